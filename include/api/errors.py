@@ -1,0 +1,38 @@
+"""Errors of an API, sorted by what to do about them.
+
+Every message says what happened, where (name of the API, method and path) and what to do next. None of them
+carries a query value, a body or a token: they end up in logs that many people read.
+"""
+
+
+class ApiError(Exception):
+    """Anything that keeps an API from giving a usable answer."""
+
+
+class FixConfiguration(ApiError):
+    """The request or its credentials are wrong. Asking again changes nothing until a person has acted."""
+
+
+class TryLater(ApiError):
+    """No usable answer for now: whatever was asked for is unknown, neither present nor absent."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None):
+        """`retry_after` is the wait in seconds that the server asked for, None where it named none."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NotFound(ApiError):
+    """The API itself says that what was asked for does not exist: absence is proven."""
+
+
+class RefuseData(ApiError):
+    """The answer is sound JSON, but its shape is not one that can be used."""
+
+
+class PaginationLoop(ApiError):
+    """The feed led back to a page that it had given before."""
+
+
+class PageLimit(ApiError):
+    """The feed goes on past the hard limit of pages."""

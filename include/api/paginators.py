@@ -1,0 +1,199 @@
+"""How APIs cut a list into pages: where to start, how to ask for a page, what follows it.
+
+Paginators are immutable. What has to be remembered from page to page is in a `Crawl`, and a crawl can start
+at any position: positions are plain JSON values (a page number or a token) that a task may store.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from include.api.client import Answer, Request
+from include.api.errors import RefuseData
+
+Position = int | str | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a feed. `next` is the position to go on from, None at the end of the feed.
+
+    `total_pages` and `total_entries` are what the server claims, None where it claims nothing usable. `date`
+    is the server's clock.
+    """
+
+    position: Position
+    rows: list[dict]
+    next: Position
+    total_pages: int | None = None
+    total_entries: int | None = None
+    date: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Crawl:
+    """What the pages so far have shown: the largest page in rows, and the total that was claimed last."""
+
+    largest: int = 0
+    total_pages: int | None = None
+
+    def after(self, page: Page) -> "Crawl":
+        """The same with one page more."""
+        known = self.total_pages if page.total_pages is None else page.total_pages
+        return Crawl(max(self.largest, len(page.rows)), known)
+
+
+FRESH = Crawl()
+
+
+class Paginator(ABC):
+    """What all kinds have in common. `rows` is the key of the list in an answer."""
+
+    rows: str
+    start: Position
+
+    @abstractmethod
+    def request(self, base: Request, position: Position) -> Request:
+        """The request for the page at `position`."""
+
+    @abstractmethod
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        """The page in the answer for `position`; RefuseData when there is none to be found."""
+
+    def ahead(self, position: Position, crawl: Crawl, count: int) -> list[Position]:
+        """Up to `count` positions after `position` that are known to exist before it is read."""
+        return []
+
+    def doubtful(self, page: Page, crawl: Crawl) -> bool:
+        """Whether a page is empty although the pages before, or the page itself, promise more."""
+        return not page.rows and page.next is not None
+
+
+@dataclass(frozen=True)
+class Cursor(Paginator):
+    """Each answer carries the token of the next page under `token`; one without a token is the last.
+
+    The token goes back as `param`, in the query or, with `in_body`, in the JSON body.
+    """
+
+    rows: str
+    param: str = "cursor"
+    token: str = "cursor"
+    in_body: bool = False
+    start: None = field(default=None, init=False)
+
+    def request(self, base: Request, position: Position) -> Request:
+        if position is None:
+            return base
+        if self.in_body:
+            return replace(base, body={**(base.body or {}), self.param: position})
+        return replace(base, params={**base.params, self.param: position})
+
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        rows = _rows(_object(answer).get(self.rows), self.rows)
+        token = answer.data.get(self.token)
+        if token is not None and not isinstance(token, str):
+            raise RefuseData(f"{self.token!r} is no text")
+        return Page(position, rows, token or None, date=answer.date)
+
+
+class _Numbered(Paginator):
+    """Pages with numbers, from `start` on."""
+
+    param: str
+    start: int
+
+    def request(self, base: Request, position: Position) -> Request:
+        return replace(base, params={**base.params, self.param: position})
+
+    def ahead(self, position: Position, crawl: Crawl, count: int) -> list[Position]:
+        last = self.start + (crawl.total_pages or 0) - 1
+        return list(range(position + 1, min(position + count, last) + 1))
+
+    def doubtful(self, page: Page, crawl: Crawl) -> bool:
+        # Without any total an empty page is the only sign of the end, and so is worth a second look.
+        claims = [total for total in (crawl.total_pages, page.total_pages) if total is not None]
+        return not page.rows and (not claims or self._nth(page.position) < max(claims))
+
+    def _nth(self, position: int) -> int:
+        """The number of pages up to and including the one at `position`."""
+        return position - self.start + 1
+
+
+@dataclass(frozen=True)
+class PageNumber(_Numbered):
+    """Pages with numbers, and totals under `meta` of which any part may be missing, text or wrong.
+
+    A total is no proof of the end, only of more: below it the crawl goes on, past empty pages too; from there
+    on it goes on as long as pages are full.
+    """
+
+    rows: str
+    param: str = "page"
+    start: int = 1
+    meta: str = "meta"
+
+    def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
+        data = _object(answer)
+        rows = _rows(data.get(self.rows), self.rows)
+        meta = data.get(self.meta)
+        meta = meta if isinstance(meta, dict) else {}
+        total = _count(meta.get("total_pages"))
+        page = Page(position, rows, None, total, _count(meta.get("total_entries")), answer.date)
+        known = crawl.after(page)
+        more = self._nth(position) < (known.total_pages or 0) or _is_full(rows, meta, crawl)
+        return replace(page, next=position + 1 if more else None)
+
+
+@dataclass(frozen=True)
+class SpringPage(_Numbered):
+    """Spring's page objects, `content` with `totalPages` and `last`; or plain arrays up to an empty one."""
+
+    rows: str = "content"
+    param: str = "page"
+    start: int = 0
+
+    def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
+        data = {self.rows: answer.data} if isinstance(answer.data, list) else _object(answer)
+        rows = _rows(data.get(self.rows), self.rows)
+        total = _count(data.get("totalPages"))
+        page = Page(position, rows, None, total, _count(data.get("totalElements")), answer.date)
+        known = crawl.after(page).total_pages
+        # Where neither sign tells of an end, rows tell of more.
+        ended = data.get("last", known is not None) is True
+        more = self._nth(position) < (known or 0) or (bool(rows) and not ended)
+        return replace(page, next=position + 1 if more else None)
+
+
+def _is_full(rows: list, meta: Mapping[str, Any], crawl: Crawl) -> bool:
+    """Whether a page holds as many rows as a page can.
+
+    `per_page` counts only beside a usable total, and never above what pages really held: some vendors tell 25
+    where a page has 20 rows, and every page would look like the last.
+    """
+    per_page = _count(meta.get("per_page")) if _count(meta.get("total_pages")) is not None else None
+    sizes = [size for size in (per_page, crawl.largest) if size]
+    return bool(rows) and len(rows) >= min(sizes, default=0)
+
+
+def _object(answer: Answer) -> dict:
+    if not isinstance(answer.data, dict):
+        raise RefuseData("the answer is no JSON object")
+    return answer.data
+
+
+def _rows(rows: Any, key: str) -> list[dict]:
+    if not isinstance(rows, list):
+        raise RefuseData(f"the answer has no list {key!r}")
+    if not all(isinstance(row, dict) for row in rows):
+        raise RefuseData(f"the list {key!r} holds something that is no JSON object")
+    return rows
+
+
+def _count(value: Any) -> int | None:
+    """A count that came as a number or as digits, None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
+    return value if type(value) is int and value >= 0 else None

@@ -1,0 +1,142 @@
+"""Misbehaviour to order: which request it strikes, how often, and what the client gets instead."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from include.simulators.repairshopr.config import RetryAfter
+from include.simulators.repairshopr.data import Row
+
+ErrorBody = Literal["error", "empty", "html", "record", "errors_list", "errors_object", "messages", "message"]
+HTML = b"<!DOCTYPE html><html><body><h1>We'll be back soon</h1></body></html>"
+_ERROR_BODIES: Mapping[str, Any] = {
+    "error": {"error": "Something went wrong"},
+    "record": {"record": {"id": None}, "errors": "Name can't be blank"},
+    "errors_list": {"record": {"id": None}, "errors": ["Name can't be blank"]},
+    "errors_object": {"record": {"id": None}, "errors": {"name": ["can't be blank"]}},
+    "messages": {"success": False, "message": ["Name can't be blank"], "params": {}},
+    "message": {"success": False, "error": "invalid", "message": "Name can't be blank"},
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request to the vendor's API, as far as faults and counters tell requests apart."""
+
+    method: str
+    resource: str
+    item: str | None
+    params: Mapping[str, str]
+    page: int
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the request reads a list."""
+        return self.method == "GET" and self.item is None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One order. It strikes matching requests from the `nth` on, `times` times (None: until cleared).
+
+    A request matches by `method`, `resource` (None: any), `page` (lists only; None: any), `item` (the id in
+    the path; None: any, lists included) and by all of `params` being among its query parameters.
+
+    Kinds:
+    - `status`: answers `status` with an error body of the form `body`, and `retry_after` seconds, if given; HTML
+      with 200 is `status=200, body="html"`
+    - `timeout`: hangs until the client has gone or `seconds` are over, then cuts
+    - `cut`: ends the connection in the middle of the body
+    - `broken_json`: half a document, whole as far as HTTP knows
+    - `empty_page`: no rows
+    - `total_pages`: puts `value` there; None leaves the key out
+    - `ids`: writes `id_field` in the page's `rows` (places from 0; None: all) in the form `id_form`
+    - `duplicate_rows`: repeats the first `value` rows (None: one) at the page's end, changed by `changes`
+    - `same_page`: the rows of page `value` (None: the page before)
+    """
+
+    kind: Literal[
+        "status",
+        "timeout",
+        "cut",
+        "broken_json",
+        "empty_page",
+        "total_pages",
+        "ids",
+        "duplicate_rows",
+        "same_page",
+    ]
+    method: str = "GET"
+    resource: str | None = None
+    page: int | None = None
+    item: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    nth: int = 1
+    times: int | None = 1
+    status: int = 500
+    body: ErrorBody = "error"
+    retry_after: int | None = None
+    retry_after_form: RetryAfter = "seconds"
+    seconds: float = 600
+    value: int | str | None = None
+    id_field: str = "id"
+    id_form: Literal["text", "blank", "null", "zero"] = "text"
+    rows: tuple[int, ...] | None = None
+    changes: Row = field(default_factory=dict)
+
+    def matches(self, call: Call) -> bool:
+        """Whether the order is meant for such a request."""
+        return (
+            self.method == call.method
+            and self.resource in (None, call.resource)
+            and (self.page is None or (call.is_list and self.page == call.page))
+            and self.item in (None, call.item)
+            and self.params.items() <= call.params.items()
+        )
+
+
+class FaultBook:
+    """The open orders, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._orders: list[tuple[Fault, list[int]]] = []  # with the number of matching requests so far
+
+    def add(self, fault: Fault) -> None:
+        """Take an order."""
+        self._orders.append((fault, [0]))
+
+    def clear(self) -> None:
+        """Drop all orders."""
+        self._orders.clear()
+
+    def strike(self, call: Call) -> Fault | None:
+        """The fault for this request: the first order that is due; every matching order counts it."""
+        due = [fault for fault, seen in self._orders if fault.matches(call) and self._is_due(fault, seen)]
+        return due[0] if due else None
+
+    @staticmethod
+    def _is_due(fault: Fault, seen: list[int]) -> bool:
+        seen[0] += 1
+        return seen[0] >= fault.nth and (fault.times is None or seen[0] < fault.nth + fault.times)
+
+
+def error_body(form: ErrorBody) -> tuple[bytes, str]:
+    """Body and content type of an error in one of the shapes that the vendor uses."""
+    if form == "html":
+        return HTML, "text/html; charset=utf-8"
+    if form == "empty":
+        return b"", "text/plain"
+    return msgspec.json.encode(_ERROR_BODIES[form]), "application/json"
+
+
+def spoil_ids(rows: list[Row], fault: Fault) -> list[Row]:
+    """The rows with the ids that the fault names in the form it asks for."""
+
+    def spoiled(row: Row) -> Row:
+        forms = {"text": str(row[fault.id_field]), "blank": "", "null": None, "zero": "0"}
+        return row | {fault.id_field: forms[fault.id_form]}
+
+    chosen = range(len(rows)) if fault.rows is None else fault.rows
+    return [spoiled(row) if place in chosen else row for place, row in enumerate(rows)]

@@ -1,0 +1,177 @@
+"""Repair: apply the confirmed plans of a run's scans, then look whether the copy really got better."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from include.api.errors import ApiError, NotFound
+from include.confidence.summary import ForensicSummary
+from include.sources.base import Context, Entity
+from include.sources.sync import look_up
+from include.warehouse import compare, fence, sync_log
+from include.warehouse.merge import apply_plan
+from include.warehouse.staging import Stage
+from include.warehouse.sync_log import Counts
+from include.warehouse.table import identifiers, same_key
+
+log = logging.getLogger(__name__)
+
+# Repaired rows that verify compares with the source once more, per entity and kind of change.
+SAMPLE = 20
+
+
+class PlanGone(Exception):
+    """The scan's plan is not in the warehouse any more. The message says what to clear."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure of an entity before and after the repair; `worse` if it got larger than the scan found it."""
+
+    entity: str
+    figure: str
+    before: int
+    after: int
+
+    @property
+    def worse(self) -> bool:
+        return self.after > self.before
+
+
+def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int, Mapping[str, Counts]]:
+    """Apply the plans of all scans under one sync_id, in one transaction; return it with the counts per entity."""
+    conn, source = context.conn, context.source
+    writer = fence.require_stopped(conn, source.name, context.run)
+    for summary in summaries:
+        _require_plan(context, summary)
+    sync_id = sync_log.begin(conn, source.name, "repair", context.run)
+    counts: dict[str, Counts] = {}
+    try:
+        with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
+            for summary in summaries:
+                table = source.entity(summary.entity).table
+                counts[summary.entity] = Counts.of(apply_plan(conn, table, _plan(context, summary), sync_id))
+    except BaseException as error:
+        sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
+        raise
+    sync_log.finish(conn, sync_id, counts)
+    return sync_id, counts
+
+
+def verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+    """Compare the copy after the repair with the scans and, for a sample of the repaired rows, with the source."""
+    checks = []
+    for summary in summaries:
+        entity = context.source.entity(summary.entity)
+        plan = _plan(context, summary)
+        planned = sum(vars(summary.plan).values())
+        checks.append(Check(entity.name, "planned_changes_open", planned, _still_open(context, entity, plan)))
+        if entity.forensics:
+            gated = {gate.metric for gate in entity.gates}
+            after = _recounted(context, entity, plan)
+            checks += [
+                Check(entity.name, name, summary.metrics[name] or 0, value)
+                for name, value in after.items()
+                if name in gated
+            ]
+        checks.append(Check(entity.name, "repaired_rows_unlike_source", 0, _unlike_source(context, entity, sync_id)))
+    return checks
+
+
+def reset_watermarks(context: Context) -> int:
+    """Set every entity's watermark to the source's present time: what changed while the writer stood is skipped."""
+    conn, source = context.conn, context.source
+    now = context.client.send(source.entities[0].listing).date
+    if now is None:
+        raise ValueError(f"{source.name} tells no time in its answers: its watermarks can't be reset to it")
+    writer = fence.require_stopped(conn, source.name, context.run)
+    sync_id = sync_log.begin(conn, source.name, "watermark", context.run, reason="reset_watermark")
+    with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
+        for entity in source.entities:
+            sync_log.advance(conn, sync_id, source.name, entity.name, watermark=now)
+    sync_log.finish(conn, sync_id, {})
+    return sync_id
+
+
+def _plan(context: Context, summary: ForensicSummary) -> sql.Identifier:
+    return sql.Identifier("staging", f"{context.source.name}_{summary.entity}_scan_plan")
+
+
+def _require_plan(context: Context, summary: ForensicSummary) -> None:
+    """A later scan replaces the plan; then this run's evidence has nothing to apply any more."""
+    latest = context.conn.execute(
+        "SELECT scan_id FROM confidence.forensic_run WHERE source = %s AND entity = %s"
+        " ORDER BY scanned_at DESC LIMIT 1",
+        [context.source.name, summary.entity],
+    ).fetchone()
+    if latest is None or latest[0] != summary.scan_id:
+        raise PlanGone(
+            f"the plan of {summary.entity} was replaced by a later scan ({latest and latest[0]}):"
+            " clear scan with downstream to make a new one"
+        )
+
+
+def _still_open(context: Context, entity: Entity, plan: sql.Identifier) -> int:
+    """Confirmed changes that the copy does not show: the row is not as planned, or not gone."""
+    return context.conn.execute(
+        sql.SQL(
+            "SELECT count(*) FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p.status = 'confirmed' AND"
+            " CASE p.operation WHEN 'delete' THEN t.deleted_at IS NULL AND t.row_hash = p.seen_hash"
+            " ELSE t.deleted_at IS NOT NULL OR t.row_hash IS DISTINCT FROM p.row_hash END"
+        ).format(plan=plan, target=entity.table.sql, same=same_key(entity.table.key, "t", "p"))
+    ).fetchone()[0]
+
+
+def _recounted(context: Context, entity: Entity, plan: sql.Identifier) -> Mapping[str, int]:
+    """The entity's own figures, with only what is still missing counted as missing."""
+    conn = context.conn
+    with conn.transaction(force_rollback=True):
+        conn.execute(
+            sql.SQL(
+                "DELETE FROM {plan} p USING {target} t WHERE {same} AND t.deleted_at IS NULL"
+                " AND p.operation = 'insert'"
+            ).format(plan=plan, target=entity.table.sql, same=same_key(entity.table.key, "t", "p"))
+        )
+        return entity.forensics(conn, plan)
+
+
+def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
+    """Look up some of the rows that the repair wrote, and count those that the source shows otherwise.
+
+    Rows that changed at the source after the sync's watermark don't count: the next sync brings them.
+    """
+    table, source = entity.table, context.source
+    sample = _sample(context, entity, sync_id)
+    stage = Stage.open(context.conn, table, source.name, "verify", f"sync_id {sync_id}, {context.run}")
+    seen, unknown = set(), set()
+    for value, answer in look_up(context, entity.lookup, {by for by, _ in sample.values()}):
+        if isinstance(answer, ApiError) and not isinstance(answer, NotFound):
+            log.warning("could not look at repaired rows of %s again: %s", entity.name, answer)
+            unknown |= {key for key, (by, _) in sample.items() if by == value}
+            continue
+        rows = [] if isinstance(answer, NotFound) else [row for row in answer if table.key_of(row) in sample]
+        seen |= {table.key_of(row) for row in rows}
+        stage.append(rows, next_position=value, page_info={})
+    compare.drop_repeats(stage)
+    compare.plan_writes(stage, young_after=sync_log.state(context.conn, source.name, entity.name).watermark)
+    counts = compare.plan_counts(stage)
+    stage.drop()
+    vanished = sum(1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown)
+    return counts["insert", "confirmed"] + counts["update", "confirmed"] + vanished
+
+
+def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[Any, bool]]:
+    """The first rows that the repair wrote and the first that it tombstoned: key -> (value to look up by, gone)."""
+    table, by = entity.table, entity.lookup.by
+    rows = context.conn.execute(
+        sql.SQL(
+            "SELECT {by}, gone, {key} FROM (SELECT *, deleted_at IS NOT NULL AS gone,"
+            " row_number() OVER (PARTITION BY deleted_at IS NOT NULL ORDER BY {key}) AS n"
+            " FROM {target} WHERE sync_id = %s AND {by} IS NOT NULL) r WHERE n <= %s"
+        ).format(by=sql.Identifier(by), key=identifiers(table.key), target=table.sql),
+        [sync_id, SAMPLE],
+    ).fetchall()
+    return {tuple(key): (value, gone) for value, gone, *key in rows}

@@ -1,0 +1,63 @@
+"""RepairShopr: a REST API with page numbers, mirrored in schema `repairshopr`.
+
+Lists change while they are read, deletes leave no trace but a 404, and only invoices and tickets can be asked for what
+changed. So a global scan only names suspects; a narrow request decides.
+"""
+
+from typing import Any
+
+from include.api.client import Request
+from include.api.paginators import PageNumber
+from include.sources.base import Ends, Entity, Lookup, Since, Source
+from include.sources.repairshopr import tables
+from include.sources.repairshopr.checks import LINE_ITEM_GATES, line_item_forensics
+from include.warehouse.table import Table
+
+NEWEST_FIRST = {"sort": "updated_at DESC"}
+
+
+def _listed(table: Table, singular: str, changes: Since | Ends, params: dict[str, str] | None = None) -> Entity:
+    return Entity(
+        table=table,
+        listing=Request(f"/{table.name}", params or {}),
+        paginator=PageNumber(rows=table.name),
+        lookup=Lookup(
+            request=lambda id_: Request(f"/{table.name}/{id_}"),
+            rows=lambda data: [data[singular]],
+        ),
+        changes=changes,
+    )
+
+
+def _lines_of(invoice_id: Any) -> Request:
+    return Request("/line_items", {"invoice_id": invoice_id})
+
+
+LINES = PageNumber(rows="line_items")
+
+SOURCE = Source(
+    name="repairshopr",
+    base_path="/api/v1",
+    authorize=lambda token: {"Authorization": f"Bearer {token}"},
+    per_minute=180,
+    entities=(
+        _listed(tables.CUSTOMERS, "customer", Ends(), NEWEST_FIRST),
+        _listed(tables.INVOICES, "invoice", Since("since_updated_at")),
+        Entity(
+            table=tables.LINE_ITEMS,
+            # Lines of estimates come in the same feed; they are not mirrored.
+            listing=Request("/line_items", {"invoice_id_not_null": "true"}),
+            paginator=LINES,
+            lookup=Lookup(
+                by="invoice_id", request=_lines_of, rows=lambda data: data["line_items"], paginator=LINES
+            ),
+            parent="invoices",
+            gates=LINE_ITEM_GATES,
+            forensics=line_item_forensics,
+        ),
+        _listed(tables.PAYMENTS, "payment", Ends()),
+        _listed(tables.PRODUCTS, "product", Ends(), NEWEST_FIRST),
+        _listed(tables.TICKETS, "ticket", Since("since_updated_at")),
+        _listed(tables.ESTIMATES, "estimate", Ends()),
+    ),
+)

@@ -1,0 +1,130 @@
+"""RepairShopr's rows as the warehouse keeps them: names as in the API, times aware, money exact."""
+
+from include.warehouse.table import Column, Table, boolean, decimal, identifier, instant, integer, structure, text
+
+ID = Column("id", identifier)
+TIMES = (Column("created_at", instant), Column("updated_at", instant))
+
+
+def _table(name: str, *columns: Column) -> Table:
+    return Table("repairshopr", name, (ID, *columns, *TIMES))
+
+
+CUSTOMERS = _table(
+    "customers",
+    Column("firstname"),
+    Column("lastname"),
+    Column("business_name"),
+    Column("email"),
+    Column("phone"),
+    Column("mobile"),
+    Column("address"),
+    Column("city"),
+    Column("state"),
+    Column("zip"),
+    Column("notes"),
+    Column("disabled", boolean),
+    Column("location_id", identifier),
+    Column("properties", structure),
+)
+
+INVOICES = _table(
+    "invoices",
+    Column("customer_id", identifier),
+    Column("customer_business_then_name"),
+    Column("number"),
+    Column("date", instant),
+    Column("due_date", instant),
+    Column("subtotal", decimal),
+    Column("total", decimal),
+    Column("tax", decimal),
+    Column("verified_paid", boolean),
+    Column("tech_marked_paid", boolean),
+    Column("is_paid", boolean),
+    Column("ticket_id", identifier),
+    Column("user_id", identifier),
+    Column("location_id", identifier),
+    Column("contact_id", identifier),
+    Column("po_number"),
+    Column("note"),
+    Column("pdf_url"),
+    Column("hardwarecost", decimal),
+)
+
+LINE_ITEMS = _table(
+    "line_items",
+    Column("invoice_id", identifier),
+    Column("item"),
+    Column("name"),
+    Column("cost", decimal),
+    Column("price", decimal),
+    Column("quantity", decimal),
+    Column("product_id", identifier),
+    Column("taxable", boolean),
+    Column("discount_percent", decimal),
+    Column("position", integer),
+    Column("invoice_bundle_id", identifier),
+    Column("discount_dollars", decimal),
+    Column("product_category"),
+)
+
+
+def _customer_id(value: object) -> int | None:
+    """Payments embed their customer; only the id is ours to keep here."""
+    return identifier(value.get("id") if isinstance(value, dict) else value)
+
+
+PAYMENTS = _table(
+    "payments",
+    Column("success", boolean),
+    Column("payment_amount", decimal),
+    Column("invoice_ids", structure),
+    Column("ref_num"),
+    Column("applied_at", instant),
+    Column("payment_method"),
+    Column("customer_id", _customer_id, field="customer"),
+)
+
+PRODUCTS = _table(
+    "products",
+    Column("name"),
+    Column("description"),
+    Column("sku"),
+    Column("upc_code"),
+    Column("price_retail", decimal),
+    Column("price_cost", decimal),
+    Column("price_wholesale", decimal),
+    Column("quantity", decimal),
+    Column("taxable", boolean),
+    Column("disabled", boolean),
+    Column("product_category"),
+    Column("sort_order", text),
+)
+
+TICKETS = _table(
+    "tickets",
+    Column("number", integer),
+    Column("subject"),
+    Column("customer_id", identifier),
+    Column("status"),
+    Column("problem_type"),
+    Column("user_id", identifier),
+    Column("resolved_at", instant),
+    Column("properties", structure),
+    Column("comments", structure),
+)
+
+ESTIMATES = _table(
+    "estimates",
+    Column("customer_id", identifier),
+    Column("customer_business_then_name"),
+    Column("number"),
+    Column("status"),
+    Column("date", instant),
+    Column("subtotal", decimal),
+    Column("total", decimal),
+    Column("tax", decimal),
+    Column("ticket_id", identifier),
+    Column("invoice_id", identifier),
+    Column("location_id", identifier),
+)

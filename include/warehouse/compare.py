@@ -1,0 +1,174 @@
+"""Source against copy, in SQL: what stands twice in the source, what differs, and the plan that would mend it.
+
+A plan row names an operation, the row to write (or, for a delete, the row as it stood) and the state in which the copy
+was seen (`seen_hash`, `seen_deleted`); its status says how sure it is:
+
+- `candidate`: missing or deleted by the scan alone; a second look decides
+- `confirmed`: may be applied
+- `noise`: explained by the second look, an artefact of the feed
+- `unconfirmed`: the second look could not tell, or its budget was spent
+- `young`: changed after the sync's watermark, so the next sync brings it: no drift
+- `stale`: the source showed an older version than the copy has
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg import sql
+
+from include.warehouse.staging import Stage
+from include.warehouse.table import identifiers, same_key
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Rows whose key the feed had shown before: with the same content, or another."""
+
+    identical: int
+    differing: int
+
+    @property
+    def total(self) -> int:
+        return self.identical + self.differing
+
+
+def drop_repeats(stage: Stage) -> Repeats:
+    """Keep one row a key, the newest version and of those the one seen last; count the others."""
+    table = stage.table
+    version = sql.Identifier(table.version) if table.version else sql.SQL("NULL::int")
+    identical, differing = stage.conn.execute(
+        sql.SQL(
+            "WITH ranked AS ("
+            " SELECT ctid, row_hash, row_number() OVER w AS rank, first_value(row_hash) OVER w AS kept FROM {stage}"
+            " WHERE ({key}) IN (SELECT {key} FROM {stage} GROUP BY {key} HAVING count(*) > 1)"
+            " WINDOW w AS (PARTITION BY {key} ORDER BY {version} DESC NULLS LAST, page DESC, place DESC)"
+            "), gone AS (DELETE FROM {stage} s USING ranked r WHERE s.ctid = r.ctid AND r.rank > 1"
+            " RETURNING r.row_hash = r.kept AS identical)"
+            " SELECT count(*) FILTER (WHERE identical), count(*) FILTER (WHERE NOT identical) FROM gone"
+        ).format(stage=stage.sql, key=identifiers(table.key), version=version)
+    ).fetchone()
+    return Repeats(identical, differing)
+
+
+def plan_writes(stage: Stage, *, young_after: datetime | None = None, first_status: str = "confirmed") -> None:
+    """Plan an insert for each row that the copy has not (or only as a tombstone) and an update where it differs.
+
+    `young_after`: leave rows alone whose version is later. `first_status`: the status of the inserts.
+    """
+    table = stage.table
+    stage.conn.execute(
+        sql.SQL(
+            "INSERT INTO {plan} ({columns}, operation, status, seen_hash, seen_deleted)"
+            " SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,"
+            " CASE WHEN {young} THEN 'young' WHEN {stale} THEN 'stale' WHEN {alive} THEN 'confirmed' ELSE {first} END,"
+            " t.row_hash, t.deleted_at IS NOT NULL"
+            " FROM {stage} s LEFT JOIN {target} t ON {same}"
+            " WHERE t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL"
+        ).format(
+            plan=stage.plan,
+            columns=identifiers(table.names),
+            s_columns=identifiers(table.names, "s"),
+            alive=_alive(table.key),
+            young=_young(table.version, young_after),
+            stale=_stale(table.version),
+            first=sql.Literal(first_status),
+            stage=stage.sql,
+            target=table.sql,
+            same=same_key(table.key, "t", "s"),
+        )
+    )
+
+
+def plan_deletes(stage: Stage, *, status: str, within: sql.Composable = sql.SQL("true")) -> None:
+    """Plan a delete for each live row `t` of the copy, `within` a condition, that the stage has not."""
+    table = stage.table
+    stage.conn.execute(
+        sql.SQL(
+            "INSERT INTO {plan} ({columns}, operation, status, seen_hash, seen_deleted)"
+            " SELECT {t_columns}, 'delete', {status}, t.row_hash, false FROM {target} t"
+            " WHERE t.deleted_at IS NULL AND {within} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same})"
+        ).format(
+            plan=stage.plan,
+            columns=identifiers(table.names),
+            t_columns=identifiers(table.names, "t"),
+            status=sql.Literal(status),
+            target=table.sql,
+            within=within,
+            stage=stage.sql,
+            same=same_key(table.key, "s", "t"),
+        )
+    )
+
+
+def replan(stage: Stage, keys: list[tuple]) -> None:
+    """Compare single rows anew after `Stage.replace_row`: their plan becomes a confirmed write, or noise if equal.
+
+    A row in the copy that the scan had missed and that differs from the source is an update after all.
+    """
+    table = stage.table
+    for key in keys:
+        condition = sql.SQL(" AND ").join(
+            sql.SQL("p.{} = {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in zip(table.key, key, strict=True)
+        )
+        data = [name for name in table.names if name not in table.key]
+        stage.conn.execute(
+            sql.SQL(
+                "UPDATE {plan} p SET ({data}, operation, status) = (SELECT {s_data},"
+                " CASE WHEN p.seen_hash IS NOT NULL AND NOT p.seen_deleted THEN 'update' ELSE 'insert' END,"
+                " CASE WHEN s.row_hash = p.seen_hash AND NOT p.seen_deleted THEN 'noise' ELSE 'confirmed' END"
+                " FROM {stage} s WHERE {same}) WHERE {condition}"
+            ).format(
+                plan=stage.plan,
+                data=identifiers(data),
+                s_data=identifiers(data, "s"),
+                stage=stage.sql,
+                same=same_key(table.key, "s", "p"),
+                condition=condition,
+            )
+        )
+
+
+def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
+    """Count the plan's rows by (operation, status); absent pairs count 0."""
+    rows = stage.conn.execute(
+        sql.SQL("SELECT operation, status, count(*) FROM {} GROUP BY 1, 2").format(stage.plan)
+    ).fetchall()
+    return Counter({(operation, status): count for operation, status, count in rows})
+
+
+def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
+    """The keys of the first rows planned for `operation` that are drift, in key order."""
+    key = stage.table.key
+    rows = stage.conn.execute(
+        sql.SQL(
+            "SELECT {key} FROM {plan} WHERE operation = %s AND status NOT IN ('young', 'stale', 'noise')"
+            " ORDER BY {key} LIMIT %s"
+        ).format(key=identifiers(key), plan=stage.plan),
+        [operation, limit],
+    ).fetchall()
+    return [row[0] if len(key) == 1 else list(row) for row in rows]
+
+
+def live_rows(stage: Stage) -> int:
+    """Count the rows alive in the copy."""
+    query = sql.SQL("SELECT count(*) FROM {} WHERE deleted_at IS NULL").format(stage.table.sql)
+    return stage.conn.execute(query).fetchone()[0]
+
+
+def _alive(key: tuple[str, ...]) -> sql.Composed:
+    return sql.SQL("(t.{} IS NOT NULL AND t.deleted_at IS NULL)").format(sql.Identifier(key[0]))
+
+
+def _young(version: str | None, after: datetime | None) -> sql.Composable:
+    if version is None or after is None:
+        return sql.SQL("false")
+    return sql.SQL("s.{} > {}").format(sql.Identifier(version), sql.Literal(after))
+
+
+def _stale(version: str | None) -> sql.Composable:
+    if version is None:
+        return sql.SQL("false")
+    column = sql.Identifier(version)
+    return sql.SQL("coalesce(t.deleted_at IS NULL AND s.{} < t.{}, false)").format(column, column)

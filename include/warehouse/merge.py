@@ -1,0 +1,100 @@
+"""Apply a plan to the copy with an audit entry a row, only where the row is still as the plan saw it."""
+
+from dataclasses import dataclass
+
+from psycopg import Connection, sql
+
+from include.warehouse.table import Table, identifiers, key_object, same_key
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Rows written, and `superseded`: planned rows that had changed since they were seen, left alone."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    superseded: int = 0
+
+
+def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: int) -> Merged:
+    """Apply the confirmed rows of `plan`; the caller's transaction holds the fence.
+
+    Deletes set a tombstone. A row that comes back over its tombstone counts as inserted and is audited as an update.
+    """
+    parts = {
+        "plan": plan,
+        "target": table.sql,
+        "columns": identifiers(table.names),
+        "data": identifiers([name for name in table.names if name not in table.key]),
+        "p_data": identifiers([name for name in table.names if name not in table.key], "p"),
+        "p_columns": identifiers(table.names, "p"),
+        "key": identifiers(table.key),
+        "t_is_p": same_key(table.key, "t", "p"),
+        "t_is_old": same_key(table.key, "t", "old"),
+        "new_is_old": same_key(table.key, "new", "old"),
+        "key_object": key_object(table.key, "new"),
+        "name": sql.Literal(table.full_name),
+        "sync_id": sql.Literal(sync_id),
+    }
+    planned = _count(conn, "SELECT count(*) FROM {plan} WHERE status = 'confirmed'", parts)
+    inserted = _count(conn, INSERT, parts)
+    revived = _count(conn, UPDATE, parts | {"which": sql.SQL("p.operation = 'insert' AND p.seen_hash IS NOT NULL")})
+    updated = _count(conn, UPDATE, parts | {"which": sql.SQL("p.operation = 'update'")})
+    deleted = _count(conn, DELETE, parts)
+    written = inserted + revived + updated + deleted
+    return Merged(inserted + revived, updated, deleted, planned - written)
+
+
+INSERT = """
+WITH new AS (
+  INSERT INTO {target} ({columns}, sync_id)
+  SELECT {columns}, {sync_id} FROM {plan}
+  WHERE operation = 'insert' AND status = 'confirmed' AND seen_hash IS NULL
+  ON CONFLICT ({key}) DO NOTHING
+  RETURNING {key}, row_hash
+), audit AS (
+  INSERT INTO confidence.change_log (sync_id, table_name, key, operation, after_hash)
+  SELECT {sync_id}, {name}, {key_object}, 'insert', row_hash FROM new
+)
+SELECT count(*) FROM new
+"""
+
+UPDATE = """
+WITH old AS (
+  SELECT t.* FROM {target} t JOIN {plan} p ON {t_is_p}
+  WHERE p.status = 'confirmed' AND {which}
+    AND t.row_hash = p.seen_hash AND (t.deleted_at IS NOT NULL) = p.seen_deleted
+  FOR UPDATE OF t
+), new AS (
+  UPDATE {target} t SET ({data}, deleted_at, sync_id) = ROW({p_data}, NULL, {sync_id})
+  FROM {plan} p, old WHERE {t_is_p} AND {t_is_old}
+  RETURNING t.*
+), audit AS (
+  INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
+  SELECT {sync_id}, {name}, {key_object}, 'update', to_jsonb(old), to_jsonb(new), new.row_hash
+  FROM new JOIN old ON {new_is_old}
+)
+SELECT count(*) FROM new
+"""
+
+DELETE = """
+WITH old AS (
+  SELECT t.* FROM {target} t JOIN {plan} p ON {t_is_p}
+  WHERE p.status = 'confirmed' AND p.operation = 'delete'
+    AND t.row_hash = p.seen_hash AND t.deleted_at IS NULL
+  FOR UPDATE OF t
+), new AS (
+  UPDATE {target} t SET deleted_at = clock_timestamp(), sync_id = {sync_id} FROM old WHERE {t_is_old}
+  RETURNING t.*
+), audit AS (
+  INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
+  SELECT {sync_id}, {name}, {key_object}, 'delete', to_jsonb(old), to_jsonb(new), new.row_hash
+  FROM new JOIN old ON {new_is_old}
+)
+SELECT count(*) FROM new
+"""
+
+
+def _count(conn: Connection, query: str, parts: dict[str, sql.Composable]) -> int:
+    return conn.execute(sql.SQL(query).format(**parts)).fetchone()[0]

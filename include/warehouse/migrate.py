@@ -1,0 +1,40 @@
+"""Bring the warehouse's tables up to date: `python -m include.warehouse.migrate`."""
+
+import os
+import sys
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+# Start-up commands and the DAG may migrate at the same moment: one does, the other waits and finds it done.
+LOCK = 7_205_759_403
+
+
+def migrate(url: str) -> str:
+    """Run all missing migrations on the warehouse at the libpq `url`; return the revision that it now has."""
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS confidence"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            return connection.execute(text("SELECT version_num FROM confidence.alembic_version")).scalar_one()
+    finally:
+        engine.dispose()
+
+
+def main() -> None:
+    url = os.environ.get("AIRFLOW_CONN_WAREHOUSE")
+    if not url:
+        sys.exit("AIRFLOW_CONN_WAREHOUSE is not set: give the warehouse as postgresql://user:password@host:port/database")
+    print(f"warehouse is at revision {migrate(url)}")
+
+
+if __name__ == "__main__":
+    main()

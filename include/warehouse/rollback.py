@@ -1,0 +1,196 @@
+"""Undo a sync, a repair or an earlier rollback by its sync_id: rows and sync_state as they were before it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from psycopg import Connection, Rollback, sql
+from psycopg.rows import namedtuple_row
+
+from include.warehouse import fence, sync_log
+from include.warehouse.sync_log import Counts
+from include.warehouse.table import identifiers, key_object, same_key
+
+EXAMPLES = 5
+
+
+class RollbackRefused(Exception):
+    """The rollback would undo what came later, or there is nothing by that id. The message names it."""
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What a rollback did, or would do: its own sync_id (None on a dry run) and the counts per table."""
+
+    sync_id: int | None
+    tables: Mapping[str, Counts]
+    conflicts: tuple[str, ...]
+
+
+def roll_back(
+    conn: Connection, sync_id: int, *, run: str, reason: str, force: bool = False, dry_run: bool = True, timeout: float = 60
+) -> Undone:
+    """Restore every row that `sync_id` changed, and the sync_state that it found.
+
+    Refuses where a row has changed since, naming the later syncs, unless `force`. The rollback is a sync_id of its
+    own and can be rolled back. One transaction: all of it or nothing.
+    """
+    source = _source(conn, sync_id)
+    own = sync_log.begin(conn, source, "rollback", run, undoes=sync_id, reason=reason)
+    tables: dict[str, Counts] = {}
+    try:
+        with fence.exclusive(conn, source, timeout):
+            names = [row[0] for row in conn.execute(
+                "SELECT DISTINCT table_name FROM confidence.change_log WHERE sync_id = %s ORDER BY 1", [sync_id]
+            )]
+            conflicts = tuple(line for name in names for line in _conflicts(conn, name, sync_id))
+            if conflicts and not force:
+                raise RollbackRefused(
+                    f"sync_id {sync_id} can't be undone, rows have changed since: {'; '.join(conflicts)}."
+                    " Roll back the later sync_ids first, newest first, or set force to overwrite those rows"
+                )
+            for name in names:
+                tables[name] = _restore(conn, name, sync_id, own)
+            _restore_states(conn, source, sync_id, own)
+            if dry_run:
+                raise Rollback
+    except Exception as error:
+        sync_log.finish(conn, own, {}, error=str(error) or type(error).__name__)
+        raise
+    if dry_run:
+        conn.execute("DELETE FROM confidence.sync_log WHERE sync_id = %s", [own])
+        return Undone(None, tables, conflicts)
+    sync_log.finish(conn, own, tables)
+    return Undone(own, tables, conflicts)
+
+
+def _source(conn: Connection, sync_id: int) -> str:
+    row = conn.execute("SELECT source, state FROM confidence.sync_log WHERE sync_id = %s", [sync_id]).fetchone()
+    if row is None:
+        raise RollbackRefused(f"there is no sync_id {sync_id}: look it up in confidence.sync_log")
+    return row[0]
+
+
+def _conflicts(conn: Connection, name: str, sync_id: int) -> list[str]:
+    """One line per table: which rows are not as the sync left them, and which later syncs changed them."""
+    parts = _parts(conn, name, sync_id)
+    rows = conn.execute(sql.SQL(CONFLICTS).format(**parts)).fetchall()
+    if not rows:
+        return []
+    later = sorted({later for _, syncs in rows for later in syncs or ()})
+    who = f"by sync_id {', '.join(map(str, later))}" if later else "by hand"
+    examples = ", ".join("/".join(map(str, key.values())) for key, _ in rows[:EXAMPLES])
+    return [f"{len(rows)} of {name} {who} (such as {examples})"]
+
+
+def _restore(conn: Connection, name: str, sync_id: int, own: int) -> Counts:
+    parts = _parts(conn, name, sync_id) | {"own": sql.Literal(own)}
+    removed = conn.execute(sql.SQL(REMOVE).format(**parts)).fetchone()[0]
+    updated = conn.execute(sql.SQL(PUT_BACK).format(**parts)).fetchone()[0]
+    inserted = conn.execute(sql.SQL(BRING_BACK).format(**parts)).fetchone()[0]
+    return Counts(inserted=inserted, updated=updated, deleted=removed)
+
+
+def _restore_states(conn: Connection, source: str, sync_id: int, own: int) -> None:
+    with conn.cursor(row_factory=namedtuple_row) as cursor:
+        states = cursor.execute(
+            "SELECT split_part(key, '/', 1) AS entity, split_part(key, '/', 2) AS partition, value"
+            " FROM confidence.sync_log, jsonb_each(state_before) WHERE sync_id = %s",
+            [sync_id],
+        ).fetchall()
+    for found in states:
+        sync_log.remember_states(conn, own, source, [(found.entity, found.partition)])
+        conn.execute(
+            "DELETE FROM confidence.sync_state WHERE source = %s AND entity = %s AND partition = %s",
+            [source, found.entity, found.partition],
+        )
+    conn.execute(
+        "INSERT INTO confidence.sync_state SELECT r.* FROM confidence.sync_log, jsonb_each(state_before) b,"
+        " jsonb_populate_record(NULL::confidence.sync_state, b.value) r"
+        " WHERE sync_log.sync_id = %s AND b.value <> 'null'",
+        [sync_id],
+    )
+
+
+def _parts(conn: Connection, name: str, sync_id: int) -> dict[str, sql.Composable]:
+    schema, table = name.split(".")
+    columns = conn.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+        " AND is_generated = 'NEVER' ORDER BY ordinal_position",
+        [schema, table],
+    ).fetchall()
+    key = conn.execute(
+        "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
+        " WHERE i.indisprimary AND i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass",
+        [schema, table],
+    ).fetchall()
+    target = sql.Identifier(schema, table)
+    names = tuple(name for (name,) in key)
+    return {
+        "target": target,
+        "name": sql.Literal(name),
+        "sync_id": sql.Literal(sync_id),
+        "same": same_key(names, "t", "k"),
+        "key_object": key_object(names, "new"),
+        "columns": identifiers([c for (c,) in columns]),
+        "b_columns": identifiers([c for (c,) in columns], "b"),
+        # The sync's changes, each with its key as typed columns (k).
+        "changes": sql.SQL(
+            "(SELECT * FROM confidence.change_log WHERE sync_id = {} AND table_name = {}) c"
+            " CROSS JOIN LATERAL jsonb_populate_record(NULL::{}, c.key) k"
+        ).format(sql.Literal(sync_id), sql.Literal(name), target),
+    }
+
+
+# A row is as the sync left it when its content and its tombstone are; one that the sync removed must still be gone.
+CONFLICTS = """
+SELECT c.key, (SELECT array_agg(DISTINCT l.sync_id) FROM confidence.change_log l
+               WHERE l.table_name = {name} AND l.key = c.key AND l.sync_id > {sync_id})
+FROM {changes} LEFT JOIN {target} t ON {same}
+WHERE CASE WHEN c.after_hash IS NULL THEN t.sync_id IS NOT NULL
+      ELSE t.row_hash IS DISTINCT FROM c.after_hash
+        OR (t.deleted_at IS NULL) <> (c.after IS NULL OR c.after ->> 'deleted_at' IS NULL) END
+ORDER BY c.change_id
+"""
+
+# Rows that the sync inserted go away for good: before it they had never been there.
+REMOVE = """
+WITH gone AS (
+  DELETE FROM {target} t USING {changes} WHERE {same} AND c.operation = 'insert'
+  RETURNING c.key, to_jsonb(t) AS before
+), audit AS (
+  INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before)
+  SELECT {own}, {name}, key, 'delete', before FROM gone
+)
+SELECT count(*) FROM gone
+"""
+
+PUT_BACK = """
+WITH old AS (
+  SELECT c.key, c.before AS wanted, to_jsonb(t) AS found FROM {changes} JOIN {target} t ON {same}
+  WHERE c.operation <> 'insert'
+), new AS (
+  UPDATE {target} t SET ({columns}) = ROW({b_columns})
+  FROM old CROSS JOIN LATERAL jsonb_populate_record(NULL::{target}, old.wanted) b
+    CROSS JOIN LATERAL jsonb_populate_record(NULL::{target}, old.key) k
+  WHERE {same}
+  RETURNING old.key, old.found, to_jsonb(t) AS after, t.row_hash, t.deleted_at
+), audit AS (
+  INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
+  SELECT {own}, {name}, key, CASE WHEN deleted_at IS NULL THEN 'update' ELSE 'delete' END, found, after, row_hash
+  FROM new
+)
+SELECT count(*) FROM new
+"""
+
+BRING_BACK = """
+WITH new AS (
+  INSERT INTO {target} AS t ({columns})
+  SELECT {b_columns} FROM {changes} CROSS JOIN LATERAL jsonb_populate_record(NULL::{target}, c.before) b
+  WHERE c.operation <> 'insert' AND NOT EXISTS (SELECT FROM {target} t WHERE {same})
+  RETURNING t.*
+), audit AS (
+  INSERT INTO confidence.change_log (sync_id, table_name, key, operation, after, after_hash)
+  SELECT {own}, {name}, {key_object}, 'insert', to_jsonb(new), row_hash FROM new
+)
+SELECT count(*) FROM new
+"""

@@ -1,0 +1,241 @@
+"""Rows on their way: pages are copied into an unlogged table, with the resume point in the same transaction."""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from include.warehouse.table import RowRefused, Table, identifiers, same_key
+
+# The share of rows that may be refused before the pull is no evidence any more, and the count below which it may.
+REFUSED_SHARE, REFUSED_FLOOR = 0.01, 20
+
+_payload = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class PullError(Exception):
+    """The pull can't go on or can't be used. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Pull:
+    """How far a pull has come.
+
+    `position`: the resume point to ask for next, None at the start. `ticket`: what the pull belongs to; only a pull
+    with the same ticket is resumed. `source_time`: the source's clock when the pull began. `rows_read` counts every
+    row received, `rows_refused` those that could not be stored (in confidence.quarantine, with the reason).
+    """
+
+    pull: str
+    source: str
+    entity: str
+    purpose: str
+    ticket: str
+    attempt: uuid.UUID
+    position: Any = None
+    complete: bool = False
+    pages: int = 0
+    rows_read: int = 0
+    rows_refused: int = 0
+    source_time: datetime | None = None
+    total_entries: int | None = None
+    total_pages: int | None = None
+    progress: Mapping[str, Any] | None = None
+    started_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class Stage:
+    """The staging table of one entity and purpose, and how far its pull has come."""
+
+    def __init__(self, conn: Connection, table: Table, pull: Pull):
+        self.conn = conn
+        self.table = table
+        self.pull = pull
+        self.sql = sql.Identifier("staging", pull.pull)
+        self.plan = sql.Identifier("staging", f"{pull.pull}_plan")
+
+    @classmethod
+    def open(cls, conn: Connection, table: Table, source: str, purpose: str, ticket: str) -> "Stage":
+        """Resume the unfinished pull of this ticket, or start anew with empty tables.
+
+        Opening takes the pull over: an earlier attempt that still runs can't append any more.
+        """
+        name = f"{source}_{table.name}_{purpose}"
+        with conn.transaction():
+            # Two attempts that open at once take turns.
+            conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"staging.{name}"])
+            found = _read(conn, name)
+            if found and found.ticket == ticket:
+                pull = replace(found, attempt=uuid.uuid4())
+                conn.execute("UPDATE staging.pull SET attempt = %s WHERE pull = %s", [pull.attempt, name])
+                return cls(conn, table, pull)
+            stage = cls(conn, table, Pull(name, source, table.name, purpose, ticket, uuid.uuid4()))
+            stage._create()
+            return stage
+
+    @property
+    def resumed(self) -> bool:
+        return self.pull.pages > 0
+
+    def append(self, page: Iterable[Mapping[str, Any]], *, next_position: Any, page_info: Mapping[str, Any]) -> None:
+        """Store a page's rows and the next resume point, both or neither.
+
+        `page_info`: any of source_time (kept from the first page), total_entries, total_pages.
+        Raises PullError when another attempt took the pull over, or too many rows had to be refused.
+        """
+        number = self.pull.pages + 1
+        rows, refused, read = self._read_rows(page)
+        with self.conn.transaction():
+            # Rows in staging are not worth a wait for the disk: after a crash the page is asked for again.
+            self.conn.execute("SET LOCAL synchronous_commit = off")
+            self._move(
+                position=next_position,
+                complete=next_position is None,
+                pages=number,
+                rows_read=self.pull.rows_read + read,
+                rows_refused=self.pull.rows_refused + len(refused),
+                source_time=self.pull.source_time or page_info.get("source_time"),
+                total_entries=page_info.get("total_entries") if number == 1 else self.pull.total_entries,
+                total_pages=page_info.get("total_pages") or self.pull.total_pages,
+            )
+            self._copy(rows, number)
+            self._quarantine(refused)
+        self._check_refused()
+
+    def save_progress(self, **figures: Any) -> None:
+        """Keep figures with the pull, for the next attempt."""
+        self._move(progress={**(self.pull.progress or {}), **figures})
+
+    def drop(self) -> None:
+        """Forget the pull; the plan stays."""
+        self.conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.sql))
+        self.conn.execute("DELETE FROM staging.pull WHERE pull = %s", [self.pull.pull])
+
+    def replace_row(self, record: Mapping[str, Any]) -> None:
+        """Put a fresher reading of one row in place of what the pull saw. Raises RowRefused."""
+        row = self.table.row(record)
+        columns = dict(zip(self.table.names, row, strict=True))
+        where = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(k), sql.Literal(columns[k])) for k in self.table.key
+        )
+        self.conn.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self.sql, where))
+        self._copy([row], self.pull.pages)
+
+    def _read_rows(self, page: Iterable[Mapping[str, Any]]) -> tuple[list[tuple], list[tuple[str, Any]], int]:
+        rows, refused, read = [], [], 0
+        for record in page:
+            read += 1
+            try:
+                rows.append(self.table.row(record))
+            except RowRefused as reason:
+                refused.append((str(reason), record))
+        return rows, refused, read
+
+    def _copy(self, rows: list[tuple], page: int) -> None:
+        statement = sql.SQL("COPY {} ({}, page, place) FROM STDIN").format(self.sql, identifiers(self.table.names))
+        with self.conn.cursor() as cursor, cursor.copy(statement) as copy:
+            for place, row in enumerate(rows):
+                copy.write_row((*row, page, place))
+
+    def _quarantine(self, refused: list[tuple[str, Any]]) -> None:
+        for reason, record in refused:
+            self.conn.execute(
+                "INSERT INTO confidence.quarantine (source, entity, pull, key, reason, payload)"
+                " VALUES (%s, %s, %s, %s, %s, %s)",
+                [
+                    self.pull.source,
+                    self.pull.entity,
+                    self.pull.ticket,
+                    _text_key(self.table, record),
+                    reason,
+                    _payload(record).decode(),
+                ],
+            )
+
+    def _check_refused(self) -> None:
+        refused, read = self.pull.rows_refused, self.pull.rows_read
+        if refused > max(REFUSED_FLOOR, REFUSED_SHARE * read):
+            raise PullError(
+                f"{refused} of {read} rows of {self.pull.source}.{self.pull.entity} could not be stored: see the reasons in"
+                f" confidence.quarantine (pull {self.pull.ticket}); mend the source or the table's declaration, then"
+                " clear this task"
+            )
+
+    def _move(self, **changes: Any) -> None:
+        assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in changes)
+        values = [Jsonb(v) if name in ("position", "progress") else v for name, v in changes.items()]
+        moved = self.conn.execute(
+            sql.SQL("UPDATE staging.pull SET {}, updated_at = clock_timestamp() WHERE pull = %s AND attempt = %s").format(
+                assignments
+            ),
+            [*values, self.pull.pull, self.pull.attempt],
+        )
+        if moved.rowcount != 1:
+            raise PullError(
+                f"the pull of {self.pull.source}.{self.pull.entity} was taken over by a later attempt, or the warehouse"
+                " restarted: nothing is lost, clear this task if it is the only one running"
+            )
+        self.pull = replace(self.pull, **changes)
+
+    def _create(self) -> None:
+        """Empty tables: the stage, unlogged, and the plan, logged: an emptied plan would look like nothing to do."""
+        conn, table, pull = self.conn, self.table, self.pull
+        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.sql, self.plan))
+        conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
+        conn.execute(
+            sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.sql, table.sql)
+        )
+        conn.execute(
+            sql.SQL("ALTER TABLE {} DROP COLUMN deleted_at, DROP COLUMN sync_id, ADD page bigint, ADD place int").format(
+                self.sql
+            )
+        )
+        conn.execute(sql.SQL("CREATE INDEX ON {} ({})").format(self.sql, identifiers(table.key)))
+        conn.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.plan, table.sql))
+        conn.execute(
+            sql.SQL(
+                "ALTER TABLE {} DROP COLUMN deleted_at, DROP COLUMN sync_id, ADD operation text NOT NULL,"
+                " ADD status text NOT NULL, ADD seen_hash bigint, ADD seen_deleted boolean, ADD PRIMARY KEY ({})"
+            ).format(self.plan, identifiers(table.key))
+        )
+        conn.execute(
+            "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)",
+            [pull.pull, pull.source, pull.entity, pull.purpose, pull.ticket, pull.attempt],
+        )
+
+
+def count_new(stage: Stage, after_page: int) -> tuple[int, int]:
+    """Count the distinct keys that pages after `after_page` brought, and those of them that the copy has not."""
+    key = stage.table.key
+    return stage.conn.execute(
+        sql.SQL(
+            "WITH fresh AS (SELECT DISTINCT {s_key} FROM {stage} s WHERE page > {after} AND NOT EXISTS"
+            " (SELECT FROM {stage} e WHERE {same_stage} AND e.page <= {after}))"
+            " SELECT count(*), count(*) FILTER (WHERE NOT EXISTS"
+            " (SELECT FROM {target} t WHERE {same_target} AND t.deleted_at IS NULL)) FROM fresh"
+        ).format(
+            s_key=identifiers(key, "s"),
+            stage=stage.sql,
+            after=sql.Literal(after_page),
+            same_stage=same_key(key, "e", "s"),
+            target=stage.table.sql,
+            same_target=same_key(key, "t", "fresh"),
+        )
+    ).fetchone()
+
+
+def _text_key(table: Table, record: Any) -> str | None:
+    key = table.key_of(record) if isinstance(record, Mapping) else None
+    return None if key is None else "/".join(map(str, key))
+
+
+def _read(conn: Connection, name: str) -> Pull | None:
+    with conn.cursor(row_factory=class_row(Pull)) as cursor:
+        return cursor.execute("SELECT * FROM staging.pull WHERE pull = %s", [name]).fetchone()

@@ -1,0 +1,131 @@
+"""The log of syncs and repairs, and how far each entity is in step with its source."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from include.warehouse.merge import Merged
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a sync or a repair did with the rows of an entity."""
+
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    failed: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @classmethod
+    def of(cls, merged: Merged, *, read: int = 0, unchanged: int = 0, failed: int = 0) -> "Counts":
+        return cls(read=read, unchanged=unchanged, failed=failed, **asdict(merged))
+
+
+@dataclass(frozen=True)
+class State:
+    """How far an entity is in step: everything up to `watermark` (the source's time) or `version` has been read."""
+
+    watermark: datetime | None = None
+    version: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    sync_id: int | None = None
+
+
+def begin(conn: Connection, source: str, kind: str, run: str, *, undoes: int | None = None, reason: str | None = None) -> int:
+    """Open a log row and return its sync_id. Rows that a dead attempt left open are closed as failed."""
+    with conn.transaction():
+        conn.execute(
+            "UPDATE confidence.sync_log SET state = 'failed', finished_at = clock_timestamp(),"
+            " error = 'ended without a word; what it had committed stands in change_log'"
+            " WHERE source = %s AND kind = %s AND state = 'running'",
+            [source, kind],
+        )
+        return conn.execute(
+            "INSERT INTO confidence.sync_log (source, kind, run, undoes, reason) VALUES (%s, %s, %s, %s, %s)"
+            " RETURNING sync_id",
+            [source, kind, run, undoes, reason],
+        ).fetchone()[0]
+
+
+def finish(conn: Connection, sync_id: int, entities: Mapping[str, Counts], error: str | None = None) -> None:
+    """Close the log row with the counts of each entity."""
+    total = sum(entities.values(), Counts())
+    names = [f.name for f in fields(Counts)]
+    assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(f"rows_{name}")) for name in names)
+    conn.execute(
+        sql.SQL(
+            "UPDATE confidence.sync_log SET {}, entities = %s, state = %s, error = %s,"
+            " finished_at = clock_timestamp() WHERE sync_id = %s"
+        ).format(assignments),
+        [
+            *(getattr(total, name) for name in names),
+            Jsonb({entity: asdict(counts) for entity, counts in entities.items()}),
+            "failed" if error else "success",
+            error,
+            sync_id,
+        ],
+    )
+
+
+def state(conn: Connection, source: str, entity: str, partition: str = "") -> State:
+    """Return how far the entity is in step; an empty State before its first sync."""
+    with conn.cursor(row_factory=class_row(State)) as cursor:
+        found = cursor.execute(
+            "SELECT watermark, version, counts, sync_id FROM confidence.sync_state"
+            " WHERE source = %s AND entity = %s AND partition = %s",
+            [source, entity, partition],
+        ).fetchone()
+    return found or State()
+
+
+def advance(
+    conn: Connection,
+    sync_id: int,
+    source: str,
+    entity: str,
+    *,
+    watermark: datetime | None,
+    version: int | None = None,
+    counts: Counts | None = None,
+    partition: str = "",
+    duration_seconds: float | None = None,
+) -> None:
+    """Move the entity's state, in the transaction that writes its rows; the state before goes to the log row."""
+    remember_states(conn, sync_id, source, [(entity, partition)])
+    conn.execute(
+        "INSERT INTO confidence.sync_state"
+        " (source, entity, partition, watermark, version, counts, duration_seconds, sync_id)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+        " ON CONFLICT (source, entity, partition) DO UPDATE SET watermark = excluded.watermark,"
+        " version = excluded.version, counts = excluded.counts, duration_seconds = excluded.duration_seconds,"
+        " sync_id = excluded.sync_id, updated_at = clock_timestamp()",
+        [source, entity, partition, watermark, version, Jsonb(asdict(counts or Counts())), duration_seconds, sync_id],
+    )
+
+
+def remember_states(conn: Connection, sync_id: int, source: str, entities: list[tuple[str, str]]) -> None:
+    """Write the present state of the entities (name, partition) into the log row, once each."""
+    for entity, partition in entities:
+        conn.execute(
+            "UPDATE confidence.sync_log SET state_before = jsonb_build_object(%(name)s::text,"
+            " (SELECT to_jsonb(s) FROM confidence.sync_state s"
+            "  WHERE source = %(source)s AND entity = %(entity)s AND partition = %(partition)s)) || state_before"
+            " WHERE sync_id = %(sync_id)s",
+            {
+                "name": f"{entity}/{partition}",
+                "source": source,
+                "entity": entity,
+                "partition": partition,
+                "sync_id": sync_id,
+            },
+        )

@@ -1,0 +1,191 @@
+"""Mirrored tables as data: which columns, and how each is read from the source's JSON."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+from typing import Any
+
+import msgspec
+from psycopg import sql
+
+BIGINT = range(-(2**63), 2**63)
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class RowRefused(ValueError):
+    """A row that can't be stored: says which column and why, never the value."""
+
+
+def integer(value: Any) -> int | None:
+    """A whole number, also when it comes as text; blank is null."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        raise ValueError("is a flag, not a whole number")
+    try:
+        number = int(value)
+        exact = isinstance(value, str) or number == value
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("is no whole number") from None
+    if not exact or number not in BIGINT:
+        raise ValueError("is no whole number of 64 bits")
+    return number
+
+
+def identifier(value: Any) -> int | None:
+    """A vendor's numeric id: non-zero whole numbers and digit strings; anything else is no id (null)."""
+    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value == 0 or value not in BIGINT:
+        return None
+    return value
+
+
+def decimal(value: Any) -> Decimal | None:
+    """An exact decimal from a number or text; blank is null."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool | float):
+        raise ValueError("is no exact decimal")
+    try:
+        number = Decimal(value)
+    except (InvalidOperation, TypeError, ValueError):
+        raise ValueError("is no decimal number") from None
+    if not number.is_finite():
+        raise ValueError("is not a finite number")
+    return number
+
+
+def instant(value: Any) -> datetime | None:
+    """A moment, aware; text in ISO 8601, taken as UTC where it names no offset; blank is null."""
+    if value is None or value == "":
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("is no ISO 8601 time") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def text(value: Any) -> str | None:
+    """Text; numbers become their digits."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        if isinstance(value, dict | list):
+            raise ValueError("is a structure, not text")
+        value = str(value)
+    if not value.isascii() or "\0" in value:
+        _storable(value)
+    return value
+
+
+def boolean(value: Any) -> bool | None:
+    """A flag, also as text; blank is null."""
+    if value is None or isinstance(value, bool):
+        return value
+    if value == "":
+        return None
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError("is no flag")
+
+
+def structure(value: Any) -> str | None:
+    """Any JSON value, as JSON text."""
+    if value is None:
+        return None
+    encoded = _encode(value).decode()
+    if "\\u0000" in encoded:
+        raise ValueError("holds a NUL character")
+    return encoded
+
+
+def _storable(value: str) -> None:
+    if "\0" in value:
+        raise ValueError("holds a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half a surrogate pair") from None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, the reader of its value, and the source's name for it where that differs."""
+
+    name: str
+    read: Callable[[Any], Any] = text
+    field: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A mirrored table.
+
+    `key`: the primary key's columns. `version`: the column that tells an older state of a row from a newer one
+    (a time or a number), if the source has one.
+    """
+
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ("id",)
+    version: str | None = "updated_at"
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def sql(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def _readers(self) -> tuple[tuple[str, Callable[[Any], Any], str, bool], ...]:
+        return tuple((c.field or c.name, c.read, c.name, c.name in self.key) for c in self.columns)
+
+    def row(self, record: Mapping[str, Any]) -> tuple:
+        """Return the record's values in column order. Raises RowRefused where one can't be stored."""
+        values = []
+        for field, read, name, is_key in self._readers:
+            try:
+                value = read(record.get(field))
+            except ValueError as error:
+                raise RowRefused(f"{name} {error}") from None
+            if is_key and value is None:
+                raise RowRefused(f"{name} is no usable id")
+            values.append(value)
+        return tuple(values)
+
+    def key_of(self, record: Mapping[str, Any]) -> tuple | None:
+        """Return the record's key, or None where it has no usable one."""
+        try:
+            key = tuple(read(record.get(field)) for field, read, _, is_key in self._readers if is_key)
+        except ValueError:
+            return None
+        return None if None in key else key
+
+
+def identifiers(names: tuple[str, ...] | list[str], qualifier: str | None = None) -> sql.Composed:
+    """`a, b` or `t.a, t.b`, quoted."""
+    parts = [sql.Identifier(qualifier, name) if qualifier else sql.Identifier(name) for name in names]
+    return sql.SQL(", ").join(parts)
+
+
+def same_key(key: tuple[str, ...], left: str, right: str) -> sql.Composed:
+    """`left.a = right.a AND ...` over the key."""
+    pairs = [sql.SQL("{} = {}").format(sql.Identifier(left, k), sql.Identifier(right, k)) for k in key]
+    return sql.SQL(" AND ").join(pairs)
+
+
+def key_object(key: tuple[str, ...], qualifier: str) -> sql.Composed:
+    """The key as a jsonb object, the form in which change_log names a row."""
+    pairs = [sql.SQL("{}, {}").format(sql.Literal(k), sql.Identifier(qualifier, k)) for k in key]
+    return sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(pairs))

@@ -1,0 +1,261 @@
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.api.client import Answer, Request
+from include.api.errors import RefuseData
+from include.api.paginators import Crawl, Cursor, Page, PageNumber, SpringPage
+
+NOON = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
+LINES = PageNumber("line_items")
+UNUSABLE = [None, "", "many", "-1", -1, 2.0, True, [], {}, "\u0663", "9" * 5000]
+
+
+def rows(count: int) -> list[dict]:
+    return [{"id": number} for number in range(count)]
+
+
+def read_lines(position: int, count: int, meta: object = None, crawl: Crawl | None = None) -> Page:
+    answer = Answer({"line_items": rows(count), "meta": meta})
+    return LINES.read(answer, position, crawl or Crawl())
+
+
+# -- PageNumber
+
+
+def test_page_number_asks_by_its_param():
+    base = Request("/line_items", {"invoice_id_not_null": "true"})
+    asked = LINES.request(base, 3)
+    assert asked == Request("/line_items", {"invoice_id_not_null": "true", "page": 3})
+    assert base.params == {"invoice_id_not_null": "true"}
+    assert LINES.start == 1
+    assert PageNumber("rows", param="p", start=0).request(base, 0).params["p"] == 0
+
+
+def test_page_number_reads_rows_totals_and_clock():
+    meta = {"total_pages": 7, "total_entries": 650, "per_page": 100, "page": 2}
+    answer = Answer({"line_items": rows(100), "meta": meta}, NOON)
+    assert LINES.read(answer, 2) == Page(2, rows(100), 3, 7, 650, NOON)
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_below_the_total_the_crawl_goes_on(count):
+    assert read_lines(1, count, {"total_pages": 2, "per_page": 100}).next == 2
+
+
+@pytest.mark.parametrize(("count", "next_page"), [(0, None), (99, None), (100, 4), (101, 4)])
+@pytest.mark.parametrize("total", [1, 3, "3", 0])
+def test_from_the_total_on_full_pages_go_on(count, next_page, total):
+    assert read_lines(3, count, {"total_pages": total, "per_page": 100}).next == next_page
+
+
+@pytest.mark.parametrize(("count", "next_page"), [(0, None), (99, None), (100, 4), (101, 4)])
+@pytest.mark.parametrize("meta", [None, "meta", [], {}, {"page": 3}, {"total_pages": "many"}])
+def test_without_a_total_the_largest_page_tells_what_is_full(count, next_page, meta):
+    assert read_lines(3, count, meta, Crawl(largest=100)).next == next_page
+
+
+def test_a_first_page_of_unknown_size_is_taken_for_full():
+    assert read_lines(1, 3).next == 2
+    assert read_lines(1, 3, {"total_pages": 1, "page": 1}).next == 2
+    assert read_lines(1, 0).next is None
+
+
+@pytest.mark.parametrize("meta", [{"per_page": 25}, {"per_page": 25, "total_pages": 1}])
+def test_a_page_size_that_no_page_ever_had_ends_nothing(meta):
+    assert read_lines(2, 20, meta, Crawl(largest=20)).next == 3
+
+
+def test_a_page_size_alone_ends_nothing():
+    assert read_lines(1, 20, {"per_page": 25}).next == 2
+
+
+def test_a_total_that_is_missing_once_is_remembered():
+    assert read_lines(2, 1, {}, Crawl(largest=100, total_pages=5)).next == 3
+    assert read_lines(5, 1, {}, Crawl(largest=100, total_pages=5)).next is None
+
+
+def test_a_total_that_shrinks_or_grows_counts_at_once():
+    crawl = Crawl(largest=100, total_pages=5)
+    assert read_lines(4, 99, {"total_pages": 4}, crawl).next is None
+    assert read_lines(5, 99, {"total_pages": 6}, crawl).next == 6
+
+
+@pytest.mark.parametrize("value", UNUSABLE)
+def test_unusable_totals_are_none(value):
+    page = read_lines(1, 1, {"total_pages": value, "total_entries": value, "per_page": value})
+    assert (page.total_pages, page.total_entries) == (None, None)
+
+
+@pytest.mark.parametrize("value", [7, "7", "007"])
+def test_totals_as_text(value):
+    page = read_lines(1, 1, {"total_pages": value, "total_entries": value})
+    assert (page.total_pages, page.total_entries) == (7, 7)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists), st.integers(0, 9))
+def test_no_meta_breaks_a_page(value, count):
+    for meta in (value, {"total_pages": value, "total_entries": value, "per_page": value}):
+        page = read_lines(1, count, meta)
+        assert len(page.rows) == count
+        assert page.next in (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("position", "crawl", "count", "expected"),
+    [
+        (2, Crawl(total_pages=5), 9, [3, 4, 5]),
+        (2, Crawl(total_pages=5), 2, [3, 4]),
+        (2, Crawl(total_pages=5), 0, []),
+        (5, Crawl(total_pages=5), 9, []),
+        (8, Crawl(total_pages=5), 9, []),
+        (2, Crawl(), 9, []),
+    ],
+)
+def test_pages_known_ahead(position, crawl, count, expected):
+    assert LINES.ahead(position, crawl, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("page", "crawl", "doubtful"),
+    [
+        (Page(2, [], 3, 5), Crawl(total_pages=5), True),
+        (Page(2, [], None, 0), Crawl(total_pages=5), True),
+        (Page(2, [], None), Crawl(total_pages=5), True),
+        (Page(2, [], None), Crawl(), True),
+        (Page(5, [], None, 5), Crawl(total_pages=5), False),
+        (Page(6, [], None, 5), Crawl(total_pages=5), False),
+        (Page(1, [], None, 1), Crawl(), False),
+        (Page(1, [], None, 0), Crawl(), False),
+        (Page(2, rows(1), 3, 5), Crawl(total_pages=5), False),
+    ],
+)
+def test_an_empty_page_is_doubtful_unless_the_end_was_told(page, crawl, doubtful):
+    assert LINES.doubtful(page, crawl) is doubtful
+
+
+# -- Cursor
+
+
+def test_cursor_sends_its_token_in_the_query():
+    base = Request("/payments", {"limit": 100})
+    cursor = Cursor("payments", param="after")
+    assert cursor.start is None
+    assert cursor.request(base, None) == base
+    assert cursor.request(base, "abc").params == {"limit": 100, "after": "abc"}
+
+
+def test_cursor_sends_its_token_in_the_body():
+    base = Request("/orders/search", method="POST", body={"limit": 100})
+    cursor = Cursor("orders", in_body=True)
+    assert cursor.request(base, None) == base
+    assert cursor.request(base, "abc").body == {"limit": 100, "cursor": "abc"}
+    assert cursor.request(base, "abc").params == {}
+    assert base.body == {"limit": 100}
+    assert cursor.request(Request("/vendors/search", method="POST"), "abc").body == {"cursor": "abc"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_a_token_goes_on_whatever_the_page_holds(count):
+    answer = Answer({"payments": rows(count), "next": "abc"}, NOON)
+    assert Cursor("payments", token="next").read(answer, None) == Page(None, rows(count), "abc", date=NOON)
+
+
+@pytest.mark.parametrize("end", [{}, {"cursor": None}, {"cursor": ""}])
+def test_no_token_is_the_end(end):
+    assert Cursor("payments").read(Answer({"payments": rows(100), **end}), "abc").next is None
+
+
+@pytest.mark.parametrize("token", [7, True, ["abc"], {"after": "abc"}])
+def test_a_token_that_is_no_text_is_refused(token):
+    with pytest.raises(RefuseData, match="'cursor'"):
+        Cursor("payments").read(Answer({"payments": [], "cursor": token}), None)
+
+
+def test_an_empty_page_with_a_token_is_doubtful():
+    cursor = Cursor("payments")
+    assert cursor.doubtful(Page("a", [], "b"), Crawl())
+    assert not cursor.doubtful(Page("a", [], None), Crawl())
+    assert not cursor.doubtful(Page("a", rows(1), "b"), Crawl())
+    assert cursor.ahead("a", Crawl(), 9) == []
+
+
+# -- SpringPage
+
+
+SPRING = SpringPage()
+
+
+def test_spring_page_asks_from_zero():
+    assert SPRING.start == 0
+    assert SPRING.request(Request("/jobs", {"size": 100}), 0).params == {"size": 100, "page": 0}
+
+
+@pytest.mark.parametrize(
+    ("position", "count", "form", "next_page"),
+    [
+        (0, 2, {"totalPages": 3, "last": False}, 1),
+        (2, 2, {"totalPages": 3, "last": True}, None),
+        (2, 2, {"totalPages": 3}, None),
+        (1, 2, {"totalPages": 3}, 2),
+        (1, 0, {"totalPages": 3, "last": False}, 2),
+        (2, 2, {"totalPages": 3, "last": False}, 3),
+        (1, 2, {"totalPages": 3, "last": True}, 2),
+        (3, 0, {"totalPages": 3, "last": False}, None),
+        (0, 2, {"last": False}, 1),
+        (0, 2, {"last": True}, None),
+        (0, 2, {"totalPages": "many"}, 1),
+        (0, 0, {}, None),
+    ],
+)
+def test_spring_page_ends_where_both_signs_agree(position, count, form, next_page):
+    page = SPRING.read(Answer({"content": rows(count), "totalElements": 5, **form}), position)
+    assert page.next == next_page
+    assert page.total_entries == 5
+
+
+def test_a_plain_array_ends_with_an_empty_page():
+    assert SPRING.read(Answer(rows(2), NOON), 4) == Page(4, rows(2), 5, date=NOON)
+    assert SPRING.read(Answer([]), 5).next is None
+    assert SPRING.doubtful(Page(5, [], None), Crawl(largest=2))
+
+
+def test_spring_pages_known_ahead():
+    assert SPRING.ahead(1, Crawl(total_pages=4), 9) == [2, 3]
+
+
+# -- all of them
+
+
+@pytest.mark.parametrize("paginator", [LINES, Cursor("line_items"), SpringPage("line_items")])
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        "text",
+        7,
+        {},
+        {"errors": []},
+        {"line_items": None},
+        {"line_items": {}},
+        {"line_items": "x"},
+        {"line_items": [{"id": 1}, None]},
+        {"line_items": [[1, "Anna"]]},
+    ],
+)
+def test_answers_of_another_shape_are_refused(paginator, data):
+    with pytest.raises(RefuseData):
+        paginator.read(Answer(data), paginator.start)
+
+
+def test_a_plain_array_is_refused_where_none_is_expected():
+    for paginator in (LINES, Cursor("line_items")):
+        with pytest.raises(RefuseData, match="no JSON object"):
+            paginator.read(Answer([]), paginator.start)
+
+
+def test_a_crawl_remembers_the_largest_page_and_the_last_total():
+    crawl = Crawl().after(Page(1, rows(3), 2, 9)).after(Page(2, rows(5), 3, 8)).after(Page(3, rows(4), 4))
+    assert crawl == Crawl(largest=5, total_pages=8)

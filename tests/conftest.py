@@ -1,0 +1,30 @@
+"""Servers that the tests share: started once a session, gone at its end."""
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from stack.postgres import Postgres, Server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Postgres for the whole session: the one that STACK_POSTGRES_URL names, else an embedded one."""
+    named = os.environ.get("STACK_POSTGRES_URL")
+    # fsync protects from a crash of the machine, which no test makes.
+    server = (
+        Server(named) if named else Postgres(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"})
+    )
+    with server:
+        yield server
+
+
+@pytest.fixture
+def warehouse_url(postgres: Server) -> Iterator[str]:
+    """The libpq URL of a fresh, empty database of its own for each test."""
+    name = f"test_{uuid4().hex}"
+    postgres.create_database(name)
+    yield postgres.url(name)
+    postgres.drop_database(name)
