@@ -103,9 +103,7 @@ def guarded(work: Callable[[Family], None], logs: Path, postgres: Server, owner:
     for number in SIGNALS:
         signal.signal(number, lambda number, _: asked.append(number))
     _adopt_orphans()
-    worker = multiprocessing.get_context("fork").Process(
-        target=_work, args=(work, logs, postgres, os.getpid())
-    )
+    worker = multiprocessing.get_context("fork").Process(target=_work, args=(work, logs, postgres, os.getpid()))
     worker.start()
     while worker.exitcode is None:
         if asked or (owner and os.getppid() != owner):
@@ -187,5 +185,5 @@ def _describe(code: int) -> str:
 
 
 def _adopt_orphans() -> None:
-    if sys.platform == "nolinux":
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -78,16 +78,12 @@ class Server:
         with self._maintenance() as connection:
             known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
             if not known:
-                connection.execute(
-                    sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name))
-                )
+                connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
 
     def drop_database(self, name: str) -> None:
         """Drop a database with all connections to it."""
         with self._maintenance() as connection:
-            connection.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _maintenance(self) -> psycopg.Connection:
         return psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=10)
@@ -180,9 +176,7 @@ class Postgres(Server):
     def _choose_port(self) -> int:
         if self._wanted_port:
             if not is_free(self._wanted_port):
-                raise PostgresError(
-                    f"Postgres: port {self._wanted_port} is busy; free it or choose another one."
-                )
+                raise PostgresError(f"Postgres: port {self._wanted_port} is busy; free it or choose another one.")
             return self._wanted_port
         with suppress(OSError, ValueError):
             if is_free(self.port):

@@ -170,9 +170,7 @@ def _places(home: Home, ports: Ports, postgres: Server) -> dict[str, str]:
 
 def _users_and_keys(home: Home, known: Secrets) -> dict[str, str]:
     return {
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
-            f"{user}:{role}" for user, role in USERS.items()
-        ),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in USERS.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home.airflow / "passwords.json"),
         "AIRFLOW__CORE__FERNET_KEY": known.fernet_key,
         "AIRFLOW__API__SECRET_KEY": known.session_key,

@@ -85,7 +85,7 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
 
 
 def _prepare(family: Family, home: Home, process_environment: Mapping[str, str]) -> None:
-    """Migrate both databases and create missing pools; Airflow's migration only when something has changed."""
+    """Migrate both databases and create missing pools; Airflow's migration only when something changed."""
     url = metadata_url(process_environment)
     migrated = home.airflow / "migrated"
     if not migrated.exists() or migrated.read_text() != metadata_version(url):

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from stack.control import Stack
 from stack.postgres import Postgres, Server
 
 
@@ -14,9 +15,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A Postgres for the whole session: the one that STACK_POSTGRES_URL names, else an embedded one."""
     named = os.environ.get("STACK_POSTGRES_URL")
     # fsync protects from a crash of the machine, which no test makes.
-    server = (
-        Server(named) if named else Postgres(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"})
-    )
+    server = Server(named) if named else Postgres(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"})
     with server:
         yield server
 
@@ -28,3 +27,10 @@ def warehouse_url(postgres: Server) -> Iterator[str]:
     postgres.create_database(name)
     yield postgres.url(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def airflow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A whole stack with a real scheduler for the session, on free ports and in a folder of its own."""
+    with Stack(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack

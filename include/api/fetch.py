@@ -52,14 +52,15 @@ def pages(
 
             position = page.next
             at_end = position is None or (stop is not None and position > stop)
-            room = 0 if at_end else min(workers, limit - number)
-            for due in [position, *paginator.ahead(position, crawl, room - 1)][:room]:
-                if due not in ahead and (stop is None or due <= stop):
-                    ahead[due] = submit(paginator.request(request, due))
+            room = min(workers, limit - number)
+            if not at_end and room:
+                for due in [position, *paginator.ahead(position, crawl, room - 1)]:
+                    if due not in ahead and (stop is None or due <= stop):
+                        ahead[due] = submit(paginator.request(request, due))
             yield page
             if at_end:
                 return
-            if number == limit:
+            if not room:
                 raise PageLimit(
                     f"{where}: the feed goes on after the limit of {limit} pages. Check the filters of the "
                     "request, or raise the limit."

@@ -97,9 +97,7 @@ class Trend:
             return [Gate(self.metric, _number(baseline), _number(limit), value, Verdict.PASS)]
         verdict, consequence = self._consequence(history)
         above = f"{self.metric} is {value}, above its limit {_text(limit)} (baseline {_text(baseline)})"
-        return [
-            Gate(self.metric, _number(baseline), _number(limit), value, verdict, f"{above}: {consequence}")
-        ]
+        return [Gate(self.metric, _number(baseline), _number(limit), value, verdict, f"{above}: {consequence}")]
 
     def _consequence(self, history: Sequence[PastRun]) -> tuple[Verdict, str]:
         before = history[0]

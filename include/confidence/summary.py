@@ -60,9 +60,7 @@ class ForensicSummary:
             raise ValueError(f"names used twice in the summary of {self.entity}: {', '.join(twice)}")
         long = sorted(name for name, ids in self.examples.items() if len(ids) > MAX_EXAMPLES)
         if long:
-            raise ValueError(
-                f"more than {MAX_EXAMPLES} examples in the summary of {self.entity}: {', '.join(long)}"
-            )
+            raise ValueError(f"more than {MAX_EXAMPLES} examples in the summary of {self.entity}: {', '.join(long)}")
 
     def to_json(self) -> dict[str, Any]:
         """The summary as a dict of plain JSON types, for XCom and the history."""
@@ -93,6 +91,4 @@ class ForensicSummary:
 
 
 def _unusable(why: str) -> UnusableSummary:
-    return UnusableSummary(
-        f"The forensic_summary that scan left can't be used ({why}): clear scan with downstream."
-    )
+    return UnusableSummary(f"The forensic_summary that scan left can't be used ({why}): clear scan with downstream.")

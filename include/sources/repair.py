@@ -118,8 +118,8 @@ def _still_open(context: Context, entity: Entity, plan: sql.Identifier) -> int:
     """Confirmed changes that the copy does not show: the row is not as planned, or not gone."""
     return context.conn.execute(
         sql.SQL(
-            "SELECT count(*) FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p.status = 'confirmed' AND"
-            " CASE p.operation WHEN 'delete' THEN t.deleted_at IS NULL AND t.row_hash = p.seen_hash"
+            "SELECT count(*) FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status = 'confirmed' AND"
+            " CASE p._operation WHEN 'delete' THEN t.deleted_at IS NULL AND t.row_hash = p._seen_hash"
             " ELSE t.deleted_at IS NOT NULL OR t.row_hash IS DISTINCT FROM p.row_hash END"
         ).format(plan=plan, target=entity.table.sql, same=same_key(entity.table.key, "t", "p"))
     ).fetchone()[0]
@@ -132,7 +132,7 @@ def _recounted(context: Context, entity: Entity, plan: sql.Identifier) -> Mappin
         conn.execute(
             sql.SQL(
                 "DELETE FROM {plan} p USING {target} t WHERE {same} AND t.deleted_at IS NULL"
-                " AND p.operation = 'insert'"
+                " AND p._operation = 'insert'"
             ).format(plan=plan, target=entity.table.sql, same=same_key(entity.table.key, "t", "p"))
         )
         return entity.forensics(conn, plan)

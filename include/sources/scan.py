@@ -97,7 +97,11 @@ def _read_pages(context: Context, entity: Entity, scope: Scope, stage: Stage) ->
     )
     for page in feed:
         last = page.next is None or page.position == (scope.page_end or None)
-        info = {"source_time": page.date, "total_entries": page.total_entries, "total_pages": page.total_pages}
+        info = {
+            "source_time": page.date,
+            "total_entries": page.total_entries,
+            "total_pages": page.total_pages,
+        }
         stage.append(page.rows, next_position=None if last else page.next, page_info=info)
         if last or (scope.progress_every and stage.pull.pages % scope.progress_every == 0):
             _progress(stage, page, scope)
@@ -160,14 +164,14 @@ def _second_look(context: Context, entity: Entity, stage: Stage) -> None:
     by, lookup = sql.Identifier(entity.lookup.by), entity.lookup
     values = stage.conn.execute(
         sql.SQL(
-            "SELECT DISTINCT {by} FROM {plan} WHERE status = 'candidate' AND {by} IS NOT NULL ORDER BY 1 LIMIT {limit}"
+            "SELECT DISTINCT {by} FROM {plan} WHERE _status = 'candidate' AND {by} IS NOT NULL ORDER BY 1 LIMIT {limit}"
         ).format(by=by, plan=stage.plan, limit=sql.Literal(SECOND_LOOKS))
     ).fetchall()
     for value, found in look_up(context, lookup, (row[0] for row in values)):
         with stage.conn.transaction():
             _settle(stage, lookup, value, found)
     left = stage.conn.execute(
-        sql.SQL("UPDATE {} SET status = 'unconfirmed' WHERE status = 'candidate'").format(stage.plan)
+        sql.SQL("UPDATE {} SET _status = 'unconfirmed' WHERE _status = 'candidate'").format(stage.plan)
     ).rowcount
     if left:
         log.warning("%d suspects of %s got no second look and will not be repaired by this run", left, entity.name)
@@ -177,7 +181,7 @@ def _settle(stage: Stage, lookup: Lookup, value: Any, found: list | ApiError) ->
     """Decide the candidates that share `value` by what the narrow request found."""
     table = stage.table
     candidates = stage.conn.execute(
-        sql.SQL("SELECT operation, {key} FROM {plan} WHERE status = 'candidate' AND {by} = %s").format(
+        sql.SQL("SELECT _operation, {key} FROM {plan} WHERE _status = 'candidate' AND {by} = %s").format(
             key=identifiers(table.key), plan=stage.plan, by=sql.Identifier(lookup.by)
         ),
         [value],
@@ -218,9 +222,7 @@ def _set_status(stage: Stage, key: list, status: str) -> None:
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(part))
         for name, part in zip(stage.table.key, key, strict=True)
     )
-    stage.conn.execute(
-        sql.SQL("UPDATE {} SET status = {} WHERE {}").format(stage.plan, sql.Literal(status), where)
-    )
+    stage.conn.execute(sql.SQL("UPDATE {} SET _status = {} WHERE {}").format(stage.plan, sql.Literal(status), where))
 
 
 def _summary(
@@ -263,9 +265,7 @@ def _summary(
     }
     examples = {
         "missing_examples": figures["missing_examples"],
-        **{
-            f"{operation}_examples": compare.plan_examples(stage, operation) for operation in ("update", "delete")
-        },
+        **{f"{operation}_examples": compare.plan_examples(stage, operation) for operation in ("update", "delete")},
     }
     return ForensicSummary(
         source=context.source.name,

@@ -67,7 +67,10 @@ def look_up(context: Context, lookup: Lookup, values: Iterable[Any]) -> Iterator
         elif lookup.paginator is None:
             yield value, lookup.rows(answer.data)
         else:
-            yield value, _all_pages(context, lookup, request, lookup.paginator.read(answer, lookup.paginator.start))
+            yield (
+                value,
+                _all_pages(context, lookup, request, lookup.paginator.read(answer, lookup.paginator.start)),
+            )
 
 
 def _all_pages(context: Context, lookup: Lookup, request: Request, first: Page) -> list | ApiError:
@@ -134,7 +137,11 @@ def _pull(context: Context, entity: Entity, since: datetime | None) -> Stage:
             stage = _fresh(stage)
         feed = _changed(context, entity, since)
     for page in feed:
-        info = {"source_time": page.date, "total_entries": page.total_entries, "total_pages": page.total_pages}
+        info = {
+            "source_time": page.date,
+            "total_entries": page.total_entries,
+            "total_pages": page.total_pages,
+        }
         stage.append(page.rows, next_position=page.next, page_info=info)
     return stage
 
@@ -143,7 +150,11 @@ def _unread(context: Context, entity: Entity, stage: Stage) -> Iterator[Page]:
     if stage.pull.complete:
         return iter(())
     return pages(
-        context.client, entity.listing, entity.paginator, position=stage.pull.position, workers=context.workers
+        context.client,
+        entity.listing,
+        entity.paginator,
+        position=stage.pull.position,
+        workers=context.workers,
     )
 
 
@@ -199,7 +210,7 @@ def _pull_children(context: Context, entity: Entity, parents: Stage) -> list[Sta
     _plan(parents)
     key = sql.Identifier(entity.table.key[0])
     changed = parents.conn.execute(
-        sql.SQL("SELECT {} FROM {} WHERE status = 'confirmed' ORDER BY 1").format(key, parents.plan)
+        sql.SQL("SELECT {} FROM {} WHERE _status = 'confirmed' ORDER BY 1").format(key, parents.plan)
     ).fetchall()
     ticket = f"children of {parents.pull.ticket}"
     stages = []
@@ -228,7 +239,7 @@ def _plan_set(children: Stage, child: Entity, parents: Stage) -> None:
     A child that could not be read may be any of those that seem to have gone: then none counts as gone.
     """
     _plan(children)
-    within = sql.SQL("t.{} IN (SELECT {} FROM {} WHERE status = 'confirmed')").format(
+    within = sql.SQL("t.{} IN (SELECT {} FROM {} WHERE _status = 'confirmed')").format(
         sql.Identifier(child.lookup.by), sql.Identifier(parents.table.key[0]), parents.plan
     )
     status = "unconfirmed" if children.pull.rows_refused else "confirmed"

@@ -1,7 +1,7 @@
 """Source against copy, in SQL: what stands twice in the source, what differs, and the plan that would mend it.
 
-A plan row names an operation, the row to write (or, for a delete, the row as it stood) and the state in which the copy
-was seen (`seen_hash`, `seen_deleted`); its status says how sure it is:
+A plan row names an `_operation`, the row to write (or, for a delete, the row as it stood) and the state in which the copy
+was seen (`_seen_hash`, `_seen_deleted`); its `_status` says how sure it is:
 
 - `candidate`: missing or deleted by the scan alone; a second look decides
 - `confirmed`: may be applied
@@ -43,7 +43,7 @@ def drop_repeats(stage: Stage) -> Repeats:
             "WITH ranked AS ("
             " SELECT ctid, row_hash, row_number() OVER w AS rank, first_value(row_hash) OVER w AS kept FROM {stage}"
             " WHERE ({key}) IN (SELECT {key} FROM {stage} GROUP BY {key} HAVING count(*) > 1)"
-            " WINDOW w AS (PARTITION BY {key} ORDER BY {version} DESC NULLS LAST, page DESC, place DESC)"
+            " WINDOW w AS (PARTITION BY {key} ORDER BY {version} DESC NULLS LAST, _page DESC, _place DESC)"
             "), gone AS (DELETE FROM {stage} s USING ranked r WHERE s.ctid = r.ctid AND r.rank > 1"
             " RETURNING r.row_hash = r.kept AS identical)"
             " SELECT count(*) FILTER (WHERE identical), count(*) FILTER (WHERE NOT identical) FROM gone"
@@ -60,7 +60,7 @@ def plan_writes(stage: Stage, *, young_after: datetime | None = None, first_stat
     table = stage.table
     stage.conn.execute(
         sql.SQL(
-            "INSERT INTO {plan} ({columns}, operation, status, seen_hash, seen_deleted)"
+            "INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)"
             " SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,"
             " CASE WHEN {young} THEN 'young' WHEN {stale} THEN 'stale' WHEN {alive} THEN 'confirmed' ELSE {first} END,"
             " t.row_hash, t.deleted_at IS NOT NULL"
@@ -86,7 +86,7 @@ def plan_deletes(stage: Stage, *, status: str, within: sql.Composable = sql.SQL(
     table = stage.table
     stage.conn.execute(
         sql.SQL(
-            "INSERT INTO {plan} ({columns}, operation, status, seen_hash, seen_deleted)"
+            "INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)"
             " SELECT {t_columns}, 'delete', {status}, t.row_hash, false FROM {target} t"
             " WHERE t.deleted_at IS NULL AND {within} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same})"
         ).format(
@@ -115,9 +115,9 @@ def replan(stage: Stage, keys: list[tuple]) -> None:
         data = [name for name in table.names if name not in table.key]
         stage.conn.execute(
             sql.SQL(
-                "UPDATE {plan} p SET ({data}, operation, status) = (SELECT {s_data},"
-                " CASE WHEN p.seen_hash IS NOT NULL AND NOT p.seen_deleted THEN 'update' ELSE 'insert' END,"
-                " CASE WHEN s.row_hash = p.seen_hash AND NOT p.seen_deleted THEN 'noise' ELSE 'confirmed' END"
+                "UPDATE {plan} p SET ({data}, _operation, _status) = (SELECT {s_data},"
+                " CASE WHEN p._seen_hash IS NOT NULL AND NOT p._seen_deleted THEN 'update' ELSE 'insert' END,"
+                " CASE WHEN s.row_hash = p._seen_hash AND NOT p._seen_deleted THEN 'noise' ELSE 'confirmed' END"
                 " FROM {stage} s WHERE {same}) WHERE {condition}"
             ).format(
                 plan=stage.plan,
@@ -133,7 +133,7 @@ def replan(stage: Stage, keys: list[tuple]) -> None:
 def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
     """Count the plan's rows by (operation, status); absent pairs count 0."""
     rows = stage.conn.execute(
-        sql.SQL("SELECT operation, status, count(*) FROM {} GROUP BY 1, 2").format(stage.plan)
+        sql.SQL("SELECT _operation, _status, count(*) FROM {} GROUP BY 1, 2").format(stage.plan)
     ).fetchall()
     return Counter({(operation, status): count for operation, status, count in rows})
 
@@ -143,7 +143,7 @@ def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
     key = stage.table.key
     rows = stage.conn.execute(
         sql.SQL(
-            "SELECT {key} FROM {plan} WHERE operation = %s AND status NOT IN ('young', 'stale', 'noise')"
+            "SELECT {key} FROM {plan} WHERE _operation = %s AND _status NOT IN ('young', 'stale', 'noise')"
             " ORDER BY {key} LIMIT %s"
         ).format(key=identifiers(key), plan=stage.plan),
         [operation, limit],

@@ -83,7 +83,8 @@ def resume(conn: Connection, source: str, run: str) -> Writer:
         if writer.hold_reason:
             raise FenceError(f"{writer}; clear decide with downstream to be asked again, or let a later run recover")
         conn.execute(
-            "UPDATE confidence.writer SET state = 'running', since = clock_timestamp() WHERE source = %s", [source]
+            "UPDATE confidence.writer SET state = 'running', since = clock_timestamp() WHERE source = %s",
+            [source],
         )
         return _fetch(conn, source, "")
 

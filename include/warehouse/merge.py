@@ -37,10 +37,10 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
         "name": sql.Literal(table.full_name),
         "sync_id": sql.Literal(sync_id),
     }
-    planned = _count(conn, "SELECT count(*) FROM {plan} WHERE status = 'confirmed'", parts)
+    planned = _count(conn, "SELECT count(*) FROM {plan} WHERE _status = 'confirmed'", parts)
     inserted = _count(conn, INSERT, parts)
-    revived = _count(conn, UPDATE, parts | {"which": sql.SQL("p.operation = 'insert' AND p.seen_hash IS NOT NULL")})
-    updated = _count(conn, UPDATE, parts | {"which": sql.SQL("p.operation = 'update'")})
+    revived = _count(conn, UPDATE, parts | {"which": sql.SQL("p._operation = 'insert' AND p._seen_hash IS NOT NULL")})
+    updated = _count(conn, UPDATE, parts | {"which": sql.SQL("p._operation = 'update'")})
     deleted = _count(conn, DELETE, parts)
     written = inserted + revived + updated + deleted
     return Merged(inserted + revived, updated, deleted, planned - written)
@@ -50,7 +50,7 @@ INSERT = """
 WITH new AS (
   INSERT INTO {target} ({columns}, sync_id)
   SELECT {columns}, {sync_id} FROM {plan}
-  WHERE operation = 'insert' AND status = 'confirmed' AND seen_hash IS NULL
+  WHERE _operation = 'insert' AND _status = 'confirmed' AND _seen_hash IS NULL
   ON CONFLICT ({key}) DO NOTHING
   RETURNING {key}, row_hash
 ), audit AS (
@@ -63,8 +63,8 @@ SELECT count(*) FROM new
 UPDATE = """
 WITH old AS (
   SELECT t.* FROM {target} t JOIN {plan} p ON {t_is_p}
-  WHERE p.status = 'confirmed' AND {which}
-    AND t.row_hash = p.seen_hash AND (t.deleted_at IS NOT NULL) = p.seen_deleted
+  WHERE p._status = 'confirmed' AND {which}
+    AND t.row_hash = p._seen_hash AND (t.deleted_at IS NOT NULL) = p._seen_deleted
   FOR UPDATE OF t
 ), new AS (
   UPDATE {target} t SET ({data}, deleted_at, sync_id) = ROW({p_data}, NULL, {sync_id})
@@ -81,8 +81,8 @@ SELECT count(*) FROM new
 DELETE = """
 WITH old AS (
   SELECT t.* FROM {target} t JOIN {plan} p ON {t_is_p}
-  WHERE p.status = 'confirmed' AND p.operation = 'delete'
-    AND t.row_hash = p.seen_hash AND t.deleted_at IS NULL
+  WHERE p._status = 'confirmed' AND p._operation = 'delete'
+    AND t.row_hash = p._seen_hash AND t.deleted_at IS NULL
   FOR UPDATE OF t
 ), new AS (
   UPDATE {target} t SET deleted_at = clock_timestamp(), sync_id = {sync_id} FROM old WHERE {t_is_old}

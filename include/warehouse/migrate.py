@@ -32,7 +32,9 @@ def migrate(url: str) -> str:
 def main() -> None:
     url = os.environ.get("AIRFLOW_CONN_WAREHOUSE")
     if not url:
-        sys.exit("AIRFLOW_CONN_WAREHOUSE is not set: give the warehouse as postgresql://user:password@host:port/database")
+        sys.exit(
+            "AIRFLOW_CONN_WAREHOUSE is not set: give the warehouse as postgresql://user:password@host:port/database"
+        )
     print(f"warehouse is at revision {migrate(url)}")
 
 

@@ -27,7 +27,14 @@ class Undone:
 
 
 def roll_back(
-    conn: Connection, sync_id: int, *, run: str, reason: str, force: bool = False, dry_run: bool = True, timeout: float = 60
+    conn: Connection,
+    sync_id: int,
+    *,
+    run: str,
+    reason: str,
+    force: bool = False,
+    dry_run: bool = True,
+    timeout: float = 60,
 ) -> Undone:
     """Restore every row that `sync_id` changed, and the sync_state that it found.
 
@@ -39,9 +46,13 @@ def roll_back(
     tables: dict[str, Counts] = {}
     try:
         with fence.exclusive(conn, source, timeout):
-            names = [row[0] for row in conn.execute(
-                "SELECT DISTINCT table_name FROM confidence.change_log WHERE sync_id = %s ORDER BY 1", [sync_id]
-            )]
+            names = [
+                row[0]
+                for row in conn.execute(
+                    "SELECT DISTINCT table_name FROM confidence.change_log WHERE sync_id = %s ORDER BY 1",
+                    [sync_id],
+                )
+            ]
             conflicts = tuple(line for name in names for line in _conflicts(conn, name, sync_id))
             if conflicts and not force:
                 raise RollbackRefused(

@@ -139,7 +139,7 @@ class Stage:
         return rows, refused, read
 
     def _copy(self, rows: list[tuple], page: int) -> None:
-        statement = sql.SQL("COPY {} ({}, page, place) FROM STDIN").format(self.sql, identifiers(self.table.names))
+        statement = sql.SQL("COPY {} ({}, _page, _place) FROM STDIN").format(self.sql, identifiers(self.table.names))
         with self.conn.cursor() as cursor, cursor.copy(statement) as copy:
             for place, row in enumerate(rows):
                 copy.write_row((*row, page, place))
@@ -172,9 +172,9 @@ class Stage:
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in changes)
         values = [Jsonb(v) if name in ("position", "progress") else v for name, v in changes.items()]
         moved = self.conn.execute(
-            sql.SQL("UPDATE staging.pull SET {}, updated_at = clock_timestamp() WHERE pull = %s AND attempt = %s").format(
-                assignments
-            ),
+            sql.SQL(
+                "UPDATE staging.pull SET {}, updated_at = clock_timestamp() WHERE pull = %s AND attempt = %s"
+            ).format(assignments),
             [*values, self.pull.pull, self.pull.attempt],
         )
         if moved.rowcount != 1:
@@ -189,20 +189,18 @@ class Stage:
         conn, table, pull = self.conn, self.table, self.pull
         conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.sql, self.plan))
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
+        conn.execute(sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.sql, table.sql))
         conn.execute(
-            sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.sql, table.sql)
-        )
-        conn.execute(
-            sql.SQL("ALTER TABLE {} DROP COLUMN deleted_at, DROP COLUMN sync_id, ADD page bigint, ADD place int").format(
-                self.sql
-            )
+            sql.SQL(
+                "ALTER TABLE {} DROP COLUMN deleted_at, DROP COLUMN sync_id, ADD _page bigint, ADD _place int"
+            ).format(self.sql)
         )
         conn.execute(sql.SQL("CREATE INDEX ON {} ({})").format(self.sql, identifiers(table.key)))
         conn.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.plan, table.sql))
         conn.execute(
             sql.SQL(
-                "ALTER TABLE {} DROP COLUMN deleted_at, DROP COLUMN sync_id, ADD operation text NOT NULL,"
-                " ADD status text NOT NULL, ADD seen_hash bigint, ADD seen_deleted boolean, ADD PRIMARY KEY ({})"
+                "ALTER TABLE {} DROP COLUMN deleted_at, DROP COLUMN sync_id, ADD _operation text NOT NULL,"
+                " ADD _status text NOT NULL, ADD _seen_hash bigint, ADD _seen_deleted boolean, ADD PRIMARY KEY ({})"
             ).format(self.plan, identifiers(table.key))
         )
         conn.execute(
@@ -216,8 +214,8 @@ def count_new(stage: Stage, after_page: int) -> tuple[int, int]:
     key = stage.table.key
     return stage.conn.execute(
         sql.SQL(
-            "WITH fresh AS (SELECT DISTINCT {s_key} FROM {stage} s WHERE page > {after} AND NOT EXISTS"
-            " (SELECT FROM {stage} e WHERE {same_stage} AND e.page <= {after}))"
+            "WITH fresh AS (SELECT DISTINCT {s_key} FROM {stage} s WHERE _page > {after} AND NOT EXISTS"
+            " (SELECT FROM {stage} e WHERE {same_stage} AND e._page <= {after}))"
             " SELECT count(*), count(*) FILTER (WHERE NOT EXISTS"
             " (SELECT FROM {target} t WHERE {same_target} AND t.deleted_at IS NULL)) FROM fresh"
         ).format(

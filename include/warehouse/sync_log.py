@@ -41,7 +41,15 @@ class State:
     sync_id: int | None = None
 
 
-def begin(conn: Connection, source: str, kind: str, run: str, *, undoes: int | None = None, reason: str | None = None) -> int:
+def begin(
+    conn: Connection,
+    source: str,
+    kind: str,
+    run: str,
+    *,
+    undoes: int | None = None,
+    reason: str | None = None,
+) -> int:
     """Open a log row and return its sync_id. Rows that a dead attempt left open are closed as failed."""
     with conn.transaction():
         conn.execute(
@@ -109,7 +117,16 @@ def advance(
         " ON CONFLICT (source, entity, partition) DO UPDATE SET watermark = excluded.watermark,"
         " version = excluded.version, counts = excluded.counts, duration_seconds = excluded.duration_seconds,"
         " sync_id = excluded.sync_id, updated_at = clock_timestamp()",
-        [source, entity, partition, watermark, version, Jsonb(asdict(counts or Counts())), duration_seconds, sync_id],
+        [
+            source,
+            entity,
+            partition,
+            watermark,
+            version,
+            Jsonb(asdict(counts or Counts())),
+            duration_seconds,
+            sync_id,
+        ],
     )
 
 

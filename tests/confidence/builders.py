@@ -6,9 +6,7 @@ from include.confidence.summary import ForensicSummary, Plan
 METRIC = "api_unique_not_in_db"
 
 
-def summary(
-    value=0, *, live_rows=1000, plan=(0, 0, 0), scan_id="scan", run=None, **changes
-) -> ForensicSummary:
+def summary(value=0, *, live_rows=1000, plan=(0, 0, 0), scan_id="scan", run=None, **changes) -> ForensicSummary:
     """A scan of line items; `value` is METRIC's figure, `plan` the rows to insert, update and delete."""
     figures = {
         "source": "repairshopr",

@@ -161,16 +161,12 @@ def test_the_worst_gate_decides_and_the_worst_line_comes_first():
 
 
 def test_two_policies_on_one_metric_name_it_once():
-    judged = judge(
-        summary(metrics={"missing": 90, "checked": 1000}), [past(0, missing=0)], [Trend("missing"), LIMIT]
-    )
+    judged = judge(summary(metrics={"missing": 90, "checked": 1000}), [past(0, missing=0)], [Trend("missing"), LIMIT])
     assert (judged.verdict, judged.worse, len(judged.reasons)) == ("hold", ("missing",), 2)
 
 
 figures = st.integers(min_value=0, max_value=10**7)
-runs = st.builds(
-    past, figures, st.sampled_from(Verdict), accepted=st.booleans(), held=st.booleans(), worse=st.just(())
-)
+runs = st.builds(past, figures, st.sampled_from(Verdict), accepted=st.booleans(), held=st.booleans(), worse=st.just(()))
 
 
 @given(st.lists(figures, min_size=1), figures, figures)
@@ -191,9 +187,7 @@ def test_a_higher_figure_is_never_judged_milder(history, live_rows, value, more)
 @given(st.lists(figures, min_size=BASELINE_RUNS, max_size=BASELINE_RUNS), st.data(), figures)
 def test_what_is_older_than_five_passes_does_not_matter(newest, data, value):
     older = data.draw(st.lists(runs))
-    assert judge(summary(value), passes(*newest) + older, [TREND]) == judge(
-        summary(value), passes(*newest), [TREND]
-    )
+    assert judge(summary(value), passes(*newest) + older, [TREND]) == judge(summary(value), passes(*newest), [TREND])
 
 
 @given(st.permutations([3, 50, 700, 9000, 10]), figures)

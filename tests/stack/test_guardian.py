@@ -55,9 +55,7 @@ class Running:
         (folder / "service.py").write_text(STUBBORN.format(mark=str(self.marks)))
         with (folder / "out").open("wb") as out:
             command = [sys.executable, "-c", FAMILY, str(folder), *arguments]
-            self.guardian = subprocess.Popen(
-                command, cwd=REPOSITORY, stdout=out, stderr=out, start_new_session=True
-            )
+            self.guardian = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=out, start_new_session=True)
         wait_until(lambda: len(list(self.marks.iterdir())) == SERVICE_PROCESSES, 20)
         [self.worker] = psutil.Process(self.guardian.pid).children()
         self.services = [psutil.Process(int(mark.name)) for mark in self.marks.iterdir()]

@@ -1,6 +1,7 @@
 """`python -m include.simulators.repairshopr`: serve an account until SIGTERM or Ctrl-C."""
 
 import argparse
+import os
 from typing import get_args
 
 from include.simulators import serving
@@ -19,13 +20,9 @@ def _arguments() -> argparse.Namespace:
     for name in RESOURCES:
         if name != "invoices":
             option = name.replace("_", "-")
-            parser.add_argument(
-                f"--{option}", type=int, help=f"{option}, if not in proportion to the invoices"
-            )
+            parser.add_argument(f"--{option}", type=int, help=f"{option}, if not in proportion to the invoices")
     parser.add_argument("--token", default=defaults.token, help="the API token it wants (%(default)s)")
-    parser.add_argument(
-        "--sort", choices=get_args(Sort), default=defaults.sort, help="order of lists (%(default)s)"
-    )
+    parser.add_argument("--sort", choices=get_args(Sort), default=defaults.sort, help="order of lists (%(default)s)")
     parser.add_argument("--latency-ms", type=int, default=0, help="milliseconds that each answer takes")
     parser.add_argument(
         "--page-size",
@@ -36,12 +33,8 @@ def _arguments() -> argparse.Namespace:
         help="rows a page where they differ from the vendor's; may be repeated",
     )
     limit = parser.add_mutually_exclusive_group()
-    limit.add_argument(
-        "--rate-limit", type=int, default=defaults.rate_limit, help="requests in 60 s (%(default)s)"
-    )
-    limit.add_argument(
-        "--no-limit", dest="rate_limit", action="store_const", const=None, help="no rate limit"
-    )
+    limit.add_argument("--rate-limit", type=int, default=defaults.rate_limit, help="requests in 60 s (%(default)s)")
+    limit.add_argument("--no-limit", dest="rate_limit", action="store_const", const=None, help="no rate limit")
     parser.add_argument(
         "--retry-after",
         choices=get_args(RetryAfter),
@@ -59,9 +52,7 @@ def _page_size(text: str) -> tuple[str, int]:
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    given = {
-        name: value for name, value in vars(arguments).items() if name not in ("host", "port", "page_size")
-    }
+    given = {name: value for name, value in vars(arguments).items() if name not in ("host", "port", "page_size")}
     sizes = {name: given.pop(name) for name in RESOURCES}
     sizes = {name: size for name, size in sizes.items() if size is not None}
     return Config.sized(**sizes, page_sizes=dict(arguments.page_size), **given)
@@ -75,7 +66,7 @@ def main() -> None:
         listener = serving.listen(arguments.host, arguments.port)
     except OSError as failed:
         raise SystemExit(
-            f"repairshopr simulator: can't listen on {arguments.host}:{arguments.port} ({failed.strerror}); "
+            f"repairshopr simulator: can't listen on {arguments.host}:{arguments.port} ({os.strerror(failed.errno)}); "
             "choose another --port"
         ) from failed
     serving.in_foreground(

@@ -2,18 +2,20 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from dataclasses import fields as dataclass_fields
+from dataclasses import asdict, dataclass
 from math import ceil
+from typing import Any
+
+import msgspec
 
 from include.simulators.repairshopr.config import RESOURCES, Config
 from include.simulators.repairshopr.data import Row, Shop
 from include.simulators.repairshopr.faults import Call, FaultBook
 from include.simulators.repairshopr.store import Mutation, Store
 
-FIXED_FIELDS = frozenset({"seed", *RESOURCES})
+_FIXED = frozenset({"seed", *RESOURCES})
 _WINDOW = 60.0  # seconds
 
 
@@ -81,13 +83,14 @@ class Account:
         self._active = 0
         self.reset_counters()
 
-    def change(self, **fields) -> None:
-        """Change habits of the account. Raises ValueError for what it doesn't have, or is fixed with the data."""
-        if unknown := fields.keys() - {field.name for field in dataclass_fields(Config)}:
+    def change(self, fields: Mapping[str, Any]) -> None:
+        """Change habits of the account. Raises ValueError for a field that is unknown, fixed or of a wrong type."""
+        present = asdict(self.config)
+        if unknown := fields.keys() - present.keys():
             raise ValueError(f"an account has no {', '.join(sorted(unknown))}")
-        if fixed := FIXED_FIELDS & fields.keys():
+        if fixed := _FIXED & fields.keys():
             raise ValueError(f"{', '.join(sorted(fixed))} can't change: start another simulator")
-        self.config = replace(self.config, **fields)
+        self.config = msgspec.convert(present | fields, Config)
 
     def served(self, call: Call) -> None:
         """Carry out what was ordered for after this page."""

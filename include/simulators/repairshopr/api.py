@@ -6,13 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from starlette.datastructures import QueryParams
 
 from include.simulators.repairshopr import lists
 from include.simulators.repairshopr.account import Account
 from include.simulators.repairshopr.config import SINGULAR
-from include.simulators.repairshopr.data import LINE_PARENTS, Row, decimal_text
+from include.simulators.repairshopr.data import LINE_PARENTS, Row, decimal_text, totals
 from include.simulators.repairshopr.faults import Call, ErrorBody, Fault, error_body, spoil_ids
+from include.simulators.repairshopr.store import Store
 
 WRITABLE = ("customers", "invoices", "tickets", "estimates")
 _REQUIRED = {
@@ -27,7 +27,6 @@ _REFUSAL: Mapping[str, ErrorBody] = {
     "tickets": "record",
     "estimates": "errors_object",
 }
-_NARROWING = tuple(LINE_PARENTS.values())
 _DECIMALS = ("price", "cost", "quantity")
 
 encoder = msgspec.json.Encoder(decimal_format="number")
@@ -43,30 +42,21 @@ class Answer:
     content_type: str = "application/json; charset=utf-8"
 
 
-def answer(
-    account: Account, call: Call, params: QueryParams, sub: Sequence[str], body: bytes, fault: Fault | None
-) -> Answer:
-    """Carry out a request that was let through. `sub` is the path behind the id, `fault` spoils a list."""
-    store = account.store
-    if call.resource not in store.tables or (
-        sub and (call.resource not in LINE_PARENTS or sub[0] != "line_items")
-    ):
+def answer(account: Account, call: Call, fault: Fault | None) -> Answer:
+    """Carry out a request that was let through; `fault` spoils the list it reads."""
+    if call.resource not in account.store.tables:
         return error(404)
     if call.is_list:
-        return _list(account, call, params, fault)
-    if call.method == "GET":
-        row = _find(account, call)
-        return error(404) if row is None or sub else _single(account, call.resource, row)
-    if call.resource not in WRITABLE:
-        return error(404)
-    fields = decoder.decode(body) if body else {}
-    if call.method == "POST" and call.item is None:
-        return _create(account, call.resource, fields)
+        return _list(account, call, fault)
     row = _find(account, call)
-    if row is None:
+    if call.method == "GET":
+        return error(404) if row is None or call.rest else _single(account, call.resource, row)
+    if call.resource not in WRITABLE or (row is None and call.item is not None):
         return error(404)
-    if sub:
-        return _write_line(account, call, row, sub[1:], fields)
+    try:
+        fields = decoder.decode(call.body or b"{}")
+    except msgspec.DecodeError:
+        return error(400)
     return _write(account, call, row, fields)
 
 
@@ -79,11 +69,11 @@ def _ok(content: Mapping[str, Any]) -> Answer:
     return Answer(200, encoder.encode(content))
 
 
-def _list(account: Account, call: Call, params: QueryParams, fault: Fault | None) -> Answer:
+def _list(account: Account, call: Call, fault: Fault | None) -> Answer:
     page = call.page
     if fault and fault.kind == "same_page":
         page = fault.value or max(1, page - 1)
-    rows, meta = _page(account, call.resource, page, params)
+    rows, meta = _page(account, call, page)
     if meta:
         meta["page"] = call.page
     if fault:
@@ -92,18 +82,17 @@ def _list(account: Account, call: Call, params: QueryParams, fault: Fault | None
     return _ok({call.resource: rows} | ({} if meta is None else {"meta": meta}))
 
 
-def _page(account: Account, resource: str, page: int, params: QueryParams) -> tuple[list[Row], Row | None]:
-    script = account.scripts.get(resource)
-    if script is not None and not any(params.get(name) for name in _NARROWING):
+def _page(account: Account, call: Call, page: int) -> tuple[list[Row], Row | None]:
+    script = account.scripts.get(call.resource)
+    if script is not None and not any(call.params.get(name) for name in LINE_PARENTS.values()):
         rows = list(script[page - 1]) if page <= len(script) else []
-        size = max(1, *map(len, script))
-        meta = lists.meta(resource, page, size, sum(map(len, script)))
+        meta = lists.meta(call.resource, page, max(1, *map(len, script)), sum(map(len, script)))
         return rows, meta and meta | {"total_pages": len(script)}
-    size = account.config.page_size(resource)
-    chosen = lists.select(account, resource, params)
-    table = account.store.tables[resource]
+    size = account.config.page_size(call.resource)
+    chosen = lists.select(account.store, account.config.sort, call.resource, call.params)
+    table = account.store.tables[call.resource]
     rows = [table.row(row_id) for row_id in chosen.page(page, size)]
-    return rows, lists.meta(resource, page, size, len(chosen.ids))
+    return rows, lists.meta(call.resource, page, size, len(chosen.ids))
 
 
 def _spoil(fault: Fault, rows: list[Row], meta: Row | None) -> tuple[list[Row], Row | None]:
@@ -142,53 +131,56 @@ def _single(account: Account, resource: str, row: Row) -> Answer:
     return _ok({SINGULAR[resource]: row})
 
 
+def _write(account: Account, call: Call, row: Row | None, fields: Row) -> Answer:
+    store, resource = account.store, call.resource
+    match call.method, row, call.rest:
+        case "POST", None, ():
+            return _create(account, resource, fields)
+        case "PUT", dict(), ():
+            store.update(resource, row["id"], _own(store, resource, fields), bump=True)
+            return _single(account, resource, store.tables[resource].row(row["id"]))
+        case "DELETE", dict(), ():
+            # The vendor says the same whether it deleted the invoice or not.
+            if not (resource == "invoices" and account.config.invoice_delete_fails):
+                store.delete(resource, row["id"], bump=True)
+            return _ok({"message": f"{row['id']}: We deleted it."})
+        case _, dict(), ("line_items", *line) if resource in LINE_PARENTS:
+            return _write_line(account, call, row["id"], line, fields)
+    return error(404)
+
+
 def _create(account: Account, resource: str, fields: Row) -> Answer:
     if not fields.get(_REQUIRED[resource]):
         return error(422, _REFUSAL[resource])
-    fields = (
-        {"subtotal": "0.0", "total": "0.0", "tax": "0.0"} | fields if resource in LINE_PARENTS else fields
-    )
-    return _single_of(
-        account, resource, account.store.insert(resource, _own(account, resource, fields), bump=True)
-    )
+    empty = totals(()) if resource in LINE_PARENTS else {}
+    row_id = account.store.insert(resource, _own(account.store, resource, empty | fields), bump=True)
+    return _single(account, resource, account.store.tables[resource].row(row_id))
 
 
-def _own(account: Account, resource: str, fields: Row) -> Row:
-    """The fields that a write may set; nested lines and made-up ones are ignored, as the vendor does."""
-    shape = account.store.shape(resource)
+def _own(store: Store, resource: str, fields: Row) -> Row:
+    """The fields that a write may set; nested lines and made-up names are ignored, as the vendor does."""
+    shape = store.shape(resource)
     return {name: value for name, value in fields.items() if name in shape and name != "id"}
 
 
-def _write(account: Account, call: Call, row: Row, fields: Row) -> Answer:
-    if call.method == "PUT":
-        account.store.update(call.resource, row["id"], _own(account, call.resource, fields), bump=True)
-        return _single_of(account, call.resource, row["id"])
-    if not (call.resource == "invoices" and account.config.invoice_delete_fails):
-        account.store.delete(call.resource, row["id"], bump=True)
-    return _ok({"message": f"{row['id']}: We deleted it."})
-
-
-def _write_line(account: Account, call: Call, parent: Row, path: Sequence[str], fields: Row) -> Answer:
+def _write_line(account: Account, call: Call, parent_id: int, line: Sequence[str], fields: Row) -> Answer:
     """Create, change or delete a line; the answer is the recalculated invoice or estimate."""
     store, bump = account.store, account.config.line_edit_bumps_parent
+    line_id = int(line[0]) if len(line) == 1 and line[0].isdecimal() else None
+    known = line_id in store.lines.of(call.resource, parent_id)
     fields = {
         name: decimal_text(Decimal(str(value))) if name in _DECIMALS else value
-        for name, value in _own(account, "line_items", fields).items()
+        for name, value in _own(store, "line_items", fields).items()
     }
-    if call.method == "POST" and not path:
-        if not fields.get("name"):
+    match call.method:
+        case "POST" if not line and not fields.get("name"):
             return error(422, "errors_list")
-        store.insert("line_items", fields | {LINE_PARENTS[call.resource]: parent["id"]}, bump=bump)
-        return _single_of(account, call.resource, parent["id"])
-    line_id = int(path[0]) if path and path[0].isdecimal() else None
-    if line_id not in store.lines.of(call.resource, parent["id"]):
-        return error(404)
-    if call.method == "PUT":
-        store.update("line_items", line_id, fields, bump=bump)
-    else:
-        store.delete("line_items", line_id, bump=bump)
-    return _single_of(account, call.resource, parent["id"])
-
-
-def _single_of(account: Account, resource: str, row_id: int) -> Answer:
-    return _single(account, resource, account.store.tables[resource].row(row_id))
+        case "POST" if not line:
+            store.insert("line_items", fields | {LINE_PARENTS[call.resource]: parent_id}, bump=bump)
+        case "PUT" if known:
+            store.update("line_items", line_id, fields, bump=bump)
+        case "DELETE" if known:
+            store.delete("line_items", line_id, bump=bump)
+        case _:
+            return error(404)
+    return _single(account, call.resource, account.store.tables[call.resource].row(parent_id))

@@ -175,6 +175,10 @@ class Shop:
         place = self._places[resource][ids.index(parent_id)]
         return self.ids("line_items")[self._first_line[place] : self._first_line[place + 1]]
 
+    def line_owner(self, line_id: int) -> tuple[str, int]:
+        """Resource and id of the invoice or estimate that a base line belongs to."""
+        return self._document(self._owner_of(self.ids("line_items").index(line_id)))
+
     def payment_ids(self, invoice_id: int) -> range:
         """The ids of the base payments of an invoice."""
         invoices, payments = self.ids("invoices"), self.ids("payments")
@@ -199,9 +203,9 @@ class Shop:
             end = lines * ((place + 1) * 1_000 + jitter) // (documents * 1_000)
             self._owner.extend([place] * (end - self._first_line[-1]))
             self._first_line.append(end)
-            self._places[self._parent(place)[0]].append(place)
+            self._places[self._document(place)[0]].append(place)
 
-    def _parent(self, place: int) -> tuple[str, int]:
+    def _document(self, place: int) -> tuple[str, int]:
         """Resource and id of a document; estimates are spread evenly among the invoices."""
         estimates, documents = self._sizes["estimates"], max(1, self._documents)
         before = place * estimates // documents
@@ -265,8 +269,8 @@ class Shop:
             "discount_dollars": None,
             "product_category": category,
         }
-        resource, parent_id = self._parent(place)
-        row[LINE_PARENTS[resource]] = parent_id
+        owner, owner_id = self._document(place)
+        row[LINE_PARENTS[owner]] = owner_id
         return row
 
     def _document_totals(self, resource: str, row_id: int) -> Row:

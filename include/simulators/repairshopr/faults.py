@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
+from starlette.datastructures import QueryParams
 
 from include.simulators.repairshopr.config import RetryAfter
 from include.simulators.repairshopr.data import Row
@@ -23,13 +24,20 @@ _ERROR_BODIES: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Call:
-    """A request to the vendor's API, as far as faults and counters tell requests apart."""
+    """A request to the vendor's API: `/api/v1/{resource}/{item}/{rest...}`."""
 
     method: str
     resource: str
     item: str | None
-    params: Mapping[str, str]
-    page: int
+    rest: tuple[str, ...]
+    params: QueryParams
+    body: bytes
+
+    @property
+    def page(self) -> int:
+        """The page asked for; 1 where the parameter is no page number."""
+        asked = self.params.get("page", "")
+        return max(1, int(asked)) if asked.isdecimal() else 1
 
     @property
     def is_list(self) -> bool:
@@ -45,9 +53,9 @@ class Fault:
     the path; None: any, lists included) and by all of `params` being among its query parameters.
 
     Kinds:
-    - `status`: answers `status` with an error body of the form `body`, and `retry_after` seconds, if given; HTML
-      with 200 is `status=200, body="html"`
-    - `timeout`: hangs until the client has gone or `seconds` are over, then cuts
+    - `status`: answers `status` with an error body of the form `body`, and `retry_after` seconds, if given;
+      HTML with 200 is `status=200, body="html"`
+    - `timeout`: hangs until the client has gone; one that waits `seconds` gets a 504
     - `cut`: ends the connection in the middle of the body
     - `broken_json`: half a document, whole as far as HTTP knows
     - `empty_page`: no rows
@@ -97,29 +105,41 @@ class Fault:
         )
 
 
+@dataclass
+class _Order:
+    fault: Fault
+    seen: int = 0
+    struck: int = 0
+
+    def due(self) -> bool:
+        left = self.fault.times is None or self.struck < self.fault.times
+        return left and self.seen >= self.fault.nth
+
+
 class FaultBook:
     """The open orders, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._orders: list[tuple[Fault, list[int]]] = []  # with the number of matching requests so far
+        self._orders: list[_Order] = []
 
     def add(self, fault: Fault) -> None:
         """Take an order."""
-        self._orders.append((fault, [0]))
+        self._orders.append(_Order(fault))
 
     def clear(self) -> None:
         """Drop all orders."""
         self._orders.clear()
 
     def strike(self, call: Call) -> Fault | None:
-        """The fault for this request: the first order that is due; every matching order counts it."""
-        due = [fault for fault, seen in self._orders if fault.matches(call) and self._is_due(fault, seen)]
-        return due[0] if due else None
-
-    @staticmethod
-    def _is_due(fault: Fault, seen: list[int]) -> bool:
-        seen[0] += 1
-        return seen[0] >= fault.nth and (fault.times is None or seen[0] < fault.nth + fault.times)
+        """The fault for this request: the first order that is due; others that are wait for the next."""
+        matching = [order for order in self._orders if order.fault.matches(call)]
+        for order in matching:
+            order.seen += 1
+        due = next(filter(_Order.due, matching), None)
+        if due is None:
+            return None
+        due.struck += 1
+        return due.fault
 
 
 def error_body(form: ErrorBody) -> tuple[bytes, str]:

@@ -6,7 +6,7 @@ from math import ceil
 
 from starlette.datastructures import QueryParams
 
-from include.simulators.repairshopr.account import Account
+from include.simulators.repairshopr.config import Sort
 from include.simulators.repairshopr.data import LINE_PARENTS, Row, instant
 from include.simulators.repairshopr.store import Selection, Store, Table
 
@@ -58,11 +58,10 @@ _TESTS: Mapping[str, Mapping[str, Test]] = {
 }
 
 
-def select(account: Account, resource: str, params: QueryParams) -> Selection:
-    """The list that a request asks for, before paging."""
-    store, sort = account.store, account.config.sort
+def select(store: Store, sort: Sort, resource: str, params: QueryParams) -> Selection:
+    """The list that a request asks for, before paging; `sort` is the account's default order."""
     if resource == "line_items":
-        return _lines(store, params, account)
+        return _lines(store, sort, params)
     table = store.tables[resource]
     if resource in SORTABLE and (asked := _asked_order(table, params.get("sort", ""))):
         chosen = asked
@@ -84,8 +83,7 @@ def meta(resource: str, page: int, size: int, entries: int) -> Row | None:
     return {"total_pages": pages, "page": page}
 
 
-def _lines(store: Store, params: QueryParams, account: Account) -> Selection:
-    sort = account.config.sort
+def _lines(store: Store, sort: Sort, params: QueryParams) -> Selection:
     for owner, name in LINE_PARENTS.items():
         if value := params.get(name):
             return store.ordered(store.lines.of(owner, int(value)) if value.isdecimal() else (), sort)
@@ -109,9 +107,7 @@ def _filtered(table: Table, chosen: Selection, params: QueryParams) -> Selection
         return chosen
     ids: Sequence[int] = chosen.page(1, len(chosen.ids))
     ids = [row_id for row_id in ids if not wanted or str(row_id) in wanted]
-    return Selection(
-        [row_id for row_id in ids if all(test(table.row(row_id), value) for test, value in tests)]
-    )
+    return Selection([row_id for row_id in ids if all(test(table.row(row_id), value) for test, value in tests)])
 
 
 def _instant(text: str) -> str | None:

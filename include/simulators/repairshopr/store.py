@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from random import Random
 from typing import Any, Literal
 
 from include.simulators.repairshopr.config import RESOURCES, Config, Sort
 from include.simulators.repairshopr.data import ID_STEP, LINE_PARENTS, Row, Shop, instant, totals
 
-SHUFFLED_BLOCK = 7  # rows; divides no page size of the vendor, so that blocks lie across page boundaries
+_BLOCK = 7  # rows; divides no page size of the vendor, so that blocks lie across page boundaries
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Mutation:
 
     `where` with `page` places an insert or a delete relative to a reader who has just been served that page
     in the account's default order: `behind` shifts the rows that are still to be read, `ahead` doesn't. An
-    inserted line belongs, unless `row` says otherwise, to the parent of its neighbour. `silent` touches nothing else:
-    no `updated_at`, no totals of a parent, no lines of a deleted invoice.
+    inserted line belongs, unless `row` says otherwise, to the parent of its neighbour. `silent` touches
+    nothing else: no `updated_at`, no totals of a parent, no lines of a deleted invoice.
     """
 
     op: Literal["insert", "update", "delete"]
@@ -52,10 +53,10 @@ class Selection:
         return list(self.ids[start:end])
 
     def _shuffled(self, place: int) -> int:
-        block = place - place % SHUFFLED_BLOCK
-        if block + SHUFFLED_BLOCK > len(self.ids):
+        block = place - place % _BLOCK
+        if block + _BLOCK > len(self.ids):
             return place
-        return block + (place + self.shuffle) % SHUFFLED_BLOCK
+        return block + (place + self.shuffle) % _BLOCK
 
 
 def now() -> str:
@@ -219,6 +220,15 @@ class LineTable(Table):
             for owned in self._owned_by(row):
                 insort(owned, row["id"])
 
+    def _holds(self, having: str | None) -> Callable[[int], bool]:
+        # Asking the shop saves making the rows, which takes seconds for a million.
+        written = super()._holds(having)
+        if having not in LINE_PARENTS.values():
+            return written
+        return lambda line_id: (
+            written(line_id) if line_id in self._written else LINE_PARENTS[self._shop.line_owner(line_id)[0]] == having
+        )
+
     def _owned_by(self, row: Row) -> Iterator[list[int]]:
         for owner, name in LINE_PARENTS.items():
             if isinstance(owner_id := row.get(name), int):
@@ -232,7 +242,7 @@ class Store:
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
-        self._reads = count(1)
+        self._random = Random(0)
         self.lines = LineTable("line_items", shop)
         self.tables: dict[str, Table] = {
             name: self.lines if name == "line_items" else Table(name, shop) for name in RESOURCES
@@ -245,7 +255,7 @@ class Store:
 
     def ordered(self, ids: Sequence[int], sort: Sort) -> Selection:
         """Ids, ascending by the sort field, in the account's default order; unstable: new at each call."""
-        shuffle = 1 + next(self._reads) % (SHUFFLED_BLOCK - 1) if sort == "unstable" else 0
+        shuffle = self._random.randrange(1, _BLOCK) if sort == "unstable" else 0
         return Selection(ids, backwards=sort in ("id_desc", "updated_at_desc"), shuffle=shuffle)
 
     def shape(self, resource: str) -> Row:
@@ -270,9 +280,7 @@ class Store:
         """The lines of an invoice or estimate."""
         return [self.lines.row(line_id) for line_id in self.lines.of(owner, owner_id)]
 
-    def insert(
-        self, resource: str, fields: Row, row_id: int | None = None, *, silent: bool = False, bump: bool
-    ) -> int:
+    def insert(self, resource: str, fields: Row, row_id: int | None = None, *, silent: bool = False, bump: bool) -> int:
         """Add a row, `fields` over an invented one, and return its id; times not given are now."""
         table = self.tables[resource]
         row_id = table.next_id() if row_id is None else row_id
@@ -358,9 +366,7 @@ class Store:
     def _slot(self, mutation: Mutation, config: Config) -> tuple[int, Row]:
         """An unused id, and times where these decide the order, just before or after the page just served."""
         table = self.tables[mutation.resource]
-        ids = self.default_list(mutation.resource, config.sort).page(
-            mutation.page, config.page_size(mutation.resource)
-        )
+        ids = self.default_list(mutation.resource, config.sort).page(mutation.page, config.page_size(mutation.resource))
         if not ids:
             raise KeyError(f"{mutation.resource} has no page {mutation.page}")
         behind = mutation.where == "behind"

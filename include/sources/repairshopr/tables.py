@@ -1,6 +1,16 @@
 """RepairShopr's rows as the warehouse keeps them: names as in the API, times aware, money exact."""
 
-from include.warehouse.table import Column, Table, boolean, decimal, identifier, instant, integer, structure, text
+from include.warehouse.table import (
+    Column,
+    Table,
+    boolean,
+    decimal,
+    identifier,
+    instant,
+    integer,
+    structure,
+    text,
+)
 
 ID = Column("id", identifier)
 TIMES = (Column("created_at", instant), Column("updated_at", instant))

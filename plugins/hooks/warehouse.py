@@ -1,0 +1,19 @@
+"""The warehouse, through the connection `warehouse`."""
+
+import psycopg
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+CONNECTION = "warehouse"
+
+
+def connect(purpose: str) -> psycopg.Connection:
+    """Open the warehouse in autocommit: transactions are explicit. `purpose` is what the server shows of the session."""
+    connection = PostgresHook(postgres_conn_id=CONNECTION).get_conn()
+    connection.autocommit = True
+    connection.execute("SELECT set_config('application_name', %s, false)", [purpose[:63]])
+    return connection
+
+
+def url() -> str:
+    """The libpq URL, for the migrations."""
+    return PostgresHook(postgres_conn_id=CONNECTION).get_uri()

@@ -1,0 +1,88 @@
+"""`decide`: a person's answer to a hold; nothing runs and nothing writes while it waits."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import Variable
+from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+
+from include.confidence import history
+from include.confidence.history import Decision
+from include.warehouse import fence
+from plugins.hooks import warehouse
+from plugins.runs import run_name
+
+log = logging.getLogger(__name__)
+
+OPTIONS = {
+    "Keep stopped": Decision.KEEP,
+    "Resume without repair": Decision.RESUME,
+    "Repair, then resume": Decision.REPAIR,
+}
+# Unanswered for so long, the writer stays stopped and the run fails: before the next night begins.
+TIMEOUT_HOURS = 20.0
+
+
+class DecideOperator(HITLOperator):
+    """Ask what to do about the source's hold; skipped where there is none.
+
+    The Airflow Variable `decision_timeout_hours` replaces the 20 hours after which "keep stopped" is assumed. The
+    answer is kept in confidence.forensic_run with who and when.
+    """
+
+    template_fields = ()
+
+    def __init__(self, *, source: str, **kwargs: Any):
+        super().__init__(
+            subject=f"The writer of {source} is held",
+            options=list(OPTIONS),
+            defaults="Keep stopped",
+            **kwargs,
+        )
+        self.source = source
+
+    def execute(self, context: Any) -> Any:
+        run = run_name(context)
+        with warehouse.connect(run) as conn:
+            writer = fence.require_stopped(conn, self.source, run)
+            holds = history.open_holds(conn, self.source)
+        if not holds:
+            raise AirflowSkipException("nothing holds the writer")
+        self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
+        self.body = _body(writer, holds)
+        hours = float(Variable.get("decision_timeout_hours", default=TIMEOUT_HOURS))
+        self.response_timeout = timedelta(hours=hours)
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        answer = super().execute_complete(context, event)
+        decision = OPTIONS[answer["chosen_options"][0]]
+        who = (answer["responded_by_user"] or {}).get("name") or "nobody (unanswered)"
+        run = run_name(context)
+        with warehouse.connect(run) as conn, conn.transaction():
+            fence.require_stopped(conn, self.source, run)
+            history.decide(conn, self.source, decision, who)
+            history.refresh_hold(conn, self.source)
+        log.info("decided by %s: %s", who, decision)
+        result = {"decision": str(decision), "by": who}
+        if decision is Decision.REPAIR:
+            return result
+        context["ti"].xcom_push(key="return_value", value=result)
+        raise DownstreamTasksSkipped(tasks=["reconcile", "verify"])
+
+
+def _body(writer: fence.Writer, holds: list[history.Hold]) -> str:
+    reasons = "\n".join(
+        f"- **{hold.entity}** ({hold.scope}, scanned {hold.scanned_at:%Y-%m-%d %H:%M %Z}): {'; '.join(hold.reasons)}"
+        for hold in holds
+    )
+    return (
+        f"The writer of `{writer.source}` is stopped since {writer.since:%Y-%m-%d %H:%M %Z} and stays so until you"
+        f" answer.\n\n{reasons}\n\n"
+        "- **Keep stopped**: nothing is written; this run fails, and the next night looks again.\n"
+        "- **Resume without repair**: this run's figures become the new baseline; the writer runs again.\n"
+        "- **Repair, then resume**: the planned changes are applied under a sync_id that can be rolled back,"
+        " also when the run is a dry run.\n"
+    )

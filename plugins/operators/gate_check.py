@@ -1,0 +1,82 @@
+"""`gate_check`: this run's figures against the good runs before; pass, warn or hold."""
+
+import logging
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+from include.confidence import history
+from include.confidence.policy import Judgement, Verdict, judge
+from include.confidence.summary import ForensicSummary, UnusableSummary
+from include.sources import get_source
+from include.warehouse import fence
+from plugins.hooks import warehouse
+from plugins.operators.scan import summaries
+from plugins.runs import run_name
+
+log = logging.getLogger(__name__)
+
+
+class GateCheckOperator(BaseOperator):
+    """Judge every scan of the run and keep verdicts and holds in the warehouse.
+
+    Returns {"verdict", "reasons", "drift": planned changes, "hold": why the writer is held, or None}. Without a hold
+    `decide` is skipped, and with nothing to repair `reconcile` and `verify` too.
+    """
+
+    def __init__(self, *, source: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.source = source
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        run = run_name(context)
+        scans = summaries(context)
+        with warehouse.connect(run) as conn:
+            _require_fresh(scans, fence.require_stopped(conn, self.source, run), self.source)
+            with conn.transaction():
+                judgements = [self._judge(conn, scan) for scan in scans]
+                hold = history.refresh_hold(conn, self.source)
+        result = {
+            "verdict": str(max((j.verdict for j in judgements), key=list(Verdict).index)),
+            "reasons": [reason for judgement in judgements for reason in judgement.reasons],
+            "drift": sum(sum(vars(scan.plan).values()) for scan in scans),
+            "hold": hold,
+        }
+        skipped = _not_needed(result)
+        if skipped:
+            # Skipping is an exception, after which Airflow stores no return value.
+            context["ti"].xcom_push(key="return_value", value=result)
+            raise DownstreamTasksSkipped(tasks=skipped)
+        return result
+
+    def _judge(self, conn: Any, scan: ForensicSummary) -> Judgement:
+        entity = get_source(self.source).entity(scan.entity)
+        judgement = judge(scan, history.past_runs(conn, scan), [*entity.gates, entity.repair_share])
+        history.save_judgement(conn, scan, judgement)
+        log.info("%s: %s", scan.entity, judgement.verdict)
+        for gate in judgement.gates:
+            log.info(
+                "  %s = %s, baseline %s, limit %s: %s",
+                *(gate.metric, gate.value, gate.baseline, gate.limit, gate.verdict or "not judged"),
+            )
+        for reason in judgement.reasons:
+            log.warning("  %s", reason)
+        return judgement
+
+
+def _not_needed(result: dict[str, Any]) -> list[str]:
+    if result["hold"]:
+        return []
+    return ["decide"] if result["drift"] else ["decide", "reconcile", "verify"]
+
+
+def _require_fresh(scans: list[ForensicSummary], writer: fence.Writer, source: str) -> None:
+    """Every entity has been scanned behind the stop that stands now: the writer has not run in between."""
+    stale = [scan.entity for scan in scans if scan.epoch != writer.epoch]
+    missing = {entity.name for entity in get_source(source).entities} - {scan.entity for scan in scans}
+    if stale or missing:
+        raise UnusableSummary(
+            f"scans from before this stop: {', '.join(stale) or 'none'}; missing: {', '.join(sorted(missing)) or 'none'}."
+            " Clear scan (all of its map indexes) with downstream"
+        )

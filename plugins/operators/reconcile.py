@@ -1,0 +1,62 @@
+"""`reconcile`: apply what the scans have planned, where a row is still as they saw it."""
+
+import logging
+from typing import Any
+
+from airflow.sdk import BaseOperator, Variable
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+from include.confidence.summary import ForensicSummary
+from include.sources.repair import repair
+from include.warehouse import fence
+from plugins.hooks import source as source_hook
+from plugins.operators.scan import summaries
+from plugins.runs import run_name
+
+log = logging.getLogger(__name__)
+
+
+class ReconcileOperator(BaseOperator):
+    """Repair the copy under one sync_id, in one transaction; on a dry run only say what would be done.
+
+    Returns {"sync_id", "counts" per entity}. A person's decision to repair overrides the dry run. The Airflow Variable
+    `nightly_repair_sources` (names, separated by commas) tells whose scheduled runs repair; none by default.
+    """
+
+    def __init__(self, *, source: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.source = source
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        scans = summaries(context)
+        with source_hook.opened(self.source, run_name(context)) as opened:
+            writer = fence.require_stopped(opened.conn, self.source, opened.run)
+            if writer.hold_reason:
+                raise fence.FenceError(f"{writer}; nothing was applied. Clear decide with downstream and answer it")
+            if self._is_dry(context) and not _repair_decided(opened.conn, scans):
+                _tell_plan(scans)
+                raise DownstreamTasksSkipped(tasks=["verify"])
+            sync_id, counts = repair(opened, scans)
+        log.info("repaired under sync_id %d: %s", sync_id, counts)
+        return {"sync_id": sync_id, "counts": {entity: vars(count) for entity, count in counts.items()}}
+
+    def _is_dry(self, context: Any) -> bool:
+        repairing = {name.strip() for name in Variable.get("nightly_repair_sources", default="").split(",")}
+        nightly = context["dag_run"].run_type == "scheduled"
+        return context["params"]["dry_run"] and not (nightly and self.source in repairing)
+
+
+def _repair_decided(conn: Any, scans: list[ForensicSummary]) -> bool:
+    query = "SELECT count(*) FROM confidence.forensic_run WHERE scan_id = ANY (%s) AND decision = 'repair'"
+    return conn.execute(query, [[scan.scan_id for scan in scans]]).fetchone()[0] > 0
+
+
+def _tell_plan(scans: list[ForensicSummary]) -> None:
+    for scan in scans:
+        plan = scan.plan
+        if any(vars(plan).values()):
+            log.info(
+                "dry run, nothing was written: %s would get %d inserts, %d updates, %d deletes (%s)",
+                *(scan.entity, plan.insert, plan.update, plan.delete, dict(scan.examples)),
+            )
+    log.info("to apply this, trigger the DAG with dry_run off")

@@ -1,0 +1,84 @@
+"""`report`: the leaf that makes the run's state true, and the last line that a person reads."""
+
+import json
+import logging
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.warehouse import fence
+from plugins.hooks import airflow_api, warehouse
+from plugins.runs import run_name
+
+log = logging.getLogger(__name__)
+
+# The first of these that failed is the cause; the others follow from it.
+STEPS = ("stop_writer", "scan", "gate_check", "decide", "reconcile", "verify", "resume_writer")
+NEXT = {
+    "stop_writer": "read its log, then clear stop_writer with downstream",
+    "scan": "nothing was written. Read the failed scan's log, then clear scan with downstream",
+    "gate_check": "read its log, then clear gate_check with downstream",
+    "decide": "clear decide with downstream to be asked again",
+    "reconcile": "its transaction was rolled back. Read its log, then clear scan with downstream",
+    "verify": "read its log: it names the sync_id to roll back",
+    "resume_writer": "read its log; while the writer is held, clear decide with downstream and answer it",
+}
+DONE = ("success", "skipped")
+
+
+class ReportOperator(BaseOperator):
+    """Sum the run up in one JSON line and fail if anything failed.
+
+    A stop that was cut off before it reached the fence leaves the pool closed over a running writer; the pool is
+    opened again here, so that no writer is stopped in silence.
+    """
+
+    def __init__(self, *, source: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.source = source
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        run = run_name(context)
+        states = _states(context)
+        with warehouse.connect(run) as conn:
+            writer = fence.read(conn, self.source)
+        if not writer.stopped:
+            self._open_pool(run)
+        gate = context["ti"].xcom_pull(task_ids="gate_check") or {}
+        summary = {
+            "event": "report",
+            "source": self.source,
+            "run": run,
+            "steps": states,
+            "verdict": gate.get("verdict"),
+            "reasons": gate.get("reasons", []),
+            "drift": gate.get("drift"),
+            "repair": context["ti"].xcom_pull(task_ids="reconcile"),
+            "writer": str(writer),
+        }
+        log.info(json.dumps(summary, sort_keys=True))
+        failed = next((step for step in STEPS if states.get(step) not in DONE), None)
+        if failed:
+            raise AirflowFailException(f"{failed} {states.get(failed)}; {writer}. Next: {NEXT[failed]}")
+        return summary
+
+    def _open_pool(self, run: str) -> None:
+        name = f"{self.source}_writer"
+        with airflow_api.opened() as api:
+            pool = api.pool(name)
+            if pool.slots == 0 and run in pool.description:
+                api.open_pool(name)
+                log.warning("pool %s was still closed by this run over a running writer; it is open again", name)
+
+
+def _states(context: Any) -> dict[str, str]:
+    """The state of each step; of a mapped one the worst."""
+    run_id, dag_id = context["run_id"], context["dag"].dag_id
+    found = context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id])[run_id]
+    states: dict[str, str] = {}
+    for task, state in found.items():
+        step = next((step for step in STEPS if task == step or task.startswith(f"{step}_")), None)
+        if step and states.get(step, "success") in DONE:
+            states[step] = str(state)
+    return states

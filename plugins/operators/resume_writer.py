@@ -1,0 +1,47 @@
+"""`resume_writer`: the fence, then the pool; or not, while something holds the writer."""
+
+import logging
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from include.sources.repair import reset_watermarks
+from include.warehouse import fence
+from plugins.hooks import airflow_api, warehouse
+from plugins.hooks import source as source_hook
+from plugins.runs import run_name
+
+log = logging.getLogger(__name__)
+
+
+class ResumeWriterOperator(BaseOperator):
+    """Let the writer run again, unless it is held: then it fails with the reason, and the writer stays stopped.
+
+    Also the runbook's teardown: after a failed scan or repair the writer goes on as before. With the param
+    `reset_watermark` (and no dry run) changes made while it stood are skipped.
+    """
+
+    def __init__(self, *, source: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.source = source
+
+    def execute(self, context: Any) -> None:
+        run = run_name(context)
+        with warehouse.connect(run) as conn:
+            writer = fence.read(conn, self.source)
+            if writer.stopped and writer.run == run and not writer.hold_reason:
+                self._reset_watermark(context)
+            writer = fence.resume(conn, self.source, run)
+        with airflow_api.opened() as api:
+            api.open_pool(f"{self.source}_writer")
+        log.info("%s", writer)
+
+    def _reset_watermark(self, context: Any) -> None:
+        if not context["params"]["reset_watermark"]:
+            return
+        if context["params"]["dry_run"]:
+            log.info("dry run: the watermarks stay where they are; to reset them trigger with dry_run off")
+            return
+        with source_hook.opened(self.source, run_name(context)) as opened:
+            sync_id = reset_watermarks(opened)
+        log.warning("watermarks reset, sync_id %d: changes made while the writer stood are skipped", sync_id)

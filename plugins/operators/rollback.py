@@ -1,0 +1,45 @@
+"""Undo a sync, a repair or a rollback by its sync_id."""
+
+import logging
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from include.warehouse.rollback import roll_back
+from plugins.hooks import warehouse
+from plugins.runs import refuse_unknown_conf, run_name
+
+log = logging.getLogger(__name__)
+
+
+class RollbackOperator(BaseOperator):
+    """Restore the rows and the sync_state that `params.sync_id` found; `dry_run` only counts them.
+
+    Returns {"sync_id": of the rollback itself, None on a dry run, "tables": counts, "conflicts"}.
+    """
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        refuse_unknown_conf(context)
+        params, run = context["params"], run_name(context)
+        with warehouse.connect(run) as conn:
+            undone = roll_back(
+                conn,
+                params["sync_id"],
+                run=run,
+                reason=params["reason"],
+                force=params["force"],
+                dry_run=params["dry_run"],
+            )
+        done = "would restore" if params["dry_run"] else f"restored, as sync_id {undone.sync_id},"
+        for table, count in undone.tables.items():
+            log.info(
+                "%s %s: %d rows put back, %d brought back, %d removed",
+                *(done, table, count.updated, count.inserted, count.deleted),
+            )
+        for conflict in undone.conflicts:
+            log.warning("overwritten by force: %s", conflict)
+        return {
+            "sync_id": undone.sync_id,
+            "tables": {table: vars(count) for table, count in undone.tables.items()},
+            "conflicts": list(undone.conflicts),
+        }

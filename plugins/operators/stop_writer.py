@@ -1,0 +1,73 @@
+"""`stop_writer`: the pool to 0 slots, then the fence; from here on nothing else writes."""
+
+import logging
+import time
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from include.warehouse import fence
+from plugins.hooks import airflow_api, warehouse
+from plugins.hooks.airflow_api import AirflowApi, Pool
+from plugins.runs import refuse_unknown_conf, run_name
+
+log = logging.getLogger(__name__)
+
+
+class StopWriterOperator(BaseOperator):
+    """Stop the source's writer and wait until it has come to rest.
+
+    Returns {"epoch": the stop's number}. A stop that this run already has is kept with its epoch. If the writer does
+    not come to rest within `drain_timeout` seconds, or anything else goes wrong, the pool is opened again.
+    """
+
+    def __init__(self, *, source: str, drain_timeout: float = 900, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.source = source
+        self.drain_timeout = drain_timeout
+        self.pool_name = f"{source}_writer"
+
+    def execute(self, context: Any) -> dict[str, int]:
+        refuse_unknown_conf(context)
+        run = run_name(context)
+        deadline = time.monotonic() + self.drain_timeout
+        with airflow_api.opened() as api, warehouse.connect(run) as conn:
+            before = fence.read(conn, self.source)
+            _refuse_if_at_work(api, before, run)
+            try:
+                api.set_pool(self.pool_name, 0, f"STOPPED by {run} (epoch {before.epoch + (not _mine(before, run))})")
+                self._drain(api, deadline)
+                writer = fence.stop(conn, self.source, run, max(1, deadline - time.monotonic()))
+            except BaseException:
+                if not before.stopped:
+                    api.open_pool(self.pool_name)
+                raise
+        log.info("%s, epoch %d", writer, writer.epoch)
+        return {"epoch": writer.epoch}
+
+    def _drain(self, api: AirflowApi, deadline: float) -> None:
+        while (pool := api.pool(self.pool_name)).occupied:
+            if time.monotonic() > deadline:
+                raise fence.DrainTimeout(_drain_message(self.source, pool, self.drain_timeout))
+            log.info("waiting for %d task(s) in pool %s to end", pool.occupied, self.pool_name)
+            time.sleep(2)
+
+
+def _mine(writer: fence.Writer, run: str) -> bool:
+    return writer.stopped and writer.run == run
+
+
+def _refuse_if_at_work(api: AirflowApi, writer: fence.Writer, run: str) -> None:
+    """Two runs of the runbook never overlap, however they were started."""
+    if writer.stopped and writer.run != run and api.run_state(writer.run) in ("running", "queued"):
+        raise fence.FenceError(
+            f"{writer}, and that run is still at work (or waits in decide): let it end or answer it,"
+            " then clear stop_writer with downstream"
+        )
+
+
+def _drain_message(source: str, pool: Pool, timeout: float) -> str:
+    return (
+        f"{pool.occupied} task(s) of {source}'s writer were still at work after {timeout:.0f} s; the writer goes on,"
+        " nothing was scanned. Look at the running sync, then clear stop_writer with downstream"
+    )

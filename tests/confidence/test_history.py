@@ -1,0 +1,276 @@
+"""Evidence, verdicts, holds and decisions in the warehouse, statement by statement."""
+
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from include.confidence import history
+from include.confidence.policy import Judgement, PastRun, Trend, Verdict, judge
+from include.confidence.summary import ForensicSummary
+from include.warehouse.fence import FenceError
+from tests.confidence.builders import METRIC, passes, past, summary
+
+PASSED = Judgement(Verdict.PASS, (), (), ())
+HELD = Judgement(Verdict.HOLD, (METRIC,), ("far too many",), ())
+
+
+def judged(conn, scan_id, judgement=PASSED, value=0, **figures) -> ForensicSummary:
+    scanned = summary(value, scan_id=scan_id, **figures)
+    history.record(conn, scanned)
+    history.save_judgement(conn, scanned, judgement)
+    return scanned
+
+
+def rows(conn) -> list[dict]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute("SELECT * FROM confidence.forensic_run ORDER BY scanned_at").fetchall()
+
+
+def writer(conn) -> tuple:
+    query = "SELECT state, hold_reason FROM confidence.writer WHERE source = 'repairshopr'"
+    return conn.execute(query).fetchone()
+
+
+def test_evidence_is_kept_before_the_verdict(conn):
+    scanned = summary(7)
+    history.record(conn, scanned)
+    (row,) = rows(conn)
+    assert ForensicSummary.from_json(row["summary"]) == scanned
+    assert row["metrics"] == {METRIC: 7}
+    assert (row["source"], row["entity"], row["scope"]) == ("repairshopr", "line_items", "all")
+    assert (row["scan_id"], row["run"], row["epoch"]) == ("scan", "run of scan", 1)
+    assert abs(row["scanned_at"] - datetime.now(UTC)).total_seconds() < 60
+    assert (row["verdict"], row["decision"]) == (None, None)
+    assert history.past_runs(conn, summary(scan_id="next")) == []
+
+
+def test_a_judgement_is_written_beside_its_evidence(conn):
+    scanned = summary(500)
+    history.record(conn, scanned)
+    history.save_judgement(conn, scanned, judge(scanned, passes(100), [Trend(METRIC), Trend("not_measured")]))
+    (row,) = rows(conn)
+    assert (row["verdict"], row["worse"], row["baseline"]) == ("warn", [METRIC], {METRIC: 100})
+    assert row["reasons"] == [
+        f"{METRIC} is 500, above its limit 125 (baseline 100): worse once, a worse next run will hold the writer"
+    ]
+
+
+def test_the_same_scan_once_more_replaces_evidence_and_verdict(conn):
+    judged(conn, "scan", Judgement(Verdict.WARN, (METRIC,), ("too many",), ()), value=5)
+    first = rows(conn)[0]["scanned_at"]
+    history.record(conn, summary(6, scan_id="scan"))
+    (row,) = rows(conn)
+    assert (row["metrics"], row["verdict"], row["worse"], row["reasons"]) == ({METRIC: 6}, None, [], [])
+    assert row["scanned_at"] > first
+
+
+def test_judging_a_held_scan_again_does_not_end_its_hold(conn):
+    scanned = judged(conn, "scan")
+    history.mark_hold(conn, "scan", "verify is worse than scan")
+    history.save_judgement(conn, scanned, PASSED)
+    assert [hold.reasons for hold in history.open_holds(conn, "repairshopr")] == [("verify is worse than scan",)]
+
+
+def test_judging_a_decided_scan_again_keeps_the_decision(conn):
+    scanned = judged(conn, "scan", HELD)
+    history.decide(conn, "repairshopr", "resume", "oncall")
+    history.save_judgement(conn, scanned, HELD)
+    assert history.open_holds(conn, "repairshopr") == []
+    assert rows(conn)[0]["decided_by"] == "oncall"
+
+
+def test_past_runs_come_newest_first_with_all_that_a_judgement_needs(conn):
+    judged(conn, "one", value=1)
+    judged(conn, "two", HELD, value=2)
+    history.decide(conn, "repairshopr", "resume", "oncall")
+    judged(conn, "three", HELD, value=3)
+    history.decide(conn, "repairshopr", "repair", "oncall")
+    judged(conn, "four", HELD, value=4)
+    history.decide(conn, "repairshopr", "keep", "oncall")
+    judged(conn, "five", HELD, value=5)
+    assert history.past_runs(conn, summary(scan_id="now")) == [
+        PastRun("five", {METRIC: 5}, Verdict.HOLD, (METRIC,), accepted=False, held=True),
+        PastRun("four", {METRIC: 4}, Verdict.HOLD, (METRIC,), accepted=False, held=True),
+        PastRun("three", {METRIC: 3}, Verdict.HOLD, (METRIC,), accepted=False, held=False),
+        PastRun("two", {METRIC: 2}, Verdict.HOLD, (METRIC,), accepted=True, held=False),
+        PastRun("one", {METRIC: 1}, Verdict.PASS, (), accepted=False, held=False),
+    ]
+
+
+def test_past_runs_are_of_the_same_source_entity_and_scope(conn):
+    judged(conn, "other source", source="square")
+    judged(conn, "other entity", entity="invoices")
+    judged(conn, "other scope", scope="pages 3-10")
+    judged(conn, "same")
+    assert [run.scan_id for run in history.past_runs(conn, summary(scan_id="now"))] == ["same"]
+
+
+def test_past_runs_leave_out_the_run_itself_but_not_its_holds(conn):
+    judged(conn, "first try", run="tonight")
+    judged(conn, "second try", HELD, run="tonight")
+    scanned = judged(conn, "third try", run="tonight")
+    assert [run.scan_id for run in history.past_runs(conn, scanned)] == ["second try"]
+
+
+def test_a_judged_scan_is_not_its_own_past(conn):
+    assert history.past_runs(conn, judged(conn, "scan", HELD)) == []
+
+
+def test_past_runs_go_back_to_the_good_runs_past_all_bad_ones(conn):
+    for night in range(4):
+        judged(conn, f"good {night}")
+    for night in range(6):
+        judged(conn, f"bad {night}", HELD)
+    found = [run.scan_id for run in history.past_runs(conn, summary(scan_id="now"), limit=2)]
+    assert found == [*(f"bad {night}" for night in reversed(range(6))), "good 3", "good 2"]
+
+
+def test_past_runs_know_the_accepted_run_however_old(conn):
+    judged(conn, "accepted", HELD)
+    history.decide(conn, "repairshopr", "resume", "oncall")
+    for night in range(4):
+        judged(conn, f"good {night}")
+    found = [run.scan_id for run in history.past_runs(conn, summary(scan_id="now"), limit=2)]
+    assert found == ["good 3", "good 2", "accepted"]
+
+
+def test_open_holds_are_the_latest_of_each_entity_and_scope(conn):
+    judged(conn, "a1", HELD)
+    judged(conn, "a2", HELD)
+    judged(conn, "b1", HELD, entity="invoices")
+    judged(conn, "b2", entity="invoices")
+    judged(conn, "c1", HELD, scope="pages 3-10")
+    judged(conn, "d1", HELD, source="square")
+    holds = history.open_holds(conn, "repairshopr")
+    assert [(hold.scan_id, hold.entity, hold.scope, hold.run, hold.reasons) for hold in holds] == [
+        ("a2", "line_items", "all", "run of a2", ("far too many",)),
+        ("c1", "line_items", "pages 3-10", "run of c1", ("far too many",)),
+    ]
+    assert holds[0].scanned_at.tzinfo
+
+
+def test_a_scan_that_is_not_judged_yet_does_not_end_a_hold(conn):
+    judged(conn, "held", HELD)
+    history.record(conn, summary(scan_id="new"))
+    assert [hold.scan_id for hold in history.open_holds(conn, "repairshopr")] == ["held"]
+
+
+def test_mark_hold_adds_its_reason_once(conn):
+    judged(conn, "scan", Judgement(Verdict.WARN, (METRIC,), ("too many",), ()))
+    history.mark_hold(conn, "scan", "verify is worse than scan")
+    history.mark_hold(conn, "scan", "verify is worse than scan")
+    (row,) = rows(conn)
+    assert (row["verdict"], row["reasons"]) == ("hold", ["too many", "verify is worse than scan"])
+
+
+def test_mark_hold_opens_a_decided_hold_again_and_keeps_who_decided(conn):
+    judged(conn, "scan", HELD)
+    history.decide(conn, "repairshopr", "repair", "oncall")
+    history.mark_hold(conn, "scan", "verify is worse than scan")
+    (hold,) = history.open_holds(conn, "repairshopr")
+    assert hold.reasons[0] == "far too many"
+    assert hold.reasons[1].startswith("repair decided by oncall at 20")
+    assert hold.reasons[2] == "verify is worse than scan"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda conn: history.mark_hold(conn, "lost", "why"),
+        lambda conn: history.save_judgement(conn, summary(scan_id="lost"), PASSED),
+    ],
+)
+def test_a_scan_that_is_not_recorded_is_told(conn, write):
+    with pytest.raises(LookupError, match=r"Scan lost is not in confidence\.forensic_run: clear scan"):
+        write(conn)
+
+
+def test_refresh_sets_and_clears_the_reason_of_a_stopped_writer(conn):
+    assert history.refresh_hold(conn, "repairshopr") is None
+    judged(conn, "a", HELD)
+    judged(conn, "b", HELD, entity="invoices")
+    reason = "invoices (all): far too many; line_items (all): far too many"
+    assert history.refresh_hold(conn, "repairshopr") == reason
+    assert writer(conn) == ("stopped", reason)
+    judged(conn, "c")
+    judged(conn, "d", entity="invoices")
+    assert history.refresh_hold(conn, "repairshopr") is None
+    assert writer(conn) == ("stopped", None)
+
+
+def test_refresh_of_a_running_writer_has_nothing_to_do_without_a_hold(conn):
+    conn.execute("UPDATE confidence.writer SET state = 'running'")
+    assert history.refresh_hold(conn, "repairshopr") is None
+
+
+def test_refresh_refuses_a_hold_on_a_running_writer(conn):
+    conn.execute("UPDATE confidence.writer SET state = 'running'")
+    judged(conn, "scan", HELD)
+    with pytest.raises(FenceError, match=r"running while a hold is open .*far too many.*clear stop_writer"):
+        history.refresh_hold(conn, "repairshopr")
+    assert writer(conn) == ("running", None)
+
+
+@pytest.mark.parametrize(("decision", "open_after"), [("keep", ["scan"]), ("resume", []), ("repair", [])])
+def test_a_decision_is_written_with_who_and_when(conn, decision, open_after):
+    judged(conn, "scan", HELD)
+    history.refresh_hold(conn, "repairshopr")
+    assert [hold.scan_id for hold in history.decide(conn, "repairshopr", decision, "oncall")] == ["scan"]
+    (row,) = rows(conn)
+    assert (row["decision"], row["decided_by"]) == (decision, "oncall")
+    assert row["decided_at"] > row["scanned_at"]
+    assert [hold.scan_id for hold in history.open_holds(conn, "repairshopr")] == open_after
+    assert (writer(conn)[1] is not None) == bool(open_after)
+
+
+def test_a_decision_is_about_all_open_holds_of_its_source_and_no_others(conn):
+    judged(conn, "ended", HELD)
+    judged(conn, "line_items", HELD)
+    judged(conn, "invoices", HELD, entity="invoices")
+    judged(conn, "square", HELD, source="square")
+    decided = history.decide(conn, "repairshopr", "resume", "oncall")
+    assert [hold.scan_id for hold in decided] == ["invoices", "line_items"]
+    assert {row["scan_id"]: row["decision"] for row in rows(conn)} == {
+        "ended": None,
+        "line_items": "resume",
+        "invoices": "resume",
+        "square": None,
+    }
+
+
+def test_keep_can_be_answered_anew(conn):
+    judged(conn, "scan", HELD)
+    history.decide(conn, "repairshopr", "keep", "oncall")
+    history.decide(conn, "repairshopr", "repair", "somebody else")
+    assert (rows(conn)[0]["decision"], rows(conn)[0]["decided_by"]) == ("repair", "somebody else")
+
+
+def test_a_decision_without_an_open_hold_changes_nothing(conn):
+    judged(conn, "scan")
+    assert history.decide(conn, "repairshopr", "resume", "oncall") == []
+    assert rows(conn)[0]["decision"] is None
+
+
+def test_an_unknown_decision_is_refused(conn):
+    judged(conn, "scan", HELD)
+    with pytest.raises(ValueError, match="'maybe' is not a valid Decision"):
+        history.decide(conn, "repairshopr", "maybe", "oncall")
+
+
+def test_the_caller_owns_the_transaction(migrated_url, conn):
+    judged(conn, "scan", HELD)
+    history.mark_hold(conn, "scan", "why")
+    history.decide(conn, "repairshopr", "keep", "oncall")
+    with psycopg.connect(migrated_url) as other:
+        assert rows(other) == []
+
+
+def test_the_callers_row_factory_does_not_matter(conn):
+    conn.row_factory = dict_row
+    judged(conn, "scan", HELD, value=400)
+    assert history.past_runs(conn, summary(scan_id="now")) == [
+        PastRun("scan", past(400).metrics, Verdict.HOLD, (METRIC,), accepted=False, held=True)
+    ]
+    assert history.refresh_hold(conn, "repairshopr") == "line_items (all): far too many"

@@ -1,0 +1,225 @@
+"""The forensic scan and the repair against a simulated account that drifts, lies and fails."""
+
+import json
+import logging
+
+import pytest
+
+from include.api.errors import FixConfiguration, TryLater
+from include.simulators.repairshopr import Fault, Mutation
+from include.sources.repair import repair, verify
+from include.sources.scan import Scope, ScanRefused, scan
+from include.sources.sync import sync
+from include.warehouse import fence
+
+from .conftest import RUN, SOURCE
+
+LINES = SOURCE.entity("line_items")
+DRIFT = ("api_unique_not_in_db", "db_not_in_api_unique", "rows_differing", "confirmed_missing", "confirmed_deleted")
+
+
+def scan_entity(shop, name="line_items", scope=None, epoch=None):
+    """Stop the writer for the test's run and scan one entity."""
+    writer = fence.stop(shop.context.conn, SOURCE.name, RUN, timeout=1)
+    return scan(shop.context, SOURCE.entity(name), writer.epoch if epoch is None else epoch, scope or Scope())
+
+
+def figures(summary):
+    return {name: summary.metrics[name] for name in DRIFT}
+
+
+def line(id_, invoice):
+    return {"id": id_, "invoice_id": invoice, "name": "x", "price": "1.0", "updated_at": "2026-01-01T00:00:00.000Z"}
+
+
+def test_known_case(shop, conn):
+    sync_id = conn.execute(
+        "INSERT INTO confidence.sync_log (source, kind, run) VALUES ('repairshopr', 'sync', 't') RETURNING sync_id"
+    ).fetchone()[0]
+    for id_, invoice in [(1, 10), (2, 20), (4, 40)]:
+        conn.execute(
+            "INSERT INTO repairshopr.line_items (id, invoice_id, name, price, updated_at, sync_id)"
+            " VALUES (%s, %s, 'x', 1, '2026-01-01Z', %s)",
+            [id_, invoice, sync_id],
+        )
+    conn.execute("INSERT INTO repairshopr.invoices (id, sync_id) VALUES (30, %s)", [sync_id])
+    shop.control.load("line_items", [line(1, 10), line(2, 20), line(3, 30)])
+    shop.control.script_pages("line_items", [[line(1, 10), line(2, 20)], [line(2, 20), line(3, 30)]])
+    metrics = scan_entity(shop).metrics
+    assert metrics["api_rows_scanned"] == 4
+    assert metrics["api_unique_ids"] == 3
+    assert metrics["api_duplicate_rows"] == 1
+    assert metrics["api_unique_not_in_db"] == 1
+    assert metrics["missing_invoice_ids_count"] == 1
+    assert metrics["missing_invoice_ids_without_parent_invoice_row"] == 0
+    assert metrics["db_not_in_api_unique"] == 1
+    assert metrics["confirmed_missing"] == 1
+    assert metrics["confirmed_deleted"] == 1
+
+
+def test_nothing_drifted(shop, conn):
+    sync(shop.context)
+    for entity in SOURCE.entities:
+        assert set(figures(scan_entity(shop, entity.name)).values()) == {0}
+
+
+def drift(shop, conn):
+    """Three kinds of drift behind the sync's back; returns the ids (missing, deleted, changed)."""
+    ids = [row[0] for row in conn.execute("SELECT id FROM repairshopr.line_items ORDER BY id")]
+    missing, deleted, changed = ids[5], ids[50], ids[120]
+    conn.execute("DELETE FROM repairshopr.line_items WHERE id = %s", [missing])
+    conn.execute("UPDATE repairshopr.line_items SET price = price + 1 WHERE id = %s", [changed])
+    shop.control.mutate(Mutation("delete", "line_items", deleted, silent=True))
+    return missing, deleted, changed
+
+
+def test_drift_is_found_repaired_and_verified(shop, conn):
+    sync(shop.context)
+    missing, deleted, changed = drift(shop, conn)
+    summary = scan_entity(shop)
+    assert figures(summary) == dict.fromkeys(DRIFT, 1)
+    assert summary.examples == {
+        "missing_examples": [missing],
+        "delete_examples": [deleted],
+        "update_examples": [changed],
+    }
+    sync_id, counts = repair(shop.context, [summary])
+    done = counts["line_items"]
+    assert (done.inserted, done.updated, done.deleted, done.superseded) == (1, 1, 1, 0)
+    assert not [check for check in verify(shop.context, [summary], sync_id) if check.worse]
+    assert set(figures(scan_entity(shop)).values()) == {0}
+
+
+def test_rows_changed_after_the_scan_are_superseded(shop, conn):
+    sync(shop.context)
+    missing, deleted, changed = drift(shop, conn)
+    summary = scan_entity(shop)
+    conn.execute("UPDATE repairshopr.line_items SET name = 'by hand' WHERE id IN (%s, %s)", [deleted, changed])
+    _, counts = repair(shop.context, [summary])
+    done = counts["line_items"]
+    assert (done.inserted, done.updated, done.deleted, done.superseded) == (1, 0, 0, 2)
+
+
+def test_page_drift_is_noise_and_confirmed_figures_are_the_truth(shop, conn):
+    """Rows deleted behind the reader pull others over the page's edge, rows inserted there push some over it."""
+    sync(shop.context)
+    missing, deleted, _ = drift(shop, conn)
+    shop.control.on_page("line_items", 1, *insert_lines(4, where="behind", page=1))
+    shop.control.on_page("line_items", 2, *delete_lines(7, where="behind", page=2))
+    before = set(shop.control.ids("line_items"))
+    summary = scan_entity(shop)
+    vanished_meanwhile = before - set(shop.control.ids("line_items"))
+    assert len(vanished_meanwhile) == 7
+    assert summary.metrics["db_not_in_api_unique"] > 1
+    assert summary.metrics["feed_noise"] == summary.metrics["db_not_in_api_unique"] - 1
+    assert summary.metrics["api_duplicate_rows"] > 0
+    assert (summary.plan.insert, summary.plan.delete) == (1, 1)
+    again = scan_entity(shop)
+    assert (again.plan.insert, again.plan.delete) == (1, 1 + 7)
+
+
+def insert_lines(count, **where):
+    return [Mutation("insert", "line_items", **where)] * count
+
+
+def delete_lines(count, **where):
+    return [Mutation("delete", "line_items", silent=True, **where)] * count
+
+
+@pytest.mark.parametrize("page", range(1, 5))
+def test_scan_cut_off_at_any_page_counts_no_row_twice(shop, conn, page):
+    sync(shop.context)
+    whole = scan_entity(shop)
+    fence.resume(conn, SOURCE.name, RUN)
+    shop.control.fault(Fault("status", resource="line_items", page=page, status=401))
+    writer = fence.stop(conn, SOURCE.name, RUN, timeout=1)
+    with pytest.raises(FixConfiguration):
+        scan(shop.context, LINES, writer.epoch, Scope())
+    shop.control.reset_counters()
+    again = scan(shop.context, LINES, writer.epoch, Scope())
+    assert again.metrics == whole.metrics
+    # The page that failed may have cost the ones that were fetched ahead of it, never those before it.
+    assert shop.control.counters().total("GET line_items") == len(range(page, 5))
+
+
+def test_unknown_is_never_absent(shop, conn):
+    sync(shop.context)
+    missing, deleted, _ = drift(shop, conn)
+    invoice = conn.execute("SELECT invoice_id FROM repairshopr.line_items WHERE id = %s", [deleted]).fetchone()[0]
+    shop.control.fault(
+        Fault("status", resource="line_items", params={"invoice_id": str(invoice)}, status=503, times=None)
+    )
+    summary = scan_entity(shop)
+    assert summary.metrics["db_not_in_api_unique"] == 1
+    assert summary.metrics["confirmed_deleted"] == 0
+    assert summary.metrics["unconfirmed"] == 1
+    assert summary.plan.delete == 0
+
+
+def test_young_rows_are_no_drift(shop, conn):
+    sync(shop.context)
+    invoice = shop.control.ids("invoices")[0]
+    conn.execute("UPDATE confidence.sync_state SET watermark = watermark - interval '1 minute'")
+    shop.control.mutate(Mutation("insert", "line_items", row={"invoice_id": invoice, "name": "new"}))
+    metrics = scan_entity(shop).metrics
+    assert metrics["api_unique_not_in_db"] == 0
+    assert metrics["rows_young"] == 1
+
+
+def test_partial_range_refuses_the_other_side():
+    with pytest.raises(ScanRefused, match="untick it"):
+        Scope(page_start=2, not_in_api=True)
+
+
+def test_partial_range_scans_its_pages_only(shop, conn):
+    sync(shop.context)
+    summary = scan_entity(shop, scope=Scope(page_start=2, page_end=3, not_in_api=False))
+    assert summary.scope == "pages 2-3"
+    assert summary.metrics["api_rows_scanned"] == 200
+    assert summary.metrics["db_not_in_api_unique"] is None
+
+
+def test_progress_lines_have_the_originals_keys(shop, conn, caplog):
+    sync(shop.context)
+    with caplog.at_level(logging.INFO):
+        scan_entity(shop, scope=Scope(progress_every=1))
+    lines = [json.loads(r.message) for r in caplog.records if '"scan_progress"' in r.message]
+    assert [entry["page"] for entry in lines] == list(range(1, len(lines) + 1))
+    assert lines[-1]["api_unique_ids"] == lines[-1]["api_rows_scanned"]
+    assert lines[-1]["missing_unique_ids_so_far"] == 0
+    assert set(lines[0]) == {
+        "event",
+        "entity",
+        "page",
+        "final_page",
+        "api_rows_scanned",
+        "api_unique_ids",
+        "duplicate_rows",
+        "missing_unique_ids_so_far",
+    }
+
+
+def test_duplicates_with_other_content_are_told_apart(shop, conn):
+    sync(shop.context)
+    shop.control.fault(Fault("duplicate_rows", resource="line_items", page=1, value=2))
+    shop.control.fault(Fault("duplicate_rows", resource="line_items", page=2, value=1, changes={"name": "other"}))
+    metrics = scan_entity(shop).metrics
+    assert metrics["api_duplicate_rows"] == 3
+    assert metrics["api_duplicate_rows_differing"] == 1
+
+
+@pytest.mark.parametrize("form", ["blank", "null", "zero"])
+def test_rows_with_unusable_ids_are_quarantined(shop, conn, form):
+    sync(shop.context)
+    shop.control.fault(Fault("ids", resource="line_items", page=1, id_form=form, rows=[0]))
+    summary = scan_entity(shop)
+    assert summary.metrics["rows_refused"] == 1
+    assert summary.metrics["confirmed_deleted"] == 0
+    assert conn.execute("SELECT reason FROM confidence.quarantine").fetchall() == [("id is no usable id",)]
+
+
+def test_hopeless_source_fails_with_what_to_do(shop, conn):
+    sync(shop.context)
+    shop.control.fault(Fault("status", resource="line_items", status=503, times=None))
+    with pytest.raises(TryLater, match="Run the task again later"):
+        scan_entity(shop)

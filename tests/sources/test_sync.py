@@ -1,0 +1,170 @@
+"""Sync against a simulated account: first load, changes, what goes wrong, and the way back."""
+
+import psycopg
+import pytest
+
+from include.sources.sync import SyncFailed, sync
+from include.simulators.repairshopr import Fault, Mutation
+from include.warehouse import fence
+from include.warehouse.rollback import RollbackRefused, roll_back
+
+TABLES = ("customers", "invoices", "line_items", "payments", "products", "tickets", "estimates")
+
+
+def contents(conn: psycopg.Connection) -> dict[str, list]:
+    """Every row of the mirror, every column, and the watermarks."""
+    rows = {
+        table: conn.execute(f"SELECT to_jsonb(t) FROM repairshopr.{table} t ORDER BY id").fetchall() for table in TABLES
+    }
+    rows["sync_state"] = conn.execute(
+        "SELECT entity, partition, watermark, version FROM confidence.sync_state ORDER BY 1, 2"
+    ).fetchall()
+    return rows
+
+
+def live_ids(conn: psycopg.Connection, table: str) -> list[int]:
+    query = f"SELECT id FROM repairshopr.{table} WHERE deleted_at IS NULL ORDER BY id"
+    return [row[0] for row in conn.execute(query)]
+
+
+def audit(conn: psycopg.Connection) -> int:
+    return conn.execute("SELECT count(*) FROM confidence.change_log").fetchone()[0]
+
+
+def test_first_sync_brings_every_row(shop, conn):
+    sync_id, counts = sync(shop.context)
+    for table in set(TABLES) - {"line_items"}:
+        assert live_ids(conn, table) == shop.control.ids(table)
+        assert counts[table].inserted == len(shop.control.ids(table))
+    on_invoices = [i for i in shop.control.ids("line_items") if shop.control.row("line_items", i)["invoice_id"]]
+    assert live_ids(conn, "line_items") == on_invoices
+    assert conn.execute(
+        "SELECT state, rows_inserted FROM confidence.sync_log WHERE sync_id = %s", [sync_id]
+    ).fetchone() == (
+        "success",
+        sum(c.inserted for c in counts.values()),
+    )
+
+
+def test_money_and_times_arrive_exactly(shop, conn):
+    sync(shop.context)
+    line = shop.control.row("line_items", live_ids(conn, "line_items")[0])
+    price, created = conn.execute(
+        "SELECT price, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+        " FROM repairshopr.line_items WHERE id = %s",
+        [line["id"]],
+    ).fetchone()
+    assert str(price) == line["price"]
+    assert created == line["created_at"]
+
+
+def test_sync_twice_changes_nothing(shop, conn):
+    sync(shop.context)
+    before, entries = contents(conn), audit(conn)
+    _, counts = sync(shop.context)
+    after = contents(conn)
+    assert {t: after[t] for t in TABLES} == {t: before[t] for t in TABLES}
+    assert audit(conn) == entries
+    assert sum(c.inserted + c.updated + c.deleted for c in counts.values()) == 0
+
+
+def test_changes_arrive_and_vanished_lines_are_tombstoned(shop, conn):
+    sync(shop.context)
+    line = live_ids(conn, "line_items")[0]
+    invoice = shop.control.row("line_items", line)["invoice_id"]
+    customer = shop.control.ids("customers")[3]
+    (new_line,) = shop.control.mutate(
+        Mutation("insert", "line_items", row={"invoice_id": invoice, "name": "Cable", "price": "9.95"})
+    )
+    shop.control.mutate(
+        Mutation("delete", "line_items", line), Mutation("update", "customers", customer, {"city": "Elsewhere"})
+    )
+    _, counts = sync(shop.context)
+    assert line not in live_ids(conn, "line_items")
+    assert new_line in live_ids(conn, "line_items")
+    assert conn.execute("SELECT invoice_id FROM repairshopr.line_items WHERE id = %s", [line]).fetchone() == (invoice,)
+    assert conn.execute("SELECT city FROM repairshopr.customers WHERE id = %s", [customer]).fetchone() == ("Elsewhere",)
+    assert (counts["line_items"].inserted, counts["line_items"].deleted) == (1, 1)
+    assert counts["customers"].updated == 1
+
+
+def test_incremental_sync_asks_for_little(shop, conn):
+    sync(shop.context)
+    shop.control.reset_counters()
+    sync(shop.context)
+    assert shop.control.counters().total() <= 14
+
+
+def test_rollback_gives_back_every_row_and_the_watermarks(shop, conn):
+    sync(shop.context)
+    before = contents(conn)
+    invoice = shop.control.ids("invoices")[0]
+    lines = [i for i in live_ids(conn, "line_items") if shop.control.row("line_items", i)["invoice_id"] == invoice]
+    shop.control.mutate(
+        Mutation("update", "invoices", invoice, {"note": "changed"}),
+        Mutation("delete", "line_items", lines[0]),
+        Mutation("insert", "customers", row={"firstname": "New"}),
+    )
+    second, _ = sync(shop.context)
+    changed = contents(conn)
+    assert changed != before
+
+    preview = roll_back(conn, second, run="t/1", reason="test", dry_run=True)
+    assert contents(conn) == changed and preview.sync_id is None
+
+    undone = roll_back(conn, second, run="t/1", reason="test", dry_run=False)
+    assert contents(conn) == before
+
+    roll_back(conn, undone.sync_id, run="t/2", reason="undo the undo", dry_run=False)
+    assert contents(conn) == changed
+
+
+def test_rollback_of_the_first_load_empties_the_tables(shop, conn):
+    empty = contents(conn)
+    first, _ = sync(shop.context)
+    roll_back(conn, first, run="t/1", reason="test", dry_run=False)
+    assert contents(conn) == empty
+
+
+def test_rollback_refuses_by_name_what_came_later(shop, conn):
+    sync(shop.context)
+    customer = shop.control.ids("customers")[0]
+    syncs = []
+    for city in ("One", "Two"):
+        shop.control.mutate(Mutation("update", "customers", customer, {"city": city}))
+        syncs.append(sync(shop.context)[0])
+    with pytest.raises(RollbackRefused, match=f"repairshopr.customers by sync_id {syncs[1]}.*such as {customer}"):
+        roll_back(conn, syncs[0], run="t/1", reason="test", dry_run=False)
+    roll_back(conn, syncs[0], run="t/1", reason="test", dry_run=False, force=True)
+    assert conn.execute("SELECT city FROM repairshopr.customers WHERE id = %s", [customer]).fetchone()[0] not in (
+        "One",
+        "Two",
+    )
+
+
+def test_one_failing_entity_holds_up_no_other(shop, conn):
+    shop.control.fault(Fault("status", resource="payments", status=500, times=None))
+    with pytest.raises(SyncFailed, match=r"1 of 7 entities.*payments.*clear this task"):
+        sync(shop.context)
+    assert live_ids(conn, "payments") == []
+    assert live_ids(conn, "tickets") == shop.control.ids("tickets")
+    assert conn.execute("SELECT state FROM confidence.sync_log").fetchone() == ("failed",)
+    shop.control.clear()
+    sync(shop.context)
+    assert live_ids(conn, "payments") == shop.control.ids("payments")
+
+
+def test_stopped_writer_refuses_the_sync(shop, conn):
+    fence.stop(conn, "repairshopr", "repairshopr_reconcile/x", timeout=1)
+    with pytest.raises(fence.FenceError, match="stopped by repairshopr_reconcile/x"):
+        sync(shop.context)
+
+
+@pytest.mark.parametrize("page", range(1, 6))
+def test_first_load_cut_off_at_any_page_goes_on_there(shop, conn, page):
+    shop.control.fault(Fault("status", resource="invoices", page=page, status=401))
+    with pytest.raises(SyncFailed):
+        sync(shop.context)
+    shop.control.reset_counters()
+    sync(shop.context)
+    assert live_ids(conn, "invoices") == shop.control.ids("invoices")
