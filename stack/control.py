@@ -104,7 +104,7 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """The environment of its Airflow processes."""
-        return environment(self.home, self._ports, self.home.postgres(), self._inherited)
+        return environment(self.home, self._ports, self.home.postgres(self._inherited), self._inherited)
 
     @property
     def warehouse_url(self) -> str:

@@ -51,9 +51,9 @@ class Home:
     def lock(self) -> Path:
         return self.folder / "lock"
 
-    def postgres(self) -> Server:
-        """The stack's server: the one that STACK_POSTGRES_URL names, else the embedded one."""
-        named = os.environ.get("STACK_POSTGRES_URL")
+    def postgres(self, inherited: Mapping[str, str]) -> Server:
+        """The stack's server: the one that the caller's STACK_POSTGRES_URL names, else the embedded one."""
+        named = inherited.get("STACK_POSTGRES_URL")
         return Server(named) if named else Postgres(self.folder / "postgres")
 
 

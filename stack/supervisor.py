@@ -55,7 +55,7 @@ def run(home: Home, api_port: int, owner: int | None = None) -> int:
         lock.write(str(os.getpid()))
         lock.flush()
         home.state.unlink(missing_ok=True)
-        postgres = home.postgres()
+        postgres = home.postgres(os.environ)
         try:
             work = partial(_supervise, home=home, postgres=postgres, api_port=api_port)
             return guarded(work, home.logs, postgres, owner)

@@ -1,6 +1,7 @@
 """Servers that the tests share: started once a session, gone at its end."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -8,6 +9,13 @@ import pytest
 
 from stack.control import Stack
 from stack.postgres import Postgres, Server
+
+# Airflow reads its settings when it is first imported. No test may reach what the developer's shell names (a real
+# account's connection, say), nor write into a home folder.
+for name in [name for name in os.environ if name.startswith(("AIRFLOW", "STACK_")) and name != "STACK_POSTGRES_URL"]:
+    del os.environ[name]
+airflow_home = tempfile.TemporaryDirectory(prefix="airflow-home-")
+os.environ["AIRFLOW_HOME"] = airflow_home.name
 
 
 @pytest.fixture(scope="session")
@@ -32,5 +40,6 @@ def warehouse_url(postgres: Server) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def airflow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A whole stack with a real scheduler for the session, on free ports and in a folder of its own."""
-    with Stack(tmp_path_factory.mktemp("stack")) as stack:
+    # A database of its own: a server that others use too may hold a stack's already.
+    with Stack(tmp_path_factory.mktemp("stack"), settings={"STACK_POSTGRES_URL": ""}) as stack:
         yield stack

@@ -1,5 +1,6 @@
 """The RepairShopr simulator over real HTTP: what the vendor documents, what was measured, and every order."""
 
+import asyncio
 import random
 import re
 import signal
@@ -14,11 +15,13 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import requests
 
 from include.simulators.repairshopr import Config, Fault, Mutation, Simulator, account, running
+from include.simulators.repairshopr.app import create
 from include.simulators.repairshopr.data import Shop
 from include.simulators.repairshopr.store import Store
 
@@ -452,6 +455,8 @@ def test_create_update_and_delete(client: Client, resource: str, fields: dict) -
     assert created.items() >= fields.items()
     assert abs(datetime.fromisoformat(created["created_at"]) - datetime.now(UTC)).total_seconds() < 5
     assert row_id in client.control.ids(resource)
+    if "number" in fields:
+        assert client.one(resource, fields["number"])["id"] == row_id
     name = next(iter(fields))
     changed = client.send("PUT", f"{resource}/{row_id}", json={name: fields[name], "made_up": 1, "id": 7})
     assert changed.json()[SINGULAR[resource]]["id"] == row_id
@@ -781,9 +786,13 @@ def test_silent_mutations_leave_the_parent_alone_and_others_do_not(client: Clien
 def test_a_line_can_move_to_another_invoice(client: Client) -> None:
     line = client.page("line_items")["line_items"][0]
     other = client.control.ids("invoices")[90]
+    before = [client.control.row("invoices", invoice_id) for invoice_id in (line["invoice_id"], other)]
     client.control.mutate(Mutation("update", "line_items", line["id"], {"invoice_id": other}))
     assert line["id"] not in client.ids("line_items", invoice_id=line["invoice_id"])
     assert line["id"] in client.ids("line_items", invoice_id=other)
+    after = [client.control.row("invoices", invoice_id) for invoice_id in (line["invoice_id"], other)]
+    assert all(old["updated_at"] < new["updated_at"] for old, new in zip(before, after, strict=True))
+    assert sum(Decimal(row["subtotal"]) for row in before) == sum(Decimal(row["subtotal"]) for row in after)
 
 
 def test_a_silently_deleted_invoice_leaves_its_lines_orphaned(client: Client) -> None:
@@ -874,6 +883,16 @@ def test_loaded_rows_and_scripted_pages_are_served_exactly(client: Client) -> No
 def test_orders_that_make_no_sense_are_refused_with_the_reason(shop: Client, order: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         order(shop.control)
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("::1", 200), ("10.1.2.3", 403)])
+def test_the_control_answers_to_its_own_machine_only(host: str, status: int) -> None:
+    async def ask() -> int:
+        transport = httpx.ASGITransport(create(account.Account(CONFIG)), client=(host, 50_000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://simulator") as client:
+            return (await client.get("/_control/health")).status_code
+
+    assert asyncio.run(ask()) == status
 
 
 def test_control_counts_as_no_request(client: Client) -> None:

@@ -14,7 +14,7 @@ from include.simulators.repairshopr.data import LINE_PARENTS, Row, decimal_text,
 from include.simulators.repairshopr.faults import Call, ErrorBody, Fault, error_body, spoil_ids
 from include.simulators.repairshopr.store import Store
 
-WRITABLE = ("customers", "invoices", "tickets", "estimates")
+_WRITABLE = ("customers", "invoices", "tickets", "estimates")
 _REQUIRED = {
     "customers": "business_name",
     "invoices": "customer_id",
@@ -51,7 +51,7 @@ def answer(account: Account, call: Call, fault: Fault | None) -> Answer:
     row = _find(account, call)
     if call.method == "GET":
         return error(404) if row is None or call.rest else _single(account, call.resource, row)
-    if call.resource not in WRITABLE or (row is None and call.item is not None):
+    if call.resource not in _WRITABLE or (row is None and call.item is not None):
         return error(404)
     try:
         fields = decoder.decode(call.body or b"{}")
@@ -112,11 +112,10 @@ def _spoil(fault: Fault, rows: list[Row], meta: Row | None) -> tuple[list[Row], 
 def _find(account: Account, call: Call) -> Row | None:
     """The row that a path names: by id, invoices also by number."""
     table = account.store.tables[call.resource]
-    if not (call.item or "").isdecimal():
-        return None
-    row = table.get(int(call.item))
+    item = call.item or ""
+    row = table.get(int(item)) if item.isdecimal() else None
     if row is None and call.resource == "invoices":
-        return account.store.invoice_numbered(call.item)
+        return account.store.invoice_numbered(item)
     return row
 
 

@@ -19,7 +19,7 @@ from include.simulators.repairshopr.api import Answer
 from include.simulators.repairshopr.config import Config, RetryAfter
 from include.simulators.repairshopr.faults import Call, Fault
 
-METHODS = ["GET", "POST", "PUT", "DELETE"]
+_METHODS = ["GET", "POST", "PUT", "DELETE"]
 _UNNAMED = {"page", "api_key"}  # parameters that say nothing about what is asked
 
 
@@ -52,7 +52,7 @@ def create(account: Account) -> ASGIApp:
     """The ASGI application over an account."""
     return Starlette(
         routes=[
-            Route("/api/v1/{path:path}", _vendor(account), methods=METHODS),
+            Route("/api/v1/{path:path}", _vendor(account), methods=_METHODS),
             *control_api.routes(account),
         ]
     )

@@ -149,7 +149,7 @@ class Table:
 
     def next_id(self) -> int:
         """An id above all that live."""
-        return self._ids[-1] + ID_STEP if self._ids else ID_STEP
+        return self._ids[-1] + ID_STEP if self._ids else self._shop.ids(self.name).start
 
     def free_id(self, start: int, step: Literal[1, -1]) -> int:
         """The unused id nearest to `start` in one direction."""
@@ -263,9 +263,10 @@ class Store:
         return self._shop.row(resource, self.tables[resource].next_id())
 
     def invoice_numbered(self, number: str) -> Row | None:
-        """The invoice with a number, which is a text of digits."""
+        """The invoice with a number; None when there is none."""
         invoices = self.tables["invoices"]
-        suspects = (self._shop.invoice_id(int(number)), *invoices.written())
+        original = [self._shop.invoice_id(int(number))] if number.isdecimal() else []
+        suspects = (*original, *invoices.written())
         rows = (invoices.row(invoice_id) for invoice_id in suspects if invoice_id in invoices)
         return next((row for row in rows if row["number"] == number), None)
 

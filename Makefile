@@ -1,0 +1,49 @@
+# Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
+.DELETE_ON_ERROR:
+.PHONY: demo test up down bench lint lock clean
+
+BIN := .venv/bin
+READY := .venv/ready
+COMPOSE = $(wildcard .venv/lib/python3*/site-packages/compose/docker-compose)
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+
+demo: $(READY)
+	$(BIN)/python -m stack.demo $(if $(ONCE),--once)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+up: $(READY)
+	$(BIN)/python -m stack up
+
+down: $(READY)
+	$(BIN)/python -m stack down
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m stack.locks
+	$(COMPOSE) --file docker-compose.yaml config --no-interpolate --quiet
+
+lock: $(READY)
+	$(COMPILE) pyproject.toml --group stack --group celery --group dev --output-file requirements.lock
+	$(COMPILE) pyproject.toml --group celery --constraints requirements.lock --no-annotate --output-file requirements.txt
+
+# The environment of .venv, made anew only when the lock has changed. uv comes from pip, at the lock's version.
+$(READY): requirements.lock
+	@for python in python3 python3.13 python3.12 python3.11; do \
+		if $$python -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
+		then test -x $(BIN)/python || $$python -m venv .venv; exit; fi; \
+	done; echo 'make: no Python 3.11, 3.12 or 3.13 with venv (Debian: python3-venv) found: install one' >&2; exit 1
+	@test -x $(BIN)/uv || { sed -n '/^uv==/,/^ *#/p' requirements.lock >.venv/uv.txt \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt; }
+	$(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
+	@touch $@
+
+# Ends the stack first: its files are in use while it runs.
+clean:
+	if test -x $(BIN)/python; then $(BIN)/python -m stack down; fi
+	rm -rf .stack .venv .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,57 @@
+"""
+# RepairShopr: keep the copy in step
+
+Reads what changed at RepairShopr since the last sync into the warehouse schema `repairshopr`: customers, invoices
+with their line items, payments, products, tickets, estimates.
+
+**When:** every 15 minutes. What to read follows from each entity's watermark in `confidence.sync_state`, not from the
+schedule: a missed or late run loses nothing.
+
+**Writes:** the seven tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
+`confidence.sync_log`. Undo a run with `warehouse_rollback` and its `sync_id`.
+
+**While it waits** in `scheduled`: the pool `repairshopr_writer` has 0 slots because `repairshopr_reconcile` has
+stopped the writer; the pool's description says which run. It goes on by itself after the resume.
+
+## If `sync` fails
+The entities that its message does not name are synced; those that it names keep their watermark and are read again.
+- *check connection*: mend the connection `repairshopr`, then clear the task.
+- *run again later*: RepairShopr was not to be reached. The next run tries again; nothing to do unless it goes on.
+- *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
+- *rows could not be stored*: see the reasons in `confidence.quarantine`.
+"""
+
+from datetime import datetime
+
+from airflow.sdk import Param, dag
+
+from plugins.operators.sync import SyncOperator
+from plugins.runs import DEFAULT_ARGS
+
+SOURCE = "repairshopr"
+
+
+@dag(
+    dag_id="repairshopr_sync",
+    doc_md=__doc__,
+    schedule="*/15 * * * *",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
+    tags=["repairshopr", "sync"],
+    params={
+        "mode": Param(
+            "incremental",
+            enum=["incremental", "full"],
+            title="Mode",
+            description="`incremental` reads what changed since the watermark, `full` reads every list from its start.",
+        ),
+    },
+)
+def repairshopr_sync():
+    SyncOperator(task_id="sync", source=SOURCE)
+
+
+repairshopr_sync()

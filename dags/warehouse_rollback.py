@@ -1,0 +1,58 @@
+"""
+# Warehouse: undo a sync, a repair or a rollback
+
+Restores every row that one `sync_id` changed from `confidence.change_log`, and the watermarks that it found. The
+rollback is a `sync_id` of its own, so it can be undone as well.
+
+**When:** by hand. Find the `sync_id` in `confidence.sync_log`, in the task's XCom, or in the message that sent you here.
+
+**Refuses** where later syncs changed the same rows, and names them: roll those back first, newest first, or set
+`force` to overwrite what they wrote. All or nothing: one transaction.
+
+Start with `dry_run`: it counts what would be restored and names conflicts.
+
+**If `rollback` fails:** nothing was changed. If the writer's session is in the way, wait for the running sync and
+clear the task.
+"""
+
+from airflow.sdk import Param, dag
+
+from plugins.operators.rollback import RollbackOperator
+from plugins.runs import DEFAULT_ARGS
+
+
+@dag(
+    dag_id="warehouse_rollback",
+    doc_md=__doc__,
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
+    tags=["warehouse"],
+    params={
+        "sync_id": Param(
+            type="integer", minimum=1, title="sync_id", description="The sync, repair or rollback to undo."
+        ),
+        "reason": Param(
+            "",
+            type="string",
+            title="Reason",
+            description="Kept in confidence.sync_log for those who look at it later.",
+        ),
+        "dry_run": Param(
+            True, type="boolean", title="Dry run", description="Count what would be restored; write nothing."
+        ),
+        "force": Param(
+            False,
+            type="boolean",
+            title="Overwrite later changes",
+            description="Restore also rows that later syncs, or people, have changed since.",
+        ),
+    },
+)
+def warehouse_rollback():
+    RollbackOperator(task_id="rollback", retries=0)
+
+
+warehouse_rollback()

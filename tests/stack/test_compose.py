@@ -1,0 +1,88 @@
+"""docker-compose.yaml as the real docker-compose reads it."""
+
+import json
+import os
+import re
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from stack.settings import REPOSITORY
+
+# The package's own wrapper returns 0 on errors.
+COMPOSE = Path(find_spec("compose").origin).with_name("docker-compose")
+FILE = REPOSITORY / "docker-compose.yaml"
+NEEDED = re.findall(r"\$\{(\w+):\?", FILE.read_text())
+SECRETS = {name: f"value-of-{name.lower()}" for name in NEEDED}
+
+
+def compose(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
+    command = [str(COMPOSE), "--file", str(FILE), "--env-file", os.devnull, *arguments]
+    environment = {"PATH": os.environ["PATH"], **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def services(*profiles: str, **variables: str) -> dict[str, dict]:
+    done = compose(SECRETS | variables, *[f"--profile={name}" for name in profiles], "config", "--format=json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["services"]
+
+
+@pytest.mark.parametrize("name", sorted(set(NEEDED)))
+def test_refuses_to_start_without_a_secret(name: str):
+    done = compose({other: value for other, value in SECRETS.items() if other != name}, "config", "--quiet")
+    assert done.returncode != 0
+    assert f"{name} is missing a value: is missing in .env, see .env.example" in done.stderr
+
+
+def test_example_names_every_secret_and_gives_none():
+    example = (REPOSITORY / ".env.example").read_text()
+    assert set(NEEDED) == set(re.findall(r"^(\w+)=$", example, re.MULTILINE))
+
+
+def test_has_every_part_and_simulators_only_behind_their_profile():
+    parts = {"postgres", "redis", "minio", "init", "api-server", "scheduler", "dag-processor", "triggerer", "worker"}
+    assert set(services()) == parts
+    assert set(services("simulators")) == parts | {"repairshopr"}
+
+
+def test_images_are_pinned_and_everything_that_stays_is_checked():
+    for name, service in services("simulators").items():
+        assert re.search(r":[\w.-]*\d[\w.-]*$", service["image"]), name
+        assert name == "init" or "test" in service["healthcheck"], name
+
+
+def test_airflow_waits_for_the_migrations():
+    found = services()
+    for name in ("api-server", "scheduler", "dag-processor", "triggerer", "worker"):
+        assert found[name]["depends_on"]["init"]["condition"] == "service_completed_successfully"
+        assert found[name]["environment"]["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
+    assert "stack.prepare" in found["init"]["command"][0]
+    assert found["init"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+
+
+def test_passwords_are_the_users():
+    passwords = json.loads(services()["init"]["environment"]["PASSWORDS"])
+    users = services()["api-server"]["environment"]["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"]
+    assert {user.split(":")[0] for user in users.split(",")} == set(passwords)
+    assert passwords["runbook"] == SECRETS["RUNBOOK_PASSWORD"]
+
+
+def test_only_the_ui_is_published_and_on_the_loopback_interface():
+    published = {name: service["ports"] for name, service in services("simulators").items() if "ports" in service}
+    assert list(published) == ["api-server"]
+    assert published["api-server"][0]["host_ip"] == "127.0.0.1"
+
+
+def test_a_real_account_replaces_the_simulator():
+    assert "demo-token" in services()["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"]
+    real = '{"conn_type": "http", "host": "https://shop.example.com", "password": "real"}'
+    assert services(AIRFLOW_CONN_REPAIRSHOPR=real)["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"] == real
+
+
+def test_image_and_lock_have_the_same_airflow():
+    [image] = re.findall(r"FROM apache/airflow:([\d.]+)", (REPOSITORY / "Dockerfile").read_text())
+    assert f"apache-airflow=={image} " in (REPOSITORY / "requirements.txt").read_text()
+    assert all(service["image"].endswith(f":{image}") for name, service in services().items() if "build" in service)
