@@ -99,7 +99,9 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
 )
 def repairshopr_reconcile():
     stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
-    scan = ScanOperator.partial(task_id="scan", source=SOURCE).expand(entity=ENTITIES)
+    scan = ScanOperator.partial(task_id="scan", source=SOURCE, map_index_template="{{ task.entity }}").expand(
+        entity=ENTITIES
+    )
     gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
     decide = DecideOperator(task_id="decide", source=SOURCE)
     reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)

@@ -198,7 +198,11 @@ def _connections(ports: Ports, postgres: Server, known: Secrets) -> dict[str, st
         "airflow_api": json.dumps({"conn_type": "http", "host": api_url(ports), **service}),
     }
     for name in SIMULATORS:
-        simulator = {"host": simulator_url(name, ports), "password": SIMULATOR_TOKEN}
+        simulator = {
+            "host": simulator_url(name, ports),
+            "password": SIMULATOR_TOKEN,
+            "extra": {"requests_per_minute": 0},
+        }
         connections[name] = json.dumps({"conn_type": "http", **simulator})
     return {_connection_variable(name): value for name, value in connections.items()}
 

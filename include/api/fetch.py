@@ -90,12 +90,11 @@ def fetch_all(
 def _threads(client: ApiClient, workers: int) -> Iterator[Submit]:
     """A way to send requests in up to `workers` threads, all of which have ended when the context is left."""
     cancel = Event()
-    executor = ThreadPoolExecutor(workers, thread_name_prefix=f"{client.name}-fetch")
-    try:
-        yield lambda request: executor.submit(client.send, request, cancel=cancel)
-    finally:
-        cancel.set()
-        executor.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(workers, thread_name_prefix=f"{client.name}-fetch") as executor:
+        try:
+            yield lambda request: executor.submit(client.send, request, cancel=cancel)
+        finally:
+            cancel.set()
 
 
 def _outcome(future: Future[Answer]) -> Answer | ApiError:

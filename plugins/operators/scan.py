@@ -22,7 +22,7 @@ class ScanOperator(BaseOperator):
     """
 
     def __init__(self, *, source: str, entity: str, **kwargs: Any):
-        super().__init__(map_index_template="{{ task.entity }}", do_xcom_push=False, **kwargs)
+        super().__init__(**kwargs)
         self.source = source
         self.entity = entity
 

@@ -52,6 +52,7 @@ class Server:
         self.received: list[Received] = []
         self.most_at_once = 0
         self._at_once = 0
+        self._connections = 0
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_port}/api/v1"
@@ -65,6 +66,13 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+    def is_idle(self) -> bool:
+        """Whether all connections to the server end within seconds."""
+        deadline = time.monotonic() + 5
+        while self._connections and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return self._connections == 0
 
     def replies(self, *replies: Reply) -> None:
         """Answer with these in turn, and with the last one from then on."""
@@ -89,6 +97,13 @@ class Server:
             protocol_version = "HTTP/1.1"
             # Without this a header and its body wait for each other's acknowledgement, 40 ms an answer.
             disable_nagle_algorithm = True
+
+            def handle(self) -> None:
+                with server._lock:
+                    server._connections += 1
+                super().handle()
+                with server._lock:
+                    server._connections -= 1
 
             def do_GET(self) -> None:
                 url = urlsplit(self.path)

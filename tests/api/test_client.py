@@ -105,6 +105,12 @@ def test_never_more_connections_than_allowed(server, connect, reply):
     assert client.requests_sent == 6
 
 
+def test_leaving_the_context_closes_the_connections(server):
+    with ApiClient("acme", server.url) as client:
+        client.get("/items")
+    assert server.is_idle()
+
+
 # -- what comes back
 
 
@@ -123,7 +129,9 @@ def test_the_servers_clock_is_told_in_utc(server, connect, reply):
     assert answer.headers["x-trace"] == "abc"
 
 
-@pytest.mark.parametrize("date", [None, "", "yesterday", "Tue, 99 Feb 2026 12:00:00 GMT"])
+@pytest.mark.parametrize(
+    "date", [None, "", "yesterday", "Tue, 99 Feb 2026 12:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -0100"]
+)
 def test_no_readable_clock(server, connect, reply, date):
     server.replies(reply(headers={} if date is None else {"Date": date}))
     assert connect().get("/items").date is None

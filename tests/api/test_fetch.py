@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.api.client import Answer, Request
@@ -136,6 +136,7 @@ def _no_threads_left() -> Iterator[None]:
 
 
 @any_kind
+@settings(deadline=None)
 @given(count=st.integers(0, 25), size=st.integers(1, 5), workers=st.integers(1, 4))
 def test_all_rows_come_once_and_in_order(paginator, serve, count, size, workers):
     found = list(pages(serve(cut(count, size)), FEED, paginator, workers=workers))
@@ -144,6 +145,7 @@ def test_all_rows_come_once_and_in_order(paginator, serve, count, size, workers)
 
 
 @any_kind
+@settings(deadline=None)
 @given(count=st.integers(0, 25), size=st.integers(1, 5), workers=st.integers(1, 4))
 def test_a_resume_at_any_page_gives_the_same_rows(paginator, serve, count, size, workers):
     client = serve(cut(count, size))
@@ -280,6 +282,7 @@ def test_a_page_that_comes_again_later_is_a_loop():
         list(pages(tokens(parts), FEED, CURSOR))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["insert", "delete first", "delete last", "swap", "nothing"]), max_size=40),
     st.integers(0, 30),
@@ -498,6 +501,7 @@ def test_closing_does_not_wait_for_a_wait(server, connect, reply):
     reading.close()
     assert time.monotonic() - started < 2
     assert fetch_threads() == []
+    assert len(server.received) <= 4
 
 
 # -- over HTTP

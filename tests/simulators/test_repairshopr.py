@@ -878,6 +878,7 @@ def test_loaded_rows_and_scripted_pages_are_served_exactly(client: Client) -> No
         (lambda c: c.mutate(Mutation("insert", "invoices", where="ahead", page=99)), "no page 99"),
         (lambda c: c.load("line_items", [{"id": ""}]), "integer ids"),
         (lambda c: c.ids("users"), "no resource"),
+        (lambda c: c.on_page("users", 1), "no resource"),
     ],
 )
 def test_orders_that_make_no_sense_are_refused_with_the_reason(shop: Client, order: Any, reason: str) -> None:
