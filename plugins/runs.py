@@ -25,7 +25,7 @@ FAILS_AT_ONCE = [
 DEFAULT_ARGS = {
     "owner": "sync-confidence",
     "retries": 2,
-    "retry_delay": timedelta(seconds=30),
+    # From [core] default_task_retry_delay, doubled with each try.
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
     "retry_policy": ExceptionRetryPolicy(rules=[RetryRule(exception=FAILS_AT_ONCE, action=RetryAction.FAIL)]),

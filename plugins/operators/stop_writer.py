@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Variable
 
 from include.warehouse import fence
 from plugins.hooks import airflow_api, warehouse
@@ -13,30 +13,33 @@ from plugins.runs import refuse_unknown_conf, run_name
 
 log = logging.getLogger(__name__)
 
+DRAIN_TIMEOUT = 900.0
+
 
 class StopWriterOperator(BaseOperator):
     """Stop the source's writer and wait until it has come to rest.
 
     Returns {"epoch": the stop's number}. A stop that this run already has is kept with its epoch. If the writer does
-    not come to rest within `drain_timeout` seconds, or anything else goes wrong, the pool is opened again.
+    not come to rest in time, or anything else goes wrong, the pool is opened again. The Airflow Variable
+    `drain_timeout_seconds` replaces the 15 minutes that a running sync is given.
     """
 
-    def __init__(self, *, source: str, drain_timeout: float = 900, **kwargs: Any):
+    def __init__(self, *, source: str, **kwargs: Any):
         super().__init__(**kwargs)
         self.source = source
-        self.drain_timeout = drain_timeout
         self.pool_name = f"{source}_writer"
 
     def execute(self, context: Any) -> dict[str, int]:
         refuse_unknown_conf(context)
         run = run_name(context)
-        deadline = time.monotonic() + self.drain_timeout
+        timeout = float(Variable.get("drain_timeout_seconds", default=DRAIN_TIMEOUT))
+        deadline = time.monotonic() + timeout
         with airflow_api.opened() as api, warehouse.connect(run) as conn:
             before = fence.read(conn, self.source)
             _refuse_if_at_work(api, before, run)
             try:
                 api.set_pool(self.pool_name, 0, f"STOPPED by {run} (epoch {before.epoch + (not _mine(before, run))})")
-                self._drain(api, deadline)
+                self._drain(api, deadline, timeout)
                 writer = fence.stop(conn, self.source, run, max(1, deadline - time.monotonic()))
             except BaseException:
                 if not before.stopped:
@@ -45,10 +48,10 @@ class StopWriterOperator(BaseOperator):
         log.info("%s, epoch %d", writer, writer.epoch)
         return {"epoch": writer.epoch}
 
-    def _drain(self, api: AirflowApi, deadline: float) -> None:
+    def _drain(self, api: AirflowApi, deadline: float, timeout: float) -> None:
         while (pool := api.pool(self.pool_name)).occupied:
             if time.monotonic() > deadline:
-                raise fence.DrainTimeout(_drain_message(self.source, pool, self.drain_timeout))
+                raise fence.DrainTimeout(_drain_message(self.source, pool, timeout))
             log.info("waiting for %d task(s) in pool %s to end", pool.occupied, self.pool_name)
             time.sleep(2)
 
