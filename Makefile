@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test up down bench lint lock clean
+.PHONY: demo test up down bench lint docs lock clean
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -8,7 +8,7 @@ COMPOSE = $(wildcard .venv/lib/python3*/site-packages/compose/docker-compose)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 demo: $(READY)
-	$(BIN)/python -m stack.demo $(if $(ONCE),--once)
+	$(BIN)/python -m stack demo $(if $(ONCE),--once)
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -26,7 +26,11 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python -m stack.locks
+	$(BIN)/python -m docs.reference --check
 	$(COMPOSE) --file docker-compose.yaml config --no-interpolate --quiet
+
+docs: $(READY)
+	$(BIN)/python -m docs.reference
 
 lock: $(READY)
 	$(COMPILE) pyproject.toml --group stack --group celery --group dev --output-file requirements.lock

@@ -34,9 +34,7 @@ Its message names the next step. In general:
 "Only failed" leaves out `stop_writer`: the cleared step then refuses and says so. Clear with downstream instead.
 """
 
-from datetime import datetime
-
-from airflow.sdk import Param, dag
+from airflow.sdk import CronTriggerTimetable, Param, dag
 from airflow.task.trigger_rule import TriggerRule
 
 from plugins.operators.decide import DecideOperator
@@ -56,8 +54,8 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
 @dag(
     dag_id="repairshopr_reconcile",
     doc_md=__doc__,
-    schedule="0 3 * * *",
-    start_date=datetime(2026, 1, 1),
+    # Without a start date the first run is the next one due, not the one missed last.
+    schedule=CronTriggerTimetable("0 3 * * *", timezone="UTC"),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,

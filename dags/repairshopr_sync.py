@@ -21,9 +21,7 @@ The entities that its message does not name are synced; those that it names keep
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.
 """
 
-from datetime import datetime
-
-from airflow.sdk import Param, dag
+from airflow.sdk import CronTriggerTimetable, Param, dag
 
 from plugins.operators.sync import SyncOperator
 from plugins.runs import DEFAULT_ARGS
@@ -34,8 +32,8 @@ SOURCE = "repairshopr"
 @dag(
     dag_id="repairshopr_sync",
     doc_md=__doc__,
-    schedule="*/15 * * * *",
-    start_date=datetime(2026, 1, 1),
+    # Without a start date the first run is the next one due, not the one missed last.
+    schedule=CronTriggerTimetable("*/15 * * * *", timezone="UTC"),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,

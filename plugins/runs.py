@@ -39,9 +39,11 @@ def run_name(context: Mapping[str, Any]) -> str:
 
 def refuse_unknown_conf(context: Mapping[str, Any]) -> None:
     """Airflow accepts any key in a run's conf; a misspelt one would silently do nothing."""
-    unknown = sorted(set(context["dag_run"].conf or {}) - set(context["params"]))
+    # The run's own params are no help here: Airflow merges the conf into them.
+    known = set(context["dag"].params)
+    unknown = sorted(set(context["dag_run"].conf or {}) - known)
     if unknown:
         raise ConfRefused(
-            f"unknown in the run's conf: {', '.join(unknown)}. Known params: {', '.join(sorted(context['params']))}."
+            f"unknown in the run's conf: {', '.join(unknown)}. Known params: {', '.join(sorted(known))}."
             " Trigger a new run with the right names"
         )

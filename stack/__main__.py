@@ -1,12 +1,13 @@
-"""The stack's commands: `python -m stack up | down | status | run | env`."""
+"""The stack's commands: `python -m stack up | down | status | run | env | demo`."""
 
 import argparse
 import shlex
 import sys
+import time
 
-from stack import supervisor
+from stack import demo, supervisor
 from stack.control import Stack
-from stack.guardian import StackError
+from stack.guardian import POLL_SECONDS, StackError
 from stack.settings import API_PORT, Home
 
 
@@ -18,6 +19,8 @@ def main() -> int:
         match arguments.command:
             case "run":
                 return supervisor.run(home, arguments.api_port, arguments.owner)
+            case "demo":
+                return demo.run(stack, once=arguments.once)
             case "up":
                 _up(stack)
             case "down":
@@ -35,6 +38,8 @@ def main() -> int:
 def _up(stack: Stack) -> None:
     if stack.runs:
         print("stack: it runs already")
+        while stack.runs and not stack.is_ready:
+            time.sleep(POLL_SECONDS)
     else:
         for line in stack.start(owned=False):
             print(line, flush=True)
@@ -68,7 +73,9 @@ def _arguments() -> argparse.Namespace:
     commands.add_parser("status", help="say whether it runs, and where")
     run = commands.add_parser("run", help="run in the foreground until Ctrl-C")
     commands.add_parser("env", help="print the exports that make `airflow` use this stack")
-    for command in (up, run):
+    telling = commands.add_parser("demo", help="tell the main job's story on the stack, then stay up until Ctrl-C")
+    telling.add_argument("--once", action="store_true", help="end everything after the story")
+    for command in (up, run, telling):
         command.add_argument(
             "--api-port",
             type=int,

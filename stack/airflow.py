@@ -6,11 +6,13 @@ from typing import Any
 
 import requests
 
+from stack.guardian import StackError
+
 ENDED = ("success", "failed")
 
 
 class Airflow:
-    """A logged-in user of a running Airflow."""
+    """A logged-in user of a running Airflow. What it refuses, or takes too long for, raises StackError."""
 
     def __init__(self, url: str, user: str, password: str):
         self.url = url
@@ -22,7 +24,7 @@ class Airflow:
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
         answer = self._session.request(method, f"{self.url}/api/v2{path}", timeout=60, **kwargs)
         if not answer.ok:
-            raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+            raise StackError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
@@ -65,6 +67,17 @@ class Airflow:
             body["task_ids"] = list(tasks)
         self.call("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
 
+    def clear_mapped(self, dag_id: str, run_id: str, task: str, map_index: int) -> None:
+        """Clear one instance of a mapped task with downstream."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "include_downstream": True,
+            "only_failed": False,
+            "task_ids": [[task, map_index]],
+        }
+        self.call("POST", f"/dags/{dag_id}/clearTaskInstances", json=body)
+
     def mark(self, dag_id: str, run_id: str, task: str, state: str) -> None:
         """Mark a task as failed or successful by hand."""
         self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}", json={"new_state": state})
@@ -84,6 +97,11 @@ class Airflow:
         content = self.call("GET", path, params={"map_index": map_index, "full_content": True})["content"]
         return "\n".join(str(line.get("event", "")) + str(line.get("error_detail", "")) for line in content)
 
+    def last_log(self, dag_id: str, run_id: str, task: str, map_index: int = -1) -> str:
+        """The text of the log of a task's last attempt."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}" + (f"/{map_index}" if map_index >= 0 else "")
+        return self.log(dag_id, run_id, task, self.call("GET", path)["try_number"], map_index)
+
     def slots(self, pool: str) -> int:
         return self.call("GET", f"/pools/{pool}")["slots"]
 
@@ -100,8 +118,9 @@ class Airflow:
 
 
 def until(condition: Callable[[], bool], what: str, timeout: float) -> None:
-    """Wait for the condition; fails naming what was waited for."""
+    """Wait for the condition. Raises StackError naming what was waited for."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout:.0f} s for {what}"
+        if time.monotonic() > deadline:
+            raise StackError(f"waited {timeout:.0f} s for {what}")
         time.sleep(0.3)

@@ -47,6 +47,8 @@ class Stack:
 
         `owned`: it ends with this process. Raises `StackError` when it ends instead of getting ready.
         """
+        if self.runs:
+            raise StackError(f"{self.home.folder} is in use by a running stack: `python -m stack down` ends it")
         self.home.logs.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "stack", "run", f"--api-port={self._api_port}"]
         command += [f"--owner={os.getpid()}"] if owned else []

@@ -66,9 +66,16 @@ class Server:
         return urlunsplit(urlsplit(self._url)._replace(path="/" + quote(database, safe="")))
 
     def start(self) -> None:
-        """Make sure that the stack's databases exist."""
-        for database in DATABASES:
-            self.create_database(database)
+        """Make sure that the stack's databases exist. Raises `PostgresError` when the server doesn't let us."""
+        try:
+            for database in DATABASES:
+                self.create_database(database)
+        except psycopg.Error as error:
+            server = urlsplit(self.url("postgres"))
+            raise PostgresError(
+                f"Postgres at {server.hostname}:{server.port or 5432}: can't connect or create the databases "
+                f"{' and '.join(DATABASES)} ({type(error).__name__}): look at STACK_POSTGRES_URL and the server."
+            ) from error
 
     def stop(self) -> None:
         """Leave the server as it is: it isn't ours."""

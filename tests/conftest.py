@@ -5,8 +5,11 @@ import tempfile
 from collections.abc import Iterator
 from uuid import uuid4
 
+import psycopg
 import pytest
+from psycopg import sql
 
+from include.warehouse.migrate import migrate
 from stack.control import Stack
 from stack.postgres import Postgres, Server
 
@@ -35,6 +38,38 @@ def warehouse_url(postgres: Server) -> Iterator[str]:
     postgres.create_database(name)
     yield postgres.url(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Server) -> Iterator[str]:
+    """The name of a migrated database, the template of the others."""
+    name = f"template_{uuid4().hex}"
+    postgres.create_database(name)
+    migrate(postgres.url(name))
+    yield name
+    postgres.drop_database(name)
+
+
+def copy_of(postgres: Server, template: str) -> Iterator[str]:
+    """The URL of a copy of the database `template`, which is gone afterwards."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def warehouse(postgres: Server, migrated: str) -> Iterator[str]:
+    """The libpq URL of a migrated warehouse of its own for each test."""
+    yield from copy_of(postgres, migrated)
+
+
+@pytest.fixture
+def conn(warehouse: str) -> Iterator[psycopg.Connection]:
+    """The test's warehouse, in autocommit as every task has it."""
+    with psycopg.connect(warehouse, autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

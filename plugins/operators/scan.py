@@ -6,8 +6,9 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from include.confidence.summary import ForensicSummary
-from include.sources.scan import Scope, scan
-from include.warehouse import fence
+from include.sources.base import Context
+from include.sources.scan import Scope, ScanRefused, scan
+from include.warehouse import fence, sync_log
 from plugins.hooks import source as source_hook
 from plugins.runs import run_name
 
@@ -30,8 +31,18 @@ class ScanOperator(BaseOperator):
         scope = scope_of(context["params"])
         with source_hook.opened(self.source, run_name(context)) as opened:
             writer = fence.require_stopped(opened.conn, self.source, opened.run)
+            _require_synced(opened, self.entity)
             summary = scan(opened, opened.source.entity(self.entity), writer.epoch, scope)
         context["ti"].xcom_push(key=XCOM_KEY, value=summary.to_json())
+
+
+def _require_synced(context: Context, entity: str) -> None:
+    """Figures of a copy that was never filled would be the baseline of all later runs."""
+    if sync_log.state(context.conn, context.source.name, entity).watermark is None:
+        raise ScanRefused(
+            f"{context.source.name}.{entity} was never synced, there is nothing to compare yet:"
+            f" run the DAG {context.source.name}_sync, then clear scan with downstream"
+        )
 
 
 def scope_of(params: Mapping[str, Any]) -> Scope:

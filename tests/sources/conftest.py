@@ -1,8 +1,7 @@
-"""A migrated warehouse and a simulated account, fresh for each test."""
+"""A simulated account, fresh for each test."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -11,37 +10,9 @@ from include.api.client import ApiClient
 from include.simulators import repairshopr as simulator
 from include.sources import get_source
 from include.sources.base import Context
-from include.warehouse.migrate import migrate
-from stack.postgres import Server
 
 SOURCE = get_source("repairshopr")
 RUN = "repairshopr_reconcile/test"
-
-
-@pytest.fixture(scope="session")
-def migrated(postgres: Server) -> Iterator[str]:
-    """The name of a migrated database, the template of the others."""
-    name = f"template_{uuid4().hex}"
-    postgres.create_database(name)
-    migrate(postgres.url(name))
-    yield name
-    postgres.drop_database(name)
-
-
-@pytest.fixture
-def warehouse(postgres: Server, migrated: str) -> Iterator[str]:
-    """The URL of a migrated warehouse."""
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
-        conn.execute(f'CREATE DATABASE "{name}" TEMPLATE "{migrated}"')
-    yield postgres.url(name)
-    postgres.drop_database(name)
-
-
-@pytest.fixture
-def conn(warehouse: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(warehouse, autocommit=True) as connection:
-        yield connection
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""How fast, in how little memory, and beside what: `python -m benchmarks`, which `make bench` runs."""

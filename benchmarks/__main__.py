@@ -1,0 +1,74 @@
+"""`python -m benchmarks`: measure everything, print the table, and write benchmarks/results.md.
+
+`--quick` does the same with a few rows and writes nothing: it shows that the benchmarks work, its figures mean little.
+"""
+
+import argparse
+import os
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import parts
+from benchmarks.figures import HEADINGS, Section, markdown
+from benchmarks.measure import BenchError
+from benchmarks.parts import FULL, QUICK, Sizes
+from benchmarks.world import database_server
+from stack.postgres import Postgres, PostgresError
+
+RESULTS = Path(__file__).with_name("results.md")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a few rows only, to see that it works; writes nothing")
+    quick = parser.parse_args().quick
+    # Ended from outside it takes its servers with it, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console, sections = Console(width=None if sys.stdout.isatty() else 160), []
+    try:
+        with database_server() as postgres:
+            machine = _machine(postgres)
+            console.print(f"on {machine}")
+            for section in _measure(postgres, QUICK if quick else FULL):
+                sections.append(section)
+                console.print(_table(section))
+    except (BenchError, PostgresError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    if not quick:
+        RESULTS.write_text(markdown(sections, machine))
+    return 0
+
+
+def _measure(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
+    yield from parts.scan_and_comparison(postgres, sizes)
+    yield parts.load(postgres, sizes)
+    yield parts.limit(postgres, sizes)
+    yield parts.parsing(postgres)
+
+
+def _table(section: Section) -> Table:
+    table = Table(title=section.title, caption=section.note, title_justify="left", caption_justify="left")
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if 1 <= number <= 5 else "left")
+    for figure in section.figures:
+        table.add_row(*figure.cells())
+    return table
+
+
+def _machine(postgres: Postgres) -> str:
+    with psycopg.connect(postgres.url("postgres")) as conn:
+        version = conn.info.server_version
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores, Python {platform.python_version()}, Postgres {version // 10000}.{version % 10000}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Our own jobs: scan, load, comparison. See `benchmarks.job` for how they are run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+
+import psycopg
+from psycopg import sql
+
+from include.api.client import ApiClient, NoLimit
+from include.sources import get_source
+from include.sources.base import Context
+from include.sources.scan import Scope, scan
+from include.sources.sync import sync
+from include.warehouse import compare, fence
+from include.warehouse.rate_limit import SharedLimit
+from include.warehouse.staging import Stage
+
+Start = Callable[[], None]
+
+SOURCE = get_source("repairshopr")
+LINES = SOURCE.entity("line_items")
+TICKET = "comparison"
+WORKERS = 4
+
+
+def scan_entity(
+    start: Start, *, url: str, token: str, warehouse: str, run: str, entity: str = LINES.name, limited: bool = False
+) -> dict[str, int | None]:
+    """Scan one entity as `run`; `limited`: at the vendor's limit. Returns the metrics."""
+    with _context(url, token, warehouse, run, limited) as context:
+        writer = fence.stop(context.conn, SOURCE.name, run, timeout=10)
+        start()
+        return dict(scan(context, SOURCE.entity(entity), writer.epoch, Scope()).metrics)
+
+
+def load(start: Start, *, url: str, token: str, warehouse: str) -> int:
+    """Bring all line items into an empty warehouse by a full sync; returns the number of rows inserted."""
+    with _context(url, token, warehouse, "bench/load", limited=False) as context:
+        start()
+        _, counts = sync(replace(context, source=replace(SOURCE, entities=(LINES,))), full=True)
+        return counts[LINES.name].inserted
+
+
+def differences(start: Start, *, warehouse: str) -> dict[str, int]:
+    """Compare the staged rows with the copy; returns the rows planned by operation, and the repeats dropped."""
+    with psycopg.connect(warehouse, autocommit=True) as conn:
+        stage = open_stage(conn)
+        start()
+        with conn.transaction():
+            conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
+            repeats = compare.drop_repeats(stage)
+            compare.plan_writes(stage)
+            compare.plan_deletes(stage, status="confirmed")
+        counts = {operation: count for (operation, _), count in compare.plan_counts(stage).items()}
+        return counts | {"repeats": asdict(repeats)["identical"]}
+
+
+def open_stage(conn: psycopg.Connection) -> Stage:
+    """The staged line items of the comparison."""
+    return Stage.open(conn, LINES.table, SOURCE.name, "scan", TICKET)
+
+
+@contextmanager
+def _context(url: str, token: str, warehouse: str, run: str, limited: bool) -> Iterator[Context]:
+    with ExitStack() as stack:
+        conn, limit_conn = (stack.enter_context(psycopg.connect(warehouse, autocommit=True)) for _ in range(2))
+        limiter = SharedLimit(limit_conn, SOURCE.name, SOURCE.per_minute) if limited else NoLimit()
+        headers = SOURCE.authorize(token)
+        client = ApiClient(SOURCE.name, url + SOURCE.base_path, headers=headers, limiter=limiter, connections=WORKERS)
+        yield Context(SOURCE, stack.enter_context(client), conn, run, WORKERS)

@@ -1,0 +1,153 @@
+"""The reference page of all DAGs, made from the DAG files: `python -m docs.reference` writes docs/dags.md.
+
+With `--check` it writes nothing, and ends with code 1 where the page is stale. It needs no metadata database.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG, Param
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGE = REPOSITORY / "docs" / "dags.md"
+DAGS = REPOSITORY / "dags"
+POOLS = REPOSITORY / "plugins" / "pools.json"
+
+# Airflow reads its settings when it is first imported. Nothing listens on port 1: parsing must not need a database.
+SETTINGS = {
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:1/none",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+}
+
+HEAD = """\
+# DAGs
+
+Made from the files in `dags/` by `make docs`; edit those. What a person sees in Airflow's UI as the documentation of a
+DAG is here under its name, with its tasks and params.
+"""
+
+
+class BrokenDag(Exception):
+    """A DAG file can't be imported. The message names it with the reason."""
+
+
+def load(folder: Path) -> list["DAG"]:
+    """Parse the DAG files in `folder`; return the DAGs in order of their ids. Raises BrokenDag."""
+    # Here and not above: `main` has to make Airflow's settings first.
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(folder)
+    if bag.import_errors:
+        reasons = (f"{file}: {error.strip().splitlines()[-1]}" for file, error in sorted(bag.import_errors.items()))
+        raise BrokenDag(f"not to be imported: {'; '.join(reasons)}. Mend that file first")
+    return [bag.dags[dag_id] for dag_id in sorted(bag.dags)]
+
+
+def render(dags: Iterable["DAG"], pools: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page: `dags` in their order, then `pools` as plugins/pools.json declares them."""
+    dags = list(dags)
+    contents = "\n".join(f"- [`{dag.dag_id}`](#{dag.dag_id}): {_title(dag)}" for dag in dags)
+    declared = ([f"`{name}`", pool["slots"], pool["description"]] for name, pool in sorted(pools.items()))
+    parts = [HEAD, contents, *(_section(dag) for dag in dags)]
+    parts += ["## Pools", _table(["Pool", "Slots", "Description"], declared)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m docs.reference", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; code 1 where the page is stale")
+    check = parser.parse_args(arguments).check
+    with tempfile.TemporaryDirectory(prefix="airflow-home-") as home:
+        os.environ.update(SETTINGS, AIRFLOW_HOME=home)
+        try:
+            page = render(load(DAGS), json.loads(POOLS.read_text()))
+        except BrokenDag as error:
+            print(f"docs: {error}", file=sys.stderr)
+            return 1
+    if not check:
+        PAGE.write_text(page)
+    elif not PAGE.exists() or PAGE.read_text() != page:
+        print(f"docs: {PAGE.relative_to(REPOSITORY)} is stale: run `make docs`", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _title(dag: "DAG") -> str:
+    return (dag.doc_md or "").strip().partition("\n")[0].lstrip("# ")
+
+
+def _section(dag: "DAG") -> str:
+    facts = [_schedule(dag), ", ".join(sorted(dag.tags)), dag.max_active_runs]
+    parts = [
+        f"## `{dag.dag_id}`",
+        _table(["Schedule", "Tags", "Runs at once"], [facts]),
+        re.sub(r"^#", "###", (dag.doc_md or "").strip(), flags=re.MULTILINE),
+        "### Tasks",
+        _table(
+            ["", "Task", "Operator", "After", "Trigger rule", "Pool", "Retries"],
+            ([number, *_task(task)] for number, task in enumerate(dag.task_group.topological_sort(), 1)),
+        ),
+    ]
+    if len(dag.params):
+        rows = (_param(name, dag.params.get_param(name)) for name in dag.params)
+        parts += ["### Params", _table(["Param", "Title", "Type", "Default", "Meaning"], rows)]
+    return "\n\n".join(parts)
+
+
+def _schedule(dag: "DAG") -> str:
+    return "by hand" if dag.schedule is None else f"`{dag.schedule}` ({dag.timezone.name})"
+
+
+def _task(task: Any) -> list[Any]:
+    after = ", ".join(f"`{name}`" for name in sorted(task.upstream_task_ids))
+    rule = f"`{task.trigger_rule.value}`"
+    return [f"`{task.task_id}`{_role(task)}", task.operator_name, after, rule, f"`{task.pool}`", task.retries]
+
+
+def _role(task: Any) -> str:
+    """What sets the task apart: setup, teardown, or one instance for each of some values."""
+    if task.is_setup:
+        return " (setup)"
+    if task.is_teardown:
+        return " (teardown)"
+    if task.is_mapped:
+        mapped = task.expand_input.value
+        return "".join(f", one for each {name}: {', '.join(values)}" for name, values in mapped.items())
+    return ""
+
+
+def _param(name: str, param: "Param") -> list[str]:
+    schema = param.schema
+    return [f"`{name}`", schema.get("title", ""), _type(schema), _default(param), param.description or ""]
+
+
+def _default(param: "Param") -> str:
+    if param.has_value:
+        return f"`{json.dumps(param.value)}`"
+    return "`null`" if "null" in param.schema.get("type", "") else "required"
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
+    kind = schema.get("type", "any")
+    kind = kind if isinstance(kind, str) else " or ".join(kind)
+    return kind + (f", at least {schema['minimum']}" if "minimum" in schema else "")
+
+
+def _table(head: list[str], rows: Iterable[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Every DAG as Airflow loads it: its names, its params, its order. Parsing reaches for nothing."""
+
+import socket
+from collections.abc import Iterator
+from importlib import import_module
+from itertools import pairwise
+
+import pytest
+import sqlalchemy
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import DAG
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.task.trigger_rule import TriggerRule
+
+from include.sources import REGISTRY, get_source
+from plugins.hooks.airflow_api import declared_pools
+from plugins.runs import DEFAULT_ARGS, FAILS_AT_ONCE
+from stack.settings import REPOSITORY
+
+DAG_IDS = {
+    *(f"{source}_{job}" for source in REGISTRY for job in ("sync", "reconcile")),
+    "warehouse_migrate",
+    "warehouse_rebuild",
+    "warehouse_rollback",
+}
+# The whole vocabulary: a DAG is found by its source and by its kind.
+TAGS = {*REGISTRY, "sync", "reconcile", "warehouse"}
+PARSE_SECONDS = 0.3
+
+# What changes rows by repair: wherever one of these runs, a run without params changes nothing.
+REPAIRING = {"ReconcileOperator", "RollbackOperator"}
+
+# The runbook: each task with those that wait for it.
+RUNBOOK = {
+    "stop_writer": {"scan", "resume_writer"},
+    "scan": {"gate_check"},
+    "gate_check": {"decide"},
+    "decide": {"reconcile"},
+    "reconcile": {"verify"},
+    "verify": {"resume_writer", "report"},
+    "resume_writer": {"report"},
+    "report": set(),
+}
+REBUILD = ["migrate", "bootstrap_sync", "forensic_pass", "resume", "second_forensic_pass"]
+
+
+def refused(*_: object) -> None:
+    raise AssertionError("a DAG file reached for a database or the network while it was parsed")
+
+
+@pytest.fixture(scope="module")
+def bag() -> Iterator[DagBag]:
+    """All DAGs, parsed twice: the second time tells what a file costs beyond its imports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlalchemy.engine.Engine, "connect", refused)
+        patch.setattr(socket.socket, "connect", refused)
+        DagBag(REPOSITORY / "dags")
+        return DagBag(REPOSITORY / "dags")
+
+
+def tasks(dag: DAG) -> list:
+    return list(dag.topological_sort())
+
+
+def kind(task: object) -> str:
+    """The operator's class name, of a mapped task the one that it maps."""
+    return task.operator_class.__name__ if isinstance(task, MappedOperator) else type(task).__name__
+
+
+def test_dag_ids_are_the_contracts(bag):
+    assert bag.import_errors == {}
+    assert set(bag.dags) == DAG_IDS
+
+
+def test_files_parse_quickly(bag, record_property):
+    seconds = {stat.file: stat.duration.total_seconds() for stat in bag.dagbag_stats}
+    record_property("parse_seconds", seconds)
+    print("parse seconds beyond shared imports:", seconds)
+    assert len(seconds) == len(DAG_IDS)
+    assert {file: spent for file, spent in seconds.items() if spent >= PARSE_SECONDS} == {}
+
+
+@pytest.mark.parametrize("dag_id", sorted(DAG_IDS))
+class TestEveryDag:
+    def test_tags_are_of_the_vocabulary(self, bag, dag_id):
+        tags = set(bag.dags[dag_id].tags)
+        assert tags <= TAGS
+        expected = {"warehouse"} if dag_id.startswith("warehouse_") else set(dag_id.rsplit("_", 1))
+        assert tags == expected
+
+    def test_every_task_is_retried_as_the_house_does(self, bag, dag_id):
+        dag = bag.dags[dag_id]
+        assert dag.default_args == DEFAULT_ARGS
+        for task in tasks(dag):
+            # A task may refuse to be retried; the doubling is kept as True or as its factor.
+            assert task.retries in (0, DEFAULT_ARGS["retries"])
+            assert task.retry_exponential_backoff in (True, 2)
+            for name in set(DEFAULT_ARGS) - {"retries", "retry_exponential_backoff"}:
+                assert getattr(task, name) == DEFAULT_ARGS[name]
+
+    def test_runs_never_overlap_nor_catch_up(self, bag, dag_id):
+        dag = bag.dags[dag_id]
+        assert (dag.max_active_runs, dag.catchup, dag.is_paused_upon_creation) == (1, False, False)
+
+    def test_every_param_is_titled_and_described(self, bag, dag_id):
+        params = bag.dags[dag_id].params
+        for name in params:
+            param = params.get_param(name)
+            assert param.schema.get("title"), name
+            assert (param.description or "").endswith("."), name
+            assert "type" in param.schema or "enum" in param.schema, name
+
+    def test_doc_names_every_task(self, bag, dag_id):
+        dag = bag.dags[dag_id]
+        assert dag.doc_md.lstrip().startswith("# ")
+        assert [task.task_id for task in tasks(dag) if f"`{task.task_id}`" not in dag.doc_md] == []
+
+    def test_what_can_repair_is_dry_by_default(self, bag, dag_id):
+        dag = bag.dags[dag_id]
+        repairs = {kind(task) for task in tasks(dag)} & REPAIRING
+        assert ("dry_run" in dag.params) == bool(repairs)
+        if repairs:
+            assert dag.params["dry_run"] is True
+            assert dag.params.get_param("dry_run").schema["type"] == "boolean"
+
+    def test_pools_are_declared(self, bag, dag_id):
+        assert {task.pool for task in tasks(bag.dags[dag_id])} <= {"default_pool", *declared_pools()}
+
+
+def test_declared_pools_are_the_writers_and_each_has_one_slot():
+    assert set(declared_pools()) == {f"{source}_writer" for source in REGISTRY}
+    for pool in declared_pools().values():
+        assert (pool["slots"], pool["include_deferred"]) == (1, True)
+        assert pool["description"]
+
+
+@pytest.mark.parametrize("source", REGISTRY)
+class TestSource:
+    def test_writes_in_its_pool_only(self, bag, source):
+        assert {task.pool for task in tasks(bag.dags[f"{source}_sync"])} == {f"{source}_writer"}
+        assert {task.pool for task in tasks(bag.dags[f"{source}_reconcile"])} == {"default_pool"}
+
+    def test_runbook_has_exactly_its_tasks_in_order(self, bag, source):
+        dag = bag.dags[f"{source}_reconcile"]
+        assert [task.task_id for task in tasks(dag)] == list(RUNBOOK)
+        assert {task.task_id: task.downstream_task_ids for task in tasks(dag)} == RUNBOOK
+
+    def test_runbook_stops_as_setup_and_resumes_as_teardown(self, bag, source):
+        dag = bag.dags[f"{source}_reconcile"]
+        assert [task.task_id for task in tasks(dag) if task.is_setup] == ["stop_writer"]
+        assert [task.task_id for task in tasks(dag) if task.is_teardown] == ["resume_writer"]
+        assert dag.get_task("resume_writer").on_failure_fail_dagrun
+
+    def test_runbook_goes_on_past_what_was_skipped_and_reports_always(self, bag, source):
+        dag = bag.dags[f"{source}_reconcile"]
+        assert dag.get_task("reconcile").trigger_rule == TriggerRule.NONE_FAILED
+        assert dag.get_task("report").trigger_rule == TriggerRule.ALL_DONE
+        ruled = {"reconcile", "resume_writer", "report"}
+        others = [task for task in tasks(dag) if task.task_id not in ruled]
+        assert {task.trigger_rule for task in others} == {TriggerRule.ALL_SUCCESS}
+
+    def test_runbook_scans_every_entity_of_the_source(self, bag, source):
+        scan = bag.dags[f"{source}_reconcile"].get_task("scan")
+        assert isinstance(scan, MappedOperator)
+        assert scan.expand_input.value == {"entity": [entity.name for entity in get_source(source).entities]}
+        assert scan.map_index_template == "{{ task.entity }}"
+
+    def test_runbook_keeps_the_watermarks_by_default(self, bag, source):
+        assert bag.dags[f"{source}_reconcile"].params["reset_watermark"] is False
+
+
+def test_rebuild_takes_the_five_steps_and_repairs_nothing(bag):
+    dag = bag.dags["warehouse_rebuild"]
+    assert [task.task_id for task in tasks(dag)] == REBUILD
+    assert all(dag.get_task(before).downstream_task_ids == {after} for before, after in pairwise(REBUILD))
+    targets = [task.trigger_dag_id.replace("{{ params.source }}", REGISTRY[0]) for task in tasks(dag)]
+    sync, reconcile = f"{REGISTRY[0]}_sync", f"{REGISTRY[0]}_reconcile"
+    assert targets == ["warehouse_migrate", sync, reconcile, sync, reconcile]
+    assert [task.conf for task in tasks(dag)] == [
+        {},
+        {"mode": "full"},
+        {"dry_run": True},
+        {"mode": "incremental"},
+        {"dry_run": True},
+    ]
+    assert dag.params.get_param("source").schema["enum"] == list(REGISTRY)
+
+
+@pytest.mark.parametrize("path", FAILS_AT_ONCE)
+def test_errors_that_fail_at_once_exist(path):
+    """They are named by strings, which no import checks."""
+    module, _, name = path.rpartition(".")
+    assert issubclass(getattr(import_module(module), name), Exception)

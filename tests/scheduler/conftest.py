@@ -1,0 +1,201 @@
+"""One running Airflow for all tests of this folder, and a shop that is in step again before each of them."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg
+import pytest
+
+from include.api.client import ApiClient
+from include.simulators.repairshopr import Control, Mutation
+from include.sources import get_source
+from include.sources.base import Context
+from include.sources.sync import sync
+from stack.airflow import Airflow, until
+from stack.control import Stack
+
+SYNC, RECONCILE, POOL = "repairshopr_sync", "repairshopr_reconcile", "repairshopr_writer"
+SETTINGS = {
+    # A database of its own: a server that others use too may hold a stack's already.
+    "STACK_POSTGRES_URL": "",
+    "STACK_REPAIRSHOPR_OPTIONS": "--invoices 120 --customers 40 --no-limit",
+    # Only the tests start runs, a failed task is tried again at once, and a lost one is missed soon.
+    "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The source's writer as people and tasks see it."""
+
+    state: str
+    hold_reason: str | None
+    slots: int
+    epoch: int
+
+    @property
+    def runs(self) -> bool:
+        return self.state == "running" and self.slots == 1
+
+    @property
+    def stands(self) -> bool:
+        return self.state == "stopped" and self.slots == 0
+
+
+class House:
+    """The running stack: Airflow, the warehouse and the shop."""
+
+    def __init__(self, stack: Stack):
+        self.stack = stack
+        self.connect()
+
+    def connect(self) -> None:
+        """Find everything anew, after a restart too."""
+        self.airflow = Airflow(self.stack.api_url, "admin", self.stack.password("admin"))
+        self.shop = Control(self.stack.simulator_urls["repairshopr"])
+
+    @contextmanager
+    def warehouse(self) -> Iterator[psycopg.Connection]:
+        with psycopg.connect(self.stack.warehouse_url, autocommit=True) as conn:
+            yield conn
+
+    @contextmanager
+    def maintenance(self) -> Iterator[psycopg.Connection]:
+        """The server, not the warehouse."""
+        url = urlsplit(self.stack.warehouse_url)._replace(path="/postgres").geturl()
+        with psycopg.connect(url, autocommit=True) as conn:
+            yield conn
+
+    def query(self, query: str, *values: object) -> list[tuple]:
+        with self.warehouse() as conn:
+            return conn.execute(query, values).fetchall()
+
+    def execute(self, statement: str, *values: object) -> None:
+        with self.warehouse() as conn:
+            conn.execute(statement, values)
+
+    def writer(self) -> Writer:
+        ((state, hold, epoch),) = self.query("SELECT state, hold_reason, epoch FROM confidence.writer")
+        return Writer(state, hold, self.airflow.slots(POOL), epoch)
+
+    def live(self, table: str) -> set[int]:
+        """The ids alive in the copy."""
+        return {row[0] for row in self.query(f"SELECT id FROM repairshopr.{table} WHERE deleted_at IS NULL")}
+
+    def in_step(self, table: str = "line_items") -> bool:
+        """Whether the copy has just the rows that the shop has."""
+        if table != "line_items":
+            return self.live(table) == set(self.shop.ids(table))
+        return self.live(table) == {i for i in self.shop.ids(table) if self.shop.row(table, i)["invoice_id"]}
+
+    def lose(self, count: int, table: str = "line_items") -> list[int]:
+        """Delete rows from the copy by hand."""
+        rows = self.query(
+            f"DELETE FROM repairshopr.{table} WHERE id IN"
+            f" (SELECT id FROM repairshopr.{table} WHERE deleted_at IS NULL ORDER BY id LIMIT %s) RETURNING id",
+            count,
+        )
+        return [row[0] for row in rows]
+
+    def remove_at_source(self, count: int) -> list[int]:
+        """Delete lines at the shop so that no sync notices."""
+        ids = sorted(self.live("line_items"))[-count:]
+        self.shop.mutate(*[Mutation("delete", "line_items", i, silent=True) for i in ids])
+        return ids
+
+    def reconcile(self, **conf: object) -> tuple[str, str]:
+        return self.airflow.run(RECONCILE, **conf)
+
+    def steps(self, run_id: str) -> dict[str, str]:
+        """The states of a reconcile run's tasks, the scans as one."""
+        states = dict(self.airflow.tasks(RECONCILE, run_id))
+        scans = {states.pop(name) for name in list(states) if name.startswith("scan[")}
+        return states | ({"scan": scans.pop() if len(scans) == 1 else "mixed"} if scans else {})
+
+    def wait_for_question(self, run_id: str) -> None:
+        """Wait until `decide` waits, and until the scheduler has noticed, which the state alone doesn't tell."""
+        self.airflow.wait_for(RECONCILE, run_id, "decide", "awaiting_input", timeout=90)
+        noticed = self.airflow.call("GET", f"/dags/{RECONCILE}/dagRuns/{run_id}/taskInstances/decide")
+        assert noticed["state"] == "awaiting_input"
+        time.sleep(8)
+
+    def session_of(self, run: str) -> int:
+        """The process id of the task that works for the run (`dag_id/run_id`) on the warehouse."""
+        found: list[int] = []
+
+        def look() -> bool:
+            ports = {
+                row[0]
+                for row in self.query("SELECT client_port FROM pg_stat_activity WHERE application_name = %s", run[:63])
+            }
+            found[:] = [
+                c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port in ports and c.pid is not None
+            ]
+            return bool(found)
+
+        until(look, f"a session of {run}", 60)
+        return found[0]
+
+    def attempt(self, run_id: str, task: str) -> tuple[int, str]:
+        """Number and state of a task's present attempt."""
+        found = self.airflow.call("GET", f"/dags/{RECONCILE}/dagRuns/{run_id}/taskInstances/{task}")
+        return found["try_number"], found["state"]
+
+    def kill(self, pid: int) -> None:
+        """End a process as a crash would."""
+        os.kill(pid, signal.SIGKILL)
+
+    def reset(self) -> None:
+        """Bring shop, copy and writer in step, and forget the history."""
+        self.shop.clear()
+        self.shop.set(latency_ms=0)
+        for name in ("decision_timeout_hours", "drain_timeout_seconds", "nightly_repair_sources"):
+            self.airflow.delete_variable(name)
+        for dag in (SYNC, RECONCILE):
+            for run in self.airflow.call("GET", f"/dags/{dag}/dagRuns?state=running&state=queued")["dag_runs"]:
+                self.airflow.call("PATCH", f"/dags/{dag}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
+        source = get_source("repairshopr")
+        tables = ", ".join(f"repairshopr.{entity.name}" for entity in source.entities)
+        with self.warehouse() as conn:
+            conn.execute("UPDATE confidence.writer SET state = 'running', hold_reason = NULL")
+            conn.execute(f"TRUNCATE {tables}, confidence.sync_state, confidence.forensic_run, confidence.change_log")
+            headers = source.authorize("demo-token")
+            url = self.stack.simulator_urls["repairshopr"] + source.base_path
+            with ApiClient("repairshopr", url, headers=headers) as client:
+                sync(Context(source, client, conn, "tests/reset"))
+        self.airflow.set_slots(POOL, 1)
+
+
+@pytest.fixture(scope="session")
+def running_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder: Path = tmp_path_factory.mktemp("stack")
+    with Stack(folder, settings=SETTINGS) as stack:
+        yield House(stack)
+
+
+@pytest.fixture
+def house(running_house: House) -> House:
+    running_house.reset()
+    return running_house
+
+
+@pytest.fixture
+def restart(running_house: House) -> Callable[[], None]:
+    """Start the stack again after something in it was killed, which ends all of it."""
+
+    def again() -> None:
+        until(lambda: not running_house.stack.runs, "the stack to end", 120)
+        list(running_house.stack.start(owned=True))
+        running_house.connect()
+
+    return again

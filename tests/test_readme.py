@@ -1,0 +1,59 @@
+"""What the README promises exists: its queries run, its links lead somewhere, its commands and settings are known."""
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from include.sources import get_source
+from include.warehouse.migrate import migrate
+from include.warehouse.staging import Stage
+from stack.settings import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def test_every_query_runs_on_a_warehouse(warehouse_url: str) -> None:
+    migrate(warehouse_url)
+    queries = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+        # A scan leaves its plan; this is what makes the table.
+        Stage.open(conn, get_source("repairshopr").entity("line_items").table, "repairshopr", "scan", "test")
+        for query in queries:
+            conn.execute(query).fetchall()
+    assert len(queries) >= 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        file, _, heading = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), target
+        assert not heading or f"## `{heading}`" in linked.read_text(), target
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = REPOSITORY / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    for page in sorted(folder.glob("0*.md")):
+        number, title = page.read_text().partition("\n")[0].removeprefix("# ").split(" ", 1)
+        assert f"- [{number}]({page.name}) {title}\n" in index
+
+
+def test_every_make_target_is_known() -> None:
+    named = set(re.findall(r"`make (\w+)", README))
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    assert named == targets
+
+
+def test_every_variable_and_connection_is_told() -> None:
+    code = "\n".join(path.read_text() for path in (REPOSITORY / "plugins").rglob("*.py"))
+    variables = set(re.findall(r'Variable\.get\(\s*"(\w+)"', code))
+    connections = set(re.findall(r'^CONNECTION = "(\w+)"', code, re.MULTILINE))
+    assert variables
+    assert connections
+    for name in variables | connections:
+        assert f"| `{name}` |" in README

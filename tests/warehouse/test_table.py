@@ -1,0 +1,217 @@
+"""Readers of the source's values: what they take, what they refuse, and that the message keeps the value to itself."""
+
+import string
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from include.api.client import decode_json
+from include.warehouse.table import (
+    Column,
+    RowRefused,
+    Table,
+    boolean,
+    decimal,
+    identifier,
+    instant,
+    integer,
+    structure,
+    text,
+)
+from tests.warehouse.shop import PARTS, STOCK
+
+SECRET = "s3cret-value"
+BIGGEST = 2**63 - 1
+TYPES = {
+    identifier: "bigint",
+    integer: "bigint",
+    decimal: "numeric",
+    instant: "timestamptz",
+    text: "text",
+    boolean: "boolean",
+    structure: "jsonb",
+}
+
+
+@pytest.mark.parametrize(
+    ("read", "value", "expected"),
+    [
+        (identifier, 5, 5),
+        (identifier, "5", 5),
+        (identifier, " 5 ", 5),
+        (identifier, "-5", -5),
+        (identifier, "+5", 5),
+        (identifier, BIGGEST, BIGGEST),
+        (identifier, str(BIGGEST), BIGGEST),
+        *((identifier, odd, None) for odd in (None, "", " ", 0, "0", "-0", True, False, Decimal("5.5"), [], {})),
+        *((identifier, odd, None) for odd in ("abc", "5a", "5.0", "1_0", "0x5", "²", "-", "--5", "+-5", "5-")),
+        *((identifier, odd, None) for odd in (2**63, -(2**63) - 1, str(2**63), "9" * 5000)),
+        (integer, 0, 0),
+        (integer, "-12", -12),
+        (integer, Decimal("5.0"), 5),
+        (integer, "", None),
+        (integer, None, None),
+        (integer, -(2**63), -(2**63)),
+        (decimal, "95.00", Decimal("95.00")),
+        (decimal, 95, Decimal(95)),
+        (decimal, Decimal("0.1"), Decimal("0.1")),
+        (decimal, "-0.005", Decimal("-0.005")),
+        (decimal, "", None),
+        (decimal, None, None),
+        (instant, "2026-03-01T12:00:00Z", datetime(2026, 3, 1, 12, tzinfo=UTC)),
+        (instant, "2026-03-01T12:00:00.123-05:00", datetime(2026, 3, 1, 17, 0, 0, 123_000, tzinfo=UTC)),
+        (instant, "2026-03-01T12:00:00", datetime(2026, 3, 1, 12, tzinfo=UTC)),
+        (instant, "2026-03-01", datetime(2026, 3, 1, tzinfo=UTC)),
+        (instant, "", None),
+        (instant, None, None),
+        (text, "", ""),
+        (text, None, None),
+        (text, 12, "12"),
+        (text, Decimal("95.00"), "95.00"),
+        (text, "Zoë 😀", "Zoë 😀"),
+        (boolean, True, True),
+        (boolean, "false", False),
+        (boolean, "", None),
+        (boolean, None, None),
+        (structure, None, None),
+        (structure, [], "[]"),
+        (structure, {"a": Decimal("1.10")}, '{"a":1.10}'),
+        (structure, "x", '"x"'),
+    ],
+)
+def test_reads(read, value, expected):
+    found = read(value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("read", "value", "reason"),
+    [
+        (integer, True, "is a flag, not a whole number"),
+        *((integer, odd, "is no whole number") for odd in ("abc", "5.0", [], {}, "9" * 5000, Decimal("NaN"))),
+        *((integer, odd, "is no whole number of 64 bits") for odd in (2**63, Decimal("5.5"), Decimal("1E+30"))),
+        (integer, Decimal("1E+999999999"), "is no whole number of 64 bits"),
+        (decimal, 0.1, "is no exact decimal"),
+        (decimal, True, "is no exact decimal"),
+        *((decimal, odd, "is no decimal number") for odd in ("abc", "1,5", {}, [], [0, [1], 0], (0, (1,), 0))),
+        *((decimal, odd, "is not a finite number") for odd in ("NaN", "sNaN", "Infinity", Decimal("-Infinity"))),
+        (decimal, "1E+131072", "is no decimal number that can be stored"),
+        (decimal, "1E-16384", "is no decimal number that can be stored"),
+        *((instant, odd, "is no ISO 8601 time") for odd in ("abc", "2026-02-30", "12:00", 1_700_000_000, [], True)),
+        *((instant, f"{odd}", "is no ISO 8601 time") for odd in ("0001-01-01T00:00+01:00", "9999-12-31T23:00-05:00")),
+        (text, {}, "is a structure, not text"),
+        (text, [], "is a structure, not text"),
+        (text, "a\0b", "holds a NUL character"),
+        (text, "\ud800", "holds half a surrogate pair"),
+        *((boolean, odd, "is no flag") for odd in (0, 1, "True", "yes", "1", [], {})),
+        (structure, {"a": ["b\0"]}, "holds a NUL character"),
+        (structure, {"a\0": 1}, "holds a NUL character"),
+        (structure, ["\ud800"], "holds half a surrogate pair"),
+        (structure, {"a": Decimal("1E+999999")}, "holds a number that can't be stored"),
+    ],
+)
+def test_refuses(read, value, reason):
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        read(value)
+
+
+def test_a_backslash_is_no_nul_character():
+    assert structure(r"a\u0000") == r'"a\\u0000"'
+
+
+numbers = (
+    st.integers() | st.decimals() | st.builds(Decimal, st.from_regex(r"-?[0-9]{1,3}E[+-][0-9]{1,9}", fullmatch=True))
+)
+moments = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-11)), timezone(timedelta(hours=14))]))
+texts = st.text(st.characters(codec="utf-8") | st.sampled_from("\0\\u0")) | st.text(
+    string.digits + "+-.eE _", max_size=30
+)
+scalars = st.none() | st.booleans() | numbers | texts | moments.map(datetime.isoformat)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
+)
+
+
+@given(values)
+@example("--5")
+@example("9" * 5000)
+def test_whatever_comes_is_read_or_refused_in_plain_words(value):
+    for read in TYPES:
+        try:
+            read(value)
+        except ValueError as error:
+            assert type(error) is ValueError
+            assert str(error).startswith(("is ", "holds "))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=values)
+@example(value=Decimal("1E+999999"))
+@example(value=[Decimal("1E-999999")])
+@example(value="9999-12-31T23:59:59-05:00")
+@example(value={"\\u0000": "\\"})
+def test_whatever_is_read_is_stored_as_it_is(conn, value):
+    """By COPY, as the staging table gets it; a row that Postgres refuses would fail the whole pull."""
+    for read, type_ in TYPES.items():
+        try:
+            accepted = read(value)
+        except ValueError:
+            continue
+        assert as_stored(conn, accepted, type_) == (
+            decode_json(accepted) if read is structure and accepted else accepted
+        )
+
+
+def as_stored(conn: psycopg.Connection, value: object, type_: str) -> object:
+    """The value after its way through COPY into a column and back."""
+    conn.execute("DROP TABLE IF EXISTS pg_temp.sent")
+    conn.execute(sql.SQL("CREATE TEMP TABLE sent (value {})").format(sql.SQL(type_)))
+    with conn.cursor() as cursor, cursor.copy("COPY sent FROM STDIN") as copy:
+        copy.write_row((value,))
+    psycopg.types.json.set_json_loads(decode_json, conn)
+    conn.execute("SET TIME ZONE 'UTC'")
+    return conn.execute("SELECT value FROM sent").fetchone()[0]
+
+
+class TestRow:
+    def test_values_come_in_column_order(self):
+        row = PARTS.row({"updated_at": "2026-01-01", "price": "1.50", "id": "7", "more": 1, "name": None})
+        assert row == (7, None, Decimal("1.50"), None, datetime(2026, 1, 1, tzinfo=UTC))
+
+    @pytest.mark.parametrize("key", [None, "", 0, "0", "abc", SECRET, {}])
+    def test_no_usable_key_is_refused(self, key):
+        with pytest.raises(RowRefused, match="^id is no usable id$"):
+            PARTS.row({"id": key})
+        assert PARTS.key_of({"id": key}) is None
+
+    @pytest.mark.parametrize(("field", "value"), [("price", SECRET), ("updated_at", SECRET), ("name", [SECRET])])
+    def test_refusal_names_the_column_and_not_the_value(self, field, value):
+        with pytest.raises(RowRefused, match=f"^{field} is ") as refused:
+            PARTS.row({"id": 1, field: value})
+        assert SECRET not in str(refused.value)
+
+    def test_field_is_the_sources_name(self):
+        table = Table("s", "t", (Column("id", identifier, field="ID"),))
+        assert table.row({"ID": 3, "id": 4}) == (3,)
+        assert table.key_of({"ID": 3}) == (3,)
+
+    def test_key_of_several_columns(self):
+        assert STOCK.key_of({"place": "A", "bin": "2"}) == ("A", 2)
+        assert STOCK.key_of({"place": "A"}) is None
+        assert STOCK.key_of({"place": "A", "bin": "x"}) is None
+
+    @given(values)
+    def test_key_of_agrees_with_row(self, value):
+        record = {"id": value}
+        key = PARTS.key_of(record)
+        if key is None:
+            with pytest.raises(RowRefused):
+                PARTS.row(record)
+        else:
+            assert PARTS.row(record)[:1] == key
