@@ -4,6 +4,7 @@
 """
 
 import argparse
+import logging
 import os
 import platform
 import signal
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import parts
-from benchmarks.figures import HEADINGS, Section, markdown
+from benchmarks.figures import NUMBERS, Section, markdown
 from benchmarks.measure import BenchError
 from benchmarks.parts import FULL, QUICK, Sizes
 from benchmarks.world import database_server
@@ -29,6 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few rows only, to see that it works; writes nothing")
     quick = parser.parse_args().quick
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     # Ended from outside it takes its servers with it, as with Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console, sections = Console(width=None if sys.stdout.isatty() else 160), []
@@ -56,10 +58,11 @@ def _measure(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
 
 def _table(section: Section) -> Table:
     table = Table(title=section.title, caption=section.note, title_justify="left", caption_justify="left")
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if 1 <= number <= 5 else "left")
-    for figure in section.figures:
-        table.add_row(*figure.cells())
+    headings, *rows = section.grid()
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in NUMBERS else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

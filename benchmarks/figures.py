@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from benchmarks.measure import Measured
 
-HEADINGS = ("what", "rows/s", "wall s", "CPU s", "Postgres CPU s", "peak MB", "ratio", "aim", "")
+NUMBERS = ("rows/s", "wall s", "CPU s", "Postgres CPU s", "peak MB")
+HEADINGS = ("what", *NUMBERS, "ratio", "aim", "remark")
 
 
 @dataclass(frozen=True)
@@ -21,22 +22,18 @@ class Figure:
     met: bool | None = None
     remark: str = ""
 
-    @property
-    def rate(self) -> float:
-        """Rows a second of wall time."""
-        return self.rows / self.measured.wall
-
     def cells(self) -> tuple[str, ...]:
         """The cells under HEADINGS; what was not measured is empty."""
-        took = self.measured
-        figures = (
-            (f"{took.wall:.2f}", f"{took.cpu:.2f}", f"{took.postgres_cpu:.2f}", f"{took.memory:.0f}")
-            if took
-            else ("",) * 4
-        )
-        rate = f"{self.rate:,.0f}" if took and self.rows else ""
         verdict = {None: "", True: "met", False: "MISSED"}[self.met]
-        return (self.what, rate, *figures, self.ratio, f"{self.aim} {verdict}".strip(), self.remark)
+        return (self.what, *self._numbers(), self.ratio, f"{self.aim} {verdict}".strip(), self.remark)
+
+    def _numbers(self) -> tuple[str, ...]:
+        took = self.measured
+        if took is None:
+            return ("",) * len(NUMBERS)
+        rate = f"{self.rows / took.wall:,.0f}" if self.rows else ""
+        seconds = ("" if value is None else f"{value:.2f}" for value in (took.wall, took.cpu, took.postgres_cpu))
+        return (rate, *seconds, "" if took.memory is None else f"{took.memory:.0f}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,12 @@ class Section:
     title: str
     note: str
     figures: Sequence[Figure]
+
+    def grid(self) -> list[tuple[str, ...]]:
+        """The headings and the lines under them, without the columns that are empty."""
+        lines = [figure.cells() for figure in self.figures]
+        columns = zip(HEADINGS, *lines, strict=True)
+        return list(zip(*(column for column in columns if any(column[1:])), strict=True))
 
 
 def markdown(sections: Sequence[Section], machine: str) -> str:
@@ -60,8 +63,9 @@ def markdown(sections: Sequence[Section], machine: str) -> str:
         "work, its libraries loaded. The simulator's own work is in the wall time only.",
     ]
     for section in sections:
-        lines += ["", f"## {section.title}", "", section.note, "", _row(HEADINGS), _row(["---"] * len(HEADINGS))]
-        lines += [_row(figure.cells()) for figure in section.figures]
+        headings, *rows = section.grid()
+        lines += ["", f"## {section.title}", "", section.note, ""]
+        lines += map(_row, (headings, ["---"] * len(headings), *rows))
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
 """Running a job and watching it: wall time, CPU time, the memory at its peak, and what Postgres spent on it."""
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ import psutil
 
 from stack.postgres import Postgres
 
+log = logging.getLogger(__name__)
+
 REPOSITORY = Path(__file__).parent.parent
 SAMPLE_SECONDS = 0.01
 MEGABYTE = 2**20
@@ -28,13 +31,13 @@ class BenchError(Exception):
 @dataclass(frozen=True)
 class Measured:
     """What a job gave back and took: seconds of wall and CPU time (its own, and all of Postgres), and its highest
-    resident memory above where it stood when it began, in MB."""
+    resident memory above where it stood when it began, in MB. None: not measured."""
 
     result: Any
     wall: float
     cpu: float
-    postgres_cpu: float
-    memory: float
+    postgres_cpu: float | None = None
+    memory: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,14 @@ def prepared(work: str, **arguments: Any) -> Iterator[Job]:
             process.kill()
 
 
-def run(postgres: Postgres, work: str, **arguments: Any) -> Measured:
-    """Run a job alone and measure it. Raises BenchError if it fails."""
+def run(postgres: Postgres, what: str, work: str, **arguments: Any) -> Measured:
+    """Run a job alone, measure it and log a line; `what` names it there. Raises BenchError if it fails."""
     with prepared(work, **arguments) as job:
         before, at_rest = postgres_cpu(postgres), job.memory()
         job.begin()
         told, peak = job.finish()
         spent = postgres_cpu(postgres) - before
+    log.info("%s: %.1f s", what, told["wall"])
     return Measured(told["result"], told["wall"], told["cpu"], spent, max(0, peak - at_rest) / MEGABYTE)
 
 

@@ -69,7 +69,7 @@ def scan_and_comparison(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
     for rows in accounts:
         with account(line_items=rows) as shop, warehouse(postgres, f"scan_{rows}") as copy:
             shop.control.set(page_sizes={LINES.name: LARGE_PAGE})
-            run(postgres, "benchmarks.work:load", **_where(shop, copy))
+            run(postgres, f"first load of {rows:,} rows", "benchmarks.work:load", **_where(shop, copy))
             for _, page_size, latency in (scan for scan in sizes.scans if scan[0] == rows):
                 figures.append(_scan(postgres, shop, copy, rows, page_size, latency))
             if rows == accounts[-1]:
@@ -80,7 +80,7 @@ def scan_and_comparison(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
 def _scan(postgres: Postgres, shop: Simulator, copy: str, rows: int, page_size: int, latency: int) -> Figure:
     shop.control.set(page_sizes={LINES.name: page_size}, latency_ms=latency)
     name = f"{rows:,} rows, {page_size:,} a page" + (f", {latency} ms a page" if latency else "")
-    took = run(postgres, "benchmarks.work:scan_entity", run=f"bench/{name}", **_where(shop, copy))
+    took = run(postgres, f"scan of {name}", "benchmarks.work:scan_entity", run=f"bench/{name}", **_where(shop, copy))
     if took.result["api_unique_ids"] != rows or took.result["api_unique_not_in_db"]:
         raise BenchError(f"scan of {name}: the copy should be in step, but the scan found {took.result}")
     if latency or page_size != LARGE_PAGE:
@@ -106,7 +106,7 @@ def _scan_section(figures: list[Figure]) -> Section:
 def _comparison(postgres: Postgres, copy: str) -> Section:
     """Ours first: it drops the repeated rows, so the peers find the same differences without them."""
     expected, rows = _stage_with_differences(copy)
-    ours = run(postgres, "benchmarks.work:differences", warehouse=copy)
+    ours = run(postgres, "comparison, SQL", "benchmarks.work:differences", warehouse=copy)
     figures = [
         Figure(
             "SQL (ours)",
@@ -126,7 +126,7 @@ def _comparison(postgres: Postgres, copy: str) -> Section:
         if not find_spec(library):
             figures.append(_missing(name, library))
             continue
-        peer = run(postgres, f"benchmarks.peers.{work}:differences", **tables)
+        peer = run(postgres, f"comparison, {name}", f"benchmarks.peers.{work}:differences", **tables)
         _require(peer, {key: expected[key] for key in peer.result}, f"comparison, {name}")
         figures.append(Figure(name, peer, rows, ratio=_times(peer, ours), remark="counts the differences only"))
     return Section("Comparison", f"{rows:,} staged rows with a copy of {rows:,}, 0.1 % of each kind of drift.", figures)
@@ -163,19 +163,19 @@ def load(postgres: Postgres, sizes: Sizes) -> Section:
     figures: list[Figure] = []
     with account(line_items=sizes.load) as shop:
         shop.control.set(page_sizes={LINES.name: LARGE_PAGE})
-        for name, library, work, extra in (
-            ("sync (ours)", "psycopg", "work", {}),
-            ("requests, json, executemany upsert", "psycopg", "peers.naive", {"columns": LINES.table.names}),
-            ("dlt rest_api, merge", "dlt", "peers.dlt_rest", {}),
+        for name, library, work, extra, remark in (
+            ("sync (ours)", "psycopg", "work", {}, "with comparison, audit and watermark"),
+            ("requests, json, executemany upsert", "psycopg", "peers.naive", {"columns": LINES.table.names}, ""),
+            ("dlt rest_api, merge", "dlt", "peers.dlt_rest", {}, ""),
         ):
             if not find_spec(library):
                 figures.append(_missing(name, library))
                 continue
             with warehouse(postgres, "load") as copy:
-                took = run(postgres, f"benchmarks.{work}:load", **_where(shop, copy), **extra)
+                took = run(postgres, f"load, {name}", f"benchmarks.{work}:load", **_where(shop, copy), **extra)
             _require(took, sizes.load, f"load, {name}")
             ratio = _times(took, figures[0].measured) if figures else ""
-            figures.append(Figure(name, took, sizes.load, ratio=ratio))
+            figures.append(Figure(name, took, sizes.load, ratio=ratio, remark=remark))
     return Section("Load", f"{sizes.load:,} rows into empty tables, {LARGE_PAGE:,} a page.", figures)
 
 
@@ -211,9 +211,10 @@ def limit(postgres: Postgres, sizes: Sizes) -> Section:
 def parsing(postgres: Postgres) -> Section:
     """Each DAG file."""
     files = sorted(str(path) for path in (REPOSITORY / "dags").glob("*.py"))
+    parsed = run(postgres, "parsing", "benchmarks.parsing:parse", files=files).result
     figures = []
-    for name, (wall, cpu) in run(postgres, "benchmarks.parsing:parse", files=files).result.items():
-        took = Measured(None, wall, cpu, 0, 0)
+    for name, (wall, cpu) in parsed.items():
+        took = Measured(None, wall, cpu)
         figures.append(Figure(name, took, aim=f"< {PARSE_SECONDS} s", met=wall < PARSE_SECONDS))
     return Section(
         "DAG files", "One parse beyond shared imports: libraries are loaded, the project's modules not.", figures

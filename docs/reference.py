@@ -104,7 +104,7 @@ def _section(dag: "DAG") -> str:
 
 
 def _schedule(dag: "DAG") -> str:
-    return "by hand" if dag.schedule is None else f"`{dag.schedule}` ({dag.timezone.name})"
+    return "by hand" if dag.schedule is None else f"`{dag.timetable.expression}` ({dag.timetable.timezone})"
 
 
 def _task(task: Any) -> list[Any]:

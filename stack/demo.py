@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 300.0
 BEFORE_ANSWER_SECONDS = 12.0
 
 # Small enough to pass the gate: its margin is 25 rows.
-LOST_LINES, EDITED_LINES, RENAMED_LINES, GONE_LINES, REPEATED_ROWS = 8, 7, 5, 9, 6
+LOST_LINES, EDITED_LINES, RENAMED_LINES, GONE_LINES, REPEATED_ROWS = 12, 7, 5, 9, 6
 # Large enough for a hold at once: the gate allows a repair to delete 5 % of a table, and always 20 rows.
 HOLD_SHARE, HOLD_FLOOR = 0.07, 25
 
@@ -59,6 +59,7 @@ FIGURES = {
     "feed_noise": "suspects that the second look cleared",
     "unconfirmed": "suspects that it could not decide",
 }
+WRITTEN = ("inserted", "updated", "deleted")
 DRIFT = ("api_unique_not_in_db", "db_not_in_api_unique", "rows_differing")
 
 
@@ -261,7 +262,7 @@ def clear_leftovers(house: House) -> None:
 
 
 def bootstrap(house: House) -> None:
-    """Fill the copy, and count it against the source."""
+    """Fill the copy, count it against the source, and set the gate's baseline."""
     house.screen.rule("2  Bootstrap: every row of RepairShopr into the warehouse")
     run_id = house.run(SYNC, mode="full")
     if house.rows_in_copy() != house.rows_at_source():
@@ -271,12 +272,12 @@ def bootstrap(house: House) -> None:
     source, copy = house.rows_at_source(), house.rows_in_copy()
     rows = [(table, source[table], copy[table], _writers(house.copy, table)) for table in TABLES]
     _show(house, ("table", "at the source", "in the copy", "last written under sync_id"), rows)
-    counts = synced["counts"].values()
-    figures = ", ".join(
-        f"{sum(c[name] for c in counts)} {name}" for name in ("read", "inserted", "updated", "unchanged")
-    )
-    house.say(f"This sync, sync_id {synced['sync_id']}: {figures}. The schedule's own syncs may have come before it.")
+    total = {name: sum(counts[name] for counts in synced["counts"].values()) for name in ("read", *WRITTEN)}
+    figures = ", ".join(f"{number} {name}" for name, number in total.items())
+    house.say(f"This sync, sync_id {synced['sync_id']}: {figures}. The schedule's own may have come before it.")
     expect("rows per table", copy, source)
+    house.say("A forensic run of the fresh copy, the first to compare later ones with:")
+    _run_clean(house)
 
 
 def break_silently(house: House) -> Drift:
@@ -304,7 +305,7 @@ def look(house: House, drift: Drift) -> None:
     summary, verdict, reasons = found["line_items"]
     _show_figures(house, summary)
     _show_plan(house, found)
-    house.say(f"verdict of line_items: [bold]{verdict}[/] {'; '.join(reasons)}")
+    house.say(f"verdict of line_items: [bold]{'; '.join([verdict, *reasons])}[/]")
     expected = drift.figures | {"api_duplicate_rows": REPEATED_ROWS}
     expect("forensic_summary of line_items", {name: summary["metrics"][name] for name in expected}, expected)
     expect("missing invoices", found["invoices"][0]["metrics"]["confirmed_missing"], 1)
@@ -327,7 +328,7 @@ def mend(house: House, drift: Drift) -> None:
     counts = repaired["counts"]["line_items"]
     expect(
         "the repair of line_items",
-        {name: counts[name] for name in ("inserted", "updated", "deleted")},
+        {name: counts[name] for name in WRITTEN},
         {
             "inserted": len(drift.lost),
             "updated": len(drift.edited) + len(drift.renamed),
@@ -341,18 +342,7 @@ def mend(house: House, drift: Drift) -> None:
 def look_again(house: House) -> None:
     """A second run finds nothing, and skips what it has no need of."""
     house.screen.rule("6  A clean second run")
-    run_id = house.run(RECONCILE, dry_run=True)
-    found = house.summaries(run_id)
-    rows = [
-        (entity, *(found[entity][0]["metrics"][name] for name in DRIFT), found[entity][1])
-        for entity in TABLES
-        if entity in found
-    ]
-    _show(house, ("entity", *DRIFT, "verdict"), rows)
-    expect("entities scanned", sorted(found), sorted(TABLES))
-    expect("drift", {figure for row in rows for figure in row[1:-1]}, {0})
-    expect("verdicts", {row[-1] for row in rows}, {"pass"})
-    _expect_skipped(house, run_id, "decide", "reconcile", "verify")
+    _run_clean(house)
 
 
 def hold(house: House) -> int:
@@ -434,8 +424,8 @@ def count_live(copy: psycopg.Connection, table: str) -> int:
 
 
 def _writers(copy: psycopg.Connection, table: str) -> str:
-    query = sql.SQL("SELECT string_agg(DISTINCT sync_id::text, ', ') FROM {} WHERE deleted_at IS NULL")
-    return copy.execute(query.format(sql.Identifier(SOURCE, table))).fetchone()[0]
+    query = sql.SQL("SELECT DISTINCT sync_id FROM {} WHERE deleted_at IS NULL ORDER BY 1")
+    return ", ".join(str(sync_id) for (sync_id,) in copy.execute(query.format(sql.Identifier(SOURCE, table))))
 
 
 def expect(what: str, found: Any, expected: Any) -> None:
@@ -477,6 +467,18 @@ def _wait_for_the_end(stack: Stack) -> None:
     raise StackError(f"the stack ended by itself: see {stack.home.logs}")
 
 
+def _run_clean(house: House) -> None:
+    """A forensic run that finds no drift in any entity and ends after the gate."""
+    run_id = house.run(RECONCILE, dry_run=True)
+    found = house.summaries(run_id)
+    expect("entities scanned", sorted(found), sorted(TABLES))
+    rows = [(table, *(found[table][0]["metrics"][name] for name in DRIFT), found[table][1]) for table in TABLES]
+    _show(house, ("entity", *DRIFT, "verdict"), rows)
+    expect("drift", {figure for row in rows for figure in row[1:-1]}, {0})
+    expect("verdicts", {row[-1] for row in rows}, {"pass"})
+    _expect_skipped(house, run_id, "decide", "reconcile", "verify")
+
+
 def _at_work(house: House, dag_id: str) -> list[str]:
     path = f"/dags/{dag_id}/dagRuns?state=running&state=queued&order_by=run_after"
     return [found["dag_run_id"] for found in house.airflow.call("GET", path)["dag_runs"]]
@@ -492,7 +494,7 @@ def _repair_whatever_is_found(house: House) -> None:
 
 def _expect_skipped(house: House, run_id: str, *tasks: str) -> None:
     states = house.airflow.tasks(RECONCILE, run_id)
-    house.say(f"skipped, for nothing asked for them: {', '.join(tasks)}")
+    house.say(f"skipped, as nothing called for them: {', '.join(tasks)}")
     expect("task states", states, states | dict.fromkeys(tasks, "skipped"))
 
 
@@ -520,9 +522,8 @@ def _show_plan(house: House, found: Mapping[str, tuple[Mapping[str, Any], str, l
 
 
 def _show_repair(house: House, repaired: Mapping[str, Any]) -> None:
-    names = ("inserted", "updated", "deleted")
-    rows = [(entity, *(n[name] for name in names)) for entity, n in repaired["counts"].items() if any(n.values())]
-    _show(house, (f"repaired as sync_id {repaired['sync_id']}", *names), rows)
+    rows = [(entity, *(n[name] for name in WRITTEN)) for entity, n in repaired["counts"].items() if any(n.values())]
+    _show(house, (f"repaired as sync_id {repaired['sync_id']}", *WRITTEN), rows)
 
 
 def _show_standstill(house: House) -> None:

@@ -138,7 +138,7 @@ def _compared(context: Context, entity: Entity, scope: Scope, stage: Stage) -> M
         context.conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
         context.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
         repeats = compare.drop_repeats(stage)
-        compare.plan_writes(stage, young_after=watermark, first_status="candidate")
+        compare.plan_writes(stage, young_after=watermark, missing="candidate", older="candidate")
         if scope.not_in_api:
             compare.plan_deletes(stage, status="candidate")
         forensics = entity.forensics(context.conn, stage.plan) if entity.forensics else {}
@@ -156,7 +156,7 @@ def _compared(context: Context, entity: Entity, scope: Scope, stage: Stage) -> M
 
 
 def _suspects(counts: Mapping[tuple[str, str], int], operation: str) -> int:
-    return sum(n for (op, status), n in counts.items() if op == operation and status not in ("young", "stale"))
+    return sum(n for (op, status), n in counts.items() if op == operation and status != "young")
 
 
 def _second_look(context: Context, entity: Entity, stage: Stage) -> None:
@@ -253,7 +253,6 @@ def _summary(
         "feed_noise": sum(n for (_, status), n in counts.items() if status == "noise"),
         "unconfirmed": sum(n for (_, status), n in counts.items() if status == "unconfirmed"),
         "rows_young": sum(n for (_, status), n in counts.items() if status == "young"),
-        "rows_stale": sum(n for (_, status), n in counts.items() if status == "stale"),
         "rows_refused": pull.rows_refused,
         **figures["forensics"],
     }

@@ -3,12 +3,12 @@
 A plan row names an `_operation`, the row to write (or, for a delete, the row as it stood) and the state in which the copy
 was seen (`_seen_hash`, `_seen_deleted`); its `_status` says how sure it is:
 
-- `candidate`: missing or deleted by the scan alone; a second look decides
+- `candidate`: missing, deleted or gone back in time by the scan alone; a second look decides
 - `confirmed`: may be applied
 - `noise`: explained by the second look, an artefact of the feed
 - `unconfirmed`: the second look could not tell, or its budget was spent
 - `young`: changed after the sync's watermark, so the next sync brings it: no drift
-- `stale`: the source showed an older version than the copy has
+- `stale`: the source showed an older version than the copy has; never written
 """
 
 from collections import Counter
@@ -52,17 +52,24 @@ def drop_repeats(stage: Stage) -> Repeats:
     return Repeats(identical, differing)
 
 
-def plan_writes(stage: Stage, *, young_after: datetime | None = None, first_status: str = "confirmed") -> None:
+def plan_writes(
+    stage: Stage,
+    *,
+    young_after: datetime | None = None,
+    missing: str = "confirmed",
+    older: str = "stale",
+) -> None:
     """Plan an insert for each row that the copy has not (or only as a tombstone) and an update where it differs.
 
-    `young_after`: leave rows alone whose version is later. `first_status`: the status of the inserts.
+    `young_after`: leave rows alone whose version is later. `missing`: the status of the inserts. `older`: the status
+    of updates for which the source shows an older version than the copy has.
     """
     table = stage.table
     stage.conn.execute(
         sql.SQL(
             "INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)"
             " SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,"
-            " CASE WHEN {young} THEN 'young' WHEN {stale} THEN 'stale' WHEN {alive} THEN 'confirmed' ELSE {first} END,"
+            " CASE WHEN {young} THEN 'young' WHEN {stale} THEN {older} WHEN {alive} THEN 'confirmed' ELSE {missing} END,"
             " t.row_hash, t.deleted_at IS NOT NULL"
             " FROM {stage} s LEFT JOIN {target} t ON {same}"
             " WHERE t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL"
@@ -73,7 +80,8 @@ def plan_writes(stage: Stage, *, young_after: datetime | None = None, first_stat
             alive=_alive(table.key),
             young=_young(table.version, young_after),
             stale=_stale(table.version),
-            first=sql.Literal(first_status),
+            older=sql.Literal(older),
+            missing=sql.Literal(missing),
             stage=stage.sql,
             target=table.sql,
             same=same_key(table.key, "t", "s"),

@@ -109,7 +109,7 @@ def writing(conn: Connection, source: str, *, epoch: int, run: str | None = None
             raise FenceError(f"{writer}; nothing was written. The sync catches up from its watermark after the resume")
         if writer.epoch != epoch:
             raise FenceError(
-                f"the writer of {source} was stopped since this task began (epoch {epoch}, now {writer.epoch});"
+                f"{source} was stopped or rolled back since this task began (epoch {epoch}, now {writer.epoch});"
                 " nothing was written. Clear the task to start over"
             )
         yield writer
@@ -117,13 +117,18 @@ def writing(conn: Connection, source: str, *, epoch: int, run: str | None = None
 
 @contextmanager
 def exclusive(conn: Connection, source: str, timeout: float) -> Iterator[Writer]:
-    """A transaction that keeps every other writer of the source out; a reconcile run at work is not interrupted."""
+    """A transaction that keeps every other writer of the source out; a reconcile run at work is not interrupted.
+
+    It takes an epoch of its own: a sync that has read before it can't write after it, and scans from before it are
+    no evidence any more.
+    """
     try:
         with conn.transaction():
             conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{max(1, int(timeout * 1000))}ms"])
             writer = _fetch(conn, source, "FOR UPDATE")
             if writer.stopped and not writer.hold_reason:
                 raise FenceError(f"{writer} and at work; wait for that run to end, then clear this task")
+            conn.execute("UPDATE confidence.writer SET epoch = epoch + 1 WHERE source = %s", [source])
             yield writer
     except errors.LockNotAvailable:
         raise DrainTimeout(

@@ -87,14 +87,13 @@ class Stage:
     def append(self, page: Iterable[Mapping[str, Any]], *, next_position: Any, page_info: Mapping[str, Any]) -> None:
         """Store a page's rows and the next resume point, both or neither.
 
+        There is no wait for the disk: Postgres flushes nothing for a transaction that wrote to unlogged tables alone.
         `page_info`: any of source_time (kept from the first page), total_entries, total_pages.
         Raises PullError when another attempt took the pull over, or too many rows had to be refused.
         """
         number = self.pull.pages + 1
         rows, refused, read = self._read_rows(page)
         with self.conn.transaction():
-            # Rows in staging are not worth a wait for the disk: after a crash the page is asked for again.
-            self.conn.execute("SET LOCAL synchronous_commit = off")
             self._move(
                 position=next_position,
                 complete=next_position is None,

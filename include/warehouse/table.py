@@ -1,9 +1,10 @@
 """Mirrored tables as data: which columns, and how each is read from the source's JSON."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,11 @@ import msgspec
 from psycopg import sql
 
 BIGINT = range(-(2**63), 2**63)
+WHOLE = re.compile(r"\s*[+-]?\d{1,30}\s*")
+# Exponents as NUMERIC has them, and more digits than any figure needs. What doesn't fit is refused, never rounded.
+NUMERIC = Context(prec=1000, Emin=-15_384, Emax=131_071, traps=[InvalidOperation, Inexact])
+# NUL as JSON writes it, and not a backslash before "u0000".
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -24,6 +30,11 @@ def integer(value: Any) -> int | None:
         return None
     if isinstance(value, bool):
         raise ValueError("is a flag, not a whole number")
+    if isinstance(value, str) and not WHOLE.fullmatch(value):
+        raise ValueError("is no whole number")
+    if isinstance(value, Decimal) and value.adjusted() > 18:
+        # Writing out all the digits of 1E+999999999 would take forever.
+        raise ValueError("is no whole number of 64 bits")
     try:
         number = int(value)
         exact = isinstance(value, str) or number == value
@@ -36,7 +47,7 @@ def integer(value: Any) -> int | None:
 
 def identifier(value: Any) -> int | None:
     """A vendor's numeric id: non-zero whole numbers and digit strings; anything else is no id (null)."""
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+    if isinstance(value, str) and WHOLE.fullmatch(value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value == 0 or value not in BIGINT:
         return None
@@ -47,10 +58,12 @@ def decimal(value: Any) -> Decimal | None:
     """An exact decimal from a number or text; blank is null."""
     if value is None or value == "":
         return None
-    if isinstance(value, bool | float):
+    if isinstance(value, bool | float | list):
         raise ValueError("is no exact decimal")
     try:
-        number = Decimal(value)
+        number = NUMERIC.create_decimal(value)
+    except Inexact:
+        raise ValueError("has more digits than can be stored") from None
     except (InvalidOperation, TypeError, ValueError):
         raise ValueError("is no decimal number") from None
     if not number.is_finite():
@@ -59,14 +72,14 @@ def decimal(value: Any) -> Decimal | None:
 
 
 def instant(value: Any) -> datetime | None:
-    """A moment, aware; text in ISO 8601, taken as UTC where it names no offset; blank is null."""
+    """A moment in UTC; text in ISO 8601, taken as UTC where it names no offset; blank is null."""
     if value is None or value == "":
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("is no ISO 8601 time") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def text(value: Any) -> str | None:
@@ -98,7 +111,7 @@ def structure(value: Any) -> str | None:
     if value is None:
         return None
     encoded = _encode(value).decode()
-    if "\\u0000" in encoded:
+    if "\\u0000" in encoded and NUL.search(encoded):
         raise ValueError("holds a NUL character")
     return encoded
 

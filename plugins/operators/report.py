@@ -18,7 +18,7 @@ STEPS = ("stop_writer", "scan", "gate_check", "decide", "reconcile", "verify", "
 NEXT = {
     "stop_writer": "read its log, then clear stop_writer with downstream",
     "scan": "nothing was written. Read the failed scan's log, then clear scan with downstream",
-    "gate_check": "read its log, then clear gate_check with downstream",
+    "gate_check": "read its log, then clear scan with downstream",
     "decide": "clear decide with downstream to be asked again",
     "reconcile": "its transaction was rolled back. Read its log, then clear scan with downstream",
     "verify": "read its log: it names the sync_id to roll back",

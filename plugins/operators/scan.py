@@ -7,7 +7,7 @@ from airflow.sdk import BaseOperator
 
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Context
-from include.sources.scan import Scope, ScanRefused, scan
+from include.sources.scan import ScanRefused, Scope, scan
 from include.warehouse import fence, sync_log
 from plugins.hooks import source as source_hook
 from plugins.runs import run_name

@@ -3,12 +3,11 @@
 import shutil
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from docs import reference
 from docs.reference import REPOSITORY, BrokenDag
@@ -32,8 +31,7 @@ def dag() -> DAG:
     with DAG(
         "shop_count",
         doc_md="# Shop: count\n\nCounts.\n\n## If it fails\nCount again.",
-        schedule="5 4 * * *",
-        start_date=datetime(2026, 1, 1),
+        schedule=CronTriggerTimetable("5 4 * * *", timezone="Europe/Berlin"),
         tags=["shop", "count"],
         max_active_runs=3,
         params={
@@ -70,7 +68,7 @@ def test_the_page_tells_all_of_a_dag(dag: DAG) -> None:
     page = reference.render([dag], {"shop_pool": {"slots": 2, "description": "Counting.", "include_deferred": True}})
 
     assert "- [`shop_count`](#shop_count): Shop: count\n" in page
-    assert "| `5 4 * * *` (UTC) | count, shop | 3 |\n" in page
+    assert "| `5 4 * * *` (Europe/Berlin) | count, shop | 3 |\n" in page
     assert "### Shop: count\n\nCounts.\n\n#### If it fails\nCount again.\n" in page
     assert page.partition("| Retries |\n")[2].splitlines()[1:4] == [
         "| 1 | `c_first` | EmptyOperator |  | `all_success` | `shop_pool` | 0 |",

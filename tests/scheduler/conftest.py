@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,6 +19,7 @@ from include.sources.base import Context
 from include.sources.sync import sync
 from stack.airflow import Airflow, until
 from stack.control import Stack
+from stack.postgres import Postgres
 
 SYNC, RECONCILE, POOL = "repairshopr_sync", "repairshopr_reconcile", "repairshopr_writer"
 SETTINGS = {
@@ -55,8 +55,9 @@ class Writer:
 class House:
     """The running stack: Airflow, the warehouse and the shop."""
 
-    def __init__(self, stack: Stack):
+    def __init__(self, stack: Stack, server: Postgres):
         self.stack = stack
+        self._server = server
         self.connect()
 
     def connect(self) -> None:
@@ -129,22 +130,23 @@ class House:
         assert noticed["state"] == "awaiting_input"
         time.sleep(8)
 
-    def session_of(self, run: str) -> int:
-        """The process id of the task that works for the run (`dag_id/run_id`) on the warehouse."""
-        found: list[int] = []
+    def sessions_of(self, run: str) -> set[int]:
+        """The process ids of the tasks that work for the run (`dag_id/run_id`) on the warehouse."""
+        found: set[int] = set()
 
         def look() -> bool:
-            ports = {
-                row[0]
-                for row in self.query("SELECT client_port FROM pg_stat_activity WHERE application_name = %s", run[:63])
-            }
-            found[:] = [
-                c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port in ports and c.pid is not None
-            ]
+            query = "SELECT client_port FROM pg_stat_activity WHERE application_name = %s"
+            ports = {row[0] for row in self.query(query, run[:63])}
+            found.update(c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port in ports and c.pid)
             return bool(found)
 
         until(look, f"a session of {run}", 60)
-        return found[0]
+        return found
+
+    def session_of(self, run: str) -> int:
+        """The process id of the one task that works for the run."""
+        (pid,) = self.sessions_of(run)
+        return pid
 
     def attempt(self, run_id: str, task: str) -> tuple[int, str]:
         """Number and state of a task's present attempt."""
@@ -154,6 +156,16 @@ class House:
     def kill(self, pid: int) -> None:
         """End a process as a crash would."""
         os.kill(pid, signal.SIGKILL)
+
+    def kill_warehouse(self) -> None:
+        """End the warehouse's server as a crash would, and start it again."""
+        self._server.kill()
+        self._server.start()
+
+    def kill_part(self, title: str) -> None:
+        """Kill the stack's process of that title as a crash would."""
+        ours = psutil.Process(os.getpid()).children(recursive=True)
+        next(p for p in ours if title in " ".join(p.cmdline())).kill()
 
     def reset(self) -> None:
         """Bring shop, copy and writer in step, and forget the history."""
@@ -178,9 +190,12 @@ class House:
 
 @pytest.fixture(scope="session")
 def running_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder: Path = tmp_path_factory.mktemp("stack")
-    with Stack(folder, settings=SETTINGS) as stack:
-        yield House(stack)
+    """The stack, with the warehouse on a server of its own that can be killed."""
+    with Postgres(tmp_path_factory.mktemp("warehouse"), settings={"fsync": "off"}) as server:
+        server.create_database("warehouse")
+        settings = SETTINGS | {"AIRFLOW_CONN_WAREHOUSE": server.url("warehouse")}
+        with Stack(tmp_path_factory.mktemp("stack"), settings=settings) as stack:
+            yield House(stack, server)
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def test_hold_ends_when_a_later_run_has_recovered(house):
     house.execute(
         "UPDATE repairshopr.line_items SET deleted_at = now() WHERE id <> ALL (%s)", house.shop.ids("line_items")
     )
-    run_id, state = house.reconcile()
+    _, state = house.reconcile()
     assert state == "success"
     assert house.writer().runs
 

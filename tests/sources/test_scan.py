@@ -8,7 +8,7 @@ import pytest
 from include.api.errors import FixConfiguration, TryLater
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.repair import repair, verify
-from include.sources.scan import Scope, ScanRefused, scan
+from include.sources.scan import ScanRefused, Scope, scan
 from include.sources.sync import sync
 from include.warehouse import fence
 
@@ -103,7 +103,7 @@ def test_rows_changed_after_the_scan_are_superseded(shop, conn):
 def test_page_drift_is_noise_and_confirmed_figures_are_the_truth(shop, conn):
     """Rows deleted behind the reader pull others over the page's edge, rows inserted there push some over it."""
     sync(shop.context)
-    missing, deleted, _ = drift(shop, conn)
+    drift(shop, conn)
     shop.control.on_page("line_items", 1, *insert_lines(4, where="behind", page=1))
     shop.control.on_page("line_items", 2, *delete_lines(7, where="behind", page=2))
     copied = {row[0] for row in conn.execute("SELECT id FROM repairshopr.line_items")}
@@ -144,7 +144,7 @@ def test_scan_cut_off_at_any_page_counts_no_row_twice(shop, conn, page):
 
 def test_unknown_is_never_absent(shop, conn):
     sync(shop.context)
-    missing, deleted, _ = drift(shop, conn)
+    _, deleted, _ = drift(shop, conn)
     invoice = conn.execute("SELECT invoice_id FROM repairshopr.line_items WHERE id = %s", [deleted]).fetchone()[0]
     shop.control.fault(
         Fault("status", resource="line_items", params={"invoice_id": str(invoice)}, status=503, times=None)

@@ -17,7 +17,7 @@ LINE_ITEM_GATES = (
 MISSING = """
 WITH missing AS (
   SELECT DISTINCT invoice_id FROM {plan}
-  WHERE _operation = 'insert' AND _status NOT IN ('young', 'stale') AND invoice_id IS NOT NULL
+  WHERE _operation = 'insert' AND _status <> 'young' AND invoice_id IS NOT NULL
 )
 SELECT count(*), count(*) FILTER (WHERE NOT EXISTS (
   SELECT FROM repairshopr.invoices i WHERE i.id = missing.invoice_id AND i.deleted_at IS NULL))

@@ -1,0 +1,82 @@
+"""The benchmarks work: every part gives its figures. How good these are is nobody's matter here."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from subprocess import PIPE
+
+import pytest
+
+from benchmarks.__main__ import RESULTS
+from benchmarks.figures import Figure, Section, markdown
+from benchmarks.measure import BenchError, Measured, prepared
+from stack.settings import REPOSITORY
+
+PARTS = ("Scan", "Comparison", "Load", "At the vendor's limit", "DAG files")
+LINES = (
+    "2,000 rows, 100 a page, 20 ms a page",
+    "4,000 rows, 1,000 a page",
+    "SQL (ours)",
+    "Python sets, server-side cursors",
+    "sync (ours)",
+    "requests, json, executemany upsert",
+    "allowed requests used",
+    "answers 429",
+    "repairshopr_reconcile",
+    "warehouse_rollback",
+)
+PEERS = {"reladiff": "reladiff (hashdiff)", "dlt": "dlt rest_api, merge"}
+
+
+def run_quick() -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a quick run, which is ended with its servers if it takes too long."""
+    command = [sys.executable, "-m", "benchmarks", "--quick"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=PIPE, stderr=PIPE, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.terminate()
+    return process.returncode, out, err
+
+
+def test_quick_run_gives_all_figures():
+    results = RESULTS.read_text() if RESULTS.exists() else None
+    code, out, err = run_quick()
+    assert (code, err) == (0, "")
+    for title in PARTS:
+        assert re.search(rf"^{title} *$", out, re.MULTILINE)
+    for name in LINES:
+        assert re.search(r"\d", cells(out, name))
+    for library, name in PEERS.items():
+        installed = find_spec(library) is not None
+        assert ("not measured" in cells(out, name)) is not installed
+    assert (RESULTS.read_text() if RESULTS.exists() else None) == results
+
+
+def cells(out: str, name: str) -> str:
+    """What follows the name in the one line of the tables that begins with it."""
+    (line,) = (line for line in out.splitlines() if line.startswith(f"│ {name} "))
+    return line.removeprefix(f"│ {name} ")
+
+
+def test_failing_job_is_told_by_name_and_reason():
+    reason = pytest.raises(BenchError, match=r"benchmarks\.work:nothing ended with code 1: AttributeError")
+    with reason, prepared("benchmarks.work:nothing"):
+        pass
+
+
+def test_report_leaves_out_empty_columns():
+    took = Measured(None, wall=2.0, cpu=1.5, postgres_cpu=0.25, memory=7.4)
+    figures = [
+        Figure("fast", took, 1_000_000, aim="< 3 s", met=True),
+        Figure("gone", remark="not measured"),
+    ]
+    report = markdown([Section("Part", "Note.", figures)], "2 cores").splitlines()
+    assert "Written by `make bench` on 2 cores." in report
+    assert report[-4:] == [
+        "| what | rows/s | wall s | CPU s | Postgres CPU s | peak MB | aim | remark |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| fast | 500,000 | 2.00 | 1.50 | 0.25 | 7 | < 3 s met |  |",
+        "| gone |  |  |  |  |  |  | not measured |",
+    ]

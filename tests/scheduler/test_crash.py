@@ -1,0 +1,103 @@
+"""Whatever dies in the middle: rerunning loses nothing and doubles nothing."""
+
+import psutil
+import pytest
+
+from stack.airflow import until
+
+from .conftest import RECONCILE, SYNC, House
+
+SCANNED = ("api_rows_scanned", "api_unique_ids", "api_duplicate_rows", "api_unique_not_in_db", "confirmed_missing")
+
+
+@pytest.fixture
+def slow_scan(house):
+    """A reconcile run that is in the middle of its scans, with three lines lost; the figures it has to come to."""
+    house.reconcile()
+    house.lose(3)
+    run_id, _ = house.reconcile()
+    expected = line_figures(house, run_id)
+    assert expected["confirmed_missing"] == 3
+    house.shop.set(latency_ms=1500)
+    run_id = house.airflow.trigger(RECONCILE, progress_every=1)
+    until(lambda: pages_staged(house) >= 1, "the first page of line items", 60)
+    return run_id, expected
+
+
+def line_figures(house: House, run_id: str) -> dict[str, int]:
+    metrics = house.airflow.xcom(RECONCILE, run_id, "scan", "forensic_summary", map_index=2)["metrics"]
+    return {name: metrics[name] for name in SCANNED}
+
+
+def pages_staged(house: House) -> int:
+    rows = house.query("SELECT pages FROM staging.pull WHERE entity = 'line_items' AND purpose = 'scan'")
+    return rows[0][0] if rows else 0
+
+
+def finish(house: House, run_id: str, expected: dict[str, int]) -> None:
+    house.shop.set(latency_ms=0)
+    assert house.airflow.wait(RECONCILE, run_id, timeout=180) == "success"
+    assert line_figures(house, run_id) == expected
+    assert house.writer().runs
+
+
+def test_killed_scans_go_on_where_they_were(house, slow_scan):
+    run_id, expected = slow_scan
+    for pid in house.sessions_of(f"{RECONCILE}/{run_id}"):
+        house.kill(pid)
+    finish(house, run_id, expected)
+    assert "going on from page" in house.airflow.last_log(RECONCILE, run_id, "scan", map_index=2)
+
+
+def test_killed_worker_is_missed_and_its_task_tried_again(house, slow_scan):
+    run_id, expected = slow_scan
+    for pid in house.sessions_of(f"{RECONCILE}/{run_id}"):
+        house.kill(psutil.Process(pid).ppid())
+        house.kill(pid)
+    finish(house, run_id, expected)
+
+
+def test_killed_warehouse_comes_back_with_nothing_lost_or_doubled(house, slow_scan):
+    run_id, expected = slow_scan
+    house.kill_warehouse()
+    finish(house, run_id, expected)
+
+
+def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(house, slow_scan, restart):
+    run_id, expected = slow_scan
+    house.kill_part("airflow scheduler")
+    restart()
+    finish(house, run_id, expected)
+
+
+def test_warehouse_killed_inside_the_repair_leaves_all_or_nothing(house):
+    house.lose(3)
+    with house.warehouse() as conn:
+        conn.execute("BEGIN")
+        conn.execute("LOCK confidence.change_log IN EXCLUSIVE MODE")
+        run_id = house.airflow.trigger(RECONCILE, dry_run=False)
+        until(
+            lambda: bool(house.query("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'")),
+            "the repair to wait inside its transaction",
+            90,
+        )
+        house.kill_warehouse()
+    assert house.airflow.wait(RECONCILE, run_id, timeout=180) == "success"
+    assert house.in_step()
+    assert house.query(
+        "SELECT count(*) FROM confidence.change_log WHERE table_name = 'repairshopr.line_items'"
+        " AND sync_id = (SELECT max(sync_id) FROM confidence.sync_log)"
+    ) == [(3,)]
+    assert house.writer().runs
+
+
+def test_warehouse_killed_inside_a_sync_loses_no_change(house):
+    house.shop.set(latency_ms=300)
+    house.execute("TRUNCATE confidence.sync_state, repairshopr.payments, repairshopr.line_items")
+    sync_run = house.airflow.trigger(SYNC)
+    until(lambda: bool(house.live("line_items")), "the sync to have written lines", 90)
+    house.kill_warehouse()
+    house.shop.set(latency_ms=0)
+    assert house.airflow.wait(SYNC, sync_run, timeout=180) == "success"
+    assert house.in_step()
+    assert house.in_step("payments")
