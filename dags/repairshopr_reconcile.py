@@ -85,7 +85,7 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
             True,
             type="boolean",
             title="Look for rows that RepairShopr has not",
-            description="Rows of the copy that the scan never saw. Only a whole scan can tell: untick it for page ranges.",
+            description="Rows of the copy that the scan never saw. Only a whole scan can tell: untick it for pages.",
         ),
         "reset_watermark": Param(
             False,

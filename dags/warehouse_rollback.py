@@ -4,7 +4,8 @@
 Restores every row that one `sync_id` changed from `confidence.change_log`, and the watermarks that it found. The
 rollback is a `sync_id` of its own, so it can be undone as well.
 
-**When:** by hand. Find the `sync_id` in `confidence.sync_log`, in the task's XCom, or in the message that sent you here.
+**When:** by hand. Find the `sync_id` in `confidence.sync_log`, in the task's XCom, or in the message that sent you
+here.
 
 **Refuses** where later syncs changed the same rows, and names them: roll those back first, newest first, or set
 `force` to overwrite what they wrote. All or nothing: one transaction.

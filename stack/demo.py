@@ -219,6 +219,10 @@ def run(stack: Stack, *, once: bool) -> int:
     except KeyboardInterrupt:
         screen.print("Ending.")
         return 0 if told else 130
+    except (requests.RequestException, psycopg.OperationalError) as error:
+        raise StackError(
+            f"a part of the stack doesn't answer ({type(error).__name__}): see {stack.home.logs}"
+        ) from error
     finally:
         if not ran_before:
             stack.stop()

@@ -142,8 +142,12 @@ def simulated(inherited: Mapping[str, str]) -> list[str]:
 
 
 def simulator_command(name: str, ports: Ports, inherited: Mapping[str, str]) -> list[str]:
-    """How the simulator of a vendor is started; STACK_<NAME>_OPTIONS adds options of its own to it."""
-    options = shlex.split(inherited.get(f"STACK_{name.upper()}_OPTIONS", ""))
+    """How the simulator of a vendor is started.
+
+    Without the vendor's rate limit, to which the stack's connection doesn't keep either: nobody shares this API.
+    STACK_<NAME>_OPTIONS replaces that.
+    """
+    options = shlex.split(inherited.get(f"STACK_{name.upper()}_OPTIONS", "--no-limit"))
     return [
         sys.executable,
         "-m",

@@ -256,7 +256,7 @@ def _watermark(stage: Stage, state: State) -> datetime | None:
 
 
 def _failures(source: str, failures: Mapping[str, Exception], done: Mapping[str, Counts]) -> str:
-    lines = "; ".join(f"{entity}: {error}" for entity, error in failures.items())
+    lines = "; ".join(f"{entity}: {str(error).rstrip('.')}" for entity, error in failures.items())
     return (
         f"{len(failures)} of {len(failures) + len(done)} entities of {source} were not synced and keep their watermark:"
         f" {lines}. Mend what the reason names, then clear this task"

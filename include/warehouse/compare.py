@@ -1,7 +1,7 @@
 """Source against copy, in SQL: what stands twice in the source, what differs, and the plan that would mend it.
 
-A plan row names an `_operation`, the row to write (or, for a delete, the row as it stood) and the state in which the copy
-was seen (`_seen_hash`, `_seen_deleted`); its `_status` says how sure it is:
+A plan row names an `_operation`, the row to write (or, for a delete, the row as it stood) and the state in which the
+copy was seen (`_seen_hash`, `_seen_deleted`); its `_status` says how sure it is:
 
 - `candidate`: missing, deleted or gone back in time by the scan alone; a second look decides
 - `confirmed`: may be applied
@@ -69,7 +69,8 @@ def plan_writes(
         sql.SQL(
             "INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)"
             " SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,"
-            " CASE WHEN {young} THEN 'young' WHEN {stale} THEN {older} WHEN {alive} THEN 'confirmed' ELSE {missing} END,"
+            " CASE WHEN {young} THEN 'young' WHEN {stale} THEN {older}"
+            " WHEN {alive} THEN 'confirmed' ELSE {missing} END,"
             " t.row_hash, t.deleted_at IS NOT NULL"
             " FROM {stage} s LEFT JOIN {target} t ON {same}"
             " WHERE t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL"
@@ -89,7 +90,7 @@ def plan_writes(
     )
 
 
-def plan_deletes(stage: Stage, *, status: str, within: sql.Composable = sql.SQL("true")) -> None:
+def plan_deletes(stage: Stage, *, status: str, within: sql.Composable | None = None) -> None:
     """Plan a delete for each live row `t` of the copy, `within` a condition, that the stage has not."""
     table = stage.table
     stage.conn.execute(
@@ -103,7 +104,7 @@ def plan_deletes(stage: Stage, *, status: str, within: sql.Composable = sql.SQL(
             t_columns=identifiers(table.names, "t"),
             status=sql.Literal(status),
             target=table.sql,
-            within=within,
+            within=within or sql.SQL("true"),
             stage=stage.sql,
             same=same_key(table.key, "s", "t"),
         )

@@ -104,8 +104,9 @@ def _restore(conn: Connection, name: str, sync_id: int, own: int) -> Counts:
 def _restore_states(conn: Connection, source: str, sync_id: int, own: int) -> None:
     with conn.cursor(row_factory=namedtuple_row) as cursor:
         states = cursor.execute(
-            "SELECT split_part(key, '/', 1) AS entity, split_part(key, '/', 2) AS partition, value"
-            " FROM confidence.sync_log, jsonb_each(state_before) WHERE sync_id = %s",
+            # A partition may have slashes of its own.
+            "SELECT split_part(key, '/', 1) AS entity, substr(key, strpos(key, '/') + 1) AS partition"
+            " FROM confidence.sync_log, jsonb_object_keys(state_before) AS key WHERE sync_id = %s",
             [sync_id],
         ).fetchall()
     for found in states:

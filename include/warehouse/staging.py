@@ -50,6 +50,10 @@ class Pull:
     started_at: datetime | None = None
     updated_at: datetime | None = None
 
+    @property
+    def too_many_refused(self) -> bool:
+        return self.rows_refused > max(REFUSED_FLOOR, REFUSED_SHARE * self.rows_read)
+
 
 class Stage:
     """The staging table of one entity and purpose, and how far its pull has come."""
@@ -65,14 +69,15 @@ class Stage:
     def open(cls, conn: Connection, table: Table, source: str, purpose: str, ticket: str) -> "Stage":
         """Resume the unfinished pull of this ticket, or start anew with empty tables.
 
-        Opening takes the pull over: an earlier attempt that still runs can't append any more.
+        Opening takes the pull over: an earlier attempt that still runs can't append any more. A pull that failed for
+        its refused rows is not resumed: behind them it would look whole.
         """
         name = f"{source}_{table.name}_{purpose}"
         with conn.transaction():
             # Two attempts that open at once take turns.
             conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"staging.{name}"])
             found = _read(conn, name)
-            if found and found.ticket == ticket:
+            if found and found.ticket == ticket and not found.too_many_refused:
                 pull = replace(found, attempt=uuid.uuid4())
                 conn.execute("UPDATE staging.pull SET attempt = %s WHERE pull = %s", [pull.attempt, name])
                 return cls(conn, table, pull)
@@ -159,12 +164,12 @@ class Stage:
             )
 
     def _check_refused(self) -> None:
-        refused, read = self.pull.rows_refused, self.pull.rows_read
-        if refused > max(REFUSED_FLOOR, REFUSED_SHARE * read):
+        pull = self.pull
+        if pull.too_many_refused:
             raise PullError(
-                f"{refused} of {read} rows of {self.pull.source}.{self.pull.entity} could not be stored: see the reasons in"
-                f" confidence.quarantine (pull {self.pull.ticket}); mend the source or the table's declaration, then"
-                " clear this task"
+                f"{pull.rows_refused} of {pull.rows_read} rows of {pull.source}.{pull.entity} could not be stored: see"
+                f" the reasons in confidence.quarantine (pull {pull.ticket}); mend the source or the table's"
+                " declaration, then clear this task"
             )
 
     def _move(self, **changes: Any) -> None:

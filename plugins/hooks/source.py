@@ -27,14 +27,18 @@ def opened(name: str, run: str) -> Iterator[Context]:
     """
     source = get_source(name)
     connection = BaseHook.get_connection(name)
-    with warehouse.connect(run) as conn, warehouse.connect(f"{run} limit") as limit_conn, ApiClient(
-        name,
-        base_url(connection) + source.base_path,
-        headers=source.authorize(connection.password or ""),
-        limiter=_limiter(source, connection, limit_conn),
-        budget_seconds=BUDGET_SECONDS,
-        connections=WORKERS,
-    ) as client:
+    with (
+        warehouse.connect(run) as conn,
+        warehouse.connect(f"{run} limit") as limit_conn,
+        ApiClient(
+            name,
+            base_url(connection) + source.base_path,
+            headers=source.authorize(connection.password or ""),
+            limiter=_limiter(source, connection, limit_conn),
+            budget_seconds=BUDGET_SECONDS,
+            connections=WORKERS,
+        ) as client,
+    ):
         yield Context(source, client, conn, run, WORKERS)
 
 

@@ -7,7 +7,7 @@ CONNECTION = "warehouse"
 
 
 def connect(purpose: str) -> psycopg.Connection:
-    """Open the warehouse in autocommit: transactions are explicit. `purpose` is what the server shows of the session."""
+    """Open the warehouse in autocommit: transactions are explicit. The server shows `purpose` of the session."""
     connection = PostgresHook(postgres_conn_id=CONNECTION).get_conn()
     connection.autocommit = True
     connection.execute("SELECT set_config('application_name', %s, false)", [purpose[:63]])

@@ -77,6 +77,7 @@ def _require_fresh(scans: list[ForensicSummary], writer: fence.Writer, source: s
     missing = {entity.name for entity in get_source(source).entities} - {scan.entity for scan in scans}
     if stale or missing:
         raise UnusableSummary(
-            f"scans from before this stop: {', '.join(stale) or 'none'}; missing: {', '.join(sorted(missing)) or 'none'}."
+            f"scans from before this stop: {', '.join(stale) or 'none'};"
+            f" missing: {', '.join(sorted(missing)) or 'none'}."
             " Clear scan (all of its map indexes) with downstream"
         )

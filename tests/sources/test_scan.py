@@ -92,7 +92,7 @@ def test_drift_is_found_repaired_and_verified(shop, conn):
 
 def test_rows_changed_after_the_scan_are_superseded(shop, conn):
     sync(shop.context)
-    missing, deleted, changed = drift(shop, conn)
+    _, deleted, changed = drift(shop, conn)
     summary = scan_entity(shop)
     conn.execute("UPDATE repairshopr.line_items SET name = 'by hand' WHERE id IN (%s, %s)", [deleted, changed])
     _, counts = repair(shop.context, [summary])

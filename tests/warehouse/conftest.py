@@ -8,7 +8,7 @@ import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from psycopg import sql
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from include.warehouse.migrations.ddl import create_mirror
@@ -35,7 +35,7 @@ def add_shop(url: str) -> None:
         op.execute(f"CREATE SCHEMA {SOURCE}")
         for table, (key, columns) in TABLES.items():
             create_mirror(SOURCE, table.name, key, columns)
-        op.execute(f"INSERT INTO confidence.writer (source) VALUES ('{SOURCE}')")
+        connection.execute(text("INSERT INTO confidence.writer (source) VALUES (:source)"), {"source": SOURCE})
     engine.dispose()
 
 

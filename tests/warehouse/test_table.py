@@ -1,6 +1,7 @@
 """Readers of the source's values: what they take, what they refuse, and that the message keeps the value to itself."""
 
 import string
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
+from psycopg.types.json import set_json_loads
 
 from include.api.client import decode_json
 from include.warehouse.table import (
@@ -94,15 +96,16 @@ def test_reads(read, value, expected):
     ("read", "value", "reason"),
     [
         (integer, True, "is a flag, not a whole number"),
-        *((integer, odd, "is no whole number") for odd in ("abc", "5.0", [], {}, "9" * 5000, Decimal("NaN"))),
+        *((integer, odd, "is no whole number") for odd in ("abc", "5.0", "1_0", [], {}, "9" * 5000, Decimal("NaN"))),
         *((integer, odd, "is no whole number of 64 bits") for odd in (2**63, Decimal("5.5"), Decimal("1E+30"))),
         (integer, Decimal("1E+999999999"), "is no whole number of 64 bits"),
         (decimal, 0.1, "is no exact decimal"),
         (decimal, True, "is no exact decimal"),
-        *((decimal, odd, "is no decimal number") for odd in ("abc", "1,5", {}, [], [0, [1], 0], (0, (1,), 0))),
+        (decimal, [0, [1], 0], "is no exact decimal"),
+        *((decimal, odd, "is no decimal number") for odd in ("abc", "1,5", {})),
         *((decimal, odd, "is not a finite number") for odd in ("NaN", "sNaN", "Infinity", Decimal("-Infinity"))),
-        (decimal, "1E+131072", "is no decimal number that can be stored"),
-        (decimal, "1E-16384", "is no decimal number that can be stored"),
+        (decimal, "1E+131072", "has more digits than can be stored"),
+        (decimal, "1E-16384", "has more digits than can be stored"),
         *((instant, odd, "is no ISO 8601 time") for odd in ("abc", "2026-02-30", "12:00", 1_700_000_000, [], True)),
         *((instant, f"{odd}", "is no ISO 8601 time") for odd in ("0001-01-01T00:00+01:00", "9999-12-31T23:00-05:00")),
         (text, {}, "is a structure, not text"),
@@ -112,8 +115,6 @@ def test_reads(read, value, expected):
         *((boolean, odd, "is no flag") for odd in (0, 1, "True", "yes", "1", [], {})),
         (structure, {"a": ["b\0"]}, "holds a NUL character"),
         (structure, {"a\0": 1}, "holds a NUL character"),
-        (structure, ["\ud800"], "holds half a surrogate pair"),
-        (structure, {"a": Decimal("1E+999999")}, "holds a number that can't be stored"),
     ],
 )
 def test_refuses(read, value, reason):
@@ -125,58 +126,62 @@ def test_a_backslash_is_no_nul_character():
     assert structure(r"a\u0000") == r'"a\\u0000"'
 
 
-numbers = (
-    st.integers() | st.decimals() | st.builds(Decimal, st.from_regex(r"-?[0-9]{1,3}E[+-][0-9]{1,9}", fullmatch=True))
+exponents = st.from_regex(r"-?[0-9]{1,3}E[+-][0-9]{1,9}", fullmatch=True)
+moments = st.datetimes(timezones=st.timezones()) | st.sampled_from([datetime.min, datetime.max]).map(
+    lambda moment: moment.replace(tzinfo=timezone(timedelta(hours=-11 if moment.hour else 11)))
 )
-moments = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-11)), timezone(timedelta(hours=14))]))
-texts = st.text(st.characters(codec="utf-8") | st.sampled_from("\0\\u0")) | st.text(
-    string.digits + "+-.eE _", max_size=30
-)
-scalars = st.none() | st.booleans() | numbers | texts | moments.map(datetime.isoformat)
-values = st.recursive(
+texts = st.text(st.characters(codec="utf-8") | st.sampled_from("\0\\u0")) | st.text(string.digits + "+-.eE_ ")
+scalars = st.none() | st.booleans() | st.integers() | st.decimals(-(10**20), 10**20, places=4) | texts
+nested = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
 )
+values = nested | st.decimals() | exponents.map(Decimal) | exponents | moments.map(datetime.isoformat)
 
 
 @given(values)
 @example("--5")
 @example("9" * 5000)
+@example(Decimal("1E+999999999"))
 def test_whatever_comes_is_read_or_refused_in_plain_words(value):
-    for read in TYPES:
-        try:
-            read(value)
-        except ValueError as error:
-            assert type(error) is ValueError
-            assert str(error).startswith(("is ", "holds "))
+    refusals = [refusal for read in TYPES if (refusal := refused(read, value))]
+    assert [refusal for refusal in refusals if not refusal.startswith(("is ", "holds ", "has "))] == []
+
+
+def refused(read: Callable, value: object) -> str | None:
+    """Why the reader refuses the value; None where it takes it."""
+    try:
+        read(value)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=values)
-@example(value=Decimal("1E+999999"))
-@example(value=[Decimal("1E-999999")])
 @example(value="9999-12-31T23:59:59-05:00")
 @example(value={"\\u0000": "\\"})
 def test_whatever_is_read_is_stored_as_it_is(conn, value):
-    """By COPY, as the staging table gets it; a row that Postgres refuses would fail the whole pull."""
-    for read, type_ in TYPES.items():
-        try:
-            accepted = read(value)
-        except ValueError:
-            continue
-        assert as_stored(conn, accepted, type_) == (
-            decode_json(accepted) if read is structure and accepted else accepted
-        )
+    """By COPY, as the staging table gets it; a row that only Postgres refuses would fail the whole pull."""
+    for read in (identifier, integer, decimal, instant, text, boolean):
+        if not refused(read, value):
+            assert as_stored(conn, read(value), TYPES[read]) == read(value)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=nested)
+def test_structures_are_stored_as_they_are(conn, value):
+    if value is not None and not refused(structure, value):
+        assert as_stored(conn, structure(value), "jsonb") == value
 
 
 def as_stored(conn: psycopg.Connection, value: object, type_: str) -> object:
     """The value after its way through COPY into a column and back."""
+    set_json_loads(decode_json, conn)
     conn.execute("DROP TABLE IF EXISTS pg_temp.sent")
     conn.execute(sql.SQL("CREATE TEMP TABLE sent (value {})").format(sql.SQL(type_)))
     with conn.cursor() as cursor, cursor.copy("COPY sent FROM STDIN") as copy:
         copy.write_row((value,))
-    psycopg.types.json.set_json_loads(decode_json, conn)
-    conn.execute("SET TIME ZONE 'UTC'")
-    return conn.execute("SELECT value FROM sent").fetchone()[0]
+    return conn.execute("SELECT value FROM sent", prepare=False).fetchone()[0]
 
 
 class TestRow:
@@ -186,7 +191,7 @@ class TestRow:
 
     @pytest.mark.parametrize("key", [None, "", 0, "0", "abc", SECRET, {}])
     def test_no_usable_key_is_refused(self, key):
-        with pytest.raises(RowRefused, match="^id is no usable id$"):
+        with pytest.raises(RowRefused, match=r"^id is no usable id$"):
             PARTS.row({"id": key})
         assert PARTS.key_of({"id": key}) is None
 

@@ -15,7 +15,7 @@ def create_mirror(schema: str, name: str, key: Mapping[str, str], columns: Mappi
     """
     definitions = [f'"{column}" {type_} NOT NULL' for column, type_ in key.items()]
     definitions += [f'"{column}" {type_}' for column, type_ in columns.items()]
-    hashed = ", ".join(f'"{column}"' for column in columns)
+    hashed = ", ".join(_hashed(column, type_) for column, type_ in columns.items())
     definitions += [
         f"row_hash bigint GENERATED ALWAYS AS (hash_record_extended(ROW({hashed}), 0)) STORED",
         "deleted_at timestamptz",
@@ -23,3 +23,15 @@ def create_mirror(schema: str, name: str, key: Mapping[str, str], columns: Mappi
         "PRIMARY KEY ({})".format(", ".join(f'"{column}"' for column in key)),
     ]
     op.execute(f'CREATE TABLE "{schema}"."{name}" (\n  ' + ",\n  ".join(definitions) + "\n)")
+
+
+def _hashed(column: str, type_: str) -> str:
+    """What of a column goes into the hash, so that different values differ in it.
+
+    Postgres leaves out a number's sign (5 and -5 are the same to it) and the nesting of JSON ({} is the same as null).
+    """
+    if type_.startswith("numeric"):
+        return f'"{column}", "{column}" < 0'
+    if type_ == "jsonb":
+        return f'"{column}"::text'
+    return f'"{column}"'

@@ -1,0 +1,328 @@
+"""Comparison, plan and merge: the copy becomes the source, and the audit can tell what it was."""
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from include.warehouse import compare
+from include.warehouse.merge import Merged
+from include.warehouse.staging import Stage
+from tests.warehouse.shop import (
+    PARTS,
+    STOCK,
+    apply,
+    changes,
+    day,
+    empty,
+    live,
+    part,
+    planned,
+    rows,
+    staged,
+    synced,
+)
+
+QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Small enough that ids, names and days collide.
+records = st.builds(
+    part,
+    st.integers(1, 8),
+    st.sampled_from([None, "", "a", "b"]),
+    st.sampled_from(["1", "1.0", "-1", "2.50", None]),
+    st.integers(0, 3),
+    tags=st.sampled_from([None, [], {}, [1], {"a": 1}]),
+)
+feeds = st.lists(records, max_size=12)
+touches = st.dictionaries(st.integers(1, 8), st.sampled_from(["name", "tombstone", "gone"]))
+lists = st.lists(records, max_size=8, unique_by=lambda record: record["id"])
+
+
+def plan(stage: Stage) -> dict[int, tuple[str, str]]:
+    """Operation and status by id."""
+    query = sql.SQL("SELECT id, _operation, _status FROM {}").format(stage.plan)
+    return {id_: (operation, status) for id_, operation, status in stage.conn.execute(query)}
+
+
+def newest(feed: list[dict]) -> dict[int, dict]:
+    """Of each id the newest record, of those the last."""
+    kept: dict[int, dict] = {}
+    for record in feed:
+        if record["id"] not in kept or record["updated_at"] >= kept[record["id"]]["updated_at"]:
+            kept[record["id"]] = record
+    return kept
+
+
+@QUIET
+@given(copy=lists, gone=st.sets(st.integers(1, 8)), feed=feeds)
+def test_copy_becomes_the_source_and_the_audit_knows_the_copy_before(conn, copy, gone, feed):
+    """`gone`: ids that are tombstoned in the copy before."""
+    empty(conn)
+    synced(conn, PARTS, copy)
+    synced(conn, PARTS, [record for record in copy if record["id"] not in gone])
+    before = rows(conn, PARTS)
+    done = synced(conn, PARTS, feed)
+    after = rows(conn, PARTS)
+
+    source, alive = newest(feed), {key for key, row in before.items() if row["deleted_at"] is None}
+    old = {r["id"]: r for r in copy}
+    stale = {i for i in source if (i,) in alive and source[i]["updated_at"] < old[i]["updated_at"]}
+    for id_, record in source.items():
+        shown = old[id_] if id_ in stale else record
+        assert PARTS.row(as_record(after[id_,])) == PARTS.row(shown)
+    assert {key for key, row in after.items() if row["deleted_at"] is None} == {(id_,) for id_ in source}
+
+    audit = changes(conn, done.sync_id)
+    assert done.merged == Merged(
+        inserted=sum(1 for i in source if (i,) not in alive),
+        updated=sum(1 for _, k, op, *_ in audit if op == "update" and (k["id"],) in alive),
+        deleted=len(alive - {(i,) for i in source}),
+        superseded=0,
+    )
+    assert undone(after, audit) == before
+    written = {(key["id"],) for _, key, *_ in audit}
+    assert {key for key, row in after.items() if row["sync_id"] == done.sync_id} == written
+    assert {key for key in after if before.get(key) != after[key]} == written
+    for _, key, operation, _, shown, after_hash in audit:
+        row = after[key["id"],]
+        assert after_hash == row["row_hash"]
+        assert shown == (None if operation == "insert" else row)
+
+
+def as_record(row: dict) -> dict:
+    """A row of the copy as the source would have sent it."""
+    return row | {"price": None if row["price"] is None else str(row["price"])}
+
+
+def undone(after: dict, audit: list) -> dict:
+    """The copy before the changes, as the audit alone tells it."""
+    found = dict(after)
+    for _, key, operation, before, *_ in audit:
+        if operation == "insert":
+            del found[key["id"],]
+        else:
+            found[key["id"],] = before
+    return found
+
+
+@QUIET
+@given(
+    copy=lists, feed=lists, touched=st.dictionaries(st.integers(1, 8), st.sampled_from(["name", "tombstone", "gone"]))
+)
+def test_rows_that_changed_since_they_were_seen_are_left_alone(conn, copy, feed, touched):
+    empty(conn)
+    synced(conn, PARTS, copy)
+    stage = planned(conn, PARTS, feed)
+    due = {id_ for id_, (_, status) in plan(stage).items() if status == "confirmed"}
+    for id_, how in touched.items():
+        if how == "name":
+            conn.execute("UPDATE shop.parts SET name = 'by hand' WHERE id = %s", [id_])
+        elif how == "tombstone":
+            conn.execute("UPDATE shop.parts SET deleted_at = now() WHERE id = %s", [id_])
+        else:
+            conn.execute("DELETE FROM shop.parts WHERE id = %s", [id_])
+    between = rows(conn, PARTS)
+    spoiled = {record["id"] for record in copy} & set(touched)
+    done = apply(conn, stage).merged
+    after = rows(conn, PARTS)
+    assert done.superseded == len(due & spoiled)
+    assert done.inserted + done.updated + done.deleted == len(due - spoiled)
+    assert {id_: after.get((id_,)) for id_ in spoiled} == {id_: between.get((id_,)) for id_ in spoiled}
+
+
+def test_insert_of_a_row_that_came_meanwhile_is_superseded(conn):
+    stage = planned(conn, PARTS, [part(1, "planned"), part(2)])
+    conn.execute("INSERT INTO shop.parts (id, name, sync_id) VALUES (1, 'by hand', 0)")
+    assert apply(conn, stage).merged == Merged(inserted=1, superseded=1)
+    assert rows(conn, PARTS)[1,]["name"] == "by hand"
+
+
+def test_plan_applied_twice_writes_once(conn):
+    synced(conn, PARTS, [part(1), part(2)])
+    stage = planned(conn, PARTS, [part(1, "new"), part(3)])
+    assert apply(conn, stage).merged == Merged(inserted=1, updated=1, deleted=1)
+    before = rows(conn, PARTS)
+    again = apply(conn, stage)
+    assert again.merged == Merged(superseded=3)
+    assert (rows(conn, PARTS), changes(conn, again.sync_id)) == (before, [])
+
+
+def test_the_same_again_plans_nothing(conn):
+    synced(conn, PARTS, [part(1, price="95.0", tags={"a": 1, "b": [2]}), part(2, price=None)])
+    stage = planned(conn, PARTS, [part(1, price="95.00", tags={"b": [2], "a": 1}), part(2, price="")])
+    assert plan(stage) == {}
+    assert apply(conn, stage).merged == Merged()
+
+
+def test_tombstone_is_revived_even_by_the_same_row(conn):
+    synced(conn, PARTS, [part(1, changed=2)])
+    synced(conn, PARTS, [])
+    assert live(conn, PARTS) == {}
+    done = synced(conn, PARTS, [part(1, changed=2)])
+    assert done.merged == Merged(inserted=1)
+    row = rows(conn, PARTS)[1,]
+    assert (row["deleted_at"], row["sync_id"]) == (None, done.sync_id)
+    [(_, _, operation, before, after, _)] = changes(conn, done.sync_id)
+    assert operation == "update"
+    assert before["deleted_at"] is not None
+    assert after == row
+
+
+def test_tombstoned_row_is_deleted_once(conn):
+    synced(conn, PARTS, [part(1)])
+    first = synced(conn, PARTS, [])
+    assert first.merged == Merged(deleted=1)
+    before = rows(conn, PARTS)
+    assert synced(conn, PARTS, []).merged == Merged()
+    assert rows(conn, PARTS) == before
+
+
+class TestStatus:
+    def test_older_versions_are_stale_or_what_the_caller_says(self, conn):
+        synced(conn, PARTS, [part(1, changed=2), part(2, changed=2)])
+        stage = staged(conn, PARTS, [[part(1, "older", changed=1), part(2, "same age", changed=2)]])
+        compare.plan_writes(stage)
+        assert plan(stage) == {1: ("update", "stale"), 2: ("update", "confirmed")}
+        assert apply(conn, stage).merged == Merged(updated=1)
+        stage = staged(conn, PARTS, [[part(1, "older", changed=1)]])
+        compare.plan_writes(stage, older="candidate")
+        assert plan(stage) == {1: ("update", "candidate")}
+        assert apply(conn, stage).merged == Merged()
+
+    def test_rows_after_the_watermark_are_young(self, conn):
+        synced(conn, PARTS, [part(1), part(2), part(3)])
+        feed = [part(1, "new", changed=1), part(2, "new", changed=2), part(4, changed=1), part(5, changed=2)]
+        stage = staged(conn, PARTS, [feed])
+        compare.plan_writes(stage, young_after=day(1), missing="candidate")
+        assert plan(stage) == {
+            1: ("update", "confirmed"),
+            2: ("update", "young"),
+            4: ("insert", "candidate"),
+            5: ("insert", "young"),
+        }
+        assert compare.plan_counts(stage)["insert", "young"] == 1
+        assert compare.plan_counts(stage)["delete", "confirmed"] == 0
+
+    def test_rows_without_a_version_are_neither(self, conn):
+        synced(conn, PARTS, [part(1, changed=2)])
+        stage = staged(conn, PARTS, [[part(1, "new") | {"updated_at": None}]])
+        compare.plan_writes(stage, young_after=day(0))
+        assert plan(stage) == {1: ("update", "confirmed")}
+
+    def test_deletes_stay_within_their_condition(self, conn):
+        synced(conn, PARTS, [part(1, "a"), part(2, "a"), part(3, "b")])
+        stage = staged(conn, PARTS, [[part(1, "a")]])
+        compare.plan_deletes(stage, status="candidate", within=sql.SQL("t.name = 'a'"))
+        assert plan(stage) == {2: ("delete", "candidate")}
+
+    def test_planned_delete_shows_the_row_as_it_stood(self, conn):
+        synced(conn, PARTS, [part(1, "a", "9.95")])
+        stage = planned(conn, PARTS, [])
+        found = conn.execute(sql.SQL("SELECT name, price::text FROM {}").format(stage.plan)).fetchall()
+        assert found == [("a", "9.95")]
+
+
+class TestReplan:
+    """A second look: what the narrow request found, in place of what the scan saw."""
+
+    def settle(self, stage: Stage, record: dict) -> tuple[str, str]:
+        stage.replace_row(record)
+        compare.replan(stage, [(record["id"],)])
+        return plan(stage)[record["id"]]
+
+    def candidates(self, conn: psycopg.Connection, feed: list[dict]) -> Stage:
+        stage = staged(conn, PARTS, [feed])
+        compare.plan_writes(stage, missing="candidate", older="candidate")
+        compare.plan_deletes(stage, status="candidate")
+        return stage
+
+    def test_missing_row_is_confirmed_with_its_fresh_content(self, conn):
+        stage = self.candidates(conn, [part(1, "seen")])
+        assert self.settle(stage, part(1, "fresh")) == ("insert", "confirmed")
+        apply(conn, stage)
+        assert rows(conn, PARTS)[1,]["name"] == "fresh"
+
+    def test_row_that_is_there_after_all_is_noise_or_an_update(self, conn):
+        synced(conn, PARTS, [part(1), part(2)])
+        stage = self.candidates(conn, [])
+        assert self.settle(stage, part(1))[1] == "noise"
+        assert self.settle(stage, part(2, "changed")) == ("update", "confirmed")
+        assert apply(conn, stage).merged == Merged(updated=1)
+        assert {key: row["name"] for key, row in rows(conn, PARTS).items()} == {(1,): "x", (2,): "changed"}
+
+    def test_tombstone_that_the_source_has_again_is_an_insert(self, conn):
+        synced(conn, PARTS, [part(1)])
+        synced(conn, PARTS, [])
+        stage = self.candidates(conn, [part(1)])
+        assert self.settle(stage, part(1)) == ("insert", "confirmed")
+        assert apply(conn, stage).merged == Merged(inserted=1)
+
+    def test_other_rows_are_left_as_they_are(self, conn):
+        stage = self.candidates(conn, [part(1), part(2)])
+        self.settle(stage, part(1))
+        assert plan(stage)[2] == ("insert", "candidate")
+
+
+class TestRepeats:
+    def test_identical_and_differing_are_told_apart(self, conn):
+        feed = [part(1), part(2), part(1), part(1, "other"), part(3), part(3)]
+        stage = staged(conn, PARTS, [feed[:2], feed[2:]])
+        repeats = compare.drop_repeats(stage)
+        # Of the three of id 1 the last counts: the two before differ from it.
+        assert (repeats.identical, repeats.differing, repeats.total) == (1, 2, 3)
+
+    def test_newest_version_is_kept_and_of_those_the_last(self, conn):
+        pages = [[part(1, "new", changed=2), part(2, "first")], [part(1, "old", changed=1), part(2, "last")]]
+        pages.append([part(1, "no version") | {"updated_at": None}])
+        stage = staged(conn, PARTS, pages)
+        compare.drop_repeats(stage)
+        found = conn.execute(sql.SQL("SELECT id, name FROM {} ORDER BY id").format(stage.sql)).fetchall()
+        assert found == [(1, "new"), (2, "last")]
+
+    def test_without_a_version_the_last_is_kept(self, conn):
+        stage = staged(conn, STOCK, [[bin_("A", 1, 5), bin_("A", 1, 6), bin_("B", 1, 7)]])
+        assert compare.drop_repeats(stage).differing == 1
+        found = conn.execute(sql.SQL("SELECT place, count FROM {} ORDER BY place").format(stage.sql)).fetchall()
+        assert found == [("A", 6), ("B", 7)]
+
+
+def bin_(place: str, number: int, count: int) -> dict:
+    return {"place": place, "bin": number, "count": count}
+
+
+def test_key_of_several_columns(conn):
+    synced(conn, STOCK, [bin_("A", 1, 5), bin_("A", 2, 5), bin_("B", 1, 5)])
+    stage = planned(conn, STOCK, [bin_("A", 1, 5), bin_("A", 2, 6), bin_("B", 2, 5)])
+    assert compare.plan_examples(stage, "delete") == [["B", 1]]
+    assert compare.plan_examples(stage, "insert") == [["B", 2]]
+    done = apply(conn, stage)
+    assert done.merged == Merged(inserted=1, updated=1, deleted=1)
+    assert live(conn, STOCK) == {("A", 1): ("A", 1, 5), ("A", 2): ("A", 2, 6), ("B", 2): ("B", 2, 5)}
+    assert [key for _, key, *_ in changes(conn, done.sync_id)] == [
+        {"place": "B", "bin": 2},
+        {"place": "A", "bin": 2},
+        {"place": "B", "bin": 1},
+    ]
+
+
+def test_examples_are_the_first_of_what_is_drift(conn):
+    stage = staged(conn, PARTS, [[part(id_, changed=id_ > 40) for id_ in range(50, 0, -1)]])
+    compare.plan_writes(stage, young_after=day(0))
+    assert compare.plan_examples(stage, "insert") == list(range(1, 26))
+    assert compare.plan_examples(stage, "insert", limit=100) == list(range(1, 41))
+    assert compare.plan_examples(stage, "update") == []
+
+
+def test_live_rows_are_those_without_a_tombstone(conn):
+    synced(conn, PARTS, [part(1), part(2), part(3)])
+    synced(conn, PARTS, [part(1), part(2)])
+    assert compare.live_rows(staged(conn, PARTS, [[]])) == 2
+
+
+@pytest.mark.parametrize("hostile", ["'; DROP TABLE shop.parts; --", "%s {} %(x)s", '"', "\\N", "\t\n\r\\."])
+def test_text_goes_through_as_it_is(conn, hostile):
+    synced(conn, PARTS, [part(1, hostile, tags={hostile: hostile})])
+    row = rows(conn, PARTS)[1,]
+    assert (row["name"], row["tags"]) == (hostile, {hostile: hostile})
+    assert plan(planned(conn, PARTS, [part(1, hostile, tags={hostile: hostile})])) == {}

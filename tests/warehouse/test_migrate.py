@@ -1,0 +1,114 @@
+"""Migrations: safe at every start, and what they give every mirrored table."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from include.warehouse import migrate as module
+from include.warehouse.migrate import migrate
+from tests.warehouse.conftest import add_shop
+
+NEWEST = max(path.name[:4] for path in (Path(module.__file__).parent / "migrations" / "versions").glob("0*.py"))
+
+
+def schema(url: str) -> list:
+    """Every table and column."""
+    with psycopg.connect(url) as conn:
+        return conn.execute(
+            "SELECT table_schema, table_name, column_name, data_type FROM information_schema.columns"
+            " WHERE table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2, ordinal_position"
+        ).fetchall()
+
+
+def test_twice_is_once(warehouse_url):
+    assert migrate(warehouse_url) == NEWEST
+    before = schema(warehouse_url)
+    assert migrate(warehouse_url) == NEWEST
+    assert schema(warehouse_url) == before
+
+
+def test_three_at_once_take_turns(warehouse_url):
+    with ThreadPoolExecutor(3) as executor:
+        assert list(executor.map(migrate, [warehouse_url] * 3)) == [NEWEST] * 3
+
+
+def test_failure_leaves_nothing_behind(warehouse_url):
+    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+        conn.execute("CREATE SCHEMA repairshopr")
+    with pytest.raises(Exception, match='schema "repairshopr" already exists'):
+        migrate(warehouse_url)
+    assert schema(warehouse_url) == []
+
+
+def test_command_reads_the_connection_of_the_environment(warehouse_url):
+    def run(**environment: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "include.warehouse.migrate"]
+        root = Path(module.__file__).parents[2]
+        return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=60)
+
+    done = run(AIRFLOW_CONN_WAREHOUSE=warehouse_url)
+    assert (done.returncode, done.stdout) == (0, f"warehouse is at revision {NEWEST}\n")
+    done = run()
+    assert done.returncode != 0
+    assert done.stderr.startswith("AIRFLOW_CONN_WAREHOUSE is not set")
+
+
+class TestRowHash:
+    COLUMNS = ("name", "price", "tags", "updated_at")
+
+    def hash_of(self, conn, id_=1, **values):
+        row = [id_, *(values.get(column) for column in self.COLUMNS)]
+        conn.execute(
+            "INSERT INTO shop.parts (id, name, price, tags, updated_at, sync_id) VALUES (%s, %s, %s, %s, %s, 0)"
+            " ON CONFLICT (id) DO UPDATE SET (name, price, tags, updated_at) ="
+            " (excluded.name, excluded.price, excluded.tags, excluded.updated_at)",
+            row,
+        )
+        return conn.execute("SELECT row_hash FROM shop.parts WHERE id = %s", [id_]).fetchone()[0]
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"price": "95.0"}, {"price": "95.00"}),
+            ({"price": "1E+2"}, {"price": "100"}),
+            ({"price": "-0.0"}, {"price": "0"}),
+            ({"tags": '{"a": 1, "b": 2}'}, {"tags": '{"b":2,"a":1}'}),
+            ({"updated_at": "2026-01-01T12:00Z"}, {"updated_at": "2026-01-01T07:00-05:00"}),
+        ],
+    )
+    def test_equal_values_have_equal_hashes(self, conn, one, other):
+        assert self.hash_of(conn, **one) == self.hash_of(conn, **other)
+
+    def test_differs_with_every_column_and_place(self, conn):
+        variants = [
+            {},
+            *({"name": name} for name in ("", "x", "X", "x ", "95")),
+            *({"price": price} for price in ("95", "-95", "0", "95.0000001", "1")),
+            *({"tags": tags} for tags in ("null", "[]", "{}", '"x"', "5", "-5", "[5]", "[-5]")),
+            *({"tags": tags} for tags in ("[[1],2]", "[[1,2]]", '{"a":{"b":1},"c":2}', '{"a":{"b":1,"c":2}}')),
+            *({"updated_at": f"2026-01-01T12:00:00.00000{digit}Z"} for digit in (0, 1)),
+            {"updated_at": "2000-01-01T00:00Z"},
+        ]
+        hashes = [self.hash_of(conn, **variant) for variant in variants]
+        assert len(set(hashes)) == len(variants)
+
+    def test_is_of_the_content_alone(self, conn):
+        content = self.hash_of(conn, id_=1, name="x")
+        assert self.hash_of(conn, id_=2, name="x") == content
+        conn.execute("UPDATE shop.parts SET deleted_at = now(), sync_id = 7")
+        assert conn.execute("SELECT DISTINCT row_hash FROM shop.parts").fetchall() == [(content,)]
+
+    def test_follows_an_edit_by_hand(self, conn):
+        before = self.hash_of(conn, name="x")
+        conn.execute("UPDATE shop.parts SET name = 'y'")
+        assert conn.execute("SELECT row_hash FROM shop.parts").fetchone()[0] != before
+
+    def test_is_the_same_in_every_database(self, conn, warehouse_url):
+        migrate(warehouse_url)
+        add_shop(warehouse_url)
+        with psycopg.connect(warehouse_url, autocommit=True) as other:
+            assert self.hash_of(other, name="Zoë", price="9.95") == self.hash_of(conn, name="Zoë", price="9.95")

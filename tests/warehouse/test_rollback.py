@@ -1,0 +1,243 @@
+"""Rollback of any sync_id: the exact rows and states before it, or a refusal that names what is in the way."""
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from include.warehouse import fence, sync_log
+from include.warehouse.fence import DrainTimeout, FenceError
+from include.warehouse.rollback import RollbackRefused, Undone, roll_back
+from tests.warehouse.shop import PARTS, SOURCE, STOCK, changes, count, day, empty, everything, part, rows, synced
+
+QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def undo(conn: psycopg.Connection, sync_id: int, **options: bool) -> Undone:
+    return roll_back(conn, sync_id, run="warehouse_rollback/test", reason="a test", **{"dry_run": False} | options)
+
+
+parts = st.lists(
+    st.builds(part, st.integers(1, 5), st.sampled_from(["a", "b"]), st.just("1"), st.integers(0, 2)),
+    max_size=5,
+    unique_by=lambda record: record["id"],
+)
+steps = st.lists(st.none() | parts, min_size=1, max_size=8)
+
+
+@QUIET
+@given(steps=steps)
+def test_any_sequence_of_syncs_and_rollbacks_can_be_walked_back(conn, steps):
+    """A step is a sync of these records, or, None, the rollback of the sync or rollback before it."""
+    empty(conn)
+    befores: list[tuple[int, dict]] = []
+    for number, step in enumerate(steps):
+        state = everything(conn)
+        if step is not None:
+            befores.append((synced(conn, PARTS, step, watermark=day(number)).sync_id, state))
+        elif befores:
+            sync_id, wanted = befores[-1]
+            befores.append((undo(conn, sync_id).sync_id, state))
+            assert everything(conn) == wanted
+    for sync_id, wanted in reversed(befores):
+        undo(conn, sync_id)
+        assert everything(conn) == wanted
+    assert rows(conn, PARTS) == {}
+
+
+@QUIET
+@given(first=parts, second=parts, third=parts)
+def test_rollback_with_force_gives_back_the_rows_that_the_sync_changed(conn, first, second, third):
+    empty(conn)
+    synced(conn, PARTS, first)
+    before = rows(conn, PARTS)
+    middle = synced(conn, PARTS, second)
+    touched = {(key["id"],) for _, key, *_ in changes(conn, middle.sync_id)}
+    synced(conn, PARTS, third)
+    later = everything(conn)
+    undone = undo(conn, middle.sync_id, force=True)
+    after = rows(conn, PARTS)
+    assert {key: after.get(key) for key in touched} == {key: before.get(key) for key in touched}
+    others = set(later["parts"]) - touched
+    assert {key: after.get(key) for key in others} == {key: later["parts"][key] for key in others}
+    undo(conn, undone.sync_id)
+    assert everything(conn) == later
+
+
+class TestConflicts:
+    def test_refuses_by_name_and_changes_nothing(self, conn):
+        synced(conn, PARTS, [part(1), part(2)])
+        first = synced(conn, PARTS, [part(1, "first"), part(2, "first")])
+        second = synced(conn, PARTS, [part(1, "second"), part(2, "first")])
+        before = everything(conn), count(conn, "confidence.change_log")
+        refusal = (
+            rf"sync_id {first.sync_id} can't be undone.*1 of shop\.parts by sync_id {second.sync_id} \(such as 1\)"
+        )
+        with pytest.raises(RollbackRefused, match=refusal):
+            undo(conn, first.sync_id)
+        assert (everything(conn), count(conn, "confidence.change_log")) == before
+
+    def test_refusal_is_in_the_log(self, conn):
+        first = synced(conn, PARTS, [part(1)])
+        synced(conn, PARTS, [part(1, "later")])
+        with pytest.raises(RollbackRefused) as refused:
+            undo(conn, first.sync_id)
+        logged = conn.execute("SELECT state, error, undoes, reason FROM confidence.sync_log WHERE kind = 'rollback'")
+        assert logged.fetchone() == ("failed", str(refused.value), first.sync_id, "a test")
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            "UPDATE shop.parts SET name = 'by hand'",
+            "UPDATE shop.parts SET deleted_at = now()",
+            "DELETE FROM shop.parts",
+        ],
+    )
+    def test_edits_by_hand_are_named_so(self, conn, edit):
+        done = synced(conn, PARTS, [part(1)])
+        conn.execute(edit)
+        with pytest.raises(RollbackRefused, match=r"1 of shop\.parts by hand \(such as 1\)"):
+            undo(conn, done.sync_id)
+
+    def test_row_that_came_back_is_in_the_way_of_its_delete(self, conn):
+        synced(conn, PARTS, [part(1)])
+        gone = synced(conn, PARTS, [])
+        back = synced(conn, PARTS, [part(1)])
+        with pytest.raises(RollbackRefused, match=f"by sync_id {back.sync_id}"):
+            undo(conn, gone.sync_id)
+
+    def test_every_later_sync_and_five_examples_are_named(self, conn):
+        done = synced(conn, PARTS, [part(id_) for id_ in range(1, 9)])
+        later = [synced(conn, PARTS, [part(id_, name) for id_ in range(1, 9)]).sync_id for name in "ab"]
+        refusal = rf"8 of shop\.parts by sync_id {later[0]}, {later[1]} \(such as 1, 2, 3, 4, 5\)"
+        with pytest.raises(RollbackRefused, match=refusal):
+            undo(conn, done.sync_id)
+
+    def test_other_rows_changed_later_are_none(self, conn):
+        synced(conn, PARTS, [part(1), part(2)])
+        first = synced(conn, PARTS, [part(1, "first"), part(2)])
+        synced(conn, PARTS, [part(1, "first"), part(2, "second")])
+        undo(conn, first.sync_id)
+        assert {key: row["name"] for key, row in rows(conn, PARTS).items()} == {(1,): "x", (2,): "second"}
+
+    def test_force_names_what_it_overwrote(self, conn):
+        done = synced(conn, PARTS, [part(1)])
+        later = synced(conn, PARTS, [part(1, "later")])
+        undone = undo(conn, done.sync_id, force=True)
+        assert undone.conflicts == (f"1 of shop.parts by sync_id {later.sync_id} (such as 1)",)
+        assert rows(conn, PARTS) == {}
+
+    def test_unknown_sync_id(self, conn):
+        with pytest.raises(RollbackRefused, match=r"there is no sync_id 4711: look it up in confidence\.sync_log"):
+            undo(conn, 4711)
+        assert count(conn, "confidence.sync_log") == 0
+
+    def test_the_same_twice(self, conn):
+        synced(conn, PARTS, [part(1)])
+        done = synced(conn, PARTS, [part(1, "new")])
+        undone = undo(conn, done.sync_id)
+        with pytest.raises(RollbackRefused, match=f"by sync_id {undone.sync_id}"):
+            undo(conn, done.sync_id)
+
+
+class TestDryRun:
+    def test_counts_and_leaves_nothing(self, conn):
+        synced(conn, PARTS, [part(1), part(2), part(3)], watermark=day(1))
+        done = synced(conn, PARTS, [part(1, "new"), part(2), part(4)], watermark=day(2))
+        before = everything(conn), changes(conn, done.sync_id), count(conn, "confidence.sync_log")
+        logged = count(conn, "confidence.change_log"), fence.read(conn, SOURCE)
+        undone = undo(conn, done.sync_id, dry_run=True)
+        assert undone.sync_id is None
+        figures = undone.tables["shop.parts"]
+        # Id 1 put back as it was, id 3 from its tombstone, id 4 removed.
+        assert (figures.inserted, figures.updated, figures.deleted) == (0, 2, 1)
+        assert (everything(conn), changes(conn, done.sync_id), count(conn, "confidence.sync_log")) == before
+        assert (count(conn, "confidence.change_log"), fence.read(conn, SOURCE)) == logged
+        real = undo(conn, done.sync_id)
+        assert real.tables == undone.tables
+
+    def test_refuses_as_the_real_one_does(self, conn):
+        done = synced(conn, PARTS, [part(1)])
+        synced(conn, PARTS, [part(1, "later")])
+        with pytest.raises(RollbackRefused):
+            undo(conn, done.sync_id, dry_run=True)
+        assert undo(conn, done.sync_id, dry_run=True, force=True).conflicts
+        assert rows(conn, PARTS)[1,]["name"] == "later"
+
+
+class TestStates:
+    def test_watermark_before_comes_back(self, conn):
+        synced(conn, PARTS, [part(1)], watermark=day(1))
+        before = sync_log.state(conn, SOURCE, "parts")
+        done = synced(conn, PARTS, [part(1)], watermark=day(2))
+        undone = undo(conn, done.sync_id)
+        assert sync_log.state(conn, SOURCE, "parts") == before
+        assert before.watermark == day(1)
+        undo(conn, undone.sync_id)
+        assert sync_log.state(conn, SOURCE, "parts").watermark == day(2)
+
+    @pytest.mark.parametrize("partition", ["", "east", "images/2026/01", "/", "a b"])
+    def test_of_every_partition(self, conn, partition):
+        """A partition may be any text, such as a folder."""
+        for number in (1, 2):
+            sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/test")
+            sync_log.advance(conn, sync_id, SOURCE, "parts", watermark=day(number), partition=partition)
+            sync_log.advance(conn, sync_id, SOURCE, "parts", watermark=day(number), partition="other")
+        undo(conn, sync_id)
+        for name in (partition, "other"):
+            assert sync_log.state(conn, SOURCE, "parts", name).watermark == day(1)
+        assert count(conn, "confidence.sync_state") == 2
+
+    def test_state_that_was_not_there_goes_again(self, conn):
+        done = synced(conn, PARTS, [part(1)], watermark=day(1))
+        undo(conn, done.sync_id)
+        assert count(conn, "confidence.sync_state") == 0
+
+
+def test_several_tables_and_a_key_of_several_columns(conn):
+    bins = [{"place": place, "bin": number, "count": 1} for place in "AB" for number in (1, 2)]
+    synced(conn, PARTS, [part(1)])
+    synced(conn, STOCK, bins)
+    before = everything(conn)
+    done = synced(conn, STOCK, [bins[0] | {"count": 9}, bins[1], {"place": "C", "bin": 1, "count": 1}])
+    changed = everything(conn)
+    undone = undo(conn, done.sync_id)
+    assert everything(conn) == before
+    undo(conn, undone.sync_id)
+    assert everything(conn) == changed
+
+
+def test_all_or_nothing(conn):
+    synced(conn, PARTS, [part(1), part(2)])
+    done = synced(conn, PARTS, [part(1, "new"), part(2, "new")])
+    # With the old name the second row may not come back.
+    conn.execute("ALTER TABLE shop.parts ADD CHECK (id <> 2 OR name = 'new')")
+    before = everything(conn)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        undo(conn, done.sync_id)
+    assert everything(conn) == before
+    state = conn.execute("SELECT state FROM confidence.sync_log ORDER BY sync_id DESC LIMIT 1").fetchone()
+    assert state == ("failed",)
+
+
+def test_a_run_at_work_is_not_interrupted(conn):
+    done = synced(conn, PARTS, [part(1)])
+    fence.stop(conn, SOURCE, "shop_reconcile/tonight", timeout=1)
+    with pytest.raises(FenceError, match="at work"):
+        undo(conn, done.sync_id)
+    assert len(rows(conn, PARTS)) == 1
+
+
+def test_waits_for_writers_no_longer_than_told(conn, connect):
+    done = synced(conn, PARTS, [part(1)])
+    with fence.writing(connect("shop_sync/scheduled"), SOURCE, epoch=0), pytest.raises(DrainTimeout, match="shop_sync"):
+        roll_back(conn, done.sync_id, run="t/1", reason="", dry_run=False, timeout=0.05)
+    assert len(rows(conn, PARTS)) == 1
+
+
+def test_sync_that_read_before_it_can_not_write_after_it(conn, connect):
+    done = synced(conn, PARTS, [part(1)])
+    epoch = fence.read(conn, SOURCE).epoch
+    undo(conn, done.sync_id)
+    with pytest.raises(FenceError, match="rolled back since"), fence.writing(connect(), SOURCE, epoch=epoch):
+        pass

@@ -1,0 +1,257 @@
+"""Staging: pages and the resume point are one, attempts take turns, and a crash loses both or neither."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from include.warehouse import compare
+from include.warehouse.migrate import migrate
+from include.warehouse.staging import REFUSED_FLOOR, PullError, Stage, count_new
+from include.warehouse.table import RowRefused
+from stack.postgres import Postgres
+from tests.warehouse.conftest import add_shop
+from tests.warehouse.shop import PARTS, SOURCE, STOCK, count, day, empty, part, planned, staged, synced
+
+QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def open_(conn: psycopg.Connection, ticket: str = "ticket") -> Stage:
+    return Stage.open(conn, PARTS, SOURCE, "test", ticket)
+
+
+def rows(stage: Stage) -> list[tuple]:
+    """Key, content, page and place of every staged row."""
+    query = sql.SQL("SELECT id, row_hash, _page, _place FROM {} ORDER BY _page, _place").format(stage.sql)
+    return stage.conn.execute(query).fetchall()
+
+
+def pull(conn: psycopg.Connection) -> tuple:
+    return conn.execute("SELECT position, complete, pages, rows_read, rows_refused FROM staging.pull").fetchone()
+
+
+class TestAppend:
+    def test_moves_rows_and_position_together(self, conn):
+        stage = open_(conn)
+        assert not stage.resumed
+        stage.append([part(1), part(2)], next_position=2, page_info={})
+        assert pull(conn) == (2, False, 1, 2, 0)
+        stage.append([part(3)], next_position=None, page_info={})
+        assert pull(conn) == (None, True, 2, 3, 0)
+        assert [(id_, page, place) for id_, _, page, place in rows(stage)] == [(1, 1, 0), (2, 1, 1), (3, 2, 0)]
+        assert (stage.pull.complete, stage.pull.pages, stage.pull.rows_read) == (True, 2, 3)
+
+    def test_keeps_neither_when_the_rows_can_not_be_stored(self, conn):
+        stage = open_(conn)
+        stage.append([part(1)], next_position=2, page_info={})
+        conn.execute(sql.SQL("ALTER TABLE {} ADD CHECK (id <> 13)").format(stage.sql))
+        before = pull(conn), rows(stage)
+        with pytest.raises(psycopg.errors.CheckViolation):
+            stage.append([part(12), part(""), part(13)], next_position=3, page_info={})
+        assert (pull(conn), rows(stage)) == before
+        assert count(conn, "confidence.quarantine") == 0
+        assert open_(conn).pull.position == 2
+
+    @pytest.mark.parametrize("position", [7, "token/é", {"last": [1, 2]}, 2**60])
+    def test_position_comes_back_as_it_was(self, conn, position):
+        open_(conn).append([], next_position=position, page_info={})
+        again = open_(conn)
+        assert again.pull.position == position
+        assert again.resumed
+
+    def test_keeps_the_first_clock_and_the_first_total(self, conn):
+        stage = open_(conn)
+        stage.append([], next_position=2, page_info={"source_time": day(1), "total_entries": 10, "total_pages": 3})
+        stage.append([], next_position=3, page_info={"source_time": day(2), "total_entries": 11, "total_pages": 4})
+        stage.append([], next_position=None, page_info={})
+        for read in (stage.pull, open_(conn).pull):
+            assert (read.source_time, read.total_entries, read.total_pages) == (day(1), 10, 4)
+
+
+class TestOpen:
+    def test_resumes_the_same_ticket_only(self, conn):
+        open_(conn).append([part(1)], next_position=2, page_info={})
+        assert open_(conn).pull.position == 2
+        other = open_(conn, "another")
+        assert (other.pull.position, other.pull.pages, rows(other)) == (None, 0, [])
+        assert open_(conn).pull.position is None
+
+    def test_takes_the_pull_over(self, conn, connect):
+        first = open_(connect())
+        first.append([part(1)], next_position=2, page_info={})
+        second = open_(conn)
+        with pytest.raises(PullError, match=r"shop\.parts was taken over by a later attempt"):
+            first.append([part(2)], next_position=3, page_info={})
+        assert pull(conn) == (2, False, 1, 1, 0)
+        second.append([part(2)], next_position=None, page_info={})
+        assert [row[0] for row in rows(second)] == [1, 2]
+
+    def test_first_attempt_can_not_note_progress_any_more(self, conn, connect):
+        first = open_(connect())
+        open_(conn)
+        with pytest.raises(PullError):
+            first.save_progress(pages=1)
+
+    def test_progress_adds_up_and_stays(self, conn):
+        stage = open_(conn)
+        stage.save_progress(pages=1, unique=5)
+        stage.save_progress(pages=2)
+        assert open_(conn).pull.progress == {"pages": 2, "unique": 5}
+
+    def test_purposes_and_tables_do_not_meet(self, conn):
+        open_(conn).append([part(1)], next_position=2, page_info={})
+        assert Stage.open(conn, PARTS, SOURCE, "other", "ticket").pull.pages == 0
+        assert Stage.open(conn, STOCK, SOURCE, "test", "ticket").pull.pages == 0
+        assert open_(conn).pull.pages == 1
+
+    def test_dropped_stage_leaves_its_plan(self, conn):
+        stage = planned(conn, PARTS, [part(1)])
+        stage.drop()
+        assert conn.execute(sql.SQL("SELECT count(*) FROM {}").format(stage.plan)).fetchone() == (1,)
+        assert pull(conn) is None
+
+
+class TestRefusedRows:
+    def test_are_quarantined_with_their_reason_and_counted(self, conn):
+        stage = open_(conn)
+        records = [part(1), part(""), part(2, price="1,5"), part(3, name={"a": 1}), part("0")]
+        stage.append(records, next_position=None, page_info={})
+        assert [row[0] for row in rows(stage)] == [1]
+        assert (stage.pull.rows_read, stage.pull.rows_refused) == (5, 4)
+        found = conn.execute(
+            "SELECT source, entity, pull, key, reason, payload FROM confidence.quarantine ORDER BY quarantine_id"
+        ).fetchall()
+        assert [row[:3] for row in found] == [("shop", "parts", "ticket")] * 4
+        assert [row[3:5] for row in found] == [
+            (None, "id is no usable id"),
+            ("2", "price is no decimal number"),
+            ("3", "name is a structure, not text"),
+            (None, "id is no usable id"),
+        ]
+        assert [row[5] for row in found] == [records[place] for place in (1, 2, 3, 4)]
+
+    def test_any_payload_can_be_kept(self, conn):
+        open_(conn).append([part("", name="a\0b\\ 😀", price="1E+999999")], next_position=None, page_info={})
+        kept = conn.execute("SELECT payload::text FROM confidence.quarantine").fetchone()[0]
+        assert r"a\u0000b\\ 😀" in kept
+
+    def test_up_to_the_floor_are_borne(self, conn):
+        stage = staged(conn, PARTS, [[part(0)] * REFUSED_FLOOR])
+        assert stage.pull.complete
+
+    def test_above_floor_and_share_fail_the_pull(self, conn):
+        stage = open_(conn)
+        with pytest.raises(PullError, match=r"21 of 21 rows of shop\.parts could not.*confidence\.quarantine"):
+            stage.append([part(0)] * (REFUSED_FLOOR + 1), next_position=2, page_info={})
+
+    def test_share_is_one_in_a_hundred(self, conn):
+        stage = open_(conn)
+        stage.append([part(id_) for id_ in range(1, 2976)], next_position=2, page_info={})
+        stage.append([part(0)] * 30, next_position=3, page_info={})
+        with pytest.raises(PullError, match="31 of 3006 rows"):
+            stage.append([part(0)], next_position=4, page_info={})
+
+    def test_pull_that_failed_for_them_starts_anew(self, conn):
+        """Going on behind them would pass, at the end of the list, for a pull that is whole."""
+        stage = open_(conn)
+        with pytest.raises(PullError):
+            stage.append([part(0)] * (REFUSED_FLOOR + 1), next_position=None, page_info={})
+        again = open_(conn)
+        assert (again.pull.complete, again.pull.position, again.pull.rows_read) == (False, None, 0)
+
+
+def test_replaced_row_is_the_fresher_one(conn):
+    stage = staged(conn, PARTS, [[part(1, "old"), part(2)]])
+    stage.replace_row(part(1, "new"))
+    stage.replace_row(part(3, "late"))
+    names = conn.execute(sql.SQL("SELECT id, name FROM {} ORDER BY id").format(stage.sql)).fetchall()
+    assert names == [(1, "new"), (2, "x"), (3, "late")]
+    with pytest.raises(RowRefused, match="price"):
+        stage.replace_row(part(1, price="much"))
+
+
+def test_new_keys_are_counted_once_and_against_the_live_copy(conn):
+    synced(conn, PARTS, [part(1), part(2)])
+    synced(conn, PARTS, [part(1)])
+    stage = staged(conn, PARTS, [[part(1), part(2)], [part(2), part(3), part(3)], [part(1), part(4)]])
+    assert count_new(stage, 0) == (4, 3)
+    assert count_new(stage, 1) == (2, 2)
+    assert count_new(stage, 2) == (1, 1)
+    assert count_new(stage, 3) == (0, 0)
+
+
+feeds = st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=6)
+
+
+@QUIET
+@given(feed=feeds, crashes=st.lists(st.integers(0, 5), max_size=4))
+def test_any_split_and_any_crash_stage_the_same_rows(conn, feed, crashes):
+    """`crashes`: before which pages the attempt ends; id 0 is a row that is refused."""
+    empty(conn)
+    pages = [[part(id_, f"page {number}") for id_ in page] for number, page in enumerate(feed)]
+    whole = staged(conn, PARTS, pages)
+    expected, figures = rows(whole), pull(conn)
+    whole.drop()
+    stage = open_(conn, "cut off")
+    while not stage.pull.complete:
+        number = stage.pull.position or 0
+        if number in crashes:
+            crashes.remove(number)
+            stage = open_(conn, "cut off")
+            continue
+        following = number + 1 if number + 1 < len(pages) else None
+        stage.append(pages[number], next_position=following, page_info={})
+    assert rows(stage) == expected
+    assert pull(conn)[1:] == figures[1:]
+
+
+@QUIET
+@given(ids=st.lists(st.integers(1, 8), max_size=20), cuts=st.sets(st.integers(1, 19)))
+def test_any_split_gives_the_same_rows_after_repeats_are_dropped(conn, ids, cuts):
+    empty(conn)
+    records = [part(id_, f"row {place}", changed=place % 3) for place, id_ in enumerate(ids)]
+    edges = [0, *sorted(cut for cut in cuts if cut < len(ids)), len(ids)]
+    pages = [records[start:end] for start, end in pairwise(edges)]
+    kept = {}
+    for split in ([records], pages):
+        stage = staged(conn, PARTS, split)
+        repeats = compare.drop_repeats(stage)
+        kept[len(split) > 1] = {row[:2] for row in rows(stage)}
+        assert repeats.total == len(ids) - len(set(ids))
+    assert len({frozenset(found) for found in kept.values()}) == 1
+
+
+@pytest.fixture
+def own_server(tmp_path: Path):
+    """A server of the test's own, to be killed."""
+    with Postgres(tmp_path / "postgres", settings={"fsync": "off"}) as server:
+        server.create_database("w")
+        migrate(server.url("w"))
+        add_shop(server.url("w"))
+        yield server
+
+
+def test_crash_of_the_server_empties_stage_and_position_together_and_spares_the_plan(own_server):
+    with psycopg.connect(own_server.url("w"), autocommit=True) as conn:
+        synced(conn, PARTS, [part(1)])
+        stage = planned(conn, PARTS, [part(1, "changed"), part(2)])
+        stage.append([part(3)], next_position=3, page_info={})
+        own_server.kill()
+        with pytest.raises(psycopg.OperationalError):
+            stage.append([part(4)], next_position=4, page_info={})
+    own_server.start()
+    with psycopg.connect(own_server.url("w"), autocommit=True) as conn:
+        assert count(conn, "staging.pull") == 0
+        assert count(conn, f"staging.{stage.pull.pull}") == 0
+        plan = conn.execute(sql.SQL("SELECT id, _operation, _status FROM {} ORDER BY id").format(stage.plan)).fetchall()
+        assert plan == [(1, "update", "confirmed"), (2, "insert", "confirmed")]
+        assert count(conn, "shop.parts") == 1
+        stage.conn = conn
+        with pytest.raises(PullError, match="or the warehouse restarted: nothing is lost"):
+            stage.append([part(4)], next_position=4, page_info={})
+        fresh = open_(conn)
+        assert (fresh.pull.position, rows(fresh)) == (None, [])

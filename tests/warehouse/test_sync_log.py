@@ -1,0 +1,73 @@
+"""The log of syncs, and how far each entity is in step."""
+
+from include.warehouse import sync_log
+from include.warehouse.merge import Merged
+from include.warehouse.sync_log import Counts, State
+from tests.warehouse.shop import SOURCE, day
+
+
+def log(conn, sync_id, *columns):
+    row = conn.execute("SELECT to_jsonb(l) FROM confidence.sync_log l WHERE sync_id = %s", [sync_id]).fetchone()[0]
+    return tuple(row[column] for column in columns)
+
+
+def test_counts_add_up_over_entities(conn):
+    sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    assert log(conn, sync_id, "state", "finished_at", "run") == ("running", None, "shop_sync/1")
+    parts = Counts.of(Merged(inserted=1, updated=2, deleted=3, superseded=4), read=20, unchanged=5, failed=6)
+    sync_log.finish(conn, sync_id, {"parts": parts, "stock": Counts(read=1, inserted=1)})
+    figures = ("read", "inserted", "updated", "deleted", "unchanged", "superseded", "failed")
+    assert log(conn, sync_id, *(f"rows_{figure}" for figure in figures)) == (21, 2, 2, 3, 5, 4, 6)
+    (entities, state) = log(conn, sync_id, "entities", "state")
+    assert entities["stock"]["inserted"] == 1
+    assert entities["parts"]["superseded"] == 4
+    assert state == "success"
+    assert log(conn, sync_id, "duration_seconds")[0] >= 0
+
+
+def test_what_a_dead_attempt_left_open_is_closed(conn):
+    dead = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    other_kind = sync_log.begin(conn, SOURCE, "repair", "shop_reconcile/1")
+    other_source = sync_log.begin(conn, "repairshopr", "sync", "repairshopr_sync/1")
+    sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    assert log(conn, dead, "state") == ("failed",)
+    assert "ended without a word" in log(conn, dead, "error")[0]
+    assert log(conn, other_kind, "state") == log(conn, other_source, "state") == ("running",)
+
+
+def test_failure_keeps_its_reason(conn):
+    sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    sync_log.finish(conn, sync_id, {}, error="the vendor is down")
+    assert log(conn, sync_id, "state", "error", "rows_read") == ("failed", "the vendor is down", 0)
+
+
+def test_state_is_empty_before_the_first_sync(conn):
+    assert sync_log.state(conn, SOURCE, "parts") == State()
+
+
+def test_state_moves_per_entity_and_partition(conn):
+    sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    for number, partition in enumerate(("", "east", "west")):
+        sync_log.advance(
+            conn,
+            sync_id,
+            SOURCE,
+            "parts",
+            watermark=day(number),
+            version=number,
+            counts=Counts(read=number),
+            partition=partition,
+        )
+    found = sync_log.state(conn, SOURCE, "parts", "east")
+    assert (found.watermark, found.version, found.counts["read"], found.sync_id) == (day(1), 1, 1, sync_id)
+    assert sync_log.state(conn, SOURCE, "parts").watermark == day(0)
+
+
+def test_first_state_that_a_sync_found_is_the_one_remembered(conn):
+    first = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    sync_log.advance(conn, first, SOURCE, "parts", watermark=day(1))
+    second = sync_log.begin(conn, SOURCE, "sync", "shop_sync/2")
+    for number in (2, 3):
+        sync_log.advance(conn, second, SOURCE, "parts", watermark=day(number))
+    assert log(conn, first, "state_before") == ({"parts/": None},)
+    assert log(conn, second, "state_before")[0]["parts/"]["watermark"] == day(1).isoformat()
