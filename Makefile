@@ -33,7 +33,7 @@ docs: $(READY)
 	$(BIN)/python -m docs.reference
 
 lock: $(READY)
-	$(COMPILE) pyproject.toml --group stack --group celery --group dev --output-file requirements.lock
+	$(COMPILE) pyproject.toml --group stack --group celery --group bench --group dev --output-file requirements.lock
 	$(COMPILE) pyproject.toml --group celery --constraints requirements.lock --no-annotate --output-file requirements.txt
 
 # The environment of .venv, made anew only when the lock has changed. uv comes from pip, at the lock's version.

@@ -170,7 +170,7 @@ class House:
     def reset(self) -> None:
         """Bring shop, copy and writer in step, and forget the history."""
         self.shop.clear()
-        self.shop.set(latency_ms=0)
+        self.shop.set(latency_ms=0, page_sizes={})
         for name in ("decision_timeout_hours", "drain_timeout_seconds", "nightly_repair_sources"):
             self.airflow.delete_variable(name)
         for dag in (SYNC, RECONCILE):

@@ -1,12 +1,14 @@
 """Whatever dies in the middle: rerunning loses nothing and doubles nothing."""
 
 import psutil
+import psycopg
 import pytest
 
 from stack.airflow import until
 
 from .conftest import RECONCILE, SYNC, House
 
+SMALL_PAGES = {"line_items": 20}
 SCANNED = ("api_rows_scanned", "api_unique_ids", "api_duplicate_rows", "api_unique_not_in_db", "confirmed_missing")
 
 
@@ -18,7 +20,7 @@ def slow_scan(house):
     run_id, _ = house.reconcile()
     expected = line_figures(house, run_id)
     assert expected["confirmed_missing"] == 3
-    house.shop.set(latency_ms=1500)
+    house.shop.set(latency_ms=700, page_sizes=SMALL_PAGES)
     run_id = house.airflow.trigger(RECONCILE, progress_every=1)
     until(lambda: pages_staged(house) >= 1, "the first page of line items", 60)
     return run_id, expected
@@ -67,21 +69,23 @@ def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(h
     run_id, expected = slow_scan
     house.kill_part("airflow scheduler")
     restart()
+    # The shop's server is a new one, too: the same rows, but its own page size.
+    house.shop.set(page_sizes=SMALL_PAGES)
     finish(house, run_id, expected)
 
 
 def test_warehouse_killed_inside_the_repair_leaves_all_or_nothing(house):
     house.lose(3)
-    with house.warehouse() as conn:
-        conn.execute("BEGIN")
-        conn.execute("LOCK confidence.change_log IN EXCLUSIVE MODE")
-        run_id = house.airflow.trigger(RECONCILE, dry_run=False)
-        until(
-            lambda: bool(house.query("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'")),
-            "the repair to wait inside its transaction",
-            90,
-        )
-        house.kill_warehouse()
+    blocker = psycopg.connect(house.stack.warehouse_url)
+    blocker.execute("LOCK confidence.change_log IN EXCLUSIVE MODE")
+    run_id = house.airflow.trigger(RECONCILE, dry_run=False)
+    until(
+        lambda: bool(house.query("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'")),
+        "the repair to wait inside its transaction",
+        90,
+    )
+    house.kill_warehouse()
+    blocker.close()
     assert house.airflow.wait(RECONCILE, run_id, timeout=180) == "success"
     assert house.in_step()
     assert house.query(

@@ -1,0 +1,80 @@
+"""Airflow's REST API on loopback, as far as the runbook uses it: a login, pools, and the state of runs."""
+
+import json
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+class AirflowServer:
+    """Pools and runs as Airflow would show them; `calls` are the changes that were asked for."""
+
+    user, password, token = "runbook", "s3cret-password", "s3cret-token"
+
+    def __init__(self, pools: Mapping[str, Mapping[str, Any]]):
+        self.pools = {name: {"name": name, "occupied_slots": 0} | dict(pool) for name, pool in pools.items()}
+        self.runs: dict[str, str] = {}
+        self.calls: list[tuple[str, dict[str, list[str]], Any]] = []
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+    def answer(self, method: str, target: str, token: str | None, body: Any) -> tuple[int, Any]:
+        """Status and JSON for a request."""
+        url = urlsplit(target)
+        parts = [unquote(part) for part in url.path.strip("/").split("/")]
+        if (method, parts) == ("POST", ["auth", "token"]):
+            known = body == {"username": self.user, "password": self.password}
+            return (201, {"access_token": self.token}) if known else (401, {"detail": "Invalid credentials"})
+        if token != f"Bearer {self.token}":
+            return 401, {"detail": "Unauthorized"}
+        match method, parts:
+            case "GET", ["api", "v2", "pools", name] if name in self.pools:
+                return 200, self.pools[name]
+            case "PATCH", ["api", "v2", "pools", name] if name in self.pools:
+                return self._patch(name, parse_qs(url.query), body)
+            case "GET", ["api", "v2", "dags", dag, "dagRuns", run] if f"{dag}/{run}" in self.runs:
+                return 200, {"dag_id": dag, "dag_run_id": run, "state": self.runs[f"{dag}/{run}"]}
+        return 404, {"detail": "Not found"}
+
+    def _patch(self, name: str, query: dict[str, list[str]], body: dict) -> tuple[int, Any]:
+        # As the real one: both are wanted in the body, whatever the mask says.
+        if "include_deferred" not in body or body.get("pool", body.get("name")) != name:
+            return 422, {"detail": "Field required"}
+        self.calls.append((name, query, body))
+        mask = query.get("update_mask", list(body))
+        self.pools[name] |= {field: value for field, value in body.items() if field in mask}
+        return 200, self.pools[name]
+
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                sent = json.loads(body) if body else None
+                status, data = server.answer(self.command, self.path, self.headers.get("Authorization"), sent)
+                content = json.dumps(data).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_PATCH = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler

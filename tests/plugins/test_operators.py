@@ -1,0 +1,533 @@
+"""The runbook's tasks one by one, against a real warehouse, a simulated account and Airflow's API."""
+
+import json
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from airflow.providers.standard.operators import hitl
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+    TaskAwaitingInput,
+)
+
+from include.confidence import history
+from include.confidence.summary import UnusableSummary
+from include.simulators.repairshopr import Mutation
+from include.sources.scan import ScanRefused
+from include.sources.sync import sync
+from include.warehouse import fence, sync_log
+from include.warehouse.fence import DrainTimeout, FenceError
+from plugins.operators.decide import OPTIONS, DecideOperator
+from plugins.operators.gate_check import GateCheckOperator
+from plugins.operators.reconcile import ReconcileOperator
+from plugins.operators.report import STEPS, ReportOperator
+from plugins.operators.resume_writer import ResumeWriterOperator
+from plugins.operators.rollback import RollbackOperator
+from plugins.operators.scan import ScanOperator
+from plugins.operators.stop_writer import StopWriterOperator
+from plugins.operators.sync import SyncOperator
+from plugins.operators.verify import VerifyOperator
+from plugins.runs import ConfRefused
+from tests.plugins.conftest import POOL, SOURCE, Run, entities, live_lines
+
+KINDS = {
+    "stop_writer": StopWriterOperator,
+    "gate_check": GateCheckOperator,
+    "decide": DecideOperator,
+    "reconcile": ReconcileOperator,
+    "verify": VerifyOperator,
+    "resume_writer": ResumeWriterOperator,
+    "report": ReportOperator,
+}
+
+
+def execute(run: Run, task: str) -> Any:
+    """Run a task of the runbook; `scan` for every entity."""
+    if task != "scan":
+        return run.execute(KINDS[task](task_id=task, source=SOURCE))
+    run.xcoms.pop("scan", None)
+    for entity in entities():
+        run.execute(ScanOperator(task_id="scan", source=SOURCE, entity=entity))
+    return None
+
+
+def skipped(run: Run, task: str) -> list[str]:
+    """Run a task that skips others, and name them."""
+    with pytest.raises(DownstreamTasksSkipped) as signal:
+        execute(run, task)
+    return signal.value.tasks
+
+
+@pytest.fixture
+def filled(control, opened):
+    """An account whose copy is complete; returns its control."""
+    with opened() as context:
+        sync(context)
+    return control
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[dict]:
+    """The questions that `decide` put to people."""
+    questions: list[dict] = []
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: questions.append(detail))
+    return questions
+
+
+def drift(control, conn) -> tuple[int, int]:
+    """A line that the copy lacks, and one that it has too much; returns their ids."""
+    missing, surplus = sorted(live_lines(conn))[:2]
+    conn.execute("DELETE FROM repairshopr.line_items WHERE id = %s", [missing])
+    control.mutate(Mutation("delete", "line_items", surplus, silent=True))
+    return missing, surplus
+
+
+def mass_delete(control, conn) -> set[int]:
+    """More lines deleted at the source than a repair may delete by itself."""
+    gone = sorted(live_lines(conn))[:30]
+    control.mutate(*(Mutation("delete", "line_items", id_, silent=True) for id_ in gone))
+    return set(gone)
+
+
+class TestStopWriter:
+    def test_closes_the_pool_and_the_fence(self, airflow, connected, conn):
+        run = Run()
+        assert execute(run, "stop_writer") == {"epoch": 1}
+        writer = fence.read(conn, SOURCE)
+        assert (writer.stopped, writer.run, writer.epoch) == (True, run.name, 1)
+        pool = airflow.pools[POOL]
+        assert (pool["slots"], pool["include_deferred"]) == (0, True)
+        assert pool["description"] == f"STOPPED by {run.name} (epoch 1)"
+
+    def test_once_more_keeps_the_epoch(self, airflow, connected):
+        run = Run()
+        assert execute(run, "stop_writer") == execute(run, "stop_writer") == {"epoch": 1}
+        assert airflow.pools[POOL]["description"].endswith("(epoch 1)")
+
+    def test_refuses_unknown_params_before_anything(self, airflow, connected, conn):
+        run = Run()
+        run.context["dag_run"].conf = {"dryrun": False}
+        with pytest.raises(ConfRefused, match="dryrun"):
+            execute(run, "stop_writer")
+        assert airflow.calls == []
+        assert not fence.read(conn, SOURCE).stopped
+
+    @pytest.mark.parametrize("state", ["running", "queued"])
+    def test_refuses_while_another_run_is_at_work(self, airflow, connected, conn, state):
+        other = Run("scheduled__2")
+        execute(other, "stop_writer")
+        airflow.runs[other.name] = state
+        airflow.calls.clear()
+        with pytest.raises(FenceError, match=f"stopped by {other.name}.*still at work"):
+            execute(Run(), "stop_writer")
+        assert airflow.calls == []
+        assert fence.read(conn, SOURCE).run == other.name
+
+    @pytest.mark.parametrize("state", ["success", "failed", None])
+    def test_takes_over_from_a_run_that_has_ended(self, airflow, connected, conn, state):
+        other, run = Run("scheduled__2"), Run()
+        execute(other, "stop_writer")
+        if state:
+            airflow.runs[other.name] = state
+        assert execute(run, "stop_writer") == {"epoch": 2}
+        assert fence.read(conn, SOURCE).run == run.name
+        assert run.name in airflow.pools[POOL]["description"]
+
+    def test_waits_for_the_tasks_in_the_pool(self, airflow, connected, monkeypatch):
+        airflow.pools[POOL]["occupied_slots"] = 1
+        waited = []
+
+        def sleep(seconds: float) -> None:
+            waited.append(airflow.pools[POOL]["slots"])
+            airflow.pools[POOL]["occupied_slots"] = 0
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert execute(Run(), "stop_writer") == {"epoch": 1}
+        assert waited == [0]
+
+    def test_gives_up_in_time_and_opens_the_pool_again(self, airflow, connected, conn, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", "0")
+        airflow.pools[POOL]["occupied_slots"] = 2
+        with pytest.raises(DrainTimeout, match=r"2 task\(s\) of repairshopr's writer.*clear stop_writer"):
+            execute(Run(), "stop_writer")
+        assert airflow.pools[POOL]["slots"] == 1
+        assert not fence.read(conn, SOURCE).stopped
+
+    def test_gives_up_on_an_open_transaction_and_opens_the_pool_again(self, airflow, connected, conn, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", "0")
+        with fence.writing(conn, SOURCE, epoch=0), pytest.raises(DrainTimeout, match=f"pid {conn.info.backend_pid}"):
+            execute(Run(), "stop_writer")
+        assert airflow.pools[POOL]["slots"] == 1
+        assert not fence.read(conn, SOURCE).stopped
+
+    def test_that_fails_over_a_held_writer_leaves_the_pool_closed(self, airflow, connected, conn, monkeypatch):
+        other = Run("scheduled__2")
+        execute(other, "stop_writer")
+        conn.execute("UPDATE confidence.writer SET hold_reason = 'too much'")
+        monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", "0")
+        airflow.pools[POOL]["occupied_slots"] = 1
+        with pytest.raises(DrainTimeout):
+            execute(Run(), "stop_writer")
+        assert airflow.pools[POOL]["slots"] == 0
+        assert fence.read(conn, SOURCE).hold_reason == "too much"
+
+
+class TestGuards:
+    @pytest.mark.parametrize("task", ["scan", "gate_check", "decide", "reconcile"])
+    def test_no_step_works_beside_a_running_writer(self, airflow, filled, task):
+        with pytest.raises(FenceError, match="clear stop_writer with downstream"):
+            execute(Run(), task)
+
+    def test_verify_neither(self, airflow, filled):
+        run = Run()
+        run.xcoms["reconcile"] = {"return_value": [{"sync_id": 1}]}
+        run.xcoms["scan"] = {"forensic_summary": []}
+        with pytest.raises(FenceError, match="clear stop_writer with downstream"):
+            execute(run, "verify")
+
+    @pytest.mark.parametrize("task", ["scan", "gate_check", "decide", "reconcile", "resume_writer"])
+    def test_no_step_works_behind_the_stop_of_another_run(self, airflow, filled, task):
+        execute(Run("scheduled__2"), "stop_writer")
+        with pytest.raises(FenceError, match="stopped by repairshopr_reconcile/scheduled__2"):
+            execute(Run(), task)
+
+    def test_scan_of_a_copy_that_was_never_synced(self, airflow, control):
+        run = Run()
+        execute(run, "stop_writer")
+        with pytest.raises(ScanRefused, match=r"customers was never synced.*run the DAG repairshopr_sync"):
+            execute(run, "scan")
+
+    def test_scan_of_a_part_that_looks_for_the_whole(self, airflow, filled):
+        run = Run(conf={"page_start": 2})
+        execute(run, "stop_writer")
+        with pytest.raises(ScanRefused, match="compute_db_not_in_api"):
+            execute(run, "scan")
+
+
+class TestNight:
+    def test_with_nothing_to_do_skips_what_is_not_needed(self, airflow, filled, conn):
+        run = Run()
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        assert skipped(run, "gate_check") == ["decide", "reconcile", "verify"]
+        [result] = run.xcoms["gate_check"]["return_value"]
+        assert (result["verdict"], result["drift"], result["hold"]) == ("pass", 0, None)
+        execute(run, "resume_writer")
+        assert not fence.read(conn, SOURCE).stopped
+        assert airflow.pools[POOL]["slots"] == 1
+        assert "STOPPED" not in airflow.pools[POOL]["description"]
+
+    def test_dry_run_tells_the_plan_and_writes_nothing(self, airflow, filled, conn, caplog):
+        missing, _ = drift(filled, conn)
+        lines = live_lines(conn)
+        run = Run()
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        assert skipped(run, "gate_check") == ["decide"]
+        with caplog.at_level(logging.INFO):
+            assert skipped(run, "reconcile") == ["verify"]
+        assert "line_items would get 1 inserts, 0 updates, 1 deletes" in caplog.text
+        assert str(missing) in caplog.text
+        assert live_lines(conn) == lines
+        with pytest.raises(AirflowSkipException, match="nothing was applied"):
+            execute(run, "verify")
+
+    def test_repair_is_applied_and_verified(self, airflow, filled, conn):
+        missing, surplus = drift(filled, conn)
+        run = Run(conf={"dry_run": False})
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        assert skipped(run, "gate_check") == ["decide"]
+        done = execute(run, "reconcile")
+        assert done["counts"]["line_items"]["inserted"] == done["counts"]["line_items"]["deleted"] == 1
+        assert missing in live_lines(conn)
+        assert surplus not in live_lines(conn)
+        assert [check for check in execute(run, "verify") if check["after"] > check["before"]] == []
+        execute(run, "resume_writer")
+        assert not fence.read(conn, SOURCE).stopped
+
+    @pytest.mark.parametrize(
+        ("sources", "run_type", "repairs"),
+        [
+            ("", "scheduled", False),
+            ("square, repairshopr", "scheduled", True),
+            ("square", "scheduled", False),
+            ("repairshopr", "manual", False),
+        ],
+    )
+    def test_scheduled_runs_repair_where_the_setting_says_so(
+        self, airflow, filled, conn, monkeypatch, sources, run_type, repairs
+    ):
+        monkeypatch.setenv("AIRFLOW_VAR_NIGHTLY_REPAIR_SOURCES", sources)
+        missing, _ = drift(filled, conn)
+        run = Run(run_type=run_type)
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        skipped(run, "gate_check")
+        if repairs:
+            assert execute(run, "reconcile")["sync_id"]
+        else:
+            assert skipped(run, "reconcile") == ["verify"]
+        assert (missing in live_lines(conn)) == repairs
+
+    def test_repair_that_made_it_worse_holds_the_writer(self, airflow, filled, conn):
+        drift(filled, conn)
+        run = Run(conf={"dry_run": False})
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        skipped(run, "gate_check")
+        sync_id = execute(run, "reconcile")["sync_id"]
+        conn.execute("UPDATE repairshopr.line_items SET price = price + 1 WHERE sync_id = %s", [sync_id])
+        with pytest.raises(AirflowFailException, match=rf"line_items.*worse than the scan.*sync_id {sync_id}"):
+            execute(run, "verify")
+        assert "worse than the scan" in fence.read(conn, SOURCE).hold_reason
+        with pytest.raises(FenceError, match="held"):
+            execute(run, "resume_writer")
+        assert airflow.pools[POOL]["slots"] == 0
+
+
+class TestGateCheck:
+    def test_refuses_scans_from_before_this_stop(self, airflow, filled, conn):
+        run = Run()
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        fence.resume(conn, SOURCE, run.name)
+        execute(run, "stop_writer")
+        with pytest.raises(UnusableSummary, match=r"before this stop: customers, .*Clear scan \(all of"):
+            execute(run, "gate_check")
+
+    def test_refuses_when_an_entity_is_missing(self, airflow, filled):
+        run = Run()
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        del run.xcoms["scan"]["forensic_summary"][2]
+        with pytest.raises(UnusableSummary, match=f"missing: {entities()[2]}"):
+            execute(run, "gate_check")
+
+    def test_summary_is_small_enough_for_an_xcom(self, airflow, filled, conn):
+        mass_delete(filled, conn)
+        run = Run()
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        assert max(len(json.dumps(summary)) for summary in run.xcoms["scan"]["forensic_summary"]) < 4096
+
+
+class TestHold:
+    @pytest.fixture
+    def held(self, airflow, filled, conn, asked) -> Run:
+        """A dry run whose plan would delete too much, up to the question."""
+        mass_delete(filled, conn)
+        run = Run()
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        result = execute(run, "gate_check")
+        assert result["verdict"] == "hold"
+        with pytest.raises(TaskAwaitingInput):
+            execute(run, "decide")
+        return run
+
+    def answer(self, run: Run, option: str, who: str | None = "Ada") -> Any:
+        event = {
+            "chosen_options": [option],
+            "params_input": {},
+            "responded_at": datetime.now(UTC),
+            "responded_by_user": {"id": "1", "name": who} if who else None,
+        }
+        return run.execute(DecideOperator(task_id="decide", source=SOURCE), "execute_complete", event=event)
+
+    def test_asks_with_the_reasons_and_a_time_limit(self, held, asked, monkeypatch):
+        [question] = asked
+        assert question["options"] == list(OPTIONS)
+        assert question["defaults"] == ["Keep stopped"]
+        assert question["subject"] == "repairshopr: the writer is held (manual__1, attempt 1)"
+        assert "the repair would delete 30 of" in question["body"]
+        monkeypatch.setenv("AIRFLOW_VAR_DECISION_TIMEOUT_HOURS", "0.5")
+        with pytest.raises(TaskAwaitingInput) as waiting:
+            execute(held, "decide")
+        assert waiting.value.timeout.total_seconds() == 1800
+
+    def test_nothing_passes_before_the_answer(self, held, conn):
+        with pytest.raises(FenceError, match=r"nothing was applied\. Clear decide"):
+            execute(held, "reconcile")
+        with pytest.raises(FenceError, match="held"):
+            execute(held, "resume_writer")
+        assert fence.read(conn, SOURCE).stopped
+
+    def test_keep_stopped(self, held, conn, airflow):
+        with pytest.raises(DownstreamTasksSkipped) as signal:
+            self.answer(held, "Keep stopped")
+        assert signal.value.tasks == ["reconcile", "verify"]
+        assert held.xcoms["decide"]["return_value"] == [{"decision": "keep", "by": "Ada"}]
+        with pytest.raises(FenceError, match="held"):
+            execute(held, "resume_writer")
+        assert airflow.pools[POOL]["slots"] == 0
+
+    def test_nobody_answers(self, held, conn):
+        with pytest.raises(DownstreamTasksSkipped):
+            self.answer(held, "Keep stopped", who=None)
+        assert held.xcoms["decide"]["return_value"][0]["by"] == "nobody (unanswered)"
+        assert fence.read(conn, SOURCE).hold_reason
+
+    def test_resume_without_repair(self, held, conn, airflow):
+        lines = live_lines(conn)
+        with pytest.raises(DownstreamTasksSkipped):
+            self.answer(held, "Resume without repair")
+        assert fence.read(conn, SOURCE).hold_reason is None
+        execute(held, "resume_writer")
+        assert not fence.read(conn, SOURCE).stopped
+        assert airflow.pools[POOL]["slots"] == 1
+        assert live_lines(conn) == lines
+        decided = conn.execute("SELECT decision, decided_by FROM confidence.forensic_run WHERE decision IS NOT NULL")
+        assert decided.fetchall() == [("resume", "Ada")]
+
+    def test_repair_then_resume_although_the_run_is_dry(self, held, conn):
+        lines = live_lines(conn)
+        assert self.answer(held, "Repair, then resume") == {"decision": "repair", "by": "Ada"}
+        assert execute(held, "reconcile")["counts"]["line_items"]["deleted"] == 30
+        assert len(live_lines(conn)) == len(lines) - 30
+        execute(held, "verify")
+        execute(held, "resume_writer")
+        assert not fence.read(conn, SOURCE).stopped
+
+    def test_answer_that_comes_after_another_run_has_taken_over(self, held, conn):
+        fence.stop(conn, SOURCE, "repairshopr_reconcile/scheduled__2", timeout=1)
+        with pytest.raises(FenceError, match="scheduled__2"):
+            self.answer(held, "Resume without repair")
+        assert history.open_holds(conn, SOURCE)
+
+    def test_without_a_hold_nobody_is_asked(self, airflow, filled, asked):
+        run = Run()
+        execute(run, "stop_writer")
+        with pytest.raises(AirflowSkipException, match="nothing holds the writer"):
+            execute(run, "decide")
+        assert asked == []
+
+
+class TestResumeWriter:
+    def watermarks(self, conn) -> dict:
+        return {entity: sync_log.state(conn, SOURCE, entity).watermark for entity in entities()}
+
+    @pytest.mark.parametrize(("dry_run", "moved"), [(True, False), (False, True)])
+    def test_resets_the_watermarks_on_order_only(self, airflow, filled, conn, dry_run, moved):
+        conn.execute("UPDATE confidence.sync_state SET watermark = watermark - interval '1 day'")
+        before = self.watermarks(conn)
+        run = Run(conf={"reset_watermark": True, "dry_run": dry_run})
+        execute(run, "stop_writer")
+        execute(run, "resume_writer")
+        assert {before[entity] != after for entity, after in self.watermarks(conn).items()} == {moved}
+        assert not fence.read(conn, SOURCE).stopped
+
+    def test_keeps_the_watermarks_without(self, airflow, filled, conn):
+        before = self.watermarks(conn)
+        run = Run(conf={"dry_run": False})
+        execute(run, "stop_writer")
+        execute(run, "resume_writer")
+        assert self.watermarks(conn) == before
+
+
+class TestReport:
+    def report(self, run: Run, **states: str) -> Any:
+        run.states = dict.fromkeys(STEPS, "success") | states
+        return execute(run, "report")
+
+    def test_sums_up_in_one_line(self, airflow, connected, caplog):
+        run = Run()
+        run.xcoms["gate_check"] = {"return_value": [{"verdict": "warn", "reasons": ["worse once"], "drift": 3}]}
+        with caplog.at_level(logging.INFO):
+            summary = self.report(run, decide="skipped")
+        line = next(json.loads(r.message) for r in caplog.records if r.message.startswith('{"'))
+        assert line == summary
+        assert (summary["event"], summary["run"], summary["verdict"], summary["drift"]) == (
+            "report",
+            run.name,
+            "warn",
+            3,
+        )
+        assert summary["writer"] == "writer of repairshopr is running"
+
+    def test_names_the_first_step_that_failed_and_what_to_do(self, airflow, connected):
+        failed = {"scan": "failed", "gate_check": "upstream_failed", "verify": "upstream_failed"}
+        with pytest.raises(AirflowFailException, match=r"^scan failed; writer .* is running\. Next: nothing was"):
+            self.report(Run(), **failed)
+
+    @pytest.mark.parametrize("step", STEPS)
+    def test_every_step_has_its_advice(self, airflow, connected, step):
+        with pytest.raises(AirflowFailException, match=rf"^{step} failed; .*Next: \w+"):
+            self.report(Run(), **{step: "failed"})
+
+    def test_worst_of_a_mapped_step_counts(self, airflow, connected):
+        run = Run()
+        mapped = {f"scan_{index}": "failed" if index == 1 else "success" for index in range(3)}
+        run.states = {step: "success" for step in STEPS if step != "scan"} | mapped
+        with pytest.raises(AirflowFailException, match=r"^scan failed"):
+            execute(run, "report")
+
+    def test_opens_the_pool_that_its_own_run_left_closed_over_a_running_writer(self, airflow, connected):
+        run = Run()
+        airflow.pools[POOL] |= {"slots": 0, "description": f"STOPPED by {run.name} (epoch 1)"}
+        with pytest.raises(AirflowFailException, match="stop_writer failed"):
+            self.report(run, stop_writer="failed")
+        assert airflow.pools[POOL]["slots"] == 1
+
+    @pytest.mark.parametrize(
+        "description", ["STOPPED by repairshopr_reconcile/scheduled__2 (epoch 1)", "closed by hand"]
+    )
+    def test_leaves_a_pool_that_somebody_else_closed(self, airflow, connected, description):
+        airflow.pools[POOL] |= {"slots": 0, "description": description}
+        self.report(Run())
+        assert airflow.pools[POOL]["slots"] == 0
+
+    def test_leaves_the_pool_of_a_stopped_writer(self, airflow, connected):
+        run = Run()
+        execute(run, "stop_writer")
+        with pytest.raises(AirflowFailException, match="writer of repairshopr is stopped by"):
+            self.report(run, resume_writer="failed")
+        assert airflow.pools[POOL]["slots"] == 0
+
+
+class TestSync:
+    def run(self, mode: str = "incremental", **conf: Any) -> Run:
+        return Run(dag_id="repairshopr_sync", params={"mode": mode}, conf=conf or None)
+
+    def test_works_in_the_writers_pool(self):
+        assert SyncOperator(task_id="sync", source=SOURCE).pool == POOL
+
+    @pytest.mark.parametrize(("mode", "read"), [("incremental", 0), ("full", 40)])
+    def test_reads_what_changed_or_everything(self, filled, conn, mode, read):
+        result = self.run(mode).execute(SyncOperator(task_id="sync", source=SOURCE))
+        assert set(result["counts"]) == set(entities())
+        assert result["counts"]["invoices"]["read"] == read
+        logged = conn.execute("SELECT run, state FROM confidence.sync_log WHERE sync_id = %s", [result["sync_id"]])
+        assert logged.fetchone() == ("repairshopr_sync/manual__1", "success")
+
+    def test_is_refused_while_the_writer_is_stopped(self, airflow, filled):
+        execute(Run(), "stop_writer")
+        with pytest.raises(FenceError, match="nothing was read or written"):
+            self.run().execute(SyncOperator(task_id="sync", source=SOURCE))
+
+
+class TestRollback:
+    def run(self, sync_id: int, **params: Any) -> Any:
+        known = {"sync_id": sync_id, "reason": "a test", "dry_run": True, "force": False}
+        run = Run(dag_id="warehouse_rollback", params=known | params)
+        return run.execute(RollbackOperator(task_id="rollback"))
+
+    def test_dry_run_counts_and_the_real_one_restores(self, filled, conn):
+        [(sync_id,)] = conn.execute("SELECT sync_id FROM confidence.sync_log").fetchall()
+        lines = live_lines(conn)
+        told = self.run(sync_id)
+        assert told["sync_id"] is None
+        assert told["tables"]["repairshopr.line_items"]["deleted"] == len(lines)
+        assert live_lines(conn) == lines
+        done = self.run(sync_id, dry_run=False)
+        assert done["tables"] == told["tables"]
+        assert live_lines(conn) == set()
+        logged = conn.execute(
+            "SELECT run, reason, undoes FROM confidence.sync_log WHERE sync_id = %s", [done["sync_id"]]
+        )
+        assert logged.fetchone() == ("warehouse_rollback/manual__1", "a test", sync_id)
