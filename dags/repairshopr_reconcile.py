@@ -79,7 +79,7 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
             type="integer",
             minimum=0,
             title="Pages between progress lines",
-            description="`scan_progress` goes to the log every so many pages; 0 = after the last page only.",
+            description="A line of progress goes to the log every so many pages; 0 = after the last page only.",
         ),
         "compute_db_not_in_api": Param(
             True,

@@ -44,7 +44,7 @@ SOURCE = "repairshopr"
             "incremental",
             enum=["incremental", "full"],
             title="Mode",
-            description="`incremental` reads what changed since the watermark, `full` reads every list from its start.",
+            description="Incremental reads what changed since the watermark, full reads every list from its start.",
         ),
     },
 )

@@ -32,6 +32,11 @@ class Airflow:
         body = {"logical_date": None, "conf": conf}
         return self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
 
+    def runs(self, dag_id: str) -> list[str]:
+        """The ids of the DAG's newest runs, the newest first."""
+        found = self.call("GET", f"/dags/{dag_id}/dagRuns?order_by=-run_after&limit=100")["dag_runs"]
+        return [run["dag_run_id"] for run in found]
+
     def state(self, dag_id: str, run_id: str) -> str:
         return self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
 

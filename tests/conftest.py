@@ -10,8 +10,9 @@ import pytest
 from psycopg import sql
 
 from include.warehouse.migrate import migrate
-from stack.control import Stack
 from stack.postgres import Postgres, Server
+
+pytest_plugins = ["tests.house"]
 
 # Airflow reads its settings when it is first imported. No test may reach what the developer's shell names (a real
 # account's connection, say), nor write into a home folder.
@@ -70,11 +71,3 @@ def conn(warehouse: str) -> Iterator[psycopg.Connection]:
     """The test's warehouse, in autocommit as every task has it."""
     with psycopg.connect(warehouse, autocommit=True) as connection:
         yield connection
-
-
-@pytest.fixture(scope="session")
-def airflow_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A whole stack with a real scheduler for the session, on free ports and in a folder of its own."""
-    # A database of its own: a server that others use too may hold a stack's already.
-    with Stack(tmp_path_factory.mktemp("stack"), settings={"STACK_POSTGRES_URL": ""}) as stack:
-        yield stack

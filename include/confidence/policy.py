@@ -186,10 +186,12 @@ def judge(summary: ForensicSummary, history: Sequence[PastRun], policies: Sequen
     by_severity = sorted(gates, key=lambda gate: SEVERITY[gate.verdict], reverse=True)
     worse = dict.fromkeys(gate.metric for gate in gates if SEVERITY[gate.verdict])
     verdicts = [Verdict.PASS, *(gate.verdict for gate in gates if gate.verdict)]
+    # Who has to act reads what is wrong, not what has no baseline yet.
+    serious = tuple(gate.reason for gate in by_severity if gate.reason and SEVERITY[gate.verdict])
     return Judgement(
         verdict=max(verdicts, key=SEVERITY.__getitem__),
         worse=tuple(worse),
-        reasons=tuple(gate.reason for gate in by_severity if gate.reason),
+        reasons=serious or tuple(gate.reason for gate in by_severity if gate.reason),
         gates=gates,
     )
 

@@ -156,7 +156,7 @@ def test_the_worst_gate_decides_and_the_worst_line_comes_first():
     judged = judge(scanned, passes(0), [other, TREND, RepairShare()])
     assert judged.verdict == "hold"
     assert judged.worse == (METRIC, "plan.delete")
-    assert [line.split()[0] for line in judged.reasons] == ["the", METRIC, "api_duplicate_rows"]
+    assert [line.split()[0] for line in judged.reasons] == ["the", METRIC]
     assert [gate.verdict for gate in judged.gates] == ["pass", "warn", "hold", "pass"]
 
 

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from include.simulators.repairshopr import Fault
-
-from .conftest import RECONCILE, SYNC, House
+from tests.house import RECONCILE, SYNC, House
 
 TRIGGER = """
 CREATE FUNCTION repairshopr.sabotage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;

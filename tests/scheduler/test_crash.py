@@ -5,8 +5,7 @@ import psycopg
 import pytest
 
 from stack.airflow import until
-
-from .conftest import RECONCILE, SYNC, House
+from tests.house import RECONCILE, SYNC, House
 
 SMALL_PAGES = {"line_items": 20}
 SCANNED = ("api_rows_scanned", "api_unique_ids", "api_duplicate_rows", "api_unique_not_in_db", "confirmed_missing")

@@ -8,8 +8,7 @@ import pytest
 
 from include.simulators.repairshopr import Fault
 from stack.airflow import until
-
-from .conftest import POOL, RECONCILE, SYNC, House
+from tests.house import POOL, RECONCILE, SYNC, House
 
 TASKS = ("stop_writer", "scan", "gate_check", "decide", "reconcile", "verify", "resume_writer", "report")
 

@@ -1,4 +1,4 @@
-"""One running Airflow for all tests of this folder, and a shop that is in step again before each of them."""
+"""One running Airflow for all tests that need a scheduler, and a shop that is in step again before each of them."""
 
 import os
 import signal
@@ -31,6 +31,8 @@ SETTINGS = {
     "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
 }
 
 

@@ -1,0 +1,67 @@
+"""What people do in Airflow's UI, in a real browser: read a trigger form, answer a hold, see the writer resume."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from stack.airflow import until
+from tests.house import RECONCILE, House
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser_page(running_house: House) -> Iterator[Page]:
+    """A logged-in admin's browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        page.goto(running_house.airflow.url)
+        page.locator("input[name=username]").fill("admin")
+        page.locator("input[name=password]").fill(running_house.stack.password("admin"))
+        page.get_by_role("button", name=re.compile("sign in|log in", re.IGNORECASE)).click()
+        page.wait_for_url(re.compile(r"localhost:\d+/(?!auth)"))
+        yield page
+        browser.close()
+
+
+def test_dry_run_is_started_by_a_form_that_explains_itself(house, browser_page):
+    page = browser_page
+    page.goto(f"{house.airflow.url}/dags/{RECONCILE}")
+    page.get_by_role("button", name="Trigger").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("checkbox", name="Dry run")).to_be_checked(timeout=30_000)
+    expect(dialog.get_by_text("Find and judge drift, plan the repair, write nothing.")).to_be_visible()
+    expect(dialog.get_by_role("spinbutton", name="First page")).to_have_value("1")
+    expect(dialog.get_by_role("spinbutton", name="Last page")).to_have_value("0")
+    expect(dialog.get_by_role("checkbox", name="Look for rows that RepairShopr has not")).to_be_checked()
+    expect(dialog.get_by_role("checkbox", name="Reset the watermarks")).not_to_be_checked()
+    before = house.airflow.runs(RECONCILE)
+    dialog.get_by_role("button", name="Trigger").click()
+    until(lambda: len(house.airflow.runs(RECONCILE)) > len(before), "the run that the form starts", 60)
+    (run_id,) = set(house.airflow.runs(RECONCILE)) - set(before)
+    assert house.airflow.wait(RECONCILE, run_id) == "success"
+
+
+def test_hold_is_answered_and_the_writer_resumes(house, browser_page):
+    page = browser_page
+    house.remove_at_source(60)
+    run_id = house.airflow.trigger(RECONCILE)
+    house.wait_for_question(run_id)
+    page.goto(f"{house.airflow.url}/dags/{RECONCILE}/runs/{run_id}/tasks/decide/required_actions?map_index=-1")
+    expect(page.get_by_text("the writer is held").first).to_be_visible()
+    expect(page.get_by_text("the repair would delete 60 of").first).to_be_visible()
+    page.get_by_role("button", name="Repair, then resume").click()
+    assert house.airflow.wait(RECONCILE, run_id) == "success"
+    assert house.in_step()
+    assert house.writer().runs
