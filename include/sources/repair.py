@@ -13,7 +13,7 @@ from include.sources.base import Context, Entity
 from include.sources.sync import look_up
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.staging import Stage
+from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import identifiers, same_key
 
@@ -97,7 +97,7 @@ def reset_watermarks(context: Context) -> int:
 
 
 def _plan(context: Context, summary: ForensicSummary) -> sql.Identifier:
-    return sql.Identifier("staging", f"{context.source.name}_{summary.entity}_scan_plan")
+    return plan_table(stage_name(context.source.name, summary.entity, "scan"))
 
 
 def _require_plan(context: Context, summary: ForensicSummary) -> None:

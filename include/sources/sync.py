@@ -59,18 +59,23 @@ def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Cou
 
 def look_up(context: Context, lookup: Lookup, values: Iterable[Any]) -> Iterator[tuple[Any, list | ApiError]]:
     """Ask for each value's rows, in parallel: yields (value, rows), or NotFound or TryLater in place of the rows."""
-    requests = {id(request): (value, request) for value in values for request in [lookup.request(value)]}
-    for request, answer in fetch_all(context.client, (r for _, r in requests.values()), workers=context.workers):
-        value = requests[id(request)][0]
+    under_way: dict[int, Any] = {}
+
+    def requests() -> Iterator[Request]:
+        for value in values:
+            request = lookup.request(value)
+            under_way[id(request)] = value
+            yield request
+
+    for request, answer in fetch_all(context.client, requests(), workers=context.workers):
+        value = under_way.pop(id(request))
         if isinstance(answer, ApiError):
             yield value, answer
         elif lookup.paginator is None:
             yield value, lookup.rows(answer.data)
         else:
-            yield (
-                value,
-                _all_pages(context, lookup, request, lookup.paginator.read(answer, lookup.paginator.start)),
-            )
+            first = lookup.paginator.read(answer, lookup.paginator.start)
+            yield value, _all_pages(context, lookup, request, first)
 
 
 def _all_pages(context: Context, lookup: Lookup, request: Request, first: Page) -> list | ApiError:

@@ -75,7 +75,7 @@ def roll_back(
 
 
 def _source(conn: Connection, sync_id: int) -> str:
-    row = conn.execute("SELECT source, state FROM confidence.sync_log WHERE sync_id = %s", [sync_id]).fetchone()
+    row = conn.execute("SELECT source FROM confidence.sync_log WHERE sync_id = %s", [sync_id]).fetchone()
     if row is None:
         raise RollbackRefused(f"there is no sync_id {sync_id}: look it up in confidence.sync_log")
     return row[0]

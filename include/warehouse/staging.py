@@ -55,6 +55,16 @@ class Pull:
         return self.rows_refused > max(REFUSED_FLOOR, REFUSED_SHARE * self.rows_read)
 
 
+def stage_name(source: str, entity: str, purpose: str) -> str:
+    """The name of a pull and its staging table."""
+    return f"{source}_{entity}_{purpose}"
+
+
+def plan_table(name: str) -> sql.Identifier:
+    """The plan that belongs to the stage of that name; it outlives the stage."""
+    return sql.Identifier("staging", f"{name}_plan")
+
+
 class Stage:
     """The staging table of one entity and purpose, and how far its pull has come."""
 
@@ -63,7 +73,7 @@ class Stage:
         self.table = table
         self.pull = pull
         self.sql = sql.Identifier("staging", pull.pull)
-        self.plan = sql.Identifier("staging", f"{pull.pull}_plan")
+        self.plan = plan_table(pull.pull)
 
     @classmethod
     def open(cls, conn: Connection, table: Table, source: str, purpose: str, ticket: str) -> "Stage":
@@ -72,7 +82,7 @@ class Stage:
         Opening takes the pull over: an earlier attempt that still runs can't append any more. A pull that failed for
         its refused rows is not resumed: behind them it would look whole.
         """
-        name = f"{source}_{table.name}_{purpose}"
+        name = stage_name(source, table.name, purpose)
         with conn.transaction():
             # Two attempts that open at once take turns.
             conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"staging.{name}"])
