@@ -255,5 +255,6 @@ def _as_nobody(*needed: Path) -> list[str]:
     prefix = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
     if all(folder.stat().st_mode & 0o001 for path in needed for folder in path.parents):
         return prefix
-    # Some folder on the way (often root's home) is closed to others: the capability opens it.
-    return [*prefix, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    # Some folder on the way (often root's home) is closed to others: the capability opens it. Without the securebit
+    # it doesn't count in access(2), with which initdb looks for its neighbours.
+    return [*prefix, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]

@@ -26,6 +26,14 @@ def busy_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+@pytest.fixture
+def closed_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's programs lie below the closed folder too, as those of a .venv in a home folder do."""
+    programs = folder.parent / "bin"
+    programs.symlink_to(Path(Postgres(folder)._binary("initdb")).parent)
+    monkeypatch.setattr(Postgres, "_binary", lambda self, name: str(programs / name))
+
+
 def ask(url: str, query: str) -> object:
     with psycopg.connect(url) as connection:
         return connection.execute(query).fetchone()[0]
@@ -118,3 +126,9 @@ def test_a_chosen_port_is_used(folder: Path):
     with Postgres(folder, port=port, settings=SMALL) as server:
         assert server.port == port
         assert f":{port}/" in server.url("warehouse")
+
+
+@pytest.mark.usefixtures("closed_wheel")
+def test_programs_in_a_closed_folder_are_reached(folder):
+    with Postgres(folder, settings=SMALL) as server:
+        assert ask(server.url("postgres"), "SELECT 1") == 1
