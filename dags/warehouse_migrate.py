@@ -8,11 +8,13 @@ does nothing.
 the task.
 """
 
+from typing import Any
+
 from airflow.sdk import dag, task
 
 from include.warehouse.migrate import migrate as migrate_warehouse
 from plugins.hooks import warehouse
-from plugins.runs import DEFAULT_ARGS
+from plugins.runs import DEFAULT_ARGS, refuse_unknown_conf
 
 
 @dag(
@@ -27,8 +29,9 @@ from plugins.runs import DEFAULT_ARGS
 )
 def warehouse_migrate():
     @task
-    def migrate() -> str:
+    def migrate(**context: Any) -> str:
         """Return the revision that the warehouse has afterwards."""
+        refuse_unknown_conf(context)
         return migrate_warehouse(warehouse.url())
 
     migrate()

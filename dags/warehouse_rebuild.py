@@ -19,12 +19,18 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import Param, dag
 
 from include.sources import REGISTRY
-from plugins.runs import DEFAULT_ARGS
+from plugins.runs import DEFAULT_ARGS, refuse_unknown_conf
 
 
 def _run(task_id: str, dag_id: str, **conf: object) -> TriggerDagRunOperator:
     return TriggerDagRunOperator(
-        task_id=task_id, trigger_dag_id=dag_id, conf=conf, wait_for_completion=True, poke_interval=5, retries=0
+        task_id=task_id,
+        trigger_dag_id=dag_id,
+        conf=conf,
+        wait_for_completion=True,
+        poke_interval=5,
+        retries=0,
+        pre_execute=refuse_unknown_conf,
     )
 
 

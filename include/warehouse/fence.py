@@ -67,7 +67,7 @@ def stop(conn: Connection, source: str, run: str, timeout: float) -> Writer:
             return _fetch(conn, source, "")
     except errors.LockNotAvailable:
         raise DrainTimeout(
-            f"the writer of {source} still has an open transaction after {timeout:.0f} s ({_writing(conn)});"
+            f"the writer of {source} still has an open transaction after {timeout:.0f} s (sessions writing for any source: {_writing(conn)});"
             " end that session (pg_terminate_backend) or wait for it, then clear stop_writer with downstream"
         ) from None
 
@@ -132,7 +132,7 @@ def exclusive(conn: Connection, source: str, timeout: float) -> Iterator[Writer]
             yield writer
     except errors.LockNotAvailable:
         raise DrainTimeout(
-            f"the writer of {source} still has an open transaction after {timeout:.0f} s ({_writing(conn)});"
+            f"the writer of {source} still has an open transaction after {timeout:.0f} s (sessions writing for any source: {_writing(conn)});"
             " wait for it or end that session (pg_terminate_backend), then clear this task"
         ) from None
 
@@ -158,10 +158,10 @@ def _fetch(conn: Connection, source: str, lock: str) -> Writer:
 
 
 def _writing(conn: Connection) -> str:
-    """The sessions that hold a lock on the fence, for the message."""
+    """The sessions that write behind a fence, for the message. Postgres doesn't tell which source's row they lock."""
     rows = conn.execute(
         "SELECT DISTINCT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
         " WHERE l.relation = 'confidence.writer'::regclass AND l.mode = 'RowShareLock' AND a.pid <> pg_backend_pid()"
         " ORDER BY a.pid"
     ).fetchall()
-    return ", ".join(f"pid {pid} {name}".strip() for pid, name in rows) or "session gone meanwhile"
+    return ", ".join(f"pid {pid} {name}".strip() for pid, name in rows) or "gone meanwhile"
