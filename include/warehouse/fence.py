@@ -67,7 +67,8 @@ def stop(conn: Connection, source: str, run: str, timeout: float) -> Writer:
             return _fetch(conn, source, "")
     except errors.LockNotAvailable:
         raise DrainTimeout(
-            f"the writer of {source} still has an open transaction after {timeout:.0f} s (sessions writing for any source: {_writing(conn)});"
+            f"the writer of {source} still has an open transaction after {timeout:.0f} s"
+            f" (sessions that write, for any source: {_writing(conn)});"
             " end that session (pg_terminate_backend) or wait for it, then clear stop_writer with downstream"
         ) from None
 
@@ -132,7 +133,8 @@ def exclusive(conn: Connection, source: str, timeout: float) -> Iterator[Writer]
             yield writer
     except errors.LockNotAvailable:
         raise DrainTimeout(
-            f"the writer of {source} still has an open transaction after {timeout:.0f} s (sessions writing for any source: {_writing(conn)});"
+            f"the writer of {source} still has an open transaction after {timeout:.0f} s"
+            f" (sessions that write, for any source: {_writing(conn)});"
             " wait for it or end that session (pg_terminate_backend), then clear this task"
         ) from None
 

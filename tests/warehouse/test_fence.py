@@ -81,7 +81,7 @@ class TestStop:
             with pytest.raises(DrainTimeout) as refused:
                 fence.stop(conn, SOURCE, RUN, timeout=0.05)
             insert(writing, 1)
-        named = f"(pid {writing.info.backend_pid} shop_sync/scheduled)"
+        named = f"any source: pid {writing.info.backend_pid} shop_sync/scheduled)"
         assert named in str(refused.value)
         assert "clear stop_writer with downstream" in str(refused.value)
         assert not fence.read(conn, SOURCE).stopped
