@@ -61,6 +61,7 @@ class House:
         self.stack = stack
         self._server = server
         self.connect()
+        self._lines = [self.shop.row("line_items", i) for i in self.shop.ids("line_items")]
 
     def connect(self) -> None:
         """Find everything anew, after a restart too."""
@@ -172,6 +173,8 @@ class House:
     def reset(self) -> None:
         """Bring shop, copy and writer in step, and forget the history."""
         self.shop.clear()
+        # Tests delete lines at the shop; all are back for the next one.
+        self.shop.load("line_items", self._lines)
         self.shop.set(latency_ms=0, page_sizes={})
         for name in ("decision_timeout_hours", "drain_timeout_seconds", "nightly_repair_sources"):
             self.airflow.delete_variable(name)
