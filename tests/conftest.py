@@ -1,6 +1,7 @@
 """Servers that the tests share: started once a session, gone at its end."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from uuid import uuid4
@@ -13,6 +14,16 @@ from include.warehouse.migrate import migrate
 from stack.postgres import Postgres, Server
 
 pytest_plugins = ["tests.house"]
+
+# A browser comes with no package. In CI a missing one is an error; elsewhere its tests are left out, and it is told.
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+collect_ignore = [] if BROWSER or os.environ.get("CI") else ["browser"]
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is left out."""
+    return ["no Chromium found: tests/browser is left out (Debian: apt install chromium)"] if collect_ignore else []
+
 
 # Airflow reads its settings when it is first imported. No test may reach what the developer's shell names (a real
 # account's connection, say), nor write into a home folder.

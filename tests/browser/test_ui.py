@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from stack.airflow import until
+from tests.conftest import BROWSER
 from tests.house import RECONCILE, House
 
-CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -23,7 +23,7 @@ FLAGS = [
 def browser_page(running_house: House) -> Iterator[Page]:
     """A logged-in admin's browser."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(60_000)
         page.goto(running_house.airflow.url)
