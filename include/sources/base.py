@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Protocol
 
 from psycopg import Connection, sql
@@ -115,8 +115,3 @@ class Context:
     conn: Connection
     run: str
     workers: int = 4
-
-
-def overlapped(watermark: datetime, source: Source) -> datetime:
-    """The moment from which a sync reads: the watermark less the overlap."""
-    return watermark - source.overlap

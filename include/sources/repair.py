@@ -82,7 +82,10 @@ def verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int)
 
 
 def reset_watermarks(context: Context) -> int:
-    """Set every entity's watermark to the source's present time: what changed while the writer stood is skipped."""
+    """Set the watermarks to the source's present time: what changed while the writer stood is skipped.
+
+    An entity that was never synced keeps none, or its first load would be skipped as well.
+    """
     conn, source = context.conn, context.source
     now = context.client.send(source.entities[0].listing).date
     if now is None:
@@ -91,7 +94,9 @@ def reset_watermarks(context: Context) -> int:
     sync_id = sync_log.begin(conn, source.name, "watermark", context.run, reason="reset_watermark")
     with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
         for entity in source.entities:
-            sync_log.advance(conn, sync_id, source.name, entity.name, watermark=now)
+            state = sync_log.state(conn, source.name, entity.name)
+            if state.watermark:
+                sync_log.advance(conn, sync_id, source.name, entity.name, watermark=now, version=state.version)
     sync_log.finish(conn, sync_id, {})
     return sync_id
 

@@ -10,7 +10,6 @@ from psycopg import sql
 
 from include.api.errors import ApiError, NotFound
 from include.api.fetch import pages
-from include.api.paginators import Page
 from include.confidence import history
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import Context, Entity, Lookup
@@ -86,12 +85,12 @@ def _read_pages(context: Context, entity: Entity, scope: Scope, stage: Stage) ->
     if stage.pull.complete:
         return
     if stage.resumed:
-        log.info("going on from page %s, %d rows are staged", stage.pull.position, stage.pull.rows_read)
+        log.info("going on from page %d, %d rows are staged", scope.first + stage.pull.pages, stage.pull.rows_read)
     feed = pages(
         context.client,
         entity.listing,
         entity.paginator,
-        position=stage.pull.position or scope.first,
+        position=stage.pull.position or (scope.first if scope.partial else None),
         stop=scope.page_end or None,
         workers=context.workers,
     )
@@ -104,10 +103,10 @@ def _read_pages(context: Context, entity: Entity, scope: Scope, stage: Stage) ->
         }
         stage.append(page.rows, next_position=None if last else page.next, page_info=info)
         if last or (scope.progress_every and stage.pull.pages % scope.progress_every == 0):
-            _progress(stage, page, scope)
+            _progress(stage, scope)
 
 
-def _progress(stage: Stage, page: Page, scope: Scope) -> None:
+def _progress(stage: Stage, scope: Scope) -> None:
     """One log line; the counts go on from the line before, so a line costs what came since."""
     before = stage.pull.progress or {}
     unique, missing = count_new(stage, before.get("pages", 0))
@@ -115,11 +114,13 @@ def _progress(stage: Stage, page: Page, scope: Scope) -> None:
     missing += before.get("missing", 0)
     stage.save_progress(pages=stage.pull.pages, unique=unique, missing=missing)
     scanned = stage.pull.rows_read - stage.pull.rows_refused
+    # Counted, not asked for: a cursor's position is a token, which belongs into no log.
+    number = scope.first + stage.pull.pages - 1
     line = {
         "event": "scan_progress",
         "entity": stage.pull.entity,
-        "page": page.position,
-        "final_page": scope.page_end or max(stage.pull.total_pages or 0, page.position),
+        "page": number,
+        "final_page": scope.page_end or max(stage.pull.total_pages or 0, number),
         "api_rows_scanned": scanned,
         "api_unique_ids": unique,
         "duplicate_rows": scanned - unique,

@@ -13,7 +13,7 @@ from include.api.client import Request
 from include.api.errors import ApiError, NotFound
 from include.api.fetch import fetch_all, pages
 from include.api.paginators import Page
-from include.sources.base import Context, Ends, Entity, Lookup, overlapped
+from include.sources.base import Context, Ends, Entity, Lookup
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import PullError, Stage
@@ -94,7 +94,7 @@ def _sync_entity(context: Context, entity: Entity, sync_id: int, epoch: int, ful
     started = time.monotonic()
     source, conn = context.source, context.conn
     state = sync_log.state(conn, source.name, entity.name)
-    since = None if full or state.watermark is None else overlapped(state.watermark, source)
+    since = None if full or state.watermark is None else state.watermark - source.overlap
     stage = _pull(context, entity, since)
     children = [] if since is None else _pull_children(context, entity, stage)
     watermark = _watermark(stage, state)

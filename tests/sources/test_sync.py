@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from include.simulators.repairshopr import Fault, Mutation
+from include.sources.repair import reset_watermarks
 from include.sources.sync import SyncFailed, sync
 from include.warehouse import fence
 from include.warehouse.rollback import RollbackRefused, roll_back
@@ -169,3 +170,15 @@ def test_first_load_cut_off_at_any_page_goes_on_there(shop, conn, page):
     shop.control.reset_counters()
     sync(shop.context)
     assert live_ids(conn, "invoices") == shop.control.ids("invoices")
+
+
+def test_reset_watermarks_spares_what_was_never_synced(shop, conn):
+    shop.control.fault(Fault("status", resource="payments", status=401, times=None))
+    with pytest.raises(SyncFailed):
+        sync(shop.context)
+    shop.control.clear()
+    fence.stop(conn, "repairshopr", shop.context.run, timeout=1)
+    reset_watermarks(shop.context)
+    fence.resume(conn, "repairshopr", shop.context.run)
+    sync(shop.context)
+    assert live_ids(conn, "payments") == shop.control.ids("payments")
