@@ -1,45 +1,80 @@
 """A source and the warehouse, ready to work with: what every step of a runbook opens first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import psycopg
 from airflow.sdk import BaseHook, Connection
 
 from include.api.client import ApiClient, Limiter, NoLimit
 from include.sources import get_source
-from include.sources.base import Context, Source
+from include.sources.base import Context
 from include.warehouse.rate_limit import SharedLimit
 from plugins.hooks import warehouse
 
-# Requests of one task that are on their way at once.
-WORKERS = 4
+if TYPE_CHECKING:
+    from include.api.bucket import Bucket
+
+# Requests of one task that are on their way at once: to an API that counts them, and to a store.
+WORKERS, STORE_WORKERS = 4, 64
 # What one task may spend on an API, its waiting included, before it gives up.
 BUDGET_SECONDS = 6 * 3600
 
 
+class AirflowConnections:
+    """Opens what a source asks for through Airflow's connections, for a run that the warehouse shows by name."""
+
+    def __init__(self, run: str):
+        self._run = run
+
+    @contextmanager
+    def api(
+        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+    ) -> Iterator[ApiClient]:
+        """The connection's host is the API's (https unless it names a scheme), its password the token.
+
+        Its extra `requests_per_minute` replaces the vendor's limit for this account; 0 lifts it.
+        """
+        connection = BaseHook.get_connection(name)
+        with (
+            warehouse.connect(f"{self._run} limit") as limit_conn,
+            ApiClient(
+                name,
+                base_url(connection) + base_path,
+                headers=authorize(connection.password or ""),
+                limiter=_limiter(name, per_minute, connection, limit_conn),
+                budget_seconds=BUDGET_SECONDS,
+                connections=WORKERS,
+            ) as client,
+        ):
+            yield client
+
+    @contextmanager
+    def bucket(self, name: str) -> "Iterator[Bucket]":
+        """Keys, endpoint and region are the aws connection's; its service_config for s3 names the bucket."""
+        # Costs seconds to import, which the other sources need not pay.
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+        from botocore.config import Config
+        from include.api.bucket import Bucket, client_config
+
+        declared = S3Hook(aws_conn_id=name).conn_config
+        config = client_config(STORE_WORKERS).merge(declared.botocore_config or Config())
+        store = S3Hook(aws_conn_id=name, config=config).get_conn()
+        yield Bucket(store, declared.get_service_config("s3").get("bucket_name", ""), connection=name)
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[psycopg.Connection]:
+        with warehouse.connect(self._run, name) as conn:
+            yield conn
+
+
 @contextmanager
 def opened(name: str, run: str) -> Iterator[Context]:
-    """The context for `run` (`dag_id/run_id`) of the source `name`, through the connection of the same name.
-
-    The connection's host is the API's (https unless it names a scheme), its password the token. Its extra
-    `requests_per_minute` replaces the vendor's limit for this account; 0 lifts it.
-    """
+    """The context for `run` (`dag_id/run_id`) of the source `name`."""
     source = get_source(name)
-    connection = BaseHook.get_connection(name)
-    with (
-        warehouse.connect(run) as conn,
-        warehouse.connect(f"{run} limit") as limit_conn,
-        ApiClient(
-            name,
-            base_url(connection) + source.base_path,
-            headers=source.authorize(connection.password or ""),
-            limiter=_limiter(source, connection, limit_conn),
-            budget_seconds=BUDGET_SECONDS,
-            connections=WORKERS,
-        ) as client,
-    ):
-        yield Context(source, client, conn, run, WORKERS)
+    with warehouse.connect(run) as conn, source.open(conn, run, AirflowConnections(run)) as context:
+        yield context
 
 
 def base_url(connection: Connection) -> str:
@@ -50,8 +85,6 @@ def base_url(connection: Connection) -> str:
     return f"{host}:{connection.port}" if connection.port else host
 
 
-def _limiter(source: Source, connection: Connection, conn: psycopg.Connection) -> Limiter:
-    per_minute = float(connection.extra_dejson.get("requests_per_minute", source.per_minute or 0))
-    if not per_minute:
-        return NoLimit()
-    return SharedLimit(conn, source.name, per_minute)
+def _limiter(name: str, per_minute: float | None, connection: Connection, conn: psycopg.Connection) -> Limiter:
+    limit = float(connection.extra_dejson.get("requests_per_minute", per_minute or 0))
+    return SharedLimit(conn, name, limit) if limit else NoLimit()

@@ -1,4 +1,4 @@
-"""The warehouse, through the connection `warehouse`."""
+"""The warehouse, through the connection `warehouse`, and other Postgres databases through theirs."""
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
@@ -6,9 +6,9 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 CONNECTION = "warehouse"
 
 
-def connect(purpose: str) -> psycopg.Connection:
-    """Open the warehouse in autocommit: transactions are explicit. The server shows `purpose` of the session."""
-    connection = PostgresHook(postgres_conn_id=CONNECTION).get_conn()
+def connect(purpose: str, connection_id: str = CONNECTION) -> psycopg.Connection:
+    """Open the database in autocommit: transactions are explicit. The server shows `purpose` of the session."""
+    connection = PostgresHook(postgres_conn_id=connection_id).get_conn()
     connection.autocommit = True
     connection.execute("SELECT set_config('application_name', %s, false)", [purpose[:63]])
     return connection

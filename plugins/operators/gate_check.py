@@ -10,6 +10,7 @@ from include.confidence import history
 from include.confidence.policy import Judgement, Verdict, judge
 from include.confidence.summary import ForensicSummary, UnusableSummary
 from include.sources import get_source
+from include.sources.base import entity_of
 from include.warehouse import fence
 from plugins.hooks import warehouse
 from plugins.operators.scan import summaries
@@ -51,7 +52,7 @@ class GateCheckOperator(BaseOperator):
         return result
 
     def _judge(self, conn: Any, scan: ForensicSummary) -> Judgement:
-        entity = get_source(self.source).entity(scan.entity)
+        entity = entity_of(get_source(self.source), scan.entity)
         judgement = judge(scan, history.past_runs(conn, scan), [*entity.gates, entity.repair_share])
         history.save_judgement(conn, scan, judgement)
         log.info("%s: %s", scan.entity, judgement.verdict)
@@ -73,11 +74,11 @@ def _not_needed(result: dict[str, Any]) -> list[str]:
 
 def _require_fresh(scans: list[ForensicSummary], writer: fence.Writer, source: str) -> None:
     """Every entity has been scanned behind the stop that stands now: the writer has not run in between."""
-    stale = [scan.entity for scan in scans if scan.epoch != writer.epoch]
+    stale = [scan.entity for scan in scans if scan.epoch != writer.epoch or scan.incomplete]
     missing = {entity.name for entity in get_source(source).entities} - {scan.entity for scan in scans}
     if stale or missing:
         raise UnusableSummary(
-            f"scans from before this stop: {', '.join(stale) or 'none'};"
+            f"scans from before this stop, or incomplete: {', '.join(stale) or 'none'};"
             f" missing: {', '.join(sorted(missing)) or 'none'}."
             " Clear scan (all of its map indexes) with downstream"
         )

@@ -3,15 +3,14 @@
 import logging
 from typing import Any
 
-from airflow.sdk import BaseOperator, Variable
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from include.confidence.summary import ForensicSummary
-from include.sources.repair import repair
 from include.warehouse import fence
 from plugins.hooks import source as source_hook
 from plugins.operators.scan import summaries
-from plugins.runs import run_name
+from plugins.runs import is_dry, require_enabled, run_name
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +18,8 @@ log = logging.getLogger(__name__)
 class ReconcileOperator(BaseOperator):
     """Repair the copy under one sync_id, in one transaction; on a dry run only say what would be done.
 
-    Returns {"sync_id", "counts" per entity}. A person's decision to repair overrides the dry run. The Airflow Variable
-    `nightly_repair_sources` (names, separated by commas) tells whose scheduled runs repair; none by default.
+    Returns {"sync_id", "counts" per entity}. A person's decision to repair overrides the dry run, not a
+    switch that the source has.
     """
 
     def __init__(self, *, source: str, **kwargs: Any):
@@ -33,17 +32,13 @@ class ReconcileOperator(BaseOperator):
             writer = fence.require_stopped(opened.conn, self.source, opened.run)
             if writer.hold_reason:
                 raise fence.FenceError(f"{writer}; nothing was applied. Clear decide with downstream and answer it")
-            if self._is_dry(context) and not _repair_decided(opened.conn, scans):
+            if is_dry(context, self.source) and not _repair_decided(opened.conn, scans):
                 _tell_plan(scans)
                 raise DownstreamTasksSkipped(tasks=["verify"])
-            sync_id, counts = repair(opened, scans)
+            require_enabled(self.source)
+            sync_id, counts = opened.source.repair(opened, scans, context["params"])
         log.info("repaired under sync_id %d: %s", sync_id, counts)
         return {"sync_id": sync_id, "counts": {entity: vars(count) for entity, count in counts.items()}}
-
-    def _is_dry(self, context: Any) -> bool:
-        repairing = {name.strip() for name in Variable.get("nightly_repair_sources", default="").split(",")}
-        nightly = context["dag_run"].run_type == "scheduled"
-        return context["params"]["dry_run"] and not (nightly and self.source in repairing)
 
 
 def _repair_decided(conn: Any, scans: list[ForensicSummary]) -> bool:

@@ -7,9 +7,12 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.sources import get_source
 from include.warehouse import fence
+from include.warehouse.sync_log import Counts
 from plugins.hooks import airflow_api, warehouse
-from plugins.runs import run_name
+from plugins.operators.scan import summaries
+from plugins.runs import is_dry, push_result, run_name
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,10 @@ class ReportOperator(BaseOperator):
             "writer": str(writer),
         }
         log.info(json.dumps(summary, sort_keys=True))
+        applied = summary["repair"] or {}
+        counts = {entity: Counts(**found) for entity, found in applied.get("counts", {}).items()}
+        dry_run = is_dry(context, self.source) and not applied
+        push_result(context, self.source, get_source(self.source).result(summaries(context), counts, dry_run=dry_run))
         failed = next((step for step in STEPS if states.get(step) not in DONE), None)
         if failed:
             raise AirflowFailException(f"{failed} {states.get(failed)}; {writer}. Next: {NEXT[failed]}")

@@ -5,7 +5,6 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from include.sources.repair import reset_watermarks
 from include.warehouse import fence
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks import source as source_hook
@@ -43,5 +42,5 @@ class ResumeWriterOperator(BaseOperator):
             log.info("dry run: the watermarks stay where they are; to reset them trigger with dry_run off")
             return
         with source_hook.opened(self.source, run_name(context)) as opened:
-            sync_id = reset_watermarks(opened)
+            sync_id = opened.source.reset_watermarks(opened)
         log.warning("watermarks reset, sync_id %d: changes made while the writer stood are skipped", sync_id)

@@ -1,12 +1,16 @@
 """Undo a sync, a repair or a rollback by its sync_id."""
 
 import logging
+from contextlib import AbstractContextManager
 from typing import Any
 
+import psycopg
 from airflow.sdk import BaseOperator
 
-from include.warehouse.rollback import roll_back
+from include.sources import get_source
+from include.warehouse.rollback import Copy, roll_back, source_of
 from plugins.hooks import warehouse
+from plugins.hooks.source import AirflowConnections
 from plugins.runs import refuse_unknown_conf, run_name
 
 log = logging.getLogger(__name__)
@@ -21,9 +25,10 @@ class RollbackOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         refuse_unknown_conf(context)
         params, run = context["params"], run_name(context)
-        with warehouse.connect(run) as conn:
+        with warehouse.connect(run) as conn, _copy(conn, params["sync_id"], run) as copy:
             undone = roll_back(
                 conn,
+                copy,
                 params["sync_id"],
                 run=run,
                 reason=params["reason"],
@@ -43,3 +48,7 @@ class RollbackOperator(BaseOperator):
             "tables": {table: vars(count) for table, count in undone.tables.items()},
             "conflicts": list(undone.conflicts),
         }
+
+
+def _copy(conn: psycopg.Connection, sync_id: int, run: str) -> AbstractContextManager[Copy]:
+    return get_source(source_of(conn, sync_id)).copy(conn, AirflowConnections(run))

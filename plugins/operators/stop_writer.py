@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator, Variable
 from include.warehouse import fence
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, Pool
-from plugins.runs import refuse_unknown_conf, run_name
+from plugins.runs import is_dry, refuse_unknown_conf, require_enabled, run_name
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class StopWriterOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, int]:
         refuse_unknown_conf(context)
+        if not is_dry(context, self.source):
+            require_enabled(self.source)
         run = run_name(context)
         timeout = float(Variable.get("drain_timeout_seconds", default=DRAIN_TIMEOUT))
         deadline = time.monotonic() + timeout

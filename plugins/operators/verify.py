@@ -7,7 +7,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.confidence import history
-from include.sources.repair import Check, verify
+from include.sources.base import Check
 from include.warehouse import fence
 from plugins.hooks import source as source_hook
 from plugins.operators.scan import summaries
@@ -34,7 +34,7 @@ class VerifyOperator(BaseOperator):
         scans = summaries(context)
         with source_hook.opened(self.source, run_name(context)) as opened:
             fence.require_stopped(opened.conn, self.source, opened.run)
-            checks = verify(opened, scans, applied["sync_id"])
+            checks = opened.source.verify(opened, scans, applied["sync_id"])
             for check in checks:
                 log.info("%s.%s: %d before, %d after", check.entity, check.figure, check.before, check.after)
             worse = [check for check in checks if check.worse]

@@ -78,6 +78,7 @@ def test_line_is_one_line_of_json_with_sorted_keys_and_every_figure_at_the_top()
         "missing_examples": [7, 8],
         "plan": {"insert": 1, "update": 0, "delete": 0},
         "live_rows": 1000,
+        "incomplete": "",
         "version": 1,
     }
 

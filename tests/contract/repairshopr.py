@@ -11,7 +11,8 @@ from include.api.client import ApiClient
 from include.simulators import repairshopr as simulator
 from include.simulators.repairshopr import Control, Fault, Mutation
 from include.sources import get_source
-from include.sources.base import Context, Entity
+from include.sources.base import entity_of
+from include.sources.mirror.entity import Context, Entity
 
 SOURCE = get_source("repairshopr")
 SIZES = {
@@ -51,7 +52,7 @@ class Account:
 
     def change(self) -> None:
         """An insert, an update and a delete, such as a sync brings into the copy."""
-        line = self.records(SOURCE.entity("line_items"))[0]
+        line = self.records(entity_of(SOURCE, "line_items"))[0]
         self.control.mutate(
             Mutation("insert", "customers", row={"firstname": "New"}),
             Mutation("update", "invoices", line["invoice_id"], {"note": "changed"}),

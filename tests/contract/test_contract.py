@@ -17,11 +17,12 @@ from include.api.client import decode_json
 from include.api.errors import FixConfiguration, NotFound
 from include.confidence.policy import Limit
 from include.sources import REGISTRY, get_source
-from include.sources.base import Entity
-from include.sources.scan import Scope, scan
-from include.sources.sync import SyncFailed, look_up, sync
+from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror.entity import Entity
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import look_up, sync
 from include.warehouse import fence
-from include.warehouse.rollback import roll_back
+from include.warehouse.rollback import Tables, roll_back
 from include.warehouse.staging import Stage
 from plugins.hooks.airflow_api import declared_pools
 from stack.settings import REPOSITORY, SIMULATORS
@@ -45,8 +46,8 @@ SAMPLES = {
 }
 
 
-def entity_of(source: str, name: str) -> Entity:
-    return get_source(source).entity(name)
+def declared(source: str, name: str) -> Entity:
+    return entity_of(get_source(source), name)
 
 
 def types(conn: psycopg.Connection, entity: Entity) -> dict[str, str]:
@@ -117,14 +118,14 @@ class TestRegistered:
 @pytest.mark.parametrize(("source", "name"), ENTITIES)
 class TestDeclared:
     def test_columns_are_the_migrated_tables(self, conn, source, name):
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         found = types(conn, entity)
         assert {column: found.get(column) for column in OWN_COLUMNS} == OWN_COLUMNS
         assert set(found) - set(OWN_COLUMNS) == set(entity.table.names)
         assert len(set(entity.table.names)) == len(entity.table.names)
 
     def test_key_is_the_primary_key(self, conn, source, name):
-        table = entity_of(source, name).table
+        table = declared(source, name).table
         key = conn.execute(
             "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
             " AND a.attnum = ANY (i.indkey) WHERE i.indisprimary AND i.indrelid = %s::regclass",
@@ -134,21 +135,21 @@ class TestDeclared:
         assert table.version is None or table.version in table.names
 
     def test_lookup_goes_by_a_column(self, source, name):
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         assert entity.lookup.by in entity.table.names
 
     def test_comes_with_its_parent_or_tells_its_changes(self, source, name):
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         assert (entity.changes is None) == (entity.parent is not None)
         if entity.parent:
-            parent = entity_of(source, entity.parent)
+            parent = declared(source, entity.parent)
             assert parent.parent is None
             assert entity.lookup.by not in entity.table.key
 
     def test_every_column_takes_its_types_edges_and_is_part_of_the_hash(self, conn, source, name):
         """Through COPY and back, unchanged in value; a column that the hash leaves out would drift unseen."""
         set_json_loads(decode_json, conn)
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         table, found = entity.table, types(conn, entity)
         key = [column.field or column.name for column in table.columns if column.name in table.key]
         edges = [
@@ -189,13 +190,13 @@ def assert_stored(conn: psycopg.Connection, entity: Entity, records: list[dict])
 class TestEntity:
     def test_records_go_through_unchanged(self, account, conn, source, name):
         set_json_loads(decode_json, conn)
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         records = account.records(entity)
         assert len(records) > 10
         assert_stored(conn, entity, records)
 
     def test_lookup_proves_presence_and_absence(self, account, source, name):
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         record = account.records(entity)[0]
         value = entity.table.row(record)[entity.table.names.index(entity.lookup.by)]
         answers = dict(look_up(account.context, entity.lookup, [value, account.absent(entity)]))
@@ -204,7 +205,7 @@ class TestEntity:
         assert gone == [] or isinstance(gone, NotFound)
 
     def test_gates_judge_what_the_scan_measures(self, filled, conn, source, name):
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         summary = scan(filled.context, entity, stopped(filled), Scope())
         judged = {gate.metric for gate in entity.gates} | {g.of for g in entity.gates if isinstance(g, Limit)}
         assert judged
@@ -212,7 +213,7 @@ class TestEntity:
         assert vars(summary.plan) == {"insert": 0, "update": 0, "delete": 0}
 
     def test_scan_cut_off_at_any_page_ends_as_a_whole_one(self, filled, conn, source, name):
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         epoch = stopped(filled)
         whole = scan(filled.context, entity, epoch, Scope())
         pages = filled.pages(entity)
@@ -225,7 +226,7 @@ class TestEntity:
             assert (again.metrics, again.plan) == (whole.metrics, whole.plan)
 
     def test_first_sync_cut_off_at_any_page_ends_as_a_whole_one(self, filled, conn, source, name):
-        entity = entity_of(source, name)
+        entity = declared(source, name)
         whole = data(conn, entity)
         for page in range(1, filled.pages(entity) + 1):
             forget(conn, entity)
@@ -274,16 +275,16 @@ class TestSync:
         sync_id, _ = sync(filled.context)
         after = contents(conn, source)
         assert mirrored(conn, source) != {name: rows for name, rows in before.items() if name != "sync_state"}
-        undone = roll_back(conn, sync_id, run="contract/1", reason="test", dry_run=False)
+        undone = roll_back(conn, Tables(conn), sync_id, run="contract/1", reason="test", dry_run=False)
         assert contents(conn, source) == before
-        roll_back(conn, undone.sync_id, run="contract/2", reason="test", dry_run=False)
+        roll_back(conn, Tables(conn), undone.sync_id, run="contract/2", reason="test", dry_run=False)
         assert contents(conn, source) == after
 
     def test_rollback_of_the_first_one_empties_the_copy(self, account, conn, source):
         empty = contents(conn, source)
         sync_id, _ = sync(account.context)
         assert contents(conn, source) != empty
-        roll_back(conn, sync_id, run="contract/1", reason="test", dry_run=False)
+        roll_back(conn, Tables(conn), sync_id, run="contract/1", reason="test", dry_run=False)
         assert contents(conn, source) == empty
 
     def test_knows_its_watermarks(self, filled, conn, source):

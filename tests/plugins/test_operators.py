@@ -18,8 +18,8 @@ from airflow.sdk.exceptions import (
 from include.confidence import history
 from include.confidence.summary import UnusableSummary
 from include.simulators.repairshopr import Mutation
-from include.sources.scan import ScanRefused
-from include.sources.sync import sync
+from include.sources.base import ScanRefused
+from include.sources.mirror.sync import sync
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
 from plugins.operators.decide import OPTIONS, DecideOperator
@@ -298,7 +298,7 @@ class TestGateCheck:
         execute(run, "scan")
         fence.resume(conn, SOURCE, run.name)
         execute(run, "stop_writer")
-        with pytest.raises(UnusableSummary, match=r"before this stop: customers, .*Clear scan \(all of"):
+        with pytest.raises(UnusableSummary, match=r"before this stop, or incomplete: customers, .*Clear scan \(all of"):
             execute(run, "gate_check")
 
     def test_refuses_when_an_entity_is_missing(self, airflow, filled):

@@ -9,7 +9,7 @@ import pytest
 from include.api.client import ApiClient
 from include.simulators import repairshopr as simulator
 from include.sources import get_source
-from include.sources.base import Context
+from include.sources.mirror.entity import Context
 
 SOURCE = get_source("repairshopr")
 RUN = "repairshopr_reconcile/test"

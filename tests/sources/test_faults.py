@@ -8,7 +8,8 @@ import pytest
 
 from include.api.errors import FixConfiguration, PaginationLoop, RefuseData, TryLater
 from include.simulators.repairshopr import Fault
-from include.sources.sync import SyncFailed, sync
+from include.sources.base import SyncFailed
+from include.sources.mirror.sync import sync
 from include.warehouse.staging import PullError
 
 from .test_scan import DRIFT, scan_entity

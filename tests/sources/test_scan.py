@@ -3,26 +3,28 @@
 import json
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from include.api.errors import FixConfiguration, TryLater
 from include.simulators.repairshopr import Fault, Mutation
-from include.sources.repair import repair, verify
-from include.sources.scan import ScanRefused, Scope, scan
-from include.sources.sync import sync
-from include.warehouse import fence
+from include.sources.base import ScanRefused, entity_of
+from include.sources.mirror.repair import repair, verify
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
+from include.warehouse import fence, sync_log
 
 from .conftest import RUN, SOURCE
 
-LINES = SOURCE.entity("line_items")
+LINES = entity_of(SOURCE, "line_items")
 DRIFT = ("api_unique_not_in_db", "db_not_in_api_unique", "rows_differing", "confirmed_missing", "confirmed_deleted")
 
 
 def scan_entity(shop, name="line_items", scope=None, epoch=None):
     """Stop the writer for the test's run and scan one entity."""
     writer = fence.stop(shop.context.conn, SOURCE.name, RUN, timeout=1)
-    return scan(shop.context, SOURCE.entity(name), writer.epoch if epoch is None else epoch, scope or Scope())
+    return scan(shop.context, entity_of(SOURCE, name), writer.epoch if epoch is None else epoch, scope or Scope())
 
 
 def figures(summary):
@@ -44,6 +46,7 @@ def test_known_case(shop, conn):
             [id_, invoice, sync_id],
         )
     conn.execute("INSERT INTO repairshopr.invoices (id, sync_id) VALUES (30, %s)", [sync_id])
+    sync_log.advance(conn, sync_id, "repairshopr", "line_items", watermark=datetime(2026, 6, 1, tzinfo=UTC))
     shop.control.load("line_items", [line(1, 10), line(2, 20), line(3, 30)])
     shop.control.script_pages("line_items", [[line(1, 10), line(2, 20)], [line(2, 20), line(3, 30)]])
     metrics = scan_entity(shop).metrics

@@ -4,10 +4,11 @@ import psycopg
 import pytest
 
 from include.simulators.repairshopr import Fault, Mutation
-from include.sources.repair import reset_watermarks
-from include.sources.sync import SyncFailed, sync
+from include.sources.base import SyncFailed
+from include.sources.mirror.repair import reset_watermarks
+from include.sources.mirror.sync import sync
 from include.warehouse import fence
-from include.warehouse.rollback import RollbackRefused, roll_back
+from include.warehouse.rollback import RollbackRefused, Tables, roll_back
 
 TABLES = ("customers", "invoices", "line_items", "payments", "products", "tickets", "estimates")
 
@@ -110,21 +111,21 @@ def test_rollback_gives_back_every_row_and_the_watermarks(shop, conn):
     changed = contents(conn)
     assert changed != before
 
-    preview = roll_back(conn, second, run="t/1", reason="test", dry_run=True)
+    preview = roll_back(conn, Tables(conn), second, run="t/1", reason="test", dry_run=True)
     assert preview.sync_id is None
     assert contents(conn) == changed
 
-    undone = roll_back(conn, second, run="t/1", reason="test", dry_run=False)
+    undone = roll_back(conn, Tables(conn), second, run="t/1", reason="test", dry_run=False)
     assert contents(conn) == before
 
-    roll_back(conn, undone.sync_id, run="t/2", reason="undo the undo", dry_run=False)
+    roll_back(conn, Tables(conn), undone.sync_id, run="t/2", reason="undo the undo", dry_run=False)
     assert contents(conn) == changed
 
 
 def test_rollback_of_the_first_load_empties_the_tables(shop, conn):
     empty = contents(conn)
     first, _ = sync(shop.context)
-    roll_back(conn, first, run="t/1", reason="test", dry_run=False)
+    roll_back(conn, Tables(conn), first, run="t/1", reason="test", dry_run=False)
     assert contents(conn) == empty
 
 
@@ -136,8 +137,8 @@ def test_rollback_refuses_by_name_what_came_later(shop, conn):
         shop.control.mutate(Mutation("update", "customers", customer, {"city": city}))
         syncs.append(sync(shop.context)[0])
     with pytest.raises(RollbackRefused, match=f"repairshopr.customers by sync_id {syncs[1]}.*such as {customer}"):
-        roll_back(conn, syncs[0], run="t/1", reason="test", dry_run=False)
-    roll_back(conn, syncs[0], run="t/1", reason="test", dry_run=False, force=True)
+        roll_back(conn, Tables(conn), syncs[0], run="t/1", reason="test", dry_run=False)
+    roll_back(conn, Tables(conn), syncs[0], run="t/1", reason="test", dry_run=False, force=True)
     assert conn.execute("SELECT city FROM repairshopr.customers WHERE id = %s", [customer]).fetchone()[0] not in (
         "One",
         "Two",

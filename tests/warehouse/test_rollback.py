@@ -7,14 +7,16 @@ from hypothesis import strategies as st
 
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
-from include.warehouse.rollback import RollbackRefused, Undone, roll_back
+from include.warehouse.rollback import RollbackRefused, Tables, Undone, roll_back
 from tests.warehouse.shop import PARTS, SOURCE, STOCK, changes, count, day, empty, everything, part, rows, synced
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def undo(conn: psycopg.Connection, sync_id: int, **options: bool) -> Undone:
-    return roll_back(conn, sync_id, run="warehouse_rollback/test", reason="a test", **{"dry_run": False} | options)
+    return roll_back(
+        conn, Tables(conn), sync_id, run="warehouse_rollback/test", reason="a test", **{"dry_run": False} | options
+    )
 
 
 parts = st.lists(
@@ -231,7 +233,7 @@ def test_a_run_at_work_is_not_interrupted(conn):
 def test_waits_for_writers_no_longer_than_told(conn, connect):
     done = synced(conn, PARTS, [part(1)])
     with fence.writing(connect("shop_sync/scheduled"), SOURCE, epoch=0), pytest.raises(DrainTimeout, match="shop_sync"):
-        roll_back(conn, done.sync_id, run="t/1", reason="", dry_run=False, timeout=0.05)
+        roll_back(conn, Tables(conn), done.sync_id, run="t/1", reason="", dry_run=False, timeout=0.05)
     assert len(rows(conn, PARTS)) == 1
 
 

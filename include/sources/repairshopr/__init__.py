@@ -8,7 +8,8 @@ from typing import Any
 
 from include.api.client import Request
 from include.api.paginators import PageNumber
-from include.sources.base import Ends, Entity, Lookup, Since, Source
+from include.sources.mirror.entity import Ends, Entity, Lookup, Since
+from include.sources.mirror.source import Mirror
 from include.sources.repairshopr import tables
 from include.sources.repairshopr.checks import LINE_ITEM_GATES, line_item_forensics
 from include.warehouse.table import Table
@@ -35,7 +36,7 @@ def _lines_of(invoice_id: Any) -> Request:
 
 LINES = PageNumber(rows="line_items")
 
-SOURCE = Source(
+SOURCE = Mirror(
     name="repairshopr",
     base_path="/api/v1",
     authorize=lambda token: {"Authorization": f"Bearer {token}"},

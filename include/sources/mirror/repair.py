@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
 
 from include.api.errors import ApiError, NotFound
+from include.confidence import history
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Context, Entity
-from include.sources.sync import look_up
+from include.sources.base import Check, entity_of
+from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.sync import look_up
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import Stage, plan_table, stage_name
@@ -23,36 +24,18 @@ log = logging.getLogger(__name__)
 SAMPLE = 20
 
 
-class PlanGone(Exception):
-    """The scan's plan is not in the warehouse any more. The message says what to clear."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One figure of an entity before and after the repair; `worse` if it got larger than the scan found it."""
-
-    entity: str
-    figure: str
-    before: int
-    after: int
-
-    @property
-    def worse(self) -> bool:
-        return self.after > self.before
-
-
 def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int, Mapping[str, Counts]]:
     """Apply the plans of all scans under one sync_id, in one transaction; return it with the counts per entity."""
     conn, source = context.conn, context.source
     writer = fence.require_stopped(conn, source.name, context.run)
     for summary in summaries:
-        _require_plan(context, summary)
+        history.require_latest(conn, summary)
     sync_id = sync_log.begin(conn, source.name, "repair", context.run)
     counts: dict[str, Counts] = {}
     try:
         with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
             for summary in summaries:
-                table = source.entity(summary.entity).table
+                table = entity_of(source, summary.entity).table
                 counts[summary.entity] = Counts.of(apply_plan(conn, table, _plan(context, summary), sync_id))
     except BaseException as error:
         sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
@@ -65,7 +48,7 @@ def verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int)
     """Compare the copy after the repair with the scans and, for a sample of the repaired rows, with the source."""
     checks = []
     for summary in summaries:
-        entity = context.source.entity(summary.entity)
+        entity = entity_of(context.source, summary.entity)
         plan = _plan(context, summary)
         planned = sum(vars(summary.plan).values())
         checks.append(Check(entity.name, "planned_changes_open", planned, _still_open(context, entity, plan)))
@@ -103,20 +86,6 @@ def reset_watermarks(context: Context) -> int:
 
 def _plan(context: Context, summary: ForensicSummary) -> sql.Identifier:
     return plan_table(stage_name(context.source.name, summary.entity, "scan"))
-
-
-def _require_plan(context: Context, summary: ForensicSummary) -> None:
-    """A later scan replaces the plan; then this run's evidence has nothing to apply any more."""
-    latest = context.conn.execute(
-        "SELECT scan_id FROM confidence.forensic_run WHERE source = %s AND entity = %s"
-        " ORDER BY scanned_at DESC LIMIT 1",
-        [context.source.name, summary.entity],
-    ).fetchone()
-    if latest is None or latest[0] != summary.scan_id:
-        raise PlanGone(
-            f"the plan of {summary.entity} was replaced by a later scan ({latest and latest[0]}):"
-            " clear scan with downstream to make a new one"
-        )
 
 
 def _still_open(context: Context, entity: Entity, plan: sql.Identifier) -> int:

@@ -12,8 +12,9 @@ from include.api.errors import ApiError, NotFound
 from include.api.fetch import pages
 from include.confidence import history
 from include.confidence.summary import ForensicSummary, Plan
-from include.sources.base import Context, Entity, Lookup
-from include.sources.sync import look_up
+from include.sources.base import ScanRefused
+from include.sources.mirror.entity import Context, Entity, Lookup
+from include.sources.mirror.sync import look_up
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage, count_new
 from include.warehouse.table import RowRefused, identifiers
@@ -22,10 +23,6 @@ log = logging.getLogger(__name__)
 
 # Narrow requests that a scan of one entity may spend on its suspects; what exceeds it stays unconfirmed.
 SECOND_LOOKS = 500
-
-
-class ScanRefused(ValueError):
-    """The scan's params contradict each other. The message says which to change."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,16 @@ class Scope:
                 " untick it, or leave page_start at 1 and page_end at 0"
             )
 
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Scope":
+        """The scope that a run's params ask for."""
+        return cls(
+            page_start=params["page_start"],
+            page_end=params["page_end"],
+            progress_every=params["progress_every"],
+            not_in_api=params["compute_db_not_in_api"],
+        )
+
     @property
     def first(self) -> int:
         return max(1, self.page_start)
@@ -68,6 +75,7 @@ def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> Forensic
     time (same run, same epoch).
     """
     conn, source = context.conn, context.source
+    _require_synced(context, entity)
     scan_id = f"{context.run}/{entity.name}/{epoch}"
     stage = Stage.open(conn, entity.table, source.name, "scan", f"{scan_id}/{scope}")
     _read_pages(context, entity, scope, stage)
@@ -79,6 +87,15 @@ def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> Forensic
         history.record(conn, summary)
         stage.drop()
     return summary
+
+
+def _require_synced(context: Context, entity: Entity) -> None:
+    """Figures of a copy that was never filled would be the baseline of all later runs."""
+    if sync_log.state(context.conn, context.source.name, entity.name).watermark is None:
+        raise ScanRefused(
+            f"{context.source.name}.{entity.name} was never synced, there is nothing to compare yet:"
+            f" run the DAG {context.source.name}_sync, then clear scan with downstream"
+        )
 
 
 def _read_pages(context: Context, entity: Entity, scope: Scope, stage: Stage) -> None:

@@ -13,7 +13,8 @@ from include.api.client import Request
 from include.api.errors import ApiError, NotFound
 from include.api.fetch import fetch_all, pages
 from include.api.paginators import Page
-from include.sources.base import Context, Ends, Entity, Lookup
+from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror.entity import Context, Ends, Entity, Lookup
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import PullError, Stage
@@ -22,15 +23,11 @@ from include.warehouse.sync_log import Counts, State
 log = logging.getLogger(__name__)
 
 
-class SyncFailed(Exception):
-    """Some entities could not be synced; the others were. The message names each with its reason."""
-
-
 def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Counts]]:
     """Bring every entity of the source up to date and return (sync_id, counts per entity).
 
     Each entity's rows, audit and watermark are one transaction, so an entity that fails doesn't hold up the others:
-    it keeps its watermark, and the failure is raised at the end as SyncFailed.
+    it keeps its watermark, and the failure is raised at the end as SyncFailed, which names each with its reason.
     """
     source, conn = context.source, context.conn
     writer = fence.read(conn, source.name)
@@ -102,7 +99,7 @@ def _sync_entity(context: Context, entity: Entity, sync_id: int, epoch: int, ful
     with fence.writing(conn, source.name, epoch=epoch):
         _plan(stage)
         for child in children:
-            _plan_set(child, source.entity(child.table.name), stage)
+            _plan_set(child, entity_of(source, child.table.name), stage)
         for part in (stage, *children):
             counts[part.table.name] = _merge(part, sync_id)
             sync_log.advance(

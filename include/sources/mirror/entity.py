@@ -1,9 +1,8 @@
-"""What a source declares: its entities, how each is listed, asked for changes and looked up one by one."""
+"""What a mirrored source declares: its entities, how each is listed, asked for changes and looked up one by one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import Connection, sql
 
@@ -11,6 +10,9 @@ from include.api.client import ApiClient, Request
 from include.api.paginators import Paginator
 from include.confidence.policy import RepairShare, Trend
 from include.warehouse.table import Table
+
+if TYPE_CHECKING:
+    from include.sources.mirror.source import Mirror
 
 # One drift metric for each way in which source and copy can differ, under the names of the forensic summary.
 DRIFT = (Trend("api_unique_not_in_db"), Trend("db_not_in_api_unique"), Trend("rows_differing"))
@@ -77,40 +79,13 @@ class Entity:
 
 
 @dataclass(frozen=True)
-class Source:
-    """An API whose lists are mirrored in the warehouse.
-
-    `base_path` follows the connection's host. `authorize` makes the request headers from the connection's token.
-    `per_minute`: the vendor's limit of requests, None for no limit. `overlap`: how far behind the watermark a sync
-    reads again; longer than the time between two syncs, so that a row which one of them missed has a second chance.
-    """
-
-    name: str
-    base_path: str
-    authorize: Callable[[str], Mapping[str, str]]
-    entities: tuple[Entity, ...]
-    per_minute: float | None = None
-    overlap: timedelta = timedelta(minutes=20)
-
-    def entity(self, name: str) -> Entity:
-        """Return the entity of that name. Raises KeyError naming the known ones."""
-        for entity in self.entities:
-            if entity.name == name:
-                return entity
-        raise KeyError(f"{self.name} has no entity {name!r}; it has {', '.join(e.name for e in self.entities)}")
-
-    def children(self, entity: Entity) -> tuple[Entity, ...]:
-        return tuple(child for child in self.entities if child.parent == entity.name)
-
-
-@dataclass(frozen=True)
 class Context:
     """What a step works with: the source, its API, the warehouse (autocommit) and who it works for.
 
     `run` is `dag_id/run_id`; `workers` bounds the requests on their way at once.
     """
 
-    source: Source
+    source: "Mirror"
     client: ApiClient
     conn: Connection
     run: str
