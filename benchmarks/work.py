@@ -9,9 +9,10 @@ from psycopg import sql
 
 from include.api.client import ApiClient, NoLimit
 from include.sources import get_source
-from include.sources.base import Context
-from include.sources.scan import Scope, scan
-from include.sources.sync import sync
+from include.sources.base import entity_of
+from include.sources.mirror.entity import Context
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
 from include.warehouse import compare, fence
 from include.warehouse.rate_limit import SharedLimit
 from include.warehouse.staging import Stage
@@ -19,7 +20,7 @@ from include.warehouse.staging import Stage
 Start = Callable[[], None]
 
 SOURCE = get_source("repairshopr")
-LINES = SOURCE.entity("line_items")
+LINES = entity_of(SOURCE, "line_items")
 TICKET = "comparison"
 WORKERS = 4
 
@@ -31,7 +32,7 @@ def scan_entity(
     with _context(url, token, warehouse, run, limited) as context:
         writer = fence.stop(context.conn, SOURCE.name, run, timeout=10)
         start()
-        return dict(scan(context, SOURCE.entity(entity), writer.epoch, Scope()).metrics)
+        return dict(scan(context, entity_of(SOURCE, entity), writer.epoch, Scope()).metrics)
 
 
 def load(start: Start, *, url: str, token: str, warehouse: str) -> int:

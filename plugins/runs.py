@@ -1,23 +1,34 @@
 """What every task of the house has in common: its run's name, its refusal of unknown params, when it is retried."""
 
+import json
+import logging
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, Variable
 from airflow.sdk.exceptions import AirflowFailException
+
+from include.sources import get_source
+
+log = logging.getLogger(__name__)
 
 
 class ConfRefused(AirflowFailException):
     """The run's conf has keys that the DAG does not know."""
 
 
+class NotEnabled(AirflowFailException):
+    """The setting without which the source's copy is never changed is off."""
+
+
 # What a second try can't mend: the message says what a person has to do.
 FAILS_AT_ONCE = [
     "include.api.errors.FixConfiguration",
+    "include.confidence.history.PlanGone",
     "include.confidence.summary.UnusableSummary",
-    "include.sources.repair.PlanGone",
-    "include.sources.scan.ScanRefused",
+    "include.sources.base.ScanRefused",
     "include.warehouse.fence.FenceError",
     "include.warehouse.rollback.RollbackRefused",
 ]
@@ -47,3 +58,31 @@ def refuse_unknown_conf(context: Mapping[str, Any]) -> None:
             f"unknown in the run's conf: {', '.join(unknown)}. Known params: {', '.join(sorted(known))}."
             " Trigger a new run with the right names"
         )
+
+
+def is_dry(context: Mapping[str, Any], source: str) -> bool:
+    """Whether the run only looks. The DAG's param `dry_run` says so; without that param the run writes.
+
+    The Airflow Variable `nightly_repair_sources` (names, separated by commas) tells whose scheduled runs write all
+    the same; none by default.
+    """
+    repairing = {name.strip() for name in Variable.get("nightly_repair_sources", default="").split(",")}
+    scheduled = context["dag_run"].run_type == "scheduled"
+    return context["params"].get("dry_run", False) and not (scheduled and source in repairing)
+
+
+def require_enabled(source: str) -> None:
+    """Raise NotEnabled unless the source's switch, if it has one, is on: an Airflow Variable, else the environment."""
+    switch = get_source(source).switch
+    if switch and Variable.get(switch, default=os.environ.get(switch)) != "1":
+        raise NotEnabled(
+            f"reconciliation is not enabled: to apply changes to {source}, set the Airflow Variable {switch}, or"
+            f" {switch} in the environment of Airflow's workers, to 1; then trigger a new run. Or leave dry_run on"
+        )
+
+
+def push_result(context: Mapping[str, Any], source: str, result: Mapping[str, Any]) -> None:
+    """Leave the result as the XCom `result` and as one JSON log line; nothing where it is empty."""
+    if result:
+        log.info(json.dumps({"event": "result", "source": source, **result}, sort_keys=True))
+        context["ti"].xcom_push(key="result", value=dict(result))

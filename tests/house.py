@@ -15,8 +15,8 @@ import pytest
 from include.api.client import ApiClient
 from include.simulators.repairshopr import Control, Mutation
 from include.sources import get_source
-from include.sources.base import Context
-from include.sources.sync import sync
+from include.sources.mirror.entity import Context
+from include.sources.mirror.sync import sync
 from stack.airflow import Airflow, until
 from stack.control import Stack
 from stack.postgres import Postgres

@@ -26,6 +26,8 @@ MAY_IMPORT = {
 }
 HOUSE = ("dags", "plugins", "include", "stack", "tests", "benchmarks")
 SUBPACKAGES = ("include.sources", "include.simulators")
+# What sources of one kind share, beside the sources.
+KINDS = ("mirror",)
 
 # Where a source is declared or registered: the only places of the product that name it.
 NAMED_IN = {
@@ -119,7 +121,7 @@ def test_sources_and_simulators_never_import_each_other(package):
 
 def test_every_registered_source_is_a_package_and_every_package_is_registered():
     packages = {path.parent.name for path in (REPOSITORY / "include" / "sources").glob("*/__init__.py")}
-    assert packages == set(REGISTRY)
+    assert packages == {*REGISTRY, *KINDS}
 
 
 @pytest.mark.parametrize("source", REGISTRY)

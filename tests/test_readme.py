@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from include.sources import get_source
+from include.sources.base import entity_of
 from include.warehouse.migrate import migrate
 from include.warehouse.staging import Stage
 from stack.settings import REPOSITORY
@@ -20,7 +21,7 @@ def test_every_query_runs_on_a_warehouse(warehouse_url: str) -> None:
     queries = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
     with psycopg.connect(warehouse_url, autocommit=True) as conn:
         # A scan leaves its plan; this is what makes the table.
-        Stage.open(conn, get_source("repairshopr").entity("line_items").table, "repairshopr", "scan", "test")
+        Stage.open(conn, entity_of(get_source("repairshopr"), "line_items").table, "repairshopr", "scan", "test")
         for query in queries:
             conn.execute(query).fetchall()
     assert len(queries) >= 6

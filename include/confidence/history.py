@@ -18,6 +18,10 @@ from include.confidence.summary import ForensicSummary
 from include.warehouse import fence
 
 
+class PlanGone(Exception):
+    """A scan's plan is not in the warehouse any more. The message says what to clear."""
+
+
 class Decision(StrEnum):
     """What a person can answer to a hold."""
 
@@ -142,6 +146,21 @@ def save_judgement(conn: Connection, summary: ForensicSummary, judgement: Judgem
             "baseline": Jsonb({g.metric: g.baseline for g in judgement.gates if g.baseline is not None}),
         },
     )
+
+
+def require_latest(conn: Connection, summary: ForensicSummary) -> None:
+    """A later scan replaces the plan; then this one has nothing to apply any more. Raises PlanGone."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        latest = cursor.execute(
+            "SELECT scan_id FROM confidence.forensic_run WHERE source = %s AND entity = %s"
+            " ORDER BY scanned_at DESC LIMIT 1",
+            [summary.source, summary.entity],
+        ).fetchone()
+    if latest is None or latest[0] != summary.scan_id:
+        raise PlanGone(
+            f"the plan of {summary.entity} was replaced by a later scan ({latest and latest[0]}):"
+            " clear scan with downstream to make a new one"
+        )
 
 
 def mark_hold(conn: Connection, scan_id: str, reason: str) -> None:

@@ -30,8 +30,9 @@ class ForensicSummary:
 
     `scope` is "all" for a whole scan and names the part otherwise ("pages 3-10"); only the same scopes are
     compared. `metrics` are judged, `telemetry` is only recorded; None means that the scan did not measure it.
-    `live_rows` counts the rows alive in the copy. `examples` hold ids only, at most 25 a list, so that the
-    summary stays a few KB. Raises ValueError for longer lists, and for a figure named like a field.
+    `live_rows` counts the rows alive in the copy. `examples` hold ids (of several columns as a list) or say what is
+    wrong with each, at most 25 a list, so that the summary stays a few KB. `incomplete` says why the scan is no
+    evidence: the run fails. Raises ValueError for longer lists, and for a figure named like a field.
     """
 
     source: str
@@ -44,7 +45,8 @@ class ForensicSummary:
     telemetry: Mapping[str, int | None]
     plan: Plan
     live_rows: int
-    examples: Mapping[str, list[int | str]]
+    examples: Mapping[str, list[int | str | list | dict[str, str]]]
+    incomplete: str = ""
     version: int = VERSION
 
     def __post_init__(self) -> None:

@@ -1,9 +1,11 @@
 """Undo a sync, a repair or an earlier rollback by its sync_id: rows and sync_state as they were before it."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from psycopg import Connection, Rollback, sql
+from psycopg import Connection, sql
 from psycopg.rows import namedtuple_row
 
 from include.warehouse import fence, sync_log
@@ -26,8 +28,54 @@ class Undone:
     conflicts: tuple[str, ...]
 
 
+class Copy(Protocol):
+    """Where a source's copy lives, as far as a rollback goes there."""
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Of the copy's own database, committed after that of the warehouse."""
+
+    def conflicts(self, sync_id: int) -> list[str]:
+        """A line for each table with rows that are not as the sync left them."""
+
+    def restore(self, sync_id: int, own: int) -> Mapping[str, Counts]:
+        """Put back what the sync changed, audited under `own`; the counts per table."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Mirrored tables: the copy is in the warehouse itself."""
+
+    conn: Connection
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def conflicts(self, sync_id: int) -> list[str]:
+        return [line for name in self._changed(sync_id) for line in _conflicts(self.conn, name, sync_id)]
+
+    def restore(self, sync_id: int, own: int) -> Mapping[str, Counts]:
+        return {name: _restore(self.conn, name, sync_id, own) for name in self._changed(sync_id)}
+
+    def _changed(self, sync_id: int) -> list[str]:
+        query = "SELECT DISTINCT table_name FROM confidence.change_log WHERE sync_id = %s ORDER BY 1"
+        return [name for (name,) in self.conn.execute(query, [sync_id])]
+
+
+class _DryRun(Exception):
+    """Ends the transactions of a preview."""
+
+
+def source_of(conn: Connection, sync_id: int) -> str:
+    """The source that the sync belongs to. Raises RollbackRefused for an unknown sync_id."""
+    row = conn.execute("SELECT source FROM confidence.sync_log WHERE sync_id = %s", [sync_id]).fetchone()
+    if row is None:
+        raise RollbackRefused(f"there is no sync_id {sync_id}: look it up in confidence.sync_log")
+    return row[0]
+
+
 def roll_back(
     conn: Connection,
+    copy: Copy,
     sync_id: int,
     *,
     run: str,
@@ -41,44 +89,30 @@ def roll_back(
     Refuses where a row has changed since, naming the later syncs, unless `force`. The rollback is a sync_id of its
     own and can be rolled back. One transaction: all of it or nothing.
     """
-    source = _source(conn, sync_id)
+    source = source_of(conn, sync_id)
     own = sync_log.begin(conn, source, "rollback", run, undoes=sync_id, reason=reason)
-    tables: dict[str, Counts] = {}
+    tables: Mapping[str, Counts] = {}
+    conflicts: list[str] = []
     try:
-        with fence.exclusive(conn, source, timeout):
-            names = [
-                row[0]
-                for row in conn.execute(
-                    "SELECT DISTINCT table_name FROM confidence.change_log WHERE sync_id = %s ORDER BY 1",
-                    [sync_id],
-                )
-            ]
-            conflicts = tuple(line for name in names for line in _conflicts(conn, name, sync_id))
+        with copy.transaction(), fence.exclusive(conn, source, timeout):
+            conflicts = copy.conflicts(sync_id)
             if conflicts and not force:
                 raise RollbackRefused(
                     f"sync_id {sync_id} can't be undone, rows have changed since: {'; '.join(conflicts)}."
                     " Roll back the later sync_ids first, newest first, or set force to overwrite those rows"
                 )
-            for name in names:
-                tables[name] = _restore(conn, name, sync_id, own)
+            tables = copy.restore(sync_id, own)
             _restore_states(conn, source, sync_id, own)
             if dry_run:
-                raise Rollback
+                raise _DryRun
+    except _DryRun:
+        conn.execute("DELETE FROM confidence.sync_log WHERE sync_id = %s", [own])
+        return Undone(None, tables, tuple(conflicts))
     except Exception as error:
         sync_log.finish(conn, own, {}, error=str(error) or type(error).__name__)
         raise
-    if dry_run:
-        conn.execute("DELETE FROM confidence.sync_log WHERE sync_id = %s", [own])
-        return Undone(None, tables, conflicts)
     sync_log.finish(conn, own, tables)
-    return Undone(own, tables, conflicts)
-
-
-def _source(conn: Connection, sync_id: int) -> str:
-    row = conn.execute("SELECT source FROM confidence.sync_log WHERE sync_id = %s", [sync_id]).fetchone()
-    if row is None:
-        raise RollbackRefused(f"there is no sync_id {sync_id}: look it up in confidence.sync_log")
-    return row[0]
+    return Undone(own, tables, tuple(conflicts))
 
 
 def _conflicts(conn: Connection, name: str, sync_id: int) -> list[str]:

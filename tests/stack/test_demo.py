@@ -11,9 +11,10 @@ from rich.console import Console
 from include.api.client import ApiClient
 from include.simulators import repairshopr as simulator
 from include.sources import get_source
-from include.sources.base import Context
-from include.sources.scan import Scope, scan
-from include.sources.sync import sync
+from include.sources.base import entity_of
+from include.sources.mirror.entity import Context
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
 from include.warehouse.migrate import migrate
 from stack import demo
 from stack.control import Stack
@@ -51,7 +52,7 @@ def house(account: simulator.Simulator, context: Context) -> demo.House:
 
 def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, house: demo.House):
     drift = demo.drift_silently(house.shop, house.copy)
-    found = {name: scan(context, SOURCE.entity(name), 0, Scope()).metrics for name in ("invoices", "line_items")}
+    found = {name: scan(context, entity_of(SOURCE, name), 0, Scope()).metrics for name in ("invoices", "line_items")}
     demo.expect("metrics", found["line_items"], drift.figures | {"api_duplicate_rows": demo.REPEATED_ROWS})
     assert found["invoices"]["confirmed_missing"] == 1
 

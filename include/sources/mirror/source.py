@@ -1,0 +1,71 @@
+"""A mirrored source: an API, its entities, and the road that sync and reconcile share."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from include.confidence.summary import ForensicSummary
+from include.sources.base import Check, Connections, Synced, entity_of
+from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.repair import repair, reset_watermarks, verify
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
+from include.warehouse.rollback import Copy, Tables
+from include.warehouse.sync_log import Counts
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """An API whose lists are mirrored in the warehouse.
+
+    `base_path` follows the connection's host. `authorize` makes the request headers from the connection's token.
+    `per_minute`: the vendor's limit of requests, None for no limit. `overlap`: how far behind the watermark a sync
+    reads again; longer than the time between two syncs, so that a row which one of them missed has a second chance.
+    """
+
+    name: str
+    base_path: str
+    authorize: Callable[[str], Mapping[str, str]]
+    entities: tuple[Entity, ...]
+    per_minute: float | None = None
+    overlap: timedelta = timedelta(minutes=20)
+    switch: str | None = None
+
+    def children(self, entity: Entity) -> tuple[Entity, ...]:
+        return tuple(child for child in self.entities if child.parent == entity.name)
+
+    @contextmanager
+    def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
+        with connections.api(
+            self.name, base_path=self.base_path, authorize=self.authorize, per_minute=self.per_minute
+        ) as client:
+            yield Context(self, client, conn, run)
+
+    def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+        return Synced(*sync(context, full=params["mode"] == "full"))
+
+    def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
+        return scan(context, entity_of(self, entity), epoch, Scope.of(params))
+
+    def repair(
+        self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
+    ) -> tuple[int, Mapping[str, Counts]]:
+        return repair(context, summaries)
+
+    def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+        return verify(context, summaries, sync_id)
+
+    def reset_watermarks(self, context: Context) -> int:
+        return reset_watermarks(context)
+
+    def copy(self, conn: Connection, connections: Connections) -> AbstractContextManager[Copy]:
+        return nullcontext(Tables(conn))
+
+    def result(
+        self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool
+    ) -> Mapping[str, Any]:
+        return {}
