@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from psycopg import Connection, sql
-from psycopg.rows import namedtuple_row
 
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
@@ -136,18 +135,16 @@ def _restore(conn: Connection, name: str, sync_id: int, own: int) -> Counts:
 
 
 def _restore_states(conn: Connection, source: str, sync_id: int, own: int) -> None:
-    with conn.cursor(row_factory=namedtuple_row) as cursor:
-        states = cursor.execute(
-            # A partition may have slashes of its own.
-            "SELECT split_part(key, '/', 1) AS entity, substr(key, strpos(key, '/') + 1) AS partition"
-            " FROM confidence.sync_log, jsonb_object_keys(state_before) AS key WHERE sync_id = %s",
-            [sync_id],
-        ).fetchall()
-    for found in states:
-        sync_log.remember_states(conn, own, source, [(found.entity, found.partition)])
+    sync_log.remember_states(conn, own, source, _states(conn, sync_id))
+    put_back_states(conn, source, sync_id)
+
+
+def put_back_states(conn: Connection, source: str, sync_id: int) -> None:
+    """Set the source's sync_state to what `sync_id` found."""
+    for entity, partition in _states(conn, sync_id):
         conn.execute(
             "DELETE FROM confidence.sync_state WHERE source = %s AND entity = %s AND partition = %s",
-            [source, found.entity, found.partition],
+            [source, entity, partition],
         )
     conn.execute(
         "INSERT INTO confidence.sync_state SELECT r.* FROM confidence.sync_log, jsonb_each(state_before) b,"
@@ -155,6 +152,16 @@ def _restore_states(conn: Connection, source: str, sync_id: int, own: int) -> No
         " WHERE sync_log.sync_id = %s AND b.value <> 'null'",
         [sync_id],
     )
+
+
+def _states(conn: Connection, sync_id: int) -> list[tuple[str, str]]:
+    """Entity and partition of the states that the sync moved."""
+    return conn.execute(
+        # A partition may have slashes of its own.
+        "SELECT split_part(key, '/', 1), substr(key, strpos(key, '/') + 1)"
+        " FROM confidence.sync_log, jsonb_object_keys(state_before) AS key WHERE sync_id = %s",
+        [sync_id],
+    ).fetchall()
 
 
 def _parts(conn: Connection, name: str, sync_id: int) -> dict[str, sql.Composable]:

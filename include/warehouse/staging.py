@@ -206,15 +206,16 @@ class Stage:
         conn.execute(sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.sql, table.sql))
         conn.execute(
             sql.SQL(
-                "ALTER TABLE {} DROP COLUMN deleted_at, DROP COLUMN sync_id, ADD _page bigint, ADD _place int"
+                "ALTER TABLE {} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,"
+                " ADD _page bigint, ADD _place int"
             ).format(self.sql)
         )
         conn.execute(sql.SQL("CREATE INDEX ON {} ({})").format(self.sql, identifiers(table.key)))
         conn.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.plan, table.sql))
         conn.execute(
             sql.SQL(
-                "ALTER TABLE {} DROP COLUMN deleted_at, DROP COLUMN sync_id, ADD _operation text NOT NULL,"
-                " ADD _status text NOT NULL, ADD _seen_hash bigint, ADD _seen_deleted boolean, ADD PRIMARY KEY ({})"
+                "ALTER TABLE {} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,"
+                " ADD _operation text NOT NULL, ADD _status text NOT NULL, ADD _seen_hash bigint, ADD _seen_deleted boolean, ADD PRIMARY KEY ({})"
             ).format(self.plan, identifiers(table.key))
         )
         conn.execute(

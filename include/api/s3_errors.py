@@ -1,0 +1,152 @@
+"""What the failures of boto3 mean for the one who asked an S3 store, by what to do about them."""
+
+import re
+import ssl
+from typing import Any
+
+from botocore.client import BaseClient
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    HTTPClientError,
+    ReadTimeoutError,
+    SSLError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
+from include.api.s3_listing import UNREADABLE
+
+# What boto3 raises besides ClientError, an answer other than 2xx.
+NO_ANSWER = (BotoCoreError, UnicodeError)
+
+BUSY = {408, 429}
+REGION = "x-amz-bucket-region"
+REDIRECTS = {301, 302, 307, 308}
+WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+WRONG_KEYS = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+OPERATIONS = {
+    "HeadBucket": "HEAD of bucket {!r}",
+    "HeadObject": "HEAD of an object of bucket {!r}",
+    "ListObjectsV2": "LIST of bucket {!r}",
+}
+
+
+class S3Errors:
+    """Judges what was asked of one bucket through one connection, which is what messages point to."""
+
+    def __init__(self, connection: str, bucket: str):
+        self._connection = connection
+        self._bucket = bucket
+
+    def refused(self, operation: str, error: ClientError, *, proven: bool) -> ApiError:
+        """What an answer other than 2xx means; NotFound is an object missing in a bucket that is `proven`."""
+        answer, where = error.response, self.where(operation)
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = answer.get("Error", {}).get("Code", "")
+        if error.operation_name != operation:
+            # Before its own request boto3 may have to ask for credentials elsewhere.
+            return FixConfiguration(
+                f"{where} can't be sent: {error.operation_name} before it failed. Check the credentials of connection "
+                f"{self._connection!r}."
+            )
+        if code == UNREADABLE:
+            return TryLater(
+                f"{where} answered with a page that is no complete listing. Run the task again later; if that changes "
+                f"nothing, check endpoint_url of connection {self._connection!r}."
+            )
+        if status in BUSY or status >= 500:
+            return TryLater(f"{where} answered {_said(status, code)}. Run the task again later.")
+        if is_html(answer):
+            return self.not_the_store(operation, status)
+        if operation == "HeadObject" and status == 404:
+            return self._missing(where, answer, proven)
+        return FixConfiguration(f"{where} answered {_said(status, code)}{self._remedy(operation, status, code)}")
+
+    def _missing(self, where: str, answer: dict[str, Any], proven: bool) -> ApiError:
+        word = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-minio-error-code")
+        if word == "NoSuchKey" or (word is None and proven):
+            return NotFound(f"{where} answered 404: it does not exist there.")
+        if word is None:
+            return TryLater(f"{where} answered 404, which says nothing before the bucket itself is proven.")
+        return FixConfiguration(
+            f"{where} answered {_said(404, word)}, which is not about the object. Check bucket_name and endpoint_url "
+            f"of connection {self._connection!r}."
+        )
+
+    def not_the_store(self, operation: str, status: int) -> ApiError:
+        """A proxy's or a wrong host's page proves nothing."""
+        return TryLater(
+            f"{self.where(operation)} answered {status} with an HTML page, which is not the store's own answer. Check "
+            f"endpoint_url of connection {self._connection!r} if it stays so."
+        )
+
+    def _remedy(self, operation: str, status: int, code: str) -> str:
+        name = f"connection {self._connection!r}"
+        if status in REDIRECTS or code in WRONG_REGION:
+            return (
+                ": the bucket is in another region, or the store elsewhere. Check region_name and endpoint_url of "
+                f"{name}."
+            )
+        if code in WRONG_KEYS:
+            return f": the store does not accept the keys. Check login and password of {name}."
+        if code == "RequestTimeTooSkewed":
+            return ": the clocks of this machine and of the store differ too much. Set this machine's clock."
+        if status == 404:
+            return f": the bucket does not exist there. Check bucket_name and endpoint_url of {name}."
+        if status == 403 and operation == "HeadObject":
+            return (
+                ": the keys lack the right s3:GetObject, or s3:ListBucket, without which a missing object answers 403 "
+                f"too. Check the rights of the keys of {name}."
+            )
+        if status == 403:
+            return f": the keys lack the right s3:ListBucket, or are wrong. Check keys and rights of {name}."
+        return f": the store refuses the request as wrong. Check keys, region_name and endpoint_url of {name}."
+
+    def unanswered(self, operation: str, error: Exception) -> ApiError:
+        """What it means that there was no answer."""
+        where, kind, name = self.where(operation), type(error).__name__, f"connection {self._connection!r}"
+        if isinstance(error, SSLError) and not _cut_off(error):
+            return FixConfiguration(
+                f"{where}: no trusted TLS connection. Check endpoint_url of {name} and the certificate."
+            )
+        if isinstance(error, ConnectTimeoutError | ReadTimeoutError):
+            return TryLater(f"{where} timed out ({kind}). Run the task again later.")
+        if isinstance(error, BotoConnectionError | HTTPClientError):
+            return TryLater(f"{where}: the connection failed ({kind}). Check endpoint_url of {name} if it stays so.")
+        return FixConfiguration(f"{where} can't be sent ({kind}). Check keys, bucket_name and endpoint_url of {name}.")
+
+    def where(self, operation: str) -> str:
+        """The beginning of a message."""
+        return f"{self._connection}: {OPERATIONS[operation].format(self._bucket)}"
+
+
+def end_redirects(client: BaseClient) -> None:
+    """Keep a client of boto3 from asking for a bucket's region in the answer to that very question, for ever.
+
+    It does so where all requests are redirected and no answer names a region, as by a proxy from http to https.
+    """
+    client.meta.events.register_first("needs-retry.s3.HeadBucket", _end_redirect, unique_id=__name__)
+
+
+def _end_redirect(response: Any, request_dict: dict[str, Any], **_: object) -> None:
+    if response is not None and response[0].status_code in REDIRECTS and REGION not in response[0].headers:
+        request_dict["context"]["s3_redirect"]["redirected"] = True
+
+
+def is_html(answer: dict[str, Any]) -> bool:
+    """Whether boto3's answer, or that of its error, came as a page for people."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/html"
+
+
+def _said(status: int, code: str) -> str:
+    """Status and the store's word for it; of a HEAD boto3 knows the status alone and repeats it as the word."""
+    return f"{status} ({code})" if re.fullmatch("[A-Za-z]{1,50}", code) else f"{status}"
+
+
+def _cut_off(error: SSLError) -> bool:
+    """True for a TLS connection that broke, as opposed to one that could never be trusted."""
+    cause = next(iter(getattr(error.kwargs.get("error"), "args", ())), None)
+    return isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)

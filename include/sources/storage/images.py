@@ -1,0 +1,206 @@
+"""The application's images: which rows a check takes, where their objects should be, and how they are staged."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection, sql
+
+from include.sources.base import ScanRefused
+from include.sources.storage.urls import UnreadableUrl, locate
+from include.warehouse.table import Column, Table, text
+
+STATUSES = ("queued", "processing", "ready", "error")
+ORIGINAL_MISSING = "original missing in storage"
+STAGED_MISSING = "staged missing in storage"
+
+# A client has so long to upload after the row exists, and a worker's last change so long to become visible.
+GRACE = timedelta(minutes=15)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+# What a check stages of images and objects; the types are in the warehouse, the tables in staging.
+IMAGES = Table(
+    schema="storage",
+    name="images",
+    columns=(
+        *(Column(name, _as_it_is) for name in ("id", "status", "error", "updated_at", "deleted", "young")),
+        *(Column(name, _as_it_is) for name in ("has_staged", "original_place", "staged_place")),
+        *(Column(name, text) for name in ("original_key", "staged_key")),
+        *(Column(name, _as_it_is) for name in ("original_others", "staged_others")),
+    ),
+)
+OBJECTS = Table(
+    schema="storage",
+    name="objects",
+    columns=(Column("key", text), Column("presence", text), Column("reason", text)),
+    key=("key",),
+    version=None,
+)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which images are checked: all; of a project, in a status, `limit` of them (0: all) after `cursor`; or those
+    changed after `since`.
+    """
+
+    project_id: str | None = None
+    status: str | None = None
+    limit: int = 0
+    cursor: str | None = None
+    since: datetime | None = None
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "Scope":
+        """The scope that a run's params ask for. Raises ScanRefused naming the one that is wrong."""
+        status = params["status"] or None
+        if status not in (None, *STATUSES):
+            raise ScanRefused(f"status {status!r} is none of {', '.join(STATUSES)}: trigger a new run with one of them")
+        return cls(
+            project_id=_uuid("project_id", params["project_id"]),
+            status=status,
+            limit=params["limit"],
+            cursor=_uuid("cursor", params["cursor"]),
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether every image is in it, without which no object can be called an orphan."""
+        return self == Scope()
+
+    def __str__(self) -> str:
+        parts = [
+            self.project_id and f"project {self.project_id}",
+            self.status and f"status {self.status}",
+            self.since and f"changed since {self.since.isoformat()}",
+            (self.limit or self.cursor) and f"{self.limit or 'all'} rows after {self.cursor or 'the start'}",
+        ]
+        return ", ".join(part for part in parts if part) or "all"
+
+    def where(self, after: str | None) -> sql.Composed:
+        """The condition on `i`, an image, from the cursor on or `after` a later one."""
+        # A deleted image's objects are no orphans; but for that nobody asks for deleted images.
+        conditions = [sql.SQL("true" if self.whole else "i.deleted_at IS NULL")]
+        for condition, value in (
+            ("i.id > {}", after or self.cursor),
+            ("i.project_id = {}", self.project_id),
+            ("i.status::text = {}", self.status),
+            ("i.updated_at > {}", self.since),
+        ):
+            if value is not None:
+                conditions.append(sql.SQL(condition).format(sql.Literal(value)))
+        return sql.SQL(" AND ").join(conditions)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many requests the two ways to look would cost: objects to ask for, and objects that the table names."""
+
+    to_check: int
+    known: int
+
+
+READ = """
+SELECT i.id::text, i.status::text, i.error, i.updated_at, i.deleted_at IS NOT NULL, i.updated_at > {young},
+  i.original_url, o.s3_key, i.staged_url
+FROM images i LEFT JOIN original_images o ON o.id = i.original_image_id AND i.original_url IS NULL
+WHERE {where} ORDER BY i.id LIMIT {limit}
+"""
+
+# Rows of an application come in the order of random ids, so the first ones are a fair sample.
+SAMPLE = "SELECT original_url, staged_url FROM images ORDER BY id LIMIT 2000"
+
+SIZE = """
+SELECT count(i.id) FILTER (WHERE {where})
+    + count(i.staged_url) FILTER (WHERE i.status = 'ready' AND {where}),
+  count(*) + count(i.staged_url)
+FROM images i
+"""
+
+
+def clock(images: Connection) -> datetime:
+    """The application's time, by which its rows are young or not."""
+    return images.execute("SELECT clock_timestamp()").fetchone()[0]
+
+
+def size(images: Connection, scope: Scope) -> Size:
+    """Count what a check of the scope has to look at."""
+    to_check, known = images.execute(sql.SQL(SIZE).format(where=scope.where(None))).fetchone()
+    return Size(min(to_check, 2 * scope.limit) if scope.limit else to_check, known)
+
+
+def read(
+    images: Connection, scope: Scope, bucket: str, *, started: datetime, batch: int, after: str | None, taken: int
+) -> Iterator[tuple[list[dict[str, Any]], str | None]]:
+    """The scope's images in the order of their ids, as IMAGES stages them: (batch, id to go on after or None).
+
+    `after` and `taken`: where an earlier attempt has come to, and how many rows it took. `started`: the application's
+    time at the beginning; rows changed within the grace before it are young.
+    """
+    while True:
+        limit = min(batch, scope.limit - taken) if scope.limit else batch
+        query = sql.SQL(READ).format(
+            young=sql.Literal(started - GRACE), where=scope.where(after), limit=sql.Literal(limit)
+        )
+        rows = images.execute(query).fetchall()
+        taken += len(rows)
+        after = rows[-1][0] if len(rows) == limit and taken != scope.limit else None
+        yield [_staged(row, bucket) for row in rows], after
+        if after is None:
+            return
+
+
+def sample_keys(images: Connection, bucket: str) -> list[str]:
+    """Keys of some images in their order, to cut the bucket into ranges of about the same size."""
+    places = (_place(url, bucket) for urls in images.execute(SAMPLE) for url in urls)
+    return sorted(key for _, key, _ in places if key)
+
+
+def _staged(row: tuple, bucket: str) -> dict[str, Any]:
+    id_, status, error, updated_at, deleted, young, original_url, shared_key, staged_url = row
+    original = ("here", shared_key, None) if original_url is None and shared_key else _place(original_url, bucket)
+    staged = _place(staged_url, bucket)
+    return {
+        "id": id_,
+        "status": status,
+        "error": error,
+        "updated_at": updated_at,
+        "deleted": deleted,
+        "young": young,
+        "has_staged": staged_url is not None,
+        "original_place": original[0],
+        "original_key": original[1],
+        "original_others": original[2],
+        "staged_place": staged[0],
+        "staged_key": staged[1],
+        "staged_others": staged[2],
+    }
+
+
+def _place(url: str | None, bucket: str) -> tuple[str, str | None, list[str] | None]:
+    """(here, the key, what else the url may mean), or (foreign, unreadable or none, None, None)."""
+    if url is None:
+        return "none", None, None
+    try:
+        location = locate(url, bucket)
+    except UnreadableUrl:
+        return "unreadable", None, None
+    if location.bucket != bucket:
+        return "foreign", None, None
+    key, *others = location.keys
+    return "here", key, others or None
+
+
+def _uuid(param: str, value: str | None) -> str | None:
+    if not value:
+        return None
+    try:
+        return str(UUID(value))
+    except ValueError:
+        raise ScanRefused(f"{param} is no uuid: trigger a new run with one, or leave it empty") from None

@@ -1,0 +1,143 @@
+"""Looking at objects: by LIST where many are asked for, by HEAD where few are; found ones are staged."""
+
+import json
+import logging
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection, sql
+
+from include.api.bucket import Bucket, Presence, Range
+from include.sources.storage import images
+from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING, Size
+from include.warehouse.staging import Stage
+
+log = logging.getLogger(__name__)
+
+PAGE = 1000
+# A page of a LIST takes a store about as long as two HEADs.
+LIST_COST = 2
+# Pages of a LIST, or batches of HEADs, between two lines of progress.
+PROGRESS_EVERY = 100
+
+
+def listing_is_cheaper(objects: int, size: Size) -> bool:
+    """Whether reading the bucket from end to end costs less than asking for so many of its objects."""
+    return objects > LIST_COST * math.ceil(size.known / PAGE)
+
+
+def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: int, workers: int) -> None:
+    """Stage every key of the bucket, in ranges of about the same size at once; goes on where it was cut off."""
+    if objects.pull.complete:
+        return
+    ranges = _ranges(bucket, copy, objects, expected, workers)
+    positions = {int(index): position for index, position in (objects.pull.position or {}).items()}
+    for listing in bucket.list(ranges, positions=positions, workers=workers):
+        positions[listing.range] = listing.position
+        done = all(positions.get(index, ranges) is None for index in range(len(ranges)))
+        objects.append(
+            ({"key": key, "presence": Presence.PRESENT} for key in listing.keys),
+            next_position=None if done else positions,
+            page_info={},
+        )
+        if done or objects.pull.pages % PROGRESS_EVERY == 0:
+            _progress(objects, "objects_listed")
+
+
+def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int) -> None:
+    """Ask for each object that the staged images need, a batch of images at a time."""
+    while not objects.pull.complete:
+        after = objects.pull.position or str(UUID(int=0))
+        found = staged.conn.execute(sql.SQL(LAST).format(images=staged.sql), [after, batch]).fetchone()
+        last = found and found[0]
+        needed = sql.SQL(NEEDED).format(images=staged.sql, **MESSAGES)
+        keys = [key for (key,) in staged.conn.execute(needed, {"after": after, "last": last})] if last else []
+        objects.append(_found(bucket.look_all(keys, workers)), next_position=last, page_info={})
+        if last is None or objects.pull.pages % PROGRESS_EVERY == 0:
+            _progress(objects, "objects_found")
+
+
+def look_again(
+    bucket: Bucket,
+    suspects: Callable[[str], list[str]],
+    objects: Stage,
+    *,
+    by_listing: bool,
+    workers: int,
+) -> None:
+    """Look at each suspect once more and stage what is there.
+
+    `suspects`: the keys in their order that follow a key, some thousands at most, none at the end.
+    """
+    while not objects.pull.complete:
+        keys = suspects(objects.pull.position or "")
+        looks = _listed_again(bucket, keys) if by_listing else _found(bucket.look_all(keys, workers))
+        objects.append(looks, next_position=keys[-1] if keys else None, page_info={})
+
+
+def _listed_again(bucket: Bucket, keys: list[str]) -> Iterator[dict[str, str]]:
+    """The keys that are there, by listing from just before the first one that is not settled yet."""
+    place, after, more = 0, "", True
+    while place < len(keys) and more:
+        after = max(after, keys[place][:-1])
+        page, more = bucket.list_from(after, PAGE)
+        there, after = set(page), page[-1] if page else after
+        end = bisect_right(keys, after) if more else len(keys)
+        yield from ({"key": key, "presence": Presence.PRESENT} for key in keys[place:end] if key in there)
+        place = end
+
+
+def _found(looks: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """What to stage of the looks: absent objects have no row."""
+    for look in looks:
+        if look.presence is not Presence.ABSENT:
+            yield {"key": look.key, "presence": look.presence, "reason": look.reason or None}
+
+
+def _ranges(bucket: Bucket, copy: Connection, objects: Stage, expected: int, workers: int) -> list[Range]:
+    """The ranges of this pull, the same for each of its attempts."""
+    borders = (objects.pull.progress or {}).get("borders")
+    if borders is None:
+        borders = _borders(images.sample_keys(copy, bucket.name), min(workers, expected // (10 * PAGE)))
+        objects.save_progress(borders=borders)
+    return [Range(start or "", end) for start, end in pairwise([None, *borders, None])]
+
+
+def _borders(keys: list[str], parts: int) -> list[str]:
+    if parts < 2:
+        return []
+    return sorted({keys[len(keys) * part // parts] for part in range(1, parts)} if keys else ())
+
+
+def _progress(objects: Stage, figure: str) -> None:
+    pull = objects.pull
+    line: Mapping[str, Any] = {
+        "event": "scan_progress",
+        "entity": pull.entity,
+        "pages": pull.pages,
+        figure: pull.rows_read,
+    }
+    log.info(json.dumps(line, sort_keys=True))
+
+
+MESSAGES = {"original_missing": sql.Literal(ORIGINAL_MISSING), "staged_missing": sql.Literal(STAGED_MISSING)}
+
+LAST = "SELECT id::text FROM (SELECT id FROM {images} WHERE id > %s ORDER BY id LIMIT %s) batch ORDER BY 1 DESC LIMIT 1"
+
+# An image in error by our hand may have both of its objects back.
+NEEDED = """
+WITH batch AS (
+  SELECT *, status = 'error' AND error IN ({original_missing}, {staged_missing}) AS ours FROM {images}
+  WHERE id > %(after)s AND id <= %(last)s AND NOT deleted AND NOT young
+)
+SELECT DISTINCT key FROM (
+  SELECT unnest(original_key || original_others) AS key FROM batch WHERE status <> 'error' OR ours
+  UNION ALL
+  SELECT unnest(staged_key || staged_others) FROM batch WHERE status = 'ready' OR ours
+) needed
+WHERE key IS NOT NULL ORDER BY key
+"""

@@ -1,0 +1,203 @@
+"""Urls of objects, in every form that applications write, are read as what they name."""
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.sources.storage.urls import Location, UnreadableUrl, locate
+
+BUCKET = "images"
+HOST = "https://images.s3.amazonaws.com/"
+KEY = "staged/6c1d2b0e/6c1d2b0e-staged.jpg"
+
+# What stands before the key, by form.
+FORMS = {
+    "virtual host": "https://{bucket}.s3.amazonaws.com/",
+    "virtual host, region": "https://{bucket}.s3.eu-central-1.amazonaws.com/",
+    "virtual host, legacy region": "https://{bucket}.s3-us-west-2.amazonaws.com/",
+    "virtual host, dualstack": "https://{bucket}.s3.dualstack.us-gov-west-1.amazonaws.com/",
+    "virtual host, fips": "https://{bucket}.s3-fips.us-east-1.amazonaws.com/",
+    "virtual host, accelerated": "https://{bucket}.s3-accelerate.dualstack.amazonaws.com/",
+    "virtual host, China": "https://{bucket}.s3.cn-north-1.amazonaws.com.cn/",
+    "virtual host, port": "https://{bucket}.s3.amazonaws.com:443/",
+    "virtual host, user": "https://user:pass@{bucket}.s3.amazonaws.com/",
+    "virtual host, absolute": "https://{bucket}.s3.amazonaws.com./",
+    "path, region": "https://s3.eu-central-1.amazonaws.com/{bucket}/",
+    "path, legacy region": "https://s3-us-west-2.amazonaws.com/{bucket}/",
+    "path, no region": "http://s3.amazonaws.com/{bucket}/",
+    "path, dualstack": "https://s3.dualstack.us-west-2.amazonaws.com/{bucket}/",
+    "path, China": "https://s3.cn-north-1.amazonaws.com.cn/{bucket}/",
+    "path, local": "http://localhost:9000/{bucket}/",
+    "path, address": "http://[::1]:9000/{bucket}/",
+    "path, s3 in the host": "https://s3.vendor.example/{bucket}/",
+    "path, s3 within the host": "https://my-s3-store.example:8443/{bucket}/",
+    "path, user": "http://user:pass@minio/{bucket}/",
+    "path, doubled slash": "http://minio:9000//{bucket}/",
+    "upper case": "HTTPS://{bucket}.S3.AMAZONAWS.COM/",
+}
+# Only the configured bucket is known in a host of any vendor.
+VENDORS = {
+    "virtual host, vendor": "https://{bucket}.vendor.example/",
+    "virtual host, vendor's s3": "https://{bucket}.s3.fr-par.vendor.example:8443/",
+    "virtual host, local": "http://{bucket}.localhost:9000/",
+}
+S3 = "s3://{bucket}/"
+EVERY_FORM = [*FORMS.values(), *VENDORS.values(), S3]
+
+QUERIES = (
+    "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIA%2F20250101%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Expires=9",
+    "?x-id=GetObject&response-content-type=image%2Fpng&x-amz-signature=0",
+    "?AWSAccessKeyId=AKIA&Expires=1735689600&Signature=a%2Bb%3D",
+    "?versionId=3sL4kqtJlcpXroDTDmJ%2BrmSpXd3dIbrHY%2BMTRCxf3vjVBH40Nr8X8gdRQBpUMLUo",
+    "?v=2&versionId=null#top",
+)
+
+# Any text that a key can be, in S3 and in Postgres.
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+AWKWARD = st.text(st.sampled_from("ab/%25?#&=+ éü😀.~"), min_size=1)
+ANY_KEY = KEYS | AWKWARD
+ENCODED = st.sampled_from([*FORMS.values(), *VENDORS.values()])
+EVERY = st.sampled_from(EVERY_FORM)
+OTHERS = ("photos", "images2", "my-s3-photos", "s3-images", "my.images", "x.s3.images")
+
+# The forms are drawn with the keys: more examples than usual cover them. Slow machines are no failure.
+often = settings(max_examples=600, deadline=None)
+
+
+@pytest.mark.parametrize("form", EVERY_FORM)
+def test_plain_key_has_one_reading(form):
+    assert locate(form.format(bucket=BUCKET) + KEY, BUCKET) == Location(BUCKET, (KEY,))
+
+
+@often
+@given(form=ENCODED, key=ANY_KEY, safe=st.sampled_from(["/", "", "/+", "/!$&'()*+,;=:@"]))
+def test_encoded_key_is_the_first_reading(form, key, safe):
+    found = locate(form.format(bucket=BUCKET) + quote(key, safe=safe), BUCKET)
+    assert (found.bucket, found.keys[0]) == (BUCKET, key)
+
+
+@often
+@given(form=ENCODED, query=st.sampled_from(QUERIES), key=ANY_KEY)
+def test_query_of_s3_is_cut(form, query, key):
+    encoded = form.format(bucket=BUCKET) + quote(key)
+    assert locate(encoded + query, BUCKET) == locate(encoded, BUCKET)
+
+
+@often
+@given(form=EVERY, key=ANY_KEY)
+def test_key_that_nobody_encoded_is_among_the_readings(form, key):
+    found = locate(form.format(bucket=BUCKET) + key, BUCKET)
+    assert found.bucket == BUCKET
+    assert key in found.keys
+
+
+@often
+@given(key=ANY_KEY)
+def test_s3_scheme_is_read_raw_first(key):
+    found = locate(S3.format(bucket=BUCKET) + key, BUCKET)
+    assert found.keys[0] == key
+    assert quote(key) == key or key in locate(S3.format(bucket=BUCKET) + quote(key), BUCKET).keys[:2]
+
+
+@often
+@given(form=st.sampled_from([*FORMS.values(), S3]), other=st.sampled_from(OTHERS), key=ANY_KEY)
+def test_foreign_bucket_is_named(form, other, key):
+    assert locate(form.format(bucket=other) + quote(key), BUCKET).bucket == other
+
+
+@pytest.mark.parametrize("form", [*FORMS.values(), *VENDORS.values(), S3])
+@pytest.mark.parametrize("bucket", ["my-s3-x", "my.dotted.bucket", "s3-eu", "Legacy_Bucket"])
+def test_configured_bucket_is_known_by_any_name(form, bucket):
+    assert locate(form.format(bucket=bucket) + KEY, bucket) == Location(bucket, (KEY,))
+
+
+@often
+@given(
+    text=st.text() | st.from_regex(r"\A(https?|s3)://[^/]{0,9}(/[^/]{0,9}){0,3}\Z"),
+    bucket=st.sampled_from([BUCKET, "a.b"]),
+)
+def test_any_text_is_located_or_refused(text, bucket):
+    try:
+        keys = locate(text, bucket).keys
+    except UnreadableUrl:
+        return
+    assert keys
+    assert all(keys)
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "uploads/a.jpg",
+        "/images/uploads/a.jpg",
+        "//localhost:9000/images/a.jpg",
+        "https:/localhost/images/a.jpg",
+        "ftp://localhost/images/a.jpg",
+        "data:image/png;base64,AAAA",
+        " https://images.s3.amazonaws.com/a.jpg",
+        "https:///images/a.jpg",
+        "https://:9000/images/a.jpg",
+        "https://images.s3.amazonaws.com?prefix=a/b",
+        "https://images.s3.amazonaws.com",
+        "https://images.s3.amazonaws.com/",
+        "https://images.s3.amazonaws.com/?versionId=3",
+        "https://images.vendor.example/",
+        "https://images.vendor.example/?X-Amz-Signature=0",
+        "http://localhost:9000",
+        "http://localhost:9000/",
+        "http://localhost:9000/images",
+        "http://localhost:9000/images/",
+        "http://localhost:9000/images?prefix=a/b",
+        "http://localhost:9000/images#a/b",
+        "http://localhost:9000/images/?versionId=1",
+        "s3://images",
+        "s3://images/",
+        "s3:///a.jpg",
+    ],
+)
+def test_url_without_an_object_is_refused(url):
+    with pytest.raises(UnreadableUrl) as refused:
+        locate(url, BUCKET)
+    assert "\n" not in str(refused.value)
+    assert not url or url.strip() not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "keys"),
+    [
+        # An invalid escape is no escape; beside a valid one both readings remain.
+        (HOST + "100%.jpg", ("100%.jpg",)),
+        (HOST + "100%25.jpg", ("100%.jpg", "100%25.jpg")),
+        (HOST + "100%-a%20b", ("100%-a b", "100%-a%20b")),
+        # Bytes that aren't UTF-8, and what Postgres can't hold.
+        (HOST + "caf%E9.jpg", ("caf%E9.jpg",)),
+        (HOST + "a%00b", ("a%00b",)),
+        (HOST + "\ud800%20", ("\ud800%20",)),
+        # A slash more may be a slip, or part of the key.
+        (HOST + "/a//b/", ("/a//b/", "a//b/")),
+        (HOST + "%2Fa", ("/a", "%2Fa", "a")),
+        (HOST + "//a", ("//a", "a")),
+        ("https://images.vendor.example//a", ("/a", "a")),
+        ("http://minio/images//a", ("/a", "a")),
+        ("s3://images//a", ("/a", "a")),
+        # A query or fragment of nobody's may be part of a key, encoded (as browsers do) or not.
+        (HOST + "a?v=2", ("a", "a?v=2")),
+        (HOST + "a#1.jpg", ("a", "a#1.jpg")),
+        (HOST + "a%20#1.jpg", ("a ", "a%20", "a%20#1.jpg", "a #1.jpg")),
+        (HOST + "#1.jpg", ("#1.jpg",)),
+        (HOST + "a#1.jpg?X-Amz-Signature=0", ("a", "a#1.jpg")),
+        (HOST + "a?b?versionId=0", ("a", "a?b")),
+        ("s3://images/a%20?b#c", ("a%20?b#c", "a ?b#c")),
+        # The bucket's name before the endpoint's may be the endpoint's own.
+        ("https://images.vendor.example/images/a", ("images/a", "a")),
+        ("https://images.vendor.example/imagesque", ("imagesque",)),
+        ("https://imagesque.vendor.example/images/a", ("a",)),
+        (HOST + "images/a", ("images/a",)),
+    ],
+)
+def test_doubtful_url_has_all_its_readings(url, keys):
+    assert locate(url, BUCKET) == Location(BUCKET, keys)
