@@ -215,7 +215,8 @@ class Stage:
         conn.execute(
             sql.SQL(
                 "ALTER TABLE {} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,"
-                " ADD _operation text NOT NULL, ADD _status text NOT NULL, ADD _seen_hash bigint, ADD _seen_deleted boolean, ADD PRIMARY KEY ({})"
+                " ADD _operation text NOT NULL, ADD _status text NOT NULL, ADD _seen_hash bigint,"
+                " ADD _seen_deleted boolean, ADD PRIMARY KEY ({})"
             ).format(self.plan, identifiers(table.key))
         )
         conn.execute(
