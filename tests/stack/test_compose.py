@@ -6,10 +6,12 @@ import re
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from stack.settings import REPOSITORY
+from stack.postgres import Server
+from stack.settings import REPOSITORY, SIMULATORS
 
 # The package's own wrapper returns 0 on errors.
 COMPOSE = Path(find_spec("compose").origin).with_name("docker-compose")
@@ -45,7 +47,7 @@ def test_example_names_every_secret_and_gives_none():
 def test_has_every_part_and_simulators_only_behind_their_profile():
     parts = {"postgres", "redis", "minio", "init", "api-server", "scheduler", "dag-processor", "triggerer", "worker"}
     assert set(services()) == parts
-    assert set(services("simulators")) == parts | {"repairshopr"}
+    assert set(services("simulators")) == parts | set(SIMULATORS)
 
 
 def test_images_are_pinned_and_everything_that_stays_is_checked():
@@ -76,10 +78,49 @@ def test_only_the_ui_is_published_and_on_the_loopback_interface():
     assert published["api-server"][0]["host_ip"] == "127.0.0.1"
 
 
+def connections(**variables: str) -> tuple[str, str]:
+    """A worker's connections to the bucket and to the application's database."""
+    variables = services(**variables)["worker"]["environment"]
+    return variables["AIRFLOW_CONN_STORAGE"], variables["AIRFLOW_CONN_IMAGES_DB"]
+
+
 def test_a_real_account_replaces_the_simulator():
     assert "demo-token" in services()["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"]
     real = '{"conn_type": "http", "host": "https://shop.example.com", "password": "real"}'
     assert services(AIRFLOW_CONN_REPAIRSHOPR=real)["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"] == real
+
+
+def test_a_simulated_bucket_is_reached_as_in_the_embedded_stack():
+    bucket, database = connections()
+    embedded = SIMULATORS["storage"].connections
+    server = Server(f"postgresql://airflow:{SECRETS['POSTGRES_PASSWORD']}@postgres:5432/postgres")
+    assert json.loads(bucket) == json.loads(embedded["storage"]("http://storage:8000", server))
+    assert database == embedded["images_db"]("", server)
+
+
+def test_the_storage_simulator_fills_the_database_that_is_checked_and_takes_its_keys():
+    storage = services("simulators")["storage"]
+    server = Server("postgresql://airflow:password@postgres:5432/postgres")
+    assert " ".join(storage["command"]).endswith(" ".join(SIMULATORS["storage"].arguments(server)))
+    assert storage["environment"] == {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
+    assert storage["depends_on"]["postgres"]["condition"] == "service_healthy"
+
+
+def test_a_real_bucket_and_its_application_replace_the_simulator():
+    bucket, database = '{"conn_type": "aws", "extra": {"region_name": "eu-west-1"}}', "postgresql://app@example.com/app"
+    assert connections(AIRFLOW_CONN_STORAGE=bucket, AIRFLOW_CONN_IMAGES_DB=database) == (bucket, database)
+
+
+def test_half_a_real_bucket_meets_a_host_that_names_the_missing_half():
+    bucket, _ = connections(AIRFLOW_CONN_IMAGES_DB="postgresql://app@example.com/app")
+    assert urlsplit(json.loads(bucket)["extra"]["endpoint_url"]).hostname == "airflow-conn-storage-is-missing.storage"
+    _, database = connections(AIRFLOW_CONN_STORAGE='{"conn_type": "aws"}')
+    assert urlsplit(database).hostname == "airflow-conn-images-db-is-missing.postgres"
+
+
+def test_changes_are_applied_only_if_env_enables_it():
+    assert services()["worker"]["environment"]["RECONCILE_ENABLED"] == ""
+    assert services(RECONCILE_ENABLED="1")["worker"]["environment"]["RECONCILE_ENABLED"] == "1"
 
 
 def test_image_and_lock_have_the_same_airflow():

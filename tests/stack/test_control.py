@@ -63,6 +63,13 @@ def test_a_stack_that_does_not_start_says_why_in_a_line_and_is_gone(home: Home):
     assert not Stack(home.folder).runs
 
 
+def test_half_a_real_account_starts_nothing(home: Home):
+    told = "AIRFLOW_CONN_IMAGES_DB is missing beside AIRFLOW_CONN_STORAGE"
+    with pytest.raises(StackError, match=told), Stack(home.folder, settings={"AIRFLOW_CONN_STORAGE": "real"}):
+        pass
+    assert not (home.folder / "postgres").exists()
+
+
 def test_env_of_a_stack_that_is_down_is_refused(home: Home):
     command = [sys.executable, "-m", "stack", "env"]
     done = subprocess.run(

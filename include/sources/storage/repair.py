@@ -113,6 +113,7 @@ def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: st
     proof = Stage.open(context.conn, OBJECTS, context.source.name, purpose, ticket)
     suspects = suspects_of(context.conn, plan, "confirmed")
     look.look_again(context.bucket, suspects, proof, by_listing=False, workers=workers)
+    context.bucket.prove()
     unknown, reason = context.conn.execute(
         sql.SQL("SELECT count(*), min(reason) FROM {} WHERE presence = 'unknown'").format(proof.sql)
     ).fetchone()
