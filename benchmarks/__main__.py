@@ -1,6 +1,7 @@
 """`python -m benchmarks`: measure everything, print the table, and write benchmarks/results.md.
 
 `--quick` does the same with a few rows and writes nothing: it shows that the benchmarks work, its figures mean little.
+`--images N` measures the store alone, with so many rows, and writes nothing either.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from rich.table import Table
 from benchmarks import parts
 from benchmarks.figures import NUMBERS, Section, markdown
 from benchmarks.measure import BenchError
-from benchmarks.parts import FULL, QUICK, Sizes
+from benchmarks.parts import FULL, QUICK
+from benchmarks.storage import looking
 from benchmarks.world import database_server
 from stack.postgres import Postgres, PostgresError
 
@@ -29,7 +31,8 @@ RESULTS = Path(__file__).with_name("results.md")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few rows only, to see that it works; writes nothing")
-    quick = parser.parse_args().quick
+    parser.add_argument("--images", type=int, metavar="N", help="the store alone, with N images; writes nothing")
+    given = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
     # Ended from outside it takes its servers with it, as with Ctrl-C.
@@ -39,20 +42,25 @@ def main() -> int:
         with database_server() as postgres:
             machine = _machine(postgres)
             console.print(f"on {machine}")
-            for section in _measure(postgres, QUICK if quick else FULL):
+            for section in _measure(postgres, given):
                 sections.append(section)
                 console.print(_table(section))
     except (BenchError, PostgresError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    if not quick:
+    if not given.quick and given.images is None:
         RESULTS.write_text(markdown(sections, machine))
     return 0
 
 
-def _measure(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
+def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]:
+    if given.images is not None:
+        yield looking(postgres, given.images)
+        return
+    sizes = QUICK if given.quick else FULL
     yield from parts.scan_and_comparison(postgres, sizes)
     yield parts.load(postgres, sizes)
+    yield looking(postgres, sizes.images)
     yield parts.limit(postgres, sizes)
     yield parts.parsing(postgres)
 

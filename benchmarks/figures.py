@@ -5,18 +5,20 @@ from dataclasses import dataclass
 
 from benchmarks.measure import Measured
 
-NUMBERS = ("rows/s", "wall s", "CPU s", "Postgres CPU s", "peak MB")
+NUMBERS = ("rows/s", "requests", "wall s", "CPU s", "Postgres CPU s", "peak MB")
 HEADINGS = ("what", *NUMBERS, "ratio", "aim", "remark")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. `rows`: rows that were worked on; `ratio`: beside which other line, and how many times as
-    long (or as much); `aim`: what is wanted, and whether it was `met`; `remark`: what the figures don't say."""
+    """One line of the table. `rows`: rows that were worked on; `requests`: those that it took; `ratio`: beside which
+    other line, and how many times as long (or as much); `aim`: what is wanted, and whether it was `met`; `remark`: what
+    the figures don't say."""
 
     what: str
     measured: Measured | None = None
     rows: int | None = None
+    requests: int | None = None
     ratio: str = ""
     aim: str = ""
     met: bool | None = None
@@ -33,7 +35,8 @@ class Figure:
             return ("",) * len(NUMBERS)
         rate = f"{self.rows / took.wall:,.0f}" if self.rows else ""
         seconds = ("" if value is None else f"{value:.2f}" for value in (took.wall, took.cpu, took.postgres_cpu))
-        return (rate, *seconds, "" if took.memory is None else f"{took.memory:.0f}")
+        requests = "" if self.requests is None else f"{self.requests:,}"
+        return (rate, requests, *seconds, "" if took.memory is None else f"{took.memory:.0f}")
 
 
 @dataclass(frozen=True)

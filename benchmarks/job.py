@@ -2,11 +2,12 @@
 
 The function is called with `start` and the arguments that come as one JSON line on stdin. It prepares (imports,
 connections), calls `start`, works, and returns something JSON. `start` prints `ready` and waits for a line on stdin;
-what lies between its return and the function's is measured.
+what lies between its return and the function's is measured, processes included that the job has started and waited for.
 """
 
 import json
 import os
+import resource
 import sys
 import time
 from importlib import import_module
@@ -21,10 +22,26 @@ class Clock:
     def start(self) -> None:
         print("ready", file=self._out, flush=True)
         sys.stdin.readline()
-        self._wall, self._cpu = time.monotonic(), time.process_time()
+        self._wall, self._cpu, self._largest = time.monotonic(), _cpu(), _largest_child()
 
     def stop(self) -> dict[str, float]:
-        return {"wall": time.monotonic() - self._wall, "cpu": time.process_time() - self._cpu}
+        """Seconds of wall and CPU time, and the bytes of memory that the largest process had which the job started.
+
+        The system counts as a process's memory at least what the job had when it started it.
+        """
+        wall, cpu, largest = time.monotonic() - self._wall, _cpu() - self._cpu, _largest_child()
+        return {"wall": wall, "cpu": cpu, "child": largest if largest > self._largest else 0}
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def _largest_child() -> int:
+    """The most bytes of resident memory that any process had which this one has waited for."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:

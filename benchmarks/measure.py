@@ -31,7 +31,8 @@ class BenchError(Exception):
 @dataclass(frozen=True)
 class Measured:
     """What a job gave back and took: seconds of wall and CPU time (its own, and all of Postgres), and its highest
-    resident memory above where it stood when it began, in MB. None: not measured."""
+    resident memory above where it stood when it began, in MB, with all that a process had which it started. None: not
+    measured."""
 
     result: Any
     wall: float
@@ -104,7 +105,8 @@ def run(postgres: Postgres, what: str, work: str, **arguments: Any) -> Measured:
         told, peak = job.finish()
         spent = postgres_cpu(postgres) - before
     log.info("%s: %.1f s", what, told["wall"])
-    return Measured(told["result"], told["wall"], told["cpu"], spent, max(0, peak - at_rest) / MEGABYTE)
+    memory = max(0, peak - at_rest) + told["child"]
+    return Measured(told["result"], told["wall"], told["cpu"], spent, memory / MEGABYTE)
 
 
 def postgres_cpu(postgres: Postgres) -> float:

@@ -31,10 +31,12 @@ PARSE_SECONDS = 0.3
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`: rows; `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted."""
+    `load`, `images`: rows; `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted.
+    """
 
     scans: tuple[tuple[int, int, int], ...]
     load: int
+    images: int
     warm_up: int
     window: int
 
@@ -51,12 +53,14 @@ FULL = Sizes(
         (1_000_000, LARGE_PAGE, 0),
     ),
     load=200_000,
+    images=200_000,
     warm_up=10,
     window=60,
 )
 QUICK = Sizes(
     scans=((2_000, VENDORS_PAGE, 20), (4_000, LARGE_PAGE, 0)),
     load=2_000,
+    images=2_000,
     warm_up=1,
     window=4,
 )

@@ -1,21 +1,46 @@
-"""What is measured against: a Postgres of the benchmarks' own, and simulated accounts, each in its process."""
+"""What is measured against: a Postgres of the benchmarks' own, and simulated vendors, each in its process."""
 
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
-from benchmarks.measure import REPOSITORY
+from benchmarks.measure import REPOSITORY, BenchError
+from include.simulators import storage
 from include.simulators.repairshopr import Config, Control, Simulator
+from include.simulators.storage import application
+from include.sources.storage.urls import locate
 from include.warehouse.migrate import migrate
 from stack.postgres import Postgres
 
 TEMPLATE = "template_warehouse"
+# One in as many images has lost an object.
+LOST = 200
+LOSERS = """
+SELECT original_url, staged_url FROM images
+WHERE status = 'ready' AND deleted_at IS NULL AND original_url IS NOT NULL AND staged_url IS NOT NULL
+ORDER BY md5(id::text) LIMIT %s
+"""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A store with the objects of an application's images, of which some are `missing`, counted by metric.
+
+    `store` is the store's address and keys, `database` the conninfo of the application's tables.
+    """
+
+    store: dict[str, str]
+    database: str
+    missing: dict[str, int]
+    control: storage.Control
 
 
 @contextmanager
@@ -46,11 +71,48 @@ def account(*, limit: int | None = None, **sizes: int) -> Iterator[Simulator]:
     options = [f"--{name.replace('_', '-')}={count}" for name, count in rows.items()]
     options.append(f"--invoices={max(1, rows.get('line_items', 0) // 4)}")
     options.append("--no-limit" if limit is None else f"--rate-limit={limit}")
-    command = [sys.executable, "-m", "include.simulators.repairshopr", *options]
+    with _simulator("repairshopr", *options) as url:
+        yield Simulator(url, Config().token, Control(url))
+
+
+@contextmanager
+def images(warehouse_url: str, rows: int) -> Iterator[Images]:
+    """So many images in the schema `app` of a warehouse, and their objects in a simulated store."""
+    known = storage.Config()
+    database = make_conninfo(warehouse_url, options="-csearch_path=app")
+    with _simulator("storage", "--images=0") as url, psycopg.connect(database, autocommit=True) as conn:
+        control = storage.Control(url)
+        conn.execute("CREATE SCHEMA app")
+        application.create(conn)
+        keys = application.fill(conn, rows, bucket=known.bucket, endpoint=url)
+        losers = conn.execute(LOSERS, (max(2, rows // LOST),)).fetchall()
+        lost = {
+            "missing_original": [_key(original, known.bucket) for original, _ in losers[::2]],
+            "missing_staged": [_key(staged, known.bucket) for _, staged in losers[1::2]],
+        }
+        control.put(keys)
+        control.delete([key for name in lost for key in lost[name]])
+        missing = {name: len(set(keys).intersection(lost[name])) for name in lost}
+        if sum(missing.values()) != len(losers):
+            raise BenchError(f"of {len(losers)} objects to lose, the store had {missing} only")
+        store = {"url": url, "bucket": known.bucket, "access_key": known.access_key, "secret_key": known.secret_key}
+        yield Images(store, database, missing, control)
+
+
+def _key(url: str, bucket: str) -> str:
+    return locate(url, bucket).keys[0]
+
+
+@contextmanager
+def _simulator(name: str, *options: str) -> Iterator[str]:
+    """The URL of a simulator in a process of its own."""
+    command = [sys.executable, "-m", f"include.simulators.{name}", *options]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     try:
-        url = process.stdout.readline().split()[-1]
-        yield Simulator(url, Config().token, Control(url))
+        line = process.stdout.readline()
+        if not line:
+            raise BenchError(f"the simulator of {name} did not start; what it wrote stands above")
+        yield line.split()[-1]
     finally:
         process.kill()
         process.communicate()

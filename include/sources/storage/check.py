@@ -286,8 +286,8 @@ FROM (
     i.status = 'ready' AND i.staged_key IS NOT NULL AND s.key IS NULL
       AND NOT EXISTS (SELECT FROM {objects} x WHERE x.key = ANY (i.staged_others)) AS staged_gone
   FROM {images} i
-  LEFT JOIN (SELECT DISTINCT key FROM {objects}) o ON o.key = i.original_key
-  LEFT JOIN (SELECT DISTINCT key FROM {objects}) s ON s.key = i.staged_key
+  LEFT JOIN {objects} o ON o.key = i.original_key
+  LEFT JOIN {objects} s ON s.key = i.staged_key
   WHERE NOT i.deleted AND NOT i.young AND i.status <> 'error'
 ) i
 WHERE i.original_gone OR i.staged_gone

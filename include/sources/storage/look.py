@@ -54,7 +54,7 @@ def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int,
         after = objects.pull.position or str(UUID(int=0))
         found = staged.conn.execute(sql.SQL(LAST).format(images=staged.sql), [after, batch]).fetchone()
         last = found and found[0]
-        needed = sql.SQL(NEEDED).format(images=staged.sql, **MESSAGES)
+        needed = sql.SQL(NEEDED).format(images=staged.sql, objects=objects.sql, **MESSAGES)
         keys = [key for (key,) in staged.conn.execute(needed, {"after": after, "last": last})] if last else []
         objects.append(_found(bucket.look_all(keys, workers)), next_position=last, page_info={})
         if last is None or objects.pull.pages % PROGRESS_EVERY == 0:
@@ -128,7 +128,7 @@ MESSAGES = {"original_missing": sql.Literal(ORIGINAL_MISSING), "staged_missing":
 
 LAST = "SELECT id::text FROM (SELECT id FROM {images} WHERE id > %s ORDER BY id LIMIT %s) batch ORDER BY 1 DESC LIMIT 1"
 
-# An image in error by our hand may have both of its objects back.
+# An image in error by our hand may have both of its objects back. Images may share an object that was found before.
 NEEDED = """
 WITH batch AS (
   SELECT *, status = 'error' AND error IN ({original_missing}, {staged_missing}) AS ours FROM {images}
@@ -139,5 +139,5 @@ SELECT DISTINCT key FROM (
   UNION ALL
   SELECT unnest(staged_key || staged_others) FROM batch WHERE status = 'ready' OR ours
 ) needed
-WHERE key IS NOT NULL ORDER BY key
+WHERE key IS NOT NULL AND NOT EXISTS (SELECT FROM {objects} o WHERE o.key = needed.key) ORDER BY key
 """
