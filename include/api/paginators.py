@@ -21,7 +21,7 @@ class Page:
     """One page of a feed. `next` is the position to go on from, None at the end of the feed.
 
     `total_pages` and `total_entries` are what the server claims, None where it claims nothing usable. `date`
-    is the server's clock.
+    is the server's clock, `as_of` the moment up to which it says that the feed is complete.
     """
 
     position: Position
@@ -30,6 +30,7 @@ class Page:
     total_pages: int | None = None
     total_entries: int | None = None
     date: datetime | None = None
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,14 @@ FRESH = Crawl()
 
 
 class Paginator(ABC):
-    """What all kinds have in common. `rows` is the key of the list in an answer."""
+    """What all kinds have in common. `rows` is the key of the list in an answer.
+
+    `expires`: whether a position that was kept for a while may not be accepted any more.
+    """
 
     rows: str
     start: Position
+    expires = False
 
     @abstractmethod
     def request(self, base: Request, position: Position) -> Request:
@@ -75,14 +80,18 @@ class Paginator(ABC):
 class Cursor(Paginator):
     """Each answer carries the token of the next page under `token`; one without a token is the last.
 
-    The token goes back as `param`, in the query or, with `in_body`, in the JSON body.
+    The token goes back as `param`, in the query or, with `in_body`, in the JSON body. `optional`: an answer without
+    rows may lack their key. `as_of`: the key of the moment up to which the feed is complete, in ISO 8601.
     """
 
     rows: str
     param: str = "cursor"
     token: str = "cursor"
     in_body: bool = False
+    optional: bool = False
+    as_of: str | None = None
     start: None = field(default=None, init=False)
+    expires = True
 
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
@@ -92,11 +101,18 @@ class Cursor(Paginator):
         return replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        rows = _rows(_object(answer).get(self.rows), self.rows)
+        rows = _rows(_object(answer).get(self.rows, [] if self.optional else None), self.rows)
         token = answer.data.get(self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
-        return Page(position, rows, token or None, date=answer.date)
+        return Page(position, rows, token or None, date=answer.date, as_of=self._as_of(answer.data))
+
+    def _as_of(self, data: Mapping[str, Any]) -> datetime | None:
+        text = data.get(self.as_of) if self.as_of else None
+        try:
+            return datetime.fromisoformat(text) if text else None
+        except (TypeError, ValueError):
+            raise RefuseData(f"{self.as_of!r} is no time") from None
 
 
 class _Numbered(Paginator):

@@ -58,11 +58,12 @@ def plan_writes(
     young_after: datetime | None = None,
     missing: str = "confirmed",
     older: str = "stale",
+    only: sql.Composable | None = None,
 ) -> None:
     """Plan an insert for each row that the copy has not (or only as a tombstone) and an update where it differs.
 
     `young_after`: leave rows alone whose version is later. `missing`: the status of the inserts. `older`: the status
-    of updates for which the source shows an older version than the copy has.
+    of updates for which the source shows an older version than the copy has. `only`: a condition on the staged rows.
     """
     table = stage.table
     stage.conn.execute(
@@ -72,7 +73,7 @@ def plan_writes(
             " CASE WHEN {young} THEN 'young' WHEN {stale} THEN {older}"
             " WHEN {alive} THEN 'confirmed' ELSE {missing} END,"
             " t.row_hash, t.deleted_at IS NOT NULL"
-            " FROM {stage} s LEFT JOIN {target} t ON {same}"
+            " FROM (SELECT * FROM {stage} WHERE {only}) s LEFT JOIN {target} t ON {same}"
             " WHERE t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL"
         ).format(
             plan=stage.plan,
@@ -83,6 +84,7 @@ def plan_writes(
             stale=_stale(table.version),
             older=sql.Literal(older),
             missing=sql.Literal(missing),
+            only=only or sql.SQL("true"),
             stage=stage.sql,
             target=table.sql,
             same=same_key(table.key, "t", "s"),

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -99,15 +100,23 @@ class Stage:
     def resumed(self) -> bool:
         return self.pull.pages > 0
 
-    def append(self, page: Iterable[Mapping[str, Any]], *, next_position: Any, page_info: Mapping[str, Any]) -> None:
+    def append(
+        self,
+        page: Iterable[Mapping[str, Any]],
+        *,
+        next_position: Any,
+        page_info: Mapping[str, Any],
+        places: Iterable[int] | None = None,
+    ) -> None:
         """Store a page's rows and the next resume point, both or neither.
 
         There is no wait for the disk: Postgres flushes nothing for a transaction that wrote to unlogged tables alone.
-        `page_info`: any of source_time (kept from the first page), total_entries, total_pages.
+        `page_info`: any of source_time (kept from the first page), total_entries, total_pages. `places`: each row's
+        place on the page, for rows that come several to a place; by default they are counted.
         Raises PullError when another attempt took the pull over, or too many rows had to be refused.
         """
         number = self.pull.pages + 1
-        rows, refused, read = self._read_rows(page)
+        rows, refused, read = self._read_rows(page, count() if places is None else places)
         with self.conn.transaction():
             self._move(
                 position=next_position,
@@ -134,28 +143,42 @@ class Stage:
 
     def replace_row(self, record: Mapping[str, Any]) -> None:
         """Put a fresher reading of one row in place of what the pull saw. Raises RowRefused."""
-        row = self.table.row(record)
-        columns = dict(zip(self.table.names, row, strict=True))
-        where = sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(k), sql.Literal(columns[k])) for k in self.table.key
-        )
-        self.conn.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self.sql, where))
-        self._copy([row], self.pull.pages)
+        columns = dict(zip(self.table.names, self.table.row(record), strict=True))
+        same = [sql.SQL("{} = {}").format(sql.Identifier(k), sql.Literal(columns[k])) for k in self.table.key]
+        self.replace_rows(sql.SQL(" AND ").join(same), [record])
 
-    def _read_rows(self, page: Iterable[Mapping[str, Any]]) -> tuple[list[tuple], list[tuple[str, Any]], int]:
+    def replace_rows(self, where: sql.Composable, records: Iterable[Mapping[str, Any]]) -> None:
+        """Put fresher readings in place of the rows that the condition names. Raises RowRefused."""
+        rows = [(0, self.table.row(record)) for record in records]
+        self.conn.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self.sql, where))
+        self._copy(rows, self.pull.pages)
+
+    def fill(self, query: sql.Composable) -> None:
+        """Store what a query of the warehouse selects, in the order of the table's columns."""
+        with self.conn.transaction():
+            self.conn.execute(
+                sql.SQL("INSERT INTO {} ({}, _page, _place) SELECT q.*, 1, 0 FROM ({}) q").format(
+                    self.sql, identifiers(self.table.names), query
+                )
+            )
+            self._move(complete=True, pages=1)
+
+    def _read_rows(
+        self, page: Iterable[Mapping[str, Any]], places: Iterable[int]
+    ) -> tuple[list[tuple[int, tuple]], list[tuple[str, Any]], int]:
         rows, refused, read = [], [], 0
-        for record in page:
+        for place, record in zip(places, page, strict=False):
             read += 1
             try:
-                rows.append(self.table.row(record))
+                rows.append((place, self.table.row(record)))
             except RowRefused as reason:
                 refused.append((str(reason), record))
         return rows, refused, read
 
-    def _copy(self, rows: list[tuple], page: int) -> None:
+    def _copy(self, rows: list[tuple[int, tuple]], page: int) -> None:
         statement = sql.SQL("COPY {} ({}, _page, _place) FROM STDIN").format(self.sql, identifiers(self.table.names))
         with self.conn.cursor() as cursor, cursor.copy(statement) as copy:
-            for place, row in enumerate(rows):
+            for place, row in rows:
                 copy.write_row((*row, page, place))
 
     def _quarantine(self, refused: list[tuple[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from include.warehouse.merge import Merged
@@ -94,6 +94,13 @@ def state(conn: Connection, source: str, entity: str, partition: str = "") -> St
             [source, entity, partition],
         ).fetchone()
     return found or State()
+
+
+def oldest_watermark(conn: Connection, source: str, entity: str) -> datetime | None:
+    """Up to when every partition of the entity has been read; None before its first sync."""
+    query = "SELECT min(watermark) FROM confidence.sync_state WHERE source = %s AND entity = %s"
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query, [source, entity]).fetchone()[0]
 
 
 def advance(

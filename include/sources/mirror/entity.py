@@ -1,7 +1,8 @@
 """What a mirrored source declares: its entities, how each is listed, asked for changes and looked up one by one."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import Connection, sql
@@ -20,10 +21,18 @@ DRIFT = (Trend("api_unique_not_in_db"), Trend("db_not_in_api_unique"), Trend("ro
 
 @dataclass(frozen=True)
 class Since:
-    """The list takes a filter for changes: `param` names it, `format` writes the time."""
+    """The list takes a filter for changes: `param`, in the query or in the body, names it, `format` writes the time."""
 
     param: str
     format: str = "%Y-%m-%dT%H:%M:%S.%fZ"
+    in_body: bool = False
+
+    def request(self, listing: Request, since: datetime) -> Request:
+        """The request for what changed since then."""
+        changed = {self.param: since.strftime(self.format)}
+        if self.in_body:
+            return replace(listing, body={**listing.body, **changed})
+        return replace(listing, params={**listing.params, **changed})
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,55 @@ class Ends:
     That finds what changed whether the list is sorted by id or by time, either way round. Old rows changed in the
     middle of a list that is sorted by id are left to the nightly scan.
     """
+
+
+@dataclass(frozen=True)
+class Window:
+    """The list takes both ends of a time of change, inclusive: `request` puts them in.
+
+    The end is the source's clock when the sync began; what changes while pages are read is left to the next sync.
+    `late`: the request for what was created up to that end so lately that its change may have come behind the window.
+    """
+
+    request: Callable[[Request, datetime, datetime], Request]
+    late: Callable[[Request, datetime], Request] | None = None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The list has no filter and no end to begin at, but is short: each sync reads all of it and compares."""
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The list is asked for in parts, by location for example, each with a watermark of its own.
+
+    `values` reads from the warehouse which parts there are, `request` puts up to `size` of them into a request.
+    """
+
+    values: Callable[[Connection], Sequence[str]]
+    request: Callable[[Request, Sequence[str]], Request]
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a table of their own that come inside an entity's records; those of one record are a set.
+
+    `rows` takes them out of a record, with the record's key in the column `by`.
+    """
+
+    table: Table
+    rows: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
+    by: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A table that is computed from mirrored ones: `query` selects its columns, in the table's order."""
+
+    table: Table
+    query: str
 
 
 @dataclass(frozen=True)
@@ -59,16 +117,20 @@ class Forensics(Protocol):
 class Entity:
     """A list of the source and the table that mirrors it.
 
-    `changes` is None where the rows come with their parent: `parent` names that entity, and the lookup's `by` is the
-    column that points to it. Then the rows of a changed parent are replaced as a set.
+    `changes` is None where the rows are asked for by their parent: `parent` names that entity, and the lookup's `by` is
+    the column that points to it. Then the rows of a changed parent are replaced as a set. `parts` come inside the
+    records. `history`: what the list doesn't show any more is kept.
     """
 
     table: Table
     listing: Request
     paginator: Paginator
     lookup: Lookup
-    changes: Since | Ends | None = None
+    changes: Since | Window | Ends | Whole | None = None
     parent: str | None = None
+    parts: tuple[Part, ...] = ()
+    partitions: Partitions | None = None
+    history: bool = False
     gates: tuple[Trend, ...] = DRIFT
     repair_share: RepairShare = field(default_factory=RepairShare)
     forensics: Forensics | None = None
@@ -76,6 +138,11 @@ class Entity:
     @property
     def name(self) -> str:
         return self.table.name
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Its own table and those of its parts."""
+        return (self.table, *(part.table for part in self.parts))
 
 
 @dataclass(frozen=True)

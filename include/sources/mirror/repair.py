@@ -11,12 +11,12 @@ from include.confidence import history
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, entity_of
 from include.sources.mirror.entity import Context, Entity
-from include.sources.mirror.sync import look_up
+from include.sources.mirror.sync import derive, look_up, source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import identifiers, same_key
+from include.warehouse.table import Table, identifiers, same_key
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,9 @@ def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int,
     try:
         with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
             for summary in summaries:
-                table = entity_of(source, summary.entity).table
-                counts[summary.entity] = Counts.of(apply_plan(conn, table, _plan(context, summary), sync_id))
+                for table in entity_of(source, summary.entity).tables:
+                    counts[table.name] = Counts.of(apply_plan(conn, table, _plan(context, table), sync_id))
+            counts |= derive(context, sync_id)
     except BaseException as error:
         sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
         raise
@@ -49,12 +50,12 @@ def verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int)
     checks = []
     for summary in summaries:
         entity = entity_of(context.source, summary.entity)
-        plan = _plan(context, summary)
         planned = sum(vars(summary.plan).values())
-        checks.append(Check(entity.name, "planned_changes_open", planned, _still_open(context, entity, plan)))
+        still_open = sum(_still_open(context, table) for table in entity.tables)
+        checks.append(Check(entity.name, "planned_changes_open", planned, still_open))
         if entity.forensics:
             gated = {gate.metric for gate in entity.gates}
-            after = _recounted(context, entity, plan)
+            after = _recounted(context, entity, _plan(context, entity.table))
             checks += [
                 Check(entity.name, name, summary.metrics[name] or 0, value)
                 for name, value in after.items()
@@ -70,32 +71,32 @@ def reset_watermarks(context: Context) -> int:
     An entity that was never synced keeps none, or its first load would be skipped as well.
     """
     conn, source = context.conn, context.source
-    now = context.client.send(source.entities[0].listing).date
-    if now is None:
-        raise ValueError(f"{source.name} tells no time in its answers: its watermarks can't be reset to it")
+    now = source_time(context)
     writer = fence.require_stopped(conn, source.name, context.run)
     sync_id = sync_log.begin(conn, source.name, "watermark", context.run, reason="reset_watermark")
     with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
         for entity in source.entities:
-            state = sync_log.state(conn, source.name, entity.name)
-            if state.watermark:
-                sync_log.advance(conn, sync_id, source.name, entity.name, watermark=now, version=state.version)
+            for partition in entity.partitions.values(conn) if entity.partitions else [""]:
+                state = sync_log.state(conn, source.name, entity.name, partition)
+                if state.watermark:
+                    moved = {"watermark": now, "version": state.version, "partition": partition}
+                    sync_log.advance(conn, sync_id, source.name, entity.name, **moved)
     sync_log.finish(conn, sync_id, {})
     return sync_id
 
 
-def _plan(context: Context, summary: ForensicSummary) -> sql.Identifier:
-    return plan_table(stage_name(context.source.name, summary.entity, "scan"))
+def _plan(context: Context, table: Table) -> sql.Identifier:
+    return plan_table(stage_name(context.source.name, table.name, "scan"))
 
 
-def _still_open(context: Context, entity: Entity, plan: sql.Identifier) -> int:
+def _still_open(context: Context, table: Table) -> int:
     """Confirmed changes that the copy does not show: the row is not as planned, or not gone."""
     return context.conn.execute(
         sql.SQL(
             "SELECT count(*) FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status = 'confirmed' AND"
             " CASE p._operation WHEN 'delete' THEN t.deleted_at IS NULL AND t.row_hash = p._seen_hash"
             " ELSE t.deleted_at IS NOT NULL OR t.row_hash IS DISTINCT FROM p.row_hash END"
-        ).format(plan=plan, target=entity.table.sql, same=same_key(entity.table.key, "t", "p"))
+        ).format(plan=_plan(context, table), target=table.sql, same=same_key(table.key, "t", "p"))
     ).fetchone()[0]
 
 
@@ -130,7 +131,7 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
         seen |= {table.key_of(row) for row in rows}
         stage.append(rows, next_position=value, page_info={})
     compare.drop_repeats(stage)
-    compare.plan_writes(stage, young_after=sync_log.state(context.conn, source.name, entity.name).watermark)
+    compare.plan_writes(stage, young_after=sync_log.oldest_watermark(context.conn, source.name, entity.name))
     counts = compare.plan_counts(stage)
     stage.drop()
     vanished = sum(1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown)

@@ -2,18 +2,19 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
 
+from include.api.client import Request
 from include.api.errors import ApiError, NotFound
-from include.api.fetch import pages
 from include.confidence import history
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused
-from include.sources.mirror.entity import Context, Entity, Lookup
+from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.pull import Pulled, plan_parts, read, replace
 from include.sources.mirror.sync import look_up
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage, count_new
@@ -74,58 +75,59 @@ def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> Forensic
     A scan that was cut off goes on from the page that it had reached, as long as the writer has been stopped all the
     time (same run, same epoch).
     """
-    conn, source = context.conn, context.source
+    conn = context.conn
     _require_synced(context, entity)
     scan_id = f"{context.run}/{entity.name}/{epoch}"
-    stage = Stage.open(conn, entity.table, source.name, "scan", f"{scan_id}/{scope}")
-    _read_pages(context, entity, scope, stage)
-    figures = _compared(context, entity, scope, stage)
-    _second_look(context, entity, stage)
-    summary = _summary(context, entity, scope, stage, figures, scan_id, epoch)
+    pulled = _read(context, entity, scope, Pulled.open(context, entity, "scan", f"{scan_id}/{scope}"))
+    figures = _compared(context, scope, pulled)
+    _second_look(context, pulled)
+    summary = _summary(context, scope, pulled, figures, scan_id, epoch)
     log.info(summary.line())
     with conn.transaction():
         history.record(conn, summary)
-        stage.drop()
+        pulled.drop()
     return summary
 
 
 def _require_synced(context: Context, entity: Entity) -> None:
     """Figures of a copy that was never filled would be the baseline of all later runs."""
-    if sync_log.state(context.conn, context.source.name, entity.name).watermark is None:
+    if sync_log.oldest_watermark(context.conn, context.source.name, entity.name) is None:
         raise ScanRefused(
             f"{context.source.name}.{entity.name} was never synced, there is nothing to compare yet:"
             f" run the DAG {context.source.name}_sync, then clear scan with downstream"
         )
 
 
-def _read_pages(context: Context, entity: Entity, scope: Scope, stage: Stage) -> None:
-    if stage.pull.complete:
-        return
-    if stage.resumed:
-        log.info("going on from page %d, %d rows are staged", scope.first + stage.pull.pages, stage.pull.rows_read)
-    feed = pages(
-        context.client,
-        entity.listing,
-        entity.paginator,
-        position=stage.pull.position or (scope.first if scope.partial else None),
-        stop=scope.page_end or None,
-        workers=context.workers,
+def _read(context: Context, entity: Entity, scope: Scope, pulled: Pulled) -> Pulled:
+    if pulled.stage.resumed and not pulled.stage.pull.complete:
+        pull = pulled.stage.pull
+        log.info("going on from page %d, %d rows are staged", scope.first + pull.pages, pull.rows_read)
+    return read(
+        context,
+        pulled,
+        _requests(context, entity),
+        first=scope.first if scope.partial else None,
+        last=scope.page_end or None,
+        progress=lambda pulled: _progress(pulled.stage, scope),
     )
-    for page in feed:
-        last = page.next is None or page.position == (scope.page_end or None)
-        info = {
-            "source_time": page.date,
-            "total_entries": page.total_entries,
-            "total_pages": page.total_pages,
-        }
-        stage.append(page.rows, next_position=None if last else page.next, page_info=info)
-        if last or (scope.progress_every and stage.pull.pages % scope.progress_every == 0):
-            _progress(stage, scope)
+
+
+def _requests(context: Context, entity: Entity) -> list[Request]:
+    """The whole list: one request, or one for each handful of its partitions."""
+    parts = entity.partitions
+    if parts is None:
+        return [entity.listing]
+    values = parts.values(context.conn)
+    handfuls = [values[place : place + parts.size] for place in range(0, len(values), parts.size)]
+    return [parts.request(entity.listing, handful) for handful in handfuls]
 
 
 def _progress(stage: Stage, scope: Scope) -> None:
-    """One log line; the counts go on from the line before, so a line costs what came since."""
-    before = stage.pull.progress or {}
+    """Now and then a log line; its counts go on from the line before, so a line costs what came since."""
+    pull = stage.pull
+    if not (pull.complete or (scope.progress_every and pull.pages % scope.progress_every == 0)):
+        return
+    before = pull.progress or {}
     unique, missing = count_new(stage, before.get("pages", 0))
     unique += before.get("unique", 0)
     missing += before.get("missing", 0)
@@ -146,24 +148,28 @@ def _progress(stage: Stage, scope: Scope) -> None:
     log.info(json.dumps(line, sort_keys=True))
 
 
-def _compared(context: Context, entity: Entity, scope: Scope, stage: Stage) -> Mapping[str, Any]:
+def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, Any]:
     """Compare stage and copy once; the figures stay with the pull for an attempt that comes after."""
+    stage, entity, conn = pulled.stage, pulled.entity, context.conn
     done = (stage.pull.progress or {}).get("compared")
     if done:
         return done
-    watermark = sync_log.state(context.conn, context.source.name, entity.name).watermark
-    with context.conn.transaction():
-        context.conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
-        context.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
-        repeats = compare.drop_repeats(stage)
+    watermark = sync_log.oldest_watermark(conn, context.source.name, entity.name)
+    with conn.transaction():
+        for each in pulled.stages:
+            conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
+            conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
+        repeats = pulled.drop_repeats()
         compare.plan_writes(stage, young_after=watermark, missing="candidate", older="candidate")
-        if scope.not_in_api:
+        if scope.not_in_api and not entity.history:
             compare.plan_deletes(stage, status="candidate")
-        forensics = entity.forensics(context.conn, stage.plan) if entity.forensics else {}
+        plan_parts(pulled)
+        forensics = entity.forensics(conn, stage.plan) if entity.forensics else {}
         figures = {
             "identical": repeats.identical,
             "differing": repeats.differing,
             "live_rows": compare.live_rows(stage),
+            "live_parts": sum(compare.live_rows(part) for _, part in pulled.parts),
             "missing": _suspects(compare.plan_counts(stage), "insert"),
             "surplus": _suspects(compare.plan_counts(stage), "delete"),
             "missing_examples": compare.plan_examples(stage, "insert"),
@@ -177,30 +183,32 @@ def _suspects(counts: Mapping[tuple[str, str], int], operation: str) -> int:
     return sum(n for (op, status), n in counts.items() if op == operation and status != "young")
 
 
-def _second_look(context: Context, entity: Entity, stage: Stage) -> None:
+def _second_look(context: Context, pulled: Pulled) -> None:
     """Ask the narrow request about every candidate, as far as the budget goes; the rest is unconfirmed."""
-    by, lookup = sql.Identifier(entity.lookup.by), entity.lookup
+    stage, lookup = pulled.stage, pulled.entity.lookup
     values = stage.conn.execute(
         sql.SQL(
             "SELECT DISTINCT {by} FROM {plan} WHERE _status = 'candidate' AND {by} IS NOT NULL ORDER BY 1 LIMIT {limit}"
-        ).format(by=by, plan=stage.plan, limit=sql.Literal(SECOND_LOOKS))
+        ).format(by=sql.Identifier(lookup.by), plan=stage.plan, limit=sql.Literal(SECOND_LOOKS))
     ).fetchall()
     for value, found in look_up(context, lookup, (row[0] for row in values)):
         with stage.conn.transaction():
-            _settle(stage, lookup, value, found)
-    left = stage.conn.execute(
-        sql.SQL("UPDATE {} SET _status = 'unconfirmed' WHERE _status = 'candidate'").format(stage.plan)
-    ).rowcount
+            _settle(pulled, value, found)
+    left = 0
+    for each in pulled.stages:
+        left += stage.conn.execute(
+            sql.SQL("UPDATE {} SET _status = 'unconfirmed' WHERE _status = 'candidate'").format(each.plan)
+        ).rowcount
     if left:
-        log.warning("%d suspects of %s got no second look and will not be repaired by this run", left, entity.name)
+        log.warning("%d suspects of %s are not confirmed and will not be repaired by this run", left, stage.pull.entity)
 
 
-def _settle(stage: Stage, lookup: Lookup, value: Any, found: list | ApiError) -> None:
+def _settle(pulled: Pulled, value: Any, found: list | ApiError) -> None:
     """Decide the candidates that share `value` by what the narrow request found."""
-    table = stage.table
+    stage, table = pulled.stage, pulled.entity.table
     candidates = stage.conn.execute(
         sql.SQL("SELECT _operation, {key} FROM {plan} WHERE _status = 'candidate' AND {by} = %s").format(
-            key=identifiers(table.key), plan=stage.plan, by=sql.Identifier(lookup.by)
+            key=identifiers(table.key), plan=stage.plan, by=sql.Identifier(pulled.entity.lookup.by)
         ),
         [value],
     ).fetchall()
@@ -208,11 +216,11 @@ def _settle(stage: Stage, lookup: Lookup, value: Any, found: list | ApiError) ->
     for operation, *key in candidates:
         row = rows.get(tuple(key)) if rows is not None else None
         if rows is None or (row is None and None in rows):
-            _set_status(stage, key, "unconfirmed")
+            _set_status(pulled, key, "unconfirmed")
         elif row is None:
-            _set_status(stage, key, "confirmed" if operation == "delete" else "noise")
+            _set_status(pulled, key, "confirmed" if operation == "delete" else "noise")
         else:
-            _take(stage, key, row)
+            _take(pulled, key, row)
 
 
 def _by_key(stage: Stage, found: list | ApiError) -> dict[tuple | None, Any] | None:
@@ -225,37 +233,42 @@ def _by_key(stage: Stage, found: list | ApiError) -> dict[tuple | None, Any] | N
     return {stage.table.key_of(row): row for row in found}
 
 
-def _take(stage: Stage, key: list, row: Mapping[str, Any]) -> None:
+def _take(pulled: Pulled, key: list, row: Mapping[str, Any]) -> None:
     try:
-        stage.replace_row(row)
+        with pulled.stage.conn.transaction():
+            replace(pulled, row)
     except RowRefused as reason:
-        log.warning("%s of %s is there but can't be stored: %s", key, stage.pull.entity, reason)
-        _set_status(stage, key, "unconfirmed")
-    else:
-        compare.replan(stage, [tuple(key)])
+        log.warning("%s of %s is there but can't be stored: %s", key, pulled.entity.name, reason)
+        _set_status(pulled, key, "unconfirmed")
 
 
-def _set_status(stage: Stage, key: list, status: str) -> None:
-    where = sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(part))
-        for name, part in zip(stage.table.key, key, strict=True)
-    )
-    stage.conn.execute(sql.SQL("UPDATE {} SET _status = {} WHERE {}").format(stage.plan, sql.Literal(status), where))
+def _set_status(pulled: Pulled, key: list, status: str) -> None:
+    """Settle a row and what is part of it."""
+    plans = [(pulled.stage.plan, zip(pulled.entity.table.key, key, strict=True))]
+    plans += [(stage.plan, [(part.by, key[0])]) for part, stage in pulled.parts]
+    for plan, columns in plans:
+        same = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in columns]
+        pulled.stage.conn.execute(
+            sql.SQL("UPDATE {} SET _status = {} WHERE _status = 'candidate' AND {}").format(
+                plan, sql.Literal(status), sql.SQL(" AND ").join(same)
+            )
+        )
 
 
 def _summary(
     context: Context,
-    entity: Entity,
     scope: Scope,
-    stage: Stage,
+    pulled: Pulled,
     figures: Mapping[str, Any],
     scan_id: str,
     epoch: int,
 ) -> ForensicSummary:
+    entity, stage = pulled.entity, pulled.stage
     counts, pull = compare.plan_counts(stage), stage.pull
+    compared = scope.not_in_api and not entity.history
     scanned = pull.rows_read - pull.rows_refused
     repeats = figures["identical"] + figures["differing"]
-    confirmed = Plan(*(counts[operation, "confirmed"] for operation in ("insert", "update", "delete")))
+    confirmed = _total([counts])
     total = pull.total_entries
     metrics = {
         "api_rows_scanned": scanned,
@@ -265,8 +278,8 @@ def _summary(
         "db_total_rows": figures["live_rows"],
         "api_unique_not_in_db": figures["missing"],
         "confirmed_missing": confirmed.insert,
-        "db_not_in_api_unique": figures["surplus"] if scope.not_in_api else None,
-        "confirmed_deleted": confirmed.delete if scope.not_in_api else None,
+        "db_not_in_api_unique": figures["surplus"] if compared else None,
+        "confirmed_deleted": confirmed.delete if compared else None,
         "rows_differing": confirmed.update,
         "feed_noise": sum(n for (_, status), n in counts.items() if status == "noise"),
         "unconfirmed": sum(n for (_, status), n in counts.items() if status == "unconfirmed"),
@@ -274,6 +287,13 @@ def _summary(
         "rows_refused": pull.rows_refused,
         **figures["forensics"],
     }
+    parts = {part.table.name: compare.plan_counts(each) for part, each in pulled.parts}
+    for name, found in parts.items():
+        metrics |= {
+            f"{name}_missing": found["insert", "confirmed"],
+            f"{name}_surplus": found["delete", "confirmed"],
+            f"{name}_differing": found["update", "confirmed"],
+        }
     telemetry = {
         "page_start": scope.first,
         "page_end": scope.page_end or scope.first + pull.pages - 1,
@@ -293,7 +313,12 @@ def _summary(
         epoch=epoch,
         metrics=metrics,
         telemetry=telemetry,
-        plan=confirmed,
-        live_rows=figures["live_rows"],
+        plan=_total([counts, *parts.values()]),
+        live_rows=figures["live_rows"] + figures["live_parts"],
         examples=examples,
     )
+
+
+def _total(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:
+    """What the plans would change together."""
+    return Plan(*(sum(c[operation, "confirmed"] for c in counts) for operation in ("insert", "update", "delete")))

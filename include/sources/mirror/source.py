@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, entity_of
-from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.entity import Context, Derived, Entity
 from include.sources.mirror.repair import repair, reset_watermarks, verify
 from include.sources.mirror.scan import Scope, scan
 from include.sources.mirror.sync import sync
@@ -23,6 +23,7 @@ class Mirror:
     """An API whose lists are mirrored in the warehouse.
 
     `base_path` follows the connection's host. `authorize` makes the request headers from the connection's token.
+    `derived` tables are computed after each sync and repair, in this order.
     `per_minute`: the vendor's limit of requests, None for no limit. `overlap`: how far behind the watermark a sync
     reads again; longer than the time between two syncs, so that a row which one of them missed has a second chance.
     """
@@ -31,6 +32,7 @@ class Mirror:
     base_path: str
     authorize: Callable[[str], Mapping[str, str]]
     entities: tuple[Entity, ...]
+    derived: tuple[Derived, ...] = ()
     per_minute: float | None = None
     overlap: timedelta = timedelta(minutes=20)
     switch: str | None = None
@@ -46,7 +48,7 @@ class Mirror:
             yield Context(self, client, conn, run)
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
-        return Synced(*sync(context, full=params["mode"] == "full"))
+        return Synced(*sync(context, full=params["mode"] != "incremental"))
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         return scan(context, entity_of(self, entity), epoch, Scope.of(params))

@@ -2,29 +2,46 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from psycopg import sql
 
 from include.api.client import Request
-from include.api.errors import ApiError, NotFound
+from include.api.errors import ApiError, NotFound, RefuseData
 from include.api.fetch import fetch_all, pages
 from include.api.paginators import Page
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.entity import Context, Ends, Entity, Lookup
+from include.sources.mirror.entity import Context, Ends, Entity, Lookup, Since, Whole, Window
+from include.sources.mirror.pull import Pulled, plan_parts, read
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import PullError, Stage
-from include.warehouse.sync_log import Counts, State
+from include.warehouse.sync_log import Counts
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Group:
+    """Partitions that are read together, since they have got as far; one without a name where there are none.
+
+    `since`: what changed from then on is read, everything where it is None.
+    """
+
+    partitions: tuple[str, ...] = ("",)
+    since: datetime | None = None
+
+    def __str__(self) -> str:
+        what = f"since {self.since.isoformat()}" if self.since else "full"
+        return " of ".join(filter(None, [what, ",".join(self.partitions)]))
+
+
 def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Counts]]:
-    """Bring every entity of the source up to date and return (sync_id, counts per entity).
+    """Bring every entity of the source up to date and return (sync_id, counts per table).
 
     Each entity's rows, audit and watermark are one transaction, so an entity that fails doesn't hold up the others:
     it keeps its watermark, and the failure is raised at the end as SyncFailed, which names each with its reason.
@@ -34,6 +51,7 @@ def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Cou
     if writer.stopped:
         raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
     sync_id = sync_log.begin(conn, source.name, "sync", context.run)
+    run = _Run(context, sync_id, writer.epoch, full)
     counts: dict[str, Counts] = {}
     failures: dict[str, Exception] = {}
     try:
@@ -41,10 +59,12 @@ def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Cou
             if entity.parent and not (full or _never_synced(context, entity)):
                 continue
             try:
-                counts |= _sync_entity(context, entity, sync_id, writer.epoch, full)
+                counts |= run.sync(entity)
             except (ApiError, PullError) as error:
                 log.error("%s.%s: %s", source.name, entity.name, error)
                 failures[entity.name] = error
+        with fence.writing(conn, source.name, epoch=writer.epoch):
+            counts |= derive(context, sync_id)
         if failures:
             raise SyncFailed(_failures(source.name, failures, counts))
     except BaseException as error:
@@ -52,6 +72,19 @@ def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Cou
         raise
     sync_log.finish(conn, sync_id, counts)
     return sync_id, counts
+
+
+def derive(context: Context, sync_id: int) -> Mapping[str, Counts]:
+    """Bring the computed tables in line with the mirrored ones; the caller's transaction holds the fence."""
+    counts = {}
+    for derived in context.source.derived:
+        stage = Stage.open(context.conn, derived.table, context.source.name, "derive", f"sync_id {sync_id}")
+        stage.fill(sql.SQL(derived.query))
+        compare.plan_writes(stage)
+        compare.plan_deletes(stage, status="confirmed")
+        counts[derived.table.name] = Counts.of(apply_plan(context.conn, derived.table, stage.plan, sync_id))
+        stage.drop()
+    return counts
 
 
 def look_up(context: Context, lookup: Lookup, values: Iterable[Any]) -> Iterator[tuple[Any, list | ApiError]]:
@@ -87,34 +120,110 @@ def _all_pages(context: Context, lookup: Lookup, request: Request, first: Page) 
     return rows
 
 
-def _sync_entity(context: Context, entity: Entity, sync_id: int, epoch: int, full: bool) -> Mapping[str, Counts]:
-    started = time.monotonic()
-    source, conn = context.source, context.conn
-    state = sync_log.state(conn, source.name, entity.name)
-    since = None if full or state.watermark is None else state.watermark - source.overlap
-    stage = _pull(context, entity, since)
-    children = [] if since is None else _pull_children(context, entity, stage)
-    watermark = _watermark(stage, state)
-    counts = {}
-    with fence.writing(conn, source.name, epoch=epoch):
-        _plan(stage)
-        for child in children:
-            _plan_set(child, entity_of(source, child.table.name), stage)
-        for part in (stage, *children):
-            counts[part.table.name] = _merge(part, sync_id)
-            sync_log.advance(
-                conn,
-                sync_id,
-                source.name,
-                part.table.name,
-                watermark=watermark,
-                counts=counts[part.table.name],
-                duration_seconds=time.monotonic() - started,
-            )
-    for part in (stage, *children):
-        part.drop()
-    log.info("%s.%s: %s, watermark %s", source.name, entity.name, counts, watermark)
-    return counts
+class _Run:
+    """One sync: its id, the epoch at which it began, and the source's clock then."""
+
+    def __init__(self, context: Context, sync_id: int, epoch: int, full: bool):
+        self.context = context
+        self.sync_id = sync_id
+        self.epoch = epoch
+        self.full = full
+
+    @cached_property
+    def until(self) -> datetime:
+        """The end of every window of this sync."""
+        return source_time(self.context)
+
+    def sync(self, entity: Entity) -> Mapping[str, Counts]:
+        started, context = time.monotonic(), self.context
+        source, conn = context.source, context.conn
+        groups = _groups(context, entity, self.full)
+        pulled = self._pull(entity, groups)
+        incremental = all(group.since for group in groups)
+        children = _pull_children(context, pulled) if incremental else []
+        watermark = self._watermark(pulled, groups)
+        counts = {}
+        with fence.writing(conn, source.name, epoch=self.epoch):
+            _plan(pulled)
+            for child in children:
+                _plan_set(child, entity_of(source, child.table.name), pulled.stage)
+            for stage in (*pulled.stages, *children):
+                name = stage.table.name
+                counts[name] = _merge(stage, self.sync_id)
+                partitions = [p for group in groups for p in group.partitions] if stage is pulled.stage else [""]
+                for partition in partitions:
+                    sync_log.advance(
+                        conn,
+                        self.sync_id,
+                        source.name,
+                        name,
+                        watermark=watermark,
+                        counts=counts[name],
+                        partition=partition,
+                        duration_seconds=time.monotonic() - started,
+                    )
+        for stage in (*pulled.stages, *children):
+            stage.drop()
+        log.info("%s.%s: %s, watermark %s", source.name, entity.name, counts, watermark)
+        return counts
+
+    def _pull(self, entity: Entity, groups: Sequence[Group]) -> Pulled:
+        """Stage what the groups ask for; only a full pull that was cut off goes on where it was."""
+        context = self.context
+        pulled = Pulled.open(context, entity, "sync", "; ".join(map(str, groups)))
+        if pulled.stage.resumed and any(group.since for group in groups):
+            pulled = pulled.fresh(context)
+        if isinstance(entity.changes, Ends) and groups[0].since:
+            for page in _from_both_ends(context, entity, groups[0].since):
+                pulled.append(page, page.next)
+            return pulled
+        return read(context, pulled, [request for group in groups for request in self._requests(entity, group)])
+
+    def _requests(self, entity: Entity, group: Group) -> list[Request]:
+        listing, changes = entity.listing, entity.changes
+        if entity.partitions:
+            listing = entity.partitions.request(listing, group.partitions)
+        if group.since is None or isinstance(changes, Whole):
+            return [listing]
+        if isinstance(changes, Since):
+            return [changes.request(listing, group.since)]
+        late = [changes.late(listing, self.until)] if changes.late else []
+        return [changes.request(listing, group.since, self.until), *late]
+
+    def _watermark(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:
+        """The source's clock when the pull began, or its newest row where it tells no time; it never moves back."""
+        stage, moment = pulled.stage, pulled.stage.pull.source_time
+        if isinstance(pulled.entity.changes, Window) and any(group.since for group in groups):
+            moment = self.until
+        if moment is None and stage.table.version:
+            newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.version), stage.sql)
+            moment = stage.conn.execute(newest).fetchone()[0]
+        before = sync_log.oldest_watermark(stage.conn, self.context.source.name, pulled.entity.name)
+        return max((time for time in (moment, before) if time), default=None)
+
+
+def source_time(context: Context) -> datetime:
+    """The source's clock. Raises RefuseData where it tells none."""
+    now = context.client.send(context.source.entities[0].listing).date
+    if now is None:
+        raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
+    return now
+
+
+def _groups(context: Context, entity: Entity, full: bool) -> list[Group]:
+    """The entity's partitions, those that have got as far together, as many as go into one request."""
+    partitions = entity.partitions.values(context.conn) if entity.partitions else [""]
+    size = entity.partitions.size if entity.partitions else 1
+    by_since: dict[datetime | None, list[str]] = {}
+    for partition in partitions:
+        state = sync_log.state(context.conn, context.source.name, entity.name, partition)
+        since = None if full or state.watermark is None else state.watermark - context.source.overlap
+        by_since.setdefault(since, []).append(partition)
+    return [
+        Group(tuple(values[place : place + size]), since)
+        for since, values in by_since.items()
+        for place in range(0, len(values), size)
+    ]
 
 
 def _merge(stage: Stage, sync_id: int) -> Counts:
@@ -125,52 +234,7 @@ def _merge(stage: Stage, sync_id: int) -> Counts:
 
 
 def _never_synced(context: Context, entity: Entity) -> bool:
-    return sync_log.state(context.conn, context.source.name, entity.name).watermark is None
-
-
-def _pull(context: Context, entity: Entity, since: datetime | None) -> Stage:
-    """Stage the entity's rows: those changed since, or all; a full pull that was cut off goes on where it was."""
-    ticket = "full" if since is None else f"since {since.isoformat()}"
-    stage = Stage.open(context.conn, entity.table, context.source.name, "sync", ticket)
-    if since is None:
-        feed = _unread(context, entity, stage)
-    else:
-        if stage.resumed:
-            stage = _fresh(stage)
-        feed = _changed(context, entity, since)
-    for page in feed:
-        info = {
-            "source_time": page.date,
-            "total_entries": page.total_entries,
-            "total_pages": page.total_pages,
-        }
-        stage.append(page.rows, next_position=page.next, page_info=info)
-    return stage
-
-
-def _unread(context: Context, entity: Entity, stage: Stage) -> Iterator[Page]:
-    if stage.pull.complete:
-        return iter(())
-    return pages(
-        context.client,
-        entity.listing,
-        entity.paginator,
-        position=stage.pull.position,
-        workers=context.workers,
-    )
-
-
-def _fresh(stage: Stage) -> Stage:
-    stage.drop()
-    return Stage.open(stage.conn, stage.table, stage.pull.source, stage.pull.purpose, stage.pull.ticket)
-
-
-def _changed(context: Context, entity: Entity, since: datetime) -> Iterator[Page]:
-    if isinstance(entity.changes, Ends):
-        return _from_both_ends(context, entity, since)
-    text = since.strftime(entity.changes.format)
-    request = replace(entity.listing, params={**entity.listing.params, entity.changes.param: text})
-    return pages(context.client, request, entity.paginator, workers=context.workers)
+    return sync_log.oldest_watermark(context.conn, context.source.name, entity.name) is None
 
 
 def _from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterator[Page]:
@@ -207,19 +271,19 @@ def _time(column: Any, row: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-def _pull_children(context: Context, entity: Entity, parents: Stage) -> list[Stage]:
+def _pull_children(context: Context, pulled: Pulled) -> list[Stage]:
     """Stage the children of the parents that changed, for each kind of child that has had its first full sync."""
-    _plan(parents)
-    key = sql.Identifier(entity.table.key[0])
+    parents = pulled.stage
+    kinds = [child for child in context.source.children(pulled.entity) if not _never_synced(context, child)]
+    if not kinds:
+        return []
+    _plan(pulled)
     changed = parents.conn.execute(
-        sql.SQL("SELECT {} FROM {} WHERE _status = 'confirmed' ORDER BY 1").format(key, parents.plan)
+        sql.SQL("SELECT {} FROM {} WHERE _status = 'confirmed' ORDER BY 1").format(pulled.key, parents.plan)
     ).fetchall()
-    ticket = f"children of {parents.pull.ticket}"
     stages = []
-    for child in context.source.children(entity):
-        if _never_synced(context, child):
-            continue
-        stage = _fresh(Stage.open(context.conn, child.table, context.source.name, "sync", ticket))
+    for child in kinds:
+        stage = _fresh(context, child, f"children of {parents.pull.ticket}")
         for value, rows in look_up(context, child.lookup, (row[0] for row in changed)):
             if isinstance(rows, ApiError) and not isinstance(rows, NotFound):
                 raise rows
@@ -229,10 +293,23 @@ def _pull_children(context: Context, entity: Entity, parents: Stage) -> list[Sta
     return stages
 
 
-def _plan(stage: Stage) -> None:
-    stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
-    compare.drop_repeats(stage)
-    compare.plan_writes(stage)
+def _fresh(context: Context, entity: Entity, ticket: str) -> Stage:
+    """The stage of a pull that never goes on where it was."""
+    stage = Stage.open(context.conn, entity.table, context.source.name, "sync", ticket)
+    if stage.resumed:
+        stage.drop()
+        stage = Stage.open(context.conn, entity.table, context.source.name, "sync", ticket)
+    return stage
+
+
+def _plan(pulled: Pulled) -> None:
+    for stage in pulled.stages:
+        stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
+    pulled.drop_repeats()
+    compare.plan_writes(pulled.stage)
+    if isinstance(pulled.entity.changes, Whole):
+        compare.plan_deletes(pulled.stage, status="unconfirmed" if pulled.stage.pull.rows_refused else "confirmed")
+    plan_parts(pulled)
 
 
 def _plan_set(children: Stage, child: Entity, parents: Stage) -> None:
@@ -240,21 +317,14 @@ def _plan_set(children: Stage, child: Entity, parents: Stage) -> None:
 
     A child that could not be read may be any of those that seem to have gone: then none counts as gone.
     """
-    _plan(children)
+    children.conn.execute(sql.SQL("TRUNCATE {}").format(children.plan))
+    compare.drop_repeats(children)
+    compare.plan_writes(children)
     within = sql.SQL("t.{} IN (SELECT {} FROM {} WHERE _status = 'confirmed')").format(
         sql.Identifier(child.lookup.by), sql.Identifier(parents.table.key[0]), parents.plan
     )
     status = "unconfirmed" if children.pull.rows_refused else "confirmed"
     compare.plan_deletes(children, status=status, within=within)
-
-
-def _watermark(stage: Stage, state: State) -> datetime | None:
-    """The source's clock when the pull began, or its newest row where it tells no time; it never moves back."""
-    moment = stage.pull.source_time
-    if moment is None and stage.table.version:
-        newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.version), stage.sql)
-        moment = stage.conn.execute(newest).fetchone()[0]
-    return max((time for time in (moment, state.watermark) if time), default=None)
 
 
 def _failures(source: str, failures: Mapping[str, Exception], done: Mapping[str, Counts]) -> str:
