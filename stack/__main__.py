@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 
-from stack import demo, supervisor
+from stack import supervisor
 from stack.control import Stack
 from stack.guardian import POLL_SECONDS, StackError
 from stack.settings import API_PORT, Home
@@ -20,6 +20,9 @@ def main() -> int:
             case "run":
                 return supervisor.run(home, arguments.api_port, arguments.owner)
             case "demo":
+                # Brings a client of each source's vendor, which no other command needs.
+                from stack import demo
+
                 return demo.run(stack, once=arguments.once)
             case "up":
                 _up(stack)

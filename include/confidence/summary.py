@@ -42,7 +42,7 @@ class ForensicSummary:
     run: str
     epoch: int
     metrics: Mapping[str, int | None]
-    telemetry: Mapping[str, int | None]
+    telemetry: Mapping[str, int | str | None]
     plan: Plan
     live_rows: int
     examples: Mapping[str, list[int | str | list | dict[str, str]]]

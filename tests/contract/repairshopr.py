@@ -1,20 +1,21 @@
-"""RepairShopr's side of the contract: a simulated account, and what the suite orders from it."""
+"""RepairShopr's side of the contract: a simulated account, and what the suites order from it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
-from include.api.client import ApiClient
+from include.api.client import ApiClient, NoLimit
+from include.confidence.summary import Plan
 from include.simulators import repairshopr as simulator
-from include.simulators.repairshopr import Control, Fault, Mutation
+from include.simulators.repairshopr import Fault, Mutation
 from include.sources import get_source
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.entity import Entity
+from tests.contract.account import Questions
 
-SOURCE = get_source("repairshopr")
 SIZES = {
     "customers": 25,
     "invoices": 25,
@@ -24,14 +25,85 @@ SIZES = {
     "tickets": 21,
     "estimates": 11,
 }
+# A text column of each table, to spoil.
+TEXTS = {
+    "customers": "firstname",
+    "invoices": "note",
+    "line_items": "name",
+    "payments": "ref_num",
+    "products": "name",
+    "tickets": "subject",
+    "estimates": "number",
+}
 
 
-@dataclass(frozen=True)
 class Account:
-    """A running account of a few dozen rows, ten a page."""
+    """Ten rows a page."""
 
-    context: Context
-    control: Control
+    source = get_source("repairshopr")
+    params: Mapping[str, Any] = {
+        "page_start": 1,
+        "page_end": 0,
+        "progress_every": 250,
+        "compute_db_not_in_api": True,
+    }
+    part: Mapping[str, Any] = {"page_end": 1, "compute_db_not_in_api": False}
+
+    def __init__(self, running: simulator.Simulator, conn: psycopg.Connection):
+        self.questions = Questions()
+        self.control = running.control
+        self._running = running
+        self._conn = conn
+
+    @contextmanager
+    def api(
+        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+    ) -> Iterator[ApiClient]:
+        with ApiClient(
+            name,
+            self._running.url + base_path,
+            headers=authorize(self._running.token),
+            limiter=Asking(self.questions),
+            timeout=(2, 10),
+            attempts=2,
+            backoff=(0.01, 0.02),
+        ) as client:
+            yield client
+
+    def copy(self) -> Mapping[str, Mapping]:
+        return {entity.name: self._rows(entity) for entity in self.source.entities}
+
+    def change(self) -> None:
+        """An insert, an update and a delete."""
+        line = self.records(entity_of(self.source, "line_items"))[0]
+        self.control.mutate(
+            Mutation("insert", "customers", row={"firstname": "New"}),
+            Mutation("update", "invoices", line["invoice_id"], {"note": "changed"}),
+            Mutation("delete", "line_items", line["id"]),
+        )
+
+    def drift(self) -> Mapping[str, Plan]:
+        """A row that the copy lacks, one that differs, and one that the source hasn't any more."""
+        before = self._ids()
+        for entity in self.source.entities:
+            ids = [record["id"] for record in self.records(entity)]
+            parts = {"table": entity.table.sql, "text": sql.Identifier(TEXTS[entity.name])}
+            self._conn.execute(sql.SQL("DELETE FROM {table} WHERE id = %s").format(**parts), [ids[0]])
+            self._conn.execute(sql.SQL("UPDATE {table} SET {text} = 'spoiled' WHERE id = %s").format(**parts), [ids[1]])
+            # An invoice takes its lines with it, or they would be orphans at the source.
+            silent = entity.name != "invoices"
+            self.control.mutate(Mutation("delete", entity.name, ids[2], silent=silent))
+        after = self._ids()
+        return {name: Plan(insert=1, update=1, delete=len(before[name] - after[name])) for name in before}
+
+    def fail(self) -> None:
+        self.control.fault(Fault("status", status=401))
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        self.control.fault(Fault("status", status=503, times=None))
+        yield
+        self.control.clear()
 
     def records(self, entity: Entity) -> list[dict[str, Any]]:
         """Every record that belongs into the mirror, as the API sends it."""
@@ -50,29 +122,27 @@ class Account:
         """A value to look up that the source has nothing for."""
         return 987_654_321
 
-    def change(self) -> None:
-        """An insert, an update and a delete, such as a sync brings into the copy."""
-        line = self.records(entity_of(SOURCE, "line_items"))[0]
-        self.control.mutate(
-            Mutation("insert", "customers", row={"firstname": "New"}),
-            Mutation("update", "invoices", line["invoice_id"], {"note": "changed"}),
-            Mutation("delete", "line_items", line["id"]),
-        )
+    def _ids(self) -> Mapping[str, set[int]]:
+        return {entity.name: {record["id"] for record in self.records(entity)} for entity in self.source.entities}
+
+    def _rows(self, entity: Entity) -> Mapping[tuple, Mapping]:
+        rows = self._conn.execute(sql.SQL("SELECT to_jsonb(t) FROM {} t").format(entity.table.sql))
+        return {tuple(row[name] for name in entity.table.key): row for (row,) in rows}
+
+
+class Asking(NoLimit):
+    """Counts the requests of a client."""
+
+    def __init__(self, questions: Questions):
+        self._questions = questions
+
+    def acquire(self) -> None:
+        self._questions.ask()
 
 
 @contextmanager
-def opened(conn: psycopg.Connection, run: str) -> Iterator[Account]:
-    """An account for the run; server and connections are gone afterwards."""
+def opened(warehouse: str) -> Iterator[Account]:
+    """An account; server and connections are gone afterwards."""
     config = simulator.Config(rate_limit=None, page_sizes=dict.fromkeys(SIZES, 10), **SIZES)
-    with (
-        simulator.running(config) as account,
-        ApiClient(
-            SOURCE.name,
-            account.url + SOURCE.base_path,
-            headers=SOURCE.authorize(account.token),
-            timeout=(2, 10),
-            attempts=2,
-            backoff=(0.01, 0.02),
-        ) as client,
-    ):
-        yield Account(Context(SOURCE, client, conn, run), account.control)
+    with simulator.running(config) as running, psycopg.connect(warehouse, autocommit=True) as conn:
+        yield Account(running, conn)

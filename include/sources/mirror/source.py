@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, Synced, entity_of
+from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of
 from include.sources.mirror.entity import Context, Derived, Entity
 from include.sources.mirror.repair import repair, reset_watermarks, verify
 from include.sources.mirror.scan import Scope, scan
@@ -48,6 +48,8 @@ class Mirror:
             yield Context(self, client, conn, run)
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+        if dry_run:
+            raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
         return Synced(*sync(context, full=params["mode"] != "incremental"))
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:

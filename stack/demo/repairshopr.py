@@ -1,0 +1,375 @@
+"""RepairShopr's act: a shop mirrored in the warehouse. Drift on both sides is found, repaired, held, and undone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import requests
+from psycopg import sql
+from rich.markdown import Markdown
+from rich.panel import Panel
+
+from include.simulators.repairshopr import Control, Fault, Mutation
+from stack.control import Stack
+from stack.demo.house import REPAIR, ROLLBACK, House, expect, some
+from stack.settings import SIMULATOR_TOKEN
+
+SCHEMA = "repairshopr"
+TABLES = ("customers", "invoices", "line_items", "payments", "products", "tickets", "estimates")
+# Small enough to pass the gate: its margin is 25 rows.
+LOST_LINES, EDITED_LINES, RENAMED_LINES, GONE_LINES, REPEATED_ROWS = 12, 7, 5, 9, 6
+# Large enough for a hold at once: the gate allows a repair to delete 5 % of a table, and always 20 rows.
+HOLD_SHARE, HOLD_FLOOR = 0.07, 25
+
+FIGURES = {
+    "api_rows_scanned": "rows that the feed showed",
+    "api_duplicate_rows": "of them shown before",
+    "db_total_rows": "live rows of the copy",
+    "api_unique_not_in_db": "missing in the copy",
+    "confirmed_missing": "of them confirmed by a second look",
+    "db_not_in_api_unique": "not in the feed any more",
+    "confirmed_deleted": "of them confirmed by a second look",
+    "rows_differing": "differ from the source",
+    "missing_invoice_ids_count": "invoices with missing lines",
+    "missing_invoice_ids_without_parent_invoice_row": "of them unknown to the copy",
+    "db_null_parent_invoice_id_count": "lines of the copy without their invoice",
+    "feed_noise": "suspects that the second look cleared",
+    "unconfirmed": "suspects that it could not decide",
+}
+WRITTEN = ("inserted", "updated", "deleted")
+DRIFT = ("api_unique_not_in_db", "db_not_in_api_unique", "rows_differing")
+
+
+@dataclass(frozen=True)
+class Shop(House):
+    """The house with the shop; the copy is the warehouse."""
+
+    shop: Control
+    shop_url: str
+
+    def line_items_at_source(self) -> int:
+        """The lines of invoices, as the API counts them; the lines of estimates are not mirrored."""
+        answer = requests.get(
+            f"{self.shop_url}/api/v1/line_items",
+            params={"invoice_id_not_null": "true"},
+            headers={"Authorization": f"Bearer {SIMULATOR_TOKEN}"},
+            timeout=60,
+        )
+        answer.raise_for_status()
+        return answer.json()["meta"]["total_entries"]
+
+    def rows_at_source(self) -> Mapping[str, int]:
+        totals = self.shop.totals() | {"line_items": self.line_items_at_source()}
+        return {table: totals[table] for table in TABLES}
+
+    def rows_in_copy(self) -> Mapping[str, int]:
+        return {table: count_live(self.warehouse, table) for table in TABLES}
+
+    def summaries(self, run_id: str) -> dict[str, tuple[Mapping[str, Any], str, list[str]]]:
+        """What a reconcile run found, by entity: forensic summary, verdict, reasons."""
+        rows = self.warehouse.execute(
+            "SELECT entity, summary, verdict, reasons FROM confidence.forensic_run WHERE source = %s AND run = %s",
+            [self.source, f"{self.reconcile}/{run_id}"],
+        ).fetchall()
+        return {entity: (summary, verdict, reasons) for entity, summary, verdict, reasons in rows}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What was broken on purpose, unseen by any sync; ids of line items but for `invoice`.
+
+    `lost` (line -> its invoice) and `invoice` with its lines were deleted from the copy, `edited` changed in it by
+    hand. `renamed` were changed at the source without a new `updated_at`, `gone` deleted there without a trace.
+    """
+
+    invoice: int
+    lost: Mapping[int, int]
+    edited: Sequence[int]
+    renamed: Sequence[int]
+    gone: Sequence[int]
+
+    @property
+    def figures(self) -> Mapping[str, int]:
+        """What the forensic summary of the line items has to say of it."""
+        return {
+            "api_unique_not_in_db": len(self.lost),
+            "confirmed_missing": len(self.lost),
+            "db_not_in_api_unique": len(self.gone),
+            "confirmed_deleted": len(self.gone),
+            "rows_differing": len(self.edited) + len(self.renamed),
+            "missing_invoice_ids_count": len(set(self.lost.values())),
+            "missing_invoice_ids_without_parent_invoice_row": 1,
+            "db_null_parent_invoice_id_count": 0,
+            "unconfirmed": 0,
+        }
+
+
+def tell(house: House, stack: Stack) -> None:
+    """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+    url = stack.simulator_urls[house.source]
+    shop = Shop(**vars(house), shop=Control(url), shop_url=url)
+    clear_leftovers(shop)
+    bootstrap(shop)
+    drift = break_silently(shop)
+    look(shop, drift)
+    mend(shop, drift)
+    look_again(shop)
+    sync_id = hold(shop)
+    preview_undo(shop, sync_id)
+
+
+def clear_leftovers(house: Shop) -> None:
+    """Let scheduled runs end and answer what an earlier demo left open, so that the story begins in peace."""
+    house.screen.rule("RepairShopr 1  Begin in peace")
+    house.shop.clear()
+    house.shop.set(rate_limit=None)
+    house.end_questions()
+    if house.writer()[0] == "stopped":
+        house.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        _repair_whatever_is_found(house)
+    house.end_syncs()
+
+
+def bootstrap(house: Shop) -> None:
+    """Fill the copy, count it against the source, and set the gate's baseline."""
+    house.screen.rule("RepairShopr 2  Bootstrap: every row into the warehouse")
+    run_id = house.run(house.sync, mode="full")
+    if house.rows_in_copy() != house.rows_at_source():
+        house.say("The copy holds rows that the source has lost since an earlier demo: repairing.")
+        _repair_whatever_is_found(house)
+    synced = house.airflow.xcom(house.sync, run_id, "sync")
+    source, copy = house.rows_at_source(), house.rows_in_copy()
+    rows = [(table, source[table], copy[table], _writers(house.warehouse, table)) for table in TABLES]
+    house.show(("table", "at the source", "in the copy", "last written under sync_id"), rows)
+    total = {name: sum(counts[name] for counts in synced["counts"].values()) for name in ("read", *WRITTEN)}
+    figures = ", ".join(f"{number} {name}" for name, number in total.items())
+    house.say(f"This sync, sync_id {synced['sync_id']}: {figures}. The schedule's own may have come before it.")
+    expect("rows per table", copy, source)
+    house.say("A forensic run of the fresh copy, the first to compare later ones with:")
+    _run_clean(house)
+
+
+def break_silently(house: Shop) -> Drift:
+    """Drift of every kind, on both sides, that no sync can see; and a feed that repeats rows."""
+    house.screen.rule("RepairShopr 3  Drift: what no sync can see")
+    drift = drift_silently(house.shop, house.warehouse)
+    rows = [
+        ("the copy", "lines deleted", len(drift.lost), f"those of invoice {drift.invoice} and some others"),
+        ("the copy", "invoices deleted", 1, str(drift.invoice)),
+        ("the copy", "lines edited by hand", len(drift.edited), some(drift.edited)),
+        ("the source", "lines changed, updated_at kept", len(drift.renamed), some(drift.renamed)),
+        ("the source", "lines deleted without a trace", len(drift.gone), some(drift.gone)),
+        ("the feed", "rows shown twice", REPEATED_ROWS, "on page 2 of line_items"),
+    ]
+    house.show(("where", "what", "rows", "which"), rows)
+    return drift
+
+
+def look(house: Shop, drift: Drift) -> None:
+    """A forensic run: every kind of drift is found, to the row, and nothing is written."""
+    house.screen.rule("RepairShopr 4  A forensic run: find it, judge it, write nothing")
+    before = house.rows_in_copy()
+    run_id = house.run(house.reconcile, dry_run=True)
+    found = house.summaries(run_id)
+    summary, verdict, reasons = found["line_items"]
+    _show_figures(house, summary)
+    _show_plan(house, found)
+    house.say(f"verdict of line_items: [bold]{'; '.join([verdict, *reasons])}[/]")
+    expected = drift.figures | {"api_duplicate_rows": REPEATED_ROWS}
+    expect("forensic_summary of line_items", {name: summary["metrics"][name] for name in expected}, expected)
+    expect("missing invoices", found["invoices"][0]["metrics"]["confirmed_missing"], 1)
+    expect("verdict", verdict, "pass")
+    expect("the copy's rows after a dry run", house.rows_in_copy(), before)
+    house.expect_skipped(run_id, "decide", "verify")
+
+
+def mend(house: Shop, drift: Drift) -> None:
+    """The same run with dry_run off: the plan is applied under a sync_id and verified."""
+    house.screen.rule("RepairShopr 5  Repair: the same run with dry_run off")
+    run_id = house.run(house.reconcile, dry_run=False)
+    repaired = house.airflow.xcom(house.reconcile, run_id, "reconcile")
+    _show_repair(house, repaired)
+    checks = house.airflow.xcom(house.reconcile, run_id, "verify")
+    rows = [
+        (c["entity"], c["figure"], c["before"], c["after"]) for c in checks if c["entity"] in ("invoices", "line_items")
+    ]
+    house.show(("verify", "figure", "before", "after"), rows)
+    counts = repaired["counts"]["line_items"]
+    expect(
+        "the repair of line_items",
+        {name: counts[name] for name in WRITTEN},
+        {
+            "inserted": len(drift.lost),
+            "updated": len(drift.edited) + len(drift.renamed),
+            "deleted": len(drift.gone),
+        },
+    )
+    expect("changes of the plan that are still open", sum(c["after"] for c in checks if "open" in c["figure"]), 0)
+    expect("rows per table", house.rows_in_copy(), house.rows_at_source())
+
+
+def look_again(house: Shop) -> None:
+    """A second run finds nothing, and skips what it has no need of."""
+    house.screen.rule("RepairShopr 6  A clean second run")
+    _run_clean(house)
+
+
+def hold(house: Shop) -> int:
+    """Too large a repair: the gate holds, the writer stands, a person decides. Returns the repair's sync_id."""
+    house.screen.rule("RepairShopr 7  A bad night: the gate holds, the writer stands, a person decides")
+    lines = _pick(house.warehouse, max(HOLD_FLOOR, int(HOLD_SHARE * count_live(house.warehouse, "line_items"))))
+    house.shop.mutate(*(Mutation("delete", "line_items", line, silent=True) for line in lines))
+    house.say(f"{len(lines)} line items vanish at the source without a trace.")
+    run_id = house.start_run(house.reconcile, dry_run=True)
+    expect("a question", house.wait_for_question(run_id), True)
+    sync = house.start_run(house.sync)
+    _show_standstill(house)
+    link = house.link(house.reconcile, run_id, "/tasks/decide/required_actions")
+    _show_question(house, run_id, link)
+    house.let_it_stand()
+    _show_waiting(house, sync)
+    house.answer(run_id, REPAIR)
+    house.end_run(house.reconcile, run_id)
+    repaired = house.airflow.xcom(house.reconcile, run_id, "reconcile")
+    _show_repair(house, repaired)
+    expect("deleted by the repair", repaired["counts"]["line_items"]["deleted"], len(lines))
+    decided = house.warehouse.execute(
+        "SELECT decision, decided_by FROM confidence.forensic_run WHERE run = %s AND verdict = 'hold'",
+        [f"{house.reconcile}/{run_id}"],
+    ).fetchall()
+    house.say(f"kept in confidence.forensic_run: {', '.join(f'{what} by {who}' for what, who in decided)}")
+    expect("the decision", [what for what, _ in decided], ["repair"])
+    house.expect_writer_runs()
+    house.end_run(house.sync, sync)
+    house.say("The writer runs again, and the sync that had waited is done.")
+    expect("rows per table", house.rows_in_copy(), house.rows_at_source())
+    return repaired["sync_id"]
+
+
+def preview_undo(house: Shop, sync_id: int) -> None:
+    """What a rollback of that repair would do; it is not done."""
+    house.screen.rule("RepairShopr 8  Undo, as a preview")
+    before = house.rows_in_copy()
+    run_id = house.run(ROLLBACK, sync_id=sync_id, dry_run=True, reason="a preview")
+    undone = house.airflow.xcom(ROLLBACK, run_id, "rollback")
+    rows = [(table, n["updated"], n["inserted"], n["deleted"]) for table, n in undone["tables"].items()]
+    house.show((f"sync_id {sync_id}", "would be put back", "brought back", "removed"), rows)
+    written = house.warehouse.execute(
+        "SELECT count(*) FROM confidence.change_log WHERE sync_id = %s", [sync_id]
+    ).fetchone()
+    expect("rows that the rollback would restore", sum(sum(row[1:]) for row in rows), written[0])
+    expect("the copy's rows after a preview", house.rows_in_copy(), before)
+    house.say("Nothing was written: source and copy stay in step.")
+
+
+def drift_silently(shop: Control, copy: psycopg.Connection) -> Drift:
+    """Break source and copy in rows that are chosen anew each time, and let the feed repeat some rows."""
+    invoice, lines_of_it = copy.execute(
+        "SELECT invoice_id, array_agg(l.id) FROM repairshopr.line_items l JOIN repairshopr.invoices i"
+        " ON i.id = l.invoice_id WHERE l.deleted_at IS NULL AND i.deleted_at IS NULL"
+        " GROUP BY 1 HAVING count(*) <= 5 ORDER BY random() LIMIT 1"
+    ).fetchone()
+    wanted = (LOST_LINES, EDITED_LINES, RENAMED_LINES, GONE_LINES)
+    chosen = iter(_pick(copy, sum(wanted), not_of=invoice).items())
+    lost, edited, renamed, gone = (dict(next(chosen) for _ in range(number)) for number in wanted)
+    lost |= dict.fromkeys(lines_of_it, invoice)
+    with copy.transaction():
+        copy.execute("DELETE FROM repairshopr.line_items WHERE id = ANY (%s)", [list(lost)])
+        copy.execute("DELETE FROM repairshopr.invoices WHERE id = %s", [invoice])
+        copy.execute(
+            "UPDATE repairshopr.line_items SET quantity = coalesce(quantity, 0) + 1 WHERE id = ANY (%s)", [list(edited)]
+        )
+    name = f"renamed at {datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"
+    shop.mutate(
+        *(Mutation("update", "line_items", line, {"name": name}, silent=True) for line in renamed),
+        *(Mutation("delete", "line_items", line, silent=True) for line in gone),
+    )
+    shop.fault(Fault("duplicate_rows", resource="line_items", page=2, times=None, value=REPEATED_ROWS))
+    return Drift(invoice, lost, list(edited), list(renamed), list(gone))
+
+
+def count_live(copy: psycopg.Connection, table: str) -> int:
+    """The rows of a mirrored table that are no tombstones."""
+    query = sql.SQL("SELECT count(*) FROM {} WHERE deleted_at IS NULL").format(sql.Identifier(SCHEMA, table))
+    return copy.execute(query).fetchone()[0]
+
+
+def _writers(copy: psycopg.Connection, table: str) -> str:
+    query = sql.SQL("SELECT DISTINCT sync_id FROM {} WHERE deleted_at IS NULL ORDER BY 1")
+    return ", ".join(str(sync_id) for (sync_id,) in copy.execute(query.format(sql.Identifier(SCHEMA, table))))
+
+
+def _pick(copy: psycopg.Connection, number: int, not_of: int = 0) -> dict[int, int]:
+    """Live lines of the copy by chance, with their invoices; none of the invoice `not_of`."""
+    rows = copy.execute(
+        "SELECT id, invoice_id FROM repairshopr.line_items WHERE deleted_at IS NULL AND invoice_id <> %s"
+        " ORDER BY random() LIMIT %s",
+        [not_of, number],
+    ).fetchall()
+    expect("line items to choose from", len(rows), number)
+    return dict(rows)
+
+
+def _run_clean(house: Shop) -> None:
+    """A forensic run that finds no drift in any entity and ends after the gate."""
+    run_id = house.run(house.reconcile, dry_run=True)
+    found = house.summaries(run_id)
+    expect("entities scanned", sorted(found), sorted(TABLES))
+    rows = [(table, *(found[table][0]["metrics"][name] for name in DRIFT), found[table][1]) for table in TABLES]
+    house.show(("entity", *DRIFT, "verdict"), rows)
+    expect("drift", {figure for row in rows for figure in row[1:-1]}, {0})
+    expect("verdicts", {row[-1] for row in rows}, {"pass"})
+    house.expect_skipped(run_id, "decide", "reconcile", "verify")
+
+
+def _repair_whatever_is_found(house: Shop) -> None:
+    run_id = house.start_run(house.reconcile, dry_run=False)
+    if house.wait_for_question(run_id):
+        house.let_it_stand()
+        house.answer(run_id, REPAIR)
+    house.end_run(house.reconcile, run_id)
+
+
+def _show_figures(house: Shop, summary: Mapping[str, Any]) -> None:
+    metrics = summary["metrics"]
+    rows = [(name, metrics[name], meaning) for name, meaning in FIGURES.items()]
+    house.show(("forensic_summary of line_items", "rows", "meaning"), rows)
+
+
+def _show_plan(house: Shop, found: Mapping[str, tuple[Mapping[str, Any], str, list[str]]]) -> None:
+    plans = {entity: summary["plan"] for entity, (summary, _, _) in found.items()}
+    rows = [(entity, p["insert"], p["update"], p["delete"]) for entity, p in plans.items() if any(p.values())]
+    house.show(("a repair would", "insert", "update", "delete"), rows)
+
+
+def _show_repair(house: Shop, repaired: Mapping[str, Any]) -> None:
+    rows = [(entity, *(n[name] for name in WRITTEN)) for entity, n in repaired["counts"].items() if any(n.values())]
+    house.show((f"repaired as sync_id {repaired['sync_id']}", *WRITTEN), rows)
+
+
+def _show_standstill(house: Shop) -> None:
+    pool = house.airflow.call("GET", f"/pools/{house.pool}")
+    state, reason = house.writer()
+    rows = [
+        (f"pool {house.pool}", f"{pool['slots']} slots", pool["description"]),
+        ("fence confidence.writer", state, reason),
+    ]
+    house.show(("the writer", "state", "why"), rows)
+    expect("slots of the pool, state of the fence", (pool["slots"], state), (0, "stopped"))
+
+
+def _show_waiting(house: Shop, sync: str) -> None:
+    state = house.airflow.tasks(house.sync, sync).get("sync", "none")
+    house.say(f"the sync meanwhile: run {house.airflow.state(house.sync, sync)}, task {state}")
+    expect("whether the sync waits", state in ("none", "scheduled", "queued"), True)
+
+
+def _show_question(house: Shop, run_id: str, link: str) -> None:
+    path = f"/dags/{house.reconcile}/dagRuns/{run_id}/taskInstances/decide/-1/hitlDetails"
+    question = house.airflow.call("GET", path)
+    house.screen.print(Panel(Markdown(question["body"]), title=question["subject"]))
+    house.say("to be answered in the UI, under Required actions:")
+    house.show_link(link)
+    expect("an option of the question", REPAIR in question["options"], True)

@@ -1,0 +1,123 @@
+"""The images' side of the contract: an application in a schema of the warehouse, as the embedded stack has it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import boto3
+import psycopg
+from botocore.config import Config
+
+from include.api.bucket import Bucket, client_config
+from include.confidence.summary import Plan
+from include.simulators import storage as simulator
+from include.simulators.storage import Fault, application, invented
+from include.sources import get_source
+from tests import gallery
+from tests.contract.account import Questions
+
+IMAGES, SEED = 30, 1
+STORE = simulator.Config()
+# Its first client costs more than all else that a verb does, the later ones next to nothing.
+SESSION = boto3.session.Session(STORE.access_key, STORE.secret_key, region_name=STORE.region)
+IMPATIENT = client_config(8).merge(
+    Config(s3={"addressing_style": "path"}, connect_timeout=2, read_timeout=2, retries={"total_max_attempts": 1})
+)
+
+
+class Account:
+    """Thirty images, read ten at a time."""
+
+    source = replace(get_source("storage"), pause=timedelta(0))
+    params: Mapping[str, Any] = {**gallery.PARAMS, "batch_size": 10}
+
+    def __init__(self, store: simulator.Store, warehouse: str):
+        self.questions = Questions()
+        self._store = store
+        self._warehouse = warehouse
+        self._failing = False
+        # The first image that drifts: so few objects are asked for one by one, where a whole scan lists.
+        self.part: Mapping[str, Any] = {"limit": 1, "cursor": str(UUID(int=UUID(self._ready()[0].id).int - 1))}
+
+    @contextmanager
+    def bucket(self, name: str) -> Iterator[Bucket]:
+        client = SESSION.client("s3", endpoint_url=self._store.url, config=IMPATIENT)
+        client.meta.events.register("before-send.s3", self._ask_store)
+        yield Bucket(client, self._store.bucket, connection=name)
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[psycopg.Connection]:
+        with self.database_of_application(cursor_factory=asking(self)) as conn:
+            yield conn
+
+    def database_of_application(self, **options: Any) -> psycopg.Connection:
+        return psycopg.connect(self._warehouse, autocommit=True, options="-csearch_path=app", **options)
+
+    def copy(self) -> Mapping[str, Mapping]:
+        with self.database_of_application() as conn:
+            return {"images": dict(conn.execute("SELECT id, to_jsonb(i) FROM images i").fetchall())}
+
+    def change(self) -> None:
+        """The worker has just finished an image, and its result is lost."""
+        image = self._ready()[0]
+        self._store.control.delete([image.staged_key])
+        with self.database_of_application() as conn:
+            conn.execute("UPDATE images SET updated_at = now() - interval '20 minutes' WHERE id = %s", [image.id])
+
+    def drift(self) -> Mapping[str, Plan]:
+        """An original that is lost, and a result."""
+        original, staged = self._ready()[:2]
+        self._store.control.delete([original.original_key, staged.staged_key])
+        return {"images": Plan(insert=0, update=2, delete=0)}
+
+    def fail(self) -> None:
+        self._failing = True
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        self._store.control.fault(Fault("status", status=503, times=None))
+        yield
+        self._store.control.clear()
+
+    def failing(self) -> bool:
+        """Count a question, and tell whether it is to fail."""
+        self.questions.ask()
+        failing, self._failing = self._failing, False
+        return failing
+
+    def _ask_store(self, **_: object) -> None:
+        if self.failing():
+            self._store.control.fault(Fault("drop"))
+
+    def _ready(self) -> list[invented.Invented]:
+        """The images that have both of their objects for themselves."""
+        images = invented.images(SEED, IMAGES)
+        return [image for image in images if image.staged_key and not image.deleted and image.shared is None]
+
+
+def asking(account: Account) -> type[psycopg.Cursor]:
+    """Cursors whose statements are questions; one that is to fail takes the connection with it."""
+
+    class Asking(psycopg.Cursor):
+        def execute(self, *args: Any, **kwargs: Any) -> psycopg.Cursor:
+            if account.failing():
+                self.connection.close()
+            return super().execute(*args, **kwargs)
+
+    return Asking
+
+
+@contextmanager
+def opened(warehouse: str) -> Iterator[Account]:
+    """An application with all of its objects; the store is gone afterwards."""
+    with simulator.running() as store:
+        account = Account(store, warehouse)
+        with account.database_of_application() as conn:
+            conn.execute("CREATE SCHEMA app")
+            application.create(conn)
+            keys = application.fill(conn, IMAGES, bucket=store.bucket, endpoint=store.url, seed=SEED)
+        store.control.put(keys)
+        yield account

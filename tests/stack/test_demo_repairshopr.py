@@ -1,0 +1,68 @@
+"""What RepairShopr's act breaks, and how it counts."""
+
+import io
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from rich.console import Console
+
+from include.api.client import ApiClient
+from include.simulators import repairshopr as simulator
+from include.sources import get_source
+from include.sources.base import entity_of
+from include.sources.mirror.entity import Context
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
+from include.warehouse.migrate import migrate
+from stack.demo import repairshopr as act
+from stack.demo.house import expect
+
+SOURCE = get_source("repairshopr")
+
+
+@pytest.fixture
+def account() -> Iterator[simulator.Simulator]:
+    """A small shop."""
+    with simulator.running(simulator.Config.sized(120, rate_limit=None)) as running:
+        yield running
+
+
+@pytest.fixture
+def context(account: simulator.Simulator, warehouse_url: str) -> Iterator[Context]:
+    """The shop and its synced copy."""
+    migrate(warehouse_url)
+    headers = SOURCE.authorize(account.token)
+    with (
+        psycopg.connect(warehouse_url, autocommit=True) as copy,
+        ApiClient(SOURCE.name, account.url + SOURCE.base_path, headers=headers) as client,
+    ):
+        made = Context(SOURCE, client, copy, "a run")
+        sync(made, full=True)
+        yield made
+
+
+@pytest.fixture
+def house(account: simulator.Simulator, context: Context) -> act.Shop:
+    """The act's house, without its Airflow."""
+    return act.Shop(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control, account.url)
+
+
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, house: act.Shop):
+    drift = act.drift_silently(house.shop, house.warehouse)
+    found = {name: scan(context, entity_of(SOURCE, name), 0, Scope()).metrics for name in ("invoices", "line_items")}
+    expect("metrics", found["line_items"], drift.figures | {"api_duplicate_rows": act.REPEATED_ROWS})
+    assert found["invoices"]["confirmed_missing"] == 1
+
+
+def test_no_sync_sees_what_the_demo_broke(context: Context, house: act.Shop):
+    act.drift_silently(house.shop, house.warehouse)
+    _, counts = sync(context)
+    assert {(n.inserted, n.updated, n.deleted) for n in counts.values()} == {(0, 0, 0)}
+
+
+def test_a_copy_in_step_has_the_rows_of_the_source(house: act.Shop):
+    assert house.rows_in_copy() == house.rows_at_source()
+    act.drift_silently(house.shop, house.warehouse)
+    source, copy = house.rows_at_source(), house.rows_in_copy()
+    assert {table for table in act.TABLES if source[table] != copy[table]} == {"invoices", "line_items"}
