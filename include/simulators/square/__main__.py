@@ -1,0 +1,55 @@
+"""`python -m include.simulators.square`: serve a seller until SIGTERM or Ctrl-C."""
+
+import argparse
+import os
+
+from include.simulators import serving
+from include.simulators.square.app import create
+from include.simulators.square.config import SIZES, Config
+from include.simulators.square.seller import Seller
+
+
+def _arguments() -> argparse.Namespace:
+    defaults = Config()
+    parser = argparse.ArgumentParser(prog="python -m include.simulators.square", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="the data's seed (%(default)s)")
+    parser.add_argument("--orders", type=int, default=defaults.orders, help="orders (%(default)s)")
+    for name in SIZES:
+        if name != "orders":
+            option = name.replace("_", "-")
+            parser.add_argument(f"--{option}", type=int, help=f"{option}, if not in proportion to the orders")
+    parser.add_argument("--token", default=defaults.token, help="the access token it wants (%(default)s)")
+    parser.add_argument("--now", metavar="INSTANT", help="where the clock stands still; if not given, it doesn't")
+    parser.add_argument(
+        "--cursor-seconds", type=int, default=defaults.cursor_seconds, help="how long cursors are good (%(default)s)"
+    )
+    parser.add_argument("--latency-ms", type=int, default=0, help="milliseconds that each answer takes")
+    return parser.parse_args()
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    given = {name: value for name, value in vars(arguments).items() if name not in ("host", "port")}
+    sizes = {name: given.pop(name) for name in SIZES}
+    return Config.sized(**{name: size for name, size in sizes.items() if size is not None}, **given)
+
+
+def main() -> None:
+    """Serve; prints one line with the URL when it listens."""
+    arguments = _arguments()
+    app = create(Seller(_config(arguments)))
+    try:
+        listener = serving.listen(arguments.host, arguments.port)
+    except OSError as failed:
+        raise SystemExit(
+            f"square simulator: can't listen on {arguments.host}:{arguments.port} ({os.strerror(failed.errno)}); "
+            "choose another --port"
+        ) from failed
+    serving.in_foreground(
+        app, listener, ready=lambda: print(f"square simulator: {serving.url_of(listener)}", flush=True)
+    )
+
+
+if __name__ == "__main__":
+    main()
