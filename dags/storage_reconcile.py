@@ -106,6 +106,7 @@ SOURCE = "storage"
             None,
             type=["null", "string"],
             enum=[None, "queued", "processing", "ready", "error"],
+            values_display={"null": "any"},
             title="Status",
             description="Only images in this status.",
         ),

@@ -20,8 +20,8 @@ objects: the original of each image, the staged one of a `ready` image. Proven t
 Nothing was written, and the watermark stays: the next run looks at the same images again.
 - *reconciliation is not enabled*: set `RECONCILE_ENABLED`, or leave `dry_run` on.
 - *above its limit*: too many are missing for accidents. Run `storage_reconcile`: its gate asks a person.
-- *could not be looked at*, *check connection*: the store, its keys or its rights. Mend what the message names, then clear
-  the task.
+- *could not be looked at*, *check connection*: the store, its keys or its rights. Mend what the message names, then
+  clear the task.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 """
 

@@ -26,8 +26,9 @@ def pytest_report_header() -> list[str]:
 
 
 # Airflow reads its settings when it is first imported. No test may reach what the developer's shell names (a real
-# account's connection, say), nor write into a home folder.
-for name in [name for name in os.environ if name.startswith(("AIRFLOW", "STACK_")) and name != "STACK_POSTGRES_URL"]:
+# account's connection or keys, say), write because the shell allows it, nor write into a home folder.
+OTHERS = ("AIRFLOW", "AWS_", "RECONCILE_ENABLED", "STACK_")
+for name in [name for name in os.environ if name.startswith(OTHERS) and name != "STACK_POSTGRES_URL"]:
     del os.environ[name]
 airflow_home = tempfile.TemporaryDirectory(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = airflow_home.name
@@ -66,7 +67,9 @@ def copy_of(postgres: Server, template: str) -> Iterator[str]:
     """The URL of a copy of the database `template`, which is gone afterwards."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        conn.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(*map(sql.Identifier, (name, template)))
+        )
     yield postgres.url(name)
     postgres.drop_database(name)
 

@@ -1,4 +1,4 @@
-"""One running Airflow for all tests that need a scheduler, and a shop that is in step again before each of them."""
+"""One running Airflow for all tests that need a scheduler, and sources that are in step again before each of them."""
 
 import os
 import signal
@@ -13,19 +13,26 @@ import psycopg
 import pytest
 
 from include.api.client import ApiClient
+from include.simulators import storage
 from include.simulators.repairshopr import Control, Mutation
-from include.sources import get_source
+from include.sources import REGISTRY, get_source
 from include.sources.mirror.entity import Context
 from include.sources.mirror.sync import sync
 from stack.airflow import Airflow, until
 from stack.control import Stack
 from stack.postgres import Postgres
+from tests.images import Images
 
-SYNC, RECONCILE, POOL = "repairshopr_sync", "repairshopr_reconcile", "repairshopr_writer"
+# The source that most tests work with, and its names in Airflow.
+SOURCE = "repairshopr"
+SYNC, RECONCILE, POOL = f"{SOURCE}_sync", f"{SOURCE}_reconcile", f"{SOURCE}_writer"
+IMAGES = 300
 SETTINGS = {
     # A database of its own: a server that others use too may hold a stack's already.
     "STACK_POSTGRES_URL": "",
     "STACK_REPAIRSHOPR_OPTIONS": "--invoices 120 --customers 40 --no-limit",
+    # The simulator's own server, to which faults can be ordered.
+    "STACK_STORAGE_OPTIONS": f"--images {IMAGES}",
     # Only the tests start runs, a failed task is tried again at once, and a lost one is missed soon.
     "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
     "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
@@ -55,7 +62,7 @@ class Writer:
 
 
 class House:
-    """The running stack: Airflow, the warehouse and the shop."""
+    """The running stack: Airflow, the warehouse, the shop and the images."""
 
     def __init__(self, stack: Stack, server: Postgres):
         self.stack = stack
@@ -66,7 +73,9 @@ class House:
     def connect(self) -> None:
         """Find everything anew, after a restart too."""
         self.airflow = Airflow(self.stack.api_url, "admin", self.stack.password("admin"))
-        self.shop = Control(self.stack.simulator_urls["repairshopr"])
+        self.shop = Control(self.stack.simulator_urls[SOURCE])
+        store = storage.Control(self.stack.simulator_urls["storage"])
+        self.images = Images(self.stack.env["AIRFLOW_CONN_IMAGES_DB"], store, IMAGES)
 
     @contextmanager
     def warehouse(self) -> Iterator[psycopg.Connection]:
@@ -88,9 +97,10 @@ class House:
         with self.warehouse() as conn:
             conn.execute(statement, values)
 
-    def writer(self) -> Writer:
-        ((state, hold, epoch),) = self.query("SELECT state, hold_reason, epoch FROM confidence.writer")
-        return Writer(state, hold, self.airflow.slots(POOL), epoch)
+    def writer(self, source: str = SOURCE) -> Writer:
+        query = "SELECT state, hold_reason, epoch FROM confidence.writer WHERE source = %s"
+        ((state, hold, epoch),) = self.query(query, source)
+        return Writer(state, hold, self.airflow.slots(f"{source}_writer"), epoch)
 
     def live(self, table: str) -> set[int]:
         """The ids alive in the copy."""
@@ -120,16 +130,16 @@ class House:
     def reconcile(self, **conf: object) -> tuple[str, str]:
         return self.airflow.run(RECONCILE, **conf)
 
-    def steps(self, run_id: str) -> dict[str, str]:
+    def steps(self, run_id: str, dag: str = RECONCILE) -> dict[str, str]:
         """The states of a reconcile run's tasks, the scans as one."""
-        states = dict(self.airflow.tasks(RECONCILE, run_id))
+        states = dict(self.airflow.tasks(dag, run_id))
         scans = {states.pop(name) for name in list(states) if name.startswith("scan[")}
         return states | ({"scan": scans.pop() if len(scans) == 1 else "mixed"} if scans else {})
 
-    def wait_for_question(self, run_id: str) -> None:
+    def wait_for_question(self, run_id: str, dag: str = RECONCILE) -> None:
         """Wait until `decide` waits, and until the scheduler has noticed, which the state alone doesn't tell."""
-        self.airflow.wait_for(RECONCILE, run_id, "decide", "awaiting_input", timeout=90)
-        noticed = self.airflow.call("GET", f"/dags/{RECONCILE}/dagRuns/{run_id}/taskInstances/decide")
+        self.airflow.wait_for(dag, run_id, "decide", "awaiting_input", timeout=90)
+        noticed = self.airflow.call("GET", f"/dags/{dag}/dagRuns/{run_id}/taskInstances/decide")
         assert noticed["state"] == "awaiting_input"
         time.sleep(8)
 
@@ -171,26 +181,32 @@ class House:
         next(p for p in ours if title in " ".join(p.cmdline())).kill()
 
     def reset(self) -> None:
-        """Bring shop, copy and writer in step, and forget the history."""
+        """Bring sources, copies and writers in step, and forget the history."""
         self.shop.clear()
         # Tests delete lines at the shop; all are back for the next one.
         self.shop.load("line_items", self._lines)
         self.shop.set(latency_ms=0, page_sizes={})
-        for name in ("decision_timeout_hours", "drain_timeout_seconds", "nightly_repair_sources"):
+        for name in ("decision_timeout_hours", "drain_timeout_seconds", "nightly_repair_sources", "RECONCILE_ENABLED"):
             self.airflow.delete_variable(name)
-        for dag in (SYNC, RECONCILE):
-            for run in self.airflow.call("GET", f"/dags/{dag}/dagRuns?state=running&state=queued")["dag_runs"]:
-                self.airflow.call("PATCH", f"/dags/{dag}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
-        source = get_source("repairshopr")
-        tables = ", ".join(f"repairshopr.{entity.name}" for entity in source.entities)
+        for source in REGISTRY:
+            for dag in (f"{source}_sync", f"{source}_reconcile"):
+                self._end_runs(dag)
+        self.images.restore()
+        shop = get_source(SOURCE)
+        tables = ", ".join(f"{SOURCE}.{entity.name}" for entity in shop.entities)
         with self.warehouse() as conn:
             conn.execute("UPDATE confidence.writer SET state = 'running', hold_reason = NULL")
             conn.execute(f"TRUNCATE {tables}, confidence.sync_state, confidence.forensic_run, confidence.change_log")
-            headers = source.authorize("demo-token")
-            url = self.stack.simulator_urls["repairshopr"] + source.base_path
-            with ApiClient("repairshopr", url, headers=headers) as client:
-                sync(Context(source, client, conn, "tests/reset"))
-        self.airflow.set_slots(POOL, 1)
+            headers = shop.authorize("demo-token")
+            url = self.stack.simulator_urls[SOURCE] + shop.base_path
+            with ApiClient(SOURCE, url, headers=headers) as client:
+                sync(Context(shop, client, conn, "tests/reset"))
+        for source in REGISTRY:
+            self.airflow.set_slots(f"{source}_writer", 1)
+
+    def _end_runs(self, dag: str) -> None:
+        for run in self.airflow.call("GET", f"/dags/{dag}/dagRuns?state=running&state=queued")["dag_runs"]:
+            self.airflow.call("PATCH", f"/dags/{dag}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 """A source and the warehouse, ready to work with: what every step of a runbook opens first."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
 from airflow.sdk import BaseHook, Connection
 
 from include.api.client import ApiClient, Limiter, NoLimit
+from include.api.errors import FixConfiguration
 from include.sources import get_source
 from include.sources.base import Context
 from include.warehouse.rate_limit import SharedLimit
@@ -52,16 +53,26 @@ class AirflowConnections:
 
     @contextmanager
     def bucket(self, name: str) -> "Iterator[Bucket]":
-        """Keys, endpoint and region are the aws connection's; its service_config for s3 names the bucket."""
-        # Costs seconds to import, which the other sources need not pay.
+        """Keys, endpoint and region are the aws connection's; its service_config for s3 names the bucket.
+
+        Raises FixConfiguration where it names none.
+        """
+        # Slow to import, which the other sources need not pay.
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
         from botocore.config import Config
+
         from include.api.bucket import Bucket, client_config
 
         declared = S3Hook(aws_conn_id=name).conn_config
+        bucket = declared.get_service_config("s3").get("bucket_name")
+        if not bucket:
+            raise FixConfiguration(
+                f"Connection {name!r} is missing or names no bucket."
+                ' Set it, with {"service_config": {"s3": {"bucket_name": ...}}} in its extra.'
+            )
         config = client_config(STORE_WORKERS).merge(declared.botocore_config or Config())
-        store = S3Hook(aws_conn_id=name, config=config).get_conn()
-        yield Bucket(store, declared.get_service_config("s3").get("bucket_name", ""), connection=name)
+        with closing(S3Hook(aws_conn_id=name, config=config).get_conn()) as store:
+            yield Bucket(store, bucket, connection=name)
 
     @contextmanager
     def database(self, name: str) -> Iterator[psycopg.Connection]:

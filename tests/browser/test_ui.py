@@ -53,6 +53,24 @@ def test_dry_run_is_started_by_a_form_that_explains_itself(house, browser_page):
     assert house.airflow.wait(RECONCILE, run_id) == "success"
 
 
+def test_wrong_project_is_refused_by_the_form(house, browser_page):
+    page, dag = browser_page, "storage_reconcile"
+    page.goto(f"{house.airflow.url}/dags/{dag}")
+    page.get_by_role("button", name="Trigger").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("checkbox", name="Dry run")).to_be_checked(timeout=30_000)
+    expect(dialog.get_by_text("Off: mark it if the gate allows; needs RECONCILE_ENABLED.")).to_be_visible()
+    expect(dialog.get_by_role("checkbox", name="Heal")).not_to_be_checked()
+    expect(dialog.get_by_role("combobox", name="Status")).to_be_visible()
+    for name, value in {"Limit": "0", "Batch size": "1000", "Requests at once": "5"}.items():
+        expect(dialog.get_by_role("spinbutton", name=name)).to_have_value(value)
+    before = house.airflow.runs(dag)
+    dialog.locator("#element_project_id").fill("living room")
+    dialog.get_by_role("button", name="Trigger").click()
+    expect(page.get_by_text("'living room' is not a 'uuid'").first).to_be_visible()
+    assert house.airflow.runs(dag) == before
+
+
 def test_hold_is_answered_and_the_writer_resumes(house, browser_page):
     page = browser_page
     house.remove_at_source(60)

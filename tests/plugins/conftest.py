@@ -2,27 +2,62 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import psycopg
 import pytest
+from airflow.providers.standard.operators import hitl
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+from psycopg import sql
 
 from include.simulators import repairshopr as simulator
+from include.simulators import storage
+from include.simulators.storage import Store, application
 from include.sources import get_source
+from include.sources import storage as storage_source
 from plugins.hooks import source as source_hook
 from plugins.hooks.airflow_api import declared_pools
+from plugins.operators.decide import DecideOperator
+from plugins.operators.gate_check import GateCheckOperator
+from plugins.operators.reconcile import ReconcileOperator
+from plugins.operators.report import ReportOperator
+from plugins.operators.resume_writer import ResumeWriterOperator
+from plugins.operators.scan import ScanOperator
+from plugins.operators.stop_writer import StopWriterOperator
+from plugins.operators.verify import VerifyOperator
+from stack.postgres import Server
+from tests import gallery
+from tests.conftest import copy_of
+from tests.images import Images
 from tests.plugins.airflow_api import AirflowServer
 
 SOURCE = "repairshopr"
 POOL = f"{SOURCE}_writer"
+# The params of each source's runbook.
 RECONCILE = {
-    "dry_run": True,
-    "page_start": 1,
-    "page_end": 0,
-    "progress_every": 250,
-    "compute_db_not_in_api": True,
-    "reset_watermark": False,
+    SOURCE: {
+        "dry_run": True,
+        "page_start": 1,
+        "page_end": 0,
+        "progress_every": 250,
+        "compute_db_not_in_api": True,
+        "reset_watermark": False,
+    },
+    "storage": gallery.PARAMS,
+}
+KINDS = {
+    "stop_writer": StopWriterOperator,
+    "gate_check": GateCheckOperator,
+    "decide": DecideOperator,
+    "reconcile": ReconcileOperator,
+    "verify": VerifyOperator,
+    "resume_writer": ResumeWriterOperator,
+    "report": ReportOperator,
 }
 
 
@@ -53,6 +88,59 @@ def control(connected: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[simulat
         yield account.control
 
 
+@pytest.fixture(scope="session")
+def application_tables(postgres: Server, migrated: str) -> Iterator[str]:
+    """The name of a migrated warehouse with the application's empty tables, the template of others."""
+    name = f"template_{uuid4().hex}"
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(migrated)))
+    with psycopg.connect(postgres.url(name), options="-csearch_path=app") as conn:
+        conn.execute("CREATE SCHEMA app")
+        application.create(conn)
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    """The simulated store, one for all tests."""
+    with storage.running() as running:
+        yield running
+
+
+def storage_connection(store: Store, **extra: Any) -> str:
+    """The Airflow connection to the store; `extra` replaces parts of its extra."""
+    declared = {
+        "endpoint_url": store.url,
+        "region_name": "us-east-1",
+        "service_config": {"s3": {"bucket_name": store.bucket}},
+        "config_kwargs": {"s3": {"addressing_style": "path"}, "retries": {"total_max_attempts": 1}},
+    }
+    login = {"login": store.access_key, "password": store.secret_key}
+    return json.dumps({"conn_type": "aws", **login, "extra": declared | extra})
+
+
+@pytest.fixture
+def application_warehouse(postgres: Server, application_tables: str) -> Iterator[str]:
+    """The libpq URL of a warehouse of its own for each test, with the application's tables in the schema `app`."""
+    yield from copy_of(postgres, application_tables)
+
+
+@pytest.fixture
+def images(application_warehouse: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> Images:
+    """A hundred images and their objects, with the connections to both and to the warehouse set."""
+    parts = urlsplit(application_warehouse)
+    query = "&".join(filter(None, [parts.query, "options=-csearch_path%3Dapp"]))
+    application_url = parts._replace(query=query).geturl()
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", application_warehouse)
+    monkeypatch.setenv("AIRFLOW_CONN_IMAGES_DB", application_url)
+    monkeypatch.setenv("AIRFLOW_CONN_STORAGE", storage_connection(store))
+    monkeypatch.setattr(storage_source, "SOURCE", replace(storage_source.SOURCE, pause=timedelta(0)))
+    found = Images(application_url, store.control, 100)
+    found.restore()
+    return found
+
+
 class Run:
     """A DAG run: its tasks leave XComs and states behind, and a cleared task runs once more."""
 
@@ -60,12 +148,15 @@ class Run:
         self,
         run_id: str = "manual__1",
         *,
-        dag_id: str = f"{SOURCE}_reconcile",
+        source: str = SOURCE,
+        dag_id: str = "",
         params: dict[str, Any] | None = None,
         conf: dict[str, Any] | None = None,
         run_type: str = "manual",
     ):
-        declared = RECONCILE if params is None else params
+        declared = RECONCILE[source] if params is None else params
+        dag_id = dag_id or f"{source}_reconcile"
+        self.source = source
         self.name = f"{dag_id}/{run_id}"
         self.xcoms: dict[str, dict[str, list]] = {}
         self.states: dict[str, str] = {}
@@ -97,7 +188,45 @@ class Run:
 
     def _pull(self, task_ids: str, key: str = "return_value") -> Any:
         found = self.xcoms.get(task_ids, {}).get(key, [])
-        return found if task_ids == "scan" else (found[-1] if found else None)
+        # A source with one entity has no mapped scan.
+        mapped = task_ids == "scan" and len(entities(self.source)) > 1
+        return found if mapped else (found[-1] if found else None)
+
+
+def execute(run: Run, task: str) -> Any:
+    """Run a task of the runbook; `scan` for every entity."""
+    if task != "scan":
+        return run.execute(KINDS[task](task_id=task, source=run.source))
+    run.xcoms.pop("scan", None)
+    for entity in entities(run.source):
+        run.execute(ScanOperator(task_id="scan", source=run.source, entity=entity))
+    return None
+
+
+def skipped(run: Run, task: str) -> list[str]:
+    """Run a task that skips others, and name them."""
+    with pytest.raises(DownstreamTasksSkipped) as signal:
+        execute(run, task)
+    return signal.value.tasks
+
+
+def answer(run: Run, option: str, who: str | None = "Ada") -> Any:
+    """A person's answer to the question of `decide`; nobody's where `who` is None."""
+    event = {
+        "chosen_options": [option],
+        "params_input": {},
+        "responded_at": datetime.now(UTC),
+        "responded_by_user": {"id": "1", "name": who} if who else None,
+    }
+    return run.execute(DecideOperator(task_id="decide", source=run.source), "execute_complete", event=event)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """The questions that `decide` put to people."""
+    questions: list[dict] = []
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: questions.append(detail))
+    return questions
 
 
 @pytest.fixture
@@ -106,8 +235,8 @@ def opened() -> Callable[..., Any]:
     return lambda run="test/1": source_hook.opened(SOURCE, run)
 
 
-def entities() -> list[str]:
-    return [entity.name for entity in get_source(SOURCE).entities]
+def entities(source: str = SOURCE) -> list[str]:
+    return [entity.name for entity in get_source(source).entities]
 
 
 def live_lines(conn: psycopg.Connection) -> set[int]:

@@ -3,20 +3,24 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import psycopg
 import pytest
 from airflow.sdk import Connection
 
+from include.api.bucket import Bucket, Presence
 from include.api.client import NoLimit
 from include.api.errors import FixConfiguration, NotFound
-from include.sources import get_source
+from include.simulators.storage import Store
+from include.sources import REGISTRY, get_source
 from include.warehouse.migrate import migrate
 from include.warehouse.rate_limit import SharedLimit
 from plugins.hooks import airflow_api, warehouse
-from plugins.hooks.source import _limiter, base_url
-from tests.plugins.conftest import POOL, SOURCE
+from plugins.hooks import source as source_hook
+from plugins.hooks.source import AirflowConnections, _limiter, base_url
+from tests.plugins.conftest import POOL, SOURCE, storage_connection
 
 
 class TestAirflowApi:
@@ -107,6 +111,87 @@ def until_gone(sessions: Callable[[], int]) -> None:
     while sessions():
         assert time.monotonic() < deadline, "a session was left open"
         time.sleep(0.01)
+
+
+class TestBucket:
+    """The store through the connection `storage`: credentials, endpoint and signing are Airflow's hook's."""
+
+    @pytest.fixture
+    def connect(self, monkeypatch, store):
+        """Set the connection with parts of its extra replaced, and open its bucket."""
+        store.control.put(["a b/ä+1.jpg"])
+
+        def opened(store: Store = store, **extra):
+            monkeypatch.setenv("AIRFLOW_CONN_STORAGE", storage_connection(store, **extra))
+            return AirflowConnections("a_dag/a_run").bucket("storage")
+
+        return opened
+
+    def test_is_the_one_that_the_connection_names(self, connect, store):
+        with connect() as bucket:
+            bucket.prove()
+            assert bucket.name == store.bucket
+            assert bucket.look("a b/ä+1.jpg").presence is Presence.PRESENT
+            assert bucket.look("nowhere").presence is Presence.ABSENT
+
+    def test_settings_of_the_connection_win_over_ours(self, connect):
+        kwargs = {"s3": {"addressing_style": "path"}, "connect_timeout": 1.5}
+        with connect(region_name="eu-west-2", config_kwargs=kwargs) as bucket:
+            meta = bucket._client.meta
+        assert meta.region_name == "eu-west-2"
+        assert meta.config.s3["addressing_style"] == "path"
+        assert meta.config.connect_timeout == 1.5
+        assert meta.config.read_timeout == 30
+        assert meta.config.max_pool_connections == 64
+        assert "airflow" in meta.config.user_agent_extra.lower()
+
+    def test_connections_are_closed_with_the_block(self, connect):
+        with connect() as bucket:
+            bucket.prove()
+            assert sockets(bucket)
+        assert not sockets(bucket)
+
+    def test_wrong_keys_say_which_connection(self, connect, store):
+        with (
+            connect(replace(store, secret_key="n0t-this-one")) as bucket,
+            pytest.raises(FixConfiguration, match="connection 'storage'") as refused,
+        ):
+            bucket.prove()
+        assert "n0t-this-one" not in str(refused.value)
+
+    @pytest.mark.parametrize("named", [{}, {"s3": {}}, {"s3": {"bucket_name": ""}}])
+    def test_connection_without_a_bucket_says_what_to_set(self, connect, named):
+        with pytest.raises(FixConfiguration, match=NO_BUCKET), connect(service_config=named):
+            pass
+
+    def test_connection_that_is_not_there_says_so(self):
+        with pytest.raises(FixConfiguration, match=NO_BUCKET), AirflowConnections("a/b").bucket("storage"):
+            pass
+
+
+NO_BUCKET = r"^Connection 'storage' is missing or names no bucket\..*service_config"
+
+
+def sockets(bucket: Bucket) -> list:
+    """The client's pooled connections to the store."""
+    pools = bucket._client._endpoint.http_session._manager.pools
+    return list(pools._container)
+
+
+class TestImagesDatabase:
+    def test_is_in_autocommit_named_and_in_the_applications_schema(self, images):
+        with AirflowConnections("a_dag/a_run").database("images_db") as conn:
+            assert conn.autocommit
+            assert conn.execute("SHOW application_name").fetchone() == ("a_dag/a_run",)
+            assert conn.execute("SELECT current_schema(), count(*) FROM images").fetchone() == ("app", 100)
+        assert conn.closed
+
+    def test_source_opens_both_and_leaves_no_session(self, images):
+        with source_hook.opened("storage", "a_dag/a_run") as context:
+            context.bucket.prove()
+            assert context.images.execute("SELECT count(*) FROM images").fetchone() == (100,)
+            assert context.conn.execute("SELECT count(*) FROM confidence.writer").fetchone() == (len(REGISTRY),)
+        assert (context.conn.closed, context.images.closed) == (True, True)
 
 
 class TestWarehouse:

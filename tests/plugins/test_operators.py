@@ -3,11 +3,9 @@
 import json
 import logging
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowSkipException,
@@ -22,45 +20,12 @@ from include.sources.base import ScanRefused
 from include.sources.mirror.sync import sync
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
-from plugins.operators.decide import OPTIONS, DecideOperator
-from plugins.operators.gate_check import GateCheckOperator
-from plugins.operators.reconcile import ReconcileOperator
-from plugins.operators.report import STEPS, ReportOperator
-from plugins.operators.resume_writer import ResumeWriterOperator
+from plugins.operators.decide import OPTIONS
+from plugins.operators.report import STEPS
 from plugins.operators.rollback import RollbackOperator
-from plugins.operators.scan import ScanOperator
-from plugins.operators.stop_writer import StopWriterOperator
 from plugins.operators.sync import SyncOperator
-from plugins.operators.verify import VerifyOperator
 from plugins.runs import ConfRefused
-from tests.plugins.conftest import POOL, SOURCE, Run, entities, live_lines
-
-KINDS = {
-    "stop_writer": StopWriterOperator,
-    "gate_check": GateCheckOperator,
-    "decide": DecideOperator,
-    "reconcile": ReconcileOperator,
-    "verify": VerifyOperator,
-    "resume_writer": ResumeWriterOperator,
-    "report": ReportOperator,
-}
-
-
-def execute(run: Run, task: str) -> Any:
-    """Run a task of the runbook; `scan` for every entity."""
-    if task != "scan":
-        return run.execute(KINDS[task](task_id=task, source=SOURCE))
-    run.xcoms.pop("scan", None)
-    for entity in entities():
-        run.execute(ScanOperator(task_id="scan", source=SOURCE, entity=entity))
-    return None
-
-
-def skipped(run: Run, task: str) -> list[str]:
-    """Run a task that skips others, and name them."""
-    with pytest.raises(DownstreamTasksSkipped) as signal:
-        execute(run, task)
-    return signal.value.tasks
+from tests.plugins.conftest import POOL, SOURCE, Run, answer, entities, execute, live_lines, skipped
 
 
 @pytest.fixture
@@ -69,14 +34,6 @@ def filled(control, opened):
     with opened() as context:
         sync(context)
     return control
-
-
-@pytest.fixture
-def asked(monkeypatch) -> list[dict]:
-    """The questions that `decide` put to people."""
-    questions: list[dict] = []
-    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: questions.append(detail))
-    return questions
 
 
 def drift(control, conn) -> tuple[int, int]:
@@ -168,7 +125,7 @@ class TestStopWriter:
     def test_that_fails_over_a_held_writer_leaves_the_pool_closed(self, airflow, connected, conn, monkeypatch):
         other = Run("scheduled__2")
         execute(other, "stop_writer")
-        conn.execute("UPDATE confidence.writer SET hold_reason = 'too much'")
+        conn.execute("UPDATE confidence.writer SET hold_reason = 'too much' WHERE source = %s", [SOURCE])
         monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", "0")
         airflow.pools[POOL]["occupied_slots"] = 1
         with pytest.raises(DrainTimeout):
@@ -331,15 +288,6 @@ class TestHold:
             execute(run, "decide")
         return run
 
-    def answer(self, run: Run, option: str, who: str | None = "Ada") -> Any:
-        event = {
-            "chosen_options": [option],
-            "params_input": {},
-            "responded_at": datetime.now(UTC),
-            "responded_by_user": {"id": "1", "name": who} if who else None,
-        }
-        return run.execute(DecideOperator(task_id="decide", source=SOURCE), "execute_complete", event=event)
-
     def test_asks_with_the_reasons_and_a_time_limit(self, held, asked, monkeypatch):
         [question] = asked
         assert question["options"] == list(OPTIONS)
@@ -360,7 +308,7 @@ class TestHold:
 
     def test_keep_stopped(self, held, conn, airflow):
         with pytest.raises(DownstreamTasksSkipped) as signal:
-            self.answer(held, "Keep stopped")
+            answer(held, "Keep stopped")
         assert signal.value.tasks == ["reconcile", "verify"]
         assert held.xcoms["decide"]["return_value"] == [{"decision": "keep", "by": "Ada"}]
         with pytest.raises(FenceError, match="held"):
@@ -369,14 +317,14 @@ class TestHold:
 
     def test_nobody_answers(self, held, conn):
         with pytest.raises(DownstreamTasksSkipped):
-            self.answer(held, "Keep stopped", who=None)
+            answer(held, "Keep stopped", who=None)
         assert held.xcoms["decide"]["return_value"][0]["by"] == "nobody (unanswered)"
         assert fence.read(conn, SOURCE).hold_reason
 
     def test_resume_without_repair(self, held, conn, airflow):
         lines = live_lines(conn)
         with pytest.raises(DownstreamTasksSkipped):
-            self.answer(held, "Resume without repair")
+            answer(held, "Resume without repair")
         assert fence.read(conn, SOURCE).hold_reason is None
         execute(held, "resume_writer")
         assert not fence.read(conn, SOURCE).stopped
@@ -387,7 +335,7 @@ class TestHold:
 
     def test_repair_then_resume_although_the_run_is_dry(self, held, conn):
         lines = live_lines(conn)
-        assert self.answer(held, "Repair, then resume") == {"decision": "repair", "by": "Ada"}
+        assert answer(held, "Repair, then resume") == {"decision": "repair", "by": "Ada"}
         assert execute(held, "reconcile")["counts"]["line_items"]["deleted"] == 30
         assert len(live_lines(conn)) == len(lines) - 30
         execute(held, "verify")
@@ -397,7 +345,7 @@ class TestHold:
     def test_answer_that_comes_after_another_run_has_taken_over(self, held, conn):
         fence.stop(conn, SOURCE, "repairshopr_reconcile/scheduled__2", timeout=1)
         with pytest.raises(FenceError, match="scheduled__2"):
-            self.answer(held, "Resume without repair")
+            answer(held, "Resume without repair")
         assert history.open_holds(conn, SOURCE)
 
     def test_without_a_hold_nobody_is_asked(self, airflow, filled, asked):

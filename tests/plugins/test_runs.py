@@ -1,14 +1,27 @@
 """What every task of the house has in common."""
 
+import json
+import logging
 from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import RetryAction
+from airflow.sdk.exceptions import AirflowFailException
 
 from include.api.errors import TryLater
 from include.warehouse.fence import DrainTimeout
-from plugins.runs import DEFAULT_ARGS, FAILS_AT_ONCE, ConfRefused, refuse_unknown_conf, run_name
+from plugins.runs import (
+    DEFAULT_ARGS,
+    FAILS_AT_ONCE,
+    ConfRefused,
+    NotEnabled,
+    is_dry,
+    push_result,
+    refuse_unknown_conf,
+    require_enabled,
+    run_name,
+)
 
 
 def context(conf, *params):
@@ -52,3 +65,77 @@ def test_what_passes_by_itself_is_tried_again():
 
 def test_a_kind_of_a_named_error_is_not_tried_again_either():
     assert decided(DrainTimeout("x")) == RetryAction.FAIL
+
+
+@pytest.mark.parametrize(
+    ("dry_run", "run_type", "nightly", "dry"),
+    [
+        (True, "manual", "", True),
+        (False, "manual", "", False),
+        (None, "manual", "", False),
+        (True, "scheduled", "", True),
+        (True, "scheduled", "square", True),
+        (True, "scheduled", "square, storage", False),
+        (True, "scheduled", "my_storage", True),
+        (False, "scheduled", "", False),
+        # What a person starts is as the person says.
+        (True, "manual", "storage", True),
+        (True, "backfill", "storage", True),
+    ],
+)
+def test_dry_unless_the_param_or_the_setting_for_scheduled_runs_says_otherwise(
+    monkeypatch, dry_run, run_type, nightly, dry
+):
+    monkeypatch.setenv("AIRFLOW_VAR_NIGHTLY_REPAIR_SOURCES", nightly)
+    params = {} if dry_run is None else {"dry_run": dry_run}
+    run = {"params": params, "dag_run": SimpleNamespace(run_type=run_type)}
+    assert is_dry(run, "storage") is dry
+
+
+class TestSwitch:
+    @pytest.mark.parametrize(
+        ("variable", "environment", "enabled"),
+        [
+            (None, None, False),
+            (None, "1", True),
+            (None, "0", False),
+            (None, "true", False),
+            ("1", None, True),
+            ("0", None, False),
+            # Airflow's Variable wins, both ways.
+            ("1", "0", True),
+            ("0", "1", False),
+            ("", "1", False),
+        ],
+    )
+    def test_variable_wins_over_the_environment(self, monkeypatch, variable, environment, enabled):
+        for name, value in (("AIRFLOW_VAR_RECONCILE_ENABLED", variable), ("RECONCILE_ENABLED", environment)):
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        if enabled:
+            require_enabled("storage")
+            return
+        with pytest.raises(NotEnabled, match=r"^reconciliation is not enabled: .* RECONCILE_ENABLED.* to 1; then"):
+            require_enabled("storage")
+
+    def test_source_without_one_needs_none(self):
+        require_enabled("repairshopr")
+
+    def test_is_nothing_that_a_second_try_mends(self):
+        assert issubclass(NotEnabled, AirflowFailException)
+
+
+class TestResult:
+    def test_is_left_as_an_xcom_and_as_one_line(self, caplog):
+        pushed = {}
+        ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+        with caplog.at_level(logging.INFO):
+            push_result({"ti": ti}, "storage", {"checked": 3, "examples": []})
+        assert pushed == {"result": {"checked": 3, "examples": []}}
+        [line] = [json.loads(record.message) for record in caplog.records]
+        assert line == {"event": "result", "source": "storage", "checked": 3, "examples": []}
+
+    def test_that_is_empty_is_not_left(self, caplog):
+        with caplog.at_level(logging.INFO):
+            push_result({}, "repairshopr", {})
+        assert caplog.records == []

@@ -18,7 +18,7 @@ def test_migrate_says_the_revision(house):
 
 
 def test_rebuild_goes_its_five_steps_on_an_empty_warehouse(house):
-    house.execute("DROP SCHEMA repairshopr, confidence, staging CASCADE")
+    house.execute("DROP SCHEMA repairshopr, storage, confidence, staging CASCADE")
     run_id, state = house.airflow.run("warehouse_rebuild", timeout=300, source="repairshopr")
     assert state == "success"
     assert list(house.airflow.tasks("warehouse_rebuild", run_id).values()) == ["success"] * 5

@@ -1,15 +1,22 @@
-"""A simulated account, fresh for each test."""
+"""A simulated account, fresh for each test; and a gallery of images with its store, as fresh."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from include.api.client import ApiClient
 from include.simulators import repairshopr as simulator
+from include.simulators import storage
 from include.sources import get_source
 from include.sources.mirror.entity import Context
+from include.sources.storage import look
+from stack.postgres import Server
+from tests import gallery as galleries
+from tests.conftest import copy_of
+from tests.gallery import Gallery
 
 SOURCE = get_source("repairshopr")
 RUN = "repairshopr_reconcile/test"
@@ -56,3 +63,63 @@ def open_shop(conn: psycopg.Connection) -> Iterator[Callable[..., Shop]]:
 def shop(open_shop: Callable[..., Shop]) -> Shop:
     """A small account."""
     return open_shop(customers=40, invoices=120, line_items=400, payments=90, products=30, tickets=60, estimates=20)
+
+
+@pytest.fixture(scope="session")
+def application(postgres: Server) -> Iterator[tuple[str, list[str]]]:
+    """The name of a database with the application's 120 images, the template of the others, and its store's keys."""
+    name = f"template_{uuid4().hex}"
+    yield name, galleries.database(postgres, name, 120)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def store_server() -> Iterator[storage.Store]:
+    with storage.running() as running:
+        yield running
+
+
+@pytest.fixture
+def store(store_server: storage.Store, application: tuple[str, list[str]]) -> Iterator[storage.Store]:
+    """The simulator with the application's objects, well-behaved."""
+    store_server.control.put(application[1])
+    store_server.control.reset_counters()
+    yield store_server
+    store_server.control.clear()
+    store_server.control.set(**asdict(storage.Config()))
+    store_server.control.delete(store_server.control.keys())
+
+
+@pytest.fixture
+def images_url(postgres: Server, application: tuple[str, list[str]]) -> Iterator[str]:
+    """The application's database, a copy for each test."""
+    yield from copy_of(postgres, application[0])
+
+
+@pytest.fixture
+def gallery(conn: psycopg.Connection, images_url: str, store: storage.Store) -> Iterator[Gallery]:
+    """The application in step with its store."""
+    with (
+        psycopg.connect(images_url, autocommit=True) as images,
+        galleries.opened(conn, images, store) as opened,
+    ):
+        yield opened
+
+
+@pytest.fixture
+def by_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every object is asked for by itself, first and second time."""
+    monkeypatch.setattr(look, "LIST_COST", 1_000_000)
+
+
+@pytest.fixture
+def by_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket is listed, first and second time."""
+    monkeypatch.setattr(look, "LIST_COST", 0)
+
+
+@pytest.fixture(params=["by_lists", "by_heads"])
+def either_way(request: pytest.FixtureRequest) -> str:
+    """Both ways to look."""
+    request.getfixturevalue(request.param)
+    return request.param

@@ -89,7 +89,7 @@ def check(context: Context, order: Order) -> Findings:
 
     Raises FixConfiguration or TryLater where the bucket can't be proven or a LIST fails.
     """
-    context.bucket.prove()
+    look.prove(context.bucket)
     staged = _stage(context, IMAGES, order.purpose, order.ticket)
     objects = _stage(context, OBJECTS, order.purpose, order.ticket)
     again = _stage(context, OBJECTS, f"{order.purpose}_again", order.ticket)
@@ -176,8 +176,6 @@ def _second_look(context: Context, order: Order, staged: Stage, again: Stage, si
         by_listing=by_listing,
         workers=order.workers,
     )
-    # A bucket that went away meanwhile would have answered 404 for each.
-    context.bucket.prove()
     settle(conn, plan, again)
     if not order.heal:
         conn.execute(
@@ -303,6 +301,7 @@ FROM {images} i CROSS JOIN LATERAL (
 ) c
 WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({original_missing}, {staged_missing})
   AND c.after ->> 'status' = i.status AND c.after ->> 'error' = i.error
+  AND (c.after ->> 'updated_at')::timestamptz = i.updated_at
   AND (i.original_key IS NULL OR EXISTS
     (SELECT FROM {objects} x WHERE x.key = i.original_key OR x.key = ANY (i.original_others)))
   AND (i.staged_key IS NULL OR c.before ->> 'status' <> 'ready' OR EXISTS

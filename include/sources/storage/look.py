@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
-from uuid import UUID
 
 from psycopg import Connection, sql
 
@@ -23,6 +22,15 @@ PAGE = 1000
 LIST_COST = 2
 # Pages of a LIST, or batches of HEADs, between two lines of progress.
 PROGRESS_EVERY = 100
+
+
+def prove(bucket: Bucket) -> None:
+    """Return if the bucket is there, as `Bucket.prove` does, and gives a listing.
+
+    A server that is no store may have a page where the bucket would be, and none where its objects would be.
+    """
+    bucket.prove()
+    bucket.list_from("", 1)
 
 
 def listing_is_cheaper(objects: int, size: Size) -> bool:
@@ -51,12 +59,14 @@ def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: i
 def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int) -> None:
     """Ask for each object that the staged images need, a batch of images at a time."""
     while not objects.pull.complete:
-        after = objects.pull.position or str(UUID(int=0))
-        found = staged.conn.execute(sql.SQL(LAST).format(images=staged.sql), [after, batch]).fetchone()
+        after = objects.pull.position
+        found = staged.conn.execute(
+            sql.SQL(LAST).format(images=staged.sql), {"after": after, "batch": batch}
+        ).fetchone()
         last = found and found[0]
         needed = sql.SQL(NEEDED).format(images=staged.sql, objects=objects.sql, **MESSAGES)
         keys = [key for (key,) in staged.conn.execute(needed, {"after": after, "last": last})] if last else []
-        objects.append(_found(bucket.look_all(keys, workers)), next_position=last, page_info={})
+        objects.append(_found(bucket, keys, workers), next_position=last, page_info={})
         if last is None or objects.pull.pages % PROGRESS_EVERY == 0:
             _progress(objects, "objects_found")
 
@@ -75,7 +85,7 @@ def look_again(
     """
     while not objects.pull.complete:
         keys = suspects(objects.pull.position or "")
-        looks = _listed_again(bucket, keys) if by_listing else _found(bucket.look_all(keys, workers))
+        looks = _listed_again(bucket, keys) if by_listing else _found(bucket, keys, workers)
         objects.append(looks, next_position=keys[-1] if keys else None, page_info={})
 
 
@@ -91,11 +101,17 @@ def _listed_again(bucket: Bucket, keys: list[str]) -> Iterator[dict[str, str]]:
         place = end
 
 
-def _found(looks: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """What to stage of the looks: absent objects have no row."""
-    for look in looks:
-        if look.presence is not Presence.ABSENT:
+def _found(bucket: Bucket, keys: Iterable[str], workers: int) -> Iterator[dict[str, Any]]:
+    """What to stage of a look at each key: absent objects have no row."""
+    absent = False
+    for look in bucket.look_all(keys, workers):
+        if look.presence is Presence.ABSENT:
+            absent = True
+        else:
             yield {"key": look.key, "presence": look.presence, "reason": look.reason or None}
+    if absent:
+        # The objects of a bucket that went away meanwhile answer as missing ones do.
+        bucket.prove()
 
 
 def _ranges(bucket: Bucket, copy: Connection, objects: Stage, expected: int, workers: int) -> list[Range]:
@@ -126,13 +142,17 @@ def _progress(objects: Stage, figure: str) -> None:
 
 MESSAGES = {"original_missing": sql.Literal(ORIGINAL_MISSING), "staged_missing": sql.Literal(STAGED_MISSING)}
 
-LAST = "SELECT id::text FROM (SELECT id FROM {images} WHERE id > %s ORDER BY id LIMIT %s) batch ORDER BY 1 DESC LIMIT 1"
+LAST = """
+SELECT id::text FROM (
+  SELECT id FROM {images} WHERE %(after)s::uuid IS NULL OR id > %(after)s ORDER BY id LIMIT %(batch)s) batch
+ORDER BY 1 DESC LIMIT 1
+"""
 
 # An image in error by our hand may have both of its objects back. Images may share an object that was found before.
 NEEDED = """
 WITH batch AS (
   SELECT *, status = 'error' AND error IN ({original_missing}, {staged_missing}) AS ours FROM {images}
-  WHERE id > %(after)s AND id <= %(last)s AND NOT deleted AND NOT young
+  WHERE (%(after)s::uuid IS NULL OR id > %(after)s) AND id <= %(last)s AND NOT deleted AND NOT young
 )
 SELECT DISTINCT key FROM (
   SELECT unnest(original_key || original_others) AS key FROM batch WHERE status <> 'error' OR ours

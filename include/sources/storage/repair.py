@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
@@ -30,6 +29,8 @@ from include.warehouse.sync_log import Counts
 log = logging.getLogger(__name__)
 
 TABLE = "images"
+# The fence is held meanwhile.
+LOCK_TIMEOUT = "30s"
 # Marked images whose object verify asks for once more.
 SAMPLE = 20
 
@@ -91,7 +92,7 @@ def apply(
     confirmed = _count(conn, plan)
     prove_again(context, plan, f"{order.purpose}_proof", f"sync_id {sync_id}", order.workers)
     marked = healed = 0
-    with context.images.transaction(), fence.writing(conn, context.source.name, epoch=epoch, run=run):
+    with changing(context.images), fence.writing(conn, context.source.name, epoch=epoch, run=run):
         for rows in planned(conn, plan, order.batch):
             marked += write(context, sync_id, [row for row in rows if row["_operation"] == "mark"])
             healed += write(context, sync_id, [row for row in rows if row["_operation"] == "heal"])
@@ -103,17 +104,30 @@ def apply(
     }
 
 
+@contextmanager
+def changing(images: Connection) -> Iterator[None]:
+    """A transaction of the application's database. Raises TryLater where a row stays locked by the application."""
+    try:
+        with images.transaction():
+            images.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+            yield
+    except errors.LockNotAvailable:
+        raise TryLater(
+            f"the application kept rows of images locked for {LOCK_TIMEOUT}, nothing was written. Run the task again"
+            " later."
+        ) from None
+
+
 def plan_of(context: Context, purpose: str) -> sql.Identifier:
     return plan_table(stage_name(context.source.name, IMAGES.name, purpose))
 
 
 def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: str, workers: int) -> None:
     """Ask for each object of the confirmed changes; a change that isn't called for any more becomes `noise`."""
-    context.bucket.prove()
+    look.prove(context.bucket)
     proof = Stage.open(context.conn, OBJECTS, context.source.name, purpose, ticket)
     suspects = suspects_of(context.conn, plan, "confirmed")
     look.look_again(context.bucket, suspects, proof, by_listing=False, workers=workers)
-    context.bucket.prove()
     unknown, reason = context.conn.execute(
         sql.SQL("SELECT count(*), min(reason) FROM {} WHERE presence = 'unknown'").format(proof.sql)
     ).fetchone()
@@ -128,11 +142,11 @@ def planned(conn: Connection, plan: sql.Identifier, batch: int) -> Iterator[list
     """The confirmed changes in the order of their ids, `batch` rows at a time."""
     query = sql.SQL(
         "SELECT id::text, status, error, updated_at, new_status, new_error, _operation FROM {}"
-        " WHERE _status = 'confirmed' AND id > %s ORDER BY id LIMIT %s"
+        " WHERE _status = 'confirmed' AND (%(last)s::uuid IS NULL OR id > %(last)s) ORDER BY id LIMIT %(batch)s"
     ).format(plan)
-    last = str(UUID(int=0))
+    last = None
     with conn.cursor(row_factory=dict_row) as cursor:
-        while rows := cursor.execute(query, [last, batch]).fetchall():
+        while rows := cursor.execute(query, {"last": last, "batch": batch}).fetchall():
             yield rows
             last = rows[-1]["id"]
 
@@ -246,7 +260,7 @@ def _marked_but_there(context: Context, plan: sql.Identifier, sync_id: int, work
         ).format(plan),
         [sync_id, SAMPLE],
     ).fetchall()
-    context.bucket.prove()
+    look.prove(context.bucket)
     looks = list(context.bucket.look_all([key for (key,) in sample], workers))
     for reason in {found.reason for found in looks if found.presence is Presence.UNKNOWN}:
         log.warning("a marked image's object could not be looked at again: %s", reason)

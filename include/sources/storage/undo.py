@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from include.sources.storage.repair import TABLE, audit, note_transaction, state
+from include.sources.storage.repair import TABLE, audit, changing, note_transaction, state
 from include.warehouse.rollback import EXAMPLES
 from include.warehouse.sync_log import Counts
 
@@ -33,7 +33,7 @@ class ImagesCopy:
     images: Connection
 
     def transaction(self) -> AbstractContextManager[Any]:
-        return self.images.transaction()
+        return changing(self.images)
 
     def conflicts(self, sync_id: int) -> list[str]:
         """Images that are not as the sync left them; those that it changed stay locked until the end."""

@@ -1,0 +1,297 @@
+"""Repair, its guards, and the way back: what is written, exactly, and what never."""
+
+import threading
+import time
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from include.api.errors import TryLater
+from include.simulators.storage import application
+from include.sources.storage import SOURCE, images, repair
+from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING
+from include.sources.storage.undo import ImagesCopy
+from include.warehouse import fence
+from include.warehouse.rollback import RollbackRefused, roll_back
+from include.warehouse.sync_log import Counts
+from tests.gallery import RUN, Gallery
+
+
+@pytest.fixture
+def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For checks nothing is young that has just been written."""
+    monkeypatch.setattr(
+        images, "clock", lambda conn: conn.execute("SELECT clock_timestamp()").fetchone()[0] + timedelta(hours=1)
+    )
+
+
+def undo(gallery: Gallery, sync_id: int, **options: bool):
+    """Roll back as the DAG does, behind a running writer."""
+    fence.resume(gallery.conn, SOURCE.name, RUN)
+    copy = ImagesCopy(gallery.conn, gallery.images)
+    options = {"dry_run": False} | options
+    return roll_back(gallery.conn, copy, sync_id, run="warehouse_rollback/test", reason="test", **options)
+
+
+def three_lost(gallery: Gallery):
+    """A queued image, one that lacks both objects, one that lacks the staged one."""
+    lost = [gallery.add("queued", laid=False), gallery.add(laid=False), gallery.add()]
+    gallery.control.delete([lost[2].staged])
+    return lost
+
+
+# -- the guard
+
+
+def test_images_that_changed_after_the_scan_are_superseded(gallery):
+    queued, deleted, touched, failed, left = [gallery.add("queued", laid=False) for _ in range(5)]
+    summary = gallery.scan()
+    assert summary.plan.update == 5
+    assert application.finish(gallery.images, queued.id, bucket="images")
+    assert application.soft_delete(gallery.images, deleted.id)
+    assert application.fail(gallery.images, failed.id, "model timed out")
+    gallery.touch(touched.id, prompt="brighter")
+    before = gallery.table()
+    _, counts = gallery.repair(summary)
+    assert counts["images"] == Counts(updated=1, superseded=4)
+    assert gallery.changed(before).keys() == {left.id}
+    assert gallery.audited() == 1
+
+
+@pytest.mark.parametrize("change", [{"status": "processing"}, {"error": "x"}, {"updated_at": "2025-03-03Z"}])
+def test_each_column_is_guarded(gallery, change):
+    """Even where the application forgets to set updated_at."""
+    image = gallery.add("queued", laid=False)
+    summary = gallery.scan()
+    gallery.touch(image.id, **{"updated_at": gallery.table()[image.id]["updated_at"]} | change)
+    before = gallery.table()
+    assert gallery.repair(summary)[1]["images"] == Counts(superseded=1)
+    assert gallery.table() == before
+
+
+def test_object_uploaded_after_the_scan_is_not_missed(gallery):
+    late, gone = gallery.add("queued", laid=False), gallery.add("queued", laid=False)
+    half = gallery.add(laid=False)
+    summary = gallery.scan()
+    gallery.control.put([late.original, half.original])
+    before = gallery.table()
+    _, counts = gallery.repair(summary)
+    assert counts["images"].updated == 2
+    changed = {id_: columns["error"] for id_, columns in gallery.changed(before).items()}
+    assert changed == {gone.id: ORIGINAL_MISSING, half.id: STAGED_MISSING}
+
+
+def test_repair_waits_for_a_worker_at_the_row_and_leaves_it_alone(gallery, images_url):
+    image, other = gallery.add("queued", laid=False), gallery.add("queued", laid=False)
+    summary = gallery.scan()
+    results = []
+    repairing = threading.Thread(target=lambda: results.append(gallery.repair(summary)[1]["images"]))
+    waiting = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())"
+    )
+    with psycopg.connect(images_url) as worker:
+        assert application.finish(worker, image.id, bucket="images")
+        repairing.start()
+        deadline = time.monotonic() + 10
+        while not worker.execute(waiting).fetchone()[0]:
+            assert time.monotonic() < deadline, "the repair does not wait"
+            time.sleep(0.01)
+    repairing.join()
+    assert results == [Counts(updated=1, superseded=1)]
+    rows = gallery.table()
+    assert (rows[image.id]["status"], rows[image.id]["error"]) == ("ready", None)
+    assert rows[other.id]["status"] == "error"
+
+
+def test_repair_waits_for_a_locked_row_no_longer_than_it_may(gallery, images_url, monkeypatch):
+    monkeypatch.setattr(repair, "LOCK_TIMEOUT", "50ms")
+    image = gallery.add(laid=False)
+    summary, before = gallery.scan(), gallery.table()
+    with psycopg.connect(images_url) as other:
+        other.execute("SELECT FROM images WHERE id = %s FOR UPDATE", [image.id])
+        with pytest.raises(TryLater, match="locked for 50ms, nothing was written"):
+            gallery.repair(summary)
+    assert (gallery.table(), gallery.audited()) == (before, 0)
+    _, counts = gallery.repair(summary)
+    assert counts["images"] == Counts(updated=1)
+
+
+def test_repair_needs_the_stopped_writer_of_its_run(gallery):
+    gallery.add("queued", laid=False)
+    summary = gallery.scan()
+    before = gallery.table()
+    fence.resume(gallery.conn, SOURCE.name, RUN)
+    with pytest.raises(fence.FenceError, match="clear stop_writer"):
+        gallery.repair(summary)
+    fence.stop(gallery.conn, SOURCE.name, "storage_reconcile/another", timeout=1)
+    with pytest.raises(fence.FenceError, match="clear stop_writer"):
+        gallery.repair(summary)
+    assert (gallery.table(), gallery.audited()) == (before, 0)
+
+
+# -- apply, roll back, apply again
+
+
+def test_scan_and_dry_syncs_change_nothing(gallery):
+    three_lost(gallery)
+    before = gallery.table()
+    gallery.sync(dry_run=True)
+    gallery.scan()
+    gallery.scan(heal=True)
+    assert (gallery.table(), gallery.audited()) == (before, 0)
+
+
+def test_apply_rollback_apply_again_give_exact_states(gallery):
+    lost = three_lost(gallery)
+    before = gallery.table()
+    summary = gallery.scan()
+    sync_id, counts = gallery.repair(summary)
+    assert counts["images"] == Counts(updated=3)
+    marked = gallery.table()
+    assert {(id_, *sorted(columns)) for id_, columns in gallery.changed(before).items()} == {
+        (image.id, "error", "status", "updated_at") for image in lost
+    }
+    assert not [check for check in SOURCE.verify(gallery.context, [summary], sync_id) if check.worse or check.after]
+
+    _, again = gallery.repair(summary)
+    assert again["images"] == Counts(superseded=3)
+    assert (gallery.table(), gallery.audited()) == (marked, 3)
+
+    dry = undo(gallery, sync_id, dry_run=True)
+    assert (dry.sync_id, dry.tables, dry.conflicts) == (None, {"images": Counts(updated=3)}, ())
+    assert (gallery.table(), gallery.audited()) == (marked, 3)
+
+    undone = undo(gallery, sync_id)
+    assert undone.tables == {"images": Counts(updated=3)}
+    assert (gallery.table(), gallery.audited()) == (before, 6)
+
+    undone_again = undo(gallery, undone.sync_id)
+    assert undone_again.tables == {"images": Counts(updated=3)}
+    assert gallery.table() == marked
+    undo(gallery, undone_again.sync_id)
+    assert gallery.table() == before
+
+    summary = gallery.scan()
+    assert gallery.repair(summary)[1]["images"] == Counts(updated=3)
+    without_time = [{**columns, "updated_at": None} for columns in gallery.table().values()]
+    assert without_time == [{**columns, "updated_at": None} for columns in marked.values()]
+
+
+def test_rollback_refuses_where_the_application_went_on(gallery):
+    lost = three_lost(gallery)
+    before = gallery.table()
+    sync_id, _ = gallery.repair(gallery.scan())
+    gallery.touch(lost[0].id, status="queued", error=None, prompt="once more")
+    touched = gallery.table()
+    with pytest.raises(RollbackRefused, match=rf"1 of images by the application \(such as {lost[0].id}\)"):
+        undo(gallery, sync_id)
+    assert (gallery.table(), gallery.audited()) == (touched, 3)
+    undone = undo(gallery, sync_id, force=True)
+    assert undone.tables == {"images": Counts(updated=3)}
+    # What we never wrote is not ours to put back.
+    assert gallery.changed(before) == {lost[0].id: {"prompt": "once more"}}
+    undo(gallery, undone.sync_id)
+    assert gallery.table() == touched
+
+
+def test_rollback_names_the_later_sync(gallery, an_hour_later):
+    lost = three_lost(gallery)
+    sync_id, _ = gallery.repair(gallery.scan())
+    gallery.control.put(lost[0].keys)
+    healing, counts = gallery.repair(gallery.scan(heal=True), heal=True)
+    assert counts["healed"].updated == 1
+    with pytest.raises(RollbackRefused, match=rf"1 of images by sync_id {healing} \(such as {lost[0].id}\)"):
+        undo(gallery, sync_id)
+
+
+def test_rollback_leaves_an_image_that_is_gone(gallery):
+    lost = three_lost(gallery)
+    sync_id, _ = gallery.repair(gallery.scan())
+    gallery.images.execute("DELETE FROM images WHERE id = %s", [lost[1].id])
+    with pytest.raises(RollbackRefused, match=lost[1].id):
+        undo(gallery, sync_id)
+    assert undo(gallery, sync_id, force=True).tables == {"images": Counts(updated=2)}
+    assert lost[1].id not in gallery.table()
+
+
+# -- heal
+
+
+@pytest.mark.usefixtures("an_hour_later")
+def test_marked_images_are_healed_when_their_objects_are_back(gallery, either_way):
+    lost = three_lost(gallery)
+    still = gallery.add(laid=False)
+    before = gallery.table()
+    gallery.repair(gallery.scan())
+    marked = gallery.table()
+    for image in lost:
+        gallery.control.put(image.keys)
+    # Only one of its two objects.
+    gallery.control.put([still.original])
+
+    told = gallery.scan()
+    assert (told.metrics["healable"], told.plan.update) == (3, 0)
+    assert gallery.repair(told)[1]["healed"] == Counts()
+    assert gallery.table() == marked
+
+    summary = gallery.scan(heal=True)
+    assert (summary.metrics["healable"], summary.plan.update) == (3, 3)
+    sync_id, counts = gallery.repair(summary, heal=True)
+    assert (counts["healed"], counts["images"]) == (Counts(updated=3), Counts())
+    assert SOURCE.result([summary], counts, dry_run=False)["healed"] == 3
+    changed = gallery.changed(before)
+    assert {id_: columns.keys() for id_, columns in changed.items() if id_ != still.id} == {
+        image.id: {"updated_at"} for image in lost
+    }
+    assert gallery.table()[still.id] == marked[still.id]
+
+    undo(gallery, sync_id)
+    assert gallery.table() == marked
+
+
+@pytest.mark.usefixtures("an_hour_later")
+def test_what_others_marked_is_not_healed(gallery, either_way):
+    foreign = gallery.add("error", error=ORIGINAL_MISSING)
+    ours = gallery.add("queued", laid=False)
+    replaced, taken_back, retried = (gallery.add("queued", laid=False) for _ in range(3))
+    sync_id, _ = gallery.repair(gallery.scan())
+    for image in (ours, replaced, taken_back, retried):
+        gallery.control.put(image.keys)
+    gallery.touch(replaced.id, error="model timed out")
+    gallery.touch(taken_back.id, status="ready", error=None)
+    # The application went on, and somebody else's check has marked it since.
+    gallery.touch(retried.id, status="ready", error=None)
+    gallery.touch(retried.id, status="error", error=ORIGINAL_MISSING)
+    before = gallery.table()
+    summary = gallery.scan(heal=True)
+    assert (summary.metrics["healable"], summary.plan.update) == (1, 1)
+    gallery.repair(summary, heal=True)
+    assert gallery.changed(before).keys() == {ours.id}
+    assert foreign.id != sync_id
+
+
+@pytest.mark.usefixtures("an_hour_later")
+def test_mark_that_was_rolled_back_is_not_healed(gallery):
+    lost = three_lost(gallery)
+    before = gallery.table()
+    sync_id, _ = gallery.repair(gallery.scan())
+    undo(gallery, sync_id)
+    for image in lost:
+        gallery.control.put(image.keys)
+    summary = gallery.scan(heal=True)
+    assert (summary.metrics["healable"], summary.plan.update) == (0, 0)
+    assert gallery.table() == before
+
+
+@pytest.mark.usefixtures("an_hour_later")
+def test_object_lost_again_before_the_repair_is_not_healed(gallery):
+    (image, *_) = three_lost(gallery)
+    gallery.repair(gallery.scan())
+    gallery.control.put(image.keys)
+    summary = gallery.scan(heal=True)
+    assert summary.plan.update == 1
+    gallery.control.delete(image.keys)
+    marked = gallery.table()
+    assert gallery.repair(summary, heal=True)[1]["healed"] == Counts()
+    assert gallery.table() == marked
