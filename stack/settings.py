@@ -288,6 +288,11 @@ SIMULATORS = {
         # No rate limit, to which the connection doesn't keep either: nobody shares this API.
         options=lambda home: ["--no-limit"],
     ),
+    "square": Simulator(
+        connections={"square": lambda url, postgres: _api_connection(url)},
+        arguments=lambda postgres: ["--token", SIMULATOR_TOKEN],
+        options=lambda home: ["--orders", "300"],
+    ),
     "storage": Simulator(
         connections={
             "storage": lambda url, postgres: _bucket_connection(url),

@@ -4,7 +4,7 @@ from importlib import import_module
 
 from include.sources.base import Source
 
-REGISTRY = ("repairshopr", "storage")
+REGISTRY = ("repairshopr", "square", "storage")
 
 
 def get_source(name: str) -> Source:

@@ -19,7 +19,7 @@ from datetime import datetime
 from psycopg import sql
 
 from include.warehouse.staging import Stage
-from include.warehouse.table import identifiers, same_key
+from include.warehouse.table import Table, identifiers, same_key
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,18 @@ class Repeats:
 def drop_repeats(stage: Stage) -> Repeats:
     """Keep one row a key, the newest version and of those the one seen last; count the others."""
     table = stage.table
-    version = sql.Identifier(table.version) if table.version else sql.SQL("NULL::int")
+    newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in _versions(table)]
+    order = sql.SQL(", ").join([*newest, sql.SQL("_page DESC, _place DESC")])
     identical, differing = stage.conn.execute(
         sql.SQL(
             "WITH ranked AS ("
             " SELECT ctid, row_hash, row_number() OVER w AS rank, first_value(row_hash) OVER w AS kept FROM {stage}"
             " WHERE ({key}) IN (SELECT {key} FROM {stage} GROUP BY {key} HAVING count(*) > 1)"
-            " WINDOW w AS (PARTITION BY {key} ORDER BY {version} DESC NULLS LAST, _page DESC, _place DESC)"
+            " WINDOW w AS (PARTITION BY {key} ORDER BY {order})"
             "), gone AS (DELETE FROM {stage} s USING ranked r WHERE s.ctid = r.ctid AND r.rank > 1"
             " RETURNING r.row_hash = r.kept AS identical)"
             " SELECT count(*) FILTER (WHERE identical), count(*) FILTER (WHERE NOT identical) FROM gone"
-        ).format(stage=stage.sql, key=identifiers(table.key), version=version)
+        ).format(stage=stage.sql, key=identifiers(table.key), order=order)
     ).fetchone()
     return Repeats(identical, differing)
 
@@ -59,11 +60,13 @@ def plan_writes(
     missing: str = "confirmed",
     older: str = "stale",
     only: sql.Composable | None = None,
+    overwrite: bool = True,
 ) -> None:
     """Plan an insert for each row that the copy has not (or only as a tombstone) and an update where it differs.
 
-    `young_after`: leave rows alone whose version is later. `missing`: the status of the inserts. `older`: the status
-    of updates for which the source shows an older version than the copy has. `only`: a condition on the staged rows.
+    `young_after`: leave rows alone that changed later. `missing`: the status of the inserts. `older`: the status of
+    updates for which the source shows an older version than the copy has. `only`: a condition on the staged rows.
+    `overwrite`: else what the copy has stays as it is, whatever the source shows.
     """
     table = stage.table
     stage.conn.execute(
@@ -74,20 +77,21 @@ def plan_writes(
             " WHEN {alive} THEN 'confirmed' ELSE {missing} END,"
             " t.row_hash, t.deleted_at IS NOT NULL"
             " FROM (SELECT * FROM {stage} WHERE {only}) s LEFT JOIN {target} t ON {same}"
-            " WHERE t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL"
+            " WHERE {differs}"
         ).format(
             plan=stage.plan,
             columns=identifiers(table.names),
             s_columns=identifiers(table.names, "s"),
             alive=_alive(table.key),
-            young=_young(table.version, young_after),
-            stale=_stale(table.version),
+            young=_young(table.moment, young_after),
+            stale=_stale(table),
             older=sql.Literal(older),
             missing=sql.Literal(missing),
             only=only or sql.SQL("true"),
             stage=stage.sql,
             target=table.sql,
             same=same_key(table.key, "t", "s"),
+            differs=sql.SQL(DIFFERS if overwrite else "t.row_hash IS NULL"),
         )
     )
 
@@ -172,14 +176,20 @@ def _alive(key: tuple[str, ...]) -> sql.Composed:
     return sql.SQL("(t.{} IS NOT NULL AND t.deleted_at IS NULL)").format(sql.Identifier(key[0]))
 
 
-def _young(version: str | None, after: datetime | None) -> sql.Composable:
-    if version is None or after is None:
+def _young(moment: str | None, after: datetime | None) -> sql.Composable:
+    if moment is None or after is None:
         return sql.SQL("false")
-    return sql.SQL("s.{} > {}").format(sql.Identifier(version), sql.Literal(after))
+    return sql.SQL("s.{} > {}").format(sql.Identifier(moment), sql.Literal(after))
 
 
-def _stale(version: str | None) -> sql.Composable:
-    if version is None:
-        return sql.SQL("false")
-    column = sql.Identifier(version)
-    return sql.SQL("coalesce(t.deleted_at IS NULL AND s.{} < t.{}, false)").format(column, column)
+def _stale(table: Table) -> sql.Composable:
+    older = [sql.SQL("s.{0} < t.{0}").format(sql.Identifier(name)) for name in _versions(table)]
+    return sql.SQL("(t.deleted_at IS NULL AND coalesce({}))").format(sql.SQL(", ").join([*older, sql.SQL("false")]))
+
+
+def _versions(table: Table) -> list[str]:
+    """The columns that tell an older state of a row from a newer one; the first that neither lacks decides."""
+    return [name for name in (table.version, table.changed) if name]
+
+
+DIFFERS = "t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL"

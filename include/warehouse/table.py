@@ -127,7 +127,10 @@ def _storable(value: str) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """A column, the reader of its value, and the source's name for it where that differs."""
+    """A column, the reader of its value, and the source's name for it where that differs.
+
+    A name with dots leads into the record's objects, as `price.amount`; where one of them is missing, so is the value.
+    """
 
     name: str
     read: Callable[[Any], Any] = text
@@ -139,7 +142,8 @@ class Table:
     """A mirrored table.
 
     `key`: the primary key's columns. `version`: the column that tells an older state of a row from a newer one
-    (a time or a number), if the source has one.
+    (a time or a number), if the source has one. `changed`: the time of a row's last change where `version` is a
+    number; it also tells older from newer where a row lacks that number.
     """
 
     schema: str
@@ -147,6 +151,12 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ("id",)
     version: str | None = "updated_at"
+    changed: str | None = None
+
+    @property
+    def moment(self) -> str | None:
+        """The column with the time of a row's last change."""
+        return self.changed or self.version
 
     @property
     def full_name(self) -> str:
@@ -161,15 +171,16 @@ class Table:
         return tuple(column.name for column in self.columns)
 
     @cached_property
-    def _readers(self) -> tuple[tuple[str, Callable[[Any], Any], str, bool], ...]:
-        return tuple((c.field or c.name, c.read, c.name, c.name in self.key) for c in self.columns)
+    def _readers(self) -> tuple[tuple[str, list[str], Callable[[Any], Any], str, bool], ...]:
+        paths = [(c, *(c.field or c.name).split(".")) for c in self.columns]
+        return tuple((field, inner, c.read, c.name, c.name in self.key) for c, field, *inner in paths)
 
     def row(self, record: Mapping[str, Any]) -> tuple:
         """Return the record's values in column order. Raises RowRefused where one can't be stored."""
         values = []
-        for field, read, name, is_key in self._readers:
+        for field, inner, read, name, is_key in self._readers:
             try:
-                value = read(record.get(field))
+                value = read(_within(record.get(field), inner) if inner else record.get(field))
             except ValueError as error:
                 raise RowRefused(f"{name} {error}") from None
             if is_key and value is None:
@@ -180,10 +191,22 @@ class Table:
     def key_of(self, record: Mapping[str, Any]) -> tuple | None:
         """Return the record's key, or None where it has no usable one."""
         try:
-            key = tuple(read(record.get(field)) for field, read, _, is_key in self._readers if is_key)
+            key = tuple(
+                read(_within(record.get(field), inner)) for field, inner, read, _, is_key in self._readers if is_key
+            )
         except ValueError:
             return None
         return None if None in key else key
+
+
+def _within(value: Any, path: list[str]) -> Any:
+    for name in path:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise ValueError("lies in something that is no object")
+        value = value.get(name)
+    return value
 
 
 def identifiers(names: tuple[str, ...] | list[str], qualifier: str | None = None) -> sql.Composed:

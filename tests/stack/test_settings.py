@@ -26,7 +26,7 @@ from stack.settings import (
     simulator_url,
 )
 
-PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators={"repairshopr": 4, "storage": 5})
+PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators={"repairshopr": 4, "square": 6, "storage": 5})
 POSTGRES = Server("postgresql://who:secret@elsewhere:5/postgres")
 
 
@@ -125,9 +125,9 @@ def test_a_password_with_escapes_reaches_the_simulator_as_it_is():
 
 
 def test_a_vendor_with_a_real_account_has_no_simulator():
-    assert simulated({}) == list(SIMULATORS) == ["repairshopr", "storage"]
-    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == ["storage"]
-    assert simulated({"AIRFLOW_CONN_STORAGE": "real", "AIRFLOW_CONN_IMAGES_DB": "real"}) == ["repairshopr"]
+    assert simulated({}) == list(SIMULATORS) == ["repairshopr", "square", "storage"]
+    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == ["square", "storage"]
+    assert simulated({"AIRFLOW_CONN_STORAGE": "real", "AIRFLOW_CONN_IMAGES_DB": "real"}) == ["repairshopr", "square"]
 
 
 @pytest.mark.parametrize(("given", "missing"), [("STORAGE", "IMAGES_DB"), ("IMAGES_DB", "STORAGE")])

@@ -1,5 +1,7 @@
 """Comparison, plan and merge: the copy becomes the source, and the audit can tell what it was."""
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -326,3 +328,38 @@ def test_text_goes_through_as_it_is(conn, hostile):
     row = rows(conn, PARTS)[1,]
     assert (row["name"], row["tags"]) == (hostile, {hostile: hostile})
     assert plan(planned(conn, PARTS, [part(1, hostile, tags={hostile: hostile})])) == {}
+
+
+VERSIONED = replace(STOCK, key=("place",), version="count", changed="bin")
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        ({"count": 6, "bin": 1}, "confirmed"),
+        ({"count": 4, "bin": 9}, "stale"),
+        ({"count": None, "bin": 9}, "confirmed"),
+        ({"count": None, "bin": 1}, "stale"),
+    ],
+)
+def test_where_a_row_lacks_its_version_the_time_of_its_change_decides(conn, shown, status):
+    synced(conn, STOCK, [{"place": "A", "bin": 5, "count": 5}])
+    stage = staged(conn, VERSIONED, [[{"place": "A", **shown}]])
+    compare.plan_writes(stage)
+    assert compare.plan_counts(stage) == {("update", status): 1}
+
+
+def test_of_repeats_the_version_decides_and_then_the_time_of_the_change(conn):
+    seen = [(4, 9), (5, 1), (5, 2), (None, 8)]
+    stage = staged(conn, VERSIONED, [[{"place": "A", "count": count, "bin": bin_} for count, bin_ in seen]])
+    assert compare.drop_repeats(stage).total == 3
+    query = sql.SQL("SELECT count, bin FROM {}").format(stage.sql)
+    assert conn.execute(query).fetchall() == [(5, 2)]
+
+
+def test_without_overwriting_only_what_is_missing_is_written(conn):
+    synced(conn, PARTS, [part(1, "kept"), part(2, "gone")])
+    conn.execute("UPDATE shop.parts SET deleted_at = now() WHERE id = 2")
+    stage = staged(conn, PARTS, [[part(1, "changed", changed=3), part(2, "back"), part(3, "new")]])
+    compare.plan_writes(stage, overwrite=False)
+    assert plan(stage) == {3: ("insert", "confirmed")}

@@ -206,6 +206,16 @@ class TestRow:
         assert table.row({"ID": 3, "id": 4}) == (3,)
         assert table.key_of({"ID": 3}) == (3,)
 
+    def test_field_leads_into_the_records_objects(self):
+        table = Table("s", "t", (Column("id", identifier, field="of.id"), Column("cents", integer, field="a.b.c")))
+        assert table.row({"of": {"id": 3}, "a": {"b": {"c": 5}}}) == (3, 5)
+        assert table.row({"of": {"id": 3}, "a": {"b": None}}) == (3, None)
+        assert table.row({"of": {"id": 3}}) == (3, None)
+        assert table.key_of({"of": {"id": 3}}) == (3,)
+        with pytest.raises(RowRefused, match=r"^cents lies in something that is no object$"):
+            table.row({"of": {"id": 3}, "a": {"b": [5]}})
+        assert table.key_of({"of": [3]}) is None
+
     def test_key_of_several_columns(self):
         assert STOCK.key_of({"place": "A", "bin": "2"}) == ("A", 2)
         assert STOCK.key_of({"place": "A"}) is None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import Connection, sql
@@ -29,7 +29,7 @@ class Since:
 
     def request(self, listing: Request, since: datetime) -> Request:
         """The request for what changed since then."""
-        changed = {self.param: since.strftime(self.format)}
+        changed = {self.param: since.astimezone(UTC).strftime(self.format)}
         if self.in_body:
             return replace(listing, body={**listing.body, **changed})
         return replace(listing, params={**listing.params, **changed})
@@ -49,16 +49,19 @@ class Window:
     """The list takes both ends of a time of change, inclusive: `request` puts them in.
 
     The end is the source's clock when the sync began; what changes while pages are read is left to the next sync.
-    `late`: the request for what was created up to that end so lately that its change may have come behind the window.
+    `late`: the request for what was created so near to the window that its change may have come behind it.
     """
 
     request: Callable[[Request, datetime, datetime], Request]
-    late: Callable[[Request, datetime], Request] | None = None
+    late: Callable[[Request, datetime, datetime], Request] | None = None
 
 
 @dataclass(frozen=True)
 class Whole:
-    """The list has no filter and no end to begin at, but is short: each sync reads all of it and compares."""
+    """The list has no filter and no end to begin at, but is short: each sync reads all of it and compares.
+
+    What it doesn't show any more is left to the nightly scan, which looks twice.
+    """
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ class Entity:
 
     `changes` is None where the rows are asked for by their parent: `parent` names that entity, and the lookup's `by` is
     the column that points to it. Then the rows of a changed parent are replaced as a set. `parts` come inside the
-    records. `history`: what the list doesn't show any more is kept.
+    records. `history`: rows are only ever added; what the list shows otherwise, or no more, is kept as it was.
+    `falls`: a condition on a row `t`, true where it fell with another row of the warehouse. Such a row counts as gone,
+    whatever the list shows. It is a part of the entity's own plan, so that a sync changes no row twice.
     """
 
     table: Table
@@ -131,6 +136,7 @@ class Entity:
     parts: tuple[Part, ...] = ()
     partitions: Partitions | None = None
     history: bool = False
+    falls: str | None = None
     gates: tuple[Trend, ...] = DRIFT
     repair_share: RepairShare = field(default_factory=RepairShare)
     forensics: Forensics | None = None

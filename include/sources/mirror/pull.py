@@ -52,8 +52,10 @@ class Pulled:
             self.stage.append(page.rows, next_position=next_position, page_info=info)
 
     def drop_repeats(self) -> Repeats:
-        """Keep one record a key, and of the parts those of the kept records."""
+        """Keep one record a key, leave out those that fall, and keep of the parts those of the kept records."""
         repeats = compare.drop_repeats(self.stage)
+        if self.entity.falls:
+            self.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(self.stage.sql, self.falls))
         for part, stage in self.parts:
             stage.conn.execute(
                 sql.SQL(
@@ -73,6 +75,11 @@ class Pulled:
         pull = self.stage.pull
         self.drop()
         return Pulled.open(context, self.entity, pull.purpose, pull.ticket)
+
+    @property
+    def falls(self) -> sql.Composable | None:
+        """The condition on rows `t` that fall with another."""
+        return sql.SQL(f"({self.entity.falls})") if self.entity.falls else None
 
     @property
     def key(self) -> sql.Identifier:

@@ -49,12 +49,12 @@ class Scope:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Scope":
-        """The scope that a run's params ask for."""
+        """The scope that a run's params ask for; lists without page numbers have no params for them."""
         return cls(
-            page_start=params["page_start"],
-            page_end=params["page_end"],
+            page_start=params.get("page_start", 1),
+            page_end=params.get("page_end", 0),
             progress_every=params["progress_every"],
-            not_in_api=params["compute_db_not_in_api"],
+            not_in_api=params.get("compute_db_not_in_api", True),
         )
 
     @property
@@ -160,7 +160,9 @@ def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, An
             conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
             conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
         repeats = pulled.drop_repeats()
-        compare.plan_writes(stage, young_after=watermark, missing="candidate", older="candidate")
+        compare.plan_writes(
+            stage, young_after=watermark, missing="candidate", older="candidate", overwrite=not entity.history
+        )
         if scope.not_in_api and not entity.history:
             compare.plan_deletes(stage, status="candidate")
         plan_parts(pulled)

@@ -187,16 +187,16 @@ class _Run:
             return [listing]
         if isinstance(changes, Since):
             return [changes.request(listing, group.since)]
-        late = [changes.late(listing, self.until)] if changes.late else []
-        return [changes.request(listing, group.since, self.until), *late]
+        readings = [changes.request, changes.late] if changes.late else [changes.request]
+        return [reading(listing, group.since, self.until) for reading in readings]
 
     def _watermark(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:
         """The source's clock when the pull began, or its newest row where it tells no time; it never moves back."""
         stage, moment = pulled.stage, pulled.stage.pull.source_time
         if isinstance(pulled.entity.changes, Window) and any(group.since for group in groups):
             moment = self.until
-        if moment is None and stage.table.version:
-            newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.version), stage.sql)
+        if moment is None and stage.table.moment:
+            newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
             moment = stage.conn.execute(newest).fetchone()[0]
         before = sync_log.oldest_watermark(stage.conn, self.context.source.name, pulled.entity.name)
         return max((time for time in (moment, before) if time), default=None)
@@ -259,8 +259,8 @@ def _from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterat
 
 
 def _times(entity: Entity, page: Page) -> list[datetime]:
-    """The versions of the page's rows, as far as they can be read."""
-    column = next(column for column in entity.table.columns if column.name == entity.table.version)
+    """When the page's rows last changed, as far as that can be read."""
+    column = next(column for column in entity.table.columns if column.name == entity.table.moment)
     return [moment for row in page.rows if (moment := _time(column, row))]
 
 
@@ -306,9 +306,9 @@ def _plan(pulled: Pulled) -> None:
     for stage in pulled.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
     pulled.drop_repeats()
-    compare.plan_writes(pulled.stage)
-    if isinstance(pulled.entity.changes, Whole):
-        compare.plan_deletes(pulled.stage, status="unconfirmed" if pulled.stage.pull.rows_refused else "confirmed")
+    compare.plan_writes(pulled.stage, overwrite=not pulled.entity.history)
+    if pulled.falls:
+        compare.plan_deletes(pulled.stage, status="confirmed", within=pulled.falls)
     plan_parts(pulled)
 
 

@@ -1,0 +1,60 @@
+"""
+# Square: keep the copy in step
+
+Reads what changed at Square since the last sync into the warehouse schema `square`: locations, vendors, the catalog
+(categories, items, variations with their vendor infos), inventory, orders with lines, fulfillments, returns and
+tenders, payments, refunds. Then brings the computed tables in line: catalog_location_availability, square_sales,
+square_item_library_export.
+
+**When:** every 30 minutes. What to read follows from the watermarks in `confidence.sync_state` (for orders and payments
+one for each location), not from the schedule: a missed or late run loses nothing. Orders and payments of the last 96
+hours are read again by their creation, since offline sales may come that late.
+
+**Writes:** the tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
+`confidence.sync_log`. Never `operating_seasons`; to `inventory_counts` it only adds. Undo a run with
+`warehouse_rollback` and its `sync_id`.
+
+**While it waits** in `scheduled`: the pool `square_writer` has 0 slots because `square_reconcile` has stopped the writer;
+the pool's description says which run. It goes on by itself after the resume.
+
+## If `sync` fails
+What its message does not name is synced; what it names keeps its watermark and is read again.
+- *check connection*: mend the connection `square`, then clear the task.
+- *run again later*: Square was not to be reached. The next run tries again; nothing to do unless it goes on.
+- *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
+- *rows could not be stored*: see the reasons in `confidence.quarantine`.
+"""
+
+from airflow.sdk import CronTriggerTimetable, Param, dag
+
+from plugins.operators.sync import SyncOperator
+from plugins.runs import DEFAULT_ARGS
+
+SOURCE = "square"
+
+
+@dag(
+    dag_id="square_sync",
+    doc_md=__doc__,
+    # Without a start date the first run is the next one due, not the one missed last.
+    schedule=CronTriggerTimetable("*/30 * * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
+    tags=["square", "sync"],
+    params={
+        "mode": Param(
+            "incremental",
+            enum=["incremental", "foundation", "full"],
+            title="Mode",
+            description="Incremental reads what changed since the watermarks; foundation, also called full, reads every"
+            " list from its start.",
+        ),
+    },
+)
+def square_sync():
+    SyncOperator(task_id="sync", source=SOURCE)
+
+
+square_sync()

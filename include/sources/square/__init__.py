@@ -1,0 +1,223 @@
+"""Square: cursors, versions and tombstones, mirrored in schema `square`.
+
+Each list is asked for what changed in the way that it allows: the catalog and the counts since a moment, orders,
+payments and refunds within a window of times of change, locations and vendors as a whole. Only the catalog deletes,
+and tells it: `is_deleted` is the vendor's word, `deleted_at` is ours. An archived item is not deleted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from include.api.client import Request
+from include.api.errors import RefuseData
+from include.api.paginators import Cursor
+from include.sources.mirror.entity import Entity, Lookup, Part, Partitions, Since, Whole, Window
+from include.sources.mirror.source import Mirror
+from include.sources.square import tables
+from include.sources.square.derived import DERIVED
+from include.warehouse.table import Table
+
+# The version of the API whose shapes the tables follow.
+API_VERSION = "2025-10-16"
+# Sales of a till without a network come up to 72 hours late, with the times of the till.
+LATE = timedelta(hours=96)
+# Payments and refunds are listed for the last year unless a beginning is named.
+BEGINNING = "2009-01-01T00:00:00Z"
+
+Record = Mapping[str, Any]
+
+
+def _post(path: str, body: Record) -> Request:
+    """A reading request, though it is a POST: it may be sent again."""
+    return Request(path, method="POST", body=body)
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _catalog(table: Table, kind: str, **more: Any) -> Entity:
+    listing = {"object_types": [kind], "include_deleted_objects": True, "limit": 1000}
+    return Entity(
+        table=table,
+        listing=_post("/v2/catalog/search", listing),
+        paginator=Cursor(rows="objects", in_body=True, optional=True, as_of="latest_time"),
+        lookup=Lookup(
+            request=lambda id_: _post(
+                "/v2/catalog/batch-retrieve", {"object_ids": [id_], "include_deleted_objects": True}
+            ),
+            rows=lambda data: data.get("objects", []),
+        ),
+        changes=Since("begin_time", in_body=True),
+        **more,
+    )
+
+
+def _inside(record: Record, name: str, by: str, id_: Any) -> list[Record]:
+    """The objects of a list inside a record, which they name in column `by`; the vendor leaves out empty lists."""
+    rows = record.get(name) or []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RefuseData(f"{name!r} of {by} {id_} is no list of objects. See whether the API has changed")
+    return [{**row, by: id_} for row in rows]
+
+
+def _vendor_infos(variation: Record) -> list[Record]:
+    """They fall with their variation, also where its tombstone still shows them."""
+    data = variation.get("item_variation_data")
+    # Data of another shape are refused with the variation's own row.
+    if variation.get("is_deleted") or not isinstance(data, dict):
+        return []
+    return _inside(data, "item_variation_vendor_infos", "variation_id", variation.get("id"))
+
+
+COUNTS = Cursor(rows="counts", in_body=True, optional=True)
+
+
+def _counts(table: Table, by: str, states: Record, **more: Any) -> Entity:
+    path, body = "/v2/inventory/counts/batch-retrieve", {"limit": 1000, **states}
+    return Entity(
+        table=table,
+        listing=_post(path, body),
+        paginator=COUNTS,
+        lookup=Lookup(
+            by=by,
+            request=lambda id_: _post(path, {**body, "catalog_object_ids": [id_]}),
+            rows=lambda data: data.get("counts", []),
+            paginator=COUNTS,
+        ),
+        changes=Since("updated_after", in_body=True),
+        **more,
+    )
+
+
+def _locations(conn: Connection) -> list[str]:
+    """All that are there: closed ones have orders and payments too."""
+    return [id_ for (id_,) in conn.execute("SELECT id FROM square.locations WHERE deleted_at IS NULL ORDER BY id")]
+
+
+def _of_order(name: str) -> Callable[[Record], list[Record]]:
+    return lambda order: _inside(order, name, "order_id", order.get("id"))
+
+
+def _fulfillments(order: Record) -> list[Record]:
+    """Each with the details of its kind under one name."""
+    rows = _of_order("fulfillments")(order)
+    return [{**row, "details": row.get(f"{str(row.get('type')).lower()}_details")} for row in rows]
+
+
+def _orders(field: str, between: Record | None = None) -> Record:
+    """The query for orders in the order of `field`, within its bounds if there are any."""
+    # Without the states it is not said which ones are left out.
+    wanted: dict[str, Any] = {"state_filter": {"states": ["OPEN", "COMPLETED", "CANCELED", "DRAFT"]}}
+    if between:
+        wanted["date_time_filter"] = {field: between}
+    # Ascending, or a page would miss what changes while the list is read; by the field of the filter, as is asked for.
+    return {"filter": wanted, "sort": {"sort_field": field.upper(), "sort_order": "ASC"}}
+
+
+def _orders_between(listing: Request, field: str, start: datetime, end: datetime) -> Request:
+    between = {"start_at": _time(start), "end_at": _time(end)}
+    return replace(listing, body={**listing.body, "query": _orders(field, between)})
+
+
+ORDERS = Entity(
+    table=tables.ORDERS,
+    listing=_post("/v2/orders/search", {"limit": 1000, "query": _orders("created_at")}),
+    paginator=Cursor(rows="orders", in_body=True, optional=True),
+    lookup=Lookup(
+        request=lambda id_: _post("/v2/orders/batch-retrieve", {"order_ids": [id_]}),
+        rows=lambda data: data.get("orders", []),
+    ),
+    changes=Window(
+        lambda listing, start, end: _orders_between(listing, "updated_at", start, end),
+        late=lambda listing, start, end: _orders_between(listing, "created_at", start - LATE, end),
+    ),
+    partitions=Partitions(
+        _locations, lambda listing, some: replace(listing, body={**listing.body, "location_ids": list(some)}), size=10
+    ),
+    parts=(
+        Part(tables.ORDER_LINE_ITEMS, _of_order("line_items"), by="order_id"),
+        Part(tables.ORDER_FULFILLMENTS, _fulfillments, by="order_id"),
+        Part(tables.ORDER_RETURNS, _of_order("returns"), by="order_id"),
+        Part(tables.TENDERS, _of_order("tenders"), by="order_id"),
+        Part(tables.TRANSACTIONS, lambda order: [order], by="id"),
+    ),
+)
+
+
+def _money_moved(table: Table, resource: str, singular: str, partitions: Partitions | None = None) -> Entity:
+    """Payments or refunds. Without a status or a fee they come first, so all that is young is read once more."""
+    return Entity(
+        table=table,
+        listing=Request(f"/v2/{resource}", {"begin_time": BEGINNING, "sort_order": "ASC", "limit": 100}),
+        paginator=Cursor(rows=resource, optional=True),
+        lookup=Lookup(request=lambda id_: Request(f"/v2/{resource}/{id_}"), rows=lambda data: [data[singular]]),
+        changes=Window(_changed_between, late=_created_between),
+        partitions=partitions,
+    )
+
+
+def _changed_between(listing: Request, start: datetime, end: datetime) -> Request:
+    between = {"updated_at_begin_time": _time(start), "updated_at_end_time": _time(end)}
+    return replace(listing, params={**listing.params, **between, "sort_field": "UPDATED_AT"})
+
+
+def _created_between(listing: Request, start: datetime, end: datetime) -> Request:
+    between = {"begin_time": _time(start - LATE), "end_time": _time(end)}
+    return replace(listing, params={**listing.params, **between})
+
+
+SOURCE = Mirror(
+    name="square",
+    base_path="",
+    authorize=lambda token: {"Authorization": f"Bearer {token}", "Square-Version": API_VERSION},
+    per_minute=100,
+    overlap=timedelta(minutes=45),
+    entities=(
+        Entity(
+            table=tables.LOCATIONS,
+            listing=Request("/v2/locations"),
+            paginator=Cursor(rows="locations"),
+            lookup=Lookup(lambda id_: Request(f"/v2/locations/{id_}"), lambda data: [data["location"]]),
+            changes=Whole(),
+        ),
+        Entity(
+            table=tables.VENDORS,
+            listing=_post(
+                "/v2/vendors/search",
+                {"filter": {"status": ["ACTIVE", "INACTIVE"]}, "sort": {"field": "CREATED_AT", "order": "ASC"}},
+            ),
+            paginator=Cursor(rows="vendors", in_body=True, optional=True),
+            lookup=Lookup(lambda id_: Request(f"/v2/vendors/{id_}"), lambda data: [data["vendor"]]),
+            changes=Whole(),
+        ),
+        _catalog(tables.CATALOG_CATEGORIES, "CATEGORY"),
+        _catalog(tables.CATALOG_ITEMS, "ITEM"),
+        _catalog(
+            tables.CATALOG_VARIATIONS,
+            "ITEM_VARIATION",
+            parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by="variation_id"),),
+            # Tombstones of variations don't always come with that of their item; one that has come says it all.
+            falls="t.is_deleted IS NOT TRUE AND t.item_id IN"
+            " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
+        ),
+        _counts(tables.CATALOG_INVENTORY, "variation_id", {"states": ["IN_STOCK"]}),
+        _counts(tables.INVENTORY_COUNTS, "catalog_object_id", {}, history=True),
+        ORDERS,
+        _money_moved(
+            tables.PAYMENTS,
+            "payments",
+            "payment",
+            # Without a location only payments of the main one are listed.
+            Partitions(
+                _locations, lambda listing, one: replace(listing, params={**listing.params, "location_id": one[0]})
+            ),
+        ),
+        _money_moved(tables.ORDER_REFUNDS, "refunds", "refund"),
+    ),
+    derived=DERIVED,
+)

@@ -1,0 +1,351 @@
+"""Square's rows as the warehouse keeps them: money in minor units beside its currency, quantities exact.
+
+Lists and objects of the vendor that nobody asks for by their parts stay JSON. Line items, fulfillments and returns have
+ids that are unique only inside their order.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from include.warehouse.table import Column, Table, boolean, decimal, instant, integer, structure, text
+
+SCHEMA = "square"
+
+
+def token(value: Any) -> str | None:
+    """A vendor's id: text that is not blank; anything else is no id (null)."""
+    return text(value) if isinstance(value, str) and value.strip() else None
+
+
+# What the computed tables rely on in an override; it has no table of its own.
+OVERRIDE = Table(
+    SCHEMA,
+    "location_overrides",
+    (
+        Column("location_id", token),
+        Column("sold_out", boolean),
+        Column("sold_out_valid_until", instant),
+        Column("inventory_alert_threshold", integer),
+        Column("price", integer, "price_money.amount"),
+    ),
+    key=("location_id",),
+    version=None,
+)
+
+
+def overrides(value: Any) -> str | None:
+    """What holds at single locations, as JSON text."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(override, dict) for override in value):
+        raise ValueError("is no list of objects")
+    for override in value:
+        OVERRIDE.row(override)
+    return structure(value)
+
+
+def _money(name: str, field: str = "") -> Column:
+    """An amount in minor units, without its currency."""
+    return Column(name, integer, f"{field or name}.amount")
+
+
+def _tokens(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, token) for name in names)
+
+
+def _texts(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name) for name in names)
+
+
+def _structures(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, structure) for name in names)
+
+
+def _instants(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, instant) for name in names)
+
+
+def _amounts(*names: str) -> tuple[Column, ...]:
+    return tuple(_money(name) for name in names)
+
+
+ID = Column("id", token)
+CREATED, UPDATED = _instants("created_at", "updated_at")
+VERSION = Column("version", integer)
+# What every object of the catalog has. A tombstone has nothing else.
+OBJECT = (
+    VERSION,
+    Column("is_deleted", boolean),
+    UPDATED,
+    Column("present_at_all_locations", boolean),
+    *_structures("present_at_location_ids", "absent_at_location_ids"),
+)
+
+
+def _catalog(name: str, data: str, *columns: tuple[str, Callable[[Any], Any], str]) -> Table:
+    """A table of catalog objects, whose own columns (name, reader, field) lie under `data`."""
+    own = (Column(column, read, f"{data}.{field or column}") for column, read, field in columns)
+    return Table(SCHEMA, name, (ID, *own, *OBJECT), version="version", changed="updated_at")
+
+
+LOCATIONS = Table(
+    SCHEMA,
+    "locations",
+    (
+        ID,
+        *_texts("name", "business_name", "description", "status", "type", "timezone", "country", "language_code"),
+        *_texts("currency", "merchant_id", "mcc", "phone_number", "business_email", "website_url"),
+        *_structures("address", "coordinates", "business_hours", "capabilities"),
+        CREATED,
+    ),
+    version=None,
+)
+
+VENDORS = Table(
+    SCHEMA,
+    "vendors",
+    (
+        ID,
+        *_texts("name", "account_number", "note", "status"),
+        *_structures("address", "contacts"),
+        VERSION,
+        CREATED,
+        UPDATED,
+    ),
+    version="version",
+    changed="updated_at",
+)
+
+CATALOG_CATEGORIES = _catalog(
+    "catalog_categories",
+    "category_data",
+    ("name", text, ""),
+    ("description", text, ""),
+    ("category_type", text, ""),
+    ("parent_category_id", token, "parent_category.id"),
+    ("root_category_id", token, "root_category"),
+    ("is_top_level", boolean, ""),
+    ("online_visibility", boolean, ""),
+)
+
+CATALOG_ITEMS = _catalog(
+    "catalog_items",
+    "item_data",
+    ("name", text, ""),
+    ("abbreviation", text, ""),
+    ("sort_name", text, ""),
+    ("description", text, ""),
+    ("description_html", text, ""),
+    ("description_plaintext", text, ""),
+    ("category_id", token, ""),
+    ("categories", structure, ""),
+    ("reporting_category_id", token, "reporting_category.id"),
+    ("product_type", text, ""),
+    ("is_taxable", boolean, ""),
+    ("tax_ids", structure, ""),
+    ("is_archived", boolean, ""),
+    ("is_alcoholic", boolean, ""),
+    ("skip_modifier_screen", boolean, ""),
+    ("ecom_visibility", text, ""),
+    ("ecom_uri", text, ""),
+    ("ecom_seo_data", structure, ""),
+    ("channels", structure, ""),
+    ("image_ids", structure, ""),
+    ("units_per_case", decimal, ""),
+)
+
+CATALOG_VARIATIONS = _catalog(
+    "catalog_variations",
+    "item_variation_data",
+    ("item_id", token, ""),
+    ("name", text, ""),
+    ("sku", text, ""),
+    ("upc", text, ""),
+    ("ordinal", integer, ""),
+    ("pricing_type", text, ""),
+    ("price_money", integer, "price_money.amount"),
+    ("price_currency", text, "price_money.currency"),
+    ("default_unit_cost", integer, "default_unit_cost.amount"),
+    ("default_unit_cost_currency", text, "default_unit_cost.currency"),
+    ("location_overrides", overrides, ""),
+    ("track_inventory", boolean, ""),
+    ("inventory_alert_type", text, ""),
+    ("inventory_alert_threshold", integer, ""),
+    ("sellable", boolean, ""),
+    ("stockable", boolean, ""),
+    ("stockable_conversion", structure, ""),
+    ("measurement_unit_id", token, ""),
+    ("item_option_values", structure, ""),
+    ("image_ids", structure, ""),
+    ("units_per_case", decimal, ""),
+)
+
+# The version of a vendor info counts for nothing: it comes inside its variation, whose version decides.
+_INFO = "item_variation_vendor_info_data"
+CATALOG_VENDOR_INFO = Table(
+    SCHEMA,
+    "catalog_vendor_info",
+    (
+        ID,
+        Column("variation_id", token),
+        Column("vendor_id", token, f"{_INFO}.vendor_id"),
+        Column("ordinal", integer, f"{_INFO}.ordinal"),
+        Column("sku", text, f"{_INFO}.sku"),
+        _money("price_money", f"{_INFO}.price_money"),
+        Column("price_currency", text, f"{_INFO}.price_money.currency"),
+        *OBJECT,
+    ),
+    version=None,
+)
+
+CATALOG_INVENTORY = Table(
+    SCHEMA,
+    "catalog_inventory",
+    (
+        Column("variation_id", token, "catalog_object_id"),
+        Column("location_id", token),
+        Column("quantity", decimal),
+        Column("is_estimated", boolean),
+        Column("calculated_at", instant),
+    ),
+    key=("variation_id", "location_id"),
+    version="calculated_at",
+)
+
+INVENTORY_COUNTS = Table(
+    SCHEMA,
+    "inventory_counts",
+    (
+        *_tokens("catalog_object_id", "location_id", "state"),
+        Column("calculated_at", instant),
+        Column("catalog_object_type"),
+        Column("quantity", decimal),
+        Column("is_estimated", boolean),
+    ),
+    key=("catalog_object_id", "location_id", "state", "calculated_at"),
+    version="calculated_at",
+)
+
+ORDERS = Table(
+    SCHEMA,
+    "orders",
+    (
+        ID,
+        *_tokens("location_id", "customer_id"),
+        *_texts("reference_id", "ticket_name", "state"),
+        VERSION,
+        *_amounts("total_money", "total_tax_money", "total_discount_money", "total_tip_money"),
+        *_amounts("total_service_charge_money", "net_amount_due_money"),
+        _money("rounding_adjustment_money", "rounding_adjustment.amount_money"),
+        Column("currency", text, "total_money.currency"),
+        *_structures("net_amounts", "return_amounts", "taxes", "discounts", "service_charges", "refunds", "source"),
+        Column("order_metadata", structure, "metadata"),
+        CREATED,
+        UPDATED,
+        Column("closed_at", instant),
+    ),
+    version="version",
+    changed="updated_at",
+)
+
+ORDER_LINE_ITEMS = Table(
+    SCHEMA,
+    "order_line_items",
+    (
+        *_tokens("order_id", "uid"),
+        *_texts("name", "variation_name", "item_type", "note"),
+        Column("catalog_object_id", token),
+        Column("catalog_version", integer),
+        Column("quantity", decimal),
+        Column("quantity_unit", structure),
+        *_amounts("base_price_money", "variation_total_price_money", "gross_sales_money", "total_tax_money"),
+        *_amounts("total_discount_money", "total_service_charge_money", "total_money"),
+        Column("currency", text, "total_money.currency"),
+        *_structures("modifiers", "applied_taxes", "applied_discounts", "applied_service_charges"),
+        *_structures("pricing_blocklists", "metadata"),
+    ),
+    key=("order_id", "uid"),
+    version=None,
+)
+
+ORDER_FULFILLMENTS = Table(
+    SCHEMA,
+    "order_fulfillments",
+    (
+        *_tokens("order_id", "uid"),
+        *_texts("type", "state", "line_item_application"),
+        *_structures("entries", "details", "metadata"),
+    ),
+    key=("order_id", "uid"),
+    version=None,
+)
+
+ORDER_RETURNS = Table(
+    SCHEMA,
+    "order_returns",
+    (
+        *_tokens("order_id", "uid", "source_order_id"),
+        *_structures("return_line_items", "return_service_charges", "return_taxes", "return_discounts", "return_tips"),
+        *_structures("rounding_adjustment", "return_amounts"),
+    ),
+    key=("order_id", "uid"),
+    version=None,
+)
+
+TENDERS = Table(
+    SCHEMA,
+    "tenders",
+    (
+        ID,
+        *_tokens("order_id", "location_id", "transaction_id", "payment_id", "customer_id"),
+        *_texts("type", "note"),
+        *_amounts("amount_money", "tip_money", "processing_fee_money"),
+        Column("currency", text, "amount_money.currency"),
+        *_structures("card_details", "cash_details", "bank_account_details", "buy_now_pay_later_details"),
+        Column("square_account_details", structure),
+        CREATED,
+    ),
+    version=None,
+)
+
+# The vendor's transactions have become its orders; what is left of one is its id, place and time.
+TRANSACTIONS = Table(SCHEMA, "transactions", (ID, *_tokens("location_id"), CREATED), version=None)
+
+PAYMENTS = Table(
+    SCHEMA,
+    "payments",
+    (
+        ID,
+        *_tokens("order_id", "location_id", "customer_id", "team_member_id", "employee_id"),
+        *_texts("status", "source_type", "reference_id", "note"),
+        *_amounts("amount_money", "tip_money", "total_money", "app_fee_money", "approved_money", "refunded_money"),
+        Column("currency", text, "amount_money.currency"),
+        *_structures("processing_fee", "refund_ids", "risk_evaluation", "capabilities"),
+        *_structures("card_details", "cash_details", "external_details", "wallet_details", "bank_account_details"),
+        *_structures("buy_now_pay_later_details", "square_account_details"),
+        *_structures("billing_address", "shipping_address", "device_details", "application_details"),
+        Column("offline_payment_details", structure),
+        Column("is_offline_payment", boolean),
+        *_texts("buyer_email_address", "statement_description_identifier", "receipt_number", "receipt_url"),
+        *_texts("terminal_checkout_id", "delay_duration", "delay_action", "version_token"),
+        *_instants("delayed_until"),
+        CREATED,
+        UPDATED,
+    ),
+)
+
+ORDER_REFUNDS = Table(
+    SCHEMA,
+    "order_refunds",
+    (
+        ID,
+        *_tokens("order_id", "payment_id", "location_id", "team_member_id"),
+        *_texts("status", "reason", "destination_type", "terminal_refund_id"),
+        *_amounts("amount_money", "app_fee_money"),
+        Column("currency", text, "amount_money.currency"),
+        *_structures("processing_fee", "destination_details"),
+        Column("unlinked", boolean),
+        CREATED,
+        UPDATED,
+    ),
+)

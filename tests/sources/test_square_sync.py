@@ -1,0 +1,380 @@
+"""The mirror of a simulated seller: first load, changes of every kind, and what the vendor's lists do not tell."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from include.simulators.square import Fault, Mutation
+from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror.repair import repair, verify
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
+from include.sources.square import SOURCE
+from include.warehouse import fence
+from include.warehouse.rollback import Tables, roll_back
+
+from .square import RUN, TABLES, Seller, contents, everything, rows, selling
+
+SMALL = {"locations": 3, "categories": 4, "items": 14, "variations": 20, "vendors": 3, "orders": 60, "line_items": 200}
+# The seller's kinds of rows and the tables in which they are.
+KINDS = {
+    "locations": "locations",
+    "vendors": "vendors",
+    "categories": "catalog_categories",
+    "items": "catalog_items",
+    "variations": "catalog_variations",
+    "orders": "orders",
+    "payments": "payments",
+    "refunds": "order_refunds",
+}
+
+
+@pytest.fixture
+def seller(conn) -> Iterator[Seller]:
+    with selling(conn, **SMALL) as seller:
+        yield seller
+
+
+@pytest.fixture
+def synced(seller) -> Seller:
+    """A seller whose mirror has had its first load, some hours ago."""
+    sync(seller.context)
+    seller.control.advance(6 * 3600)
+    return seller
+
+
+def changed(before, after):
+    """The keys that differ, by table."""
+    differing = {
+        name: {key for key in before[name].keys() | after[name].keys() if before[name].get(key) != after[name].get(key)}
+        for name in TABLES
+    }
+    return {name: keys for name, keys in differing.items() if keys}
+
+
+def change(seller, *mutations):
+    """Carry out the mutations and sync; return their ids and what became otherwise in the mirror."""
+    before = contents(seller.context.conn)
+    ids = seller.control.mutate(*mutations)
+    sync(seller.context)
+    return ids, changed(before, contents(seller.context.conn))
+
+
+def scan_entity(seller, name):
+    writer = fence.stop(seller.context.conn, SOURCE.name, RUN, timeout=1)
+    return scan(seller.context, entity_of(SOURCE, name), writer.epoch, Scope())
+
+
+def drift(summary):
+    return {
+        k: v for k, v in summary.metrics.items() if v and not k.startswith(("api_rows", "api_unique_ids", "db_tot"))
+    }
+
+
+def test_first_sync_brings_every_record(seller, conn):
+    sync(seller.context)
+    control = seller.control
+    for kind, table in KINDS.items():
+        assert sorted(rows(conn, table)) == control.ids(kind)
+    counts = {tuple(id_.split(":")) for id_ in control.ids("counts")}
+    assert {(o, p, s) for o, p, s, _ in rows(conn, "inventory_counts")} == counts
+    assert set(rows(conn, "catalog_inventory")) == {(o, p) for o, p, s in counts if s == "IN_STOCK"}
+    orders = [control.row("orders", id_) for id_ in control.ids("orders")]
+    for name, table in (
+        ("line_items", "order_line_items"),
+        ("fulfillments", "order_fulfillments"),
+        ("returns", "order_returns"),
+    ):
+        expected = {(order["id"], row["uid"]) for order in orders for row in order.get(name, ())}
+        assert set(rows(conn, table)) == expected != set()
+    assert set(rows(conn, "tenders")) == {tender["id"] for order in orders for tender in order.get("tenders", ())}
+    assert sorted(rows(conn, "transactions")) == control.ids("orders")
+    assert conn.execute("SELECT count(*) FROM confidence.quarantine").fetchone() == (0,)
+
+
+def test_closed_location_has_its_orders_and_payments(seller, conn):
+    sync(seller.context)
+    (closed,) = (id_ for id_, row in rows(conn, "locations").items() if row["status"] == "INACTIVE")
+    for table in ("orders", "payments"):
+        assert closed in {row["location_id"] for row in rows(conn, table).values()}
+
+
+def test_sync_twice_changes_nothing(synced, conn):
+    before = contents(conn, live=False)
+    entries = conn.execute("SELECT count(*) FROM confidence.change_log").fetchone()
+    sync(synced.context)
+    assert contents(conn, live=False) == before
+    assert conn.execute("SELECT count(*) FROM confidence.change_log").fetchone() == entries
+
+
+def test_increments_equal_one_first_load(synced, conn, migrated, postgres):
+    control = synced.control
+    items, orders = control.ids("items"), control.ids("orders")
+    paid = [control.row("payments", id_) for id_ in control.ids("payments")]
+    refundable = next(p["id"] for p in paid if p["status"] == "COMPLETED" and "refund_ids" not in p)
+    control.mutate(
+        Mutation("update", "items", items[0], {"name": "Renamed", "is_archived": True}),
+        Mutation("delete", "items", items[1]),
+        Mutation("delete", "items", items[2], cascade=False),
+        Mutation("create", "orders"),
+        Mutation("refund", "payments", refundable),
+        Mutation("update", "vendors", control.ids("vendors")[0], {"status": "INACTIVE"}),
+        Mutation("update", "counts", control.ids("counts")[0], {"quantity": "7.25"}),
+    )
+    sync(synced.context)
+    control.mutate(Mutation("update", "orders", orders[0], {"ticket_name": "Later"}), Mutation("create", "locations"))
+    sync(synced.context)
+    grown = contents(conn)
+    conn.execute("UPDATE confidence.sync_state SET watermark = NULL")
+    for table in TABLES.values():
+        conn.execute(f"TRUNCATE {table.full_name}")
+    sync(synced.context)
+    loaded = contents(conn)
+    # The history also keeps what the vendor doesn't show any more.
+    assert grown.pop("inventory_counts").items() > loaded.pop("inventory_counts").items()
+    assert grown == loaded
+
+
+class TestCatalog:
+    def test_renamed_item_reaches_its_row_and_the_sheet(self, synced, conn):
+        (item, *_), table = synced.control.ids("items"), "square_item_library_export"
+        sold_as = {row["token"] for row in rows(conn, table).values() if row["item_id"] == item}
+        _, became = change(synced, Mutation("update", "items", item, {"name": "Renamed"}))
+        assert became == {"catalog_items": {item}, table: sold_as}
+        assert rows(conn, "catalog_items")[item]["name"] == "Renamed"
+
+    def test_archived_is_not_deleted(self, synced, conn):
+        item = synced.control.ids("items")[0]
+        change(synced, Mutation("update", "items", item, {"is_archived": True}))
+        row = rows(conn, "catalog_items")[item]
+        assert (row["is_archived"], row["is_deleted"]) == (True, False)
+        assert item in {row["item_id"] for row in rows(conn, "catalog_location_availability").values()}
+
+    @pytest.mark.parametrize("kind", ["categories", "items", "variations"])
+    def test_tombstone_is_the_vendors_word(self, synced, conn, kind):
+        id_ = synced.control.ids(kind)[0]
+        change(synced, Mutation("delete", kind, id_))
+        assert rows(conn, KINDS[kind])[id_]["is_deleted"] is True
+
+    @pytest.mark.parametrize("cascade", [True, False])
+    def test_variations_fall_with_their_item(self, synced, conn, cascade):
+        item = synced.control.ids("items")[0]
+        mine = {id_ for id_, row in rows(conn, "catalog_variations").items() if row["item_id"] == item}
+        infos = {id_ for id_, row in rows(conn, "catalog_vendor_info").items() if row["variation_id"] in mine}
+        places = {key for key in rows(conn, "catalog_location_availability") if key[0] == item}
+        _, became = change(synced, Mutation("delete", "items", item, cascade=cascade))
+        assert infos
+        assert set(became.pop("catalog_vendor_info")) == infos
+        assert became == {
+            "catalog_items": {item},
+            "catalog_variations": mine,
+            "catalog_location_availability": places,
+            "square_item_library_export": mine,
+        }
+        # Those that have a tombstone of their own show it, the others are gone.
+        assert mine & set(rows(conn, "catalog_variations")) == (mine if cascade else set())
+
+    def test_fallen_variation_that_is_still_listed_stays_fallen(self, synced, conn):
+        """Whatever the list shows: nor does it make an entry at each sync, nor is it drift."""
+        item = synced.control.ids("items")[0]
+        mine = {id_ for id_, row in rows(conn, "catalog_variations").items() if row["item_id"] == item}
+        query = "UPDATE square.catalog_items SET (is_deleted, version) = (true, version + 1) WHERE id = %s"
+        conn.execute(query, [item])
+        first, _ = sync(synced.context)
+        assert not mine & set(rows(conn, "catalog_variations"))
+        query = "SELECT count(*) FROM confidence.change_log WHERE sync_id = %s AND table_name ~ 'variations'"
+        assert conn.execute(query, [first]).fetchone() == (len(mine),)
+        again, _ = sync(synced.context)
+        synced.control.mutate(*(Mutation("update", "variations", id_, {"name": "Still here"}) for id_ in mine))
+        later, _ = sync(synced.context)
+        assert [conn.execute(query, [id_]).fetchone()[0] for id_ in (again, later)] == [0, 0]
+        assert drift(scan_entity(synced, "catalog_variations")) == {}
+
+    def test_changed_and_fallen_at_once_is_one_change_and_is_rolled_back(self, synced, conn):
+        item = synced.control.ids("items")[0]
+        mine = [id_ for id_, row in rows(conn, "catalog_variations").items() if row["item_id"] == item]
+        before = everything(conn)
+        synced.control.mutate(
+            *(Mutation("update", "variations", id_, {"name": "Changed"}) for id_ in mine),
+            Mutation("delete", "items", item, cascade=False),
+            Mutation("create", "orders"),
+        )
+        sync_id, _ = sync(synced.context)
+        twice = "SELECT key FROM confidence.change_log WHERE sync_id = %s GROUP BY table_name, key HAVING count(*) > 1"
+        assert conn.execute(twice, [sync_id]).fetchall() == []
+        assert everything(conn) != before
+        roll_back(conn, Tables(conn), sync_id, run="t/1", reason="test", dry_run=False)
+        assert everything(conn) == before
+
+    def test_watermark_is_the_vendors_latest_time(self, synced, conn):
+        synced.control.mutate(Mutation("update", "items", synced.control.ids("items")[0], {"name": "Renamed"}))
+        sync(synced.context)
+        query = "SELECT watermark FROM confidence.sync_state WHERE entity = 'catalog_items'"
+        assert (
+            conn.execute(query).fetchone()[0].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            == (synced.control.row("items", synced.control.ids("items")[0])["updated_at"])
+        )
+
+    def test_older_version_never_overwrites(self, synced, conn):
+        """A lagging list shows what it showed before."""
+        item = synced.control.ids("items")[0]
+        conn.execute("UPDATE square.catalog_items SET (name, version) = ('Newer', version + 1) WHERE id = %s", [item])
+        sync(synced.context, full=True)
+        assert rows(conn, "catalog_items")[item]["name"] == "Newer"
+
+
+class TestCounts:
+    def test_change_is_added_to_the_history_and_replaces_the_stock(self, synced, conn):
+        count = next(id_ for id_ in synced.control.ids("counts") if id_.endswith("IN_STOCK"))
+        variation, place, state = count.split(":")
+        before = rows(conn, "inventory_counts")
+        change(synced, Mutation("update", "counts", count, {"quantity": "3.14159"}))
+        after = rows(conn, "inventory_counts")
+        assert after.items() > before.items()
+        assert [key[:3] for key in after.keys() - before.keys()] == [(variation, place, state)]
+        quantity = "SELECT quantity::text FROM square.catalog_inventory WHERE (variation_id, location_id) = (%s, %s)"
+        assert conn.execute(quantity, [variation, place]).fetchone() == ("3.14159",)
+
+    def test_history_is_never_overwritten(self, synced, conn):
+        count = synced.control.ids("counts")[0]
+        before = rows(conn, "inventory_counts")
+        synced.control.mutate(Mutation("update", "counts", count, {"quantity": "99"}, silent=True))
+        sync(synced.context, full=True)
+        assert rows(conn, "inventory_counts") == before
+        assert drift(scan_entity(synced, "inventory_counts")) == {}
+
+
+class TestOrders:
+    def test_new_sale_reaches_all_its_tables(self, synced, conn):
+        (order,), became = change(synced, Mutation("create", "orders"))
+        lines = {key for key in rows(conn, "order_line_items") if key[0] == order}
+        tenders = {id_ for id_, row in rows(conn, "tenders").items() if row["order_id"] == order}
+        payments = {id_ for id_, row in rows(conn, "payments").items() if row["order_id"] == order}
+        assert became == {
+            "orders": {order},
+            "order_line_items": lines,
+            "tenders": tenders,
+            "transactions": {order},
+            "payments": payments,
+            "square_sales": {order},
+        }
+        assert lines
+        assert tenders == payments != set()
+
+    def test_line_that_vanished_is_gone(self, synced, conn):
+        order = next(o for o in synced.control.ids("orders") if len(synced.control.row("orders", o)["line_items"]) > 1)
+        first, *others = synced.control.row("orders", order)["line_items"]
+        change(synced, Mutation("update", "orders", order, {"line_items": others}))
+        assert {key for key in rows(conn, "order_line_items") if key[0] == order} == {(order, o["uid"]) for o in others}
+        assert (order, first["uid"]) in rows(conn, "order_line_items", live=False)
+
+    def test_sale_of_a_till_that_was_offline(self, synced, conn):
+        control = synced.control
+        control.advance(5 * 86_400)
+        sync(synced.context)
+        created = (
+            conn.execute("SELECT %s::timestamptz - interval '70 hours'", [control.now()]).fetchone()[0].isoformat()
+        )
+        old = {"created_at": created, "updated_at": created, "closed_at": created}
+        (order,) = control.mutate(Mutation("create", "orders", fields=old))
+        sync(synced.context)
+        assert order in rows(conn, "orders")
+
+    def test_refund_changes_order_and_payment_and_is_no_sale(self, synced, conn):
+        payment = next(
+            p for p, row in rows(conn, "payments").items() if row["status"] == "COMPLETED" and not row["refund_ids"]
+        )
+        (refund,), became = change(synced, Mutation("refund", "payments", payment))
+        order = rows(conn, "payments")[payment]["order_id"]
+        back = rows(conn, "order_refunds")[refund]["order_id"]
+        assert became["order_refunds"] == {refund}
+        assert became["payments"] == {payment}
+        assert became["orders"] == {order, back}
+        assert [row["source_order_id"] for key, row in rows(conn, "order_returns").items() if key[0] == back] == [order]
+        assert back not in rows(conn, "square_sales")
+
+    def test_fee_that_moves_nothing_else_is_read_while_the_payment_is_young(self, synced, conn):
+        (order,) = synced.control.mutate(Mutation("create", "orders"))
+        sync(synced.context)
+        payment = next(id_ for id_, row in rows(conn, "payments").items() if row["order_id"] == order)
+        synced.control.advance(3 * 3600)
+        fee = [{"type": "INITIAL", "amount_money": {"amount": 31, "currency": "USD"}}]
+        change(synced, Mutation("update", "payments", payment, {"processing_fee": fee}, silent=True))
+        assert rows(conn, "payments")[payment]["processing_fee"] == fee
+
+    def test_older_reading_of_an_order_without_a_version(self, synced, conn):
+        order = synced.control.ids("orders")[0]
+        conn.execute(
+            "UPDATE square.orders SET (version, ticket_name, updated_at) = (NULL, 'Newer', updated_at + '1 s')"
+            " WHERE id = %s",
+            [order],
+        )
+        sync(synced.context, full=True)
+        assert rows(conn, "orders")[order]["ticket_name"] == "Newer"
+
+
+class TestPartitions:
+    def test_new_location_is_read_from_its_beginning(self, synced, conn):
+        (place,) = synced.control.mutate(Mutation("create", "locations"))
+        old = {"location_id": place, "created_at": "2024-05-01T12:00:00.000Z"}
+        (order,) = synced.control.mutate(Mutation("create", "orders", fields=old))
+        row = synced.control.row("orders", order)
+        synced.control.mutate(
+            Mutation("update", "orders", order, {"updated_at": row["created_at"]}, silent=True),
+        )
+        synced.control.advance(30 * 86_400)
+        synced.control.reset_counters()
+        sync(synced.context)
+        assert order in rows(conn, "orders")
+        # Its whole list, and the two windows of the others.
+        assert synced.control.counters().requests["POST orders/search"] == {"200": 3}
+        query = "SELECT count(DISTINCT watermark), count(*) FROM confidence.sync_state WHERE entity = %s"
+        for entity in ("orders", "payments"):
+            assert conn.execute(query, [entity]).fetchone() == (1, 4)
+
+    def test_more_locations_than_fit_into_a_request(self, conn):
+        with selling(conn, **SMALL | {"locations": 12}) as seller:
+            sync(seller.context)
+            assert sorted(rows(conn, "orders")) == seller.control.ids("orders")
+            assert seller.control.counters().requests["POST orders/search"] == {"200": 2}
+
+    def test_failed_location_keeps_its_watermark_and_what_came_is_not_lost(self, synced, conn):
+        synced.control.fault(Fault("status", endpoint="orders/search", nth=2, times=None, status=401))
+        (order,) = synced.control.mutate(Mutation("create", "orders"))
+        with pytest.raises(SyncFailed, match=r"orders: .*401"):
+            sync(synced.context)
+        assert order not in rows(conn, "orders")
+        synced.control.clear()
+        synced.control.advance(86_400)
+        sync(synced.context)
+        assert order in rows(conn, "orders")
+
+
+class TestScan:
+    @pytest.mark.parametrize("entity", [entity.name for entity in SOURCE.entities])
+    def test_nothing_drifts_by_itself(self, synced, entity):
+        synced.control.mutate(
+            Mutation("delete", "items", synced.control.ids("items")[0], cascade=False), Mutation("create", "orders")
+        )
+        sync(synced.context)
+        assert drift(scan_entity(synced, entity)) == {}
+
+    def test_silent_changes_are_found_and_repaired(self, synced, conn):
+        control = synced.control
+        variation, order = control.ids("variations")[0], control.ids("orders")[3]
+        lines = control.row("orders", order)["line_items"]
+        control.mutate(
+            Mutation("update", "variations", variation, {"sku": "SILENT"}, silent=True),
+            Mutation("update", "orders", order, {"line_items": lines[1:]}, silent=True),
+            Mutation("delete", "variations", control.ids("variations")[1], silent=True),
+        )
+        sync(synced.context)
+        assert rows(conn, "catalog_variations")[variation]["sku"] != "SILENT"
+        summaries = [scan_entity(synced, name) for name in ("catalog_variations", "orders")]
+        assert [summary.metrics["confirmed_deleted"] for summary in summaries] == [1, 0]
+        assert summaries[1].metrics["order_line_items_surplus"] == 1
+        sync_id, _ = repair(synced.context, summaries)
+        assert not [check for check in verify(synced.context, summaries, sync_id) if check.worse]
+        assert rows(conn, "catalog_variations")[variation]["sku"] == "SILENT"
+        assert rows(conn, "square_item_library_export")[variation]["sku"] == "SILENT"
+        assert [drift(scan_entity(synced, name)) for name in ("catalog_variations", "orders")] == [{}, {}]
