@@ -28,6 +28,7 @@ FAILS_AT_ONCE = [
     "include.api.errors.FixConfiguration",
     "include.confidence.history.PlanGone",
     "include.confidence.summary.UnusableSummary",
+    "include.sources.base.IntegrityFailed",
     "include.sources.base.ScanRefused",
     "include.warehouse.fence.FenceError",
     "include.warehouse.rollback.RollbackRefused",

@@ -106,18 +106,25 @@ class Bucket:
         self._client = client
         self._connection = connection
         self._lock = threading.Lock()
-        self._requests = 0
+        self._requests = self._answered = 0
         self._proven = False
         self._errors = S3Errors(connection, name)
         self._where = self._errors.where("ListObjectsV2")
         read_leanly(client)
         end_redirects(client)
         client.meta.events.register("before-send.s3", self._count)
+        client.meta.events.register("response-received.s3", self._count_answered)
 
     @property
     def requests(self) -> int:
         """Requests that the client has sent so far, retries included."""
         return self._requests
+
+    @property
+    def requests_failed(self) -> int:
+        """Of those the ones that failed, retried ones included; a 404 is an answer. Those on their way count, too."""
+        with self._lock:
+            return self._requests - self._answered
 
     @cached_property
     def honours_start_after(self) -> bool:
@@ -309,3 +316,10 @@ class Bucket:
     def _count(self, **_: object) -> None:
         with self._lock:
             self._requests += 1
+
+    def _count_answered(self, parsed_response: dict[str, Any] | None, **_: object) -> None:
+        # Failures can't be counted instead: a body that is cut off is no event.
+        status = parsed_response["ResponseMetadata"]["HTTPStatusCode"] if parsed_response else None
+        if status is not None and (status < 300 or status == 404):
+            with self._lock:
+                self._answered += 1

@@ -140,6 +140,11 @@ class ApiClient:
         with self._lock:
             return dict(self._errors)
 
+    @property
+    def requests_failed(self) -> int:
+        """Of the requests sent those that failed, retried ones included; NotFound is an answer."""
+        return sum(count for name, count in self.errors.items() if name != NotFound.__name__)
+
     def get(self, path: str, **params: str | int | list) -> Answer:
         """GET `path`; see `send`."""
         return self.send(Request(path, params))

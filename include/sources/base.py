@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from psycopg import Connection
 
 from include.api.client import ApiClient
+from include.confidence.health import Limits
 from include.confidence.policy import Policy, RepairShare
 from include.confidence.summary import ForensicSummary
 from include.warehouse.rollback import Copy
@@ -23,6 +24,10 @@ class ScanRefused(ValueError):
 
 class SyncFailed(Exception):
     """Something could not be synced. The message says what, why, and what to do."""
+
+
+class IntegrityFailed(Exception):
+    """The copy breaks what has to hold in it. The message names checks and rows, and says what to do."""
 
 
 class Connections(Protocol):
@@ -58,9 +63,12 @@ class Entity(Protocol):
 
 @dataclass(frozen=True)
 class Synced:
-    """What a sync did: the counts of each entity, and its result under the names of `Source.result`."""
+    """What a sync did: the counts of each entity, and its result under the names of `Source.result`.
 
-    sync_id: int
+    `sync_id` is None where it only looked.
+    """
+
+    sync_id: int | None
     counts: Mapping[str, Counts]
     result: Mapping[str, Any] = field(default_factory=dict)
 
@@ -83,11 +91,13 @@ class Source(Protocol):
     """A source with its copy. `params` are those of the DAG that asks.
 
     `switch` names the setting that has to be 1 before anything is applied to the copy; None where there is none.
+    `health`: above which figures of its syncs there is an alert.
     """
 
     name: str
     entities: Sequence[Entity]
     switch: str | None
+    health: Limits
 
     def open(self, conn: Connection, run: str, connections: Connections) -> AbstractContextManager[Context]:
         """The context in which all other steps work."""

@@ -154,16 +154,16 @@ def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
 
 
 def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
-    """The keys of the first rows planned for `operation` that are drift, in key order."""
+    """The keys of the first rows planned for `operation` that are drift, in key order, as JSON has them."""
     key = stage.table.key
     rows = stage.conn.execute(
         sql.SQL(
-            "SELECT {key} FROM {plan} WHERE _operation = %s AND _status NOT IN ('young', 'stale', 'noise')"
-            " ORDER BY {key} LIMIT %s"
+            "SELECT jsonb_build_array({key}) FROM {plan}"
+            " WHERE _operation = %s AND _status NOT IN ('young', 'stale', 'noise') ORDER BY {key} LIMIT %s"
         ).format(key=identifiers(key), plan=stage.plan),
         [operation, limit],
     ).fetchall()
-    return [row[0] if len(key) == 1 else list(row) for row in rows]
+    return [values[0] if len(key) == 1 else values for (values,) in rows]
 
 
 def live_rows(stage: Stage) -> int:

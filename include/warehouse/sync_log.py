@@ -65,21 +65,31 @@ def begin(
         ).fetchone()[0]
 
 
-def finish(conn: Connection, sync_id: int, entities: Mapping[str, Counts], error: str | None = None) -> None:
-    """Close the log row with the counts of each entity."""
+def finish(
+    conn: Connection,
+    sync_id: int,
+    entities: Mapping[str, Counts],
+    error: str | None = None,
+    *,
+    requests: int = 0,
+    request_errors: int = 0,
+) -> None:
+    """Close the log row with the counts of each entity, and of the requests that it took."""
     total = sum(entities.values(), Counts())
     names = [f.name for f in fields(Counts)]
     assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(f"rows_{name}")) for name in names)
     conn.execute(
         sql.SQL(
-            "UPDATE confidence.sync_log SET {}, entities = %s, state = %s, error = %s,"
-            " finished_at = clock_timestamp() WHERE sync_id = %s"
+            "UPDATE confidence.sync_log SET {}, entities = %s, state = %s, error = %s, requests = %s,"
+            " request_errors = %s, finished_at = clock_timestamp() WHERE sync_id = %s"
         ).format(assignments),
         [
             *(getattr(total, name) for name in names),
             Jsonb({entity: asdict(counts) for entity, counts in entities.items()}),
             "failed" if error else "success",
             error,
+            requests,
+            request_errors,
             sync_id,
         ],
     )

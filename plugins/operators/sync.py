@@ -4,7 +4,11 @@ import logging
 from typing import Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.observability import stats
+from psycopg import Connection
 
+from include.confidence.health import Figures, assess, read
+from include.sources import get_source
 from plugins.hooks import source as source_hook
 from plugins.runs import is_dry, push_result, refuse_unknown_conf, require_enabled, run_name
 
@@ -15,7 +19,8 @@ class SyncOperator(BaseOperator):
     """Sync every entity of the source; the param `mode` is `incremental` or `full`.
 
     Runs in the source's writer pool, which a reconcile run closes. Returns {"sync_id", "counts" per entity}; a result
-    under the names of the source's users, where it has one, is the XCom `result`.
+    under the names of the source's users, where it has one, is the XCom `result`. Whatever became of the sync, how the
+    source stands then is a line of JSON in the log and metrics, and the XCom `health` what of that is an alert.
     """
 
     def __init__(self, *, source: str, **kwargs: Any):
@@ -28,9 +33,41 @@ class SyncOperator(BaseOperator):
         if not dry_run:
             require_enabled(self.source)
         with source_hook.opened(self.source, run_name(context)) as opened:
-            synced = opened.source.sync(opened, context["params"], dry_run=dry_run)
+            try:
+                synced = opened.source.sync(opened, context["params"], dry_run=dry_run)
+            finally:
+                # A lost connection is the failure to tell, and would only hide behind a second one.
+                if not opened.conn.closed:
+                    tell_health(context, self.source, opened.conn)
         refused = sum(count.failed for count in synced.counts.values())
         if refused:
             log.warning("%d rows could not be stored: see their reasons in confidence.quarantine", refused)
         push_result(context, self.source, synced.result)
         return {"sync_id": synced.sync_id, "counts": {entity: vars(count) for entity, count in synced.counts.items()}}
+
+
+def tell_health(context: Any, source: str, conn: Connection) -> None:
+    """Log the source's figures and send them as metrics; log alerts and leave them as the XCom `health`."""
+    figures = read(conn, source)
+    if figures is None:
+        return
+    log.info(figures.line())
+    _send(figures)
+    alerts = assess(figures, get_source(source).health)
+    for alert in alerts:
+        log.warning(alert.line)
+    if alerts:
+        context["ti"].xcom_push(key="health", value=[alert.to_json() for alert in alerts])
+
+
+def _send(figures: Figures) -> None:
+    """The names say source and table: plain StatsD has no tags."""
+    prefix = f"sync_confidence.{figures.source}"
+    if figures.seconds is not None:
+        stats.gauge(f"{prefix}.sync_seconds", figures.seconds)
+    if figures.error_rate is not None:
+        stats.gauge(f"{prefix}.error_rate", figures.error_rate)
+    for table in figures.tables:
+        stats.gauge(f"{prefix}.{table.table}.freshness_seconds", table.freshness.total_seconds())
+        if table.discrepancies is not None:
+            stats.gauge(f"{prefix}.{table.table}.discrepancies", table.discrepancies)

@@ -5,7 +5,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import escape
@@ -382,7 +382,19 @@ def test_requests_are_counted_with_retries(store, bucket):
     store.control.reset_counters()
     bucket.look("a")
     assert bucket.requests == 3
+    assert bucket.requests_failed == 1
     assert store.control.counters().requests == {"head": {"500": 1, "404": 1}}
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(kind, "list", status=403) for kind in ("status", "drop", "cut", "truncated_xml")]
+)
+def test_failed_requests_are_counted_whatever_their_kind(store, bucket, fault):
+    store.control.put(["a"])
+    store.control.fault(fault)
+    with suppress(ApiError):
+        bucket.list_from("", 10)
+    assert bucket.requests_failed == 1
 
 
 def test_keys_that_change_while_listing(store, bucket):

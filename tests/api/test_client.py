@@ -226,7 +226,16 @@ def test_an_unreachable_server(url, connect):
     with ApiClient("acme", url, attempts=2, backoff=(0.001, 0.002)) as client:
         error = fetch_error(client)
     assert type(error) is TryLater
-    assert client.requests_sent == 2
+    assert client.requests_sent == client.requests_failed == 2
+
+
+def test_failed_requests_are_counted_but_for_what_is_not_there(server, connect, reply):
+    server.replies(reply(status=503), reply({"id": 1}), reply({}, status=404), reply({}, status=401))
+    client = connect()
+    client.get("/items")
+    for kind in (NotFound, FixConfiguration):
+        assert type(fetch_error(client)) is kind
+    assert (client.requests_sent, client.requests_failed) == (4, 2)
 
 
 @pytest.mark.parametrize("url", ["acme.example", "ftp://acme.example", "http://", "http://[acme"])

@@ -1,11 +1,11 @@
 """What a new source's adapter implements, and the verbs of its source as the tasks of a run call them.
 
 The adapter is a module of the source's name beside this file. Its `opened(warehouse)`, a context manager, gives the
-account for the libpq URL of a migrated warehouse.
+account, an `Account`, for the libpq URL of a migrated warehouse.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -49,14 +49,17 @@ class Questions:
 class Account(Connections, Protocol):
     """A running account of a few dozen rows. It opens the connections that its source asks for, impatient ones.
 
-    `source` is the declared one, its pauses taken out. `params` are those that its sync and scan take, `mode` aside;
-    `part` are those of them by which a scan looks at a part only. `questions` has every request to the source, and
-    every statement to a copy that the scan reads elsewhere than in the warehouse.
+    `source` is the declared one, its pauses taken out and its pages made short. `params` are those that its sync and
+    scan take, `mode` aside; `part`, known of the class, are those of them by which a scan looks at a part only, None
+    where each scan looks at everything. `computed` names what is counted beside the entities and their parts, since
+    it follows from them. `questions` has every request to the source, and every statement to a copy that the scan
+    reads elsewhere than in the warehouse.
     """
 
     source: Source
+    computed: Collection[str]
     params: Mapping[str, Any]
-    part: Mapping[str, Any]
+    part: Mapping[str, Any] | None
     questions: Questions
 
     def copy(self) -> Mapping[str, Mapping]:

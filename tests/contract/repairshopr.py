@@ -41,6 +41,7 @@ class Account:
     """Ten rows a page."""
 
     source = get_source("repairshopr")
+    computed = ()
     params: Mapping[str, Any] = {
         "page_start": 1,
         "page_end": 0,

@@ -26,21 +26,26 @@ SESSION = boto3.session.Session(STORE.access_key, STORE.secret_key, region_name=
 IMPATIENT = client_config(8).merge(
     Config(s3={"addressing_style": "path"}, connect_timeout=2, read_timeout=2, retries={"total_max_attempts": 1})
 )
+# The images that have both of their objects for themselves.
+READY = [
+    image for image in invented.images(SEED, IMAGES) if image.staged_key and not image.deleted and image.shared is None
+]
 
 
 class Account:
     """Thirty images, read ten at a time."""
 
     source = replace(get_source("storage"), pause=timedelta(0))
+    computed = ()
     params: Mapping[str, Any] = {**gallery.PARAMS, "batch_size": 10}
+    # The first image that drifts: so few objects are asked for one by one, where a whole scan lists.
+    part: Mapping[str, Any] = {"limit": 1, "cursor": str(UUID(int=UUID(READY[0].id).int - 1))}
 
     def __init__(self, store: simulator.Store, warehouse: str):
         self.questions = Questions()
         self._store = store
         self._warehouse = warehouse
         self._failing = False
-        # The first image that drifts: so few objects are asked for one by one, where a whole scan lists.
-        self.part: Mapping[str, Any] = {"limit": 1, "cursor": str(UUID(int=UUID(self._ready()[0].id).int - 1))}
 
     @contextmanager
     def bucket(self, name: str) -> Iterator[Bucket]:
@@ -62,14 +67,14 @@ class Account:
 
     def change(self) -> None:
         """The worker has just finished an image, and its result is lost."""
-        image = self._ready()[0]
+        image = READY[0]
         self._store.control.delete([image.staged_key])
         with self.database_of_application() as conn:
             conn.execute("UPDATE images SET updated_at = now() - interval '20 minutes' WHERE id = %s", [image.id])
 
     def drift(self) -> Mapping[str, Plan]:
         """An original that is lost, and a result."""
-        original, staged = self._ready()[:2]
+        original, staged = READY[:2]
         self._store.control.delete([original.original_key, staged.staged_key])
         return {"images": Plan(insert=0, update=2, delete=0)}
 
@@ -91,11 +96,6 @@ class Account:
     def _ask_store(self, **_: object) -> None:
         if self.failing():
             self._store.control.fault(Fault("drop"))
-
-    def _ready(self) -> list[invented.Invented]:
-        """The images that have both of their objects for themselves."""
-        images = invented.images(SEED, IMAGES)
-        return [image for image in images if image.staged_key and not image.deleted and image.shared is None]
 
 
 def asking(account: Account) -> type[psycopg.Cursor]:

@@ -1,21 +1,36 @@
-"""What mirrored sources promise besides; their accounts also have `records`, `pages`, `cut` and `absent`."""
+"""What mirrored sources promise besides; their accounts also have `records`, `pages`, `cut` and `absent`.
+
+What is said of a table holds for an entity's own, those of its parts, and the computed ones.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.types.json import set_json_loads
+from psycopg.types.json import Jsonb, set_json_loads
 
 from include.api.client import decode_json
 from include.api.errors import NotFound
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.entity import Entity
+from include.sources.mirror.entity import Derived, Ends, Entity, Part, Since, Whole, Window
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import look_up
 from include.warehouse.staging import Stage
+from include.warehouse.table import Column, Table, identifiers
 
-MIRRORS = [source for source in REGISTRY if isinstance(get_source(source), Mirror)]
-ENTITIES = [(source, entity.name) for source in MIRRORS for entity in get_source(source).entities]
+MIRRORS = {source: declared for source in REGISTRY if isinstance(declared := get_source(source), Mirror)}
+ENTITIES = [(source, entity.name) for source in MIRRORS for entity in MIRRORS[source].entities]
+# The tables of lists, whose records are read, and the computed ones.
+READ = [(source, table) for source, name in ENTITIES for table in entity_of(MIRRORS[source], name).tables]
+COMPUTED = [(source, derived.table) for source in MIRRORS for derived in MIRRORS[source].derived]
+NIGHT = datetime(2026, 3, 29, 1, tzinfo=UTC)
+PLACE = {"location_id": "x"}
 OWN_COLUMNS = {"row_hash": "bigint", "deleted_at": "timestamp with time zone", "sync_id": "bigint"}
 
 # For each column type what a source may send at the edges; no two of them are the same value.
@@ -30,7 +45,7 @@ SAMPLES = {
         "1970-01-01T00:00:00Z",
     ],
     "date": ["2026-03-29", "2026-03-30"],
-    "jsonb": [{}, [], [1], [-1], {"a": {"b": 1}, "c": 2}, {"a": {"b": 1, "c": 2}}, ["0.10", ""]],
+    "jsonb": [{}, [], [1], [-1], {"a": {"b": 1}, "c": 2}, {"a": {"b": 1, "c": 2}}, ["0.10", ""], [PLACE]],
 }
 
 
@@ -38,40 +53,101 @@ def declared(source: str, name: str) -> Entity:
     return entity_of(get_source(source), name)
 
 
-def types(conn: psycopg.Connection, entity: Entity) -> dict[str, str]:
+def name_of(value: Any) -> str | None:
+    return value.name if isinstance(value, Table) else None
+
+
+def types(conn: psycopg.Connection, table: Table) -> dict[str, str]:
     """The columns of the migrated table with their types."""
     return dict(
         conn.execute(
             "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
-            [entity.table.schema, entity.table.name],
+            [table.schema, table.name],
         ).fetchall()
     )
 
 
 @pytest.mark.parametrize("source", MIRRORS)
 def test_copy_is_the_schema_of_its_name(source):
-    assert {entity.table.schema for entity in get_source(source).entities} == {source}
+    tables = [table for of, table in READ + COMPUTED if of == source]
+    assert {table.schema for table in tables} == {source}
+    assert [name for name, count in Counter(table.name for table in tables).items() if count > 1] == []
 
 
-@pytest.mark.parametrize(("source", "name"), ENTITIES)
-class TestDeclared:
-    def test_columns_are_the_migrated_tables(self, conn, source, name):
-        entity = declared(source, name)
-        found = types(conn, entity)
+@pytest.mark.parametrize(("source", "table"), READ + COMPUTED, ids=name_of)
+class TestTable:
+    def test_columns_are_the_migrated_tables(self, conn, source, table):
+        found = types(conn, table)
         assert {column: found.get(column) for column in OWN_COLUMNS} == OWN_COLUMNS
-        assert set(found) - set(OWN_COLUMNS) == set(entity.table.names)
-        assert len(set(entity.table.names)) == len(entity.table.names)
+        assert set(found) - set(OWN_COLUMNS) == set(table.names)
+        assert len(set(table.names)) == len(table.names)
 
-    def test_key_is_the_primary_key(self, conn, source, name):
-        table = declared(source, name).table
+    def test_key_is_the_primary_key(self, conn, source, table):
         key = conn.execute(
             "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
             " AND a.attnum = ANY (i.indkey) WHERE i.indisprimary AND i.indrelid = %s::regclass",
             [table.full_name],
         ).fetchall()
         assert {column for (column,) in key} == set(table.key)
-        assert table.version is None or table.version in table.names
+        assert {table.version, table.changed} - {None} <= set(table.names)
 
+    def test_every_column_is_part_of_the_hash(self, conn, source, table):
+        """One that is left out would drift unseen. The key tells rows apart without it."""
+        found = types(conn, table)
+        edges = [(name, sample) for name in table.names if name not in table.key for sample in SAMPLES[found[name]]]
+        for number, (name, sample) in enumerate(edges, 1):
+            keys = {key: key_value(found[key], number) for key in table.key}
+            row = keys | {name: Jsonb(sample) if found[name] == "jsonb" else sample, "sync_id": 0}
+            names, values = (
+                sql.SQL(", ").join(map(sql.Identifier, row)),
+                sql.SQL(", ").join(map(sql.Literal, row.values())),
+            )
+            conn.execute(sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(table.sql, names, values))
+        hashes = {hash_ for (hash_,) in conn.execute(sql.SQL("SELECT row_hash FROM {}").format(table.sql))}
+        assert len(hashes) == len(edges) > 0
+
+
+@pytest.mark.parametrize(("source", "table"), READ, ids=name_of)
+def test_every_column_takes_its_types_edges(conn, source, table):
+    """Through COPY and back, unchanged in value; what a reader takes for no value of its column is left out."""
+    set_json_loads(decode_json, conn)
+    found = types(conn, table)
+    keys = [column for column in table.columns if column.name in table.key]
+    records = []
+    for column in table.columns:
+        samples = [sample for sample in SAMPLES[found[column.name]] if takes(column, sample)]
+        assert len(samples) > 1, column.name
+        for sample in samples:
+            fields = {column: sample} | {key: key_value(found[key.name], len(records)) for key in keys}
+            records.append(record_of(fields))
+    assert_stored(conn, table, records)
+
+
+def key_value(type_: str, number: int) -> Any:
+    """The key's value in the row of that number."""
+    if type_ == "text":
+        return f"Zoë 😀\t\\N\n\\. {number}"
+    return str(NIGHT + timedelta(microseconds=number)) if type_ == "timestamp with time zone" else number + 1
+
+
+def takes(column: Column, sample: Any) -> bool:
+    try:
+        return column.read(sample) is not None
+    except ValueError:
+        return False
+
+
+def record_of(fields: Mapping[Column, Any]) -> dict[str, Any]:
+    """A record as the source sends it, with values in the columns' fields."""
+    record: dict[str, Any] = {}
+    for column, value in fields.items():
+        *outer, last = (column.field or column.name).split(".")
+        reduce(lambda inside, name: inside.setdefault(name, {}), outer, record)[last] = value
+    return record
+
+
+@pytest.mark.parametrize(("source", "name"), ENTITIES)
+class TestDeclared:
     def test_lookup_goes_by_a_column(self, source, name):
         entity = declared(source, name)
         assert entity.lookup.by in entity.table.names
@@ -84,31 +160,43 @@ class TestDeclared:
             assert parent.parent is None
             assert entity.lookup.by not in entity.table.key
 
-    def test_every_column_takes_its_types_edges_and_is_part_of_the_hash(self, conn, source, name):
-        """Through COPY and back, unchanged in value; a column that the hash leaves out would drift unseen."""
-        set_json_loads(decode_json, conn)
+    def test_asks_for_less_where_the_list_has_a_filter(self, source, name):
+        """Both ends of a window, and its start, go into the request; the rest of it stays as it was."""
         entity = declared(source, name)
-        table, found = entity.table, types(conn, entity)
-        key = [column.field or column.name for column in table.columns if column.name in table.key]
-        edges = [
-            {column.field or column.name: sample}
-            for column in table.columns
-            if column.name not in table.key
-            for sample in SAMPLES[found[column.name]]
-        ]
-        records = [edge | dict.fromkeys(key, number) for number, edge in enumerate(edges, 1)]
-        assert_stored(conn, entity, records)
-        hashes = [hash_ for (hash_,) in conn.execute(sql.SQL("SELECT row_hash FROM {}").format(staged_name(entity)))]
-        assert len(set(hashes)) == len(records)
+        listing, hour = entity.listing, timedelta(hours=1)
+        readings = {Since: ["request"], Window: ["request", "late"]}.get(type(entity.changes), [])
+        for reading in filter(None, (getattr(entity.changes, reading) for reading in readings)):
+            ends = [(NIGHT,), (NIGHT + hour,)]
+            if isinstance(entity.changes, Window):
+                ends = [(NIGHT, NIGHT + hour), (NIGHT, NIGHT + 2 * hour), (NIGHT + hour, NIGHT + 2 * hour)]
+            requests = [reading(listing, *moments) for moments in ends]
+            for request in requests:
+                assert (request.path, request.method) == (listing.path, listing.method)
+                assert request.params.keys() >= listing.params.keys()
+                assert (request.body or {}).keys() >= (listing.body or {}).keys()
+            assert all(request not in [listing, *requests[:place]] for place, request in enumerate(requests))
+
+    def test_is_of_kinds_that_go_together(self, source, name):
+        entity = declared(source, name)
+        # What is not in a whole list is deleted, and the parts of a record are a set.
+        assert not (entity.history and (isinstance(entity.changes, Whole) or entity.parts or entity.falls))
+        # A list that is read from both ends is one list, and has no partitions.
+        assert not (entity.partitions and (isinstance(entity.changes, Ends) or entity.parent))
+        assert not entity.parts or len(entity.table.key) == 1
+        assert [part.table.name for part in entity.parts if part.by not in part.table.names] == []
+
+    def test_partitions_go_into_the_request(self, source, name):
+        entity = declared(source, name)
+        if entity.partitions:
+            assert entity.partitions.size > 0
+            some = [f"P{number}" for number in range(entity.partitions.size)]
+            request = entity.partitions.request(entity.listing, some)
+            text = str((request.params, request.body))
+            assert [value for value in some if value not in text] == []
 
 
-def staged_name(entity: Entity) -> sql.Identifier:
-    return sql.Identifier("staging", f"{entity.table.schema}_{entity.name}_contract")
-
-
-def assert_stored(conn: psycopg.Connection, entity: Entity, records: list[dict]) -> None:
+def assert_stored(conn: psycopg.Connection, table: Table, records: list[Mapping[str, Any]]) -> None:
     """The records come through COPY into the staging table as the readers gave them."""
-    table = entity.table
     stage = Stage.open(conn, table, table.schema, "contract", "ticket")
     stage.append(records, next_position=None, page_info={})
     assert stage.pull.rows_refused == 0
@@ -116,7 +204,7 @@ def assert_stored(conn: psycopg.Connection, entity: Entity, records: list[dict])
         sql.SQL(", ").join(map(sql.Identifier, table.names)), stage.sql
     )
     rows = conn.execute(query).fetchall()
-    structures = {column for column, type_ in types(conn, entity).items() if type_ == "jsonb"}
+    structures = {column for column, type_ in types(conn, table).items() if type_ == "jsonb"}
     for record, row in zip(records, rows, strict=True):
         for column, sent, stored in zip(table.names, table.row(record), row, strict=True):
             expected = decode_json(sent) if column in structures and sent is not None else sent
@@ -130,8 +218,10 @@ class TestEntity:
         set_json_loads(decode_json, conn)
         entity = declared(source, name)
         records = account.records(entity)
-        assert len(records) > 10
-        assert_stored(conn, entity, records)
+        assert len(records) > 3
+        assert_stored(conn, entity.table, records)
+        for part in entity.parts:
+            assert_stored(conn, part.table, inside(part, records))
 
     def test_lookup_proves_presence_and_absence(self, account, run, source, name):
         entity = declared(source, name)
@@ -144,7 +234,7 @@ class TestEntity:
         assert gone == [] or isinstance(gone, NotFound)
 
     def test_first_sync_cut_off_at_any_page_ends_as_a_whole_one(self, filled, conn, source, name):
-        entity = declared(source, name)
+        entity = entity_of(filled.source, name)
         whole = rows_of(conn, entity)
         for page in range(1, filled.account.pages(entity) + 1):
             forget(conn, entity)
@@ -156,19 +246,83 @@ class TestEntity:
             assert rows_of(conn, entity) == whole
 
 
+def inside(part: Part, records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The part's rows in all of the records, each of which names its record."""
+    return [row for record in records for row in part.rows(record)]
+
+
 def forget(conn: psycopg.Connection, entity: Entity) -> None:
     """Make the entity one that was never synced."""
-    conn.execute(sql.SQL("TRUNCATE {}").format(entity.table.sql))
+    for table in entity.tables:
+        conn.execute(sql.SQL("TRUNCATE {}").format(table.sql))
     conn.execute("DELETE FROM confidence.sync_state WHERE entity = %s", [entity.name])
 
 
 def rows_of(conn: psycopg.Connection, entity: Entity) -> dict[tuple, dict]:
-    """The entity's rows without what tells which sync wrote them."""
-    query = sql.SQL("SELECT to_jsonb(t) - 'sync_id' FROM {} t").format(entity.table.sql)
-    return {tuple(row[k] for k in entity.table.key): row for (row,) in conn.execute(query)}
+    """The rows of the entity and its parts by table and key, without what tells which sync wrote them."""
+    rows = {}
+    for table in entity.tables:
+        query = sql.SQL("SELECT {}, to_jsonb(t) - 'sync_id' FROM {} t").format(identifiers(table.key), table.sql)
+        rows |= {(table.name, *key): row for *key, row in conn.execute(query)}
+    return rows
 
 
 @pytest.mark.parametrize("source", MIRRORS)
 def test_first_sync_brings_every_record(filled, conn, source):
-    for entity in get_source(source).entities:
-        assert set(rows_of(conn, entity)) == {entity.table.key_of(record) for record in filled.account.records(entity)}
+    for entity in MIRRORS[source].entities:
+        records = filled.account.records(entity)
+        expected = {(entity.name, *entity.table.key_of(record)) for record in records}
+        for part in entity.parts:
+            keys = {(part.table.name, *part.table.key_of(row)) for row in inside(part, records)}
+            assert keys, part.table.name
+            expected |= keys
+        assert set(rows_of(conn, entity)) == expected
+
+
+@pytest.mark.parametrize("source", MIRRORS)
+def test_every_partition_has_its_watermark(filled, conn, source):
+    query = "SELECT partition FROM confidence.sync_state WHERE entity = %s AND watermark IS NOT NULL"
+    for entity in filled.source.entities:
+        partitions = entity.partitions.values(conn) if entity.partitions else [""]
+        assert sorted(partition for (partition,) in conn.execute(query, [entity.name])) == sorted(partitions)
+        assert len(partitions) > (entity.partitions.size if entity.partitions else 0)
+
+
+@pytest.mark.parametrize(("source", "name"), [(s, name) for s, name in ENTITIES if declared(s, name).history])
+def test_history_is_only_added_to(filled, conn, source, name):
+    """What the list shows otherwise, or not at all, stays as it was."""
+    entity = entity_of(filled.source, name)
+    for column in set(entity.table.names) - set(entity.table.key):
+        conn.execute(sql.SQL("UPDATE {} SET {} = NULL").format(entity.table.sql, sql.Identifier(column)))
+    other = {column: key_value(type_, 0) for column, type_ in types(conn, entity.table).items()}
+    keys = sql.SQL(", ").join(sql.Literal(other[column]) for column in entity.table.key)
+    query = sql.SQL("INSERT INTO {} ({}, sync_id) VALUES ({}, 0)")
+    conn.execute(query.format(entity.table.sql, identifiers(entity.table.key), keys))
+    before = rows_of(conn, entity)
+    filled.sync("full")
+    assert rows_of(conn, entity) == before
+    assert sum(vars(filled.scan_one(name).plan).values()) == 0
+    first = next(iter(before))[1:]
+    conn.execute(
+        sql.SQL("DELETE FROM {} WHERE ({}) = ({})").format(
+            entity.table.sql, identifiers(entity.table.key), sql.SQL(", ").join(map(sql.Literal, first))
+        )
+    )
+    assert vars(filled.scan_one(name).plan) == {"insert": 1, "update": 0, "delete": 0}
+
+
+@pytest.mark.parametrize("source", sorted({source for source, _ in COMPUTED}))
+def test_computed_tables_follow_a_repair(filled, conn, source):
+    filled.account.drift()
+    scans = filled.scan()
+    _, counts = filled.repair(scans)
+    assert sum(vars(counts[table.name])["deleted"] for of, table in COMPUTED if of == source) > 0
+    assert [derived.table.name for derived in MIRRORS[source].derived if outdated(conn, derived)] == []
+
+
+def outdated(conn: psycopg.Connection, derived: Derived) -> int:
+    """The rows in which the computed table is not what its query finds."""
+    parts = {"query": sql.SQL(derived.query), "names": identifiers(derived.table.names), "table": derived.table.sql}
+    ours = sql.SQL("SELECT {names} FROM {table} WHERE deleted_at IS NULL").format(**parts)
+    query = "SELECT count(*) FROM ((({query}) EXCEPT ({ours})) UNION ALL (({ours}) EXCEPT ({query}))) d"
+    return conn.execute(sql.SQL(query).format(**parts, ours=ours)).fetchone()[0]

@@ -3,8 +3,10 @@
 import json
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from airflow.sdk.exceptions import (
     AirflowFailException,
@@ -12,11 +14,15 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
     TaskAwaitingInput,
 )
+from airflow.sdk.observability import stats
 
 from include.confidence import history
+from include.confidence.health import Limits
 from include.confidence.summary import UnusableSummary
-from include.simulators.repairshopr import Mutation
-from include.sources.base import ScanRefused
+from include.simulators.repairshopr import Fault, Mutation
+from include.sources import get_source, repairshopr
+from include.sources.base import ScanRefused, SyncFailed
+from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
@@ -457,6 +463,57 @@ class TestSync:
         execute(Run(), "stop_writer")
         with pytest.raises(FenceError, match="nothing was read or written"):
             self.run().execute(SyncOperator(task_id="sync", source=SOURCE))
+
+    @pytest.fixture
+    def metrics(self, monkeypatch) -> dict[str, float]:
+        """The gauges that were sent."""
+        sent: dict[str, float] = {}
+        monkeypatch.setattr(stats, "gauge", sent.__setitem__)
+        return sent
+
+    def health(self, caplog) -> list[dict]:
+        lines = [record.getMessage() for record in caplog.records if record.name == "plugins.operators.sync"]
+        return [json.loads(line) for line in lines if '"event": "health"' in line]
+
+    def test_tells_health_and_nothing_more_while_all_is_well(self, filled, metrics, caplog):
+        run = self.run()
+        with caplog.at_level(logging.INFO):
+            run.execute(SyncOperator(task_id="sync", source=SOURCE))
+        [told] = self.health(caplog)
+        assert {table["table"] for table in told["tables"]} == set(entities())
+        assert told["requests"] > told["request_errors"] == 0
+        assert metrics["sync_confidence.repairshopr.sync_seconds"] == told["seconds"] > 0
+        assert metrics["sync_confidence.repairshopr.error_rate"] == 0
+        assert 0 <= metrics["sync_confidence.repairshopr.customers.freshness_seconds"] < 60
+        assert "health" not in run.xcoms["sync"]
+
+    def test_alerts_are_an_xcom_and_warnings_also_of_a_sync_that_failed(self, filled, conn, metrics, caplog):
+        conn.execute("UPDATE confidence.sync_log SET requests = 100, request_errors = 10")
+        filled.fault(Fault("status", resource="payments", status=401, times=None))
+        run = self.run()
+        with pytest.raises(SyncFailed, match="payments"):
+            run.execute(SyncOperator(task_id="sync", source=SOURCE))
+        [[alert]] = run.xcoms["sync"]["health"]
+        assert (alert["rule"], alert["subject"]) == ("error_rate", SOURCE)
+        assert alert["line"] in caplog.messages
+        assert metrics["sync_confidence.repairshopr.error_rate"] == alert["figure"] > alert["limit"]
+
+    def test_limits_are_the_sources_own(self, filled, conn, monkeypatch):
+        conn.execute("UPDATE confidence.sync_log SET requests = 100, request_errors = 10")
+        source = get_source(SOURCE)
+        monkeypatch.setattr(repairshopr, "SOURCE", replace(source, health=Limits(error_rate=0.5)))
+        run = self.run()
+        run.execute(SyncOperator(task_id="sync", source=SOURCE))
+        assert "health" not in run.xcoms["sync"]
+
+    def test_lost_warehouse_is_told_as_the_one_failure(self, filled, conn, monkeypatch):
+        def lose(source: Any, context: Any, *_: Any, **__: Any) -> None:
+            context.conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        monkeypatch.setattr(Mirror, "sync", lose)
+        with pytest.raises(psycopg.errors.AdminShutdown) as lost:
+            self.run().execute(SyncOperator(task_id="sync", source=SOURCE))
+        assert lost.value.__context__ is None
 
 
 class TestRollback:

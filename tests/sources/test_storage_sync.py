@@ -39,9 +39,10 @@ def test_first_sync_checks_all_and_the_next_what_changed(gallery, clock):
     assert {id_: row["error"] for id_, row in gallery.changed(before).items()} == {lost.id: ORIGINAL_MISSING}
     assert watermark(gallery) == clock(0) - GRACE
     log = gallery.conn.execute(
-        "SELECT state, rows_read, rows_updated FROM confidence.sync_log WHERE sync_id = %s", [done.sync_id]
+        "SELECT state, rows_read, rows_updated, requests, request_errors FROM confidence.sync_log WHERE sync_id = %s",
+        [done.sync_id],
     ).fetchone()
-    assert log == ("success", 118, 1)
+    assert log == ("success", 118, 1, gallery.context.bucket.requests, 0)
 
     # What we have marked ourselves changed, too.
     assert gallery.sync().counts["images"] == Counts(read=1)

@@ -31,6 +31,18 @@ def test_twice_is_once(warehouse_url):
     assert schema(warehouse_url) == before
 
 
+def test_rows_of_before_are_kept_without_requests(warehouse_url, monkeypatch):
+    upgrade = module.command.upgrade
+    monkeypatch.setattr(module.command, "upgrade", lambda config, _: upgrade(config, "0004"))
+    assert migrate(warehouse_url) == "0004"
+    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+        conn.execute("INSERT INTO confidence.sync_log (source, kind, run) VALUES ('repairshopr', 'sync', 'a_dag/1')")
+        monkeypatch.undo()
+        assert migrate(warehouse_url) == NEWEST
+        kept = conn.execute("SELECT run, requests, request_errors FROM confidence.sync_log").fetchall()
+    assert kept == [("a_dag/1", 0, 0)]
+
+
 def test_three_at_once_take_turns(warehouse_url):
     with ThreadPoolExecutor(3) as executor:
         assert list(executor.map(migrate, [warehouse_url] * 3)) == [NEWEST] * 3

@@ -41,6 +41,13 @@ def test_failure_keeps_its_reason(conn):
     assert log(conn, sync_id, "state", "error", "rows_read") == ("failed", "the vendor is down", 0)
 
 
+def test_requests_are_kept_with_those_that_failed(conn):
+    sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    assert log(conn, sync_id, "requests", "request_errors") == (0, 0)
+    sync_log.finish(conn, sync_id, {}, requests=7, request_errors=2)
+    assert log(conn, sync_id, "requests", "request_errors") == (7, 2)
+
+
 def test_state_is_empty_before_the_first_sync(conn):
     assert sync_log.state(conn, SOURCE, "parts") == State()
 

@@ -9,6 +9,7 @@ from psycopg import Connection, sql
 
 from include.api.client import ApiClient, Request
 from include.api.paginators import Paginator
+from include.confidence.integrity import Severity
 from include.confidence.policy import RepairShare, Trend
 from include.warehouse.table import Table
 
@@ -108,6 +109,23 @@ class Lookup:
     rows: Callable[[Any], list[Mapping[str, Any]]]
     by: str = "id"
     paginator: Paginator | None = None
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """What holds in the copy whatever the source shows: `query` selects the keys of the rows that break it.
+
+    `entity`: the one whose scan counts them, as `<name>_violations`. None is expected.
+    """
+
+    name: str
+    entity: str
+    query: sql.Composable
+    severity: Severity = Severity.ERROR
+
+    @property
+    def metric(self) -> str:
+        return f"{self.name}_violations"
 
 
 class Forensics(Protocol):

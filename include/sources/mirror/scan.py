@@ -17,6 +17,7 @@ from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.pull import Pulled, plan_parts, read, replace
 from include.sources.mirror.sync import look_up
 from include.warehouse import compare, sync_log
+from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
 from include.warehouse.table import RowRefused, identifiers
 
@@ -80,7 +81,7 @@ def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> Forensic
     scan_id = f"{context.run}/{entity.name}/{epoch}"
     pulled = _read(context, entity, scope, Pulled.open(context, entity, "scan", f"{scan_id}/{scope}"))
     figures = _compared(context, scope, pulled)
-    _second_look(context, pulled)
+    second_look(context, pulled)
     summary = _summary(context, scope, pulled, figures, scan_id, epoch)
     log.info(summary.line())
     with conn.transaction():
@@ -105,15 +106,15 @@ def _read(context: Context, entity: Entity, scope: Scope, pulled: Pulled) -> Pul
     return read(
         context,
         pulled,
-        _requests(context, entity),
+        whole_list(context, entity),
         first=scope.first if scope.partial else None,
         last=scope.page_end or None,
         progress=lambda pulled: _progress(pulled.stage, scope),
     )
 
 
-def _requests(context: Context, entity: Entity) -> list[Request]:
-    """The whole list: one request, or one for each handful of its partitions."""
+def whole_list(context: Context, entity: Entity) -> list[Request]:
+    """The requests for all of an entity: one request, or one for each handful of its partitions."""
     parts = entity.partitions
     if parts is None:
         return [entity.listing]
@@ -154,18 +155,8 @@ def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, An
     done = (stage.pull.progress or {}).get("compared")
     if done:
         return done
-    watermark = sync_log.oldest_watermark(conn, context.source.name, entity.name)
     with conn.transaction():
-        for each in pulled.stages:
-            conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
-            conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
-        repeats = pulled.drop_repeats()
-        compare.plan_writes(
-            stage, young_after=watermark, missing="candidate", older="candidate", overwrite=not entity.history
-        )
-        if scope.not_in_api and not entity.history:
-            compare.plan_deletes(stage, status="candidate")
-        plan_parts(pulled)
+        repeats = suspect(context, pulled, surplus=scope.not_in_api)
         forensics = entity.forensics(conn, stage.plan) if entity.forensics else {}
         figures = {
             "identical": repeats.identical,
@@ -181,11 +172,31 @@ def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, An
     return figures
 
 
+def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeats:
+    """Plan what differs between the list and the copy: candidates where a second look has to decide.
+
+    `surplus`: rows of the copy that the list has not count too. The caller's transaction holds it together.
+    """
+    stage, entity, conn = pulled.stage, pulled.entity, context.conn
+    watermark = sync_log.oldest_watermark(conn, context.source.name, entity.name)
+    for each in pulled.stages:
+        conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
+        conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
+    repeats = pulled.drop_repeats()
+    compare.plan_writes(
+        stage, young_after=watermark, missing="candidate", older="candidate", overwrite=not entity.history
+    )
+    if surplus and not entity.history:
+        compare.plan_deletes(stage, status="candidate")
+    plan_parts(pulled)
+    return repeats
+
+
 def _suspects(counts: Mapping[tuple[str, str], int], operation: str) -> int:
     return sum(n for (op, status), n in counts.items() if op == operation and status != "young")
 
 
-def _second_look(context: Context, pulled: Pulled) -> None:
+def second_look(context: Context, pulled: Pulled) -> None:
     """Ask the narrow request about every candidate, as far as the budget goes; the rest is unconfirmed."""
     stage, lookup = pulled.stage, pulled.entity.lookup
     values = stage.conn.execute(

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from psycopg import Connection
 
+from include.confidence.health import Limits
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of
-from include.sources.mirror.entity import Context, Derived, Entity
+from include.sources.mirror.entity import Context, Derived, Entity, Invariant
 from include.sources.mirror.repair import repair, reset_watermarks, verify
 from include.sources.mirror.scan import Scope, scan
 from include.sources.mirror.sync import sync
+from include.sources.mirror.validate import validate
 from include.warehouse.rollback import Copy, Tables
 from include.warehouse.sync_log import Counts
 
@@ -23,7 +25,8 @@ class Mirror:
     """An API whose lists are mirrored in the warehouse.
 
     `base_path` follows the connection's host. `authorize` makes the request headers from the connection's token.
-    `derived` tables are computed after each sync and repair, in this order.
+    `derived` tables are computed after each sync and repair, in this order. `checks` are what a validation makes of the
+    copy alone.
     `per_minute`: the vendor's limit of requests, None for no limit. `overlap`: how far behind the watermark a sync
     reads again; longer than the time between two syncs, so that a row which one of them missed has a second chance.
     """
@@ -33,9 +36,11 @@ class Mirror:
     authorize: Callable[[str], Mapping[str, str]]
     entities: tuple[Entity, ...]
     derived: tuple[Derived, ...] = ()
+    checks: tuple[Invariant, ...] = ()
     per_minute: float | None = None
     overlap: timedelta = timedelta(minutes=20)
     switch: str | None = None
+    health: Limits = field(default_factory=Limits)
 
     def children(self, entity: Entity) -> tuple[Entity, ...]:
         return tuple(child for child in self.entities if child.parent == entity.name)
@@ -50,6 +55,9 @@ class Mirror:
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         if dry_run:
             raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
+        if params["mode"] == "validate":
+            findings = validate(context)
+            return Synced(None, {}, {"checks": len(findings), "warnings": [str(f) for f in findings if f.failed]})
         return Synced(*sync(context, full=params["mode"] != "incremental"))
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:

@@ -68,10 +68,16 @@ def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Cou
         if failures:
             raise SyncFailed(_failures(source.name, failures, counts))
     except BaseException as error:
-        sync_log.finish(conn, sync_id, counts, error=str(error) or type(error).__name__)
+        _finish(context, sync_id, counts, error=str(error) or type(error).__name__)
         raise
-    sync_log.finish(conn, sync_id, counts)
+    _finish(context, sync_id, counts)
     return sync_id, counts
+
+
+def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
+    client = context.client
+    traffic = {"requests": client.requests_sent, "request_errors": client.requests_failed}
+    sync_log.finish(context.conn, sync_id, counts, error, **traffic)
 
 
 def derive(context: Context, sync_id: int) -> Mapping[str, Counts]:

@@ -15,9 +15,12 @@ from psycopg import Connection
 from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Cursor
+from include.confidence.policy import Trend
 from include.sources.mirror.entity import Entity, Lookup, Part, Partitions, Since, Whole, Window
 from include.sources.mirror.source import Mirror
+from include.sources.mirror.validate import guarded
 from include.sources.square import tables
+from include.sources.square.checks import CHECKS
 from include.sources.square.derived import DERIVED
 from include.warehouse.table import Table
 
@@ -171,53 +174,55 @@ def _created_between(listing: Request, start: datetime, end: datetime) -> Reques
     return replace(listing, params={**listing.params, **between})
 
 
+ENTITIES = (
+    Entity(
+        table=tables.LOCATIONS,
+        listing=Request("/v2/locations"),
+        paginator=Cursor(rows="locations"),
+        lookup=Lookup(lambda id_: Request(f"/v2/locations/{id_}"), lambda data: [data["location"]]),
+        changes=Whole(),
+    ),
+    Entity(
+        table=tables.VENDORS,
+        listing=_post(
+            "/v2/vendors/search",
+            {"filter": {"status": ["ACTIVE", "INACTIVE"]}, "sort": {"field": "CREATED_AT", "order": "ASC"}},
+        ),
+        paginator=Cursor(rows="vendors", in_body=True, optional=True),
+        lookup=Lookup(lambda id_: Request(f"/v2/vendors/{id_}"), lambda data: [data["vendor"]]),
+        changes=Whole(),
+    ),
+    _catalog(tables.CATALOG_CATEGORIES, "CATEGORY"),
+    _catalog(tables.CATALOG_ITEMS, "ITEM"),
+    _catalog(
+        tables.CATALOG_VARIATIONS,
+        "ITEM_VARIATION",
+        parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by="variation_id"),),
+        # Tombstones of variations don't always come with that of their item; one that has come says it all.
+        falls="t.is_deleted IS NOT TRUE AND t.item_id IN"
+        " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
+    ),
+    _counts(tables.CATALOG_INVENTORY, "variation_id", {"states": ["IN_STOCK"]}),
+    # In a history nothing else is compared.
+    _counts(tables.INVENTORY_COUNTS, "catalog_object_id", {}, history=True, gates=(Trend("api_unique_not_in_db"),)),
+    ORDERS,
+    _money_moved(
+        tables.PAYMENTS,
+        "payments",
+        "payment",
+        # Without a location only payments of the main one are listed.
+        Partitions(_locations, lambda listing, one: replace(listing, params={**listing.params, "location_id": one[0]})),
+    ),
+    _money_moved(tables.ORDER_REFUNDS, "refunds", "refund"),
+)
+
 SOURCE = Mirror(
     name="square",
     base_path="",
     authorize=lambda token: {"Authorization": f"Bearer {token}", "Square-Version": API_VERSION},
     per_minute=100,
     overlap=timedelta(minutes=45),
-    entities=(
-        Entity(
-            table=tables.LOCATIONS,
-            listing=Request("/v2/locations"),
-            paginator=Cursor(rows="locations"),
-            lookup=Lookup(lambda id_: Request(f"/v2/locations/{id_}"), lambda data: [data["location"]]),
-            changes=Whole(),
-        ),
-        Entity(
-            table=tables.VENDORS,
-            listing=_post(
-                "/v2/vendors/search",
-                {"filter": {"status": ["ACTIVE", "INACTIVE"]}, "sort": {"field": "CREATED_AT", "order": "ASC"}},
-            ),
-            paginator=Cursor(rows="vendors", in_body=True, optional=True),
-            lookup=Lookup(lambda id_: Request(f"/v2/vendors/{id_}"), lambda data: [data["vendor"]]),
-            changes=Whole(),
-        ),
-        _catalog(tables.CATALOG_CATEGORIES, "CATEGORY"),
-        _catalog(tables.CATALOG_ITEMS, "ITEM"),
-        _catalog(
-            tables.CATALOG_VARIATIONS,
-            "ITEM_VARIATION",
-            parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by="variation_id"),),
-            # Tombstones of variations don't always come with that of their item; one that has come says it all.
-            falls="t.is_deleted IS NOT TRUE AND t.item_id IN"
-            " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
-        ),
-        _counts(tables.CATALOG_INVENTORY, "variation_id", {"states": ["IN_STOCK"]}),
-        _counts(tables.INVENTORY_COUNTS, "catalog_object_id", {}, history=True),
-        ORDERS,
-        _money_moved(
-            tables.PAYMENTS,
-            "payments",
-            "payment",
-            # Without a location only payments of the main one are listed.
-            Partitions(
-                _locations, lambda listing, one: replace(listing, params={**listing.params, "location_id": one[0]})
-            ),
-        ),
-        _money_moved(tables.ORDER_REFUNDS, "refunds", "refund"),
-    ),
+    entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
+    checks=CHECKS,
 )

@@ -69,9 +69,15 @@ def logged(context: Context, kind: str) -> Iterator[Logged]:
     try:
         yield done
     except BaseException as error:
-        sync_log.finish(context.conn, done.sync_id, {}, error=str(error) or type(error).__name__)
+        _finish(context, done.sync_id, {}, error=str(error) or type(error).__name__)
         raise
-    sync_log.finish(context.conn, done.sync_id, done.counts)
+    _finish(context, done.sync_id, done.counts)
+
+
+def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
+    bucket = context.bucket
+    traffic = {"requests": bucket.requests, "request_errors": bucket.requests_failed}
+    sync_log.finish(context.conn, sync_id, counts, error, **traffic)
 
 
 def apply(

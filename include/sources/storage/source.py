@@ -10,6 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from include.confidence import history
+from include.confidence.health import Limits
 from include.confidence.policy import Limit, Policy, RepairShare, Trend, Verdict, judge
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed
@@ -67,6 +68,7 @@ class Storage:
     name: str = "storage"
     entities: tuple[Images, ...] = (Images(),)
     switch: str | None = "RECONCILE_ENABLED"
+    health: Limits = field(default_factory=Limits)
     pause: timedelta = timedelta(seconds=5)
     overlap: timedelta = timedelta(minutes=90)
 

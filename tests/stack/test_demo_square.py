@@ -1,0 +1,97 @@
+"""What Square's act changes and breaks, and how it counts."""
+
+import io
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from rich.console import Console
+
+from include.api.client import ApiClient
+from include.simulators import square as simulator
+from include.sources import get_source
+from include.sources.base import entity_of
+from include.sources.mirror.entity import Context
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
+from stack.demo import square as act
+from stack.demo.house import expect
+
+SOURCE = get_source("square")
+
+
+@pytest.fixture
+def account() -> Iterator[simulator.Simulator]:
+    """A small seller."""
+    with simulator.running(simulator.Config.sized(120)) as running:
+        yield running
+
+
+@pytest.fixture
+def context(account: simulator.Simulator, warehouse: str) -> Iterator[Context]:
+    """The seller and its synced copy."""
+    headers = SOURCE.authorize(account.token)
+    with (
+        psycopg.connect(warehouse, autocommit=True) as copy,
+        ApiClient(SOURCE.name, account.url, headers=headers) as client,
+    ):
+        made = Context(SOURCE, client, copy, "a run")
+        sync(made, full=True)
+        yield made
+
+
+@pytest.fixture
+def house(account: simulator.Simulator, context: Context) -> act.Till:
+    """The act's house, without its Airflow."""
+    return act.Till(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control)
+
+
+def test_the_act_counts_every_table():
+    mirrored = [table.name for entity in SOURCE.entities for table in entity.tables]
+    assert sorted(act.TABLES) == sorted([*mirrored, *(derived.table.name for derived in SOURCE.derived)])
+    assert [*act.ENTITIES] == [entity.name for entity in SOURCE.entities]
+
+
+def test_a_copy_in_step_has_the_rows_of_the_source(house: act.Till):
+    source = house.rows_at_source()
+    assert all(source[table] for table in act.TABLES)
+    assert act.differing(source, house.keys_in_copy()) == []
+    act.drift_silently(house)
+    broken = act.differing(house.rows_at_source(), house.keys_in_copy())
+    assert {"orders", "order_line_items", "transactions", "payments"} <= {*broken}
+
+
+def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: Context, house: act.Till):
+    for _ in range(2):
+        before, last = house.rows_at_source(), house.last_sync_id()
+        act.change(house.seller)
+        after = house.rows_at_source()
+        changed = act.changes(before, after)
+        assert {"catalog_items", "inventory_counts", "orders", "order_refunds", "square_sales"} <= changed.keys()
+        sync(context)
+        assert house.written_since(last) == changed
+        assert act.differing(after, house.keys_in_copy()) == []
+
+
+@pytest.mark.parametrize("locations", [9, 11])
+def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, house: act.Till, locations: int):
+    house.seller.mutate(*(simulator.Mutation("create", "locations") for _ in range(locations - 9)))
+    sync(context)
+    house.seller.reset_counters()
+    sync(context)
+    assert house.seller.counters().total() == act.incremental_requests(locations)
+
+
+def test_no_sync_sees_what_the_demo_broke(context: Context, house: act.Till):
+    act.drift_silently(house)
+    last = house.last_sync_id()
+    sync(context)
+    assert house.written_since(last).keys() <= {derived.table.name for derived in SOURCE.derived}
+
+
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, house: act.Till):
+    drift = act.drift_silently(house)
+    for entity in act.ENTITIES:
+        metrics = scan(context, entity_of(SOURCE, entity), 0, Scope()).metrics
+        expected = dict.fromkeys(act.DRIFT, 0) | drift.figures.get(entity, {})
+        expect(f"the metrics of {entity}", {name: metrics[name] or 0 for name in expected}, expected)
