@@ -91,13 +91,16 @@ class Trend:
         if baseline is None:
             reason = f"{self.metric} is {value}: no earlier good run to compare with, baseline set"
             return [Gate(self.metric, None, None, value, Verdict.PASS, reason)]
-        margin = max(baseline * _exact(self.relative), self.absolute, summary.live_rows * _exact(self.share))
-        limit = baseline + margin
+        limit = baseline + self.margin(baseline, summary)
         if value <= limit:
             return [Gate(self.metric, _number(baseline), _number(limit), value, Verdict.PASS)]
         verdict, consequence = self._consequence(history)
         above = f"{self.metric} is {value}, above its limit {_text(limit)} (baseline {_text(baseline)})"
         return [Gate(self.metric, _number(baseline), _number(limit), value, verdict, f"{above}: {consequence}")]
+
+    def margin(self, baseline: Decimal | int, summary: ForensicSummary) -> Decimal:
+        """By how much the metric may rise above the baseline."""
+        return max(baseline * _exact(self.relative), Decimal(self.absolute), summary.live_rows * _exact(self.share))
 
     def _consequence(self, history: Sequence[PastRun]) -> tuple[Verdict, str]:
         before = history[0]

@@ -75,16 +75,20 @@ class Synced:
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of an entity before and after the repair; `worse` if it got larger than the scan found it."""
+    """One figure of an entity before and after the repair.
+
+    It is `worse` if it got larger than the scan found it, by more than `margin`.
+    """
 
     entity: str
     figure: str
     before: int
     after: int
+    margin: int = 0
 
     @property
     def worse(self) -> bool:
-        return self.after > self.before
+        return self.after > self.before + self.margin
 
 
 class Source(Protocol):

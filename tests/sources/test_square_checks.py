@@ -7,6 +7,7 @@ import pytest
 from include.confidence.integrity import Severity
 from include.simulators.square import Fault, Mutation
 from include.sources.base import IntegrityFailed, ScanRefused, entity_of
+from include.sources.mirror.repair import repair, verify
 from include.sources.mirror.scan import Scope, scan
 from include.sources.mirror.sync import sync
 from include.sources.mirror.validate import validate
@@ -320,6 +321,22 @@ def test_scan_counts_violations(synced, conn):
     summary = scan(synced.context, entity_of(SOURCE, "orders"), writer.epoch, Scope())
     found = {name: n for name, n in summary.metrics.items() if name.endswith("_violations") and n}
     assert found == {"tenders_without_order_violations": 1}
+
+
+@pytest.mark.parametrize(("orders", "worse"), [(5, []), (40, ["payments_without_order_violations"])])
+def test_verify_bears_what_the_source_breaks_itself_up_to_the_gates_margin(synced, conn, orders, worse):
+    """An order that the source has lost leaves its payment behind, there and in a true copy."""
+    writer = fence.stop(conn, SOURCE.name, RUN, timeout=1)
+    paid = sorted({row["order_id"] for row in rows(conn, "payments").values()})[:orders]
+    synced.control.mutate(*(Mutation("delete", "orders", id_, silent=True) for id_ in paid))
+    summaries = [
+        scan(synced.context, entity_of(SOURCE, name), writer.epoch, Scope()) for name in ("orders", "payments")
+    ]
+    sync_id, _ = repair(synced.context, summaries)
+    checks = verify(synced.context, summaries, sync_id)
+    after = {check.figure: check.after for check in checks}
+    assert after["payments_without_order_violations"] >= orders
+    assert [check.figure for check in checks if check.worse and check.entity == "payments"] == worse
 
 
 def test_every_check_is_spoiled_once():

@@ -170,4 +170,4 @@ def test_a_busy_api_port_is_avoided():
 
 def test_chosen_ports_differ():
     ports = Ports.choose(0)
-    assert len({ports.api, ports.worker_log, ports.trigger_log, *ports.simulators.values()}) == 5
+    assert len({ports.api, ports.worker_log, ports.trigger_log, *ports.simulators.values()}) == 3 + len(SIMULATORS)

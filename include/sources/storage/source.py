@@ -126,7 +126,9 @@ class Storage:
         writer = fence.require_stopped(conn, self.name, context.run)
         with logged(context, "watermark") as done, fence.writing(conn, self.name, epoch=writer.epoch, run=context.run):
             for partition in ("", DRY):
-                sync_log.advance(conn, done.sync_id, self.name, IMAGES.name, watermark=now, partition=partition)
+                # One that was never set stays so, or the first sync would skip what it has to read.
+                if sync_log.state(conn, self.name, IMAGES.name, partition).watermark:
+                    sync_log.advance(conn, done.sync_id, self.name, IMAGES.name, watermark=now, partition=partition)
         return done.sync_id
 
     @contextmanager
