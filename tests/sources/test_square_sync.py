@@ -362,7 +362,7 @@ class TestScan:
     def test_silent_changes_are_found_and_repaired(self, synced, conn):
         control = synced.control
         variation = control.ids("variations")[0]
-        # One that is not paid, whose total can go down with its lines: else the repair would copy sums that don't add up.
+        # One that is not paid, whose total can go down with its lines: else the repair would copy wrong sums.
         orders = (control.row("orders", id_) for id_ in control.ids("orders"))
         order = next(row for row in orders if row["state"] == "OPEN" and row.get("line_items"))
         first, *lines = order["line_items"]
