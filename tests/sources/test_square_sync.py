@@ -10,7 +10,7 @@ from include.sources.mirror.repair import repair, verify
 from include.sources.mirror.scan import Scope, scan
 from include.sources.mirror.sync import sync
 from include.sources.square import SOURCE
-from include.warehouse import fence
+from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Tables, roll_back
 
 from .square import RUN, TABLES, Seller, contents, everything, rows, selling
@@ -205,6 +205,11 @@ class TestCatalog:
         assert everything(conn) != before
         roll_back(conn, Tables(conn), sync_id, run="t/1", reason="test", dry_run=False)
         assert everything(conn) == before
+
+    def test_newest_version_is_kept_with_the_watermark(self, synced, conn):
+        newest = conn.execute("SELECT max(version) FROM square.catalog_items").fetchone()[0]
+        state = sync_log.state(conn, "square", "catalog_items")
+        assert state.version == newest > 0
 
     def test_watermark_is_the_vendors_latest_time(self, synced, conn):
         synced.control.mutate(Mutation("update", "items", synced.control.ids("items")[0], {"name": "Renamed"}))

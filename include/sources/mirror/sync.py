@@ -157,6 +157,7 @@ class _Run:
                 name = stage.table.name
                 counts[name] = _merge(stage, self.sync_id)
                 partitions = [p for group in groups for p in group.partitions] if stage is pulled.stage else [""]
+                version = _newest_version(stage)
                 for partition in partitions:
                     sync_log.advance(
                         conn,
@@ -164,6 +165,7 @@ class _Run:
                         source.name,
                         name,
                         watermark=watermark,
+                        version=version,
                         counts=counts[name],
                         partition=partition,
                         duration_seconds=time.monotonic() - started,
@@ -206,6 +208,15 @@ class _Run:
             moment = stage.conn.execute(newest).fetchone()[0]
         before = sync_log.oldest_watermark(stage.conn, self.context.source.name, pulled.entity.name)
         return max((time for time in (moment, before) if time), default=None)
+
+
+def _newest_version(stage: Stage) -> int | None:
+    """The highest version in the copy, where the source numbers its versions."""
+    table = stage.table
+    if table.changed is None or table.version is None:
+        return None
+    query = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(table.version), table.sql)
+    return stage.conn.execute(query).fetchone()[0]
 
 
 def source_time(context: Context) -> datetime:

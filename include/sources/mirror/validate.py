@@ -103,7 +103,7 @@ def _counts(context: Context, entity: Entity) -> list[Finding]:
     A row that seems missing or surplus is looked up once more; what that does not refute counts.
     """
     pulled = Pulled.open(context, entity, "validate", context.run)
-    read(context, pulled, whole_list(context, entity))
+    pulled = read(context, pulled, whole_list(context, entity))
     with context.conn.transaction():
         suspect(context, pulled)
     second_look(context, pulled)
