@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure everything, print the table, and write benchmarks/results.md.
 
 `--quick` does the same with a few rows and writes nothing: it shows that the benchmarks work, its figures mean little.
-`--images N` measures the store alone, with so many rows, and writes nothing either.
+`--images N` measures the store alone, with so many rows, `--orders N` the seller alone; they write nothing either.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from benchmarks import parts
 from benchmarks.figures import NUMBERS, Section, markdown
 from benchmarks.measure import BenchError
 from benchmarks.parts import FULL, QUICK
+from benchmarks.square import syncing
 from benchmarks.storage import looking
 from benchmarks.world import database_server
 from stack.postgres import Postgres, PostgresError
@@ -32,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few rows only, to see that it works; writes nothing")
     parser.add_argument("--images", type=int, metavar="N", help="the store alone, with N images; writes nothing")
+    parser.add_argument("--orders", type=int, metavar="N", help="the seller alone, with N orders; writes nothing")
     given = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
@@ -48,7 +50,7 @@ def main() -> int:
     except (BenchError, PostgresError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    if not given.quick and given.images is None:
+    if not given.quick and given.images is None and given.orders is None:
         RESULTS.write_text(markdown(sections, machine))
     return 0
 
@@ -57,9 +59,13 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
     if given.images is not None:
         yield looking(postgres, given.images)
         return
+    if given.orders is not None:
+        yield syncing(postgres, given.orders)
+        return
     sizes = QUICK if given.quick else FULL
     yield from parts.scan_and_comparison(postgres, sizes)
     yield parts.load(postgres, sizes)
+    yield syncing(postgres, sizes.orders)
     yield looking(postgres, sizes.images)
     yield parts.limit(postgres, sizes)
     yield parts.parsing(postgres)

@@ -13,7 +13,7 @@ from psycopg import sql
 from benchmarks.figures import Figure, Section
 from benchmarks.measure import REPOSITORY, BenchError, Measured, prepared, run
 from benchmarks.work import LINES, SOURCE, WORKERS, open_stage
-from benchmarks.world import account, warehouse
+from benchmarks.world import ORIGINAL_ORDERS, account, warehouse
 from include.simulators.repairshopr import Simulator
 from include.warehouse import compare
 from include.warehouse.table import identifiers
@@ -31,12 +31,14 @@ PARSE_SECONDS = 0.3
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`, `images`: rows; `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted.
+    `load`, `images`, `orders`: rows; `warm_up` and `window`: seconds at the vendor's limit before and while requests
+    are counted.
     """
 
     scans: tuple[tuple[int, int, int], ...]
     load: int
     images: int
+    orders: int
     warm_up: int
     window: int
 
@@ -54,6 +56,7 @@ FULL = Sizes(
     ),
     load=200_000,
     images=200_000,
+    orders=ORIGINAL_ORDERS,
     warm_up=10,
     window=60,
 )
@@ -61,6 +64,7 @@ QUICK = Sizes(
     scans=((2_000, VENDORS_PAGE, 20), (4_000, LARGE_PAGE, 0)),
     load=2_000,
     images=2_000,
+    orders=200,
     warm_up=1,
     window=4,
 )

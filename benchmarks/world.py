@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.measure import REPOSITORY, BenchError
-from include.simulators import storage
+from include.simulators import square, storage
 from include.simulators.repairshopr import Config, Control, Simulator
 from include.simulators.storage import application
 from include.sources.storage.urls import locate
@@ -21,6 +21,8 @@ from include.warehouse.migrate import migrate
 from stack.postgres import Postgres
 
 TEMPLATE = "template_warehouse"
+# What the seller had whose sync this one replaces.
+ORIGINAL_ORDERS, ORIGINAL_ITEMS, ORIGINAL_VARIATIONS = 30_390, 867, 1_002
 # One in as many images has lost an object.
 LOST = 200
 LOSERS = """
@@ -73,6 +75,16 @@ def account(*, limit: int | None = None, **sizes: int) -> Iterator[Simulator]:
     options.append("--no-limit" if limit is None else f"--rate-limit={limit}")
     with _simulator("repairshopr", *options) as url:
         yield Simulator(url, Config().token, Control(url))
+
+
+@contextmanager
+def seller(orders: int) -> Iterator[square.Simulator]:
+    """A simulated seller with so many orders; at the original's size with its catalog."""
+    options = [f"--orders={orders}"]
+    if orders == ORIGINAL_ORDERS:
+        options += [f"--items={ORIGINAL_ITEMS}", f"--variations={ORIGINAL_VARIATIONS}"]
+    with _simulator("square", *options) as url:
+        yield square.Simulator(url, square.Config().token, square.Control(url))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from benchmarks.figures import Figure, Section, markdown
 from benchmarks.measure import BenchError, Measured, prepared
 from stack.settings import REPOSITORY
 
-PARTS = ("Scan", "Comparison", "Load", "Storage", "At the vendor's limit", "DAG files")
+PARTS = ("Scan", "Comparison", "Load", "Square", "Storage", "At the vendor's limit", "DAG files")
 LINES = (
     "2,000 rows, 100 a page, 20 ms a page",
     "4,000 rows, 1,000 a page",
@@ -21,6 +21,9 @@ LINES = (
     "Python sets, server-side cursors",
     "sync (ours)",
     "requests, json, executemany upsert",
+    "first load",
+    "nightly scan",
+    "requests that the changes ask for",
     "listing, merged (ours)",
     "rclone lsf, Python set",
     "HEAD each, 5 at once",

@@ -1,0 +1,63 @@
+"""The part about a seller with cursors and windows: first load, what a little change costs, and the nightly scan."""
+
+import math
+import time
+
+from benchmarks.figures import Figure, Section
+from benchmarks.measure import BenchError, Measured, run
+from benchmarks.world import seller, warehouse
+from include.simulators.square import Control, Mutation
+from stack.postgres import Postgres
+
+# One in as many orders changes.
+CHANGED = 1_000
+REQUESTS_SHARE = 50
+
+
+def syncing(postgres: Postgres, orders: int) -> Section:
+    """A first load, an incremental sync after a few changes, and a scan that finds nothing."""
+    with warehouse(postgres, "till") as url, seller(orders) as account:
+        where = {"url": account.url, "token": account.token, "warehouse": url}
+        first = run(postgres, "square, first load", "benchmarks.till:bring", full=True, **where)
+        changed = _change(account.control, max(1, orders // CHANGED))
+        locations = account.control.totals()["locations"]
+        some = run(postgres, "square, incremental sync", "benchmarks.till:bring", full=False, **where)
+        scanned = run(postgres, "square, nightly scan", "benchmarks.till:look", **where)
+    if scanned.result["planned"]:
+        raise BenchError(f"square: the copy differs from its source in {scanned.result['planned']} rows after the sync")
+    expected = 10 + 2 * math.ceil(locations / 10) + 2 * locations
+    requests = some.result["requests"]
+    share = first.result["requests"] / requests
+    note = (
+        f"{orders:,} orders with all that belongs to them, {locations} locations, no latency. Then {changed:,} orders"
+        f" change. An incremental sync asks 10 times, twice for every ten locations and twice for each: {expected}"
+        " requests, as long as what changed fits on a page."
+    )
+    figures = [
+        _figure("first load", first),
+        _figure(f"incremental sync, {changed:,} orders changed", some, beside=first),
+        _figure("nightly scan", scanned),
+        Figure(
+            "requests that the changes ask for", ratio=f"{requests}", aim=f"<= {expected}", met=requests <= expected
+        ),
+        Figure(
+            "requests beside the first load",
+            ratio=f"1/{share:,.0f}",
+            aim=f"<= 1/{REQUESTS_SHARE}",
+            met=share >= REQUESTS_SHARE,
+        ),
+    ]
+    return Section("Square", note, figures)
+
+
+def _change(control: Control, number: int) -> int:
+    """Change the newest orders that are not young, and wait until the changes lie before the next window's end."""
+    ids = control.ids("orders")[:number]
+    control.mutate(*(Mutation("update", "orders", id_, {"ticket_name": "changed"}) for id_ in ids))
+    time.sleep(2)
+    return len(ids)
+
+
+def _figure(what: str, took: Measured, beside: Measured | None = None) -> Figure:
+    ratio = f"1/{beside.wall / took.wall:,.0f} of the time" if beside else ""
+    return Figure(what, took, took.result["read"], took.result["requests"], ratio=ratio)

@@ -1,0 +1,50 @@
+"""Our own jobs on a simulated seller: sync and nightly scan. See `benchmarks.job` for how jobs are run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from include.api.client import ApiClient
+from include.sources import get_source
+from include.sources.mirror.entity import Context
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
+from include.warehouse import fence
+
+SOURCE = get_source("square")
+RUN = "bench/till"
+WORKERS = 4
+
+
+def bring(start: Callable[[], None], *, url: str, token: str, warehouse: str, full: bool) -> dict[str, int]:
+    """Sync everything, or what changed; returns the rows read and written, and the requests sent."""
+    with _context(url, token, warehouse) as context:
+        start()
+        _, counts = sync(context, full=full)
+        written = sum(n.inserted + n.updated + n.deleted for n in counts.values())
+        read = sum(n.read for n in counts.values())
+        return {"read": read, "written": written, "requests": context.client.requests_sent}
+
+
+def look(start: Callable[[], None], *, url: str, token: str, warehouse: str) -> dict[str, int]:
+    """Scan every entity; returns the records scanned, the changes planned, and the requests sent."""
+    with _context(url, token, warehouse) as context:
+        writer = fence.stop(context.conn, SOURCE.name, RUN, timeout=10)
+        start()
+        found = [scan(context, entity, writer.epoch, Scope()) for entity in SOURCE.entities]
+        return {
+            "read": sum(summary.metrics["api_rows_scanned"] for summary in found),
+            "planned": sum(sum(vars(summary.plan).values()) for summary in found),
+            "requests": context.client.requests_sent,
+        }
+
+
+@contextmanager
+def _context(url: str, token: str, warehouse: str) -> Iterator[Context]:
+    headers = SOURCE.authorize(token)
+    with (
+        psycopg.connect(warehouse, autocommit=True) as conn,
+        ApiClient(SOURCE.name, url + SOURCE.base_path, headers=headers, connections=WORKERS) as client,
+    ):
+        yield Context(SOURCE, client, conn, RUN, WORKERS)
