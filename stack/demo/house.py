@@ -57,6 +57,14 @@ class House:
         found = (*self.writer(), self.airflow.slots(self.pool))
         expect("writer, slots of its pool", found, ("running", None, 1))
 
+    def summaries(self, run_id: str) -> dict[str, tuple[Mapping[str, Any], str, list[str]]]:
+        """What a reconcile run found, by entity: forensic summary, verdict, reasons."""
+        rows = self.warehouse.execute(
+            "SELECT entity, summary, verdict, reasons FROM confidence.forensic_run WHERE source = %s AND run = %s",
+            [self.source, f"{self.reconcile}/{run_id}"],
+        ).fetchall()
+        return {entity: (summary, verdict, reasons) for entity, summary, verdict, reasons in rows}
+
     def link(self, dag_id: str, run_id: str, rest: str = "") -> str:
         return f"{self.airflow.url}/dags/{dag_id}/runs/{run_id}{rest}"
 
@@ -129,6 +137,14 @@ class House:
     def answer(self, run_id: str, option: str) -> None:
         self.airflow.answer(self.reconcile, run_id, option)
         self.say(f'answered: [bold]"{option}"[/]')
+
+    def repair_whatever_is_found(self) -> None:
+        """Bring the copy in line with its source, whatever an earlier demo has left."""
+        run_id = self.start_run(self.reconcile, dry_run=False)
+        if self.wait_for_question(run_id):
+            self.let_it_stand()
+            self.answer(run_id, REPAIR)
+        self.end_run(self.reconcile, run_id)
 
     def end_questions(self) -> None:
         """Tell what is at work already, let runs of the runbook end, and keep the writer stopped where one asks."""

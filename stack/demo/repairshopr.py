@@ -67,14 +67,6 @@ class Shop(House):
     def rows_in_copy(self) -> Mapping[str, int]:
         return {table: count_live(self.warehouse, table) for table in TABLES}
 
-    def summaries(self, run_id: str) -> dict[str, tuple[Mapping[str, Any], str, list[str]]]:
-        """What a reconcile run found, by entity: forensic summary, verdict, reasons."""
-        rows = self.warehouse.execute(
-            "SELECT entity, summary, verdict, reasons FROM confidence.forensic_run WHERE source = %s AND run = %s",
-            [self.source, f"{self.reconcile}/{run_id}"],
-        ).fetchall()
-        return {entity: (summary, verdict, reasons) for entity, summary, verdict, reasons in rows}
-
 
 @dataclass(frozen=True)
 class Drift:
@@ -128,7 +120,7 @@ def clear_leftovers(house: Shop) -> None:
     house.end_questions()
     if house.writer()[0] == "stopped":
         house.say("An earlier run left the writer stopped: looking anew, and repairing.")
-        _repair_whatever_is_found(house)
+        house.repair_whatever_is_found()
     house.end_syncs()
 
 
@@ -138,7 +130,7 @@ def bootstrap(house: Shop) -> None:
     run_id = house.run(house.sync, mode="full")
     if house.rows_in_copy() != house.rows_at_source():
         house.say("The copy holds rows that the source has lost since an earlier demo: repairing.")
-        _repair_whatever_is_found(house)
+        house.repair_whatever_is_found()
     synced = house.airflow.xcom(house.sync, run_id, "sync")
     source, copy = house.rows_at_source(), house.rows_in_copy()
     rows = [(table, source[table], copy[table], _writers(house.warehouse, table)) for table in TABLES]
@@ -322,14 +314,6 @@ def _run_clean(house: Shop) -> None:
     expect("drift", {figure for row in rows for figure in row[1:-1]}, {0})
     expect("verdicts", {row[-1] for row in rows}, {"pass"})
     house.expect_skipped(run_id, "decide", "reconcile", "verify")
-
-
-def _repair_whatever_is_found(house: Shop) -> None:
-    run_id = house.start_run(house.reconcile, dry_run=False)
-    if house.wait_for_question(run_id):
-        house.let_it_stand()
-        house.answer(run_id, REPAIR)
-    house.end_run(house.reconcile, run_id)
 
 
 def _show_figures(house: Shop, summary: Mapping[str, Any]) -> None:

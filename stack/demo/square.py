@@ -13,7 +13,7 @@ from psycopg import sql
 
 from include.simulators.square import Control, Mutation
 from stack.control import Stack
-from stack.demo.house import REPAIR, House, expect, some
+from stack.demo.house import House, expect, some
 
 SCHEMA = "square"
 ENTITIES = (
@@ -111,14 +111,6 @@ class Till(House):
         for table, key in found:
             written.setdefault(table, set()).add(tuple(key[name] for name in _key(table)))
         return written
-
-    def summaries(self, run_id: str) -> Mapping[str, tuple[Row, str]]:
-        """What a reconcile run found, by entity: metrics and verdict."""
-        rows = self.warehouse.execute(
-            "SELECT entity, metrics, verdict FROM confidence.forensic_run WHERE source = %s AND run = %s",
-            [self.source, f"{self.reconcile}/{run_id}"],
-        )
-        return {entity: (metrics, verdict) for entity, metrics, verdict in rows}
 
     def pick(self, table: str, number: int, condition: str = "true") -> list[Key]:
         """Live rows of the copy by chance, of those that meet an SQL condition."""
@@ -221,7 +213,7 @@ def begin(house: Till) -> None:
     house.end_questions()
     if house.writer()[0] == "stopped":
         house.say("An earlier run left the writer stopped: looking anew, and repairing.")
-        _repair_whatever_is_found(house)
+        house.repair_whatever_is_found()
     house.end_syncs()
 
 
@@ -232,7 +224,7 @@ def load(house: Till) -> tuple[Rows, Asked]:
     source, copy = house.rows_at_source(), house.keys_in_copy()
     if differing(source, copy):
         house.say("The copy holds rows that the source has lost since an earlier demo: repairing.")
-        _repair_whatever_is_found(house)
+        house.repair_whatever_is_found()
         copy = house.keys_in_copy()
     rows = [(table, len(source[table]), len(copy[table])) for table in TABLES]
     house.show(("table", "at the source", "in the copy"), rows)
@@ -295,13 +287,14 @@ def look(house: Till, drift: Drift) -> None:
     run_id = house.run(house.reconcile, dry_run=True)
     found = house.summaries(run_id)
     rows = [
-        (entity, name, found[entity][0][name], found[entity][1])
+        (entity, name, found[entity][0]["metrics"][name], found[entity][1])
         for entity, figures in drift.figures.items()
         for name in figures
     ]
     house.show(("entity", "figure", "rows", "verdict"), rows)
     expect("entities scanned", sorted(found), sorted(ENTITIES))
-    for entity, (metrics, verdict) in found.items():
+    for entity, (summary, verdict, _) in found.items():
+        metrics = summary["metrics"]
         expected = dict.fromkeys(DRIFT, 0) | drift.figures.get(entity, {})
         expect(f"the metrics of {entity}", {name: metrics[name] or 0 for name in expected}, expected)
         expect(f"the verdict of {entity}", verdict, "pass")
@@ -329,7 +322,9 @@ def look_again(house: Till) -> None:
     house.screen.rule("Square 7  A clean second run")
     run_id = house.run(house.reconcile, dry_run=True)
     found = house.summaries(run_id)
-    rows = [(entity, *(found[entity][0][name] or 0 for name in DRIFT), found[entity][1]) for entity in ENTITIES]
+    rows = [
+        (entity, *(found[entity][0]["metrics"][name] or 0 for name in DRIFT), found[entity][1]) for entity in ENTITIES
+    ]
     house.show(("entity", *DRIFT, "verdict"), rows)
     expect("drift", {figure for row in rows for figure in row[1:-1]}, {0})
     expect("verdicts", {row[-1] for row in rows}, {"pass"})
@@ -503,14 +498,6 @@ def _show_cost(house: Till, foundation: Asked, incremental: Asked) -> None:
     rows.append(("requests in all", *(cost.total for cost in costs)))
     rows.append(("rows read", *(cost.rows for cost in costs)))
     house.show(("asked for", "foundation", "incremental"), rows)
-
-
-def _repair_whatever_is_found(house: Till) -> None:
-    run_id = house.start_run(house.reconcile, dry_run=False)
-    if house.wait_for_question(run_id):
-        house.let_it_stand()
-        house.answer(run_id, REPAIR)
-    house.end_run(house.reconcile, run_id)
 
 
 def _computed(rows: Rows) -> Rows:
