@@ -1,6 +1,7 @@
 """The DAGs that work on the warehouse as a whole: migrate, rebuild, rollback."""
 
 from include.simulators.repairshopr import Mutation
+from include.sources import REGISTRY
 from tests.house import SYNC, House
 
 ROLLBACK = "warehouse_rollback"
@@ -18,7 +19,7 @@ def test_migrate_says_the_revision(house):
 
 
 def test_rebuild_goes_its_five_steps_on_an_empty_warehouse(house):
-    house.execute("DROP SCHEMA repairshopr, storage, confidence, staging CASCADE")
+    house.execute(f"DROP SCHEMA {', '.join(REGISTRY)}, confidence, staging CASCADE")
     run_id, state = house.airflow.run("warehouse_rebuild", timeout=300, source="repairshopr")
     assert state == "success"
     assert list(house.airflow.tasks("warehouse_rebuild", run_id).values()) == ["success"] * 5
