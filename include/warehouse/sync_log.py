@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from psycopg import Connection, sql
 from psycopg.rows import class_row, tuple_row
@@ -109,6 +109,13 @@ def state(conn: Connection, source: str, entity: str, partition: str = "") -> St
 def oldest_watermark(conn: Connection, source: str, entity: str) -> datetime | None:
     """Up to when every partition of the entity has been read; None before its first sync."""
     query = "SELECT min(watermark) FROM confidence.sync_state WHERE source = %s AND entity = %s"
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query, [source, entity]).fetchone()[0]
+
+
+def since_last(conn: Connection, source: str, entity: str) -> timedelta:
+    """How long ago the entity's state was last moved, of its partitions the one that waits longest."""
+    query = "SELECT clock_timestamp() - min(updated_at) FROM confidence.sync_state WHERE source = %s AND entity = %s"
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(query, [source, entity]).fetchone()[0]
 

@@ -1,7 +1,7 @@
 """Mirrored tables as data: which columns, and how each is read from the source's JSON."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -215,13 +215,35 @@ def identifiers(names: tuple[str, ...] | list[str], qualifier: str | None = None
     return sql.SQL(", ").join(parts)
 
 
+def are(names: tuple[str, ...] | list[str], values: Iterable[Any], qualifier: str | None = None) -> sql.Composed:
+    """`a = 1 AND b = 2`, or of `t.a` and `t.b`."""
+    columns = [sql.Identifier(qualifier, name) if qualifier else sql.Identifier(name) for name in names]
+    both = zip(columns, values, strict=True)
+    return sql.SQL(" AND ").join(sql.SQL("{} = {}").format(column, sql.Literal(value)) for column, value in both)
+
+
+def among(names: tuple[str, ...], keys: Iterable[Sequence[Any]], qualifier: str | None = None) -> sql.Composed:
+    """`(a, b) IN ((1, 2), (3, 4))`; false where there are no keys."""
+    tuples = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
+    if not tuples:
+        return sql.Composed([sql.SQL("false")])
+    return sql.SQL("({}) IN ({})").format(identifiers(names, qualifier), sql.SQL(", ").join(tuples))
+
+
 def same_key(key: tuple[str, ...], left: str, right: str) -> sql.Composed:
     """`left.a = right.a AND ...` over the key."""
-    pairs = [sql.SQL("{} = {}").format(sql.Identifier(left, k), sql.Identifier(right, k)) for k in key]
-    return sql.SQL(" AND ").join(pairs)
+    return pairs(key, left, key, right)
+
+
+def pairs(names: tuple[str, ...], left: str, others: tuple[str, ...], right: str) -> sql.Composed:
+    """`left.a = right.b AND ...`."""
+    both = zip(names, others, strict=True)
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, other)) for name, other in both
+    )
 
 
 def key_object(key: tuple[str, ...], qualifier: str) -> sql.Composed:
     """The key as a jsonb object, the form in which change_log names a row."""
-    pairs = [sql.SQL("{}, {}").format(sql.Literal(k), sql.Identifier(qualifier, k)) for k in key]
-    return sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(pairs))
+    parts = [sql.SQL("{}, {}").format(sql.Literal(k), sql.Identifier(qualifier, k)) for k in key]
+    return sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(parts))

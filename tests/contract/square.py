@@ -157,7 +157,7 @@ class Account:
             inserts += self._lose(part.table, keys[0])
             updates += self._spoil(part.table, keys[1])
             # Where the key is that of the record, a record can't have one too many.
-            if part.table.key != (part.by,):
+            if part.table.key != part.by:
                 deletes += self._invent(part.table, keys[2])
         return Plan(insert=inserts, update=updates, delete=deletes)
 

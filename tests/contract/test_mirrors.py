@@ -19,8 +19,9 @@ from include.api.errors import NotFound
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.entity import Derived, Ends, Entity, Part, Since, Whole, Window
+from include.sources.mirror.lookup import look_up
+from include.sources.mirror.pull import partitions
 from include.sources.mirror.source import Mirror
-from include.sources.mirror.sync import look_up
 from include.warehouse.staging import Stage
 from include.warehouse.table import Column, Table, identifiers
 
@@ -150,7 +151,7 @@ def record_of(fields: Mapping[Column, Any]) -> dict[str, Any]:
 class TestDeclared:
     def test_lookup_goes_by_a_column(self, source, name):
         entity = declared(source, name)
-        assert entity.lookup.by in entity.table.names
+        assert set(entity.lookup.by) <= set(entity.table.names)
 
     def test_comes_with_its_parent_or_tells_its_changes(self, source, name):
         entity = declared(source, name)
@@ -158,7 +159,8 @@ class TestDeclared:
         if entity.parent:
             parent = declared(source, entity.parent)
             assert parent.parent is None
-            assert entity.lookup.by not in entity.table.key
+            assert len(entity.lookup.by) == len(parent.table.key)
+            assert not set(entity.lookup.by) & set(entity.table.key)
 
     def test_asks_for_less_where_the_list_has_a_filter(self, source, name):
         """Both ends of a window, and its start, go into the request; the rest of it stays as it was."""
@@ -182,8 +184,8 @@ class TestDeclared:
         assert not (entity.history and (isinstance(entity.changes, Whole) or entity.parts or entity.falls))
         # A list that is read from both ends is one list, and has no partitions.
         assert not (entity.partitions and (isinstance(entity.changes, Ends) or entity.parent))
-        assert not entity.parts or len(entity.table.key) == 1
-        assert [part.table.name for part in entity.parts if part.by not in part.table.names] == []
+        assert [part.table.name for part in entity.parts if not set(part.by) <= set(part.table.names)] == []
+        assert {len(part.by) for part in entity.parts} <= {len(entity.table.key)}
 
     def test_partitions_go_into_the_request(self, source, name):
         entity = declared(source, name)
@@ -226,11 +228,13 @@ class TestEntity:
     def test_lookup_proves_presence_and_absence(self, account, run, source, name):
         entity = declared(source, name)
         record = account.records(entity)[0]
-        value = entity.table.row(record)[entity.table.names.index(entity.lookup.by)]
+        row = dict(zip(entity.table.names, entity.table.row(record), strict=True))
+        value = tuple(row[name] for name in entity.lookup.by)
+        absent = tuple(account.absent(entity) for _ in entity.lookup.by)
         with run.context() as context:
-            answers = dict(look_up(context, entity.lookup, [value, account.absent(entity)]))
+            answers = dict(look_up(context, entity.lookup, [value, absent]))
         assert entity.table.key_of(record) in {entity.table.key_of(row) for row in answers[value]}
-        gone = answers[account.absent(entity)]
+        gone = answers[absent]
         assert gone == [] or isinstance(gone, NotFound)
 
     def test_first_sync_cut_off_at_any_page_ends_as_a_whole_one(self, filled, conn, source, name):
@@ -283,9 +287,10 @@ def test_first_sync_brings_every_record(filled, conn, source):
 def test_every_partition_has_its_watermark(filled, conn, source):
     query = "SELECT partition FROM confidence.sync_state WHERE entity = %s AND watermark IS NOT NULL"
     for entity in filled.source.entities:
-        partitions = entity.partitions.values(conn) if entity.partitions else [""]
-        assert sorted(partition for (partition,) in conn.execute(query, [entity.name])) == sorted(partitions)
-        assert len(partitions) > (entity.partitions.size if entity.partitions else 0)
+        with filled.context() as context:
+            values = partitions(context, entity)
+        assert sorted(partition for (partition,) in conn.execute(query, [entity.name])) == sorted(values)
+        assert len(values) > (entity.partitions.size if entity.partitions else 0)
 
 
 @pytest.mark.parametrize(("source", "name"), [(s, name) for s, name in ENTITIES if declared(s, name).history])

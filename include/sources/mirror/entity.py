@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import Connection, sql
 
-from include.api.client import ApiClient, Request
+from include.api.client import Answer, ApiClient, Request
 from include.api.paginators import Paginator
 from include.confidence.integrity import Severity
 from include.confidence.policy import RepairShare, Trend
@@ -59,10 +59,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Whole:
-    """The list has no filter and no end to begin at, but is short: each sync reads all of it and compares.
+    """The list has no filter and no end to begin at, but is short: a sync reads all of it and compares.
 
-    What it doesn't show any more is left to the nightly scan, which looks twice.
+    `every`: how old the last reading has to be; each sync reads it by default. What the list doesn't show any more is
+    left to the nightly scan, which looks twice.
     """
+
+    every: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -70,23 +73,63 @@ class Partitions:
     """The list is asked for in parts, by location for example, each with a watermark of its own.
 
     `values` reads from the warehouse which parts there are, `request` puts up to `size` of them into a request.
+    `column`: what says of which part a row is, where rows don't say it themselves; then `size` is 1.
     """
 
-    values: Callable[[Connection], Sequence[str]]
+    values: Callable[["Context"], Sequence[str]]
     request: Callable[[Request, Sequence[str]], Request]
     size: int = 1
+    column: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list to be read from its first page to its last.
+
+    `partition`: what it is a part of; `adds`: what its rows don't say of themselves.
+    """
+
+    request: Request
+    paginator: Paginator
+    partition: str = ""
+    adds: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """The source's lists show the records only in brief: each is made whole by the entity's lookup.
+
+    `lists`: those that show, for a partition, what changed since a time, or all that the run asks for where it is None.
+    `shown`: the table's key and what else of its columns the lists show. An incremental sync doesn't look up a record
+    of which the copy has all that is shown; where that is the key alone, every record is looked up. `within`: the
+    condition on rows `t` of the copy that a scan's lists would show. `partial`: whether the run asks for a part only,
+    so that no watermark may move. The run's param `limit` bounds the records that a sync looks up.
+    """
+
+    lists: Callable[["Context", str, datetime | None], Sequence[Listing]]
+    shown: Table
+    within: Callable[["Context"], sql.Composable] = lambda context: sql.SQL("true")
+    partial: Callable[["Context"], bool] = lambda context: False
+
+
+@dataclass(frozen=True)
+class Need:
+    """The entity of which a record names one, in the columns `by`: what the copy lacks of those is looked up."""
+
+    entity: str
+    by: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Part:
     """Rows of a table of their own that come inside an entity's records; those of one record are a set.
 
-    `rows` takes them out of a record, with the record's key in the column `by`.
+    `rows` takes them out of a record, with the record's key in the columns `by`.
     """
 
     table: Table
     rows: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]
-    by: str
+    by: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,14 +144,17 @@ class Derived:
 class Lookup:
     """The narrow request that proves presence or absence of a row.
 
-    `by`: the column whose value goes into the request; rows that share it share the request. `request`: makes the
-    request from that value. `rows`: reads the rows from the answer's data.
+    `by`: the columns whose values go into the request; rows that share them share the request. `request`: makes the
+    request from those values. `rows`: reads the rows from the answer's data; none of them has to repeat `by`.
+    `beside`: the requests for what the first one doesn't tell. `rows` takes the data of each, None where it was not
+    found; what the first says is absent, and one of these shows, is unknown.
     """
 
-    request: Callable[[Any], Request]
-    rows: Callable[[Any], list[Mapping[str, Any]]]
-    by: str = "id"
+    request: Callable[..., Request]
+    rows: Callable[..., list[Mapping[str, Any]]]
+    by: tuple[str, ...] = ("id",)
     paginator: Paginator | None = None
+    beside: tuple[Callable[..., Request], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,21 +184,24 @@ class Forensics(Protocol):
 class Entity:
     """A list of the source and the table that mirrors it.
 
-    `changes` is None where the rows are asked for by their parent: `parent` names that entity, and the lookup's `by` is
-    the column that points to it. Then the rows of a changed parent are replaced as a set. `parts` come inside the
-    records. `history`: rows are only ever added; what the list shows otherwise, or no more, is kept as it was.
+    `changes` is None where the rows are asked for by their parent: `parent` names that entity, and the lookup's `by`
+    are the columns that point to it. Then the rows of a changed parent are replaced as a set. `discovery`: several
+    lists, or lists in brief, take the place of the listing. `parts` come inside the records. `history`: rows are only
+    ever added; what the list shows otherwise, or no more, is kept as it was.
     `falls`: a condition on a row `t`, true where it fell with another row of the warehouse. Such a row counts as gone,
     whatever the list shows. It is a part of the entity's own plan, so that a sync changes no row twice.
     """
 
     table: Table
-    listing: Request
-    paginator: Paginator
     lookup: Lookup
+    listing: Request | None = None
+    paginator: Paginator | None = None
+    discovery: Discovery | None = None
     changes: Since | Window | Ends | Whole | None = None
     parent: str | None = None
     parts: tuple[Part, ...] = ()
     partitions: Partitions | None = None
+    needs: tuple[Need, ...] = ()
     history: bool = False
     falls: str | None = None
     gates: tuple[Trend, ...] = DRIFT
@@ -173,7 +222,8 @@ class Entity:
 class Context:
     """What a step works with: the source, its API, the warehouse (autocommit) and who it works for.
 
-    `run` is `dag_id/run_id`; `workers` bounds the requests on their way at once.
+    `run` is `dag_id/run_id`, `params` are the run's; `workers` bounds the requests on their way at once. `keep` is
+    given every answer that is read.
     """
 
     source: "Mirror"
@@ -181,3 +231,5 @@ class Context:
     conn: Connection
     run: str
     workers: int = 4
+    params: Mapping[str, Any] = field(default_factory=dict)
+    keep: Callable[[Request, Answer], None] = lambda request, answer: None

@@ -1,20 +1,23 @@
 """Records on their way into staging: those of an entity, and the rows inside them, with one resume point for all."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg import sql
 
-from include.api.client import Request
-from include.api.errors import FixConfiguration
+from include.api.errors import FixConfiguration, TryLater
 from include.api.fetch import pages
 from include.api.paginators import Page
-from include.sources.mirror.entity import Context, Entity, Part
+from include.sources.mirror.entity import Context, Entity, Listing, Part
+from include.sources.mirror.lookup import Left, Whole, make_whole
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage
+from include.warehouse.table import are, identifiers, pairs
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,11 @@ class Pulled:
     def stages(self) -> tuple[Stage, ...]:
         return (self.stage, *(stage for _, stage in self.parts))
 
-    def append(self, page: Page, next_position: Any) -> None:
-        """Store a page's records with their parts, and the next resume point: all or nothing."""
+    def append(self, page: Page, next_position: Any, gone: Sequence[tuple] = (), left: Sequence[Left] = ()) -> None:
+        """Store a page's records with their parts, and the next resume point: all or nothing.
+
+        `gone` and `left` are what became of the page's other records.
+        """
         info = {"source_time": page.as_of or page.date}
         info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
         with self.stage.conn.transaction():
@@ -50,6 +56,24 @@ class Pulled:
                 rows, places = [row for _, row in found], [place for place, _ in found]
                 stage.append(rows, next_position=next_position, page_info=info, places=places)
             self.stage.append(page.rows, next_position=next_position, page_info=info)
+            if gone or left:
+                self.stage.save_progress(
+                    gone=[*self._progress("gone"), *map(list, gone)],
+                    left=[*self._progress("left"), *map(asdict, left)],
+                )
+
+    @property
+    def gone(self) -> list[list]:
+        """The keys of the records that a list has shown and that are not there."""
+        return self._progress("gone")
+
+    @property
+    def left(self) -> list[Left]:
+        """The records that were not read."""
+        return [Left(**each) for each in self._progress("left")]
+
+    def _progress(self, name: str) -> list:
+        return (self.stage.pull.progress or {}).get(name, [])
 
     def drop_repeats(self) -> Repeats:
         """Keep one record a key, leave out those that fall, and keep of the parts those of the kept records."""
@@ -59,9 +83,9 @@ class Pulled:
         for part, stage in self.parts:
             stage.conn.execute(
                 sql.SQL(
-                    "DELETE FROM {part} p WHERE NOT EXISTS (SELECT FROM {whole} w WHERE w.{key} = p.{by}"
+                    "DELETE FROM {part} p WHERE NOT EXISTS (SELECT FROM {whole} w WHERE {same}"
                     " AND w._page = p._page AND w._place = p._place)"
-                ).format(part=stage.sql, whole=self.stage.sql, key=self.key, by=sql.Identifier(part.by))
+                ).format(part=stage.sql, whole=self.stage.sql, same=self.of_record(part, "p", "w"))
             )
             compare.drop_repeats(stage)
         return repeats
@@ -81,58 +105,79 @@ class Pulled:
         """The condition on rows `t` that fall with another."""
         return sql.SQL(f"({self.entity.falls})") if self.entity.falls else None
 
-    @property
-    def key(self) -> sql.Identifier:
-        """The column that parts point to."""
-        return sql.Identifier(self.entity.table.key[0])
+    def of_record(self, part: Part, rows: str, records: str) -> sql.Composed:
+        """The condition that `rows` of the part belong to `records`."""
+        return pairs(part.by, rows, self.entity.table.key, records)
 
 
 Progress = Callable[[Pulled], None]
+_Step = tuple[Listing, Page, tuple[int, Any] | None]
 
 
 def read(
     context: Context,
     pulled: Pulled,
-    requests: Sequence[Request],
+    listings: Sequence[Listing],
     *,
     first: int | None = None,
     last: int | None = None,
+    known: bool = False,
     progress: Progress = lambda _: None,
 ) -> Pulled:
-    """Append all pages of the requests, one request after the other, from where the pull has come to.
+    """Append all pages of the lists, one list after the other, from where the pull has come to.
 
-    `first`, `last`: page numbers to begin and to end with, for a single list. A list whose token is not accepted any
-    more is read again from its start, with everything before it: what was staged may have changed meanwhile.
+    `first`, `last`: page numbers to begin and to end with, for a single list. `known`: records that a list shows in
+    brief are left out where the copy has them so. A list whose token is not accepted any more is read again from its
+    start, with everything before it: what was staged may have changed meanwhile.
     """
     if pulled.stage.pull.complete:
         return pulled
     number, position = pulled.stage.pull.position or (0, first)
     try:
-        _append(context, pulled, _walk(context, pulled.entity, requests, number, position, last), progress)
+        _append(context, pulled, _walk(context, listings, number, position, last), known, progress)
     except FixConfiguration as error:
-        if not (pulled.entity.paginator.expires and pulled.stage.resumed):
+        if not (any(listing.paginator.expires for listing in listings) and pulled.stage.resumed):
             raise
         log.warning("%s In case that its token has expired, the list is read again from its start", error)
         pulled = pulled.fresh(context)
-        _append(context, pulled, _walk(context, pulled.entity, requests, 0, first, last), progress)
+        _append(context, pulled, _walk(context, listings, 0, first, last), known, progress)
     return pulled
 
 
-def _append(context: Context, pulled: Pulled, feed: Iterator[tuple[Page, Any]], progress: Progress) -> None:
-    for page, following in feed:
-        pulled.append(page, following)
+def _append(context: Context, pulled: Pulled, feed: Iterator[_Step], known: bool, progress: Progress) -> None:
+    for listing, page, following in feed:
+        rows = [{**listing.adds, **row} for row in page.rows] if listing.adds else page.rows
+        whole = _whole(context, pulled, listing, dataclasses.replace(page, rows=rows), known)
+        pulled.append(whole.page, following, whole.gone, whole.left)
         progress(pulled)
 
 
+def _whole(context: Context, pulled: Pulled, listing: Listing, page: Page, known: bool) -> Whole:
+    """The page with its records in full. Only a sync may leave one: a scan that didn't see all is no evidence."""
+    if pulled.entity.discovery is None:
+        return Whole(page)
+    syncs = pulled.stage.pull.purpose == "sync"
+    limit = context.params.get("limit") if syncs else None
+    room = None if limit is None else max(0, limit - pulled.stage.pull.rows_read)
+    whole = make_whole(context, pulled.entity, page, listing.partition, known=known, room=room)
+    if whole.left and not syncs:
+        first = whole.left[0]
+        raise TryLater(
+            f"{len(whole.left)} of {pulled.entity.name} could not be read, such as {first.key}: {first.reason}"
+        )
+    return whole
+
+
 def _walk(
-    context: Context, entity: Entity, requests: Sequence[Request], number: int, position: Any, last: int | None
-) -> Iterator[tuple[Page, tuple[int, Any] | None]]:
-    """The pages from a resume point on, each with the resume point behind it, None at the end."""
-    for index in range(number, len(requests)):
+    context: Context, listings: Sequence[Listing], number: int, position: Any, last: int | None
+) -> Iterator[_Step]:
+    """The pages from a resume point on, each with its list and the resume point behind it, None at the end."""
+    for index in range(number, len(listings)):
+        listing = listings[index]
         feed = pages(
             context.client,
-            requests[index],
-            entity.paginator,
+            listing.request,
+            listing.paginator,
             position=position,
             stop=last,
             workers=context.workers,
@@ -140,10 +185,39 @@ def _walk(
         for page in feed:
             ended = page.next is None or (last is not None and page.position == last)
             if not ended:
-                yield page, (index, page.next)
+                yield listing, page, (index, page.next)
             else:
-                yield page, (index + 1, None) if index + 1 < len(requests) else None
+                yield listing, page, (index + 1, None) if index + 1 < len(listings) else None
         position = None
+
+
+def whole_list(context: Context, entity: Entity) -> list[Listing]:
+    """What shows all of an entity: one list, or one for each handful of its partitions."""
+    return [
+        each for handful in handfuls(entity, partitions(context, entity)) for each in lists(context, entity, handful)
+    ]
+
+
+def partitions(context: Context, entity: Entity) -> Sequence[str]:
+    """The entity's partitions; one without a name where it has none."""
+    return entity.partitions.values(context) if entity.partitions else [""]
+
+
+def handfuls(entity: Entity, values: Sequence[str]) -> list[tuple[str, ...]]:
+    """As many partitions as go into one request."""
+    size = entity.partitions.size if entity.partitions else 1
+    return [tuple(values[place : place + size]) for place in range(0, len(values), size)]
+
+
+def lists(context: Context, entity: Entity, handful: Sequence[str], since: datetime | None = None) -> list[Listing]:
+    """The lists of some partitions: of what changed since then where there is a discovery, else of everything."""
+    if entity.discovery:
+        return [each for partition in handful for each in entity.discovery.lists(context, partition, since)]
+    parts, (partition, *_) = entity.partitions, handful
+    if parts is None:
+        return [Listing(entity.listing, entity.paginator)]
+    adds = {parts.column: partition} if parts.column else {}
+    return [Listing(parts.request(entity.listing, handful), entity.paginator, partition, adds)]
 
 
 def plan_parts(pulled: Pulled) -> None:
@@ -158,8 +232,9 @@ def plan_parts(pulled: Pulled) -> None:
             "plan": stage.plan,
             "whole": pulled.stage.sql,
             "whole_plan": pulled.stage.plan,
-            "key": pulled.key,
-            "by": sql.Identifier(part.by),
+            "key": identifiers(pulled.entity.table.key),
+            "t_by": identifiers(part.by, "t"),
+            "same": pulled.of_record(part, "p", "w"),
         }
         stage.conn.execute(sql.SQL(DROP_OLDER).format(**names))
         compare.plan_writes(stage)
@@ -174,21 +249,21 @@ def replace(pulled: Pulled, record: Mapping[str, Any]) -> None:
     pulled.stage.replace_row(record)
     compare.replan(pulled.stage, [key])
     for part, stage in pulled.parts:
-        of_record = sql.SQL("{} = {}").format(sql.Identifier(part.by), sql.Literal(key[0]))
+        of_record = are(part.by, key)
         stage.replace_rows(of_record, list(part.rows(record)))
         stage.conn.execute(sql.SQL("DELETE FROM {} WHERE {}").format(stage.plan, of_record))
         compare.plan_writes(stage, only=of_record)
         compare.plan_deletes(stage, status="confirmed", within=of_record)
 
 
-DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE w.{key} = p.{by} AND w._status = 'stale'"
+DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE {same} AND w._status = 'stale'"
 
 OF_RECORDS = """(
-  t.{by} IN (SELECT {key} FROM {whole}) AND t.{by} NOT IN (SELECT {key} FROM {whole_plan} WHERE _status = 'stale')
-  OR t.{by} IN (SELECT {key} FROM {whole_plan} WHERE _operation = 'delete'))
+  ({t_by}) IN (SELECT {key} FROM {whole}) AND ({t_by}) NOT IN (SELECT {key} FROM {whole_plan} WHERE _status = 'stale')
+  OR ({t_by}) IN (SELECT {key} FROM {whole_plan} WHERE _operation = 'delete'))
 """
 
 AS_THE_RECORD = """
 UPDATE {plan} p SET _status = w._status FROM {whole_plan} w
-WHERE w.{key} = p.{by} AND w._status IN ('candidate', 'young', 'unconfirmed') AND p._status = 'confirmed'
+WHERE {same} AND w._status IN ('candidate', 'young', 'unconfirmed') AND p._status = 'confirmed'
 """

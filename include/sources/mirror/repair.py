@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from psycopg import sql
 
@@ -11,7 +10,9 @@ from include.confidence import history
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, entity_of
 from include.sources.mirror.entity import Context, Entity
-from include.sources.mirror.sync import derive, look_up, source_time
+from include.sources.mirror.lookup import look_up
+from include.sources.mirror.pull import partitions
+from include.sources.mirror.sync import derive, source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import Stage, plan_table, stage_name
@@ -71,7 +72,7 @@ def reset_watermarks(context: Context) -> int:
     sync_id = sync_log.begin(conn, source.name, "watermark", context.run, reason="reset_watermark")
     with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
         for entity in source.entities:
-            for partition in entity.partitions.values(conn) if entity.partitions else [""]:
+            for partition in partitions(context, entity):
                 state = sync_log.state(conn, source.name, entity.name, partition)
                 if state.watermark:
                     moved = {"watermark": now, "version": state.version, "partition": partition}
@@ -146,15 +147,15 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
     return counts["insert", "confirmed"] + counts["update", "confirmed"] + vanished
 
 
-def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[Any, bool]]:
-    """The first rows that the repair wrote and the first that it tombstoned: key -> (value to look up by, gone)."""
+def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[tuple, bool]]:
+    """The first rows that the repair wrote and the first that it tombstoned: key -> (values to look up by, gone)."""
     table, by = entity.table, entity.lookup.by
     rows = context.conn.execute(
         sql.SQL(
-            "SELECT {by}, gone, {key} FROM (SELECT *, deleted_at IS NOT NULL AS gone,"
+            "SELECT gone, {by}, {key} FROM (SELECT *, deleted_at IS NOT NULL AS gone,"
             " row_number() OVER (PARTITION BY deleted_at IS NOT NULL ORDER BY {key}) AS n"
-            " FROM {target} WHERE sync_id = %s AND {by} IS NOT NULL) r WHERE n <= %s"
-        ).format(by=sql.Identifier(by), key=identifiers(table.key), target=table.sql),
+            " FROM {target} WHERE sync_id = %s AND ({by}) IS NOT NULL) r WHERE n <= %s"
+        ).format(by=identifiers(by), key=identifiers(table.key), target=table.sql),
         [sync_id, SAMPLE],
     ).fetchall()
-    return {tuple(key): (value, gone) for value, gone, *key in rows}
+    return {row[len(by) :]: (row[: len(by)], gone) for gone, *values in rows if (row := tuple(values))}

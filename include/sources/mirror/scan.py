@@ -8,18 +8,17 @@ from typing import Any
 
 from psycopg import sql
 
-from include.api.client import Request
 from include.api.errors import ApiError, NotFound
 from include.confidence import history
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused
 from include.sources.mirror.entity import Context, Entity
-from include.sources.mirror.pull import Pulled, plan_parts, read, replace
-from include.sources.mirror.sync import look_up
+from include.sources.mirror.lookup import look_up
+from include.sources.mirror.pull import Pulled, plan_parts, read, replace, whole_list
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
-from include.warehouse.table import RowRefused, identifiers
+from include.warehouse.table import RowRefused, are, identifiers
 
 log = logging.getLogger(__name__)
 
@@ -113,16 +112,6 @@ def _read(context: Context, entity: Entity, scope: Scope, pulled: Pulled) -> Pul
     )
 
 
-def whole_list(context: Context, entity: Entity) -> list[Request]:
-    """The requests for all of an entity: one request, or one for each handful of its partitions."""
-    parts = entity.partitions
-    if parts is None:
-        return [entity.listing]
-    values = parts.values(context.conn)
-    handfuls = [values[place : place + parts.size] for place in range(0, len(values), parts.size)]
-    return [parts.request(entity.listing, handful) for handful in handfuls]
-
-
 def _progress(stage: Stage, scope: Scope) -> None:
     """Now and then a log line; its counts go on from the line before, so a line costs what came since."""
     pull = stage.pull
@@ -187,7 +176,8 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeat
         stage, young_after=watermark, missing="candidate", older="candidate", overwrite=not entity.history
     )
     if surplus and not entity.history:
-        compare.plan_deletes(stage, status="candidate")
+        within = entity.discovery.within(context) if entity.discovery else None
+        compare.plan_deletes(stage, status="candidate", within=within)
     plan_parts(pulled)
     return repeats
 
@@ -201,10 +191,11 @@ def second_look(context: Context, pulled: Pulled) -> None:
     stage, lookup = pulled.stage, pulled.entity.lookup
     values = stage.conn.execute(
         sql.SQL(
-            "SELECT DISTINCT {by} FROM {plan} WHERE _status = 'candidate' AND {by} IS NOT NULL ORDER BY 1 LIMIT {limit}"
-        ).format(by=sql.Identifier(lookup.by), plan=stage.plan, limit=sql.Literal(SECOND_LOOKS))
+            "SELECT DISTINCT {by} FROM {plan} WHERE _status = 'candidate' AND ({by}) IS NOT NULL"
+            " ORDER BY {by} LIMIT {limit}"
+        ).format(by=identifiers(lookup.by), plan=stage.plan, limit=sql.Literal(SECOND_LOOKS))
     ).fetchall()
-    for value, found in look_up(context, lookup, (row[0] for row in values)):
+    for value, found in look_up(context, lookup, values):
         with stage.conn.transaction():
             _settle(pulled, value, found)
     left = 0
@@ -216,14 +207,13 @@ def second_look(context: Context, pulled: Pulled) -> None:
         log.warning("%d suspects of %s are not confirmed and will not be repaired by this run", left, stage.pull.entity)
 
 
-def _settle(pulled: Pulled, value: Any, found: list | ApiError) -> None:
+def _settle(pulled: Pulled, value: tuple, found: list | ApiError) -> None:
     """Decide the candidates that share `value` by what the narrow request found."""
     stage, table = pulled.stage, pulled.entity.table
     candidates = stage.conn.execute(
-        sql.SQL("SELECT _operation, {key} FROM {plan} WHERE _status = 'candidate' AND {by} = %s").format(
-            key=identifiers(table.key), plan=stage.plan, by=sql.Identifier(pulled.entity.lookup.by)
-        ),
-        [value],
+        sql.SQL("SELECT _operation, {key} FROM {plan} WHERE _status = 'candidate' AND {same}").format(
+            key=identifiers(table.key), plan=stage.plan, same=are(pulled.entity.lookup.by, value)
+        )
     ).fetchall()
     rows = _by_key(stage, found)
     for operation, *key in candidates:
@@ -257,13 +247,12 @@ def _take(pulled: Pulled, key: list, row: Mapping[str, Any]) -> None:
 
 def _set_status(pulled: Pulled, key: list, status: str) -> None:
     """Settle a row and what is part of it."""
-    plans = [(pulled.stage.plan, zip(pulled.entity.table.key, key, strict=True))]
-    plans += [(stage.plan, [(part.by, key[0])]) for part, stage in pulled.parts]
+    plans = [(pulled.stage.plan, pulled.entity.table.key)]
+    plans += [(stage.plan, part.by) for part, stage in pulled.parts]
     for plan, columns in plans:
-        same = [sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in columns]
         pulled.stage.conn.execute(
             sql.SQL("UPDATE {} SET _status = {} WHERE _status = 'candidate' AND {}").format(
-                plan, sql.Literal(status), sql.SQL(" AND ").join(same)
+                plan, sql.Literal(status), are(columns, key)
             )
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -55,13 +55,14 @@ class Mirror:
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         if dry_run:
             raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
+        context = replace(context, params=params)
         if params["mode"] == "validate":
             findings = validate(context)
             return Synced(None, {}, {"checks": len(findings), "warnings": [str(f) for f in findings if f.failed]})
         return Synced(*sync(context, full=params["mode"] != "incremental"))
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
-        return scan(context, entity_of(self, entity), epoch, Scope.of(params))
+        return scan(replace(context, params=params), entity_of(self, entity), epoch, Scope.of(params))
 
     def repair(
         self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]

@@ -1,28 +1,33 @@
 """Sync: what changed since the watermark, or everything, from the source into the warehouse."""
 
+import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from psycopg import sql
 
-from include.api.client import Request
 from include.api.errors import ApiError, NotFound, RefuseData
-from include.api.fetch import fetch_all, pages
+from include.api.fetch import pages
 from include.api.paginators import Page
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.entity import Context, Ends, Entity, Lookup, Since, Whole, Window
-from include.sources.mirror.pull import Pulled, plan_parts, read
+from include.sources.mirror.entity import Context, Ends, Entity, Listing, Need, Since, Whole, Window
+from include.sources.mirror.lookup import look_up
+from include.sources.mirror.pull import Pulled, handfuls, lists, partitions, plan_parts, read, whole_list
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import PullError, Stage
 from include.warehouse.sync_log import Counts
+from include.warehouse.table import among, identifiers, pairs
 
 log = logging.getLogger(__name__)
+
+# Records that a message names.
+EXAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,12 @@ class Group:
         return " of ".join(filter(None, [what, ",".join(self.partitions)]))
 
 
-def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Counts]]:
-    """Bring every entity of the source up to date and return (sync_id, counts per table).
+class RecordsLeft(Exception):
+    """Some records were not read, so the watermark stays before them. The message names them."""
+
+
+def sync(context: Context, *, full: bool = False, only: str | None = None) -> tuple[int, Mapping[str, Counts]]:
+    """Bring every entity of the source, or `only` that one, up to date and return (sync_id, counts per table).
 
     Each entity's rows, audit and watermark are one transaction, so an entity that fails doesn't hold up the others:
     it keeps its watermark, and the failure is raised at the end as SyncFailed, which names each with its reason.
@@ -52,26 +61,25 @@ def sync(context: Context, *, full: bool = False) -> tuple[int, Mapping[str, Cou
         raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
     sync_id = sync_log.begin(conn, source.name, "sync", context.run)
     run = _Run(context, sync_id, writer.epoch, full)
-    counts: dict[str, Counts] = {}
     failures: dict[str, Exception] = {}
     try:
         for entity in source.entities:
-            if entity.parent and not (full or _never_synced(context, entity)):
+            if entity.name != only and (only or not run.due(entity)):
                 continue
             try:
-                counts |= run.sync(entity)
-            except (ApiError, PullError) as error:
+                run.sync(entity)
+            except (ApiError, PullError, RecordsLeft) as error:
                 log.error("%s.%s: %s", source.name, entity.name, error)
                 failures[entity.name] = error
         with fence.writing(conn, source.name, epoch=writer.epoch):
-            counts |= derive(context, sync_id)
+            run.counts |= derive(context, sync_id)
         if failures:
-            raise SyncFailed(_failures(source.name, failures, counts))
+            raise SyncFailed(_failures(source.name, failures, run.counts))
     except BaseException as error:
-        _finish(context, sync_id, counts, error=str(error) or type(error).__name__)
+        _finish(context, sync_id, run.counts, error=str(error) or type(error).__name__)
         raise
-    _finish(context, sync_id, counts)
-    return sync_id, counts
+    _finish(context, sync_id, run.counts)
+    return sync_id, run.counts
 
 
 def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
@@ -93,112 +101,119 @@ def derive(context: Context, sync_id: int) -> Mapping[str, Counts]:
     return counts
 
 
-def look_up(context: Context, lookup: Lookup, values: Iterable[Any]) -> Iterator[tuple[Any, list | ApiError]]:
-    """Ask for each value's rows, in parallel: yields (value, rows), or NotFound or TryLater in place of the rows."""
-    under_way: dict[int, Any] = {}
-
-    def requests() -> Iterator[Request]:
-        for value in values:
-            request = lookup.request(value)
-            under_way[id(request)] = value
-            yield request
-
-    for request, answer in fetch_all(context.client, requests(), workers=context.workers):
-        value = under_way.pop(id(request))
-        if isinstance(answer, ApiError):
-            yield value, answer
-        elif lookup.paginator is None:
-            yield value, lookup.rows(answer.data)
-        else:
-            first = lookup.paginator.read(answer, lookup.paginator.start)
-            yield value, _all_pages(context, lookup, request, first)
-
-
-def _all_pages(context: Context, lookup: Lookup, request: Request, first: Page) -> list | ApiError:
-    rows = list(first.rows)
-    if first.next is None:
-        return rows
-    try:
-        for page in pages(context.client, request, lookup.paginator, position=first.next):
-            rows += page.rows
-    except ApiError as error:
-        return error
-    return rows
-
-
 class _Run:
-    """One sync: its id, the epoch at which it began, and the source's clock then."""
+    """One sync: its id, the epoch at which it began, the source's clock then, and its counts per table so far."""
 
     def __init__(self, context: Context, sync_id: int, epoch: int, full: bool):
         self.context = context
         self.sync_id = sync_id
         self.epoch = epoch
         self.full = full
+        self.counts: dict[str, Counts] = {}
 
     @cached_property
     def until(self) -> datetime:
         """The end of every window of this sync."""
         return source_time(self.context)
 
-    def sync(self, entity: Entity) -> Mapping[str, Counts]:
+    def due(self, entity: Entity) -> bool:
+        """Whether the entity is read at all: a child comes with its parent, and some lists are read now and then."""
+        if self.full or _never_synced(self.context, entity):
+            return True
+        if isinstance(entity.changes, Whole):
+            return sync_log.since_last(self.context.conn, self.context.source.name, entity.name) >= entity.changes.every
+        return entity.parent is None
+
+    def sync(self, entity: Entity) -> None:
+        """Read, compare and write an entity with what belongs to it. Raises RecordsLeft once the others are written."""
         started, context = time.monotonic(), self.context
         source, conn = context.source, context.conn
         groups = _groups(context, entity, self.full)
         pulled = self._pull(entity, groups)
         incremental = all(group.since for group in groups)
         children = _pull_children(context, pulled) if incremental else []
-        watermark = self._watermark(pulled, groups)
-        counts = {}
+        needed, unknown = _pull_needed(context, pulled)
+        watermarks = self._watermarks(pulled, groups)
         with fence.writing(conn, source.name, epoch=self.epoch):
+            for stage in needed:
+                compare.plan_writes(stage)
+                self._merge(stage)
             _plan(pulled)
             for child in children:
                 _plan_set(child, entity_of(source, child.table.name), pulled.stage)
             for stage in (*pulled.stages, *children):
-                name = stage.table.name
-                counts[name] = _merge(stage, self.sync_id)
-                partitions = [p for group in groups for p in group.partitions] if stage is pulled.stage else [""]
-                version = _newest_version(stage)
-                for partition in partitions:
+                counts, version = self._merge(stage), _newest_version(stage)
+                whole = {"": min(filter(None, watermarks.values()), default=None)}
+                for partition, watermark in (watermarks if stage is pulled.stage else whole).items():
                     sync_log.advance(
                         conn,
                         self.sync_id,
                         source.name,
-                        name,
+                        stage.table.name,
                         watermark=watermark,
                         version=version,
-                        counts=counts[name],
+                        counts=counts,
                         partition=partition,
                         duration_seconds=time.monotonic() - started,
                     )
-        for stage in (*pulled.stages, *children):
+        for stage in (*pulled.stages, *children, *needed):
             stage.drop()
-        log.info("%s.%s: %s, watermark %s", source.name, entity.name, counts, watermark)
+        log.info("%s.%s: %s, watermarks %s", source.name, entity.name, self.counts[entity.name], watermarks)
+        unknown += [f"{left.key} ({left.reason.rstrip('.')})" for left in pulled.left if left.failed]
+        if unknown:
+            raise RecordsLeft(f"{len(unknown)} could not be read, the others were: {', '.join(unknown[:EXAMPLES])}")
+
+    def _merge(self, stage: Stage) -> Counts:
+        counts, name = _merge(stage, self.sync_id), stage.table.name
+        self.counts[name] = self.counts.get(name, Counts()) + counts
         return counts
 
     def _pull(self, entity: Entity, groups: Sequence[Group]) -> Pulled:
         """Stage what the groups ask for; only a full pull that was cut off goes on where it was."""
         context = self.context
-        pulled = Pulled.open(context, entity, "sync", "; ".join(map(str, groups)))
-        if pulled.stage.resumed and any(group.since for group in groups):
+        ticket = "; ".join(map(str, groups))
+        if entity.discovery:
+            ticket += f"; {json.dumps(dict(context.params), sort_keys=True)}"
+        pulled = Pulled.open(context, entity, "sync", ticket)
+        incremental = any(group.since for group in groups) and not self.full
+        if pulled.stage.resumed and incremental:
             pulled = pulled.fresh(context)
         if isinstance(entity.changes, Ends) and groups[0].since:
             for page in _from_both_ends(context, entity, groups[0].since):
                 pulled.append(page, page.next)
             return pulled
-        return read(context, pulled, [request for group in groups for request in self._requests(entity, group)])
+        listings = [listing for group in groups for listing in self._listings(entity, group)]
+        return read(context, pulled, listings, known=not self.full)
 
-    def _requests(self, entity: Entity, group: Group) -> list[Request]:
-        listing, changes = entity.listing, entity.changes
-        if entity.partitions:
-            listing = entity.partitions.request(listing, group.partitions)
-        if group.since is None or isinstance(changes, Whole):
-            return [listing]
+    def _listings(self, entity: Entity, group: Group) -> list[Listing]:
+        changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
+        if group.since is None or entity.discovery or isinstance(changes, Whole):
+            return whole
         if isinstance(changes, Since):
-            return [changes.request(listing, group.since)]
+            return [replace(each, request=changes.request(each.request, group.since)) for each in whole]
         readings = [changes.request, changes.late] if changes.late else [changes.request]
-        return [reading(listing, group.since, self.until) for reading in readings]
+        return [
+            replace(each, request=reading(each.request, group.since, self.until))
+            for each in whole
+            for reading in readings
+        ]
 
-    def _watermark(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:
+    def _watermarks(self, pulled: Pulled, groups: Sequence[Group]) -> Mapping[str, datetime | None]:
+        """How far each partition has come: never past a record that was left, nowhere new if a part was asked for."""
+        context, entity = self.context, pulled.entity
+        moment, found = self._moment(pulled, groups), {}
+        for partition in (partition for group in groups for partition in group.partitions):
+            before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
+            left = [each.moment for each in pulled.left if each.partition == partition]
+            if None in left or (entity.discovery and entity.discovery.partial(context)):
+                found[partition] = before
+            else:
+                found[partition] = min(
+                    [datetime.fromisoformat(each) for each in left] + [moment] * (moment is not None)
+                )
+        return found
+
+    def _moment(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:
         """The source's clock when the pull began, or its newest row where it tells no time; it never moves back."""
         stage, moment = pulled.stage, pulled.stage.pull.source_time
         if isinstance(pulled.entity.changes, Window) and any(group.since for group in groups):
@@ -221,7 +236,8 @@ def _newest_version(stage: Stage) -> int | None:
 
 def source_time(context: Context) -> datetime:
     """The source's clock. Raises RefuseData where it tells none."""
-    now = context.client.send(context.source.entities[0].listing).date
+    listing, *_ = whole_list(context, context.source.entities[0])
+    now = context.client.send(listing.request).date
     if now is None:
         raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
     return now
@@ -229,18 +245,12 @@ def source_time(context: Context) -> datetime:
 
 def _groups(context: Context, entity: Entity, full: bool) -> list[Group]:
     """The entity's partitions, those that have got as far together, as many as go into one request."""
-    partitions = entity.partitions.values(context.conn) if entity.partitions else [""]
-    size = entity.partitions.size if entity.partitions else 1
     by_since: dict[datetime | None, list[str]] = {}
-    for partition in partitions:
+    for partition in partitions(context, entity):
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
         since = None if full or state.watermark is None else state.watermark - context.source.overlap
         by_since.setdefault(since, []).append(partition)
-    return [
-        Group(tuple(values[place : place + size]), since)
-        for since, values in by_since.items()
-        for place in range(0, len(values), size)
-    ]
+    return [Group(handful, since) for since, values in by_since.items() for handful in handfuls(entity, values)]
 
 
 def _merge(stage: Stage, sync_id: int) -> Counts:
@@ -295,19 +305,55 @@ def _pull_children(context: Context, pulled: Pulled) -> list[Stage]:
     if not kinds:
         return []
     _plan(pulled)
+    key = identifiers(pulled.entity.table.key)
     changed = parents.conn.execute(
-        sql.SQL("SELECT {} FROM {} WHERE _status = 'confirmed' ORDER BY 1").format(pulled.key, parents.plan)
+        sql.SQL("SELECT {key} FROM {plan} WHERE _status = 'confirmed' ORDER BY {key}").format(
+            key=key, plan=parents.plan
+        )
     ).fetchall()
     stages = []
     for child in kinds:
         stage = _fresh(context, child, f"children of {parents.pull.ticket}")
-        for value, rows in look_up(context, child.lookup, (row[0] for row in changed)):
+        for value, rows in look_up(context, child.lookup, changed):
             if isinstance(rows, ApiError) and not isinstance(rows, NotFound):
                 raise rows
             found = [] if isinstance(rows, NotFound) else rows
             stage.append(found, next_position=value, page_info={})
         stages.append(stage)
     return stages
+
+
+def _pull_needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[str]]:
+    """Stage what the records name and the copy lacks; also says what of that could not be read."""
+    stages, unknown = [], []
+    for need in pulled.entity.needs:
+        entity = entity_of(context.source, need.entity)
+        stage = Stage.open(
+            context.conn, entity.table, context.source.name, "need", f"{context.run} {pulled.stage.pull.attempt}"
+        )
+        for value, rows in look_up(context, entity.lookup, _lacking(pulled, need, entity)):
+            if isinstance(rows, ApiError) and not isinstance(rows, NotFound):
+                unknown.append(f"{entity.name} {'/'.join(map(str, value))} ({str(rows).rstrip('.')})")
+            elif not isinstance(rows, NotFound):
+                stage.append(rows, next_position=value, page_info={})
+        compare.drop_repeats(stage)
+        stages.append(stage)
+    return stages, unknown
+
+
+def _lacking(pulled: Pulled, need: Need, entity: Entity) -> list[tuple]:
+    """The keys that the staged records name and the copy doesn't know, not even as deleted."""
+    return pulled.stage.conn.execute(
+        sql.SQL(
+            "SELECT DISTINCT {by} FROM {stage} s WHERE NOT EXISTS (SELECT FROM {target} t WHERE {same}) AND {named}"
+        ).format(
+            by=identifiers(need.by, "s"),
+            stage=pulled.stage.sql,
+            target=entity.table.sql,
+            same=pairs(entity.table.key, "t", need.by, "s"),
+            named=sql.SQL("({}) IS NOT NULL").format(identifiers(need.by, "s")),
+        )
+    ).fetchall()
 
 
 def _fresh(context: Context, entity: Entity, ticket: str) -> Stage:
@@ -326,6 +372,9 @@ def _plan(pulled: Pulled) -> None:
     compare.plan_writes(pulled.stage, overwrite=not pulled.entity.history)
     if pulled.falls:
         compare.plan_deletes(pulled.stage, status="confirmed", within=pulled.falls)
+    if pulled.gone:
+        within = among(pulled.entity.table.key, pulled.gone, "t")
+        compare.plan_deletes(pulled.stage, status="confirmed", within=within)
     plan_parts(pulled)
 
 
@@ -337,8 +386,8 @@ def _plan_set(children: Stage, child: Entity, parents: Stage) -> None:
     children.conn.execute(sql.SQL("TRUNCATE {}").format(children.plan))
     compare.drop_repeats(children)
     compare.plan_writes(children)
-    within = sql.SQL("t.{} IN (SELECT {} FROM {} WHERE _status = 'confirmed')").format(
-        sql.Identifier(child.lookup.by), sql.Identifier(parents.table.key[0]), parents.plan
+    within = sql.SQL("({}) IN (SELECT {} FROM {} WHERE _status = 'confirmed')").format(
+        identifiers(child.lookup.by, "t"), identifiers(parents.table.key), parents.plan
     )
     status = "unconfirmed" if children.pull.rows_refused else "confirmed"
     compare.plan_deletes(children, status=status, within=within)

@@ -22,9 +22,9 @@ from include.confidence.policy import Trend
 from include.confidence.summary import MAX_EXAMPLES
 from include.sources.base import IntegrityFailed, ScanRefused
 from include.sources.mirror.entity import Context, Entity, Forensics, Invariant
-from include.sources.mirror.pull import Pulled, read
-from include.sources.mirror.scan import second_look, suspect, whole_list
-from include.sources.mirror.sync import look_up
+from include.sources.mirror.lookup import look_up
+from include.sources.mirror.pull import Pulled, read, whole_list
+from include.sources.mirror.scan import second_look, suspect
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers
@@ -147,19 +147,20 @@ def _sampled(context: Context, entity: Entity) -> Finding:
     return Finding(f"{entity.name}_sample", severity, 0, len(mismatches), mismatches)
 
 
-def _sample(context: Context, entity: Entity) -> dict[tuple, Any]:
-    """Some of the live rows: key -> value to look up by. The same for the same run."""
+def _sample(context: Context, entity: Entity) -> dict[tuple, tuple]:
+    """Some of the live rows: key -> values to look up by. The same for the same run."""
+    by, key = entity.lookup.by, entity.table.key
     rows = context.conn.execute(
         sql.SQL(
-            "SELECT {by}, {key} FROM {target} WHERE deleted_at IS NULL AND {by} IS NOT NULL"
+            "SELECT {by}, {key} FROM {target} WHERE deleted_at IS NULL AND ({by}) IS NOT NULL"
             " ORDER BY hashtextextended(concat_ws('/', {key}), hashtextextended(%s, 0)) LIMIT %s"
-        ).format(by=sql.Identifier(entity.lookup.by), key=identifiers(entity.table.key), target=entity.table.sql),
+        ).format(by=identifiers(by), key=identifiers(key), target=entity.table.sql),
         [context.run, SAMPLE],
     ).fetchall()
-    return {tuple(key): value for value, *key in rows}
+    return {row[len(by) :]: row[: len(by)] for row in rows}
 
 
-def _looked_up(context: Context, entity: Entity, sample: Mapping[tuple, Any]) -> list[Mapping[str, Any]]:
+def _looked_up(context: Context, entity: Entity, sample: Mapping[tuple, tuple]) -> list[Mapping[str, Any]]:
     """What the source has of the sample; what could not be looked up is raised."""
     records = []
     for _, answer in look_up(context, entity.lookup, dict.fromkeys(sample.values())):
@@ -178,12 +179,11 @@ def _differing(context: Context, pulled: Pulled) -> list[str]:
     settled = sql.SQL("coalesce({} <= {}, true)").format(
         sql.Identifier(table.moment) if table.moment else sql.NULL, sql.Literal(watermark)
     )
-    # The keys of all records, and of those the first column, which parts point to.
     of_record = sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})")
     whole = of_record.format(identifiers(table.key), identifiers(table.key), pulled.stage.sql, settled)
     found = [f"{_named(key)}: {', '.join(columns)}" for columns, *key in _unlike(pulled.stage, whole)]
     for part, stage in pulled.parts:
-        within = of_record.format(sql.Identifier(part.by), pulled.key, pulled.stage.sql, settled)
+        within = of_record.format(identifiers(part.by), identifiers(table.key), pulled.stage.sql, settled)
         rows = _unlike(stage, within)
         found += [f"{part.table.name} {_named(key)}: {', '.join(columns)}" for columns, *key in rows]
     return found

@@ -49,7 +49,7 @@ SOURCE = Mirror(
             # Lines of estimates come in the same feed; they are not mirrored.
             listing=Request("/line_items", {"invoice_id_not_null": "true"}),
             paginator=LINES,
-            lookup=Lookup(by="invoice_id", request=_lines_of, rows=lambda data: data["line_items"], paginator=LINES),
+            lookup=Lookup(by=("invoice_id",), request=_lines_of, rows=lambda data: data["line_items"], paginator=LINES),
             parent="invoices",
             gates=LINE_ITEM_GATES,
             forensics=line_item_forensics,

@@ -10,13 +10,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from psycopg import Connection
-
 from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Cursor
 from include.confidence.policy import Trend
-from include.sources.mirror.entity import Entity, Lookup, Part, Partitions, Since, Whole, Window
+from include.sources.mirror.entity import Context, Entity, Lookup, Part, Partitions, Since, Whole, Window
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import guarded
 from include.sources.square import tables
@@ -87,7 +85,7 @@ def _counts(table: Table, by: str, states: Record, **more: Any) -> Entity:
         listing=_post(path, body),
         paginator=COUNTS,
         lookup=Lookup(
-            by=by,
+            by=(by,),
             request=lambda id_: _post(path, {**body, "catalog_object_ids": [id_]}),
             rows=lambda data: data.get("counts", []),
             paginator=COUNTS,
@@ -97,9 +95,11 @@ def _counts(table: Table, by: str, states: Record, **more: Any) -> Entity:
     )
 
 
-def _locations(conn: Connection) -> list[str]:
+def _locations(context: Context) -> list[str]:
     """All that are there: closed ones have orders and payments too."""
-    return [id_ for (id_,) in conn.execute("SELECT id FROM square.locations WHERE deleted_at IS NULL ORDER BY id")]
+    return [
+        id_ for (id_,) in context.conn.execute("SELECT id FROM square.locations WHERE deleted_at IS NULL ORDER BY id")
+    ]
 
 
 def _of_order(name: str) -> Callable[[Record], list[Record]]:
@@ -143,11 +143,11 @@ ORDERS = Entity(
         _locations, lambda listing, some: replace(listing, body={**listing.body, "location_ids": list(some)}), size=10
     ),
     parts=(
-        Part(tables.ORDER_LINE_ITEMS, _of_order("line_items"), by="order_id"),
-        Part(tables.ORDER_FULFILLMENTS, _fulfillments, by="order_id"),
-        Part(tables.ORDER_RETURNS, _of_order("returns"), by="order_id"),
-        Part(tables.TENDERS, _of_order("tenders"), by="order_id"),
-        Part(tables.TRANSACTIONS, lambda order: [order], by="id"),
+        Part(tables.ORDER_LINE_ITEMS, _of_order("line_items"), by=("order_id",)),
+        Part(tables.ORDER_FULFILLMENTS, _fulfillments, by=("order_id",)),
+        Part(tables.ORDER_RETURNS, _of_order("returns"), by=("order_id",)),
+        Part(tables.TENDERS, _of_order("tenders"), by=("order_id",)),
+        Part(tables.TRANSACTIONS, lambda order: [order], by=("id",)),
     ),
 )
 
@@ -197,7 +197,7 @@ ENTITIES = (
     _catalog(
         tables.CATALOG_VARIATIONS,
         "ITEM_VARIATION",
-        parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by="variation_id"),),
+        parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by=("variation_id",)),),
         # Tombstones of variations don't always come with that of their item; one that has come says it all.
         falls="t.is_deleted IS NOT TRUE AND t.item_id IN"
         " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
