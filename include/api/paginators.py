@@ -80,13 +80,15 @@ class Paginator(ABC):
 class Cursor(Paginator):
     """Each answer carries the token of the next page under `token`; one without a token is the last.
 
-    The token goes back as `param`, in the query or, with `in_body`, in the JSON body. `optional`: an answer without
-    rows may lack their key. `as_of`: the key of the moment up to which the feed is complete, in ISO 8601.
+    The token goes back as `param`, in the query or, with `in_body`, in the JSON body. `more`: the key of a flag that is
+    false on the last page, whatever token that has. `optional`: an answer without rows may lack their key. `as_of`: the
+    key of the moment up to which the feed is complete, in ISO 8601.
     """
 
     rows: str
     param: str = "cursor"
     token: str = "cursor"
+    more: str | None = None
     in_body: bool = False
     optional: bool = False
     as_of: str | None = None
@@ -105,6 +107,8 @@ class Cursor(Paginator):
         token = answer.data.get(self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
+        if self.more and answer.data.get(self.more) is False:
+            token = None
         return Page(position, rows, token or None, date=answer.date, as_of=self._as_of(answer.data))
 
     def _as_of(self, data: Mapping[str, Any]) -> datetime | None:
@@ -113,6 +117,19 @@ class Cursor(Paginator):
             return datetime.fromisoformat(text) if text else None
         except (TypeError, ValueError):
             raise RefuseData(f"{self.as_of!r} is no time") from None
+
+
+@dataclass(frozen=True)
+class Single(Paginator):
+    """One object, as if it were the one row of a list."""
+
+    start: None = field(default=None, init=False)
+
+    def request(self, base: Request, position: Position) -> Request:
+        return base
+
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        return Page(position, [_object(answer)], None, date=answer.date)
 
 
 class _Numbered(Paginator):

@@ -38,6 +38,9 @@ class Connections(Protocol):
     ) -> AbstractContextManager[ApiClient]:
         """An HTTP API: `base_path` follows the host, `authorize` makes the headers from the connection's token."""
 
+    def settings(self, name: str) -> Mapping[str, Any]:
+        """What the connection says beside address and token."""
+
     def bucket(self, name: str) -> "AbstractContextManager[Bucket]":
         """The bucket that the connection names, on any S3 endpoint."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from airflow.sdk import BaseHook, Connection
@@ -50,6 +50,10 @@ class AirflowConnections:
             ) as client,
         ):
             yield client
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        """The connection's extra."""
+        return BaseHook.get_connection(name).extra_dejson
 
     @contextmanager
     def bucket(self, name: str) -> "Iterator[Bucket]":

@@ -71,6 +71,9 @@ class Account:
         ) as client:
             yield client
 
+    def settings(self, name: str) -> Mapping[str, Any]:
+        return {}
+
     def copy(self) -> Mapping[str, Mapping]:
         return {entity.name: self._rows(entity) for entity in self.source.entities}
 

@@ -107,6 +107,9 @@ class Account:
         with Asking(self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1) as client:
             yield client
 
+    def settings(self, name: str) -> Mapping[str, Any]:
+        return {}
+
     def copy(self) -> Mapping[str, Mapping]:
         tables = [table for entity in self.source.entities for table in entity.tables]
         return {table.name: self._rows(table) for table in (*tables, *(d.table for d in self.source.derived))}

@@ -86,13 +86,15 @@ class Partitions:
 class Listing:
     """A list to be read from its first page to its last.
 
-    `partition`: what it is a part of; `adds`: what its rows don't say of themselves.
+    `partition`: what it is a part of; `adds`: what its rows don't say of themselves; `shape`: a row as the entity's
+    table reads it, None for one that doesn't count.
     """
 
     request: Request
     paginator: Paginator
     partition: str = ""
     adds: Mapping[str, Any] = field(default_factory=dict)
+    shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class Lookup:
     `by`: the columns whose values go into the request; rows that share them share the request. `request`: makes the
     request from those values. `rows`: reads the rows from the answer's data; none of them has to repeat `by`.
     `beside`: the requests for what the first one doesn't tell. `rows` takes the data of each, None where it was not
-    found; what the first says is absent, and one of these shows, is unknown.
+    found; what the first says is absent, and one of these shows, is unknown. `finish`: a row with what only the run
+    knows.
     """
 
     request: Callable[..., Request]
@@ -155,6 +158,7 @@ class Lookup:
     by: tuple[str, ...] = ("id",)
     paginator: Paginator | None = None
     beside: tuple[Callable[..., Request], ...] = ()
+    finish: Callable[["Context", Mapping[str, Any]], Mapping[str, Any]] = lambda context, row: row
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,9 @@ class Entity:
 class Context:
     """What a step works with: the source, its API, the warehouse (autocommit) and who it works for.
 
-    `run` is `dag_id/run_id`, `params` are the run's; `workers` bounds the requests on their way at once. `keep` is
-    given every answer that is read.
+    `run` is `dag_id/run_id`, `params` are the run's, `settings` are what the connection says beside address and token;
+    `workers` bounds the requests on their way at once. `keep` is given each answer to a look-up with the values that
+    were looked up.
     """
 
     source: "Mirror"
@@ -232,4 +237,5 @@ class Context:
     run: str
     workers: int = 4
     params: Mapping[str, Any] = field(default_factory=dict)
-    keep: Callable[[Request, Answer], None] = lambda request, answer: None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    keep: Callable[[tuple, Request, Answer], None] = lambda values, request, answer: None

@@ -36,17 +36,16 @@ def look_up(context: Context, lookup: Lookup, values: Iterable[tuple]) -> Iterat
     for request, answer in fetch_all(context.client, requests(), workers=context.workers):
         value, place = under_way.pop(id(request))
         if isinstance(answer, Answer):
-            context.keep(request, answer)
+            context.keep(value, request, answer)
         answers = found.setdefault(value, {})
         answers[place] = answer
         if len(answers) == len(makers):
             del found[value]
             rows = _rows(context, lookup, request, [answers[place] for place in range(len(makers))])
-            yield value, rows if isinstance(rows, ApiError) else [_named(lookup, value, row) for row in rows]
-
-
-def _named(lookup: Lookup, value: tuple, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {**dict(zip(lookup.by, value, strict=True)), **row}
+            if not isinstance(rows, ApiError):
+                named = dict(zip(lookup.by, value, strict=True))
+                rows = [lookup.finish(context, {**named, **row}) for row in rows]
+            yield value, rows
 
 
 def _rows(context: Context, lookup: Lookup, request: Request, answers: Sequence[Answer | ApiError]) -> list | ApiError:

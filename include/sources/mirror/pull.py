@@ -146,7 +146,8 @@ def read(
 
 def _append(context: Context, pulled: Pulled, feed: Iterator[_Step], known: bool, progress: Progress) -> None:
     for listing, page, following in feed:
-        rows = [{**listing.adds, **row} for row in page.rows] if listing.adds else page.rows
+        shapes = filter(None, map(listing.shape, page.rows))
+        rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
         whole = _whole(context, pulled, listing, dataclasses.replace(page, rows=rows), known)
         pulled.append(whole.page, following, whole.gone, whole.left)
         progress(pulled)

@@ -14,11 +14,11 @@ from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, plan_parts, read, replace, whole_list
+from include.sources.mirror.pull import Pulled, partitions, plan_parts, read, replace, whole_list
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
-from include.warehouse.table import RowRefused, are, identifiers
+from include.warehouse.table import RowRefused, among, are, identifiers
 
 log = logging.getLogger(__name__)
 
@@ -176,10 +176,20 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeat
         stage, young_after=watermark, missing="candidate", older="candidate", overwrite=not entity.history
     )
     if surplus and not entity.history:
-        within = entity.discovery.within(context) if entity.discovery else None
-        compare.plan_deletes(stage, status="candidate", within=within)
+        compare.plan_deletes(stage, status="candidate", within=_listed(context, entity))
     plan_parts(pulled)
     return repeats
+
+
+def _listed(context: Context, entity: Entity) -> sql.Composable:
+    """The condition on rows `t` of the copy that the lists would show: those of the partitions that were read."""
+    conditions = [sql.SQL("true")]
+    if entity.partitions and entity.partitions.column:
+        read_ones = [(each,) for each in partitions(context, entity)]
+        conditions.append(among((entity.partitions.column,), read_ones, "t"))
+    if entity.discovery:
+        conditions.append(entity.discovery.within(context))
+    return sql.SQL(" AND ").join(conditions)
 
 
 def _suspects(counts: Mapping[tuple[str, str], int], operation: str) -> int:

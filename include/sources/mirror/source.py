@@ -50,7 +50,7 @@ class Mirror:
         with connections.api(
             self.name, base_path=self.base_path, authorize=self.authorize, per_minute=self.per_minute
         ) as client:
-            yield Context(self, client, conn, run)
+            yield Context(self, client, conn, run, settings=connections.settings(self.name))
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         if dry_run:

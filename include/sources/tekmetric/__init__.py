@@ -1,0 +1,70 @@
+"""Tekmetric: boards that show little, orders that take three answers to be whole, mirrored in schema `tekmetric`.
+
+The internal API of the vendor's web pages, since only that tells what an order earns. Its shops are those that the
+connection names. Customers, vehicles and employees have no filter for changes and are many: their lists are read once a
+day, and in between those are asked for by themselves that an order names and the copy lacks.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from include.api.client import Request
+from include.api.paginators import SpringPage
+from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Whole
+from include.sources.tekmetric import tables
+from include.sources.tekmetric.orders import REPAIR_ORDERS
+from include.sources.tekmetric.shops import partitions
+from include.sources.tekmetric.source import Tekmetric
+from include.warehouse.table import Table
+
+DAILY = Whole(every=timedelta(days=1))
+
+
+def _listed(table: Table, singular: str) -> Entity:
+    """Customers or vehicles, whose list shows them whole."""
+    return Entity(
+        table=table,
+        listing=Request(f"/{singular}", {"size": 100}),
+        paginator=SpringPage(),
+        lookup=_lookup(singular),
+        changes=DAILY,
+        partitions=partitions(lambda listing, shop_id: replace(listing, path=f"/shop/{shop_id}{listing.path}")),
+    )
+
+
+def _lookup(singular: str) -> Lookup:
+    return Lookup(
+        by=("shop_id", "tm_id"),
+        request=lambda shop_id, id_: Request(f"/shop/{shop_id}/{singular}/{id_}"),
+        rows=lambda data: [data],
+    )
+
+
+def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:
+    """Their list tells neither pay nor rights."""
+    request = Request(f"/shop/{shop_id}/employees-lite", {"status": "ALL", "size": 500})
+    return [Listing(request, SpringPage(), shop_id, {"shop_id": int(shop_id)})]
+
+
+# Of an employee the list shows nothing that tells of a change.
+NAMED = Table(tables.SCHEMA, "employees", tables.EMPLOYEES.columns[:2], key=tables.EMPLOYEES.key, version=None)
+EMPLOYEES = Entity(
+    table=tables.EMPLOYEES,
+    lookup=_lookup("employee"),
+    discovery=Discovery(_employees, NAMED),
+    changes=DAILY,
+    partitions=partitions(lambda listing, shop_id: listing),
+)
+
+ENTITIES = (EMPLOYEES, _listed(tables.CUSTOMERS, "customer"), _listed(tables.VEHICLES, "vehicle"), REPAIR_ORDERS)
+
+SOURCE = Tekmetric(
+    name="tekmetric",
+    base_path="/api",
+    authorize=lambda token: {"x-auth-token": token},
+    # The vendor names no limit for these pages; five a second is what other clients are known to keep to.
+    per_minute=300,
+    overlap=timedelta(minutes=25),
+    entities=ENTITIES,
+)

@@ -1,0 +1,314 @@
+"""Repair orders: where they are listed, and what the answers about one make together.
+
+No list shows an order whole, and none shows all. The boards show what is in work and what was posted lately, the report
+shows history. Each order is then asked for by itself: its head (dates, status, people), its estimate (jobs and what is
+in them) and its profit (what the authorized jobs earn). It has been absent where neither head nor estimate is found.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from psycopg import sql
+
+from include.api.client import Request
+from include.api.errors import RefuseData
+from include.api.paginators import Cursor, Single, SpringPage
+from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Need, Part, Whole
+from include.sources.tekmetric import tables
+from include.sources.tekmetric.shops import Shop, partitions, shops_of
+from include.warehouse.table import Table, instant
+
+Record = Mapping[str, Any]
+
+DELETED = 7
+# By their ids; the vendor's other words for them are not relied on.
+STATUSES = {1: "ESTIMATE", 2: "WORKINPROGRESS", 3: "COMPLETE", 4: "SAVED", 5: "POSTED", 6: "ACCRECV"}
+# The date by which an order is on a board.
+BOARDS = {"ACTIVE": "updatedDate", "POSTED": "postedDate", "COMPLETE": "completedDate"}
+# Before any order was posted.
+BEGINNING = date(2000, 1, 1)
+# What jobs come to, by the vendor's names.
+OF_JOBS = {
+    "total": "total",
+    "subtotal": "subTotal",
+    "tax": "tax",
+    "discount": "discount",
+    "parts_total": "partsPrice",
+    "labor_total": "laborPrice",
+    "sublet_total": "subletPrice",
+    "fees_total": "feePrice",
+}
+# What is in a job, and which amount tells that there is something.
+ITEMS = {"parts": "partsPrice", "labor": "laborPrice", "sublets": "subletPrice", "fees": "feePrice"}
+NOTHING = (None, 0, "", "0", "0.0")
+BOARD, REPORT = SpringPage(), Cursor(rows="content", param="nextKeys", token="nextKeys", more="hasNext")
+SHOWN = Table(
+    tables.SCHEMA,
+    "repair_orders",
+    tuple(column for column in tables.REPAIR_ORDERS.columns if column.name in ("shop_id", "tm_id", "updated_date")),
+    key=tables.REPAIR_ORDERS.key,
+    version="updated_date",
+)
+
+
+def lists(context: Context, shop_id: str, since: datetime | None) -> list[Listing]:
+    """One order, if the run names it; else the boards, and the report where the boards may not reach back so far."""
+    shop, params = shops_of(context)[int(shop_id)], context.params
+    if params.get("ro_id"):
+        request = Request(f"/shop/{shop.tm_id}/repair-order/{params['ro_id']}")
+        return [_listing(shop, request, Single(), _brief)]
+    start = _first_day(shop, params["days_back"])
+    far = since is None or since.astimezone(shop.zone).date() < start
+    oldest = min(start, since.astimezone(shop.zone).date()) if since else start
+    boards = [_listing(shop, _board(shop, name), BOARD, _young(shop, name, oldest)) for name in _boards(params)]
+    return [*boards, _listing(shop, _report(shop, oldest), REPORT, _of_report)] if far else boards
+
+
+def _first_day(shop: Shop, days_back: int) -> date:
+    """The shop's day with which a run begins that looks back for so many days; 0: before all of them."""
+    return datetime.now(shop.zone).date() - timedelta(days=days_back) if days_back else BEGINNING
+
+
+def _boards(params: Mapping[str, Any]) -> Iterable[str]:
+    board = params.get("board", "ALL")
+    return BOARDS if board == "ALL" else [board]
+
+
+def _listing(shop: Shop, request: Request, paginator: Any, shape: Callable[[Record], Record | None]) -> Listing:
+    return Listing(request, paginator, str(shop.tm_id), {"shop_id": shop.tm_id}, shape)
+
+
+def _board(shop: Shop, name: str) -> Request:
+    query = {"view": "list", "board": name, "groupBy": "NONE", "size": 100}
+    return Request(f"/shop/{shop.tm_id}/job-board-group-by", query)
+
+
+def _report(shop: Shop, oldest: date) -> Request:
+    """Posted orders from that day on, by the shop's clock, whatever its offset on either day."""
+    start = datetime.combine(oldest, time.min, shop.zone)
+    end = datetime.combine(datetime.now(shop.zone).date() + timedelta(days=1), time.min, shop.zone)
+    span = {"start": start.isoformat(), "end": end.isoformat(), "timezone": shop.timezone, "shopIds": shop.tm_id}
+    return Request(
+        "/reporting/profit-details-report", {**span, "size": 100, "sortBy": "POSTED_DATE", "sortOrder": "ASC"}
+    )
+
+
+def _brief(row: Record) -> Record:
+    return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate")}
+
+
+def _of_report(row: Record) -> Record:
+    return {"tm_id": row.get("repairOrderId")}
+
+
+def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | None]:
+    """Leaves out what changed before that day and is on the board since longer; what has no date to tell is kept."""
+
+    def shape(row: Record) -> Record | None:
+        days = [_day(shop, row.get(name)) for name in (BOARDS[board], "updatedDate")]
+        known = [day for day in days if day]
+        return _brief(row) if not known or max(known) >= oldest else None
+
+    return shape
+
+
+def _day(shop: Shop, value: Any) -> date | None:
+    try:
+        moment = instant(value)
+    except ValueError:
+        return None
+    return moment and moment.astimezone(shop.zone).date()
+
+
+def within(context: Context) -> sql.Composable:
+    """The orders of the copy that a scan's lists would show: those of the days that it looks back to."""
+    days_back = context.params["days_back"]
+    oldest = datetime.now(UTC).date() - timedelta(days=days_back) if days_back else BEGINNING
+    return sql.SQL("coalesce(t.posted_date, t.updated_date::date, t.created_date::date) > {}").format(
+        sql.Literal(oldest)
+    )
+
+
+def partial(context: Context) -> bool:
+    """A run that looks at one order or one board has not seen what else has changed."""
+    return bool(context.params.get("ro_id")) or context.params.get("board", "ALL") != "ALL"
+
+
+def record(head: Record, estimate: Record | None, profit: Record | None) -> list[Record]:
+    """The order as the warehouse keeps it, with its jobs; none if it is deleted.
+
+    Raises RefuseData where the head says that it is there and the rest is not found or has another shape.
+    """
+    status = _object(head, "repairOrderStatus")
+    if status.get("id") == DELETED or head.get("deletedDate"):
+        return []
+    if estimate is None or profit is None:
+        raise RefuseData("the order is there, but its estimate or its profit was not found. Run the task again later")
+    jobs = [_job(job) for job in _list(estimate, "jobs", "total")]
+    agreed = [job for job in jobs if tables.decided(job.get("authorized"))]
+    label, total, labor = (
+        _object(head, "repairOrderLabel"),
+        _object(profit, "totalProfit"),
+        _object(profit, "laborProfit"),
+    )
+    return [
+        {
+            "tm_id": head.get("id"),
+            "tm_customer_id": _object(head, "customer").get("id"),
+            "tm_vehicle_id": _object(head, "vehicle").get("id"),
+            "tm_service_advisor_id": _object(head, "serviceWriter").get("id"),
+            "ro_number": head.get("repairOrderNumber", head.get("roNumber")),
+            "status": STATUSES.get(status.get("id"), "UNKNOWN"),
+            "status_id": status.get("id"),
+            "created_date": head.get("createdDate"),
+            "updated_date": head.get("updatedDate"),
+            "promised_date": head.get("promisedDate"),
+            "dropped_off_date": head.get("droppedOffDate"),
+            "picked_up_date": head.get("pickedUpDate"),
+            "posted_at": head.get("postedDate"),
+            "completed_at": head.get("completedDate"),
+            **_sums("potential", jobs),
+            # The estimate's own sums hold what belongs to no job.
+            "potential_total": estimate.get("total"),
+            "potential_subtotal": estimate.get("subtotal"),
+            "potential_tax": estimate.get("taxes") if estimate.get("tax") is None else estimate.get("tax"),
+            "potential_discount": estimate.get("discountTotal"),
+            "potential_fees_total": estimate.get("feesTotal"),
+            **_sums("authorized", agreed),
+            "authorized_revenue": total.get("retail"),
+            "authorized_cost": total.get("cost"),
+            "authorized_profit": total.get("profit"),
+            "margin": total.get("margin"),
+            "authorized_labor_revenue": labor.get("retail"),
+            "authorized_labor_cost": labor.get("cost"),
+            "authorized_labor_profit": labor.get("profit"),
+            "authorized_labor_hours": labor.get("hours"),
+            "order_discount": estimate.get("discount"),
+            "discount_total": estimate.get("discountTotal"),
+            "fees_total": estimate.get("feesTotal"),
+            "shop_supplies_total": estimate.get("shopSuppliesTotal"),
+            "epa_total": estimate.get("epaTotal"),
+            "tax_rate": estimate.get("taxRate"),
+            "amount_paid": head.get("amountPaid"),
+            "balance_due": estimate.get("balanceDue"),
+            "label": label.get("name"),
+            "label_id": label.get("id"),
+            "notes": head.get("notes"),
+            "jobs": jobs,
+            "fees": _lines(_list(_object(estimate, "fees"), "data")),
+        }
+    ]
+
+
+def _sums(kind: str, jobs: list[Record]) -> Record:
+    """What the jobs come to together. Raises RefuseData for an amount that is none."""
+    try:
+        sums = {name: sum(tables.cents(job.get(field)) or 0 for job in jobs) for name, field in OF_JOBS.items()}
+    except ValueError as error:
+        raise RefuseData(f"an amount of a job {error}. See whether the API has changed") from None
+    return {f"{kind}_job_count": len(jobs), **{f"{kind}_{name}": value for name, value in sums.items()}}
+
+
+def _job(job: Record) -> Record:
+    """A job with its items, each of which has a name of its own."""
+    return {**job, **{name: _lines(_list(job, name, worth)) for name, worth in ITEMS.items()}}
+
+
+def _lines(items: list[Record]) -> list[Record]:
+    """The items, each with what tells it apart in its job: the vendor's id, or its name and its turn among those."""
+    turns: Counter[str] = Counter()
+    lines = []
+    for item in items:
+        line = item.get("id")
+        if not line:
+            name = str(item.get("name") or "")
+            turns[name] += 1
+            line = f"{name}#{turns[name]}"
+        lines.append({**item, "line": str(line)})
+    return lines
+
+
+def _object(record: Record, name: str) -> Record:
+    """The object of that name; empty where there is none. Raises RefuseData for anything else."""
+    value = record.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RefuseData(f"{name!r} of an order is no object. See whether the API has changed")
+    return value
+
+
+def _list(record: Record, name: str, worth: str | None = None) -> list[Record]:
+    """The list of that name; without one the order has none of them, unless `worth` says that they come to something.
+
+    Raises RefuseData then, and for anything but a list of objects: what is unknown must not look deleted.
+    """
+    value = record.get(name)
+    if value is None and (worth is None or record.get(worth) in NOTHING):
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise RefuseData(f"{name!r} of an order is no list of objects. See whether the API has changed")
+    return value
+
+
+def _local(context: Context, order: Record) -> Record:
+    """The order with the shop's own days of posting and completion."""
+    shop = shops_of(context)[int(order["shop_id"])]
+    return {
+        **order,
+        "posted_date": _day(shop, order["posted_at"]),
+        "completed_date": _day(shop, order["completed_at"]),
+    }
+
+
+def _of_order(order: Record) -> Record:
+    return {"shop_id": order["shop_id"], "tm_repair_order_id": order["tm_id"]}
+
+
+def _jobs(order: Record) -> Iterator[Record]:
+    return ({**job, **_of_order(order)} for job in order["jobs"])
+
+
+def _items(name: str) -> Callable[[Record], Iterator[Record]]:
+    return lambda order: (
+        {**item, **_of_order(order), "tm_job_id": job.get("id")} for job in order["jobs"] for item in job[name]
+    )
+
+
+def _fees(order: Record) -> Iterator[Record]:
+    """Those of the jobs, and under job 0 those of the order itself."""
+    yield from _items("fees")(order)
+    yield from ({**fee, **_of_order(order), "tm_job_id": 0} for fee in order["fees"])
+
+
+OF_ORDER = ("shop_id", "tm_repair_order_id")
+REPAIR_ORDERS = Entity(
+    table=tables.REPAIR_ORDERS,
+    lookup=Lookup(
+        by=("shop_id", "tm_id"),
+        request=lambda shop_id, id_: Request(f"/shop/{shop_id}/repair-order/{id_}"),
+        beside=(
+            lambda shop_id, id_: Request(f"/repair-order/{id_}/estimate"),
+            lambda shop_id, id_: Request(f"/repair-order/{id_}/profit/labor"),
+        ),
+        rows=record,
+        finish=_local,
+    ),
+    discovery=Discovery(lists, SHOWN, within, partial),
+    changes=Whole(),
+    partitions=partitions(lambda listing, shop_id: listing),
+    parts=(
+        Part(tables.JOBS, _jobs, by=OF_ORDER),
+        Part(tables.JOB_PARTS, _items("parts"), by=OF_ORDER),
+        Part(tables.JOB_LABOR, _items("labor"), by=OF_ORDER),
+        Part(tables.JOB_SUBLETS, _items("sublets"), by=OF_ORDER),
+        Part(tables.JOB_FEES, _fees, by=OF_ORDER),
+    ),
+    needs=(
+        Need("employees", ("shop_id", "tm_service_advisor_id")),
+        Need("customers", ("shop_id", "tm_customer_id")),
+        Need("vehicles", ("shop_id", "tm_vehicle_id")),
+    ),
+)

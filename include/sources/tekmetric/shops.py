@@ -1,0 +1,76 @@
+"""The shops: no list of the vendor tells them, the connection's extra does."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from include.api.client import Request
+from include.api.errors import FixConfiguration
+from include.sources.base import ScanRefused
+from include.sources.mirror.entity import Context, Partitions
+from include.sources.tekmetric import tables
+from include.warehouse import compare, fence, sync_log
+from include.warehouse.merge import apply_plan
+from include.warehouse.staging import Stage
+from include.warehouse.sync_log import Counts
+
+log = logging.getLogger(__name__)
+
+EXAMPLE = '{"shops": [{"tm_id": 6212, "name": "...", "timezone": "America/New_York"}]}'
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A shop by the vendor's id, with the time zone in which it tells its days."""
+
+    tm_id: int
+    name: str
+    timezone: str
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+
+def shops_of(context: Context) -> Mapping[int, Shop]:
+    """The shops of the connection by their ids, of those the run asks for. Raises FixConfiguration, ScanRefused."""
+    try:
+        shops = msgspec.convert(context.settings.get("shops"), list[Shop])
+        known = {shop.tm_id: shop for shop in shops if shop.zone}
+    except (msgspec.ValidationError, KeyError, ValueError) as error:
+        raise FixConfiguration(
+            f"connection 'tekmetric' names no usable shops ({error}): its extra has to be like {EXAMPLE}"
+        ) from None
+    wanted = context.params.get("shop_id")
+    if wanted and wanted not in known:
+        raise ScanRefused(f"shop {wanted} is not among those of the connection ({', '.join(map(str, known))})")
+    return {wanted: known[wanted]} if wanted else known
+
+
+def partitions(request: Callable[[Request, str], Request]) -> Partitions:
+    """Each shop has lists of its own."""
+    return Partitions(
+        values=lambda context: [str(tm_id) for tm_id in sorted(shops_of(context))],
+        request=lambda listing, shop_ids: request(listing, shop_ids[0]),
+        column="shop_id",
+    )
+
+
+def configure(context: Context) -> None:
+    """Bring the table of shops in line with the connection, under a sync_id of its own; one left out is kept."""
+    conn, source = context.conn, context.source.name
+    stage = Stage.open(conn, tables.SHOPS, source, "configure", context.run)
+    stage.append([asdict(shop) for shop in shops_of(context).values()], next_position=None, page_info={})
+    compare.plan_writes(stage)
+    if compare.plan_counts(stage):
+        writer = fence.read(conn, source)
+        with fence.writing(conn, source, epoch=writer.epoch):
+            sync_id = sync_log.begin(conn, source, "sync", context.run, reason="shops of the connection")
+            counts = {tables.SHOPS.name: Counts.of(apply_plan(conn, tables.SHOPS, stage.plan, sync_id))}
+        sync_log.finish(conn, sync_id, counts)
+        log.info("shops: %s", counts)
+    stage.drop()

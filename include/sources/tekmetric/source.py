@@ -1,0 +1,37 @@
+"""Tekmetric as a mirror: its shops, the answers that are kept for a while, and snapshots by hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from include.api.client import Answer, Request
+from include.sources.base import Synced
+from include.sources.mirror.entity import Context
+from include.sources.mirror.source import Mirror
+from include.sources.mirror.sync import sync
+from include.sources.tekmetric import tables
+from include.sources.tekmetric.shops import configure
+
+
+@dataclass(frozen=True)
+class Tekmetric(Mirror):
+    """A mirror whose run may ask for one order alone, or to keep what the vendor answered."""
+
+    def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+        context = replace(context, params=params)
+        configure(context)
+        if params.get("store_raw"):
+            context = replace(context, keep=lambda *answer: keep(context, *answer))
+        if params.get("ro_id"):
+            return Synced(*sync(context, only="repair_orders"))
+        return super().sync(context, params, dry_run=dry_run)
+
+
+def keep(context: Context, values: tuple, request: Request, answer: Answer) -> None:
+    """Keep an answer until it expires, to look things up in."""
+    shop_id, tm_id = values
+    context.conn.execute(
+        "INSERT INTO tekmetric.tm_raw_payloads (shop_id, endpoint, tm_entity_id, payload, run)"
+        " VALUES (%s, %s, %s, %s, %s)",
+        [shop_id, str(request), tm_id, tables.structure(answer.data), context.run],
+    )
