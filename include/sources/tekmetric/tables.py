@@ -1,0 +1,398 @@
+"""Tekmetric's rows as the warehouse keeps them: whole cents, exact quantities, instants in UTC, days of the shop.
+
+Employees, customers and vehicles are read as the vendor shows them, so are jobs and what is in them as an estimate
+shows them; to each our code adds what the vendor leaves out:
+
+- `shop_id`: every record of a shop's (the vendor's employees don't name theirs)
+- `tm_repair_order_id`: jobs and items; `tm_job_id`: items, 0 for a fee of the order itself
+- `line`: items; the id as text, or what stands for it where the vendor gives none
+
+A repair order is put together from several answers: one flat record with the columns' names, and in `margin` the
+vendor's share (0..1 or "NaN"), which becomes `authorized_gp_percent`; null where nothing was sold. Shops are those of
+the connection, under the columns' names.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+from zoneinfo import available_timezones
+
+from include.warehouse.table import Column, Table, boolean, decimal, identifier, instant, integer, structure, text
+
+SCHEMA = "tekmetric"
+DEFAULT_TIMEZONE = "America/New_York"
+# Nobody sells for that many cents, or has that many of anything; what is below can be multiplied and added up.
+TOO_MUCH, TOO_MANY = 10**12, 10**6
+
+
+def cents(value: Any) -> int | None:
+    """A whole amount, from a number or text with what floating point left of it: rounded half up."""
+    number = _below(TOO_MUCH, decimal(value))
+    return None if number is None else int(number.to_integral_value(ROUND_HALF_UP))
+
+
+def exact(value: Any) -> Decimal | None:
+    """A number of hours or of per cent, as it is."""
+    return _below(TOO_MANY, decimal(value))
+
+
+def quantity(value: Any) -> Decimal | None:
+    """A number of pieces, to four places."""
+    number = _below(TOO_MANY, decimal(value))
+    return None if number is None else number.quantize(Decimal("0.0001"), ROUND_HALF_UP)
+
+
+def percent(value: Any) -> Decimal | None:
+    """A share (0.665) as per cent, to two places; the vendor's "NaN", a share of nothing, is null."""
+    if value == "NaN":
+        return None
+    share = _below(TOO_MUCH, decimal(value))
+    return None if share is None else (share * 100).quantize(Decimal("0.01"), ROUND_HALF_UP)
+
+
+def decided(value: Any) -> bool:
+    """Whether the customer said so; nobody asked yet counts as no."""
+    return boolean(value) or False
+
+
+def name_of(value: Any) -> str | None:
+    """The name in `{id, name}`, or the value itself where the vendor shows just the name; blank is null."""
+    name = text(value.get("name") if isinstance(value, dict) else value)
+    return name if name and name.strip() else None
+
+
+def id_of(value: Any) -> int | None:
+    """The id in `{id, name}`, null where the vendor shows just the name."""
+    return identifier(value.get("id")) if isinstance(value, dict) else None
+
+
+def code_of(value: Any) -> str | None:
+    """The code in `{code, ...}`, or the value itself where it comes alone."""
+    return text(value.get("code") if isinstance(value, dict) else value)
+
+
+def person(value: Any) -> str | None:
+    """The full name in an object that names somebody."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError("is nobody's description")
+    names = [text(value.get(part)) for part in ("firstName", "lastName")]
+    return name_of(value.get("fullName")) or " ".join(name for name in names if name) or None
+
+
+def texts(value: Any) -> list[str] | None:
+    """Several texts; one alone counts as a list of it."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, list):
+        return [text(value)]
+    return [text(each) for each in value if each is not None]
+
+
+def day(value: Any) -> date | None:
+    """A calendar day, itself or in ISO 8601. An instant is none: which day it falls on, the shop's time zone tells."""
+    if value is None or value == "":
+        return None
+    if type(value) is date:
+        return value
+    try:
+        return datetime.strptime(value, "%Y-%m-%d").date()
+    except (TypeError, ValueError):
+        raise ValueError("is no ISO 8601 day") from None
+
+
+def written_day(value: Any) -> date | None:
+    """The day as the vendor wrote it, also where a time of day follows."""
+    return day(value[:10] if isinstance(value, str) else value)
+
+
+def zone(value: Any) -> str:
+    """The name of a time zone."""
+    name = DEFAULT_TIMEZONE if value is None else value
+    if name not in available_timezones():
+        raise ValueError("is no time zone such as America/New_York")
+    return name
+
+
+def _below(limit: int, number: Decimal | None) -> Decimal | None:
+    if number is not None and abs(number) >= limit:
+        raise ValueError("is too large to be true")
+    return number
+
+
+def _phone(primary: bool, name: str) -> Callable[[Any], str | None]:
+    """Reads `name` of the customer's primary phone (the first where none is marked), or of the next one."""
+
+    def read(value: Any) -> str | None:
+        phones = _phones(value)
+        first = next((phone for phone in phones if phone.get("primary")), phones[0] if phones else None)
+        chosen = first if primary else next((phone for phone in phones if phone is not first), None)
+        return text(chosen.get(name)) if chosen else None
+
+    return read
+
+
+def _phones(value: Any) -> list[Mapping[str, Any]]:
+    if isinstance(value, str):
+        return [{"number": value}] if value.strip() else []
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(phone, dict) for phone in value):
+        raise ValueError("is no list of phones")
+    return value
+
+
+def _texts(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name) for name in names)
+
+
+def _cents(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, cents) for name in names)
+
+
+def _instants(*names: str) -> tuple[Column, ...]:
+    return tuple(Column(name, instant) for name in names)
+
+
+def _named(name: str, field: str) -> tuple[Column, Column]:
+    """The name and the id of what may come as `{id, name}` or as its name alone."""
+    return Column(name, name_of, field), Column(f"{name}_id", id_of, field)
+
+
+SHOP_ID = Column("shop_id", identifier)
+TM_ID = Column("tm_id", identifier, "id")
+OF_SHOP = ("shop_id", "tm_id")
+CHANGED = (Column("created_date", instant, "createdDate"), Column("updated_date", instant, "updatedDate"))
+
+SHOPS = Table(
+    SCHEMA,
+    "shops",
+    (
+        Column("tm_id", identifier),
+        Column("name"),
+        Column("timezone", zone),
+        Column("default_labor_rate", cents),
+        Column("default_parts_margin", exact),
+        Column("default_tax_rate", exact),
+        Column("tm_metadata", structure),
+    ),
+    key=("tm_id",),
+    version=None,
+)
+
+EMPLOYEES = Table(
+    SCHEMA,
+    "employees",
+    (
+        SHOP_ID,
+        TM_ID,
+        Column("first_name", text, "firstName"),
+        Column("last_name", text, "lastName"),
+        *_texts("email", "phone", "username"),
+        Column("role", integer, "employeeRole.code"),
+        Column("role_name", text, "employeeRole.name"),
+        Column("disabled", boolean),
+        Column("deactivated", boolean),
+        Column("hourly_rate", cents, "hourlyRate"),
+        Column("salary", cents),
+        Column("pay_type", code_of, "employeePayType"),
+        Column("commission_rate", exact, "commissionRate"),
+        Column("hire_date", written_day, "hireDate"),
+        Column("termination_date", written_day, "terminationDate"),
+        Column("can_clock_in", boolean, "canClockIn"),
+        Column("can_sell", boolean, "canSell"),
+        Column("can_tech", boolean, "canTech"),
+        Column("can_perform_work", boolean, "canPerformWork"),
+        *CHANGED,
+    ),
+    key=OF_SHOP,
+    version="updated_date",
+)
+
+CUSTOMERS = Table(
+    SCHEMA,
+    "customers",
+    (
+        SHOP_ID,
+        TM_ID,
+        Column("first_name", text, "firstName"),
+        Column("last_name", text, "lastName"),
+        Column("company_name", text, "companyName"),
+        Column("email", texts),
+        Column("phone_primary", _phone(True, "number"), "phone"),
+        Column("phone_primary_type", _phone(True, "type"), "phone"),
+        Column("phone_secondary", _phone(False, "number"), "phone"),
+        Column("phone_secondary_type", _phone(False, "type"), "phone"),
+        Column("address_line1", text, "address.address1"),
+        Column("address_line2", text, "address.address2"),
+        *(Column(name, text, f"address.{name}") for name in ("city", "state", "zip", "country")),
+        Column("customer_type_id", id_of, "customerType"),
+        Column("customer_type_name", name_of, "customerType"),
+        Column("tax_exempt", boolean, "taxExempt"),
+        Column("ok_for_marketing", boolean, "okForMarketing"),
+        *_named("lead_source", "leadSource"),
+        Column("notes"),
+        *CHANGED,
+    ),
+    key=OF_SHOP,
+    version="updated_date",
+)
+
+VEHICLES = Table(
+    SCHEMA,
+    "vehicles",
+    (
+        SHOP_ID,
+        TM_ID,
+        Column("tm_customer_id", identifier, "customerId"),
+        Column("year", integer),
+        *_named("make", "make"),
+        *_named("model", "model"),
+        *_named("sub_model", "subModel"),
+        *_named("engine", "engine"),
+        *_named("transmission", "transmission"),
+        Column("drive_type", name_of, "driveType"),
+        Column("body_style", name_of, "bodyStyle"),
+        Column("vin"),
+        Column("license_plate", text, "licensePlate"),
+        Column("license_state", text, "licenseState"),
+        Column("unit_number", text, "unitNumber"),
+        Column("fleet_number", text, "fleetNumber"),
+        Column("color", name_of),
+        Column("odometer", cents),
+        Column("notes", text, "note"),
+        *CHANGED,
+    ),
+    key=OF_SHOP,
+    version="updated_date",
+)
+
+# What an order comes to with all its jobs (potential_*), and with those that the customer agreed to (authorized_*).
+SUMS = ("total", "subtotal", "tax", "discount", "job_count", "parts_total", "labor_total", "sublet_total", "fees_total")
+
+REPAIR_ORDERS = Table(
+    SCHEMA,
+    "repair_orders",
+    (
+        SHOP_ID,
+        *(Column(name, identifier) for name in ("tm_id", "tm_customer_id", "tm_vehicle_id", "tm_service_advisor_id")),
+        Column("ro_number", integer),
+        Column("status"),
+        Column("status_id", integer),
+        *_instants("created_date", "updated_date", "promised_date", "dropped_off_date", "picked_up_date", "posted_at"),
+        Column("posted_date", day),
+        *_instants("completed_at"),
+        Column("completed_date", day),
+        *_cents(*(f"potential_{name}" for name in SUMS)),
+        *_cents(*(f"authorized_{name}" for name in SUMS)),
+        *_cents("authorized_revenue", "authorized_cost", "authorized_profit"),
+        Column("authorized_gp_percent", percent, "margin"),
+        *_cents("authorized_labor_revenue", "authorized_labor_cost", "authorized_labor_profit"),
+        Column("authorized_labor_hours", exact),
+        *_cents("order_discount", "discount_total", "fees_total", "shop_supplies_total", "epa_total"),
+        Column("tax_rate", exact),
+        *_cents("amount_paid", "balance_due"),
+        Column("label"),
+        Column("label_id", identifier),
+        Column("notes"),
+    ),
+    key=OF_SHOP,
+    version="updated_date",
+)
+
+OF_ORDER = Column("tm_repair_order_id", identifier)
+
+JOBS = Table(
+    SCHEMA,
+    "jobs",
+    (
+        SHOP_ID,
+        TM_ID,
+        OF_ORDER,
+        *_texts("name", "description"),
+        *_named("job_category", "jobCategory"),
+        Column("canned_job_id", identifier, "cannedJobId"),
+        Column("authorized", decided),
+        Column("authorized_date", instant, "authorizedDate"),
+        Column("declined", decided),
+        Column("declined_date", instant, "declinedDate"),
+        Column("declined_reason", text, "declinedReason"),
+        Column("total", cents),
+        Column("subtotal", cents, "subTotal"),
+        *_cents("discount", "tax"),
+        Column("parts_total", cents, "partsPrice"),
+        Column("parts_cost", cents, "partsCost"),
+        Column("labor_total", cents, "laborPrice"),
+        Column("labor_hours", exact, "laborHours"),
+        Column("sublet_total", cents, "subletPrice"),
+        Column("sublet_cost", cents, "subletCost"),
+        Column("fees_total", cents, "feePrice"),
+        Column("gross_profit_amount", cents, "grossProfitAmount"),
+        Column("gross_profit_percent", percent, "grossProfitPercentage"),
+        Column("parts_tax_total", cents, "partsTaxTotal"),
+        Column("labor_tax_total", cents, "laborTaxTotal"),
+        Column("fees_tax_total", cents, "feesTaxTotal"),
+        Column("sort_order", integer, "sortOrder"),
+    ),
+    key=OF_SHOP,
+    version=None,
+)
+
+
+OF_JOB = ("shop_id", "tm_job_id", "line")
+
+
+def _items(name: str, *columns: Column, key: tuple[str, ...] = OF_JOB) -> Table:
+    """What is in a job. `line` is its name there, since the vendor's own id may be missing."""
+    own = (SHOP_ID, OF_ORDER, Column("tm_job_id", integer), Column("line"), TM_ID, Column("name"))
+    return Table(SCHEMA, name, (*own, *columns), key=key, version=None)
+
+
+JOB_PARTS = _items(
+    "job_parts",
+    Column("brand", name_of),
+    Column("part_number", text, "partNumber"),
+    Column("description"),
+    Column("part_type", name_of, "partType"),
+    Column("quantity", quantity),
+    *_cents("retail", "cost"),
+    Column("core_charge", cents, "coreCharge"),
+    Column("total", cents),
+    Column("vendor", name_of),
+    Column("vendor_id", identifier, "vendorId"),
+    *(Column(name, boolean) for name in ("ordered", "received", "backordered")),
+)
+
+# The rate of the technician is the line's own, not what the employee earns today: null where the line tells none.
+JOB_LABOR = _items(
+    "job_labor",
+    Column("description"),
+    Column("labor_type", name_of, "laborType"),
+    Column("skill_level", name_of, "skillLevel"),
+    Column("hours", exact),
+    *_cents("rate", "total"),
+    Column("tm_technician_id", identifier, "technician.id"),
+    Column("technician_name", person, "technician"),
+    Column("tech_hourly_cost", cents, "technician.hourlyRate"),
+)
+
+JOB_SUBLETS = _items(
+    "job_sublets",
+    Column("description"),
+    Column("vendor", name_of),
+    *_cents("cost", "retail"),
+    Column("invoice_number", text, "invoiceNumber"),
+    Column("po_number", text, "poNumber"),
+)
+
+# The fees of an order itself have no job to tell them from those of another order.
+JOB_FEES = _items(
+    "job_fees",
+    Column("amount", cents),
+    Column("percentage", exact),
+    *_cents("cap", "total"),
+    Column("taxable", boolean),
+    key=("shop_id", "tm_repair_order_id", "tm_job_id", "line"),
+)
