@@ -374,15 +374,12 @@ CREATE TABLE tekmetric.tm_raw_payloads (
   endpoint text NOT NULL,
   tm_entity_id bigint,
   payload json NOT NULL,
-  sync_id bigint NOT NULL,
+  run text NOT NULL,
   fetched_at timestamptz NOT NULL DEFAULT now(),
   expires_at timestamptz NOT NULL DEFAULT now() + interval '7 days'
 );
 CREATE INDEX ON tekmetric.tm_raw_payloads (expires_at);
 COMMENT ON TABLE tekmetric.tm_raw_payloads IS 'What the vendor answered, kept for a few days to look things up in.';
-
-ALTER TABLE confidence.sync_log ADD partitions jsonb NOT NULL DEFAULT '{}';
-COMMENT ON COLUMN confidence.sync_log.partitions IS 'The counts, per partition, where the sync tells them apart.';
 
 INSERT INTO confidence.writer (source) VALUES ('tekmetric');
 """
@@ -422,22 +419,27 @@ COMMENT ON VIEW tekmetric.sync_cursors IS
 
 CREATE VIEW tekmetric.sync_log WITH (security_barrier = true) AS
 SELECT * FROM (
-  SELECT l.sync_id AS id, substring(p.key FROM '^[0-9]+')::bigint AS shop_id,
-    CASE l.kind WHEN 'sync' THEN coalesce(l.reason, 'incremental') ELSE l.kind END AS sync_type,
+  SELECT l.sync_id AS id, c.shop_id,
+    CASE WHEN l.kind = 'sync' THEN coalesce(l.reason, 'incremental') ELSE l.kind END AS sync_type,
     CASE l.state WHEN 'success' THEN 'completed' ELSE l.state END AS status,
     l.started_at, l.finished_at AS completed_at, round(l.duration_seconds * 1000)::bigint AS duration_ms,
-    coalesce((p.value ->> 'read')::bigint, l.rows_read) AS records_fetched,
-    coalesce((p.value ->> 'inserted')::bigint, l.rows_inserted) AS records_created,
-    coalesce((p.value ->> 'updated')::bigint, l.rows_updated) AS records_updated,
-    coalesce((p.value ->> 'deleted')::bigint, l.rows_deleted) AS records_deleted,
-    coalesce((p.value ->> 'unchanged')::bigint, l.rows_unchanged) AS records_skipped,
-    coalesce((p.value ->> 'failed')::bigint, l.rows_failed) AS error_count,
-    CASE WHEN p.key IS NULL THEN l.error END AS errors
-  FROM confidence.sync_log l LEFT JOIN LATERAL jsonb_each(l.partitions) p ON true
+    NULL::bigint AS records_fetched, c.created AS records_created, c.updated AS records_updated,
+    c.deleted AS records_deleted, NULL::bigint AS records_skipped, NULL::bigint AS error_count, NULL AS errors
+  FROM confidence.sync_log l CROSS JOIN LATERAL (
+    SELECT (key ->> 'shop_id')::bigint AS shop_id, count(*) FILTER (WHERE operation = 'insert') AS created,
+      count(*) FILTER (WHERE operation = 'update') AS updated, count(*) FILTER (WHERE operation = 'delete') AS deleted
+    FROM confidence.change_log WHERE sync_id = l.sync_id AND key ? 'shop_id' GROUP BY 1
+  ) c
   WHERE l.source = 'tekmetric'
+  UNION ALL
+  SELECT sync_id, NULL, CASE WHEN kind = 'sync' THEN coalesce(reason, 'incremental') ELSE kind END,
+    CASE state WHEN 'success' THEN 'completed' ELSE state END, started_at, finished_at,
+    round(duration_seconds * 1000)::bigint, rows_read, rows_inserted, rows_updated, rows_deleted, rows_unchanged,
+    rows_failed, error
+  FROM confidence.sync_log WHERE source = 'tekmetric'
 ) s WHERE tekmetric.visible(shop_id);
 COMMENT ON VIEW tekmetric.sync_log IS
-  'The syncs of confidence.sync_log, a row for each shop. Without a shop: what was not told apart; only there stands '
+  'The syncs of confidence.sync_log: what each changed in each shop, and, without a shop, the whole; only there stands '
   'the error, which may be about any shop.';
 """
 
@@ -476,6 +478,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DROP SCHEMA tekmetric CASCADE")
     op.execute("DELETE FROM confidence.writer WHERE source = 'tekmetric'")
-    op.execute("ALTER TABLE confidence.sync_log DROP COLUMN partitions")
     drop_role(SHOP)
     drop_role(SERVICE)
