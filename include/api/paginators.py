@@ -121,7 +121,7 @@ class Cursor(Paginator):
 
 @dataclass(frozen=True)
 class Single(Paginator):
-    """One object, as if it were the one row of a list."""
+    """Everything in one answer: a plain array, or an object that is the only row."""
 
     start: None = field(default=None, init=False)
 
@@ -129,7 +129,8 @@ class Single(Paginator):
         return base
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        return Page(position, [_object(answer)], None, date=answer.date)
+        rows = answer.data if isinstance(answer.data, list) else [_object(answer)]
+        return Page(position, _rows(rows, "rows"), None, date=answer.date)
 
 
 class _Numbered(Paginator):

@@ -12,7 +12,7 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from include.warehouse.table import RowRefused, Table, identifiers, same_key
+from include.warehouse.table import RowRefused, Table, among, identifiers, same_key
 
 # The share of rows that may be refused before the pull is no evidence any more, and the count below which it may.
 REFUSED_SHARE, REFUSED_FLOOR = 0.01, 20
@@ -246,6 +246,13 @@ class Stage:
             "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)",
             [pull.pull, pull.source, pull.entity, pull.purpose, pull.ticket, pull.attempt],
         )
+
+
+def staged(stage: Stage, keys: Iterable[tuple]) -> set[tuple]:
+    """Those of the keys of which the stage has a row."""
+    query = sql.SQL("SELECT {} FROM {} WHERE {}")
+    key = stage.table.key
+    return set(stage.conn.execute(query.format(identifiers(key), stage.sql, among(key, keys))).fetchall())
 
 
 def count_new(stage: Stage, after_page: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Narrow requests: the rows that the source has for given values, and the records that its lists show in brief."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,17 +102,19 @@ class Whole:
     left: tuple[Left, ...] = ()
 
 
-def make_whole(context: Context, entity: Entity, page: Page, partition: str, *, known: bool, room: int | None) -> Whole:
+def make_whole(
+    context: Context, entity: Entity, page: Page, partition: str, *, skip: Container[tuple], room: int | None
+) -> Whole:
     """Look up the records that the page shows in brief.
 
-    `known`: leave out those of which the copy has what the list shows. `room`: how many may be looked up, None for all.
-    A row without a usable key stays as it is, to be refused with its reason. What could not be read is left, for the
-    caller to decide what that means.
+    `skip`: keys of records that nobody has to look up. `room`: how many may be, None for all. A row without a usable
+    key stays as it is, to be refused with its reason. What could not be read is left, for the caller to decide what
+    that means.
     """
     table = entity.table
-    briefs = {key: row for row in page.rows if (key := table.key_of(row))}
+    briefs = {key: row for row in page.rows if (key := table.key_of(row)) and key not in skip}
     rows = [row for row in page.rows if table.key_of(row) is None]
-    wanted = [key for key in briefs if key not in (_known(context, entity, briefs) if known else ())]
+    wanted = list(briefs)
     gone, left = [], [(key, OVER_LIMIT) for key in wanted[room:] if room is not None]
     for key, found in look_up(context, entity.lookup, wanted[:room]):
         if isinstance(found, NotFound) or found == []:
@@ -128,9 +130,10 @@ def make_whole(context: Context, entity: Entity, page: Page, partition: str, *, 
     )
 
 
-def _known(context: Context, entity: Entity, briefs: Mapping[tuple, Mapping[str, Any]]) -> set[tuple]:
-    """The keys of the rows of which the copy has just what they show."""
+def known(context: Context, entity: Entity, page: Page) -> set[tuple]:
+    """The keys of the page's rows of which the copy has just what they show."""
     shown = entity.discovery.shown
+    briefs = {key: row for row in page.rows if (key := shown.key_of(row))}
     if shown.names == shown.key or not briefs:
         return set()
     copies = context.conn.execute(

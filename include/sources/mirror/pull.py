@@ -12,11 +12,12 @@ from psycopg import sql
 from include.api.errors import FixConfiguration, TryLater
 from include.api.fetch import pages
 from include.api.paginators import Page
+from include.sources.mirror import lookup
 from include.sources.mirror.entity import Context, Entity, Listing, Part
-from include.sources.mirror.lookup import Left, Whole, make_whole
+from include.sources.mirror.lookup import Left, Whole
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
-from include.warehouse.staging import Stage
+from include.warehouse.staging import Stage, staged
 from include.warehouse.table import are, identifiers, pairs
 
 log = logging.getLogger(__name__)
@@ -155,17 +156,19 @@ def _append(context: Context, pulled: Pulled, feed: Iterator[_Step], known: bool
 
 def _whole(context: Context, pulled: Pulled, listing: Listing, page: Page, known: bool) -> Whole:
     """The page with its records in full. Only a sync may leave one: a scan that didn't see all is no evidence."""
-    if pulled.entity.discovery is None:
+    entity, stage = pulled.entity, pulled.stage
+    if entity.discovery is None:
         return Whole(page)
-    syncs = pulled.stage.pull.purpose == "sync"
+    skip = staged(stage, filter(None, map(entity.table.key_of, page.rows)))
+    if known:
+        skip |= lookup.known(context, entity, page)
+    syncs = stage.pull.purpose == "sync"
     limit = context.params.get("limit") if syncs else None
-    room = None if limit is None else max(0, limit - pulled.stage.pull.rows_read)
-    whole = make_whole(context, pulled.entity, page, listing.partition, known=known, room=room)
+    room = max(0, limit - stage.pull.rows_read) if limit else None
+    whole = lookup.make_whole(context, entity, page, listing.partition, skip=skip, room=room)
     if whole.left and not syncs:
-        first = whole.left[0]
-        raise TryLater(
-            f"{len(whole.left)} of {pulled.entity.name} could not be read, such as {first.key}: {first.reason}"
-        )
+        (first, *_), count = whole.left, len(whole.left)
+        raise TryLater(f"{count} of {entity.name} could not be read, such as {first.key}: {first.reason}")
     return whole
 
 

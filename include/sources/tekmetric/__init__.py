@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from include.api.client import Request
-from include.api.paginators import SpringPage
+from include.api.paginators import Single, SpringPage
 from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Whole
 from include.sources.tekmetric import tables
 from include.sources.tekmetric.orders import REPAIR_ORDERS
@@ -44,7 +44,7 @@ def _lookup(singular: str) -> Lookup:
 def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:
     """Their list tells neither pay nor rights."""
     request = Request(f"/shop/{shop_id}/employees-lite", {"status": "ALL", "size": 500})
-    return [Listing(request, SpringPage(), shop_id, {"shop_id": int(shop_id)})]
+    return [Listing(request, Single(), shop_id, {"shop_id": int(shop_id)})]
 
 
 # Of an employee the list shows nothing that tells of a change.
