@@ -136,10 +136,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Derived:
-    """A table that is computed from mirrored ones: `query` selects its columns, in the table's order."""
+    """A table that is computed from mirrored ones: `query` selects its columns, in the table's order.
+
+    `touched`: where the whole would be too much, the condition on rows `t` that those belong to what was written by
+    syncs after {since}. It limits what of the table is compared, and replaces {touched} in the query. `keep`: the
+    condition on rows `t` that are not computed.
+    """
 
     table: Table
     query: str
+    touched: str | None = None
+    keep: str = "false"
 
 
 @dataclass(frozen=True)

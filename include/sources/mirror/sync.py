@@ -15,7 +15,7 @@ from include.api.errors import ApiError, NotFound, RefuseData
 from include.api.fetch import pages
 from include.api.paginators import Page
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.entity import Context, Ends, Entity, Listing, Need, Since, Whole, Window
+from include.sources.mirror.entity import Context, Derived, Ends, Entity, Listing, Need, Since, Whole, Window
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import Pulled, handfuls, lists, partitions, plan_parts, read, whole_list
 from include.warehouse import compare, fence, sync_log
@@ -72,7 +72,7 @@ def sync(context: Context, *, full: bool = False, only: str | None = None) -> tu
                 log.error("%s.%s: %s", source.name, entity.name, error)
                 failures[entity.name] = error
         with fence.writing(conn, source.name, epoch=writer.epoch):
-            run.counts |= derive(context, sync_id)
+            run.counts |= derive(context, sync_id, whole=full)
         if failures:
             raise SyncFailed(_failures(source.name, failures, run.counts))
     except BaseException as error:
@@ -88,17 +88,44 @@ def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error:
     sync_log.finish(context.conn, sync_id, counts, error, **traffic)
 
 
-def derive(context: Context, sync_id: int) -> Mapping[str, Counts]:
-    """Bring the computed tables in line with the mirrored ones; the caller's transaction holds the fence."""
+def derive(context: Context, sync_id: int, *, whole: bool = False) -> Mapping[str, Counts]:
+    """Bring the computed tables in line with the mirrored ones; the caller's transaction holds the fence.
+
+    `whole`: compute all of them anew, not only what was written since they were computed last.
+    """
+    conn, source = context.conn, context.source.name
     counts = {}
     for derived in context.source.derived:
-        stage = Stage.open(context.conn, derived.table, context.source.name, "derive", f"sync_id {sync_id}")
-        stage.fill(sql.SQL(derived.query))
+        name = derived.table.name
+        since = None if whole else sync_log.state(conn, source, name).version
+        touched = _touched(derived, since)
+        stage = Stage.open(conn, derived.table, source, "derive", f"sync_id {sync_id}")
+        stage.fill(sql.SQL(derived.query).format(touched=touched) if derived.touched else sql.SQL(derived.query))
         compare.plan_writes(stage)
-        compare.plan_deletes(stage, status="confirmed")
-        counts[derived.table.name] = Counts.of(apply_plan(context.conn, derived.table, stage.plan, sync_id))
+        compare.plan_deletes(
+            stage, status="confirmed", within=sql.SQL(f"{{}} AND NOT ({derived.keep})").format(touched)
+        )
+        counts[name] = Counts.of(apply_plan(conn, derived.table, stage.plan, sync_id))
+        if derived.touched:
+            watermark = _as_of(context)
+            sync_log.advance(conn, sync_id, source, name, watermark=watermark, version=sync_id, counts=counts[name])
         stage.drop()
     return counts
+
+
+def _as_of(context: Context) -> datetime | None:
+    """Up to when all entities have been read; None unless all were."""
+    found = [
+        sync_log.oldest_watermark(context.conn, context.source.name, each.name) for each in context.source.entities
+    ]
+    return None if None in found else min(found)
+
+
+def _touched(derived: Derived, since: int | None) -> sql.Composable:
+    """The condition on rows `t` that they may have to be computed anew."""
+    if derived.touched is None or since is None:
+        return sql.SQL("true")
+    return sql.SQL(derived.touched).format(since=sql.Literal(since))
 
 
 class _Run:
