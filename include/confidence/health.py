@@ -1,8 +1,8 @@
 """Health: how the syncs of a source do, and what of that is worth an alert. The rules are pure functions."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,8 @@ class Limits:
 
     `duration`: of the last sync, as a multiple of the median before it, and at least `seconds`. `error_rate`: the
     failed share of a day's requests, and at least `errors` of them. `freshness`: how far behind a table may be, as a
-    multiple of the time between two scheduled syncs. The floors keep a hiccup among few requests from being an alert.
+    multiple of the time between two scheduled syncs, or between two readings of those tables that are read `rarely`.
+    The floors keep a hiccup among few requests from being an alert.
     """
 
     duration: float = 3.0
@@ -24,6 +25,7 @@ class Limits:
     error_rate: float = 0.05
     errors: int = 5
     freshness: float = 2.0
+    rarely: Mapping[str, timedelta] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,8 @@ def _error_rate(figures: Figures, limits: Limits) -> Iterator[Alert]:
 def _freshness(figures: Figures, limits: Limits) -> Iterator[Alert]:
     if figures.schedule is None:
         return
-    limit = limits.freshness * figures.schedule
     for table in figures.tables:
+        limit = limits.freshness * max(figures.schedule, limits.rarely.get(table.table, timedelta(0)))
         if table.freshness > limit:
             yield Alert(
                 "freshness",

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,19 @@ ORDERS = TableHealth("orders", timedelta(hours=1), rows_changed=3, discrepancies
 FIGURES = Figures("shop", 300.0, 100.0, requests=400, request_errors=20, schedule=HALF_HOUR, tables=(ORDERS,))
 
 
-def rules(figures: Figures, **limits: float) -> list[str]:
+def rules(figures: Figures, **limits: Any) -> list[str]:
     return [alert.rule for alert in assess(figures, Limits(**limits))]
 
 
 def test_at_their_limits_all_is_well():
     assert rules(FIGURES) == []
+
+
+def test_table_that_is_read_rarely_may_be_older():
+    a_day = {"rarely": {"orders": timedelta(days=1)}}
+    assert rules(replace(FIGURES, tables=(replace(ORDERS, freshness=timedelta(days=2)),)), **a_day) == []
+    [alert] = assess(replace(FIGURES, tables=(replace(ORDERS, freshness=timedelta(days=2.1)),)), Limits(**a_day))
+    assert "above its limit 2 days" in alert.line
 
 
 @pytest.mark.parametrize(
