@@ -95,6 +95,24 @@ def finish(
     )
 
 
+def expire(conn: Connection, source: str, days: int) -> int:
+    """Drop what ended so many days ago, with its audit, and return how many log rows that were.
+
+    Kept is what the present states stand on, and what a later rollback has undone. What is dropped can't be undone.
+    """
+    query = """
+        WITH old AS (
+          DELETE FROM confidence.sync_log l
+          WHERE source = %(source)s AND finished_at < now() - make_interval(days => %(days)s)
+            AND NOT EXISTS (SELECT FROM confidence.sync_state s WHERE s.sync_id = l.sync_id)
+            AND NOT EXISTS (SELECT FROM confidence.sync_log later WHERE later.undoes = l.sync_id)
+          RETURNING sync_id
+        ), audit AS (DELETE FROM confidence.change_log c USING old WHERE c.sync_id = old.sync_id)
+        SELECT count(*) FROM old
+    """
+    return conn.execute(query, {"source": source, "days": days}).fetchone()[0]
+
+
 def state(conn: Connection, source: str, entity: str, partition: str = "") -> State:
     """Return how far the entity is in step; an empty State before its first sync."""
     with conn.cursor(row_factory=class_row(State)) as cursor:

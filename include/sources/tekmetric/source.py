@@ -11,11 +11,17 @@ from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync
 from include.sources.tekmetric import tables
 from include.sources.tekmetric.shops import configure
+from include.warehouse import sync_log
 
 
 @dataclass(frozen=True)
 class Tekmetric(Mirror):
-    """A mirror whose run may ask for one order alone, or to keep what the vendor answered."""
+    """A mirror whose run may ask for one order alone, or to keep what the vendor answered.
+
+    `log_days`: for how long the log of syncs and the audit are kept.
+    """
+
+    log_days: int = 30
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         context = replace(context, params=params)
@@ -25,6 +31,11 @@ class Tekmetric(Mirror):
         if params.get("ro_id"):
             return Synced(*sync(context, only="repair_orders"))
         return super().sync(context, params, dry_run=dry_run)
+
+    def clean_up(self, context: Context) -> Mapping[str, int]:
+        """Drop the answers that have expired, and the log that is old enough. Returns how many rows, of each."""
+        answers = context.conn.execute("DELETE FROM tekmetric.tm_raw_payloads WHERE expires_at <= now()").rowcount
+        return {"raw_payloads": answers, "syncs": sync_log.expire(context.conn, self.name, self.log_days)}
 
 
 def keep(context: Context, values: tuple, request: Request, answer: Answer) -> None:

@@ -1,0 +1,112 @@
+"""
+# Tekmetric: keep the copy in step
+
+Reads what changed in each shop since the last sync into the warehouse schema `tekmetric`: repair orders with jobs,
+parts, labor, sublets and fees, and whom and what they name. Then brings snapshots and daily metrics in line: `ro_snapshots`,
+`daily_shop_metrics`, `tech_daily_metrics`, of the days that a change touches.
+
+**When:** every 10 minutes. The boards show which orders are new or changed; each of those is read by itself (head,
+estimate, profit), the others aren't. A customer, vehicle or employee that an order names and the copy lacks is read at
+once, and the lists of all of them once a day. What to read follows from the watermarks in `confidence.sync_state`, one
+for each shop (`tekmetric.sync_cursors` shows them): a missed or late run loses nothing.
+
+**Writes:** the tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
+`confidence.sync_log`. Undo a run with `warehouse_rollback` and its `sync_id`. `clean_up` drops answers that were kept
+with `store_raw` after 7 days, and the log with its audit after 30: what is older can't be rolled back.
+
+**While it waits** in `scheduled`: the pool `tekmetric_writer` has 0 slots because `tekmetric_reconcile` has stopped the
+writer; the pool's description says which run. It goes on by itself after the resume.
+
+**By hand:** `mode` *backfill* reads history from the report, as far as `days_back` (0: all of it), about three requests
+an order; a run that was cut off goes on where it was. *snapshot* takes a snapshot of the order `ro_id` as it stands.
+With `ro_id`, `board` or `limit` a run sees a part only, and moves no watermark past what it has not seen.
+
+## If `sync` fails
+What its message does not name is synced.
+- *could not be read*: the orders that it names keep the watermark of their shop before them, and are read again by the
+  next run. If one never can be read, look at it in Tekmetric; `store_raw` with its `ro_id` keeps what is answered.
+- *does not accept the credentials*: the token has expired. Log in to Tekmetric, put the new token into the connection
+  `tekmetric` (password), then clear the task.
+- *names no usable shops*: mend the connection's extra as the message shows, then clear the task.
+- *run again later*: Tekmetric was not to be reached. The next run tries again; nothing to do unless it goes on.
+- *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
+- *rows could not be stored*: see the reasons in `confidence.quarantine`.
+- *checks failed* (mode `validate`): the message names checks and rows; all are in `confidence.integrity_check`.
+
+`clean_up` can be cleared at any time.
+"""
+
+from airflow.sdk import CronTriggerTimetable, Param, dag
+
+from plugins.operators.clean_up import CleanUpOperator
+from plugins.operators.sync import SyncOperator
+from plugins.runs import DEFAULT_ARGS
+
+SOURCE = "tekmetric"
+
+
+@dag(
+    dag_id="tekmetric_sync",
+    doc_md=__doc__,
+    # Without a start date the first run is the next one due, not the one missed last.
+    schedule=CronTriggerTimetable("*/10 * * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
+    tags=["tekmetric", "sync"],
+    params={
+        "mode": Param(
+            "incremental",
+            enum=["incremental", "backfill", "validate", "snapshot"],
+            title="Mode",
+            description="Incremental reads what the boards show as changed; backfill history by the report; validate"
+            " writes nothing and checks the copy; snapshot keeps the order ro_id as it stands.",
+        ),
+        "shop_id": Param(
+            None,
+            type=["null", "integer"],
+            title="Shop",
+            description="Tekmetric's id of one shop; empty for all that the connection names.",
+            values_display={"null": "all"},
+        ),
+        "days_back": Param(
+            3,
+            type="integer",
+            minimum=0,
+            title="Days back",
+            description="How far back orders are looked for by the shop's calendar; 0 = as far as there are any.",
+        ),
+        "board": Param(
+            "ALL",
+            enum=["ALL", "ACTIVE", "POSTED"],
+            title="Board",
+            description="One board alone, or all: active, posted and complete.",
+        ),
+        "limit": Param(
+            0,
+            type="integer",
+            minimum=0,
+            title="Orders at most",
+            description="For a trial: read so many orders at most and leave the others to the next run; 0 = no limit.",
+        ),
+        "ro_id": Param(
+            None,
+            type=["null", "integer"],
+            title="One repair order",
+            description="Tekmetric's id of one order, to read it alone; with several shops also say which one.",
+            values_display={"null": "none"},
+        ),
+        "store_raw": Param(
+            False,
+            type="boolean",
+            title="Keep the answers",
+            description="Keep what Tekmetric answers about each order in tm_raw_payloads, for 7 days.",
+        ),
+    },
+)
+def tekmetric_sync():
+    SyncOperator(task_id="sync", source=SOURCE) >> CleanUpOperator(task_id="clean_up", source=SOURCE)
+
+
+tekmetric_sync()
