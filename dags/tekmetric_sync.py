@@ -2,8 +2,8 @@
 # Tekmetric: keep the copy in step
 
 Reads what changed in each shop since the last sync into the warehouse schema `tekmetric`: repair orders with jobs,
-parts, labor, sublets and fees, and whom and what they name. Then brings snapshots and daily metrics in line: `ro_snapshots`,
-`daily_shop_metrics`, `tech_daily_metrics`, of the days that a change touches.
+parts, labor, sublets and fees, and whom and what they name. Then brings snapshots and daily metrics in line:
+`ro_snapshots`, `daily_shop_metrics`, `tech_daily_metrics`, of the days that a change touches.
 
 **When:** every 10 minutes. The boards show which orders are new or changed; each of those is read by itself (head,
 estimate, profit), the others aren't. A customer, vehicle or employee that an order names and the copy lacks is read at
