@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote, urlencode, urlsplit
 
 from stack.guardian import StackError
@@ -24,6 +24,11 @@ USERS = {"admin": "admin", "runbook": "op", "oncall": "op", "viewer": "viewer"}
 SIMULATOR_TOKEN = "demo-token"
 SIMULATOR_KEYS = ("demo-access", "demo-secret")
 BUCKET = "images"
+# Of the simulated shops: what their API doesn't tell.
+SHOPS = [
+    {"tm_id": 6212, "name": "JJ AUTO", "timezone": "America/New_York"},
+    {"tm_id": 7301, "name": "Desert Auto", "timezone": "America/Phoenix"},
+]
 # Where `make` puts it; the storage simulator serves its objects with it.
 RCLONE = REPOSITORY / ".venv" / "rclone" / "rclone"
 
@@ -248,8 +253,8 @@ def _is_real(name: str, inherited: Mapping[str, str]) -> bool:
     return not missing
 
 
-def _api_connection(url: str) -> str:
-    extra = {"requests_per_minute": 0}
+def _api_connection(url: str, **named: Any) -> str:
+    extra = {"requests_per_minute": 0, **named}
     return json.dumps({"conn_type": "http", "host": url, "password": SIMULATOR_TOKEN, "extra": extra})
 
 
@@ -300,5 +305,10 @@ SIMULATORS = {
         },
         arguments=_storage_arguments,
         options=lambda home: ["--rclone", str(RCLONE), "--folder", str(home.folder / "objects")],
+    ),
+    "tekmetric": Simulator(
+        connections={"tekmetric": lambda url, postgres: _api_connection(url, shops=SHOPS)},
+        arguments=lambda postgres: ["--token", SIMULATOR_TOKEN, "--shops", json.dumps(SHOPS)],
+        options=lambda home: ["--orders", "150"],
     ),
 }

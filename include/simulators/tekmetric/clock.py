@@ -1,0 +1,42 @@
+"""The account's time: real, or standing still until told otherwise; and how the vendor writes an instant."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def instant(seconds: int) -> str:
+    """Seconds since 1970 as the vendor writes an instant: `2026-03-02T18:04:10Z`. Such texts sort by time."""
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def seconds_of(text: str) -> float:
+    """Seconds since 1970 of an instant with any offset. Raises ValueError for any other text."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} is no instant with a time zone")
+    return (moment - _EPOCH).total_seconds()
+
+
+class Clock:
+    """The present, in whole seconds since 1970."""
+
+    def __init__(self, start: str | None) -> None:
+        """Stand still at `start`, or follow the real time where it is None."""
+        self._start = None if start is None else int(seconds_of(start))
+        self._ahead = 0
+
+    def now(self) -> int:
+        """The present instant."""
+        return (int(time.time()) if self._start is None else self._start) + self._ahead
+
+    def advance(self, seconds: int) -> None:
+        """Put the clock forward."""
+        self._ahead += seconds
+
+    def step(self) -> int:
+        """The instant of the next change: a second later, where the clock stands still."""
+        if self._start is not None:
+            self.advance(1)
+        return self.now()

@@ -1,0 +1,115 @@
+"""The hand on a running simulator: its clock, habits, faults, changes and truth, over its control API."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import requests
+
+from include.simulators.tekmetric.account import Counters
+from include.simulators.tekmetric.arithmetic import Sums
+from include.simulators.tekmetric.changes import Mutation
+from include.simulators.tekmetric.config import Config
+from include.simulators.tekmetric.faults import Fault, Trigger
+from include.simulators.tekmetric.people import Row
+from include.simulators.tekmetric.store import Kind, View
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class Control:
+    """Orders to the simulator at a URL. An order that makes no sense raises ValueError with the reason."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url}/_control"
+
+    def set(self, **fields: Any) -> Config:
+        """Change fields of the account's Config (not its shops, sizes, seed or `now`) from the next request on."""
+        return msgspec.convert(self._send("PATCH", "config", fields), Config)
+
+    def expire_token(self) -> None:
+        """Let no request in until `set(token=...)`; those underway are answered by what holds then."""
+        self.set(token="")
+
+    def mutate(self, *mutations: Mutation) -> list[int]:
+        """Change rows, all at one instant; returns the ids of the rows, in order. A clock that stands still moves
+        on by a second before."""
+        return self._send("POST", "mutations", [asdict(mutation) for mutation in mutations])
+
+    def touch(self, order_ids: Iterable[int]) -> None:
+        """Move the `updatedDate` of orders and nothing else."""
+        self.mutate(*(Mutation("update", "orders", order_id) for order_id in order_ids))
+
+    def change_some(self, number: int) -> list[int]:
+        """Change the labor of that many orders, evenly among all, and return their ids."""
+        return self._send("POST", "some", number)
+
+    def before(self, path: str, nth: int, *mutations: Mutation, **params: Any) -> None:
+        """Order mutations for once: before the `nth` request from now on whose path and query match (see `Fault`)."""
+        texts = {name: str(value) for name, value in params.items()}
+        self._send("POST", "triggers", asdict(Trigger(mutations, path=path, params=texts, nth=nth)))
+
+    def fault(self, *faults: Fault) -> None:
+        """Order misbehaviour."""
+        self._send("POST", "faults", [asdict(fault) for fault in faults])
+
+    def spoil(self, view: View, order_id: int, **fields: Any) -> None:
+        """Let a view of an order have these fields, whatever is true; none: let it be right again."""
+        self._send("PUT", f"spoilt/{view}/{order_id}", fields)
+
+    def clear(self) -> None:
+        """Drop all open faults, all orders for before a request, and all that was ordered to be wrong."""
+        self._send("DELETE", "orders")
+
+    def now(self) -> str:
+        """The account's present instant, as the vendor writes it."""
+        return self._send("GET", "clock")
+
+    def advance(self, seconds: int) -> str:
+        """Put the account's clock forward; returns the new present."""
+        return self._send("POST", "clock", seconds)
+
+    def counters(self) -> Counters:
+        """What was asked so far."""
+        return msgspec.convert(self._send("GET", "counters"), Counters)
+
+    def reset_counters(self) -> None:
+        """Start counting anew."""
+        self._send("DELETE", "counters")
+
+    def ids(self, kind: Kind = "orders", shop: int | None = None) -> list[int]:
+        """Ids of what isn't deleted, ascending, in one shop or in all."""
+        return self._send("GET", f"ids/{kind}" if shop is None else f"ids/{kind}/{shop}")
+
+    def rows(self, kind: Kind = "orders") -> list[Row]:
+        """All that isn't deleted, by id, as `row` gives it."""
+        return self._send("GET", f"rows/{kind}")
+
+    def row(self, kind: Kind, row_id: int) -> Row:
+        """A row as it truly is: of orders and jobs the fields of `Order` and `Job`, else the vendor's."""
+        return self._send("GET", f"rows/{kind}/{row_id}")
+
+    def order(self, order_id: int) -> Row:
+        """An order as it truly is, be it deleted."""
+        return self.row("orders", order_id)
+
+    def profit(self, order_id: int) -> Sums:
+        """What the authorized jobs of an order come to, to the cent."""
+        return self._sums("authorized", order_id)
+
+    def potential(self, order_id: int) -> Sums:
+        """What all jobs of an order come to, to the cent."""
+        return self._sums("potential", order_id)
+
+    def _sums(self, of: str, order_id: int) -> Sums:
+        return msgspec.convert(self._send("GET", f"{of}/{order_id}"), Sums)
+
+    def _send(self, method: str, path: str, content: Any = None) -> Any:
+        body = None if method == "GET" else _encoder.encode(content)
+        response = requests.request(method, f"{self._url}/{path}", data=body, timeout=60)
+        if response.status_code == 422:
+            raise ValueError(response.text)
+        response.raise_for_status()
+        return msgspec.json.Decoder(float_hook=Decimal).decode(response.content)
