@@ -33,9 +33,10 @@ SETTINGS = {
     "STACK_REPAIRSHOPR_OPTIONS": "--invoices 120 --customers 40 --no-limit",
     # The simulator's own server, to which faults can be ordered.
     "STACK_STORAGE_OPTIONS": f"--images {IMAGES}",
-    # Only the tests start runs, a failed task is tried again at once, and a lost one is missed soon.
+    # Only the tests start runs, a failed task is tried again soon (a killed server takes seconds to come back), and a
+    # lost one is missed soon.
     "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
-    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "3",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",

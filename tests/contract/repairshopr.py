@@ -49,6 +49,7 @@ class Account:
         "compute_db_not_in_api": True,
     }
     part: Mapping[str, Any] = {"page_end": 1, "compute_db_not_in_api": False}
+    shapes: Mapping[str, Callable[[Any], Any]] = {}
 
     def __init__(self, running: simulator.Simulator, conn: psycopg.Connection):
         self.questions = Questions()
@@ -122,9 +123,9 @@ class Account:
         """Let the page fail once, for good."""
         self.control.fault(Fault("status", resource=entity.name, page=page, status=401))
 
-    def absent(self, entity: Entity) -> Any:
-        """A value to look up that the source has nothing for."""
-        return 987_654_321
+    def absent(self, entity: Entity) -> tuple:
+        """Values to look up that the source has nothing for."""
+        return tuple(987_654_321 for _ in entity.lookup.by)
 
     def _ids(self) -> Mapping[str, set[int]]:
         return {entity.name: {record["id"] for record in self.records(entity)} for entity in self.source.entities}

@@ -89,6 +89,7 @@ class Account:
     computed = frozenset(derived.table.name for derived in SOURCE.derived)
     params: Mapping[str, Any] = {"progress_every": 250}
     part = None
+    shapes: Mapping[str, Callable[[Any], Any]] = {}
 
     def __init__(self, running: simulator.Simulator, conn: psycopg.Connection):
         self.questions = Questions()
@@ -195,9 +196,9 @@ class Account:
         """Let the page of the whole list fail once, for good."""
         self._cuts.append((entity.listing, page))
 
-    def absent(self, entity: Entity) -> Any:
-        """A value to look up that the source has nothing for."""
-        return "ABSENT"
+    def absent(self, entity: Entity) -> tuple:
+        """Values to look up that the source has nothing for."""
+        return tuple("ABSENT" for _ in entity.lookup.by)
 
     def _asked(self, request: Request) -> None:
         self._listing = any(is_page(request, entity.listing) for entity in self.source.entities)
