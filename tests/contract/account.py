@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, Protocol
 
 from psycopg import Connection
 
+from include.api.client import Answer, ApiClient, Request
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import Check, Connections, Context, Source, Synced
 from include.warehouse import fence
@@ -44,6 +46,18 @@ class Questions:
             action = self._orders.pop(self.asked, None)
         if action:
             action()
+
+
+class Asking(ApiClient):
+    """Tells of each request before it is sent."""
+
+    def __init__(self, asked: Callable[[Request], None], *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._asked = asked
+
+    def send(self, request: Request, *, cancel: Event | None = None) -> Answer:
+        self._asked(request)
+        return super().send(request, cancel=cancel)
 
 
 class Account(Connections, Protocol):

@@ -3,21 +3,20 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from threading import Event
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient, Request
 from include.confidence.summary import Plan
 from include.simulators import square as simulator
 from include.simulators.square import Fault, Mutation
 from include.sources import get_source
 from include.sources.mirror.entity import Entity
 from include.warehouse.table import Table
-from tests.contract.account import Questions
+from tests.contract.account import Asking, Questions
 
 SIZES = {
     "locations": 4,
@@ -260,18 +259,6 @@ class Account:
         written = self._conn.execute(sql.SQL(query).format(**parts)).rowcount
         assert written == 1, f"{table.name}: {written} rows for {key}"
         return written
-
-
-class Asking(ApiClient):
-    """Tells of each request before it is sent."""
-
-    def __init__(self, asked: Callable[[Request], None], *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self._asked = asked
-
-    def send(self, request: Request, *, cancel: Event | None = None) -> Answer:
-        self._asked(request)
-        return super().send(request, cancel=cancel)
 
 
 def is_page(request: Request, listing: Request) -> bool:

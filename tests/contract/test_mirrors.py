@@ -1,5 +1,7 @@
 """What mirrored sources promise besides; their accounts also have `records`, `pages`, `cut`, `absent` and `shapes`.
 
+`shapes`, known of the class, are for columns, by name, in whose field a value doesn't come as itself: what it comes in.
+
 What is said of a table holds for an entity's own, those of its parts, and the computed ones.
 """
 
