@@ -141,8 +141,14 @@ def test_declared_pools_are_the_writers_and_each_has_one_slot():
 @pytest.mark.parametrize("source", REGISTRY)
 class TestSource:
     def test_writes_in_its_pool_only(self, bag, source):
-        assert {task.pool for task in tasks(bag.dags[f"{source}_sync"])} == {f"{source}_writer"}
+        pools = {kind(task): task.pool for task in tasks(bag.dags[f"{source}_sync"])}
+        assert pools.pop("SyncOperator") == f"{source}_writer"
+        assert set(pools.values()) <= {"default_pool"}
         assert {task.pool for task in tasks(bag.dags[f"{source}_reconcile"])} == {"default_pool"}
+
+    def test_sync_is_one_task_and_another_where_something_is_kept_for_a_while(self, bag, source):
+        kept = ["clean_up"] if hasattr(get_source(source), "clean_up") else []
+        assert [task.task_id for task in tasks(bag.dags[f"{source}_sync"])] == ["sync", *kept]
 
     def test_runbook_has_exactly_its_tasks_in_order(self, bag, source):
         dag = bag.dags[f"{source}_reconcile"]

@@ -106,6 +106,18 @@ def test_the_storage_simulator_fills_the_database_that_is_checked_and_takes_its_
     assert storage["depends_on"]["postgres"]["condition"] == "service_healthy"
 
 
+def test_the_simulated_shops_are_those_of_the_embedded_stack():
+    embedded, server = SIMULATORS["tekmetric"], Server("postgresql://airflow:password@postgres:5432/postgres")
+    found = services("simulators")
+    connection = json.loads(found["worker"]["environment"]["AIRFLOW_CONN_TEKMETRIC"])
+    expected = json.loads(embedded.connections["tekmetric"]("http://tekmetric:8000", server))
+    assert connection["extra"].items() <= expected["extra"].items()
+    assert connection | {"extra": expected["extra"]} == expected
+    *names, shops = embedded.arguments(server)
+    assert found["tekmetric"]["command"][-len(names) - 1 : -1] == names
+    assert json.loads(found["tekmetric"]["command"][-1]) == json.loads(shops)
+
+
 def test_a_real_bucket_and_its_application_replace_the_simulator():
     bucket, database = '{"conn_type": "aws", "extra": {"region_name": "eu-west-1"}}', "postgresql://app@example.com/app"
     assert connections(AIRFLOW_CONN_STORAGE=bucket, AIRFLOW_CONN_IMAGES_DB=database) == (bucket, database)

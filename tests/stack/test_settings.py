@@ -26,7 +26,8 @@ from stack.settings import (
     simulator_url,
 )
 
-PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators={"repairshopr": 4, "square": 6, "storage": 5})
+SIMULATOR_PORTS = {"repairshopr": 4, "square": 6, "storage": 5, "tekmetric": 7}
+PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators=SIMULATOR_PORTS)
 POSTGRES = Server("postgresql://who:secret@elsewhere:5/postgres")
 
 
@@ -95,6 +96,14 @@ def test_the_simulated_bucket_is_reached_as_any_s3_endpoint(home: Home):
     }
 
 
+def test_the_simulated_shops_are_those_that_the_connection_names(home: Home):
+    connection = json.loads(environment(home, PORTS, POSTGRES, {})["AIRFLOW_CONN_TEKMETRIC"])
+    command = simulator_command("tekmetric", home, PORTS, POSTGRES, {})
+    assert connection["host"] == simulator_url("tekmetric", PORTS)
+    assert connection["password"] == option(command, "--token")
+    assert connection["extra"]["shops"] == json.loads(option(command, "--shops"))
+
+
 @pytest.mark.parametrize("query", ["", "?application_name=kept"])
 def test_the_applications_tables_are_found_in_their_schema(
     home: Home, postgres: Server, monkeypatch: pytest.MonkeyPatch, query: str
@@ -125,9 +134,10 @@ def test_a_password_with_escapes_reaches_the_simulator_as_it_is():
 
 
 def test_a_vendor_with_a_real_account_has_no_simulator():
-    assert simulated({}) == list(SIMULATORS) == ["repairshopr", "square", "storage"]
-    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == ["square", "storage"]
-    assert simulated({"AIRFLOW_CONN_STORAGE": "real", "AIRFLOW_CONN_IMAGES_DB": "real"}) == ["repairshopr", "square"]
+    assert simulated({}) == list(SIMULATORS) == ["repairshopr", "square", "storage", "tekmetric"]
+    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == ["square", "storage", "tekmetric"]
+    images = {"AIRFLOW_CONN_STORAGE": "real", "AIRFLOW_CONN_IMAGES_DB": "real"}
+    assert simulated(images) == ["repairshopr", "square", "tekmetric"]
 
 
 @pytest.mark.parametrize(("given", "missing"), [("STORAGE", "IMAGES_DB"), ("IMAGES_DB", "STORAGE")])
