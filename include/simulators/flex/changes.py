@@ -1,0 +1,54 @@
+"""Changes behind the API's back, as people make them in Flex."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+from uuid import UUID
+
+from include.simulators.flex.store import Line, Store
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change by hand to a crew call.
+
+    - `add`: a contact, with `role` if given; `resource` is made where none is given
+    - `gear`: a line of gear, with `resource` as there
+    - `delete`: the lines of `resource`, or the one named by `line`
+    - `role`: give these lines `role`, or none
+    """
+
+    op: Literal["add", "gear", "delete", "role"]
+    element: UUID
+    resource: UUID | None = None
+    line: UUID | None = None
+    role: UUID | None = None
+
+
+def apply(store: Store, mutation: Mutation) -> list[UUID]:
+    """Carry out a change and return the ids of the lines that it made, changed or deleted.
+
+    Raises KeyError for an element, or a line that is named, which isn't there.
+    """
+    match mutation.op:
+        case "add":
+            made = store.add(mutation.element, "contact", mutation.resource or store.new_id(), mutation.role)
+            return [made.id]
+        case "gear":
+            return [store.add(mutation.element, "inventory", mutation.resource or store.new_id()).id]
+    meant = _meant(store, mutation)
+    for line in meant:
+        if mutation.op == "delete":
+            store.delete(line.id)
+        else:
+            store.put(mutation.element, replace(line, role_id=mutation.role))
+    return [line.id for line in meant]
+
+
+def _meant(store: Store, mutation: Mutation) -> list[Line]:
+    lines = store.lines(mutation.element)
+    if mutation.line is None:
+        return [line for line in lines if line.resource_id is not None and line.resource_id == mutation.resource]
+    found = [line for line in lines if line.id == mutation.line]
+    if not found:
+        raise KeyError(f"element {mutation.element} has no line {mutation.line}")
+    return found

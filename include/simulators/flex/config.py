@@ -1,0 +1,37 @@
+"""What a simulated account is like: how much is there from the start, its business roles, and its habits."""
+
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+SIZES = ("elements", "crew")
+ROLES = (
+    UUID("6b1e3f0a-2c54-4d5b-9a10-5f0c7e1d0001"),
+    UUID("6b1e3f0a-2c54-4d5b-9a10-5f0c7e1d0002"),
+    UUID("6b1e3f0a-2c54-4d5b-9a10-5f0c7e1d0003"),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One account. Seed, sizes and `now` are fixed; the rest can change while it runs."""
+
+    seed: int = 1
+    elements: int = 3
+    """Crew calls that are there from the start."""
+    crew: int = 4
+    """Contacts on each of them."""
+    now: str | None = "2026-11-04T18:00:00Z"
+    """Where the clock stands still, but for `advance`; None: the real time."""
+
+    roles: tuple[UUID, ...] = ROLES
+    """The business roles that a contact can have."""
+    token: str = "demo-token"
+    refreshed_token: str = ""
+    """If given, every answer hands it out (X-Auth-Token-Refreshed), and it is let in beside `token`."""
+    latency_ms: int = 0
+    per_hour: int | None = 2_000
+    """Requests that are let in within an hour of the clock; None: any number."""
+    per_day: int | None = 10_000
+    bulk_delete: Literal["lineItemIds", "lineItemId", "ids"] | None = None
+    """The parameter by which several lines are deleted at once; None: they can't be."""

@@ -1,0 +1,129 @@
+"""Misbehaviour and changes to order: which request they strike, and how often."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Generic, Literal, TypeVar, get_args
+from uuid import UUID
+
+from include.simulators.flex.changes import Mutation
+
+HTML = b"<!DOCTYPE html><html><body><h1>We'll be back soon</h1></body></html>"
+Spoil = Literal[
+    "object",
+    "null",
+    "null_row",
+    "no_line_id",
+    "no_resource",
+    "no_type",
+    "inventory",
+    "line_twice",
+    "resource_twice",
+    "ids_disagree",
+    "types_disagree",
+]
+SPOILS: tuple[str, ...] = get_args(Spoil)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strike:
+    """Strikes matching requests from the `nth` on, `times` times (None: until cleared).
+
+    A request matches by its path below /f5/api, without a slash at its end (`line-item/*/row-data`; in a pattern `*`
+    is anything, be it with slashes), and by its method.
+    """
+
+    path: str = "*"
+    method: str = "*"
+    nth: int = 1
+    times: int | None = 1
+
+    def matches(self, method: str, path: str) -> bool:
+        """Whether it is meant for such a request."""
+        return fnmatchcase(path, self.path) and self.method in ("*", method)
+
+
+@dataclass(frozen=True)
+class Fault(Strike):
+    """What the client gets instead of its answer. Unless said otherwise the request is carried out only if the fault
+    is `committed`, and then before the fault.
+
+    - `status`: that `status` with an exceptionMessage, or with a body in `html`, and with Retry-After, in seconds, and
+      Location if given. An unreadable success is `status=200, html=True, committed=True`.
+    - `drop`: ends the connection before an answer
+    - `hang`: no answer until the client has gone; one that waits `seconds` gets a 504
+    - `slow`: the true answer after `seconds`; the request is carried out after them, though the client may have gone,
+      or before them if `committed`
+    - `cut`: carried out; the connection ends in the middle of the body, or before the answer where it has no body
+    - `broken_json`: carried out; half a document, whole as far as HTTP knows
+
+    The others strike the rows of a crew call (GET row-data), and there the row of `line`, else that of the first
+    contact, else one made up for them: `object` instead of an array, `null` instead of one, a `null_row` among the
+    rows; the row has `no_line_id`, `no_resource`, `no_type`, or the type `inventory`; is there once more with its id
+    (`line_twice`) or with another (`resource_twice`); names two resources (`ids_disagree`) or two types
+    (`types_disagree`).
+    """
+
+    kind: Literal["status", "drop", "hang", "slow", "cut", "broken_json"] | Spoil
+    committed: bool = False
+    status: int = 500
+    html: bool = False
+    retry_after: int | None = None
+    location: str | None = None
+    seconds: float = 600
+    line: UUID | None = None
+
+    def matches(self, method: str, path: str) -> bool:
+        """Whether it is meant for such a request: rows can only be spoilt where they are read."""
+        rows = method == "GET" and path.endswith("/row-data")
+        return super().matches(method, path) and (rows or self.kind not in SPOILS)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the request is carried out, sooner or later."""
+        return self.committed or self.kind not in ("status", "drop", "hang")
+
+
+@dataclass(frozen=True)
+class Trigger(Strike):
+    """Changes to carry out before a request is answered."""
+
+    mutations: tuple[Mutation, ...]
+
+
+Ordered = TypeVar("Ordered", bound=Strike)
+
+
+@dataclass
+class _Order(Generic[Ordered]):
+    what: Ordered
+    seen: int = 0
+    struck: int = 0
+
+    def due(self) -> bool:
+        left = self.what.times is None or self.struck < self.what.times
+        return left and self.seen >= self.what.nth
+
+
+class Book(Generic[Ordered]):
+    """The open orders, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._orders: list[_Order[Ordered]] = []
+
+    def add(self, what: Ordered) -> None:
+        """Take an order."""
+        self._orders.append(_Order(what))
+
+    def clear(self) -> None:
+        """Drop all orders."""
+        self._orders.clear()
+
+    def strike(self, method: str, path: str) -> Iterator[Ordered]:
+        """What is due for this request; what isn't taken from the iterator waits for the next."""
+        matching = [order for order in self._orders if order.what.matches(method, path)]
+        for order in matching:
+            order.seen += 1
+        for order in filter(_Order.due, matching):
+            order.struck += 1
+            yield order.what
