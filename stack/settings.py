@@ -29,6 +29,14 @@ SHOPS = [
     {"tm_id": 6212, "name": "JJ AUTO", "timezone": "America/New_York"},
     {"tm_id": 7301, "name": "Desert Auto", "timezone": "America/Phoenix"},
 ]
+# Of the simulated rental account: its ids of what a contact can be on a crew call.
+BUSINESS_ROLES = {
+    "sound": {
+        "responsible": "6b1e3f0a-2c54-4d5b-9a10-5f0c7e1d0001",
+        "specialist": "6b1e3f0a-2c54-4d5b-9a10-5f0c7e1d0002",
+        "technician": "6b1e3f0a-2c54-4d5b-9a10-5f0c7e1d0003",
+    }
+}
 # Where `make` puts it; the storage simulator serves its objects with it.
 RCLONE = REPOSITORY / ".venv" / "rclone" / "rclone"
 
@@ -287,6 +295,11 @@ def _storage_arguments(postgres: Server) -> list[str]:
 
 # By its vendor's name, which is that of its package too.
 SIMULATORS = {
+    "flex": Simulator(
+        connections={"flex": lambda url, postgres: _api_connection(url, business_roles=BUSINESS_ROLES)},
+        arguments=lambda postgres: ["--token", SIMULATOR_TOKEN, "--roles", *BUSINESS_ROLES["sound"].values()],
+        options=lambda home: [],
+    ),
     "repairshopr": Simulator(
         connections={"repairshopr": lambda url, postgres: _api_connection(url)},
         arguments=lambda postgres: [],

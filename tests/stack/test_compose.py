@@ -106,16 +106,26 @@ def test_the_storage_simulator_fills_the_database_that_is_checked_and_takes_its_
     assert storage["depends_on"]["postgres"]["condition"] == "service_healthy"
 
 
-def test_the_simulated_shops_are_those_of_the_embedded_stack():
-    embedded, server = SIMULATORS["tekmetric"], Server("postgresql://airflow:password@postgres:5432/postgres")
+def as_embedded(name: str) -> tuple[list[str], list[str]]:
+    """A worker's connection is that of the embedded stack. Returns the simulator's command and its arguments there."""
+    embedded, server = SIMULATORS[name], Server("postgresql://airflow:password@postgres:5432/postgres")
     found = services("simulators")
-    connection = json.loads(found["worker"]["environment"]["AIRFLOW_CONN_TEKMETRIC"])
-    expected = json.loads(embedded.connections["tekmetric"]("http://tekmetric:8000", server))
+    connection = json.loads(found["worker"]["environment"][f"AIRFLOW_CONN_{name.upper()}"])
+    expected = json.loads(embedded.connections[name](f"http://{name}:8000", server))
     assert connection["extra"].items() <= expected["extra"].items()
     assert connection | {"extra": expected["extra"]} == expected
-    *names, shops = embedded.arguments(server)
-    assert found["tekmetric"]["command"][-len(names) - 1 : -1] == names
-    assert json.loads(found["tekmetric"]["command"][-1]) == json.loads(shops)
+    return found[name]["command"], embedded.arguments(server)
+
+
+def test_the_simulated_shops_are_those_of_the_embedded_stack():
+    command, [*names, shops] = as_embedded("tekmetric")
+    assert command[-len(names) - 1 : -1] == names
+    assert json.loads(command[-1]) == json.loads(shops)
+
+
+def test_the_simulated_business_roles_are_those_of_the_embedded_stack():
+    command, arguments = as_embedded("flex")
+    assert command[-len(arguments) :] == arguments
 
 
 def test_a_real_bucket_and_its_application_replace_the_simulator():

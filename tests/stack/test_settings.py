@@ -26,7 +26,7 @@ from stack.settings import (
     simulator_url,
 )
 
-SIMULATOR_PORTS = {"repairshopr": 4, "square": 6, "storage": 5, "tekmetric": 7}
+SIMULATOR_PORTS = {"flex": 8, "repairshopr": 4, "square": 6, "storage": 5, "tekmetric": 7}
 PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators=SIMULATOR_PORTS)
 POSTGRES = Server("postgresql://who:secret@elsewhere:5/postgres")
 
@@ -104,6 +104,16 @@ def test_the_simulated_shops_are_those_that_the_connection_names(home: Home):
     assert connection["extra"]["shops"] == json.loads(option(command, "--shops"))
 
 
+def test_the_business_roles_are_those_of_the_simulated_account(home: Home):
+    connection = json.loads(environment(home, PORTS, POSTGRES, {})["AIRFLOW_CONN_FLEX"])
+    command = simulator_command("flex", home, PORTS, POSTGRES, {})
+    assert connection["host"] == simulator_url("flex", PORTS)
+    assert connection["password"] == option(command, "--token")
+    roles = connection["extra"]["business_roles"]["sound"]
+    assert roles.keys() == {"responsible", "specialist", "technician"}
+    assert command[command.index("--roles") + 1 :] == list(roles.values())
+
+
 @pytest.mark.parametrize("query", ["", "?application_name=kept"])
 def test_the_applications_tables_are_found_in_their_schema(
     home: Home, postgres: Server, monkeypatch: pytest.MonkeyPatch, query: str
@@ -134,10 +144,10 @@ def test_a_password_with_escapes_reaches_the_simulator_as_it_is():
 
 
 def test_a_vendor_with_a_real_account_has_no_simulator():
-    assert simulated({}) == list(SIMULATORS) == ["repairshopr", "square", "storage", "tekmetric"]
-    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == ["square", "storage", "tekmetric"]
+    assert simulated({}) == list(SIMULATORS) == ["flex", "repairshopr", "square", "storage", "tekmetric"]
+    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == ["flex", "square", "storage", "tekmetric"]
     images = {"AIRFLOW_CONN_STORAGE": "real", "AIRFLOW_CONN_IMAGES_DB": "real"}
-    assert simulated(images) == ["repairshopr", "square", "tekmetric"]
+    assert simulated(images) == ["flex", "repairshopr", "square", "tekmetric"]
 
 
 @pytest.mark.parametrize(("given", "missing"), [("STORAGE", "IMAGES_DB"), ("IMAGES_DB", "STORAGE")])
