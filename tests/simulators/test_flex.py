@@ -241,8 +241,8 @@ def test_what_is_not_there_is_not_found(client: Client) -> None:
 
 def test_every_add_makes_another_line(client: Client, element: UUID) -> None:
     resource = uuid4()
-    added = [client.add(element, resource) for _ in range(20)]
-    assert len(set(added)) == 20
+    added = [client.add(element, resource) for _ in range(30)]
+    assert len(set(added)) == 30
     assert [(line.id, line.resource_id, line.role_id) for line in client.crew(element)] == [
         (line_id, resource, None) for line_id in added
     ]
@@ -292,7 +292,7 @@ def test_a_business_role_is_set_and_shown(client: Client, element: UUID) -> None
 def test_a_line_is_deleted_once(client: Client, element: UUID) -> None:
     line, other = client.add(element, uuid4()), client.add(element, uuid4())
     answer = client.send("DELETE", f"line-item/{line}")
-    assert (answer.status_code, answer.content) == (204, b"")
+    assert (answer.status_code, answer.content, "Content-Length" in answer.headers) == (204, b"", False)
     assert client.delete(line) == client.get(f"line-item/{line}").status_code == 404
     assert [line.id for line in client.crew(element)] == [other]
     [header] = [line.id for line in client.control.lines(element) if line.kind == "header"]
@@ -388,8 +388,8 @@ def test_people_change_crews(client: Client, element: UUID) -> None:
     assert client.control.mutate(Mutation("delete", element, resource)) == [[first, second]]
     assert client.control.mutate(Mutation("delete", element, resource)) == [[]]
     assert client.crew(element) == []
-    for wrong in (Mutation("delete", element, line=third), Mutation("add", uuid4())):
-        with pytest.raises(ValueError, match=r"no (line|element)"):
+    for wrong in (Mutation("delete", element, line=third), Mutation("add", uuid4()), Mutation("delete", element)):
+        with pytest.raises(ValueError, match=r"no line|no element|needs a line or a resource"):
             client.control.mutate(wrong)
 
 
@@ -462,14 +462,16 @@ def test_answers_are_cut(client: Client, element: UUID) -> None:
 
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_slow_write_happens_though_the_client_has_gone(client: Client, element: UUID, committed: bool) -> None:
-    client.control.fault(Fault("slow", path=ADD, seconds=0.4, times=2, committed=committed))
+    client.control.fault(Fault("slow", path=ADD, seconds=0.6, times=2, committed=committed))
+    started = time.monotonic()
     with pytest.raises(requests.Timeout):
         client.post_add(element, uuid4(), timeout=0.1)
-    assert len(client.crew(element)) == committed
-    time.sleep(0.5)
-    assert len(client.crew(element)) == 1
+    while not client.crew(element):
+        assert time.monotonic() < started + 10
+        time.sleep(0.02)
+    assert (time.monotonic() < started + 0.5) is committed
     answer = client.post_add(element, uuid4())
-    assert answer.elapsed.total_seconds() > 0.35
+    assert answer.elapsed.total_seconds() > 0.5
     assert new_id(answer.json()) == str(client.crew(element)[1].id)
 
 
@@ -592,13 +594,13 @@ def test_counters_count_and_orders_are_dropped(client: Client, element: UUID) ->
     assert counters.adds == {element: {resource: 2, other: 1}}
     assert (counters.total(), counters.total("add-resource"), counters.total(status=404)) == (5, 3, 1)
     assert (counters.max_concurrent, counters.max_concurrent_by_element, counters.faults) == (1, {element: 1}, 1)
-    assert len([write for write in client.control.journal() if write.element_id == element]) == 3
+    assert [line.resource_id for line in client.crew(element)] == [other, resource, other]
 
 
 def test_requests_underway_are_counted_for_each_element(client: Client) -> None:
     elements = client.control.create_elements([uuid4(), uuid4()])
     line = client.add(elements[0], uuid4())
-    client.control.set(latency_ms=150)
+    client.control.set(latency_ms=300)
     client.control.reset_counters()
     paths = [f"line-item/{elements[0]}/row-data", f"line-item/{line}", f"element/{elements[1]}/line-items"]
     headers = {"X-Auth-Token": "demo-token"}
@@ -608,7 +610,7 @@ def test_requests_underway_are_counted_for_each_element(client: Client) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(get, [*paths, f"contact/{uuid4()}/key-info"]))
-    assert min(taken) > 0.14
+    assert min(taken) > 0.29
     counters = client.control.counters()
     assert counters.max_concurrent == 4
     assert counters.max_concurrent_by_element == {elements[0]: 2, elements[1]: 1}

@@ -27,7 +27,7 @@ class Mutation:
 def apply(store: Store, mutation: Mutation) -> list[UUID]:
     """Carry out a change and return the ids of the lines that it made, changed or deleted.
 
-    Raises KeyError for an element, or a line that is named, which isn't there.
+    Raises KeyError for an element, or a line that is named, which isn't there, ValueError where no line is meant.
     """
     match mutation.op:
         case "add":
@@ -46,8 +46,10 @@ def apply(store: Store, mutation: Mutation) -> list[UUID]:
 
 def _meant(store: Store, mutation: Mutation) -> list[Line]:
     lines = store.lines(mutation.element)
+    if mutation.line is None and mutation.resource is None:
+        raise ValueError(f"{mutation.op} needs a line or a resource")
     if mutation.line is None:
-        return [line for line in lines if line.resource_id is not None and line.resource_id == mutation.resource]
+        return [line for line in lines if line.resource_id == mutation.resource]
     found = [line for line in lines if line.id == mutation.line]
     if not found:
         raise KeyError(f"element {mutation.element} has no line {mutation.line}")
