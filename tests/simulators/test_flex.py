@@ -122,7 +122,7 @@ def client(account: Simulator) -> Client:
 @pytest.fixture(scope="module")
 def shown() -> Iterator[Client]:
     """A large account that no test changes."""
-    with running(Config(elements=40, crew=12)) as simulator:
+    with running(Config(elements=20, crew=12)) as simulator:
         yield Client(simulator)
 
 
