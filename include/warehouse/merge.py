@@ -28,12 +28,10 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
         "columns": identifiers(table.names),
         "data": identifiers([name for name in table.names if name not in table.key]),
         "p_data": identifiers([name for name in table.names if name not in table.key], "p"),
-        "p_columns": identifiers(table.names, "p"),
         "key": identifiers(table.key),
         "t_is_p": same_key(table.key, "t", "p"),
         "t_is_old": same_key(table.key, "t", "old"),
-        "new_is_old": same_key(table.key, "new", "old"),
-        "key_object": key_object(table.key, "new"),
+        "key_object": key_object(table.key, "t"),
         "name": sql.Literal(table.full_name),
         "sync_id": sql.Literal(sync_id),
     }
@@ -48,18 +46,19 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
 
 INSERT = """
 WITH new AS (
-  INSERT INTO {target} ({columns}, sync_id)
+  INSERT INTO {target} AS t ({columns}, sync_id)
   SELECT {columns}, {sync_id} FROM {plan}
   WHERE _operation = 'insert' AND _status = 'confirmed' AND _seen_hash IS NULL
   ON CONFLICT ({key}) DO NOTHING
-  RETURNING {key}, row_hash
+  RETURNING {key_object} AS key, row_hash
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, after_hash)
-  SELECT {sync_id}, {name}, {key_object}, 'insert', row_hash FROM new
+  SELECT {sync_id}, {name}, key, 'insert', row_hash FROM new
 )
 SELECT count(*) FROM new
 """
 
+# The rows before and after are returned together: a join of the two would be planned for a single row, as a loop.
 UPDATE = """
 WITH old AS (
   SELECT t.* FROM {target} t JOIN {plan} p ON {t_is_p}
@@ -69,11 +68,10 @@ WITH old AS (
 ), new AS (
   UPDATE {target} t SET ({data}, deleted_at, sync_id) = ROW({p_data}, NULL, {sync_id})
   FROM {plan} p, old WHERE {t_is_p} AND {t_is_old}
-  RETURNING t.*
+  RETURNING {key_object} AS key, to_jsonb(old) AS before, to_jsonb(t) AS after, t.row_hash
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
-  SELECT {sync_id}, {name}, {key_object}, 'update', to_jsonb(old), to_jsonb(new), new.row_hash
-  FROM new JOIN old ON {new_is_old}
+  SELECT {sync_id}, {name}, key, 'update', before, after, row_hash FROM new
 )
 SELECT count(*) FROM new
 """
@@ -86,11 +84,10 @@ WITH old AS (
   FOR UPDATE OF t
 ), new AS (
   UPDATE {target} t SET deleted_at = clock_timestamp(), sync_id = {sync_id} FROM old WHERE {t_is_old}
-  RETURNING t.*
+  RETURNING {key_object} AS key, to_jsonb(old) AS before, to_jsonb(t) AS after, t.row_hash
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
-  SELECT {sync_id}, {name}, {key_object}, 'delete', to_jsonb(old), to_jsonb(new), new.row_hash
-  FROM new JOIN old ON {new_is_old}
+  SELECT {sync_id}, {name}, key, 'delete', before, after, row_hash FROM new
 )
 SELECT count(*) FROM new
 """
