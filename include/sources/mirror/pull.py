@@ -183,9 +183,10 @@ def replace(pulled: Pulled, record: Mapping[str, Any]) -> None:
 
 DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE w.{key} = p.{by} AND w._status = 'stale'"
 
-OF_RECORDS = """(
-  t.{by} IN (SELECT {key} FROM {whole}) AND t.{by} NOT IN (SELECT {key} FROM {whole_plan} WHERE _status = 'stale')
-  OR t.{by} IN (SELECT {key} FROM {whole_plan} WHERE _operation = 'delete'))
+# One set, so that it is joined: an OR of several would search each for every row once memory is short.
+OF_RECORDS = """t.{by} IN (
+  SELECT {key} FROM {whole} EXCEPT SELECT {key} FROM {whole_plan} WHERE _status = 'stale'
+  UNION SELECT {key} FROM {whole_plan} WHERE _operation = 'delete')
 """
 
 AS_THE_RECORD = """
