@@ -6,6 +6,9 @@ from psycopg import Connection, sql
 
 from include.warehouse.table import Table, identifiers, key_object, same_key
 
+# The share of a table's rows whose change makes its statistics outdated, as autovacuum has it.
+OUTDATED = 0.1
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -41,6 +44,7 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
     updated = _count(conn, UPDATE, parts | {"which": sql.SQL("p._operation = 'update'")})
     deleted = _count(conn, DELETE, parts)
     written = inserted + revived + updated + deleted
+    _renew_statistics(conn, table, written)
     return Merged(inserted + revived, updated, deleted, planned - written)
 
 
@@ -95,3 +99,15 @@ SELECT count(*) FROM new
 
 def _count(conn: Connection, query: str, parts: dict[str, sql.Composable]) -> int:
     return conn.execute(sql.SQL(query).format(**parts)).fetchone()[0]
+
+
+def _renew_statistics(conn: Connection, table: Table, written: int) -> None:
+    """Bring the planner's figures up to a large change at once: autovacuum comes a minute later, or much later.
+
+    A table that was never analyzed seems to hold next to no live rows, and what reads it next, the computed tables
+    first, would be planned as loops that take minutes.
+    """
+    query = "SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = %s::regclass"
+    known = conn.execute(query, [table.full_name]).fetchone()[0]
+    if written > OUTDATED * known:
+        conn.execute(sql.SQL("ANALYZE {}").format(table.sql))
