@@ -146,11 +146,12 @@ def _walk(
         position = None
 
 
-def plan_parts(pulled: Pulled) -> None:
+def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:
     """Plan the parts of the records that are staged, each record's as a set, by the status of the record's own plan.
 
     The parts of a record that is older than the copy count for nothing. A part that could not be read may be any of
-    those that seem to have gone: then none counts as gone.
+    those that seem to have gone: then none counts as gone. `surplus`: parts whose record neither list nor copy has
+    count as gone too, whatever the source has: a record that comes brings its parts.
     """
     for part, stage in pulled.parts:
         names = {
@@ -164,7 +165,8 @@ def plan_parts(pulled: Pulled) -> None:
         stage.conn.execute(sql.SQL(DROP_OLDER).format(**names))
         compare.plan_writes(stage)
         status = "unconfirmed" if stage.pull.rows_refused else "confirmed"
-        compare.plan_deletes(stage, status=status, within=sql.SQL(OF_RECORDS).format(**names))
+        within = None if surplus else sql.SQL(OF_RECORDS).format(**names)
+        compare.plan_deletes(stage, status=status, within=within)
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
 
 

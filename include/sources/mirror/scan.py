@@ -188,7 +188,7 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeat
     )
     if surplus and not entity.history:
         compare.plan_deletes(stage, status="candidate")
-    plan_parts(pulled)
+    plan_parts(pulled, surplus=surplus)
     return repeats
 
 
