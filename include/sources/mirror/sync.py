@@ -157,7 +157,8 @@ class _Run:
                 name = stage.table.name
                 counts[name] = _merge(stage, self.sync_id)
                 partitions = [p for group in groups for p in group.partitions] if stage is pulled.stage else [""]
-                version = _newest_version(stage)
+                # Parts are as far as their records, which number the versions.
+                version = _newest_version(stage if stage in children else pulled.stage)
                 for partition in partitions:
                     sync_log.advance(
                         conn,
