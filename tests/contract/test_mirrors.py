@@ -351,10 +351,7 @@ def test_history_is_only_added_to(filled, conn, source, name):
     entity = entity_of(filled.source, name)
     for column in set(entity.table.names) - set(entity.table.key):
         conn.execute(sql.SQL("UPDATE {} SET {} = NULL").format(entity.table.sql, sql.Identifier(column)))
-    other = {column: key_value(type_, 0) for column, type_ in types(conn, entity.table).items()}
-    keys = sql.SQL(", ").join(sql.Literal(other[column]) for column in entity.table.key)
-    query = sql.SQL("INSERT INTO {} ({}, sync_id) VALUES ({}, 0)")
-    conn.execute(query.format(entity.table.sql, identifiers(entity.table.key), keys))
+    invent(conn, entity.table)
     before = rows_of(conn, entity)
     filled.sync("full")
     assert rows_of(conn, entity) == before
@@ -366,6 +363,30 @@ def test_history_is_only_added_to(filled, conn, source, name):
         )
     )
     assert vars(filled.scan_one(name).plan) == {"insert": 1, "update": 0, "delete": 0}
+
+
+def invent(conn: psycopg.Connection, table: Table, *more: str) -> None:
+    """Write a row that the source never had, with nothing but its key, and the same in the columns `more`."""
+    found, names = types(conn, table), list(dict.fromkeys((*table.key, *more)))
+    values = sql.SQL(", ").join(sql.Literal(key_value(found[name], 10**9)) for name in names)
+    conn.execute(sql.SQL("INSERT INTO {} ({}, sync_id) VALUES ({}, 0)").format(table.sql, identifiers(names), values))
+
+
+@pytest.mark.parametrize("tombstone", [False, True])
+@pytest.mark.parametrize(("source", "name"), [(s, name) for s, name in ENTITIES if declared(s, name).parts])
+def test_parts_without_their_record_are_surplus(filled, conn, source, name, tombstone):
+    """The record is neither in the list nor in the copy, unless as a tombstone."""
+    entity = entity_of(filled.source, name)
+    before = rows_of(conn, entity)
+    if tombstone:
+        invent(conn, entity.table)
+        conn.execute(sql.SQL("UPDATE {} SET deleted_at = now() WHERE sync_id = 0").format(entity.table.sql))
+    for part in entity.parts:
+        invent(conn, part.table, part.by)
+    summary = filled.scan_one(name)
+    assert vars(summary.plan) == {"insert": 0, "update": 0, "delete": len(entity.parts)}
+    filled.repair([summary])
+    assert {key: row for key, row in rows_of(conn, entity).items() if row["deleted_at"] is None} == before
 
 
 @pytest.mark.parametrize("source", sorted({source for source, _ in COMPUTED}))

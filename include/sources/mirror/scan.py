@@ -32,13 +32,14 @@ class Scope:
 
     `page_start`: first page, from 1; `page_end`: last page, 0 for all. `not_in_api`: whether to look for rows of the
     copy that the source has not, which only a whole scan can tell. `progress_every`: pages between two progress
-    lines, 0 for the last page only.
+    lines, 0 for the last page only. `filtered`: what the lists are asked for, where that isn't all.
     """
 
     page_start: int = 1
     page_end: int = 0
     progress_every: int = 250
     not_in_api: bool = True
+    filtered: str = ""
 
     def __post_init__(self) -> None:
         if self.partial and self.not_in_api:
@@ -66,7 +67,8 @@ class Scope:
         return self.first > 1 or self.page_end > 0
 
     def __str__(self) -> str:
-        return f"pages {self.first}-{self.page_end or 'end'}" if self.partial else "all"
+        pages = f"pages {self.first}-{self.page_end or 'end'}" if self.partial else ""
+        return ", ".join(filter(None, [self.filtered, pages])) or "all"
 
 
 def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> ForensicSummary:
@@ -177,7 +179,7 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeat
     )
     if surplus and not entity.history:
         compare.plan_deletes(stage, status="candidate", within=_listed(context, entity))
-    plan_parts(pulled)
+    plan_parts(pulled, surplus=surplus)
     return repeats
 
 

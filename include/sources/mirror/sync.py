@@ -169,7 +169,8 @@ class _Run:
             for child in children:
                 _plan_set(child, entity_of(source, child.table.name), pulled.stage)
             for stage in (*pulled.stages, *children):
-                counts, version = self._merge(stage), _newest_version(stage)
+                # Parts are as far as their records, which number the versions.
+                counts, version = self._merge(stage), _newest_version(stage if stage in children else pulled.stage)
                 whole = {"": min(filter(None, watermarks.values()), default=None)}
                 for partition, watermark in (watermarks if stage is pulled.stage else whole).items():
                     sync_log.advance(
