@@ -129,7 +129,7 @@ class Account:
 
         So it is with the rows inside records.
         """
-        for name, kind in KINDS.items():
+        for kind in KINDS.values():
             fields = {"hidden": True} if kind == "orders" else {}
             self.control.mutate(Mutation("delete", kind, self.control.ids(kind)[-1], fields, silent=True))
         return {entity.name: self._drift_of(entity) for entity in self.source.entities}

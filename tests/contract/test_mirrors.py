@@ -216,7 +216,7 @@ class TestDeclared:
         assert {len(part.by) for part in entity.parts} <= {len(entity.table.key)}
         # Lists that show records in brief say of which part each is, and what they show is part of the record.
         if entity.discovery:
-            assert entity.listing is None and entity.parent is None
+            assert (entity.listing, entity.parent) == (None, None)
             assert set(entity.discovery.shown.names) <= set(entity.table.names)
             assert entity.discovery.shown.key == entity.table.key == entity.lookup.by
         # A request for one part only tells of which part its rows are.

@@ -7,6 +7,7 @@ from typing import Any
 from include.api.client import Answer, Request
 from include.sources.base import Synced
 from include.sources.mirror.entity import Context
+from include.sources.mirror.scan import Scope
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync
 from include.sources.tekmetric import tables
@@ -31,6 +32,12 @@ class Tekmetric(Mirror):
         if params.get("ro_id"):
             return Synced(*sync(context, only="repair_orders"))
         return super().sync(context, params, dry_run=dry_run)
+
+    def scope(self, entity: str, params: Mapping[str, Any]) -> Scope:
+        filters = [f"shop {params['shop_id']}"] if params.get("shop_id") else []
+        if entity == "repair_orders" and params["days_back"]:
+            filters.append(f"{params['days_back']} days back")
+        return replace(super().scope(entity, params), filtered=", ".join(filters))
 
     def clean_up(self, context: Context) -> Mapping[str, int]:
         """Drop the answers that have expired, and the log that is old enough. Returns how many rows, of each."""
