@@ -130,11 +130,14 @@ class Column:
     """A column, the reader of its value, and the source's name for it where that differs.
 
     A name with dots leads into the record's objects, as `price.amount`; where one of them is missing, so is the value.
+    `compared`: False for what the source tells in one answer and leaves out in the next. Then a difference in it alone
+    is none: it is written with the others, and no part of the row's hash.
     """
 
     name: str
     read: Callable[[Any], Any] = text
     field: str = ""
+    compared: bool = True
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class TestTable:
         assert {table.version, table.changed} - {None} <= set(table.names)
 
     def test_every_column_is_part_of_the_hash(self, conn, source, table):
-        """One that is left out would drift unseen. The key tells rows apart without it, and what isn't compared doesn't."""
+        """One that is left out would drift unseen, unless it isn't compared. The key tells rows apart without it."""
         found = types(conn, table)
         data = [name for name in table.names if name not in table.key]
         compared = {column.name for column in table.columns if column.compared}

@@ -311,6 +311,9 @@ CONSTRAINTS = {
     "ro_snapshots": (OF_ORDER, "CHECK (snapshot_trigger IN ('posted', 'completed', 'manual'))"),
 }
 
+# A vehicle comes with these ids or with the names alone, as the vendor's list or its page of one vehicle has it.
+UNHASHED = {"vehicles": ("make_id", "model_id", "sub_model_id", "engine_id", "transmission_id")}
+
 FUNCTIONS = """
 CREATE FUNCTION tekmetric.uid(name text, VARIADIC keys text[]) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -463,6 +466,7 @@ def upgrade() -> None:
             columns,
             computed={"id": ("uuid NOT NULL UNIQUE", _uid(name, *key)), **COMPUTED.get(name, {})},
             constraints=[*of_shop, *CONSTRAINTS.get(name, ())],
+            unhashed=UNHASHED.get(name, ()),
         )
     op.execute(STATEMENTS)
     for name in (*TABLES, "tm_raw_payloads"):
