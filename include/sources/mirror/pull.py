@@ -51,9 +51,11 @@ class Pulled:
         """
         info = {"source_time": page.as_of or page.date}
         info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
+        # One without a key is refused, and has no parts that could be told from others.
+        known = [(place, record) for place, record in enumerate(page.rows) if self.entity.table.key_of(record)]
         with self.stage.conn.transaction():
             for part, stage in self.parts:
-                found = [(place, row) for place, record in enumerate(page.rows) for row in part.rows(record)]
+                found = [(place, row) for place, record in known for row in part.rows(record)]
                 rows, places = [row for _, row in found], [place for place, _ in found]
                 stage.append(rows, next_position=next_position, page_info=info, places=places)
             self.stage.append(page.rows, next_position=next_position, page_info=info)
@@ -184,15 +186,9 @@ def _walk(
     """The pages from a resume point on, each with its list and the resume point behind it, None at the end."""
     for index in range(number, len(listings)):
         listing = listings[index]
-        feed = pages(
-            context.client,
-            listing.request,
-            listing.paginator,
-            position=position,
-            stop=last,
-            workers=context.workers,
-        )
-        for page in feed:
+        asked = {"position": position, "stop": last, "workers": context.workers}
+        named = [Page(None, list(listing.named), None)]
+        for page in named if listing.named else pages(context.client, listing.request, listing.paginator, **asked):
             ended = page.next is None or (last is not None and page.position == last)
             if not ended:
                 yield listing, page, (index, page.next)

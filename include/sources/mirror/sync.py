@@ -236,9 +236,8 @@ class _Run:
             if None in left or (entity.discovery and entity.discovery.partial(context)):
                 found[partition] = before
             else:
-                found[partition] = min(
-                    [datetime.fromisoformat(each) for each in left] + [moment] * (moment is not None)
-                )
+                times = [datetime.fromisoformat(each) for each in left] + [moment]
+                found[partition] = min(filter(None, times), default=None)
         return found
 
     def _moment(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:
@@ -289,7 +288,9 @@ def _merge(stage: Stage, sync_id: int) -> Counts:
 
 
 def _never_synced(context: Context, entity: Entity) -> bool:
-    return sync_log.oldest_watermark(context.conn, context.source.name, entity.name) is None
+    """Whether the entity, or a part of it, waits for its first sync."""
+    states = [sync_log.state(context.conn, context.source.name, entity.name, p) for p in partitions(context, entity)]
+    return not all(state.watermark for state in states)
 
 
 def _from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterator[Page]:

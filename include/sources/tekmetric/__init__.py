@@ -5,11 +5,13 @@ connection names. Customers, vehicles and employees have no filter for changes a
 day, and in between those are asked for by themselves that an order names and the copy lacks.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from include.api.client import Request
+from include.api.errors import RefuseData
 from include.api.paginators import Single, SpringPage
 from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Whole
 from include.sources.tekmetric import tables
@@ -37,8 +39,14 @@ def _lookup(singular: str) -> Lookup:
     return Lookup(
         by=("shop_id", "tm_id"),
         request=lambda shop_id, id_: Request(f"/shop/{shop_id}/{singular}/{id_}"),
-        rows=lambda data: [data],
+        rows=_alone,
     )
+
+
+def _alone(data: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(data, dict):
+        raise RefuseData("the answer is no JSON object. See whether the API has changed")
+    return [data]
 
 
 def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:

@@ -15,6 +15,7 @@ the connection, under the columns' names.
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -111,9 +112,14 @@ def written_day(value: Any) -> date | None:
 def zone(value: Any) -> str:
     """The name of a time zone."""
     name = DEFAULT_TIMEZONE if value is None else value
-    if name not in available_timezones():
+    if name not in _zones():
         raise ValueError("is no time zone such as America/New_York")
     return name
+
+
+@cache
+def _zones() -> set[str]:
+    return available_timezones()
 
 
 def _below(limit: int, number: Decimal | None) -> Decimal | None:
