@@ -7,7 +7,7 @@ import pytest
 from include.api.errors import ApiError, TryLater
 from include.confidence.summary import ForensicSummary
 from include.simulators.tekmetric import Fault, Mutation
-from include.sources.base import ScanRefused
+from include.sources.base import ScanRefused, SyncFailed
 
 from .tekmetric import (
     EAST,
@@ -125,6 +125,22 @@ def test_what_has_changed_since_the_sync_is_the_next_one_s(loaded):
     assert (summary.metrics["rows_young"], vars(summary.plan)) == (3, SAME)
     loaded.resume()
     assert loaded.sync().counts["repair_orders"].read == 3
+
+
+def test_what_one_shop_waits_for_is_drift_in_the_other(loaded, conn):
+    """An order that can't be read holds back the watermark of its own shop alone."""
+    control = loaded.control
+    failing, later = control.ids(shop=EAST)[:2]
+    control.touch([failing])
+    control.touch([later, *control.ids(shop=WEST)])
+    control.fault(Fault("status", path=f"repair-order/{failing}/*", status=503, times=None))
+    control.advance(600)
+    with pytest.raises(SyncFailed):
+        loaded.sync()
+    control.clear()
+    conn.execute("UPDATE tekmetric.repair_orders SET notes = 'spoiled'")
+    summary = loaded.scan()
+    assert (summary.metrics["rows_young"], summary.metrics["rows_differing"]) == (1, len(control.ids()) - 1)
 
 
 def test_days_back_says_how_far_orders_are_compared(conn):

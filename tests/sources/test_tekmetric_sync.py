@@ -393,6 +393,10 @@ class TestParams:
         assert loaded.sync().counts["repair_orders"].read == len(left)
         assert {row["amount_paid"] for row in rows(conn, "repair_orders").values()} == {4711}
 
+    def test_limit_is_for_orders_alone(self, shops, conn):
+        shops.sync("backfill", limit=1)
+        assert [len(rows(conn, name)) for name in ("repair_orders", "employees")] == [1, 2 * SMALL["employees"]]
+
     def test_store_raw_keeps_what_was_answered_for_a_week(self, loaded, conn):
         control = loaded.control
         id_ = with_job(loaded)

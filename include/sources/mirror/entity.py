@@ -108,13 +108,14 @@ class Discovery:
     of which the copy has all that is shown; where that is the key alone, every record is looked up. The watermark
     stays before the version, or else before the time of change, that is shown of a record which was left. `within`: the
     condition on rows `t` of the copy that a scan's lists would show. `partial`: whether the run asks for a part only,
-    so that no watermark may move. The run's param `limit` bounds the records that a sync looks up.
+    so that no watermark may move. `limit`: how many records a sync looks up at most, 0 for no limit.
     """
 
     lists: Callable[["Context", str, datetime | None], Sequence[Listing]]
     shown: Table
     within: Callable[["Context"], sql.Composable] = lambda context: sql.SQL("true")
     partial: Callable[["Context"], bool] = lambda context: False
+    limit: Callable[["Context"], int] = lambda context: 0
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _whole(context: Context, pulled: Pulled, listing: Listing, page: Page, known
     if known:
         skip |= lookup.known(context, entity, page)
     syncs = stage.pull.purpose == "sync"
-    limit = context.params.get("limit") if syncs else None
+    limit = entity.discovery.limit(context) if syncs else 0
     room = max(0, limit - stage.pull.rows_read) if limit else None
     whole = lookup.make_whole(context, entity, page, listing.partition, skip=skip, room=room)
     if whole.left and not syncs:

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg import sql
@@ -169,18 +170,35 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeat
     `surplus`: rows of the copy that the list has not count too. The caller's transaction holds it together.
     """
     stage, entity, conn = pulled.stage, pulled.entity, context.conn
-    watermark = sync_log.oldest_watermark(conn, context.source.name, entity.name)
     for each in pulled.stages:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
     repeats = pulled.drop_repeats()
     compare.plan_writes(
-        stage, young_after=watermark, missing="candidate", older="candidate", overwrite=not entity.history
+        stage,
+        young_after=_in_step(context, entity),
+        missing="candidate",
+        older="candidate",
+        overwrite=not entity.history,
     )
     if surplus and not entity.history:
         compare.plan_deletes(stage, status="candidate", within=_listed(context, entity))
     plan_parts(pulled, surplus=surplus)
     return repeats
+
+
+def _in_step(context: Context, entity: Entity) -> datetime | sql.Composable | None:
+    """Up to when the entity has been read, or the part of it that the staged row `s` is in."""
+    conn, source, column = context.conn, context.source.name, entity.partitions and entity.partitions.column
+    if not column:
+        return sync_log.oldest_watermark(conn, source, entity.name)
+    parts = [
+        sql.SQL("WHEN {} THEN {}").format(
+            sql.Literal(each), sql.Literal(sync_log.state(conn, source, entity.name, each).watermark)
+        )
+        for each in partitions(context, entity)
+    ]
+    return sql.SQL("CASE s.{}::text {} END").format(sql.Identifier(column), sql.SQL(" ").join(parts))
 
 
 def _listed(context: Context, entity: Entity) -> sql.Composable:

@@ -309,7 +309,7 @@ REPAIR_ORDERS = Entity(
         rows=record,
         finish=_local,
     ),
-    discovery=Discovery(lists, SHOWN, within, partial),
+    discovery=Discovery(lists, SHOWN, within, partial, limit=lambda context: context.params.get("limit", 0)),
     changes=Whole(),
     partitions=partitions(lambda listing, shop_id: listing),
     parts=(
