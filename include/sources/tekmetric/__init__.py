@@ -13,8 +13,10 @@ from typing import Any
 from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Single, SpringPage
+from include.confidence.health import Limits
 from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Whole
 from include.sources.tekmetric import tables
+from include.sources.tekmetric.metrics import DERIVED
 from include.sources.tekmetric.orders import REPAIR_ORDERS
 from include.sources.tekmetric.shops import partitions
 from include.sources.tekmetric.source import Tekmetric
@@ -67,6 +69,9 @@ EMPLOYEES = Entity(
 
 ENTITIES = (EMPLOYEES, _listed(tables.CUSTOMERS, "customer"), _listed(tables.VEHICLES, "vehicle"), REPAIR_ORDERS)
 
+# What is computed is as old as the oldest of what it is computed from.
+RARELY = (*(entity.name for entity in ENTITIES if entity.changes is DAILY), *(each.table.name for each in DERIVED))
+
 SOURCE = Tekmetric(
     name="tekmetric",
     base_path="/api",
@@ -75,4 +80,6 @@ SOURCE = Tekmetric(
     per_minute=300,
     overlap=timedelta(minutes=25),
     entities=ENTITIES,
+    derived=DERIVED,
+    health=Limits(rarely=dict.fromkeys(RARELY, DAILY.every)),
 )

@@ -13,6 +13,7 @@ from include.sources.mirror.scan import Scope
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync
 from include.sources.tekmetric.shops import configure, shops_of
+from include.sources.tekmetric.snapshot import snapshot
 from include.warehouse import sync_log
 
 # As it came, with characters that a row may not have.
@@ -33,6 +34,8 @@ class Tekmetric(Mirror):
         configure(context)
         if params.get("store_raw"):
             context = replace(context, keep=lambda *answer: keep(context, *answer))
+        if params["mode"] == "snapshot":
+            return snapshot(context)
         if params.get("ro_id"):
             shops = shops_of(context)
             if len(shops) > 1:

@@ -357,7 +357,7 @@ CREATE INDEX ON tekmetric.jobs (shop_id, tm_repair_order_id);
 CREATE INDEX ON tekmetric.job_parts (shop_id, tm_repair_order_id);
 CREATE INDEX ON tekmetric.job_labor (shop_id, tm_repair_order_id);
 CREATE INDEX ON tekmetric.job_sublets (shop_id, tm_repair_order_id);
-CREATE INDEX ON tekmetric.ro_snapshots (shop_id, snapshot_date);
+CREATE INDEX ON tekmetric.ro_snapshots (snapshot_date, shop_id);
 -- The metrics ask what a sync has written.
 CREATE INDEX ON tekmetric.repair_orders (sync_id);
 CREATE INDEX ON tekmetric.jobs (sync_id);
@@ -373,17 +373,17 @@ COMMENT ON COLUMN tekmetric.ro_snapshots.labor IS
   'The authorized labor, line by line, with the rate that it was reckoned with.';
 COMMENT ON COLUMN tekmetric.job_fees.tm_job_id IS '0: a fee of the order itself.';
 
-CREATE FUNCTION tekmetric.changed_orders(sync bigint) RETURNS TABLE (shop_id bigint, tm_repair_order_id bigint)
+CREATE FUNCTION tekmetric.changed_orders(since bigint) RETURNS TABLE (shop_id bigint, tm_repair_order_id bigint)
 LANGUAGE sql STABLE AS $$
-  SELECT shop_id, tm_id FROM tekmetric.repair_orders WHERE sync_id = sync
-  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.jobs WHERE sync_id = sync
-  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.job_parts WHERE sync_id = sync
-  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.job_labor WHERE sync_id = sync
-  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.job_sublets WHERE sync_id = sync
-  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.job_fees WHERE sync_id = sync
-  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.ro_snapshots WHERE sync_id = sync
+  SELECT shop_id, tm_id FROM tekmetric.repair_orders WHERE sync_id > since
+  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.jobs WHERE sync_id > since
+  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.job_parts WHERE sync_id > since
+  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.job_labor WHERE sync_id > since
+  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.job_sublets WHERE sync_id > since
+  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.job_fees WHERE sync_id > since
+  UNION SELECT shop_id, tm_repair_order_id FROM tekmetric.ro_snapshots WHERE sync_id > since
 $$;
-COMMENT ON FUNCTION tekmetric.changed_orders IS 'The orders of which that sync wrote something last.';
+COMMENT ON FUNCTION tekmetric.changed_orders IS 'The orders of which later syncs than that one wrote something.';
 
 CREATE FUNCTION tekmetric.counted_snapshots() RETURNS SETOF tekmetric.ro_snapshots LANGUAGE sql STABLE AS $$
   SELECT s.* FROM tekmetric.ro_snapshots s
