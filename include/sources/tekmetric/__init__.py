@@ -69,9 +69,6 @@ EMPLOYEES = Entity(
 
 ENTITIES = (EMPLOYEES, _listed(tables.CUSTOMERS, "customer"), _listed(tables.VEHICLES, "vehicle"), REPAIR_ORDERS)
 
-# What is computed is as old as the oldest of what it is computed from.
-RARELY = (*(entity.name for entity in ENTITIES if entity.changes is DAILY), *(each.table.name for each in DERIVED))
-
 SOURCE = Tekmetric(
     name="tekmetric",
     base_path="/api",
@@ -81,5 +78,5 @@ SOURCE = Tekmetric(
     overlap=timedelta(minutes=25),
     entities=ENTITIES,
     derived=DERIVED,
-    health=Limits(rarely=dict.fromkeys(RARELY, DAILY.every)),
+    health=Limits(rarely={entity.name: DAILY.every for entity in ENTITIES if entity.changes is DAILY}),
 )
