@@ -174,6 +174,11 @@ class Table:
         return tuple(column.name for column in self.columns)
 
     @cached_property
+    def compared(self) -> tuple[str, ...]:
+        """The columns in which two states of a row can differ."""
+        return tuple(column.name for column in self.columns if column.compared and column.name not in self.key)
+
+    @cached_property
     def _readers(self) -> tuple[tuple[str, list[str], Callable[[Any], Any], str, bool], ...]:
         paths = [(c, *(c.field or c.name).split(".")) for c in self.columns]
         return tuple((field, inner, c.read, c.name, c.name in self.key) for c, field, *inner in paths)

@@ -113,7 +113,7 @@ def rows(conn: psycopg.Connection, table: str, *, live: bool = True) -> dict[tup
     declared = TABLES[table]
     query = sql.SQL("SELECT * FROM {} {}").format(declared.sql, sql.SQL("WHERE deleted_at IS NULL" if live else ""))
     found = conn.cursor(row_factory=dict_row).execute(query).fetchall()
-    names = [column.name for column in declared.columns if column.compared]
+    names = (*declared.key, *declared.compared)
     return {tuple(row[name] for name in declared.key): {n: row[n] for n in names} for row in found}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from include.api.errors import FixConfiguration
 from include.simulators.tekmetric import Fault, Mutation, Shop
-from include.sources.base import ScanRefused, SyncFailed
+from include.sources.base import IntegrityFailed, ScanRefused, SyncFailed
 from include.sources.mirror.sync import sync
 from include.sources.tekmetric import SOURCE
 
@@ -396,6 +396,17 @@ class TestParams:
     def test_limit_is_for_orders_alone(self, shops, conn):
         shops.sync("backfill", limit=1)
         assert [len(rows(conn, name)) for name in ("repair_orders", "employees")] == [1, 2 * SMALL["employees"]]
+
+    @pytest.mark.parametrize("days_back", [0, 3])
+    def test_mode_validate_compares_and_writes_nothing(self, loaded, conn, days_back):
+        before = everything(conn)
+        found = loaded.sync("validate", days_back=days_back).result
+        assert (found["checks"] > 8, found["warnings"]) == (True, [])
+        spoilt = loaded.control.ids()[-1]
+        loaded.control.mutate(Mutation("update", "orders", spoilt, {"paid": 4711}, silent=True))
+        with pytest.raises(IntegrityFailed, match=f"/{spoilt}: amount_paid"):
+            loaded.sync("validate", days_back=days_back)
+        assert everything(conn) == before
 
     def test_store_raw_keeps_what_was_answered_for_a_week(self, loaded, conn):
         control = loaded.control
