@@ -42,6 +42,8 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
     revived = _count(conn, UPDATE, parts | {"which": sql.SQL("p._operation = 'insert' AND p._seen_hash IS NOT NULL")})
     updated = _count(conn, UPDATE, parts | {"which": sql.SQL("p._operation = 'update'")})
     deleted = _count(conn, DELETE, parts)
+    if inserted:
+        _keep_statistics(conn, parts)
     written = inserted + revived + updated + deleted
     return Merged(inserted + revived, updated, deleted, planned - written)
 
@@ -94,6 +96,17 @@ WITH old AS (
 )
 SELECT count(*) FROM new
 """
+
+DOUBLED = """
+SELECT pg_relation_size(oid) > 2 * current_setting('block_size')::int * greatest(relpages, 16)
+FROM pg_class WHERE oid = {name}::regclass
+"""
+
+
+def _keep_statistics(conn: Connection, parts: dict[str, sql.Composable]) -> None:
+    """Count the table anew where it has doubled: autovacuum may take a minute, in which plans take it for empty."""
+    if _count(conn, DOUBLED, parts):
+        conn.execute(sql.SQL("ANALYZE {target}").format(**parts))
 
 
 def _count(conn: Connection, query: str, parts: dict[str, sql.Composable]) -> int:

@@ -71,21 +71,26 @@ def finish(
     entities: Mapping[str, Counts],
     error: str | None = None,
     *,
+    partitions: Mapping[str, Counts] | None = None,
     requests: int = 0,
     request_errors: int = 0,
 ) -> None:
-    """Close the log row with the counts of each entity, and of the requests that it took."""
+    """Close the log row with the counts of each entity, and of the requests that it took.
+
+    `partitions`: the counts of all entities together for each partition, where the sync tells them apart.
+    """
     total = sum(entities.values(), Counts())
     names = [f.name for f in fields(Counts)]
     assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(f"rows_{name}")) for name in names)
     conn.execute(
         sql.SQL(
-            "UPDATE confidence.sync_log SET {}, entities = %s, state = %s, error = %s, requests = %s,"
+            "UPDATE confidence.sync_log SET {}, entities = %s, partitions = %s, state = %s, error = %s, requests = %s,"
             " request_errors = %s, finished_at = clock_timestamp() WHERE sync_id = %s"
         ).format(assignments),
         [
             *(getattr(total, name) for name in names),
             Jsonb({entity: asdict(counts) for entity, counts in entities.items()}),
+            Jsonb({partition: asdict(counts) for partition, counts in (partitions or {}).items()}),
             "failed" if error else "success",
             error,
             requests,

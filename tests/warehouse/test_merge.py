@@ -363,3 +363,22 @@ def test_without_overwriting_only_what_is_missing_is_written(conn):
     stage = staged(conn, PARTS, [[part(1, "changed", changed=3), part(2, "back"), part(3, "new")]])
     compare.plan_writes(stage, overwrite=False)
     assert plan(stage) == {3: ("insert", "confirmed")}
+
+
+def test_planner_knows_of_a_table_that_grew_at_once(conn):
+    """Without statistics it takes a table that was just loaded for an empty one."""
+
+    def known() -> int:
+        return conn.execute("SELECT reltuples::int FROM pg_class WHERE oid = 'shop.parts'::regclass").fetchone()[0]
+
+    def load(ids: range) -> None:
+        apply(conn, planned(conn, PARTS, [part(id_) for id_ in ids]))
+
+    load(range(1, 20))
+    assert known() == -1
+    load(range(1, 5001))
+    assert known() == 5000
+    load(range(1, 6001))
+    assert known() == 5000
+    load(range(1, 12001))
+    assert known() == 12000

@@ -111,7 +111,7 @@ def written_day(value: Any) -> date | None:
 def zone(value: Any) -> str:
     """The name of a time zone."""
     name = DEFAULT_TIMEZONE if value is None else value
-    if name not in available_timezones():
+    if not isinstance(name, str) or name not in available_timezones():
         raise ValueError("is no time zone such as America/New_York")
     return name
 

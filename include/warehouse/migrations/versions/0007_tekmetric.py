@@ -354,7 +354,7 @@ CREATE INDEX ON tekmetric.jobs (shop_id, tm_repair_order_id);
 CREATE INDEX ON tekmetric.job_parts (shop_id, tm_repair_order_id);
 CREATE INDEX ON tekmetric.job_labor (shop_id, tm_repair_order_id);
 CREATE INDEX ON tekmetric.job_sublets (shop_id, tm_repair_order_id);
-CREATE INDEX ON tekmetric.ro_snapshots (shop_id, snapshot_date);
+CREATE INDEX ON tekmetric.ro_snapshots (snapshot_date, shop_id);
 -- The metrics ask what a sync has written.
 CREATE INDEX ON tekmetric.repair_orders (sync_id);
 CREATE INDEX ON tekmetric.jobs (sync_id);
