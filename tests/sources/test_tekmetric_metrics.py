@@ -311,6 +311,10 @@ class TestSnapshots:
         derive(day)
         snapshot = rows(day, "ro_snapshots")[SHOP, 1001, march(2), "posted"]
         assert (snapshot["parts_revenue"], snapshot["sublet_revenue"], len(snapshot["labor"])) == (5399, 0, 2)
+        bury(day, "jobs", tm_id=1)
+        derive(day)
+        snapshot = rows(day, "ro_snapshots")[SHOP, 1001, march(2), "posted"]
+        assert (snapshot["true_revenue"], snapshot["discount_total"], snapshot["labor"]) == (0, 0, [])
 
 
 @pytest.mark.parametrize(
@@ -482,19 +486,23 @@ class TestRates:
 
     def test_average_is_cut_to_whole_cents(self, shops):
         put(shops, "employees", technician(35, 3001))  # (3200 + 2800 + 3001) / 3 = 3000.33
-        put(shops, "employees", technician(36, 3001))
+        put(shops, "employees", technician(36, 9000))
         bury(shops, "employees", tm_id=36)
         self.labor(shops, SHOP, None, posted_date=march(2))
         derive(shops)
         assert self.sources(shops, SHOP, 1, march(2)) == [(3000, "shop_avg", 6000)]
 
     def test_a_rise_leaves_past_days_alone(self, shops):
-        self.labor(shops, SHOP, {"id": TECH}, None, posted_date=march(2))
+        self.labor(shops, SHOP, {"id": TECH}, {"id": TECH}, None, posted_date=march(2))
         derive(shops)
         put(shops, "employees", technician(TECH, 5000))
-        self.labor(shops, SHOP, {"id": TECH, "hourlyRate": 5000}, None, hours=3, posted_date=march(2))
+        self.labor(shops, SHOP, {"id": TECH, "hourlyRate": 5000}, {"id": TECH}, None, hours=3, posted_date=march(2))
         derive(shops)
-        assert self.sources(shops, SHOP, 1, march(2)) == [(3200, "assigned", 9600), (3000, "shop_avg", 9000)]
+        assert self.sources(shops, SHOP, 1, march(2)) == [
+            (3200, "assigned", 9600),
+            (3200, "assigned", 9600),
+            (3000, "shop_avg", 9000),
+        ]
 
     def test_also_where_an_order_is_posted_anew_but_not_where_it_is_snapped_the_first_time(self, shops):
         self.labor(shops, SHOP, {"id": TECH}, posted_date=march(2))
@@ -504,6 +512,16 @@ class TestRates:
         derive(shops)
         assert self.sources(shops, SHOP, 1, march(4)) == [(3200, "assigned", 6400)]
         assert self.sources(shops, SHOP, 1, march(3)) == [(5000, "assigned", 10000)]
+
+    def test_what_was_un_posted_is_posted_with_the_rates_of_its_new_day(self, shops):
+        self.labor(shops, SHOP, {"id": TECH}, posted_date=march(2))
+        derive(shops)
+        self.labor(shops, SHOP, {"id": TECH})
+        derive(shops)
+        put(shops, "employees", technician(TECH, 5000))
+        self.labor(shops, SHOP, {"id": TECH}, posted_date=march(9))
+        derive(shops)
+        assert self.sources(shops, SHOP, 1, march(9)) == [(5000, "assigned", 10000)]
 
     def test_a_guess_gives_way_to_a_rate_and_one_technician_to_another(self, shops):
         self.labor(shops, SHOP, {"id": UNKNOWN}, {"id": TECH}, posted_date=march(2))

@@ -15,7 +15,9 @@ from include.api.errors import RefuseData
 from include.api.paginators import Single, SpringPage
 from include.confidence.health import Limits
 from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Whole
+from include.sources.mirror.validate import guarded
 from include.sources.tekmetric import tables
+from include.sources.tekmetric.checks import CHECKS
 from include.sources.tekmetric.metrics import DERIVED
 from include.sources.tekmetric.orders import REPAIR_ORDERS
 from include.sources.tekmetric.shops import partitions
@@ -76,7 +78,8 @@ SOURCE = Tekmetric(
     # The vendor names no limit for these pages; five a second is what other clients are known to keep to.
     per_minute=300,
     overlap=timedelta(minutes=25),
-    entities=ENTITIES,
+    entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
+    checks=CHECKS,
     health=Limits(rarely={entity.name: DAILY.every for entity in ENTITIES if entity.changes is DAILY}),
 )

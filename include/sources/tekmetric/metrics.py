@@ -6,9 +6,9 @@ vendor's: `variance_percent` is the difference of the two margins in points.
 
 A snapshot keeps the rates that its labor was reckoned with. When an order changes later on, its lines keep them, so
 that a rise in wages doesn't change what past days have earned; only a line whose technician's rate was not known gets
-it once it is, and one that another technician took over gets theirs. That is why rates are not stored with the
-orders' lines, where a rise would also make every old order differ from its source. To reckon anew with today's rates,
-remove the snapshots and rebuild.
+it once it is, and one that another technician took over gets theirs. The rates are kept here and not with the orders'
+lines, where a rise would make every old order differ from its source. To reckon anew with today's rates, remove the
+snapshots and rebuild.
 """
 
 from datetime import date
@@ -31,73 +31,57 @@ def _table(name: str, key: str, data: str) -> Table:
     return Table(SCHEMA, name, tuple(map(Column, f"{key} {data}".split())), tuple(key.split()), version=None)
 
 
-# Of each order that is not deleted: its days, and what happened on them.
-MOMENTS = """
-  SELECT t.shop_id, t.tm_repair_order_id, m.trigger, m.day
-  FROM (
-    SELECT shop_id, tm_id AS tm_repair_order_id, posted_date, completed_date
-    FROM tekmetric.repair_orders WHERE deleted_at IS NULL
-  ) t
-  CROSS JOIN LATERAL (VALUES ('posted', t.posted_date), ('completed', t.completed_date)) m (trigger, day)
-  WHERE m.day IS NOT NULL AND {touched}
-"""
-
-MOMENT_BY_HAND = """
-  SELECT shop_id, tm_id AS tm_repair_order_id, 'manual' AS trigger, {day}::date AS day
-  FROM tekmetric.repair_orders WHERE shop_id = {shop_id} AND tm_id = {tm_id} AND deleted_at IS NULL
-"""
-
 # Products are cut to whole cents, line by line. Where no job is authorized nothing is sold: no fees, no discount. The
 # rate and the names of people who are gone still are theirs. All is looked up by the order's key, one order after the
-# other: so the time is that of the orders, whatever the planner takes their number for.
+# other: the time is that of the orders, whatever the planner takes their number for.
 SNAPSHOTS_OF = """
-WITH moments AS ({moments}), averages AS (
+WITH averages AS (
   SELECT shop_id, trunc(avg(hourly_rate)) AS rate FROM tekmetric.employees
   WHERE role = 3 AND status = 'ACTIVE' AND hourly_rate > 0 AND deleted_at IS NULL GROUP BY 1
 )
-SELECT m.shop_id, m.tm_repair_order_id, m.day, m.trigger, o.status, o.ro_number,
+SELECT t.shop_id, t.tm_repair_order_id, moment.day, moment.trigger, t.status, t.ro_number,
   coalesce(nullif(concat_ws(' ', c.first_name, c.last_name), ''), c.company_name),
   nullif(concat_ws(' ', v.year, v.make, v.model), ''), nullif(concat_ws(' ', e.first_name, e.last_name), ''),
-  o.authorized_revenue, o.authorized_cost, o.authorized_profit, o.authorized_gp_percent, o.authorized_job_count,
+  t.authorized_revenue, t.authorized_cost, t.authorized_profit, t.authorized_gp_percent, t.authorized_job_count,
   parts.revenue, parts.cost, parts.revenue - parts.cost,
-  o.authorized_labor_revenue, o.authorized_labor_cost, o.authorized_labor_profit, o.authorized_labor_hours,
-  sublets.revenue, sublets.cost, fees.total, jobs.discount + sale.order_discount, o.authorized_tax,
-  own.revenue, own.cost, own.revenue - own.cost, margin.own, o.potential_total, o.potential_job_count,
-  o.authorized_gp_percent, margin.own - o.authorized_gp_percent,
-  CASE WHEN abs(margin.own - o.authorized_gp_percent) > 0.5 THEN format(
+  t.authorized_labor_revenue, t.authorized_labor_cost, t.authorized_labor_profit, t.authorized_labor_hours,
+  sublets.revenue, sublets.cost, fees.total, jobs.discount + sale.order_discount, t.authorized_tax,
+  own.revenue, own.cost, own.revenue - own.cost, margin.own, t.potential_total, t.potential_job_count,
+  t.authorized_gp_percent, margin.own - t.authorized_gp_percent,
+  CASE WHEN abs(margin.own - t.authorized_gp_percent) > 0.5 THEN format(
     'margin %s %% against the vendor''s %s %%: revenue %s against %s, cost %s against %s cents;'
-    ' %s of %s labor lines without a technician''s rate', margin.own, o.authorized_gp_percent, own.revenue,
-    o.authorized_revenue, own.cost, o.authorized_cost, labor.guessed, labor.lines) END,
+    ' %s of %s labor lines without a technician''s rate', margin.own, t.authorized_gp_percent, own.revenue,
+    t.authorized_revenue, own.cost, t.authorized_cost, labor.guessed, labor.lines) END,
   labor.each, 'TRUE_GP'
-FROM moments m
-JOIN tekmetric.repair_orders o ON o.shop_id = m.shop_id AND o.tm_id = m.tm_repair_order_id
-LEFT JOIN tekmetric.customers c ON c.shop_id = o.shop_id AND c.tm_id = o.tm_customer_id
-LEFT JOIN tekmetric.vehicles v ON v.shop_id = o.shop_id AND v.tm_id = o.tm_vehicle_id
-LEFT JOIN tekmetric.employees e ON e.shop_id = o.shop_id AND e.tm_id = o.tm_service_advisor_id
-LEFT JOIN averages a ON a.shop_id = m.shop_id
-LEFT JOIN LATERAL (
-  SELECT s.labor FROM tekmetric.ro_snapshots s
-  WHERE s.shop_id = m.shop_id AND s.tm_repair_order_id = m.tm_repair_order_id AND s.snapshot_trigger = m.trigger
-    AND s.deleted_at IS NULL
-  ORDER BY s.snapshot_date = m.day DESC, s.snapshot_date DESC LIMIT 1
-) before ON true
+FROM (SELECT *, tm_id AS tm_repair_order_id FROM tekmetric.repair_orders WHERE deleted_at IS NULL) t
+LEFT JOIN tekmetric.customers c ON c.shop_id = t.shop_id AND c.tm_id = t.tm_customer_id
+LEFT JOIN tekmetric.vehicles v ON v.shop_id = t.shop_id AND v.tm_id = t.tm_vehicle_id
+LEFT JOIN tekmetric.employees e ON e.shop_id = t.shop_id AND e.tm_id = t.tm_service_advisor_id
+LEFT JOIN averages a ON a.shop_id = t.shop_id
 CROSS JOIN LATERAL (
   SELECT count(*) AS authorized, coalesce(sum(j.discount), 0) AS discount FROM tekmetric.jobs j
-  WHERE j.shop_id = m.shop_id AND j.tm_repair_order_id = m.tm_repair_order_id AND j.authorized AND j.deleted_at IS NULL
+  WHERE j.shop_id = t.shop_id AND j.tm_repair_order_id = t.tm_id AND j.authorized AND j.deleted_at IS NULL
 ) jobs
 CROSS JOIN LATERAL (
   SELECT coalesce(sum(trunc(p.retail * f.factor)), 0) AS revenue, coalesce(sum(trunc(p.cost * f.factor)), 0) AS cost
-  FROM tekmetric.job_parts p
-  JOIN tekmetric.jobs j ON j.shop_id = p.shop_id AND j.tm_id = p.tm_job_id AND j.authorized AND j.deleted_at IS NULL
+  FROM tekmetric.jobs j
+  JOIN tekmetric.job_parts p ON p.shop_id = j.shop_id AND p.tm_job_id = j.tm_id AND p.deleted_at IS NULL
   CROSS JOIN LATERAL (SELECT tekmetric.part_factor(p.quantity, p.retail, p.total) AS factor) f
-  WHERE p.shop_id = m.shop_id AND p.tm_repair_order_id = m.tm_repair_order_id AND p.deleted_at IS NULL
+  WHERE j.shop_id = t.shop_id AND j.tm_repair_order_id = t.tm_id AND j.authorized AND j.deleted_at IS NULL
 ) parts
 CROSS JOIN LATERAL (
   SELECT coalesce(sum(s.retail), 0) AS revenue, coalesce(sum(s.cost), 0) AS cost
-  FROM tekmetric.job_sublets s
-  JOIN tekmetric.jobs j ON j.shop_id = s.shop_id AND j.tm_id = s.tm_job_id AND j.authorized AND j.deleted_at IS NULL
-  WHERE s.shop_id = m.shop_id AND s.tm_repair_order_id = m.tm_repair_order_id AND s.deleted_at IS NULL
+  FROM tekmetric.jobs j
+  JOIN tekmetric.job_sublets s ON s.shop_id = j.shop_id AND s.tm_job_id = j.tm_id AND s.deleted_at IS NULL
+  WHERE j.shop_id = t.shop_id AND j.tm_repair_order_id = t.tm_id AND j.authorized AND j.deleted_at IS NULL
 ) sublets
+CROSS JOIN LATERAL (VALUES {moments}) moment (trigger, day)
+LEFT JOIN LATERAL (
+  SELECT s.labor FROM tekmetric.ro_snapshots s
+  WHERE s.shop_id = t.shop_id AND s.tm_repair_order_id = t.tm_id AND s.snapshot_trigger = moment.trigger
+    AND s.deleted_at IS NULL
+  ORDER BY s.snapshot_date = moment.day DESC, s.snapshot_date DESC LIMIT 1
+) before ON true
 CROSS JOIN LATERAL (
   SELECT coalesce(sum(w.revenue), 0) AS revenue, coalesce(sum(w.cost), 0) AS cost,
     count(*) AS lines, count(*) FILTER (WHERE w.rate_source <> 'assigned') AS guessed,
@@ -106,9 +90,9 @@ CROSS JOIN LATERAL (
     SELECT l.tm_job_id, l.line, l.tm_technician_id, trim_scale(coalesce(l.hours, 0)) AS hours,
       trunc(coalesce(l.hours * l.rate, 0)) AS revenue, rate.hourly_cost,
       trunc(coalesce(l.hours, 0) * rate.hourly_cost) AS cost, rate.rate_source
-    FROM tekmetric.job_labor l
-    JOIN tekmetric.jobs j ON j.shop_id = l.shop_id AND j.tm_id = l.tm_job_id AND j.authorized AND j.deleted_at IS NULL
-    LEFT JOIN tekmetric.employees t ON t.shop_id = l.shop_id AND t.tm_id = l.tm_technician_id
+    FROM tekmetric.jobs j
+    JOIN tekmetric.job_labor l ON l.shop_id = j.shop_id AND l.tm_job_id = j.tm_id AND l.deleted_at IS NULL
+    LEFT JOIN tekmetric.employees w ON w.shop_id = l.shop_id AND w.tm_id = l.tm_technician_id
     LEFT JOIN LATERAL jsonb_to_recordset(before.labor)
       k (tm_job_id bigint, line text, tm_technician_id bigint, hourly_cost numeric, rate_source text)
       ON k.tm_job_id = l.tm_job_id AND k.line = l.line AND k.tm_technician_id IS NOT DISTINCT FROM l.tm_technician_id
@@ -116,19 +100,19 @@ CROSS JOIN LATERAL (
       SELECT r.hourly_cost, r.rate_source FROM (VALUES
         (1, CASE WHEN k.rate_source = 'assigned' THEN k.hourly_cost END, 'assigned'),
         (2, l.tech_hourly_cost, 'assigned'),
-        (3, t.hourly_rate, 'assigned'),
+        (3, w.hourly_rate, 'assigned'),
         (4, k.hourly_cost, k.rate_source),
         (5, a.rate, 'shop_avg'),
         (6, 2500, 'default')
       ) r (place, hourly_cost, rate_source)
       WHERE r.hourly_cost > 0 ORDER BY r.place LIMIT 1
     ) rate
-    WHERE l.shop_id = m.shop_id AND l.tm_repair_order_id = m.tm_repair_order_id AND l.deleted_at IS NULL
+    WHERE j.shop_id = t.shop_id AND j.tm_repair_order_id = t.tm_id AND j.authorized AND j.deleted_at IS NULL
   ) w
 ) labor
 CROSS JOIN LATERAL (
   SELECT parts.revenue + labor.revenue + sublets.revenue - jobs.discount AS total,
-    CASE WHEN jobs.authorized > 0 THEN coalesce(o.order_discount, 0) ELSE 0 END AS order_discount
+    CASE WHEN jobs.authorized > 0 THEN coalesce(t.order_discount, 0) ELSE 0 END AS order_discount
 ) sale
 CROSS JOIN LATERAL (
   SELECT coalesce(sum(
@@ -136,8 +120,8 @@ CROSS JOIN LATERAL (
       THEN least(trunc(sale.total * f.percentage / 100), CASE WHEN f.cap > 0 THEN f.cap END)
       ELSE f.amount END), 0) AS total
   FROM tekmetric.job_fees f
-  WHERE f.shop_id = m.shop_id AND f.tm_repair_order_id = m.tm_repair_order_id AND f.tm_job_id = 0
-    AND f.deleted_at IS NULL AND jobs.authorized > 0
+  WHERE f.shop_id = t.shop_id AND f.tm_repair_order_id = t.tm_id AND f.tm_job_id = 0 AND f.deleted_at IS NULL
+    AND jobs.authorized > 0
 ) fees
 CROSS JOIN LATERAL (
   SELECT sale.total + fees.total - sale.order_discount AS revenue, parts.cost + labor.cost + sublets.cost AS cost
@@ -145,6 +129,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
   SELECT CASE WHEN own.revenue > 0 THEN round((own.revenue - own.cost) * 100 / own.revenue, 2) ELSE 0 END AS own
 ) margin
+WHERE moment.day IS NOT NULL AND {touched}
 """
 
 SNAPSHOTS = Derived(
@@ -154,7 +139,7 @@ SNAPSHOTS = Derived(
         f"ro_status ro_number customer_name vehicle_description advisor_name {FIGURES} tm_reported_gp_percent"
         " variance_percent variance_reason labor calculation_method",
     ),
-    SNAPSHOTS_OF.format(moments=MOMENTS),
+    SNAPSHOTS_OF.replace("{moments}", "('posted', t.posted_date), ('completed', t.completed_date)"),
     touched="(t.shop_id, t.tm_repair_order_id) IN (SELECT * FROM tekmetric.changed_orders({since}))",
     keep="t.snapshot_trigger = 'manual'",
 )
@@ -247,7 +232,6 @@ DERIVED = (SNAPSHOTS, DAILY, TECHNICIANS)
 
 def by_hand(shop_id: int, tm_id: int, day: date) -> sql.Composed:
     """The query for a manual snapshot of an order, whatever its state: one row in the snapshots' columns, or none."""
-    moments = sql.SQL(MOMENT_BY_HAND).format(
-        shop_id=sql.Literal(shop_id), tm_id=sql.Literal(tm_id), day=sql.Literal(day)
-    )
-    return sql.SQL(SNAPSHOTS_OF).format(moments=moments)
+    moment = sql.SQL("('manual', {}::date)").format(sql.Literal(day))
+    order = sql.SQL("(t.shop_id, t.tm_id) = ({}, {})").format(sql.Literal(shop_id), sql.Literal(tm_id))
+    return sql.SQL(SNAPSHOTS_OF).format(moments=moment, touched=order)
