@@ -1,7 +1,8 @@
 """`python -m benchmarks`: measure everything, print the table, and write benchmarks/results.md.
 
 `--quick` does the same with a few rows and writes nothing: it shows that the benchmarks work, its figures mean little.
-`--images N` measures the store alone, with so many rows, `--orders N` the seller alone; they write nothing either.
+`--images N` measures the store alone, with so many rows, `--orders N` the seller alone, `--repairs N` the repair shop
+alone; they write nothing either.
 """
 
 import argparse
@@ -20,9 +21,10 @@ from rich.table import Table
 from benchmarks import parts
 from benchmarks.figures import NUMBERS, Section, markdown
 from benchmarks.measure import BenchError
-from benchmarks.parts import FULL, QUICK
+from benchmarks.parts import FULL, LATENCY_MS, QUICK
 from benchmarks.square import syncing
 from benchmarks.storage import looking
+from benchmarks.tekmetric import mending
 from benchmarks.world import database_server
 from stack.postgres import Postgres, PostgresError
 
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few rows only, to see that it works; writes nothing")
     parser.add_argument("--images", type=int, metavar="N", help="the store alone, with N images; writes nothing")
     parser.add_argument("--orders", type=int, metavar="N", help="the seller alone, with N orders; writes nothing")
+    parser.add_argument("--repairs", type=int, metavar="N", help="the shop alone, with N orders; writes nothing")
     given = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
@@ -50,7 +53,7 @@ def main() -> int:
     except (BenchError, PostgresError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    if not given.quick and given.images is None and given.orders is None:
+    if not (given.quick or given.images or given.orders or given.repairs):
         RESULTS.write_text(markdown(sections, machine))
     return 0
 
@@ -62,11 +65,15 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
     if given.orders is not None:
         yield syncing(postgres, given.orders)
         return
+    if given.repairs is not None:
+        yield mending(postgres, given.repairs, LATENCY_MS)
+        return
     sizes = QUICK if given.quick else FULL
     yield from parts.scan_and_comparison(postgres, sizes)
     yield parts.load(postgres, sizes)
     yield syncing(postgres, sizes.orders)
     yield looking(postgres, sizes.images)
+    yield mending(postgres, *sizes.repairs)
     yield parts.limit(postgres, sizes)
     yield parts.parsing(postgres)
 

@@ -26,19 +26,22 @@ SCAN_RATE, SCAN_GROWTH_MB = 25_000, 10
 COMPARISON_SECONDS = 3
 LIMIT_SHARE = 0.95
 PARSE_SECONDS = 0.3
+# Of an answer about a repair order.
+LATENCY_MS = 50
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`, `images`, `orders`: rows; `warm_up` and `window`: seconds at the vendor's limit before and while requests
-    are counted.
+    `load`, `images`, `orders`: rows; `repairs`: orders, and milliseconds an answer takes; `warm_up` and `window`:
+    seconds at the vendor's limit before and while requests are counted.
     """
 
     scans: tuple[tuple[int, int, int], ...]
     load: int
     images: int
     orders: int
+    repairs: tuple[int, int]
     warm_up: int
     window: int
 
@@ -57,6 +60,7 @@ FULL = Sizes(
     load=200_000,
     images=200_000,
     orders=ORIGINAL_ORDERS,
+    repairs=(5_000, LATENCY_MS),
     warm_up=10,
     window=60,
 )
@@ -65,6 +69,7 @@ QUICK = Sizes(
     load=2_000,
     images=2_000,
     orders=200,
+    repairs=(20, 10),
     warm_up=1,
     window=4,
 )

@@ -1,11 +1,12 @@
 """What is measured against: a Postgres of the benchmarks' own, and simulated vendors, each in its process."""
 
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.measure import REPOSITORY, BenchError
-from include.simulators import square, storage
+from include.simulators import square, storage, tekmetric
 from include.simulators.repairshopr import Config, Control, Simulator
 from include.simulators.storage import application
 from include.sources.storage.urls import locate
@@ -23,6 +24,8 @@ from stack.postgres import Postgres
 TEMPLATE = "template_warehouse"
 # What the seller had whose sync this one replaces.
 ORIGINAL_ORDERS, ORIGINAL_ITEMS, ORIGINAL_VARIATIONS = 30_390, 867, 1_002
+# Orders that a board of Tekmetric was seen to show.
+BOARD = 81
 # One in as many images has lost an object.
 LOST = 200
 LOSERS = """
@@ -85,6 +88,14 @@ def seller(orders: int) -> Iterator[square.Simulator]:
         options += [f"--items={ORIGINAL_ITEMS}", f"--variations={ORIGINAL_VARIATIONS}"]
     with _simulator("square", *options) as url:
         yield square.Simulator(url, square.Config().token, square.Control(url))
+
+
+@contextmanager
+def garage(shop: tekmetric.Shop, orders: int) -> Iterator[tekmetric.Simulator]:
+    """A simulated repair shop with so many orders, whose boards show as many as one has been seen to."""
+    options = [f"--orders={orders}", f"--shops={json.dumps([asdict(shop)])}", f"--board-limit={BOARD}"]
+    with _simulator("tekmetric", *options) as url:
+        yield tekmetric.Simulator(url, tekmetric.Config().token, tekmetric.Control(url))
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def drop_repeats(stage: Stage) -> Repeats:
 def plan_writes(
     stage: Stage,
     *,
-    young_after: datetime | None = None,
+    young_after: datetime | sql.Composable | None = None,
     missing: str = "confirmed",
     older: str = "stale",
     only: sql.Composable | None = None,
@@ -64,9 +64,10 @@ def plan_writes(
 ) -> None:
     """Plan an insert for each row that the copy has not (or only as a tombstone) and an update where it differs.
 
-    `young_after`: leave rows alone that changed later. `missing`: the status of the inserts. `older`: the status of
-    updates for which the source shows an older version than the copy has. `only`: a condition on the staged rows.
-    `overwrite`: else what the copy has stays as it is, whatever the source shows.
+    `young_after`: leave rows alone that changed later, a time or an expression over the staged row `s`. `missing`: the
+    status of the inserts. `older`: the status of updates for which the source shows an older version than the copy has.
+    `only`: a condition on the staged rows. `overwrite`: else what the copy has stays as it is, whatever the source
+    shows.
     """
     table = stage.table
     stage.conn.execute(
@@ -176,10 +177,12 @@ def _alive(key: tuple[str, ...]) -> sql.Composed:
     return sql.SQL("(t.{} IS NOT NULL AND t.deleted_at IS NULL)").format(sql.Identifier(key[0]))
 
 
-def _young(moment: str | None, after: datetime | None) -> sql.Composable:
+def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.Composable:
     if moment is None or after is None:
         return sql.SQL("false")
-    return sql.SQL("s.{} > {}").format(sql.Identifier(moment), sql.Literal(after))
+    return sql.SQL("s.{} > {}").format(
+        sql.Identifier(moment), after if isinstance(after, sql.Composable) else sql.Literal(after)
+    )
 
 
 def _stale(table: Table) -> sql.Composable:

@@ -6,6 +6,9 @@ from psycopg import Connection, sql
 
 from include.warehouse.table import Table, identifiers, key_object, same_key
 
+# The share of a table's rows whose change makes its statistics outdated, as autovacuum has it.
+OUTDATED = 0.1
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -28,12 +31,10 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
         "columns": identifiers(table.names),
         "data": identifiers([name for name in table.names if name not in table.key]),
         "p_data": identifiers([name for name in table.names if name not in table.key], "p"),
-        "p_columns": identifiers(table.names, "p"),
         "key": identifiers(table.key),
         "t_is_p": same_key(table.key, "t", "p"),
         "t_is_old": same_key(table.key, "t", "old"),
-        "new_is_old": same_key(table.key, "new", "old"),
-        "key_object": key_object(table.key, "new"),
+        "key_object": key_object(table.key, "t"),
         "name": sql.Literal(table.full_name),
         "sync_id": sql.Literal(sync_id),
     }
@@ -43,23 +44,25 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
     updated = _count(conn, UPDATE, parts | {"which": sql.SQL("p._operation = 'update'")})
     deleted = _count(conn, DELETE, parts)
     written = inserted + revived + updated + deleted
+    _renew_statistics(conn, table, written)
     return Merged(inserted + revived, updated, deleted, planned - written)
 
 
 INSERT = """
 WITH new AS (
-  INSERT INTO {target} ({columns}, sync_id)
+  INSERT INTO {target} AS t ({columns}, sync_id)
   SELECT {columns}, {sync_id} FROM {plan}
   WHERE _operation = 'insert' AND _status = 'confirmed' AND _seen_hash IS NULL
   ON CONFLICT ({key}) DO NOTHING
-  RETURNING {key}, row_hash
+  RETURNING {key_object} AS key, row_hash
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, after_hash)
-  SELECT {sync_id}, {name}, {key_object}, 'insert', row_hash FROM new
+  SELECT {sync_id}, {name}, key, 'insert', row_hash FROM new
 )
 SELECT count(*) FROM new
 """
 
+# The rows before and after are returned together: a join of the two would be planned for a single row, as a loop.
 UPDATE = """
 WITH old AS (
   SELECT t.* FROM {target} t JOIN {plan} p ON {t_is_p}
@@ -69,11 +72,10 @@ WITH old AS (
 ), new AS (
   UPDATE {target} t SET ({data}, deleted_at, sync_id) = ROW({p_data}, NULL, {sync_id})
   FROM {plan} p, old WHERE {t_is_p} AND {t_is_old}
-  RETURNING t.*
+  RETURNING {key_object} AS key, to_jsonb(old) AS before, to_jsonb(t) AS after, t.row_hash
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
-  SELECT {sync_id}, {name}, {key_object}, 'update', to_jsonb(old), to_jsonb(new), new.row_hash
-  FROM new JOIN old ON {new_is_old}
+  SELECT {sync_id}, {name}, key, 'update', before, after, row_hash FROM new
 )
 SELECT count(*) FROM new
 """
@@ -86,11 +88,10 @@ WITH old AS (
   FOR UPDATE OF t
 ), new AS (
   UPDATE {target} t SET deleted_at = clock_timestamp(), sync_id = {sync_id} FROM old WHERE {t_is_old}
-  RETURNING t.*
+  RETURNING {key_object} AS key, to_jsonb(old) AS before, to_jsonb(t) AS after, t.row_hash
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
-  SELECT {sync_id}, {name}, {key_object}, 'delete', to_jsonb(old), to_jsonb(new), new.row_hash
-  FROM new JOIN old ON {new_is_old}
+  SELECT {sync_id}, {name}, key, 'delete', before, after, row_hash FROM new
 )
 SELECT count(*) FROM new
 """
@@ -98,3 +99,15 @@ SELECT count(*) FROM new
 
 def _count(conn: Connection, query: str, parts: dict[str, sql.Composable]) -> int:
     return conn.execute(sql.SQL(query).format(**parts)).fetchone()[0]
+
+
+def _renew_statistics(conn: Connection, table: Table, written: int) -> None:
+    """Bring the planner's figures up to a large change at once: autovacuum comes a minute later, or much later.
+
+    A table that was never analyzed seems to hold next to no live rows, and what reads it next, the computed tables
+    first, would be planned as loops that take minutes.
+    """
+    query = "SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = %s::regclass"
+    known = conn.execute(query, [table.full_name]).fetchone()[0]
+    if written > OUTDATED * known:
+        conn.execute(sql.SQL("ANALYZE {}").format(table.sql))

@@ -56,8 +56,7 @@ class Tables:
         return {name: _restore(self.conn, name, sync_id, own) for name in self._changed(sync_id)}
 
     def _changed(self, sync_id: int) -> list[str]:
-        query = "SELECT DISTINCT table_name FROM confidence.change_log WHERE sync_id = %s ORDER BY 1"
-        return [name for (name,) in self.conn.execute(query, [sync_id])]
+        return [name for (name,) in self.conn.execute(CHANGED, [sync_id])]
 
 
 class _DryRun(Exception):
@@ -193,6 +192,18 @@ def _parts(conn: Connection, name: str, sync_id: int) -> dict[str, sql.Composabl
         ).format(sql.Literal(sync_id), sql.Literal(name), target),
     }
 
+
+# Tables before those that they refer to: removing a row there would take theirs along, and the audit not know of it.
+CHANGED = """
+WITH RECURSIVE changed AS (
+  SELECT DISTINCT table_name AS name FROM confidence.change_log WHERE sync_id = %s
+), referred AS (
+  SELECT name, to_regclass(name)::oid AS relation FROM changed
+  UNION
+  SELECT name, confrelid FROM referred JOIN pg_constraint ON conrelid = relation AND contype = 'f'
+)
+SELECT name FROM referred GROUP BY name ORDER BY count(*) DESC, name
+"""
 
 # A row is as the sync left it when its content and its tombstone are; one that the sync removed must still be gone.
 CONFLICTS = """

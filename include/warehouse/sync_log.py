@@ -172,6 +172,16 @@ def advance(
     )
 
 
+def forget(conn: Connection, sync_id: int, source: str, states: list[tuple[str, str]]) -> None:
+    """Drop the states of entities (name, partition) that nobody asks for any more, in a transaction that may write."""
+    remember_states(conn, sync_id, source, states)
+    for entity, partition in states:
+        conn.execute(
+            "DELETE FROM confidence.sync_state WHERE source = %s AND entity = %s AND partition = %s",
+            [source, entity, partition],
+        )
+
+
 def remember_states(conn: Connection, sync_id: int, source: str, entities: list[tuple[str, str]]) -> None:
     """Write the present state of the entities (name, partition) into the log row, once each."""
     for entity, partition in entities:

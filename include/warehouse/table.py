@@ -130,11 +130,14 @@ class Column:
     """A column, the reader of its value, and the source's name for it where that differs.
 
     A name with dots leads into the record's objects, as `price.amount`; where one of them is missing, so is the value.
+    `compared`: False for what the source tells in one answer and leaves out in the next. Then a difference in it alone
+    is none: it is written with the others, and no part of the row's hash.
     """
 
     name: str
     read: Callable[[Any], Any] = text
     field: str = ""
+    compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,11 @@ class Table:
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def compared(self) -> tuple[str, ...]:
+        """The columns in which two states of a row can differ."""
+        return tuple(column.name for column in self.columns if column.compared and column.name not in self.key)
 
     @cached_property
     def _readers(self) -> tuple[tuple[str, list[str], Callable[[Any], Any], str, bool], ...]:

@@ -16,13 +16,18 @@ from rich.console import Console
 
 from stack.airflow import Airflow
 from stack.control import Stack
-from stack.demo import repairshopr, square, storage
+from stack.demo import repairshopr, square, storage, tekmetric
 from stack.demo.house import House
 from stack.guardian import StackError
 from stack.settings import SIMULATORS
 
 # By the source, in their order: each tells its story in its House.
-ACTS = {"repairshopr": repairshopr.tell, "square": square.tell, "storage": storage.tell}
+ACTS = {
+    "repairshopr": repairshopr.tell,
+    "square": square.tell,
+    "storage": storage.tell,
+    "tekmetric": tekmetric.tell,
+}
 
 # Of the lines in a file or a pipe, which has no width of its own.
 PLAIN_WIDTH = 110

@@ -53,6 +53,9 @@ class House:
         query = "SELECT state, hold_reason FROM confidence.writer WHERE source = %s"
         return self.warehouse.execute(query, [self.source]).fetchone()
 
+    def last_sync_id(self) -> int:
+        return self.warehouse.execute("SELECT coalesce(max(sync_id), 0) FROM confidence.sync_log").fetchone()[0]
+
     def expect_writer_runs(self) -> None:
         found = (*self.writer(), self.airflow.slots(self.pool))
         expect("writer, slots of its pool", found, ("running", None, 1))
@@ -138,9 +141,9 @@ class House:
         self.airflow.answer(self.reconcile, run_id, option)
         self.say(f'answered: [bold]"{option}"[/]')
 
-    def repair_whatever_is_found(self) -> None:
+    def repair_whatever_is_found(self, **conf: Any) -> None:
         """Bring the copy in line with its source, whatever an earlier demo has left."""
-        run_id = self.start_run(self.reconcile, dry_run=False)
+        run_id = self.start_run(self.reconcile, dry_run=False, **conf)
         if self.wait_for_question(run_id):
             self.let_it_stand()
             self.answer(run_id, REPAIR)

@@ -97,9 +97,6 @@ class Till(House):
         """By table, the rows that are no tombstones, ours or the vendor's."""
         return {table: self._live(table) for table in TABLES}
 
-    def last_sync_id(self) -> int:
-        return self.warehouse.execute("SELECT coalesce(max(sync_id), 0) FROM confidence.sync_log").fetchone()[0]
-
     def written_since(self, sync_id: int) -> Mapping[str, set[Key]]:
         """By table, the rows that later syncs have changed."""
         found = self.warehouse.execute(

@@ -13,7 +13,7 @@ from benchmarks.figures import Figure, Section, markdown
 from benchmarks.measure import BenchError, Measured, prepared
 from stack.settings import REPOSITORY
 
-PARTS = ("Scan", "Comparison", "Load", "Square", "Storage", "At the vendor's limit", "DAG files")
+PARTS = ("Scan", "Comparison", "Load", "Square", "Storage", "Tekmetric", "At the vendor's limit", "DAG files")
 LINES = (
     "2,000 rows, 100 a page, 20 ms a page",
     "4,000 rows, 1,000 a page",
@@ -30,6 +30,11 @@ LINES = (
     "HEAD each, 32 at once",
     "requests beside HEAD",
     "CPU beside HEAD",
+    "backfill, 20 orders",
+    "the same, 10 ms an answer",
+    "2, one after the other",
+    "requests of that sync",
+    "20 a day, all changed",
     "allowed requests used",
     "answers 429",
     "repairshopr_reconcile",

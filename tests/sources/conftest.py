@@ -1,4 +1,4 @@
-"""A simulated account, fresh for each test; and a gallery of images with its store, as fresh."""
+"""A simulated account, fresh for each test; a gallery of images with its store, as fresh; and shops of Tekmetric."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from include.api.client import ApiClient
 from include.simulators import repairshopr as simulator
@@ -17,6 +18,9 @@ from stack.postgres import Server
 from tests import gallery as galleries
 from tests.conftest import copy_of
 from tests.gallery import Gallery
+
+from . import tekmetric
+from .tekmetric import Shops
 
 SOURCE = get_source("repairshopr")
 RUN = "repairshopr_reconcile/test"
@@ -123,3 +127,34 @@ def either_way(request: pytest.FixtureRequest) -> str:
     """Both ways to look."""
     request.getfixturevalue(request.param)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def first_load(postgres: Server, migrated: str) -> Iterator[str]:
+    """The name of a database with the mirror of the shops as they are at the start."""
+    for url in copy_of(postgres, migrated):
+        with psycopg.connect(url, autocommit=True) as conn, tekmetric.trading(conn) as shops:
+            shops.sync("backfill")
+        yield conninfo_to_dict(url)["dbname"]
+
+
+@pytest.fixture
+def warehouse(request: pytest.FixtureRequest, postgres: Server, migrated: str) -> Iterator[str]:
+    """The libpq URL of a warehouse of its own for each test, with the mirror of the shops that it works with."""
+    loaded = "loaded" in request.fixturenames
+    yield from copy_of(postgres, request.getfixturevalue("first_load") if loaded else migrated)
+
+
+@pytest.fixture
+def shops(conn: psycopg.Connection) -> Iterator[Shops]:
+    """Two shops of which nothing is mirrored."""
+    with tekmetric.trading(conn) as shops:
+        yield shops
+
+
+@pytest.fixture
+def loaded(conn: psycopg.Connection) -> Iterator[Shops]:
+    """Two shops whose mirror has had its first load, an hour ago."""
+    with tekmetric.trading(conn) as shops:
+        shops.control.advance(3600)
+        yield shops

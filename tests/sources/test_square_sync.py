@@ -207,9 +207,9 @@ class TestCatalog:
         assert everything(conn) == before
 
     def test_newest_version_is_kept_with_the_watermark(self, synced, conn):
-        newest = conn.execute("SELECT max(version) FROM square.catalog_items").fetchone()[0]
-        state = sync_log.state(conn, "square", "catalog_items")
-        assert state.version == newest > 0
+        newest = conn.execute("SELECT max(version) FROM square.catalog_variations").fetchone()[0]
+        for table in ("catalog_variations", "catalog_vendor_info"):
+            assert sync_log.state(conn, "square", table).version == newest > 0
 
     def test_watermark_is_the_vendors_latest_time(self, synced, conn):
         synced.control.mutate(Mutation("update", "items", synced.control.ids("items")[0], {"name": "Renamed"}))

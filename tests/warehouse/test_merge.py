@@ -308,6 +308,24 @@ def test_key_of_several_columns(conn):
     ]
 
 
+def test_mass_change_costs_as_much_a_row_as_a_small_one(conn):
+    """Each row compared with each would take minutes."""
+    bins = range(30_000)
+    synced(conn, STOCK, [bin_("A", number, 5) for number in bins])
+    conn.execute("SET statement_timeout = '10s'")
+    assert synced(conn, STOCK, [bin_("A", number, 6) for number in bins]).merged == Merged(updated=len(bins))
+    assert synced(conn, STOCK, []).merged == Merged(deleted=len(bins))
+
+
+def test_statistics_follow_a_large_change_and_not_a_small_one(conn):
+    conn.execute("ALTER TABLE shop.parts SET (autovacuum_enabled = false)")
+    known = []
+    for number in (0, 100, 105, 150):
+        synced(conn, PARTS, [part(id_) for id_ in range(1, number + 1)])
+        known.append(conn.execute("SELECT reltuples FROM pg_class WHERE oid = 'shop.parts'::regclass").fetchone()[0])
+    assert known == [-1, 100, 100, 150]
+
+
 def test_examples_are_the_first_of_what_is_drift(conn):
     stage = staged(conn, PARTS, [[part(id_, changed=id_ > 40) for id_ in range(50, 0, -1)]])
     compare.plan_writes(stage, young_after=day(0))

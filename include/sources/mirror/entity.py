@@ -87,14 +87,16 @@ class Listing:
     """A list to be read from its first page to its last.
 
     `partition`: what it is a part of; `adds`: what its rows don't say of themselves; `shape`: a row as the entity's
-    table reads it, None for one that doesn't count.
+    table reads it, None for one that doesn't count. `named`: the rows, where the run names them and nothing is asked
+    for.
     """
 
-    request: Request
+    request: Request | None
     paginator: Paginator
     partition: str = ""
     adds: Mapping[str, Any] = field(default_factory=dict)
     shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
+    named: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,17 @@ class Discovery:
 
     `lists`: those that show, for a partition, what changed since a time, or all that the run asks for where it is None.
     `shown`: the table's key and what else of its columns the lists show. An incremental sync doesn't look up a record
-    of which the copy has all that is shown; where that is the key alone, every record is looked up. `within`: the
+    of which the copy has all that is shown; where that is the key alone, every record is looked up. The watermark
+    stays before the version, or else before the time of change, that is shown of a record which was left. `within`: the
     condition on rows `t` of the copy that a scan's lists would show. `partial`: whether the run asks for a part only,
-    so that no watermark may move. The run's param `limit` bounds the records that a sync looks up.
+    so that no watermark may move. `limit`: how many records a sync looks up at most, 0 for no limit.
     """
 
     lists: Callable[["Context", str, datetime | None], Sequence[Listing]]
     shown: Table
     within: Callable[["Context"], sql.Composable] = lambda context: sql.SQL("true")
     partial: Callable[["Context"], bool] = lambda context: False
+    limit: Callable[["Context"], int] = lambda context: 0
 
 
 @dataclass(frozen=True)

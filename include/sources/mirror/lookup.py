@@ -154,7 +154,9 @@ def _brief(shown: Table, row: Mapping[str, Any]) -> tuple | None:
 
 
 def _moment(entity: Entity, row: Mapping[str, Any]) -> str | None:
+    """From when on the lists show the record, as far as that can be read."""
     shown = entity.discovery.shown
-    brief = _brief(shown, row)
-    moment = brief[shown.names.index(shown.moment)] if brief and shown.moment else None
+    brief = _brief(shown, row) or ()
+    told = dict(zip(shown.names, brief, strict=False))
+    moment = told.get(shown.version) or told.get(shown.changed)
     return moment and moment.isoformat()

@@ -51,9 +51,11 @@ class Pulled:
         """
         info = {"source_time": page.as_of or page.date}
         info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
+        # One without a key is refused, and has no parts that could be told from others.
+        known = [(place, record) for place, record in enumerate(page.rows) if self.entity.table.key_of(record)]
         with self.stage.conn.transaction():
             for part, stage in self.parts:
-                found = [(place, row) for place, record in enumerate(page.rows) for row in part.rows(record)]
+                found = [(place, row) for place, record in known for row in part.rows(record)]
                 rows, places = [row for _, row in found], [place for place, _ in found]
                 stage.append(rows, next_position=next_position, page_info=info, places=places)
             self.stage.append(page.rows, next_position=next_position, page_info=info)
@@ -134,24 +136,30 @@ def read(
     if pulled.stage.pull.complete:
         return pulled
     number, position = pulled.stage.pull.position or (0, first)
-    try:
-        _append(context, pulled, _walk(context, listings, number, position, last), known, progress)
-    except FixConfiguration as error:
-        if not (any(listing.paginator.expires for listing in listings) and pulled.stage.resumed):
-            raise
-        log.warning("%s In case that its token has expired, the list is read again from its start", error)
-        pulled = pulled.fresh(context)
-        _append(context, pulled, _walk(context, listings, 0, first, last), known, progress)
-    return pulled
-
-
-def _append(context: Context, pulled: Pulled, feed: Iterator[_Step], known: bool, progress: Progress) -> None:
-    for listing, page, following in feed:
-        shapes = filter(None, map(listing.shape, page.rows))
-        rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
-        whole = _whole(context, pulled, listing, dataclasses.replace(page, rows=rows), known)
-        pulled.append(whole.page, following, whole.gone, whole.left)
+    steps, again = _walk(context, listings, number, position, last), False
+    while True:
+        try:
+            step = next(steps, None)
+        except FixConfiguration as error:
+            if again or not (any(listing.paginator.expires for listing in listings) and pulled.stage.resumed):
+                raise
+            steps, again = _walk(context, listings, 0, first, last), True
+            # Where the first page is refused too, it isn't the token, and what was staged stays.
+            step = next(steps)
+            log.warning("%s In case that its token has expired, the list is read again from its start", error)
+            pulled = pulled.fresh(context)
+        if step is None:
+            return pulled
+        _append(context, pulled, step, known)
         progress(pulled)
+
+
+def _append(context: Context, pulled: Pulled, step: _Step, known: bool) -> None:
+    listing, page, following = step
+    shapes = filter(None, map(listing.shape, page.rows))
+    rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
+    whole = _whole(context, pulled, listing, dataclasses.replace(page, rows=rows), known)
+    pulled.append(whole.page, following, whole.gone, whole.left)
 
 
 def _whole(context: Context, pulled: Pulled, listing: Listing, page: Page, known: bool) -> Whole:
@@ -163,7 +171,7 @@ def _whole(context: Context, pulled: Pulled, listing: Listing, page: Page, known
     if known:
         skip |= lookup.known(context, entity, page)
     syncs = stage.pull.purpose == "sync"
-    limit = context.params.get("limit") if syncs else None
+    limit = entity.discovery.limit(context) if syncs else 0
     room = max(0, limit - stage.pull.rows_read) if limit else None
     whole = lookup.make_whole(context, entity, page, listing.partition, skip=skip, room=room)
     if whole.left and not syncs:
@@ -178,15 +186,9 @@ def _walk(
     """The pages from a resume point on, each with its list and the resume point behind it, None at the end."""
     for index in range(number, len(listings)):
         listing = listings[index]
-        feed = pages(
-            context.client,
-            listing.request,
-            listing.paginator,
-            position=position,
-            stop=last,
-            workers=context.workers,
-        )
-        for page in feed:
+        asked = {"position": position, "stop": last, "workers": context.workers}
+        named = [Page(None, list(listing.named), None)]
+        for page in named if listing.named else pages(context.client, listing.request, listing.paginator, **asked):
             ended = page.next is None or (last is not None and page.position == last)
             if not ended:
                 yield listing, page, (index, page.next)
@@ -224,11 +226,12 @@ def lists(context: Context, entity: Entity, handful: Sequence[str], since: datet
     return [Listing(parts.request(entity.listing, handful), entity.paginator, partition, adds)]
 
 
-def plan_parts(pulled: Pulled) -> None:
+def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:
     """Plan the parts of the records that are staged, each record's as a set, by the status of the record's own plan.
 
     The parts of a record that is older than the copy count for nothing. A part that could not be read may be any of
-    those that seem to have gone: then none counts as gone.
+    those that seem to have gone: then none counts as gone. `surplus`: parts whose record neither list nor copy has
+    count as gone too, whatever the source has: a record that comes brings its parts.
     """
     for part, stage in pulled.parts:
         names = {
@@ -239,11 +242,16 @@ def plan_parts(pulled: Pulled) -> None:
             "key": identifiers(pulled.entity.table.key),
             "t_by": identifiers(part.by, "t"),
             "same": pulled.of_record(part, "p", "w"),
+            "records": pulled.entity.table.sql,
+            "of_copy": pulled.of_record(part, "t", "r"),
+            "of_list": pulled.of_record(part, "t", "w"),
         }
         stage.conn.execute(sql.SQL(DROP_OLDER).format(**names))
         compare.plan_writes(stage)
         status = "unconfirmed" if stage.pull.rows_refused else "confirmed"
         compare.plan_deletes(stage, status=status, within=sql.SQL(OF_RECORDS).format(**names))
+        if surplus:
+            compare.plan_deletes(stage, status=status, within=sql.SQL(ORPHANS).format(**names))
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
 
 
@@ -262,9 +270,14 @@ def replace(pulled: Pulled, record: Mapping[str, Any]) -> None:
 
 DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE {same} AND w._status = 'stale'"
 
-OF_RECORDS = """(
-  ({t_by}) IN (SELECT {key} FROM {whole}) AND ({t_by}) NOT IN (SELECT {key} FROM {whole_plan} WHERE _status = 'stale')
-  OR ({t_by}) IN (SELECT {key} FROM {whole_plan} WHERE _operation = 'delete'))
+# One set, so that it is joined: an OR of several would search each for every row once memory is short.
+OF_RECORDS = """({t_by}) IN (
+  SELECT {key} FROM {whole} EXCEPT SELECT {key} FROM {whole_plan} WHERE _status = 'stale'
+  UNION SELECT {key} FROM {whole_plan} WHERE _operation = 'delete')
+"""
+
+ORPHANS = """NOT EXISTS (SELECT FROM {records} r WHERE {of_copy} AND r.deleted_at IS NULL)
+  AND NOT EXISTS (SELECT FROM {whole} w WHERE {of_list})
 """
 
 AS_THE_RECORD = """

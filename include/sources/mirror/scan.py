@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg import sql
@@ -32,13 +33,14 @@ class Scope:
 
     `page_start`: first page, from 1; `page_end`: last page, 0 for all. `not_in_api`: whether to look for rows of the
     copy that the source has not, which only a whole scan can tell. `progress_every`: pages between two progress
-    lines, 0 for the last page only.
+    lines, 0 for the last page only. `filtered`: what the lists are asked for, where that isn't all.
     """
 
     page_start: int = 1
     page_end: int = 0
     progress_every: int = 250
     not_in_api: bool = True
+    filtered: str = ""
 
     def __post_init__(self) -> None:
         if self.partial and self.not_in_api:
@@ -66,7 +68,8 @@ class Scope:
         return self.first > 1 or self.page_end > 0
 
     def __str__(self) -> str:
-        return f"pages {self.first}-{self.page_end or 'end'}" if self.partial else "all"
+        pages = f"pages {self.first}-{self.page_end or 'end'}" if self.partial else ""
+        return ", ".join(filter(None, [self.filtered, pages])) or "all"
 
 
 def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> ForensicSummary:
@@ -167,18 +170,35 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeat
     `surplus`: rows of the copy that the list has not count too. The caller's transaction holds it together.
     """
     stage, entity, conn = pulled.stage, pulled.entity, context.conn
-    watermark = sync_log.oldest_watermark(conn, context.source.name, entity.name)
     for each in pulled.stages:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
     repeats = pulled.drop_repeats()
     compare.plan_writes(
-        stage, young_after=watermark, missing="candidate", older="candidate", overwrite=not entity.history
+        stage,
+        young_after=_in_step(context, entity),
+        missing="candidate",
+        older="candidate",
+        overwrite=not entity.history,
     )
     if surplus and not entity.history:
         compare.plan_deletes(stage, status="candidate", within=_listed(context, entity))
-    plan_parts(pulled)
+    plan_parts(pulled, surplus=surplus)
     return repeats
+
+
+def _in_step(context: Context, entity: Entity) -> datetime | sql.Composable | None:
+    """Up to when the entity has been read, or the part of it that the staged row `s` is in."""
+    conn, source, column = context.conn, context.source.name, entity.partitions and entity.partitions.column
+    if not column:
+        return sync_log.oldest_watermark(conn, source, entity.name)
+    parts = [
+        sql.SQL("WHEN {} THEN {}").format(
+            sql.Literal(each), sql.Literal(sync_log.state(conn, source, entity.name, each).watermark)
+        )
+        for each in partitions(context, entity)
+    ]
+    return sql.SQL("CASE s.{}::text {} END").format(sql.Identifier(column), sql.SQL(" ").join(parts))
 
 
 def _listed(context: Context, entity: Entity) -> sql.Composable:

@@ -62,7 +62,11 @@ class Mirror:
         return Synced(*sync(context, full=params["mode"] != "incremental"))
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
-        return scan(replace(context, params=params), entity_of(self, entity), epoch, Scope.of(params))
+        return scan(replace(context, params=params), entity_of(self, entity), epoch, self.scope(entity, params))
+
+    def scope(self, entity: str, params: Mapping[str, Any]) -> Scope:
+        """What part of the entity a scan with these params looks at."""
+        return Scope.of(params)
 
     def repair(
         self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from psycopg import sql
+from psycopg import Connection, sql
 
 from include.api.errors import ApiError, NotFound, RefuseData
 from include.api.fetch import pages
@@ -91,41 +91,29 @@ def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error:
 def derive(context: Context, sync_id: int, *, whole: bool = False) -> Mapping[str, Counts]:
     """Bring the computed tables in line with the mirrored ones; the caller's transaction holds the fence.
 
-    `whole`: compute all of them anew, not only what was written since they were computed last.
+    `whole`: compute all of them anew, not only what was written since they were.
     """
-    conn, source = context.conn, context.source.name
-    counts = {}
+    conn, counts = context.conn, {}
     for derived in context.source.derived:
-        name = derived.table.name
-        since = None if whole else sync_log.state(conn, source, name).version
-        touched = _touched(derived, since)
-        stage = Stage.open(conn, derived.table, source, "derive", f"sync_id {sync_id}")
+        touched = sql.SQL("true") if whole else _touched(conn, derived)
+        stage = Stage.open(conn, derived.table, context.source.name, "derive", f"sync_id {sync_id}")
         stage.fill(sql.SQL(derived.query).format(touched=touched) if derived.touched else sql.SQL(derived.query))
         compare.plan_writes(stage)
-        compare.plan_deletes(
-            stage, status="confirmed", within=sql.SQL(f"{{}} AND NOT ({derived.keep})").format(touched)
-        )
-        counts[name] = Counts.of(apply_plan(conn, derived.table, stage.plan, sync_id))
-        if derived.touched:
-            watermark = _as_of(context)
-            sync_log.advance(conn, sync_id, source, name, watermark=watermark, version=sync_id, counts=counts[name])
+        within = sql.SQL("{} AND NOT ({})").format(touched, sql.SQL(derived.keep))
+        compare.plan_deletes(stage, status="confirmed", within=within)
+        counts[derived.table.name] = Counts.of(apply_plan(conn, derived.table, stage.plan, sync_id))
         stage.drop()
     return counts
 
 
-def _as_of(context: Context) -> datetime | None:
-    """Up to when all entities have been read; None unless all were."""
-    found = [
-        sync_log.oldest_watermark(context.conn, context.source.name, each.name) for each in context.source.entities
-    ]
-    return None if None in found else min(found)
+def _touched(conn: Connection, derived: Derived) -> sql.Composable:
+    """The condition on rows `t` that they may have to be computed anew: since a sync has last changed one of them.
 
-
-def _touched(derived: Derived, since: int | None) -> sql.Composable:
-    """The condition on rows `t` that they may have to be computed anew."""
-    if derived.touched is None or since is None:
-        return sql.SQL("true")
-    return sql.SQL(derived.touched).format(since=sql.Literal(since))
+    So what a sync wrote that was cut off before this is not forgotten. An empty table is computed as a whole.
+    """
+    newest = sql.SQL("SELECT max(sync_id) FROM {} t WHERE NOT ({})").format(derived.table.sql, sql.SQL(derived.keep))
+    since = conn.execute(newest).fetchone()[0] if derived.touched else None
+    return sql.SQL("true") if since is None else sql.SQL(derived.touched).format(since=sql.Literal(since))
 
 
 class _Run:
@@ -169,7 +157,8 @@ class _Run:
             for child in children:
                 _plan_set(child, entity_of(source, child.table.name), pulled.stage)
             for stage in (*pulled.stages, *children):
-                counts, version = self._merge(stage), _newest_version(stage)
+                # Parts are as far as their records, which number the versions.
+                counts, version = self._merge(stage), _newest_version(stage if stage in children else pulled.stage)
                 whole = {"": min(filter(None, watermarks.values()), default=None)}
                 for partition, watermark in (watermarks if stage is pulled.stage else whole).items():
                     sync_log.advance(
@@ -235,9 +224,8 @@ class _Run:
             if None in left or (entity.discovery and entity.discovery.partial(context)):
                 found[partition] = before
             else:
-                found[partition] = min(
-                    [datetime.fromisoformat(each) for each in left] + [moment] * (moment is not None)
-                )
+                times = [datetime.fromisoformat(each) for each in left] + [moment]
+                found[partition] = min(filter(None, times), default=None)
         return found
 
     def _moment(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:
@@ -288,7 +276,9 @@ def _merge(stage: Stage, sync_id: int) -> Counts:
 
 
 def _never_synced(context: Context, entity: Entity) -> bool:
-    return sync_log.oldest_watermark(context.conn, context.source.name, entity.name) is None
+    """Whether the entity, or a part of it, waits for its first sync."""
+    states = [sync_log.state(context.conn, context.source.name, entity.name, p) for p in partitions(context, entity)]
+    return not all(state.watermark for state in states)
 
 
 def _from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterator[Page]:

@@ -208,8 +208,7 @@ def _unlike(stage: Stage, within: sql.Composable) -> list[tuple]:
                 sql.SQL("CASE WHEN s.{0} IS DISTINCT FROM t.{0} THEN {1} END").format(
                     sql.Identifier(name), sql.Literal(name)
                 )
-                for name in table.names
-                if name not in table.key
+                for name in table.compared
             ),
         )
     ).fetchall()

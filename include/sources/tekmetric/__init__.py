@@ -5,14 +5,20 @@ connection names. Customers, vehicles and employees have no filter for changes a
 day, and in between those are asked for by themselves that an order names and the copy lacks.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from include.api.client import Request
+from include.api.errors import RefuseData
 from include.api.paginators import Single, SpringPage
+from include.confidence.health import Limits
 from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Whole
+from include.sources.mirror.validate import guarded
 from include.sources.tekmetric import tables
+from include.sources.tekmetric.checks import CHECKS
+from include.sources.tekmetric.metrics import DERIVED
 from include.sources.tekmetric.orders import REPAIR_ORDERS
 from include.sources.tekmetric.shops import partitions
 from include.sources.tekmetric.source import Tekmetric
@@ -37,8 +43,14 @@ def _lookup(singular: str) -> Lookup:
     return Lookup(
         by=("shop_id", "tm_id"),
         request=lambda shop_id, id_: Request(f"/shop/{shop_id}/{singular}/{id_}"),
-        rows=lambda data: [data],
+        rows=_alone,
     )
+
+
+def _alone(data: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(data, dict):
+        raise RefuseData("the answer is no JSON object. See whether the API has changed")
+    return [data]
 
 
 def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:
@@ -66,5 +78,8 @@ SOURCE = Tekmetric(
     # The vendor names no limit for these pages; five a second is what other clients are known to keep to.
     per_minute=300,
     overlap=timedelta(minutes=25),
-    entities=ENTITIES,
+    entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
+    derived=DERIVED,
+    checks=CHECKS,
+    health=Limits(rarely={entity.name: DAILY.every for entity in ENTITIES if entity.changes is DAILY}),
 )

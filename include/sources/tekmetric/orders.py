@@ -6,7 +6,7 @@ in them) and its profit (what the authorized jobs earn). It has been absent wher
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from include.warehouse.table import Table, instant
 
 Record = Mapping[str, Any]
 
+CHANGED = "See whether the API has changed"
 DELETED = 7
 # By their ids; the vendor's other words for them are not relied on.
 STATUSES = {1: "ESTIMATE", 2: "WORKINPROGRESS", 3: "COMPLETE", 4: "SAVED", 5: "POSTED", 6: "ACCRECV"}
@@ -44,12 +45,14 @@ OF_JOBS = {
 ITEMS = {"parts": "partsPrice", "labor": "laborPrice", "sublets": "subletPrice", "fees": "feePrice"}
 NOTHING = (None, 0, "", "0", "0.0")
 BOARD, REPORT = SpringPage(), Cursor(rows="content", param="nextKeys", token="nextKeys", more="hasNext")
+# The report doesn't show when an order changed, only since when it has been posted.
 SHOWN = Table(
     tables.SCHEMA,
     "repair_orders",
-    tuple(column for column in tables.REPAIR_ORDERS.columns if column.name in ("shop_id", "tm_id", "updated_date")),
+    tuple(each for each in tables.REPAIR_ORDERS.columns if each.name in (*tables.OF_SHOP, "updated_date", "posted_at")),
     key=tables.REPAIR_ORDERS.key,
     version="updated_date",
+    changed="posted_at",
 )
 
 
@@ -57,23 +60,24 @@ def lists(context: Context, shop_id: str, since: datetime | None) -> list[Listin
     """One order, if the run names it; else the boards, and the report where the boards may not reach back so far."""
     shop, params = shops_of(context)[int(shop_id)], context.params
     if params.get("ro_id"):
-        request = Request(f"/shop/{shop.tm_id}/repair-order/{params['ro_id']}")
-        return [_listing(shop, request, Single(), _brief)]
+        named = {"shop_id": shop.tm_id, "tm_id": params["ro_id"]}
+        return [Listing(None, Single(), shop_id, named=[named])]
     start = _first_day(shop, params["days_back"])
     far = since is None or since.astimezone(shop.zone).date() < start
     oldest = min(start, since.astimezone(shop.zone).date()) if since else start
-    boards = [_listing(shop, _board(shop, name), BOARD, _young(shop, name, oldest)) for name in _boards(params)]
-    return [*boards, _listing(shop, _report(shop, oldest), REPORT, _of_report)] if far else boards
+    board = params.get("board", "ALL")
+    boards = [
+        _listing(shop, _board(shop, name), BOARD, _young(shop, name, oldest))
+        for name in (BOARDS if board == "ALL" else [board])
+    ]
+    if not far or board == "ACTIVE":
+        return boards
+    return [*boards, _listing(shop, _report(shop, oldest), REPORT, _of_report)]
 
 
 def _first_day(shop: Shop, days_back: int) -> date:
     """The shop's day with which a run begins that looks back for so many days; 0: before all of them."""
     return datetime.now(shop.zone).date() - timedelta(days=days_back) if days_back else BEGINNING
-
-
-def _boards(params: Mapping[str, Any]) -> Iterable[str]:
-    board = params.get("board", "ALL")
-    return BOARDS if board == "ALL" else [board]
 
 
 def _listing(shop: Shop, request: Request, paginator: Any, shape: Callable[[Record], Record | None]) -> Listing:
@@ -96,11 +100,11 @@ def _report(shop: Shop, oldest: date) -> Request:
 
 
 def _brief(row: Record) -> Record:
-    return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate")}
+    return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
 
 
 def _of_report(row: Record) -> Record:
-    return {"tm_id": row.get("repairOrderId")}
+    return {"tm_id": row.get("repairOrderId"), "posted_at": row.get("postedDate")}
 
 
 def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | None]:
@@ -117,9 +121,9 @@ def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | 
 def _day(shop: Shop, value: Any) -> date | None:
     try:
         moment = instant(value)
-    except ValueError:
+        return moment and moment.astimezone(shop.zone).date()
+    except (ValueError, OverflowError):
         return None
-    return moment and moment.astimezone(shop.zone).date()
 
 
 def within(context: Context) -> sql.Composable:
@@ -141,11 +145,23 @@ def record(head: Record, estimate: Record | None, profit: Record | None) -> list
 
     Raises RefuseData where the head says that it is there and the rest is not found or has another shape.
     """
+    try:
+        return _record(head, estimate, profit)
+    except ValueError as error:
+        raise RefuseData(f"the status of an order, or an amount or decision of a job, {error}. {CHANGED}") from None
+
+
+def _record(head: Record, estimate: Record | None, profit: Record | None) -> list[Record]:
+    if not isinstance(head, dict) or not tables.identifier(head.get("id")):
+        raise RefuseData(f"an order has no usable id. {CHANGED}")
     status = _object(head, "repairOrderStatus")
-    if status.get("id") == DELETED or head.get("deletedDate"):
+    status_id = tables.integer(status.get("id"))
+    if status_id == DELETED or head.get("deletedDate"):
         return []
     if estimate is None or profit is None:
         raise RefuseData("the order is there, but its estimate or its profit was not found. Run the task again later")
+    if not isinstance(estimate, dict) or not isinstance(profit, dict):
+        raise RefuseData(f"the estimate or the profit of an order is no object. {CHANGED}")
     jobs = [_job(job) for job in _list(estimate, "jobs", "total")]
     agreed = [job for job in jobs if tables.decided(job.get("authorized"))]
     label, total, labor = (
@@ -160,8 +176,8 @@ def record(head: Record, estimate: Record | None, profit: Record | None) -> list
             "tm_vehicle_id": _object(head, "vehicle").get("id"),
             "tm_service_advisor_id": _object(head, "serviceWriter").get("id"),
             "ro_number": head.get("repairOrderNumber", head.get("roNumber")),
-            "status": STATUSES.get(status.get("id"), "UNKNOWN"),
-            "status_id": status.get("id"),
+            "status": STATUSES.get(status_id, "UNKNOWN"),
+            "status_id": status_id,
             "created_date": head.get("createdDate"),
             "updated_date": head.get("updatedDate"),
             "promised_date": head.get("promisedDate"),
@@ -203,12 +219,9 @@ def record(head: Record, estimate: Record | None, profit: Record | None) -> list
 
 
 def _sums(kind: str, jobs: list[Record]) -> Record:
-    """What the jobs come to together. Raises RefuseData for an amount that is none."""
-    try:
-        sums = {name: sum(tables.cents(job.get(field)) or 0 for job in jobs) for name, field in OF_JOBS.items()}
-    except ValueError as error:
-        raise RefuseData(f"an amount of a job {error}. See whether the API has changed") from None
-    return {f"{kind}_job_count": len(jobs), **{f"{kind}_{name}": value for name, value in sums.items()}}
+    """What the jobs come to together. Raises ValueError for an amount that is none."""
+    sums = {f"{kind}_{name}": sum(tables.cents(job.get(field)) or 0 for job in jobs) for name, field in OF_JOBS.items()}
+    return {f"{kind}_job_count": len(jobs), **sums}
 
 
 def _job(job: Record) -> Record:
@@ -236,7 +249,7 @@ def _object(record: Record, name: str) -> Record:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise RefuseData(f"{name!r} of an order is no object. See whether the API has changed")
+        raise RefuseData(f"{name!r} of an order is no object. {CHANGED}")
     return value
 
 
@@ -249,7 +262,7 @@ def _list(record: Record, name: str, worth: str | None = None) -> list[Record]:
     if value is None and (worth is None or record.get(worth) in NOTHING):
         return []
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise RefuseData(f"{name!r} of an order is no list of objects. See whether the API has changed")
+        raise RefuseData(f"{name!r} of an order is no list of objects. {CHANGED}")
     return value
 
 
@@ -296,7 +309,7 @@ REPAIR_ORDERS = Entity(
         rows=record,
         finish=_local,
     ),
-    discovery=Discovery(lists, SHOWN, within, partial),
+    discovery=Discovery(lists, SHOWN, within, partial, limit=lambda context: context.params.get("limit", 0)),
     changes=Whole(),
     partitions=partitions(lambda listing, shop_id: listing),
     parts=(

@@ -1,12 +1,14 @@
 """The shops: no list of the vendor tells them, the connection's extra does."""
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import msgspec
+from psycopg import Connection
 
 from include.api.client import Request
 from include.api.errors import FixConfiguration
@@ -27,7 +29,7 @@ EXAMPLE = '{"shops": [{"tm_id": 6212, "name": "...", "timezone": "America/New_Yo
 class Shop:
     """A shop by the vendor's id, with the time zone in which it tells its days."""
 
-    tm_id: int
+    tm_id: Annotated[int, msgspec.Meta(gt=0)]
     name: str
     timezone: str
 
@@ -36,12 +38,15 @@ class Shop:
         return ZoneInfo(self.timezone)
 
 
+SHOPS = Annotated[list[Shop], msgspec.Meta(min_length=1)]
+
+
 def shops_of(context: Context) -> Mapping[int, Shop]:
     """The shops of the connection by their ids, of those the run asks for. Raises FixConfiguration, ScanRefused."""
     try:
-        shops = msgspec.convert(context.settings.get("shops"), list[Shop])
-        known = {shop.tm_id: shop for shop in shops if shop.zone}
-    except (msgspec.ValidationError, KeyError, ValueError) as error:
+        shops = msgspec.convert(context.settings.get("shops"), SHOPS)
+        known = {shop.tm_id: shop for shop in shops if tables.zone(shop.timezone)}
+    except ValueError as error:
         raise FixConfiguration(
             f"connection 'tekmetric' names no usable shops ({error}): its extra has to be like {EXAMPLE}"
         ) from None
@@ -61,16 +66,31 @@ def partitions(request: Callable[[Request, str], Request]) -> Partitions:
 
 
 def configure(context: Context) -> None:
-    """Bring the table of shops in line with the connection, under a sync_id of its own; one left out is kept."""
+    """Bring the table of shops in line with the connection, under a sync_id of its own.
+
+    What was read of one that is left out is kept, but nobody waits for its watermarks any more.
+    """
     conn, source = context.conn, context.source.name
+    shops = shops_of(replace(context, params={}))
     stage = Stage.open(conn, tables.SHOPS, source, "configure", context.run)
-    stage.append([asdict(shop) for shop in shops_of(context).values()], next_position=None, page_info={})
+    stage.append([asdict(shop) for shop in shops.values()], next_position=None, page_info={})
     compare.plan_writes(stage)
-    if compare.plan_counts(stage):
+    left_out = _left_out(conn, source, shops)
+    if compare.plan_counts(stage) or left_out:
         writer = fence.read(conn, source)
         with fence.writing(conn, source, epoch=writer.epoch):
             sync_id = sync_log.begin(conn, source, "sync", context.run, reason="shops of the connection")
             counts = {tables.SHOPS.name: Counts.of(apply_plan(conn, tables.SHOPS, stage.plan, sync_id))}
+            sync_log.forget(conn, sync_id, source, left_out)
         sync_log.finish(conn, sync_id, counts)
         log.info("shops: %s", counts)
     stage.drop()
+
+
+def _left_out(conn: Connection, source: str, shops: Collection[int]) -> list[tuple[str, str]]:
+    """Entity and partition of the states of shops that the connection names no more."""
+    query = (
+        "SELECT entity, partition FROM confidence.sync_state"
+        " WHERE source = %s AND partition <> '' AND NOT partition = ANY (%s) ORDER BY 1, 2"
+    )
+    return conn.execute(query, [source, [str(tm_id) for tm_id in shops]]).fetchall()

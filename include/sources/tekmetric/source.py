@@ -4,14 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from include.api.client import Answer, Request
-from include.sources.base import Synced
+from include.sources.base import ScanRefused, Synced
 from include.sources.mirror.entity import Context
+from include.sources.mirror.scan import Scope
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync
-from include.sources.tekmetric import tables
-from include.sources.tekmetric.shops import configure
+from include.sources.tekmetric.shops import configure, shops_of
+from include.sources.tekmetric.snapshot import snapshot
 from include.warehouse import sync_log
+
+# As it came, with characters that a row may not have.
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,20 @@ class Tekmetric(Mirror):
         configure(context)
         if params.get("store_raw"):
             context = replace(context, keep=lambda *answer: keep(context, *answer))
+        if params["mode"] == "snapshot":
+            return snapshot(context)
         if params.get("ro_id"):
+            shops = shops_of(context)
+            if len(shops) > 1:
+                raise ScanRefused(f"ro_id wants shop_id beside it, which is one of {', '.join(map(str, shops))}")
             return Synced(*sync(context, only="repair_orders"))
         return super().sync(context, params, dry_run=dry_run)
+
+    def scope(self, entity: str, params: Mapping[str, Any]) -> Scope:
+        filters = [f"shop {params['shop_id']}"] if params.get("shop_id") else []
+        if entity == "repair_orders" and params["days_back"]:
+            filters.append(f"{params['days_back']} days back")
+        return replace(super().scope(entity, params), filtered=", ".join(filters))
 
     def clean_up(self, context: Context) -> Mapping[str, int]:
         """Drop the answers that have expired, and the log that is old enough. Returns how many rows, of each."""
@@ -44,5 +61,5 @@ def keep(context: Context, values: tuple, request: Request, answer: Answer) -> N
     context.conn.execute(
         "INSERT INTO tekmetric.tm_raw_payloads (shop_id, endpoint, tm_entity_id, payload, run)"
         " VALUES (%s, %s, %s, %s, %s)",
-        [shop_id, str(request), tm_id, tables.structure(answer.data), context.run],
+        [shop_id, str(request), tm_id, _encode(answer.data).decode(), context.run],
     )

@@ -15,6 +15,7 @@ the connection, under the columns' names.
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -111,9 +112,14 @@ def written_day(value: Any) -> date | None:
 def zone(value: Any) -> str:
     """The name of a time zone."""
     name = DEFAULT_TIMEZONE if value is None else value
-    if name not in available_timezones():
+    if not isinstance(name, str) or name not in _zones():
         raise ValueError("is no time zone such as America/New_York")
     return name
+
+
+@cache
+def _zones() -> set[str]:
+    return available_timezones()
 
 
 def _below(limit: int, number: Decimal | None) -> Decimal | None:
@@ -156,9 +162,9 @@ def _instants(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, instant) for name in names)
 
 
-def _named(name: str, field: str) -> tuple[Column, Column]:
+def _named(name: str, field: str, *, compared: bool = True) -> tuple[Column, Column]:
     """The name and the id of what may come as `{id, name}` or as its name alone."""
-    return Column(name, name_of, field), Column(f"{name}_id", id_of, field)
+    return Column(name, name_of, field), Column(f"{name}_id", id_of, field, compared)
 
 
 SHOP_ID = Column("shop_id", identifier)
@@ -248,11 +254,12 @@ VEHICLES = Table(
         TM_ID,
         Column("tm_customer_id", identifier, "customerId"),
         Column("year", integer),
-        *_named("make", "make"),
-        *_named("model", "model"),
-        *_named("sub_model", "subModel"),
-        *_named("engine", "engine"),
-        *_named("transmission", "transmission"),
+        # The list may name them with their ids and the vehicle's own page without, or the other way round.
+        *_named("make", "make", compared=False),
+        *_named("model", "model", compared=False),
+        *_named("sub_model", "subModel", compared=False),
+        *_named("engine", "engine", compared=False),
+        *_named("transmission", "transmission", compared=False),
         Column("drive_type", name_of, "driveType"),
         Column("body_style", name_of, "bodyStyle"),
         Column("vin"),

@@ -1,6 +1,6 @@
 """What every mirrored table has besides its own columns, and what a source may add to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from alembic import op
 
@@ -13,11 +13,13 @@ def create_mirror(
     *,
     computed: Mapping[str, tuple[str, str]] | None = None,
     constraints: Sequence[str] = (),
+    unhashed: Collection[str] = (),
 ) -> None:
     """Create `schema.name` with `key` and data `columns` (name -> SQL type) and the mirror's own columns.
 
     `computed`: stored columns that Postgres computes from those (name -> type and expression); nobody writes them.
-    `constraints`: what else the table has to keep, as SQL.
+    `constraints`: what else the table has to keep, as SQL. `unhashed`: columns that the source leaves out at times, by
+    which no two rows differ.
 
     `row_hash` is computed by Postgres from the typed values, so 95.0 and 95.00 are the same row, and a row that is
     edited by hand changes its hash too. The extended hash functions are the ones that hash partitioning rests on,
@@ -30,7 +32,7 @@ def create_mirror(
         f'"{column}" {type_} GENERATED ALWAYS AS ({expression}) STORED'
         for column, (type_, expression) in (computed or {}).items()
     ]
-    hashed = ", ".join(_hashed(column, type_) for column, type_ in columns.items())
+    hashed = ", ".join(_hashed(column, type_) for column, type_ in columns.items() if column not in unhashed)
     definitions += [
         f"row_hash bigint GENERATED ALWAYS AS (hash_record_extended(ROW({hashed}), 0)) STORED",
         "deleted_at timestamptz",

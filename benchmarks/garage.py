@@ -1,0 +1,73 @@
+"""Our own jobs on a simulated repair shop: sync, and a day's metrics. See `benchmarks.job` for how jobs are run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from include.api.client import ApiClient
+from include.sources import get_source
+from include.sources.mirror.entity import Context
+from include.sources.mirror.sync import derive
+from include.warehouse import sync_log
+
+SOURCE = get_source("tekmetric")
+RUN = "bench/garage"
+PARAMS = {"shop_id": None, "board": "ALL", "limit": 0, "ro_id": None, "store_raw": False}
+# Every order is completed and posted today.
+TODAY = "posted_date = current_date, completed_date = current_date"
+CHANGE = "authorized_revenue = authorized_revenue + 100"
+
+
+def bring(
+    start: Callable[[], None],
+    *,
+    url: str,
+    token: str,
+    warehouse: str,
+    shops: Sequence[Mapping[str, Any]],
+    workers: int,
+    mode: str,
+    days_back: int,
+) -> dict[str, int]:
+    """Sync with so many requests at once; returns the orders read whole, and the requests sent."""
+    headers = SOURCE.authorize(token)
+    with (
+        psycopg.connect(warehouse, autocommit=True) as conn,
+        ApiClient(SOURCE.name, url + SOURCE.base_path, headers=headers, connections=workers) as client,
+    ):
+        context = Context(SOURCE, client, conn, RUN, workers, settings={"shops": shops})
+        start()
+        synced = SOURCE.sync(context, {**PARAMS, "mode": mode, "days_back": days_back}, dry_run=False)
+        return {"orders": synced.counts["repair_orders"].read, "requests": client.requests_sent}
+
+
+def rebuild(start: Callable[[], None], *, warehouse: str, changed: int) -> dict[str, int]:
+    """Put all orders on one day and let that many change; then bring snapshots and metrics in line.
+
+    Returns the orders of the day, and the snapshots that were written.
+    """
+    with psycopg.connect(warehouse, autocommit=True) as conn:
+        context = Context(SOURCE, None, conn, RUN)
+        derive(context, _write(conn, TODAY))
+        conn.execute("ANALYZE")
+        sync_id = _write(conn, CHANGE, changed)
+        start()
+        with conn.transaction():
+            counts = derive(context, sync_id)
+        orders = "SELECT sum(ro_count)::bigint FROM tekmetric.daily_shop_metrics WHERE deleted_at IS NULL"
+        return {"orders": conn.execute(orders).fetchone()[0], "snapshots": counts["ro_snapshots"].updated}
+
+
+def _write(conn: psycopg.Connection, assignments: str, number: int | None = None) -> int:
+    """Write so many orders, or all, as a sync would; returns its id."""
+    sync_id = sync_log.begin(conn, SOURCE.name, "sync", RUN)
+    conn.execute(
+        sql.SQL(
+            "UPDATE tekmetric.repair_orders SET sync_id = {}, {} WHERE (shop_id, tm_id) IN"
+            " (SELECT shop_id, tm_id FROM tekmetric.repair_orders ORDER BY tm_id LIMIT {})"
+        ).format(sync_id, sql.SQL(assignments), number)
+    )
+    sync_log.finish(conn, sync_id, {})
+    return sync_id

@@ -1,0 +1,95 @@
+"""The part about a repair shop whose orders are read one by one: backfill, a few changes, the metrics of a day."""
+
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.figures import Figure, Section
+from benchmarks.measure import BenchError, Measured, run
+from benchmarks.world import garage, warehouse
+from include.simulators.tekmetric import Simulator
+from include.simulators.tekmetric.config import SHOPS
+from stack.postgres import Postgres
+
+SHOP = SHOPS[0]
+# As many requests at once as a task has on their way.
+WORKERS = 4
+# The small shop has one in as many orders; and one in as many changes.
+SMALL, CHANGED = 10, 100
+REQUESTS_AN_ORDER = 4
+# Each board has a page of orders and an empty one, which is asked for twice.
+BOARDS = 3 * (1 + 2)
+REBUILD_SECONDS, GROWTH_MB = 2, 10
+HISTORY = {"mode": "backfill", "days_back": 0}
+CHANGES = {"mode": "incremental", "days_back": 3}
+
+
+def mending(postgres: Postgres, orders: int, latency: int) -> Section:
+    """A large shop's and a small one's backfill, an incremental sync after a few changes, and a day of all orders.
+
+    `latency`: milliseconds that an answer takes where one is said to.
+    """
+    fewer, changed = max(2, orders // SMALL), max(1, orders // CHANGED)
+    with garage(SHOP, fewer) as shop:
+        shop.control.set(latency_ms=latency)
+        alone = _backfill(postgres, shop, fewer, workers=1)
+    with garage(SHOP, orders) as shop:
+        with warehouse(postgres, "garage") as url:
+            large = _bring(postgres, shop, url, f"backfill of {orders:,} orders", **HISTORY)
+            shop.control.change_some(changed)
+            some = _bring(postgres, shop, url, f"sync, {changed:,} orders changed", **CHANGES)
+            one, all_ = (_rebuild(postgres, url, number) for number in (1, orders))
+        shop.control.set(latency_ms=latency)
+        slow = _backfill(postgres, shop, orders)
+    for took, expected in ((alone, fewer), (large, orders), (slow, orders), (some, changed), (one, orders)):
+        if took.result["orders"] != expected:
+            raise BenchError(f"tekmetric: expected {expected} orders, got {took.result['orders']}")
+    requests, most = some.result["requests"], REQUESTS_AN_ORDER * changed + BOARDS
+    growth, ratio = slow.memory - alone.memory, (alone.wall / fewer) / (slow.wall / orders)
+    figures = [
+        _figure(f"backfill, {orders:,} orders", large),
+        _figure(f"the same, {latency} ms an answer", slow),
+        _figure(f"{fewer:,}, one after the other", alone, f"{ratio:.1f} x our time an order"),
+        Figure(
+            "peak memory beside that",
+            ratio=f"{orders / fewer:.0f} x orders, {growth:+.0f} MB",
+            aim=f"<= +{GROWTH_MB} MB",
+            met=growth <= GROWTH_MB,
+        ),
+        _figure(f"sync, {changed:,} orders changed", some),
+        Figure(
+            "requests of that sync", ratio=f"{requests:,}", aim=f"<= 4 x {changed:,} + {BOARDS}", met=requests <= most
+        ),
+        _day(f"{orders:,} a day, one changed", one),
+        _day(f"{orders:,} a day, all changed", all_),
+    ]
+    note = (
+        f"One shop; rows are orders, each read by head, estimate and profit, {WORKERS} requests at once. An incremental"
+        f" sync asks {BOARDS} times for the boards, as long as what one shows fits on a page of 100, and at most"
+        f" {REQUESTS_AN_ORDER} times for each order that changed. A day has all orders, completed and posted on it:"
+        " the snapshots of those that changed are computed from their lines, then its metrics from all snapshots."
+    )
+    return Section("Tekmetric", note, figures)
+
+
+def _backfill(postgres: Postgres, shop: Simulator, orders: int, workers: int = WORKERS) -> Measured:
+    with warehouse(postgres, "backfill") as url:
+        return _bring(postgres, shop, url, f"backfill of {orders:,} orders, {workers} at once", workers, **HISTORY)
+
+
+def _bring(postgres: Postgres, shop: Simulator, url: str, what: str, workers: int = WORKERS, **params: Any) -> Measured:
+    where = {"url": shop.url, "token": shop.token, "warehouse": url, "shops": [asdict(SHOP)]}
+    return run(postgres, f"tekmetric, {what}", "benchmarks.garage:bring", workers=workers, **where, **params)
+
+
+def _rebuild(postgres: Postgres, url: str, changed: int) -> Measured:
+    what = f"tekmetric, metrics of a day, {changed:,} orders changed"
+    return run(postgres, what, "benchmarks.garage:rebuild", warehouse=url, changed=changed)
+
+
+def _figure(what: str, took: Measured, ratio: str = "") -> Figure:
+    return Figure(what, took, took.result["orders"], took.result["requests"], ratio=ratio)
+
+
+def _day(what: str, took: Measured) -> Figure:
+    aim, met = f"< {REBUILD_SECONDS} s", took.wall < REBUILD_SECONDS
+    return Figure(what, took, remark=f"{took.result['snapshots']:,} snapshots", aim=aim, met=met)

@@ -1,0 +1,36 @@
+"""Snapshots by hand: an order as it stands, whatever its state."""
+
+from datetime import datetime
+
+from psycopg import sql
+
+from include.sources.base import Synced, SyncFailed
+from include.sources.mirror.entity import Context
+from include.sources.mirror.sync import derive
+from include.sources.tekmetric.metrics import SNAPSHOTS, by_hand
+from include.sources.tekmetric.shops import shops_of
+from include.warehouse import compare, fence, sync_log
+from include.warehouse.merge import apply_plan
+from include.warehouse.staging import Stage
+from include.warehouse.sync_log import Counts
+
+
+def snapshot(context: Context) -> Synced:
+    """Keep the order `ro_id` as it stands, on the shop's present day; what is computed follows. Raises SyncFailed."""
+    conn, name, ro_id = context.conn, context.source.name, context.params.get("ro_id")
+    shop, *others = shops_of(context).values()
+    if not ro_id or others:
+        raise SyncFailed("a snapshot is of one order of one shop: trigger a new run with ro_id and shop_id")
+    stage = Stage.open(conn, SNAPSHOTS.table, name, "snapshot", context.run)
+    stage.fill(by_hand(shop.tm_id, ro_id, datetime.now(shop.zone).date()))
+    if conn.execute(sql.SQL("SELECT count(*) FROM {}").format(stage.sql)).fetchone() == (0,):
+        raise SyncFailed(f"order {ro_id} of shop {shop.tm_id} is not in the copy: sync it first, by its ro_id")
+    compare.plan_writes(stage)
+    writer = fence.read(conn, name)
+    with fence.writing(conn, name, epoch=writer.epoch):
+        sync_id = sync_log.begin(conn, name, "sync", context.run, reason="snapshot")
+        counts = {SNAPSHOTS.table.name: Counts.of(apply_plan(conn, SNAPSHOTS.table, stage.plan, sync_id))}
+        counts = derive(context, sync_id) | counts
+    sync_log.finish(conn, sync_id, counts)
+    stage.drop()
+    return Synced(sync_id, counts)

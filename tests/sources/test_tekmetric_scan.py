@@ -1,0 +1,213 @@
+"""Scans of simulated shops: what no sync sees is found, and nothing is concluded from what is merely not shown."""
+
+from typing import Any
+
+import pytest
+
+from include.api.errors import ApiError, TryLater
+from include.confidence.summary import ForensicSummary
+from include.simulators.tekmetric import Fault, Mutation
+from include.sources.base import ScanRefused, SyncFailed
+
+from .tekmetric import (
+    EAST,
+    WEST,
+    contents,
+    everything,
+    job,
+    of_order,
+    order,
+    rows,
+    trading,
+    with_job,
+    written,
+)
+
+SAME = {"insert": 0, "update": 0, "delete": 0}
+
+
+def drift(summary: ForensicSummary) -> dict[str, Any]:
+    """The figures that are above 0, but for those that count what was looked at."""
+    looked_at = ("api_rows_scanned", "api_unique_ids", "db_total_rows")
+    return {name: count for name, count in summary.metrics.items() if count and name not in looked_at}
+
+
+def test_silent_changes_of_every_kind_are_found_and_mended(loaded, conn):
+    """Without a new updatedDate no sync sees them. What is in a record is compared as a set."""
+    control = loaded.control
+    changed, job_gone, job_new, part_gone, part_new, fee_changed, gone = (with_job(loaded) for _ in range(7))
+    loaded.sync()
+    jobs = {row["tm_repair_order_id"]: row["tm_id"] for row in rows(conn, "jobs").values()}
+    fee = job()["fees"][0]
+    new_job, new_parts = job(name="New"), control.row("jobs", jobs[part_new])["parts"] + job()["parts"][:1]
+    customer, vehicle, employee = (control.ids(kind)[-1] for kind in ("customers", "vehicles", "employees"))
+    control.mutate(
+        Mutation("update", "orders", changed, {"paid": 4711}, silent=True),
+        Mutation("delete", "jobs", jobs[job_gone], silent=True),
+        Mutation("create", "jobs", fields={"order_id": job_new, **new_job}, silent=True),
+        Mutation("update", "jobs", jobs[part_gone], {"parts": []}, silent=True),
+        Mutation("update", "jobs", jobs[part_new], {"parts": new_parts}, silent=True),
+        Mutation("update", "jobs", jobs[fee_changed], {"fees": [fee, {**fee, "amount": 400}]}, silent=True),
+        Mutation("delete", "orders", gone, silent=True),
+        Mutation("update", "customers", customer, {"lastName": "Renamed"}, silent=True),
+        Mutation("update", "vehicles", vehicle, {"color": "Green"}, silent=True),
+        Mutation("update", "employees", employee, {"lastName": "Renamed"}, silent=True),
+    )
+    assert written(loaded.sync()) == 0
+    before = everything(conn)
+    scans = {name: loaded.scan(name) for name in ("employees", "customers", "vehicles", "repair_orders")}
+    assert everything(conn) == before
+    assert [vars(scans[name].plan) for name in ("employees", "customers", "vehicles")] == [{**SAME, "update": 1}] * 3
+    found = drift(scans["repair_orders"])
+    assert (found["rows_differing"], found["confirmed_deleted"], found.get("confirmed_missing", 0)) == (6, 1, 0)
+    # The jobs lost, and those with items that came or went, come to something else.
+    assert (found["jobs_missing"], found["jobs_surplus"], found["jobs_differing"]) == (1, 2, 3)
+    assert (found["job_parts_missing"], found["job_parts_surplus"]) == (3, 6)
+    assert (found["job_labor_missing"], found["job_labor_surplus"]) == (2, 4)
+    assert (found["job_sublets_missing"], found["job_sublets_surplus"]) == (1, 2)
+    assert (found["job_fees_missing"], found["job_fees_surplus"], found["job_fees_differing"]) == (2, 4, 1)
+    loaded.mend(*scans.values())
+    assert order(conn, changed)["amount_paid"] == 4711
+    assert [len(of_order(conn, "jobs", id_)) for id_ in (job_gone, job_new, gone)] == [0, 2, 0]
+    assert [vars(loaded.scan(name).plan) for name in scans] == [SAME] * 4
+
+
+def test_order_that_neither_boards_nor_report_show_is_looked_up(loaded, conn):
+    control = loaded.control
+    id_ = with_job(loaded)
+    loaded.sync()
+    control.mutate(Mutation("update", "orders", id_, {"status": 4}, silent=True))
+    control.set(board_limit=0)
+    control.reset_counters()
+    summary = loaded.scan()
+    unposted = [each for each in control.ids() if not control.order(each)["posted"]]
+    assert drift(summary) == {
+        "db_not_in_api_unique": len(unposted),
+        "rows_differing": 1,
+        "feed_noise": len(unposted) - 1,
+    }
+    assert loaded.asked("estimate") == len(control.ids())
+    loaded.mend(summary)
+    assert order(conn, id_)["status"] == "SAVED"
+
+
+def test_order_that_lives_but_answers_404_is_not_concluded_to_be_gone(loaded, conn):
+    id_ = with_job(loaded)
+    loaded.sync()
+    loaded.control.set(board_limit=0)
+    loaded.control.fault(Fault("status", path=f"shop/*/repair-order/{id_}", status=404, times=None))
+    summary = loaded.scan()
+    assert (summary.metrics["unconfirmed"], vars(summary.plan)) == (1, SAME)
+    loaded.mend(summary)
+    assert order(conn, id_)
+    loaded.control.set(board_limit=27)
+    with pytest.raises(TryLater, match=f"1 of repair_orders could not be read, such as {EAST}/{id_}"):
+        loaded.scan()
+
+
+@pytest.mark.parametrize("status", [503, 403])
+@pytest.mark.parametrize("path", ["*", "*job-board*", "*report", "*/estimate"])
+def test_outage_is_no_evidence(loaded, conn, path, status):
+    loaded.control.mutate(Mutation("update", "orders", loaded.control.ids()[0], {"paid": 4711}, silent=True))
+    before = everything(conn)
+    loaded.control.fault(Fault("status", path=path, status=status, times=None))
+    with pytest.raises(ApiError):
+        loaded.scan()
+    assert everything(conn) == before
+    loaded.control.clear()
+    assert drift(loaded.scan()) == {"rows_differing": 1}
+
+
+def test_what_has_changed_since_the_sync_is_the_next_one_s(loaded):
+    with_job(loaded)
+    loaded.control.touch(loaded.control.ids()[:2])
+    summary = loaded.scan()
+    assert (summary.metrics["rows_young"], vars(summary.plan)) == (3, SAME)
+    loaded.resume()
+    assert loaded.sync().counts["repair_orders"].read == 3
+
+
+def test_what_one_shop_waits_for_is_drift_in_the_other(loaded, conn):
+    """An order that can't be read holds back the watermark of its own shop alone."""
+    control = loaded.control
+    failing, later = control.ids(shop=EAST)[:2]
+    control.touch([failing])
+    control.touch([later, *control.ids(shop=WEST)])
+    control.fault(Fault("status", path=f"repair-order/{failing}/*", status=503, times=None))
+    control.advance(600)
+    with pytest.raises(SyncFailed):
+        loaded.sync()
+    control.clear()
+    conn.execute("UPDATE tekmetric.repair_orders SET notes = 'spoiled'")
+    summary = loaded.scan()
+    assert (summary.metrics["rows_young"], summary.metrics["rows_differing"]) == (1, len(control.ids()) - 1)
+
+
+def test_days_back_says_how_far_orders_are_compared(conn):
+    with trading(conn, now=None) as shops:
+        control = shops.control
+        shops.sync("backfill")
+        posted = sorted((row["posted"], id_) for id_ in control.ids() if (row := control.order(id_))["posted"])
+        (_, old), (_, young) = posted[0], posted[-1]
+        control.mutate(*(Mutation("update", "orders", id_, {"paid": 4711}, silent=True) for id_ in (old, young)))
+        control.mutate(*(Mutation("delete", "orders", id_, silent=True) for _, id_ in (posted[1], posted[-2])))
+        control.reset_counters()
+        summary = shops.scan(days_back=20)
+        assert shops.asked("estimate") < len(control.ids())
+        assert summary.scope == "20 days back"
+        assert vars(summary.plan)["update"] == 1
+        assert drift(summary)["confirmed_deleted"] == 1
+        summary = shops.scan()
+        assert summary.scope == "all"
+        assert (summary.metrics["rows_differing"], summary.metrics["confirmed_deleted"]) == (2, 2)
+
+
+def test_of_one_shop_leaves_the_other_alone(loaded, conn):
+    control = loaded.control
+    east, west = (control.ids(shop=shop)[0] for shop in (EAST, WEST))
+    control.mutate(*(Mutation("delete", "orders", id_, silent=True) for id_ in (east, west)))
+    summary = loaded.scan(shop_id=WEST)
+    assert (summary.scope, summary.metrics["confirmed_deleted"]) == (f"shop {WEST}", 1)
+    assert summary.examples["delete_examples"] == [[WEST, west]]
+    loaded.mend(summary)
+    assert (order(conn, east) is None, order(conn, west)) == (False, None)
+
+
+def test_before_the_first_sync_is_refused(shops):
+    with pytest.raises(ScanRefused, match=r"tekmetric\.repair_orders was never synced"):
+        shops.scan()
+
+
+def test_rollback_of_a_sync_is_exact(loaded, conn):
+    """With a job that came, one that went, items without ids, and an order that was un-posted."""
+    control = loaded.control
+    id_ = with_job(loaded)
+    posted = next(each for each in control.ids() if control.order(each)["posted"])
+    loaded.sync()
+    before = everything(conn)
+    (job_id,) = [row["tm_id"] for row in of_order(conn, "jobs", id_)]
+    control.mutate(
+        Mutation("delete", "jobs", job_id),
+        Mutation("create", "jobs", fields={"order_id": id_, **job()}),
+        Mutation("unpost", "orders", posted),
+    )
+    with_job(loaded)
+    control.advance(600)
+    synced = loaded.sync()
+    after = everything(conn)
+    undone = loaded.roll_back(synced.sync_id)
+    assert everything(conn) == before
+    loaded.roll_back(undone.sync_id)
+    assert everything(conn) == after
+
+
+def test_rollback_of_a_repair_is_exact(loaded, conn):
+    id_ = with_job(loaded)
+    loaded.sync()
+    loaded.control.mutate(Mutation("delete", "orders", id_, silent=True))
+    before, whole = everything(conn), contents(conn)
+    counts = loaded.mend(loaded.scan())
+    assert counts["jobs"].deleted == 1
+    (sync_id,) = conn.execute("SELECT max(sync_id) FROM confidence.sync_log WHERE kind = 'repair'").fetchone()
+    loaded.roll_back(sync_id)
+    assert (everything(conn), contents(conn)) == (before, whole)
