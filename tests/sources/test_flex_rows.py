@@ -1,0 +1,213 @@
+"""Rows of a crew call are read in every shape that was seen, and any doubt about them ends the read."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.api.errors import FixConfiguration
+from include.simulators.flex import SPOILS, Config
+from include.simulators.flex.rows import Shapes, spoilt
+from include.simulators.flex.store import Store
+from include.sources.flex.roles import Role, roles_of, tier_of
+from include.sources.flex.rows import Line, Unreadable, duplicates, read
+
+LINE, OTHER_LINE, TECH, OTHER_TECH, ROLE = (UUID(int=number) for number in range(1, 6))
+CODES = ("contact", "business-role")
+
+KEYS = st.sampled_from(["id", "type", "resource", "resourceId", "children", "leaf"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["contact", "inventory", str(TECH)]),
+    lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner),
+)
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    """A contact's row; a field that is given as None isn't in it."""
+    whole = {"id": str(LINE), "resourceId": str(TECH), "type": "contact", "children": []} | fields
+    return {key: value for key, value in whole.items() if value is not None}
+
+
+def header(*children: Any, **fields: Any) -> dict[str, Any]:
+    whole = {"id": str(OTHER_LINE), "type": "header", "leaf": not children, "children": list(children)}
+    return whole | fields
+
+
+class TestRows:
+    @given(seed=st.integers(0, 1_000))
+    def test_are_the_lines_of_a_crew_call_in_every_shape(self, seed):
+        store = Store(Config(seed=seed, elements=1, crew=6))
+        (element,) = store.elements
+        lines = store.lines(element)
+        answer = json.loads(msgspec.json.encode(Shapes(seed).rows(lines, None, CODES)))
+        ours = [line.id for line in lines if line.kind == "contact"]
+        kinds = {"contact": "contact", "inventory": "other", "header": "other"}
+        expected = {Line(line.id, kinds[line.kind], line.resource_id, line.role_id) for line in lines}
+        found = read(answer, ours)
+        assert set(found) == expected
+        assert len(found) == len(lines)
+        assert duplicates(found) == {}
+
+    @pytest.mark.parametrize("kind", [kind for kind in SPOILS if kind != "resource_twice"])
+    @pytest.mark.parametrize("crew", [0, 4])
+    def test_that_are_spoilt_are_unreadable(self, kind, crew):
+        store = Store(Config(elements=1, crew=crew))
+        (element,) = store.elements
+        lines = store.lines(element)
+        body = msgspec.json.encode(Shapes(1).rows(lines, None, CODES))
+        # The simulator makes up a row where there is no contact; its line may be ours, too.
+        ours = [line.id for line in lines if line.kind == "contact"] + [UUID("00000000-0000-4000-8000-000000000001")]
+        assert len(read(json.loads(body), ours)) == len(lines)
+        with pytest.raises(Unreadable):
+            read(json.loads(spoilt(body, kind, None)), ours)
+
+    def test_with_a_resource_on_two_lines_are_kept(self):
+        lines = read(
+            [row(), header(row(id=str(UUID(int=9)))), row(id=str(UUID(int=8)), resourceId=str(OTHER_TECH))], []
+        )
+        assert duplicates(lines) == {TECH: [lines[0], lines[2]]}
+
+    def test_that_are_none_are_an_empty_crew_call(self):
+        assert read([], [LINE]) == []
+
+    def test_come_before_those_under_them(self):
+        inner = header(row(), id=str(UUID(int=7)))
+        assert [line.line_id for line in read([header(inner)], [])] == [OTHER_LINE, UUID(int=7), LINE]
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ({"resourceId": None, "resource": {"resourceId": str(TECH)}}, TECH),
+            ({"resource": {"id": str(TECH).upper(), "resourceId": str(TECH)}}, TECH),
+            ({"resourceId": "", "resource": {"id": str(TECH)}}, TECH),
+            ({"resource": {}}, TECH),
+            ({"type": None, "managedResourceLineItemType": "contact", "leaf": True, "children": None}, TECH),
+        ],
+    )
+    def test_tell_the_resource(self, fields, expected):
+        assert read([row(**fields)], [LINE]) == [Line(LINE, "contact", expected)]
+
+    @pytest.mark.parametrize(
+        ("value", "role_id"),
+        [
+            (str(ROLE), ROLE),
+            ({"data": str(ROLE)}, ROLE),
+            ({"data": None}, None),
+            ({}, None),
+            ("", None),
+            ("FOH", None),
+            ({"data": {"id": str(ROLE)}}, None),
+            (["x"], None),
+            (7, None),
+        ],
+        ids=str,
+    )
+    def test_tell_the_role_or_show_none(self, value, role_id):
+        assert read([row(**{"business-role": value})], []) == [Line(LINE, "contact", TECH, role_id)]
+
+    @pytest.mark.parametrize(
+        "answer", [None, {}, {"rows": []}, "[]", 0, [None], [[]], ["row"], [header(None)]], ids=str
+    )
+    def test_that_are_no_array_of_objects_are_unreadable(self, answer):
+        with pytest.raises(Unreadable):
+            read(answer, [])
+
+    @pytest.mark.parametrize(
+        ("fields", "reason"),
+        [
+            ({"id": None}, "a row has no line id"),
+            ({"id": ""}, "a row has no line id"),
+            ({"id": 5}, "a row's id is no id"),
+            ({"id": "?"}, "a row's id is no id"),
+            ({"resourceId": None}, "contact without a resource"),
+            ({"resourceId": "", "resource": {"id": ""}}, "contact without a resource"),
+            ({"resourceId": {"id": str(TECH)}}, "resourceId is no id"),
+            ({"resource": str(TECH)}, "resource of line .* is no object"),
+            ({"resource": {"id": str(OTHER_TECH)}}, "names several resources"),
+            ({"resourceId": None, "resource": {"id": str(TECH), "resourceId": str(OTHER_TECH)}}, "several resources"),
+            ({"type": None}, "has no type"),
+            ({"type": None, "resourceId": None}, "has no type"),
+            ({"type": ""}, "has no type"),
+            ({"type": {"data": "contact"}}, "has no type"),
+            ({"managedResourceLineItemType": "inventory"}, "has two types"),
+            ({"type": "Contact"}, "a type that isn't known"),
+            ({"type": "header"}, "a type that isn't known"),
+            ({"type": "inventory"}, "is one of ours, but no contact"),
+            ({"type": "header", "resourceId": None}, "is one of ours, but no contact"),
+            ({"children": {}}, "children of row .* aren't shown"),
+            ({"children": "none"}, "children of row .* aren't shown"),
+            ({"children": None, "leaf": False}, "children of row .* aren't shown"),
+            ({"children": [row()]}, f"line {LINE} is there twice"),
+        ],
+        ids=str,
+    )
+    def test_in_doubt_are_unreadable_wherever_they_are(self, fields, reason):
+        for answer in ([row(**fields)], [header(row(**fields))]):
+            with pytest.raises(Unreadable, match=reason) as unreadable:
+                read(answer, [LINE])
+            assert "\n" not in str(unreadable.value)
+
+    def test_of_strangers_may_be_gear(self):
+        assert read([row(type="inventory")], []) == [Line(LINE, "other", TECH)]
+
+    @given(ANYTHING)
+    def test_of_any_json_are_lines_or_unreadable(self, answer):
+        try:
+            lines = read(answer, [])
+        except Unreadable:
+            return
+        assert isinstance(answer, list)
+        assert len({line.line_id for line in lines}) == len(lines)
+
+
+IDS = {"responsible": UUID(int=11), "specialist": UUID(int=12), "technician": UUID(int=13)}
+SETTINGS = {"business_roles": {"sound": {tier: str(role_id) for tier, role_id in IDS.items()}, "video": {}}}
+
+
+class TestRoles:
+    @pytest.mark.parametrize(
+        ("code", "tier"),
+        [
+            ("FOH-R", "responsible"),
+            ("MON-E", "specialist"),
+            ("FOH-T", "technician"),
+            ("PA-T-R", "responsible"),
+            ("PA-T-E2", "specialist"),
+            ("SYS-TECH-E", "specialist"),
+            ("FOH", None),
+            ("", None),
+            ("R", None),
+        ],
+    )
+    def test_tier_is_the_first_mark_of_the_order_in_the_code(self, code, tier):
+        assert tier_of(code) == tier
+
+    def test_are_the_ids_of_the_connection(self):
+        assert roles_of(SETTINGS).role("sound", "FOH-E") == Role(IDS["specialist"])
+
+    @pytest.mark.parametrize("settings", [{}, {"business_roles": {}}, SETTINGS])
+    def test_of_a_department_without_ids_are_skipped_and_told(self, settings):
+        assert roles_of(settings).role("lights", "LX-R") == Role(
+            None, "lights: business roles skipped, connection 'flex' names none for it"
+        )
+
+    def test_that_cant_be_told_are_skipped_and_told(self):
+        roles = roles_of(SETTINGS)
+        assert roles.role("sound", "FOH") == Role(
+            None, "sound: business role skipped, code 'FOH' has none of -R, -E, -T"
+        )
+        assert roles.role("video", "CAM-T") == Role(
+            None, "video: business role skipped, connection 'flex' names none for a technician"
+        )
+
+    @pytest.mark.parametrize(
+        "wrong", [None, [], {"sound": None}, {"sound": {"boss": str(ROLE)}}, {"sound": {"responsible": "x"}}], ids=str
+    )
+    def test_that_are_not_usable_are_told_in_one_line(self, wrong):
+        with pytest.raises(FixConfiguration, match="connection 'flex' names no usable business roles") as refused:
+            roles_of({"business_roles": wrong})
+        assert "\n" not in str(refused.value)
