@@ -1,0 +1,62 @@
+"""What has to hold in the warehouse after the duplicates are gone: queries, and how many rows each has to find."""
+
+from dataclasses import dataclass
+
+from psycopg import Connection
+
+from include.confidence.integrity import Finding, Severity
+from include.confidence.summary import MAX_EXAMPLES
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A query and the number of rows that it has to find. Its columns are ids and whatever tells the row apart."""
+
+    name: str
+    query: str
+    expected: int = 0
+    severity: Severity = Severity.ERROR
+
+
+DUPLICATES = """
+SELECT crew_call_id, technician_id FROM flex.flex_crew_assignments
+GROUP BY crew_call_id, technician_id HAVING count(*) > 1
+"""
+
+UNIQUE_KEY = """
+SELECT conname FROM pg_constraint
+WHERE conrelid = 'flex.flex_crew_assignments'::regclass AND contype = 'u'
+  AND conname = 'flex_crew_assignments_crew_call_technician_key'
+"""
+
+RECENT_FAILURES = """
+SELECT job_id, department, failed_count FROM (
+  SELECT job_id, department, failed_count FROM flex.flex_sync_log ORDER BY created_at DESC LIMIT 10
+) recent WHERE failed_count > 0
+"""
+
+# Only Flex knows what lines it has; these are the ones that a sync saw to be gone.
+STALE_ASSIGNMENTS = """
+SELECT a.crew_call_id, a.technician_id, a.flex_line_item_id
+FROM flex.flex_crew_assignments a JOIN flex.owned_line o USING (flex_line_item_id) WHERE o.gone_at IS NOT NULL
+"""
+
+VERIFICATIONS = (
+    Verification("duplicate_assignments", DUPLICATES),
+    Verification("unique_key", UNIQUE_KEY, expected=1),
+    Verification("recent_failures", RECENT_FAILURES, severity=Severity.WARNING),
+    Verification("stale_assignments", STALE_ASSIGNMENTS, severity=Severity.WARNING),
+)
+
+
+def verify(conn: Connection) -> list[Finding]:
+    """Make every verification. Rows are named (`a/b`) where there should be none."""
+    return [_find(conn, each) for each in VERIFICATIONS]
+
+
+def _find(conn: Connection, verification: Verification) -> Finding:
+    rows = conn.execute(verification.query).fetchall()
+    surplus = [] if verification.expected else sorted("/".join(map(str, row)) for row in rows)
+    return Finding(
+        verification.name, verification.severity, verification.expected, len(rows), tuple(surplus[:MAX_EXAMPLES])
+    )
