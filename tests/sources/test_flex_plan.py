@@ -130,6 +130,11 @@ class TestPlan:
         made = plan([Desired(ANN, None, LEAD), Desired(BOB, None)], rows, {L1}, [contact(L1, R1)])
         assert (kinds(made), made.actions, len(made.diagnostics)) == (["matched"], (), 2)
 
+    def test_keeps_the_line_of_who_has_no_resource_when_another_technician_wants_it(self):
+        rows = [Row(ANN, L1, None), Row(BOB, L1, R1)]
+        made = plan([Desired(ANN, None), Desired(BOB, R1)], rows, {L1}, [contact(L1, R1)])
+        assert (kinds(made), made.actions) == (["matched"], ())
+
     def test_reports_the_lost_line_of_who_has_no_resource(self):
         made = plan([Desired(ANN, None)], [Row(ANN, L1, None)], {L1}, [])
         assert (kinds(made), made.actions, len(made.diagnostics)) == (["missing_in_flex"], (), 1)
