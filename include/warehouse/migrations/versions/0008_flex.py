@@ -21,7 +21,7 @@ def _names(table: str) -> str:
     return f"uuid NOT NULL REFERENCES flex.{table} ON DELETE CASCADE"
 
 
-# Columns, and what else each table has to keep. A resource is text: people type it in.
+# Columns, and what else each table has to keep.
 SHARED = {
     "jobs": (
         {
@@ -41,7 +41,7 @@ SHARED = {
             "last_name": "text",
             "role": "text",
             "department": "text",
-            "flex_resource_id": "text",
+            "flex_resource_id": "uuid",
             **CREATED,
         },
         (),
@@ -152,7 +152,7 @@ CREATE TABLE flex.operation (
   flex_element_id uuid NOT NULL REFERENCES flex.element_gate,
   kind text NOT NULL CHECK (kind IN ('add', 'remove', 'role')),
   flex_line_item_id uuid,
-  flex_resource_id text,
+  flex_resource_id uuid,
   crew_call_id uuid,
   technician_id uuid,
   role_before text,
@@ -178,7 +178,7 @@ ALTER TABLE flex.element_gate ADD FOREIGN KEY (operation_id) REFERENCES flex.ope
 CREATE TABLE flex.owned_line (
   flex_line_item_id uuid PRIMARY KEY,
   flex_element_id uuid NOT NULL,
-  flex_resource_id text,
+  flex_resource_id uuid,
   job_id uuid NOT NULL,
   department text NOT NULL,
   crew_call_id uuid NOT NULL,
