@@ -75,7 +75,7 @@ def now_at(url: str) -> str:
 
 
 def again(url: str, revision: str) -> None:
-    """Run the newest migration once more, though it is done."""
+    """Run the migrations after the revision once more, though they are done."""
     with psycopg.connect(url) as conn:
         conn.execute("UPDATE confidence.alembic_version SET version_num = %s", [revision])
     move(url, "0009")
@@ -541,9 +541,16 @@ class TestVerifications:
         add(flex, "flex_crew_assignments", crew_call_id=call, technician_id=person)
         assert found(flex)["duplicate_assignments"] == (1, (f"{call}/{person}",))
 
-    def test_an_index_is_no_key(self, flex):
+    @pytest.mark.parametrize(
+        "other",
+        [
+            f"CREATE UNIQUE INDEX {KEY} ON flex.flex_crew_assignments (crew_call_id, technician_id)",
+            f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {KEY} CHECK (true)",
+        ],
+    )
+    def test_nothing_else_of_that_name_is_the_key(self, flex, other):
         flex.execute(f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {KEY}")
-        flex.execute(f"CREATE UNIQUE INDEX {KEY} ON flex.flex_crew_assignments (crew_call_id, technician_id)")
+        flex.execute(other)
         assert found(flex) == {"unique_key": (0, ())}
 
     def test_recent_failures(self, flex):
