@@ -21,7 +21,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
+from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Answer:
     data: Any
     date: datetime | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
 
 
 class Limiter(Protocol):
@@ -152,11 +153,12 @@ class ApiClient:
     def send(self, request: Request, *, cancel: threading.Event | None = None) -> Answer:
         """Send until there is an answer, an error that waiting does not cure, or no attempt or time left.
 
-        Raises FixConfiguration, NotFound or TryLater. Setting `cancel` cuts a wait between two attempts short
-        with CancelledError, so that a thread whose result nobody wants any more does not linger.
+        Raises FixConfiguration, NotFound or TryLater, the last as NotSent where nothing went out. Setting `cancel`
+        cuts a wait between two attempts short with CancelledError, so that a thread whose result nobody wants any
+        more does not linger.
         """
         if self._remaining() <= 0:
-            raise TryLater(
+            raise NotSent(
                 f"{self._where(request)} was not sent: the time budget of {self._budget:g} s is spent. "
                 "Run the task again later, or raise the budget."
             )
@@ -227,28 +229,30 @@ class ApiClient:
         if status in BUSY or status >= 500:
             return self._busy(where, response)
         if status == 404 and kind != "text/html":
-            return NotFound(f"{where} answered 404: it does not exist there.")
+            return NotFound(f"{where} answered 404: it does not exist there.", status=status)
         if status == 404:
             # A proxy's or a wrong host's page is no proof that a record is gone.
-            return TryLater(f"{where} answered 404 with an HTML page, which is not the API's own answer")
+            return TryLater(f"{where} answered 404 with an HTML page, which is not the API's own answer", status=status)
         if not 200 <= status < 300:
-            return FixConfiguration(f"{where} answered {status}{_remedy(status, self.name)}")
+            return FixConfiguration(f"{where} answered {status}{_remedy(status, self.name)}", status=status)
         date = _http_date(response.headers.get("Date"))
         if status == 204:
-            return Answer(None, date, response.headers)
+            return Answer(None, date, response.headers, status)
         if kind and "json" not in kind:
-            return TryLater(f"{where} answered {status} with {kind} in place of JSON")
+            return TryLater(f"{where} answered {status} with {kind} in place of JSON", status=status)
         try:
             data = decode_json(response.content)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return TryLater(f"{where} answered {status} with broken JSON")
-        return Answer(data, date, response.headers)
+            return TryLater(f"{where} answered {status} with broken JSON", status=status)
+        return Answer(data, date, response.headers, status)
 
     def _busy(self, where: str, response: requests.Response) -> TryLater:
         retry_after = _retry_after(response.headers)
         if response.status_code == 429 and retry_after is not None:
             self._limiter.pause(retry_after)
-        return TryLater(f"{where} answered {response.status_code}", retry_after=retry_after)
+        return TryLater(
+            f"{where} answered {response.status_code}", status=response.status_code, retry_after=retry_after
+        )
 
     def _remaining(self) -> float:
         """Seconds of the budget that are left; the first call starts the clock."""
@@ -282,7 +286,8 @@ class ApiClient:
 
     def _give_up(self, request: Request, state: RetryCallState) -> NoReturn:
         error = state.outcome.exception()
-        raise TryLater(f"{error}{self._reason_to_stop(request, state)}", retry_after=error.retry_after)
+        message = f"{error}{self._reason_to_stop(request, state)}"
+        raise TryLater(message, status=error.status, retry_after=error.retry_after)
 
     def _log_retry(self, state: RetryCallState) -> None:
         log.warning(

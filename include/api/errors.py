@@ -8,6 +8,11 @@ carries a query value, a body or a token: they end up in logs that many people r
 class ApiError(Exception):
     """Anything that keeps an API from giving a usable answer."""
 
+    def __init__(self, message: str, *, status: int | None = None):
+        """`status` is that of the answer, None where none came or another layer judged it."""
+        super().__init__(message)
+        self.status = status
+
 
 class FixConfiguration(ApiError):
     """The request or its credentials are wrong. Asking again changes nothing until a person has acted."""
@@ -16,10 +21,14 @@ class FixConfiguration(ApiError):
 class TryLater(ApiError):
     """No usable answer for now: whatever was asked for is unknown, neither present nor absent."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None):
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None):
         """`retry_after` is the wait in seconds that the server asked for, None where it named none."""
-        super().__init__(message)
+        super().__init__(message, status=status)
         self.retry_after = retry_after
+
+
+class NotSent(TryLater):
+    """The request never went out: nothing can have come of it."""
 
 
 class NotFound(ApiError):

@@ -1,0 +1,114 @@
+"""What is asked of Flex: one read, and the three writes, each with what became of it."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from include.api.client import Answer, ApiClient, Request
+from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
+from include.sources.flex.rows import Line, read
+
+# Whoever gets one of these knows that nothing happened.
+FINAL = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422, 429})
+# No other request fares better.
+STOPS = frozenset({401, 403})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a write: `unknown` means that it may have happened. `line_id` is that of a line that was added.
+
+    `reason` says why it isn't `done`, one line.
+    """
+
+    kind: Literal["done", "refused", "unknown"]
+    line_id: UUID | None = None
+    reason: str | None = None
+
+
+class Stopped(FixConfiguration):
+    """Flex refused a write for want of a right, so it didn't happen; it would refuse all others as well."""
+
+
+def lines(api: ApiClient, element_id: UUID, mapped: Collection[UUID]) -> list[Line]:
+    """All lines on a crew call; `mapped` are those that are ours.
+
+    Raises Unreadable where the answer proves nothing, and whatever `ApiClient.send` does.
+    """
+    # What a cache kept is no proof of anything.
+    params = {"_dc": time.time_ns() // 1_000_000, "codeList": ["contact", "business-role"], "node": "root"}
+    return read(api.get(f"line-item/{element_id}/row-data/", **params).data, mapped)
+
+
+def add(api: ApiClient, element_id: UUID, resource_id: UUID) -> Outcome:
+    """Add a line for a contact: another one, if there is one already. `done` comes with the line. Raises Stopped."""
+    answer = _write(api, Request(f"line-item/{element_id}/add-resource/{resource_id}", method="POST", idempotent=False))
+    if isinstance(answer, Outcome):
+        return answer
+    line_id = _added(answer)
+    if line_id is None:
+        return Outcome("unknown", reason=f"{api.name}: the answer to an add on {element_id} names no new line")
+    return Outcome("done", line_id)
+
+
+def remove(api: ApiClient, line_id: UUID) -> Outcome:
+    """Delete one line. One that is gone already is `done`. Raises Stopped."""
+    answer = _write(api, Request(f"line-item/{line_id}", method="DELETE", idempotent=False), missing="done")
+    return answer if isinstance(answer, Outcome) else Outcome("done")
+
+
+def set_role(api: ApiClient, element_id: UUID, line_id: UUID, role_id: UUID) -> Outcome:
+    """Write the business role of a line. Raises Stopped."""
+    body = {"lineItemId": str(line_id), "fieldType": "business-role", "payloadValue": str(role_id)}
+    request = Request(f"line-item/{element_id}/row-data/", method="POST", body=body, idempotent=False)
+    answer = _write(api, request)
+    return answer if isinstance(answer, Outcome) else Outcome("done")
+
+
+def _write(api: ApiClient, request: Request, missing: Literal["done", "refused"] = "refused") -> Answer | Outcome:
+    """Send once. The answer, if it proves that it was done, or else the outcome; `missing` is that of a 404."""
+    try:
+        answer = api.send(request)
+    except NotFound as error:
+        return Outcome(missing, reason=None if missing == "done" else _refusal(api, request, error))
+    except NotSent as error:
+        return Outcome("refused", reason=str(error))
+    except FixConfiguration as error:
+        # Without a status it couldn't be sent at all: no trusted TLS, or no usable host.
+        if error.status is None or error.status in STOPS:
+            raise Stopped(str(error), status=error.status) from None
+        return _judged(api, request, error)
+    except TryLater as error:
+        return _judged(api, request, error)
+    if answer.status == 202:
+        return Outcome("unknown", reason=f"{api.name}: {request} answered 202, which promises nothing")
+    return answer
+
+
+def _judged(api: ApiClient, request: Request, error: ApiError) -> Outcome:
+    if error.status in FINAL:
+        return Outcome("refused", reason=_refusal(api, request, error))
+    return Outcome("unknown", reason=str(error))
+
+
+def _refusal(api: ApiClient, request: Request, error: ApiError) -> str:
+    return f"{api.name}: {request} answered {error.status}, nothing happened"
+
+
+def _added(answer: Answer) -> UUID | None:
+    """The id of the one line that an add made, in any of the shapes that were seen; None where none or several."""
+    told = answer.data if isinstance(answer.data, dict) else {}
+    nested = told.get("data") if isinstance(told.get("data"), dict) else {}
+    several = told.get("addedResourceLineIds")
+    named = [holder.get(key) for holder in (told, nested) for key in ("id", "lineItemId")]
+    found = {_id(each) for each in [*named, *(several if isinstance(several, list) else [])] if each is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _id(text: Any) -> UUID | None:
+    try:
+        return UUID(text)
+    except (AttributeError, TypeError, ValueError):
+        return None
