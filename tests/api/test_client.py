@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.api.client import ApiClient, Request, _http_date, _retry_after
-from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
+from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
 
 NOON = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
 
@@ -451,7 +451,7 @@ def test_the_budget_is_for_all_requests_together_from_the_first_on(server, conne
     client.get("/items")
     time.sleep(0.25)
     error = fetch_error(client)
-    assert type(error) is TryLater
+    assert type(error) is NotSent
     assert "was not sent: the time budget of 0.2 s is spent" in str(error)
     assert len(server.received) == 1
 
