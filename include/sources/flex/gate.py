@@ -159,7 +159,14 @@ def stand(conn: Connection, gate: Gate, operation_id: int | None) -> None:
         [operation_id, gate.element_id, gate.acquired_at],
     ).rowcount
     if not changed:
-        raise GateLost(f"element {gate.element_id} was claimed by another run, nothing was written. Run the sync again")
+        raise _lost(gate)
+
+
+def require(conn: Connection, gate: Gate) -> None:
+    """Raises GateLost unless the gate is ours still; it is until the caller's transaction ends."""
+    query = "SELECT FROM flex.element_gate WHERE flex_element_id = %s AND state = 'busy' AND acquired_at = %s FOR SHARE"
+    if conn.execute(query, [gate.element_id, gate.acquired_at]).fetchone() is None:
+        raise _lost(gate)
 
 
 def doubt(conn: Connection, element_id: UUID, operations: Sequence[int], reason: str) -> None:
@@ -169,6 +176,10 @@ def doubt(conn: Connection, element_id: UUID, operations: Sequence[int], reason:
         "UPDATE flex.element_gate SET state = 'uncertain', operation_id = %s WHERE flex_element_id = %s",
         [operations[-1], element_id],
     )
+
+
+def _lost(gate: Gate) -> GateLost:
+    return GateLost(f"element {gate.element_id} was claimed by another run, nothing was written. Run the sync again")
 
 
 def _take(conn: Connection, element_id: UUID, owner: str) -> datetime | None:

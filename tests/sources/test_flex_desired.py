@@ -1,0 +1,129 @@
+"""The desired crew of a crew call in Flex, and when it counts as another one."""
+
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from include.sources.flex.desired import Call, crew, token
+from include.sources.flex.plan import Desired, Member, Row
+from tests.conftest import copy_of
+
+from .flex import HAND, LEAD, SOUND, assign, call, note, own, person, put
+
+
+@pytest.fixture(scope="module")
+def url(postgres, migrated) -> Iterator[str]:
+    yield from copy_of(postgres, migrated)
+
+
+@pytest.fixture
+def conn(url) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def element() -> UUID:
+    return uuid4()
+
+
+def test_of_nothing_is_nobody(conn, element):
+    found = crew(conn, element, SOUND)
+    assert (found.calls, found.desired, found.rows, found.owned, found.diagnostics) == ({}, (), (), frozenset(), ())
+
+
+def test_is_who_has_a_role_in_the_department(conn, element):
+    job = put(conn, "jobs")
+    sound = call(conn, element, job=job)
+    lights = call(conn, uuid4(), "lights", job=job)
+    resources = [uuid4() for _ in range(3)]
+    ann, bob, eve = (person(conn, each) for each in resources)
+    assign(conn, sound, ann, "FOH-R", status="declined")
+    assign(conn, lights, bob, "LX-R")
+    assign(conn, sound, eve, "")
+    homeless = person(conn, None)
+    assign(conn, sound, homeless, "MON-T")
+    expected = {Desired(Member(sound, ann), resources[0], LEAD), Desired(Member(sound, homeless), None, HAND)}
+    found = crew(conn, element, SOUND)
+    assert {*found.desired} == expected
+    assert found.calls == {sound: Call(job, "sound")}
+
+
+def test_is_the_union_of_the_calls_that_point_to_the_element(conn, element):
+    resource = uuid4()
+    ann = person(conn, resource)
+    first, second = call(conn, element), call(conn, element, "lights")
+    for each in (first, second):
+        assign(conn, each, ann, "X-T")
+    # Once more, for another day.
+    assign(conn, first, ann, "X-T", single_day=True)
+    found = crew(conn, element, SOUND)
+    assert {*found.desired} == {
+        Desired(Member(first, ann), resource, HAND),
+        Desired(Member(second, ann), resource, None),
+    }
+    assert len(found.desired) == 2
+    assert len(found.diagnostics) == 1
+    assert "lights" in found.diagnostics[0]
+
+
+@pytest.mark.parametrize("job_type", ["dryhire", "Dry Hire", "dry-hire", "DRY_HIRE"])
+def test_is_nobody_for_a_dry_hire(conn, element, job_type):
+    assign(conn, call(conn, element, job_type=job_type), person(conn, uuid4()))
+    assert crew(conn, element, SOUND).desired == ()
+
+
+def test_comes_with_our_rows_and_the_lines_that_we_made(conn, element):
+    resource, noted, made, gone = (uuid4() for _ in range(4))
+    ann = person(conn, resource)
+    here = call(conn, element)
+    note(conn, here, ann, noted)
+    own(conn, element, made)
+    own(conn, element, gone)
+    own(conn, uuid4(), uuid4())
+    conn.execute("UPDATE flex.owned_line SET gone_at = now() WHERE flex_line_item_id = %s", [gone])
+    found = crew(conn, element, SOUND)
+    assert found.rows == (Row(Member(here, ann), noted, resource),)
+    assert found.owned == {made}
+    assert found.mapped == {made, noted}
+
+
+class TestToken:
+    @pytest.fixture
+    def here(self, conn, element) -> UUID:
+        here = call(conn, element, job_type="single")
+        assign(conn, here, person(conn, uuid4()), "FOH-R")
+        return here
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE flex.job_assignments SET sound_role = 'FOH-T'",
+            "UPDATE flex.job_assignments SET sound_role = NULL",
+            "DELETE FROM flex.job_assignments",
+            "UPDATE flex.profiles SET flex_resource_id = gen_random_uuid()",
+            "UPDATE flex.profiles SET flex_resource_id = NULL",
+            "UPDATE flex.jobs SET job_type = 'dryhire'",
+            "DELETE FROM flex.jobs",
+            "UPDATE flex.flex_crew_calls SET flex_element_id = gen_random_uuid()",
+        ],
+    )
+    def test_changes_with(self, conn, element, here, change):
+        before = crew(conn, element, SOUND).token
+        assert token(conn, element) == before
+        conn.execute(change)
+        assert token(conn, element) != before
+
+    def test_changes_with_a_call_that_comes_to_point_there(self, conn, element, here):
+        before = token(conn, element)
+        call(conn, element)
+        assert token(conn, element) != before
+
+    def test_stays_with_what_is_ours_or_of_no_matter(self, conn, element, here):
+        before = token(conn, element)
+        note(conn, here, person(conn, uuid4()), uuid4())
+        own(conn, element, uuid4())
+        conn.execute("UPDATE flex.job_assignments SET status = 'declined', lights_role = 'LX-T'")
+        assert token(conn, element) == before
