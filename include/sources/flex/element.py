@@ -162,6 +162,7 @@ class _Element:
         self._api, self._conn, self._id = worker.api, worker.conn, held.element_id
         self._events: list[Event] = []
         self._problems: list[str] = []
+        self._notes: list[str] = []
         self._unproven: list[_Added] = []
         self._crew: Crew | None = None
         self._lines: Sequence[Line] = ()
@@ -178,6 +179,7 @@ class _Element:
 
     def _passes(self) -> State:
         for _ in range(PASSES):
+            self._problems, self._notes = [], []
             try:
                 self._read()
                 if self._plan.refusals:
@@ -192,7 +194,7 @@ class _Element:
         return "changed"
 
     def _report(self, state: State, *problems: str) -> Report:
-        diagnostics = (*(self._crew.diagnostics if self._crew else ()), *self._plan.diagnostics)
+        diagnostics = (*(self._crew.diagnostics if self._crew else ()), *self._plan.diagnostics, *self._notes)
         told = (*self._problems, *problems)
         return Report(self._id, state, tuple(self._events), self._plan.findings, told, diagnostics)
 
@@ -336,7 +338,8 @@ class _Element:
             outcome = call()
         except Stopped as stopped:
             with self._settling(operation_id, Outcome("refused", reason=str(stopped))):
-                raise
+                pass
+            raise
         if outcome.kind == "unknown":
             operations = [*(each.operation_id for each in self._unproven), operation_id]
             self._unproven = []
@@ -347,8 +350,8 @@ class _Element:
     def _refused(self, operation_id: int, outcome: Outcome, event: Event) -> None:
         with self._settling(operation_id, outcome):
             self._events.append(event)
-        if event.kind == "failed":
-            self._problems.append(outcome.reason)
+        # A line that is left over harms no crew.
+        (self._problems if event.kind == "failed" else self._notes).append(outcome.reason)
 
     def _doubt(self, operations: Sequence[int], reason: str) -> None:
         with self._conn.transaction():
