@@ -336,6 +336,24 @@ class TestUnknown:
         assert stage.sync().state == "uncertain"
         assert (stage.operations(), stage.adds()) == ([("add", "unknown")], {})
 
+    def test_is_an_add_that_a_crash_left_unproven_though_the_next_was_refused(self, stage, monkeypatch):
+        stage.hire(), stage.hire()
+        stage.fault(Fault(kind="status", status=422), ADD, nth=2)
+        read, reads = element.calls.lines, []
+
+        def killed(*arguments):
+            reads.append(arguments)
+            if len(reads) == 2:
+                raise KeyboardInterrupt
+            return read(*arguments)
+
+        monkeypatch.setattr(element.calls, "lines", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stage.sync()
+        assert stage.gate() == "busy"
+        assert stage.sync().state == "uncertain"
+        assert stage.operations() == [("add", "unknown"), ("add", "refused")]
+
 
 class TestNothingIsWritten:
     @pytest.fixture
@@ -388,6 +406,23 @@ class TestNothingIsWritten:
         with pytest.raises(fence.FenceError):
             stage.sync()
         assert (changed(), stage.gate()) == (before, "idle")
+
+    @pytest.mark.parametrize("remote", [True, False])
+    def test_when_the_gate_was_taken_meanwhile(self, stage, monkeypatch, remote):
+        _, resource = stage.hire()
+        if not remote:
+            stage.flex.control.mutate(Mutation("add", stage.element, resource))
+        read = element.calls.lines
+
+        def taken(*arguments):
+            query = "UPDATE flex.element_gate SET acquired_at = clock_timestamp() WHERE flex_element_id = %s"
+            stage.conn.execute(query, [stage.element])
+            return read(*arguments)
+
+        monkeypatch.setattr(element.calls, "lines", taken)
+        with pytest.raises(element.gate.GateLost):
+            stage.sync()
+        assert (rows(stage.conn, stage.element), stage.adds(), stage.gate()) == ({}, {}, "busy")
 
     def test_when_another_is_at_work(self, stage, changed, url, account):
         before = changed()

@@ -289,16 +289,17 @@ class _Element:
                 raise
             raise _InDoubt(f"element {self._id}: what was added could not be read: {error}") from None
         proven = [each for each in added if _lines_of(each.action.resource_id, lines) == [each.line_id]]
-        wrong = [each for each in added if each not in proven]
+        wrong = [each.operation_id for each in added if each not in proven]
+        reason = "a fresh read doesn't show exactly the one line that was added"
         with self._conn.transaction():
             for each in proven:
                 self._put(each.line_id, each.action.members)
-            if not wrong:
+            if wrong:
+                gate.doubt(self._conn, self._id, wrong, reason)
+            else:
                 gate.stand(self._conn, self._gate, None)
         self._events += [Event("added", each.action.resource_id, each.action.members) for each in proven]
         if wrong:
-            reason = "a fresh read doesn't show exactly the one line that was added"
-            self._doubt([each.operation_id for each in wrong], reason)
             raise _InDoubt(f"element {self._id}: {reason}, for {len(wrong)} of {len(added)}")
         return [
             SetRole(each.line_id, each.action.resource_id, each.action.role_id)
