@@ -25,6 +25,13 @@ WHERE flex_element_id = %(element)s AND state <> 'uncertain' AND operation_id IS
 RETURNING acquired_at
 """
 
+UNCERTAIN = "SELECT FROM flex.element_gate WHERE flex_element_id = %s AND state = 'uncertain'"
+
+IDLE = """
+UPDATE flex.element_gate SET state = 'idle', owner = NULL, acquired_at = NULL, operation_id = NULL
+WHERE flex_element_id = %s AND state = 'uncertain'
+"""
+
 DOUBT = """
 UPDATE flex.operation SET state = 'unknown', reason = %(reason)s, settled_at = coalesce(settled_at, clock_timestamp())
 WHERE operation_id = ANY (%(operations)s)
@@ -96,6 +103,24 @@ def claimed(conn: Connection, element_id: UUID, owner: str, sync_id: int) -> Ite
         # With its session a lost connection has lost the lock too.
         if not conn.closed:
             release(conn, gate)
+
+
+@contextmanager
+def reopened(conn: Connection, element_id: UUID) -> Iterator[None]:
+    """Keep an uncertain gate from everybody until the block ends: idle then, or uncertain still if the block fails.
+
+    Raises GateClosed where another is at work, ValueError where nothing is uncertain.
+    """
+    if not _locked(conn, element_id):
+        raise GateClosed(element_id, "busy")
+    try:
+        if conn.execute(UNCERTAIN, [element_id]).fetchone() is None:
+            raise ValueError(f"element {element_id} is not uncertain, there is nothing to release")
+        yield
+        conn.execute(IDLE, [element_id])
+    finally:
+        if not conn.closed:
+            _unlock(conn, element_id)
 
 
 def claim(conn: Connection, element_id: UUID, owner: str, sync_id: int) -> Gate:
