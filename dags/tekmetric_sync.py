@@ -33,7 +33,7 @@ What its message does not name is synced.
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.
 - *checks failed* (mode `validate`): the message names checks and rows; all are in `confidence.integrity_check`.
 
-`clean_up` can be cleared at any time.
+`clean_up` runs beside `sync`, and can be cleared at any time.
 """
 
 from airflow.sdk import CronTriggerTimetable, Param, dag
@@ -58,10 +58,11 @@ SOURCE = "tekmetric"
     params={
         "mode": Param(
             "incremental",
-            enum=["incremental", "backfill", "validate", "snapshot"],
+            enum=["incremental", "backfill", "full", "validate", "snapshot"],
             title="Mode",
-            description="Incremental reads what the boards show as changed; backfill history by the report; validate"
-            " writes nothing and checks the copy; snapshot keeps the order ro_id as it stands.",
+            description="Incremental reads what the boards show as changed; backfill history by the report, as far as"
+            " days_back; full all of it; validate writes nothing and checks the copy; snapshot keeps the order ro_id as"
+            " it stands.",
         ),
         "shop_id": Param(
             None,
@@ -106,7 +107,9 @@ SOURCE = "tekmetric"
     },
 )
 def tekmetric_sync():
-    SyncOperator(task_id="sync", source=SOURCE) >> CleanUpOperator(task_id="clean_up", source=SOURCE)
+    SyncOperator(task_id="sync", source=SOURCE)
+    # Beside it: what has expired goes, also while a sync fails.
+    CleanUpOperator(task_id="clean_up", source=SOURCE)
 
 
 tekmetric_sync()

@@ -21,7 +21,7 @@ from include.sources.mirror.lookup import look_up
 from include.warehouse.table import Table
 from tests.contract.account import Asking, Questions
 
-CONFIG = simulator.Config(orders=5, customers=6, employees=3, days=40, board_size=3, list_size=2)
+CONFIG = simulator.Config(orders=4, customers=5, employees=2, days=40, board_size=3, list_size=2)
 # The simulator's kinds of rows.
 KINDS = {"employees": "employees", "customers": "customers", "vehicles": "vehicles", "repair_orders": "orders"}
 # How the paths end that list each entity.

@@ -315,7 +315,7 @@ def inside(part: Part, records: Iterable[Mapping[str, Any]]) -> list[Mapping[str
 def forget(conn: psycopg.Connection, entity: Entity) -> None:
     """Make the entity one that was never synced."""
     for table in entity.tables:
-        conn.execute(sql.SQL("TRUNCATE {} CASCADE").format(table.sql))
+        conn.execute(sql.SQL("DELETE FROM {}").format(table.sql))
     conn.execute("DELETE FROM confidence.sync_state WHERE entity = %s", [entity.name])
 
 

@@ -146,6 +146,9 @@ class TestSource:
         assert set(pools.values()) <= {"default_pool"}
         assert {task.pool for task in tasks(bag.dags[f"{source}_reconcile"])} == {"default_pool"}
 
+    def test_sync_has_the_modes_of_a_rebuild(self, bag, source):
+        assert {"full", "incremental"} <= set(bag.dags[f"{source}_sync"].params.get_param("mode").schema["enum"])
+
     def test_sync_is_one_task_and_another_where_something_is_kept_for_a_while(self, bag, source):
         kept = ["clean_up"] if hasattr(get_source(source), "clean_up") else []
         assert [task.task_id for task in tasks(bag.dags[f"{source}_sync"])] == ["sync", *kept]

@@ -114,7 +114,7 @@ class TestRecord:
             "potential_sublet_total": 0,
             "potential_fees_total": 790,
             "authorized_total": 41873,
-            "authorized_subtotal": 0,
+            "authorized_subtotal": 39200,
             "authorized_tax": 2673,
             "authorized_discount": 0,
             "authorized_job_count": 1,

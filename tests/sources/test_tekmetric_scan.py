@@ -105,8 +105,9 @@ def test_order_that_lives_but_answers_404_is_not_concluded_to_be_gone(loaded, co
         loaded.scan()
 
 
-@pytest.mark.parametrize("status", [503, 403])
-@pytest.mark.parametrize("path", ["*", "*job-board*", "*report", "*/estimate"])
+@pytest.mark.parametrize(
+    ("path", "status"), [("*", 503), ("*job-board*", 403), ("*report", 503), ("*/estimate", 403), ("*/labor", 503)]
+)
 def test_outage_is_no_evidence(loaded, conn, path, status):
     loaded.control.mutate(Mutation("update", "orders", loaded.control.ids()[0], {"paid": 4711}, silent=True))
     before = everything(conn)

@@ -141,7 +141,8 @@ def read(
         try:
             step = next(steps, None)
         except FixConfiguration as error:
-            if again or not (any(listing.paginator.expires for listing in listings) and pulled.stage.resumed):
+            number, position = pulled.stage.pull.position or (0, None)
+            if again or position is None or not listings[number].paginator.expires:
                 raise
             steps, again = _walk(context, listings, 0, first, last), True
             # Where the first page is refused too, it isn't the token, and what was staged stays.

@@ -78,8 +78,7 @@ WHERE j.deleted_at IS NULL AND greatest(
 ) > {total}
 """
 
-# Of an order's jobs, all and those that are agreed upon: how many, and what they come to. `told`: the vendor says it of
-# each, so that our sums of what it says are whole.
+# Of an order's jobs, all and those that are agreed upon: how many, and what they come to.
 WITH_JOBS = """
 orders o CROSS JOIN LATERAL (
   SELECT count(*) AS count, coalesce(sum(parts_total), 0) AS parts, coalesce(sum(labor_total), 0) AS labor,
@@ -92,8 +91,7 @@ orders o CROSS JOIN LATERAL (
   SELECT count(*) AS count, coalesce(sum(total), 0) AS total, coalesce(sum(parts_total), 0) AS parts,
     coalesce(sum(labor_total), 0) AS labor, coalesce(sum(sublet_total), 0) AS sublets,
     coalesce(sum(fees_total), 0) AS fees, coalesce(sum(discount), 0) AS discount,
-    coalesce(sum(coalesce(tax, parts_tax_total + labor_tax_total + fees_tax_total)), 0) AS tax,
-    coalesce(bool_and(num_nulls(subtotal, tax) = 0), true) AS told
+    coalesce(sum(coalesce(tax, parts_tax_total + labor_tax_total + fees_tax_total)), 0) AS tax
   FROM tekmetric.jobs j
   WHERE j.shop_id = o.shop_id AND j.tm_repair_order_id = o.tm_id AND j.deleted_at IS NULL AND j.authorized
 ) agreed CROSS JOIN LATERAL (
@@ -119,15 +117,14 @@ WHERE o.potential_job_count <> jobs.count OR o.authorized_job_count <> agreed.co
   abs(agreed.total - o.authorized_total), abs(agreed.parts - o.authorized_parts_total),
   abs(agreed.labor - o.authorized_labor_total), abs(agreed.sublets - o.authorized_sublet_total),
   abs(agreed.fees - o.authorized_fees_total), abs(agreed.discount - o.authorized_discount),
-  CASE WHEN agreed.told THEN
-    abs(agreed.parts + agreed.labor + agreed.sublets + agreed.fees - agreed.discount - o.authorized_subtotal) END
+  abs(agreed.parts + agreed.labor + agreed.sublets + agreed.fees - agreed.discount - o.authorized_subtotal)
 ) > {total}
 """
 
 TAXES = """
 SELECT o.shop_id, o.tm_id FROM {with_jobs}
 WHERE o.potential_tax - jobs.tax NOT BETWEEN -{total} AND {total} + fees.tax
-  OR agreed.told AND abs(o.authorized_tax - agreed.tax) > {total}
+  OR abs(o.authorized_tax - agreed.tax) > {total}
 """
 
 # The head says what is paid, the estimate what is still to be paid, the profit what that is the price of.

@@ -41,6 +41,11 @@ OF_JOBS = {
     "sublet_total": "subletPrice",
     "fees_total": "feePrice",
 }
+# What the vendor often leaves out, and what it is made of.
+MADE_OF = {
+    "subTotal": {"partsPrice": 1, "laborPrice": 1, "subletPrice": 1, "feePrice": 1, "discount": -1},
+    "tax": {"partsTaxTotal": 1, "laborTaxTotal": 1, "feesTaxTotal": 1},
+}
 # What is in a job, and which amount tells that there is something.
 ITEMS = {"parts": "partsPrice", "labor": "laborPrice", "sublets": "subletPrice", "fees": "feePrice"}
 NOTHING = (None, 0, "", "0", "0.0")
@@ -220,8 +225,16 @@ def _record(head: Record, estimate: Record | None, profit: Record | None) -> lis
 
 def _sums(kind: str, jobs: list[Record]) -> Record:
     """What the jobs come to together. Raises ValueError for an amount that is none."""
-    sums = {f"{kind}_{name}": sum(tables.cents(job.get(field)) or 0 for job in jobs) for name, field in OF_JOBS.items()}
+    sums = {f"{kind}_{name}": sum(_amount(job, field) for job in jobs) for name, field in OF_JOBS.items()}
     return {f"{kind}_job_count": len(jobs), **sums}
+
+
+def _amount(job: Record, field: str) -> int:
+    """That amount of a job; where the vendor leaves it out, what the others make of it."""
+    amount = tables.cents(job.get(field))
+    if amount is None:
+        return sum(sign * _amount(job, each) for each, sign in MADE_OF.get(field, {}).items())
+    return amount
 
 
 def _job(job: Record) -> Record:

@@ -30,6 +30,8 @@ class Tekmetric(Mirror):
     log_days: int = 30
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+        if params["mode"] == "full":
+            params = {**params, "days_back": 0}
         context = replace(context, params=params)
         configure(context)
         if params.get("store_raw"):
