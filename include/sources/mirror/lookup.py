@@ -94,7 +94,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Completed:
     """A page with its records in full, the keys of those that are gone after all, and what was left."""
 
     page: Page
@@ -104,7 +104,7 @@ class Whole:
 
 def make_whole(
     context: Context, entity: Entity, page: Page, partition: str, *, skip: Container[tuple], room: int | None
-) -> Whole:
+) -> Completed:
     """Look up the records that the page shows in brief.
 
     `skip`: keys of records that nobody has to look up. `room`: how many may be, None for all. A row without a usable
@@ -123,7 +123,7 @@ def make_whole(
             left.append((key, str(found)))
         else:
             rows += found
-    return Whole(
+    return Completed(
         replace(page, rows=rows),
         tuple(gone),
         tuple(Left("/".join(map(str, key)), partition, _moment(entity, briefs[key]), why) for key, why in left),

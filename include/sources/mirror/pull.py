@@ -14,7 +14,7 @@ from include.api.fetch import pages
 from include.api.paginators import Page
 from include.sources.mirror import lookup
 from include.sources.mirror.entity import Context, Entity, Listing, Part
-from include.sources.mirror.lookup import Left, Whole
+from include.sources.mirror.lookup import Completed, Left
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, staged
@@ -163,11 +163,11 @@ def _append(context: Context, pulled: Pulled, step: _Step, known: bool) -> None:
     pulled.append(whole.page, following, whole.gone, whole.left)
 
 
-def _whole(context: Context, pulled: Pulled, listing: Listing, page: Page, known: bool) -> Whole:
+def _whole(context: Context, pulled: Pulled, listing: Listing, page: Page, known: bool) -> Completed:
     """The page with its records in full. Only a sync may leave one: a scan that didn't see all is no evidence."""
     entity, stage = pulled.entity, pulled.stage
     if entity.discovery is None:
-        return Whole(page)
+        return Completed(page)
     skip = staged(stage, filter(None, map(entity.table.key_of, page.rows)))
     if known:
         skip |= lookup.known(context, entity, page)

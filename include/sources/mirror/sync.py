@@ -74,7 +74,7 @@ def sync(context: Context, *, full: bool = False, only: str | None = None) -> tu
         with fence.writing(conn, source.name, epoch=writer.epoch):
             run.counts |= derive(context, sync_id, whole=full)
         if failures:
-            raise SyncFailed(_failures(source.name, failures, run.counts))
+            raise SyncFailed(_failures(source.name, failures))
     except BaseException as error:
         _finish(context, sync_id, run.counts, error=str(error) or type(error).__name__)
         raise
@@ -410,9 +410,9 @@ def _plan_set(children: Stage, child: Entity, parents: Stage) -> None:
     compare.plan_deletes(children, status=status, within=within)
 
 
-def _failures(source: str, failures: Mapping[str, Exception], done: Mapping[str, Counts]) -> str:
+def _failures(source: str, failures: Mapping[str, Exception]) -> str:
     lines = "; ".join(f"{entity}: {str(error).rstrip('.')}" for entity, error in failures.items())
     return (
-        f"{len(failures)} of {len(failures) + len(done)} entities of {source} were not synced and keep their watermark:"
-        f" {lines}. Mend what the reason names, then clear this task"
+        f"{source} was not synced as a whole, and the watermarks stay before what is missing. {lines}."
+        " Mend what the reason names, then clear this task"
     )
