@@ -29,6 +29,7 @@ FAILS_AT_ONCE = [
     "include.confidence.history.PlanGone",
     "include.confidence.summary.UnusableSummary",
     "include.sources.base.IntegrityFailed",
+    "include.sources.base.OutcomeUnknown",
     "include.sources.base.ScanRefused",
     "include.warehouse.fence.FenceError",
     "include.warehouse.rollback.RollbackRefused",
@@ -72,10 +73,15 @@ def is_dry(context: Mapping[str, Any], source: str) -> bool:
     return context["params"].get("dry_run", False) and not (scheduled and source in repairing)
 
 
+def variable(name: str) -> str | None:
+    """The Airflow Variable of that name, else the variable of the workers' environment; None where nobody set it."""
+    return Variable.get(name, default=os.environ.get(name))
+
+
 def require_enabled(source: str) -> None:
     """Raise NotEnabled unless the source's switch, if it has one, is on: an Airflow Variable, else the environment."""
     switch = get_source(source).switch
-    if switch and Variable.get(switch, default=os.environ.get(switch)) != "1":
+    if switch and variable(switch) != "1":
         raise NotEnabled(
             f"reconciliation is not enabled: to apply changes to {source}, set the Airflow Variable {switch}, or"
             f" {switch} in the environment of Airflow's workers, to 1; then trigger a new run. Or leave dry_run on"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 from requests.adapters import HTTPAdapter
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
 
@@ -69,8 +69,8 @@ class Answer:
 class Limiter(Protocol):
     """A rate limit that all users of one API share."""
 
-    def acquire(self) -> None:
-        """Block until one request may be sent."""
+    def acquire(self) -> str | None:
+        """Block until one request may be sent; or say why none may for long, one line."""
 
     def pause(self, seconds: float) -> None:
         """Make every user wait: the server has asked for it."""
@@ -169,7 +169,8 @@ class ApiClient:
                 raise CancelledError
 
         retrying = Retrying(
-            retry=retry_if_exception_type(TryLater),
+            # What never went out had a reason that a wait between two attempts doesn't outlast.
+            retry=retry_if_exception(lambda error: isinstance(error, TryLater) and not isinstance(error, NotSent)),
             wait=self._wait,
             stop=lambda state: self._reason_to_stop(request, state) is not None,
             sleep=sleep,
@@ -179,7 +180,8 @@ class ApiClient:
         return retrying(self._attempt, request)
 
     def _attempt(self, request: Request) -> Answer:
-        self._limiter.acquire()
+        if refusal := self._limiter.acquire():
+            raise NotSent(f"{self._where(request)} was not sent: {refusal}")
         answer = self._exchange(request)
         if isinstance(answer, ApiError):
             with self._lock:

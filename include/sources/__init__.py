@@ -4,7 +4,7 @@ from importlib import import_module
 
 from include.sources.base import Source
 
-REGISTRY = ("repairshopr", "square", "storage", "tekmetric")
+REGISTRY = ("flex", "repairshopr", "square", "storage", "tekmetric")
 
 
 def get_source(name: str) -> Source:

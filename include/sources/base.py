@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from psycopg import Connection
 
 from include.api.client import ApiClient
-from include.confidence.health import Limits
+from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare
 from include.confidence.summary import ForensicSummary
+from include.warehouse.rate_limit import Quota
 from include.warehouse.rollback import Copy
 from include.warehouse.sync_log import Counts
 
@@ -30,16 +31,32 @@ class IntegrityFailed(Exception):
     """The copy breaks what has to hold in it. The message names checks and rows, and says what to do."""
 
 
+class OutcomeUnknown(Exception):
+    """A write to a copy that is not in our hands may have happened, and is never repeated.
+
+    The message says what to do.
+    """
+
+
 class Connections(Protocol):
     """Opens what a source works with, each by the name of its connection; closed again with the `with` block."""
 
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        quota: Quota | None = None,
     ) -> AbstractContextManager[ApiClient]:
         """An HTTP API: `base_path` follows the host, `authorize` makes the headers from the connection's token."""
 
     def settings(self, name: str) -> Mapping[str, Any]:
         """What the connection says beside address and token."""
+
+    def variable(self, name: str) -> str | None:
+        """A setting of the installation by its name; None where nobody has set it."""
 
     def bucket(self, name: str) -> "AbstractContextManager[Bucket]":
         """The bucket that the connection names, on any S3 endpoint."""
@@ -128,6 +145,9 @@ class Source(Protocol):
 
     def copy(self, conn: Connection, connections: Connections) -> AbstractContextManager[Copy]:
         """The copy as a rollback needs it."""
+
+    def alerts(self, conn: Connection) -> Sequence[Alert]:
+        """What of the source's own figures is above its limits, beside what `health` says of all."""
 
     def result(
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool

@@ -36,8 +36,11 @@ class Copy(Protocol):
     def conflicts(self, sync_id: int) -> list[str]:
         """A line for each table with rows that are not as the sync left them."""
 
-    def restore(self, sync_id: int, own: int) -> Mapping[str, Counts]:
-        """Put back what the sync changed, audited under `own`; the counts per table."""
+    def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
+        """Put back what the sync changed, audited under `own`; the counts per table.
+
+        On a dry run the caller undoes both transactions; what is in neither is only counted.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Tables:
     def conflicts(self, sync_id: int) -> list[str]:
         return [line for name in self._changed(sync_id) for line in _conflicts(self.conn, name, sync_id)]
 
-    def restore(self, sync_id: int, own: int) -> Mapping[str, Counts]:
+    def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
         return {name: _restore(self.conn, name, sync_id, own) for name in self._changed(sync_id)}
 
     def _changed(self, sync_id: int) -> list[str]:
@@ -99,7 +102,7 @@ def roll_back(
                     f"sync_id {sync_id} can't be undone, rows have changed since: {'; '.join(conflicts)}."
                     " Roll back the later sync_ids first, newest first, or set force to overwrite those rows"
                 )
-            tables = copy.restore(sync_id, own)
+            tables = copy.restore(sync_id, own, dry_run=dry_run)
             _restore_states(conn, source, sync_id, own)
             if dry_run:
                 raise _DryRun

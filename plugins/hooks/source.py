@@ -11,8 +11,9 @@ from include.api.client import ApiClient, Limiter, NoLimit
 from include.api.errors import FixConfiguration
 from include.sources import get_source
 from include.sources.base import Context
-from include.warehouse.rate_limit import SharedLimit
+from include.warehouse.rate_limit import Both, Quota, RequestCount, SharedLimit
 from plugins.hooks import warehouse
+from plugins.runs import variable
 
 if TYPE_CHECKING:
     from include.api.bucket import Bucket
@@ -31,11 +32,18 @@ class AirflowConnections:
 
     @contextmanager
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        quota: Quota | None = None,
     ) -> Iterator[ApiClient]:
         """The connection's host is the API's (https unless it names a scheme), its password the token.
 
-        Its extra `requests_per_minute` replaces the vendor's limit for this account; 0 lifts it.
+        Its extra `requests_per_minute`, `requests_per_hour` and `requests_per_day` replace the vendor's limits for this
+        account; 0 lifts one.
         """
         connection = BaseHook.get_connection(name)
         with (
@@ -44,12 +52,15 @@ class AirflowConnections:
                 name,
                 base_url(connection) + base_path,
                 headers=authorize(connection.password or ""),
-                limiter=_limiter(name, per_minute, connection, limit_conn),
+                limiter=_limiter(name, per_minute, quota or Quota(), connection, limit_conn),
                 budget_seconds=BUDGET_SECONDS,
                 connections=WORKERS,
             ) as client,
         ):
             yield client
+
+    def variable(self, name: str) -> str | None:
+        return variable(name)
 
     def settings(self, name: str) -> Mapping[str, Any]:
         """The connection's extra."""
@@ -100,6 +111,14 @@ def base_url(connection: Connection) -> str:
     return f"{host}:{connection.port}" if connection.port else host
 
 
-def _limiter(name: str, per_minute: float | None, connection: Connection, conn: psycopg.Connection) -> Limiter:
-    limit = float(connection.extra_dejson.get("requests_per_minute", per_minute or 0))
-    return SharedLimit(conn, name, limit) if limit else NoLimit()
+def _limiter(
+    name: str, per_minute: float | None, quota: Quota, connection: Connection, conn: psycopg.Connection
+) -> Limiter:
+    extra = connection.extra_dejson
+    rate = float(extra.get("requests_per_minute", per_minute or 0))
+    quota = Quota(
+        int(extra.get("requests_per_hour", quota.per_hour or 0)) or None,
+        int(extra.get("requests_per_day", quota.per_day or 0)) or None,
+    )
+    limit = SharedLimit(conn, name, rate) if rate else NoLimit()
+    return Both(RequestCount(conn, name, quota), limit) if quota else limit

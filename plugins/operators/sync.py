@@ -53,7 +53,8 @@ def tell_health(context: Any, source: str, conn: Connection) -> None:
         return
     log.info(figures.line())
     _send(figures)
-    alerts = assess(figures, get_source(source).health)
+    declared = get_source(source)
+    alerts = [*assess(figures, declared.health), *declared.alerts(conn)]
     for alert in alerts:
         log.warning(alert.line)
     if alerts:

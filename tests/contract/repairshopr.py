@@ -42,6 +42,7 @@ class Account:
 
     source = get_source("repairshopr")
     computed = ()
+    atomic = True
     params: Mapping[str, Any] = {
         "page_start": 1,
         "page_end": 0,

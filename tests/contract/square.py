@@ -86,6 +86,7 @@ class Account:
 
     source = replace(SOURCE, entities=tuple(map(short, SOURCE.entities)))
     computed = frozenset(derived.table.name for derived in SOURCE.derived)
+    atomic = True
     params: Mapping[str, Any] = {"progress_every": 250}
     part = None
     shapes: Mapping[str, Callable[[Any], Any]] = {}

@@ -37,6 +37,7 @@ class Account:
 
     source = replace(get_source("storage"), pause=timedelta(0))
     computed = ()
+    atomic = True
     params: Mapping[str, Any] = {**gallery.PARAMS, "batch_size": 10}
     # The first image that drifts: so few objects are asked for one by one, where a whole scan lists.
     part: Mapping[str, Any] = {"limit": 1, "cursor": str(UUID(int=UUID(READY[0].id).int - 1))}

@@ -58,6 +58,7 @@ class Account:
 
     source = get_source("tekmetric")
     computed = frozenset(derived.table.name for derived in source.derived)
+    atomic = True
     params: Mapping[str, Any] = {
         "shop_id": None,
         "days_back": 0,

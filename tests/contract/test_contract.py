@@ -30,11 +30,15 @@ CUT = (ApiError, SyncFailed, psycopg.OperationalError)
 # Every source, and whether its scans look at a part only; not every source has such scans.
 WHOLE = [(source, False) for source in REGISTRY]
 PART = [(source, True) for source in REGISTRY if import_module(f"tests.contract.{source}").Account.part is not None]
+# Those whose repair is one transaction.
+ATOMIC = [(source, True) for source in REGISTRY if import_module(f"tests.contract.{source}").Account.atomic]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "part" in metafunc.fixturenames:
         metafunc.parametrize(("source", "part"), WHOLE + PART)
+    elif "atomic" in metafunc.fixturenames:
+        metafunc.parametrize(("source", "atomic"), ATOMIC)
     else:
         metafunc.parametrize("source", REGISTRY)
 
@@ -157,7 +161,7 @@ class TestRepair:
         assert written(filled.repair(again, **params)[1]) == 0
         assert filled.standing() == after
 
-    def test_is_all_or_nothing_wherever_it_is_cut_off(self, filled):
+    def test_is_all_or_nothing_wherever_it_is_cut_off(self, filled, atomic):
         filled.account.drift()
         scans, before = filled.scan(), filled.standing()
         number, counts = 0, None

@@ -4,6 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID, uuid4
 
 import psycopg
@@ -44,7 +45,8 @@ def working(url: str, flex_url: str, token: str) -> Iterator[Worker]:
         ) as api,
     ):
         sync_id = sync_log.begin(conn, "flex", "sync", RUN)
-        yield Worker(api, conn, SOUND, RUN, sync_id, fence.read(conn, "flex").epoch, prune=True)
+        fenced = partial(fence.writing, source="flex", epoch=fence.read(conn, "flex").epoch)
+        yield Worker(api, conn, SOUND, RUN, sync_id, fenced, prune=True)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Stage:
     def audit(self) -> list[tuple]:
         query = (
             "SELECT operation, after ->> 'flex_line_item_id' FROM confidence.change_log"
-            " WHERE table_name = 'flex_crew_assignments' AND key ->> 'crew_call_id' = %s ORDER BY change_id"
+            " WHERE table_name = 'flex.flex_crew_assignments' AND key ->> 'crew_call_id' = %s ORDER BY change_id"
         )
         return self.conn.execute(query, [str(self.call)]).fetchall()
 
@@ -138,7 +140,13 @@ class TestSync:
         crew = stage.crew()
         assert {each: line.role_id for each, line in crew.items()} == {lead: LEAD, hand: HAND}
         assert rows(stage.conn, stage.element) == {(stage.call, ann): crew[lead].id, (stage.call, bob): crew[hand].id}
-        assert [report.count(kind) for kind in ("added", "role_set", "kept", "removed", "failed")] == [2, 2, 0, 0, 0]
+        assert [report.count(kind) for kind in ("added", "role_set", "kept", "removed", "add_failed")] == [
+            2,
+            2,
+            0,
+            0,
+            0,
+        ]
         assert stage.operations() == [("add", "done")] * 2 + [("role", "done")] * 2
         assert sorted(stage.audit()) == sorted(("insert", str(line.id)) for line in crew.values())
         stage.in_step(lead, hand)
@@ -233,7 +241,7 @@ class TestRefused:
         (_, first), (_, second) = stage.hire(), stage.hire()
         stage.fault(Fault(kind="status", status=422), ADD)
         report = stage.sync()
-        assert (report.state, report.count("failed"), report.count("added")) == ("failed", 1, 1)
+        assert (report.state, report.count("add_failed"), report.count("added")) == ("failed", 1, 1)
         assert len(report.problems) == 1
         assert stage.gate() == "idle"
         stage.sync()
@@ -245,7 +253,7 @@ class TestRefused:
         stage.conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = %s", [ann])
         stage.fault(Fault(kind="status", status=409), LINE, "DELETE")
         report = stage.sync()
-        assert (report.state, report.count("failed"), report.count("removed")) == ("failed", 1, 0)
+        assert (report.state, report.count("remove_failed"), report.count("removed")) == ("failed", 1, 0)
         assert [*rows(stage.conn, stage.element)] == [(stage.call, ann)]
         assert stage.sync().count("removed") == 1
         stage.in_step()

@@ -3,9 +3,10 @@
 What happened in Flex is noted even if the writer was stopped meanwhile: it is the truth, and the stop came too late.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
@@ -17,29 +18,30 @@ from include.sources.flex import calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Crew
 from include.sources.flex.gate import Gate, GateClosed, Write
-from include.sources.flex.plan import (
-    Add,
-    Adopt,
-    Finding,
-    Forget,
-    Member,
-    Plan,
-    Remap,
-    Remove,
-    SetRole,
-    plan,
-)
+from include.sources.flex.plan import Add, Adopt, Finding, Forget, Member, Plan, Remap, Remove, SetRole, plan
 from include.sources.flex.roles import Roles
 from include.sources.flex.rows import CONTACT, Line, Unreadable
-from include.warehouse import fence
 
-SOURCE = "flex"
 # How often it is begun anew because people changed the crew meanwhile.
 PASSES = 8
 
 Kind = Literal[
-    "added", "removed", "pruned", "kept", "role_set", "adopted", "forgotten", "stale", "failed", "prune_failed"
+    "added",
+    "removed",
+    "pruned",
+    "kept",
+    "role_set",
+    "adopted",
+    "remapped",
+    "forgotten",
+    "stale",
+    "add_failed",
+    "remove_failed",
+    "role_failed",
+    "prune_failed",
 ]
+# What Flex refused of what a crew needs. A line that is left over harms no crew.
+FAILED = ("add_failed", "remove_failed", "role_failed")
 State = Literal["done", "failed", "refused", "changed", "unreadable", "busy", "uncertain"]
 
 PUT = """
@@ -54,7 +56,7 @@ WITH before AS (
   RETURNING to_jsonb(a) AS row
 )
 INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after)
-SELECT %(sync_id)s, 'flex_crew_assignments',
+SELECT %(sync_id)s, 'flex.flex_crew_assignments',
   jsonb_build_object('crew_call_id', %(call)s::uuid, 'technician_id', %(technician)s::uuid),
   CASE WHEN before.row IS NULL THEN 'insert' ELSE 'update' END, before.row, put.row
 FROM put LEFT JOIN before ON true
@@ -66,7 +68,7 @@ WITH gone AS (
   RETURNING to_jsonb(a) AS row
 )
 INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before)
-SELECT %(sync_id)s, 'flex_crew_assignments',
+SELECT %(sync_id)s, 'flex.flex_crew_assignments',
   jsonb_build_object('crew_call_id', %(call)s::uuid, 'technician_id', %(technician)s::uuid), 'delete', row
 FROM gone
 """
@@ -84,8 +86,10 @@ UPDATE flex.owned_line SET gone_at = clock_timestamp() WHERE flex_line_item_id =
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker brings: `conn` is its own, in autocommit; `run` is dag_id/run_id; `epoch` is the writer's when the
-    sync began. With `prune` lines of ours that no row leads to are deleted too.
+    """What a worker brings: `conn` is its own, in autocommit; `run` is dag_id/run_id.
+
+    `fenced` begins a transaction that may write, or raises FenceError. With `prune` lines of ours that no row leads to
+    are deleted too.
     """
 
     api: ApiClient
@@ -93,13 +97,17 @@ class Worker:
     roles: Roles
     run: str
     sync_id: int
-    epoch: int
+    fenced: Callable[[Connection], AbstractContextManager]
     prune: bool
+
+
+# What to do about an element, by the crew that it shall have and the lines that are there.
+Planner = Callable[[Crew, Sequence[Line]], Plan]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a resource, for these rows; `kept`, if it was there, `failed`, if Flex refused."""
+    """Something that happened to a resource, for these rows; `kept`, if it was there, failed, if Flex refused."""
 
     kind: Kind
     resource_id: UUID | None
@@ -110,8 +118,9 @@ class Event:
 class Report:
     """What became of an element, and all that happened. `problems` and `diagnostics` are one line each.
 
-    Of the states `failed` means that Flex refused something, `refused` that the crew can't be written as it is,
-    `changed` that people kept changing it; `unreadable`, `busy` and `uncertain` tell why nothing more was written.
+    `crew` and `lines` are what was read last; None and 0 where nothing was. Of the states `failed` means that Flex
+    refused something, `refused` that the crew can't be written as it is, `changed` that people kept changing it;
+    `unreadable`, `busy` and `uncertain` tell why nothing more was written.
     """
 
     element_id: UUID
@@ -120,10 +129,13 @@ class Report:
     findings: tuple[Finding, ...] = ()
     problems: tuple[str, ...] = ()
     diagnostics: tuple[str, ...] = ()
+    crew: Crew | None = None
+    lines: int = 0
+    seconds: float = 0.0
 
-    def count(self, kind: Kind) -> int:
-        """How many events of that kind there were."""
-        return sum(event.kind == kind for event in self.events)
+    def count(self, *kinds: Kind) -> int:
+        """How many events of these kinds there were."""
+        return sum(event.kind in kinds for event in self.events)
 
 
 class _Changed(Exception):
@@ -143,22 +155,29 @@ class _Added:
     action: Add
 
 
-def sync(worker: Worker, element_id: UUID) -> Report:
-    """Bring one element to the desired crew.
+def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
+    """Bring the element to the desired crew."""
+    return plan(crew.desired, crew.rows, crew.owned, lines)
+
+
+def sync(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:
+    """Bring one element to the desired crew, or do what else is planned for it.
 
     Raises FixConfiguration, FenceError or GateLost, when nothing more may be written anywhere; what was done by then
     is noted.
     """
+    began = time.monotonic()
     try:
         with gate.claimed(worker.conn, element_id, worker.run, worker.sync_id) as held:
-            return _Element(worker, held).sync()
+            report = _Element(worker, held, planner).sync()
     except GateClosed as closed:
-        return Report(element_id, closed.state, problems=(str(closed),))
+        report = Report(element_id, closed.state, problems=(str(closed),))
+    return replace(report, seconds=time.monotonic() - began)
 
 
 class _Element:
-    def __init__(self, worker: Worker, held: Gate) -> None:
-        self._worker, self._gate = worker, held
+    def __init__(self, worker: Worker, held: Gate, planner: Planner) -> None:
+        self._worker, self._gate, self._planner = worker, held, planner
         self._api, self._conn, self._id = worker.api, worker.conn, held.element_id
         self._events: list[Event] = []
         self._problems: list[str] = []
@@ -196,14 +215,23 @@ class _Element:
     def _report(self, state: State, *problems: str) -> Report:
         diagnostics = (*(self._crew.diagnostics if self._crew else ()), *self._plan.diagnostics, *self._notes)
         told = (*self._problems, *problems)
-        return Report(self._id, state, tuple(self._events), self._plan.findings, told, diagnostics)
+        return Report(
+            self._id,
+            state,
+            tuple(self._events),
+            self._plan.findings,
+            told,
+            diagnostics,
+            self._crew,
+            len(self._lines),
+        )
 
     def _read(self) -> None:
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._lines = calls.lines(self._api, self._id, self._crew.mapped)
         if self._clear_stale():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
-        self._plan = plan(self._crew.desired, self._crew.rows, self._crew.owned, self._lines)
+        self._plan = self._planner(self._crew, self._lines)
 
     def _clear_stale(self) -> bool:
         """Drop the rows whose line is gone, and say so of our lines. Whether there were any."""
@@ -226,7 +254,7 @@ class _Element:
             for action in actions:
                 match action:
                     case Remove(orphan=False):
-                        self._remove(action, "removed", "failed")
+                        self._remove(action, "removed", "remove_failed")
                     case Add():
                         self._add(action)
         finally:
@@ -256,9 +284,13 @@ class _Element:
                 if not isinstance(action, Forget):
                     self._put(action.line_id, [action.member])
         for action in actions:
-            forgotten = isinstance(action, Forget)
-            resource_id = None if forgotten else action.resource_id
-            self._events.append(Event("forgotten" if forgotten else "adopted", resource_id, (action.member,)))
+            match action:
+                case Adopt():
+                    self._events.append(Event("adopted", action.resource_id, (action.member,)))
+                case Remap():
+                    self._events.append(Event("remapped", action.resource_id, (action.member,)))
+                case Forget():
+                    self._events.append(Event("forgotten", None, (action.member,)))
 
     def _add(self, action: Add) -> None:
         member = action.members[0]
@@ -267,7 +299,7 @@ class _Element:
             lambda: calls.add(self._api, self._id, action.resource_id),
         )
         if outcome.kind == "refused":
-            return self._refused(operation_id, outcome, Event("failed", action.resource_id, action.members))
+            return self._refused(operation_id, outcome, Event("add_failed", action.resource_id, action.members))
         call = self._crew.calls[member.crew_call_id]
         who = [call.job_id, call.department, member.crew_call_id, member.technician_id, self._worker.sync_id]
         # The line is ours from now on; the gate stands for it until a read has shown it.
@@ -308,8 +340,9 @@ class _Element:
         ]
 
     def _remove(self, action: Remove, done: Kind, failed: Kind) -> None:
+        member = next(iter(action.members), None)
         operation_id, outcome = self._send(
-            Write("remove", action.line_id, action.resource_id, next(iter(action.members), None)),
+            Write("remove", action.line_id, action.resource_id, member, self._role_of(action.line_id)),
             lambda: calls.remove(self._api, action.line_id),
         )
         if outcome.kind == "refused":
@@ -320,16 +353,19 @@ class _Element:
         self._events.append(Event(done, action.resource_id, action.members))
 
     def _set_role(self, action: SetRole) -> None:
-        before = next((line.role_id for line in self._lines if line.line_id == action.line_id), None)
-        wanted = tuple(each.member for each in self._crew.desired if each.resource_id == action.resource_id)
+        before = self._role_of(action.line_id)
+        members = tuple(each.member for each in self._crew.desired if each.resource_id == action.resource_id)
         operation_id, outcome = self._send(
-            Write("role", action.line_id, action.resource_id, wanted[0], before, action.role_id),
+            Write("role", action.line_id, action.resource_id, next(iter(members), None), before, action.role_id),
             lambda: calls.set_role(self._api, self._id, action.line_id, action.role_id),
         )
         if outcome.kind == "refused":
-            return self._refused(operation_id, outcome, Event("failed", action.resource_id, wanted))
+            return self._refused(operation_id, outcome, Event("role_failed", action.resource_id, members))
         with self._settling(operation_id, outcome):
-            self._events.append(Event("role_set", action.resource_id, wanted))
+            self._events.append(Event("role_set", action.resource_id, members))
+
+    def _role_of(self, line_id: UUID) -> UUID | None:
+        return next((line.role_id for line in self._lines if line.line_id == line_id), None)
 
     def _send(self, write: Write, call: Callable[[], Outcome]) -> tuple[int, Outcome]:
         """Journal a write, then make it; the outcome is done or refused, and not settled yet."""
@@ -351,8 +387,7 @@ class _Element:
     def _refused(self, operation_id: int, outcome: Outcome, event: Event) -> None:
         with self._settling(operation_id, outcome):
             self._events.append(event)
-        # A line that is left over harms no crew.
-        (self._problems if event.kind == "failed" else self._notes).append(outcome.reason)
+        (self._problems if event.kind in FAILED else self._notes).append(outcome.reason)
 
     def _doubt(self, operations: Sequence[int], reason: str) -> None:
         with self._conn.transaction():
@@ -369,7 +404,7 @@ class _Element:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """A transaction while nobody stopped us, the gate is ours and the crew is as read. Raises _Changed."""
-        with fence.writing(self._conn, SOURCE, epoch=self._worker.epoch):
+        with self._worker.fenced(self._conn):
             gate.require(self._conn, self._gate)
             if desired.token(self._conn, self._id) != self._crew.token:
                 raise _Changed

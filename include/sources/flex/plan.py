@@ -53,11 +53,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Adopt:
-    """Write a row for a line that is there already."""
+    """Write a row for a line that is there already. For the way back: a row as it was, whatever it named."""
 
     member: Member
-    line_id: UUID
-    resource_id: UUID
+    line_id: UUID | None
+    resource_id: UUID | None
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,21 @@ class SetRole:
 
 Action = Adopt | Remap | Remove | Forget | Add | SetRole
 ORDER = (Adopt, Remap, Remove, Forget, Add, SetRole)
+
+
+def key(action: Action) -> str:
+    """What an action does, and to what: the same for the same action of another plan, whatever else changed."""
+    match action:
+        case Adopt() | Remap():
+            return f"row {action.member.crew_call_id}/{action.member.technician_id} -> line {action.line_id}"
+        case Forget():
+            return f"drop row {action.member.crew_call_id}/{action.member.technician_id}"
+        case Remove():
+            return f"delete line {action.line_id}"
+        case Add():
+            return f"add resource {action.resource_id}"
+        case SetRole():
+            return f"line {action.line_id} -> role {action.role_id}"
 
 
 @dataclass(frozen=True)

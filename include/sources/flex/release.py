@@ -8,9 +8,8 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from include.sources.flex import calls, desired, gate
-from include.sources.flex.element import SOURCE, Worker
+from include.sources.flex.element import Worker
 from include.sources.flex.rows import CONTACT, Line, Unreadable, duplicates
-from include.warehouse import fence
 
 UNKNOWN = """
 SELECT o.operation_id, o.kind, o.flex_line_item_id AS line_id, o.flex_resource_id AS resource_id,
@@ -66,7 +65,7 @@ def release(worker: Worker, element_id: UUID) -> int:
             raise Unreadable(
                 f"resource {resource_id} has {len(found)} lines on element {element_id}. Delete all but one in Flex"
             )
-        with fence.writing(conn, SOURCE, epoch=worker.epoch), conn.cursor(row_factory=class_row(Doubtful)) as cursor:
+        with worker.fenced(conn), conn.cursor(row_factory=class_row(Doubtful)) as cursor:
             doubtful = cursor.execute(UNKNOWN, [element_id]).fetchall()
             for each in doubtful:
                 _settle(worker, each, lines)

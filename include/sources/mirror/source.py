@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from include.confidence.health import Limits
+from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of
 from include.sources.mirror.entity import Context, Derived, Entity, Invariant
@@ -81,6 +81,9 @@ class Mirror:
 
     def copy(self, conn: Connection, connections: Connections) -> AbstractContextManager[Copy]:
         return nullcontext(Tables(conn))
+
+    def alerts(self, conn: Connection) -> Sequence[Alert]:
+        return ()
 
     def result(
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool

@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from include.confidence import history
-from include.confidence.health import Limits
+from include.confidence.health import Alert, Limits
 from include.confidence.policy import Limit, Policy, RepairShare, Trend, Verdict, judge
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed
@@ -136,6 +136,9 @@ class Storage:
         with connections.database("images_db") as database:
             resolve(conn, database, self.name)
             yield ImagesCopy(conn, database)
+
+    def alerts(self, conn: Connection) -> Sequence[Alert]:
+        return ()
 
     def result(
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool

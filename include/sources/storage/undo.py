@@ -54,7 +54,7 @@ class ImagesCopy:
         who = f"by sync_id {', '.join(later)}" if later else "by the application"
         return [f"{len(changed)} of {TABLE} {who} (such as {', '.join(changed[:EXAMPLES])})"]
 
-    def restore(self, sync_id: int, own: int) -> Mapping[str, Counts]:
+    def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Status, error and updated_at as before; an image that is gone stays gone."""
         restored = 0
         for changes in self._changes(sync_id):

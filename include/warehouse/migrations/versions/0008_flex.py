@@ -206,6 +206,40 @@ COMMENT ON TABLE flex.job_change IS
   'a job would make people who edit several jobs wait for each other, and a time would miss what commits late.';
 """
 
+# What a scan has seen, and what of it the figures of the syncs say.
+EVIDENCE = """
+CREATE TABLE flex.element_scan (
+  scan_id text NOT NULL,
+  flex_element_id uuid NOT NULL,
+  figures jsonb NOT NULL,
+  examples jsonb NOT NULL,
+  planned jsonb NOT NULL,
+  PRIMARY KEY (scan_id, flex_element_id)
+);
+COMMENT ON TABLE flex.element_scan IS 'What the newest scan found on each crew call in Flex, and plans to do there.';
+
+CREATE VIEW flex.sync_health AS
+SELECT period,
+  count(l.id) AS syncs,
+  count(*) FILTER (WHERE failed) AS failures,
+  count(*) FILTER (WHERE failed)::numeric / nullif(count(l.id), 0) AS failure_rate,
+  avg(l.duration_ms) / 1000.0 AS mean_seconds,
+  max(l.duration_ms) / 1000.0 AS max_seconds,
+  count(*) FILTER (WHERE failed)::numeric / nullif(count(l.id), 0) < 0.01 AS success_on_target,
+  avg(l.duration_ms) < 5000 AS mean_on_target,
+  (SELECT count(*) FROM (
+    SELECT FROM flex.flex_crew_assignments GROUP BY crew_call_id, technician_id HAVING count(*) > 1) twice
+  ) AS duplicates
+FROM (VALUES ('hour', interval '1 hour'), ('day', interval '1 day')) AS periods (period, length)
+LEFT JOIN LATERAL (
+  SELECT id, duration_ms, coalesce(failed_count, 0) > 0 OR coalesce(summary ->> 'state', 'done') <> 'done' AS failed
+  FROM flex.flex_sync_log WHERE created_at > now() - length
+) l ON true
+GROUP BY period;
+COMMENT ON VIEW flex.sync_health IS
+  'How the syncs of crew calls did in the last hour and day. Targets: more than 99 % succeed, 5 seconds on average.';
+"""
+
 # What the old sync noted in its rows it also made, duplicates included.
 OWN_WHAT_IS_THERE = """
 INSERT INTO flex.owned_line
@@ -285,6 +319,8 @@ END $$;
 """
 
 DROPS = """
+DROP VIEW flex.sync_health;
+DROP TABLE flex.element_scan;
 DROP FUNCTION flex.note_jobs(), flex.note_job(), flex.note_jobs_of_profile() CASCADE;
 DROP TABLE flex.job_change, flex.owned_line, flex.operation, flex.element_gate;
 DELETE FROM confidence.writer WHERE source = 'flex';
@@ -325,6 +361,7 @@ def upgrade() -> None:
     op.execute(LOG_OUTLIVES_JOBS)
     op.execute(INDEXES)
     op.execute(OURS)
+    op.execute(EVIDENCE)
     op.execute(OWN_WHAT_IS_THERE)
     op.execute(TRIGGERS)
 

@@ -1,0 +1,113 @@
+"""The source `flex`: what a run is about, how its figures are judged, and where everything else is done."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import Connection
+
+from include.confidence.health import Alert, Limits
+from include.confidence.policy import Policy, RepairShare, Trend
+from include.confidence.summary import ForensicSummary
+from include.sources.base import Check, Connections, Synced, SyncFailed
+from include.sources.flex import figures, repair, scan, sync, undo
+from include.sources.flex.checks import verify
+from include.sources.flex.crews import Context, Scope
+from include.sources.flex.roles import roles_of
+from include.sources.flex.undo import FlexCopy
+from include.warehouse.rate_limit import Quota
+from include.warehouse.rollback import Copy
+from include.warehouse.sync_log import Counts
+
+# Lines of ours that no row leads to are deleted unless this setting says false.
+PRUNE_SETTING = "FLEX_SYNC_PRUNE_ORPHANS"
+# The vendor's for Enterprise, less what may bunch up; a smaller contract's belong into the connection's extra.
+QUOTA = Quota(per_hour=1_950, per_day=9_900)
+
+
+@dataclass(frozen=True)
+class CrewCalls:
+    """The one thing that a scan looks at.
+
+    What the vendor's people do themselves (their own contacts, a deleted line) is drift too, so it is judged by its
+    trend.
+    """
+
+    name: str = sync.ENTITY
+    gates: tuple[Policy, ...] = (
+        Trend("missing_in_flex"),
+        Trend("missing_row"),
+        Trend("duplicate_in_flex", absolute=5),
+        Trend("unknown_in_flex"),
+        Trend("undesired_owned"),
+        Trend("role_mismatch"),
+        Trend("unreadable", absolute=5),
+        Trend("refused", absolute=5),
+        Trend("uncertain", absolute=5),
+        Trend("stale_rows"),
+    )
+    repair_share: RepairShare = field(default_factory=RepairShare)
+
+
+@dataclass(frozen=True)
+class Flex:
+    """Here the warehouse is the truth, and the copy is at the vendor's: a wrong write is seen by a crew.
+
+    `workers`: crew calls that are worked at at the same time; within one it is one request after the other.
+    """
+
+    name: str = sync.SOURCE
+    entities: tuple[CrewCalls, ...] = (CrewCalls(),)
+    switch: str | None = None
+    health: Limits = field(default_factory=Limits)
+    workers: int = 4
+
+    @contextmanager
+    def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
+        roles = roles_of(connections.settings(self.name))
+        prune = (connections.variable(PRUNE_SETTING) or "true").strip().lower() not in ("false", "0")
+        with connections.api(
+            self.name,
+            base_path="/f5/api",
+            authorize=lambda token: {"X-Auth-Token": token},
+            per_minute=None,
+            quota=QUOTA,
+        ) as api:
+            yield Context(self, conn, run, api, roles, connections, prune)
+
+    def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+        if dry_run:
+            raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
+        if params["mode"] == "validate":
+            findings = verify(context.conn)
+            return Synced(None, {}, {"checks": len(findings), "warnings": [str(f) for f in findings if f.failed]})
+        return sync.sync(context, params)
+
+    def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
+        return scan.scan(context, epoch, Scope.of(params))
+
+    def repair(
+        self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
+    ) -> tuple[int, Mapping[str, Counts]]:
+        (summary,) = summaries
+        return repair.repair(context, summary)
+
+    def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+        return repair.verify(context, summaries[0])
+
+    def reset_watermarks(self, context: Context) -> int:
+        return undo.skip_changes(context)
+
+    @contextmanager
+    def copy(self, conn: Connection, connections: Connections) -> Iterator[Copy]:
+        with self.open(conn, "", connections) as context:
+            yield FlexCopy(context)
+
+    def alerts(self, conn: Connection) -> Sequence[Alert]:
+        return figures.alerts(conn)
+
+    def result(
+        self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool
+    ) -> Mapping[str, Any]:
+        return {}

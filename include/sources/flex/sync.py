@@ -1,0 +1,170 @@
+"""Sync: the crew calls of the jobs whose crew changed, or of all, brought to the desired crew."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import scalar_row, tuple_row
+
+from include.api.errors import TryLater
+from include.sources.base import Synced, SyncFailed
+from include.sources.flex import element, record
+from include.sources.flex.crews import Context, Scope, each
+from include.sources.flex.element import Report, Worker
+from include.sources.flex.release import release
+from include.sources.flex.rows import Unreadable
+from include.warehouse import fence, sync_log
+
+log = logging.getLogger(__name__)
+
+SOURCE, ENTITY = "flex", "crew"
+# Problems that a message names.
+EXAMPLES = 5
+
+# A job without a crew call in Flex, and without a line there that we made, has nothing to be brought in step.
+UNMAPPED = """
+SELECT id FROM unnest(%s::uuid[]) AS job (id)
+WHERE NOT EXISTS (SELECT FROM flex.flex_crew_calls WHERE job_id = job.id)
+  AND NOT EXISTS (SELECT FROM flex.owned_line WHERE job_id = job.id AND gone_at IS NULL)
+"""
+
+# Jobs none of whose elements lies outside of these.
+SETTLED = """
+SELECT id FROM unnest(%(jobs)s::uuid[]) AS job (id)
+WHERE NOT EXISTS (SELECT FROM flex.flex_crew_calls c
+    WHERE c.job_id = job.id AND c.flex_element_id <> ALL (%(elements)s::uuid[]))
+  AND NOT EXISTS (SELECT FROM flex.owned_line o
+    WHERE o.job_id = job.id AND o.gone_at IS NULL AND o.flex_element_id <> ALL (%(elements)s::uuid[]))
+"""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The changes of the application that wait (change_id and job), as of `until`, the warehouse's clock."""
+
+    jobs: Mapping[int, UUID]
+    until: datetime
+
+
+def sync(context: Context, params: Mapping[str, Any]) -> Synced:
+    """Bring every crew call of the scope in step; those that fail don't hold up the others, and fail the sync.
+
+    A change is settled once all crew calls of its job are in step. Raises SyncFailed, naming what isn't.
+    """
+    conn = context.conn
+    writer = fence.read(conn, SOURCE)
+    if writer.stopped:
+        raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
+    scope, changes = Scope.of(params), waiting(conn)
+    reopened = UUID(params["release_element"]) if params.get("release_element") else None
+    elements, without = _elements(conn, scope, changes, params["mode"], reopened)
+    sync_id = sync_log.begin(conn, SOURCE, "sync", context.run)
+    fenced = partial(fence.writing, source=SOURCE, epoch=writer.epoch)
+    reports: list[Report] = []
+    try:
+        if reopened:
+            _release(context, sync_id, fenced, reopened)
+        for report in carried_out(context, elements, sync_id, fenced):
+            reports.append(report)
+        with fenced(conn):
+            _settle(conn, sync_id, changes, reports)
+        if problems := [problem for report in reports for problem in report.problems]:
+            raise SyncFailed(_failures(reports, problems))
+    except BaseException as error:
+        finish(context, sync_id, reports, error=str(error) or type(error).__name__)
+        raise
+    finish(context, sync_id, reports)
+    return Synced(sync_id, {ENTITY: record.counts(reports)}, record.result(reports, without))
+
+
+def carried_out(context: Context, elements: Collection[UUID], sync_id: int, fenced: Any, work: Any = element.sync):
+    """The reports of the elements as they come, each in flex_sync_log already."""
+
+    def one(conn: Connection, element_id: UUID) -> Report:
+        report = work(worker_of(context, conn, sync_id, fenced), element_id)
+        record.log(conn, report, sync_id)
+        return report
+
+    for report in each(context, elements, one):
+        for problem in report.problems:
+            log.error("%s", problem)
+        for note in report.diagnostics:
+            log.info("element %s: %s", report.element_id, note)
+        yield report
+
+
+def worker_of(context: Context, conn: Connection, sync_id: int, fenced: Any) -> Worker:
+    return Worker(context.api, conn, context.roles, context.run, sync_id, fenced, context.prune)
+
+
+def finish(
+    context: Context, sync_id: int, reports: Collection[Report], error: str | None = None, superseded: int = 0
+) -> None:
+    """Close the row of the sync log with what was done."""
+    counted = {ENTITY: record.counts(reports, superseded)}
+    traffic = {"requests": context.api.requests_sent, "request_errors": context.api.requests_failed}
+    sync_log.finish(context.conn, sync_id, counted, error, **traffic)
+
+
+def waiting(conn: Connection) -> Changes:
+    """What waits now. What commits later has another id, and waits for the next sync."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        (until,) = cursor.execute("SELECT clock_timestamp()").fetchone()
+        return Changes(dict(cursor.execute("SELECT change_id, job_id FROM flex.job_change").fetchall()), until)
+
+
+def _elements(
+    conn: Connection, scope: Scope, changes: Changes, mode: str, reopened: UUID | None
+) -> tuple[Sequence[UUID], Collection[UUID]]:
+    """The elements to work at, and the jobs that were asked for and have none."""
+    if reopened:
+        return [reopened], ()
+    jobs = {scope.job_id} if scope.job_id else set(changes.jobs.values())
+    elements = scope.elements(conn, jobs)
+    # The first one brings everything in step, as with any source.
+    if not scope.job_id and (mode == "full" or not sync_log.state(conn, SOURCE, ENTITY).watermark):
+        elements = sorted({*elements, *scope.elements(conn)})
+    return elements, _unmapped(conn, jobs)
+
+
+def _unmapped(conn: Connection, jobs: Collection[UUID]) -> list[UUID]:
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(UNMAPPED, [list(jobs)]).fetchall()
+
+
+def _release(context: Context, sync_id: int, fenced: Any, element_id: UUID) -> None:
+    """Raises SyncFailed where what Flex shows now doesn't settle it."""
+    worker = worker_of(context, context.conn, sync_id, fenced)
+    try:
+        settled = release(worker, element_id)
+    except (Unreadable, ValueError, TryLater) as error:
+        raise SyncFailed(f"element {element_id} was not released: {error}") from None
+    log.info("element %s was released: %d writes settled by what Flex shows", element_id, settled)
+
+
+def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collection[Report]) -> None:
+    """Forget the changes that are in Flex now; if they are all, the copy is in step up to when they were read."""
+    done = [report.element_id for report in reports if report.state == "done"]
+    jobs = list(set(changes.jobs.values()))
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        settled = set(cursor.execute(SETTLED, {"jobs": jobs, "elements": done}).fetchall())
+    seen = [change_id for change_id, job_id in changes.jobs.items() if job_id in settled]
+    conn.execute("DELETE FROM flex.job_change WHERE change_id = ANY (%s)", [seen])
+    if len(seen) == len(changes.jobs) and len(done) == len(reports):
+        seconds = sum(report.seconds for report in reports)
+        moved = {"watermark": changes.until, "counts": record.counts(reports), "duration_seconds": seconds}
+        sync_log.advance(conn, sync_id, SOURCE, ENTITY, **moved)
+
+
+def _failures(reports: Collection[Report], problems: Sequence[str]) -> str:
+    failed = sum(report.state != "done" for report in reports)
+    more = f"; and {len(problems) - EXAMPLES} more" if len(problems) > EXAMPLES else ""
+    return (
+        f"{failed} of {len(reports)} crew calls are not in step: {'; '.join(problems[:EXAMPLES])}{more}."
+        " The next sync tries them again; what is refused or uncertain has to be mended first"
+    )

@@ -1,0 +1,246 @@
+"""The way back: Flex and our rows as they were before a sync, as far as its journal and the audit tell.
+
+A line that was deleted comes back as another line of the same contact: Flex gives it a new id, which our rows then
+name. What can't be taken back (a business role where there was none) is a conflict.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from uuid import UUID
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from include.sources.base import SyncFailed
+from include.sources.flex import element, record
+from include.sources.flex.crews import Context
+from include.sources.flex.desired import Crew
+from include.sources.flex.element import Report, Worker
+from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member, Plan, Remove, SetRole
+from include.sources.flex.rows import CONTACT, Line
+from include.sources.flex.sync import ENTITY, SOURCE, carried_out
+from include.warehouse import fence, sync_log
+from include.warehouse.rollback import EXAMPLES
+from include.warehouse.sync_log import Counts
+
+OPERATIONS = """
+SELECT o.flex_element_id AS element_id, o.kind, o.flex_line_item_id AS line_id, o.flex_resource_id AS resource_id,
+  o.role_before::uuid AS role_before, l.crew_call_id AS call_id, l.technician_id
+FROM flex.operation o LEFT JOIN flex.owned_line l USING (flex_line_item_id)
+WHERE o.sync_id = %s AND o.state = 'done' ORDER BY o.operation_id
+"""
+
+# Rows as the sync found them first.
+BEFORE = """
+SELECT DISTINCT ON (key) (key ->> 'crew_call_id')::uuid, (key ->> 'technician_id')::uuid, before IS NULL,
+  (before ->> 'flex_line_item_id')::uuid
+FROM confidence.change_log WHERE sync_id = %s AND table_name = 'flex.flex_crew_assignments' ORDER BY key, change_id
+"""
+
+ELEMENT_OF = "SELECT id, flex_element_id FROM flex.flex_crew_calls WHERE id = ANY (%s)"
+
+# A later write to the same contact, or an unknown one to the same element.
+LATER = """
+SELECT DISTINCT o.flex_resource_id, later.sync_id FROM flex.operation o
+JOIN flex.operation later ON later.flex_element_id = o.flex_element_id AND later.sync_id > o.sync_id
+  AND later.flex_resource_id IS NOT DISTINCT FROM o.flex_resource_id AND later.state IN ('sent', 'done', 'unknown')
+WHERE o.sync_id = %s AND o.state = 'done' ORDER BY 2, 1
+"""
+
+LATER_ROWS = """
+SELECT DISTINCT c.key ->> 'technician_id', later.sync_id FROM confidence.change_log c
+JOIN confidence.change_log later ON later.table_name = c.table_name AND later.key = c.key AND later.sync_id > c.sync_id
+WHERE c.sync_id = %s AND c.table_name = 'flex.flex_crew_assignments' ORDER BY 2, 1
+"""
+
+UNSET = """
+SELECT o.flex_resource_id FROM flex.operation o
+WHERE o.sync_id = %(sync_id)s AND o.kind = 'role' AND o.state = 'done' AND o.role_before IS NULL
+  AND NOT EXISTS (SELECT FROM flex.operation a WHERE a.sync_id = o.sync_id AND a.kind = 'add' AND a.state = 'done'
+    AND a.flex_line_item_id = o.flex_line_item_id)
+"""
+
+OPEN = "SELECT flex_element_id FROM flex.element_gate WHERE state <> 'idle' AND flex_element_id = ANY (%s)"
+
+# Changes that a reset has skipped wait again, and the other way round.
+WAIT_AGAIN = """
+WITH back AS (
+  INSERT INTO flex.job_change (change_id, job_id, changed_at) OVERRIDING SYSTEM VALUE
+  SELECT (before ->> 'change_id')::bigint, (before ->> 'job_id')::uuid, (before ->> 'changed_at')::timestamptz
+  FROM confidence.change_log WHERE sync_id = %(sync_id)s AND table_name = 'flex.job_change' AND operation = 'delete'
+  ON CONFLICT DO NOTHING RETURNING *
+)
+INSERT INTO confidence.change_log (sync_id, table_name, key, operation)
+SELECT %(own)s, 'flex.job_change', jsonb_build_object('change_id', change_id), 'insert' FROM back
+"""
+
+SKIP = sql.SQL("""
+WITH gone AS (DELETE FROM flex.job_change WHERE {which} RETURNING *)
+INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before)
+SELECT %(own)s, 'flex.job_change', jsonb_build_object('change_id', change_id), 'delete', to_jsonb(gone) FROM gone
+""")
+SKIP_ALL = SKIP.format(which=sql.SQL("true"))
+SKIP_AGAIN = SKIP.format(
+    which=sql.SQL(
+        "change_id IN (SELECT (key ->> 'change_id')::bigint FROM confidence.change_log"
+        " WHERE sync_id = %(sync_id)s AND table_name = 'flex.job_change' AND operation = 'insert')"
+    )
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A write that was done; call and technician are those that the line was made for, if we made it."""
+
+    element_id: UUID
+    kind: Literal["add", "remove", "role"]
+    line_id: UUID
+    resource_id: UUID
+    role_before: UUID | None
+    call_id: UUID | None
+    technician_id: UUID | None
+
+
+@dataclass(frozen=True)
+class RowBefore:
+    """A row as the sync found it: `absent`, or naming a line (None: naming none)."""
+
+    member: Member
+    absent: bool
+    line_id: UUID | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a sync has done to one element."""
+
+    operations: tuple[Operation, ...]
+    rows: tuple[RowBefore, ...]
+
+    def undoing(self, crew: Crew, lines: Sequence[Line]) -> Plan:
+        """The actions that take it back, by what is there now."""
+        there = {line.line_id: line for line in lines if line.kind == CONTACT}
+        resources = {line.resource_id for line in there.values()}
+        made = {each.line_id for each in self.operations if each.kind == "add"}
+        actions: list[Action] = []
+        for each in self.operations:
+            match each.kind:
+                case "add" if each.line_id in there:
+                    actions.append(Remove(each.line_id, each.resource_id, (), orphan=False))
+                case "remove" if each.resource_id not in resources:
+                    actions += self._made_again(each, crew)
+                case "role" if each.role_before and each.line_id in there and each.line_id not in made:
+                    actions.append(SetRole(each.line_id, each.resource_id, each.role_before))
+        again = {member for action in actions if isinstance(action, Add) for member in action.members}
+        actions += [action for row in self.rows if row.member not in again for action in _put_back(row, crew)]
+        return Plan((), tuple(sorted(actions, key=lambda action: ORDER.index(type(action)))), (), ())
+
+    def _made_again(self, operation: Operation, crew: Crew) -> Iterator[Add]:
+        led = tuple(row.member for row in self.rows if row.line_id == operation.line_id)
+        made_for = (Member(operation.call_id, operation.technician_id),) if operation.call_id else ()
+        members = tuple(member for member in led or made_for if member.crew_call_id in crew.calls)
+        if members:
+            yield Add(operation.resource_id, operation.role_before, members)
+
+
+@dataclass(frozen=True)
+class FlexCopy:
+    """Flex and our rows as a rollback needs them. Nothing of it is undone where a later step fails."""
+
+    context: Context
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def conflicts(self, sync_id: int) -> list[str]:
+        """What was written again since, what can't be taken back, and what nobody may touch now."""
+        conn = self.context.conn
+        later = [*conn.execute(LATER, [sync_id]), *conn.execute(LATER_ROWS, [sync_id])]
+        found = []
+        if later:
+            syncs = ", ".join(str(sync) for sync in sorted({sync for _, sync in later}))
+            found.append(_told("contacts or rows by sync_id " + syncs, [who for who, _ in later]))
+        unset = [who for (who,) in conn.execute(UNSET, {"sync_id": sync_id})]
+        if unset:
+            found.append(_told("business roles that can't be taken away in Flex", unset))
+        closed = [who for (who,) in conn.execute(OPEN, [list(done(conn, sync_id))])]
+        if closed:
+            found.append(_told("crew calls that are busy or uncertain", closed))
+        return found
+
+    def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
+        """Take back what the sync did; the caller keeps all other writers out."""
+        conn = self.context.conn
+        conn.execute(WAIT_AGAIN, {"sync_id": sync_id, "own": own})
+        conn.execute(SKIP_AGAIN, {"sync_id": sync_id, "own": own})
+        by_element = done(conn, sync_id)
+        if dry_run:
+            return {ENTITY: sum(map(_foreseen, by_element.values()), Counts())}
+
+        def work(worker: Worker, element_id: UUID) -> Report:
+            return element.sync(worker, element_id, by_element[element_id].undoing)
+
+        (run,) = conn.execute("SELECT run FROM confidence.sync_log WHERE sync_id = %s", [own]).fetchone()
+        context = replace(self.context, run=run)
+        # The fence is the caller's, and closed to everybody else.
+        reports = list(carried_out(context, by_element, own, Connection.transaction, work))
+        if problems := [problem for report in reports for problem in report.problems]:
+            raise SyncFailed(
+                f"not all of sync_id {sync_id} was taken back, what was stands under sync_id {own}:"
+                f" {'; '.join(problems[:EXAMPLES])}"
+            )
+        return {ENTITY: record.counts(reports)}
+
+
+def done(conn: Connection, sync_id: int) -> dict[UUID, Done]:
+    """What the sync has done, by element. Rows whose crew call is gone are gone with it."""
+    with conn.cursor(row_factory=class_row(Operation)) as cursor:
+        operations = cursor.execute(OPERATIONS, [sync_id]).fetchall()
+    rows = [RowBefore(Member(*found[:2]), *found[2:]) for found in conn.execute(BEFORE, [sync_id])]
+    elements = dict(conn.execute(ELEMENT_OF, [list({row.member.crew_call_id for row in rows})]).fetchall())
+    named = {each.element_id for each in operations} | set(elements.values())
+    return {
+        element_id: Done(
+            tuple(each for each in operations if each.element_id == element_id),
+            tuple(row for row in rows if elements.get(row.member.crew_call_id) == element_id),
+        )
+        for element_id in named
+    }
+
+
+def skip_changes(context: Context) -> int:
+    """Forget the changes that wait, which a rollback brings back; return the sync_id of that.
+
+    The nightly scan finds what they were about all the same.
+    """
+    conn = context.conn
+    writer = fence.require_stopped(conn, SOURCE, context.run)
+    sync_id = sync_log.begin(conn, SOURCE, "watermark", context.run, reason="reset_watermark")
+    with fence.writing(conn, SOURCE, epoch=writer.epoch, run=context.run):
+        (now,) = conn.execute("SELECT clock_timestamp()").fetchone()
+        conn.execute(SKIP_ALL, {"own": sync_id})
+        # One that was never set stays so, or the first sync would skip what it has to write.
+        if sync_log.state(conn, SOURCE, ENTITY).watermark:
+            sync_log.advance(conn, sync_id, SOURCE, ENTITY, watermark=now)
+    sync_log.finish(conn, sync_id, {})
+    return sync_id
+
+
+def _put_back(row: RowBefore, crew: Crew) -> Iterator[Action]:
+    present = {found.member: found.line_id for found in crew.rows}
+    if row.absent and row.member in present:
+        yield Forget(row.member)
+    elif not row.absent and (row.member not in present or present[row.member] != row.line_id):
+        yield Adopt(row.member, row.line_id, None)
+
+
+def _foreseen(done: Done) -> Counts:
+    kinds = [each.kind for each in done.operations]
+    return Counts(inserted=kinds.count("remove"), deleted=kinds.count("add"), updated=kinds.count("role"))
+
+
+def _told(what: str, who: Collection[Any]) -> str:
+    named = list(dict.fromkeys(str(each) for each in who))
+    return f"{len(named)} {what} (such as {', '.join(named[:EXAMPLES])})"
