@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class ReconcileOperator(BaseOperator):
-    """Repair the copy under one sync_id, in one transaction; on a dry run only say what would be done.
+    """Repair the copy under one sync_id; on a dry run only say what would be done.
 
     Returns {"sync_id", "counts" per entity}. A person's decision to repair overrides the dry run, not a
     switch that the source has.

@@ -23,7 +23,7 @@ NEXT = {
     "scan": "nothing was written. Read the failed scan's log, then clear scan with downstream",
     "gate_check": "read its log, then clear scan with downstream",
     "decide": "clear decide with downstream to be asked again",
-    "reconcile": "nothing was applied. Read its log, then clear scan with downstream",
+    "reconcile": "read its log, which says what was applied if anything was; then clear scan with downstream",
     "verify": "read its log: it names the sync_id to roll back",
     "resume_writer": "read its log; while the writer is held, clear decide with downstream and answer it",
 }

@@ -1,0 +1,127 @@
+"""
+# Flex: prove the crew calls
+
+Stops the writer, reads every crew call of the jobs that aren't over, compares it with our assignments, judges the
+differences by the good runs before, repairs what is safe if it may, and lets the writer run again, or keeps it stopped
+until a person decides.
+
+**When:** every night at 02:50 UTC, and by hand.
+
+**Writes:** nothing but its evidence (`confidence.forensic_run`, `flex.element_scan`) unless it repairs: with `dry_run`
+off, by a person's decision, or for scheduled runs if the Airflow Variable `nightly_repair_sources` names `flex`. A
+repair writes to Flex as `flex_sync` does, crew call by crew call; it has a `sync_id` and can be undone with
+`warehouse_rollback`.
+
+## Steps
+1. `stop_writer`: pool `flex_writer` to 0 slots, wait for the running sync, close the fence.
+2. `scan`: one read a crew call. What it finds is counted by class, below.
+3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`; a repair of too large a share of our
+   rows is `hold` at once.
+4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
+5. `reconcile`: reads each crew call that differs anew, and does what was planned where it is still called for. On a
+   dry run it only tells the plan.
+6. `verify`: reads these crew calls once more. If Flex is worse now, the writer is held and the `sync_id` to roll back
+   is named.
+7. `resume_writer`: fence and pool open again. `report`: the run's summary and its true state.
+
+## The classes
+- `matched`: a line in Flex, a row of ours, the role as it has to be.
+- `missing_in_flex`: desired, but no line there. Added.
+- `missing_row`: the line is there, but no row of ours names it. The row is written, nothing is added.
+- `duplicate_in_flex`: several lines for one contact. The crew call is left alone: delete all but one in Flex.
+- `unknown_in_flex`: a contact that is none of ours, as people add by hand. Kept.
+- `undesired_owned`: a line that we made for somebody who isn't desired any more. Deleted.
+- `role_mismatch`: another business role than the assignment's. Written.
+- `unreadable`: crew calls that show something that can't be relied on. Left alone.
+- `refused`: crew calls that can't be written as they are (a contact with two roles, a duplicate). `uncertain`: those
+  where nobody knows what became of a write. `stale_rows`: rows of ours whose line is gone.
+
+## If a task fails
+Its message names the next step. In general:
+- `stop_writer`: the writer goes on as before. Clear `stop_writer` with downstream.
+- `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; an attempt that is retried goes on
+  behind the crew call that it had reached.
+- `gate_check`: clear `scan` with downstream for fresh evidence.
+- `decide`: clear it with downstream to be asked again.
+- `reconcile`: what it did stays done and stands in `flex.flex_sync_log`; clear `scan` with downstream for the rest. If
+  nobody knows what became of a write, the writer is held: look at the crew call in Flex, clear `decide` with downstream
+  and answer "Resume without repair", then run `flex_sync` with `release_element`.
+- `verify`: the writer is held. Roll back the `sync_id`, then clear `scan` with downstream.
+- `resume_writer`: the writer stays stopped. If it is held, answer `decide`; else clear `resume_writer`.
+
+"Only failed" leaves out `stop_writer`: the cleared step then refuses and says so. Clear with downstream instead.
+"""
+
+from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.task.trigger_rule import TriggerRule
+
+from plugins.operators.decide import DecideOperator
+from plugins.operators.gate_check import GateCheckOperator
+from plugins.operators.reconcile import ReconcileOperator
+from plugins.operators.report import ReportOperator
+from plugins.operators.resume_writer import ResumeWriterOperator
+from plugins.operators.scan import ScanOperator
+from plugins.operators.stop_writer import StopWriterOperator
+from plugins.operators.verify import VerifyOperator
+from plugins.runs import DEFAULT_ARGS
+
+SOURCE = "flex"
+
+
+@dag(
+    dag_id="flex_reconcile",
+    doc_md=__doc__,
+    # Without a start date the first run is the next one due, not the one missed last.
+    schedule=CronTriggerTimetable("50 2 * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
+    tags=["flex", "reconcile"],
+    params={
+        "dry_run": Param(
+            True,
+            type="boolean",
+            title="Dry run",
+            description="Find and judge what differs, write nothing. Off: write it to Flex if the gate allows.",
+        ),
+        "job_id": Param(
+            None,
+            type=["null", "string"],
+            format="uuid",
+            title="Job",
+            description="Only this job, over or not.",
+        ),
+        "departments": Param(
+            [],
+            type="array",
+            items={"type": "string", "enum": ["sound", "lights"]},
+            title="Departments",
+            description="Only crew calls of these departments; empty = all.",
+        ),
+        "reset_watermark": Param(
+            False,
+            type="boolean",
+            title="Skip the changes that wait",
+            description="At the resume, forget the changes that flex_sync has not brought to Flex yet; the nightly scan"
+            " finds them all the same. Needs dry run off.",
+        ),
+    },
+)
+def flex_reconcile():
+    stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
+    scan = ScanOperator(task_id="scan", source=SOURCE, entity="crew")
+    gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
+    decide = DecideOperator(task_id="decide", source=SOURCE)
+    reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)
+    verify = VerifyOperator(task_id="verify", source=SOURCE)
+    resume_writer = ResumeWriterOperator(task_id="resume_writer", source=SOURCE).as_teardown(
+        setups=stop_writer, on_failure_fail_dagrun=True
+    )
+    report = ReportOperator(task_id="report", source=SOURCE, trigger_rule=TriggerRule.ALL_DONE)
+
+    stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer
+    [verify, resume_writer] >> report
+
+
+flex_reconcile()

@@ -1,0 +1,99 @@
+"""
+# Flex: keep the crew calls equal to our assignments
+
+Brings the crew calls in Flex of every job whose crew changed to the desired crew: who has an explicit role in the crew
+call's department (`flex.job_assignments`), whatever became of the invitation. Adds and removes lines, and writes
+business roles, for those who stay too. Here the warehouse is the truth and Flex the copy: a wrong write is seen by a
+crew.
+
+**When:** every 5 minutes, for the jobs that `flex.job_change` names: assignments, crew calls, profiles and job types
+note themselves there. The first sync of all brings every job that isn't over in step.
+
+**Writes:** lines and business roles in Flex, and here `flex.flex_crew_assignments`, a row of `flex.flex_sync_log` for
+each job and department, an audit row a change in `confidence.change_log`, one row in `confidence.sync_log`. Every
+write to Flex is in `flex.operation` before it is sent. Undo a run with `warehouse_rollback` and its `sync_id`: people
+who are still assigned come back with their next change, or with the next `flex_reconcile`.
+
+**Never:** a line that we did not make is deleted; people's own contacts are reported. An add is made once and proven
+by a fresh read. Anything unclear in what Flex shows stops that crew call before a write.
+
+**Orphans**, lines of ours that no row of ours leads to, are deleted last, and a failure there doesn't fail the sync.
+`FLEX_SYNC_PRUNE_ORPHANS` (an Airflow Variable, or the environment of Airflow's workers) set to `false` keeps them.
+
+**While it waits** in `scheduled`: the pool `flex_writer` has 0 slots because `flex_reconcile` has stopped the writer;
+the pool's description says which run. It goes on by itself after the resume.
+
+**Mode `validate`** writes nothing: it checks our tables (no technician twice on a crew call, the unique key, recent
+failures, stale rows).
+
+**The result** is the XCom `result` of `sync`, and one line of JSON in its log.
+
+## If `sync` fails
+Every crew call that its message does not name is in step. The others are tried again by the next run.
+- *answered 4..*, nothing happened: Flex refused a contact, a deletion or a role. See whether the contact's id in the
+  profile is right, and whether it still exists in Flex.
+- *could not be read*: Flex shows something that can't be relied on; the message says what. Mend it there.
+- *has several lines*: a contact is on the crew call twice. Delete all but one in Flex.
+- *is uncertain*: nobody knows whether a write happened. Look at the crew call in Flex, then run this DAG with
+  `release_element`: what Flex shows then is taken for what happened.
+- *is busy*: another run is at work there. Nothing to do.
+- *check connection*: mend the connection `flex`, then clear the task.
+- *was not sent*: the quota of requests is used up. It goes on by itself; if it doesn't, see the connection's extra.
+- *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
+"""
+
+from airflow.sdk import CronTriggerTimetable, Param, dag
+
+from plugins.operators.sync import SyncOperator
+from plugins.runs import DEFAULT_ARGS
+
+SOURCE = "flex"
+
+
+@dag(
+    dag_id="flex_sync",
+    doc_md=__doc__,
+    # Without a start date the first run is the next one due, not the one missed last.
+    schedule=CronTriggerTimetable("*/5 * * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
+    tags=["flex", "sync"],
+    params={
+        "mode": Param(
+            "incremental",
+            enum=["incremental", "full", "validate"],
+            title="Mode",
+            description="Incremental looks at the jobs whose crew changed, full at all that aren't over; validate"
+            " writes nothing and checks our tables.",
+        ),
+        "job_id": Param(
+            None,
+            type=["null", "string"],
+            format="uuid",
+            title="Job",
+            description="Only this job, changed or not, over or not.",
+        ),
+        "departments": Param(
+            [],
+            type="array",
+            items={"type": "string", "enum": ["sound", "lights"]},
+            title="Departments",
+            description="Only crew calls of these departments; empty = all.",
+        ),
+        "release_element": Param(
+            None,
+            type=["null", "string"],
+            format="uuid",
+            title="Release a crew call",
+            description="The id of an uncertain crew call in Flex: take what it shows now for what happened, then bring"
+            " it in step. Look at it in Flex first.",
+        ),
+    },
+)
+def flex_sync():
+    SyncOperator(task_id="sync", source=SOURCE)
+
+
+flex_sync()
