@@ -82,6 +82,7 @@ SOURCE = "flex"
         "dry_run": Param(
             True,
             type="boolean",
+            section="What is done",
             title="Dry run",
             description="Find and judge what differs, write nothing. Off: write it to Flex if the gate allows.",
         ),
@@ -89,6 +90,7 @@ SOURCE = "flex"
             None,
             type=["null", "string"],
             format="uuid",
+            section="Which part",
             title="Job",
             description="Only this job, over or not.",
         ),
@@ -96,12 +98,14 @@ SOURCE = "flex"
             [],
             type="array",
             items={"type": "string", "enum": ["sound", "lights"]},
+            section="Which part",
             title="Departments",
             description="Only crew calls of these departments; empty = all.",
         ),
         "reset_watermark": Param(
             False,
             type="boolean",
+            section="The writer afterwards",
             title="Skip the changes that wait",
             description="At the resume, forget the changes that flex_sync has not brought to Flex yet; the nightly scan"
             " finds them all the same. Needs dry run off.",

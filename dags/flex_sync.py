@@ -64,14 +64,25 @@ SOURCE = "flex"
         "mode": Param(
             "incremental",
             enum=["incremental", "full", "validate"],
+            section="What is done",
             title="Mode",
             description="Incremental looks at the jobs whose crew changed, full at all that aren't over; validate"
             " writes nothing and checks our tables.",
+        ),
+        "release_element": Param(
+            None,
+            type=["null", "string"],
+            format="uuid",
+            section="What is done",
+            title="Release a crew call",
+            description="The id of an uncertain crew call in Flex: take what it shows now for what happened, then bring"
+            " it in step. Look at it in Flex first.",
         ),
         "job_id": Param(
             None,
             type=["null", "string"],
             format="uuid",
+            section="Which part",
             title="Job",
             description="Only this job, changed or not, over or not.",
         ),
@@ -79,16 +90,9 @@ SOURCE = "flex"
             [],
             type="array",
             items={"type": "string", "enum": ["sound", "lights"]},
+            section="Which part",
             title="Departments",
             description="Only crew calls of these departments; empty = all.",
-        ),
-        "release_element": Param(
-            None,
-            type=["null", "string"],
-            format="uuid",
-            title="Release a crew call",
-            description="The id of an uncertain crew call in Flex: take what it shows now for what happened, then bring"
-            " it in step. Look at it in Flex first.",
         ),
     },
 )

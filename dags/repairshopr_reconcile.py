@@ -65,31 +65,45 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
         "dry_run": Param(
             True,
             type="boolean",
+            section="What is done",
             title="Dry run",
             description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
         ),
         "page_start": Param(
-            1, type="integer", minimum=1, title="First page", description="Scan each list from this page on."
+            1,
+            type="integer",
+            minimum=1,
+            section="Which part",
+            title="First page",
+            description="Scan each list from this page on.",
         ),
         "page_end": Param(
-            0, type="integer", minimum=0, title="Last page", description="Scan up to this page; 0 = to the end."
+            0,
+            type="integer",
+            minimum=0,
+            section="Which part",
+            title="Last page",
+            description="Scan up to this page; 0 = to the end.",
         ),
         "progress_every": Param(
             250,
             type="integer",
             minimum=0,
+            section="How it works",
             title="Pages between progress lines",
             description="A line of progress goes to the log every so many pages; 0 = after the last page only.",
         ),
         "compute_db_not_in_api": Param(
             True,
             type="boolean",
+            section="How it works",
             title="Look for rows that RepairShopr has not",
             description="Rows of the copy that the scan never saw. Only a whole scan can tell: untick it for pages.",
         ),
         "reset_watermark": Param(
             False,
             type="boolean",
+            section="The writer afterwards",
             title="Reset the watermarks",
             description="At the resume, skip every change made while the writer stood. Needs dry run off.",
         ),

@@ -76,6 +76,7 @@ ENTITIES = [
         "dry_run": Param(
             True,
             type="boolean",
+            section="What is done",
             title="Dry run",
             description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
         ),
@@ -83,12 +84,14 @@ ENTITIES = [
             250,
             type="integer",
             minimum=0,
+            section="How it works",
             title="Pages between progress lines",
             description="A line of progress goes to the log every so many pages; 0 = after the last page only.",
         ),
         "reset_watermark": Param(
             False,
             type="boolean",
+            section="The writer afterwards",
             title="Reset the watermarks",
             description="At the resume, skip every change made while the writer stood. Needs dry run off.",
         ),

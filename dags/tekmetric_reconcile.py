@@ -68,6 +68,7 @@ ENTITIES = ["employees", "customers", "vehicles", "repair_orders"]
         "dry_run": Param(
             True,
             type="boolean",
+            section="What is done",
             title="Dry run",
             description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
         ),
@@ -75,6 +76,7 @@ ENTITIES = ["employees", "customers", "vehicles", "repair_orders"]
             30,
             type="integer",
             minimum=0,
+            section="Which part",
             title="Days back",
             description="Scan the orders that were posted, or changed while not posted, in the last so many days; 0 ="
             " all of them. About three requests an order.",
@@ -82,6 +84,7 @@ ENTITIES = ["employees", "customers", "vehicles", "repair_orders"]
         "shop_id": Param(
             None,
             type=["null", "integer"],
+            section="Which part",
             title="Shop",
             description="Tekmetric's id of one shop; empty for all that the connection names.",
             values_display={"null": "all"},
@@ -90,12 +93,14 @@ ENTITIES = ["employees", "customers", "vehicles", "repair_orders"]
             1,
             type="integer",
             minimum=0,
+            section="How it works",
             title="Pages between progress lines",
             description="A line of progress goes to the log every so many pages; 0 = after the last page only.",
         ),
         "reset_watermark": Param(
             False,
             type="boolean",
+            section="The writer afterwards",
             title="Reset the watermarks",
             description="At the resume, skip every change made while the writer stood. Needs dry run off.",
         ),

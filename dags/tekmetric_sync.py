@@ -59,6 +59,7 @@ SOURCE = "tekmetric"
         "mode": Param(
             "incremental",
             enum=["incremental", "backfill", "full", "validate", "snapshot"],
+            section="What is done",
             title="Mode",
             description="Incremental reads what the boards show as changed; backfill history by the report, as far as"
             " days_back; full all of it; validate writes nothing and checks the copy; snapshot keeps the order ro_id as"
@@ -67,6 +68,7 @@ SOURCE = "tekmetric"
         "shop_id": Param(
             None,
             type=["null", "integer"],
+            section="Which part",
             title="Shop",
             description="Tekmetric's id of one shop; empty for all that the connection names.",
             values_display={"null": "all"},
@@ -75,12 +77,14 @@ SOURCE = "tekmetric"
             3,
             type="integer",
             minimum=0,
+            section="Which part",
             title="Days back",
             description="How far back orders are looked for by the shop's calendar; 0 = as far as there are any.",
         ),
         "board": Param(
             "ALL",
             enum=["ALL", "ACTIVE", "POSTED"],
+            section="Which part",
             title="Board",
             description="One board alone, or all: active, posted and complete.",
         ),
@@ -88,12 +92,14 @@ SOURCE = "tekmetric"
             0,
             type="integer",
             minimum=0,
+            section="Which part",
             title="Orders at most",
             description="For a trial: read so many orders at most and leave the others to the next run; 0 = no limit.",
         ),
         "ro_id": Param(
             None,
             type=["null", "integer"],
+            section="Which part",
             title="One repair order",
             description="Tekmetric's id of one order, to read it alone; with several shops also say which one.",
             values_display={"null": "none"},
@@ -101,6 +107,7 @@ SOURCE = "tekmetric"
         "store_raw": Param(
             False,
             type="boolean",
+            section="How it works",
             title="Keep the answers",
             description="Keep what Tekmetric answers about each order in tm_raw_payloads, for 7 days.",
         ),

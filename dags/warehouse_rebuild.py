@@ -45,7 +45,11 @@ def _run(task_id: str, dag_id: str, **conf: object) -> TriggerDagRunOperator:
     tags=["warehouse"],
     params={
         "source": Param(
-            REGISTRY[0], enum=list(REGISTRY), title="Source", description="Whose copy to rebuild from its source."
+            REGISTRY[0],
+            enum=list(REGISTRY),
+            section="Which part",
+            title="Source",
+            description="Whose copy to rebuild from its source.",
         ),
     },
 )

@@ -33,20 +33,30 @@ from plugins.runs import DEFAULT_ARGS
     tags=["warehouse"],
     params={
         "sync_id": Param(
-            type="integer", minimum=1, title="sync_id", description="The sync, repair or rollback to undo."
+            type="integer",
+            minimum=1,
+            section="Which part",
+            title="sync_id",
+            description="The sync, repair or rollback to undo.",
         ),
         "reason": Param(
             "",
             type="string",
+            section="What is done",
             title="Reason",
             description="Kept in confidence.sync_log for those who look at it later.",
         ),
         "dry_run": Param(
-            True, type="boolean", title="Dry run", description="Count what would be restored; write nothing."
+            True,
+            type="boolean",
+            section="What is done",
+            title="Dry run",
+            description="Count what would be restored; write nothing.",
         ),
         "force": Param(
             False,
             type="boolean",
+            section="What is done",
             title="Overwrite later changes",
             description="Restore also rows that later syncs, or people, have changed since.",
         ),

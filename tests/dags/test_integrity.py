@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 from importlib import import_module
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 import sqlalchemy
@@ -25,6 +25,8 @@ DAG_IDS = {
 }
 # The whole vocabulary: a DAG is found by its source and by its kind.
 TAGS = {*REGISTRY, "sync", "reconcile", "warehouse"}
+# How trigger forms are grouped.
+SECTIONS = ("Which part", "What is done", "How it works", "The writer afterwards")
 PARSE_SECONDS = 0.3
 
 # What changes rows by repair: wherever one of these runs, a run without params changes nothing. So does the sync of a
@@ -110,6 +112,13 @@ class TestEveryDag:
             assert param.schema.get("title"), name
             assert (param.description or "").endswith("."), name
             assert "type" in param.schema or "enum" in param.schema, name
+
+    def test_form_is_grouped(self, bag, dag_id):
+        """Each group is there once: the form would show it twice else."""
+        params = bag.dags[dag_id].params
+        groups = [name for name, _ in groupby(params.get_param(each).schema["section"] for each in params)]
+        assert len(set(groups)) == len(groups)
+        assert set(groups) <= set(SECTIONS)
 
     def test_doc_names_every_task(self, bag, dag_id):
         dag = bag.dags[dag_id]
