@@ -1,6 +1,5 @@
 """`report`: the leaf that makes the run's state true, and the last line that a person reads."""
 
-import json
 import logging
 from typing import Any
 
@@ -10,9 +9,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.sources import get_source
 from include.warehouse import fence
 from include.warehouse.sync_log import Counts
+from plugins import assets, metrics
 from plugins.hooks import airflow_api, warehouse
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, push_result, run_name
+from plugins.runs import is_dry, push_result, run_name, tell
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +31,14 @@ DONE = ("success", "skipped")
 
 
 class ReportOperator(BaseOperator):
-    """Sum the run up in one JSON line and fail if anything failed.
+    """Sum the run up in one JSON line and fail if anything failed; a run that confirms the copy emits its asset.
 
     A stop that was cut off before it reached the fence leaves the pool closed over a running writer; the pool is
     opened again here, so that no writer is stopped in silence.
     """
 
     def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(outlets=[assets.outlet(source)], **kwargs)
         self.source = source
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -49,25 +49,33 @@ class ReportOperator(BaseOperator):
         if not writer.stopped:
             self._open_pool(run)
         gate = context["ti"].xcom_pull(task_ids="gate_check") or {}
-        summary = {
-            "event": "report",
-            "source": self.source,
-            "run": run,
-            "steps": states,
-            "verdict": gate.get("verdict"),
-            "reasons": gate.get("reasons", []),
-            "drift": gate.get("drift"),
-            "repair": context["ti"].xcom_pull(task_ids="reconcile"),
-            "writer": str(writer),
-        }
-        log.info(json.dumps(summary, sort_keys=True))
-        applied = summary["repair"] or {}
+        summary = tell(
+            context,
+            self.source,
+            "report",
+            steps=states,
+            verdict=gate.get("verdict"),
+            reasons=gate.get("reasons", []),
+            drift=gate.get("drift"),
+            repair=context["ti"].xcom_pull(task_ids="reconcile"),
+            writer=str(writer),
+        )
+        metrics.send({"stopped": int(writer.stopped)}, self.source, "writer")
+        applied, scans = summary["repair"] or {}, summaries(context)
         counts = {entity: Counts(**found) for entity, found in applied.get("counts", {}).items()}
         dry_run = is_dry(context, self.source) and not applied
-        push_result(context, self.source, get_source(self.source).result(summaries(context), counts, dry_run=dry_run))
+        push_result(context, self.source, get_source(self.source).result(scans, counts, dry_run=dry_run))
         failed = next((step for step in STEPS if states.get(step) not in DONE), None)
         if failed:
             raise AirflowFailException(f"{failed} {states.get(failed)}; {writer}. Next: {NEXT[failed]}")
+        # A repair of an attempt before leaves its result behind, but no state.
+        verified = applied if states.get("verify") == "success" else {}
+        doubt = assets.doubt(context, gate, scans, counts if verified else None)
+        if doubt:
+            log.info("no event of %s: %s", assets.confirmed(self.source).name, doubt)
+        else:
+            figures = {"verdict": gate["verdict"], "sync_id": verified.get("sync_id"), "scans": scans}
+            assets.emit(context, self.source, run=run, **figures)
         return summary
 
     def _open_pool(self, run: str) -> None:
