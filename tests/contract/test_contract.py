@@ -296,18 +296,17 @@ class TestSync:
 class TestSpans:
     """What tracing is told of each verb; the same of every source."""
 
-    def told(self, spans: list) -> list[tuple[str, Mapping[str, Any]]]:
-        """Names and attributes of the verbs' spans; what a source tells beside them is its own."""
-        verbs = [span for span in spans if span.name.removeprefix("sync_confidence.") in VERBS]
-        return [(span.name.removeprefix("sync_confidence."), span.attributes) for span in verbs]
-
-    def test_tell_source_run_and_counts(self, run, ended_spans, source):
+    def test_tell_source_run_and_counts_and_no_texts(self, run, ended_spans, source):
         synced = run.sync()
         run.account.drift()
         scans = run.scan()
         sync_id, counts = run.repair(scans)
         checks = run.verify(scans, sync_id)
-        told = self.told(ended_spans())
+        ended = [(span.name.removeprefix("sync_confidence."), span.attributes) for span in ended_spans()]
+        for name, attributes in ended:
+            texts = {each for each, value in attributes.items() if not isinstance(value, int | float)}
+            assert texts <= {"source", "run", "entity", "scope"}, name
+        told = [(name, attributes) for name, attributes in ended if name in VERBS]
         assert [name for name, _ in told] == ["sync", *["scan"] * len(scans), "repair", "verify"]
         for _, attributes in told:
             assert (attributes["source"], attributes["run"]) == (source, run.name)
@@ -320,15 +319,6 @@ class TestSpans:
         assert (repair["sync_id"], repair["dry_run"]) == (sync_id, False)
         assert written(counts) == sum(repair[name] for name in ("inserted", "updated", "deleted"))
         assert (verify["sync_id"], verify["checks"], verify["worse"]) == (sync_id, len(checks), 0)
-
-    def test_hold_names_and_numbers_only(self, filled, ended_spans):
-        filled.account.drift()
-        scans = filled.scan()
-        filled.repair(scans)
-        names = {"source", "run", "entity", "scope"}
-        for span in ended_spans():
-            texts = {name for name, value in span.attributes.items() if not isinstance(value, int | float)}
-            assert texts <= names, span.name
 
     def test_are_marked_by_what_goes_wrong(self, filled, ended_spans):
         ended_spans()
