@@ -55,15 +55,15 @@ def plan(gallery):
 
 
 def test_comparison_is_a_span_with_what_the_first_look_suspects(gallery, ended_spans):
-    gallery.control.delete([gallery.ready[0].original])
-    gallery.scan(limit=50)
+    gallery.control.delete([gallery.add().staged])
+    gallery.scan(limit=1000)
     [span] = ended_spans()
     assert span.name == "sync_confidence.compare"
     assert span.attributes == {
         "source": "storage",
         "entity": "images",
         "run": gallery.context.run,
-        "limit": 50,
+        "limit": 1000,
         "marks": 1,
         "heals": 0,
     }
