@@ -10,6 +10,8 @@ from include.warehouse.sync_log import Counts
 
 # Params that say how a run goes about it, or what follows; all others say what it looks at.
 NO_FILTERS = {"dry_run", "heal", "reset_watermark", "progress_every", "batch_size", "concurrency"}
+# Figures by which a scan counts what it could not tell, whatever the source.
+UNKNOWN = ("unconfirmed", "unknown", "unreadable", "uncertain")
 
 
 def confirmed(source: str) -> Asset:
@@ -37,9 +39,9 @@ def doubt(
     filters = _filters(context)
     if filters:
         return f"only a part was looked at ({', '.join(filters)})"
-    unknown = sum(scan.metrics.get("unconfirmed") or 0 for scan in scans)
-    if unknown:
-        return f"{unknown} suspects could not be confirmed"
+    unknown = {name: sum(scan.figures.get(name, 0) for scan in scans) for name in UNKNOWN}
+    if any(unknown.values()):
+        return f"not all could be told ({', '.join(f'{count} {name}' for name, count in unknown.items() if count)})"
     if applied is None:
         if gate.get("hold"):
             return "resumed without repair"

@@ -257,8 +257,14 @@ class TestConfirmed:
     [
         ({"drift": 0, "hold": None}, {}, None, None),
         ({}, {}, None, "nothing was judged"),
-        ({"drift": 0, "hold": None}, {"unconfirmed": 4}, None, "4 suspects could not be confirmed"),
-        ({"drift": 0, "hold": None}, {"unconfirmed": None}, None, None),
+        ({"drift": 0, "hold": None}, {"unconfirmed": 4}, None, "not all could be told (4 unconfirmed)"),
+        (
+            {"drift": 0, "hold": None},
+            {"unknown": 1, "uncertain": 2},
+            None,
+            "not all could be told (1 unknown, 2 uncertain)",
+        ),
+        ({"drift": 0, "hold": None}, {"unconfirmed": None, "unreadable": 0}, None, None),
         ({"drift": 0, "hold": "worse twice"}, {}, None, "resumed without repair"),
         ({"drift": 3, "hold": None}, {}, None, "3 planned changes were not applied"),
         ({"drift": 3, "hold": "worse twice"}, {}, Counts(updated=3), None),
