@@ -53,7 +53,6 @@ def doubt(
 def emit(
     context: Mapping[str, Any],
     source: str,
-    *,
     run: str,
     verdict: str,
     sync_id: int | None,

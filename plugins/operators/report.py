@@ -1,6 +1,7 @@
 """`report`: the leaf that makes the run's state true, and the last line that a person reads."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -61,22 +62,28 @@ class ReportOperator(BaseOperator):
             writer=str(writer),
         )
         metrics.send({"stopped": int(writer.stopped)}, self.source, "writer")
-        applied, scans = summary["repair"] or {}, summaries(context)
+        applied = summary["repair"] or {}
         counts = {entity: Counts(**found) for entity, found in applied.get("counts", {}).items()}
         dry_run = is_dry(context, self.source) and not applied
-        push_result(context, self.source, get_source(self.source).result(scans, counts, dry_run=dry_run))
+        push_result(context, self.source, get_source(self.source).result(summaries(context), counts, dry_run=dry_run))
         failed = next((step for step in STEPS if states.get(step) not in DONE), None)
         if failed:
             raise AirflowFailException(f"{failed} {states.get(failed)}; {writer}. Next: {NEXT[failed]}")
         # A repair of an attempt before leaves its result behind, but no state.
-        verified = applied if states.get("verify") == "success" else {}
-        doubt = assets.doubt(context, gate, scans, counts if verified else None)
+        verified = states.get("verify") == "success"
+        self._confirm(context, gate, counts if verified else None, applied.get("sync_id") if verified else None)
+        return summary
+
+    def _confirm(
+        self, context: Any, gate: dict[str, Any], applied: Mapping[str, Counts] | None, sync_id: int | None
+    ) -> None:
+        """Emit the source's asset if the run has confirmed the copy, else say why it has not."""
+        scans = summaries(context)
+        doubt = assets.doubt(context, gate, scans, applied)
         if doubt:
             log.info("no event of %s: %s", assets.confirmed(self.source).name, doubt)
         else:
-            figures = {"verdict": gate["verdict"], "sync_id": verified.get("sync_id"), "scans": scans}
-            assets.emit(context, self.source, run=run, **figures)
-        return summary
+            assets.emit(context, self.source, run_name(context), gate["verdict"], sync_id, scans)
 
     def _open_pool(self, run: str) -> None:
         name = f"{self.source}_writer"
