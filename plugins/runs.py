@@ -88,8 +88,15 @@ def require_enabled(source: str) -> None:
         )
 
 
+def tell(context: Mapping[str, Any], source: str, event: str, **figures: Any) -> dict[str, Any]:
+    """Log what a step has done as one line of JSON, and return what it says: event, source, run, and the figures."""
+    told = {"event": event, "source": source, "run": run_name(context), **figures}
+    log.info(json.dumps(told, sort_keys=True))
+    return told
+
+
 def push_result(context: Mapping[str, Any], source: str, result: Mapping[str, Any]) -> None:
     """Leave the result as the XCom `result` and as one JSON log line; nothing where it is empty."""
     if result:
-        log.info(json.dumps({"event": "result", "source": source, **result}, sort_keys=True))
+        tell(context, source, "result", **result)
         context["ti"].xcom_push(key="result", value=dict(result))

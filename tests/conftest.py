@@ -3,13 +3,17 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import psycopg
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from psycopg import sql
 
+from include.confidence import spans
 from include.warehouse.migrate import migrate
 from stack.postgres import Postgres, Server
 
@@ -85,3 +89,18 @@ def conn(warehouse: str) -> Iterator[psycopg.Connection]:
     """The test's warehouse, in autocommit as every task has it."""
     with psycopg.connect(warehouse, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def ended_spans(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[ReadableSpan]]:
+    """Those spans that have ended since the last call, in the order of their ends."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(spans, "tracer", provider.get_tracer("tests"))
+
+    def ended() -> list[ReadableSpan]:
+        found = list(exporter.get_finished_spans())
+        exporter.clear()
+        return found
+
+    return ended

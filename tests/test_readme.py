@@ -58,3 +58,14 @@ def test_every_variable_and_connection_is_told() -> None:
     assert connections
     for name in variables | connections:
         assert f"| `{name}` |" in README
+
+
+def test_every_span_and_log_line_of_a_step_is_told() -> None:
+    page = (REPOSITORY / "docs" / "observability.md").read_text()
+    folders = [REPOSITORY / "plugins", REPOSITORY / "include" / "sources"]
+    code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
+    spans = set(re.findall(r'\bspan\(\s*"(\w+)"', code))
+    events = set(re.findall(r'\btell\(\s*context,\s*(?:self\.)?source,\s*"(\w+)"', code))
+    assert min(len(spans), len(events)) >= 5
+    assert {f"sync_confidence.{name}" for name in spans} == set(re.findall(r"^\| `(sync_confidence\.\w+)`", page, re.M))
+    assert [name for name in events if f"| `{name}` |" not in page] == []

@@ -73,6 +73,13 @@ class ForensicSummary:
             "examples": {name: list(ids) for name, ids in self.examples.items()},
         }
 
+    @property
+    def figures(self) -> Mapping[str, int]:
+        """All that was counted, by name: the metrics that were measured, the live rows, and the plan as `planned_*`."""
+        measured = {name: value for name, value in self.metrics.items() if value is not None}
+        planned = {f"planned_{operation}": count for operation, count in vars(self.plan).items()}
+        return {**measured, "live_rows": self.live_rows, **planned}
+
     @classmethod
     def from_json(cls, data: object) -> Self:
         """Read what `to_json` gave. Raises UnusableSummary for another version, missing or ill-typed keys."""

@@ -7,14 +7,15 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from include.confidence import history
-from include.confidence.policy import Judgement, Verdict, judge
+from include.confidence.policy import SEVERITY, Judgement, Verdict, judge
 from include.confidence.summary import ForensicSummary, UnusableSummary
 from include.sources import get_source
 from include.sources.base import entity_of
 from include.warehouse import fence
+from plugins import metrics
 from plugins.hooks import warehouse
 from plugins.operators.scan import summaries
-from plugins.runs import run_name
+from plugins.runs import run_name, tell
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class GateCheckOperator(BaseOperator):
             "drift": sum(sum(vars(scan.plan).values()) for scan in scans),
             "hold": hold,
         }
+        tell(context, self.source, "gate", **result)
         skipped = _not_needed(result)
         if skipped:
             # Skipping is an exception, after which Airflow stores no return value.
@@ -55,6 +57,7 @@ class GateCheckOperator(BaseOperator):
         entity = entity_of(get_source(self.source), scan.entity)
         judgement = judge(scan, history.past_runs(conn, scan), [*entity.gates, entity.repair_share])
         history.save_judgement(conn, scan, judgement)
+        metrics.send({"verdict": SEVERITY[judgement.verdict]}, self.source, scan.entity)
         log.info("%s: %s", scan.entity, judgement.verdict)
         for gate in judgement.gates:
             log.info(

@@ -7,10 +7,12 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from include.confidence.summary import ForensicSummary
+from include.sources import verbs
 from include.warehouse import fence
+from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, require_enabled, run_name
+from plugins.runs import is_dry, require_enabled, run_name, tell
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +36,17 @@ class ReconcileOperator(BaseOperator):
                 raise fence.FenceError(f"{writer}; nothing was applied. Clear decide with downstream and answer it")
             if is_dry(context, self.source) and not _repair_decided(opened.conn, scans):
                 _tell_plan(scans)
+                planned = {scan.entity: vars(scan.plan) for scan in scans}
+                tell(context, self.source, "repair", dry_run=True, sync_id=None, counts=planned)
                 raise DownstreamTasksSkipped(tasks=["verify"])
             require_enabled(self.source)
-            sync_id, counts = opened.source.repair(opened, scans, context["params"])
-        log.info("repaired under sync_id %d: %s", sync_id, counts)
-        return {"sync_id": sync_id, "counts": {entity: vars(count) for entity, count in counts.items()}}
+            with metrics.timed(self.source, "repair"):
+                sync_id, counts = verbs.repair(opened, scans, context["params"])
+        result = {"sync_id": sync_id, "counts": {entity: vars(count) for entity, count in counts.items()}}
+        tell(context, self.source, "repair", dry_run=False, **result)
+        for entity, count in result["counts"].items():
+            metrics.send(count, self.source, entity, "repair")
+        return result
 
 
 def _repair_decided(conn: Any, scans: list[ForensicSummary]) -> bool:

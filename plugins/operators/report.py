@@ -1,7 +1,7 @@
 """`report`: the leaf that makes the run's state true, and the last line that a person reads."""
 
-import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -10,9 +10,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from include.sources import get_source
 from include.warehouse import fence
 from include.warehouse.sync_log import Counts
+from plugins import assets, metrics
 from plugins.hooks import airflow_api, warehouse
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, push_result, run_name
+from plugins.runs import is_dry, push_result, run_name, tell
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +32,14 @@ DONE = ("success", "skipped")
 
 
 class ReportOperator(BaseOperator):
-    """Sum the run up in one JSON line and fail if anything failed.
+    """Sum the run up in one JSON line and fail if anything failed; a run that confirms the copy emits its asset.
 
     A stop that was cut off before it reached the fence leaves the pool closed over a running writer; the pool is
     opened again here, so that no writer is stopped in silence.
     """
 
     def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(outlets=[assets.outlet(source)], **kwargs)
         self.source = source
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -49,18 +50,18 @@ class ReportOperator(BaseOperator):
         if not writer.stopped:
             self._open_pool(run)
         gate = context["ti"].xcom_pull(task_ids="gate_check") or {}
-        summary = {
-            "event": "report",
-            "source": self.source,
-            "run": run,
-            "steps": states,
-            "verdict": gate.get("verdict"),
-            "reasons": gate.get("reasons", []),
-            "drift": gate.get("drift"),
-            "repair": context["ti"].xcom_pull(task_ids="reconcile"),
-            "writer": str(writer),
-        }
-        log.info(json.dumps(summary, sort_keys=True))
+        summary = tell(
+            context,
+            self.source,
+            "report",
+            steps=states,
+            verdict=gate.get("verdict"),
+            reasons=gate.get("reasons", []),
+            drift=gate.get("drift"),
+            repair=context["ti"].xcom_pull(task_ids="reconcile"),
+            writer=str(writer),
+        )
+        metrics.send({"stopped": int(writer.stopped)}, self.source, "writer")
         applied = summary["repair"] or {}
         counts = {entity: Counts(**found) for entity, found in applied.get("counts", {}).items()}
         dry_run = is_dry(context, self.source) and not applied
@@ -68,7 +69,21 @@ class ReportOperator(BaseOperator):
         failed = next((step for step in STEPS if states.get(step) not in DONE), None)
         if failed:
             raise AirflowFailException(f"{failed} {states.get(failed)}; {writer}. Next: {NEXT[failed]}")
+        # A repair of an attempt before leaves its result behind, but no state.
+        verified = states.get("verify") == "success"
+        self._confirm(context, gate, counts if verified else None, applied.get("sync_id") if verified else None)
         return summary
+
+    def _confirm(
+        self, context: Any, gate: dict[str, Any], applied: Mapping[str, Counts] | None, sync_id: int | None
+    ) -> None:
+        """Emit the source's asset if the run has confirmed the copy, else say why it has not."""
+        scans = summaries(context)
+        doubt = assets.doubt(context, gate, scans, applied)
+        if doubt:
+            log.info("no event of %s: %s", assets.confirmed(self.source).name, doubt)
+        else:
+            assets.emit(context, self.source, run_name(context), gate["verdict"], sync_id, scans)
 
     def _open_pool(self, run: str) -> None:
         name = f"{self.source}_writer"

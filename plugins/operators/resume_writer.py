@@ -6,9 +6,10 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from include.warehouse import fence
+from plugins import metrics
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks import source as source_hook
-from plugins.runs import run_name
+from plugins.runs import run_name, tell
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,13 @@ class ResumeWriterOperator(BaseOperator):
             writer = fence.read(conn, self.source)
             if writer.stopped and writer.run == run and not writer.hold_reason:
                 self._reset_watermark(context)
-            writer = fence.resume(conn, self.source, run)
+            resumed = fence.resume(conn, self.source, run)
         with airflow_api.opened() as api:
             api.open_pool(f"{self.source}_writer")
-        log.info("%s", writer)
+        log.info("%s", resumed)
+        seconds = (resumed.since - writer.since).total_seconds() if writer.stopped else None
+        tell(context, self.source, "resume", epoch=resumed.epoch, stopped_seconds=seconds)
+        metrics.send({"stopped_seconds": seconds}, self.source, "writer")
 
     def _reset_watermark(self, context: Any) -> None:
         if not context["params"]["reset_watermark"]:

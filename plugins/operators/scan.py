@@ -1,14 +1,19 @@
 """`scan`: one entity of the source against its copy; leaves `forensic_summary` in XCom."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import BaseOperator
 
 from include.confidence.summary import ForensicSummary
+from include.sources import verbs
 from include.warehouse import fence
+from plugins import metrics
 from plugins.hooks import source as source_hook
-from plugins.runs import run_name
+from plugins.runs import is_dry, run_name
+
+log = logging.getLogger(__name__)
 
 XCOM_KEY = "forensic_summary"
 
@@ -20,7 +25,8 @@ class ScanIncomplete(Exception):
 class ScanOperator(BaseOperator):
     """Scan `entity` while the writer stands; read only.
 
-    Pushes the summary (counts, ids of examples, a few KB) under the XCom key `forensic_summary`. A retry goes on from
+    Pushes the summary (counts, ids of examples, a few KB) under the XCom key `forensic_summary`; it is one line of JSON
+    in the log too. A retry goes on from
     the page that the attempt before had reached.
     """
 
@@ -30,9 +36,15 @@ class ScanOperator(BaseOperator):
         self.entity = entity
 
     def execute(self, context: Any) -> None:
-        with source_hook.opened(self.source, run_name(context)) as opened:
+        params, dry_run = context["params"], is_dry(context, self.source)
+        with (
+            metrics.timed(self.source, self.entity, "scan"),
+            source_hook.opened(self.source, run_name(context)) as opened,
+        ):
             writer = fence.require_stopped(opened.conn, self.source, opened.run)
-            summary = opened.source.scan(opened, self.entity, writer.epoch, context["params"])
+            summary = verbs.scan(opened, self.entity, writer.epoch, params, dry_run=dry_run)
+        log.info(summary.line())
+        metrics.send(summary.figures, self.source, self.entity, "scan")
         context["ti"].xcom_push(key=XCOM_KEY, value=summary.to_json())
         if summary.incomplete:
             raise ScanIncomplete(f"{summary.incomplete}. Nothing was written; then clear scan with downstream")

@@ -4,13 +4,13 @@ import logging
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.observability import stats
 from psycopg import Connection
 
 from include.confidence.health import Figures, assess, read
-from include.sources import get_source
+from include.sources import get_source, verbs
+from plugins import metrics
 from plugins.hooks import source as source_hook
-from plugins.runs import is_dry, push_result, refuse_unknown_conf, require_enabled, run_name
+from plugins.runs import is_dry, push_result, refuse_unknown_conf, require_enabled, run_name, tell
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class SyncOperator(BaseOperator):
             require_enabled(self.source)
         with source_hook.opened(self.source, run_name(context)) as opened:
             try:
-                synced = opened.source.sync(opened, context["params"], dry_run=dry_run)
+                synced = verbs.sync(opened, context["params"], dry_run=dry_run)
             finally:
                 # A lost connection is the failure to tell, and would only hide behind a second one.
                 if not opened.conn.closed:
@@ -43,7 +43,10 @@ class SyncOperator(BaseOperator):
         if refused:
             log.warning("%d rows could not be stored: see their reasons in confidence.quarantine", refused)
         push_result(context, self.source, synced.result)
-        return {"sync_id": synced.sync_id, "counts": {entity: vars(count) for entity, count in synced.counts.items()}}
+        counts = {entity: vars(count) for entity, count in synced.counts.items()}
+        result = {"sync_id": synced.sync_id, "counts": counts}
+        tell(context, self.source, "sync", dry_run=dry_run, **result)
+        return result
 
 
 def tell_health(context: Any, source: str, conn: Connection) -> None:
@@ -62,13 +65,8 @@ def tell_health(context: Any, source: str, conn: Connection) -> None:
 
 
 def _send(figures: Figures) -> None:
-    """The names say source and table: plain StatsD has no tags."""
-    prefix = f"sync_confidence.{figures.source}"
-    if figures.seconds is not None:
-        stats.gauge(f"{prefix}.sync_seconds", figures.seconds)
-    if figures.error_rate is not None:
-        stats.gauge(f"{prefix}.error_rate", figures.error_rate)
+    metrics.send({"sync_seconds": figures.seconds, "error_rate": figures.error_rate}, figures.source)
     for table in figures.tables:
-        stats.gauge(f"{prefix}.{table.table}.freshness_seconds", table.freshness.total_seconds())
-        if table.discrepancies is not None:
-            stats.gauge(f"{prefix}.{table.table}.discrepancies", table.discrepancies)
+        freshness = table.freshness.total_seconds()
+        told = {"freshness_seconds": freshness, "discrepancies": table.discrepancies}
+        metrics.send(told, figures.source, table.table)

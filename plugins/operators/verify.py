@@ -7,11 +7,13 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.confidence import history
+from include.sources import verbs
 from include.sources.base import Check
 from include.warehouse import fence
+from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.scan import summaries
-from plugins.runs import run_name
+from plugins.runs import run_name, tell
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +36,13 @@ class VerifyOperator(BaseOperator):
         scans = summaries(context)
         with source_hook.opened(self.source, run_name(context)) as opened:
             fence.require_stopped(opened.conn, self.source, opened.run)
-            checks = opened.source.verify(opened, scans, applied["sync_id"])
+            with metrics.timed(self.source, "verify"):
+                checks = verbs.verify(opened, scans, applied["sync_id"])
             for check in checks:
                 log.info("%s.%s: %d before, %d after", check.entity, check.figure, check.before, check.after)
             worse = [check for check in checks if check.worse]
+            metrics.send({"worse": len(worse)}, self.source, "verify")
+            tell(context, self.source, "verify", sync_id=applied["sync_id"], checks=len(checks), worse=len(worse))
             if worse:
                 reason = _reason(worse, applied["sync_id"])
                 with opened.conn.transaction():

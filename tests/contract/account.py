@@ -15,6 +15,7 @@ from psycopg import Connection
 
 from include.api.client import Answer, ApiClient, Request
 from include.confidence.summary import ForensicSummary, Plan
+from include.sources import verbs
 from include.sources.base import Check, Connections, Context, Source, Synced
 from include.warehouse import fence
 from include.warehouse.rollback import Undone, roll_back
@@ -116,7 +117,7 @@ class Run:
 
     def sync(self, mode: str = "incremental") -> Synced:
         with self.context() as context:
-            return self.source.sync(context, {**self.account.params, "mode": mode}, dry_run=False)
+            return verbs.sync(context, {**self.account.params, "mode": mode}, dry_run=False)
 
     def stop(self) -> int:
         """Stop the writer; the epoch."""
@@ -132,15 +133,15 @@ class Run:
     def scan_one(self, entity: str, **params: Any) -> ForensicSummary:
         epoch = self.stop()
         with self.context() as context:
-            return self.source.scan(context, entity, epoch, {**self.account.params, **params})
+            return verbs.scan(context, entity, epoch, {**self.account.params, **params}, dry_run=True)
 
     def repair(self, summaries: Sequence[ForensicSummary], **params: Any) -> tuple[int, Mapping[str, Counts]]:
         with self.context() as context:
-            return self.source.repair(context, summaries, {**self.account.params, **params})
+            return verbs.repair(context, summaries, {**self.account.params, **params})
 
     def verify(self, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
         with self.context() as context:
-            return self.source.verify(context, summaries, sync_id)
+            return verbs.verify(context, summaries, sync_id)
 
     def reset_watermarks(self) -> int:
         with self.context() as context:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from opentelemetry.trace import StatusCode
 
 from include.api.errors import ApiError
 from include.confidence.history import PlanGone
@@ -26,6 +27,8 @@ from tests.contract.account import Run
 NOTHING = {"insert": 0, "update": 0, "delete": 0}
 # What keeps a verb from its end when the source doesn't answer, or the copy.
 CUT = (ApiError, SyncFailed, psycopg.OperationalError)
+
+VERBS = ("sync", "scan", "repair", "verify")
 
 # Every source, and whether its scans look at a part only; not every source has such scans.
 WHOLE = [(source, False) for source in REGISTRY]
@@ -292,6 +295,44 @@ class TestSync:
         before = run.state()
         assert before["states"] == []
         assert_undone_and_redone(run, run.sync().sync_id, before)
+
+
+class TestSpans:
+    """What tracing is told of each verb; the same of every source."""
+
+    def test_tell_source_run_and_counts_and_no_texts(self, run, ended_spans, source):
+        synced = run.sync()
+        run.account.drift()
+        scans = run.scan()
+        sync_id, counts = run.repair(scans)
+        checks = run.verify(scans, sync_id)
+        ended = [(span.name.removeprefix("sync_confidence."), span.attributes) for span in ended_spans()]
+        for name, attributes in ended:
+            texts = {each for each, value in attributes.items() if not isinstance(value, int | float)}
+            assert texts <= {"source", "run", "entity", "scope"}, name
+        told = [(name, attributes) for name, attributes in ended if name in VERBS]
+        assert [name for name, _ in told] == ["sync", *["scan"] * len(scans), "repair", "verify"]
+        for _, attributes in told:
+            assert (attributes["source"], attributes["run"]) == (source, run.name)
+        (_, sync), *scanned, (_, repair), (_, verify) = told
+        assert (sync["sync_id"], sync["dry_run"]) == (synced.sync_id, False)
+        assert sync["inserted"] == sum(count.inserted for count in synced.counts.values())
+        for summary, (_, attributes) in zip(scans, scanned, strict=True):
+            assert (attributes["entity"], attributes["scope"], attributes["dry_run"]) == (summary.entity, "all", True)
+            assert summary.figures.items() <= attributes.items()
+        assert (repair["sync_id"], repair["dry_run"]) == (sync_id, False)
+        assert written(counts) == sum(repair[name] for name in ("inserted", "updated", "deleted"))
+        assert (verify["sync_id"], verify["checks"], verify["worse"]) == (sync_id, len(checks), 0)
+
+    def test_are_marked_by_what_goes_wrong(self, filled, ended_spans):
+        ended_spans()
+        filled.account.change()
+        with filled.account.down(), pytest.raises((ApiError, SyncFailed)) as failed:
+            filled.sync()
+        [span] = [span for span in ended_spans() if span.name == "sync_confidence.sync"]
+        assert span.status.status_code is StatusCode.ERROR
+        assert span.status.description == span.attributes["error.type"] == type(failed.value).__name__
+        assert str(failed.value) not in span.to_json()
 
 
 def watermarks(state: Mapping[str, Any]) -> Mapping[tuple[str, str], str]:

@@ -341,6 +341,16 @@ def test_first_sync_brings_every_record(filled, conn, source):
 
 
 @pytest.mark.parametrize("source", MIRRORS)
+def test_comparison_is_a_span_of_the_scan(filled, ended_spans, source):
+    for entity in filled.source.entities:
+        ended_spans()
+        summary = filled.scan_one(entity.name)
+        compare, scan = ended_spans()
+        assert (compare.name, compare.parent) == ("sync_confidence.compare", scan.context)
+        assert (compare.attributes["source"], compare.attributes["entity"]) == (source, entity.name)
+        assert compare.attributes["live_rows"] + compare.attributes["live_parts"] == summary.live_rows
+
+
 def test_every_partition_has_its_watermark(filled, conn, source):
     query = "SELECT partition FROM confidence.sync_state WHERE entity = %s AND watermark IS NOT NULL"
     for entity in filled.source.entities:

@@ -13,6 +13,7 @@ from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.task.trigger_rule import TriggerRule
 
 from include.sources import REGISTRY, get_source
+from plugins.assets import NO_FILTERS, confirmed, outlet
 from plugins.hooks.airflow_api import declared_pools
 from plugins.runs import DEFAULT_ARGS, FAILS_AT_ONCE
 from stack.settings import REPOSITORY
@@ -191,8 +192,19 @@ class TestSource:
             assert scan.expand_input.value == {"entity": entities}
             assert scan.map_index_template == "{{ task.entity }}"
 
+    def test_runbook_emits_the_sources_asset_where_it_says_so_only(self, bag, source):
+        found = {task.task_id: task.outlets for task in tasks(bag.dags[f"{source}_reconcile"]) if task.outlets}
+        assert found == {"report": [outlet(source)]}
+        assert confirmed(source).name == f"{source}_confirmed"
+        assert confirmed(source).uri == f"sync-confidence://{source}/"
+
     def test_runbook_keeps_the_watermarks_by_default(self, bag, source):
         assert bag.dags[f"{source}_reconcile"].params["reset_watermark"] is False
+
+
+def test_params_that_leave_the_scope_alone_are_declared_by_some_runbook(bag):
+    declared = {name for source in REGISTRY for name in bag.dags[f"{source}_reconcile"].params}
+    assert declared >= NO_FILTERS
 
 
 def test_rebuild_takes_the_five_steps_and_repairs_nothing(bag):

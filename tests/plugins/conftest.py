@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import DownstreamTasksSkipped
+from airflow.sdk.execution_time.context import OutletEventAccessors
 from psycopg import sql
 
 from include.simulators import repairshopr as simulator
@@ -165,6 +166,7 @@ class Run:
             "run_id": run_id,
             "params": declared | (conf or {}),
             "dag_run": SimpleNamespace(conf=conf, run_type=run_type),
+            "outlet_events": OutletEventAccessors(),
         }
 
     def execute(self, operator: Any, method: str = "execute", **arguments: Any) -> Any:

@@ -130,10 +130,10 @@ class TestResult:
         pushed = {}
         ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
         with caplog.at_level(logging.INFO):
-            push_result({"ti": ti}, "storage", {"checked": 3, "examples": []})
+            push_result(context({}) | {"ti": ti}, "storage", {"checked": 3, "examples": []})
         assert pushed == {"result": {"checked": 3, "examples": []}}
         [line] = [json.loads(record.message) for record in caplog.records]
-        assert line == {"event": "result", "source": "storage", "checked": 3, "examples": []}
+        assert line == {"event": "result", "source": "storage", "run": "a_dag/manual__1", "checked": 3, "examples": []}
 
     def test_that_is_empty_is_not_left(self, caplog):
         with caplog.at_level(logging.INFO):

@@ -120,7 +120,8 @@ class TestNight:
             {"image_id": id_, "status": "ready", "error": error} for id_, error in sorted(lost.items())
         ]
         lines = [json.loads(r.message) for r in caplog.records if r.message.startswith('{"')]
-        assert [line for line in lines if line["event"] == "result"] == [{"event": "result", "source": SOURCE} | found]
+        told = {"event": "result", "source": SOURCE, "run": run.name}
+        assert [line for line in lines if line["event"] == "result"] == [told | found]
 
     def test_repair_marks_the_images_and_a_second_one_nothing(self, airflow, images, enabled, conn):
         lost = images.lose(2, staged=1)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from include.simulators.repairshopr import Fault
-from tests.house import RECONCILE, SYNC, House
+from tests.house import RECONCILE, SOURCE, SYNC, House
 
 TRIGGER = """
 CREATE FUNCTION repairshopr.sabotage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;
@@ -28,6 +28,15 @@ def report(house: House, run_id: str) -> str:
     return house.airflow.log(RECONCILE, run_id, "report")
 
 
+def confirmed(house: House, run_id: str) -> list[dict]:
+    """What the events of the source's asset say that came from the run."""
+    found = house.airflow.call("GET", "/assets/events", params={"source_dag_id": RECONCILE, "source_run_id": run_id})
+    assert {(event["name"], event["source_task_id"]) for event in found["asset_events"]} <= {
+        (f"{SOURCE}_confirmed", "report")
+    }
+    return [event["extra"] for event in found["asset_events"]]
+
+
 def test_nothing_drifted_costs_no_avoidable_task(house):
     run_id, state = house.reconcile(dry_run=False)
     assert state == "success"
@@ -46,6 +55,9 @@ def test_nothing_drifted_costs_no_avoidable_task(house):
     assert summary["entity"] == "line_items"
     assert summary["metrics"]["api_unique_not_in_db"] == 0
     assert len(json.dumps(summary)) < 5000
+    [told] = confirmed(house, run_id)
+    assert (told["source"], told["run"], told["verdict"]) == (SOURCE, f"{RECONCILE}/{run_id}", "pass")
+    assert told["entities"]["line_items"]["api_unique_not_in_db"] == 0
 
 
 def test_drift_on_a_dry_run_is_planned_and_not_applied(house):
@@ -57,6 +69,7 @@ def test_drift_on_a_dry_run_is_planned_and_not_applied(house):
     assert house.steps(run_id)["verify"] == "skipped"
     assert "would get 3 inserts" in house.airflow.log(RECONCILE, run_id, "reconcile")
     assert house.writer().runs
+    assert confirmed(house, run_id) == []
 
 
 def test_drift_is_repaired_under_a_sync_id_and_verified(house):
@@ -72,6 +85,8 @@ def test_drift_is_repaired_under_a_sync_id_and_verified(house):
         "SELECT kind, rows_inserted, rows_deleted FROM confidence.sync_log WHERE sync_id = %s", sync_id
     ) == [("repair", 3, 2)]
     assert house.steps(run_id)["verify"] == "success"
+    [told] = confirmed(house, run_id)
+    assert told["sync_id"] == sync_id
 
 
 def test_worse_once_warns_and_twice_holds_until_decided(house):
@@ -100,6 +115,7 @@ def test_failed_scan_is_no_evidence_and_the_writer_goes_on(house):
     assert not set(lost) & house.live("line_items")
     assert house.writer().runs
     assert "clear scan with downstream" in report(house, run_id)
+    assert confirmed(house, run_id) == []
 
 
 def test_failed_scan_leaves_a_held_writer_held(house):

@@ -25,7 +25,8 @@ def result(house: House, dag: str, run_id: str, task: str) -> dict:
     """The run's result, which is one line of the task's log too."""
     found = house.airflow.xcom(dag, run_id, task, "result")
     lines = [line for line in house.airflow.log(dag, run_id, task).splitlines() if '"event": "result"' in line]
-    assert [json.loads(line) for line in lines] == [{"event": "result", "source": "storage"} | found]
+    told = {"event": "result", "source": "storage", "run": f"{dag}/{run_id}"}
+    assert [json.loads(line) for line in lines] == [told | found]
     return found
 
 

@@ -54,6 +54,21 @@ def plan(gallery):
 # -- outcomes
 
 
+def test_comparison_is_a_span_with_what_the_first_look_suspects(gallery, ended_spans):
+    gallery.control.delete([gallery.add().staged])
+    gallery.scan(limit=1000)
+    [span] = ended_spans()
+    assert span.name == "sync_confidence.compare"
+    assert span.attributes == {
+        "source": "storage",
+        "entity": "images",
+        "run": gallery.context.run,
+        "limit": 1000,
+        "marks": 1,
+        "heals": 0,
+    }
+
+
 def test_nothing_is_missing(gallery, either_way):
     before = gallery.table()
     summary = gallery.scan()

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from include.api.errors import ApiError, NotFound
 from include.confidence import history
+from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused
 from include.sources.mirror.entity import Context, Entity
@@ -85,7 +86,6 @@ def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> Forensic
     figures = _compared(context, scope, pulled)
     second_look(context, pulled)
     summary = _summary(context, scope, pulled, figures, scan_id, epoch)
-    log.info(summary.line())
     with conn.transaction():
         history.record(conn, summary)
         pulled.drop()
@@ -147,7 +147,8 @@ def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, An
     done = (stage.pull.progress or {}).get("compared")
     if done:
         return done
-    with conn.transaction():
+    work = {"source": context.source.name, "entity": entity.name, "run": context.run}
+    with span("compare", **work) as opened, conn.transaction():
         repeats = suspect(context, pulled, surplus=scope.not_in_api)
         forensics = entity.forensics(conn, stage.plan) if entity.forensics else {}
         figures = {
@@ -161,6 +162,7 @@ def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, An
             "forensics": dict(forensics),
         }
         stage.save_progress(compared=figures)
+        opened.set_attributes({name: figure for name, figure in figures.items() if isinstance(figure, int)})
     return figures
 
 

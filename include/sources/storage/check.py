@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection, sql
 
 from include.api.bucket import Bucket
+from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.storage import images, look
 from include.sources.storage.images import IMAGES, OBJECTS, Scope, Size
@@ -101,7 +102,9 @@ def check(context: Context, order: Order) -> Findings:
     else:
         _read_images(context, order, staged, started)
         look.look_at_images(context.bucket, staged, objects, batch=order.batch, workers=order.workers)
-    _plan(staged, objects)
+    work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": order.scope.limit}
+    with span("compare", **work) as opened:
+        opened.set_attributes(_plan(staged, objects))
     _second_look(context, order, staged, again, size)
     findings = _findings(context, order, staged, objects, again, started, listing)
     _drop(findings, staged, objects, again)
@@ -139,8 +142,8 @@ def _read_images(context: Context, order: Order, staged: Stage, started: datetim
         staged.append(rows, next_position=position, page_info={})
 
 
-def _plan(staged: Stage, objects: Stage) -> None:
-    """Plan to mark what was not found, and to heal what is marked by our hand and was found."""
+def _plan(staged: Stage, objects: Stage) -> Mapping[str, int]:
+    """Plan to mark what was not found, and to heal what is marked by our hand and was found; how many of each."""
     conn = staged.conn
     columns = [*IMAGES.names, "original_missing", "staged_missing", "new_status", "new_error"]
     parts = {
@@ -155,8 +158,9 @@ def _plan(staged: Stage, objects: Stage) -> None:
         for stage in (staged, objects):
             conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(staged.plan))
-        conn.execute(sql.SQL(PLAN_MARKS).format(**parts))
-        conn.execute(sql.SQL(PLAN_HEALS).format(**parts))
+        marks = conn.execute(sql.SQL(PLAN_MARKS).format(**parts)).rowcount
+        heals = conn.execute(sql.SQL(PLAN_HEALS).format(**parts)).rowcount
+    return {"marks": marks, "heals": heals}
 
 
 def _second_look(context: Context, order: Order, staged: Stage, again: Stage, size: Size) -> None:

@@ -1,0 +1,56 @@
+"""The verbs of a source as the tasks of a run call them: each in a span that says what it did."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from include.confidence.spans import Attribute, span
+from include.confidence.summary import ForensicSummary
+from include.sources.base import Check, Context, Synced
+from include.warehouse.sync_log import Counts
+
+
+def sync(context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+    """`Source.sync`."""
+    with span("sync", **_work(context, params), dry_run=dry_run) as opened:
+        synced = context.source.sync(context, params, dry_run=dry_run)
+        opened.set_attributes(_written(synced.counts))
+        if synced.sync_id is not None:
+            opened.set_attribute("sync_id", synced.sync_id)
+    return synced
+
+
+def scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any], *, dry_run: bool) -> ForensicSummary:
+    """`Source.scan`; `dry_run` tells whether the run means to repair."""
+    with span("scan", **_work(context, params), entity=entity, dry_run=dry_run) as opened:
+        summary = context.source.scan(context, entity, epoch, params)
+        opened.set_attributes({"scope": summary.scope, "incomplete": bool(summary.incomplete), **summary.figures})
+    return summary
+
+
+def repair(
+    context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
+) -> tuple[int, Mapping[str, Counts]]:
+    """`Source.repair`."""
+    with span("repair", **_work(context, params), dry_run=False) as opened:
+        sync_id, counts = context.source.repair(context, summaries, params)
+        opened.set_attributes({"sync_id": sync_id, **_written(counts)})
+    return sync_id, counts
+
+
+def verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+    """`Source.verify`."""
+    with span("verify", **_work(context, {}), sync_id=sync_id) as opened:
+        checks = context.source.verify(context, summaries, sync_id)
+        opened.set_attributes({"checks": len(checks), "worse": sum(check.worse for check in checks)})
+    return checks
+
+
+def _work(context: Context, params: Mapping[str, Any]) -> dict[str, Attribute]:
+    """What is worked on; of the params those alone that can't be anything but a number."""
+    return {"source": context.source.name, "run": context.run, "limit": params.get("limit")}
+
+
+def _written(counts: Mapping[str, Counts]) -> Mapping[str, int]:
+    """What was done with the rows of all tables together."""
+    return asdict(sum(counts.values(), Counts()))
