@@ -13,8 +13,10 @@ import pytest
 from include.api.client import ApiClient
 from include.api.errors import FixConfiguration
 from include.simulators.flex import SPOILS, Fault, Line, Mutation, Simulator, running
-from include.sources.flex import element
+from include.sources.flex import calls, desired, element
+from include.sources.flex import rows as rows_of
 from include.sources.flex.element import Report, Worker
+from include.sources.flex.plan import SetRole
 from include.warehouse import fence, sync_log
 from tests.conftest import copy_of
 
@@ -234,6 +236,31 @@ class TestSync:
         assert (report.state, report.count("prune_failed"), report.count("pruned")) == ("done", 1, 0)
         assert any("409" in each for each in report.diagnostics)
         assert owned(stage.conn, stage.element) == {line_id}
+
+
+class TestRoleThatFlexDoesNotTell:
+    def planned(self, stage: Stage) -> list[SetRole]:
+        """What is to be written if no row tells a role."""
+        crew = desired.crew(stage.conn, stage.element, SOUND)
+        lines = [replace(line, role_id=None, role_told=False) for line in self.lines(stage, crew)]
+        return [action for action in element.wanted(crew, lines).actions if isinstance(action, SetRole)]
+
+    def lines(self, stage: Stage, crew: desired.Crew) -> list[rows_of.Line]:
+        return calls.lines(stage.worker.api, stage.element, crew.mapped)
+
+    def test_is_the_one_that_was_written_last(self, stage):
+        ann, resource = stage.hire("FOH-R")
+        stage.sync()
+        assert self.planned(stage) == []
+        stage.conn.execute("UPDATE flex.job_assignments SET sound_role = 'FOH-T' WHERE technician_id = %s", [ann])
+        assert [(each.resource_id, each.role_id) for each in self.planned(stage)] == [(resource, HAND)]
+        stage.sync()
+        assert self.planned(stage) == []
+
+    def test_is_written_where_it_never_was(self, stage):
+        _, resource = stage.hire("FOH-R")
+        stage.flex.control.mutate(Mutation("add", stage.element, resource))
+        assert [each.role_id for each in self.planned(stage)] == [LEAD]
 
 
 class TestRefused:

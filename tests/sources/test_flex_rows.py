@@ -89,25 +89,27 @@ class TestRows:
         ],
     )
     def test_tell_the_resource(self, fields, expected):
-        assert read([row(**fields)], [LINE]) == [Line(LINE, "contact", expected)]
+        assert [line.resource_id for line in read([row(**fields)], [LINE])] == [expected]
 
     @pytest.mark.parametrize(
-        ("value", "role_id"),
+        ("fields", "role_id", "told"),
         [
-            (str(ROLE), ROLE),
-            ({"data": str(ROLE)}, ROLE),
-            ({"data": None}, None),
-            ({}, None),
-            ("", None),
-            ("FOH", None),
-            ({"data": {"id": str(ROLE)}}, None),
-            (["x"], None),
-            (7, None),
+            ({"business-role": str(ROLE)}, ROLE, True),
+            ({"business-role": {"data": str(ROLE)}}, ROLE, True),
+            ({"business-role": {"data": None}}, None, True),
+            ({"business-role": None}, None, True),
+            ({"business-role": ""}, None, True),
+            ({}, None, False),
+            ({"business-role": {}}, None, False),
+            ({"business-role": "FOH"}, None, False),
+            ({"business-role": {"data": {"id": str(ROLE)}}}, None, False),
+            ({"business-role": ["x"]}, None, False),
+            ({"business-role": 7}, None, False),
         ],
         ids=str,
     )
-    def test_tell_the_role_or_show_none(self, value, role_id):
-        assert read([row(**{"business-role": value})], []) == [Line(LINE, "contact", TECH, role_id)]
+    def test_tell_the_role_or_none_or_nothing_of_it(self, fields, role_id, told):
+        assert read([{**row(), **fields}], []) == [Line(LINE, "contact", TECH, role_id, role_told=told)]
 
     @pytest.mark.parametrize(
         "answer", [None, {}, {"rows": []}, "[]", 0, [None], [[]], ["row"], [header(None)]], ids=str

@@ -42,6 +42,12 @@ WHERE c.flex_element_id = %(element)s ORDER BY 1, 2
 
 OWNED = "SELECT flex_line_item_id FROM flex.owned_line WHERE flex_element_id = %(element)s AND gone_at IS NULL"
 
+WRITTEN = """
+SELECT DISTINCT ON (flex_line_item_id) flex_line_item_id, role_after::uuid FROM flex.operation
+WHERE flex_element_id = %(element)s AND kind = 'role' AND state = 'done'
+ORDER BY flex_line_item_id, operation_id DESC
+"""
+
 # Not over our rows and lines: those only change in the hands of who holds the gate, and by cascades from these.
 TOKEN = sql.SQL("""
 SELECT md5((SELECT coalesce(jsonb_agg(c), '[]') FROM ({calls}) c)::text
@@ -61,7 +67,8 @@ class Call:
 class Crew:
     """All that the warehouse holds about one crew call in Flex, of all of ours that point to it, at one instant.
 
-    `owned` are the lines there that we made, as far as we know of them. `token` changes with who is desired, with
+    `owned` are the lines there that we made, as far as we know of them; `written` are the business roles that we gave
+    to lines last. `token` changes with who is desired, with
     what role and resource, and with the calls. `diagnostics` are one line each.
     """
 
@@ -69,6 +76,7 @@ class Crew:
     desired: tuple[Desired, ...]
     rows: tuple[Row, ...]
     owned: frozenset[UUID]
+    written: Mapping[UUID, UUID]
     diagnostics: tuple[str, ...]
     token: str
 
@@ -87,6 +95,7 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         wanted = cursor.execute(DESIRED, named).fetchall()
         rows = tuple(Row(Member(*found[:2]), *found[2:]) for found in cursor.execute(ROWS, named))
         owned = frozenset(line_id for (line_id,) in cursor.execute(OWNED, named))
+        written = dict(cursor.execute(WRITTEN, named).fetchall())
         current = token(conn, element_id)
     told = [roles.role(department, code) for _, _, department, code, _ in wanted]
     desired = tuple(
@@ -94,7 +103,7 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         for (call_id, technician_id, _, _, resource_id), role in zip(wanted, told, strict=True)
     )
     diagnostics = tuple(sorted({role.diagnostic for role in told if role.diagnostic}))
-    return Crew(calls, desired, rows, owned, diagnostics, current)
+    return Crew(calls, desired, rows, owned, written, diagnostics, current)
 
 
 def token(conn: Connection, element_id: UUID) -> str:

@@ -156,8 +156,9 @@ class _Added:
 
 
 def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
-    """Bring the element to the desired crew."""
-    return plan(crew.desired, crew.rows, crew.owned, lines)
+    """Bring the element to the desired crew. Of a role that Flex doesn't tell, the one that we wrote counts."""
+    told = [line if line.role_told else replace(line, role_id=crew.written.get(line.line_id)) for line in lines]
+    return plan(crew.desired, crew.rows, crew.owned, told)
 
 
 def sync(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:

@@ -19,7 +19,8 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Line:
-    """A line on a crew call. `role_id`: the business role of a contact, None where none is shown.
+    """A line on a crew call. `role_id`: the business role of a contact, None where it has none, or tells none
+    (`role_told`).
 
     All but contacts are `other`: gear, and headers, which have no resource.
     """
@@ -28,6 +29,7 @@ class Line:
     kind: Literal["contact", "other"]
     resource_id: UUID | None
     role_id: UUID | None = None
+    role_told: bool = True
 
 
 def read(answer: Any, mapped: Collection[UUID]) -> list[Line]:
@@ -80,7 +82,7 @@ def _line(row: dict[str, Any]) -> Line:
     if told == CONTACT:
         if resource_id is None:
             raise Unreadable(f"line {line_id} is a contact without a resource")
-        return Line(line_id, "contact", resource_id, _role(row))
+        return Line(line_id, "contact", resource_id, *_role(row))
     # What has no resource is nobody. Of anything else a type that isn't known doesn't tell.
     if resource_id is not None and told != GEAR:
         raise Unreadable(f"line {line_id} has a resource, and a type that isn't known")
@@ -106,13 +108,15 @@ def _type(row: dict[str, Any], line_id: UUID) -> str:
     return told[0]
 
 
-def _role(row: dict[str, Any]) -> UUID | None:
-    """A role in a shape that nobody has seen counts as not shown: it is written again, which does no harm."""
+def _role(row: dict[str, Any]) -> tuple[UUID | None, bool]:
+    """The role, and whether the row tells it: nobody knows in what shape Flex does, or whether it always does."""
     value = row.get("business-role")
+    if "business-role" not in row or (isinstance(value, dict) and "data" not in value):
+        return None, False
     try:
-        return _id(value, "data") if isinstance(value, dict) else _id(row, "business-role")
+        return (_id(value, "data") if isinstance(value, dict) else _id(row, "business-role")), True
     except Unreadable:
-        return None
+        return None, False
 
 
 def _id(holder: dict[str, Any], key: str) -> UUID | None:

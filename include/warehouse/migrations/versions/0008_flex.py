@@ -166,6 +166,7 @@ CREATE TABLE flex.operation (
   CHECK (flex_line_item_id IS NOT NULL OR kind = 'add' AND state <> 'done')
 );
 CREATE INDEX ON flex.operation (sync_id);
+CREATE INDEX ON flex.operation (flex_element_id);
 CREATE UNIQUE INDEX operation_one_outstanding_key ON flex.operation (flex_element_id) WHERE state = 'sent';
 COMMENT ON TABLE flex.operation IS
   'Every write to Flex, committed before it is sent: an add that is repeated makes a second line, so after a crash it '
