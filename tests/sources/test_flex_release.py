@@ -44,6 +44,17 @@ def test_an_add_that_could_not_be_proven_is_ours_as_before(stage):
     stage.in_step(resource)
 
 
+def test_an_add_is_ours_though_its_job_is_gone_by_then(stage):
+    stage.hire()
+    lost(stage, "dropped, done", ADD, "POST")
+    stage.conn.execute("DELETE FROM flex.jobs")
+    release(stage.worker, stage.element)
+    assert owned(stage.conn, stage.element) == {line.id for line in stage.crew().values()}
+    stage.sync()
+    assert stage.crew() == {}
+    stage.in_step()
+
+
 @pytest.mark.parametrize("name", ["dropped, done", "dropped, not done"])
 def test_a_removed_line_is_gone_with_the_next_sync(stage, name):
     stage.hire()

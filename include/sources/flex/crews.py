@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -71,19 +72,26 @@ class Scope:
             return cursor.execute(ELEMENTS, {"jobs": named, "departments": list(self.departments) or None}).fetchall()
 
 
-def each(context: Context, element_ids: Iterable[UUID], work: Callable[[Connection, UUID], Result]) -> Iterator[Result]:
+def each(
+    context: Context, element_ids: Iterable[UUID], work: Callable[[Connection, UUID], Result]
+) -> Iterator[Result | None]:
     """What `work` returns for each element, as they come; each has a connection of its own.
 
-    If one fails no further ones begin; its error is raised after the results of those that were underway.
+    If one fails no further ones begin (None); its error is raised after the results of those that were underway.
     """
     elements = list(element_ids)
     failure: BaseException | None = None
+    failed = Event()
     idle: SimpleQueue[Connection] = SimpleQueue()
 
-    def one(element_id: UUID) -> Result:
+    def one(element_id: UUID) -> Result | None:
         conn = idle.get()
         try:
-            return work(conn, element_id)
+            # A thread takes up the next one before whoever waits for the results knows of a failure.
+            return None if failed.is_set() else work(conn, element_id)
+        except BaseException:
+            failed.set()
+            raise
         finally:
             idle.put(conn)
 
@@ -91,14 +99,10 @@ def each(context: Context, element_ids: Iterable[UUID], work: Callable[[Connecti
         for _ in range(min(context.source.workers, len(elements))):
             idle.put(stack.enter_context(context.connections.database("warehouse")))
         pool = stack.enter_context(ThreadPoolExecutor(context.source.workers))
-        futures: list[Future[Result]] = [pool.submit(one, element_id) for element_id in elements]
+        futures: list[Future[Result | None]] = [pool.submit(one, element_id) for element_id in elements]
         for future in as_completed(futures):
-            if future.cancelled():
-                continue
             if error := future.exception():
                 failure = failure or error
-                for other in futures:
-                    other.cancel()
                 continue
             yield future.result()
     if failure:

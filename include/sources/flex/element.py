@@ -295,13 +295,13 @@ class _Element:
 
     def _add(self, action: Add) -> None:
         member = action.members[0]
+        call = self._crew.calls[member.crew_call_id]
         operation_id, outcome = self._send(
-            Write("add", None, action.resource_id, member),
+            Write("add", None, action.resource_id, member, call=call),
             lambda: calls.add(self._api, self._id, action.resource_id),
         )
         if outcome.kind == "refused":
             return self._refused(operation_id, outcome, Event("add_failed", action.resource_id, action.members))
-        call = self._crew.calls[member.crew_call_id]
         who = [call.job_id, call.department, member.crew_call_id, member.technician_id, self._worker.sync_id]
         # The line is ours from now on; the gate stands for it until a read has shown it.
         with self._conn.transaction():

@@ -14,6 +14,7 @@ from uuid import UUID
 from psycopg import Connection, sql
 
 from include.sources.flex.calls import Outcome
+from include.sources.flex.desired import Call
 from include.sources.flex.plan import Member
 
 LOCK = sql.SQL("hashtextextended('flex.element_gate/' || %(element)s::uuid, 0)")
@@ -38,9 +39,10 @@ WHERE operation_id = ANY (%(operations)s)
 """
 
 SENT = """
-INSERT INTO flex.operation (sync_id, flex_element_id, kind, flex_line_item_id, flex_resource_id, crew_call_id,
-  technician_id, role_before, role_after)
-VALUES (%(sync_id)s, %(element)s, %(kind)s, %(line)s, %(resource)s, %(call)s, %(technician)s, %(before)s, %(after)s)
+INSERT INTO flex.operation (sync_id, flex_element_id, kind, flex_line_item_id, flex_resource_id, job_id, department,
+  crew_call_id, technician_id, role_before, role_after)
+VALUES (%(sync_id)s, %(element)s, %(kind)s, %(line)s, %(resource)s, %(job)s, %(department)s,
+  %(call)s, %(technician)s, %(before)s, %(after)s)
 RETURNING operation_id
 """
 
@@ -80,7 +82,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Write:
-    """A write to Flex, as the journal keeps it: for whom it is, and a line unless one is added."""
+    """A write to Flex, as the journal keeps it: for whom it is, and a line unless one is added.
+
+    `call` is that of the member, and given if one is added: the line is ours though the call may be gone by then.
+    """
 
     kind: Literal["add", "remove", "role"]
     line_id: UUID | None
@@ -88,6 +93,7 @@ class Write:
     member: Member | None = None
     role_before: UUID | None = None
     role_after: UUID | None = None
+    call: Call | None = None
 
 
 @contextmanager
@@ -160,6 +166,8 @@ def sent(conn: Connection, gate: Gate, write: Write) -> int:
         "kind": write.kind,
         "line": write.line_id,
         "resource": write.resource_id,
+        "job": write.call and write.call.job_id,
+        "department": write.call and write.call.department,
         "call": write.member and write.member.crew_call_id,
         "technician": write.member and write.member.technician_id,
         "before": write.role_before and str(write.role_before),

@@ -22,17 +22,11 @@ UPDATE flex.operation SET state = %(state)s, flex_line_item_id = coalesce(flex_l
   reason = reason || %(note)s, settled_at = clock_timestamp() WHERE operation_id = %(operation)s
 """
 
-# Where the call is gone by now another line of it tells the job; if there was none, the line counts as a stranger's.
 OWN = """
 INSERT INTO flex.owned_line (flex_line_item_id, flex_element_id, flex_resource_id, job_id, department, crew_call_id,
   technician_id, made_by)
-SELECT %(line)s, o.flex_element_id, o.flex_resource_id, c.job_id, c.department, o.crew_call_id, o.technician_id,
-  o.sync_id
-FROM flex.operation o JOIN (
-  SELECT id, job_id, department FROM flex.flex_crew_calls
-  UNION SELECT crew_call_id, job_id, department FROM flex.owned_line
-) c ON c.id = o.crew_call_id
-WHERE o.operation_id = %(operation)s LIMIT 1
+SELECT %(line)s, flex_element_id, flex_resource_id, job_id, department, crew_call_id, technician_id, sync_id
+FROM flex.operation WHERE operation_id = %(operation)s
 ON CONFLICT (flex_line_item_id) DO NOTHING
 """
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from uuid import UUID
 
 from psycopg import Connection
@@ -22,6 +23,11 @@ from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 
+# Once its writer is gone, what a gate still stands for has an outcome that nobody knows.
+OUTSTANDING = """
+SELECT g.flex_element_id FROM flex.element_gate g JOIN flex.operation USING (operation_id) WHERE sync_id = %s
+"""
+
 
 def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str, Counts]]:
     """Carry out the plan, crew call by crew call; return the sync_id and what was done.
@@ -37,16 +43,24 @@ def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str
     sync_id = sync_log.begin(conn, SOURCE, "repair", context.run)
     fenced = partial(fence.writing, source=SOURCE, epoch=writer.epoch, run=context.run)
     reports: list[Report] = []
+    doubtful = Event()
 
-    def work(worker: Worker, element_id: UUID) -> Report:
-        if any(report.state == "uncertain" for report in reports):
-            return Report(element_id, "done")
-        return element.sync(worker, element_id, partial(_only, planned[element_id]))
+    def work(worker: Worker, element_id: UUID) -> Report | None:
+        if doubtful.is_set():
+            return None
+        report = element.sync(worker, element_id, partial(_only, planned[element_id]))
+        if report.state == "uncertain":
+            doubtful.set()
+        return report
 
     try:
-        for report in carried_out(context, planned, sync_id, fenced, work):
-            reports.append(report)
-        _require_done(context, summary, sync_id, reports)
+        try:
+            for report in carried_out(context, planned, sync_id, fenced, work):
+                reports.append(report)
+        finally:
+            # Whatever else went wrong: people have to know first that nobody knows.
+            _require_known(context, summary, sync_id, reports)
+        _require_done(reports)
     except BaseException as error:
         finish(context, sync_id, reports, str(error) or type(error).__name__, _superseded(planned, reports))
         raise
@@ -79,18 +93,25 @@ def _only(planned: Collection[str], crew: Crew, lines: Sequence[Line]) -> Plan:
     return replace(plan, actions=tuple(action for action in plan.actions if key(action) in planned))
 
 
-def _require_done(context: Context, summary: ForensicSummary, sync_id: int, reports: Collection[Report]) -> None:
-    uncertain = [str(report.element_id) for report in reports if report.state == "uncertain"]
-    if uncertain:
-        reason = (
-            f"repair (sync_id {sync_id}) doesn't know what became of a write on element {', '.join(uncertain)}, which"
-            " is left alone from now on. Look at the crew call in Flex, answer decide with 'Resume without repair',"
-            " then run flex_sync with release_element"
-        )
-        with context.conn.transaction():
-            history.mark_hold(context.conn, summary.scan_id, reason)
-            history.refresh_hold(context.conn, SOURCE)
-        raise OutcomeUnknown(reason)
+def _require_known(context: Context, summary: ForensicSummary, sync_id: int, reports: Collection[Report]) -> None:
+    """Raises OutcomeUnknown, with the writer held, where a gate doesn't open any more."""
+    conn = context.conn
+    uncertain = {report.element_id for report in reports if report.state == "uncertain"}
+    uncertain |= {element_id for (element_id,) in conn.execute(OUTSTANDING, [sync_id])}
+    if not uncertain:
+        return
+    reason = (
+        f"repair (sync_id {sync_id}) doesn't know what became of a write on element"
+        f" {', '.join(sorted(map(str, uncertain)))}, which is left alone from now on. Look at the crew call in Flex,"
+        " answer decide with 'Resume without repair', then run flex_sync with release_element"
+    )
+    with conn.transaction():
+        history.mark_hold(conn, summary.scan_id, reason)
+        history.refresh_hold(conn, SOURCE)
+    raise OutcomeUnknown(reason)
+
+
+def _require_done(reports: Collection[Report]) -> None:
     problems = "; ".join([problem for report in reports for problem in report.problems][:5])
     if any(report.state == "unreadable" for report in reports):
         raise TryLater(f"not all crew calls could be read again, the others are repaired: {problems}")

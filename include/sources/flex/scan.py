@@ -33,11 +33,9 @@ CLASSES: tuple[str, ...] = get_args(Class)
 WHOLE = ("unreadable", "refused", "uncertain", "stale_rows")
 SIZES = ("crew_calls", "lines", "desired", "rows")
 
-# Nobody knows what such an element is like until the writer has claimed or released it.
-UNCERTAIN = """
-SELECT flex_element_id FROM flex.element_gate WHERE state = 'uncertain'
-UNION SELECT flex_element_id FROM flex.operation WHERE state = 'sent'
-"""
+# Nobody knows what such an element is like until the writer has claimed or released it: what a gate stands for is sent,
+# unproven or unknown.
+UNCERTAIN = "SELECT flex_element_id FROM flex.element_gate WHERE operation_id IS NOT NULL"
 
 KEEP = """
 INSERT INTO flex.element_scan (scan_id, flex_element_id, figures, examples, planned) VALUES (%s, %s, %s, %s, %s)

@@ -83,14 +83,15 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
 
 
 def carried_out(context: Context, elements: Collection[UUID], sync_id: int, fenced: Any, work: Any = element.sync):
-    """The reports of the elements as they come, each in flex_sync_log already."""
+    """The reports of the elements as they come, each in flex_sync_log already; none of those that weren't begun."""
 
-    def one(conn: Connection, element_id: UUID) -> Report:
+    def one(conn: Connection, element_id: UUID) -> Report | None:
         report = work(worker_of(context, conn, sync_id, fenced), element_id)
-        record.log(conn, report, sync_id)
+        if report:
+            record.log(conn, report, sync_id)
         return report
 
-    for report in each(context, elements, one):
+    for report in filter(None, each(context, elements, one)):
         for problem in report.problems:
             log.error("%s", problem)
         for note in report.diagnostics:

@@ -153,6 +153,8 @@ CREATE TABLE flex.operation (
   kind text NOT NULL CHECK (kind IN ('add', 'remove', 'role')),
   flex_line_item_id uuid,
   flex_resource_id uuid,
+  job_id uuid,
+  department text,
   crew_call_id uuid,
   technician_id uuid,
   role_before text,
@@ -170,7 +172,7 @@ CREATE INDEX ON flex.operation (flex_element_id);
 CREATE UNIQUE INDEX operation_one_outstanding_key ON flex.operation (flex_element_id) WHERE state = 'sent';
 COMMENT ON TABLE flex.operation IS
   'Every write to Flex, committed before it is sent: an add that is repeated makes a second line, so after a crash it '
-  'has to be known that it may have happened. Crew call and person are kept here though their rows may go.';
+  'has to be known that it may have happened. Job, crew call and person are kept here though their rows may go.';
 COMMENT ON COLUMN flex.operation.state IS
   'sent: no answer yet. refused: Flex said no, nothing happened. unknown: it may have happened.';
 
