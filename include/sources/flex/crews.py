@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -71,19 +72,31 @@ class Scope:
             return cursor.execute(ELEMENTS, {"jobs": named, "departments": list(self.departments) or None}).fetchall()
 
 
+class _NotBegun(Exception):
+    """It was stopped before its turn."""
+
+
 def each(context: Context, element_ids: Iterable[UUID], work: Callable[[Connection, UUID], Result]) -> Iterator[Result]:
     """What `work` returns for each element, as they come; each has a connection of its own.
 
-    If one fails no further ones begin; its error is raised after the results of those that were underway.
+    If one fails no further ones begin; its error is raised after the results of those that were underway. Neither do
+    any once the caller is interrupted.
     """
     elements = list(element_ids)
     failure: BaseException | None = None
     idle: SimpleQueue[Connection] = SimpleQueue()
+    stopped = Event()
 
     def one(element_id: UUID) -> Result:
         conn = idle.get()
         try:
+            if stopped.is_set():
+                raise _NotBegun
             return work(conn, element_id)
+        except BaseException:
+            # Here, since the caller would hear of it only after the next one has begun.
+            stopped.set()
+            raise
         finally:
             idle.put(conn)
 
@@ -91,15 +104,13 @@ def each(context: Context, element_ids: Iterable[UUID], work: Callable[[Connecti
         for _ in range(min(context.source.workers, len(elements))):
             idle.put(stack.enter_context(context.connections.database("warehouse")))
         pool = stack.enter_context(ThreadPoolExecutor(context.source.workers))
+        stack.callback(stopped.set)
         futures: list[Future[Result]] = [pool.submit(one, element_id) for element_id in elements]
         for future in as_completed(futures):
-            if future.cancelled():
-                continue
-            if error := future.exception():
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            elif not isinstance(error, _NotBegun):
                 failure = failure or error
-                for other in futures:
-                    other.cancel()
-                continue
-            yield future.result()
     if failure:
         raise failure

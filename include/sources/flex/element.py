@@ -42,7 +42,7 @@ Kind = Literal[
 ]
 # What Flex refused of what a crew needs. A line that is left over harms no crew.
 FAILED = ("add_failed", "remove_failed", "role_failed")
-State = Literal["done", "failed", "refused", "changed", "unreadable", "busy", "uncertain"]
+State = Literal["done", "failed", "refused", "changed", "unreadable", "busy", "uncertain", "skipped"]
 
 PUT = """
 WITH before AS (
@@ -120,7 +120,7 @@ class Report:
 
     `crew` and `lines` are what was read last; None and 0 where nothing was. Of the states `failed` means that Flex
     refused something, `refused` that the crew can't be written as it is, `changed` that people kept changing it;
-    `unreadable`, `busy` and `uncertain` tell why nothing more was written.
+    `unreadable`, `busy` and `uncertain` tell why nothing more was written; `skipped` was never begun.
     """
 
     element_id: UUID

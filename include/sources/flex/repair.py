@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from uuid import UUID
 
 from psycopg import Connection
@@ -37,11 +38,15 @@ def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str
     sync_id = sync_log.begin(conn, SOURCE, "repair", context.run)
     fenced = partial(fence.writing, source=SOURCE, epoch=writer.epoch, run=context.run)
     reports: list[Report] = []
+    doubt = Event()
 
     def work(worker: Worker, element_id: UUID) -> Report:
-        if any(report.state == "uncertain" for report in reports):
-            return Report(element_id, "done")
-        return element.sync(worker, element_id, partial(_only, planned[element_id]))
+        if doubt.is_set():
+            return Report(element_id, "skipped")
+        report = element.sync(worker, element_id, partial(_only, planned[element_id]))
+        if report.state == "uncertain":
+            doubt.set()
+        return report
 
     try:
         for report in carried_out(context, planned, sync_id, fenced, work):
@@ -68,8 +73,9 @@ def verify(context: Context, summary: ForensicSummary) -> list[Check]:
     duplicates = sum(found.figures.get("duplicate_in_flex", 0) for found in seen)
     return [
         Check(ENTITY, "planned_changes_open", sum(map(len, planned.values())), open_),
-        Check(ENTITY, "duplicate_in_flex", summary.metrics["duplicate_in_flex"], duplicates),
-        Check(ENTITY, "unreadable", summary.metrics["unreadable"], unreadable),
+        # Where either was found nothing is planned.
+        Check(ENTITY, "duplicate_in_flex", 0, duplicates),
+        Check(ENTITY, "unreadable", 0, unreadable),
     ]
 
 
