@@ -1,5 +1,6 @@
 """A sync of Flex: which crew calls it works at, what it settles, and what it says of itself."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -97,7 +98,7 @@ class TestElements:
 
     def test_call_that_points_elsewhere_now_leaves_nothing_behind(self, synced):
         booked = synced.book()
-        ann, resource = synced.hire(booked)
+        _, resource = synced.hire(booked)
         synced.sync()
         other = synced.control.create_element()
         synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s", [other])
@@ -318,7 +319,6 @@ class TestFailures:
         bad, good = synced.book(), [synced.book() for _ in range(3)]
         for booked in (bad, *good):
             synced.hire(booked)
-        synced.control.fault()
         synced.fault("no_type", f"line-item/{bad.element}/row-data", times=None)
         with pytest.raises(SyncFailed, match=r"1 of 4 crew calls are not in step: .*no type"):
             synced.sync()
@@ -335,28 +335,25 @@ class TestFailures:
         assert "; and 1 more." in str(failed.value)
 
     @pytest.mark.parametrize("status", [401, 403])
-    @pytest.mark.parametrize(("path", "method"), [(ROWS, "GET"), (ADD, "POST")])
-    def test_missing_right_stops_everything(self, synced, status, path, method):
+    @pytest.mark.parametrize(("path", "method", "nth"), [(ROWS, "GET", 3), (ADD, "POST", 2)])
+    def test_missing_right_stops_everything(self, synced, status, path, method, nth):
         for booked in [synced.book() for _ in range(4)]:
             synced.hire(booked)
         before = synced.watermark()
-        synced.fault("status", path, method, status=status, nth=2, times=None)
+        synced.fault("status", path, method, status=status, nth=nth, times=None)
         with pytest.raises(FixConfiguration, match="connection 'flex'"):
             synced.sync()
         assert synced.control.counters().total(status=status) == 1
         assert (len(synced.waiting()), synced.watermark()) == (4, before)
         entry = synced.synced()
-        assert (entry["state"], entry["rows_inserted"], entry["source"]) == ("failed", 1 if path == ADD else 1, "flex")
+        assert (entry["state"], entry["rows_inserted"], entry["source"]) == ("failed", 1, "flex")
         synced.control.clear()
         synced.sync()
         assert synced.waiting() == set()
 
-    def test_interrupted_begins_nothing_more(self, synced, monkeypatch):
+    def test_interrupted_begins_nothing_more(self, synced):
         for booked in [synced.book() for _ in range(5)]:
             synced.hire(booked)
-
-        def interrupted(*_):
-            raise KeyboardInterrupt
 
         with synced.context() as context:
             work = syncs.carried_out(context, synced_elements(synced), *begun(synced))
@@ -443,15 +440,13 @@ class TestQuota:
         synced.sync()
         assert (len(synced.crew(second)), synced.waiting()) == (1, set())
 
-    @pytest.mark.parametrize("requests", range(1, 8))
+    @pytest.mark.parametrize("requests", range(1, 7))
     def test_spent_anywhere_harms_nobody(self, synced, requests):
         booked = synced.book()
         resources = {resource for _, resource in (synced.hire(booked), synced.hire(booked))}
         synced.limiter = Spent(requests)
-        try:
+        with pytest.raises(SyncFailed, match="quota") if requests < 6 else nullcontext():
             synced.sync()
-        except SyncFailed as failed:
-            assert "quota" in str(failed)
         synced.limiter = None
         uncertain = synced.gates()[booked.element] == "uncertain"
         synced.sync(release_element=str(booked.element) if uncertain else None)
@@ -488,7 +483,7 @@ class TestRelease:
         with (
             psycopg.connect(synced.url, autocommit=True) as other,
             syncs.element.gate.claimed(other, booked.element, "another/run", begun(synced)[0]),
-            pytest.raises(SyncFailed, match="was not released: .* is busy"),
+            pytest.raises(SyncFailed, match=r"was not released: .* is busy"),
         ):
             synced.sync(release_element=str(booked.element))
 
@@ -499,7 +494,7 @@ class TestRelease:
         with pytest.raises(SyncFailed):
             synced.sync()
         synced.fault("status", ROWS, status=404)
-        with pytest.raises(SyncFailed, match="was not released: .*404"):
+        with pytest.raises(SyncFailed, match=r"was not released: .*404"):
             synced.sync(release_element=str(booked.element))
         assert synced.gates()[booked.element] == "uncertain"
 
@@ -522,7 +517,7 @@ class TestValidate:
         key = "flex_crew_assignments_crew_call_technician_key"
         synced.conn.execute(f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {key}")
         try:
-            with pytest.raises(IntegrityFailed, match="unique_key: expected 1, found 0.* warehouse_migrate"):
+            with pytest.raises(IntegrityFailed, match=r"unique_key: expected 1, found 0.* warehouse_migrate"):
                 synced.sync("validate")
         finally:
             synced.conn.execute(
