@@ -62,11 +62,12 @@ class SharedLimit:
             return self._conn.execute(query, {"api": self._api, "step": step}).fetchone()[0]
 
 
+# A minute counts until its last second is that old.
 COUNT = """
 WITH spent AS (
-  SELECT coalesce(sum(requests) FILTER (WHERE minute > now() - interval '1 hour'), 0) AS hour,
+  SELECT coalesce(sum(requests) FILTER (WHERE minute > now() - interval '61 minutes'), 0) AS hour,
     coalesce(sum(requests), 0) AS day
-  FROM confidence.request_count WHERE api = %(api)s AND minute > now() - interval '1 day'
+  FROM confidence.request_count WHERE api = %(api)s AND minute > now() - interval '1 day 1 minute'
 ), counted AS (
   INSERT INTO confidence.request_count AS c (api, minute, requests)
   SELECT %(api)s, date_trunc('minute', now()), 1 FROM spent

@@ -1,4 +1,4 @@
-"""A simulated account, fresh for each test; a gallery of images with its store, as fresh; and shops of Tekmetric."""
+"""A simulated account, fresh for each test; a gallery of images with its store, as fresh; shops and crews."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -9,6 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from include.api.client import ApiClient
+from include.simulators import flex as flex_simulator
 from include.simulators import repairshopr as simulator
 from include.simulators import storage
 from include.sources import get_source
@@ -20,6 +21,7 @@ from tests.conftest import copy_of
 from tests.gallery import Gallery
 
 from . import tekmetric
+from .flex import Agency
 from .tekmetric import Shops
 
 SOURCE = get_source("repairshopr")
@@ -158,3 +160,25 @@ def loaded(conn: psycopg.Connection) -> Iterator[Shops]:
     with tekmetric.trading(conn) as shops:
         shops.control.advance(3600)
         yield shops
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[flex_simulator.Simulator]:
+    """An account of Flex, one for the tests of a module."""
+    with flex_simulator.running() as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def url(postgres: Server, migrated: str) -> Iterator[str]:
+    """A warehouse, one for the tests of a module."""
+    yield from copy_of(postgres, migrated)
+
+
+@pytest.fixture
+def agency(account: flex_simulator.Simulator, url: str) -> Iterator[Agency]:
+    """Nobody's jobs yet, and an account of Flex that has no crew call of theirs."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        agency = Agency(account, url, conn)
+        agency.clean()
+        yield agency

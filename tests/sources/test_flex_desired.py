@@ -8,14 +8,8 @@ import pytest
 
 from include.sources.flex.desired import Call, crew, token
 from include.sources.flex.plan import Desired, Member, Row
-from tests.conftest import copy_of
 
 from .flex import HAND, LEAD, SOUND, assign, call, note, own, person, put
-
-
-@pytest.fixture(scope="module")
-def url(postgres, migrated) -> Iterator[str]:
-    yield from copy_of(postgres, migrated)
 
 
 @pytest.fixture

@@ -12,13 +12,12 @@ import pytest
 
 from include.api.client import ApiClient
 from include.api.errors import FixConfiguration
-from include.simulators.flex import SPOILS, Fault, Line, Mutation, Simulator, running
+from include.simulators.flex import SPOILS, Fault, Line, Mutation, Simulator
 from include.sources.flex import calls, desired, element
 from include.sources.flex import rows as rows_of
 from include.sources.flex.element import Report, Worker
 from include.sources.flex.plan import SetRole
 from include.warehouse import fence, sync_log
-from tests.conftest import copy_of
 
 from .flex import HAND, LEAD, SOUND, assign, call, own, owned, person, rows
 
@@ -111,17 +110,6 @@ class Stage:
         assert {event.kind for event in report.events} <= {"kept"}
         assert len(self.flex.control.journal()) == writes
         assert self.gate() == "idle"
-
-
-@pytest.fixture(scope="module")
-def account() -> Iterator[Simulator]:
-    with running() as simulator:
-        yield simulator
-
-
-@pytest.fixture(scope="module")
-def url(postgres, migrated) -> Iterator[str]:
-    yield from copy_of(postgres, migrated)
 
 
 @pytest.fixture

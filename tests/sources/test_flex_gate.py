@@ -11,16 +11,10 @@ from include.sources.flex.calls import Outcome
 from include.sources.flex.gate import GateClosed, GateLost, Write
 from include.sources.flex.plan import Member
 from include.warehouse import sync_log
-from tests.conftest import copy_of
 
 RUN = "flex_sync/test"
 RESOURCE, LINE = uuid4(), uuid4()
 ADD = Write("add", None, RESOURCE, Member(uuid4(), uuid4()), role_after=uuid4())
-
-
-@pytest.fixture(scope="module")
-def url(postgres, migrated) -> Iterator[str]:
-    yield from copy_of(postgres, migrated)
 
 
 @pytest.fixture

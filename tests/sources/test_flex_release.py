@@ -11,9 +11,9 @@ from include.sources.flex.release import release
 from include.sources.flex.rows import Unreadable
 
 from .flex import owned
-from .test_flex_element import ADD, LINE, LOST, ROWS, Stage, account, stage, url
+from .test_flex_element import ADD, LINE, LOST, ROWS, Stage, stage
 
-__all__ = ["account", "stage", "url"]
+__all__ = ["stage"]
 
 
 def lost(stage: Stage, name: str, path: str, method: str) -> None:

@@ -72,25 +72,30 @@ class Scope:
             return cursor.execute(ELEMENTS, {"jobs": named, "departments": list(self.departments) or None}).fetchall()
 
 
-def each(
-    context: Context, element_ids: Iterable[UUID], work: Callable[[Connection, UUID], Result]
-) -> Iterator[Result | None]:
+class _NotBegun(Exception):
+    """It was stopped before its turn."""
+
+
+def each(context: Context, element_ids: Iterable[UUID], work: Callable[[Connection, UUID], Result]) -> Iterator[Result]:
     """What `work` returns for each element, as they come; each has a connection of its own.
 
-    If one fails no further ones begin (None); its error is raised after the results of those that were underway.
+    If one fails no further ones begin; its error is raised after the results of those that were underway. Neither do
+    any once the caller is interrupted.
     """
     elements = list(element_ids)
     failure: BaseException | None = None
-    failed = Event()
     idle: SimpleQueue[Connection] = SimpleQueue()
+    stopped = Event()
 
-    def one(element_id: UUID) -> Result | None:
+    def one(element_id: UUID) -> Result:
         conn = idle.get()
         try:
-            # A thread takes up the next one before whoever waits for the results knows of a failure.
-            return None if failed.is_set() else work(conn, element_id)
+            if stopped.is_set():
+                raise _NotBegun
+            return work(conn, element_id)
         except BaseException:
-            failed.set()
+            # Here, since the caller would hear of it only after the next one has begun.
+            stopped.set()
             raise
         finally:
             idle.put(conn)
@@ -99,11 +104,13 @@ def each(
         for _ in range(min(context.source.workers, len(elements))):
             idle.put(stack.enter_context(context.connections.database("warehouse")))
         pool = stack.enter_context(ThreadPoolExecutor(context.source.workers))
-        futures: list[Future[Result | None]] = [pool.submit(one, element_id) for element_id in elements]
+        stack.callback(stopped.set)
+        futures: list[Future[Result]] = [pool.submit(one, element_id) for element_id in elements]
         for future in as_completed(futures):
-            if error := future.exception():
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            elif not isinstance(error, _NotBegun):
                 failure = failure or error
-                continue
-            yield future.result()
     if failure:
         raise failure

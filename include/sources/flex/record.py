@@ -7,7 +7,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from include.sources.flex.desired import Call
+from include.sources.flex.desired import CALLS, Call
 from include.sources.flex.element import FAILED, Event, Report
 from include.sources.flex.plan import Member
 from include.warehouse.sync_log import Counts
@@ -27,7 +27,9 @@ ORDER BY flex_element_id, made_at
 
 def log(conn: Connection, report: Report, sync_id: int) -> None:
     """A row of flex_sync_log for each of our crew calls that point to the element."""
-    crew_calls = dict(report.crew.calls) if report.crew else {}
+    # A gate that is closed keeps even the crew from being read.
+    found = () if report.crew else conn.execute(CALLS, {"element": report.element_id})
+    crew_calls = dict(report.crew.calls) if report.crew else {call_id: Call(*rest) for call_id, *rest in found}
     if not crew_calls:
         found = conn.execute(MADE_FOR, [report.element_id]).fetchone()
         crew_calls = {None: Call(*found)} if found else {}

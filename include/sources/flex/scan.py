@@ -90,7 +90,8 @@ def scan(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
     def one(conn: Connection, element_id: UUID) -> None:
         found = look(replace(context, conn=conn), element_id)
         if element_id in uncertain:
-            found = replace(found, figures={**found.figures, "uncertain": 1}, planned={})
+            examples = {**found.examples, "uncertain": [str(element_id)]}
+            found = replace(found, figures={**found.figures, "uncertain": 1}, examples=examples, planned={})
         values = (Jsonb(found.figures), Jsonb(found.examples), Jsonb(found.planned))
         conn.execute(KEEP, [underway, element_id, *values])
 
@@ -128,8 +129,9 @@ def look(context: Context, element_id: UUID) -> Seen:
             examples.setdefault(finding.kind, []).append(f"{element_id}/{_subject(finding)}")
     actions = [action for action in plan.actions if context.prune or not (isinstance(action, Remove) and action.orphan)]
     planned = {key(action): _kind(action) for action in actions}
-    # Such a row goes with the repair, even if there is nothing else to do.
-    planned |= {stale_key(member): "delete" for member in stale if member not in _added(actions)}
+    # Such a row goes with the repair, even if there is nothing else to do; what is refused is left alone.
+    if not plan.refusals:
+        planned |= {stale_key(member): "delete" for member in stale if member not in _added(actions)}
     return Seen(element_id, figures, {kind: ids[:EXAMPLES] for kind, ids in examples.items()}, planned)
 
 

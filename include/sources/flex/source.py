@@ -8,9 +8,10 @@ from typing import Any
 from psycopg import Connection
 
 from include.confidence.health import Alert, Limits
+from include.confidence.integrity import Severity
 from include.confidence.policy import Policy, RepairShare, Trend
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, Synced, SyncFailed
+from include.sources.base import Check, Connections, IntegrityFailed, Synced, SyncFailed
 from include.sources.flex import figures, repair, scan, sync, undo
 from include.sources.flex.checks import verify
 from include.sources.flex.crews import Context, Scope
@@ -80,8 +81,7 @@ class Flex:
         if dry_run:
             raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
         if params["mode"] == "validate":
-            findings = verify(context.conn)
-            return Synced(None, {}, {"checks": len(findings), "warnings": [str(f) for f in findings if f.failed]})
+            return _validated(context)
         return sync.sync(context, params)
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
@@ -111,3 +111,16 @@ class Flex:
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool
     ) -> Mapping[str, Any]:
         return {}
+
+
+def _validated(context: Context) -> Synced:
+    """Check our tables; nothing is written. Raises IntegrityFailed if one of severity error failed."""
+    findings = verify(context.conn)
+    failed = [finding for finding in findings if finding.failed]
+    errors = [str(finding) for finding in failed if finding.severity is Severity.ERROR]
+    if errors:
+        raise IntegrityFailed(
+            f"{len(errors)} of {len(findings)} checks of our tables failed: {'; '.join(errors)}."
+            " Run the DAG warehouse_migrate: it removes duplicates and puts the unique key back"
+        )
+    return Synced(None, {}, {"checks": len(findings), "warnings": [str(finding) for finding in failed]})

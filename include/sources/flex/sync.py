@@ -11,11 +11,12 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import scalar_row, tuple_row
 
-from include.api.errors import TryLater
+from include.api.errors import NotFound, TryLater
 from include.sources.base import Synced, SyncFailed
 from include.sources.flex import element, record
 from include.sources.flex.crews import Context, Scope, each
 from include.sources.flex.element import Report, Worker
+from include.sources.flex.gate import GateClosed
 from include.sources.flex.release import release
 from include.sources.flex.rows import Unreadable
 from include.warehouse import fence, sync_log
@@ -43,6 +44,16 @@ WHERE NOT EXISTS (SELECT FROM flex.flex_crew_calls c
 """
 
 
+# What isn't in step has its turn with the next sync, be it that nobody changes it by then.
+AGAIN = """
+INSERT INTO flex.job_change (job_id)
+SELECT DISTINCT job_id FROM (
+  SELECT flex_element_id, job_id FROM flex.flex_crew_calls
+  UNION ALL SELECT flex_element_id, job_id FROM flex.owned_line WHERE gone_at IS NULL
+) e WHERE flex_element_id = ANY (%s) AND NOT EXISTS (SELECT FROM flex.job_change c WHERE c.job_id = e.job_id)
+"""
+
+
 @dataclass(frozen=True)
 class Changes:
     """The changes of the application that wait (change_id and job), as of `until`, the warehouse's clock."""
@@ -62,7 +73,9 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
         raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
     scope, changes = Scope.of(params), waiting(conn)
     reopened = UUID(params["release_element"]) if params.get("release_element") else None
-    elements, without = _elements(conn, scope, changes, params["mode"], reopened)
+    elements = [reopened] if reopened else _elements(conn, scope, changes, params["mode"])
+    without = _unmapped(conn, {*changes.jobs.values(), *([scope.job_id] if scope.job_id else ())})
+    everything = scope == Scope() and not reopened
     sync_id = sync_log.begin(conn, SOURCE, "sync", context.run)
     fenced = partial(fence.writing, source=SOURCE, epoch=writer.epoch)
     reports: list[Report] = []
@@ -72,7 +85,7 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
         for report in carried_out(context, elements, sync_id, fenced):
             reports.append(report)
         with fenced(conn):
-            _settle(conn, sync_id, changes, reports)
+            _settle(conn, sync_id, changes, reports, everything=everything)
         if problems := [problem for report in reports for problem in report.problems]:
             raise SyncFailed(_failures(reports, problems))
     except BaseException as error:
@@ -119,21 +132,17 @@ def waiting(conn: Connection) -> Changes:
         return Changes(dict(cursor.execute("SELECT change_id, job_id FROM flex.job_change").fetchall()), until)
 
 
-def _elements(
-    conn: Connection, scope: Scope, changes: Changes, mode: str, reopened: UUID | None
-) -> tuple[Sequence[UUID], Collection[UUID]]:
-    """The elements to work at, and the jobs that were asked for and have none."""
-    if reopened:
-        return [reopened], ()
-    jobs = {scope.job_id} if scope.job_id else set(changes.jobs.values())
-    elements = scope.elements(conn, jobs)
+def _elements(conn: Connection, scope: Scope, changes: Changes, mode: str) -> Sequence[UUID]:
+    """The elements to work at."""
+    elements = scope.elements(conn, set(changes.jobs.values()))
     # The first one brings everything in step, as with any source.
     if not scope.job_id and (mode == "full" or not sync_log.state(conn, SOURCE, ENTITY).watermark):
         elements = sorted({*elements, *scope.elements(conn)})
-    return elements, _unmapped(conn, jobs)
+    return elements
 
 
 def _unmapped(conn: Connection, jobs: Collection[UUID]) -> list[UUID]:
+    """The jobs that have no crew call in Flex: what changed about them is settled with that."""
     with conn.cursor(row_factory=scalar_row) as cursor:
         return cursor.execute(UNMAPPED, [list(jobs)]).fetchall()
 
@@ -143,20 +152,26 @@ def _release(context: Context, sync_id: int, fenced: Any, element_id: UUID) -> N
     worker = worker_of(context, context.conn, sync_id, fenced)
     try:
         settled = release(worker, element_id)
-    except (Unreadable, ValueError, TryLater) as error:
+    except (Unreadable, ValueError, GateClosed, NotFound, TryLater) as error:
         raise SyncFailed(f"element {element_id} was not released: {error}") from None
     log.info("element %s was released: %d writes settled by what Flex shows", element_id, settled)
 
 
-def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collection[Report]) -> None:
-    """Forget the changes that are in Flex now; if they are all, the copy is in step up to when they were read."""
+def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collection[Report], *, everything: bool) -> None:
+    """Forget the changes that are in Flex now; if they are all, the copy is in step up to when they were read.
+
+    The first to say so is a sync of everything: before it there are crew calls that no change tells of.
+    """
     done = [report.element_id for report in reports if report.state == "done"]
+    left = [report.element_id for report in reports if report.state != "done"]
     jobs = list(set(changes.jobs.values()))
     with conn.cursor(row_factory=scalar_row) as cursor:
         settled = set(cursor.execute(SETTLED, {"jobs": jobs, "elements": done}).fetchall())
     seen = [change_id for change_id, job_id in changes.jobs.items() if job_id in settled]
     conn.execute("DELETE FROM flex.job_change WHERE change_id = ANY (%s)", [seen])
-    if len(seen) == len(changes.jobs) and len(done) == len(reports):
+    conn.execute(AGAIN, [left])
+    in_step = len(seen) == len(changes.jobs) and not left
+    if in_step and (everything or sync_log.state(conn, SOURCE, ENTITY).watermark):
         seconds = sum(report.seconds for report in reports)
         moved = {"watermark": changes.until, "counts": record.counts(reports), "duration_seconds": seconds}
         sync_log.advance(conn, sync_id, SOURCE, ENTITY, **moved)

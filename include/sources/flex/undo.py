@@ -41,7 +41,13 @@ FROM confidence.change_log WHERE sync_id = %s AND table_name = 'flex.flex_crew_a
 
 ELEMENT_OF = "SELECT id, flex_element_id FROM flex.flex_crew_calls WHERE id = ANY (%s)"
 
-# A later write to the same contact, or an unknown one to the same element.
+# What succeeded since, and what of it took which back.
+SINCE = """
+SELECT sync_id, undoes FROM confidence.sync_log
+WHERE source = 'flex' AND sync_id > %s AND state = 'success' ORDER BY sync_id DESC
+"""
+
+# A later write to the same contact, or one that may have happened.
 LATER = """
 SELECT DISTINCT o.flex_resource_id, later.sync_id FROM flex.operation o
 JOIN flex.operation later ON later.flex_element_id = o.flex_element_id AND later.sync_id > o.sync_id
@@ -62,7 +68,18 @@ WHERE o.sync_id = %(sync_id)s AND o.kind = 'role' AND o.state = 'done' AND o.rol
     AND a.flex_line_item_id = o.flex_line_item_id)
 """
 
-OPEN = "SELECT flex_element_id FROM flex.element_gate WHERE state <> 'idle' AND flex_element_id = ANY (%s)"
+# The line would come back to a crew call that we don't know any more.
+HOMELESS = """
+SELECT o.flex_resource_id FROM flex.operation o JOIN flex.owned_line l USING (flex_line_item_id)
+WHERE o.sync_id = %s AND o.kind = 'remove' AND o.state = 'done' AND l.made_by IS DISTINCT FROM o.sync_id
+  AND NOT EXISTS (SELECT FROM flex.flex_crew_calls WHERE flex_element_id = o.flex_element_id
+    AND id = coalesce(o.crew_call_id, l.crew_call_id))
+"""
+
+OPEN = """
+SELECT flex_element_id FROM flex.element_gate WHERE state <> 'idle' AND (flex_element_id = ANY (%s)
+  OR flex_element_id IN (SELECT flex_element_id FROM flex.operation WHERE sync_id = %s))
+"""
 
 # Changes that a reset has skipped wait again, and the other way round.
 WAIT_AGAIN = """
@@ -119,23 +136,62 @@ class Done:
     operations: tuple[Operation, ...]
     rows: tuple[RowBefore, ...]
 
+    def net(self) -> tuple[Operation, ...]:
+        """What it comes to: without lines that came and went, and of each line's roles and ends only the first role."""
+        made, removed = self._lines("add"), self._lines("remove")
+        roles: dict[UUID, UUID | None] = {}
+        found = []
+        for each in self.operations:
+            if each.line_id in made and (each.kind == "role" or each.line_id in removed):
+                continue
+            if each.kind == "role":
+                if each.line_id not in roles and each.line_id not in removed:
+                    found.append(each)
+                roles.setdefault(each.line_id, each.role_before)
+            elif each.kind == "remove":
+                found.append(replace(each, role_before=roles.get(each.line_id, each.role_before)))
+            else:
+                found.append(each)
+        return tuple(found)
+
     def undoing(self, crew: Crew, lines: Sequence[Line]) -> Plan:
         """The actions that take it back, by what is there now."""
         there = {line.line_id: line for line in lines if line.kind == CONTACT}
-        resources = {line.resource_id for line in there.values()}
-        made = {each.line_id for each in self.operations if each.kind == "add"}
+        # Of a line that went and came again since, under another id.
+        ours = {line.resource_id: line.line_id for line in there.values() if line.line_id in crew.owned}
+        named = {row.member: row.line_id for row in crew.rows}
+        net = self.net()
+        now = {each: each.line_id if each.line_id in there else ours.get(each.resource_id) for each in net}
+        made = {now[each] for each in net if each.kind == "add"}
+        others = {line.resource_id for line in there.values() if line.line_id not in made}
         actions: list[Action] = []
-        for each in self.operations:
+        for each in net:
+            line_id = now[each]
             match each.kind:
-                case "add" if each.line_id in there:
-                    actions.append(Remove(each.line_id, each.resource_id, (), orphan=False))
-                case "remove" if each.resource_id not in resources:
+                case "add" if line_id:
+                    members = tuple(row.member for row in self.rows if row.absent and named.get(row.member) == line_id)
+                    actions.append(Remove(line_id, each.resource_id, members, orphan=False))
+                case "remove" if each.resource_id not in others:
                     actions += self._made_again(each, crew)
-                case "role" if each.role_before and each.line_id in there and each.line_id not in made:
-                    actions.append(SetRole(each.line_id, each.resource_id, each.role_before))
-        again = {member for action in actions if isinstance(action, Add) for member in action.members}
-        actions += [action for row in self.rows if row.member not in again for action in _put_back(row, crew)]
+                case "role" if line_id and each.role_before:
+                    actions.append(SetRole(line_id, each.resource_id, each.role_before))
+        with_line = {member for action in actions if isinstance(action, Add | Remove) for member in action.members}
+        actions += [action for row in self.rows if row.member not in with_line for action in _put_back(row, crew)]
         return Plan((), tuple(sorted(actions, key=lambda action: ORDER.index(type(action)))), (), ())
+
+    def foreseen(self) -> Counts:
+        """About what `undoing` comes to, without a look at Flex."""
+        net = self.net()
+        with_line = {Member(each.call_id, each.technician_id) for each in net if each.kind != "role"}
+        rows = [row for row in self.rows if row.member not in with_line]
+        return Counts(
+            inserted=sum(each.kind == "remove" for each in net) + sum(not row.absent for row in rows),
+            updated=sum(each.kind == "role" and each.role_before is not None for each in net),
+            deleted=sum(each.kind == "add" for each in net) + sum(row.absent for row in rows),
+        )
+
+    def _lines(self, kind: str) -> set[UUID]:
+        return {each.line_id for each in self.operations if each.kind == kind}
 
     def _made_again(self, operation: Operation, crew: Crew) -> Iterator[Add]:
         led = tuple(row.member for row in self.rows if row.line_id == operation.line_id)
@@ -157,7 +213,9 @@ class FlexCopy:
     def conflicts(self, sync_id: int) -> list[str]:
         """What was written again since, what can't be taken back, and what nobody may touch now."""
         conn = self.context.conn
+        void = _void(conn, sync_id)
         later = [*conn.execute(LATER, [sync_id]), *conn.execute(LATER_ROWS, [sync_id])]
+        later = [(who, by) for who, by in later if by not in void]
         found = []
         if later:
             syncs = ", ".join(str(sync) for sync in sorted({sync for _, sync in later}))
@@ -165,7 +223,10 @@ class FlexCopy:
         unset = [who for (who,) in conn.execute(UNSET, {"sync_id": sync_id})]
         if unset:
             found.append(_told("business roles that can't be taken away in Flex", unset))
-        closed = [who for (who,) in conn.execute(OPEN, [list(done(conn, sync_id))])]
+        homeless = [who for (who,) in conn.execute(HOMELESS, [sync_id])]
+        if homeless:
+            found.append(_told("removed contacts whose crew call is gone here", homeless))
+        closed = [who for (who,) in conn.execute(OPEN, [list(done(conn, sync_id)), sync_id])]
         if closed:
             found.append(_told("crew calls that are busy or uncertain", closed))
         return found
@@ -177,7 +238,7 @@ class FlexCopy:
         conn.execute(SKIP_AGAIN, {"sync_id": sync_id, "own": own})
         by_element = done(conn, sync_id)
         if dry_run:
-            return {ENTITY: sum(map(_foreseen, by_element.values()), Counts())}
+            return {ENTITY: sum((each.foreseen() for each in by_element.values()), Counts())}
 
         def work(worker: Worker, element_id: UUID) -> Report:
             return element.sync(worker, element_id, by_element[element_id].undoing)
@@ -236,9 +297,13 @@ def _put_back(row: RowBefore, crew: Crew) -> Iterator[Action]:
         yield Adopt(row.member, row.line_id, None)
 
 
-def _foreseen(done: Done) -> Counts:
-    kinds = [each.kind for each in done.operations]
-    return Counts(inserted=kinds.count("remove"), deleted=kinds.count("add"), updated=kinds.count("role"))
+def _void(conn: Connection, sync_id: int) -> set[int]:
+    """The later syncs that were taken back, and the rollbacks that did so: together they changed nothing."""
+    void: set[int] = set()
+    for later, undoes in conn.execute(SINCE, [sync_id]):
+        if later not in void and undoes and undoes > sync_id:
+            void |= {later, undoes}
+    return void
 
 
 def _told(what: str, who: Collection[Any]) -> str:

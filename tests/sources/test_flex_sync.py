@@ -1,0 +1,525 @@
+"""A sync of Flex: which crew calls it works at, what it settles, and what it says of itself."""
+
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from include.api.errors import FixConfiguration
+from include.sources.base import IntegrityFailed, SyncFailed
+from include.sources.flex import sync as syncs
+
+from .flex import ADD, LEAD, LINE, ROWS, Agency, assign, own, owned, person, put
+
+PAST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def synced(agency: Agency) -> Agency:
+    """After its first sync, of nothing."""
+    agency.sync()
+    return agency
+
+
+def answered(result, name: str) -> list[str]:
+    return list(result.result[name])
+
+
+class TestElements:
+    def test_first_sync_is_of_all_jobs_that_are_not_over(self, agency):
+        now, over = agency.book(), agency.book(end_time=PAST)
+        agency.settle()
+        agency.sync()
+        assert agency.touched() == {now.element}
+        assert over.element not in agency.touched()
+        assert agency.watermark()
+
+    def test_then_those_whose_crew_changed_be_they_over_or_not(self, synced):
+        quiet, changed, over = synced.book(), synced.book(), synced.book(end_time=PAST)
+        synced.settle()
+        synced.hire(changed), synced.hire(over)
+        synced.sync()
+        assert synced.touched() == {changed.element, over.element}
+        assert quiet.element not in synced.touched()
+        assert synced.control.counters().total("GET") == 4
+        synced.sync()
+        assert synced.control.counters().total("GET") == 4
+
+    def test_full_is_of_all_jobs_that_are_not_over_and_of_those_that_changed(self, synced):
+        quiet, over, changed = synced.book(), synced.book(end_time=PAST), synced.book(end_time=PAST)
+        synced.settle()
+        synced.hire(changed)
+        synced.sync("full")
+        assert synced.touched() == {quiet.element, changed.element}
+        assert over.element not in synced.touched()
+
+    def test_named_job_is_synced_changed_or_not_over_or_not(self, synced):
+        named, changed = synced.book(end_time=PAST), synced.book()
+        synced.settle()
+        synced.hire(changed)
+        synced.sync(job_id=str(named.job))
+        assert synced.touched() == {named.element}
+        assert synced.waiting() == {changed.job}
+
+    def test_departments(self, synced):
+        sound = synced.book()
+        lights = synced.book("lights", job=sound.job)
+        synced.sync(departments=["lights"])
+        assert synced.touched() == {lights.element}
+        assert synced.waiting() == {sound.job}
+        synced.sync()
+        assert (synced.touched(), synced.waiting()) == ({sound.element, lights.element}, set())
+
+    def test_several_calls_on_one_element_are_one_piece_of_work(self, synced):
+        one = synced.book()
+        other = synced.book(element=one.element)
+        (ann, first), (bob, second) = synced.hire(one), synced.hire(other)
+        done = synced.sync()
+        assert done.result["elements"] == 1
+        assert {*synced.crew(one)} == {first, second}
+        assert ({*synced.rows(one)}, {*synced.rows(other)}) == ({ann}, {bob})
+        assert synced.waiting() == set()
+        assert [(row["job_id"], row["added_count"]) for row in sorted(synced.log(), key=lambda row: row["job_id"])] == [
+            (job, 1) for job in sorted((one.job, other.job))
+        ]
+
+    def test_deleted_job_is_taken_out_of_flex(self, synced):
+        booked = synced.book()
+        synced.hire(booked)
+        synced.sync()
+        synced.conn.execute("DELETE FROM flex.jobs")
+        done = synced.sync()
+        assert (synced.crew(booked), owned(synced.conn, booked.element), synced.waiting()) == ({}, set(), set())
+        assert (done.result["removed"], done.result["orphans_pruned"]) == (1, 1)
+        last = synced.log()[-1]
+        assert (last["job_id"], last["department"], last["removed_count"]) == (booked.job, "sound", 1)
+
+    def test_call_that_points_elsewhere_now_leaves_nothing_behind(self, synced):
+        booked = synced.book()
+        _, resource = synced.hire(booked)
+        synced.sync()
+        other = synced.control.create_element()
+        synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s", [other])
+        synced.sync()
+        assert synced.crew(booked) == {}
+        assert [line.resource_id for line in synced.control.lines(other) if line.kind == "contact"] == [resource]
+        assert synced.waiting() == set()
+
+    def test_job_without_a_crew_call_is_settled_and_told(self, synced):
+        job = put(synced.conn, "jobs")
+        put(synced.conn, "job_assignments", job_id=job, technician_id=person(synced.conn, None), sound_role="FOH-T")
+        assert synced.waiting() == {job}
+        done = synced.sync()
+        assert (answered(done, "no_crew_call_mapping"), done.result["ok"]) == ([str(job)], True)
+        assert (synced.waiting(), synced.touched()) == (set(), set())
+
+    def test_job_without_a_crew_call_is_told_whatever_else_was_asked_for(self, synced):
+        booked, job = synced.book(), put(synced.conn, "jobs")
+        put(synced.conn, "job_assignments", job_id=job, technician_id=person(synced.conn, None), sound_role="FOH-T")
+        done = synced.sync(job_id=str(booked.job))
+        assert (answered(done, "no_crew_call_mapping"), synced.waiting()) == ([str(job)], set())
+
+    def test_named_job_without_a_crew_call_is_told(self, synced):
+        job = uuid4()
+        assert answered(synced.sync(job_id=str(job)), "no_crew_call_mapping") == [str(job)]
+
+    def test_several_at_a_time_but_one_at_each(self, synced):
+        synced.workers = 4
+        booked = [synced.book() for _ in range(6)]
+        for each in booked:
+            synced.hire(each), synced.hire(each)
+        synced.control.set(latency_ms=20)
+        synced.sync()
+        asked = synced.control.counters()
+        assert 1 < asked.max_concurrent <= 4
+        assert {*asked.max_concurrent_by_element.values()} == {1}
+        assert {len(synced.crew(each)) for each in booked} == {2}
+
+
+class TestSettled:
+    def test_change_that_commits_meanwhile_stays(self, synced, monkeypatch):
+        """Also if it began, and so has its number, before those that the sync has read."""
+        booked, later = synced.book(), synced.book()
+        synced.settle()
+        with psycopg.connect(synced.url) as slow:
+            assign(slow, later.call, person(synced.conn, uuid4()))
+            synced.hire(booked)
+            read = syncs.waiting
+
+            def waiting(conn):
+                found = read(conn)
+                slow.commit()
+                return found
+
+            monkeypatch.setattr(syncs, "waiting", waiting)
+            synced.sync()
+        monkeypatch.undo()
+        assert (synced.waiting(), synced.touched()) == ({later.job}, {booked.element})
+        synced.sync()
+        assert (synced.waiting(), len(synced.crew(later))) == (set(), 1)
+
+    def test_change_of_the_same_job_while_it_is_synced_stays(self, synced):
+        booked = synced.book()
+        synced.hire(booked)
+        (before,) = synced.conn.execute("SELECT max(change_id) FROM flex.job_change").fetchone()
+        log = syncs.record.log
+
+        def meanwhile(*arguments):
+            log(*arguments)
+            synced.hire(booked)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(syncs.record, "log", meanwhile)
+            synced.sync()
+        left = synced.conn.execute("SELECT job_id FROM flex.job_change WHERE change_id > %s", [before]).fetchall()
+        assert left == synced.conn.execute("SELECT job_id FROM flex.job_change").fetchall() == [(booked.job,)]
+        synced.sync()
+        assert len(synced.crew(booked)) == 2
+
+    def test_job_stays_that_failed_with_one_of_its_crew_calls(self, synced):
+        sound, other = synced.book(), synced.book()
+        lights = synced.book("lights", job=sound.job)
+        for booked in (sound, lights, other):
+            synced.hire(booked)
+        before = synced.watermark()
+        synced.fault("status", f"line-item/{lights.element}/row-data", status=500)
+        with pytest.raises(SyncFailed, match=f"1 of 3 crew calls are not in step: element {lights.element}"):
+            synced.sync()
+        assert (synced.waiting(), synced.watermark()) == ({sound.job}, before)
+        assert (len(synced.crew(sound)), len(synced.crew(other)), synced.crew(lights)) == (1, 1, {})
+        synced.sync()
+        assert (synced.waiting(), len(synced.crew(lights))) == (set(), 1)
+        assert synced.watermark() > before
+
+    def test_crew_call_that_failed_without_a_change_has_its_turn_again(self, synced):
+        booked = synced.book()
+        _, resource = synced.hire(booked)
+        synced.sync()
+        synced.by_hand("delete", booked, resource)
+        synced.fault("status", ROWS, status=503)
+        with pytest.raises(SyncFailed, match="The next sync tries them again"):
+            synced.sync("full")
+        assert synced.waiting() == {booked.job}
+        synced.sync()
+        assert ({*synced.crew(booked)}, synced.waiting()) == ({resource}, set())
+
+    def test_watermark_is_when_the_changes_were_read(self, agency):
+        agency.book()
+        (before,) = agency.conn.execute("SELECT clock_timestamp()").fetchone()
+        agency.sync()
+        assert before < agency.watermark() < before + timedelta(seconds=30)
+        first = agency.watermark()
+        agency.sync()
+        assert agency.watermark() > first
+
+    @pytest.mark.parametrize("part", ["job_id", "departments", "release_element"])
+    def test_first_watermark_is_of_a_sync_of_everything(self, agency, part):
+        """Where the application's tables were there before us no change tells of what they held."""
+        one, other = agency.book(), agency.book("lights")
+        agency.hire(one), agency.hire(other)
+        if part == "release_element":
+            agency.fault("drop", ADD)
+            with pytest.raises(SyncFailed):
+                agency.sync(job_id=str(one.job))
+        agency.settle()
+        named = {"job_id": str(one.job), "departments": ["sound"], "release_element": str(one.element)}
+        agency.sync(**{part: named[part]})
+        assert (agency.watermark(), len(agency.crew(one)), agency.crew(other)) == (None, 1, {})
+        agency.sync()
+        assert agency.watermark()
+        assert len(agency.crew(other)) == 1
+
+
+class TestLog:
+    def test_counts_what_happened(self, synced):
+        booked = synced.book()
+        (ann, _), (bob, kept) = synced.hire(booked), synced.hire(booked, "FOH-E")
+        synced.sync()
+        synced.fire(ann)
+        synced.recast(bob, "FOH-R")
+        synced.hire(booked), synced.hire(booked)
+        synced.by_hand("add", booked)
+        done = synced.sync()
+        *_, row = synced.log()
+        counts = [row[name] for name in ("added_count", "removed_count", "kept_count", "failed_count")]
+        assert counts == [2, 1, 1, 0]
+        assert (row["job_id"], row["department"], row["triggered_by"]) == (booked.job, "sound", None)
+        assert 0 < row["duration_ms"] < 20_000
+        summary = row["summary"]
+        told = {name: summary[name] for name in ("state", "rolesSet", "failedAdds", "stale", "adopted", "sync_id")}
+        assert told == {"state": "done", "rolesSet": 3, "failedAdds": 0, "stale": 0, "adopted": 0} | {
+            "sync_id": done.sync_id
+        }
+        assert (summary["desired_count"], summary["planned_delete_count"], summary["unknown_in_flex"]) == (3, 1, 1)
+        assert (summary["orphans"], summary["errors"]) == ({"pruned": 0, "failed": 0}, [])
+        assert synced.crew(booked)[kept].role_id == LEAD
+        count = done.counts["crew"]
+        assert (count.inserted, count.updated, count.deleted, count.unchanged, count.failed) == (2, 1, 1, 1, 0)
+        entry = synced.synced()
+        assert (entry["state"], entry["rows_inserted"], entry["requests"]) == ("success", 2, 8)
+
+    def test_result(self, synced):
+        booked = synced.book()
+        synced.hire(booked, "FOH")
+        result = synced.sync().result
+        assert result["diagnostics"] == ["sound: business role skipped, code 'FOH' has none of -R, -E, -T"]
+        assert {name: result[name] for name in result.keys() - {"diagnostics"}} == {
+            **{"ok": True, "elements": 1, "added": 1, "removed": 0, "kept": 0, "rolesSet": 0, "failedAdds": 0},
+            **{"orphans_pruned": 0, "orphans_failed": 0, "errors": [], "no_crew_call_mapping": []},
+        }
+
+    def test_refused_add_fails_the_sync_and_is_no_add(self, synced):
+        booked = synced.book()
+        synced.hire(booked), synced.hire(booked)
+        synced.fault("status", ADD, status=422)
+        with pytest.raises(SyncFailed, match="answered 422, nothing happened"):
+            synced.sync()
+        [row] = synced.log()
+        assert (row["added_count"], row["failed_count"], row["summary"]["failedAdds"]) == (1, 1, 1)
+        assert row["summary"]["state"] == "failed"
+        entry = synced.synced()
+        assert (entry["state"], entry["rows_inserted"], entry["rows_failed"]) == ("failed", 1, 1)
+        assert synced.waiting() == {booked.job}
+
+    def test_failed_prune_does_not_fail_the_sync(self, synced):
+        booked = synced.book()
+        line_id = synced.by_hand("add", booked)
+        own(synced.conn, booked.element, line_id)
+        synced.fault("status", LINE, "DELETE", status=409)
+        result = synced.sync().result
+        assert (result["ok"], result["orphans_failed"], result["orphans_pruned"], result["removed"]) == (True, 1, 0, 0)
+        [row] = synced.log()
+        assert (row["removed_count"], row["failed_count"]) == (0, 0)
+        assert row["summary"]["orphans"] == {"pruned": 0, "failed": 1}
+        assert synced.waiting() == set()
+
+    @pytest.mark.parametrize(("setting", "left"), [("false", 1), (" FALSE ", 1), ("0", 1), ("true", 0), ("", 0)])
+    def test_prune_setting(self, synced, setting, left):
+        synced.variables["FLEX_SYNC_PRUNE_ORPHANS"] = setting
+        booked = synced.book()
+        own(synced.conn, booked.element, synced.by_hand("add", booked))
+        synced.sync()
+        assert (len(synced.crew(booked)), synced.synced()["rows_deleted"]) == (left, 1 - left)
+
+    def test_gate_that_is_closed_is_a_failure_of_the_job(self, synced):
+        booked = synced.book()
+        synced.hire(booked)
+        synced.fault("drop", ADD)
+        for _ in range(2):
+            with pytest.raises(SyncFailed):
+                synced.sync()
+        assert [row["summary"]["state"] for row in synced.log()] == ["uncertain", "uncertain"]
+        assert {row["job_id"] for row in synced.log()} == {booked.job}
+
+
+class TestFailures:
+    def test_do_not_hold_up_the_others(self, synced):
+        bad, good = synced.book(), [synced.book() for _ in range(3)]
+        for booked in (bad, *good):
+            synced.hire(booked)
+        synced.fault("no_type", f"line-item/{bad.element}/row-data", times=None)
+        with pytest.raises(SyncFailed, match=r"1 of 4 crew calls are not in step: .*no type"):
+            synced.sync()
+        assert [len(synced.crew(booked)) for booked in good] == [1, 1, 1]
+        assert (synced.crew(bad), synced.waiting()) == ({}, {bad.job})
+
+    def test_message_names_five(self, synced):
+        for _ in range(6):
+            synced.book()
+        synced.fault("status", ROWS, times=None)
+        with pytest.raises(SyncFailed) as failed:
+            synced.sync()
+        assert str(failed.value).count("could not be read") == 5
+        assert "; and 1 more." in str(failed.value)
+
+    @pytest.mark.parametrize("status", [401, 403])
+    @pytest.mark.parametrize(("path", "method", "nth"), [(ROWS, "GET", 3), (ADD, "POST", 2)])
+    def test_missing_right_stops_everything(self, synced, status, path, method, nth):
+        for booked in [synced.book() for _ in range(4)]:
+            synced.hire(booked)
+        before = synced.watermark()
+        synced.fault("status", path, method, status=status, nth=nth, times=None)
+        with pytest.raises(FixConfiguration, match="connection 'flex'"):
+            synced.sync()
+        assert synced.control.counters().total(status=status) == 1
+        assert (len(synced.waiting()), synced.watermark()) == (4, before)
+        entry = synced.synced()
+        assert (entry["state"], entry["rows_inserted"], entry["source"]) == ("failed", 1, "flex")
+        synced.control.clear()
+        synced.sync()
+        assert synced.waiting() == set()
+
+    def test_interrupted_begins_nothing_more(self, synced):
+        for booked in [synced.book() for _ in range(5)]:
+            synced.hire(booked)
+
+        with synced.context() as context:
+            work = syncs.carried_out(context, synced_elements(synced), *begun(synced))
+            next(work)
+            with pytest.raises(KeyboardInterrupt):
+                work.throw(KeyboardInterrupt)
+        # That which was underway comes to its end.
+        assert len(synced.touched()) <= 2
+
+    def test_failed_read_of_the_desired_crew_changes_nothing(self, synced, monkeypatch):
+        booked = synced.book()
+        synced.hire(booked)
+        synced.sync()
+        synced.hire(booked)
+        before = (synced.crew(booked), synced.rows(booked))
+        monkeypatch.setattr(syncs.element.desired, "DESIRED", syncs.element.desired.DESIRED + psycopg.sql.SQL(" oops"))
+        with pytest.raises(psycopg.errors.SyntaxError):
+            synced.sync()
+        assert (synced.crew(booked), synced.rows(booked)) == before
+        assert (synced.waiting(), synced.gates()) == ({booked.job}, {booked.element: "idle"})
+
+    def test_failed_read_of_the_current_crew_changes_nothing(self, synced):
+        booked = synced.book()
+        ann, _ = synced.hire(booked)
+        synced.sync()
+        synced.fire(ann)
+        synced.hire(booked)
+        before = (synced.crew(booked), synced.rows(booked))
+        synced.fault("status", ROWS, "GET", status=502, times=None)
+        with pytest.raises(SyncFailed):
+            synced.sync()
+        assert (synced.crew(booked), synced.rows(booked)) == before
+
+    def test_contact_deleted_in_flex_is_back_after_the_same_run(self, synced):
+        booked = synced.book()
+        ann, resource = synced.hire(booked)
+        synced.sync()
+        old = synced.rows(booked)[ann]
+        synced.by_hand("delete", booked, resource)
+        done = synced.sync(job_id=str(booked.job))
+        assert {*synced.crew(booked)} == {resource}
+        assert synced.rows(booked)[ann] == synced.crew(booked)[resource].id != old
+        *_, row = synced.log()
+        assert (row["added_count"], row["removed_count"], row["kept_count"], row["summary"]["stale"]) == (1, 0, 0, 1)
+        assert (done.counts["crew"].inserted, done.counts["crew"].deleted) == (1, 0)
+
+    def test_dry_run_is_refused(self, agency):
+        with agency.context() as context, pytest.raises(SyncFailed, match="flex_reconcile"):
+            agency.source.sync(context, {"mode": "full"}, dry_run=True)
+
+
+def synced_elements(agency: Agency) -> list[UUID]:
+    return [element for (element,) in agency.conn.execute("SELECT flex_element_id FROM flex.flex_crew_calls")]
+
+
+def begun(agency: Agency) -> tuple:
+    """A sync's id and its transactions."""
+    return syncs.sync_log.begin(agency.conn, "flex", "sync", "flex_sync/test"), psycopg.Connection.transaction
+
+
+class Spent:
+    """A quota that lets so many requests out."""
+
+    def __init__(self, requests: int):
+        self.left = requests
+
+    def acquire(self) -> str | None:
+        self.left -= 1
+        return "the quota is used up" if self.left < 0 else None
+
+    def pause(self, seconds: float) -> None:
+        """Nobody waits."""
+
+
+class TestQuota:
+    def test_spent_between_two_crew_calls(self, synced):
+        first, second = sorted((synced.book(), synced.book()), key=lambda booked: booked.element)
+        synced.hire(first), synced.hire(second)
+        synced.limiter = Spent(4)
+        with pytest.raises(SyncFailed, match=f"1 of 2 .*element {second.element} .*was not sent: the quota is used up"):
+            synced.sync()
+        assert (len(synced.crew(first)), synced.crew(second), synced.waiting()) == (1, {}, {second.job})
+        synced.limiter = None
+        synced.sync()
+        assert (len(synced.crew(second)), synced.waiting()) == (1, set())
+
+    @pytest.mark.parametrize("requests", range(1, 7))
+    def test_spent_anywhere_harms_nobody(self, synced, requests):
+        booked = synced.book()
+        resources = {resource for _, resource in (synced.hire(booked), synced.hire(booked))}
+        synced.limiter = Spent(requests)
+        with pytest.raises(SyncFailed, match="quota") if requests < 6 else nullcontext():
+            synced.sync()
+        synced.limiter = None
+        uncertain = synced.gates()[booked.element] == "uncertain"
+        synced.sync(release_element=str(booked.element) if uncertain else None)
+        assert {*synced.crew(booked)} == resources
+        assert {*synced.control.counters().adds[booked.element].values()} == {1}
+
+
+class TestRelease:
+    @pytest.mark.parametrize("committed", [True, False])
+    def test_adopts_what_is_there_and_brings_the_crew_in_step(self, synced, committed):
+        booked, other = synced.book(), synced.book()
+        ann, resource = synced.hire(booked)
+        synced.fault("drop", f"line-item/{booked.element}/add-resource/*", committed=committed)
+        with pytest.raises(SyncFailed, match=f"{booked.element}"):
+            synced.sync()
+        synced.hire(other)
+        done = synced.sync(release_element=str(booked.element))
+        assert {*synced.crew(booked)} == {resource}
+        assert synced.rows(booked)[ann] in owned(synced.conn, booked.element)
+        assert synced.gates()[booked.element] == "idle"
+        assert (done.counts["crew"].inserted, done.result["added"]) == (1, 0 if committed else 1)
+        # Only that crew call was meant.
+        assert (synced.crew(other), synced.waiting()) == ({}, {other.job})
+
+    def test_refuses_what_is_not_uncertain(self, synced):
+        booked = synced.book()
+        synced.sync()
+        for element_id in (booked.element, uuid4()):
+            with pytest.raises(SyncFailed, match=f"element {element_id} was not released: .*nothing to release"):
+                synced.sync(release_element=str(element_id))
+
+    def test_refuses_what_another_works_at(self, synced):
+        booked = synced.book()
+        with (
+            psycopg.connect(synced.url, autocommit=True) as other,
+            syncs.element.gate.claimed(other, booked.element, "another/run", begun(synced)[0]),
+            pytest.raises(SyncFailed, match=r"was not released: .* is busy"),
+        ):
+            synced.sync(release_element=str(booked.element))
+
+    def test_refuses_while_flex_shows_nothing(self, synced):
+        booked = synced.book()
+        synced.hire(booked)
+        synced.fault("drop", ADD)
+        with pytest.raises(SyncFailed):
+            synced.sync()
+        synced.fault("status", ROWS, status=404)
+        with pytest.raises(SyncFailed, match=r"was not released: .*404"):
+            synced.sync(release_element=str(booked.element))
+        assert synced.gates()[booked.element] == "uncertain"
+
+
+class TestValidate:
+    def test_writes_nothing_and_names_what_is_worth_a_look(self, synced):
+        booked = synced.book()
+        synced.hire(booked)
+        synced.fault("status", ADD, status=422)
+        with pytest.raises(SyncFailed):
+            synced.sync()
+        before = (synced.synced(), synced.control.counters().requests)
+        done = synced.sync("validate")
+        assert done.sync_id is None
+        assert done.result["checks"] == 4
+        assert [warning.partition(":")[0] for warning in done.result["warnings"]] == ["recent_failures"]
+        assert (synced.synced(), synced.control.counters().requests) == before
+
+    def test_fails_without_the_unique_key(self, synced):
+        key = "flex_crew_assignments_crew_call_technician_key"
+        synced.conn.execute(f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {key}")
+        try:
+            with pytest.raises(IntegrityFailed, match=r"unique_key: expected 1, found 0.* warehouse_migrate"):
+                synced.sync("validate")
+        finally:
+            synced.conn.execute(
+                f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {key} UNIQUE (crew_call_id, technician_id)"
+            )
