@@ -56,10 +56,10 @@ def manning(postgres: Postgres, jobs: int, latency: int) -> Section:
         ),
     ]
     note = (
-        f"One crew call a job, {CREW} people on each, {latency} ms an answer; rows are crew calls, {SOURCE.workers} of"
-        " them at once. A first sync takes a read, an add and a role each, and the read that proves the adds. One in"
-        f" {CHANGED} jobs then has somebody replaced: a read, a deletion, an add, its proof, a role. Read as before:"
-        " two requests a job, one after the other, and nothing is compared."
+        f"One crew call a job, {CREW} people on each, {latency} ms an answer; rows are those people. {SOURCE.workers}"
+        " crew calls are in work at the same time. A first sync takes a read, an add and a role each, and the read that"
+        f" proves the adds. One in {CHANGED} jobs then has somebody replaced: a read, a deletion, an add, its proof, a"
+        " role. Read as before: two requests a job, one after the other, and nothing is compared."
     )
     return Section("Flex", note, figures)
 
@@ -73,7 +73,7 @@ def _run(postgres: Postgres, what: str, work: str, **arguments: Any) -> Measured
 
 
 def _figure(what: str, took: Measured, ratio: str = "") -> Figure:
-    return Figure(what, took, took.result["crew_calls"], took.result["requests"], ratio=ratio)
+    return Figure(what, took, took.result["crew_calls"] * CREW, took.result["requests"], ratio=ratio)
 
 
 def _requests(what: str, took: Measured, each: int, number: int) -> Figure:
