@@ -72,7 +72,7 @@ QUICK = Sizes(
     images=2_000,
     orders=200,
     repairs=(20, 10),
-    crews=(20, 10),
+    crews=(8, 10),
     warm_up=1,
     window=4,
 )

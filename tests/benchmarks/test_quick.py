@@ -35,7 +35,7 @@ LINES = (
     "2, one after the other",
     "requests of that sync",
     "20 a day, all changed",
-    "first sync, 20 jobs",
+    "first sync, 8 jobs",
     "2 jobs, one after the other",
     "sync, 1 jobs changed",
     "scan of all jobs",
