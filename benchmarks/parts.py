@@ -26,15 +26,15 @@ SCAN_RATE, SCAN_GROWTH_MB = 25_000, 10
 COMPARISON_SECONDS = 3
 LIMIT_SHARE = 0.95
 PARSE_SECONDS = 0.3
-# Of an answer about a repair order.
+# Of an answer about a repair order or a crew call.
 LATENCY_MS = 50
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`, `images`, `orders`: rows; `repairs`: orders, and milliseconds an answer takes; `warm_up` and `window`:
-    seconds at the vendor's limit before and while requests are counted.
+    `load`, `images`, `orders`: rows; `repairs`, `crews`: orders or jobs, and milliseconds an answer takes; `warm_up`
+    and `window`: seconds at the vendor's limit before and while requests are counted.
     """
 
     scans: tuple[tuple[int, int, int], ...]
@@ -42,6 +42,7 @@ class Sizes:
     images: int
     orders: int
     repairs: tuple[int, int]
+    crews: tuple[int, int]
     warm_up: int
     window: int
 
@@ -61,6 +62,7 @@ FULL = Sizes(
     images=200_000,
     orders=ORIGINAL_ORDERS,
     repairs=(5_000, LATENCY_MS),
+    crews=(500, LATENCY_MS),
     warm_up=10,
     window=60,
 )
@@ -70,6 +72,7 @@ QUICK = Sizes(
     images=2_000,
     orders=200,
     repairs=(20, 10),
+    crews=(8, 10),
     warm_up=1,
     window=4,
 )

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.measure import REPOSITORY, BenchError
-from include.simulators import square, storage, tekmetric
+from include.simulators import flex, square, storage, tekmetric
+from include.simulators.flex.config import ROLES
 from include.simulators.repairshopr import Config, Control, Simulator
 from include.simulators.storage import application
 from include.sources.storage.urls import locate
@@ -33,6 +35,24 @@ SELECT original_url, staged_url FROM images
 WHERE status = 'ready' AND deleted_at IS NULL AND original_url IS NOT NULL AND staged_url IS NOT NULL
 ORDER BY md5(id::text) LIMIT %s
 """
+# The same people on a job for each crew call.
+BOOK = """
+WITH booked AS (
+  SELECT gen_random_uuid() AS job_id, element_id FROM unnest(%(elements)s::uuid[]) AS e (element_id)
+), jobs AS (
+  INSERT INTO flex.jobs (id) SELECT job_id FROM booked
+), called AS (
+  INSERT INTO flex.flex_crew_calls (job_id, department, flex_element_id) SELECT job_id, 'sound', element_id FROM booked
+), people AS (
+  INSERT INTO flex.profiles (flex_resource_id) SELECT gen_random_uuid() FROM generate_series(1, %(crew)s) RETURNING id
+)
+INSERT INTO flex.job_assignments (job_id, technician_id, sound_role) SELECT job_id, id, 'FOH-T' FROM booked, people
+"""
+REPLACE = """
+WITH somebody AS (INSERT INTO flex.profiles (flex_resource_id) VALUES (gen_random_uuid()) RETURNING id)
+UPDATE flex.job_assignments SET technician_id = (SELECT id FROM somebody)
+WHERE id IN (SELECT DISTINCT ON (job_id) id FROM flex.job_assignments ORDER BY job_id LIMIT %s)
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,29 @@ class Images:
     database: str
     missing: dict[str, int]
     control: storage.Control
+
+
+@dataclass(frozen=True)
+class Crews:
+    """A simulated account of crew calls (`elements`), and the `warehouse` that has a job for each.
+
+    `account` is its address and token.
+    """
+
+    account: dict[str, str]
+    warehouse: str
+    elements: list[str]
+    control: flex.Control
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """What a job of ours wants to know."""
+        return {**self.account, "warehouse": self.warehouse, "roles": [str(role) for role in ROLES]}
+
+    def replace_one(self, jobs: int) -> None:
+        """In so many jobs, somebody else comes for one of the crew."""
+        with psycopg.connect(self.warehouse, autocommit=True) as conn:
+            conn.execute(REPLACE, [jobs])
 
 
 @contextmanager
@@ -96,6 +139,19 @@ def garage(shop: tekmetric.Shop, orders: int) -> Iterator[tekmetric.Simulator]:
     options = [f"--orders={orders}", f"--shops={json.dumps([asdict(shop)])}", f"--board-limit={BOARD}"]
     with _simulator("tekmetric", *options) as url:
         yield tekmetric.Simulator(url, tekmetric.Config().token, tekmetric.Control(url))
+
+
+@contextmanager
+def crews(warehouse_url: str, jobs: int, crew: int, latency: int) -> Iterator[Crews]:
+    """So many jobs with that crew, and an empty crew call in Flex for each; an answer takes `latency` milliseconds."""
+    options = [f"--elements={jobs}", "--crew=0", f"--latency-ms={latency}", "--no-quota"]
+    with _simulator("flex", *options) as url, psycopg.connect(warehouse_url, autocommit=True) as conn:
+        control = flex.Control(url)
+        elements = control.elements()
+        conn.execute(BOOK, {"elements": elements, "crew": crew})
+        conn.execute("ANALYZE")
+        account = {"url": url, "token": flex.Config().token}
+        yield Crews(account, warehouse_url, [str(element_id) for element_id in elements], control)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from benchmarks.figures import Figure, Section, markdown
 from benchmarks.measure import BenchError, Measured, prepared
 from stack.settings import REPOSITORY
 
-PARTS = ("Scan", "Comparison", "Load", "Square", "Storage", "Tekmetric", "At the vendor's limit", "DAG files")
+PARTS = ("Scan", "Comparison", "Load", "Square", "Storage", "Tekmetric", "Flex", "At the vendor's limit", "DAG files")
 LINES = (
     "2,000 rows, 100 a page, 20 ms a page",
     "4,000 rows, 1,000 a page",
@@ -35,6 +35,14 @@ LINES = (
     "2, one after the other",
     "requests of that sync",
     "20 a day, all changed",
+    "first sync, 8 jobs",
+    "2 jobs, one after the other",
+    "sync, 1 jobs changed",
+    "scan of all jobs",
+    "all jobs, read as before",
+    "requests of the first sync",
+    "requests of the changes",
+    "requests at once; in one crew call",
     "allowed requests used",
     "answers 429",
     "repairshopr_reconcile",

@@ -1,0 +1,87 @@
+"""The part about crew calls that are written through an API: a first sync, a few changes, the nightly scan."""
+
+from typing import Any
+
+from benchmarks.crews import SOURCE
+from benchmarks.figures import Figure, Section
+from benchmarks.measure import BenchError, Measured, run
+from benchmarks.world import Crews, crews, warehouse
+from stack.postgres import Postgres
+
+CREW = 12
+# The small account has one in as many jobs; and in one in as many jobs somebody is replaced.
+SMALL, CHANGED = 10, 100
+# A read, an add and a role for each of the crew, and the read that proves the adds.
+REQUESTS_A_JOB = 1 + CREW + 1 + CREW
+# A read, a deletion, an add, its proof, a role.
+REQUESTS_A_CHANGE = 5
+
+
+def manning(postgres: Postgres, jobs: int, latency: int) -> Section:
+    """So many jobs brought to Flex, a few changes, a scan that finds nothing; a small account without parallelism.
+
+    `latency`: milliseconds that an answer takes.
+    """
+    fewer, changed = max(2, jobs // SMALL), max(1, jobs // CHANGED)
+    with warehouse(postgres, "crew") as url, crews(url, fewer, CREW, latency) as world:
+        alone = _bring(postgres, world, f"first sync of {fewer:,} jobs, one after the other", workers=1)
+    with warehouse(postgres, "crews") as url, crews(url, jobs, CREW, latency) as world:
+        first = _bring(postgres, world, f"first sync of {jobs:,} jobs")
+        world.replace_one(changed)
+        some = _bring(postgres, world, f"sync, {changed:,} jobs changed")
+        counters = world.control.counters()
+        scanned = _run(postgres, "nightly scan", "crews:look", **world.where)
+        reread = _run(postgres, "all read again", "peers.rereading:look", **world.account, elements=world.elements)
+    _require(alone, crew_calls=fewer, inserted=fewer * CREW, deleted=0)
+    _require(first, crew_calls=jobs, inserted=jobs * CREW, deleted=0)
+    _require(some, crew_calls=changed, inserted=changed, deleted=changed)
+    _require(scanned, crew_calls=jobs, matched=jobs * CREW, planned=0)
+    _require(reread, crew_calls=jobs, contacts=jobs * CREW)
+    ratio = (alone.wall / fewer) / (first.wall / jobs)
+    at_once, within = counters.max_concurrent, max(counters.max_concurrent_by_element.values())
+    figures = [
+        _figure(f"first sync, {jobs:,} jobs", first),
+        _figure(f"{fewer:,} jobs, one after the other", alone, f"{ratio:.1f} x our time a job"),
+        _figure(f"sync, {changed:,} jobs changed", some),
+        _figure("scan of all jobs", scanned),
+        _figure("all jobs, read as before", reread, f"{reread.wall / scanned.wall:.1f} x the scan's time"),
+        _requests("requests of the first sync", first, REQUESTS_A_JOB, jobs),
+        _requests("requests of the changes", some, REQUESTS_A_CHANGE, changed),
+        _requests("requests of the scan", scanned, 1, jobs),
+        Figure(
+            "requests at once; in one crew call",
+            ratio=f"{at_once}; {within}",
+            aim=f"<= {SOURCE.workers}; 1",
+            met=at_once <= SOURCE.workers and within == 1,
+        ),
+    ]
+    note = (
+        f"One crew call a job, {CREW} people on each, {latency} ms an answer; rows are those people. {SOURCE.workers}"
+        " crew calls are in work at the same time. A first sync takes a read, an add and a role each, and the read that"
+        f" proves the adds. One in {CHANGED} jobs then has somebody replaced: a read, a deletion, an add, its proof, a"
+        " role. Read as before: two requests a job, one after the other, and nothing is compared."
+    )
+    return Section("Flex", note, figures)
+
+
+def _bring(postgres: Postgres, world: Crews, what: str, **options: Any) -> Measured:
+    return _run(postgres, what, "crews:bring", **world.where, **options)
+
+
+def _run(postgres: Postgres, what: str, work: str, **arguments: Any) -> Measured:
+    return run(postgres, f"flex, {what}", f"benchmarks.{work}", **arguments)
+
+
+def _figure(what: str, took: Measured, ratio: str = "") -> Figure:
+    return Figure(what, took, took.result["crew_calls"] * CREW, took.result["requests"], ratio=ratio)
+
+
+def _requests(what: str, took: Measured, each: int, number: int) -> Figure:
+    requests = took.result["requests"]
+    return Figure(what, ratio=f"{requests:,}", aim=f"<= {each} x {number:,}", met=requests <= each * number)
+
+
+def _require(took: Measured, **expected: int) -> None:
+    found = {name: took.result[name] for name in expected}
+    if found != expected:
+        raise BenchError(f"flex: expected {expected}, got {found}")
