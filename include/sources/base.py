@@ -127,7 +127,7 @@ class Source(Protocol):
         """The context in which all other steps work."""
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
-        """Bring the copy in step with what changed since the watermark. Raises SyncFailed."""
+        """Bring the copy in step with what changed since the watermark. Raises SyncFailed, or OutcomeUnknown."""
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         """Compare one entity with its copy, leave evidence and plan in the warehouse. Raises ScanRefused."""
