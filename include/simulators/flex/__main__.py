@@ -38,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--database",
         metavar="URL",
-        help="Postgres with the application's tables, in the schema that its search_path names; filled if there is no job",
+        help="Postgres with the application's tables, in the schema that its search_path names; filled if empty",
     )
     parser.add_argument("--token", default=defaults.token, help="the token it wants (%(default)s)")
     parser.add_argument("--now", metavar="INSTANT", help="where the clock stands still; if not given, it doesn't")
