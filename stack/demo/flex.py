@@ -298,6 +298,7 @@ def _begin(house: Office) -> None:
     uncertain = house.warehouse.execute("SELECT flex_element_id FROM flex.element_gate WHERE state = 'uncertain'")
     for (element,) in uncertain.fetchall():
         house.run(house.sync, release_element=str(element))
+    house.end_syncs()
 
 
 def _assign(house: Office, job_id: UUID, department: str, code: str) -> UUID:
@@ -330,8 +331,8 @@ def _show_crews(house: Office) -> None:
 def _show_doubt(house: Office, element: UUID, contact: UUID) -> None:
     lines, rows = _counted(house, element, contact)
     sent = ", ".join(f"{number} {what}" for what, number in sorted(house.writes([element]).items()))
-    columns = ("crew call", "gate", "ever sent there", "lines of the contact in Flex", "rows of ours")
-    house.show(columns, [(element, house.gate(element), sent, lines, rows)])
+    columns = ("gate", "lines of the contact in Flex", "rows of ours", "ever sent to the crew call")
+    house.show(columns, [(house.gate(element), lines, rows, sent)])
 
 
 def _counted(house: Office, element: UUID, contact: UUID) -> tuple[int, int]:
