@@ -8,4 +8,4 @@ COPY --chown=airflow:0 plugins plugins
 COPY --chown=airflow:0 include include
 COPY --chown=airflow:0 stack stack
 # A volume takes its owner from the folder that it covers.
-RUN mkdir -p logs users
+RUN mkdir -p logs users exports

@@ -125,12 +125,12 @@ class Simulator:
     """What stands in for a vendor whose connections the caller hasn't set.
 
     `connections`: by its name, what each connection is, given the simulator's URL and the stack's Postgres.
-    `arguments`: what the simulator can't do without, given the stack's Postgres.
+    `arguments`: what the simulator can't do without, given the stack's Postgres and what the caller has set.
     `options`: what STACK_<NAME>_OPTIONS replaces, given the stack's home.
     """
 
     connections: Mapping[str, Callable[[str, Server], str]]
-    arguments: Callable[[Server], list[str]]
+    arguments: Callable[[Server, Mapping[str, str]], list[str]]
     options: Callable[[Home], list[str]]
 
 
@@ -184,7 +184,7 @@ def simulator_command(name: str, home: Home, ports: Ports, postgres: Server, inh
         f"include.simulators.{name}",
         "--port",
         str(ports.simulators[name]),
-        *simulator.arguments(postgres),
+        *simulator.arguments(postgres, inherited),
         *(simulator.options(home) if given is None else shlex.split(given)),
     ]
 
@@ -277,51 +277,61 @@ def _bucket_connection(url: str) -> str:
     return json.dumps({"conn_type": "aws", "login": login, "password": password, "extra": extra})
 
 
-def _application_url(postgres: Server) -> str:
-    """The libpq URL of the simulated application's tables: the schema `app` of the warehouse."""
+def _application_url(postgres: Server, schema: str) -> str:
+    """The libpq URL of a simulated application's tables: a schema of the stack's own warehouse."""
     url = urlsplit(postgres.url("warehouse"))
-    query = "&".join(filter(None, [url.query, urlencode({"options": "-csearch_path=app"})]))
+    query = "&".join(filter(None, [url.query, urlencode({"options": f"-csearch_path={schema}"})]))
     return url._replace(query=query).geturl()
 
 
-def _storage_arguments(postgres: Server) -> list[str]:
-    database = urlsplit(_application_url(postgres))
-    user, _, server = database.netloc.rpartition("@")
-    without_password = database._replace(netloc=f"{user.partition(':')[0]}@{server}").geturl()
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    user, _, server = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}@{server}").geturl()
+
+
+def _flex_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
+    database = ["--database", _without_password(_application_url(postgres, "flex"))]
+    # No invented jobs for a warehouse that may hold real ones.
+    known = [] if _connection_variable("warehouse") in inherited else database
+    return [*known, "--token", SIMULATOR_TOKEN, "--roles", *BUSINESS_ROLES["sound"].values()]
+
+
+def _storage_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
     access_key, secret_key = SIMULATOR_KEYS
     keys = ["--access-key", access_key, "--secret-key", secret_key, "--bucket", BUCKET]
-    return ["--database", without_password, *keys]
+    return ["--database", _without_password(_application_url(postgres, "app")), *keys]
 
 
 # By its vendor's name, which is that of its package too.
 SIMULATORS = {
     "flex": Simulator(
         connections={"flex": lambda url, postgres: _api_connection(url, business_roles=BUSINESS_ROLES)},
-        arguments=lambda postgres: ["--token", SIMULATOR_TOKEN, "--roles", *BUSINESS_ROLES["sound"].values()],
+        arguments=_flex_arguments,
         options=lambda home: [],
     ),
     "repairshopr": Simulator(
         connections={"repairshopr": lambda url, postgres: _api_connection(url)},
-        arguments=lambda postgres: [],
+        arguments=lambda postgres, inherited: [],
         # No rate limit, to which the connection doesn't keep either: nobody shares this API.
         options=lambda home: ["--no-limit"],
     ),
     "square": Simulator(
         connections={"square": lambda url, postgres: _api_connection(url)},
-        arguments=lambda postgres: ["--token", SIMULATOR_TOKEN],
+        arguments=lambda postgres, inherited: ["--token", SIMULATOR_TOKEN],
         options=lambda home: ["--orders", "300"],
     ),
     "storage": Simulator(
         connections={
             "storage": lambda url, postgres: _bucket_connection(url),
-            "images_db": lambda url, postgres: _application_url(postgres),
+            "images_db": lambda url, postgres: _application_url(postgres, "app"),
         },
         arguments=_storage_arguments,
         options=lambda home: ["--rclone", str(RCLONE), "--folder", str(home.folder / "objects")],
     ),
     "tekmetric": Simulator(
         connections={"tekmetric": lambda url, postgres: _api_connection(url, shops=SHOPS)},
-        arguments=lambda postgres: ["--token", SIMULATOR_TOKEN, "--shops", json.dumps(SHOPS)],
+        arguments=lambda postgres, inherited: ["--token", SIMULATOR_TOKEN, "--shops", json.dumps(SHOPS)],
         options=lambda home: ["--orders", "150"],
     ),
 }

@@ -31,7 +31,7 @@ class IntegrityFailed(Exception):
     """The copy breaks what has to hold in it. The message names checks and rows, and says what to do."""
 
 
-class OutcomeUnknown(Exception):
+class OutcomeUnknown(SyncFailed):
     """A write to a copy that is not in our hands may have happened, and is never repeated.
 
     The message says what to do.
@@ -127,7 +127,7 @@ class Source(Protocol):
         """The context in which all other steps work."""
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
-        """Bring the copy in step with what changed since the watermark. Raises SyncFailed."""
+        """Bring the copy in step with what changed since the watermark. Raises SyncFailed, or OutcomeUnknown."""
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         """Compare one entity with its copy, leave evidence and plan in the warehouse. Raises ScanRefused."""

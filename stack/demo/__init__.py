@@ -16,17 +16,19 @@ from rich.console import Console
 
 from stack.airflow import Airflow
 from stack.control import Stack
-from stack.demo import repairshopr, square, storage, tekmetric
+from stack.demo import flex, repairshopr, square, storage, tekmetric
 from stack.demo.house import House
 from stack.guardian import StackError
 from stack.settings import SIMULATORS
 
-# By the source, in their order: each tells its story in its House.
+# By the source, in the order in which they are told, each in its House: first what the runbook is, last the copy that
+# isn't in our hands.
 ACTS = {
     "repairshopr": repairshopr.tell,
     "square": square.tell,
     "storage": storage.tell,
     "tekmetric": tekmetric.tell,
+    "flex": flex.tell,
 }
 
 # Of the lines in a file or a pipe, which has no width of its own.

@@ -12,10 +12,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 import requests
 
-from include.simulators.flex import SPOILS, Config, Control, Fault, Line, Mutation, Simulator, Write, running
+from include.simulators.flex import (
+    SPOILS,
+    Config,
+    Control,
+    Fault,
+    Line,
+    Mutation,
+    Simulator,
+    Write,
+    application,
+    running,
+)
 from include.simulators.flex.config import ROLES, SIZES
 
 Row = dict[str, Any]
@@ -665,6 +677,52 @@ def test_the_program_serves_until_it_is_told_to_end() -> None:
         finally:
             process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+@pytest.fixture
+def planned(warehouse: str) -> str:
+    """The URL of an application's tables, which are empty."""
+    return f"{warehouse}{'&' if '?' in warehouse else '?'}options=-csearch_path%3Dflex"
+
+
+def test_the_program_has_the_crew_calls_that_the_application_names_at_every_start(planned: str) -> None:
+    def start() -> tuple[dict[UUID, list[Line]], UUID]:
+        command = [sys.executable, "-m", "include.simulators.flex", "--elements", "0", "--database", planned]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                client = Client(Simulator(url := process.stdout.readline().split()[-1], "demo-token", Control(url)))
+                lines = {element: client.control.lines(element) for element in client.control.elements()}
+                return lines, client.add(next(iter(lines)), uuid4())
+            finally:
+                process.terminate()
+
+    (first, added), (second, another) = start(), start()
+    assert first.keys() == second.keys()
+    with psycopg.connect(planned) as conn:
+        assert first.keys() == {row[0] for row in conn.execute("SELECT flex_element_id FROM flex_crew_calls")}
+    assert {tuple(line.kind for line in lines) for lines in first.values()} == {("header", "inventory", "contact")}
+    # No id comes back for something else: rows that name one from before the restart are stale, and nothing more.
+    ids = [{line.id for lines in found.values() for line in lines} for found in (first, second)]
+    assert not (ids[0] | {added}) & (ids[1] | {another})
+
+
+def test_the_application_is_filled_once(planned: str) -> None:
+    def rows() -> dict[str, list[tuple]]:
+        tables = ("jobs", "profiles", "job_assignments", "flex_crew_calls")
+        return {table: conn.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in tables}
+
+    named = application.set_up(planned)
+    with psycopg.connect(planned, autocommit=True) as conn:
+        found = rows()
+        assert all(found.values())
+        conn.execute("DELETE FROM job_assignments WHERE sound_role = 'FOH-R'")
+        left = rows()
+        assert application.set_up(planned) == named
+        assert rows() == left != found
+        # One crew call is that of both departments; everybody but one has a contact.
+        assert len(named) == len(found["flex_crew_calls"]) - 1
+        (unknown,) = conn.execute("SELECT count(*) FROM profiles WHERE flex_resource_id IS NULL").fetchone()
+        assert unknown == 1
 
 
 def test_the_program_says_when_its_port_is_taken(shown: Client) -> None:

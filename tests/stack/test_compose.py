@@ -101,7 +101,7 @@ def test_a_simulated_bucket_is_reached_as_in_the_embedded_stack():
 def test_the_storage_simulator_fills_the_database_that_is_checked_and_takes_its_keys():
     storage = services("simulators")["storage"]
     server = Server("postgresql://airflow:password@postgres:5432/postgres")
-    assert " ".join(storage["command"]).endswith(" ".join(SIMULATORS["storage"].arguments(server)))
+    assert " ".join(storage["command"]).endswith(" ".join(SIMULATORS["storage"].arguments(server, {})))
     assert storage["environment"] == {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
     assert storage["depends_on"]["postgres"]["condition"] == "service_healthy"
 
@@ -114,7 +114,7 @@ def as_embedded(name: str) -> tuple[list[str], list[str]]:
     expected = json.loads(embedded.connections[name](f"http://{name}:8000", server))
     assert connection["extra"].items() <= expected["extra"].items()
     assert connection | {"extra": expected["extra"]} == expected
-    return found[name]["command"], embedded.arguments(server)
+    return found[name]["command"], embedded.arguments(server, {})
 
 
 def test_the_simulated_shops_are_those_of_the_embedded_stack():
@@ -123,9 +123,28 @@ def test_the_simulated_shops_are_those_of_the_embedded_stack():
     assert json.loads(command[-1]) == json.loads(shops)
 
 
-def test_the_simulated_business_roles_are_those_of_the_embedded_stack():
+def test_the_simulated_business_roles_and_jobs_are_those_of_the_embedded_stack():
     command, arguments = as_embedded("flex")
     assert command[-len(arguments) :] == arguments
+    flex = services("simulators")["flex"]
+    assert flex["environment"] == {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
+    assert flex["depends_on"]["init"]["condition"] == "service_completed_successfully"
+
+
+def test_a_real_flex_meets_no_invented_jobs():
+    command = services("simulators", AIRFLOW_CONN_FLEX='{"conn_type": "http", "host": "https://x"}')["flex"]["command"]
+    database = urlsplit(command[command.index("--database") + 1])
+    assert database.hostname == "airflow-conn-flex-is-real.postgres"
+
+
+def test_what_a_migration_exports_outlives_its_container():
+    init = services()["init"]
+    assert init["environment"]["WAREHOUSE_EXPORTS"] in {volume["target"] for volume in init["volumes"]}
+
+
+def test_orphans_in_flex_are_deleted_unless_env_says_otherwise():
+    assert services()["worker"]["environment"]["FLEX_SYNC_PRUNE_ORPHANS"] == ""
+    assert services(FLEX_SYNC_PRUNE_ORPHANS="false")["worker"]["environment"]["FLEX_SYNC_PRUNE_ORPHANS"] == "false"
 
 
 def test_a_real_bucket_and_its_application_replace_the_simulator():

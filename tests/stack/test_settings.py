@@ -114,6 +114,13 @@ def test_the_business_roles_are_those_of_the_simulated_account(home: Home):
     assert command[command.index("--roles") + 1 :] == list(roles.values())
 
 
+def test_invented_jobs_are_for_the_stacks_own_warehouse_only(home: Home):
+    url = option(simulator_command("flex", home, PORTS, POSTGRES, {}), "--database")
+    assert url == "postgresql://who@elsewhere:5/warehouse?options=-csearch_path%3Dflex"
+    real = {"AIRFLOW_CONN_WAREHOUSE": "postgresql://company.example/warehouse"}
+    assert "--database" not in simulator_command("flex", home, PORTS, POSTGRES, real)
+
+
 @pytest.mark.parametrize("query", ["", "?application_name=kept"])
 def test_the_applications_tables_are_found_in_their_schema(
     home: Home, postgres: Server, monkeypatch: pytest.MonkeyPatch, query: str
@@ -128,15 +135,18 @@ def test_the_applications_tables_are_found_in_their_schema(
         assert connection.info.get_parameters().get("application_name", "") == query.rpartition("=")[2]
 
 
-def test_the_storage_simulator_reaches_them_with_no_password_on_its_command_line(home: Home, postgres: Server):
+@pytest.mark.parametrize(("name", "schema"), [("storage", "app"), ("flex", "flex")])
+def test_a_simulator_reaches_its_tables_with_no_password_on_its_command_line(
+    home: Home, postgres: Server, name: str, schema: str
+):
     server = Server(postgres.url("postgres"))
-    url = option(simulator_command("storage", home, PORTS, server, {}), "--database")
+    url = option(simulator_command(name, home, PORTS, server, {}), "--database")
     variables = simulator_environment(server, {"KEPT": "yes"})
     assert variables["KEPT"] == "yes"
     assert variables["PGPASSWORD"] not in url
     asked = "import psycopg, sys; print(psycopg.connect(sys.argv[1]).execute('SHOW search_path').fetchone()[0])"
     done = subprocess.run([sys.executable, "-c", asked, url], env=variables, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("app\n", "")
+    assert (done.stdout, done.stderr) == (f"{schema}\n", "")
 
 
 def test_a_password_with_escapes_reaches_the_simulator_as_it_is():

@@ -1,24 +1,45 @@
-"""`python -m include.simulators.flex`: serve an account until SIGTERM or Ctrl-C."""
+"""`python -m include.simulators.flex`: serve an account until SIGTERM or Ctrl-C.
+
+Nothing of it outlives the process: after a restart crew calls have none of the lines that they had. With --database
+it has the crew calls that the application names, a contact that people added on each.
+"""
 
 import argparse
 import os
+import secrets
 from uuid import UUID
 
+import psycopg
+
 from include.simulators import serving
+from include.simulators.flex import application
 from include.simulators.flex.account import Account
 from include.simulators.flex.app import create
+from include.simulators.flex.changes import Mutation
 from include.simulators.flex.config import Config
 
 
 def _arguments() -> argparse.Namespace:
     defaults = Config()
-    parser = argparse.ArgumentParser(prog="python -m include.simulators.flex", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m include.simulators.flex",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="the data's seed (%(default)s)")
+    # An id that was given before a restart must not be given again for something else.
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbits(32), help="the data's seed; if not given, another at each start"
+    )
     parser.add_argument("--elements", type=int, default=defaults.elements, help="crew calls (%(default)s)")
     parser.add_argument("--crew", type=int, default=defaults.crew, help="contacts on each of them (%(default)s)")
     parser.add_argument("--roles", type=UUID, nargs="+", metavar="ID", help="the account's business roles")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="Postgres with the application's tables, in the schema that its search_path names; filled if empty",
+    )
     parser.add_argument("--token", default=defaults.token, help="the token it wants (%(default)s)")
     parser.add_argument("--now", metavar="INSTANT", help="where the clock stands still; if not given, it doesn't")
     parser.add_argument("--latency-ms", type=int, default=0, help="milliseconds that each answer takes")
@@ -37,9 +58,9 @@ def _config(arguments: argparse.Namespace) -> Config:
 
 
 def main() -> None:
-    """Serve; prints one line with the URL when it listens."""
+    """Serve; prints one line with the URL when it listens. The first answer comes when all rows are made."""
     arguments = _arguments()
-    app = create(Account(_config(arguments)))
+    account = Account(_config(arguments))
     try:
         listener = serving.listen(arguments.host, arguments.port)
     except OSError as failed:
@@ -47,7 +68,21 @@ def main() -> None:
             f"flex simulator: can't listen on {arguments.host}:{arguments.port} ({os.strerror(failed.errno)}); "
             "choose another --port"
         ) from failed
-    serving.in_foreground(app, listener, ready=lambda: print(f"flex simulator: {serving.url_of(listener)}", flush=True))
+    if arguments.database:
+        _book(account, arguments.database)
+    line = f"flex simulator: {serving.url_of(listener)}"
+    serving.in_foreground(create(account), listener, ready=lambda: print(line, flush=True))
+
+
+def _book(account: Account, database: str) -> None:
+    """Make the crew calls that the application names."""
+    try:
+        named = account.create(application.set_up(database))
+    except (psycopg.OperationalError, psycopg.errors.UndefinedTable) as failed:
+        raise SystemExit(
+            f"flex simulator: the database isn't ready ({str(failed).splitlines()[0]}); check --database"
+        ) from failed
+    account.mutate([Mutation("add", element_id) for element_id in named])
 
 
 if __name__ == "__main__":

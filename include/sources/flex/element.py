@@ -193,7 +193,8 @@ class _Element:
         try:
             return self._report(self._passes())
         except _InDoubt as doubt:
-            return self._report("uncertain", str(doubt))
+            told = str(doubt).rstrip(".")
+            return self._report("uncertain", f"element {self._id} is uncertain: {told}. {gate.RELEASE}")
         except (Unreadable, NotFound, TryLater) as error:
             return self._report("unreadable", f"element {self._id} could not be read: {error}")
 
@@ -320,7 +321,7 @@ class _Element:
             self._doubt([each.operation_id for each in added], f"what was added could not be read: {error}")
             if isinstance(error, FixConfiguration):
                 raise
-            raise _InDoubt(f"element {self._id}: what was added could not be read: {error}") from None
+            raise _InDoubt(f"what was added could not be read: {error}") from None
         proven = [each for each in added if _lines_of(each.action.resource_id, lines) == [each.line_id]]
         wrong = [each.operation_id for each in added if each not in proven]
         reason = "a fresh read doesn't show exactly the one line that was added"
@@ -333,7 +334,7 @@ class _Element:
                 gate.stand(self._conn, self._gate, None)
         self._events += [Event("added", each.action.resource_id, each.action.members) for each in proven]
         if wrong:
-            raise _InDoubt(f"element {self._id}: {reason}, for {len(wrong)} of {len(added)}")
+            raise _InDoubt(f"{reason}, for {len(wrong)} of {len(added)}")
         return [
             SetRole(each.line_id, each.action.resource_id, each.action.role_id)
             for each in proven

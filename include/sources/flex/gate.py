@@ -18,6 +18,7 @@ from include.sources.flex.desired import Call
 from include.sources.flex.plan import Member
 
 LOCK = sql.SQL("hashtextextended('flex.element_gate/' || %(element)s::uuid, 0)")
+RELEASE = "Look at the crew call in Flex, then run flex_sync with release_element"
 CRASHED = "its run ended before it knew the outcome"
 
 TAKE = """
@@ -59,8 +60,7 @@ class GateClosed(Exception):
     def __init__(self, element_id: UUID, state: Literal["busy", "uncertain"]) -> None:
         advice = {
             "busy": "another run is at work there. It gets its turn with the next sync",
-            "uncertain": "nobody knows whether a write there happened. Look at the crew call in Flex, then run"
-            " flex_sync with release_element",
+            "uncertain": f"nobody knows whether a write there happened. {RELEASE}",
         }
         super().__init__(f"element {element_id} is {state}: {advice[state]}")
         self.state = state

@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg.rows import scalar_row, tuple_row
 
 from include.api.errors import NotFound, TryLater
-from include.sources.base import Synced, SyncFailed
+from include.sources.base import OutcomeUnknown, Synced, SyncFailed
 from include.sources.flex import element, record
 from include.sources.flex.crews import Context, Scope, each
 from include.sources.flex.element import Report, Worker
@@ -65,7 +65,8 @@ class Changes:
 def sync(context: Context, params: Mapping[str, Any]) -> Synced:
     """Bring every crew call of the scope in step; those that fail don't hold up the others, and fail the sync.
 
-    A change is settled once all crew calls of its job are in step. Raises SyncFailed, naming what isn't.
+    A change is settled once all crew calls of its job are in step. Raises SyncFailed, naming what isn't, or
+    OutcomeUnknown where nobody knows that of a crew call.
     """
     conn = context.conn
     writer = fence.read(conn, SOURCE)
@@ -87,7 +88,9 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
         with fenced(conn):
             _settle(conn, sync_id, changes, reports, everything=everything)
         if problems := [problem for report in reports for problem in report.problems]:
-            raise SyncFailed(_failures(reports, problems))
+            # Before a person has looked no second try fares better.
+            unknown = any(report.state == "uncertain" for report in reports)
+            raise (OutcomeUnknown if unknown else SyncFailed)(_failures(reports, problems))
     except BaseException as error:
         finish(context, sync_id, reports, error=str(error) or type(error).__name__)
         raise

@@ -1,0 +1,348 @@
+"""Flex's act: our assignments are the truth, and the copy is where people work, too. An add is never made twice."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from include.simulators.flex import Control, Fault, Line, Mutation
+from stack.control import Stack
+from stack.demo.house import House, expect
+from stack.settings import BUSINESS_ROLES
+
+ENTITY = "crew"
+DEPARTMENTS = ("sound", "lights")
+# What the end of a role's code says.
+TIERS = {"R": "responsible", "E": "specialist", "T": "technician"}
+# Whom the demo books: so many of the people that are there.
+BOOKED = {"sound": ("FOH-R", "PA-E", "PA-T"), "lights": ("LX-R", "DIM-T")}
+LATE = "STAGE-T"
+
+# The crew calls of the jobs that aren't over, and who belongs there; gear goes out without crew.
+DESIRED = """
+SELECT c.flex_element_id, c.department, p.flex_resource_id,
+  CASE c.department WHEN 'sound' THEN a.sound_role ELSE a.lights_role END AS code
+FROM flex.flex_crew_calls c JOIN flex.jobs j ON j.id = c.job_id AND j.end_time > now()
+LEFT JOIN flex.job_assignments a ON a.job_id = j.id AND j.job_type <> 'dryhire'
+LEFT JOIN flex.profiles p ON p.id = a.technician_id
+"""
+ROWS = """
+SELECT c.flex_element_id, p.flex_resource_id, a.flex_line_item_id
+FROM flex.flex_crew_assignments a
+JOIN flex.flex_crew_calls c ON c.id = a.crew_call_id JOIN flex.jobs j ON j.id = c.job_id AND j.end_time > now()
+JOIN flex.profiles p ON p.id = a.technician_id
+"""
+CALLS = """
+SELECT j.title, string_agg(c.department, ', ' ORDER BY c.department DESC), c.flex_element_id
+FROM flex.flex_crew_calls c JOIN flex.jobs j ON j.id = c.job_id AND j.end_time > now()
+GROUP BY j.id, c.flex_element_id ORDER BY j.start_time, 2 DESC
+"""
+
+Crew = Mapping[UUID, UUID | None]
+
+
+@dataclass(frozen=True)
+class Office(House):
+    """The house with the account in Flex; the warehouse has the jobs."""
+
+    flex: Control
+
+    def desired(self) -> Mapping[UUID, Crew]:
+        """By crew call in Flex, the business role of each contact that belongs there."""
+        crews: dict[UUID, dict[UUID, UUID | None]] = {}
+        for element, department, contact, code in self.warehouse.execute(DESIRED):
+            crew = crews.setdefault(element, {})
+            if contact and code:
+                crew[contact] = role(department, code)
+        return crews
+
+    def shown(self) -> Mapping[UUID, Sequence[Line]]:
+        """The contacts on these crew calls, as Flex has them."""
+        return {
+            element: [line for line in self.flex.lines(element) if line.kind == "contact"] for element in self.desired()
+        }
+
+    def ours(self) -> Mapping[UUID, Sequence[Line]]:
+        """Those of them who are people of ours."""
+        people = self._people()
+        return {
+            element: [line for line in lines if line.resource_id in people] for element, lines in self.shown().items()
+        }
+
+    def strangers(self) -> set[UUID]:
+        """The lines of everybody else."""
+        people = self._people()
+        return {line.id for lines in self.shown().values() for line in lines if line.resource_id not in people}
+
+    def rows(self) -> Counter[tuple]:
+        """The crew call, contact and line of each row of ours."""
+        return Counter(self.warehouse.execute(ROWS).fetchall())
+
+    def writes(self, elements: Sequence[UUID]) -> Mapping[str, int]:
+        """What was ever sent to crew calls, by kind and outcome."""
+        query = "SELECT kind || ' ' || state, count(*) FROM flex.operation WHERE flex_element_id = ANY (%s) GROUP BY 1"
+        return dict(self.warehouse.execute(query, [list(elements)]).fetchall())
+
+    def gate(self, element: UUID) -> str:
+        query = "SELECT state FROM flex.element_gate WHERE flex_element_id = %s"
+        return self.warehouse.execute(query, [element]).fetchone()[0]
+
+    def expect_in_step(self) -> None:
+        """On every crew call each of our people who belongs there is once, with the right role, and nobody else is."""
+        desired, ours = self.desired(), self.ours()
+        differing = [
+            element
+            for element, lines in ours.items()
+            if Counter((line.resource_id, line.role_id) for line in lines) != Counter(desired[element].items())
+        ]
+        expect("crew calls whose crew differs", differing, [])
+        lines = Counter((element, line.resource_id, line.id) for element, found in ours.items() for line in found)
+        expect(
+            "rows that name no such line, and lines without a row",
+            (self.rows() - lines, lines - self.rows()),
+            ({},) * 2,
+        )
+
+    def _people(self) -> set[UUID]:
+        found = self.warehouse.execute("SELECT flex_resource_id FROM flex.profiles WHERE flex_resource_id IS NOT NULL")
+        return {contact for (contact,) in found}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that was booked: its crew calls in Flex by department, and the contacts of its crew."""
+
+    id: UUID
+    elements: Mapping[str, UUID]
+    crew: Sequence[UUID]
+
+
+def tell(house: House, stack: Stack) -> None:
+    """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+    office = Office(**vars(house), flex=Control(stack.simulator_urls[house.source]))
+    office.flex.clear()
+    try:
+        job = bring(office)
+        figures = look(office)
+        mend(office, figures)
+        contact = lose_answer(office, job)
+        release(office, job, contact)
+    finally:
+        office.flex.clear()
+
+
+def bring(house: Office) -> Job:
+    """Begin in peace, book a job, and bring every crew to Flex."""
+    house.screen.rule("Flex 1  Our assignments are the truth: every crew is brought to Flex")
+    _begin(house)
+    strangers = house.strangers()
+    job = book(house)
+    house.flex.reset_counters()
+    run_id = house.run(house.sync, mode="full")
+    result = house.airflow.xcom(house.sync, run_id, "sync", "result")
+    _show_crews(house)
+    names = ("elements", "added", "removed", "kept", "rolesSet", "failedAdds")
+    house.show(("crew calls", *names[1:]), [[result[name] for name in names]])
+    requests = house.flex.counters().requests
+    house.show(("asked of Flex", "times"), [(name, sum(answers.values())) for name, answers in requests.items()])
+    sent = {"add done": len(job.crew), "role done": len(BOOKED["sound"])}
+    expect("what was sent for the new job", house.writes([*job.elements.values()]), sent)
+    expect("the contacts that people had added", house.strangers(), strangers)
+    house.expect_in_step()
+    return job
+
+
+def look(house: Office) -> Mapping[str, int]:
+    """People work in Flex by hand; a forensic run finds it, to the line, and writes nothing.
+
+    Returns what it had to find.
+    """
+    house.screen.rule("Flex 2  By hand in Flex: a line deleted, a stranger added, another role")
+    happened, figures = work_by_hand(house)
+    house.show(("by hand in Flex", "contact"), happened.items())
+    shown, sent = house.shown(), house.writes([*house.desired()])
+    run_id = house.run(house.reconcile, dry_run=True)
+    summary, verdict, _ = house.summaries(run_id)[ENTITY]
+    house.show(("found", "number"), [(name, summary["metrics"][name]) for name in figures])
+    expect("the verdict", verdict, "pass")
+    expect("the metrics", summary["metrics"], figures)
+    expect("whether Flex is as it was", house.shown() == shown, True)
+    expect("what a dry run sent", house.writes([*house.desired()]), sent)
+    house.expect_skipped(run_id, "decide", "verify")
+    return figures
+
+
+def mend(house: Office, figures: Mapping[str, int]) -> None:
+    """The same run with dry_run off: who was deleted is back, the role is as assigned, the stranger stays."""
+    house.screen.rule("Flex 3  Repair: who is missing is back, the stranger stays")
+    strangers = house.strangers()
+    run_id = house.run(house.reconcile, dry_run=False)
+    repaired = house.airflow.xcom(house.reconcile, run_id, "reconcile")
+    checks = house.airflow.xcom(house.reconcile, run_id, "verify")
+    counts = repaired["counts"][ENTITY]
+    written = ("inserted", "updated", "deleted")
+    house.show((f"repaired as sync_id {repaired['sync_id']}", *written), [("crew", *(counts[n] for n in written))])
+    house.show(("verify", "before", "after"), [(c["figure"], c["before"], c["after"]) for c in checks])
+    expect("the repair", [counts[name] for name in written], [1, 1, 0])
+    expect("what verify found", {check["after"] for check in checks}, {0})
+    expect("the strangers", (house.strangers(), len(strangers)), (strangers, figures["unknown_in_flex"]))
+    house.expect_in_step()
+    house.expect_writer_runs()
+    house.say(f"All {len(strangers)} contacts that aren't ours are where they were.")
+
+
+def lose_answer(house: Office, job: Job) -> UUID:
+    """Somebody is assigned, and the answer to the add is lost: it is not sent again. Returns the contact."""
+    house.screen.rule("Flex 4  The answer to an add is lost: it may have happened, so it is never repeated")
+    element = job.elements["sound"]
+    house.flex.reset_counters()
+    # Carried out, and the connection ends before the answer.
+    house.flex.fault(Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True))
+    contact = assign_late(house, job)
+    house.fail_run(house.sync, "sync", f"element {element} is uncertain")
+    _show_doubt(house, element, contact)
+    expect("the crew call's gate", house.gate(element), "uncertain")
+    expect("adds whose outcome is unknown", house.writes([element]).get("add unknown"), 1)
+    expect("lines in Flex and rows of ours", _counted(house, element, contact), (1, 0))
+    expect("how often it was asked for", house.flex.counters().adds[element][contact], 1)
+    return contact
+
+
+def release(house: Office, job: Job, contact: UUID) -> None:
+    """A person has looked at the crew call and releases it: what Flex shows is taken for what happened."""
+    house.screen.rule("Flex 5  A person releases the crew call: what Flex shows is what happened")
+    element = job.elements["sound"]
+    house.run(house.sync, release_element=str(element))
+    _show_doubt(house, element, contact)
+    expect("the crew call's gate", house.gate(element), "idle")
+    expect("adds whose outcome is unknown", house.writes([element]).get("add unknown", 0), 0)
+    expect("lines in Flex and rows of ours", _counted(house, element, contact), (1, 1))
+    expect("how often it was asked for", house.flex.counters().adds[element][contact], 1)
+    house.expect_in_step()
+    house.say("Everybody is on every crew call once.")
+
+
+def book(house: Office) -> Job:
+    """The office books a job: its crew calls in Flex, still without crew, and people for both departments."""
+    elements = dict(zip(DEPARTMENTS, house.flex.create_elements([None] * len(DEPARTMENTS)), strict=True))
+    job_id = uuid4()
+    crew = []
+    with house.warehouse.transaction():
+        house.warehouse.execute(
+            "INSERT INTO flex.jobs (id, title, job_type, start_time, end_time)"
+            " VALUES (%s, 'Booked for the demo', 'single', now() + interval '1 day', now() + interval '2 days')",
+            [job_id],
+        )
+        for department, element in elements.items():
+            house.warehouse.execute(
+                "INSERT INTO flex.flex_crew_calls (job_id, department, flex_element_id) VALUES (%s, %s, %s)",
+                [job_id, department, element],
+            )
+            crew += [_assign(house, job_id, department, code) for code in BOOKED[department]]
+    return Job(job_id, elements, crew)
+
+
+def assign_late(house: Office, job: Job) -> UUID:
+    """One more for the sound; returns the contact."""
+    with house.warehouse.transaction():
+        return _assign(house, job.id, "sound", LATE)
+
+
+def work_by_hand(house: Office) -> tuple[Mapping[str, UUID], Mapping[str, int]]:
+    """What people do in Flex to crew calls in step, chosen anew each time.
+
+    Returns which contact each thing happened to, and the metrics that have to tell it.
+    """
+    desired, ours = house.desired(), house.ours()
+    with_role = [(element, line) for element, lines in ours.items() for line in lines if line.role_id]
+    # One sample, so that nobody is hit twice.
+    (first, deleted), (second, moved) = _some(2, with_role)
+    other = next(UUID(id_) for id_ in BUSINESS_ROLES["sound"].values() if UUID(id_) != moved.role_id)
+    stranger = uuid4()
+    house.flex.mutate(
+        Mutation("delete", first, line=deleted.id),
+        Mutation("add", first, stranger),
+        Mutation("role", second, line=moved.id, role=other),
+    )
+    happened = {
+        "a line is deleted": deleted.resource_id,
+        "a stranger is added": stranger,
+        "somebody gets another role": moved.resource_id,
+    }
+    figures = {
+        "matched": sum(map(len, desired.values())) - 2,
+        "missing_in_flex": 1,
+        "role_mismatch": 1,
+        "unknown_in_flex": len(house.strangers()),
+        "stale_rows": 1,
+        **dict.fromkeys(
+            ("missing_row", "duplicate_in_flex", "undesired_owned", "unreadable", "refused", "uncertain"), 0
+        ),
+    }
+    return happened, figures
+
+
+def role(department: str, code: str) -> UUID | None:
+    """The business role that a code means; None where the account has none for the department."""
+    known = BUSINESS_ROLES.get(department, {}).get(TIERS[code[-1]])
+    return known and UUID(known)
+
+
+def _begin(house: Office) -> None:
+    """Put right what an earlier demo left: a writer that is stopped, crew calls that nobody has released."""
+    house.end_questions()
+    if house.writer()[0] == "stopped":
+        house.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        house.repair_whatever_is_found()
+    uncertain = house.warehouse.execute("SELECT flex_element_id FROM flex.element_gate WHERE state = 'uncertain'")
+    for (element,) in uncertain.fetchall():
+        house.run(house.sync, release_element=str(element))
+    house.end_syncs()
+
+
+def _assign(house: Office, job_id: UUID, department: str, code: str) -> UUID:
+    """Assign somebody of the department who isn't on the job yet; returns the contact."""
+    found = house.warehouse.execute(
+        "SELECT id, flex_resource_id FROM flex.profiles WHERE department = %s AND flex_resource_id IS NOT NULL"
+        " AND id NOT IN (SELECT technician_id FROM flex.job_assignments WHERE job_id = %s) ORDER BY random() LIMIT 1",
+        [department, job_id],
+    ).fetchone()
+    expect(f"whether there is somebody for {department}", found is not None, True)
+    technician_id, contact = found
+    roles = {name: code if name == department else None for name in DEPARTMENTS}
+    house.warehouse.execute(
+        "INSERT INTO flex.job_assignments (job_id, technician_id, sound_role, lights_role, status)"
+        " VALUES (%s, %s, %s, %s, 'invited')",
+        [job_id, technician_id, roles["sound"], roles["lights"]],
+    )
+    return contact
+
+
+def _show_crews(house: Office) -> None:
+    desired, shown, ours = house.desired(), house.shown(), house.ours()
+    rows = [
+        (title, departments, len(desired[element]), len(ours[element]), len(shown[element]) - len(ours[element]))
+        for title, departments, element in house.warehouse.execute(CALLS)
+    ]
+    house.show(("job", "crew call", "assigned", "in Flex", "and strangers"), rows)
+
+
+def _show_doubt(house: Office, element: UUID, contact: UUID) -> None:
+    lines, rows = _counted(house, element, contact)
+    sent = ", ".join(f"{number} {what}" for what, number in sorted(house.writes([element]).items()))
+    columns = ("gate", "lines of the contact in Flex", "rows of ours", "ever sent to the crew call")
+    house.show(columns, [(house.gate(element), lines, rows, sent)])
+
+
+def _counted(house: Office, element: UUID, contact: UUID) -> tuple[int, int]:
+    """How many lines a contact has on a crew call in Flex, and how many rows of ours there are for it."""
+    lines = [line for line in house.flex.lines(element) if line.resource_id == contact]
+    return len(lines), sum(
+        number for (where, who, _), number in house.rows().items() if (where, who) == (element, contact)
+    )
+
+
+def _some(number: int, of: Sequence[tuple[UUID, Line]]) -> list[tuple[UUID, Line]]:
+    expect("lines with a role to choose from", len(of) >= number, True)
+    return random.sample(of, number)

@@ -1,0 +1,170 @@
+"""What Flex's act changes and breaks, and how it counts."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from rich.console import Console
+
+from include.api.client import ApiClient
+from include.confidence.summary import ForensicSummary
+from include.simulators import flex as simulator
+from include.simulators.flex import Fault, Mutation, application
+from include.sources import get_source
+from include.sources.base import OutcomeUnknown
+from include.warehouse import fence
+from include.warehouse.rate_limit import Quota
+from stack.demo import flex as act
+from stack.demo.house import Unexpected, expect
+from stack.settings import BUSINESS_ROLES
+
+SOURCE = get_source("flex")
+PARAMS = {"job_id": None, "departments": [], "release_element": None}
+
+
+@dataclass(frozen=True)
+class Night:
+    """A run without Airflow on the invented jobs; it opens the connections that the source asks for."""
+
+    account: simulator.Simulator
+    warehouse: psycopg.Connection
+    url: str
+
+    @contextmanager
+    def api(
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        quota: Quota | None = None,
+    ) -> Iterator[ApiClient]:
+        with ApiClient(name, self.account.url + base_path, headers=authorize(self.account.token)) as client:
+            yield client
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[psycopg.Connection]:
+        with psycopg.connect(self.url, autocommit=True) as conn:
+            yield conn
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        return {"business_roles": BUSINESS_ROLES}
+
+    def variable(self, name: str) -> str | None:
+        return None
+
+    def sync(self, mode: str = "incremental", release_element: UUID | None = None) -> Mapping[str, Any]:
+        params = {**PARAMS, "mode": mode, "release_element": release_element and str(release_element)}
+        with SOURCE.open(self.warehouse, "a sync", self) as context:
+            return SOURCE.sync(context, params, dry_run=False).result
+
+    def scan(self) -> ForensicSummary:
+        epoch = fence.stop(self.warehouse, SOURCE.name, "a run", timeout=1).epoch
+        with SOURCE.open(self.warehouse, "a run", self) as context:
+            return SOURCE.scan(context, act.ENTITY, epoch, PARAMS)
+
+
+@pytest.fixture
+def night(warehouse: str) -> Iterator[Night]:
+    """The stack's jobs, a stranger on each of their crew calls, and everybody brought to Flex."""
+    named = application.set_up(f"{warehouse}{'&' if '?' in warehouse else '?'}options=-csearch_path%3Dflex")
+    with (
+        simulator.running(simulator.Config(elements=0)) as account,
+        psycopg.connect(warehouse, autocommit=True) as conn,
+    ):
+        account.control.create_elements(named)
+        account.control.mutate(*[Mutation("add", element) for element in named])
+        night = Night(account, conn, warehouse)
+        night.sync()
+        yield night
+
+
+@pytest.fixture
+def house(night: Night) -> act.Office:
+    """The act's house, without its Airflow."""
+    return act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.account.control)
+
+
+def test_the_first_sync_brings_every_crew_and_the_act_counts_it(night: Night, house: act.Office):
+    desired = house.desired()
+    assert sorted(desired) == sorted(night.account.control.elements())
+    assert {len(crew) for crew in desired.values()} == {0, 5, 6, 12}
+    assert sum(map(len, desired.values())) == sum(house.rows().values()) > 40
+    assert len(house.strangers()) == len(desired)
+    house.expect_in_step()
+
+
+def test_a_crew_that_differs_is_noticed(night: Night, house: act.Office):
+    element, crew = next((element, crew) for element, crew in house.desired().items() if crew)
+    contact = next(iter(crew))
+    for broken in (
+        Mutation("add", element, contact),
+        Mutation("delete", element, contact),
+        Mutation("role", element, contact, role=UUID(int=1)),
+    ):
+        house.flex.mutate(broken)
+        with pytest.raises(Unexpected, match=f"crew calls whose crew differs should be .*{element}"):
+            house.expect_in_step()
+    night.warehouse.execute("DELETE FROM flex.job_assignments")
+    night.sync()
+    house.expect_in_step()
+
+
+def test_a_row_that_names_another_line_is_noticed(house: act.Office):
+    house.warehouse.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = gen_random_uuid()")
+    with pytest.raises(Unexpected, match="rows that name no such line"):
+        house.expect_in_step()
+
+
+def test_a_booked_job_is_brought_with_just_what_the_demo_says(night: Night, house: act.Office):
+    for _ in range(2):
+        job = act.book(house)
+        assert len(set(job.crew)) == len(job.crew) == 5
+        assert night.sync()["added"] == len(job.crew)
+        expect("sent", house.writes([*job.elements.values()]), {"add done": 5, "role done": 3})
+        house.expect_in_step()
+
+
+def test_a_scan_finds_just_what_the_demo_says_was_done_by_hand(night: Night, house: act.Office):
+    happened, figures = act.work_by_hand(house)
+    assert len({*happened.values()}) == 3
+    summary = night.scan()
+    expect("metrics", summary.metrics, figures)
+    assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (1, 1, 0)
+
+
+def test_a_lost_answer_is_doubted_and_released(night: Night, house: act.Office):
+    job = act.book(house)
+    night.sync()
+    element = job.elements["sound"]
+    house.flex.fault(Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True))
+    contact = act.assign_late(house, job)
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown, match=f"element {element} is uncertain: .*release_element"):
+            night.sync()
+    assert house.gate(element) == "uncertain"
+    assert house.writes([element])["add unknown"] == 1
+    assert house.flex.counters().adds[element][contact] == 1
+    night.sync(release_element=element)
+    assert house.gate(element) == "idle"
+    assert house.flex.counters().adds[element][contact] == 1
+    house.expect_in_step()
+
+
+def test_after_a_restart_of_the_simulator_every_crew_is_brought_again(night: Night):
+    with simulator.running(simulator.Config(elements=0, seed=2)) as account:
+        account.control.create_elements(night.account.control.elements())
+        restarted = Night(account, night.warehouse, night.url)
+        house = act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), account.control)
+        rows = house.rows()
+        assert restarted.scan().metrics["missing_in_flex"] == sum(rows.values())
+        fence.resume(night.warehouse, SOURCE.name, "a run")
+        assert restarted.sync(mode="full")["added"] == sum(rows.values())
+        house.expect_in_step()
+        assert not rows & house.rows()
