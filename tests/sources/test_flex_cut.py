@@ -128,7 +128,7 @@ class TestCutOff:
             with drifted(url, flex) as world:
                 whole = self.synced(world, number)
                 ends_equal(world, by_repair=False)
-        assert number == 10
+        assert number == 11
 
     def synced(self, world: World, number: int) -> bool:
         """Whether it came to its end."""
