@@ -32,8 +32,10 @@ JOBS, ELEMENTS, PEOPLE, CONTACTS, STRANGERS = 2, 3, 4, 5, 2
 PARAMS: Mapping[str, Any] = {"job_id": None, "departments": [], "release_element": None}
 # A client waits no longer for an answer; what a slow server carries out after that comes this late at most.
 READ_TIMEOUT, LATE = 0.3, 0.6
+# What is told where something is left to people.
+UNDONE = (SyncFailed, OutcomeUnknown)
 # What keeps a verb from its end without anything being wrong with it.
-TROUBLE = (ApiError, SyncFailed, OutcomeUnknown, FenceError, GateLost, PlanGone, RollbackRefused)
+TROUBLE = (ApiError, *UNDONE, FenceError, GateLost, PlanGone, RollbackRefused)
 
 WIPE = """
 TRUNCATE flex.jobs, flex.profiles, flex.operation, flex.owned_line, flex.element_gate, flex.job_change,
@@ -104,47 +106,38 @@ class Cursor(psycopg.Cursor):
 
 
 class Client(ApiClient):
-    """A run may end before and after any request; what somebody does meanwhile happens before the nth one."""
+    """A run may end before and after any request; `asked` is told of each before it is sent."""
 
-    def __init__(self, life: Life, meanwhile: Callable[[], None], *args: Any, **kwargs: Any):
+    def __init__(self, life: Life, asked: Callable[[Request], None], *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self._life, self._meanwhile = life, meanwhile
+        self._life, self._asked = life, asked
 
     def send(self, request: Request, *, cancel: threading.Event | None = None) -> Answer:
         self._life.step()
-        self._meanwhile()
+        self._asked(request)
         try:
             return super().send(request, cancel=cancel)
         finally:
             self._life.step()
 
 
-class Hands:
-    """What a run works with: impatient connections, which end with its life."""
+class Reach:
+    """What a run works with: the warehouse at `url`, and an account in Flex at another."""
 
-    source = replace(get_source("flex"), workers=2)
-
-    def __init__(self, world: "World", life: Life, meanwhile: Callable[[], None], patient: bool, **params: Any):
+    def __init__(self, url: str, flex_url: str, token: str, *, workers: int = 2, **params: Any):
+        self.source = replace(get_source("flex"), workers=workers)
         self.params = {**PARAMS, **params}
-        self._world, self._life, self._meanwhile, self._patient = world, life, meanwhile, patient
+        self._url, self._flex_url, self._token = url, flex_url, token
 
     @contextmanager
     def api(self, name: str, *, base_path: str, authorize: Callable[[str], Any], **_: Any) -> Iterator[ApiClient]:
-        flex = self._world.flex
-        limits = {"timeout": (2, 20 if self._patient else READ_TIMEOUT), "attempts": 2, "backoff": (0.01, 0.02)}
-        url, headers = flex.url + base_path, authorize(flex.token)
-        with Client(self._life, self._meanwhile, name, url, headers=headers, **limits) as client:
+        with self._client(name, self._flex_url + base_path, headers=authorize(self._token)) as client:
             yield client
 
     @contextmanager
     def database(self, name: str) -> Iterator[psycopg.Connection]:
-        conn = Session.connect(self._world.url, autocommit=True, cursor_factory=Cursor)
-        conn.life = self._life
-        self._life.lead(conn)
-        try:
+        with psycopg.connect(self._url, autocommit=True) as conn:
             yield conn
-        finally:
-            conn.close()
 
     def settings(self, name: str) -> Mapping[str, Any]:
         return {"business_roles": {"sound": {tier: str(role) for tier, role in SOUND.ids["sound"].items()}}}
@@ -152,17 +145,46 @@ class Hands:
     def variable(self, name: str) -> None:
         return None
 
+    def _client(self, *args: Any, **kwargs: Any) -> ApiClient:
+        return ApiClient(*args, timeout=(2, 30), **kwargs)
+
+
+class Mortal(Reach):
+    """The connections end with a life. They are impatient: there is no answer but at once, to so many attempts."""
+
+    def __init__(self, life: Life, asked: Callable[[Request], None], attempts: int, *args: Any, **params: Any):
+        super().__init__(*args, **params)
+        self._life, self._asked, self._attempts = life, asked, attempts
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[psycopg.Connection]:
+        conn = Session.connect(self._url, autocommit=True, cursor_factory=Cursor)
+        conn.life = self._life
+        self._life.lead(conn)
+        try:
+            yield conn
+        finally:
+            conn.close()
+
+    def _client(self, *args: Any, **kwargs: Any) -> ApiClient:
+        limits = {"timeout": (2, READ_TIMEOUT), "attempts": self._attempts, "backoff": (0.01, 0.02)}
+        return Client(self._life, self._asked, *args, **limits, **kwargs)
+
 
 class World:
     """Two jobs, three crew calls in Flex, four people with five contacts, and two contacts that are no business of
-    ours. All of its methods but the assertions are things that may happen, in any order."""
+    ours. Whatever happens there is a method; `asked` are the requests of the newest run.
+    """
 
-    def __init__(self, url: str, flex: Simulator, conn: psycopg.Connection, admin: psycopg.Connection):
+    def __init__(self, url: str, flex: Simulator, conn: psycopg.Connection, admin: psycopg.Connection, **patience: int):
         self.url, self.flex, self.conn, self._admin = url, flex, conn, admin
+        self._patience = {"workers": 2, "attempts": 2} | patience
+        self.asked: list[Request] = []
         flex.control.clear()
         flex.control.reset_counters()
         conn.execute(WIPE)
-        self.elements = flex.control.create_elements([None] * ELEMENTS)
+        # A run takes them up in this order.
+        self.elements = sorted(flex.control.create_elements([None] * ELEMENTS))
         self.jobs = [uuid4() for _ in range(JOBS)]
         self.contacts = [uuid4() for _ in range(CONTACTS + STRANGERS)]
         self.people = [person(conn, contact) for contact in self.contacts[:PEOPLE]]
@@ -230,14 +252,14 @@ class World:
     # Runs, with whatever befalls them.
 
     def sync(self, mode: str, faults: Sequence[Fault], dies: int | None, meanwhile: Sequence[tuple]) -> None:
-        self._order(faults)
-        self._suffer(self._run("flex_sync", dies, meanwhile), lambda run: run.sync(mode))
+        self.fault(*faults)
+        self._suffer(self.run("flex_sync", dies, meanwhile), lambda run: run.sync(mode))
 
     def syncs(self, faults: Sequence[Fault], dies: int | None, meanwhile: Sequence[tuple]) -> None:
         """Two whole ones at the same time."""
-        self._order(faults)
+        self.fault(*faults)
         self.flex.control.set(latency_ms=5)
-        runs = [self._run("flex_sync", dies, meanwhile), self._run("flex_sync", None, ())]
+        runs = [self.run("flex_sync", dies, meanwhile), self.run("flex_sync")]
         with ThreadPoolExecutor(len(runs)) as threads:
             ends = [threads.submit(self._suffer, run, lambda run: run.sync("full")) for run in runs]
         self.flex.control.set(latency_ms=0)
@@ -246,18 +268,17 @@ class World:
 
     def reconcile(self, faults: Sequence[Fault], dies: int | None, meanwhile: Sequence[tuple]) -> None:
         """The runbook with a repair; then a person lets the writer run again."""
-        run = self._run("flex_reconcile", dies, meanwhile)
 
         def steps(run: Run) -> None:
             scans = run.scan()
-            self._order(faults)
+            self.fault(*faults)
             try:
                 run.verify(scans, run.repair(scans)[0])
             except OutcomeUnknown:
                 assert fence.read(self.conn, "flex").hold_reason
 
-        self._suffer(run, steps)
-        self._resume()
+        self._suffer(self.run("flex_reconcile", dies, meanwhile), steps)
+        self.resume()
 
     def back(self, faults: Sequence[Fault], dies: int | None) -> None:
         """The newest sync taken back, or as much of it as works."""
@@ -265,17 +286,25 @@ class World:
             "SELECT sync_id FROM confidence.sync_log WHERE source = 'flex' ORDER BY sync_id DESC LIMIT 1"
         ).fetchone()
         if found:
-            self._order(faults)
-            self._suffer(self._run("flex_rollback", dies, ()), lambda run: run.roll_back(found[0]))
+            self.fault(*faults)
+            self._suffer(self.run("flex_rollback", dies), lambda run: run.roll_back(found[0]))
 
     def release(self, element: int) -> None:
         """A person who has looked at Flex, which takes longer than what may come late."""
         time.sleep(max(0.0, self._late - time.monotonic()))
         self.flex.control.clear()
         element_id = self.elements[element]
-        if self._state(element_id) == "uncertain":
-            with suppress(SyncFailed), self._run("flex_sync", release_element=str(element_id), patient=True)() as run:
+        if self.gate(element) == "uncertain":
+            with suppress(*UNDONE), self.patient("flex_sync", release_element=str(element_id)) as run:
                 run.sync()
+
+    def resume(self) -> None:
+        """Let the writer run, whatever held it."""
+        writer = fence.read(self.conn, "flex")
+        if writer.stopped:
+            with self.conn.transaction():
+                history.decide(self.conn, "flex", "resume", "somebody")
+            fence.resume(self.conn, "flex", writer.run)
 
     # The end.
 
@@ -287,7 +316,7 @@ class World:
                 self.release(element)
             if by_repair and self._repaired():
                 return
-            with suppress(SyncFailed), self._run("flex_sync", patient=True)() as run:
+            with suppress(*UNDONE), self.patient("flex_sync") as run:
                 run.sync("full")
                 if not by_repair:
                     return
@@ -296,9 +325,14 @@ class World:
     def at_rest(self) -> None:
         """A whole sync finds nothing to do in Flex."""
         writes = len(self.flex.control.journal())
-        with self._run("flex_sync", patient=True)() as run:
+        with self.patient("flex_sync") as run:
             run.sync("full")
         assert len(self.flex.control.journal()) == writes
+
+    def gate(self, element: int) -> str | None:
+        query = "SELECT state FROM flex.element_gate WHERE flex_element_id = %s"
+        found = self.conn.execute(query, [self.elements[element]]).fetchone()
+        return found and found[0]
 
     def assert_safe(self) -> None:
         """What holds at any moment: no contact is there twice by us, and nobody else's line was deleted."""
@@ -318,7 +352,8 @@ class World:
         """Flex and our rows hold who is desired, each once, and strangers; every write is accounted for."""
         made, adopted = self._made(), self._adopted()
         desired = self.conn.execute(DESIRED).fetchall()
-        for element_id in self.elements:
+        for number, element_id in enumerate(self.elements):
+            assert self.gate(number) in (None, "idle")
             there = {line.resource_id: line for line in self._lines(element_id)}
             assert len(there) == len(self._lines(element_id))
             wanted = [each for each in desired if each[0] == element_id]
@@ -335,7 +370,6 @@ class World:
             ours = {line.id for line in there.values() if line.id in made | adopted}
             assert ours <= {*named.values()}
             assert owned(self.conn, element_id) == ours
-            assert self._state(element_id) in (None, "idle")
         states = "SELECT DISTINCT state FROM flex.operation WHERE state NOT IN ('done', 'refused')"
         assert self.conn.execute(states).fetchall() == []
         unowned = (
@@ -364,64 +398,64 @@ class World:
         )
 
     def _repaired(self) -> bool:
-        with self._run("flex_reconcile", patient=True)() as run:
+        with self.patient("flex_reconcile") as run:
             scans = run.scan()
-            with suppress(SyncFailed, OutcomeUnknown):
+            with suppress(*UNDONE):
                 run.repair(scans)
                 checks = run.verify(scans, 0)
                 assert [check for check in checks if check.worse] == []
                 (open_,) = [check.after for check in checks if check.figure == "planned_changes_open"]
                 metrics = scans[0].metrics
                 assert open_ == 0
-                self._resume()
+                self.resume()
                 return not (metrics["uncertain"] or metrics["refused"] or metrics["unreadable"])
-        self._resume()
+        self.resume()
         return False
 
-    def _resume(self) -> None:
-        writer = fence.read(self.conn, "flex")
-        if writer.stopped:
-            with self.conn.transaction():
-                history.decide(self.conn, "flex", "resume", "somebody")
-            fence.resume(self.conn, "flex", writer.run)
+    @contextmanager
+    def patient(self, dag: str, **params: Any) -> Iterator[Run]:
+        """A run that nothing befalls."""
+        reach = Reach(self.url, self.flex.url, self.flex.token, workers=self._patience["workers"], **params)
+        with reach.database("warehouse") as conn:
+            yield Run(reach, conn, self._name(dag))
 
-    def _run(
-        self, dag: str, dies: int | None = None, meanwhile: Sequence[tuple] = (), patient: bool = False, **params: Any
-    ) -> Callable[[], AbstractContextManager[Run]]:
-        self._runs += 1
-        name, life, events = f"{dag}/{self._runs}", Life(self._admin, dies), Counter()
-        lock = threading.Lock()
+    @contextmanager
+    def run(self, dag: str, dies: int | None = None, meanwhile: Sequence[tuple] = ()) -> Iterator[Run]:
+        """A run that dies after so many things that it did; just before the nth request what is named happens."""
+        self.asked = asked = []
+        life, lock = Life(self._admin, dies), threading.Lock()
 
-        def happen() -> None:
+        def tell(request: Request) -> None:
             with lock:
-                events["asked"] += 1
-                now = events["asked"]
+                asked.append(request)
+                now = len(asked)
             for number, (step, *arguments) in meanwhile:
                 if number == now:
                     getattr(self, step)(*arguments)
 
-        @contextmanager
-        def opened() -> Iterator[Run]:
-            hands = Hands(self, life, happen, patient, **params)
-            with hands.database("warehouse") as conn:
-                try:
-                    yield Run(hands, conn, name)
-                except psycopg.OperationalError:
-                    # Nothing else may cost a run its session.
-                    if not life.over:
-                        raise
-                    raise Killed from None
+        account = self.url, self.flex.url, self.flex.token
+        reach = Mortal(life, tell, self._patience["attempts"], *account, workers=self._patience["workers"])
+        with reach.database("warehouse") as conn:
+            try:
+                yield Run(reach, conn, self._name(dag))
+            except psycopg.OperationalError:
+                # Nothing else may cost a run its session.
+                if not life.over:
+                    raise
+                raise Killed from None
 
-        return opened
+    def _name(self, dag: str) -> str:
+        self._runs += 1
+        return f"{dag}/{self._runs}"
 
-    def _suffer(self, opened: Callable[[], AbstractContextManager[Run]], work: Callable[[Run], Any]) -> None:
-        with suppress(*TROUBLE, Killed), opened() as run:
+    def _suffer(self, opened: AbstractContextManager[Run], work: Callable[[Run], Any]) -> None:
+        with suppress(*TROUBLE, Killed), opened as run:
             work(run)
         self.flex.control.clear()
         if self._slow:
             self._late = time.monotonic() + LATE
 
-    def _order(self, faults: Sequence[Fault]) -> None:
+    def fault(self, *faults: Fault) -> None:
         self.flex.control.fault(*faults)
         self._slow = any(fault.kind == "slow" for fault in faults)
 
@@ -448,8 +482,3 @@ class World:
     def _operations(self, kind: str) -> Counter:
         query = "SELECT flex_element_id, flex_resource_id, count(*) FROM flex.operation WHERE kind = %s GROUP BY 1, 2"
         return Counter({(each[0], each[1]): each[2] for each in self.conn.execute(query, [kind])})
-
-    def _state(self, element_id: UUID) -> str | None:
-        query = "SELECT state FROM flex.element_gate WHERE flex_element_id = %s"
-        found = self.conn.execute(query, [element_id]).fetchone()
-        return found and found[0]
