@@ -307,7 +307,7 @@ class TestRepair:
             agency.hire(each)
         summary = agency.scan()
         agency.fault("status", ADD, status=422)
-        with pytest.raises(SyncFailed, match="not everything is repaired: .*422"):
+        with pytest.raises(SyncFailed, match=r"not everything is repaired: .*422"):
             agency.repair(summary)
         assert sorted(len(agency.crew(each)) for each in booked) == [0, 1]
         entry = agency.synced()
