@@ -66,9 +66,9 @@ class Account(Connections, Protocol):
     `source` is the declared one, its pauses taken out and its pages made short. `params` are those that its sync and
     scan take, `mode` aside; `part`, known of the class, are those of them by which a scan looks at a part only, None
     where each scan looks at everything. `computed` names what is counted beside the entities and their parts, since
-    it follows from them. `atomic`, known of the class: a repair is one transaction; what of another is cut off has tests
-    of its own. `questions` has every request to the source, and every statement to a copy that the scan
-    reads elsewhere than in the warehouse.
+    it follows from them. `atomic`, known of the class: a repair is one transaction; what of another is cut off has
+    tests of its own. `questions` has every request to the source, and every statement to a copy that the scan reads
+    elsewhere than in the warehouse.
     """
 
     source: Source

@@ -84,12 +84,12 @@ class TestSource:
 
     @pytest.mark.parametrize(("extra", "interval"), [({}, 60 / 180), ({"requests_per_minute": 60}, 1.0)])
     def test_vendors_limit_unless_the_connection_names_another(self, connected, conn, extra, interval):
-        limiter = _limiter(SOURCE, get_source(SOURCE).per_minute, SimpleNamespace(extra_dejson=extra), conn)
+        limiter = _limiter(SOURCE, get_source(SOURCE).per_minute, Quota(), SimpleNamespace(extra_dejson=extra), conn)
         assert isinstance(limiter, SharedLimit)
         assert limiter._interval == pytest.approx(interval / SharedLimit.UTILISATION)
 
     def test_no_limit_on_order(self, conn):
-        limiter = _limiter(SOURCE, 180, SimpleNamespace(extra_dejson={"requests_per_minute": 0}), conn)
+        limiter = _limiter(SOURCE, 180, Quota(), SimpleNamespace(extra_dejson={"requests_per_minute": 0}), conn)
         assert isinstance(limiter, NoLimit)
 
     @pytest.mark.parametrize(
