@@ -39,12 +39,14 @@ class Waits(threading.Event):
 class Limiter:
     """Counts what a client asks of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: str | None = None) -> None:
         self.acquired = 0
         self.pauses: list[float] = []
+        self._refusal = refusal
 
-    def acquire(self) -> None:
+    def acquire(self) -> str | None:
         self.acquired += 1
+        return self._refusal
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -413,6 +415,27 @@ def test_every_attempt_asks_the_limiter(server, connect, reply):
     limiter = Limiter()
     connect(limiter=limiter).get("/items")
     assert limiter.acquired == 3
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_what_the_limiter_refuses_is_not_sent_and_not_tried_again(server, connect, idempotent):
+    limiter, waits = Limiter("the quota is used up"), Waits()
+    client = connect(limiter=limiter)
+    error = fetch_error(client, Request("/items", idempotent=idempotent), cancel=waits)
+    assert type(error) is NotSent
+    assert str(error) == "acme: GET /items was not sent: the quota is used up"
+    assert (server.received, limiter.acquired, waits.seconds) == ([], 1, [])
+    assert (client.requests_sent, client.errors) == (0, {})
+
+
+def test_what_the_limiter_refuses_the_second_time_is_not_tried_a_third_time(server, connect, reply):
+    server.replies(reply(status=503))
+    answers = iter([None, "the quota is used up"])
+    limiter = Limiter()
+    limiter.acquire = lambda: next(answers)
+    client = connect(limiter=limiter)
+    assert type(fetch_error(client)) is NotSent
+    assert (client.requests_sent, client.requests_failed) == (1, 1)
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"hang_up": True}, {"body": b"", "status": 200}])

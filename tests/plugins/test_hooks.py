@@ -12,11 +12,13 @@ from airflow.sdk import Connection
 
 from include.api.bucket import Bucket, Presence
 from include.api.client import NoLimit
-from include.api.errors import FixConfiguration, NotFound
+from include.api.errors import FixConfiguration, NotFound, NotSent
+from include.simulators import flex as flex_simulator
 from include.simulators.storage import Store
 from include.sources import REGISTRY, get_source
+from include.sources.flex.source import QUOTA
 from include.warehouse.migrate import migrate
-from include.warehouse.rate_limit import SharedLimit
+from include.warehouse.rate_limit import Both, Quota, SharedLimit
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks import source as source_hook
 from plugins.hooks.source import AirflowConnections, _limiter, base_url
@@ -82,13 +84,50 @@ class TestSource:
 
     @pytest.mark.parametrize(("extra", "interval"), [({}, 60 / 180), ({"requests_per_minute": 60}, 1.0)])
     def test_vendors_limit_unless_the_connection_names_another(self, connected, conn, extra, interval):
-        limiter = _limiter(SOURCE, get_source(SOURCE).per_minute, SimpleNamespace(extra_dejson=extra), conn)
+        limiter = _limiter(SOURCE, get_source(SOURCE).per_minute, Quota(), SimpleNamespace(extra_dejson=extra), conn)
         assert isinstance(limiter, SharedLimit)
         assert limiter._interval == pytest.approx(interval / SharedLimit.UTILISATION)
 
     def test_no_limit_on_order(self, conn):
-        limiter = _limiter(SOURCE, 180, SimpleNamespace(extra_dejson={"requests_per_minute": 0}), conn)
+        limiter = _limiter(SOURCE, 180, Quota(), SimpleNamespace(extra_dejson={"requests_per_minute": 0}), conn)
         assert isinstance(limiter, NoLimit)
+
+    @pytest.mark.parametrize(
+        ("extra", "quota"),
+        [
+            ({}, Quota(1_950, 9_900)),
+            ({"requests_per_hour": 20, "requests_per_day": "100"}, Quota(20, 100)),
+            ({"requests_per_hour": 20}, Quota(20, 9_900)),
+            ({"requests_per_hour": 0}, Quota(None, 9_900)),
+        ],
+    )
+    def test_quota_unless_the_connection_names_another(self, connected, conn, extra, quota):
+        limiter = _limiter("flex", None, QUOTA, SimpleNamespace(extra_dejson=extra), conn)
+        assert isinstance(limiter, Both)
+        assert (limiter.count._quota, type(limiter.limit)) == (quota, NoLimit)
+
+    def test_no_quota_on_order(self, conn):
+        none = SimpleNamespace(extra_dejson={"requests_per_hour": 0, "requests_per_day": 0})
+        assert isinstance(_limiter("flex", None, QUOTA, none, conn), NoLimit)
+
+    def test_quota_comes_before_the_rate(self, connected, conn):
+        extra = SimpleNamespace(extra_dejson={"requests_per_minute": 60, "requests_per_hour": 1})
+        limiter = _limiter("flex", None, QUOTA, extra, conn)
+        assert isinstance(limiter.limit, SharedLimit)
+        assert limiter.acquire() is None
+        assert "connection 'flex'" in limiter.acquire()
+
+    def test_quota_of_a_source_holds_for_its_client(self, connected, conn, monkeypatch):
+        with flex_simulator.running() as account:
+            declared = {"conn_type": "http", "host": account.url, "password": account.token}
+            monkeypatch.setenv("AIRFLOW_CONN_FLEX", json.dumps(declared | {"extra": {"requests_per_hour": 2}}))
+            [element, *_] = account.control.elements()
+            with source_hook.opened("flex", "a_dag/a_run") as context:
+                for _ in range(2):
+                    context.api.get(f"line-item/{element}/row-data/")
+                with pytest.raises(NotSent, match=r"requests_per_hour .* connection 'flex'"):
+                    context.api.get(f"line-item/{element}/row-data/")
+            assert account.control.counters().total() == 2
 
     def test_opened_reaches_both_and_leaves_no_session(self, control, opened, conn):
         def sessions() -> int:

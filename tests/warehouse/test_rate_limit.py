@@ -1,4 +1,4 @@
-"""The shared rate limit: its only state is one row, so it holds over threads, sessions and machines."""
+"""The shared rate limit and quota: their only state is in the warehouse, so they hold over threads and machines."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from include.warehouse import rate_limit
-from include.warehouse.rate_limit import SharedLimit
+from include.warehouse.rate_limit import Both, Quota, RequestCount, SharedLimit
 
 
 def next_at(conn: psycopg.Connection, api: str = "shop") -> float:
@@ -94,3 +94,89 @@ def test_stays_below_the_vendors_limit(conn, connect, waits):
     limit.acquire()
     a_minute = 60 / (next_at(conn) - before)
     assert 0.95 * 180 <= a_minute < 180
+
+
+def spent(conn: psycopg.Connection, api: str = "shop") -> int:
+    query = "SELECT coalesce(sum(requests), 0) FROM confidence.request_count WHERE api = %s"
+    return conn.execute(query, [api]).fetchone()[0]
+
+
+def later(conn: psycopg.Connection, time: str) -> None:
+    """Let so much time pass, exactly: what was counted lies further back."""
+    conn.execute("UPDATE confidence.request_count SET minute = minute - %s::interval", [time])
+
+
+def let_in(count: RequestCount | Both, tries: int = 10) -> int:
+    return sum(count.acquire() is None for _ in range(tries))
+
+
+class TestRequestCount:
+    @pytest.mark.parametrize("quota", [Quota(per_hour=3), Quota(per_day=3), Quota(per_hour=3, per_day=5)])
+    def test_lets_so_many_in_and_counts_no_refusal(self, conn, connect, quota):
+        count = RequestCount(connect(), "shop", quota)
+        assert let_in(count) == 3
+        assert spent(conn) == 3
+
+    def test_without_a_limit_lets_everybody_in(self, connect):
+        assert let_in(RequestCount(connect(), "shop", Quota())) == 10
+        assert (bool(Quota()), bool(Quota(0, 0)), bool(Quota(1)), bool(Quota(None, 1))) == (False, False, True, True)
+
+    @pytest.mark.parametrize(("quota", "within"), [(Quota(per_hour=3), "60 minutes"), (Quota(per_day=3), "24 hours")])
+    def test_slides(self, conn, connect, quota, within):
+        """A minute's requests may all be of its last second: they count until that is old enough."""
+        count = RequestCount(connect(), "shop", quota)
+        assert let_in(count) == 3
+        later(conn, within)
+        assert let_in(count) == 0
+        later(conn, "1 minute")
+        assert let_in(count) == 3
+
+    def test_frees_minute_by_minute(self, conn, connect):
+        count = RequestCount(connect(), "shop", Quota(per_hour=3))
+        assert let_in(count, 2) == 2
+        later(conn, "30 minutes")
+        assert let_in(count) == 1
+        later(conn, "31 minutes")
+        assert let_in(count) == 2
+
+    def test_day_holds_though_the_hour_is_free(self, conn, connect):
+        count = RequestCount(connect(), "shop", Quota(per_hour=3, per_day=5))
+        assert let_in(count) == 3
+        later(conn, "2 hours")
+        assert let_in(count) == 2
+
+    def test_is_one_for_all_sessions(self, conn, connect):
+        counts = [RequestCount(connect(), "shop", Quota(per_hour=15)) for _ in range(2)]
+        with ThreadPoolExecutor(2) as executor:
+            admitted = sum(executor.map(lambda count: let_in(count, 6), counts))
+        assert admitted == spent(conn) == 12
+        assert sum(let_in(count, 6) for count in counts) == 3
+
+    def test_apis_have_their_own(self, connect):
+        assert let_in(RequestCount(connect(), "shop", Quota(per_hour=3))) == 3
+        assert let_in(RequestCount(connect(), "other", Quota(per_hour=3))) == 3
+
+    def test_refusal_names_figures_connection_and_what_to_do(self, connect):
+        count = RequestCount(connect(), "shop", Quota(per_hour=2))
+        let_in(count)
+        assert count.acquire() == (
+            "2 requests within the last hour (limit 2), 2 within the last day (limit none). Run the task again later,"
+            " or raise requests_per_hour or requests_per_day in the extra of connection 'shop' if the account allows"
+            " more"
+        )
+
+    def test_what_is_old_goes(self, conn, connect):
+        let_in(RequestCount(connect(), "shop", Quota(per_hour=3)))
+        later(conn, "49 hours")
+        RequestCount(connect(), "other", Quota(per_hour=3))
+        assert spent(conn) == 3
+        RequestCount(connect(), "shop", Quota(per_hour=3))
+        assert spent(conn) == 0
+
+
+def test_both_wait_only_for_those_that_the_quota_lets_in(connect, waits):
+    both = Both(RequestCount(connect(), "shop", Quota(per_hour=2)), SharedLimit(connect(), "shop", per_minute=60))
+    both.pause(30)
+    assert let_in(both) == 2
+    assert len(waits) == 2
+    assert waits[0] == pytest.approx(30, abs=2)

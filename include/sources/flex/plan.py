@@ -228,7 +228,8 @@ class _Crew:
         """The resources that are desired, but for those that are there twice."""
         for resource_id, wish in self._wishes.items():
             line = self._line_of.get(resource_id)
-            role_id = next(iter(wish.roles), None)
+            # Of two neither is written: that is refused, and no mismatch by chance.
+            role_id = next(iter(wish.roles)) if len(wish.roles) == 1 else None
             if line is None:
                 members = tuple(wish.members)
                 finding = Finding("missing_in_flex", resource_id, (), members)

@@ -32,10 +32,11 @@ FROM flex.operation o LEFT JOIN flex.owned_line l USING (flex_line_item_id)
 WHERE o.sync_id = %s AND o.state = 'done' ORDER BY o.operation_id
 """
 
-# Rows as the sync found them first.
+# Rows as the sync found them first, and the line that each named in the end.
 BEFORE = """
 SELECT DISTINCT ON (key) (key ->> 'crew_call_id')::uuid, (key ->> 'technician_id')::uuid, before IS NULL,
-  (before ->> 'flex_line_item_id')::uuid
+  (before ->> 'flex_line_item_id')::uuid, last_value((after ->> 'flex_line_item_id')::uuid) OVER (
+    PARTITION BY key ORDER BY change_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 FROM confidence.change_log WHERE sync_id = %s AND table_name = 'flex.flex_crew_assignments' ORDER BY key, change_id
 """
 
@@ -122,11 +123,12 @@ class Operation:
 
 @dataclass(frozen=True)
 class RowBefore:
-    """A row as the sync found it: `absent`, or naming a line (None: naming none)."""
+    """A row as the sync found it: `absent`, or naming a line (None: naming none); `left`: the line in the end."""
 
     member: Member
     absent: bool
     line_id: UUID | None
+    left: UUID | None
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,9 @@ class Done:
     def foreseen(self) -> Counts:
         """About what `undoing` comes to, without a look at Flex."""
         net = self.net()
-        with_line = {Member(each.call_id, each.technician_id) for each in net if each.kind != "role"}
-        rows = [row for row in self.rows if row.member not in with_line]
+        with_line = {each.line_id for each in net if each.kind != "role"}
+        changed = [row for row in self.rows if not row.absent or row.left]
+        rows = [row for row in changed if with_line.isdisjoint({row.line_id, row.left})]
         return Counts(
             inserted=sum(each.kind == "remove" for each in net) + sum(not row.absent for row in rows),
             updated=sum(each.kind == "role" and each.role_before is not None for each in net),
