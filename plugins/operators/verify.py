@@ -16,6 +16,10 @@ from plugins.runs import run_name
 log = logging.getLogger(__name__)
 
 
+class MadeWorse(AirflowFailException):
+    """After the repair a figure is worse than the scan found it."""
+
+
 class VerifyOperator(BaseOperator):
     """Compare the repaired copy with the scans and a sample of it with the source.
 
@@ -45,7 +49,7 @@ class VerifyOperator(BaseOperator):
                         if scan.entity in {check.entity for check in worse}:
                             history.mark_hold(opened.conn, scan.scan_id, reason)
                     history.refresh_hold(opened.conn, self.source)
-                raise AirflowFailException(reason)
+                raise MadeWorse(reason)
         return [vars(check) for check in checks]
 
 
