@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
+from operator import attrgetter
 from typing import Self
 
 from include.confidence.health import Alert
@@ -104,56 +105,42 @@ class RunFacts:
 
 
 def of_run(facts: RunFacts) -> Event | None:
-    """The event that the end of a run is; None where nobody needs to know, or has been told already."""
+    """The event that the end of a run is; None where nobody needs to know, or knows already."""
     if facts.failed is None:
         return _warned(facts) if facts.verdict == Verdict.WARN else None
-    if any(failure.error in REFUSED for failure in facts.failures):
-        return None
-    # A person who keeps the writer stopped knows that it stands.
-    if facts.failed == "resume_writer" and facts.decision == Decision.KEEP and facts.answered:
-        return None
-    kind, headline, consequence = _failed(facts)
-    key = f"{kind}/{facts.run}" + (f"/{facts.failed}" if kind is Kind.FAILED else "")
-    return _event(
-        key,
-        kind,
-        facts.source,
-        facts.run,
-        headline,
-        [str(failure) for failure in facts.failures] or [f"{facts.failed} did not run to its end"],
-        f"{consequence}; {_standing(facts.writer)}",
-        facts.next_step,
-        facts.link,
-    )
+    refused = any(failure.error in REFUSED for failure in facts.failures)
+    kept = facts.failed == "resume_writer" and facts.decision == Decision.KEEP and facts.answered
+    return None if refused or kept else _failed(facts)
 
 
 def of_hold(writer: Writer, holds: Sequence[Hold], run: str, hours: float, link: str) -> Event:
     """The writer is held and a person is asked at `link`, for so many `hours`."""
-    return _event(
+    lines = [f"{hold.entity} ({hold.scope}): {'; '.join(hold.reasons)}" for hold in holds]
+    consequence = (
+        f"nothing was repaired and nothing is written; unanswered for {hours:g} hours, it stays so and the run fails"
+    )
+    next_step = "answer under the link: keep stopped, resume without repair, or repair, then resume"
+    return Event(
         f"{Kind.HOLD}/{run}/{writer.epoch}",
         Kind.HOLD,
         writer.source,
         run,
-        "the writer is held, please decide",
-        [f"{hold.entity} ({hold.scope}): {'; '.join(hold.reasons)}" for hold in holds],
-        f"nothing was repaired and nothing is written; unanswered for {hours:g} hours, it stays so and the run fails",
-        "answer under the link: keep stopped, resume without repair, or repair, then resume",
-        link,
+        f"{writer.source}: the writer is held, please decide",
+        _text(lines, consequence, next_step, run, link),
     )
 
 
 def of_lost_report(source: str, run: str, failure: Failure, link: str) -> Event:
     """How a run has ended could not be found out."""
-    return _event(
+    consequence = "whether the writer runs is not known; if the run had stopped it, it stays stopped"
+    next_step = "bring back what can't be reached, then clear resume_writer with downstream"
+    return Event(
         f"{Kind.NO_REPORT}/{run}",
         Kind.NO_REPORT,
         source,
         run,
-        "warehouse or Airflow API not to be reached at the end of a run",
-        [str(failure)],
-        "whether the writer runs is not known; if the run had stopped it, it stays stopped",
-        "bring back what can't be reached, then clear resume_writer with downstream",
-        link,
+        f"{source}: warehouse or Airflow API not to be reached at the end of a run",
+        _text([str(failure)], consequence, next_step, run, link),
     )
 
 
@@ -161,54 +148,52 @@ def of_sync(source: str, run: str, failure: Failure, link: str) -> Event | None:
     """A sync has failed; the same error is told once until a sync succeeds. None where a person's conf was refused."""
     if failure.error in REFUSED:
         return None
-    return _event(
+    consequence = "what could not be synced keeps its watermark, and the copy falls behind its source"
+    next_step = "do what the message says; the DAG's documentation explains it. The next sync tries again by itself"
+    return Event(
         f"{Kind.SYNC}/{source}/{failure.error}",
         Kind.SYNC,
         source,
         run,
-        "sync failed",
-        [str(failure)],
-        "what could not be synced keeps its watermark, and the copy falls behind its source",
-        "do what the message says; the DAG's documentation lists the messages. The next sync tries again by itself",
-        link,
+        f"{source}: sync failed",
+        _text([str(failure)], consequence, next_step, run, link),
     )
 
 
 def of_alerts(source: str, run: str, alerts: Sequence[Alert], link: str) -> list[Event]:
-    """One event for each rule that is broken, whatever the number of tables; told once until none breaks it."""
-    by_rule = groupby(sorted(alerts, key=lambda alert: alert.rule), key=lambda alert: alert.rule)
+    """One event for each rule that is broken, by however many tables; told once until none breaks it."""
+    by_rule = groupby(sorted(alerts, key=attrgetter("rule")), key=attrgetter("rule"))
+    consequence = "the copy is behind its source, or soon will be; syncs go on"
     return [
-        _event(
+        Event(
             f"{Kind.HEALTH}/{source}/{rule}",
             Kind.HEALTH,
             source,
             run,
-            f"{rule.replace('_', ' ')} above its limit",
-            [alert.line for alert in broken],
-            "the copy is or will be behind its source; syncs go on",
-            "see above; the limits are data of the source",
-            link,
+            f"{source}: {rule.replace('_', ' ')} above its limit",
+            _text([alert.line for alert in broken], consequence, "as said above", run, link),
         )
         for rule, broken in by_rule
     ]
 
 
 def of_long_stop(writer: Writer, now: datetime, limit: timedelta, run: str, link: str) -> Event | None:
-    """The writer has been stopped for longer than `limit`; None while it has not. Told once for each stop."""
+    """The writer has been stopped for longer than `limit`; None where it has not. Told once for each stop."""
     stopped = now - writer.since
     if not writer.stopped or stopped <= limit:
         return None
-    held = "answer decide of the run that stopped it, or clear decide with downstream to be asked again"
-    return _event(
+    lines = [f"{writer}; the limit is {_hours(limit)} hours"]
+    if writer.hold_reason:
+        next_step = "answer decide of the run that stopped it; if it has ended, clear its decide with downstream"
+    else:
+        next_step = "look at the run that stopped it: let it end, or clear its resume_writer with downstream"
+    return Event(
         f"{Kind.STOPPED_LONG}/{writer.source}/{writer.epoch}",
         Kind.STOPPED_LONG,
         writer.source,
         run,
-        f"the writer has been stopped for {_hours(stopped)} hours",
-        [f"{writer}; the limit is {_hours(limit)} hours"],
-        "nothing is synced; the copy falls behind its source",
-        held if writer.hold_reason else "look at the run that stopped it: let it end, or clear resume_writer in it",
-        link,
+        f"{writer.source}: the writer has been stopped for {_hours(stopped)} hours",
+        _text(lines, "nothing is synced; the copy falls behind its source", next_step, run, link),
     )
 
 
@@ -216,24 +201,37 @@ def _warned(facts: RunFacts) -> Event:
     changes = f"{facts.planned} planned changes"
     if facts.sync_id is not None:
         repaired = f"{changes} were applied under sync_id {facts.sync_id} and verified"
-    elif facts.planned:
-        repaired = f"{changes} were not applied (dry run)"
     else:
-        repaired = "there was nothing to repair"
-    return _event(
+        repaired = f"{changes} were not applied (dry run)" if facts.planned else "there was nothing to repair"
+    consequence = f"{repaired}; {_standing(facts.writer)}. Worse again in the next run, it is held"
+    next_step = "look for what changed at the source or in the sync since the last good run"
+    return Event(
         f"{Kind.WARN}/{facts.run}",
         Kind.WARN,
         facts.source,
         facts.run,
-        "more drift than in the runs before",
-        list(facts.reasons),
-        f"{repaired}; {_standing(facts.writer)}. Worse again in the next run, it is held",
-        "look for what changed at the source or in the sync since the last good run",
-        facts.link,
+        f"{facts.source}: more drift than in the runs before",
+        _text(facts.reasons, consequence, next_step, facts.run, facts.link),
     )
 
 
-def _failed(facts: RunFacts) -> tuple[Kind, str, str]:
+def _failed(facts: RunFacts) -> Event:
+    kind, headline, consequence = _classified(facts)
+    # Of one run's failures of a kind these may differ.
+    part = {Kind.FAILED: f"/{facts.failed}", Kind.WORSE: f"/{facts.sync_id}"}.get(kind, "")
+    lines = [str(failure) for failure in facts.failures] or [f"{facts.failed} did not run to its end"]
+    standing = f"{consequence}; {_standing(facts.writer)}"
+    return Event(
+        f"{kind}/{facts.run}{part}",
+        kind,
+        facts.source,
+        facts.run,
+        f"{facts.source}: {headline}",
+        _text(lines, standing, facts.next_step, facts.run, facts.link),
+    )
+
+
+def _classified(facts: RunFacts) -> tuple[Kind, str, str]:
     """What a failed run is: its kind, headline and consequence, the writer's state apart."""
     held = facts.writer.stopped and facts.writer.hold_reason is not None
     errors = {failure.error for failure in facts.failures}
@@ -243,37 +241,23 @@ def _failed(facts: RunFacts) -> tuple[Kind, str, str]:
         case "scan":
             return Kind.SCAN, "scan failed or incomplete", "no evidence, so nothing was judged or written"
         case "reconcile" if held and "FenceError" not in errors:
-            return (
-                Kind.REPAIR_UNKNOWN,
-                "the outcome of the repair is unknown",
-                "the repair stopped where a write may or may not have happened",
-            )
+            consequence = "the repair stopped where a write may or may not have happened"
+            return Kind.REPAIR_UNKNOWN, "the outcome of the repair is unknown", consequence
         case "reconcile":
             return Kind.REPAIR, "repair failed", "its transaction was rolled back"
         case "verify" if held:
-            applied = f"the repair was applied under sync_id {facts.sync_id}, which can be rolled back"
-            return Kind.WORSE, "the repair made it worse", applied
+            consequence = f"the repair was applied under sync_id {facts.sync_id}, which can be rolled back"
+            return Kind.WORSE, "the repair made it worse", consequence
         case "resume_writer" if facts.decision == Decision.KEEP:
             return Kind.UNANSWERED, "nobody has decided about the hold", "nothing was repaired"
         case "resume_writer":
-            return Kind.NOT_RESUMED, "the writer could not be let run again", "the steps before it are done"
+            return Kind.NOT_RESUMED, "the writer could not be let run again", "the steps before were done"
     return Kind.FAILED, f"{facts.failed} failed", "the run did not get to its end"
 
 
-def _event(
-    key: str,
-    kind: Kind,
-    source: str,
-    run: str,
-    headline: str,
-    lines: Sequence[str],
-    consequence: str,
-    next_step: str,
-    link: str,
-) -> Event:
+def _text(lines: Sequence[str], consequence: str, next_step: str, run: str, link: str) -> str:
     shown = [*lines[:MAX_LINES], *([f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else [])]
-    text = "\n".join([*shown, f"Consequence: {consequence}.", f"Next: {next_step}.", f"Run: {run}", link])
-    return Event(key, kind, source, run, f"{source}: {headline}", text)
+    return "\n".join([*shown, f"Consequence: {consequence}.", f"Next: {next_step}.", f"Run: {run}", link])
 
 
 def _standing(writer: Writer) -> str:
