@@ -376,23 +376,21 @@ class TestDeadline:
     def test_long_stop_is_told_once_with_the_run_that_stopped_it(self, stopped, service, linked):
         other = {"dag_run": {"dag_id": f"{SOURCE}_reconcile", "dag_run_id": "night"}}
         for context in (LATE, other):
-            deadline.tell_long_stop(SOURCE, context)
+            deadline.tell_long_stop(SOURCE, 4.0, context)
         [message] = service.told
         assert message["title"] == f"{SOURCE}: the writer has been stopped for 5 hours"
         assert message["message"].endswith(f"{linked}/dags/repairshopr_reconcile/runs/night")
 
-    def test_shorter_stop_or_a_running_writer_is_not_told(self, stopped, service, conn, monkeypatch):
-        monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "5.1")
-        deadline.tell_long_stop(SOURCE, LATE)
+    def test_shorter_stop_or_a_running_writer_is_not_told(self, stopped, service):
+        deadline.tell_long_stop(SOURCE, 5.1, LATE)
         execute(stopped, "resume_writer")
-        monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "0")
-        deadline.tell_long_stop(SOURCE, LATE)
+        deadline.tell_long_stop(SOURCE, 0.0, LATE)
         assert service.told == []
 
     def test_is_due_once_the_limit_is_over(self, monkeypatch):
         alert = deadline.stopped_too_long(SOURCE)
         assert alert.interval == timedelta(hours=4) + deadline.MARGIN
-        assert alert.callback.kwargs == {"source": SOURCE}
+        assert alert.callback.kwargs == {"source": SOURCE, "hours": 4.0}
         monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "0.5")
         assert deadline.stopped_too_long(SOURCE).interval == timedelta(minutes=30) + deadline.MARGIN
         monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "four")
