@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECTION = "notifications"
-# Airflow ends a task's process 20 seconds after the task.
-TIMEOUT_SECONDS = 8
+# Both together are less than the 20 seconds after which Airflow ends the process of a task that has failed.
+CONNECT_SECONDS = 5
+SEND_SECONDS = 8
 NEEDED = 'it needs {"config": {"path": "<Apprise URL of the service>"}} as its extra'
 
 
@@ -41,7 +42,7 @@ def tell(run: str, source: str, events: Sequence[Event] = (), *, ended: Collecti
         log.info("connection %s is not set, so nobody is told: %s", CONNECTION, titles)
         events = ()
     try:
-        with warehouse.connect(run) as conn:
+        with warehouse.connect(run, timeout=CONNECT_SECONDS) as conn:
             outbox.end(conn, source, ended, [event.key for event in events])
             for event in events:
                 outbox.note(conn, event)
@@ -99,7 +100,7 @@ def _send(services: "Apprise", event: Event) -> bool:
         title=event.title,
         body=event.text,
         notify_type=NotifyType.FAILURE if event.kind.serious else NotifyType.WARNING,
-        timeout=TIMEOUT_SECONDS,
+        timeout=SEND_SECONDS,
     )
     failed = [service.name for service in result if not service]
     if failed:

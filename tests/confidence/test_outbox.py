@@ -91,6 +91,7 @@ def test_while_one_sends_it_another_leaves_it_alone(migrated_url, sent):
         psycopg.connect(migrated_url, autocommit=True) as conn,
         psycopg.connect(migrated_url, autocommit=True) as other,
     ):
+        other.execute("SET lock_timeout = '2s'")
         outbox.note(conn, EVENT)
         meanwhile: list[bool] = []
 

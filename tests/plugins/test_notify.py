@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -148,6 +149,16 @@ class TestTell:
         assert service.titles == [EVENT.title]
         [line] = lines(caplog)
         assert "perhaps not for the first time" in line
+
+    def test_warehouse_that_does_not_answer_is_not_waited_for(self, service, monkeypatch):
+        monkeypatch.setattr(notify, "CONNECT_SECONDS", 2)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none"
+            monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", url)
+            before = time.monotonic()
+            tell(EVENT)
+        assert time.monotonic() - before < notify.CONNECT_SECONDS + 6
+        assert service.titles == [EVENT.title]
 
     def test_links_lead_into_the_ui(self, linked):
         run = "shop_reconcile/scheduled__2026-03-01T03:00:00+00:00"
