@@ -44,6 +44,7 @@ Every crew call that its message does not name is in step. The others are tried 
 
 from airflow.sdk import CronTriggerTimetable, Param, dag
 
+from plugins.deadline import stopped_too_long
 from plugins.operators.sync import SyncOperator
 from plugins.runs import DEFAULT_ARGS
 
@@ -59,6 +60,7 @@ SOURCE = "flex"
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
+    deadline=stopped_too_long(SOURCE),
     tags=["flex", "sync"],
     params={
         "mode": Param(

@@ -23,6 +23,7 @@ The entities that its message does not name are synced; those that it names keep
 
 from airflow.sdk import CronTriggerTimetable, Param, dag
 
+from plugins.deadline import stopped_too_long
 from plugins.operators.sync import SyncOperator
 from plugins.runs import DEFAULT_ARGS
 
@@ -38,6 +39,7 @@ SOURCE = "repairshopr"
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
+    deadline=stopped_too_long(SOURCE),
     tags=["repairshopr", "sync"],
     params={
         "mode": Param(

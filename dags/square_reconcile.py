@@ -37,6 +37,7 @@ Its message names the next step. In general:
 from airflow.sdk import CronTriggerTimetable, Param, dag
 from airflow.task.trigger_rule import TriggerRule
 
+from plugins.deadline import stopped_too_long
 from plugins.operators.decide import DecideOperator
 from plugins.operators.gate_check import GateCheckOperator
 from plugins.operators.reconcile import ReconcileOperator
@@ -71,6 +72,7 @@ ENTITIES = [
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
+    deadline=stopped_too_long(SOURCE),
     tags=["square", "reconcile"],
     params={
         "dry_run": Param(

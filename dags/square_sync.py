@@ -36,6 +36,7 @@ What its message does not name is synced; what it names keeps its watermark and 
 
 from airflow.sdk import CronTriggerTimetable, Param, dag
 
+from plugins.deadline import stopped_too_long
 from plugins.operators.sync import SyncOperator
 from plugins.runs import DEFAULT_ARGS
 
@@ -51,6 +52,7 @@ SOURCE = "square"
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
+    deadline=stopped_too_long(SOURCE),
     tags=["square", "sync"],
     params={
         "mode": Param(

@@ -58,6 +58,7 @@ Its message names the next step. In general:
 from airflow.sdk import CronTriggerTimetable, Param, dag
 from airflow.task.trigger_rule import TriggerRule
 
+from plugins.deadline import stopped_too_long
 from plugins.operators.decide import DecideOperator
 from plugins.operators.gate_check import GateCheckOperator
 from plugins.operators.reconcile import ReconcileOperator
@@ -80,6 +81,7 @@ SOURCE = "storage"
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
+    deadline=stopped_too_long(SOURCE),
     tags=["storage", "reconcile"],
     params={
         "dry_run": Param(

@@ -27,6 +27,7 @@ Nothing was written, and the watermark stays: the next run looks at the same ima
 
 from airflow.sdk import CronTriggerTimetable, Param, dag
 
+from plugins.deadline import stopped_too_long
 from plugins.operators.sync import SyncOperator
 from plugins.runs import DEFAULT_ARGS
 
@@ -42,6 +43,7 @@ SOURCE = "storage"
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
+    deadline=stopped_too_long(SOURCE),
     tags=["storage", "sync"],
     params={
         "dry_run": Param(

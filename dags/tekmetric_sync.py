@@ -38,6 +38,7 @@ What its message does not name is synced.
 
 from airflow.sdk import CronTriggerTimetable, Param, dag
 
+from plugins.deadline import stopped_too_long
 from plugins.operators.clean_up import CleanUpOperator
 from plugins.operators.sync import SyncOperator
 from plugins.runs import DEFAULT_ARGS
@@ -54,6 +55,7 @@ SOURCE = "tekmetric"
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
+    deadline=stopped_too_long(SOURCE),
     tags=["tekmetric", "sync"],
     params={
         "mode": Param(

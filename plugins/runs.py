@@ -10,6 +10,7 @@ from typing import Any
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.confidence.told import Failure
 from include.sources import get_source
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,25 @@ FAILS_AT_ONCE = [
     "include.warehouse.rollback.RollbackRefused",
 ]
 
+
+def on_failure(context: Mapping[str, Any]) -> None:
+    """The last try of a task has failed: it tells people itself, or leaves why, as the XCom `failure` for `report`."""
+    task = context["task"]
+    failure = Failure.of(context.get("exception"), getattr(task, "entity", ""))
+    if hasattr(task, "tell_failure"):
+        task.tell_failure(context, failure)
+    elif context.get("exception"):
+        # Without an error it is not the task's own process that tells, and that one can't leave anything.
+        context["ti"].xcom_push(key="failure", value=vars(failure))
+
+
 DEFAULT_ARGS = {
     "owner": "sync-confidence",
     "retries": 2,
     # From [core] default_task_retry_delay, doubled with each try.
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
+    "on_failure_callback": [on_failure],
     "retry_policy": ExceptionRetryPolicy(rules=[RetryRule(exception=FAILS_AT_ONCE, action=RetryAction.FAIL)]),
 }
 
@@ -88,7 +102,7 @@ def require_enabled(source: str) -> None:
         )
 
 
-def tell(context: Mapping[str, Any], source: str, event: str, **figures: Any) -> dict[str, Any]:
+def log_line(context: Mapping[str, Any], source: str, event: str, **figures: Any) -> dict[str, Any]:
     """Log what a step has done as one line of JSON, and return what it says: event, source, run, and the figures."""
     told = {"event": event, "source": source, "run": run_name(context), **figures}
     log.info(json.dumps(told, sort_keys=True))
@@ -98,5 +112,5 @@ def tell(context: Mapping[str, Any], source: str, event: str, **figures: Any) ->
 def push_result(context: Mapping[str, Any], source: str, result: Mapping[str, Any]) -> None:
     """Leave the result as the XCom `result` and as one JSON log line; nothing where it is empty."""
     if result:
-        tell(context, source, "result", **result)
+        log_line(context, source, "result", **result)
         context["ti"].xcom_push(key="result", value=dict(result))

@@ -22,6 +22,7 @@ from stack.airflow import Airflow, until
 from stack.control import Stack
 from stack.postgres import Postgres
 from tests.images import Images
+from tests.notifications import Service
 
 # The source that most tests work with, and its names in Airflow.
 SOURCE = "repairshopr"
@@ -63,10 +64,11 @@ class Writer:
 
 
 class House:
-    """The running stack: Airflow, the warehouse, the shop and the images."""
+    """The running stack: Airflow, the warehouse, the shop and the images, and the service that people are told by."""
 
-    def __init__(self, stack: Stack, server: Postgres):
+    def __init__(self, stack: Stack, server: Postgres, service: Service):
         self.stack = stack
+        self.service = service
         self._server = server
         self.connect()
         self._lines = [self.shop.row("line_items", i) for i in self.shop.ids("line_items")]
@@ -197,13 +199,17 @@ class House:
         tables = ", ".join(f"{SOURCE}.{entity.name}" for entity in shop.entities)
         with self.warehouse() as conn:
             conn.execute("UPDATE confidence.writer SET state = 'running', hold_reason = NULL")
-            conn.execute(f"TRUNCATE {tables}, confidence.sync_state, confidence.forensic_run, confidence.change_log")
+            conn.execute(
+                f"TRUNCATE {tables}, confidence.sync_state, confidence.forensic_run, confidence.change_log,"
+                " confidence.notification"
+            )
             headers = shop.authorize("demo-token")
             url = self.stack.simulator_urls[SOURCE] + shop.base_path
             with ApiClient(SOURCE, url, headers=headers) as client:
                 sync(Context(shop, client, conn, "tests/reset"))
         for source in REGISTRY:
             self.airflow.set_slots(f"{source}_writer", 1)
+        self.service.told.clear()
 
     def _end_runs(self, dag: str) -> None:
         for run in self.airflow.call("GET", f"/dags/{dag}/dagRuns?state=running&state=queued")["dag_runs"]:
@@ -213,11 +219,14 @@ class House:
 @pytest.fixture(scope="session")
 def running_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The stack, with the warehouse on a server of its own that can be killed."""
-    with Postgres(tmp_path_factory.mktemp("warehouse"), settings={"fsync": "off"}) as server:
+    with Service() as service, Postgres(tmp_path_factory.mktemp("warehouse"), settings={"fsync": "off"}) as server:
         server.create_database("warehouse")
-        settings = SETTINGS | {"AIRFLOW_CONN_WAREHOUSE": server.url("warehouse")}
+        settings = SETTINGS | {
+            "AIRFLOW_CONN_WAREHOUSE": server.url("warehouse"),
+            "AIRFLOW_CONN_NOTIFICATIONS": service.connection,
+        }
         with Stack(tmp_path_factory.mktemp("stack"), settings=settings) as stack:
-            yield House(stack, server)
+            yield House(stack, server, service)
 
 
 @pytest.fixture

@@ -201,6 +201,17 @@ def open_holds(conn: Connection, source: str) -> list[Hold]:
         ).fetchall()
 
 
+def judged_worse(conn: Connection, source: str, run: str) -> list[str]:
+    """A line for each scan of the run that did not pass, with its reasons."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(
+            "SELECT entity, scope, reasons FROM confidence.forensic_run"
+            " WHERE source = %s AND run = %s AND verdict IN ('warn', 'hold') ORDER BY entity, scope, scanned_at",
+            [source, run],
+        ).fetchall()
+    return [f"{entity} ({scope}): {'; '.join(reasons)}" for entity, scope, reasons in rows]
+
+
 def refresh_hold(conn: Connection, source: str) -> str | None:
     """Set the writer's hold reason from the open holds and return it, None when there is none.
 

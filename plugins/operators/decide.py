@@ -8,9 +8,10 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
-from include.confidence import history
+from include.confidence import history, told
 from include.confidence.history import Decision
 from include.warehouse import fence
+from plugins import notify
 from plugins.hooks import warehouse
 from plugins.runs import run_name
 
@@ -23,6 +24,7 @@ OPTIONS = {
 }
 # Unanswered for so long, the writer stays stopped and the run fails: before the next night begins.
 TIMEOUT_HOURS = 20.0
+NOBODY = "nobody (unanswered)"
 
 
 class DecideOperator(HITLOperator):
@@ -54,12 +56,15 @@ class DecideOperator(HITLOperator):
         self.body = _body(writer, holds)
         hours = float(Variable.get("decision_timeout_hours", default=TIMEOUT_HOURS))
         self.response_timeout = timedelta(hours=hours)
+        event = told.of_hold(writer, holds, run, hours, notify.question_link(run))
+        # Called once the question is put, before the task waits.
+        self.notifiers = [lambda _: notify.tell(run, self.source, [event])]
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         answer = super().execute_complete(context, event)
         decision = OPTIONS[answer["chosen_options"][0]]
-        who = (answer["responded_by_user"] or {}).get("name") or "nobody (unanswered)"
+        who = (answer["responded_by_user"] or {}).get("name") or NOBODY
         run = run_name(context)
         with warehouse.connect(run) as conn, conn.transaction():
             fence.require_stopped(conn, self.source, run)

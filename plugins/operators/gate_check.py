@@ -15,7 +15,7 @@ from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import warehouse
 from plugins.operators.scan import summaries
-from plugins.runs import run_name, tell
+from plugins.runs import log_line, run_name
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class GateCheckOperator(BaseOperator):
             "drift": sum(sum(vars(scan.plan).values()) for scan in scans),
             "hold": hold,
         }
-        tell(context, self.source, "gate", **result)
+        log_line(context, self.source, "gate", **result)
         skipped = _not_needed(result)
         if skipped:
             # Skipping is an exception, after which Airflow stores no return value.

@@ -12,7 +12,7 @@ from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, require_enabled, run_name, tell
+from plugins.runs import is_dry, log_line, require_enabled, run_name
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +37,13 @@ class ReconcileOperator(BaseOperator):
             if is_dry(context, self.source) and not _repair_decided(opened.conn, scans):
                 _tell_plan(scans)
                 planned = {scan.entity: vars(scan.plan) for scan in scans}
-                tell(context, self.source, "repair", dry_run=True, sync_id=None, counts=planned)
+                log_line(context, self.source, "repair", dry_run=True, sync_id=None, counts=planned)
                 raise DownstreamTasksSkipped(tasks=["verify"])
             require_enabled(self.source)
             with metrics.timed(self.source, "repair"):
                 sync_id, counts = verbs.repair(opened, scans, context["params"])
         result = {"sync_id": sync_id, "counts": {entity: vars(count) for entity, count in counts.items()}}
-        tell(context, self.source, "repair", dry_run=False, **result)
+        log_line(context, self.source, "repair", dry_run=False, **result)
         for entity, count in result["counts"].items():
             metrics.send(count, self.source, entity, "repair")
         return result

@@ -7,13 +7,16 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.confidence import history, told
+from include.confidence.told import Failure, RunFacts
 from include.sources import get_source
 from include.warehouse import fence
 from include.warehouse.sync_log import Counts
-from plugins import assets, metrics
+from plugins import assets, metrics, notify
 from plugins.hooks import airflow_api, warehouse
+from plugins.operators.decide import NOBODY
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, push_result, run_name, tell
+from plugins.runs import is_dry, log_line, push_result, run_name
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,14 @@ NEXT = {
 DONE = ("success", "skipped")
 
 
+class RunFailed(AirflowFailException):
+    """A step of the run has failed. People have been told."""
+
+
 class ReportOperator(BaseOperator):
-    """Sum the run up in one JSON line and fail if anything failed; a run that confirms the copy emits its asset.
+    """Sum the run up in one JSON line, tell people what they have to know, and fail if anything failed.
+
+    A run that confirms the copy emits its asset.
 
     A stop that was cut off before it reached the fence leaves the pool closed over a running writer; the pool is
     opened again here, so that no writer is stopped in silence.
@@ -47,10 +56,11 @@ class ReportOperator(BaseOperator):
         states = _states(context)
         with warehouse.connect(run) as conn:
             writer = fence.read(conn, self.source)
+            worse = history.judged_worse(conn, self.source, run)
         if not writer.stopped:
             self._open_pool(run)
         gate = context["ti"].xcom_pull(task_ids="gate_check") or {}
-        summary = tell(
+        summary = log_line(
             context,
             self.source,
             "report",
@@ -67,8 +77,10 @@ class ReportOperator(BaseOperator):
         dry_run = is_dry(context, self.source) and not applied
         push_result(context, self.source, get_source(self.source).result(summaries(context), counts, dry_run=dry_run))
         failed = next((step for step in STEPS if states.get(step) not in DONE), None)
+        event = told.of_run(self._facts(context, summary, writer, worse, failed))
+        notify.tell(run, self.source, [event] if event else [])
         if failed:
-            raise AirflowFailException(f"{failed} {states.get(failed)}; {writer}. Next: {NEXT[failed]}")
+            raise RunFailed(f"{failed} {states.get(failed)}; {writer}. Next: {NEXT[failed]}")
         # A repair of an attempt before leaves its result behind, but no state.
         verified = states.get("verify") == "success"
         self._confirm(context, gate, counts if verified else None, applied.get("sync_id") if verified else None)
@@ -85,6 +97,33 @@ class ReportOperator(BaseOperator):
         else:
             assets.emit(context, self.source, run_name(context), gate["verdict"], sync_id, scans)
 
+    def tell_failure(self, context: Any, failure: Failure) -> None:
+        """Tell that how the run has ended could not be found out, unless the report is what failed it."""
+        if isinstance(context.get("exception"), RunFailed):
+            return
+        run = run_name(context)
+        notify.tell(run, self.source, [told.of_lost_report(self.source, run, failure, notify.run_link(run))])
+
+    def _facts(
+        self, context: Any, summary: dict[str, Any], writer: fence.Writer, worse: list[str], failed: str | None
+    ) -> RunFacts:
+        decided = context["ti"].xcom_pull(task_ids="decide") or {}
+        return RunFacts(
+            source=self.source,
+            run=summary["run"],
+            link=notify.run_link(summary["run"]),
+            writer=writer,
+            failed=failed,
+            failures=_failures(context, failed),
+            next_step=NEXT.get(failed, ""),
+            verdict=summary["verdict"],
+            reasons=tuple(worse),
+            planned=summary["drift"] or 0,
+            sync_id=(summary["repair"] or {}).get("sync_id"),
+            decision=decided.get("decision"),
+            answered=decided.get("by") != NOBODY,
+        )
+
     def _open_pool(self, run: str) -> None:
         name = f"{self.source}_writer"
         with airflow_api.opened() as api:
@@ -92,6 +131,12 @@ class ReportOperator(BaseOperator):
             if pool.slots == 0 and run in pool.description:
                 api.open_pool(name)
                 log.warning("pool %s was still closed by this run over a running writer; it is open again", name)
+
+
+def _failures(context: Any, step: str | None) -> tuple[Failure, ...]:
+    """Why the step failed; of a mapped one each part that did."""
+    found = (context["ti"].xcom_pull(task_ids=step, key="failure") if step else None) or []
+    return tuple(Failure(**data) for data in (found if isinstance(found, list) else [found]))
 
 
 def _states(context: Any) -> dict[str, str]:

@@ -9,7 +9,7 @@ from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks import source as source_hook
-from plugins.runs import run_name, tell
+from plugins.runs import log_line, run_name
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class ResumeWriterOperator(BaseOperator):
             api.open_pool(f"{self.source}_writer")
         log.info("%s", resumed)
         seconds = (resumed.since - writer.since).total_seconds() if writer.stopped else None
-        tell(context, self.source, "resume", epoch=resumed.epoch, stopped_seconds=seconds)
+        log_line(context, self.source, "resume", epoch=resumed.epoch, stopped_seconds=seconds)
         metrics.send({"stopped_seconds": seconds}, self.source, "writer")
 
     def _reset_watermark(self, context: Any) -> None:

@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator, Variable
 from include.warehouse import fence
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, Pool
-from plugins.runs import is_dry, refuse_unknown_conf, require_enabled, run_name, tell
+from plugins.runs import is_dry, log_line, refuse_unknown_conf, require_enabled, run_name
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class StopWriterOperator(BaseOperator):
                     api.open_pool(self.pool_name)
                 raise
         log.info("%s, epoch %d", writer, writer.epoch)
-        tell(context, self.source, "stop", epoch=writer.epoch)
+        log_line(context, self.source, "stop", epoch=writer.epoch)
         return {"epoch": writer.epoch}
 
     def _drain(self, api: AirflowApi, deadline: float, timeout: float) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from psycopg import Connection
 
-from include.confidence.health import Figures, assess, read
+from include.confidence import told
+from include.confidence.health import Alert, Figures, assess, read
+from include.confidence.told import Failure, Kind
 from include.sources import get_source, verbs
-from plugins import metrics
+from plugins import metrics, notify
 from plugins.hooks import source as source_hook
-from plugins.runs import is_dry, push_result, refuse_unknown_conf, require_enabled, run_name, tell
+from plugins.runs import is_dry, log_line, push_result, refuse_unknown_conf, require_enabled, run_name
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ class SyncOperator(BaseOperator):
     Runs in the source's writer pool, which a reconcile run closes. Returns {"sync_id", "counts" per entity}; a result
     under the names of the source's users, where it has one, is the XCom `result`. Whatever became of the sync, how the
     source stands then is a line of JSON in the log and metrics, and the XCom `health` what of that is an alert.
+    People are told of alerts, and of a sync that has failed for good.
     """
 
     def __init__(self, *, source: str, **kwargs: Any):
@@ -32,28 +35,40 @@ class SyncOperator(BaseOperator):
         dry_run = is_dry(context, self.source)
         if not dry_run:
             require_enabled(self.source)
-        with source_hook.opened(self.source, run_name(context)) as opened:
+        run, alerts = run_name(context), []
+        with source_hook.opened(self.source, run) as opened:
             try:
                 synced = verbs.sync(opened, context["params"], dry_run=dry_run)
             finally:
                 # A lost connection is the failure to tell, and would only hide behind a second one.
                 if not opened.conn.closed:
-                    tell_health(context, self.source, opened.conn)
+                    alerts = tell_health(context, self.source, opened.conn)
         refused = sum(count.failed for count in synced.counts.values())
         if refused:
             log.warning("%d rows could not be stored: see their reasons in confidence.quarantine", refused)
         push_result(context, self.source, synced.result)
+        events = told.of_alerts(self.source, run, alerts, notify.run_link(run))
+        notify.tell(run, self.source, events, ended=[Kind.SYNC, Kind.HEALTH])
         counts = {entity: vars(count) for entity, count in synced.counts.items()}
         result = {"sync_id": synced.sync_id, "counts": counts}
-        tell(context, self.source, "sync", dry_run=dry_run, **result)
+        log_line(context, self.source, "sync", dry_run=dry_run, **result)
         return result
 
+    def tell_failure(self, context: Any, failure: Failure) -> None:
+        """Tell that the last try has failed, and the alerts that it left."""
+        run = run_name(context)
+        link = notify.run_link(run)
+        alerts = [Alert(**found) for found in context["ti"].xcom_pull(task_ids=self.task_id, key="health") or []]
+        failed = told.of_sync(self.source, run, failure, link)
+        events = [*filter(None, [failed]), *told.of_alerts(self.source, run, alerts, link)]
+        notify.tell(run, self.source, events)
 
-def tell_health(context: Any, source: str, conn: Connection) -> None:
-    """Log the source's figures and send them as metrics; log alerts and leave them as the XCom `health`."""
+
+def tell_health(context: Any, source: str, conn: Connection) -> list[Alert]:
+    """Log the source's figures and send them as metrics; log alerts, leave them as the XCom `health`, return them."""
     figures = read(conn, source)
     if figures is None:
-        return
+        return []
     log.info(figures.line())
     _send(figures)
     declared = get_source(source)
@@ -62,6 +77,7 @@ def tell_health(context: Any, source: str, conn: Connection) -> None:
         log.warning(alert.line)
     if alerts:
         context["ti"].xcom_push(key="health", value=[alert.to_json() for alert in alerts])
+    return alerts
 
 
 def _send(figures: Figures) -> None:

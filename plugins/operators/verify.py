@@ -13,9 +13,13 @@ from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.scan import summaries
-from plugins.runs import run_name, tell
+from plugins.runs import log_line, run_name
 
 log = logging.getLogger(__name__)
+
+
+class MadeWorse(AirflowFailException):
+    """After the repair a figure is worse than the scan found it."""
 
 
 class VerifyOperator(BaseOperator):
@@ -42,7 +46,7 @@ class VerifyOperator(BaseOperator):
                 log.info("%s.%s: %d before, %d after", check.entity, check.figure, check.before, check.after)
             worse = [check for check in checks if check.worse]
             metrics.send({"worse": len(worse)}, self.source, "verify")
-            tell(context, self.source, "verify", sync_id=applied["sync_id"], checks=len(checks), worse=len(worse))
+            log_line(context, self.source, "verify", sync_id=applied["sync_id"], checks=len(checks), worse=len(worse))
             if worse:
                 reason = _reason(worse, applied["sync_id"])
                 with opened.conn.transaction():
@@ -50,7 +54,7 @@ class VerifyOperator(BaseOperator):
                         if scan.entity in {check.entity for check in worse}:
                             history.mark_hold(opened.conn, scan.scan_id, reason)
                     history.refresh_hold(opened.conn, self.source)
-                raise AirflowFailException(reason)
+                raise MadeWorse(reason)
         return [vars(check) for check in checks]
 
 

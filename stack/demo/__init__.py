@@ -84,8 +84,12 @@ def tell(stack: Stack, screen: Console) -> None:
 
 
 def _refuse_what_is_real() -> None:
-    """The demo breaks what it works on, so it works on the stack's own parts only."""
-    connections = ["warehouse", *(name for simulator in SIMULATORS.values() for name in simulator.connections)]
+    """The demo breaks what it works on, so it works on the stack's own parts only, and nobody is told of it."""
+    connections = [
+        "warehouse",
+        "notifications",
+        *(name for simulator in SIMULATORS.values() for name in simulator.connections),
+    ]
     variables = [f"AIRFLOW_CONN_{name.upper()}" for name in connections]
     named = [name for name in variables if name in os.environ]
     if named:

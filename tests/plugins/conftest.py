@@ -171,6 +171,16 @@ class Run:
 
     def execute(self, operator: Any, method: str = "execute", **arguments: Any) -> Any:
         """Run a task as a worker does: its result is the XCom `return_value`."""
+        result = getattr(operator, method)(self._context(operator), **arguments)
+        if result is not None:
+            self._push(operator.task_id, "return_value", result)
+        return result
+
+    def call_back(self, callback: Callable[[dict[str, Any]], None], operator: Any, **more: Any) -> None:
+        """Call back as Airflow does after a task; `more` is what the context then has besides."""
+        callback(self._context(operator) | more)
+
+    def _context(self, operator: Any) -> dict[str, Any]:
         task = operator.task_id
         ti = SimpleNamespace(
             id=f"{self.name}/{task}",
@@ -179,10 +189,7 @@ class Run:
             xcom_pull=self._pull,
             get_task_states=lambda dag_id, run_ids: {run_ids[0]: self.states},
         )
-        result = getattr(operator, method)(self.context | {"ti": ti, "task_instance": ti}, **arguments)
-        if result is not None:
-            self._push(task, "return_value", result)
-        return result
+        return self.context | {"task": operator, "ti": ti, "task_instance": ti}
 
     def _push(self, task: str, key: str, value: Any) -> None:
         # What can't be written as JSON can't be an XCom.

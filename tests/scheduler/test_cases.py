@@ -1,8 +1,10 @@
 """Every row of the case table: what happened, what was repaired, what the writer does afterwards, how the run ends."""
 
 import json
+from urllib.parse import unquote
 
 import pytest
+import requests
 
 from include.simulators.repairshopr import Fault
 from tests.house import RECONCILE, SOURCE, SYNC, House
@@ -51,6 +53,7 @@ def test_nothing_drifted_costs_no_avoidable_task(house):
         "report": "success",
     }
     assert house.writer().runs
+    assert house.service.told == []
     summary = house.airflow.xcom(RECONCILE, run_id, "scan", "forensic_summary", map_index=2)
     assert summary["entity"] == "line_items"
     assert summary["metrics"]["api_unique_not_in_db"] == 0
@@ -87,6 +90,7 @@ def test_drift_is_repaired_under_a_sync_id_and_verified(house):
     assert house.steps(run_id)["verify"] == "success"
     [told] = confirmed(house, run_id)
     assert told["sync_id"] == sync_id
+    assert house.service.told == []
 
 
 def test_worse_once_warns_and_twice_holds_until_decided(house):
@@ -105,6 +109,11 @@ def test_worse_once_warns_and_twice_holds_until_decided(house):
     assert writer.stands
     assert "api_unique_not_in_db" in writer.hold_reason
     assert "Next: " in report(house, run_id)
+    assert house.service.titles == [
+        "repairshopr: more drift than in the runs before",
+        "repairshopr: the writer is held, please decide",
+        "repairshopr: nobody has decided about the hold",
+    ]
 
 
 def test_failed_scan_is_no_evidence_and_the_writer_goes_on(house):
@@ -116,6 +125,10 @@ def test_failed_scan_is_no_evidence_and_the_writer_goes_on(house):
     assert house.writer().runs
     assert "clear scan with downstream" in report(house, run_id)
     assert confirmed(house, run_id) == []
+    [message] = house.service.told
+    assert message["title"] == "repairshopr: scan failed or incomplete"
+    # Why it failed has come from the scan's own process.
+    assert message["message"].startswith("tickets: ")
 
 
 def test_failed_scan_leaves_a_held_writer_held(house):
@@ -150,6 +163,7 @@ def test_failed_repair_is_rolled_back_and_the_writer_goes_on(house, sabotage):
     ) == [(0,)]
     assert house.writer().runs
     assert "nothing was applied" in report(house, run_id)
+    assert house.service.titles == ["repairshopr: repair failed"]
 
 
 def test_drain_that_takes_too_long_leaves_everything_as_it_was(house):
@@ -163,6 +177,7 @@ def test_drain_that_takes_too_long_leaves_everything_as_it_was(house):
     assert house.steps(run_id)["scan"] == "upstream_failed"
     assert "still at work after 4 s" in house.airflow.log(RECONCILE, run_id, "stop_writer")
     assert house.airflow.wait(SYNC, sync_run) == "success"
+    assert house.service.titles == ["repairshopr: the writer did not come to rest in time"]
 
 
 def test_warehouse_out_of_reach_at_the_end_leaves_the_writer_stopped(house):
@@ -178,6 +193,7 @@ def test_warehouse_out_of_reach_at_the_end_leaves_the_writer_stopped(house):
         finally:
             conn.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     assert house.writer().stands
+    assert house.service.titles == ["repairshopr: warehouse or Airflow API not to be reached at the end of a run"]
     house.shop.set(latency_ms=0)
     house.airflow.clear(RECONCILE, run_id, "resume_writer")
     assert house.airflow.wait(RECONCILE, run_id) == "failed"
@@ -194,6 +210,9 @@ def test_repair_that_made_it_worse_holds_the_writer_and_names_the_sync_id(house,
     assert writer.stands
     assert f"sync_id {sync_id}" in writer.hold_reason
     assert f"sync_id {sync_id}" in house.airflow.log(RECONCILE, run_id, "verify")
+    [message] = house.service.told
+    assert message["title"] == "repairshopr: the repair made it worse"
+    assert f"sync_id {sync_id}" in message["message"]
 
 
 def test_hold_ends_when_a_later_run_has_recovered(house):
@@ -219,6 +238,9 @@ def test_each_answer_to_a_hold(house, option, state, runs, repaired):
     run_id = house.airflow.trigger(RECONCILE)
     house.wait_for_question(run_id)
     assert house.writer().stands
+    [message] = house.service.told
+    assert requests.get(message["message"].split("\n")[-1], timeout=60).ok
+    assert f"/runs/{run_id}/tasks/decide/required_actions" in unquote(message["message"])
     house.airflow.answer(RECONCILE, run_id, option)
     assert house.airflow.wait(RECONCILE, run_id) == state
     assert house.writer().runs == runs
@@ -227,6 +249,7 @@ def test_each_answer_to_a_hold(house, option, state, runs, repaired):
         "SELECT DISTINCT decided_by, decision FROM confidence.forensic_run WHERE decision IS NOT NULL"
     )
     assert (decided_by, decision) == ("admin", option.split()[0].rstrip(",").lower())
+    assert house.service.titles == ["repairshopr: the writer is held, please decide"]
 
 
 def test_kept_stopped_is_asked_anew_when_decide_is_cleared(house):

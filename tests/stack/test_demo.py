@@ -28,7 +28,10 @@ def test_of_many_the_first_are_named():
 
 @pytest.mark.parametrize(
     "name",
-    [f"AIRFLOW_CONN_{name}" for name in ("WAREHOUSE", "REPAIRSHOPR", "SQUARE", "IMAGES_DB", "TEKMETRIC", "FLEX")],
+    [
+        f"AIRFLOW_CONN_{name}"
+        for name in ("WAREHOUSE", "NOTIFICATIONS", "REPAIRSHOPR", "SQUARE", "IMAGES_DB", "TEKMETRIC", "FLEX")
+    ],
 )
 def test_a_real_account_or_database_is_refused_before_anything_starts(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

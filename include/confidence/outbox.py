@@ -1,0 +1,61 @@
+"""Events on their way to people, kept in `confidence.notification` so that each is told once.
+
+None of these commits by itself on a connection in autocommit but by its statement; `sending` is a transaction.
+"""
+
+from collections.abc import Callable, Collection
+
+from psycopg import Connection
+from psycopg.rows import args_row
+
+from include.confidence.told import Event, Kind
+
+# What could not be sent for so long is of no use to anybody any more.
+KEPT = "1 day"
+
+
+def note(conn: Connection, event: Event) -> None:
+    """Put the event among those to be sent, unless its key is there already, sent or not."""
+    conn.execute(
+        """
+        INSERT INTO confidence.notification (key, source, run, kind, title, text)
+        VALUES (%(key)s, %(source)s, %(run)s, %(kind)s, %(title)s, %(text)s)
+        ON CONFLICT (key) WHERE ended_at IS NULL DO NOTHING
+        """,
+        vars(event),
+    )
+
+
+def end(conn: Connection, source: str, kinds: Collection[Kind], still: Collection[str]) -> None:
+    """What of these kinds is not `still` so has ended: when it comes again, it is told again."""
+    conn.execute(
+        """
+        UPDATE confidence.notification SET ended_at = clock_timestamp()
+        WHERE source = %s AND kind = ANY (%s) AND ended_at IS NULL AND key <> ALL (%s)
+        """,
+        [source, list(kinds), list(still)],
+    )
+
+
+def send_next(conn: Connection, send: Callable[[Event], bool]) -> bool:
+    """Send the oldest event that nobody has sent or is sending; False where there is none, or `send` said so."""
+    with conn.transaction(), conn.cursor(row_factory=args_row(_event)) as cursor:
+        event = cursor.execute(
+            """
+            SELECT key, kind, source, run, title, text FROM confidence.notification
+            WHERE sent_at IS NULL AND ended_at IS NULL AND noted_at > now() - %s::interval
+            ORDER BY notification_id LIMIT 1 FOR UPDATE SKIP LOCKED
+            """,
+            [KEPT],
+        ).fetchone()
+        if event is None or not send(event):
+            return False
+        conn.execute(
+            "UPDATE confidence.notification SET sent_at = clock_timestamp() WHERE key = %s AND ended_at IS NULL",
+            [event.key],
+        )
+        return True
+
+
+def _event(key: str, kind: str, source: str, run: str, title: str, text: str) -> Event:
+    return Event(key, Kind(kind), source, run, title, text)

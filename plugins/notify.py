@@ -1,0 +1,108 @@
+"""Tell people what they have to know, by the connection `notifications`: to Slack, mail or whatever it names.
+
+A message that can't be sent never changes what becomes of a task: it is one line of warning, and whoever tells
+something next tries again, the next sync at the latest.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import psycopg
+from airflow.sdk import BaseHook
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from include.confidence import outbox
+from include.confidence.told import Event, Kind
+from plugins.hooks import warehouse
+
+if TYPE_CHECKING:
+    from apprise import Apprise
+
+log = logging.getLogger(__name__)
+
+CONNECTION = "notifications"
+# Both together are less than the 20 seconds after which Airflow ends the process of a task that has failed.
+CONNECT_SECONDS = 5
+SEND_SECONDS = 8
+NEEDED = 'it needs {"config": {"path": "<Apprise URL of the service>"}} as its extra'
+
+
+def tell(run: str, source: str, events: Sequence[Event] = (), *, ended: Collection[Kind] = ()) -> None:
+    """Send each event that was not told yet, and what could not be sent before. Never raises.
+
+    What of the kinds `ended` is not among `events` is over: should it come again, it is told again. Where the
+    warehouse, which knows what was told, can't be reached, all are sent.
+    """
+    services = _services()
+    if services is None and events:
+        titles = "; ".join(event.title for event in events)
+        log.info("connection %s is not set, so nobody is told: %s", CONNECTION, titles)
+        events = ()
+    try:
+        with warehouse.connect(run, timeout=CONNECT_SECONDS) as conn:
+            outbox.end(conn, source, ended, [event.key for event in events])
+            for event in events:
+                outbox.note(conn, event)
+            while services is not None and outbox.send_next(conn, lambda event: _send(services, event)):
+                pass
+    except (psycopg.Error, AirflowNotFoundException) as error:
+        if events:
+            log.warning("told, perhaps not for the first time: the warehouse (%s) can't say", type(error).__name__)
+        for event in events:
+            _send(services, event)
+
+
+def run_link(run: str) -> str:
+    """Where Airflow's UI shows the run `dag_id/run_id`."""
+    dag_id, _, run_id = run.partition("/")
+    base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    return f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe=':')}"
+
+
+def question_link(run: str) -> str:
+    """Where Airflow's UI asks what `decide` of the run asks."""
+    return f"{run_link(run)}/tasks/decide/required_actions?map_index=-1"
+
+
+def _services() -> "Apprise | None":
+    """The services that the connection names, none of them where it is wrong; None where there is no connection."""
+    try:
+        connection = BaseHook.get_connection(CONNECTION)
+    except AirflowNotFoundException:
+        return None
+    # Slow to import, which only those pay who are told something.
+    from airflow.providers.apprise.hooks.apprise import AppriseHook
+    from apprise import Apprise
+
+    # Their lines may name the address of a service, which holds its token.
+    apprise_log = logging.getLogger("apprise")
+    apprise_log.handlers, apprise_log.propagate = [logging.NullHandler()], False
+    logging.getLogger("urllib3").setLevel(logging.INFO)
+    services = Apprise()
+    try:
+        AppriseHook().set_config_from_conn(connection, services)
+    except (KeyError, TypeError, ValueError):
+        services.clear()
+    return services
+
+
+def _send(services: "Apprise", event: Event) -> bool:
+    """Whether a service took it."""
+    from apprise import NotifyType
+
+    if not len(services):
+        log.warning("connection %s names no service that Apprise knows, so nobody was told: %s", CONNECTION, NEEDED)
+        return False
+    result = services.notify(
+        title=event.title,
+        body=event.text,
+        notify_type=NotifyType.FAILURE if event.kind.serious else NotifyType.WARNING,
+        timeout=SEND_SECONDS,
+    )
+    failed = [service.name for service in result if not service]
+    if failed:
+        log.warning("not told by %s, see connection %s: %s", ", ".join(failed), CONNECTION, event.title)
+    return len(failed) < len(result.results)
