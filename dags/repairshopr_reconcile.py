@@ -87,6 +87,13 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
             title="Last page",
             description="Scan up to this page; 0 = to the end.",
         ),
+        "compute_db_not_in_api": Param(
+            True,
+            type="boolean",
+            section="Which part",
+            title="Look for rows that RepairShopr has not",
+            description="Rows of the copy that the scan never saw. Only a whole scan can tell: untick it for pages.",
+        ),
         "progress_every": Param(
             250,
             type="integer",
@@ -94,13 +101,6 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
             section="How it works",
             title="Pages between progress lines",
             description="A line of progress goes to the log every so many pages; 0 = after the last page only.",
-        ),
-        "compute_db_not_in_api": Param(
-            True,
-            type="boolean",
-            section="How it works",
-            title="Look for rows that RepairShopr has not",
-            description="Rows of the copy that the scan never saw. Only a whole scan can tell: untick it for pages.",
         ),
         "reset_watermark": Param(
             False,
@@ -113,9 +113,9 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
 )
 def repairshopr_reconcile():
     stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
-    scan = ScanOperator.partial(task_id="scan", source=SOURCE, map_index_template="{{ task.entity }}").expand(
-        entity=ENTITIES
-    )
+    scan = ScanOperator.partial(
+        task_id="scan", source=SOURCE, map_index_template="{{ task.entity }}", doc_md=ScanOperator.on_call
+    ).expand(entity=ENTITIES)
     gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
     decide = DecideOperator(task_id="decide", source=SOURCE)
     reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)

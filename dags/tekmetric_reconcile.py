@@ -110,9 +110,9 @@ ENTITIES = ["employees", "customers", "vehicles", "repair_orders"]
 )
 def tekmetric_reconcile():
     stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
-    scan = ScanOperator.partial(task_id="scan", source=SOURCE, map_index_template="{{ task.entity }}").expand(
-        entity=ENTITIES
-    )
+    scan = ScanOperator.partial(
+        task_id="scan", source=SOURCE, map_index_template="{{ task.entity }}", doc_md=ScanOperator.on_call
+    ).expand(entity=ENTITIES)
     gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
     decide = DecideOperator(task_id="decide", source=SOURCE)
     reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)

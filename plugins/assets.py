@@ -8,8 +8,8 @@ from airflow.sdk import Asset, AssetAlias
 from include.confidence.summary import ForensicSummary
 from include.warehouse.sync_log import Counts
 
-# Params that say how a run goes about it, or what follows; all others say what it looks at.
-NO_FILTERS = {"dry_run", "heal", "reset_watermark", "progress_every", "batch_size", "concurrency"}
+# The part of a trigger form whose params narrow what a run looks at.
+FILTERS = "Which part"
 # Figures by which a scan counts what it could not tell, whatever the source.
 UNKNOWN = ("unconfirmed", "unknown", "unreadable", "uncertain")
 
@@ -67,4 +67,5 @@ def emit(
 def _filters(context: Mapping[str, Any]) -> list[str]:
     """Params by which the run looks at something else than a scheduled one."""
     declared, given = context["dag"].params, context["params"]
-    return sorted(name for name in declared if name not in NO_FILTERS and given[name] != declared[name])
+    filters = [name for name in declared if declared.get_param(name).schema.get("section") == FILTERS]
+    return sorted(name for name in filters if given[name] != declared[name])

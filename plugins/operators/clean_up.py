@@ -4,20 +4,23 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import BaseOperator
-
 from plugins.hooks import source as source_hook
+from plugins.operators.base import SourceOperator
 from plugins.runs import run_name
 
 log = logging.getLogger(__name__)
 
+ON_CALL = """
+Drops what the source keeps for a while only.
 
-class CleanUpOperator(BaseOperator):
+**If it fails:** nothing else depends on it. Mend what the message names; the next sync's run drops the rest too.
+"""
+
+
+class CleanUpOperator(SourceOperator):
     """Drop what the source keeps for a while only. Returns how many rows went, by what they were."""
 
-    def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.source = source
+    on_call = ON_CALL
 
     def execute(self, context: Any) -> Mapping[str, int]:
         with source_hook.opened(self.source, run_name(context)) as opened:

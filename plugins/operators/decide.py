@@ -13,6 +13,7 @@ from include.confidence.history import Decision
 from include.warehouse import fence
 from plugins import notify
 from plugins.hooks import warehouse
+from plugins.operators.base import RunPage
 from plugins.runs import run_name
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,12 @@ OPTIONS = {
 TIMEOUT_HOURS = 20.0
 NOBODY = "nobody (unanswered)"
 
+ON_CALL = """
+Asks a person what to do about a hold; skipped where there is none. Nothing is written while it waits.
+
+**If it fails, or nobody answered:** the writer stays stopped. Clear `decide` with downstream to be asked again.
+"""
+
 
 class DecideOperator(HITLOperator):
     """Ask what to do about the source's hold; skipped where there is none.
@@ -34,6 +41,7 @@ class DecideOperator(HITLOperator):
     answer is kept in confidence.forensic_run with who and when.
     """
 
+    operator_extra_links = (*HITLOperator.operator_extra_links, RunPage())
     template_fields = ()
 
     def __init__(self, *, source: str, **kwargs: Any):
@@ -41,6 +49,7 @@ class DecideOperator(HITLOperator):
             subject=f"The writer of {source} is held",
             options=list(OPTIONS),
             defaults="Keep stopped",
+            doc_md=ON_CALL,
             **kwargs,
         )
         self.source = source

@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from include.confidence import history
@@ -14,22 +13,27 @@ from include.sources.base import entity_of
 from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import warehouse
+from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
 from plugins.runs import log_line, run_name
 
 log = logging.getLogger(__name__)
 
+ON_CALL = """
+Judges the scans' figures by the good runs before: pass, warn or hold. Writes the verdicts to the warehouse.
 
-class GateCheckOperator(BaseOperator):
+**If it fails:** the writer goes on as before, nothing was repaired. Clear `scan` with downstream for fresh evidence.
+"""
+
+
+class GateCheckOperator(SourceOperator):
     """Judge every scan of the run and keep verdicts and holds in the warehouse.
 
     Returns {"verdict", "reasons", "drift": planned changes, "hold": why the writer is held, or None}. Without a hold
     `decide` is skipped, and with nothing to repair `reconcile` and `verify` too.
     """
 
-    def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.source = source
+    on_call = ON_CALL
 
     def execute(self, context: Any) -> dict[str, Any]:
         run = run_name(context)

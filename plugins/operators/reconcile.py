@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from include.confidence.summary import ForensicSummary
@@ -11,22 +10,28 @@ from include.sources import verbs
 from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import source as source_hook
+from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
 from plugins.runs import is_dry, log_line, require_enabled, run_name
 
 log = logging.getLogger(__name__)
 
+ON_CALL = """
+Repairs what the scans have planned, where it is still as they saw it; on a dry run it only tells the plan.
 
-class ReconcileOperator(BaseOperator):
+**If it fails:** its log says what was applied, if anything was. Clear `scan` with downstream. If the writer is held, do
+what the message says first, then clear `decide` with downstream and answer it.
+"""
+
+
+class ReconcileOperator(SourceOperator):
     """Repair the copy under one sync_id; on a dry run only say what would be done.
 
     Returns {"sync_id", "counts" per entity}. A person's decision to repair overrides the dry run, not a
     switch that the source has.
     """
 
-    def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.source = source
+    on_call = ON_CALL
 
     def execute(self, context: Any) -> dict[str, Any]:
         scans = summaries(context)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.confidence import history, told
@@ -14,6 +13,7 @@ from include.warehouse import fence
 from include.warehouse.sync_log import Counts
 from plugins import assets, metrics, notify
 from plugins.hooks import airflow_api, warehouse
+from plugins.operators.base import SourceOperator
 from plugins.operators.decide import NOBODY
 from plugins.operators.scan import summaries
 from plugins.runs import is_dry, log_line, push_result, run_name
@@ -38,7 +38,14 @@ class RunFailed(AirflowFailException):
     """A step of the run has failed. People have been told."""
 
 
-class ReportOperator(BaseOperator):
+ON_CALL = """
+Sums the run up in one line of JSON, tells people what they have to know, and fails if any step failed.
+
+**If it fails:** its message names the step that failed first and what to do; that step's log has more.
+"""
+
+
+class ReportOperator(SourceOperator):
     """Sum the run up in one JSON line, tell people what they have to know, and fail if anything failed.
 
     A run that confirms the copy emits its asset.
@@ -47,9 +54,10 @@ class ReportOperator(BaseOperator):
     opened again here, so that no writer is stopped in silence.
     """
 
+    on_call = ON_CALL
+
     def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(outlets=[assets.outlet(source)], **kwargs)
-        self.source = source
+        super().__init__(source=source, outlets=[assets.outlet(source)], **kwargs)
 
     def execute(self, context: Any) -> dict[str, Any]:
         run = run_name(context)

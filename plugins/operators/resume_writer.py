@@ -3,27 +3,31 @@
 import logging
 from typing import Any
 
-from airflow.sdk import BaseOperator
-
 from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks import source as source_hook
+from plugins.operators.base import SourceOperator
 from plugins.runs import log_line, run_name
 
 log = logging.getLogger(__name__)
 
+ON_CALL = """
+Opens the fence and the pool again, unless something holds the writer.
 
-class ResumeWriterOperator(BaseOperator):
+**If it fails:** the writer stays stopped. If it is held, clear `decide` with downstream and answer it; else mend what
+the message names and clear this task.
+"""
+
+
+class ResumeWriterOperator(SourceOperator):
     """Let the writer run again, unless it is held: then it fails with the reason, and the writer stays stopped.
 
     Also the runbook's teardown: after a failed scan or repair the writer goes on as before. With the param
     `reset_watermark` (and no dry run) changes made while it stood are skipped.
     """
 
-    def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.source = source
+    on_call = ON_CALL
 
     def execute(self, context: Any) -> None:
         run = run_name(context)

@@ -4,13 +4,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import BaseOperator
-
 from include.confidence.summary import ForensicSummary
 from include.sources import verbs
 from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import source as source_hook
+from plugins.operators.base import SourceOperator
 from plugins.runs import is_dry, run_name
 
 log = logging.getLogger(__name__)
@@ -22,7 +21,15 @@ class ScanIncomplete(Exception):
     """Something stayed unknown, so the scan is no evidence; its summary says what."""
 
 
-class ScanOperator(BaseOperator):
+ON_CALL = """
+Compares the source with the copy and leaves evidence and plan in the warehouse. Writes nothing else.
+
+**If it fails:** nothing was repaired and the writer goes on as before. Mend what the message names, then clear `scan`
+with downstream; an attempt that is retried goes on where the one before was cut off.
+"""
+
+
+class ScanOperator(SourceOperator):
     """Scan `entity` while the writer stands; read only.
 
     Pushes the summary (counts, ids of examples, a few KB) under the XCom key `forensic_summary`; it is one line of JSON
@@ -30,9 +37,10 @@ class ScanOperator(BaseOperator):
     the page that the attempt before had reached.
     """
 
+    on_call = ON_CALL
+
     def __init__(self, *, source: str, entity: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.source = source
+        super().__init__(source=source, **kwargs)
         self.entity = entity
 
     def execute(self, context: Any) -> None:

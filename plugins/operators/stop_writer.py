@@ -4,11 +4,12 @@ import logging
 import time
 from typing import Any
 
-from airflow.sdk import BaseOperator, Variable
+from airflow.sdk import Variable
 
 from include.warehouse import fence
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, Pool
+from plugins.operators.base import SourceOperator
 from plugins.runs import is_dry, log_line, refuse_unknown_conf, require_enabled, run_name
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,15 @@ log = logging.getLogger(__name__)
 DRAIN_TIMEOUT = 900.0
 
 
-class StopWriterOperator(BaseOperator):
+ON_CALL = """
+Closes the writer's pool, waits for the running sync, then closes the fence.
+
+**If it fails:** the writer goes on as before. If a sync is still at work, let it end; then clear `stop_writer` with
+downstream.
+"""
+
+
+class StopWriterOperator(SourceOperator):
     """Stop the source's writer and wait until it has come to rest.
 
     Returns {"epoch": the stop's number}. A stop that this run already has is kept with its epoch. If the writer does
@@ -24,10 +33,11 @@ class StopWriterOperator(BaseOperator):
     `drain_timeout_seconds` replaces the 15 minutes that a running sync is given.
     """
 
-    def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.source = source
-        self.pool_name = f"{source}_writer"
+    on_call = ON_CALL
+
+    @property
+    def pool_name(self) -> str:
+        return f"{self.source}_writer"
 
     def execute(self, context: Any) -> dict[str, int]:
         refuse_unknown_conf(context)

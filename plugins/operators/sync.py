@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from psycopg import Connection
 
 from include.confidence import told
@@ -12,12 +11,20 @@ from include.confidence.told import Failure, Kind
 from include.sources import get_source, verbs
 from plugins import metrics, notify
 from plugins.hooks import source as source_hook
+from plugins.operators.base import SourceOperator
 from plugins.runs import is_dry, log_line, push_result, refuse_unknown_conf, require_enabled, run_name
 
 log = logging.getLogger(__name__)
 
+ON_CALL = """
+The writer: brings what changed since the last sync.
 
-class SyncOperator(BaseOperator):
+**If it fails:** its message names what was left and why; all else is in step, and the next run tries the rest again.
+The DAG's documentation goes through the messages.
+"""
+
+
+class SyncOperator(SourceOperator):
     """Sync every entity of the source; the param `mode` is `incremental` or `full`.
 
     Runs in the source's writer pool, which a reconcile run closes. Returns {"sync_id", "counts" per entity}; a result
@@ -26,9 +33,10 @@ class SyncOperator(BaseOperator):
     People are told of alerts, and of a sync that has failed for good.
     """
 
+    on_call = ON_CALL
+
     def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(pool=f"{source}_writer", **kwargs)
-        self.source = source
+        super().__init__(source=source, pool=f"{source}_writer", **kwargs)
 
     def execute(self, context: Any) -> dict[str, Any]:
         refuse_unknown_conf(context)

@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.confidence import history
@@ -12,6 +11,7 @@ from include.sources.base import Check
 from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import source as source_hook
+from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
 from plugins.runs import log_line, run_name
 
@@ -22,16 +22,22 @@ class MadeWorse(AirflowFailException):
     """After the repair a figure is worse than the scan found it."""
 
 
-class VerifyOperator(BaseOperator):
+ON_CALL = """
+Looks whether the copy is better for the repair.
+
+**If it fails:** the writer is held. Roll back the `sync_id` that the message names (`warehouse_rollback`), then clear
+`scan` with downstream.
+"""
+
+
+class VerifyOperator(SourceOperator):
     """Compare the repaired copy with the scans and a sample of it with the source.
 
     Returns the figures before and after. Where one got worse it holds the writer and fails, naming the sync_id to
     roll back.
     """
 
-    def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.source = source
+    on_call = ON_CALL
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         applied = context["ti"].xcom_pull(task_ids="reconcile")

@@ -12,6 +12,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 from airflow.providers.standard.operators import hitl
+from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from psycopg import sql
@@ -21,6 +23,7 @@ from include.simulators import storage
 from include.simulators.storage import Store, application
 from include.sources import get_source
 from include.sources import storage as storage_source
+from plugins import assets
 from plugins.hooks import source as source_hook
 from plugins.hooks.airflow_api import declared_pools
 from plugins.operators.decide import DecideOperator
@@ -51,6 +54,8 @@ RECONCILE = {
     },
     "storage": gallery.PARAMS,
 }
+# Those of them that narrow what is looked at.
+PARTS = {"page_start", "page_end", "compute_db_not_in_api", "project_id", "status", "limit", "cursor"}
 KINDS = {
     "stop_writer": StopWriterOperator,
     "gate_check": GateCheckOperator,
@@ -142,6 +147,16 @@ def images(application_warehouse: str, store: Store, monkeypatch: pytest.MonkeyP
     return found
 
 
+def form(params: dict[str, Any]) -> ParamsDict:
+    """The params as a DAG declares them, each in a section of its trigger form."""
+    return ParamsDict(
+        {
+            name: Param(value, section=assets.FILTERS if name in PARTS else "What is done")
+            for name, value in params.items()
+        }
+    )
+
+
 class Run:
     """A DAG run: its tasks leave XComs and states behind, and a cleared task runs once more."""
 
@@ -162,7 +177,7 @@ class Run:
         self.xcoms: dict[str, dict[str, list]] = {}
         self.states: dict[str, str] = {}
         self.context = {
-            "dag": SimpleNamespace(dag_id=dag_id, params=declared),
+            "dag": SimpleNamespace(dag_id=dag_id, params=form(declared)),
             "run_id": run_id,
             "params": declared | (conf or {}),
             "dag_run": SimpleNamespace(conf=conf, run_type=run_type),

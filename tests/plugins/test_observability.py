@@ -277,7 +277,7 @@ def test_doubt_names_what_is_open(gate, metrics, applied, reason):
     assert assets.doubt(Run().context, gate, [summary(metrics=metrics)], applied) == reason
 
 
-@pytest.mark.parametrize("name", sorted(assets.NO_FILTERS))
-def test_params_that_are_no_filter_raise_no_doubt(name):
+@pytest.mark.parametrize(("name", "reason"), [("progress_every", None), ("limit", "only a part was looked at (limit)")])
+def test_only_params_that_narrow_raise_a_doubt(name, reason):
     run = Run(params={name: 1}, conf={name: 2})
-    assert assets.doubt(run.context, {"drift": 0, "hold": None}, [], None) is None
+    assert assets.doubt(run.context, {"drift": 0, "hold": None}, [], None) == reason

@@ -1,0 +1,28 @@
+"""What the tasks of all sources have in common: what to do if they fail, and a way to the page of their run."""
+
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk.configuration import conf
+
+
+class RunPage(BaseOperatorLink):
+    """The button on a task that leads to its run's figures and verdicts, in the tab of Sync confidence."""
+
+    name = "Sync confidence"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        run = f"dags/{quote(ti_key.dag_id, safe='')}/runs/{quote(ti_key.run_id, safe='')}"
+        return f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/{run}/plugin/sync-confidence-run"
+
+
+class SourceOperator(BaseOperator):
+    """A task of a source. `on_call` is its documentation in Airflow's UI: what it did, and what to do if it failed."""
+
+    on_call: ClassVar[str]
+    operator_extra_links = (RunPage(),)
+
+    def __init__(self, *, source: str, **kwargs: Any):
+        super().__init__(**{"doc_md": self.on_call, **kwargs})
+        self.source = source
