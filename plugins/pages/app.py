@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from include.confidence.board import CursorRefused
-from plugins.pages import api
+from plugins.pages import api, html
 from plugins.pages.warehouse import WarehouseUnavailable
 
 DESCRIPTION = """\
@@ -29,6 +29,7 @@ def create_app(*, open_readiness: bool = False) -> FastAPI:
     app = FastAPI(
         title="Sync confidence", version="1", description=DESCRIPTION, openapi_url=None, docs_url=None, redoc_url=None
     )
+    app.include_router(html.router)
     app.include_router(api.router)
     app.include_router(api.readiness_router(open_to_all=open_readiness))
     app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(requires_authenticated())])(app.openapi)

@@ -1,0 +1,72 @@
+// Draws each figure.plot from the points beside it; the table below it says the same in text.
+(() => {
+  const VERDICTS = {
+    pass: { name: "pass", symbol: "circle", colour: "--pass" },
+    warn: { name: "warn", symbol: "triangle-up", colour: "--warn" },
+    hold: { name: "hold", symbol: "square", colour: "--hold" },
+    none: { name: "not judged", symbol: "circle-open", colour: "--muted" },
+  };
+
+  const colour = (name) => {
+    const probe = document.querySelector("#probe");
+    probe.style.color = `var(${name})`;
+    return getComputedStyle(probe).color;
+  };
+
+  const trace = (points, of, more) => ({
+    x: points.map((point) => point.at),
+    y: points.map(of),
+    type: "scatter",
+    ...more,
+  });
+
+  function traces(points) {
+    const line = { hoverinfo: "skip", mode: "lines" };
+    const drawn = [
+      trace(points, (p) => p.baseline, { ...line, line: { color: colour("--muted"), dash: "dash", width: 1.5, shape: "hv" } }),
+      trace(points, (p) => p.limit, { ...line, line: { color: colour("--hold"), dash: "dot", width: 1.5, shape: "hv" } }),
+      trace(points, (p) => p.value, { ...line, line: { color: colour("--accent"), width: 2 } }),
+    ];
+    for (const [verdict, look] of Object.entries(VERDICTS)) {
+      const judged = points.filter((point) => (point.verdict ?? "none") === verdict);
+      drawn.push(trace(judged, (p) => p.value, {
+        mode: "markers",
+        marker: { symbol: look.symbol, size: 9, color: colour(look.colour) },
+        hovertemplate: `%{x|%Y-%m-%d %H:%M} UTC<br>%{y}: ${look.name}<extra></extra>`,
+      }));
+    }
+    const accepted = points.filter((point) => point.accepted);
+    drawn.push(trace(accepted, (p) => p.value, {
+      mode: "markers",
+      marker: { symbol: "circle-open", size: 18, color: colour("--text"), line: { width: 2 } },
+      hoverinfo: "skip",
+    }));
+    return drawn;
+  }
+
+  function layout() {
+    const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, fixedrange: true };
+    return {
+      margin: { l: 48, r: 12, t: 8, b: 32 },
+      height: 220,
+      showlegend: false,
+      dragmode: false,
+      hovermode: "closest",
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--text") },
+      xaxis: { ...axis, type: "date", nticks: 5 },
+      yaxis: { ...axis, rangemode: "tozero", nticks: 5, tickformat: ",d" },
+    };
+  }
+
+  function draw() {
+    for (const figure of document.querySelectorAll("figure.plot")) {
+      const points = JSON.parse(figure.querySelector("script").textContent);
+      Plotly.react(figure.querySelector(".drawing"), traces(points), layout(), { displayModeBar: false, responsive: true });
+    }
+  }
+
+  draw();
+  document.addEventListener("themechange", draw);
+})();
