@@ -233,12 +233,8 @@ def summed_up(standing: Sequence[SourceStatus]) -> str:
         for found in standing
         if is_scanning(found)
     ]
-    return (
-        "; ".join(
-            [f"{len(standing)} source{'' if len(standing) == 1 else 's'}: {', '.join(filter(None, parts))}", *scans]
-        )
-        + "."
-    )
+    sources = f"{len(standing)} source{'' if len(standing) == 1 else 's'}"
+    return "; ".join([f"{sources}: {', '.join(filter(None, parts))}", *scans]) + "."
 
 
 def is_scanning(standing: SourceStatus) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from include.warehouse.fence import Writer
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, render, warehouse
 from plugins.pages.airflow_state import Decision, Orchestration, Schedule
-from plugins.pages.status import Alert, HealthFigures, SourceDetail, SourceStatus, TableFigures
+from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
 
 SOURCE = "repairshopr"
 RECONCILE = f"{SOURCE}_reconcile"
@@ -180,7 +181,7 @@ class Document(HTMLParser):
         levels = [int(tag[1]) for tag, _ in self.all("h1", "h2", "h3", "h4")]
         assert levels.count(1) == 1
         assert levels[0] == 1
-        assert all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
+        assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
         assert [tag for tag, _ in self.all("main", "title")] == ["title", "main"]
         assert all("caption" in inside for inside in self.tables)
         assert all("scope" in attrs for _, attrs in self.all("th"))
