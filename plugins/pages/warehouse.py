@@ -81,6 +81,8 @@ def _pool() -> ConnectionPool:
         min_size=0,
         max_size=MOST_CONNECTIONS,
         timeout=WAIT_SECONDS,
+        # Given up as soon as who waits has: the next one begins anew, instead of waiting for a late attempt.
+        reconnect_timeout=WAIT_SECONDS,
         # A connection that the server has dropped meanwhile is replaced.
         check=ConnectionPool.check_connection,
         name="sync confidence",
