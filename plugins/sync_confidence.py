@@ -12,7 +12,7 @@ from airflow.plugins_manager import AirflowPlugin
 PREFIX = "/sync-confidence"
 # Relative to the base address of Airflow's UI, which need not be the server's root.
 HOME = PREFIX.removeprefix("/")
-ICON = {"icon": f"{HOME}/static/icon.svg", "icon_dark_mode": f"{HOME}/static/icon-dark.svg"}
+ICON = f"{HOME}/static/icon.svg"
 
 
 async def app(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -34,20 +34,20 @@ class SyncConfidence(AirflowPlugin):
             "destination": "nav",
             "nav_top_level": True,
             "url_route": "sync-confidence",
-            **ICON,
+            "icon": ICON,
         },
         {
             "name": "Sync confidence",
             "href": f"{HOME}/dags/{{DAG_ID}}",
             "destination": "dag",
             "url_route": "sync-confidence-dag",
-            **ICON,
+            "icon": ICON,
         },
         {
             "name": "Sync confidence",
             "href": f"{HOME}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
             "destination": "dag_run",
             "url_route": "sync-confidence-run",
-            **ICON,
+            "icon": ICON,
         },
     ]
