@@ -1,6 +1,7 @@
 """Templates, and the words in which they put figures and times. What comes from the warehouse is always escaped."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -32,6 +33,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 NONE = "\N{EN DASH}"
+# How Airflow names runs: `manual__2026-03-08T03:00:00.123456+00:00`.
+MADE_ID = re.compile(r"(\w+?)__(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)")
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -105,19 +108,25 @@ def run_id(run: str) -> str:
     return run.partition("/")[2] or run
 
 
+def run_short(run: str) -> str:
+    """The id of a run without what Airflow adds to make it unique; one that a person has chosen as it is."""
+    made = MADE_ID.match(run_id(run))
+    return " ".join(made.groups()) if made else run_id(run)
+
+
 def run_ui(run: str | None) -> str:
     """Where Airflow's UI shows the run."""
     return f"/dags/{quoted(dag_id(run or ''))}/runs/{quoted(run_id(run or ''))}"
 
 
-def kind(dag: str) -> str:
-    """What the DAG of a source does."""
-    return dag.rpartition("_")[2]
-
-
 def undoable(row: SyncRow) -> bool:
     """Whether the sync may be rolled back; one that failed may have committed some of its rows."""
     return row.state != "running" and row.undone_by is None
+
+
+def judged(series: Series) -> bool:
+    """Whether a gate looks at the metric."""
+    return any(point.verdict or point.limit is not None for point in series.points)
 
 
 def points(series: Series) -> list[dict[str, Any]]:
@@ -149,8 +158,8 @@ def spoken(series: Series) -> str:
 def _environment() -> Environment:
     loader = FileSystemLoader(FOLDER / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    words = (ago, clock, dag_id, iso, kind, number, points, quoted, run_id, run_ui, said, span, spoken, undoable)
-    made.filters |= {word.__name__: word for word in words} | {"run_path": lambda run: run_ui(run).removeprefix("/")}
+    words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
+    made.filters |= {word.__name__: word for word in (*words, undoable)}
     # A changed file has another address, so that browsers may keep what they have.
     files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
     made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}

@@ -62,6 +62,8 @@
 
   function draw() {
     for (const figure of document.querySelectorAll("figure.plot")) {
+      // What is folded away has no width to be drawn in.
+      if (!figure.checkVisibility()) continue;
       const points = JSON.parse(figure.querySelector("script").textContent);
       Plotly.react(figure.querySelector(".drawing"), traces(points), layout(), { displayModeBar: false, responsive: true });
     }
@@ -69,4 +71,5 @@
 
   draw();
   document.addEventListener("themechange", draw);
+  document.querySelector("details.others")?.addEventListener("toggle", draw);
 })();
