@@ -33,8 +33,8 @@ LATENCY_MS = 50
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`, `images`, `orders`: rows; `repairs`: orders, and milliseconds an answer takes; `warm_up` and `window`:
-    seconds at the vendor's limit before and while requests are counted.
+    `load`, `images`, `orders`, `runs`: rows; `repairs`: orders, and milliseconds an answer takes; `warm_up` and
+    `window`: seconds at the vendor's limit before and while requests are counted.
     """
 
     scans: tuple[tuple[int, int, int], ...]
@@ -42,6 +42,7 @@ class Sizes:
     images: int
     orders: int
     repairs: tuple[int, int]
+    runs: int
     warm_up: int
     window: int
 
@@ -61,6 +62,7 @@ FULL = Sizes(
     images=200_000,
     orders=ORIGINAL_ORDERS,
     repairs=(5_000, LATENCY_MS),
+    runs=10_000,
     warm_up=10,
     window=60,
 )
@@ -70,6 +72,7 @@ QUICK = Sizes(
     images=2_000,
     orders=200,
     repairs=(20, 10),
+    runs=100,
     warm_up=1,
     window=4,
 )

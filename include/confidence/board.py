@@ -239,8 +239,12 @@ def series(conn: Connection, source: str, entity: str, scope: str = "all", limit
             """,
             [source, entity, scope, _bounded(limit, MAX_POINTS)],
         ).fetchall()
+    rows.reverse()
+    judged = [(row, _gates(row)) for row in rows]
     metrics = dict.fromkeys(metric for row in rows for metric in row["metrics"])
-    return [Series(entity, scope, metric, tuple(_point(row, metric) for row in reversed(rows))) for metric in metrics]
+    return [
+        Series(entity, scope, metric, tuple(_point(row, gates, metric) for row, gates in judged)) for metric in metrics
+    ]
 
 
 def scans(
@@ -494,8 +498,8 @@ def _verdict(text: str | None) -> Verdict | None:
     return None if text is None else Verdict(text)
 
 
-def _point(row: Mapping[str, Any], metric: str) -> Point:
-    gates = [gate for gate in _gates(row) if gate.metric == metric]
+def _point(row: Mapping[str, Any], judged: Sequence[Gate], metric: str) -> Point:
+    gates = [gate for gate in judged if gate.metric == metric]
     return Point(
         scanned_at=row["scanned_at"],
         run=row["run"],

@@ -13,7 +13,17 @@ from benchmarks.figures import Figure, Section, markdown
 from benchmarks.measure import BenchError, Measured, prepared
 from stack.settings import REPOSITORY
 
-PARTS = ("Scan", "Comparison", "Load", "Square", "Storage", "Tekmetric", "At the vendor's limit", "DAG files")
+PARTS = (
+    "Scan",
+    "Comparison",
+    "Load",
+    "Square",
+    "Storage",
+    "Tekmetric",
+    "At the vendor's limit",
+    "Overview",
+    "DAG files",
+)
 LINES = (
     "2,000 rows, 100 a page, 20 ms a page",
     "4,000 rows, 1,000 a page",
@@ -37,6 +47,9 @@ LINES = (
     "20 a day, all changed",
     "allowed requests used",
     "answers 429",
+    "overview (ours)",
+    "last verdicts, plain aggregate",
+    "50 scans from the middle",
     "repairshopr_reconcile",
     "warehouse_rollback",
 )
