@@ -15,8 +15,8 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.routing import APIRoute
 
 from include.confidence import board
-from include.confidence.board import Part, Scan
-from include.confidence.policy import Verdict
+from include.confidence.board import Part, Scan, Series
+from include.confidence.policy import SEVERITY, Verdict
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
 from plugins.pages import status
@@ -133,7 +133,7 @@ def of_source(
         status=detail,
         parts=parts,
         shown=shown,
-        series=board.series(conn, source, shown.entity, shown.scope) if shown else [],
+        series=urgent_first(board.series(conn, source, shown.entity, shown.scope)) if shown else [],
         runs=runs_of(board.scans(conn, source, limit=SCANS)),
         drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
         repair=repair,
@@ -251,6 +251,11 @@ def chosen(parts: Sequence[Part], scans: Iterable[Scan], entity: str | None, sco
     badly = {(scan.entity, scan.scope) for scan in scans if worst not in (None, Verdict.PASS) and scan.verdict == worst}
     whole = [part for part in parts if part.scope == "all"]
     return next(iter([*named, *(part for part in parts if (part.entity, part.scope) in badly), *whole, *parts]), None)
+
+
+def urgent_first(series: Sequence[Series]) -> list[Series]:
+    """Those on which the last verdict was worst first."""
+    return sorted(series, key=lambda line: SEVERITY[line.points[-1].verdict], reverse=True)
 
 
 def runs_of(scans: board.Page[Scan]) -> list[ScannedRun]:

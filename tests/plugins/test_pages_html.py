@@ -358,6 +358,11 @@ def test_worst_part_is_shown_unless_another_is_asked_for():
     assert html.chosen([], [], "customers", "all") is None
 
 
+def test_worst_metric_is_shown_first():
+    calm = replace(SERIES, metric="calm", points=SERIES.points[:1])
+    assert html.urgent_first([calm, SERIES]) == [SERIES, calm]
+
+
 def test_runs_are_made_of_whole_pages():
     scans = (SCAN, replace(SCAN, entity="customers", verdict=Verdict.PASS), replace(SCAN, run="other/1"))
     (run, other) = html.runs_of(Page(scans, None))

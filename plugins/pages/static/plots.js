@@ -20,17 +20,25 @@
     ...more,
   });
 
+  // A step where it holds; of a single point at least a dash.
+  const level = (points, of, name, dash) => trace(points, of, {
+    mode: "lines+markers",
+    hoverinfo: "skip",
+    line: { color: colour(name), dash, width: 1.5, shape: "hv" },
+    marker: { symbol: "line-ew", size: 9, line: { width: 1.5, color: colour(name) } },
+  });
+
   function traces(points) {
-    const line = { hoverinfo: "skip", mode: "lines" };
     const drawn = [
-      trace(points, (p) => p.baseline, { ...line, line: { color: colour("--muted"), dash: "dash", width: 1.5, shape: "hv" } }),
-      trace(points, (p) => p.limit, { ...line, line: { color: colour("--hold"), dash: "dot", width: 1.5, shape: "hv" } }),
-      trace(points, (p) => p.value, { ...line, line: { color: colour("--accent"), width: 2 } }),
+      level(points, (p) => p.baseline, "--muted", "dash"),
+      level(points, (p) => p.limit, "--hold", "dot"),
+      trace(points, (p) => p.value, { mode: "lines", hoverinfo: "skip", line: { color: colour("--accent"), width: 2 } }),
     ];
     for (const [verdict, look] of Object.entries(VERDICTS)) {
       const judged = points.filter((point) => (point.verdict ?? "none") === verdict);
       drawn.push(trace(judged, (p) => p.value, {
         mode: "markers",
+        cliponaxis: false,
         marker: { symbol: look.symbol, size: 9, color: colour(look.colour) },
         hovertemplate: `%{x|%Y-%m-%d %H:%M} UTC<br>%{y}: ${look.name}<extra></extra>`,
       }));
@@ -38,13 +46,14 @@
     const accepted = points.filter((point) => point.accepted);
     drawn.push(trace(accepted, (p) => p.value, {
       mode: "markers",
+      cliponaxis: false,
       marker: { symbol: "circle-open", size: 18, color: colour("--text"), line: { width: 2 } },
       hoverinfo: "skip",
     }));
     return drawn;
   }
 
-  function layout() {
+  function layout(width) {
     const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, fixedrange: true };
     return {
       margin: { l: 48, r: 12, t: 8, b: 32 },
@@ -55,7 +64,7 @@
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--text") },
-      xaxis: { ...axis, type: "date", nticks: 5 },
+      xaxis: { ...axis, type: "date", tickangle: 0, nticks: width < 400 ? 3 : 5 },
       yaxis: { ...axis, rangemode: "tozero", nticks: 5, tickformat: ",d" },
     };
   }
@@ -65,7 +74,8 @@
       // What is folded away has no width to be drawn in.
       if (!figure.checkVisibility()) continue;
       const points = JSON.parse(figure.querySelector("script").textContent);
-      Plotly.react(figure.querySelector(".drawing"), traces(points), layout(), { displayModeBar: false, responsive: true });
+      const drawing = figure.querySelector(".drawing");
+      Plotly.react(drawing, traces(points), layout(drawing.clientWidth), { displayModeBar: false, responsive: true });
     }
   }
 

@@ -1,0 +1,16 @@
+"""A person's browser at the running stack."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from docs.screenshots import logged_in
+from tests.house import House
+
+
+@pytest.fixture(scope="session")
+def browser_page(running_house: House) -> Iterator[Page]:
+    """A logged-in admin's browser."""
+    with logged_in(running_house.airflow.url, "admin", running_house.stack.password("admin")) as page:
+        yield page
