@@ -208,6 +208,7 @@ def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: So
         sources=sources,
         here=found.source,
         run=found,
+        scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,
         changes=board.changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
     )
