@@ -200,8 +200,9 @@ def readiness_router(*, open_to_all: bool) -> APIRouter:
         response: Response,
         source: Annotated[str | None, Query(description="Ask of this source alone.")] = None,
     ) -> Readiness:
-        """200 if the copies can be relied on: the warehouse answers, no writer is stopped for longer than 4 hours, no
-        copy is staler than its source's limit. Else 503 with the reasons."""
+        """200 if the copies can be relied on: the warehouse answers, no writer is stopped for longer than 4 hours (or
+        WRITER_STOPPED_LIMIT_HOURS of the environment), no copy is staler than its source's limit. Else 503 with the
+        reasons."""
         if source is not None and source not in sources:
             raise HTTPException(
                 status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source that you may ask for: {', '.join(sources)}"

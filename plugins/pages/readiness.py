@@ -1,5 +1,6 @@
 """Whether who builds on the copies may rely on them now, as a load balancer asks: yes or no, with the reasons."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,8 @@ from include.confidence.board import Status
 from plugins.pages.status import health_figures
 from plugins.pages.warehouse import WarehouseUnavailable, opened
 
-# A writer that a runbook has stopped goes on within this time, unless it is held.
-STOPPED_LIMIT = timedelta(hours=4)
+# A writer that a runbook has stopped goes on within so many hours, unless it is held.
+STOPPED_HOURS = "4"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def readiness(sources: Sequence[str], named: str | None = None) -> Readiness:
     """Whether the sources are ready, or the one that is named.
 
     Of all sources those that were never synced are left out, as not in use; the one that is named has to be synced.
+    The environment's WRITER_STOPPED_LIMIT_HOURS replaces the 4 hours that a writer may be stopped.
     """
     try:
         with opened() as conn:
@@ -61,7 +63,8 @@ def _reasons(conn: Connection, sources: Sequence[str], named: str | None) -> Ite
 
 def _stopped(status: Status) -> Iterator[Reason]:
     writer = status.writer
-    if writer.stopped and datetime.now(UTC) - writer.since > STOPPED_LIMIT:
+    limit = timedelta(hours=float(os.environ.get("WRITER_STOPPED_LIMIT_HOURS") or STOPPED_HOURS))
+    if writer.stopped and datetime.now(UTC) - writer.since > limit:
         yield Reason("writer_stopped", writer.source, f"{writer}. Answer decide of that run, or read its failed task")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from include.warehouse.sync_log import Counts
 from plugins.pages import warehouse as pages_warehouse
 from plugins.pages.app import create_app
 from plugins.sync_confidence import PREFIX
+from stack.settings import REPOSITORY
 
 SOURCE = "repairshopr"
 RUNBOOK = f"{SOURCE}_reconcile"
@@ -535,6 +537,14 @@ class TestReadiness:
         assert self.reasons(own) == [("writer_stopped", SOURCE)]
         assert self.reasons(own, source="storage") == [("sync_unknown", "storage")]
 
+    def test_how_long_is_too_long_can_be_set(self, own, monkeypatch):
+        fence.stop(own.conn, SOURCE, RUN, 1)
+        own.conn.execute("UPDATE confidence.writer SET since = now() - interval '5 hours' WHERE state = 'stopped'")
+        monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "5.5")
+        assert self.reasons(own) == []
+        monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "0.5")
+        assert self.reasons(own) == [("writer_stopped", SOURCE)]
+
     def test_copy_that_is_stale(self, own):
         for ago in (130, 120, 110):
             sync_id = sync_log.begin(own.conn, SOURCE, "sync", f"{SOURCE}_sync/scheduled__{ago}")
@@ -575,6 +585,41 @@ class TestReadiness:
         ).fetchone()[0]
         assert ended >= 1
         own.json("/sync-status")
+
+
+class TestDocs:
+    """docs/endpoints.md names what there is, and only that."""
+
+    TEXT = (REPOSITORY / "docs" / "endpoints.md").read_text()
+
+    def test_every_endpoint_and_parameter(self, site):
+        paths = site.json("/openapi.json")["paths"]
+        table = re.findall(r"^\| \[?`(/[^`]*)`", self.TEXT.partition("## ")[0], re.MULTILINE)
+        assert set(table) == {*paths, "/openapi.json"}
+        asked = {each["name"] for path in paths.values() for each in path["get"].get("parameters", [])}
+        assert all(f"`{name}`" in self.TEXT or f"{{{name}}}" in self.TEXT or f"?{name}=" in self.TEXT for name in asked)
+
+    def test_every_figure_for_prometheus(self, site):
+        (table,) = re.findall(r"^\| `sync_confidence_\.\.\.`.*?\n\n", self.TEXT, re.MULTILINE | re.DOTALL)
+        told = {name for line in table.strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+        found = {each.name for each in text_string_to_metric_families(site.get("/metrics").text)}
+        assert {f"sync_confidence_{name}" for name in told} == found
+
+    @pytest.mark.parametrize("key", ["SourceDetail", "Scan", "SyncRow", "Change", "Readiness", "Refusal"])
+    def test_examples_have_the_keys_that_there_are(self, site, key):
+        known = set(site.json("/openapi.json")["components"]["schemas"][key]["properties"])
+        examples = [set(each) for each in map(json.loads, re.findall(r"```json\n(.*?)```", self.TEXT, re.DOTALL))]
+        assert any(example <= known and len(example) >= min(3, len(known)) for example in examples)
+
+    def test_confs_have_only_params_of_their_dag(self):
+        checked = 0
+        for dag, conf in re.findall(r"`(\w+)`[^`|]*? with `(\{.*?\})`", self.TEXT):
+            file = REPOSITORY / "dags" / f"{dag}.py"
+            if file.exists():
+                params = set(re.findall(r'^        "(\w+)": Param\(', file.read_text(), re.MULTILINE))
+                assert set(json.loads(conf)) <= params, (dag, conf)
+                checked += 1
+        assert checked > 10
 
 
 class TestUnreachable:
