@@ -1,6 +1,7 @@
 """The app behind the pages and endpoints, which Airflow's API server mounts at /sync-confidence."""
 
 import os
+from typing import Any
 
 from airflow.api_fastapi.core_api.security import requires_authenticated
 from fastapi import Depends, FastAPI, Request, status
@@ -32,11 +33,16 @@ def create_app(*, open_readiness: bool = False) -> FastAPI:
     app.include_router(html.router)
     app.include_router(api.router)
     app.include_router(api.readiness_router(open_to_all=open_readiness))
-    app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(requires_authenticated())])(app.openapi)
+    app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(requires_authenticated())])(_describe)
     app.exception_handler(WarehouseUnavailable)(_unavailable)
     app.exception_handler(CursorRefused)(_refused)
     app.exception_handler(RequestValidationError)(_invalid)
     return app
+
+
+def _describe(request: Request) -> dict[str, Any]:
+    """The OpenAPI of all endpoints, at the address where the app is mounted."""
+    return request.app.openapi() | {"servers": [{"url": request.scope["root_path"]}]}
 
 
 def _unavailable(_: Request, error: WarehouseUnavailable) -> JSONResponse:

@@ -240,6 +240,7 @@ class TestWhoMay:
         known = set(site.json("/openapi.json")["paths"])
         names = {"source": SOURCE, "sync_id": 1, "dag_id": RUNBOOK, "run_id": quote(RUN_ID, safe="")}
         assert {path.format(**names) for path in known} | {"/openapi.json"} == set(ROUTES)
+        assert site.json("/openapi.json")["servers"] == [{"url": PREFIX}]
 
     @pytest.mark.parametrize("path", ROUTES)
     def test_nobody_without_a_login(self, site, path):
