@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import Error, FrameLocator, Page, sync_playwright
 
 from include.sources import REGISTRY
 from stack.control import Stack
@@ -28,7 +28,7 @@ FLAGS = [
     "--disable-sync",
 ]
 HOME = "/plugin/sync-confidence/sync-confidence"
-PATIENCE_MS = 60_000
+PATIENCE_MS, SETTLED_MS = 60_000, 1500
 
 
 @contextmanager
@@ -56,24 +56,23 @@ def take(page: Page, url: str, source: str, folder: Path) -> None:
     """Take each page about the source, as the browser's Airflow at `url` has it; the overview on a phone too."""
     folder.mkdir(exist_ok=True)
     page.goto(f"{url}{HOME}/")
-    expect(pages(page).get_by_role("row")).not_to_have_count(0)
+    pages(page).get_by_role("row").first.wait_for()
     _shoot(page, folder / "overview.png", 600)
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(f"{url}/sync-confidence/")
     page.screenshot(path=folder / "phone.png")
     page.set_viewport_size({"width": 1200, "height": 800})
     page.goto(f"{url}{HOME}/sources/{source}")
-    drawn = pages(page).locator("figure.plot .main-svg")
-    expect(drawn.first).to_be_visible()
+    pages(page).locator("figure.plot .main-svg").first.wait_for()
     _shoot(page, folder / "source.png", 1300)
     runs = pages(page).get_by_role("region", name="Last runs").get_by_role("link")
     run = runs.first.get_attribute("href").rpartition("/runs/")[2]
     page.goto(f"{url}/dags/{source}_reconcile/runs/{run}/plugin/sync-confidence-run")
-    expect(pages(page).get_by_role("heading", name="Gates")).to_be_visible()
+    pages(page).get_by_role("heading", name="Gates").wait_for()
     _shoot(page, folder / "run.png", 1000)
     page.goto(f"{url}{HOME}/sources/{source}")
     pages(page).get_by_role("region", name="Syncs, repairs").get_by_role("link").first.click()
-    expect(pages(page).get_by_role("heading", name="Changes")).to_be_visible()
+    pages(page).get_by_role("heading", name="Changes").wait_for()
     _shoot(page, folder / "sync.png", 900)
 
 
@@ -84,6 +83,9 @@ def main() -> int:
             raise StackError("no Chromium found (Debian: apt install chromium)")
         with logged_in(stack.api_url, "admin", stack.password("admin")) as page:
             take(page, stack.api_url, REGISTRY[0], FOLDER)
+    except Error as error:
+        print(f"screenshots: {error.message.splitlines()[0]} Is there a scan and a repair to see?", file=sys.stderr)
+        return 1
     except StackError as error:
         print(f"screenshots: {error}", file=sys.stderr)
         return 1
@@ -92,8 +94,8 @@ def main() -> int:
 
 def _shoot(page: Page, path: Path, height: int) -> None:
     page.set_viewport_size({"width": 1200, "height": height})
-    # Plots and Airflow's own parts follow the new size.
-    page.wait_for_load_state("networkidle")
+    # Plots and Airflow's own parts follow the new size; Airflow's page never stops to ask for news.
+    page.wait_for_timeout(SETTLED_MS)
     page.screenshot(path=path, animations="disabled")
 
 
