@@ -46,9 +46,9 @@ def page(request: Request, template: str, *, code: int = 200, **values: Any) -> 
     return HTMLResponse(TEMPLATES.get_template(template).render(defaults | places | values), code, HEADERS)
 
 
-def clock(at: datetime) -> str:
-    """To the second, in UTC."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def clock(at: datetime, precision: str = "seconds") -> str:
+    """In UTC, to the second or to what else `isoformat` takes."""
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(' ', precision)} UTC"
 
 
 def iso(at: datetime) -> str:

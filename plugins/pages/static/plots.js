@@ -20,9 +20,9 @@
     ...more,
   });
 
-  // A step where it holds; of a single point at least a dash.
+  // A step to where it changes; where there is but one, a dash.
   const level = (points, of, name, dash) => trace(points, of, {
-    mode: "lines+markers",
+    mode: points.filter((point) => of(point) !== null).length > 1 ? "lines" : "markers",
     hoverinfo: "skip",
     line: { color: colour(name), dash, width: 1.5, shape: "hv" },
     marker: { symbol: "line-ew", size: 9, line: { width: 1.5, color: colour(name) } },
