@@ -96,13 +96,14 @@ class Site:
         return self._tokens[user]
 
     def pages(self, path: str, **asked: Any) -> Iterator[list[dict]]:
-        """The items of each page of a list."""
-        while True:
+        """The items of each page of a list, of which there are not many."""
+        for _ in range(10):
             page = self.json(path, **asked)
             yield page["items"]
             if page["next_cursor"] is None:
                 return
             asked["cursor"] = page["next_cursor"]
+        raise AssertionError("the list has no end")
 
 
 @contextmanager
