@@ -26,7 +26,7 @@ from plugins.pages.status import SourceStatus
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 
 # The overview is asked for again after so many seconds: while something is at work, and otherwise.
-SOON, LATER = 5, 60
+SOON, LATER = 5, 30
 # Scans of which the last runs are made, and changed rows shown beside other things.
 SCANS, CHANGES = 200, 12
 
