@@ -30,7 +30,7 @@ SOON, LATER = 5, 30
 # Scans of which the last runs are made, and changed rows shown beside other things.
 SCANS, CHANGES = 200, 12
 
-Cursor = Annotated[str | None, Query()]
+Asked = Annotated[str | None, Query()]
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def of_source(
     conn: Warehouse,
     session: SessionDep,
     sources: Sources,
-    entity: Cursor = None,
+    entity: Asked = None,
     scope: str = "all",
-    syncs: Cursor = None,
+    syncs: Asked = None,
 ) -> Response:
     """One source: trends, runs, drift, sync log, health."""
     detail = status.detail(conn, session, source)
@@ -145,7 +145,7 @@ def of_source(
 
 @router.get("/sources/{source}/syncs/{sync_id}")
 def of_sync(
-    request: Request, source: Source, sync_id: int, conn: Warehouse, sources: Sources, changes: Cursor = None
+    request: Request, source: Source, sync_id: int, conn: Warehouse, sources: Sources, changes: Asked = None
 ) -> Response:
     """One sync, repair or rollback: what it changed, and the form that undoes it."""
     row = board.sync_row(conn, source, sync_id)
@@ -168,14 +168,14 @@ def of_sync(
 def of_dag(request: Request, dag_id: str, conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
     """The tab of a DAG: its source."""
     source = source_of(dag_id)
-    if source in sources:
+    if source:
+        _require(source, sources)
         return of_source(request, source, conn, session, sources)
     return _message(
         request,
         "Not about one source",
         f"{dag_id} neither syncs nor proves the copy of one source. What it has done is with each of its runs.",
         sources=sources,
-        link=None,
     )
 
 
@@ -199,8 +199,7 @@ def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: So
             here=source_of(dag_id),
             link=(run_ui(name), "The run in Airflow"),
         )
-    if found.source not in sources:
-        raise HTTPException(403, f"{found.source} is not for you to see")
+    _require(found.source, sources)
     repair = next((row for row in found.syncs if row.kind == "repair"), None)
     return page(
         request,
@@ -278,6 +277,12 @@ def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:
         decided_by=decided.decided_by,
         decided_at=decided.decided_at,
     )
+
+
+def _require(source: str, sources: Sequence[str]) -> None:
+    """The right to a DAG is not yet the right to what its source's runbook found."""
+    if source not in sources:
+        raise HTTPException(403, f"{source} is not for you to see")
 
 
 def _message(

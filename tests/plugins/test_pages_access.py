@@ -38,8 +38,8 @@ def test_overview_leaves_out_what_is_not_for_the_user(site, denied):
     assert f"/sources/{SOURCE}" not in site.get("/").text
 
 
-def test_run_of_another_dag_needs_the_right_to_its_source_too(site, denied):
-    path = f"/dags/{SOURCE}_sync/runs/1"
+@pytest.mark.parametrize("path", [f"/dags/{SOURCE}_sync", f"/dags/{SOURCE}_sync/runs/1"])
+def test_right_to_another_dag_is_not_the_right_to_its_source(site, denied, path):
     assert site.get(path).status_code == 200
     denied(RUNBOOK)
     assert site.get(path).status_code == 403
