@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test up down bench lint docs lock clean
+.PHONY: demo test up down bench lint docs screenshots lock clean
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -34,6 +34,9 @@ lint: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m docs.reference
+
+screenshots: $(READY)
+	$(BIN)/python -m docs.screenshots
 
 lock: $(READY)
 	$(COMPILE) pyproject.toml --group stack --group celery --group bench --group dev --output-file requirements.lock

@@ -2,7 +2,7 @@
 
 `--quick` does the same with a few rows and writes nothing: it shows that the benchmarks work, its figures mean little.
 `--images N` measures the store alone, with so many rows, `--orders N` the seller alone, `--repairs N` the repair shop
-alone, `--jobs N` the crew calls alone; they write nothing either.
+alone, `--jobs N` the crew calls alone, `--runs N` people's overview alone; they write nothing either.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import parts
+from benchmarks.board import standing
 from benchmarks.figures import NUMBERS, Section, markdown
 from benchmarks.flex import manning
 from benchmarks.measure import BenchError
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--orders", type=int, metavar="N", help="the seller alone, with N orders; writes nothing")
     parser.add_argument("--repairs", type=int, metavar="N", help="the shop alone, with N orders; writes nothing")
     parser.add_argument("--jobs", type=int, metavar="N", help="the crew calls alone, with N jobs; writes nothing")
+    parser.add_argument("--runs", type=int, metavar="N", help="the overview alone, of N runs; writes nothing")
     given = parser.parse_args()
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("benchmarks").setLevel(logging.INFO)
@@ -55,7 +57,7 @@ def main() -> int:
     except (BenchError, PostgresError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    if not (given.quick or given.images or given.orders or given.repairs or given.jobs):
+    if not any((given.quick, given.images, given.orders, given.repairs, given.jobs, given.runs)):
         RESULTS.write_text(markdown(sections, machine))
     return 0
 
@@ -73,6 +75,9 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
     if given.jobs is not None:
         yield manning(postgres, given.jobs, LATENCY_MS)
         return
+    if given.runs is not None:
+        yield standing(postgres, given.runs)
+        return
     sizes = QUICK if given.quick else FULL
     yield from parts.scan_and_comparison(postgres, sizes)
     yield parts.load(postgres, sizes)
@@ -81,6 +86,7 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
     yield mending(postgres, *sizes.repairs)
     yield manning(postgres, *sizes.crews)
     yield parts.limit(postgres, sizes)
+    yield standing(postgres, sizes.runs)
     yield parts.parsing(postgres)
 
 

@@ -33,8 +33,8 @@ LATENCY_MS = 50
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`, `images`, `orders`: rows; `repairs`, `crews`: orders or jobs, and milliseconds an answer takes; `warm_up`
-    and `window`: seconds at the vendor's limit before and while requests are counted.
+    `load`, `images`, `orders`, `runs`: rows; `repairs`, `crews`: orders or jobs, and milliseconds an answer takes;
+    `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted.
     """
 
     scans: tuple[tuple[int, int, int], ...]
@@ -43,6 +43,7 @@ class Sizes:
     orders: int
     repairs: tuple[int, int]
     crews: tuple[int, int]
+    runs: int
     warm_up: int
     window: int
 
@@ -63,6 +64,7 @@ FULL = Sizes(
     orders=ORIGINAL_ORDERS,
     repairs=(5_000, LATENCY_MS),
     crews=(500, LATENCY_MS),
+    runs=10_000,
     warm_up=10,
     window=60,
 )
@@ -73,6 +75,7 @@ QUICK = Sizes(
     orders=200,
     repairs=(20, 10),
     crews=(8, 10),
+    runs=100,
     warm_up=1,
     window=4,
 )

@@ -5,7 +5,7 @@ gate is `record` (evidence first), `past_runs`, `judge`, `save_judgement`, `refr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -63,8 +63,8 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
           (source, entity, scope, run, epoch, summary, metrics) = (
             excluded.source, excluded.entity, excluded.scope, excluded.run, excluded.epoch,
             excluded.summary, excluded.metrics),
-          (scanned_at, verdict, worse, reasons, baseline, decision, decided_by, decided_at) = (
-            DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT)
+          (scanned_at, verdict, worse, reasons, baseline, gates, decision, decided_by, decided_at) = (
+            DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT)
         """,
         {
             "scan_id": summary.scan_id,
@@ -135,7 +135,7 @@ def save_judgement(conn: Connection, summary: ForensicSummary, judgement: Judgem
     conn.execute(
         """
         UPDATE confidence.forensic_run SET verdict = %(verdict)s, worse = %(worse)s, reasons = %(reasons)s,
-          baseline = %(baseline)s
+          baseline = %(baseline)s, gates = %(gates)s
         WHERE scan_id = %(scan_id)s
         """,
         {
@@ -144,6 +144,7 @@ def save_judgement(conn: Connection, summary: ForensicSummary, judgement: Judgem
             "worse": list(judgement.worse),
             "reasons": list(judgement.reasons),
             "baseline": Jsonb({g.metric: g.baseline for g in judgement.gates if g.baseline is not None}),
+            "gates": Jsonb([asdict(gate) for gate in judgement.gates]),
         },
     )
 

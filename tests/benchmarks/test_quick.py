@@ -13,7 +13,18 @@ from benchmarks.figures import Figure, Section, markdown
 from benchmarks.measure import BenchError, Measured, prepared
 from stack.settings import REPOSITORY
 
-PARTS = ("Scan", "Comparison", "Load", "Square", "Storage", "Tekmetric", "Flex", "At the vendor's limit", "DAG files")
+PARTS = (
+    "Scan",
+    "Comparison",
+    "Load",
+    "Square",
+    "Storage",
+    "Tekmetric",
+    "Flex",
+    "At the vendor's limit",
+    "Overview",
+    "DAG files",
+)
 LINES = (
     "2,000 rows, 100 a page, 20 ms a page",
     "4,000 rows, 1,000 a page",
@@ -45,6 +56,9 @@ LINES = (
     "requests at once; in one crew call",
     "allowed requests used",
     "answers 429",
+    "overview (ours)",
+    "last verdicts, plain aggregate",
+    "50 scans from the middle",
     "repairshopr_reconcile",
     "warehouse_rollback",
 )

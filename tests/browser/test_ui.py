@@ -1,38 +1,9 @@
 """What people do in Airflow's UI, in a real browser: read a trigger form, answer a hold, see the writer resume."""
 
-import re
-from collections.abc import Iterator
-
-import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect
 
 from stack.airflow import until
-from tests.conftest import BROWSER
-from tests.house import RECONCILE, House
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser_page(running_house: House) -> Iterator[Page]:
-    """A logged-in admin's browser."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(60_000)
-        page.goto(running_house.airflow.url)
-        page.locator("input[name=username]").fill("admin")
-        page.locator("input[name=password]").fill(running_house.stack.password("admin"))
-        page.get_by_role("button", name=re.compile("sign in|log in", re.IGNORECASE)).click()
-        page.wait_for_url(re.compile(r"localhost:\d+/(?!auth)"))
-        yield page
-        browser.close()
+from tests.house import RECONCILE
 
 
 def test_dry_run_is_started_by_a_form_that_explains_itself(house, browser_page):

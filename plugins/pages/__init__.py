@@ -1,0 +1,1 @@
+"""What people and their systems see of the sources: pages in Airflow's UI, and JSON endpoints beside them."""

@@ -1,0 +1,55 @@
+"""Who may see what: a source is seen by those who may read the runs of its runbook DAG."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep
+from airflow.models.dag import DagModel
+from fastapi import Depends, HTTPException, status
+
+from include.sources import REGISTRY
+
+
+def runbook(source: str) -> str:
+    """The DAG whose readers may see the source."""
+    return f"{source}_reconcile"
+
+
+def readable(sources: Sequence[str], user: GetUserDep) -> tuple[str, ...]:
+    """Those of the sources that the user may see."""
+    teams = DagModel.get_dag_id_to_team_name_mapping([runbook(source) for source in sources])
+    return tuple(
+        source
+        for source in sources
+        if get_auth_manager().is_authorized_dag(
+            method="GET",
+            access_entity=DagAccessEntity.RUN,
+            details=DagDetails(id=runbook(source), team_name=teams.get(runbook(source))),
+            user=user,
+        )
+    )
+
+
+def require_readable(source: str, user: GetUserDep) -> str:
+    """The source, if there is one of that name (else 404) and the user may see it (else 403)."""
+    if source not in REGISTRY:
+        raise HTTPException(
+            status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source: GET sync-status lists those that there are"
+        )
+    if not readable([source], user):
+        raise HTTPException(
+            status.HTTP_403_FORBIDDEN,
+            f"{source} is not for you to see: ask for the permission to read the runs of the DAG {runbook(source)}",
+        )
+    return source
+
+
+def _readable_sources(user: GetUserDep) -> tuple[str, ...]:
+    return readable(REGISTRY, user)
+
+
+# The source that a path names, and all that the user may see.
+Source = Annotated[str, Depends(require_readable)]
+Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]

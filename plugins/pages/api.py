@@ -1,0 +1,215 @@
+"""The JSON endpoints: how the sources stand, their runs and their sync log, readiness, and figures for Prometheus."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import (
+    GetUserDep,
+    requires_access_dag,
+    requires_access_view,
+    requires_authenticated,
+)
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response, status
+from fastapi.dependencies.utils import get_flat_dependant
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import AwareDatetime
+
+from include.confidence import board
+from include.confidence.board import MAX_PAGE, PAGE, Change, Page, Run, Scan, SyncRow
+from include.confidence.policy import Verdict
+from include.sources import REGISTRY
+from plugins.pages import prometheus
+from plugins.pages.access import Source, Sources, require_readable
+from plugins.pages.readiness import Readiness, readiness
+from plugins.pages.status import SourceDetail, SourceStatus, detail, health_figures, overview
+from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
+
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before, as it came.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items of a page.")]
+EntityFilter = Annotated[str | None, Query(description="Of this entity only.")]
+VerdictFilter = Annotated[Verdict | None, Query(description="With this verdict only.")]
+KindFilter = Annotated[
+    Literal["sync", "repair", "rollback", "watermark"] | None, Query(description="Of this kind only.")
+]
+StateFilter = Annotated[Literal["running", "success", "failed"] | None, Query(description="In this state only.")]
+Since = Annotated[
+    AwareDatetime | None, Query(description="Not older than this; ISO 8601 with a time zone, `+` written as `%2B`.")
+]
+
+
+def refuse_unknown_params(request: Request) -> None:
+    """A misspelt filter would silently select everything."""
+    known = {field.alias for field in get_flat_dependant(request.scope["route"].dependant).query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        names = f"it knows {', '.join(sorted(known))}" if known else "it takes none"
+        raise HTTPException(
+            status.HTTP_422_UNPROCESSABLE_CONTENT,
+            f"unknown query parameters for {request.url.path}: {', '.join(unknown)[:200]}; {names}",
+        )
+
+
+def one_line(error: RequestValidationError) -> str:
+    """What is wrong with a request, and where."""
+    return "; ".join(
+        f"{' '.join(map(str, problem['loc']))}: {problem['msg']} (given: {str(problem.get('input'))[:80]!r})"
+        for problem in error.errors()
+    )
+
+
+@dataclass(frozen=True)
+class Statuses:
+    """Every source that the user may see."""
+
+    sources: tuple[SourceStatus, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is wrong, where, and what to do, in one line."""
+
+    detail: str
+
+
+REFUSALS: Mapping[int | str, Mapping[str, Any]] = {
+    401: {"model": Refusal, "description": "Not logged in."},
+    403: {"model": Refusal, "description": "Logged in, but without the permission."},
+    422: {"model": Refusal, "description": "A parameter that is unknown, or whose value is refused."},
+    503: {"model": Refusal, "description": "The warehouse can't be asked now."},
+}
+NOT_FOUND = {404: {"model": Refusal, "description": "There is no such thing."}}
+
+router = APIRouter(
+    dependencies=[Depends(requires_authenticated()), Depends(refuse_unknown_params)],
+    responses={**REFUSALS},
+)
+
+
+@router.get("/sync-status", tags=["status"])
+def sync_status(conn: Warehouse, session: SessionDep, sources: Sources) -> Statuses:
+    """Every source at a glance: its writer, the last verdict, freshness, the last sync, a scan that is under way, the
+    next runs and the decision that waits for an answer."""
+    return Statuses(tuple(overview(conn, session, sources)))
+
+
+@router.get("/sync-status/{source}", tags=["status"], responses=NOT_FOUND)
+def source_status(source: Source, conn: Warehouse, session: SessionDep) -> SourceDetail:
+    """One source in full: at a glance, its health figures and alerts, what the last scans found, the last repair."""
+    found = detail(conn, session, source)
+    if found is None:
+        raise WarehouseUnavailable(f"the warehouse has no row for {source} yet: run the DAG warehouse_migrate")
+    return found
+
+
+@router.get("/sync-status/{source}/runs", tags=["history"], responses=NOT_FOUND)
+def source_runs(
+    source: Source,
+    conn: Warehouse,
+    verdict: VerdictFilter = None,
+    entity: EntityFilter = None,
+    since: Since = None,
+    cursor: Cursor = None,
+    limit: Limit = PAGE,
+) -> Page[Scan]:
+    """The scans of the source's runs with metrics, gates and verdicts, newest first."""
+    return board.scans(conn, source, verdict=verdict, entity=entity, since=since, cursor=cursor, limit=limit)
+
+
+@router.get("/sync-status/{source}/sync-log", tags=["history"], responses=NOT_FOUND)
+def source_sync_log(
+    source: Source,
+    conn: Warehouse,
+    kind: KindFilter = None,
+    state: StateFilter = None,
+    since: Since = None,
+    cursor: Cursor = None,
+    limit: Limit = PAGE,
+) -> Page[SyncRow]:
+    """The source's syncs, repairs, rollbacks and watermarks, newest first."""
+    return board.sync_rows(conn, source, kind=kind, state=state, since=since, cursor=cursor, limit=limit)
+
+
+@router.get("/sync-status/{source}/sync-log/{sync_id}/changes", tags=["history"], responses=NOT_FOUND)
+def source_changes(
+    source: Source,
+    sync_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    conn: Warehouse,
+    cursor: Cursor = None,
+    limit: Limit = PAGE,
+) -> Page[Change]:
+    """The rows that a sync or repair has changed, by key, with the columns that differ before and after."""
+    if board.sync_row(conn, source, sync_id) is None:
+        raise HTTPException(
+            status.HTTP_404_NOT_FOUND,
+            f"{source} has no sync_id {sync_id}: GET sync-status/{source}/sync-log lists those that are kept",
+        )
+    return board.changes(conn, sync_id, cursor=cursor, limit=limit)
+
+
+@router.get(
+    "/runs/{dag_id}/{run_id}",
+    tags=["history"],
+    responses=NOT_FOUND,
+    dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))],
+)
+def one_run(dag_id: str, run_id: str, conn: Warehouse, user: GetUserDep) -> Run:
+    """What a run left in the warehouse: its scans with their gates, what it planned to change and what it changed."""
+    found = board.run(conn, f"{dag_id}/{run_id}")
+    if found is None:
+        raise HTTPException(
+            status.HTTP_404_NOT_FOUND,
+            f"the run {dag_id[:80]}/{run_id[:80]} left nothing in the warehouse (yet): only scans and syncs do;"
+            " look at the run in Airflow",
+        )
+    require_readable(found.source, user)
+    return found
+
+
+@router.get(
+    "/metrics",
+    tags=["machines"],
+    dependencies=[Depends(requires_access_view(AccessView.CLUSTER_ACTIVITY))],
+    response_class=Response,
+    responses={200: {"content": {CONTENT_TYPE_LATEST: {}}, "description": "Prometheus' text form."}},
+)
+def metrics(conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
+    """The figures of every source that the user may see, in Prometheus' text form."""
+    text = prometheus.exposition(
+        overview(conn, session, sources),
+        {source: health_figures(conn, source) for source in sources},
+        {source: board.latest(conn, source) for source in sources},
+    )
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def readiness_router(*, open_to_all: bool) -> APIRouter:
+    """The endpoint that a load balancer asks; `open_to_all`: without a login, and then of all sources."""
+    routes = APIRouter(
+        dependencies=[*([] if open_to_all else [Depends(requires_authenticated())]), Depends(refuse_unknown_params)]
+    )
+    seen = Annotated[tuple[str, ...], Depends(lambda: REGISTRY)] if open_to_all else Sources
+    not_ready = {503: {"model": Readiness, "description": "Not ready, and why."}}
+
+    @routes.get("/readiness", tags=["machines"], responses={**REFUSALS, **NOT_FOUND, **not_ready})
+    def ready(
+        sources: seen,
+        response: Response,
+        source: Annotated[str | None, Query(description="Ask of this source alone.")] = None,
+    ) -> Readiness:
+        """200 if the copies can be relied on: the warehouse answers, no writer is stopped for longer than 4 hours (or
+        WRITER_STOPPED_LIMIT_HOURS of the environment), no copy is staler than its source's limit. Else 503 with the
+        reasons."""
+        if source is not None and source not in sources:
+            raise HTTPException(
+                status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source that you may ask for: {', '.join(sources)}"
+            )
+        found = readiness(sources, source)
+        if not found.ready:
+            response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+        return found
+
+    return routes

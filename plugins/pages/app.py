@@ -1,0 +1,60 @@
+"""The app behind the pages and endpoints, which Airflow's API server mounts at /sync-confidence."""
+
+import os
+from typing import Any
+
+from airflow.api_fastapi.core_api.security import requires_authenticated
+from fastapi import Depends, FastAPI, Request, status
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from include.confidence.board import CursorRefused
+from plugins.pages import api, html
+from plugins.pages.warehouse import WarehouseUnavailable
+
+DESCRIPTION = """\
+How the copies of all sources stand, and what their runs have found. Everything here reads; runs are triggered, holds
+answered and syncs rolled back through Airflow's own REST API (`/api/v2`).
+
+Log in as for that API: `POST /auth/token`, then `Authorization: Bearer <token>`. A source is seen by those who may read
+the runs of its DAG `<source>_reconcile`.
+
+Lists come a page at a time, newest first: ask again with `cursor` set to `next_cursor` until that is null. Refusals
+are `{"detail": "<one line: what, where, what to do>"}`.
+"""
+
+
+def create_app(*, open_readiness: bool = False) -> FastAPI:
+    """The app; `open_readiness`: /readiness answers without a login."""
+    # Neither its description nor the usual pages about it are open to anyone, and those come from another host.
+    app = FastAPI(
+        title="Sync confidence", version="1", description=DESCRIPTION, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    app.include_router(html.router)
+    app.include_router(api.router)
+    app.include_router(api.readiness_router(open_to_all=open_readiness))
+    app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(requires_authenticated())])(_describe)
+    app.exception_handler(WarehouseUnavailable)(_unavailable)
+    app.exception_handler(CursorRefused)(_refused)
+    app.exception_handler(RequestValidationError)(_invalid)
+    return app
+
+
+def _describe(request: Request) -> dict[str, Any]:
+    """The OpenAPI of all endpoints, at the address where the app is mounted."""
+    return request.app.openapi() | {"servers": [{"url": request.scope["root_path"]}]}
+
+
+def _unavailable(_: Request, error: WarehouseUnavailable) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status.HTTP_503_SERVICE_UNAVAILABLE)
+
+
+def _refused(_: Request, error: CursorRefused) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
+
+def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    return JSONResponse({"detail": api.one_line(error)}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
+
+app = create_app(open_readiness=os.environ.get("SYNC_CONFIDENCE_OPEN_READINESS") == "1")

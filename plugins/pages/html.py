@@ -1,0 +1,310 @@
+"""The pages in Airflow's UI: all sources, one of them, a run, a sync. They read; what they link to changes things."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Annotated, Any
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import requires_access_dag, requires_authenticated
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.routing import APIRoute
+
+from include.confidence import board
+from include.confidence.board import Part, Scan, Series
+from include.confidence.policy import SEVERITY, Verdict
+from include.confidence.summary import Plan
+from include.sources import REGISTRY
+from plugins.pages import status
+from plugins.pages.access import Source, Sources
+from plugins.pages.render import STATIC, page, run_id, run_ui
+from plugins.pages.status import SourceStatus
+from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
+
+# The overview is asked for again after so many seconds: while something is at work, and otherwise.
+SOON, LATER = 5, 30
+# Scans of which the last runs are made, and changed rows shown beside other things.
+SCANS, CHANGES = 200, 12
+
+Asked = Annotated[str | None, Query()]
+
+
+@dataclass(frozen=True)
+class ScannedRun:
+    """A run by its scans. `decision` is a person's about a hold, and who and when."""
+
+    run: str
+    scanned_at: datetime
+    verdict: Verdict | None
+    entities: int
+    plan: Plan
+    decision: str | None
+    decided_by: str | None
+    decided_at: datetime | None
+
+
+class Page(APIRoute):
+    """What goes wrong is a page too, which says what to do."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except WarehouseUnavailable as error:
+                return _message(request, "No figures now", _sentence(str(error)), code=503)
+            except board.CursorRefused as error:
+                return _message(request, "No such page", _sentence(str(error)), code=422)
+            except RequestValidationError:
+                return _message(request, "No such page", "The address is not one that these pages give.", code=422)
+            except HTTPException as error:
+                return _refusal(request, error)
+
+        return handler
+
+
+router = APIRouter(
+    route_class=Page,
+    include_in_schema=False,
+    default_response_class=HTMLResponse,
+    dependencies=[Depends(requires_authenticated())],
+)
+
+
+@router.get("/static/{name}")
+def static(name: str, request: Request) -> Response:
+    """A file of the pages; one asked for by its version never changes."""
+    if name not in STATIC:
+        raise HTTPException(404, "There is no such file")
+    keeping = "private, max-age=31536000, immutable" if "v" in request.query_params else "private, max-age=3600"
+    return FileResponse(STATIC[name], headers={"Cache-Control": keeping, "X-Content-Type-Options": "nosniff"})
+
+
+@router.get("/")
+def overview(request: Request, conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
+    """All sources at a glance."""
+    standing = {found.source: found for found in status.overview(conn, session, sources)}
+    scanning = {name for name, found in standing.items() if is_scanning(found)}
+    return page(
+        request,
+        "overview.html",
+        sources=sources,
+        rows=[(name, standing.get(name), name in scanning) for name in sources],
+        summary=summed_up(list(standing.values())),
+        refresh=SOON if any(found.airflow.running for found in standing.values()) else LATER,
+    )
+
+
+@router.get("/sources/{source}")
+def of_source(
+    request: Request,
+    source: Source,
+    conn: Warehouse,
+    session: SessionDep,
+    sources: Sources,
+    entity: Asked = None,
+    scope: str = "all",
+    syncs: Asked = None,
+) -> Response:
+    """One source: trends, runs, drift, sync log, health."""
+    detail = status.detail(conn, session, source)
+    if detail is None:
+        return _message(
+            request,
+            f"{source} is not in the warehouse yet",
+            "Its tables come with the next migration.",
+            sources=sources,
+            here=source,
+            link=("/dags/warehouse_migrate", "Trigger warehouse_migrate"),
+        )
+    parts = board.parts(conn, source)
+    shown = chosen(parts, detail.scans, entity, scope)
+    repair = detail.last_repair
+    return page(
+        request,
+        "source.html",
+        sources=sources,
+        here=source,
+        status=detail,
+        parts=parts,
+        shown=shown,
+        series=urgent_first(board.series(conn, source, shown.entity, shown.scope)) if shown else [],
+        runs=runs_of(board.scans(conn, source, limit=SCANS)),
+        drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
+        repair=repair,
+        changes=board.changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
+        syncs=board.sync_rows(conn, source, cursor=syncs),
+        health=detail.health,
+    )
+
+
+@router.get("/sources/{source}/syncs/{sync_id}")
+def of_sync(
+    request: Request, source: Source, sync_id: int, conn: Warehouse, sources: Sources, changes: Asked = None
+) -> Response:
+    """One sync, repair or rollback: what it changed, and the form that undoes it."""
+    row = board.sync_row(conn, source, sync_id)
+    if row is None:
+        raise HTTPException(404, f"{source} has no sync_id {sync_id}")
+    return page(
+        request,
+        "sync.html",
+        sources=sources,
+        here=source,
+        sync=row,
+        names=list(vars(row.counts)),
+        changes=board.changes(conn, sync_id, cursor=changes),
+    )
+
+
+@router.get(
+    "/dags/{dag_id}", dependencies=[Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN))]
+)
+def of_dag(request: Request, dag_id: str, conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
+    """The tab of a DAG: its source."""
+    source = source_of(dag_id)
+    if source:
+        _require(source, sources)
+        return of_source(request, source, conn, session, sources)
+    return _message(
+        request,
+        "Not about one source",
+        f"{dag_id} neither syncs nor proves the copy of one source. What it has done is with each of its runs.",
+        sources=sources,
+    )
+
+
+@router.get(
+    "/dags/{dag_id}/runs/{run:path}",
+    dependencies=[Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN))],
+)
+def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: Sources) -> Response:
+    """The tab of a DAG run: what it scanned, judged, planned and applied."""
+    name = f"{dag_id}/{run}"
+    found = board.run(conn, name)
+    if found is None:
+        return _message(
+            request,
+            "Nothing in the warehouse",
+            f"The run {run_id(name)} has left no scan and no sync there. One that is at work leaves them as it goes:"
+            " reload this page."
+            if source_of(dag_id)
+            else f"{dag_id} does no work that is recorded there.",
+            sources=sources,
+            here=source_of(dag_id),
+            link=(run_ui(name), "The run in Airflow"),
+        )
+    _require(found.source, sources)
+    repair = next((row for row in found.syncs if row.kind == "repair"), None)
+    return page(
+        request,
+        "run.html",
+        sources=sources,
+        here=found.source,
+        run=found,
+        scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
+        repair=repair,
+        changes=board.changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
+    )
+
+
+def source_of(dag_id: str) -> str | None:
+    """The source whose sync or runbook the DAG is."""
+    source, _, what = dag_id.rpartition("_")
+    return source if source in REGISTRY and what in ("sync", "reconcile") else None
+
+
+def summed_up(standing: Sequence[SourceStatus]) -> str:
+    """How many sources stand how; those that need a person first."""
+    held = [found.source for found in standing if found.writer.hold_reason]
+    stopped = [found for found in standing if found.writer.stopped and not found.writer.hold_reason]
+    parts = [
+        f"{len(held)} held until a person decides ({', '.join(held)})" if held else "",
+        f"{len(stopped)} stopped" if stopped else "",
+        f"{sum(not found.writer.stopped for found in standing)} running",
+    ]
+    scans = [
+        f"{found.source}: {len(found.progress.scanned)} of {len(found.entities)} entities scanned"
+        for found in standing
+        if is_scanning(found)
+    ]
+    sources = f"{len(standing)} source{'' if len(standing) == 1 else 's'}"
+    return "; ".join([f"{sources}: {', '.join(filter(None, parts))}", *scans]) + "."
+
+
+def is_scanning(standing: SourceStatus) -> bool:
+    """Whether a run is at work on scans: its writer is stopped, not held, and some entity is not scanned yet."""
+    if standing.progress is None or standing.writer.hold_reason or standing.airflow.running is None:
+        return False
+    return len(standing.progress.scanned) < len(standing.entities)
+
+
+def chosen(parts: Sequence[Part], scans: Iterable[Scan], entity: str | None, scope: str) -> Part | None:
+    """The part whose trends are shown: the one asked for, else the one that stands worst, else the first."""
+    named = [part for part in parts if (part.entity, part.scope) == (entity, scope)]
+    worst = board.worst(scan.verdict for scan in scans)
+    badly = {(scan.entity, scan.scope) for scan in scans if worst not in (None, Verdict.PASS) and scan.verdict == worst}
+    whole = [part for part in parts if part.scope == "all"]
+    return next(iter([*named, *(part for part in parts if (part.entity, part.scope) in badly), *whole, *parts]), None)
+
+
+def urgent_first(series: Sequence[Series]) -> list[Series]:
+    """Those on which the last verdict was worst first."""
+    return sorted(series, key=lambda line: SEVERITY[line.points[-1].verdict], reverse=True)
+
+
+def runs_of(scans: board.Page[Scan]) -> list[ScannedRun]:
+    """The runs of which all scans are on the page, newest first; a run's newest scan of each entity counts."""
+    runs = [_scanned_run(list(found)) for _, found in groupby(scans.items, key=lambda scan: scan.run)]
+    return runs[:-1] if scans.next_cursor and len(runs) > 1 else runs
+
+
+def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:
+    newest = list({(scan.entity, scan.scope): scan for scan in reversed(scans)}.values())
+    decided = next((scan for scan in newest if scan.decision), scans[0])
+    return ScannedRun(
+        run=scans[0].run,
+        scanned_at=scans[0].scanned_at,
+        verdict=board.worst(scan.verdict for scan in newest),
+        entities=len(newest),
+        plan=Plan(*(sum(getattr(scan.plan, what) for scan in newest) for what in ("insert", "update", "delete"))),
+        decision=decided.decision,
+        decided_by=decided.decided_by,
+        decided_at=decided.decided_at,
+    )
+
+
+def _require(source: str, sources: Sequence[str]) -> None:
+    """The right to a DAG is not yet the right to what its source's runbook found."""
+    if source not in sources:
+        raise HTTPException(403, f"{source} is not for you to see")
+
+
+def _message(
+    request: Request, title: str, *lines: str, code: int = 200, link: tuple[str, str] | None = None, **values: Any
+) -> Response:
+    """A page that says one thing; `link` leads to a page of Airflow's UI."""
+    return page(request, "message.html", code=code, title=title, lines=lines, link=link, **values)
+
+
+def _refusal(request: Request, error: HTTPException) -> Response:
+    if error.status_code == 401:
+        return _message(
+            request,
+            "Not logged in",
+            "These pages are for those who are logged in to Airflow.",
+            code=401,
+            link=("/", "Log in"),
+        )
+    titles = {403: "Not for you to see", 404: "No such page"}
+    title = titles.get(error.status_code, "Not possible")
+    return _message(request, title, _sentence(str(error.detail)), code=error.status_code)
+
+
+def _sentence(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}."

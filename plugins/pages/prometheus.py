@@ -1,0 +1,106 @@
+"""The figures of the sources in Prometheus' text form."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from include.confidence.board import Scan
+from include.confidence.policy import SEVERITY
+from plugins.pages.status import HealthFigures, SourceStatus
+
+PREFIX = "sync_confidence"
+SOURCE, TABLE = ["source"], ["source", "table"]
+
+Sample = tuple[Sequence[str], float | None]
+
+
+class _Families(Collector):
+    """Figures that were read already."""
+
+    def __init__(self, families: Iterable[GaugeMetricFamily]):
+        self._families = list(families)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield from self._families
+
+
+def exposition(
+    statuses: Sequence[SourceStatus],
+    health: Mapping[str, HealthFigures | None],
+    scans: Mapping[str, Sequence[Scan]],
+) -> bytes:
+    """The figures; one that is not known yet has no line. `scans`: the last ones of each source."""
+    # Of its own: Prometheus' default one has the figures of the web server's process.
+    registry = CollectorRegistry()
+    registry.register(_Families([*_standing(statuses), *_health(health), _forensics(scans)]))
+    return generate_latest(registry)
+
+
+def _standing(statuses: Sequence[SourceStatus]) -> Iterator[GaugeMetricFamily]:
+    def each(name: str, text: str, value) -> GaugeMetricFamily:
+        return _gauge(name, text, SOURCE, [((status.source,), value(status)) for status in statuses])
+
+    yield each("writer_stopped", "1 while the writer is stopped.", lambda s: s.writer.stopped)
+    yield each("writer_held", "1 while a hold keeps the writer stopped.", lambda s: s.writer.hold_reason is not None)
+    yield each(
+        "writer_since_timestamp_seconds", "Since when it is so with the writer.", lambda s: s.writer.since.timestamp()
+    )
+    yield each("decision_open", "1 while a hold waits for a person's answer.", lambda s: s.airflow.decision is not None)
+    yield each(
+        "verdict",
+        "Of the last judged run: 0 pass, 1 warn, 2 hold.",
+        lambda s: None if s.verdict is None else SEVERITY[s.verdict],
+    )
+    yield each("scan_timestamp_seconds", "When that run scanned.", lambda s: s.scanned_at and s.scanned_at.timestamp())
+    yield each(
+        "sync_success",
+        "1 if the last sync that ended did so well.",
+        lambda s: None if s.last_sync is None or s.last_sync.state == "running" else s.last_sync.state == "success",
+    )
+    yield each(
+        "sync_timestamp_seconds",
+        "When the last sync began.",
+        lambda s: s.last_sync and s.last_sync.started_at.timestamp(),
+    )
+
+
+def _health(health: Mapping[str, HealthFigures | None]) -> Iterator[GaugeMetricFamily]:
+    known = {source: figures for source, figures in health.items() if figures}
+    tables = [(source, table) for source, figures in known.items() for table in figures.tables]
+
+    def each(name: str, text: str, value) -> GaugeMetricFamily:
+        return _gauge(name, text, SOURCE, [((source,), value(figures)) for source, figures in known.items()])
+
+    def each_table(name: str, text: str, value) -> GaugeMetricFamily:
+        return _gauge(name, text, TABLE, [((source, table.table), value(table)) for source, table in tables])
+
+    yield each("sync_seconds", "What the last successful sync took.", lambda f: f.seconds)
+    yield each("requests", "Requests to the source within a day.", lambda f: f.requests)
+    yield each("request_errors", "Those of them that failed.", lambda f: f.request_errors)
+    yield each("alerts", "Figures of the syncs that are above their limits.", lambda f: len(f.alerts))
+    yield each_table("freshness_seconds", "How far the table is behind its source.", lambda t: t.freshness_seconds)
+    yield each_table("discrepancies", "Rows that the last whole scan planned to change.", lambda t: t.discrepancies)
+
+
+def _forensics(scans: Mapping[str, Sequence[Scan]]) -> GaugeMetricFamily:
+    return _gauge(
+        "forensic",
+        "The figures of the last scan.",
+        ["source", "entity", "scope", "metric"],
+        [
+            ((source, scan.entity, scan.scope, metric), value)
+            for source, found in scans.items()
+            for scan in found
+            for metric, value in scan.metrics.items()
+        ],
+    )
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], samples: Iterable[Sample]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+    for values, figure in samples:
+        if figure is not None:
+            family.add_metric(values, float(figure))
+    return family

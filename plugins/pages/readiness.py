@@ -1,0 +1,75 @@
+"""Whether who builds on the copies may rely on them now, as a load balancer asks: yes or no, with the reasons."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from psycopg import Connection
+
+from include.confidence import board
+from include.confidence.board import Status
+from plugins.pages.status import health_figures
+from plugins.pages.warehouse import WarehouseUnavailable, opened
+
+# A writer that a runbook has stopped goes on within so many hours, unless it is held.
+STOPPED_HOURS = "4"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why not: a `code` for machines, the source (None: all of them), and a line that says what to do."""
+
+    code: str
+    source: str | None
+    line: str
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """`ready` if there is no reason against it."""
+
+    ready: bool
+    reasons: tuple[Reason, ...]
+
+
+def readiness(sources: Sequence[str], named: str | None = None) -> Readiness:
+    """Whether the sources are ready, or the one that is named.
+
+    Of all sources those that were never synced are left out, as not in use; the one that is named has to be synced.
+    The environment's WRITER_STOPPED_LIMIT_HOURS replaces the 4 hours that a writer may be stopped.
+    """
+    try:
+        with opened() as conn:
+            reasons = tuple(_reasons(conn, [named] if named else sources, named))
+    except WarehouseUnavailable as error:
+        reasons = (Reason("warehouse_unavailable", None, str(error)),)
+    return Readiness(not reasons, reasons)
+
+
+def _reasons(conn: Connection, sources: Sequence[str], named: str | None) -> Iterator[Reason]:
+    found = {status.writer.source: status for status in board.overview(conn, sources)}
+    for source in sources:
+        if source not in found:
+            line = f"the warehouse has no row for {source}: run the DAG warehouse_migrate"
+            yield Reason("source_unknown", source, line)
+            continue
+        yield from _stopped(found[source])
+        if found[source].last_sync is not None:
+            yield from _stale(conn, source)
+        elif named:
+            yield Reason("sync_unknown", source, f"{source} was never synced: run the DAG {source}_sync")
+
+
+def _stopped(status: Status) -> Iterator[Reason]:
+    writer = status.writer
+    limit = timedelta(hours=float(os.environ.get("WRITER_STOPPED_LIMIT_HOURS") or STOPPED_HOURS))
+    if writer.stopped and datetime.now(UTC) - writer.since > limit:
+        yield Reason("writer_stopped", writer.source, f"{writer}. Answer decide of that run, or read its failed task")
+
+
+def _stale(conn: Connection, source: str) -> Iterator[Reason]:
+    figures = health_figures(conn, source)
+    for alert in figures.alerts if figures else ():
+        if alert.rule == "freshness":
+            yield Reason("sync_stale", source, alert.line)

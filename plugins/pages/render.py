@@ -1,0 +1,169 @@
+"""Templates, and the words in which they put figures and times. What comes from the warehouse is always escaped."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from zlib import crc32
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from include.confidence.board import Series, SyncRow
+
+FOLDER = Path(__file__).parent
+# The library of the plots comes with its Python package; nothing is asked of another host.
+PLOTLY = Path(find_spec("plotly").submodule_search_locations[0]) / "package_data" / "plotly.min.js"
+STATIC = {path.name: path for path in [*sorted((FOLDER / "static").iterdir()), PLOTLY]}
+# Scripts are our files and nothing else. Styles may be inline: the plots need that.
+POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none';"
+    " form-action 'self'; frame-ancestors 'self'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+NONE = "\N{EN DASH}"
+# How Airflow names runs: `manual__2026-03-08T03:00:00.123456+00:00`.
+MADE_ID = re.compile(r"(\w+?)__(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)")
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def page(request: Request, template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
+    """The template as an answer. `home` is where the pages are mounted, `airflow` where its UI is."""
+    home = request.scope.get("root_path", "").rstrip("/")
+    places = {"home": home, "airflow": home.rpartition("/")[0], "now": datetime.now(UTC)}
+    defaults = {"here": None, "sources": ()}
+    return HTMLResponse(TEMPLATES.get_template(template).render(defaults | places | values), code, HEADERS)
+
+
+def clock(at: datetime, precision: str = "seconds") -> str:
+    """In UTC, to the second or to what else `isoformat` takes."""
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(' ', precision)} UTC"
+
+
+def iso(at: datetime) -> str:
+    """For machines, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """How long before now."""
+    return f"{span(max(now - at, timedelta(0)))} ago"
+
+
+def span(time: float | timedelta | None) -> str:
+    """A time that passed (seconds, if a number) by its two largest units."""
+    if time is None:
+        return NONE
+    seconds = time.total_seconds() if isinstance(time, timedelta) else time
+    left = round(seconds)
+    if left < 1:
+        return "under 1 s"
+    parts = []
+    for unit, size in UNITS:
+        parts.append((left // size, unit))
+        left %= size
+    first = next(place for place, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
+
+
+def number(figure: float | None) -> str:
+    """With thousands apart; a fraction only where there is one."""
+    if figure is None:
+        return NONE
+    return f"{figure:,.0f}" if figure == int(figure) else f"{figure:,.2f}"
+
+
+def said(value: Any) -> str:
+    """A value of the warehouse in one line: a key by its columns, several columns of an id apart."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {said(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return " / ".join(map(said, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def quoted(text: str) -> str:
+    """For a part of a path or query."""
+    return quote(text, safe="")
+
+
+def dag_id(run: str) -> str:
+    """Of a run's name `dag_id/run_id`."""
+    return run.partition("/")[0]
+
+
+def run_id(run: str) -> str:
+    """Of a run's name `dag_id/run_id`."""
+    return run.partition("/")[2] or run
+
+
+def run_short(run: str) -> str:
+    """The id of a run without what Airflow adds to make it unique; one that a person has chosen as it is."""
+    made = MADE_ID.match(run_id(run))
+    return " ".join(made.groups()) if made else run_id(run)
+
+
+def run_ui(run: str | None) -> str:
+    """Where Airflow's UI shows the run."""
+    return f"/dags/{quoted(dag_id(run or ''))}/runs/{quoted(run_id(run or ''))}"
+
+
+def undoable(row: SyncRow) -> bool:
+    """Whether the sync may be rolled back; one that failed may have committed some of its rows."""
+    return row.state != "running" and row.undone_by is None
+
+
+def judged(series: Series) -> bool:
+    """Whether a gate looks at the metric."""
+    return any(point.verdict or point.limit is not None for point in series.points)
+
+
+def points(series: Series) -> list[dict[str, Any]]:
+    """What the plot of a series is drawn from; times in UTC without saying so, as the library wants them."""
+    return [
+        {
+            "at": iso(point.scanned_at).removesuffix("Z"),
+            "value": point.value,
+            "baseline": point.baseline,
+            "limit": point.limit,
+            "verdict": point.verdict,
+            "accepted": point.accepted,
+        }
+        for point in series.points
+    ]
+
+
+def spoken(series: Series) -> str:
+    """The plot for those who can't see it."""
+    last = series.points[-1]
+    scans = f"{len(series.points)} scan{'' if len(series.points) == 1 else 's'}"
+    return (
+        f"Plot of {series.metric} over {scans}. Last, {clock(last.scanned_at)}: {number(last.value)}, baseline"
+        f" {number(last.baseline)}, limit {number(last.limit)}, {last.verdict or 'not judged'}."
+        " The table below has all."
+    )
+
+
+def _environment() -> Environment:
+    loader = FileSystemLoader(FOLDER / "templates")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
+    made.filters |= {word.__name__: word for word in (*words, undoable)}
+    # A changed file has another address, so that browsers may keep what they have.
+    files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
+    made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}
+    return made
+
+
+TEMPLATES = _environment()

@@ -1,0 +1,122 @@
+"""How the sources stand: what the warehouse and Airflow know of them, put together. Durations are in seconds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from psycopg import Connection
+from sqlalchemy.orm import Session
+
+from include.confidence import board, health
+from include.confidence.board import Scan, Status, SyncRow
+from include.sources import get_source
+from plugins.pages.airflow_state import Orchestration, orchestration
+
+
+@dataclass(frozen=True)
+class SourceStatus(Status):
+    """A source at a glance; `entities` are what a whole scan looks at."""
+
+    source: str
+    entities: tuple[str, ...]
+    airflow: Orchestration
+
+
+@dataclass(frozen=True)
+class TableFigures:
+    """How far a table is behind its source, what its last sync changed, and what the last whole scan found."""
+
+    table: str
+    freshness_seconds: float
+    rows_changed: int
+    discrepancies: int | None
+    verdict: str | None
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A figure above its limit, and the line that says what to do about it."""
+
+    rule: str
+    subject: str
+    figure: float
+    limit: float
+    line: str
+
+
+@dataclass(frozen=True)
+class HealthFigures:
+    """The last successful sync beside the median of those before it, the requests of the last day, the tables."""
+
+    seconds: float | None
+    median_seconds: float | None
+    requests: int
+    request_errors: int
+    error_rate: float | None
+    schedule_seconds: float | None
+    tables: tuple[TableFigures, ...]
+    alerts: tuple[Alert, ...]
+
+
+@dataclass(frozen=True)
+class SourceDetail(SourceStatus):
+    """A source in full: health (None before its first sync), the last scan of each part, the last repair."""
+
+    health: HealthFigures | None
+    scans: tuple[Scan, ...]
+    last_repair: SyncRow | None
+
+
+def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list[SourceStatus]:
+    """The sources at a glance, in their order; those that the warehouse has no row for yet are left out."""
+    in_airflow = orchestration(session, sources)
+    return [
+        SourceStatus(
+            **vars(status),
+            source=name,
+            entities=tuple(entity.name for entity in get_source(name).entities),
+            airflow=in_airflow[name],
+        )
+        for status in board.overview(conn, sources)
+        for name in [status.writer.source]
+    ]
+
+
+def detail(conn: Connection, session: Session, source: str) -> SourceDetail | None:
+    """The source in full; None where the warehouse has no row for it yet."""
+    found = overview(conn, session, [source])
+    if not found:
+        return None
+    repairs = board.sync_rows(conn, source, kind="repair", limit=1).items
+    return SourceDetail(
+        **vars(found[0]),
+        health=health_figures(conn, source),
+        scans=tuple(board.latest(conn, source)),
+        last_repair=repairs[0] if repairs else None,
+    )
+
+
+def health_figures(conn: Connection, source: str) -> HealthFigures | None:
+    """The source's health with its alerts; None before its first sync."""
+    figures = health.read(conn, source)
+    if figures is None:
+        return None
+    return HealthFigures(
+        seconds=figures.seconds,
+        median_seconds=figures.median_seconds,
+        requests=figures.requests,
+        request_errors=figures.request_errors,
+        error_rate=figures.error_rate,
+        schedule_seconds=_seconds(figures.schedule),
+        tables=tuple(
+            TableFigures(
+                table.table, table.freshness.total_seconds(), table.rows_changed, table.discrepancies, table.verdict
+            )
+            for table in figures.tables
+        ),
+        alerts=tuple(Alert(**alert.to_json()) for alert in health.assess(figures, get_source(source).health)),
+    )
+
+
+def _seconds(time: timedelta | None) -> float | None:
+    return None if time is None else time.total_seconds()

@@ -1,0 +1,140 @@
+"""Sync confidence in Airflow's UI, in a real browser: every page as people have it, a hold followed to its answer."""
+
+import re
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from docs.screenshots import HOME, pages, take
+from tests.house import RECONCILE, SOURCE, House
+
+PHONE = 360
+
+
+@pytest.fixture(scope="module")
+def held(running_house: House) -> tuple[House, str]:
+    """A source that was repaired, and whose writer is held since; the run that asks."""
+    running_house.reset()
+    running_house.lose(3)
+    running_house.reconcile(dry_run=False)
+    running_house.remove_at_source(60)
+    run_id = running_house.airflow.trigger(RECONCILE)
+    running_house.wait_for_question(run_id)
+    return running_house, run_id
+
+
+@pytest.fixture
+def watched(browser_page: Page) -> Page:
+    """The browser, which must neither tell of an error nor ask another host."""
+    errors: list[str] = []
+    hosts: set[str] = set()
+
+    def hear(message):
+        if message.type == "error":
+            errors.append(message.text)
+
+    def see(request):
+        hosts.add(re.sub(r"^(\w+:(//[^/]+)?).*", r"\1", request.url, flags=re.DOTALL))
+
+    browser_page.on("console", hear)
+    browser_page.on("request", see)
+    yield browser_page
+    browser_page.remove_listener("console", hear)
+    browser_page.remove_listener("request", see)
+    assert errors == []
+    assert {host for host in hosts if not re.match(r"http://localhost:\d+$|data:|blob:", host)} == set()
+
+
+def background(page: Page) -> str:
+    return pages(page).locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
+
+
+def test_pages_fit_a_phone(held, watched):
+    house, run_id = held
+    run = f"/dags/{RECONCILE}/runs/{quote(run_id, safe='')}"
+    (sync_id,) = house.query("SELECT max(sync_id) FROM confidence.sync_log WHERE kind = 'repair'")[0]
+    watched.set_viewport_size({"width": PHONE, "height": 740})
+    for path in ("/", f"/sources/{SOURCE}", run, f"/sources/{SOURCE}/syncs/{sync_id}"):
+        watched.goto(f"{house.airflow.url}/sync-confidence{path}")
+        watched.wait_for_load_state("networkidle")
+        assert watched.evaluate("document.documentElement.scrollWidth") <= PHONE, path
+    watched.set_viewport_size({"width": 1400, "height": 1000})
+
+
+def test_source_page_draws_its_plots_in_light_and_dark(held, watched):
+    house, _ = held
+    grounds = set()
+    for theme in ("light", "dark"):
+        watched.evaluate("theme => localStorage.setItem('theme', theme)", theme)
+        watched.goto(f"{house.airflow.url}{HOME}/sources/{SOURCE}")
+        page = pages(watched)
+        plots = page.locator("figure.plot").filter(visible=True)
+        expect(plots.locator(".main-svg").first).to_be_visible()
+        assert plots.count() == plots.locator(".drawing.js-plotly-plot").count() > 0
+        expect(page.get_by_role("heading", name="The last repair, before and after")).to_be_visible()
+        # The plot's alternative opens by the keyboard.
+        plots.first.locator("summary").press("Enter")
+        expect(plots.first.get_by_role("table")).to_be_visible()
+        grounds.add(background(watched))
+    assert len(grounds) == 2
+    watched.evaluate("localStorage.removeItem('theme')")
+
+
+def test_run_has_its_gates_as_a_tab(held, watched):
+    house, run_id = held
+    watched.goto(f"{house.airflow.url}/dags/{RECONCILE}/runs/{quote(run_id, safe='')}")
+    watched.get_by_role("link", name="Sync confidence").last.click()
+    gates = pages(watched).get_by_role("table", name="Gates of line_items")
+    row = gates.get_by_role("row").filter(has_text="plan.delete")
+    expect(row).to_contain_text("60")
+    expect(row).to_contain_text("hold")
+    # Out of the frame, which Airflow's UI does not let navigate the window.
+    pages(watched).get_by_role("link", name="the run in Airflow").click()
+    watched.wait_for_url(re.compile(r"/runs/[^/]+/?$"))
+
+
+def test_sync_is_rolled_back_by_a_form_that_knows_it(held, watched):
+    house, _ = held
+    before = house.airflow.runs("warehouse_rollback")
+    watched.goto(f"{house.airflow.url}{HOME}/sources/{SOURCE}")
+    pages(watched).get_by_role("row").filter(has_text="repair").get_by_role("link", name="Roll back sync").first.click()
+    form = pages(watched).locator("form")
+    expect(form.get_by_label("Dry run")).to_be_checked()
+    sync_id = int(form.get_by_label("sync_id").input_value())
+    form.get_by_label("Reason").fill("looking only")
+    form.get_by_role("button", name="Trigger").click()
+    watched.wait_for_url(re.compile(r"/dags/warehouse_rollback/runs/"))
+    (run_id,) = set(house.airflow.runs("warehouse_rollback")) - set(before)
+    assert house.airflow.wait("warehouse_rollback", run_id) == "success"
+    conf = house.airflow.call("GET", f"/dags/warehouse_rollback/dagRuns/{run_id}")["conf"]
+    assert conf == {"sync_id": sync_id, "reason": "looking only", "dry_run": True, "force": False}
+
+
+def test_each_page_has_its_picture(held, browser_page, tmp_path):
+    house, _ = held
+    take(browser_page, house.airflow.url, SOURCE, tmp_path)
+    browser_page.set_viewport_size({"width": 1400, "height": 1000})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "overview.png",
+        "phone.png",
+        "source.png",
+        "run.png",
+        "sync.png",
+    }
+
+
+def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
+    house, run_id = held
+    watched.goto(house.airflow.url)
+    watched.get_by_role("link", name="Sync confidence").click()
+    row = pages(watched).get_by_role("row").filter(has=watched.get_by_role("link", name=SOURCE, exact=True))
+    expect(row).to_contain_text("held")
+    expect(row).to_contain_text("the repair would delete 60 of")
+    row.get_by_role("link", name="Decide what to do").click()
+    watched.get_by_role("button", name="Repair, then resume").click()
+    assert house.airflow.wait(RECONCILE, run_id) == "success"
+    assert house.writer().runs
+    watched.goto(f"{house.airflow.url}{HOME}/")
+    expect(row).to_contain_text("running")
+    expect(row).not_to_contain_text("held")

@@ -1,0 +1,346 @@
+"""What the warehouse tells people of its sources: each figure, and lists that come a page at a time."""
+
+from dataclasses import astuple
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from include.confidence import board, history
+from include.confidence.board import CursorRefused, Difference
+from include.confidence.policy import Gate, Judgement, Trend, Verdict, judge
+from include.confidence.summary import Plan
+from include.warehouse import fence, sync_log
+from include.warehouse.sync_log import Counts
+from tests.confidence.builders import METRIC, summary
+
+SOURCE = "repairshopr"
+RECONCILE = f"{SOURCE}_reconcile/night"
+PASSED = Judgement(Verdict.PASS, (), (), ())
+HELD = Judgement(Verdict.HOLD, (METRIC,), ("far too many",), ())
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def judged(conn, scan_id, judgement=PASSED, value=0, *, at=None, **figures):
+    """A scan with its verdict, a minute after the one before unless told when."""
+    scanned = summary(value, scan_id=scan_id, **figures)
+    history.record(conn, scanned)
+    if judgement is not None:
+        history.save_judgement(conn, scanned, judgement)
+    if at is not None:
+        conn.execute(
+            "UPDATE confidence.forensic_run SET scanned_at = %s WHERE scan_id = %s",
+            [START + timedelta(minutes=at), scan_id],
+        )
+    return scanned
+
+
+def a_sync(conn, kind="sync", run=f"{SOURCE}_sync/1", error=None, source=SOURCE, entities=None, **more) -> int:
+    sync_id = sync_log.begin(conn, source, kind, run, **more)
+    sync_log.finish(conn, sync_id, entities or {"customers": Counts(read=3, updated=1)}, error, requests=4)
+    return sync_id
+
+
+def status(conn, source=SOURCE) -> board.Status:
+    (found,) = board.overview(conn, [source])
+    return found
+
+
+def pages(fetch, **asked):
+    """All pages of a list, of which there are not many."""
+    for _ in range(10):
+        page = fetch(**asked)
+        yield page
+        if page.next_cursor is None:
+            return
+        asked["cursor"] = page.next_cursor
+    raise AssertionError("the list has no end")
+
+
+class TestOverview:
+    def test_before_anything_happened(self, conn):
+        found = status(conn, "square")
+        assert found.writer == fence.read(conn, "square")
+        assert astuple(found)[1:] == (None,) * 7
+
+    def test_sources_come_as_asked_and_unknown_ones_not(self, conn):
+        found = board.overview(conn, ["storage", "nothing", "repairshopr"])
+        assert [each.writer.source for each in found] == ["storage", "repairshopr"]
+
+    def test_verdict_is_the_worst_of_the_last_judged_run(self, conn):
+        judged(conn, "before", HELD, run="old", at=0)
+        judged(conn, "a", run="last", at=1)
+        judged(conn, "b", Judgement(Verdict.WARN, (), (), ()), run="last", entity="invoices", at=2)
+        judged(conn, "c", None, run="under way", at=3)
+        judged(conn, "other", HELD, run="x", source="square", at=9)
+        found = status(conn)
+        assert (found.verdict, found.judged_run) == (Verdict.WARN, "last")
+        assert found.scanned_at == START + timedelta(minutes=2)
+
+    def test_scan_that_was_made_again_counts_once(self, conn):
+        judged(conn, "first", HELD, run="last", at=1)
+        judged(conn, "again", run="last", at=2)
+        assert status(conn).verdict is Verdict.PASS
+
+    def test_freshness_is_that_of_the_stalest_table(self, conn):
+        sync_id = a_sync(conn)
+        for entity, minutes in (("customers", 5), ("invoices", 9), ("tickets", 7)):
+            watermark = datetime.now(UTC) - timedelta(minutes=minutes)
+            sync_log.advance(conn, sync_id, SOURCE, entity, watermark=watermark)
+        found = status(conn)
+        assert found.stalest == "invoices"
+        assert found.freshness_seconds == pytest.approx(540, abs=30)
+
+    def test_last_sync_is_no_repair(self, conn):
+        a_sync(conn)
+        failed = a_sync(conn, error="the vendor is down")
+        a_sync(conn, "repair", run="r/1")
+        a_sync(conn, source="square")
+        found = status(conn).last_sync
+        assert (found.sync_id, found.state, found.error) == (failed, "failed", "the vendor is down")
+        assert found.finished_at >= found.started_at
+        assert found.duration_seconds >= 0
+
+    def test_progress_is_of_the_run_that_holds_the_fence(self, conn):
+        writer = fence.stop(conn, SOURCE, RECONCILE, 1)
+        judged(conn, "done", None, run=RECONCILE, epoch=writer.epoch)
+        judged(conn, "from before", None, run=RECONCILE, epoch=writer.epoch - 1, entity="products")
+        pull(conn, "invoices", f"{RECONCILE}/invoices/{writer.epoch}/all", pages=3, rows_read=70, total_pages=9)
+        pull(conn, "tickets", f"{RECONCILE}/tickets/{writer.epoch - 1}/all")
+        pull(conn, "payments", f"{RECONCILE}0/payments/{writer.epoch}/all")
+        # The parts of an entity are staged under its ticket.
+        pull(conn, "parts", f"{RECONCILE}/invoices/{writer.epoch}/all")
+        pull(conn, "customers", f"{RECONCILE}/customers/{writer.epoch}/all", purpose="sync")
+        found = status(conn).progress
+        assert (found.run, found.scanned) == (RECONCILE, ("line_items",))
+        [reading] = found.reading
+        assert (reading.entity, reading.pages, reading.total_pages, reading.rows_read) == ("invoices", 3, 9, 70)
+        assert reading.started_at.tzinfo
+        fence.resume(conn, SOURCE, RECONCILE)
+        assert status(conn).progress is None
+
+
+def pull(conn, entity, ticket, *, purpose="scan", pages=0, rows_read=0, total_pages=None):
+    conn.execute(
+        "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt, pages, rows_read, total_pages)"
+        " VALUES (%s, %s, %s, %s, %s, gen_random_uuid(), %s, %s, %s)",
+        [f"{entity} {purpose}", SOURCE, entity, purpose, ticket, pages, rows_read, total_pages],
+    )
+
+
+class TestScans:
+    def test_gates_are_kept_as_they_were_judged(self, conn):
+        judged(conn, "before", value=100, run="1", at=0)
+        scanned = summary(500, scan_id="now", run="2", plan=(3, 2, 1))
+        history.record(conn, scanned)
+        judgement = judge(scanned, history.past_runs(conn, scanned), [Trend(METRIC), Trend("not_measured")])
+        history.save_judgement(conn, scanned, judgement)
+        scan = board.scans(conn, SOURCE).items[0]
+        assert scan.gates == judgement.gates
+        assert scan.gates[0] == Gate(METRIC, 100.0, 125.0, 500, Verdict.WARN, judgement.reasons[0])
+        assert scan.gates[1].verdict is None
+        assert (scan.verdict, scan.reasons, scan.plan) == (Verdict.WARN, judgement.reasons, Plan(3, 2, 1))
+        assert (scan.metrics, scan.live_rows) == ({METRIC: 500}, 1000)
+        assert (scan.examples, scan.telemetry) == (scanned.examples, scanned.telemetry)
+
+    def test_same_scan_once_more_has_no_gates_yet(self, conn):
+        judged(conn, "scan", judge(summary(5), [], [Trend(METRIC)]))
+        assert board.scans(conn, SOURCE).items[0].gates
+        history.record(conn, summary(6, scan_id="scan"))
+        assert board.scans(conn, SOURCE).items[0].gates == ()
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8, 200])
+    def test_every_page_size_shows_each_scan_once(self, conn, limit):
+        # Three share an instant.
+        for number, minute in enumerate([0, 1, 1, 1, 2, 3, 4]):
+            judged(conn, f"scan {number}", at=minute)
+        found = list(pages(lambda **asked: board.scans(conn, SOURCE, **asked), limit=limit))
+        assert [len(page.items) for page in found[:-1]] == [limit] * (len(found) - 1)
+        assert [scan.scan_id for page in found for scan in page.items] == [f"scan {n}" for n in range(6, -1, -1)]
+
+    def test_what_comes_meanwhile_moves_nothing(self, conn):
+        for number in range(4):
+            judged(conn, f"scan {number}", at=number)
+        first = board.scans(conn, SOURCE, limit=2)
+        judged(conn, "new", at=9)
+        second = board.scans(conn, SOURCE, limit=2, cursor=first.next_cursor)
+        assert [scan.scan_id for scan in second.items] == ["scan 1", "scan 0"]
+        assert second.next_cursor is None
+
+    def test_filters(self, conn):
+        judged(conn, "a", at=0)
+        judged(conn, "b", HELD, at=1)
+        judged(conn, "c", HELD, at=2, entity="invoices")
+        judged(conn, "d", HELD, at=3, source="square")
+
+        def found(**asked):
+            return [scan.scan_id for scan in board.scans(conn, SOURCE, **asked).items]
+
+        assert found() == ["c", "b", "a"]
+        assert found(verdict="hold") == ["c", "b"]
+        assert found(entity="line_items") == ["b", "a"]
+        assert found(since=START + timedelta(minutes=1)) == ["c", "b"]
+        assert found(verdict="hold", entity="line_items", since=START) == ["b"]
+
+    def test_latest_has_one_of_each_entity_and_scope(self, conn):
+        for entity in ("customers", "invoices"):
+            for scope in ("all", "pages 1-2"):
+                for age in range(3):
+                    judged(conn, f"{entity} {scope} {age}", at=10 - age, entity=entity, scope=scope)
+        judged(conn, "other", at=99, source="square", entity="orders")
+        found = [scan.scan_id for scan in board.latest(conn, SOURCE)]
+        assert found == ["customers all 0", "customers pages 1-2 0", "invoices all 0", "invoices pages 1-2 0"]
+        assert board.latest(conn, "storage") == []
+
+    def test_parts_are_counted(self, conn):
+        judged(conn, "a", at=0)
+        judged(conn, "b", at=1)
+        judged(conn, "c", at=2, scope="pages 1-2")
+        judged(conn, "d", at=0, entity="customers")
+        found = [(part.entity, part.scope, part.scans) for part in board.parts(conn, SOURCE)]
+        assert found == [("customers", "all", 1), ("line_items", "pages 1-2", 1), ("line_items", "all", 2)]
+
+
+class TestSeries:
+    def test_figures_with_their_gates_oldest_first(self, conn):
+        gates = (
+            Gate(METRIC, 10.0, 35.0, 40, Verdict.WARN),
+            Gate(METRIC, None, 30.0, 40, Verdict.HOLD),
+            Gate("rows_differing", None, None, 2, Verdict.PASS),
+        )
+        metrics = {METRIC: 40, "rows_differing": 2, "feed_noise": 1}
+        judged(conn, "a", value=10, at=0)
+        judged(conn, "b", Judgement(Verdict.HOLD, (METRIC,), ("x",), gates), at=1, metrics=metrics)
+        history.decide(conn, SOURCE, "resume", "Ada")
+        judged(conn, "part", at=2, scope="pages 1-2")
+        found = {each.metric: each.points for each in board.series(conn, SOURCE, "line_items")}
+        assert set(found) == set(metrics)
+        first, second = found[METRIC]
+        assert (first.value, first.limit, first.verdict, first.accepted) == (10, None, None, False)
+        assert (second.value, second.baseline, second.limit) == (40, 10.0, 30.0)
+        assert (second.verdict, second.accepted, second.run) == (Verdict.HOLD, True, "run of b")
+        assert [point.value for point in found["rows_differing"]] == [None, 2]
+        assert found["feed_noise"][1].verdict is None
+
+    def test_last_ones_up_to_the_limit(self, conn):
+        for number in range(5):
+            judged(conn, f"{number}", value=number, at=number)
+        [series] = board.series(conn, SOURCE, "line_items", limit=3)
+        assert [point.value for point in series.points] == [2, 3, 4]
+
+
+class TestSyncLog:
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+    def test_every_page_size_shows_each_row_once(self, conn, limit):
+        ids = [a_sync(conn) for _ in range(4)]
+        found = list(pages(lambda **asked: board.sync_rows(conn, SOURCE, **asked), limit=limit))
+        assert [row.sync_id for page in found for row in page.items] == ids[::-1]
+        assert [bool(page.next_cursor) for page in found] == [True] * (len(found) - 1) + [False]
+
+    def test_filters(self, conn):
+        one = a_sync(conn)
+        two = a_sync(conn, error="the vendor is down")
+        three = a_sync(conn, "repair", run="r/1")
+        a_sync(conn, source="square")
+        conn.execute("UPDATE confidence.sync_log SET started_at = %s WHERE sync_id = %s", [START, one])
+
+        def found(**asked):
+            return [row.sync_id for row in board.sync_rows(conn, SOURCE, **asked).items]
+
+        assert found() == [three, two, one]
+        assert found(kind="sync") == [two, one]
+        assert found(state="failed") == [two]
+        assert found(since=START + timedelta(seconds=1)) == [three, two]
+
+    def test_counts_and_what_undid_it(self, conn):
+        sync_id = a_sync(conn, entities={"customers": Counts(read=5, inserted=2), "invoices": Counts(updated=1)})
+        rollback = a_sync(conn, "rollback", run="w/1", undoes=sync_id, reason="a mistake")
+        row = board.sync_row(conn, SOURCE, sync_id)
+        assert row.counts == Counts(read=5, inserted=2, updated=1)
+        assert row.entities == {"customers": Counts(read=5, inserted=2), "invoices": Counts(updated=1)}
+        assert (row.requests, row.undone_by) == (4, rollback)
+        undoing = board.sync_row(conn, SOURCE, rollback)
+        assert (undoing.undoes, undoing.reason, undoing.undone_by) == (sync_id, "a mistake", None)
+        assert board.sync_row(conn, "square", sync_id) is None
+
+    def test_rollback_that_failed_undid_nothing(self, conn):
+        sync_id = a_sync(conn)
+        a_sync(conn, "rollback", run="w/1", undoes=sync_id, error="conflicts")
+        assert board.sync_row(conn, SOURCE, sync_id).undone_by is None
+
+
+def change(conn, sync_id, operation, before, after, **key):
+    conn.execute(
+        "INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after)"
+        " VALUES (%s, 'repairshopr.customers', %s, %s, %s, %s)",
+        [sync_id, Jsonb(key), operation, before and Jsonb(before), after and Jsonb(after)],
+    )
+
+
+class TestChanges:
+    def test_only_the_columns_that_differ(self, conn):
+        change(conn, 1, "insert", None, None, id=7)
+        change(conn, 1, "update", {"id": 8, "city": "Ulm", "zip": None}, {"id": 8, "city": "Bonn", "zip": None}, id=8)
+        change(conn, 1, "delete", {"id": 9, "city": "Ulm"}, None, id=9)
+        change(conn, 2, "insert", None, None, id=1)
+        deleted, updated, inserted = board.changes(conn, 1).items
+        assert (inserted.key, inserted.operation, inserted.differences) == ({"id": 7}, "insert", ())
+        assert updated.differences == (Difference("city", "Ulm", "Bonn"),)
+        assert updated.table == "repairshopr.customers"
+        assert deleted.differences == (Difference("id", 9, None), Difference("city", "Ulm", None))
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4])
+    def test_every_page_size_shows_each_change_once(self, conn, limit):
+        for number in range(3):
+            change(conn, 1, "insert", None, None, id=number)
+        found = list(pages(lambda **asked: board.changes(conn, 1, **asked), limit=limit))
+        assert [each.key["id"] for page in found for each in page.items] == [2, 1, 0]
+
+
+class TestRun:
+    def test_of_a_run_that_left_nothing(self, conn):
+        assert board.run(conn, "repairshopr_reconcile/none") is None
+
+    def test_scans_and_what_followed(self, conn):
+        judged(conn, "first", HELD, run=RECONCILE, at=0, plan=(9, 9, 9))
+        judged(conn, "again", run=RECONCILE, at=1, plan=(1, 2, 3))
+        judged(conn, "b", Judgement(Verdict.WARN, (), (), ()), run=RECONCILE, at=2, entity="invoices", plan=(4, 0, 0))
+        judged(conn, "other", HELD, run="other", at=3)
+        repair = a_sync(conn, "repair", run=RECONCILE, entities={"line_items": Counts(inserted=1, superseded=1)})
+        watermark = a_sync(conn, "watermark", run=RECONCILE)
+        found = board.run(conn, RECONCILE)
+        assert (found.run, found.source, found.verdict) == (RECONCILE, SOURCE, Verdict.WARN)
+        assert [scan.scan_id for scan in found.scans] == ["b", "again", "first"]
+        assert found.planned == Plan(5, 2, 3)
+        assert found.applied == Counts(inserted=1, superseded=1)
+        assert [row.sync_id for row in found.syncs] == [watermark, repair]
+
+    def test_of_a_sync(self, conn):
+        sync_id = a_sync(conn)
+        found = board.run(conn, f"{SOURCE}_sync/1")
+        assert (found.source, found.verdict, found.scans, found.planned) == (SOURCE, None, (), Plan(0, 0, 0))
+        assert (found.applied, found.syncs[0].sync_id) == (Counts(), sync_id)
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "%%%", "é", "bnVsbA", "WzFd", "WyJhIiwgImIiXQ", "W1tdLCAxXQ"])
+def test_cursor_that_no_page_gave_is_refused(conn, cursor):
+    if cursor:
+        with pytest.raises(CursorRefused, match="take next_cursor of the page before"):
+            board.scans(conn, SOURCE, cursor=cursor)
+    else:
+        assert board.scans(conn, SOURCE, cursor=cursor).items == ()
+
+
+def test_cursor_of_another_list_is_refused(conn):
+    for number in range(2):
+        judged(conn, f"{number}", at=number)
+    with pytest.raises(CursorRefused):
+        board.sync_rows(conn, SOURCE, cursor=board.scans(conn, SOURCE, limit=1).next_cursor)
+
+
+def test_limits_are_bounded(conn):
+    for number in range(205):
+        judged(conn, f"{number:03}", at=number)
+    assert len(board.scans(conn, SOURCE, limit=100_000).items) == 200
+    assert len(board.scans(conn, SOURCE, limit=0).items) == 1
+    assert len(list(pages(lambda **asked: board.scans(conn, SOURCE, **asked), limit=1000))) == 2

@@ -1,0 +1,657 @@
+"""The endpoints as a client meets them: Airflow's own logins and permissions, its database, and a real warehouse."""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from airflow import settings
+from airflow.api_fastapi.app import init_auth_manager, purge_cached_app
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.models import DagModel, DagRun, import_all_models
+from airflow.models.base import Base
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.hitl import HITLDetail
+from airflow.models.taskinstance import TaskInstance
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+from psycopg.types.json import Jsonb
+from sqlalchemy import insert
+
+from include.confidence import history
+from include.confidence.policy import Gate, Judgement, Verdict
+from include.confidence.summary import ForensicSummary, Plan
+from include.sources import REGISTRY
+from include.warehouse import fence, sync_log
+from include.warehouse.sync_log import Counts
+from plugins.pages import warehouse as pages_warehouse
+from plugins.pages.app import create_app
+from plugins.sync_confidence import PREFIX
+from stack.settings import REPOSITORY
+
+SOURCE = "repairshopr"
+RUNBOOK = f"{SOURCE}_reconcile"
+# As Airflow names them: what a path has to quote.
+RUN_ID = "scheduled__2026-03-01T03:00:00+00:00"
+RUN = f"{RUNBOOK}/{RUN_ID}"
+RUN_PATH = f"/runs/{RUNBOOK}/{quote(RUN_ID, safe='')}"
+USERS = ("viewer", "user", "op", "admin")
+PASSWORDS = {user: f"password of {user}" for user in USERS}
+START = datetime(2026, 3, 1, 3, tzinfo=UTC)
+SCANS = 7
+LABELS = ("source", "table", "entity", "scope", "metric")
+
+ROUTES = [
+    "/sync-status",
+    f"/sync-status/{SOURCE}",
+    f"/sync-status/{SOURCE}/runs",
+    f"/sync-status/{SOURCE}/sync-log",
+    f"/sync-status/{SOURCE}/sync-log/1/changes",
+    RUN_PATH,
+    "/metrics",
+    "/readiness",
+    "/openapi.json",
+]
+
+
+class Site:
+    """The endpoints behind Airflow's login; `conn` is the warehouse that they read."""
+
+    def __init__(self, client: TestClient, conn: psycopg.Connection):
+        self.client = client
+        self.conn = conn
+        self._tokens: dict[str, str] = {}
+
+    def get(self, path: str, user: str | None = "viewer", **asked: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.token(user)}"} if user else {}
+        return self.client.get(PREFIX + path, params=asked, headers=headers)
+
+    def json(self, path: str, **asked: Any) -> Any:
+        answer = self.get(path, **asked)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def refusal(self, path: str, status: int, user: str = "viewer", **asked: Any) -> str:
+        """The one line that a refusal says."""
+        answer = self.get(path, user, **asked)
+        assert answer.status_code == status, answer.text
+        (detail,) = answer.json().values()
+        assert "\n" not in detail
+        return detail
+
+    def token(self, user: str) -> str:
+        if user not in self._tokens:
+            answer = self.client.post("/auth/token", json={"username": user, "password": PASSWORDS[user]})
+            self._tokens[user] = answer.json()["access_token"]
+        return self._tokens[user]
+
+    def pages(self, path: str, **asked: Any) -> Iterator[list[dict]]:
+        """The items of each page of a list, of which there are not many."""
+        for _ in range(10):
+            page = self.json(path, **asked)
+            yield page["items"]
+            if page["next_cursor"] is None:
+                return
+            asked["cursor"] = page["next_cursor"]
+        raise AssertionError("the list has no end")
+
+
+@contextmanager
+def reading(url: str) -> Iterator[None]:
+    """The pages' connections to a warehouse, closed at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_WAREHOUSE", url)
+        pages_warehouse._pool.cache_clear()
+        yield
+        if pages_warehouse._pool.cache_info().currsize:
+            pages_warehouse._pool().close()
+        pages_warehouse._pool.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def airflow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    """Airflow's login and its own database, with the endpoints where Airflow mounts them."""
+    passwords: Path = tmp_path_factory.mktemp("airflow") / "passwords.json"
+    passwords.write_text(json.dumps(PASSWORDS))
+    import_all_models()
+    Base.metadata.create_all(settings.engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", ",".join(f"{user}:{user}" for user in USERS))
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(passwords))
+        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", uuid4().hex * 2)
+        patch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/base/")
+        app = FastAPI()
+        init_auth_manager(app)
+        app.mount(PREFIX, create_app())
+        yield app
+        purge_cached_app()
+
+
+@pytest.fixture(scope="module")
+def filled(postgres, migrated) -> Iterator[str]:
+    """The URL of a warehouse with a few nights of one source. Nobody writes to it."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE {migrated}")
+    with psycopg.connect(postgres.url(name), autocommit=True) as conn:
+        fill(conn)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def site(airflow_app: FastAPI, filled: str) -> Iterator[Site]:
+    with reading(filled), psycopg.connect(filled, autocommit=True) as conn, TestClient(airflow_app) as client:
+        yield Site(client, conn)
+
+
+def scan(number: int, entity: str = "invoices", run: str | None = None, **more: Any) -> ForensicSummary:
+    return ForensicSummary(
+        source=SOURCE,
+        entity=entity,
+        scope="all",
+        scan_id=f"scan {number} of {entity}",
+        run=run or f"{RUNBOOK}/{number}",
+        epoch=number,
+        metrics={"confirmed_missing": number, "db_not_in_api_unique": None},
+        telemetry={"api_reported_total_entries": 90},
+        plan=Plan(number, 1, 0),
+        live_rows=100,
+        examples={"missing_examples": [7, 8]},
+        **more,
+    )
+
+
+def fill(conn: psycopg.Connection) -> None:
+    """Seven scans of invoices, the last of them held, and one of customers; a sync, a repair of that run, a failure."""
+    passed = Judgement(Verdict.PASS, (), (), (Gate("confirmed_missing", 2.0, 27.0, 3, Verdict.PASS),))
+    held = Judgement(
+        Verdict.HOLD, ("confirmed_missing",), ("far too many",), (Gate("confirmed_missing", 2.0, 4.5, 6, Verdict.HOLD),)
+    )
+    for number in range(SCANS):
+        last = number == SCANS - 1
+        judged(conn, scan(number, run=RUN if last else None), held if last else passed, number)
+    judged(conn, scan(0, "customers", run=RUN), passed, SCANS)
+    sync_id = sync_log.begin(conn, SOURCE, "sync", f"{SOURCE}_sync/1")
+    sync_log.advance(conn, sync_id, SOURCE, "customers", watermark=datetime.now(UTC) - timedelta(minutes=5))
+    sync_log.finish(conn, sync_id, {"customers": Counts(read=3, updated=1)}, requests=10, request_errors=1)
+    conn.execute(
+        "INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after)"
+        " VALUES (%s, 'repairshopr.customers', %s, 'update', %s, %s)",
+        [sync_id, Jsonb({"id": 7}), Jsonb({"id": 7, "city": "Ulm"}), Jsonb({"id": 7, "city": "Bonn"})],
+    )
+    repair = sync_log.begin(conn, SOURCE, "repair", RUN)
+    sync_log.finish(conn, repair, {"invoices": Counts(inserted=6)})
+    failed = sync_log.begin(conn, SOURCE, "sync", f"{SOURCE}_sync/2")
+    sync_log.finish(conn, failed, {}, "the vendor is down")
+    fence.stop(conn, SOURCE, RUN, 1)
+    history.refresh_hold(conn, SOURCE)
+
+
+def judged(conn: psycopg.Connection, scanned: ForensicSummary, judgement: Judgement, hours: int) -> None:
+    history.record(conn, scanned)
+    history.save_judgement(conn, scanned, judgement)
+    conn.execute(
+        "UPDATE confidence.forensic_run SET scanned_at = %s WHERE scan_id = %s",
+        [START + timedelta(hours=hours), scanned.scan_id],
+    )
+
+
+@pytest.fixture
+def denied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Take the right to read a DAG's runs, and nothing else, from everyone."""
+
+    def deny(dag_id: str) -> None:
+        allowed = SimpleAuthManager.is_authorized_dag
+
+        def is_authorized(self: Any, *, method: str, user: Any, access_entity: Any = None, details: Any = None) -> bool:
+            if details and details.id == dag_id and access_entity is not None and access_entity.value == "RUN":
+                return False
+            return allowed(self, method=method, user=user, access_entity=access_entity, details=details)
+
+        monkeypatch.setattr(SimpleAuthManager, "is_authorized_dag", is_authorized)
+
+    return deny
+
+
+@pytest.fixture
+def airflow_rows(airflow_app: FastAPI) -> Iterator[Any]:
+    """A session of Airflow's database whose rows are gone afterwards."""
+    session = settings.Session()
+    yield session
+    session.rollback()
+    for table in (HITLDetail, TaskInstance, DagRun, DagModel, DagBundleModel):
+        session.execute(table.__table__.delete())
+    session.commit()
+    settings.Session.remove()
+
+
+class TestWhoMay:
+    def test_routes_are_all_that_there_are(self, site):
+        known = set(site.json("/openapi.json")["paths"])
+        names = {"source": SOURCE, "sync_id": 1, "dag_id": RUNBOOK, "run_id": quote(RUN_ID, safe="")}
+        assert {path.format(**names) for path in known} | {"/openapi.json"} == set(ROUTES)
+        assert site.json("/openapi.json")["servers"] == [{"url": PREFIX}]
+
+    @pytest.mark.parametrize("path", ROUTES)
+    def test_nobody_without_a_login(self, site, path):
+        assert site.get(path, user=None).status_code == 401
+        wrong = site.client.get(PREFIX + path, headers={"Authorization": "Bearer made.up.token"})
+        assert wrong.status_code in (401, 403)
+
+    @pytest.mark.parametrize("user", USERS)
+    @pytest.mark.parametrize("path", ROUTES)
+    def test_everyone_who_may_read_runs(self, site, path, user):
+        # The writer is held for minutes only, and what was synced is fresh.
+        assert site.get(path, user).status_code == 200
+
+    @pytest.mark.parametrize("path", ROUTES)
+    def test_a_cookie_is_as_good_as_a_token(self, site, path):
+        site.client.cookies.set("_token", site.token("viewer"))
+        try:
+            assert site.get(path, user=None).status_code == 200
+        finally:
+            site.client.cookies.clear()
+
+    @pytest.mark.parametrize("path", ROUTES)
+    @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+    def test_nothing_can_be_changed_here(self, site, path, method):
+        headers = {"Authorization": f"Bearer {site.token('admin')}"}
+        assert site.client.request(method, PREFIX + path, headers=headers).status_code == 405
+
+    @pytest.mark.parametrize("path", [path for path in ROUTES if SOURCE in path])
+    def test_source_is_hidden_from_who_may_not_read_its_runs(self, site, denied, path):
+        denied(RUNBOOK)
+        for user in USERS:
+            assert site.get(path, user).status_code == 403
+
+    def test_lists_leave_out_what_the_user_may_not_read(self, site, denied):
+        everything = [status["source"] for status in site.json("/sync-status")["sources"]]
+        assert everything == list(REGISTRY)
+        denied(RUNBOOK)
+        assert [status["source"] for status in site.json("/sync-status")["sources"]] == [
+            source for source in REGISTRY if source != SOURCE
+        ]
+        assert f'"{SOURCE}"' not in site.get("/metrics").text
+        assert SOURCE not in site.refusal("/readiness", 404, source=SOURCE).partition("ask for:")[2]
+
+    def test_run_of_another_dag_shows_no_source_that_is_hidden(self, site, denied):
+        assert site.get(f"/runs/{SOURCE}_sync/1").status_code == 200
+        denied(RUNBOOK)
+        assert RUNBOOK in site.refusal(f"/runs/{SOURCE}_sync/1", 403)
+
+    def test_metrics_need_the_view(self, site, monkeypatch):
+        monkeypatch.setattr(SimpleAuthManager, "is_authorized_view", lambda *_, **__: False)
+        assert site.refusal("/metrics", 403) == "Forbidden"
+
+    def test_readiness_alone_can_be_opened(self, site, filled):
+        with TestClient(create_app(open_readiness=True)) as client:
+            assert client.get("/readiness").status_code == 200
+            assert client.get("/readiness?sorce=square").status_code == 422
+            for path in (path for path in ROUTES if path != "/readiness"):
+                assert client.get(path).status_code == 401
+
+
+class TestStatus:
+    def test_source_at_a_glance(self, site):
+        (found,) = [each for each in site.json("/sync-status")["sources"] if each["source"] == SOURCE]
+        assert (found["writer"]["state"], found["writer"]["run"]) == ("stopped", RUN)
+        assert found["writer"]["hold_reason"] == "invoices (all): far too many"
+        assert (found["verdict"], found["judged_run"]) == ("hold", RUN)
+        assert (found["last_sync"]["state"], found["last_sync"]["error"]) == ("failed", "the vendor is down")
+        assert found["stalest"] == "customers"
+        assert found["freshness_seconds"] == pytest.approx(300, abs=60)
+        assert found["progress"] == {"run": RUN, "scanned": [], "reading": []}
+        assert {"customers", "invoices"} < set(found["entities"])
+        assert found["airflow"] == {"reconcile": None, "sync": None, "running": None, "decision": None}
+
+    def test_one_in_full(self, site):
+        found = site.json(f"/sync-status/{SOURCE}")
+        assert (found["source"], found["verdict"]) == (SOURCE, "hold")
+        assert (found["health"]["requests"], found["health"]["request_errors"]) == (10, 1)
+        assert [table["table"] for table in found["health"]["tables"]] == ["customers"]
+        assert [(each["entity"], each["verdict"]) for each in found["scans"]] == [
+            ("customers", "pass"),
+            ("invoices", "hold"),
+        ]
+        assert found["scans"][1]["examples"] == {"missing_examples": [7, 8]}
+        assert found["last_repair"]["counts"]["inserted"] == 6
+
+    def test_before_the_first_sync(self, site):
+        found = site.json("/sync-status/square")
+        assert (found["verdict"], found["health"], found["scans"], found["last_repair"]) == (None, None, [], None)
+
+    def test_what_airflow_knows(self, site, airflow_rows):
+        due = datetime(2026, 3, 2, 3, tzinfo=UTC)
+        waits_for_an_answer(airflow_rows, due)
+        found = site.json(f"/sync-status/{SOURCE}")["airflow"]
+        assert found["reconcile"] == {"next_run": "2026-03-02T03:00:00Z", "paused": False}
+        assert found["sync"] == {"next_run": None, "paused": True}
+        assert found["running"] == RUN_ID
+        assert found["decision"]["run_id"] == RUN_ID
+        assert found["decision"]["subject"] == "The writer is held"
+        assert found["decision"]["link"] == (
+            f"https://airflow.example.com/base/dags/{RUNBOOK}/runs/{quote(RUN_ID, safe='')}"
+            "/tasks/decide/required_actions"
+        )
+        assert site.json("/sync-status/square")["airflow"]["decision"] is None
+
+    def test_question_that_was_answered_is_no_open_decision(self, site, airflow_rows):
+        waits_for_an_answer(airflow_rows, None, state="success")
+        assert site.json(f"/sync-status/{SOURCE}")["airflow"]["decision"] is None
+
+
+def waits_for_an_answer(session: Any, due: datetime | None, state: str = "awaiting_input") -> None:
+    """In Airflow's database: the source's DAGs, its runbook's run at work, and the question of that."""
+    session.add(DagBundleModel(name="dags"))
+    session.flush()
+    for dag_id, next_run, paused in ((RUNBOOK, due, False), (f"{SOURCE}_sync", None, True)):
+        session.add(
+            DagModel(
+                dag_id=dag_id,
+                bundle_name="dags",
+                next_dagrun_create_after=next_run,
+                is_paused=paused,
+                is_stale=False,
+                max_active_tasks=1,
+                has_task_concurrency_limits=False,
+                timetable_type="",
+            )
+        )
+    session.flush()
+    session.execute(
+        insert(DagRun.__table__).values(
+            dag_id=RUNBOOK, run_id=RUN_ID, run_type="scheduled", state="running", run_after=START, start_date=START
+        )
+    )
+    ti_id = uuid4()
+    session.execute(
+        insert(TaskInstance.__table__).values(
+            id=ti_id, dag_id=RUNBOOK, run_id=RUN_ID, task_id="decide", map_index=-1, state=state, pool="p", pool_slots=1
+        )
+    )
+    session.execute(
+        insert(HITLDetail.__table__).values(
+            ti_id=ti_id, options=[], subject="The writer is held", params={}, params_input={}, created_at=START
+        )
+    )
+    session.commit()
+
+
+class TestLists:
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4, 7, 8, 9, 200])
+    def test_pages_of_every_size_show_each_run_once(self, site, limit):
+        found = list(site.pages(f"/sync-status/{SOURCE}/runs", limit=limit))
+        assert [len(items) for items in found[:-1]] == [limit] * (len(found) - 1)
+        assert [item["scan_id"] for items in found for item in items] == [
+            "scan 0 of customers",
+            *(f"scan {number} of invoices" for number in range(SCANS - 1, -1, -1)),
+        ]
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 4])
+    def test_pages_of_every_size_show_each_sync_once(self, site, limit):
+        found = [
+            item["sync_id"] for items in site.pages(f"/sync-status/{SOURCE}/sync-log", limit=limit) for item in items
+        ]
+        assert found == [3, 2, 1]
+
+    def test_filters_of_runs(self, site):
+        def found(**asked: Any) -> list[str]:
+            path = f"/sync-status/{SOURCE}/runs"
+            return [item["scan_id"] for items in site.pages(path, limit=2, **asked) for item in items]
+
+        assert found(verdict="hold") == ["scan 6 of invoices"]
+        assert found(entity="customers") == ["scan 0 of customers"]
+        assert found(since="2026-03-01T08:00:00Z", entity="invoices") == ["scan 6 of invoices", "scan 5 of invoices"]
+        assert found(since="2026-03-01T10:00:00+02:00", verdict="pass")[-1] == "scan 5 of invoices"
+        assert found(verdict="warn") == []
+
+    def test_filters_of_the_sync_log(self, site):
+        def found(**asked: Any) -> list[int]:
+            return [item["sync_id"] for item in site.json(f"/sync-status/{SOURCE}/sync-log", **asked)["items"]]
+
+        assert found(kind="repair") == [2]
+        assert found(state="failed") == [3]
+        assert found(kind="sync", state="success") == [1]
+        assert found(since="2100-01-01T00:00:00Z") == []
+
+    def test_gates_of_a_scan(self, site):
+        (item,) = site.json(f"/sync-status/{SOURCE}/runs", verdict="hold")["items"]
+        assert item["gates"] == [
+            {
+                "metric": "confirmed_missing",
+                "baseline": 2.0,
+                "limit": 4.5,
+                "value": 6,
+                "verdict": "hold",
+                "reason": None,
+            }
+        ]
+        assert item["metrics"] == {"confirmed_missing": 6, "db_not_in_api_unique": None}
+
+    def test_changes_before_and_after(self, site):
+        (change,) = site.json(f"/sync-status/{SOURCE}/sync-log/1/changes")["items"]
+        assert (change["key"], change["operation"]) == ({"id": 7}, "update")
+        assert change["differences"] == [{"column": "city", "before": "Ulm", "after": "Bonn"}]
+
+    def test_run_with_what_it_planned_and_applied(self, site):
+        found = site.json(RUN_PATH)
+        assert (found["run"], found["source"], found["verdict"]) == (RUN, SOURCE, "hold")
+        assert found["planned"] == {"insert": 6, "update": 2, "delete": 0}
+        assert found["applied"]["inserted"] == 6
+        assert [row["sync_id"] for row in found["syncs"]] == [2]
+        assert {each["entity"] for each in found["scans"]} == {"customers", "invoices"}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("path", [path for path in ROUTES if path != "/openapi.json"])
+    def test_unknown_parameters_by_name(self, site, path):
+        told = site.refusal(path, 422, verdikt="hold", a="b")
+        assert "a, verdikt" in told
+        assert "it knows" in told or "it takes none" in told
+
+    @pytest.mark.parametrize(
+        ("path", "asked", "line"),
+        [
+            ("runs", {"limit": 0}, "query limit: .*greater than or equal to 1 .*given: '0'"),
+            ("runs", {"limit": 201}, "query limit: .*less than or equal to 200"),
+            ("runs", {"limit": "many"}, "query limit: .*integer.*given: 'many'"),
+            ("runs", {"verdict": "bad"}, "query verdict: .*'pass', 'warn' or 'hold'"),
+            ("runs", {"since": "yesterday"}, "query since: .*given: 'yesterday'"),
+            ("runs", {"since": "2026-03-01T00:00:00"}, "query since: .*timezone"),
+            ("runs", {"cursor": "x"}, "cursor 'x' is none of this list: take next_cursor"),
+            ("sync-log", {"cursor": "WyJhIiwgImIiXQ"}, "none of this list"),
+            ("sync-log", {"kind": "x"}, "query kind: "),
+            ("sync-log", {"state": "x"}, "query state: "),
+            ("sync-log/0/changes", {}, "path sync_id: "),
+            ("sync-log/99999999999999999999/changes", {}, "path sync_id: "),
+        ],
+    )
+    def test_values_that_make_no_sense(self, site, path, asked, line):
+        with pytest.raises(AssertionError, match=line):
+            raise AssertionError(site.refusal(f"/sync-status/{SOURCE}/{path}", 422, **asked))
+
+    def test_what_is_not_there(self, site):
+        assert "GET sync-status lists" in site.refusal("/sync-status/shop", 404)
+        assert "GET sync-status lists" in site.refusal("/sync-status/shop/runs", 404)
+        assert "has no sync_id 77" in site.refusal(f"/sync-status/{SOURCE}/sync-log/77/changes", 404)
+        assert "square has no sync_id 1" in site.refusal("/sync-status/square/sync-log/1/changes", 404)
+        assert "left nothing in the warehouse" in site.refusal(f"/runs/{RUNBOOK}/none", 404)
+
+
+class TestMetrics:
+    def test_prometheus_reads_them(self, site):
+        families = {each.name: each for each in text_string_to_metric_families(site.get("/metrics").text)}
+        figures = {
+            (sample.name, *(sample.labels[name] for name in LABELS if name in sample.labels)): sample.value
+            for family in families.values()
+            for sample in family.samples
+        }
+        assert all(name.startswith("sync_confidence_") for name in families)
+        assert figures["sync_confidence_writer_stopped", SOURCE] == 1
+        assert figures["sync_confidence_writer_stopped", "square"] == 0
+        assert figures["sync_confidence_writer_held", SOURCE] == 1
+        assert figures["sync_confidence_verdict", SOURCE] == 2
+        assert ("sync_confidence_verdict", "square") not in figures
+        assert figures["sync_confidence_sync_success", SOURCE] == 0
+        assert figures["sync_confidence_decision_open", SOURCE] == 0
+        assert figures["sync_confidence_freshness_seconds", SOURCE, "customers"] == pytest.approx(300, abs=60)
+        assert figures["sync_confidence_requests", SOURCE] == 10
+        assert figures["sync_confidence_forensic", SOURCE, "invoices", "all", "confirmed_missing"] == 6
+        assert ("sync_confidence_forensic", SOURCE, "invoices", "all", "db_not_in_api_unique") not in figures
+
+    def test_content_type_is_the_text_form(self, site):
+        assert site.get("/metrics").headers["content-type"].startswith("text/plain; version=")
+
+
+class TestReadiness:
+    @pytest.fixture
+    def own(self, airflow_app, warehouse) -> Iterator[Site]:
+        """A site whose warehouse a test may change."""
+        with reading(warehouse), psycopg.connect(warehouse, autocommit=True) as conn, TestClient(airflow_app) as client:
+            yield Site(client, conn)
+
+    def reasons(self, site: Site, **asked: Any) -> list[tuple[str, str | None]]:
+        answer = site.get("/readiness", **asked)
+        told = answer.json()
+        assert (answer.status_code, told["ready"]) == ((503, False) if told["reasons"] else (200, True))
+        assert all(reason["line"] and "\n" not in reason["line"] for reason in told["reasons"])
+        return [(reason["code"], reason["source"]) for reason in told["reasons"]]
+
+    def test_sources_that_are_not_in_use_do_not_count_unless_named(self, own):
+        assert self.reasons(own) == []
+        assert self.reasons(own, source="square") == [("sync_unknown", "square")]
+
+    def test_writer_that_is_stopped_for_too_long(self, own):
+        fence.stop(own.conn, SOURCE, RUN, 1)
+        assert self.reasons(own) == []
+        own.conn.execute("UPDATE confidence.writer SET since = now() - interval '5 hours' WHERE state = 'stopped'")
+        assert self.reasons(own) == [("writer_stopped", SOURCE)]
+        assert self.reasons(own, source="storage") == [("sync_unknown", "storage")]
+
+    def test_how_long_is_too_long_can_be_set(self, own, monkeypatch):
+        fence.stop(own.conn, SOURCE, RUN, 1)
+        own.conn.execute("UPDATE confidence.writer SET since = now() - interval '5 hours' WHERE state = 'stopped'")
+        monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "5.5")
+        assert self.reasons(own) == []
+        monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "0.5")
+        assert self.reasons(own) == [("writer_stopped", SOURCE)]
+
+    def test_copy_that_is_stale(self, own):
+        for ago in (130, 120, 110):
+            sync_id = sync_log.begin(own.conn, SOURCE, "sync", f"{SOURCE}_sync/scheduled__{ago}")
+            sync_log.finish(own.conn, sync_id, {})
+            watermark = datetime.now(UTC) - timedelta(minutes=ago)
+            sync_log.advance(own.conn, sync_id, SOURCE, "invoices", watermark=watermark)
+            own.conn.execute("UPDATE confidence.sync_log SET started_at = %s WHERE sync_id = %s", [watermark, sync_id])
+        assert self.reasons(own) == [("sync_stale", SOURCE)]
+        assert self.reasons(own, source=SOURCE) == [("sync_stale", SOURCE)]
+
+    def test_source_that_the_warehouse_does_not_know(self, own):
+        own.conn.execute("DELETE FROM confidence.writer WHERE source = 'square'")
+        assert self.reasons(own) == [("source_unknown", "square")]
+        assert "warehouse_migrate" in own.refusal("/sync-status/square", 503)
+        assert "square" not in {status["source"] for status in own.json("/sync-status")["sources"]}
+
+    def test_schema_that_is_not_there(self, own):
+        own.conn.execute("DROP SCHEMA confidence CASCADE")
+        assert self.reasons(own) == [("warehouse_unavailable", None)]
+        assert "warehouse_migrate" in own.refusal("/sync-status", 503)
+
+    def test_query_that_takes_too_long(self, own, monkeypatch):
+        monkeypatch.setattr(pages_warehouse, "QUERY_SECONDS", "0.3")
+        with own.conn.transaction():
+            own.conn.execute("LOCK confidence.writer")
+            assert "did not answer within" in own.refusal("/sync-status", 503)
+
+    def test_pages_can_not_write(self, own):
+        own.json("/sync-status")
+        with pages_warehouse.opened() as conn, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            conn.execute("DELETE FROM confidence.writer")
+
+    def test_server_that_is_restarted_is_asked_again(self, own):
+        own.json("/sync-status")
+        ended = own.conn.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name = 'sync confidence pages' AND datname = current_database()"
+        ).fetchone()[0]
+        assert ended >= 1
+        own.json("/sync-status")
+
+
+class TestDocs:
+    """docs/endpoints.md names what there is, and only that."""
+
+    TEXT = (REPOSITORY / "docs" / "endpoints.md").read_text()
+
+    def test_every_endpoint_and_parameter(self, site):
+        paths = site.json("/openapi.json")["paths"]
+        table = re.findall(r"^\| \[?`(/[^`]*)`", self.TEXT.partition("## ")[0], re.MULTILINE)
+        assert set(table) == {*paths, "/openapi.json"}
+        asked = {each["name"] for path in paths.values() for each in path["get"].get("parameters", [])}
+        assert all(f"`{name}`" in self.TEXT or f"{{{name}}}" in self.TEXT or f"?{name}=" in self.TEXT for name in asked)
+
+    def test_every_figure_for_prometheus(self, site):
+        (table,) = re.findall(r"^\| `sync_confidence_\.\.\.`.*?\n\n", self.TEXT, re.MULTILINE | re.DOTALL)
+        told = {name for line in table.strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+        found = {each.name for each in text_string_to_metric_families(site.get("/metrics").text)}
+        assert {f"sync_confidence_{name}" for name in told} == found
+
+    @pytest.mark.parametrize("key", ["SourceDetail", "Scan", "SyncRow", "Change", "Readiness", "Refusal"])
+    def test_examples_have_the_keys_that_there_are(self, site, key):
+        known = set(site.json("/openapi.json")["components"]["schemas"][key]["properties"])
+        examples = [set(each) for each in map(json.loads, re.findall(r"```json\n(.*?)```", self.TEXT, re.DOTALL))]
+        assert any(example <= known and len(example) >= min(3, len(known)) for example in examples)
+
+    def test_confs_have_only_params_of_their_dag(self):
+        checked = 0
+        for dag, conf in re.findall(r"`(\w+)`[^`|]*? with `(\{.*?\})`", self.TEXT):
+            file = REPOSITORY / "dags" / f"{dag}.py"
+            if file.exists():
+                params = set(re.findall(r'^        "(\w+)": Param\(', file.read_text(), re.MULTILINE))
+                assert set(json.loads(conf)) <= params, (dag, conf)
+                checked += 1
+        assert checked > 10
+
+
+class TestUnreachable:
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch, caplog):
+        monkeypatch.setattr(pages_warehouse, "WAIT_SECONDS", 0.4)
+        caplog.set_level(logging.ERROR, "psycopg.pool")
+
+    def test_says_so_in_a_line_without_secrets_and_comes_back_by_itself(self, airflow_app, filled, monkeypatch):
+        nowhere = urlsplit(filled)._replace(netloc="who:s3cret@127.0.0.1:1").geturl()
+        with reading(nowhere), TestClient(airflow_app) as client:
+            site = Site(client, None)
+            for path in ROUTES:
+                if path == "/openapi.json":
+                    continue
+                answer = site.get(path)
+                assert answer.status_code == 503
+                assert "connection 'warehouse'" in answer.text
+                assert "s3cret" not in answer.text
+                assert "127.0.0.1" not in answer.text
+            assert site.get("/readiness").json()["reasons"][0]["code"] == "warehouse_unavailable"
+            monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", filled)
+            # Sooner than attempts that come ever more rarely would.
+            deadline = time.monotonic() + 2
+            while site.get("/sync-status").status_code != 200:
+                assert time.monotonic() < deadline
+
+    def test_connection_that_nobody_has_set(self, airflow_app, filled, monkeypatch):
+        with reading(filled), TestClient(airflow_app) as client:
+            monkeypatch.delenv("AIRFLOW_CONN_WAREHOUSE")
+            assert "AIRFLOW_CONN_WAREHOUSE" in Site(client, None).refusal("/sync-status", 503)
+            monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", filled)
+            assert Site(client, None).get("/sync-status").status_code == 200

@@ -1,0 +1,498 @@
+"""The pages as people get them: what they say of each state, that they are well-formed, and that no value is markup."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+
+from include.confidence.board import (
+    Change,
+    Difference,
+    Page,
+    Part,
+    Point,
+    Progress,
+    Reading,
+    Run,
+    Scan,
+    Series,
+    SyncRow,
+)
+from include.confidence.policy import Gate, Verdict
+from include.confidence.summary import Plan
+from include.warehouse.fence import Writer
+from include.warehouse.sync_log import Counts
+from plugins.pages import access, html, render, warehouse
+from plugins.pages.airflow_state import Decision, Orchestration, Schedule
+from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
+
+SOURCE = "repairshopr"
+RECONCILE = f"{SOURCE}_reconcile"
+AT = datetime(2026, 3, 8, 3, 0, 5, tzinfo=UTC)
+RUN = f"{RECONCILE}/scheduled__2026-03-08T03:00:00+00:00"
+HOSTILE = """"><script>alert(1)</script><img src=x onerror='alert(2)'>"""
+
+ROW = SyncRow(
+    sync_id=7,
+    source=SOURCE,
+    kind="repair",
+    run=RUN,
+    state="success",
+    started_at=AT,
+    finished_at=AT + timedelta(seconds=4),
+    duration_seconds=4.0,
+    counts=Counts(read=1200, updated=2, deleted=1),
+    entities={"customers": Counts(updated=2), "line_items": Counts(deleted=1)},
+    requests=12,
+    request_errors=1,
+    undoes=None,
+    undone_by=None,
+    reason=None,
+    error=None,
+)
+SCAN = Scan(
+    scan_id="scan 1",
+    source=SOURCE,
+    entity="line_items",
+    scope="all",
+    run=RUN,
+    epoch=3,
+    scanned_at=AT,
+    verdict=Verdict.HOLD,
+    reasons=("api_unique_not_in_db is 40, above its limit 25: worse in two consecutive runs",),
+    metrics={"api_unique_not_in_db": 40, "feed_noise": 3},
+    telemetry={"api_reported_total_entries": 1234},
+    gates=(Gate("api_unique_not_in_db", 0.0, 25.0, 40, Verdict.HOLD, "above its limit"),),
+    plan=Plan(insert=40, update=2, delete=0),
+    live_rows=1194,
+    examples={"missing_examples": [7, [8, "x"]], "empty_examples": []},
+    decision="repair",
+    decided_by="oncall",
+    decided_at=AT,
+)
+CHANGE = Change(11, "repairshopr.customers", {"id": 5}, "update", (Difference("email", "a@old.example", None),))
+SERIES = Series(
+    "line_items",
+    "all",
+    "api_unique_not_in_db",
+    (
+        Point(AT - timedelta(days=1), RUN, 0, None, None, Verdict.PASS, False),
+        Point(AT, RUN, 40, 0.0, 25.0, Verdict.HOLD, True),
+    ),
+)
+HEALTH = HealthFigures(
+    seconds=5.0,
+    median_seconds=4.0,
+    requests=100,
+    request_errors=6,
+    error_rate=0.06,
+    schedule_seconds=900.0,
+    tables=(TableFigures("line_items", 1234.0, 3, 42, "hold"),),
+    alerts=(Alert("error_rate", SOURCE, 0.06, 0.05, "6 of 100 requests failed within a day"),),
+)
+DETAIL = SourceDetail(
+    writer=Writer(SOURCE, "running", 3, RUN, AT, None),
+    verdict=Verdict.HOLD,
+    judged_run=RUN,
+    scanned_at=AT,
+    freshness_seconds=1234.0,
+    stalest="line_items",
+    last_sync=replace(ROW, kind="sync"),
+    progress=None,
+    source=SOURCE,
+    entities=("customers", "line_items", "tickets"),
+    airflow=Orchestration(Schedule(AT + timedelta(days=1), False), Schedule(None, True), None, None),
+    health=HEALTH,
+    scans=(SCAN,),
+    last_repair=ROW,
+)
+HELD = replace(
+    DETAIL,
+    writer=Writer(SOURCE, "stopped", 3, RUN, AT, "line_items (all): too much"),
+    airflow=replace(DETAIL.airflow, running=RUN, decision=Decision("manual__1+0", "held", AT, "http://x")),
+)
+READING = Reading("line_items", 12, 40, 1100, AT, AT)
+SCANNING = replace(
+    DETAIL,
+    writer=Writer(SOURCE, "stopped", 4, RUN, AT, None),
+    progress=Progress(RUN, ("customers",), (READING,)),
+    airflow=replace(DETAIL.airflow, running="x"),
+)
+BARE = replace(
+    DETAIL,
+    verdict=None,
+    judged_run=None,
+    scanned_at=None,
+    freshness_seconds=None,
+    stalest=None,
+    last_sync=None,
+    airflow=Orchestration(None, None, None, None),
+    health=None,
+    scans=(),
+    last_repair=None,
+)
+
+
+class Document(HTMLParser):
+    """An HTML page, read strictly: what is opened is closed in order, and what people are told lies in its place."""
+
+    VOID = frozenset({"meta", "link", "br", "input", "img"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[set[str]] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append(set())
+        elif "table" in self.open:
+            self.tables[-1].add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "script" not in self.open:
+            self.text += data
+
+    def all(self, *tags: str) -> list[tuple[str, dict[str, str | None]]]:
+        return [element for element in self.elements if element[0] in tags]
+
+    def links(self) -> dict[str, dict[str, str | None]]:
+        return {attrs["href"]: attrs for _, attrs in self.all("a")}
+
+    def check(self) -> None:
+        """What a reader, or a screen reader, has to be able to rely on."""
+        levels = [int(tag[1]) for tag, _ in self.all("h1", "h2", "h3", "h4")]
+        assert levels.count(1) == 1
+        assert levels[0] == 1
+        assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
+        assert [tag for tag, _ in self.all("main", "title")] == ["title", "main"]
+        assert all("caption" in inside for inside in self.tables)
+        assert all("scope" in attrs for _, attrs in self.all("th"))
+        assert all(attrs.get("aria-label") for _, attrs in self.all("nav"))
+        ids = [attrs["id"] for _, attrs in self.elements if "id" in attrs]
+        assert len(ids) == len(set(ids))
+        labelled = {attrs["for"] for _, attrs in self.all("label")}
+        assert {attrs["id"] for _, attrs in self.all("input")} == labelled
+        # Only our own files run: nothing inline but data.
+        for _, attrs in self.all("script"):
+            assert attrs.get("src", "").startswith("/airflow/sync-confidence/static/") or attrs["type"] == (
+                "application/json"
+            )
+        assert not [name for _, attrs in self.elements for name in attrs if name.startswith("on")]
+
+
+def request() -> Request:
+    return Request({"type": "http", "root_path": "/airflow/sync-confidence", "headers": [], "query_string": b""})
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the warehouse and Airflow say; a test replaces what it is about."""
+    says: dict[str, Any] = {
+        "overview": [DETAIL],
+        "detail": DETAIL,
+        "parts": [Part("customers", "all", 2, AT), Part("line_items", "all", 2, AT)],
+        "series": [SERIES],
+        "scans": Page((SCAN,), None),
+        "changes": Page((CHANGE,), "older"),
+        "sync_rows": Page((ROW,), "older"),
+        "sync_row": ROW,
+        "run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, ROW.counts, (ROW,)),
+    }
+    for name in ("overview", "detail"):
+        monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
+    for name in ("parts", "series", "scans", "changes", "sync_rows", "sync_row", "run"):
+        monkeypatch.setattr(html.board, name, lambda *_, of=name, **__: says[of])
+    return says
+
+
+def read(answer: Any, code: int = 200) -> Document:
+    assert answer.status_code == code
+    document = Document(answer.body.decode())
+    document.check()
+    return document
+
+
+def overview(sources: tuple[str, ...] = (SOURCE,)) -> Document:
+    return read(html.overview(request(), None, None, sources))
+
+
+def of_source() -> Document:
+    return read(html.of_source(request(), SOURCE, None, None, (SOURCE,)))
+
+
+def of_sync() -> Document:
+    return read(html.of_sync(request(), SOURCE, 7, None, (SOURCE,)))
+
+
+def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,)) -> Document:
+    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, sources))
+
+
+def test_overview_of_a_running_writer(known):
+    page = overview()
+    assert "1 source: 1 running." in page.text
+    assert "running" in page.text
+    assert "20 min 34 s behind" in page.text
+    assert "2026-03-09 03:00 UTC" in page.text
+    assert "paused" in page.text
+    assert "nothing under way" in page.text
+
+
+def test_overview_of_a_hold_leads_to_its_question(known):
+    known["overview"] = [HELD]
+    page = overview()
+    assert "1 held until a person decides (repairshopr)" in page.text
+    assert "line_items (all): too much" in page.text
+    asked = f"/airflow/dags/{RECONCILE}/runs/manual__1%2B0/tasks/decide/required_actions?map_index=-1"
+    assert page.links()[asked]["target"] == "_top"
+
+
+def test_hold_that_nobody_is_asked_about_says_how_to_be_asked(known):
+    known["overview"] = [replace(HELD, airflow=DETAIL.airflow)]
+    known["detail"] = known["overview"][0]
+    run = f"/airflow/dags/{RECONCILE}/runs/scheduled__2026-03-08T03%3A00%3A00%2B00%3A00"
+    for page in (overview(), of_source()):
+        assert "asked again" in page.text
+        assert page.links()[run]["target"] == "_top"
+
+
+def test_overview_shows_how_far_a_scan_is(known):
+    known["overview"] = [SCANNING]
+    page = overview()
+    assert "1 of 3 entities scanned" in page.text
+    assert "line_items: 12 of 40 pages, 1,100 rows" in page.text
+    ((_, bar),) = page.all("progress")
+    assert (bar["value"], bar["max"]) == ("1", "3")
+    assert [attrs["data-refresh"] for _, attrs in page.elements if "data-refresh" in attrs] == ["5"]
+
+
+def test_stop_that_no_run_works_on_is_no_scan(known):
+    known["overview"] = [replace(SCANNING, airflow=DETAIL.airflow)]
+    page = overview()
+    assert not page.all("progress")
+    assert "1 stopped" in page.text
+
+
+def test_without_data_the_overview_says_what_to_start(known):
+    known["overview"] = [BARE]
+    page = overview((SOURCE, "square"))
+    assert "never synced" in page.text
+    assert "never scanned" in page.text
+    for dag in (f"{SOURCE}_sync", RECONCILE, "warehouse_migrate"):
+        assert page.links()[f"/airflow/dags/{dag}"]["target"] == "_top"
+
+
+def test_without_data_a_source_says_what_to_start(known):
+    known |= {"detail": BARE, "parts": [], "series": [], "scans": Page((), None), "sync_rows": Page((), None)}
+    page = of_source()
+    assert "No scan yet" in page.text
+    assert "Never synced" in page.text
+    assert {f"/airflow/dags/{SOURCE}_sync", f"/airflow/dags/{RECONCILE}"} <= page.links().keys()
+    assert not [attrs for _, attrs in page.all("script") if "plotly" in attrs.get("src", "")]
+
+
+def test_source_that_the_warehouse_has_no_row_for(known):
+    known["detail"] = None
+    page = of_source()
+    assert "not in the warehouse yet" in page.text
+    assert "/airflow/dags/warehouse_migrate" in page.links()
+
+
+def test_source_page_has_all_of_it(known):
+    page = of_source()
+    for what in (
+        "missing_examples, 2 of them",
+        "8 / x",
+        "a@old.example",
+        "40 to insert, 2 to update, 0 to delete",
+        "repair by oncall",
+        "6 of 100 requests failed within a day",
+        "sync 7",
+    ):
+        assert what in page.text
+    assert "empty_examples" not in page.text
+    assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/7#roll-back" in page.links()
+    assert f"/airflow/sync-confidence/sources/{SOURCE}?syncs=older#sync-log" in page.links()
+
+
+def test_each_plot_has_a_table_that_says_the_same(known):
+    page = of_source()
+    (spoken,) = [attrs["aria-label"] for _, attrs in page.elements if attrs.get("role") == "img"]
+    assert "api_unique_not_in_db over 2 scans" in spoken
+    assert "40, baseline 0, limit 25, hold" in spoken
+    assert len(page.all("details")) == 1
+    assert "accepted as baseline" in page.text
+    assert render.points(SERIES)[1] == {
+        "at": "2026-03-08T03:00:05",
+        "value": 40,
+        "baseline": 0.0,
+        "limit": 25.0,
+        "verdict": "hold",
+        "accepted": True,
+    }
+
+
+def test_worst_part_is_shown_unless_another_is_asked_for():
+    parts = [Part("customers", "all", 2, AT), Part("line_items", "all", 2, AT)]
+    assert html.chosen(parts, [SCAN], None, "all") == parts[1]
+    assert html.chosen(parts, [SCAN], "customers", "all") == parts[0]
+    assert html.chosen(parts, [replace(SCAN, verdict=Verdict.PASS)], None, "all") == parts[0]
+    assert html.chosen([], [], "customers", "all") is None
+
+
+def test_worst_metric_is_shown_first():
+    calm = replace(SERIES, metric="calm", points=SERIES.points[:1])
+    assert html.urgent_first([calm, SERIES]) == [SERIES, calm]
+
+
+def test_runs_are_made_of_whole_pages():
+    scans = (SCAN, replace(SCAN, entity="customers", verdict=Verdict.PASS), replace(SCAN, run="other/1"))
+    (run, other) = html.runs_of(Page(scans, None))
+    assert (run.run, run.entities, run.verdict, run.plan.insert) == (RUN, 2, Verdict.HOLD, 80)
+    assert other.run == "other/1"
+    assert html.runs_of(Page(scans, "more")) == [run]
+
+
+def test_run_shows_its_gates_and_what_was_planned_and_applied(known):
+    page = of_run()
+    for what in ("api_unique_not_in_db", "feed_noise", "no gate", "above its limit", "api_reported_total_entries"):
+        assert what in page.text
+    assert "Decided: repair by oncall" in page.text
+    assert "Applied by repairs" in page.text
+
+
+def test_run_that_left_nothing_says_so(known):
+    known["run"] = None
+    assert "has left no scan and no sync" in of_run().text
+    assert "warehouse_migrate does no work that is recorded" in of_run("warehouse_migrate").text
+
+
+def test_dag_tab_is_its_source_or_a_friendly_line(known):
+    ours = read(html.of_dag(request(), f"{SOURCE}_sync", None, None, (SOURCE,)))
+    assert "Sync log" in ours.text
+    other = read(html.of_dag(request(), "warehouse_rollback", None, None, (SOURCE,)))
+    assert "neither syncs nor proves" in other.text
+
+
+def test_sync_shows_its_changes_and_a_filled_in_form(known):
+    page = of_sync()
+    assert "a@old.example" in page.text
+    fields = {attrs["name"]: attrs for _, attrs in page.all("input")}
+    assert fields["sync_id"]["value"] == "7"
+    assert "checked" in fields["dry_run"]
+    assert "checked" not in fields["force"]
+    ((_, form),) = page.all("form")
+    assert form["data-trigger"] == "/airflow/api/v2/dags/warehouse_rollback/dagRuns"
+
+
+@pytest.mark.parametrize("row", [replace(ROW, undone_by=9), replace(ROW, state="running")])
+def test_what_is_undone_or_under_way_has_no_form(known, row):
+    known["sync_row"] = row
+    assert not of_sync().all("form")
+
+
+def test_nothing_of_the_warehouse_is_markup(known):
+    scan = replace(
+        SCAN,
+        entity=HOSTILE,
+        scope=HOSTILE,
+        run=HOSTILE,
+        reasons=(HOSTILE,),
+        metrics={HOSTILE: 1},
+        telemetry={HOSTILE: HOSTILE},
+        gates=(replace(SCAN.gates[0], metric=HOSTILE, reason=HOSTILE),),
+        examples={HOSTILE: [HOSTILE, [HOSTILE], {HOSTILE: HOSTILE}]},
+        decided_by=HOSTILE,
+    )
+    row = replace(ROW, run=f"x/{HOSTILE}", error=HOSTILE, reason=HOSTILE, entities={HOSTILE: Counts()})
+    writer = Writer(SOURCE, "stopped", 1, f"x/{HOSTILE}", AT, HOSTILE)
+    found = replace(HELD, writer=writer, stalest=HOSTILE, scans=(scan,), last_repair=row)
+    change = Change(1, HOSTILE, {HOSTILE: HOSTILE}, "update", (Difference(HOSTILE, HOSTILE, [HOSTILE]),))
+    known |= {
+        "overview": [replace(found, progress=None)],
+        "detail": found,
+        "parts": [Part(HOSTILE, HOSTILE, 1, AT)],
+        "series": [replace(SERIES, entity=HOSTILE, scope=HOSTILE, metric=HOSTILE)],
+        "scans": Page((scan,), None),
+        "changes": Page((change,), HOSTILE),
+        "sync_rows": Page((row,), HOSTILE),
+        "sync_row": row,
+        "run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, row.counts, (row,)),
+    }
+    for page in (overview(), of_source(), of_sync(), of_run()):
+        assert HOSTILE in page.text
+        assert not page.all("img")
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    """A logged-in browser without Airflow and without a warehouse."""
+    app = FastAPI()
+    app.include_router(html.router)
+    app.dependency_overrides = {get_user: lambda: "a user", access._readable_sources: lambda: (SOURCE,)}
+    with TestClient(app) as browser:
+        yield browser
+
+
+def test_warehouse_out_of_reach_is_a_page(client):
+    def unavailable():
+        raise warehouse.WarehouseUnavailable("the warehouse can't be reached: check the connection")
+
+    client.app.dependency_overrides[warehouse._each] = unavailable
+    answer = client.get("/")
+    assert answer.status_code == 503
+    assert "The warehouse can&#39;t be reached: check the connection." in answer.text
+    Document(answer.text)
+
+
+def test_who_is_not_logged_in_gets_a_page_that_says_so(client):
+    del client.app.dependency_overrides[get_user]
+    for path in ("/", "/static/pages.css", f"/sources/{SOURCE}", f"/dags/{RECONCILE}", f"/dags/{RECONCILE}/runs/x"):
+        answer = client.get(path)
+        assert answer.status_code == 401
+        assert "Log in" in answer.text
+
+
+def test_only_the_own_host_is_asked(client):
+    answer = client.get("/static/nothing.js")
+    assert answer.status_code == 404
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "script-src" not in answer.headers["Content-Security-Policy"]
+
+
+def test_files_are_kept_by_browsers_as_long_as_their_version(client):
+    answer = client.get("/static/plotly.min.js?v=1")
+    assert answer.headers["Content-Type"].startswith("text/javascript")
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert "immutable" not in client.get("/static/icon.svg").headers["Cache-Control"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "\N{EN DASH}"), (0.2, "under 1 s"), (59.6, "1 min"), (3600, "1 h"), (90061, "1 d 1 h"), (86460, "1 d")],
+)
+def test_times_that_passed(seconds, text):
+    assert render.span(seconds) == text
+
+
+@pytest.mark.parametrize(("figure", "text"), [(None, "\N{EN DASH}"), (0, "0"), (1234567, "1,234,567"), (2.5, "2.50")])
+def test_figures(figure, text):
+    assert render.number(figure) == text
