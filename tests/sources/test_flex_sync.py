@@ -308,6 +308,7 @@ class TestLog:
         [row] = synced.log()
         assert (row["removed_count"], row["failed_count"]) == (0, 0)
         assert row["summary"]["orphans"] == {"pruned": 0, "failed": 1}
+        assert (synced.synced()["rows_failed"], synced.synced()["rows_deleted"]) == (0, 0)
         assert synced.waiting() == set()
 
     @pytest.mark.parametrize(("setting", "left"), [("false", 1), (" FALSE ", 1), ("0", 1), ("true", 0), ("", 0)])
