@@ -23,8 +23,8 @@ by a fresh read. Anything unclear in what Flex shows stops that crew call before
 **While it waits** in `scheduled`: the pool `flex_writer` has 0 slots because `flex_reconcile` has stopped the writer;
 the pool's description says which run. It goes on by itself after the resume.
 
-**Mode `validate`** writes nothing: it checks our tables (no technician twice on a crew call, the unique key, recent
-failures, stale rows).
+**Mode `validate`** writes nothing: it checks our tables. A technician twice on a crew call and a missing unique key
+fail it, recent failures and stale rows are only told.
 
 **The result** is the XCom `result` of `sync`, and one line of JSON in its log.
 

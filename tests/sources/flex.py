@@ -125,7 +125,7 @@ class Agency:
     @contextmanager
     def api(self, name: str, *, base_path: str, authorize, per_minute, quota=None) -> Iterator[ApiClient]:
         url, headers = self.simulator.url + base_path, authorize(self.simulator.token)
-        patience = {"timeout": (2, 2), "attempts": 1}
+        patience = {"timeout": (5, 30), "attempts": 1}
         with ApiClient(name, url, headers=headers, limiter=self.limiter, **patience) as client:
             yield client
 
@@ -254,9 +254,12 @@ class Agency:
         self.conn.execute(CLEAN)
 
 
+# Of so few rows this takes a fraction of what TRUNCATE does.
 CLEAN = """
-TRUNCATE flex.jobs, flex.profiles, flex.flex_sync_log, flex.element_gate, flex.operation, flex.owned_line,
-  flex.job_change, flex.element_scan, confidence.sync_log, confidence.sync_state, confidence.change_log,
-  confidence.forensic_run, confidence.request_count CASCADE;
+DELETE FROM flex.jobs; DELETE FROM flex.profiles; DELETE FROM flex.flex_sync_log; DELETE FROM flex.owned_line;
+WITH gates AS (DELETE FROM flex.element_gate) DELETE FROM flex.operation;
+DELETE FROM flex.element_scan; DELETE FROM flex.job_change;
+DELETE FROM confidence.change_log; DELETE FROM confidence.sync_state; DELETE FROM confidence.forensic_run;
+DELETE FROM confidence.sync_log;
 UPDATE confidence.writer SET state = 'running', epoch = 0, run = NULL, hold_reason = NULL WHERE source = 'flex'
 """

@@ -107,6 +107,21 @@ class TestElements:
         assert [line.resource_id for line in synced.control.lines(other) if line.kind == "contact"] == [resource]
         assert synced.waiting() == set()
 
+    def test_element_that_is_gone_from_flex_counts_as_left_once_no_call_names_it(self, synced):
+        booked = synced.book()
+        _, resource = synced.hire(booked)
+        synced.sync()
+        synced.fault("status", f"line-item/{booked.element}/row-data", "GET", status=404, times=None)
+        with pytest.raises(SyncFailed, match="could not be read"):
+            synced.sync("full")
+        assert owned(synced.conn, booked.element) != set()
+        other = synced.control.create_element()
+        synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s", [other])
+        done = synced.sync()
+        assert (done.result["added"], done.result["removed"]) == (1, 0)
+        assert [line.resource_id for line in synced.control.lines(other) if line.kind == "contact"] == [resource]
+        assert (owned(synced.conn, booked.element), synced.waiting()) == (set(), set())
+
     def test_job_without_a_crew_call_is_settled_and_told(self, synced):
         job = put(synced.conn, "jobs")
         put(synced.conn, "job_assignments", job_id=job, technician_id=person(synced.conn, None), sound_role="FOH-T")
@@ -293,6 +308,7 @@ class TestLog:
         [row] = synced.log()
         assert (row["removed_count"], row["failed_count"]) == (0, 0)
         assert row["summary"]["orphans"] == {"pruned": 0, "failed": 1}
+        assert (synced.synced()["rows_failed"], synced.synced()["rows_deleted"]) == (0, 0)
         assert synced.waiting() == set()
 
     @pytest.mark.parametrize(("setting", "left"), [("false", 1), (" FALSE ", 1), ("0", 1), ("true", 0), ("", 0)])

@@ -168,7 +168,7 @@ class TestTakesBack:
 
     def test_only_what_is_left_of_it(self, synced, booked):
         """A line that people deleted meanwhile is gone already; one that they added themselves is there already."""
-        (ann, first), (_, second) = synced.hire(booked), synced.hire(booked)
+        (ann, first), (bob, second) = synced.hire(booked), synced.hire(booked)
         synced.sync()
         synced.fire(ann)
         _, third = synced.hire(booked)
@@ -176,7 +176,9 @@ class TestTakesBack:
         synced.by_hand("delete", booked, third)
         synced.by_hand("add", booked, first)
         synced.roll_back(sync_id)
-        assert {*synced.crew(booked)} == {first, second}
+        crew = synced.crew(booked)
+        assert {*crew} == {first, second}
+        assert synced.rows(booked) == {ann: crew[first].id, bob: crew[second].id}
 
     def test_what_it_comes_to_where_people_changed_their_minds_meanwhile(self, synced, booked, monkeypatch):
         ann, _ = synced.hire(booked)

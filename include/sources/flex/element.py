@@ -230,10 +230,19 @@ class _Element:
 
     def _read(self) -> None:
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
-        self._lines = calls.lines(self._api, self._id, self._crew.mapped)
+        self._lines = self._shown()
         if self._clear_stale():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._plan = self._planner(self._crew, self._lines)
+
+    def _shown(self) -> Sequence[Line]:
+        try:
+            return calls.lines(self._api, self._id, self._crew.mapped)
+        except NotFound:
+            # Deleted in Flex, with all its lines. A call of ours that still names it has to be mended first.
+            if self._crew.calls:
+                raise
+            return ()
 
     def _clear_stale(self) -> bool:
         """Drop the rows whose line is gone, and say so of our lines. Whether there were any."""

@@ -165,7 +165,8 @@ class Done:
         net = self.net()
         now = {each: each.line_id if each.line_id in there else ours.get(each.resource_id) for each in net}
         made = {now[each] for each in net if each.kind == "add"}
-        others = {line.resource_id for line in there.values() if line.line_id not in made}
+        others = {line.resource_id: line.line_id for line in there.values() if line.line_id not in made}
+        back: dict[UUID, UUID] = {}
         actions: list[Action] = []
         for each in net:
             line_id = now[each]
@@ -173,12 +174,15 @@ class Done:
                 case "add" if line_id:
                     members = tuple(row.member for row in self.rows if row.absent and named.get(row.member) == line_id)
                     actions.append(Remove(line_id, each.resource_id, members, orphan=False))
-                case "remove" if each.resource_id not in others:
+                case "remove" if each.resource_id in others:
+                    back[each.line_id] = others[each.resource_id]
+                case "remove":
                     actions += self._made_again(each, crew)
                 case "role" if line_id and each.role_before:
                     actions.append(SetRole(line_id, each.resource_id, each.role_before))
         with_line = {member for action in actions if isinstance(action, Add | Remove) for member in action.members}
-        actions += [action for row in self.rows if row.member not in with_line for action in _put_back(row, crew)]
+        rows = [replace(row, line_id=back.get(row.line_id, row.line_id)) for row in self.rows]
+        actions += [action for row in rows if row.member not in with_line for action in _put_back(row, crew)]
         return Plan((), tuple(sorted(actions, key=lambda action: ORDER.index(type(action)))), (), ())
 
     def foreseen(self) -> Counts:
