@@ -128,3 +128,16 @@ def test_a_calm_run_ends_with_flex_as_desired(url, flex, beginning, script, by_r
         world.at_rest()
         world.assert_safe()
         world.assert_in_step()
+
+
+@pytest.mark.parametrize("dies", [20, 30, 40, 50])
+def test_what_a_crash_left_on_a_call_whose_job_is_gone_is_found(url, flex, dies):
+    with psycopg.connect(url, autocommit=True) as conn, psycopg.connect(url, autocommit=True) as admin:
+        world = World(url, flex, conn, admin, workers=1)
+        world.book(0, "sound", 0), world.assign(0, 0, "sound", "FOH-T")
+        world.sync("full", [], dies, [])
+        world.cancel(0)
+        world.calm(by_repair=False)
+        world.at_rest()
+        world.assert_in_step()
+        assert flex.control.lines(world.elements[0])[2:] == []
