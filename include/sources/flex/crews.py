@@ -23,11 +23,14 @@ DEPARTMENTS = ("sound", "lights")
 
 Result = TypeVar("Result")
 
-# Where a call was deleted or points elsewhere now, the lines that we made there are still ours.
+# Where a call was deleted or points elsewhere now, the lines that we made there are still ours, and what a gate stands
+# for has still to be known.
 ELEMENTS = """
 SELECT DISTINCT flex_element_id FROM (
   SELECT flex_element_id, job_id, department FROM flex.flex_crew_calls
   UNION ALL SELECT flex_element_id, job_id, department FROM flex.owned_line WHERE gone_at IS NULL
+  UNION ALL SELECT g.flex_element_id, o.job_id, o.department
+  FROM flex.element_gate g LEFT JOIN flex.operation o USING (operation_id) WHERE g.state <> 'idle'
 ) e LEFT JOIN flex.jobs j ON j.id = e.job_id
 WHERE (%(jobs)s::uuid[] IS NULL OR e.job_id = ANY (%(jobs)s))
   AND (%(departments)s::text[] IS NULL OR e.department = ANY (%(departments)s))

@@ -16,7 +16,7 @@ from include.api.client import ApiClient
 from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
 from include.sources.flex import calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
-from include.sources.flex.desired import Crew
+from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, Write
 from include.sources.flex.plan import Add, Adopt, Finding, Forget, Member, Plan, Remap, Remove, SetRole, plan
 from include.sources.flex.roles import Roles
@@ -353,7 +353,14 @@ class _Element:
     def _remove(self, action: Remove, done: Kind, failed: Kind) -> None:
         member = next(iter(action.members), None)
         operation_id, outcome = self._send(
-            Write("remove", action.line_id, action.resource_id, member, self._role_of(action.line_id)),
+            Write(
+                "remove",
+                action.line_id,
+                action.resource_id,
+                member,
+                self._role_of(action.line_id),
+                call=self._call_of(member),
+            ),
             lambda: calls.remove(self._api, action.line_id),
         )
         if outcome.kind == "refused":
@@ -366,8 +373,9 @@ class _Element:
     def _set_role(self, action: SetRole) -> None:
         before = self._role_of(action.line_id)
         members = tuple(each.member for each in self._crew.desired if each.resource_id == action.resource_id)
+        member = next(iter(members), None)
         operation_id, outcome = self._send(
-            Write("role", action.line_id, action.resource_id, next(iter(members), None), before, action.role_id),
+            Write("role", action.line_id, action.resource_id, member, before, action.role_id, self._call_of(member)),
             lambda: calls.set_role(self._api, self._id, action.line_id, action.role_id),
         )
         if outcome.kind == "refused":
@@ -377,6 +385,9 @@ class _Element:
 
     def _role_of(self, line_id: UUID) -> UUID | None:
         return next((line.role_id for line in self._lines if line.line_id == line_id), None)
+
+    def _call_of(self, member: Member | None) -> Call | None:
+        return self._crew.calls.get(member.crew_call_id) if member else None
 
     def _send(self, write: Write, call: Callable[[], Outcome]) -> tuple[int, Outcome]:
         """Journal a write, then make it; the outcome is done or refused, and not settled yet."""

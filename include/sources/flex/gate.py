@@ -84,7 +84,7 @@ class Gate:
 class Write:
     """A write to Flex, as the journal keeps it: for whom it is, and a line unless one is added.
 
-    `call` is that of the member, and given if one is added: the line is ours though the call may be gone by then.
+    `call` is that of the member: the line is ours, or in doubt, though the call may be gone by then.
     """
 
     kind: Literal["add", "remove", "role"]
