@@ -8,12 +8,13 @@ rollback is a `sync_id` of its own, so it can be undone as well.
 here.
 
 **Refuses** where later syncs changed the same rows, and names them: roll those back first, newest first, or set
-`force` to overwrite what they wrote. All or nothing: one transaction.
+`force` to overwrite what they wrote. All or nothing, in one transaction; where the copy is at a vendor's, one write
+after the other, each of them proven.
 
 Start with `dry_run`: it counts what would be restored and names conflicts.
 
-**If `rollback` fails:** nothing was changed. If the writer's session is in the way, wait for the running sync and
-clear the task.
+**If `rollback` fails:** nothing was changed, unless its message names what was. If the writer's session is in the way,
+wait for the running sync and clear the task.
 """
 
 from airflow.sdk import Param, dag

@@ -38,7 +38,8 @@ decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
 @dataclass(frozen=True)
 class Request:
     """One request. `path` is relative to the client's base URL, a list among `params` repeats its key, `body`
-    is sent as JSON. What is not `idempotent` is sent once: a failure leaves its outcome unknown.
+    is sent as JSON. What is not `idempotent` is sent once: a failure leaves its outcome unknown. What is `owed`, since
+    only its answer tells what became of an earlier one, is sent though a quota is used up.
 
     As text it is method and path alone, since that ends up in logs.
     """
@@ -48,6 +49,7 @@ class Request:
     method: str = "GET"
     body: Any = field(default=None, repr=False)
     idempotent: bool = True
+    owed: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} /{urlsplit(self.path).path.lstrip('/')}"
@@ -180,7 +182,8 @@ class ApiClient:
         return retrying(self._attempt, request)
 
     def _attempt(self, request: Request) -> Answer:
-        if refusal := self._limiter.acquire():
+        refusal = self._limiter.acquire()
+        if refusal and not request.owed:
             raise NotSent(f"{self._where(request)} was not sent: {refusal}")
         answer = self._exchange(request)
         if isinstance(answer, ApiError):

@@ -32,14 +32,14 @@ class Stopped(FixConfiguration):
     """Flex refused a write for want of a right, so it didn't happen; it would refuse all others as well."""
 
 
-def lines(api: ApiClient, element_id: UUID, mapped: Collection[UUID]) -> list[Line]:
-    """All lines on a crew call; `mapped` are those that are ours.
+def lines(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bool = False) -> list[Line]:
+    """All lines on a crew call; `mapped` are those that are ours. `owed` to what was just sent, as in `Request`.
 
     Raises Unreadable where the answer proves nothing, and whatever `ApiClient.send` does.
     """
     # What a cache kept is no proof of anything.
     params = {"_dc": time.time_ns() // 1_000_000, "codeList": ["contact", "business-role"], "node": "root"}
-    return read(api.get(f"line-item/{element_id}/row-data/", **params).data, mapped)
+    return read(api.send(Request(f"line-item/{element_id}/row-data/", params, owed=owed)).data, mapped)
 
 
 def add(api: ApiClient, element_id: UUID, resource_id: UUID) -> Outcome:

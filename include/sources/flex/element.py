@@ -13,14 +13,15 @@ from uuid import UUID
 from psycopg import Connection
 
 from include.api.client import ApiClient
-from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
+from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
 from include.sources.flex import calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
-from include.sources.flex.gate import Gate, GateClosed, Write
+from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
 from include.sources.flex.plan import Add, Adopt, Finding, Forget, Member, Plan, Remap, Remove, SetRole, plan
 from include.sources.flex.roles import Roles
 from include.sources.flex.rows import CONTACT, Line, Unreadable
+from include.warehouse.fence import FenceError
 
 # How often it is begun anew because people changed the crew meanwhile.
 PASSES = 8
@@ -42,7 +43,7 @@ Kind = Literal[
 ]
 # What Flex refused of what a crew needs. A line that is left over harms no crew.
 FAILED = ("add_failed", "remove_failed", "role_failed")
-State = Literal["done", "failed", "refused", "changed", "unreadable", "busy", "uncertain"]
+State = Literal["done", "failed", "refused", "changed", "unreadable", "busy", "uncertain", "stopped"]
 
 PUT = """
 WITH before AS (
@@ -120,7 +121,8 @@ class Report:
 
     `crew` and `lines` are what was read last; None and 0 where nothing was. Of the states `failed` means that Flex
     refused something, `refused` that the crew can't be written as it is, `changed` that people kept changing it;
-    `unreadable`, `busy` and `uncertain` tell why nothing more was written.
+    `unreadable`, `busy` and `uncertain` tell why nothing more was written. `stopped`:
+    nothing more may be written anywhere, since `stop` was raised.
     """
 
     element_id: UUID
@@ -131,6 +133,7 @@ class Report:
     diagnostics: tuple[str, ...] = ()
     crew: Crew | None = None
     lines: int = 0
+    stop: Exception | None = None
     seconds: float = 0.0
 
     def count(self, *kinds: Kind) -> int:
@@ -162,11 +165,7 @@ def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
 
 
 def sync(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:
-    """Bring one element to the desired crew, or do what else is planned for it.
-
-    Raises FixConfiguration, FenceError or GateLost, when nothing more may be written anywhere; what was done by then
-    is noted.
-    """
+    """Bring one element to the desired crew, or do what else is planned for it."""
     began = time.monotonic()
     try:
         with gate.claimed(worker.conn, element_id, worker.run, worker.sync_id) as held:
@@ -192,6 +191,8 @@ class _Element:
         """Read, plan and write until nobody interferes."""
         try:
             return self._report(self._passes())
+        except (FixConfiguration, FenceError, GateLost, NotSent) as error:
+            return replace(self._report("stopped", f"element {self._id}: {error}"), stop=error)
         except _InDoubt as doubt:
             told = str(doubt).rstrip(".")
             return self._report("uncertain", f"element {self._id} is uncertain: {told}. {gate.RELEASE}")
@@ -325,7 +326,8 @@ class _Element:
         if not added:
             return []
         try:
-            lines = calls.lines(self._api, self._id, self._crew.mapped | {each.line_id for each in added})
+            mapped = self._crew.mapped | {each.line_id for each in added}
+            lines = calls.lines(self._api, self._id, mapped, owed=True)
         except (Unreadable, ApiError) as error:
             self._doubt([each.operation_id for each in added], f"what was added could not be read: {error}")
             if isinstance(error, FixConfiguration):

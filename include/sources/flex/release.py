@@ -7,7 +7,9 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
+from include.api.errors import NotFound
 from include.sources.flex import calls, desired, gate
+from include.sources.flex.desired import Crew
 from include.sources.flex.element import Worker
 from include.sources.flex.rows import CONTACT, Line, Unreadable, duplicates
 
@@ -54,7 +56,7 @@ def release(worker: Worker, element_id: UUID) -> int:
     conn = worker.conn
     with gate.reopened(conn, element_id):
         crew = desired.crew(conn, element_id, worker.roles)
-        lines = calls.lines(worker.api, element_id, crew.mapped)
+        lines = _shown(worker, element_id, crew)
         for resource_id, found in duplicates(lines).items():
             raise Unreadable(
                 f"resource {resource_id} has {len(found)} lines on element {element_id}. Delete all but one in Flex"
@@ -64,6 +66,14 @@ def release(worker: Worker, element_id: UUID) -> int:
             for each in doubtful:
                 _settle(worker, each, lines)
     return len(doubtful)
+
+
+def _shown(worker: Worker, element_id: UUID, crew: Crew) -> Collection[Line]:
+    """What is there now; nothing, if the element itself is not."""
+    try:
+        return calls.lines(worker.api, element_id, crew.mapped)
+    except NotFound:
+        return ()
 
 
 def _settle(worker: Worker, doubtful: Doubtful, lines: Collection[Line]) -> None:

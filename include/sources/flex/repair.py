@@ -19,7 +19,7 @@ from include.sources.flex.element import FAILED, Report, Worker, wanted
 from include.sources.flex.plan import Plan, key
 from include.sources.flex.rows import Line
 from include.sources.flex.scan import Seen, evidence, look
-from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish
+from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish, require_not_stopped
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 
@@ -60,6 +60,7 @@ def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str
         finally:
             # Whatever else went wrong: people have to know first that nobody knows.
             _require_known(context, summary, sync_id, reports)
+        require_not_stopped(reports)
         _require_done(reports)
     except BaseException as error:
         finish(context, sync_id, reports, str(error) or type(error).__name__, _superseded(planned, reports))
@@ -114,7 +115,7 @@ def _require_known(context: Context, summary: ForensicSummary, sync_id: int, rep
 
 def _require_done(reports: Collection[Report]) -> None:
     problems = "; ".join([problem for report in reports for problem in report.problems][:5])
-    if any(report.state == "unreadable" for report in reports):
+    if any(report.state in ("unreadable", "stopped") for report in reports):
         raise TryLater(f"not all crew calls could be read again, the others are repaired: {problems}")
     if problems:
         raise SyncFailed(f"not everything is repaired: {problems}. Clear scan with downstream once that is mended")

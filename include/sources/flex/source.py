@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from include.confidence import integrity
 from include.confidence.health import Alert, Limits
 from include.confidence.integrity import Severity
 from include.confidence.policy import Policy, RepairShare, Trend
@@ -114,8 +115,12 @@ class Flex:
 
 
 def _validated(context: Context) -> Synced:
-    """Check our tables; nothing is written. Raises IntegrityFailed if one of severity error failed."""
+    """Check our tables and keep the findings in confidence.integrity_check.
+
+    Raises IntegrityFailed if one of severity error failed.
+    """
     findings = verify(context.conn)
+    integrity.record(context.conn, context.source.name, context.run, findings)
     failed = [finding for finding in findings if finding.failed]
     errors = [str(finding) for finding in failed if finding.severity is Severity.ERROR]
     if errors:

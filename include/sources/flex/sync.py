@@ -5,13 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from threading import Event
 from typing import Any
 from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import scalar_row, tuple_row
 
-from include.api.errors import NotFound, TryLater
+from include.api.errors import NotSent, TryLater
 from include.sources.base import OutcomeUnknown, Synced, SyncFailed
 from include.sources.flex import element, record
 from include.sources.flex.crews import Context, Scope, each
@@ -87,10 +88,11 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
             reports.append(report)
         with fenced(conn):
             _settle(conn, sync_id, changes, reports, everything=everything)
+        require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
             # Before a person has looked no second try fares better.
             unknown = any(report.state == "uncertain" for report in reports)
-            raise (OutcomeUnknown if unknown else SyncFailed)(_failures(reports, problems))
+            raise (OutcomeUnknown if unknown else SyncFailed)(_failures(reports, problems, len(elements)))
     except BaseException as error:
         finish(context, sync_id, reports, error=str(error) or type(error).__name__)
         raise
@@ -99,12 +101,18 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
 
 
 def carried_out(context: Context, elements: Collection[UUID], sync_id: int, fenced: Any, work: Any = element.sync):
-    """The reports of the elements as they come, each in flex_sync_log already; none of those that weren't begun."""
+    """The reports of the elements as they come, each in flex_sync_log already; none of those that weren't begun.
+
+    Once one was stopped no further ones begin.
+    """
+    stopped = Event()
 
     def one(conn: Connection, element_id: UUID) -> Report | None:
-        report = work(worker_of(context, conn, sync_id, fenced), element_id)
+        report = None if stopped.is_set() else work(worker_of(context, conn, sync_id, fenced), element_id)
         if report:
             record.log(conn, report, sync_id)
+        if report and report.stop:
+            stopped.set()
         return report
 
     for report in filter(None, each(context, elements, one)):
@@ -113,6 +121,13 @@ def carried_out(context: Context, elements: Collection[UUID], sync_id: int, fenc
         for note in report.diagnostics:
             log.info("element %s: %s", report.element_id, note)
         yield report
+
+
+def require_not_stopped(reports: Collection[Report]) -> None:
+    """Raises what stopped the run, unless that passes by itself."""
+    for report in reports:
+        if report.stop and not isinstance(report.stop, NotSent):
+            raise report.stop
 
 
 def worker_of(context: Context, conn: Connection, sync_id: int, fenced: Any) -> Worker:
@@ -155,7 +170,7 @@ def _release(context: Context, sync_id: int, fenced: Any, element_id: UUID) -> N
     worker = worker_of(context, context.conn, sync_id, fenced)
     try:
         settled = release(worker, element_id)
-    except (Unreadable, ValueError, GateClosed, NotFound, TryLater) as error:
+    except (Unreadable, ValueError, GateClosed, TryLater) as error:
         raise SyncFailed(f"element {element_id} was not released: {error}") from None
     log.info("element %s was released: %d writes settled by what Flex shows", element_id, settled)
 
@@ -180,10 +195,10 @@ def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collectio
         sync_log.advance(conn, sync_id, SOURCE, ENTITY, **moved)
 
 
-def _failures(reports: Collection[Report], problems: Sequence[str]) -> str:
-    failed = sum(report.state != "done" for report in reports)
+def _failures(reports: Collection[Report], problems: Sequence[str], elements: int) -> str:
+    failed = elements - sum(report.state == "done" for report in reports)
     more = f"; and {len(problems) - EXAMPLES} more" if len(problems) > EXAMPLES else ""
     return (
-        f"{failed} of {len(reports)} crew calls are not in step: {'; '.join(problems[:EXAMPLES])}{more}."
+        f"{failed} of {elements} crew calls are not in step: {'; '.join(problems[:EXAMPLES])}{more}."
         " The next sync tries them again; what is refused or uncertain has to be mended first"
     )

@@ -20,7 +20,7 @@ from include.sources.flex.desired import Crew
 from include.sources.flex.element import Report, Worker
 from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member, Plan, Remove, SetRole
 from include.sources.flex.rows import CONTACT, Line
-from include.sources.flex.sync import ENTITY, SOURCE, carried_out
+from include.sources.flex.sync import ENTITY, SOURCE, carried_out, require_not_stopped
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import EXAMPLES
 from include.warehouse.sync_log import Counts
@@ -254,6 +254,7 @@ class FlexCopy:
         context = replace(self.context, run=run)
         # The fence is the caller's, and closed to everybody else.
         reports = list(carried_out(context, by_element, own, Connection.transaction, work))
+        require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
             raise SyncFailed(
                 f"not all of sync_id {sync_id} was taken back, what was stands under sync_id {own}:"
