@@ -17,7 +17,7 @@ def held(running_house: House) -> tuple[House, str]:
     """A source that was repaired, and whose writer is held since; the run that asks."""
     running_house.reset()
     running_house.lose(3)
-    running_house.reconcile(dry_run=False)
+    running_house.airflow.run(RECONCILE, 240, dry_run=False)
     running_house.remove_at_source(60)
     run_id = running_house.airflow.trigger(RECONCILE)
     running_house.wait_for_question(run_id)
