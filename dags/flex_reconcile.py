@@ -84,7 +84,6 @@ SOURCE = "flex"
         "dry_run": Param(
             True,
             type="boolean",
-            section="What is done",
             title="Dry run",
             description="Find and judge what differs, write nothing. Off: write it to Flex if the gate allows.",
         ),

@@ -66,7 +66,6 @@ SOURCE = "flex"
         "mode": Param(
             "incremental",
             enum=["incremental", "full", "validate"],
-            section="What is done",
             title="Mode",
             description="Incremental looks at the jobs whose crew changed, full at all that aren't over; validate"
             " writes nothing and checks our tables.",
@@ -75,7 +74,6 @@ SOURCE = "flex"
             None,
             type=["null", "string"],
             format="uuid",
-            section="What is done",
             title="Release a crew call",
             description="The id of an uncertain crew call in Flex: take what it shows now for what happened, then bring"
             " it in step. Look at it in Flex first.",

@@ -67,7 +67,6 @@ ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tick
         "dry_run": Param(
             True,
             type="boolean",
-            section="What is done",
             title="Dry run",
             description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
         ),

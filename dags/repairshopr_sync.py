@@ -45,7 +45,6 @@ SOURCE = "repairshopr"
         "mode": Param(
             "incremental",
             enum=["incremental", "full"],
-            section="What is done",
             title="Mode",
             description="Incremental reads what changed since the watermark, full reads every list from its start.",
         ),

@@ -78,7 +78,6 @@ ENTITIES = [
         "dry_run": Param(
             True,
             type="boolean",
-            section="What is done",
             title="Dry run",
             description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
         ),

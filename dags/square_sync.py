@@ -58,7 +58,6 @@ SOURCE = "square"
         "mode": Param(
             "incremental",
             enum=["incremental", "foundation", "full", "validate"],
-            section="What is done",
             title="Mode",
             description="Incremental reads what changed since the watermarks; foundation, also called full, reads every"
             " list from its start; validate writes nothing and checks the copy.",

@@ -87,7 +87,6 @@ SOURCE = "storage"
         "dry_run": Param(
             True,
             type="boolean",
-            section="What is done",
             title="Dry run",
             description="Find and judge what is missing, write nothing. Off: mark it if the gate allows; needs"
             " RECONCILE_ENABLED.",
@@ -95,7 +94,6 @@ SOURCE = "storage"
         "heal": Param(
             False,
             type="boolean",
-            section="What is done",
             title="Heal",
             description="Give images that a run has marked their former status, where their objects are back.",
         ),

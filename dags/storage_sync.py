@@ -49,14 +49,12 @@ SOURCE = "storage"
         "dry_run": Param(
             True,
             type="boolean",
-            section="What is done",
             title="Dry run",
             description="Only say which objects are missing. Off: mark their images; needs RECONCILE_ENABLED.",
         ),
         "mode": Param(
             "incremental",
             enum=["incremental", "full"],
-            section="What is done",
             title="Mode",
             description="Incremental looks at images changed since the watermark, full at all of them.",
         ),

@@ -70,7 +70,6 @@ ENTITIES = ["employees", "customers", "vehicles", "repair_orders"]
         "dry_run": Param(
             True,
             type="boolean",
-            section="What is done",
             title="Dry run",
             description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
         ),

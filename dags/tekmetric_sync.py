@@ -61,7 +61,6 @@ SOURCE = "tekmetric"
         "mode": Param(
             "incremental",
             enum=["incremental", "backfill", "full", "validate", "snapshot"],
-            section="What is done",
             title="Mode",
             description="Incremental reads what the boards show as changed; backfill history by the report, as far as"
             " days_back; full all of it; validate writes nothing and checks the copy; snapshot keeps the order ro_id as"

@@ -47,7 +47,6 @@ def _run(task_id: str, dag_id: str, **conf: object) -> TriggerDagRunOperator:
         "source": Param(
             REGISTRY[0],
             enum=list(REGISTRY),
-            section="Which part",
             title="Source",
             description="Whose copy to rebuild from its source.",
         ),

@@ -36,28 +36,24 @@ from plugins.runs import DEFAULT_ARGS
         "sync_id": Param(
             type="integer",
             minimum=1,
-            section="Which part",
             title="sync_id",
             description="The sync, repair or rollback to undo.",
         ),
         "reason": Param(
             "",
             type="string",
-            section="What is done",
             title="Reason",
             description="Kept in confidence.sync_log for those who look at it later.",
         ),
         "dry_run": Param(
             True,
             type="boolean",
-            section="What is done",
             title="Dry run",
             description="Count what would be restored; write nothing.",
         ),
         "force": Param(
             False,
             type="boolean",
-            section="What is done",
             title="Overwrite later changes",
             description="Restore also rows that later syncs, or people, have changed since.",
         ),

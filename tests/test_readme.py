@@ -65,7 +65,7 @@ def test_every_span_and_log_line_of_a_step_is_told() -> None:
     folders = [REPOSITORY / "plugins", REPOSITORY / "include" / "sources"]
     code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
     spans = set(re.findall(r'\bspan\(\s*"(\w+)"', code))
-    events = set(re.findall(r'\btell\(\s*context,\s*(?:self\.)?source,\s*"(\w+)"', code))
+    events = set(re.findall(r'\blog_line\(\s*context,\s*(?:self\.)?source,\s*"(\w+)"', code))
     assert min(len(spans), len(events)) >= 5
     assert {f"sync_confidence.{name}" for name in spans} == set(re.findall(r"^\| `(sync_confidence\.\w+)`", page, re.M))
     assert [name for name in events if f"| `{name}` |" not in page] == []

@@ -13,9 +13,12 @@ def test_dry_run_is_started_by_a_form_that_explains_itself(house, browser_page):
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("checkbox", name="Dry run")).to_be_checked(timeout=30_000)
     expect(dialog.get_by_text("Find and judge drift, plan the repair, write nothing.")).to_be_visible()
+    dialog.get_by_role("button", name="Which part").click()
     expect(dialog.get_by_role("spinbutton", name="First page")).to_have_value("1")
     expect(dialog.get_by_role("spinbutton", name="Last page")).to_have_value("0")
     expect(dialog.get_by_role("checkbox", name="Look for rows that RepairShopr has not")).to_be_checked()
+    # One section closes as another opens.
+    dialog.get_by_role("button", name="The writer afterwards").click()
     expect(dialog.get_by_role("checkbox", name="Reset the watermarks")).not_to_be_checked()
     before = house.airflow.runs(RECONCILE)
     dialog.get_by_role("button", name="Trigger").click()
@@ -32,9 +35,13 @@ def test_wrong_project_is_refused_by_the_form(house, browser_page):
     expect(dialog.get_by_role("checkbox", name="Dry run")).to_be_checked(timeout=30_000)
     expect(dialog.get_by_text("Off: mark it if the gate allows; needs RECONCILE_ENABLED.")).to_be_visible()
     expect(dialog.get_by_role("checkbox", name="Heal")).not_to_be_checked()
-    expect(dialog.get_by_role("combobox", name="Status")).to_be_visible()
-    for name, value in {"Limit": "0", "Batch size": "1000", "Requests at once": "5"}.items():
+    dialog.get_by_role("button", name="How it works").click()
+    for name, value in {"Batch size": "1000", "Requests at once": "5"}.items():
         expect(dialog.get_by_role("spinbutton", name=name)).to_have_value(value)
+    # One section closes as another opens.
+    dialog.get_by_role("button", name="Which part").click()
+    expect(dialog.get_by_role("combobox", name="Status")).to_be_visible()
+    expect(dialog.get_by_role("spinbutton", name="Limit")).to_have_value("0")
     before = house.airflow.runs(dag)
     dialog.locator("#element_project_id").fill("living room")
     dialog.get_by_role("button", name="Trigger").click()

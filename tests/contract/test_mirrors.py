@@ -351,6 +351,7 @@ def test_comparison_is_a_span_of_the_scan(filled, ended_spans, source):
         assert compare.attributes["live_rows"] + compare.attributes["live_parts"] == summary.live_rows
 
 
+@pytest.mark.parametrize("source", MIRRORS)
 def test_every_partition_has_its_watermark(filled, conn, source):
     query = "SELECT partition FROM confidence.sync_state WHERE entity = %s AND watermark IS NOT NULL"
     for entity in filled.source.entities:

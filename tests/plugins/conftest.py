@@ -150,10 +150,7 @@ def images(application_warehouse: str, store: Store, monkeypatch: pytest.MonkeyP
 def form(params: dict[str, Any]) -> ParamsDict:
     """The params as a DAG declares them, each in a section of its trigger form."""
     return ParamsDict(
-        {
-            name: Param(value, section=assets.FILTERS if name in PARTS else "What is done")
-            for name, value in params.items()
-        }
+        {name: Param(value, section=assets.FILTERS if name in PARTS else None) for name, value in params.items()}
     )
 
 

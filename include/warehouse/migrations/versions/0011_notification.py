@@ -30,3 +30,7 @@ COMMENT ON TABLE confidence.notification IS
 
 def upgrade() -> None:
     op.execute(STATEMENTS)
+
+
+def downgrade() -> None:
+    op.execute("DROP TABLE confidence.notification")

@@ -12,12 +12,22 @@ ALTER TABLE confidence.forensic_run ADD gates jsonb NOT NULL DEFAULT '[]';
 COMMENT ON COLUMN confidence.forensic_run.gates IS
   'Each gate as it was judged: metric, baseline, limit, value, verdict, reason. Empty until then.';
 
-CREATE INDEX ON confidence.forensic_run (source, scanned_at DESC, scan_id DESC);
-CREATE INDEX ON confidence.forensic_run (run);
-CREATE INDEX ON confidence.sync_log (run);
-CREATE INDEX ON confidence.sync_log (undoes) WHERE undoes IS NOT NULL;
+CREATE INDEX forensic_run_source_scanned_at ON confidence.forensic_run (source, scanned_at DESC, scan_id DESC);
+CREATE INDEX forensic_run_run ON confidence.forensic_run (run);
+CREATE INDEX sync_log_run ON confidence.sync_log (run);
+CREATE INDEX sync_log_undoes ON confidence.sync_log (undoes) WHERE undoes IS NOT NULL;
+"""
+
+DROPS = """
+DROP INDEX confidence.forensic_run_source_scanned_at, confidence.forensic_run_run, confidence.sync_log_run,
+  confidence.sync_log_undoes;
+ALTER TABLE confidence.forensic_run DROP gates;
 """
 
 
 def upgrade() -> None:
     op.execute(STATEMENTS)
+
+
+def downgrade() -> None:
+    op.execute(DROPS)
