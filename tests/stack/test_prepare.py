@@ -3,7 +3,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from airflow._shared.module_loading import find_path_from_directory
 
 from stack.prepare import POOLS, create_missing_pools, metadata_version
 
@@ -54,7 +53,3 @@ def test_metadata_version_changes_with_the_schema(warehouse_url: str):
             connection.execute("INSERT INTO alembic_version VALUES (%s)", [revision])
         seen.add(metadata_version(warehouse_url))
     assert len(seen) == 2
-
-
-def test_airflow_imports_no_module_of_ours_as_a_plugin():
-    assert list(find_path_from_directory(str(POOLS.parent), ".airflowignore", "glob")) == []
