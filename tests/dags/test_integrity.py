@@ -14,6 +14,7 @@ from airflow.task.trigger_rule import TriggerRule
 
 from include.sources import REGISTRY, get_source
 from plugins.assets import FILTERS, confirmed, outlet
+from plugins.deadline import stopped_too_long
 from plugins.hooks.airflow_api import declared_pools
 from plugins.runs import DEFAULT_ARGS, FAILS_AT_ONCE
 from stack.settings import REPOSITORY
@@ -206,6 +207,10 @@ class TestSource:
         assert found == {"report": [outlet(source)]}
         assert confirmed(source).name == f"{source}_confirmed"
         assert confirmed(source).uri == f"sync-confidence://{source}/"
+
+    def test_writer_that_stands_too_long_is_an_alert_of_both(self, bag, source):
+        alerts = [bag.dags[f"{source}_{job}"].deadline for job in ("sync", "reconcile")]
+        assert alerts == [[stopped_too_long(source)]] * 2
 
     def test_runbook_keeps_the_watermarks_by_default(self, bag, source):
         assert bag.dags[f"{source}_reconcile"].params["reset_watermark"] is False

@@ -189,7 +189,8 @@ def test_warehouse_out_of_reach_at_the_end_leaves_the_writer_stopped(house):
         conn.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
         try:
-            assert house.airflow.wait(RECONCILE, run_id) == "failed"
+            # Each step tries three times.
+            assert house.airflow.wait(RECONCILE, run_id, timeout=200) == "failed"
         finally:
             conn.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     assert house.writer().stands
