@@ -154,6 +154,16 @@ def test_freshness_is_of_each_table_and_its_oldest_partition(conn):
     assert behind(read(conn, SOURCE)) == {"customers": 3, "invoices": 7}
 
 
+@pytest.mark.parametrize(("error", "expected"), [(None, 4), ("a record was left", 90)])
+def test_table_of_a_quiet_source_is_as_fresh_as_its_last_sync(conn, error, expected):
+    """If it told of no later change; where something was left, the watermark may stand still for that."""
+    watermark = datetime.now(UTC) - 90 * MINUTE
+    for ago, ended in ((34 * MINUTE, None), (4 * MINUTE, error)):
+        sync_id = a_sync(conn, ago=ago, error=ended)
+        sync_log.advance(conn, sync_id, SOURCE, "customers", watermark=watermark)
+    assert behind(read(conn, SOURCE)) == {"customers": expected}
+
+
 def test_partition_that_is_synced_no_more_does_not_count(conn):
     before = a_sync(conn)
     advance(conn, before, "invoices", 90 * MINUTE, "closed")
