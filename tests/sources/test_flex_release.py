@@ -6,7 +6,7 @@ import pytest
 
 from include.api.errors import TryLater
 from include.simulators.flex import Fault, Mutation
-from include.sources.flex import gate
+from include.sources.flex import element, gate
 from include.sources.flex.release import release
 from include.sources.flex.rows import Unreadable
 
@@ -90,6 +90,22 @@ def test_nothing_is_released_while_flex_shows_two_lines_or_nothing(stage):
     assert (stage.gate(), stage.operations()) == ("uncertain", [("add", "unknown")])
     stage.flex.control.clear()
     assert release(stage.worker, stage.element) == 1
+
+
+def test_what_a_crash_left_is_released_before_any_sync_comes_by(stage, monkeypatch):
+    _, resource = stage.hire()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(element.calls, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage.sync()
+    monkeypatch.undo()
+    assert release(stage.worker, stage.element) == 1
+    assert (stage.gate(), stage.operations()) == ("idle", [("add", "refused")])
+    stage.sync()
+    stage.in_step(resource)
 
 
 def test_what_is_not_in_doubt_is_not_released(stage):

@@ -115,11 +115,14 @@ def claimed(conn: Connection, element_id: UUID, owner: str, sync_id: int) -> Ite
 def reopened(conn: Connection, element_id: UUID) -> Iterator[None]:
     """Keep an uncertain gate from everybody until the block ends: idle then, or uncertain still if the block fails.
 
-    Raises GateClosed where another is at work, ValueError where nothing is uncertain.
+    One that a crash left with an operation underway is uncertain too. Raises GateClosed where another is at work,
+    ValueError where nothing is uncertain.
     """
     if not _locked(conn, element_id):
         raise GateClosed(element_id, "busy")
     try:
+        with conn.transaction():
+            _doubt_what_a_crash_left(conn, element_id)
         if conn.execute(UNCERTAIN, [element_id]).fetchone() is None:
             raise ValueError(f"element {element_id} is not uncertain, there is nothing to release")
         yield
@@ -224,12 +227,19 @@ def _take(conn: Connection, element_id: UUID, owner: str) -> datetime | None:
     taken = conn.execute(TAKE, {"element": element_id, "owner": owner}).fetchone()
     if taken:
         return taken[0]
-    (operation_id, state) = conn.execute(
-        "SELECT operation_id, state FROM flex.element_gate WHERE flex_element_id = %s", [element_id]
-    ).fetchone()
-    if state == "busy":
-        doubt(conn, element_id, [operation_id], CRASHED)
+    _doubt_what_a_crash_left(conn, element_id)
     return None
+
+
+def _doubt_what_a_crash_left(conn: Connection, element_id: UUID) -> None:
+    """Where a gate is busy with an operation, and its lock is ours, whoever was at work is gone."""
+    left = conn.execute(
+        "SELECT operation_id FROM flex.element_gate"
+        " WHERE flex_element_id = %s AND state = 'busy' AND operation_id IS NOT NULL",
+        [element_id],
+    ).fetchone()
+    if left:
+        doubt(conn, element_id, list(left), CRASHED)
 
 
 def _locked(conn: Connection, element_id: UUID) -> bool:
