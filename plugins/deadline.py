@@ -12,7 +12,7 @@ from include.warehouse import fence
 from plugins import notify
 from plugins.hooks import warehouse
 
-# From the queueing of a run to the stop of its writer: a running sync is given as long to end.
+# From the time at which a run is due to the stop of its writer: a running sync is given as long to end.
 MARGIN = timedelta(minutes=15)
 
 
@@ -24,7 +24,9 @@ def stopped_too_long(source: str) -> DeadlineAlert:
     """
     hours = _limit_hours()
     return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        # Of a run with a deadline from its queueing Airflow 3.3.2 can clear no task: it answers 500. A run without a
+        # logical date, as by the REST API, has none of its own; the waiting sync's is then the one that tells.
+        reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
         interval=timedelta(hours=hours) + MARGIN,
         callback=SyncCallback(tell_long_stop, kwargs={"source": source, "hours": hours}),
     )
