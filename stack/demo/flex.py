@@ -255,9 +255,9 @@ def work_by_hand(house: Office) -> tuple[Mapping[str, UUID], Mapping[str, int]]:
     Returns which contact each thing happened to, and the metrics that have to tell it.
     """
     desired, ours = house.desired(), house.ours()
-    with_role = [(element, line) for element, lines in ours.items() for line in lines if line.role_id]
-    # One sample, so that nobody is hit twice.
-    (first, deleted), (second, moved) = _some(2, with_role)
+    # One sample of people, so that nobody is hit twice, on another crew call either.
+    with_role = {line.resource_id: (element, line) for element, lines in ours.items() for line in lines if line.role_id}
+    (first, deleted), (second, moved) = _some(2, [*with_role.values()])
     other = next(UUID(id_) for id_ in BUSINESS_ROLES["sound"].values() if UUID(id_) != moved.role_id)
     stranger = uuid4()
     house.flex.mutate(
