@@ -1,16 +1,29 @@
-"""Serving a simulator's ASGI application: in the foreground of a process, or in a thread of a test."""
+"""Serving a simulator's ASGI application, as a command does, or in a thread of a test."""
 
 import asyncio
 import logging
-import signal
 import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from include.simulators.control import Control
+
+Hand = TypeVar("Hand", bound=Control)
+
+
+@dataclass(frozen=True)
+class Simulator(Generic[Hand]):
+    """A running simulator: `url` without the API's base path, the token it wants, and its control."""
+
+    url: str
+    token: str
+    control: Hand
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -37,7 +50,8 @@ class _OrderedFaults(logging.Filter):
 logging.getLogger("uvicorn.error").addFilter(_OrderedFaults())
 
 
-def _server(app: ASGIApp) -> uvicorn.Server:
+def server(app: ASGIApp) -> uvicorn.Server:
+    """The server of a simulator, not running yet."""
     # An answer that hangs is a fault on order, so the end never waits for one.
     return uvicorn.Server(
         uvicorn.Config(
@@ -57,20 +71,12 @@ def _server(app: ASGIApp) -> uvicorn.Server:
 def in_thread(app: ASGIApp) -> Iterator[str]:
     """Serve `app` on a free loopback port and yield its URL; port and thread are gone afterwards."""
     listener = listen("127.0.0.1", 0)
-    server = _server(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="simulator")
+    running = server(app)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, name="simulator")
     thread.start()
     try:
         yield url_of(listener)
     finally:
-        server.should_exit = True
+        running.should_exit = True
         thread.join()
         listener.close()
-
-
-def in_foreground(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Call `ready`, then serve `app` until SIGTERM or SIGINT, which end the process with code 0."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    ready()
-    _server(app).run(sockets=[listener])

@@ -723,13 +723,13 @@ def test_what_an_error_says_is_not_repeated(bucket):
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_store_in_trouble_is_asked_later(store, status):
-    store.control.fault(Fault("status", "head_bucket", status=status, times=None))
+    store.control.fault(Fault("status", "bucket", status=status, times=None))
     assert isinstance(error_of(connect(store).prove), TryLater)
 
 
 @pytest.mark.parametrize("kind", ["hang", "drop"])
 def test_a_silent_store_is_asked_later(store, kind):
-    store.control.fault(Fault(kind, "head_bucket", times=None))
+    store.control.fault(Fault(kind, "bucket", times=None))
     assert isinstance(error_of(connect(store).prove), TryLater)
 
 

@@ -997,7 +997,7 @@ def test_changes_that_make_no_sense_say_so(client: Client) -> None:
         client.control.ids("things")
     with pytest.raises(ValueError, match="seed can't change"):
         client.control.set(seed=2)
-    with pytest.raises(ValueError, match="has no colour"):
+    with pytest.raises(ValueError, match="there is no colour"):
         client.control.set(colour=2)
 
 

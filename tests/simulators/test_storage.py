@@ -543,12 +543,12 @@ def test_an_ordered_status_strikes_lists(store: Store, s3: BaseClient, fault: Fa
         ("get", lambda s3: s3.get_object(Bucket="images", Key="a")),
         ("put", lambda s3: s3.put_object(Bucket="images", Key="a", Body=b"x")),
         ("delete", lambda s3: s3.delete_object(Bucket="images", Key="a")),
-        ("head_bucket", lambda s3: s3.head_bucket(Bucket="images")),
+        ("bucket", lambda s3: s3.head_bucket(Bucket="images")),
         ("list", lambda s3: s3.list_objects_v2(Bucket="images")),
     ],
 )
 def test_a_fault_strikes_its_operation_only(store: Store, s3: BaseClient, operation: Any, ask: Callable) -> None:
-    others = {"head", "get", "put", "delete", "head_bucket", "list"} - {operation}
+    others = {"head", "get", "put", "delete", "bucket", "list"} - {operation}
     store.control.fault(*(Fault("status", other) for other in others))
     ask(s3)
     store.control.clear()
@@ -661,7 +661,7 @@ def test_requests_underway_at_once_are_counted(store: Store) -> None:
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        (lambda control: control.set(speed=1), "a store has no speed"),
+        (lambda control: control.set(speed=1), "there is no speed"),
         (lambda control: control.set(latency_ms="slow"), "latency_ms"),
         (lambda control: control.fault(Fault("explode")), "explode"),
         (lambda control: control.fault(Fault("status", "copy")), "copy"),

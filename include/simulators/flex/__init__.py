@@ -25,7 +25,6 @@ The vendor describes little of this. Where nobody has seen what it does, the sim
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from include.simulators import serving
 from include.simulators.flex.account import Account, Counters, Write
@@ -35,21 +34,13 @@ from include.simulators.flex.config import Config
 from include.simulators.flex.control import Control
 from include.simulators.flex.faults import SPOILS, Fault
 from include.simulators.flex.store import Line
+from include.simulators.serving import Simulator
 
 __all__ = ["SPOILS", "Config", "Control", "Counters", "Fault", "Line", "Mutation", "Simulator", "Write", "running"]
 
 
-@dataclass(frozen=True)
-class Simulator:
-    """A running simulator: `url` without the API's base path, the token it wants, and its control."""
-
-    url: str
-    token: str
-    control: Control
-
-
 @contextmanager
-def running(config: Config | None = None) -> Iterator[Simulator]:
+def running(config: Config | None = None) -> Iterator[Simulator[Control]]:
     """Serve an account on a free loopback port, in a thread; nothing of it is left afterwards."""
     config = config or Config()
     with serving.in_thread(create(Account(config))) as url:

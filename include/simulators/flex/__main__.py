@@ -5,13 +5,12 @@ it has the crew calls that the application names, a contact that people added on
 """
 
 import argparse
-import os
 import secrets
 from uuid import UUID
 
 import psycopg
 
-from include.simulators import serving
+from include.simulators import command
 from include.simulators.flex import application
 from include.simulators.flex.account import Account
 from include.simulators.flex.app import create
@@ -21,13 +20,7 @@ from include.simulators.flex.config import Config
 
 def _arguments() -> argparse.Namespace:
     defaults = Config()
-    parser = argparse.ArgumentParser(
-        prog="python -m include.simulators.flex",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
+    parser = command.parser("flex", __doc__)
     # An id that was given before a restart must not be given again for something else.
     parser.add_argument(
         "--seed", type=int, default=secrets.randbits(32), help="the data's seed; if not given, another at each start"
@@ -42,7 +35,6 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--token", default=defaults.token, help="the token it wants (%(default)s)")
     parser.add_argument("--now", metavar="INSTANT", help="where the clock stands still; if not given, it doesn't")
-    parser.add_argument("--latency-ms", type=int, default=0, help="milliseconds that each answer takes")
     parser.add_argument("--no-quota", action="store_true", help="any number of requests within an hour or a day")
     return parser.parse_args()
 
@@ -61,17 +53,10 @@ def main() -> None:
     """Serve; prints one line with the URL when it listens. The first answer comes when all rows are made."""
     arguments = _arguments()
     account = Account(_config(arguments))
-    try:
-        listener = serving.listen(arguments.host, arguments.port)
-    except OSError as failed:
-        raise SystemExit(
-            f"flex simulator: can't listen on {arguments.host}:{arguments.port} ({os.strerror(failed.errno)}); "
-            "choose another --port"
-        ) from failed
+    listener = command.listen("flex", arguments)
     if arguments.database:
         _book(account, arguments.database)
-    line = f"flex simulator: {serving.url_of(listener)}"
-    serving.in_foreground(create(account), listener, ready=lambda: print(line, flush=True))
+    command.serve("flex", create(account), listener)
 
 
 def _book(account: Account, database: str) -> None:

@@ -1,24 +1,23 @@
 """One running account: lines, clock, quota, open orders and counters, all touched by one thread only."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID
 
-import msgspec
-
+from include.simulators import account
+from include.simulators.clock import Clock
 from include.simulators.flex import changes
 from include.simulators.flex.changes import Mutation
-from include.simulators.flex.clock import Clock
 from include.simulators.flex.config import SIZES, Config
-from include.simulators.flex.faults import Book, Fault, Trigger
+from include.simulators.flex.faults import Fault, Trigger
 from include.simulators.flex.protocol import Call
 from include.simulators.flex.rows import Shapes
 from include.simulators.flex.store import Line, Store
+from include.simulators.orders import Book
 
-_FIXED = frozenset({"seed", "now", *SIZES})
 _HOUR, _DAY = 3_600, 86_400
 
 
@@ -34,54 +33,30 @@ class Write:
 
 
 @dataclass(frozen=True)
-class Counters:
-    """What was asked since the start or the last reset.
+class Counters(account.Counters):
+    """Of endpoints such as `GET line-item/{id}/row-data`.
 
-    `requests` maps endpoints (`GET line-item/{id}/row-data`) to the number of answers by status; what got no whole
-    answer counts as `cut`. `adds` are the requests to add, carried out or not, by element and resource. `faults` are
-    the orders carried out.
+    `adds` are the requests to add, carried out or not, by element and resource.
     """
 
-    requests: dict[str, dict[str, int]]
     adds: dict[UUID, dict[UUID, int]]
-    faults: int
-    max_concurrent: int
     max_concurrent_by_element: dict[UUID, int]
 
-    def total(self, part: str = "", status: int | str | None = None) -> int:
-        """Answers of endpoints with that in their name, of one status or of any."""
-        return sum(
-            number
-            for name, statuses in self.requests.items()
-            if part in name
-            for key, number in statuses.items()
-            if status is None or str(status) == key
-        )
 
-
-class Account:
+class Account(account.Account):
     """The state behind the API and its control."""
 
+    fixed = frozenset({"seed", "now", *SIZES})
+
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self._by_element: Counter[UUID | None] = Counter()
+        super().__init__(config)
         self.clock = Clock(config.now)
         self.store = Store(config)
         self.shapes = Shapes(config.seed)
         self.journal: list[Write] = []
-        self.faults: Book[Fault] = Book()
         self.triggers: Book[Trigger] = Book()
         self._spent: Counter[tuple[int, int]] = Counter()
-        self._active: Counter[UUID | None] = Counter()
-        self.reset_counters()
-
-    def change(self, fields: Mapping[str, Any]) -> None:
-        """Change habits. Raises ValueError for a field that is unknown, fixed or of a wrong type."""
-        present = asdict(self.config)
-        if unknown := fields.keys() - present.keys():
-            raise ValueError(f"an account has no {', '.join(sorted(unknown))}")
-        if fixed := _FIXED & fields.keys():
-            raise ValueError(f"{', '.join(sorted(fixed))} can't change: start another simulator")
-        self.config = msgspec.convert(present | fields, Config)
 
     def create(self, element_ids: Sequence[UUID | None]) -> list[UUID]:
         """Make crew calls with these ids, or with new ones, and return the ids. Raises ValueError if one exists."""
@@ -101,13 +76,10 @@ class Account:
             self._adds[call.ids["id"], call.ids["resource"]] += 1
         for trigger in self.triggers.strike(call.method, call.path):
             self.mutate(trigger.mutations)
-        fault = next(self.faults.strike(call.method, call.path), None)
-        self._struck += fault is not None
-        return fault
+        return self.fault_for(call.method, call.path)
 
     def clear_orders(self) -> None:
-        """Drop open faults and triggers."""
-        self.faults.clear()
+        super().clear_orders()
         self.triggers.clear()
 
     def spend(self) -> bool:
@@ -120,37 +92,26 @@ class Account:
         return True
 
     @contextmanager
-    def underway(self, call: Call) -> Iterator[None]:
+    def at_work(self, call: Call) -> Iterator[None]:
         """Count a request as one of those underway at the same time, at all and for its element."""
         thing = call.ids.get("id")
         element_id = thing if thing in self.store.elements else self.store.home.get(thing)
-        self._active[element_id] += 1
-        self._max_active = max(self._max_active, self._active.total())
-        self._max_by_element[element_id] = max(self._max_by_element[element_id], self._active[element_id])
+        self._by_element[element_id] += 1
+        self._max_by_element[element_id] = max(self._max_by_element[element_id], self._by_element[element_id])
         try:
-            yield
+            with self.underway():
+                yield
         finally:
-            self._active[element_id] -= 1
-
-    def count(self, name: str, status: int | str) -> None:
-        """Count an answer."""
-        self._requests[name, str(status)] += 1
+            self._by_element[element_id] -= 1
 
     def counters(self) -> Counters:
-        """The counters as they stand."""
-        requests: dict[str, dict[str, int]] = {}
-        for (name, status), number in sorted(self._requests.items()):
-            requests.setdefault(name, {})[status] = number
         adds: dict[UUID, dict[UUID, int]] = {}
         for (element_id, resource_id), number in self._adds.items():
             adds.setdefault(element_id, {})[resource_id] = number
         by_element = {key: number for key, number in self._max_by_element.items() if key is not None}
-        return Counters(requests, adds, self._struck, self._max_active, by_element)
+        return Counters(**vars(super().counters()), adds=adds, max_concurrent_by_element=by_element)
 
     def reset_counters(self) -> None:
-        """Start counting anew."""
-        self._requests: Counter[tuple[str, str]] = Counter()
+        super().reset_counters()
         self._adds: Counter[tuple[UUID, UUID]] = Counter()
-        self._struck = 0
-        self._max_active = self._active.total()
-        self._max_by_element = +self._active
+        self._max_by_element = +self._by_element

@@ -1,14 +1,13 @@
-"""Misbehaviour and changes to order: which request they strike, and how often."""
+"""Misbehaviour and changes to order, and which request they strike."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Literal, get_args
 from uuid import UUID
 
 from include.simulators.flex.changes import Mutation
+from include.simulators.orders import Order
 
-HTML = b"<!DOCTYPE html><html><body><h1>We'll be back soon</h1></body></html>"
 Spoil = Literal[
     "object",
     "null",
@@ -26,20 +25,15 @@ SPOILS: tuple[str, ...] = get_args(Spoil)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strike:
-    """Strikes matching requests from the `nth` on, `times` times (None: until cleared).
-
-    A request matches by its path below /f5/api, without a slash at its end (`line-item/*/row-data`; in a pattern `*`
+class Strike(Order):
+    """A request matches by its path below /f5/api, without a slash at its end (`line-item/*/row-data`; in a pattern `*`
     is anything, be it with slashes), and by its method.
     """
 
     path: str = "*"
     method: str = "*"
-    nth: int = 1
-    times: int | None = 1
 
     def matches(self, method: str, path: str) -> bool:
-        """Whether it is meant for such a request."""
         return fnmatchcase(path, self.path) and self.method in ("*", method)
 
 
@@ -89,41 +83,3 @@ class Trigger(Strike):
     """Changes to carry out before a request is answered."""
 
     mutations: tuple[Mutation, ...]
-
-
-Ordered = TypeVar("Ordered", bound=Strike)
-
-
-@dataclass
-class _Order(Generic[Ordered]):
-    what: Ordered
-    seen: int = 0
-    struck: int = 0
-
-    def due(self) -> bool:
-        left = self.what.times is None or self.struck < self.what.times
-        return left and self.seen >= self.what.nth
-
-
-class Book(Generic[Ordered]):
-    """The open orders, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._orders: list[_Order[Ordered]] = []
-
-    def add(self, what: Ordered) -> None:
-        """Take an order."""
-        self._orders.append(_Order(what))
-
-    def clear(self) -> None:
-        """Drop all orders."""
-        self._orders.clear()
-
-    def strike(self, method: str, path: str) -> Iterator[Ordered]:
-        """What is due for this request; what isn't taken from the iterator waits for the next."""
-        matching = [order for order in self._orders if order.what.matches(method, path)]
-        for order in matching:
-            order.seen += 1
-        for order in filter(_Order.due, matching):
-            order.struck += 1
-            yield order.what

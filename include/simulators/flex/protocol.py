@@ -1,12 +1,14 @@
 """The API's protocol as values: a request, an answer, and a refusal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID
 
 import msgspec
+
+from include.simulators.answers import Answer
 
 
 class Refused(Exception):
@@ -42,17 +44,7 @@ class Call:
             raise Refused(400, "The body is no form") from None
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is sent back."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
-
-
-NOTHING = Answer(204, b"")
+NOTHING = Answer(204)
 
 
 def ok(content: Any) -> Answer:

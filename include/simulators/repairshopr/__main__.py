@@ -1,10 +1,9 @@
 """`python -m include.simulators.repairshopr`: serve an account until SIGTERM or Ctrl-C."""
 
 import argparse
-import os
 from typing import get_args
 
-from include.simulators import serving
+from include.simulators import command
 from include.simulators.repairshopr.account import Account
 from include.simulators.repairshopr.app import create
 from include.simulators.repairshopr.config import RESOURCES, Config, RetryAfter, Sort
@@ -12,9 +11,7 @@ from include.simulators.repairshopr.config import RESOURCES, Config, RetryAfter,
 
 def _arguments() -> argparse.Namespace:
     defaults = Config()
-    parser = argparse.ArgumentParser(prog="python -m include.simulators.repairshopr", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
+    parser = command.parser("repairshopr", __doc__)
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the data's seed (%(default)s)")
     parser.add_argument("--invoices", type=int, default=defaults.invoices, help="invoices (%(default)s)")
     for name in RESOURCES:
@@ -23,7 +20,6 @@ def _arguments() -> argparse.Namespace:
             parser.add_argument(f"--{option}", type=int, help=f"{option}, if not in proportion to the invoices")
     parser.add_argument("--token", default=defaults.token, help="the API token it wants (%(default)s)")
     parser.add_argument("--sort", choices=get_args(Sort), default=defaults.sort, help="order of lists (%(default)s)")
-    parser.add_argument("--latency-ms", type=int, default=0, help="milliseconds that each answer takes")
     parser.add_argument(
         "--page-size",
         type=_page_size,
@@ -62,16 +58,8 @@ def main() -> None:
     """Serve; prints one line with the URL when it listens."""
     arguments = _arguments()
     app = create(Account(_config(arguments)))
-    try:
-        listener = serving.listen(arguments.host, arguments.port)
-    except OSError as failed:
-        raise SystemExit(
-            f"repairshopr simulator: can't listen on {arguments.host}:{arguments.port} ({os.strerror(failed.errno)}); "
-            "choose another --port"
-        ) from failed
-    serving.in_foreground(
-        app, listener, ready=lambda: print(f"repairshopr simulator: {serving.url_of(listener)}", flush=True)
-    )
+    listener = command.listen("repairshopr", arguments)
+    command.serve("repairshopr", app, listener)
 
 
 if __name__ == "__main__":

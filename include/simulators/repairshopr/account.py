@@ -1,21 +1,17 @@
 """One running account: its rows, habits, open orders and counters, all touched by one thread only."""
 
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
-import msgspec
-
+from include.simulators import account
 from include.simulators.repairshopr.config import RESOURCES, Config
 from include.simulators.repairshopr.data import Row, Shop
-from include.simulators.repairshopr.faults import Call, FaultBook
+from include.simulators.repairshopr.faults import Call
 from include.simulators.repairshopr.store import Mutation, Store
 
-_FIXED = frozenset({"seed", *RESOURCES})
 _WINDOW = 60.0  # seconds
 
 
@@ -29,28 +25,11 @@ class Trigger:
 
 
 @dataclass(frozen=True)
-class Counters:
-    """What was asked since the start or the last reset.
+class Counters(account.Counters):
+    """Of requests such as `GET line_items`, `GET line_items?invoice_id` and `GET invoices/id`; `limited` are the 429s
+    of the rate limit."""
 
-    `requests` maps what was asked (`GET line_items`, `GET line_items?invoice_id`, `GET invoices/id`) to the
-    number of answers by status; what got no whole answer counts as `cut`. `limited` are the 429s of the rate
-    limit, `faults` the orders carried out.
-    """
-
-    requests: dict[str, dict[str, int]]
     limited: int
-    faults: int
-    max_concurrent: int
-
-    def total(self, prefix: str = "", status: int | str | None = None) -> int:
-        """Answers to requests whose name starts with `prefix`, of one status or of any."""
-        return sum(
-            number
-            for name, statuses in self.requests.items()
-            if name.startswith(prefix)
-            for key, number in statuses.items()
-            if status in (None, key) or str(status) == key
-        )
 
 
 class RateLimit:
@@ -70,27 +49,17 @@ class RateLimit:
         return None
 
 
-class Account:
+class Account(account.Account):
     """The state behind the API and its control."""
 
+    fixed = frozenset({"seed", *RESOURCES})
+
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self.store = Store(Shop(config.seed, config.sizes()))
-        self.faults = FaultBook()
         self.limit = RateLimit()
         self.triggers: list[Trigger] = []
         self.scripts: dict[str, Sequence[Sequence[Row]]] = {}
-        self._active = 0
-        self.reset_counters()
-
-    def change(self, fields: Mapping[str, Any]) -> None:
-        """Change habits of the account. Raises ValueError for a field that is unknown, fixed or of a wrong type."""
-        present = asdict(self.config)
-        if unknown := fields.keys() - present.keys():
-            raise ValueError(f"an account has no {', '.join(sorted(unknown))}")
-        if fixed := _FIXED & fields.keys():
-            raise ValueError(f"{', '.join(sorted(fixed))} can't change: start another simulator")
-        self.config = msgspec.convert(present | fields, Config)
 
     def served(self, call: Call) -> None:
         """Carry out what was ordered for after this page."""
@@ -101,42 +70,17 @@ class Account:
                 self.store.apply(mutation, self.config)
 
     def clear_orders(self) -> None:
-        """Drop open faults, triggers and scripted pages."""
-        self.faults.clear()
+        super().clear_orders()
         self.triggers.clear()
         self.scripts.clear()
-
-    @contextmanager
-    def underway(self) -> Iterator[None]:
-        """Count a request as one of those underway at the same time."""
-        self._active += 1
-        self._max_active = max(self._max_active, self._active)
-        try:
-            yield
-        finally:
-            self._active -= 1
-
-    def count(self, name: str, status: int | str) -> None:
-        """Count an answer."""
-        self._requests[name, str(status)] += 1
 
     def count_limited(self) -> None:
         """Count a 429 of the rate limit."""
         self._limited += 1
 
-    def count_fault(self) -> None:
-        """Count an order carried out."""
-        self._struck += 1
-
     def counters(self) -> Counters:
-        """The counters as they stand."""
-        requests: dict[str, dict[str, int]] = {}
-        for (name, status), number in sorted(self._requests.items()):
-            requests.setdefault(name, {})[status] = number
-        return Counters(requests, self._limited, self._struck, self._max_active)
+        return Counters(**vars(super().counters()), limited=self._limited)
 
     def reset_counters(self) -> None:
-        """Start counting anew."""
-        self._requests: Counter[tuple[str, str]] = Counter()
-        self._limited = self._struck = 0
-        self._max_active = self._active
+        super().reset_counters()
+        self._limited = 0

@@ -1,12 +1,12 @@
 """The vendor's API over one account: lists, single rows and writes, each as status and body."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
+from include.simulators.answers import Answer
 from include.simulators.repairshopr import lists
 from include.simulators.repairshopr.account import Account
 from include.simulators.repairshopr.config import SINGULAR
@@ -33,15 +33,6 @@ encoder = msgspec.json.Encoder(decimal_format="number")
 decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Status and body of an answer."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json; charset=utf-8"
-
-
 def answer(account: Account, call: Call, fault: Fault | None) -> Answer:
     """Carry out a request that was let through; `fault` spoils the list it reads."""
     if call.resource not in account.store.tables:
@@ -62,11 +53,12 @@ def answer(account: Account, call: Call, fault: Fault | None) -> Answer:
 
 def error(status: int, form: ErrorBody = "error") -> Answer:
     """An error answer in one of the vendor's shapes."""
-    return Answer(status, *error_body(form))
+    body, content_type = error_body(form)
+    return Answer(status, body, content_type=content_type)
 
 
 def _ok(content: Mapping[str, Any]) -> Answer:
-    return Answer(200, encoder.encode(content))
+    return Answer(200, encoder.encode(content), content_type="application/json; charset=utf-8")
 
 
 def _list(account: Account, call: Call, fault: Fault | None) -> Answer:

@@ -1,108 +1,71 @@
 """The HTTP side of an account: rights, rate limit, latency and ordered faults before the API itself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
 from time import time
 
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from include.simulators.repairshopr import api, control_api
+from include.simulators.answers import Answer, body_of, hang, send_half, send_whole
+from include.simulators.control_api import beside
+from include.simulators.repairshopr import api
 from include.simulators.repairshopr.account import Account
-from include.simulators.repairshopr.api import Answer
 from include.simulators.repairshopr.config import Config, RetryAfter
+from include.simulators.repairshopr.control_api import Orders
 from include.simulators.repairshopr.faults import Call, Fault
 
-_METHODS = ["GET", "POST", "PUT", "DELETE"]
+_BASE = "/api/v1/"
 _UNNAMED = {"page", "api_key"}  # parameters that say nothing about what is asked
-
-
-class _Cut(Response):
-    """An answer that promises its whole body and ends the connection before the end."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body[: len(self.body) // 2], "more_body": True})
-
-
-class _Hang(Response):
-    """No answer until the client gives up; 504 for one that waits `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(status_code=504)
-        self._seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def gone() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        with suppress(TimeoutError):
-            await asyncio.wait_for(gone(), self._seconds)
-        await super().__call__(scope, receive, send)
 
 
 def create(account: Account) -> ASGIApp:
     """The ASGI application over an account."""
-    return Starlette(
-        routes=[
-            Route("/api/v1/{path:path}", _vendor(account), methods=_METHODS),
-            *control_api.routes(account),
-        ]
-    )
 
-
-def _vendor(account: Account) -> Callable[[Request], Awaitable[Response]]:
-    async def vendor(request: Request) -> Response:
+    async def vendor(scope: Scope, receive: Receive, send: Send) -> None:
         with account.underway():
-            call = _call(request, await request.body())
-            if account.config.latency_ms:
-                await asyncio.sleep(account.config.latency_ms / 1_000)
-            response, outcome = _respond(account, call, request.headers.get("authorization", ""))
-            account.count(_name(call), outcome)
-            return response
+            await _serve(account, Request(scope, receive), receive, send)
 
-    return vendor
+    return beside(vendor, Orders(account))
 
 
-def _respond(account: Account, call: Call, authorization: str) -> tuple[Response, int | str]:
-    """The response, and its status or `cut`. First comes the rate limit, then ordered faults, then rights."""
-    config = account.config
+async def _serve(account: Account, request: Request, receive: Receive, send: Send) -> None:
+    """First comes the rate limit, then ordered faults, then rights."""
+    call, config = _call(request, await body_of(receive)), account.config
+    if config.latency_ms:
+        await asyncio.sleep(config.latency_ms / 1_000)
+    name = _name(call)
     if (wait := account.limit.take(config.rate_limit)) is not None:
         account.count_limited()
-        return _response(api.error(429), _retry_after(wait, config.retry_after)), 429
-    fault = account.faults.strike(call)
-    if fault:
-        account.count_fault()
+        account.count(name, 429)
+        return await send_whole(send, _later(api.error(429), wait, config.retry_after))
+    fault = account.fault_for(call)
     match fault:
         case Fault(kind="timeout"):
-            return _Hang(fault.seconds), "cut"
+            account.count(name, "cut")
+            await hang(receive, fault.seconds)
+            return await send_whole(send, Answer(504))
         case Fault(kind="status"):
-            wait = _retry_after(fault.retry_after, fault.retry_after_form)
-            return _response(api.error(fault.status, fault.body), wait), fault.status
-    answer = _refusal(config, call, authorization) or api.answer(account, call, fault)
+            answer = _later(api.error(fault.status, fault.body), fault.retry_after, fault.retry_after_form)
+        case _:
+            authorization = request.headers.get("authorization", "")
+            answer = _refusal(config, call, authorization) or api.answer(account, call, fault)
     match fault:
         case Fault(kind="cut"):
-            return _Cut(answer.body, answer.status, media_type=answer.content_type), "cut"
+            account.count(name, "cut")
+            return await send_half(send, answer)
         case Fault(kind="broken_json"):
             answer = replace(answer, body=answer.body[: len(answer.body) // 2])
-    return _response(answer), answer.status
+    account.count(name, answer.status)
+    await send_whole(send, answer)
 
 
-def _response(answer: Answer, headers: dict[str, str] | None = None) -> Response:
-    return Response(answer.body, answer.status, headers, media_type=answer.content_type)
-
-
-def _retry_after(seconds: int | None, form: RetryAfter) -> dict[str, str]:
+def _later(answer: Answer, seconds: int | None, form: RetryAfter) -> Answer:
     if seconds is None or form == "absent":
-        return {}
-    return {"Retry-After": str(seconds) if form == "seconds" else formatdate(time() + seconds, usegmt=True)}
+        return answer
+    wait = str(seconds) if form == "seconds" else formatdate(time() + seconds, usegmt=True)
+    return replace(answer, headers={"retry-after": wait})
 
 
 def _refusal(config: Config, call: Call, authorization: str) -> Answer | None:
@@ -115,7 +78,7 @@ def _refusal(config: Config, call: Call, authorization: str) -> Answer | None:
 
 
 def _call(request: Request, body: bytes) -> Call:
-    resource, *path = request.path_params["path"].split("/")
+    resource, *path = request.url.path.removeprefix(_BASE).split("/")
     item = path[0] if path else None
     return Call(request.method, resource, item, tuple(path[1:]), request.query_params, body)
 

@@ -2,34 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from decimal import Decimal
-from typing import Any
 
-import msgspec
-import requests
-
+from include.simulators import control
 from include.simulators.repairshopr.account import Counters, Trigger
 from include.simulators.repairshopr.config import Config
 from include.simulators.repairshopr.data import Row
-from include.simulators.repairshopr.faults import Fault
 from include.simulators.repairshopr.store import Mutation
 
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
-
-class Control:
+class Control(control.Control):
     """Orders to the simulator at a URL. An order that makes no sense raises ValueError with the reason."""
 
-    def __init__(self, url: str) -> None:
-        self._url = f"{url}/_control"
-
-    def set(self, **fields: Any) -> Config:
-        """Change fields of the account's Config (not its sizes or seed) from the next request on."""
-        return msgspec.convert(self._send("PATCH", "config", fields), Config)
-
-    def fault(self, *faults: Fault) -> None:
-        """Order misbehaviour."""
-        self._send("POST", "faults", [asdict(fault) for fault in faults])
+    config = Config
+    counting = Counters
 
     def on_page(self, resource: str, page: int, *mutations: Mutation) -> None:
         """Order mutations for once, as soon as that page of the resource's list has been served."""
@@ -42,10 +27,6 @@ class Control:
         """
         self._send("PUT", f"pages/{resource}", pages)
 
-    def clear(self) -> None:
-        """Drop all open faults, triggers and scripted pages."""
-        self._send("DELETE", "orders")
-
     def mutate(self, *mutations: Mutation) -> list[int]:
         """Change rows now; returns the ids of the rows, in order."""
         return self._send("POST", "mutations", [asdict(mutation) for mutation in mutations])
@@ -53,14 +34,6 @@ class Control:
     def load(self, resource: str, rows: Sequence[Row]) -> None:
         """Replace a resource's rows by exactly these; each needs an integer `id`."""
         self._send("PUT", f"rows/{resource}", rows)
-
-    def counters(self) -> Counters:
-        """What was asked so far."""
-        return msgspec.convert(self._send("GET", "counters"), Counters)
-
-    def reset_counters(self) -> None:
-        """Start counting anew."""
-        self._send("DELETE", "counters")
 
     def totals(self) -> dict[str, int]:
         """Live rows by resource."""
@@ -73,11 +46,3 @@ class Control:
     def row(self, resource: str, row_id: int) -> Row | None:
         """A live row as a list would send it (numbers with places as Decimal), or None when it is gone."""
         return self._send("GET", f"rows/{resource}/{row_id}")
-
-    def _send(self, method: str, path: str, content: Any = None) -> Any:
-        body = None if method == "GET" else _encoder.encode(content)
-        response = requests.request(method, f"{self._url}/{path}", data=body, timeout=60)
-        if response.status_code == 422:
-            raise ValueError(response.text)
-        response.raise_for_status()
-        return msgspec.json.Decoder(float_hook=Decimal).decode(response.content)

@@ -1,4 +1,4 @@
-"""Misbehaviour to order: which request it strikes, how often, and what the client gets instead."""
+"""Misbehaviour to order: which request it strikes, and what the client gets instead."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,11 +7,12 @@ from typing import Any, Literal
 import msgspec
 from starlette.datastructures import QueryParams
 
+from include.simulators.answers import HTML
+from include.simulators.orders import Order
 from include.simulators.repairshopr.config import RetryAfter
 from include.simulators.repairshopr.data import Row
 
 ErrorBody = Literal["error", "empty", "html", "record", "errors_list", "errors_object", "messages", "message"]
-HTML = b"<!DOCTYPE html><html><body><h1>We'll be back soon</h1></body></html>"
 _ERROR_BODIES: Mapping[str, Any] = {
     "error": {"error": "Something went wrong"},
     "record": {"record": {"id": None}, "errors": "Name can't be blank"},
@@ -46,8 +47,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One order. It strikes matching requests from the `nth` on, `times` times (None: until cleared).
+class Fault(Order):
+    """What the client gets instead of its answer.
 
     A request matches by `method`, `resource` (None: any), `page` (lists only; None: any), `item` (the id in
     the path; None: any, lists included) and by all of `params` being among its query parameters.
@@ -81,8 +82,6 @@ class Fault:
     page: int | None = None
     item: str | None = None
     params: Mapping[str, str] = field(default_factory=dict)
-    nth: int = 1
-    times: int | None = 1
     status: int = 500
     body: ErrorBody = "error"
     retry_after: int | None = None
@@ -95,7 +94,6 @@ class Fault:
     changes: Row = field(default_factory=dict)
 
     def matches(self, call: Call) -> bool:
-        """Whether the order is meant for such a request."""
         return (
             self.method == call.method
             and self.resource in (None, call.resource)
@@ -103,43 +101,6 @@ class Fault:
             and self.item in (None, call.item)
             and self.params.items() <= call.params.items()
         )
-
-
-@dataclass
-class _Order:
-    fault: Fault
-    seen: int = 0
-    struck: int = 0
-
-    def due(self) -> bool:
-        left = self.fault.times is None or self.struck < self.fault.times
-        return left and self.seen >= self.fault.nth
-
-
-class FaultBook:
-    """The open orders, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._orders: list[_Order] = []
-
-    def add(self, fault: Fault) -> None:
-        """Take an order."""
-        self._orders.append(_Order(fault))
-
-    def clear(self) -> None:
-        """Drop all orders."""
-        self._orders.clear()
-
-    def strike(self, call: Call) -> Fault | None:
-        """The fault for this request: the first order that is due; others that are wait for the next."""
-        matching = [order for order in self._orders if order.fault.matches(call)]
-        for order in matching:
-            order.seen += 1
-        due = next(filter(_Order.due, matching), None)
-        if due is None:
-            return None
-        due.struck += 1
-        return due.fault
 
 
 def error_body(form: ErrorBody) -> tuple[bytes, str]:

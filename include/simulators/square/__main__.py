@@ -1,9 +1,8 @@
 """`python -m include.simulators.square`: serve a seller until SIGTERM or Ctrl-C."""
 
 import argparse
-import os
 
-from include.simulators import serving
+from include.simulators import command
 from include.simulators.square.app import create
 from include.simulators.square.config import SIZES, Config
 from include.simulators.square.seller import Seller
@@ -11,9 +10,7 @@ from include.simulators.square.seller import Seller
 
 def _arguments() -> argparse.Namespace:
     defaults = Config()
-    parser = argparse.ArgumentParser(prog="python -m include.simulators.square", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
+    parser = command.parser("square", __doc__)
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the data's seed (%(default)s)")
     parser.add_argument("--orders", type=int, default=defaults.orders, help="orders (%(default)s)")
     for name in SIZES:
@@ -25,7 +22,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--cursor-seconds", type=int, default=defaults.cursor_seconds, help="how long cursors are good (%(default)s)"
     )
-    parser.add_argument("--latency-ms", type=int, default=0, help="milliseconds that each answer takes")
     return parser.parse_args()
 
 
@@ -39,16 +35,8 @@ def main() -> None:
     """Serve; prints one line with the URL when it listens."""
     arguments = _arguments()
     app = create(Seller(_config(arguments)))
-    try:
-        listener = serving.listen(arguments.host, arguments.port)
-    except OSError as failed:
-        raise SystemExit(
-            f"square simulator: can't listen on {arguments.host}:{arguments.port} ({os.strerror(failed.errno)}); "
-            "choose another --port"
-        ) from failed
-    serving.in_foreground(
-        app, listener, ready=lambda: print(f"square simulator: {serving.url_of(listener)}", flush=True)
-    )
+    listener = command.listen("square", arguments)
+    command.serve("square", app, listener)
 
 
 if __name__ == "__main__":

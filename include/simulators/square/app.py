@@ -1,16 +1,18 @@
 """The HTTP side of a seller: latency, ordered faults and rights before the API itself."""
 
 import asyncio
-from contextlib import suppress
+from dataclasses import replace
 from email.utils import formatdate
 from urllib.parse import parse_qsl, unquote
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from include.simulators.square import api, control_api
-from include.simulators.square.faults import HTML, Fault
-from include.simulators.square.protocol import USUAL_CODES, Answer, Call, Refused, error
+from include.simulators.answers import HTML, Answer, body_of, drop, hang, send_half, send_whole
+from include.simulators.control_api import beside
+from include.simulators.square import api
+from include.simulators.square.control_api import Orders
+from include.simulators.square.faults import Fault
+from include.simulators.square.protocol import USUAL_CODES, Call, Refused, error
 from include.simulators.square.seller import Seller
 
 _BASE = "/v2/"
@@ -18,33 +20,27 @@ _BASE = "/v2/"
 
 def create(seller: Seller) -> ASGIApp:
     """The ASGI application over a seller."""
-    control = Starlette(routes=control_api.routes(seller))
 
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith("/_control/"):
-            await control(scope, receive, send)
-        else:
-            with seller.underway():
-                await _serve(seller, scope, receive, send)
+    async def vendor(scope: Scope, receive: Receive, send: Send) -> None:
+        with seller.underway():
+            await _serve(seller, scope, receive, send)
 
-    return application
+    return beside(vendor, Orders(seller))
 
 
 async def _serve(seller: Seller, scope: Scope, receive: Receive, send: Send) -> None:
-    call, headers = _call(scope, await _body(receive)), dict(scope["headers"])
+    call, headers = _call(scope, await body_of(receive)), dict(scope["headers"])
     if seller.config.latency_ms:
         await asyncio.sleep(seller.config.latency_ms / 1_000)
-    fault = seller.faults.strike(call.endpoint, call.item, api.page_number(seller, call))
-    if fault:
-        seller.count_fault()
+    fault = seller.fault_for(call.endpoint, call.item, api.page_number(seller, call))
     match fault:
         case Fault(kind="drop"):
             seller.count(call.name, "cut")
-            return await _drop(receive, send)
+            return await drop(receive, send)
         case Fault(kind="hang"):
             seller.count(call.name, "cut")
-            await _hang(receive, fault.seconds)
-            return await _send(seller, send, error(Refused("GATEWAY_TIMEOUT")))
+            await hang(receive, fault.seconds)
+            return await send_whole(send, _dated(seller, error(Refused("GATEWAY_TIMEOUT"))))
         case Fault(kind="status"):
             answer = _ordered(fault)
         case _:
@@ -53,9 +49,9 @@ async def _serve(seller: Seller, scope: Scope, receive: Receive, send: Send) -> 
             answer = _refusal(seller, headers) or api.answer(seller, call, fault)
     if fault and fault.kind == "cut":
         seller.count(call.name, "cut")
-        return await _send(seller, send, answer, len(answer.body) // 2)
+        return await send_half(send, _dated(seller, answer))
     seller.count(call.name, answer.status)
-    await _send(seller, send, answer)
+    await send_whole(send, _dated(seller, answer))
 
 
 def _call(scope: Scope, body: bytes) -> Call:
@@ -63,15 +59,6 @@ def _call(scope: Scope, body: bytes) -> Call:
     endpoint, item = api.endpoint_of(path.removeprefix(_BASE) if path.startswith(_BASE) else path)
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     return Call(scope["method"], endpoint, unquote(item), dict(query), body)
-
-
-async def _body(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
 
 
 def _ordered(fault: Fault) -> Answer:
@@ -90,33 +77,5 @@ def _refusal(seller: Seller, headers: dict[bytes, bytes]) -> Answer | None:
     return error(Refused("UNAUTHORIZED"))
 
 
-async def _send(seller: Seller, send: Send, answer: Answer, length: int | None = None) -> None:
-    """Send the answer, or the first `length` bytes of its body: the server then closes the connection."""
-    headers = {
-        "content-length": str(len(answer.body)),
-        "content-type": answer.content_type,
-        "date": formatdate(seller.clock.now() / 1_000, usegmt=True),
-    } | dict(answer.headers)
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    # The server's own Date would come on top of the seller's; ASGI has no word for that: `send` is a method of the
-    # server's cycle, which keeps what it adds.
-    send.__self__.default_headers = []
-    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-    body = answer.body if length is None else answer.body[:length]
-    await send({"type": "http.response.body", "body": body, "more_body": length is not None})
-
-
-async def _drop(receive: Receive, send: Send) -> None:
-    """Close the connection, which ASGI has no word for either."""
-    send.__self__.transport.abort()
-    await _gone(receive)
-
-
-async def _hang(receive: Receive, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(_gone(receive), seconds)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _dated(seller: Seller, answer: Answer) -> Answer:
+    return replace(answer, headers={"date": formatdate(seller.clock.now() / 1_000, usegmt=True)} | dict(answer.headers))

@@ -47,6 +47,10 @@ class Clock:
         """The present instant."""
         return (round(time.time() * 1_000) if self._start is None else self._start) + self._ahead
 
+    def text(self) -> str:
+        """The present instant, as the vendor writes it."""
+        return instant(self.now())
+
     def advance(self, seconds: float) -> None:
         """Put the clock forward."""
         self._ahead += round(seconds * 1_000)

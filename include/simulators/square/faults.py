@@ -1,14 +1,14 @@
-"""Misbehaviour to order: which request it strikes, how often, and what the client gets instead."""
+"""Misbehaviour to order: which request it strikes, and what the client gets instead."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-HTML = b"<!DOCTYPE html><html><body><h1>We'll be back soon</h1></body></html>"
+from include.simulators.orders import Order
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One order. It strikes matching requests from the `nth` on, `times` times (None: until cleared).
+class Fault(Order):
+    """What the client gets instead of its answer.
 
     A request matches by `endpoint` (`orders/search`, `payments`, `catalog/object/{id}`: the path below /v2 with
     `{id}` for ids; None: any), by `item` (the id in the path; None: any) and by `page` (the how-manieth of its
@@ -30,8 +30,6 @@ class Fault:
     endpoint: str | None = None
     item: str | None = None
     page: int | None = None
-    nth: int = 1
-    times: int | None = 1
     status: int = 500
     code: str | None = None
     html: bool = False
@@ -40,42 +38,4 @@ class Fault:
     rows: int = 1
 
     def matches(self, endpoint: str, item: str, page: int | None) -> bool:
-        """Whether the order is meant for such a request; `page` is None for what has no pages."""
         return self.endpoint in (None, endpoint) and self.item in (None, item) and self.page in (None, page)
-
-
-@dataclass
-class _Order:
-    fault: Fault
-    seen: int = 0
-    struck: int = 0
-
-    def due(self) -> bool:
-        left = self.fault.times is None or self.struck < self.fault.times
-        return left and self.seen >= self.fault.nth
-
-
-class FaultBook:
-    """The open orders, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._orders: list[_Order] = []
-
-    def add(self, fault: Fault) -> None:
-        """Take an order."""
-        self._orders.append(_Order(fault))
-
-    def clear(self) -> None:
-        """Drop all orders."""
-        self._orders.clear()
-
-    def strike(self, endpoint: str, item: str, page: int | None) -> Fault | None:
-        """The fault for this request: the first order that is due; others that are wait for the next."""
-        matching = [order for order in self._orders if order.fault.matches(endpoint, item, page)]
-        for order in matching:
-            order.seen += 1
-        due = next(filter(_Order.due, matching), None)
-        if due is None:
-            return None
-        due.struck += 1
-        return due.fault

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
+
+from include.simulators.answers import Answer
 
 Kind = TypeVar("Kind")
 
@@ -89,16 +91,6 @@ class Call:
             raise _refusal(str(misfit), self.method) from None
         except msgspec.DecodeError:
             raise Refused("EXPECTED_JSON_BODY", "The body is no JSON.") from None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is sent back."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
 
 
 def ok(content: Mapping[str, Any]) -> Answer:

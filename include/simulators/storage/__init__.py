@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from include.simulators import serving
+from include.simulators.account import Counters
 from include.simulators.storage.app import create
-from include.simulators.storage.bucket import Bucket, Counters
+from include.simulators.storage.bucket import Bucket
 from include.simulators.storage.config import Config
 from include.simulators.storage.control import Control, Store
 from include.simulators.storage.faults import Fault

@@ -5,13 +5,12 @@ what was deleted stays deleted.
 """
 
 import argparse
-import os
 import shutil
 from pathlib import Path
 
 import psycopg
 
-from include.simulators import serving
+from include.simulators import command, serving
 from include.simulators.storage import application, rclone_server
 from include.simulators.storage.app import create
 from include.simulators.storage.bucket import Bucket
@@ -20,13 +19,7 @@ from include.simulators.storage.config import Config
 
 def _arguments() -> argparse.Namespace:
     defaults = Config()
-    parser = argparse.ArgumentParser(
-        prog="python -m include.simulators.storage",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
+    parser = command.parser("storage", __doc__)
     parser.add_argument("--access-key", default=defaults.access_key, help="(%(default)s)")
     parser.add_argument("--secret-key", default=defaults.secret_key, help="(%(default)s)")
     parser.add_argument("--bucket", default=defaults.bucket, help="(%(default)s)")
@@ -36,9 +29,8 @@ def _arguments() -> argparse.Namespace:
         "--database", metavar="URL", help="Postgres in which to make the rows, in the schema that its search_path names"
     )
     parser.add_argument(
-        "--latency-ms", type=int, default=0, help="milliseconds that each answer takes; not with rclone"
+        "--rclone", metavar="PATH", help="serve by this rclone in place of our own server: without latency"
     )
-    parser.add_argument("--rclone", metavar="PATH", help="serve by this rclone in place of our own server")
     parser.add_argument("--folder", type=Path, help="where rclone's objects lie")
     arguments = parser.parse_args()
     if bool(arguments.rclone) != bool(arguments.folder):
@@ -51,13 +43,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Serve; prints one line with the URL when it listens. The first answer comes when rows and objects are made."""
     given = _arguments()
-    try:
-        listener = serving.listen(given.host, given.port)
-    except OSError as failed:
-        raise SystemExit(
-            f"storage simulator: can't listen on {given.host}:{given.port} ({os.strerror(failed.errno)}); "
-            "choose another --port"
-        ) from failed
+    listener = command.listen("storage", given)
     url = serving.url_of(listener)
     if given.database:
         try:
@@ -67,14 +53,13 @@ def main() -> None:
                 f"storage simulator: the database doesn't answer ({str(failed).splitlines()[0]}); check --database"
             ) from failed
     keys = application.keys(given.images, given.seed)
-    line = f"storage simulator: {url}"
     if given.rclone:
         rclone_server.lay(given.folder, given.bucket, keys)
-        print(line, flush=True)
+        command.announce("storage", listener)
         rclone_server.become(given.folder, listener, given.access_key, given.secret_key, given.rclone)
     bucket = Bucket(Config(given.access_key, given.secret_key, given.bucket, latency_ms=given.latency_ms))
     bucket.put(keys)
-    serving.in_foreground(create(bucket), listener, ready=lambda: print(line, flush=True))
+    command.serve("storage", create(bucket), listener)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def _check(config: Config, request: Request) -> None:
             "The bucket you are attempting to access must be addressed using the specified endpoint.",
             {"x-amz-bucket-region": config.region},
         )
-    if request.operation in ("list", "head_bucket") and not config.may_list:
+    if request.operation in ("list", "bucket") and not config.may_list:
         raise Refused("AccessDenied", "Access Denied")
     if request.operation in ("head", "get") and not config.may_read:
         raise Refused("AccessDenied", "Access Denied")
@@ -63,8 +63,8 @@ def _carried_out(bucket: Bucket, request: Request, fault: Fault | None) -> Answe
     match request.operation:
         case "list":
             return listing.page(request, bucket.objects, ignore_start_after=kind == "ignore_start_after")
-        case "head_bucket":
-            return Answer(200, {"x-amz-bucket-region": bucket.config.region})
+        case "bucket":
+            return Answer(200, b"", {"x-amz-bucket-region": bucket.config.region}, None)
         case "head" | "get":
             return _object(bucket, request, deleted=kind == "delete_marker")
         case "put":
@@ -86,7 +86,7 @@ def _object(bucket: Bucket, request: Request, *, deleted: bool) -> Answer:
     if deleted:
         raise Refused("NoSuchKey", "The specified key does not exist.", {"x-amz-delete-marker": "true"})
     if found:
-        return Answer(200, found.headers, b"" if request.method == "HEAD" else found.body)
+        return Answer(200, b"" if request.method == "HEAD" else found.body, found.headers)
     if not bucket.config.may_list:
         raise Refused("AccessDenied", "Access Denied")
     raise Refused("NoSuchKey", "The specified key does not exist.")
@@ -95,4 +95,4 @@ def _object(bucket: Bucket, request: Request, *, deleted: bool) -> Answer:
 def _put(bucket: Bucket, request: Request) -> Answer:
     content = Object(request.body, request.headers.get("content-type", "binary/octet-stream"))
     bucket.objects.put([request.key], content)
-    return Answer(200, {"etag": content.etag})
+    return Answer(200, b"", {"etag": content.etag}, None)

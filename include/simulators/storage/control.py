@@ -3,14 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
 
-import msgspec
-import requests
-
-from include.simulators.storage.bucket import Counters, Trigger
+from include.simulators import control
+from include.simulators.storage.bucket import Trigger
 from include.simulators.storage.config import Config
-from include.simulators.storage.faults import Fault
 
 _BATCH = 50_000  # keys in one request
 
@@ -26,11 +22,10 @@ class Store:
     control: "Control | None"
 
 
-class Control:
+class Control(control.Control):
     """Orders to the simulator at a URL. An order that makes no sense raises ValueError with the reason."""
 
-    def __init__(self, url: str) -> None:
-        self._url = f"{url}/_control"
+    config = Config
 
     def put(self, keys: Iterable[str]) -> None:
         """Lay a small object under each key."""
@@ -44,10 +39,6 @@ class Control:
         """The keys of all objects, in the vendor's order."""
         return self._send("GET", "keys")
 
-    def set(self, **fields: Any) -> Config:
-        """Change fields of the store's Config from the next request on."""
-        return msgspec.convert(self._send("PATCH", "config", fields), Config)
-
     def rights(self, *, list: bool = True, read: bool = True) -> None:
         """Grant or withdraw the rights to list the bucket and to read its objects."""
         self.set(may_list=list, may_read=read)
@@ -56,35 +47,11 @@ class Control:
         """Give the bucket another name, with all its objects; the old one is then no bucket."""
         self.set(bucket=name)
 
-    def fault(self, *faults: Fault) -> None:
-        """Order misbehaviour."""
-        self._send("POST", "faults", [asdict(fault) for fault in faults])
-
     def while_listing(self, page: int, *, put: Sequence[str] = (), delete: Sequence[str] = ()) -> None:
         """Put and delete keys once, as soon as the `page`-th LIST page from now has been served."""
         self._send("POST", "triggers", asdict(Trigger(page, tuple(put), tuple(delete))))
-
-    def clear(self) -> None:
-        """Drop all open faults and orders for after a page."""
-        self._send("DELETE", "orders")
-
-    def counters(self) -> Counters:
-        """What was asked so far."""
-        return msgspec.convert(self._send("GET", "counters"), Counters)
-
-    def reset_counters(self) -> None:
-        """Start counting anew."""
-        self._send("DELETE", "counters")
 
     def _batches(self, method: str, keys: Iterable[str]) -> None:
         remaining = iter(keys)
         while batch := list(islice(remaining, _BATCH)):
             self._send(method, "keys", batch)
-
-    def _send(self, method: str, path: str, content: Any = None) -> Any:
-        body = None if method == "GET" else msgspec.json.encode(content)
-        response = requests.request(method, f"{self._url}/{path}", data=body, timeout=60)
-        if response.status_code == 422:
-            raise ValueError(response.text)
-        response.raise_for_status()
-        return msgspec.json.decode(response.content)

@@ -1,11 +1,13 @@
 """S3's REST protocol as values: a request, an answer, and a refusal with the code that the vendor gives it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from secrets import token_hex
 from urllib.parse import parse_qsl, unquote
 from xml.sax.saxutils import escape
+
+from include.simulators.answers import Answer
 
 _STATUS = {
     "AccessDenied": 403,
@@ -40,7 +42,7 @@ USUAL_CODES = {
     501: "NotImplemented",
     503: "SlowDown",
 }
-_XML = {"content-type": "application/xml"}
+_XML = "application/xml"
 
 
 class Refused(Exception):
@@ -78,24 +80,15 @@ class Request:
 
     @property
     def operation(self) -> str:
-        """What faults and counters call it: `list`, `head_bucket`, or the method on an object (`head`, `get`...)."""
+        """What faults and counters call it: `list`, `bucket` (its HEAD), or the method on an object (`head`, `get`)."""
         if self.key:
             return self.method.lower()
-        return "list" if self.method == "GET" else f"{self.method.lower()}_bucket"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is sent back. A HEAD's answer has no body; its Content-Length is that of the object."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+        return {"GET": "list", "HEAD": "bucket"}.get(self.method, f"bucket_{self.method.lower()}")
 
 
 def xml(document: str) -> Answer:
     """A successful answer with an XML document."""
-    return Answer(200, _XML, f'<?xml version="1.0" encoding="UTF-8"?>\n{document}'.encode())
+    return Answer(200, f'<?xml version="1.0" encoding="UTF-8"?>\n{document}'.encode(), content_type=_XML)
 
 
 def error(request: Request, refused: Refused, status: int | None = None, *, minio: bool = False) -> Answer:
@@ -103,9 +96,9 @@ def error(request: Request, refused: Refused, status: int | None = None, *, mini
     status = status or _STATUS[refused.code]
     if request.method == "HEAD":
         named = {"x-minio-error-code": refused.code} if minio else {}
-        return Answer(status, {**_XML, **named, **refused.headers})
+        return Answer(status, b"", named | dict(refused.headers), _XML)
     document = xml(
         f"<Error><Code>{refused.code}</Code><Message>{escape(refused.message)}</Message>"
         f"<Resource>{escape(request.path)}</Resource><RequestId>{token_hex(8).upper()}</RequestId></Error>"
     )
-    return Answer(status, {**_XML, **refused.headers}, document.body)
+    return Answer(status, document.body, refused.headers, _XML)

@@ -24,10 +24,11 @@ The vendor describes none of this. Where nobody has seen what it does, the simul
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from include.simulators import serving
-from include.simulators.tekmetric.account import Account, Counters
+from include.simulators.account import Counters
+from include.simulators.serving import Simulator
+from include.simulators.tekmetric.account import Account
 from include.simulators.tekmetric.app import create
 from include.simulators.tekmetric.arithmetic import Sums
 from include.simulators.tekmetric.changes import Mutation
@@ -38,17 +39,8 @@ from include.simulators.tekmetric.faults import Fault
 __all__ = ["Config", "Control", "Counters", "Fault", "Mutation", "Shop", "Simulator", "Sums", "running"]
 
 
-@dataclass(frozen=True)
-class Simulator:
-    """A running simulator: `url` without the API's base path, the token it wants, and its control."""
-
-    url: str
-    token: str
-    control: Control
-
-
 @contextmanager
-def running(config: Config | None = None) -> Iterator[Simulator]:
+def running(config: Config | None = None) -> Iterator[Simulator[Control]]:
     """Serve an account on a free loopback port, in a thread; nothing of it is left afterwards."""
     config = config or Config()
     with serving.in_thread(create(Account(config))) as url:

@@ -1,11 +1,10 @@
 """`python -m include.simulators.tekmetric`: serve an account until SIGTERM or Ctrl-C."""
 
 import argparse
-import os
 
 import msgspec
 
-from include.simulators import serving
+from include.simulators import command
 from include.simulators.tekmetric.account import Account
 from include.simulators.tekmetric.app import create
 from include.simulators.tekmetric.config import Config, Shop
@@ -17,9 +16,7 @@ def _shops(text: str) -> tuple[Shop, ...]:
 
 def _arguments() -> argparse.Namespace:
     defaults = Config()
-    parser = argparse.ArgumentParser(prog="python -m include.simulators.tekmetric", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 takes a free one")
+    parser = command.parser("tekmetric", __doc__)
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the data's seed (%(default)s)")
     parser.add_argument(
         "--shops",
@@ -34,7 +31,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--token", default=defaults.token, help="the token it wants (%(default)s)")
     parser.add_argument("--now", metavar="INSTANT", help="where the clock stands still; if not given, it doesn't")
     parser.add_argument("--board-limit", type=int, help=f"orders that a board shows at most ({defaults.board_limit})")
-    parser.add_argument("--latency-ms", type=int, default=0, help="milliseconds that each answer takes")
     return parser.parse_args()
 
 
@@ -47,16 +43,8 @@ def main() -> None:
     """Serve; prints one line with the URL when it listens."""
     arguments = _arguments()
     app = create(Account(_config(arguments)))
-    try:
-        listener = serving.listen(arguments.host, arguments.port)
-    except OSError as failed:
-        raise SystemExit(
-            f"tekmetric simulator: can't listen on {arguments.host}:{arguments.port} ({os.strerror(failed.errno)}); "
-            "choose another --port"
-        ) from failed
-    serving.in_foreground(
-        app, listener, ready=lambda: print(f"tekmetric simulator: {serving.url_of(listener)}", flush=True)
-    )
+    listener = command.listen("tekmetric", arguments)
+    command.serve("tekmetric", app, listener)
 
 
 if __name__ == "__main__":

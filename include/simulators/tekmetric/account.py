@@ -1,70 +1,33 @@
 """One running account: rows, clock, open orders and counters, all touched by one thread only."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
+from include.simulators import account
+from include.simulators.clock import Clock
+from include.simulators.orders import Book
 from include.simulators.tekmetric import changes
 from include.simulators.tekmetric.changes import Mutation
-from include.simulators.tekmetric.clock import Clock
 from include.simulators.tekmetric.config import SIZES, Config
-from include.simulators.tekmetric.faults import Book, Fault, Trigger
+from include.simulators.tekmetric.faults import Fault, Trigger
 from include.simulators.tekmetric.orders import Job
 from include.simulators.tekmetric.store import Store
 
-_FIXED = frozenset({"seed", "shops", "now", *SIZES})
 _MORE = Decimal("0.25")  # hours
 
 
-@dataclass(frozen=True)
-class Counters:
-    """What was asked since the start or the last reset.
-
-    `requests` maps endpoints (`shop/{shop}/repair-order/{id}`, `repair-order/{id}/estimate`) to the number of answers
-    by status; what got no whole answer counts as `cut`. `faults` are the orders carried out.
-    """
-
-    requests: dict[str, dict[str, int]]
-    faults: int
-    max_concurrent: int
-
-    def total(self, part: str = "", status: int | str | None = None) -> int:
-        """Answers of endpoints with that in their name, of one status or of any."""
-        return sum(
-            number
-            for name, statuses in self.requests.items()
-            if part in name
-            for key, number in statuses.items()
-            if status is None or str(status) == key
-        )
-
-
-class Account:
+class Account(account.Account):
     """The state behind the API and its control."""
 
+    fixed = frozenset({"seed", "shops", "now", *SIZES})
+
     def __init__(self, config: Config) -> None:
-        self.config = config
+        super().__init__(config)
         self.clock = Clock(config.now)
         self.store = Store(config, self.clock.now())
-        self.faults: Book[Fault] = Book()
         self.triggers: Book[Trigger] = Book()
-        self._active = 0
-        self.reset_counters()
-
-    def change(self, fields: Mapping[str, Any]) -> None:
-        """Change habits. Raises ValueError for a field that is unknown, fixed or of a wrong type."""
-        present = asdict(self.config)
-        if unknown := fields.keys() - present.keys():
-            raise ValueError(f"an account has no {', '.join(sorted(unknown))}")
-        if fixed := _FIXED & fields.keys():
-            raise ValueError(f"{', '.join(sorted(fixed))} can't change: start another simulator")
-        self.config = msgspec.convert(present | fields, Config)
 
     def mutate(self, mutations: Sequence[Mutation]) -> list[int]:
         """Carry out changes, all at one instant, and return the ids of their rows."""
@@ -88,42 +51,12 @@ class Account:
         """Carry out the changes that are due before a request; returns the fault that it meets, if any."""
         for trigger in self.triggers.strike(path, query):
             self.mutate(trigger.mutations)
-        fault = next(self.faults.strike(path, query), None)
-        self._struck += fault is not None
-        return fault
+        return self.fault_for(path, query)
 
     def clear_orders(self) -> None:
-        """Drop open faults and triggers, and all that was ordered to be wrong."""
-        self.faults.clear()
+        super().clear_orders()
         self.triggers.clear()
         self.store.spoilt.clear()
-
-    @contextmanager
-    def underway(self) -> Iterator[None]:
-        """Count a request as one of those underway at the same time."""
-        self._active += 1
-        self._max_active = max(self._max_active, self._active)
-        try:
-            yield
-        finally:
-            self._active -= 1
-
-    def count(self, name: str, status: int | str) -> None:
-        """Count an answer."""
-        self._requests[name, str(status)] += 1
-
-    def counters(self) -> Counters:
-        """The counters as they stand."""
-        requests: dict[str, dict[str, int]] = {}
-        for (name, status), number in sorted(self._requests.items()):
-            requests.setdefault(name, {})[status] = number
-        return Counters(requests, self._struck, self._max_active)
-
-    def reset_counters(self) -> None:
-        """Start counting anew."""
-        self._requests: Counter[tuple[str, str]] = Counter()
-        self._struck = 0
-        self._max_active = self._active
 
 
 def _longer(job: Job) -> Mutation:

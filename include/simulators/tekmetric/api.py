@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from include.simulators.clock import instant
 from include.simulators.tekmetric import report, rows
 from include.simulators.tekmetric.account import Account
-from include.simulators.tekmetric.clock import instant
 from include.simulators.tekmetric.orders import DELETED, WORK_IN_PROGRESS, Order
 from include.simulators.tekmetric.people import Row
 from include.simulators.tekmetric.protocol import Answer, Call, Refused, error, ok

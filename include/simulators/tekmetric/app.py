@@ -1,33 +1,31 @@
 """The HTTP side of an account: changes on the way, latency, ordered faults and rights before the API itself."""
 
 import asyncio
-from contextlib import suppress
+from dataclasses import replace
 from email.utils import formatdate
 from urllib.parse import parse_qsl
 
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from include.simulators.tekmetric import api, control_api
+from include.simulators.answers import HTML, Answer, drop, hang, send_half, send_whole
+from include.simulators.control_api import beside
+from include.simulators.tekmetric import api
 from include.simulators.tekmetric.account import Account
-from include.simulators.tekmetric.faults import HTML, Fault
-from include.simulators.tekmetric.protocol import Answer, Call, Refused, error
+from include.simulators.tekmetric.control_api import Orders
+from include.simulators.tekmetric.faults import Fault
+from include.simulators.tekmetric.protocol import Call, Refused, error
 
 _BASE = "/api/"
 
 
 def create(account: Account) -> ASGIApp:
     """The ASGI application over an account."""
-    control = Starlette(routes=control_api.routes(account))
 
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith("/_control/"):
-            await control(scope, receive, send)
-        else:
-            with account.underway():
-                await _serve(account, scope, receive, send)
+    async def vendor(scope: Scope, receive: Receive, send: Send) -> None:
+        with account.underway():
+            await _serve(account, scope, receive, send)
 
-    return application
+    return beside(vendor, Orders(account))
 
 
 async def _serve(account: Account, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,24 +36,23 @@ async def _serve(account: Account, scope: Scope, receive: Receive, send: Send) -
     match fault:
         case Fault(kind="drop"):
             account.count(call.endpoint, "cut")
-            return await _drop(receive, send)
+            return await drop(receive, send)
         case Fault(kind="hang"):
             account.count(call.endpoint, "cut")
-            await _hang(receive, fault.seconds)
-            return await _send(account, send, error(Refused(504, "Gateway timeout")))
+            await hang(receive, fault.seconds)
+            return await send_whole(send, _dated(account, error(Refused(504, "Gateway timeout"))))
         case Fault(kind="status"):
             answer = _ordered(fault)
         case _:
             answer = _refusal(account, dict(scope["headers"])) or api.answer(account, call)
-    half = len(answer.body) // 2
     match fault:
         case Fault(kind="cut"):
             account.count(call.endpoint, "cut")
-            return await _send(account, send, answer, half)
+            return await send_half(send, _dated(account, answer))
         case Fault(kind="broken_json"):
-            answer = Answer(answer.status, answer.body[:half])
+            answer = replace(answer, body=answer.body[: len(answer.body) // 2])
     account.count(call.endpoint, answer.status)
-    await _send(account, send, answer)
+    await send_whole(send, _dated(account, answer))
 
 
 def _call(scope: Scope) -> Call:
@@ -81,33 +78,5 @@ def _refusal(account: Account, headers: dict[bytes, bytes]) -> Answer | None:
     return error(Refused(401))
 
 
-async def _send(account: Account, send: Send, answer: Answer, length: int | None = None) -> None:
-    """Send the answer, or the first `length` bytes of its body: the server then closes the connection."""
-    headers = {
-        "content-length": str(len(answer.body)),
-        "content-type": answer.content_type,
-        "date": formatdate(account.clock.now(), usegmt=True),
-    } | dict(answer.headers)
-    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    # The server's own Date would come on top of the account's; ASGI has no word for that: `send` is a method of the
-    # server's cycle, which keeps what it adds.
-    send.__self__.default_headers = []
-    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-    body = answer.body if length is None else answer.body[:length]
-    await send({"type": "http.response.body", "body": body, "more_body": length is not None})
-
-
-async def _drop(receive: Receive, send: Send) -> None:
-    """Close the connection, which ASGI has no word for either."""
-    send.__self__.transport.abort()
-    await _gone(receive)
-
-
-async def _hang(receive: Receive, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(_gone(receive), seconds)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+def _dated(account: Account, answer: Answer) -> Answer:
+    return replace(answer, headers={"date": formatdate(account.clock.now(), usegmt=True)} | dict(answer.headers))

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from include.simulators.clock import instant
 from include.simulators.tekmetric import people
-from include.simulators.tekmetric.clock import instant
 from include.simulators.tekmetric.config import Config
 from include.simulators.tekmetric.data import invent_jobs, tax_rate, technicians_of
 from include.simulators.tekmetric.orders import (

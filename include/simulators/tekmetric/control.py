@@ -2,32 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from decimal import Decimal
 from typing import Any
 
-import msgspec
-import requests
-
-from include.simulators.tekmetric.account import Counters
+from include.simulators import control
 from include.simulators.tekmetric.arithmetic import Sums
 from include.simulators.tekmetric.changes import Mutation
 from include.simulators.tekmetric.config import Config
-from include.simulators.tekmetric.faults import Fault, Trigger
+from include.simulators.tekmetric.faults import Trigger
 from include.simulators.tekmetric.people import Row
 from include.simulators.tekmetric.store import Kind, View
 
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
-
-class Control:
+class Control(control.TimedControl):
     """Orders to the simulator at a URL. An order that makes no sense raises ValueError with the reason."""
 
-    def __init__(self, url: str) -> None:
-        self._url = f"{url}/_control"
-
-    def set(self, **fields: Any) -> Config:
-        """Change fields of the account's Config (not its shops, sizes, seed or `now`) from the next request on."""
-        return msgspec.convert(self._send("PATCH", "config", fields), Config)
+    config = Config
 
     def expire_token(self) -> None:
         """Let no request in until `set(token=...)`; those underway are answered by what holds then."""
@@ -51,33 +40,9 @@ class Control:
         texts = {name: str(value) for name, value in params.items()}
         self._send("POST", "triggers", asdict(Trigger(mutations, path=path, params=texts, nth=nth)))
 
-    def fault(self, *faults: Fault) -> None:
-        """Order misbehaviour."""
-        self._send("POST", "faults", [asdict(fault) for fault in faults])
-
     def spoil(self, view: View, order_id: int, **fields: Any) -> None:
         """Let a view of an order have these fields, whatever is true; none: let it be right again."""
         self._send("PUT", f"spoilt/{view}/{order_id}", fields)
-
-    def clear(self) -> None:
-        """Drop all open faults, all orders for before a request, and all that was ordered to be wrong."""
-        self._send("DELETE", "orders")
-
-    def now(self) -> str:
-        """The account's present instant, as the vendor writes it."""
-        return self._send("GET", "clock")
-
-    def advance(self, seconds: int) -> str:
-        """Put the account's clock forward; returns the new present."""
-        return self._send("POST", "clock", seconds)
-
-    def counters(self) -> Counters:
-        """What was asked so far."""
-        return msgspec.convert(self._send("GET", "counters"), Counters)
-
-    def reset_counters(self) -> None:
-        """Start counting anew."""
-        self._send("DELETE", "counters")
 
     def ids(self, kind: Kind = "orders", shop: int | None = None) -> list[int]:
         """Ids of what isn't deleted, ascending, in one shop or in all."""
@@ -104,12 +69,4 @@ class Control:
         return self._sums("potential", order_id)
 
     def _sums(self, of: str, order_id: int) -> Sums:
-        return msgspec.convert(self._send("GET", f"{of}/{order_id}"), Sums)
-
-    def _send(self, method: str, path: str, content: Any = None) -> Any:
-        body = None if method == "GET" else _encoder.encode(content)
-        response = requests.request(method, f"{self._url}/{path}", data=body, timeout=60)
-        if response.status_code == 422:
-            raise ValueError(response.text)
-        response.raise_for_status()
-        return msgspec.json.Decoder(float_hook=Decimal).decode(response.content)
+        return self._send("GET", f"{of}/{order_id}", kind=Sums)

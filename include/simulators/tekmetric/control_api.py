@@ -1,73 +1,17 @@
-"""The control's HTTP side: what `control.Control` sends, carried out on the account."""
+"""The control's HTTP side for what only this simulator can be ordered, carried out on the account."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, get_args
+from typing import get_args
 
-import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
+from include.simulators import control_api
+from include.simulators.control import decoded
+from include.simulators.control_api import Carry, Path
 from include.simulators.tekmetric import arithmetic
-from include.simulators.tekmetric.account import Account, Counters
 from include.simulators.tekmetric.arithmetic import Sums
 from include.simulators.tekmetric.changes import Mutation
-from include.simulators.tekmetric.clock import instant
-from include.simulators.tekmetric.config import Config
 from include.simulators.tekmetric.faults import Fault, Trigger
 from include.simulators.tekmetric.orders import Job, Order
 from include.simulators.tekmetric.people import Row
-from include.simulators.tekmetric.protocol import decoder, encoder
 from include.simulators.tekmetric.store import KINDS, Kind, View
-
-_LOOPBACK = ("127.0.0.1", "::1")
-
-Path = dict[str, Any]  # the path's parameters
-
-
-def routes(account: Account) -> list[Route]:
-    """The routes under /_control. What makes no sense is answered 422 with the reason in plain text."""
-    orders = _Orders(account)
-    return [
-        Route(f"/_control/{path}", _endpoint(order), methods=[method])
-        for method, path, order in (
-            ("GET", "health", orders.health),
-            ("PATCH", "config", orders.configure),
-            ("POST", "faults", orders.fault),
-            ("POST", "triggers", orders.trigger),
-            ("PUT", "spoilt/{view}/{id:int}", orders.spoil),
-            ("DELETE", "orders", orders.clear),
-            ("POST", "mutations", orders.mutate),
-            ("POST", "some", orders.change_some),
-            ("GET", "clock", orders.now),
-            ("POST", "clock", orders.advance),
-            ("GET", "counters", orders.counters),
-            ("DELETE", "counters", orders.reset_counters),
-            ("GET", "ids/{kind}", orders.ids),
-            ("GET", "ids/{kind}/{shop:int}", orders.ids),
-            ("GET", "rows/{kind}", orders.rows),
-            ("GET", "rows/{kind}/{id:int}", orders.row),
-            ("GET", "authorized/{id:int}", orders.authorized),
-            ("GET", "potential/{id:int}", orders.potential),
-        )
-    ]
-
-
-def _endpoint(order: Callable[[Path, bytes], Any]) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        if request.client is None or request.client.host not in _LOOPBACK:
-            return Response("The control answers to its own machine only.", 403)
-        try:
-            result = order(request.path_params, await request.body())
-        except (KeyError, ValueError) as refused:  # what doesn't fit the types is a ValueError too
-            return Response(str(refused.args[0]), 422)
-        return Response(encoder.encode(result), media_type="application/json")
-
-    return endpoint
-
-
-def _read(body: bytes, kind: Any) -> Any:
-    return msgspec.convert(decoder.decode(body), kind)
 
 
 def _one_of(word: str, allowed: tuple[str, ...]) -> str:
@@ -76,51 +20,38 @@ def _one_of(word: str, allowed: tuple[str, ...]) -> str:
     return word
 
 
-class _Orders:
-    """One method for each control request, with the path's parameters and the body."""
+class Orders(control_api.TimedOrders):
+    """What else can be ordered of it."""
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
+    fault_kind = Fault
 
-    def health(self, path: Path, body: bytes) -> dict[str, str]:
-        return {"status": "ok"}
-
-    def configure(self, path: Path, body: bytes) -> Config:
-        self._account.change(_read(body, dict))
-        return self._account.config
-
-    def fault(self, path: Path, body: bytes) -> None:
-        for fault in _read(body, list[Fault]):
-            self._account.faults.add(fault)
+    def routes(self) -> list[tuple[str, str, Carry]]:
+        return [
+            *super().routes(),
+            ("POST", "triggers", self.trigger),
+            ("PUT", "spoilt/{view}/{id:int}", self.spoil),
+            ("POST", "mutations", self.mutate),
+            ("POST", "some", self.change_some),
+            ("GET", "ids/{kind}", self.ids),
+            ("GET", "ids/{kind}/{shop:int}", self.ids),
+            ("GET", "rows/{kind}", self.rows),
+            ("GET", "rows/{kind}/{id:int}", self.row),
+            ("GET", "authorized/{id:int}", self.authorized),
+            ("GET", "potential/{id:int}", self.potential),
+        ]
 
     def trigger(self, path: Path, body: bytes) -> None:
-        self._account.triggers.add(_read(body, Trigger))
+        self._account.triggers.add(decoded(body, Trigger))
 
     def spoil(self, path: Path, body: bytes) -> None:
         view = _one_of(path["view"], get_args(View))
-        self._account.store.spoilt[view, self._account.store.order(path["id"]).id] = _read(body, dict)
-
-    def clear(self, path: Path, body: bytes) -> None:
-        self._account.clear_orders()
+        self._account.store.spoilt[view, self._account.store.order(path["id"]).id] = decoded(body, dict)
 
     def mutate(self, path: Path, body: bytes) -> list[int]:
-        return self._account.mutate(_read(body, list[Mutation]))
+        return self._account.mutate(decoded(body, list[Mutation]))
 
     def change_some(self, path: Path, body: bytes) -> list[int]:
-        return self._account.change_some(_read(body, int))
-
-    def now(self, path: Path, body: bytes) -> str:
-        return instant(self._account.clock.now())
-
-    def advance(self, path: Path, body: bytes) -> str:
-        self._account.clock.advance(_read(body, int))
-        return instant(self._account.clock.now())
-
-    def counters(self, path: Path, body: bytes) -> Counters:
-        return self._account.counters()
-
-    def reset_counters(self, path: Path, body: bytes) -> None:
-        self._account.reset_counters()
+        return self._account.change_some(decoded(body, int))
 
     def ids(self, path: Path, body: bytes) -> list[int]:
         return self._account.store.ids(self._kind(path), path.get("shop"))

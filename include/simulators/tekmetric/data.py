@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
+from include.simulators.clock import instant
 from include.simulators.tekmetric import arithmetic, people
-from include.simulators.tekmetric.clock import instant
 from include.simulators.tekmetric.config import Config, Shop
 from include.simulators.tekmetric.orders import (
     COMPLETE,

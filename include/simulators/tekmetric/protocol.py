@@ -1,11 +1,13 @@
 """The API's protocol as values: a request, an answer, and a refusal."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import msgspec
+
+from include.simulators.answers import Answer
 
 encoder = msgspec.json.Encoder(decimal_format="number")
 decoder = msgspec.json.Decoder(float_hook=Decimal)
@@ -51,16 +53,6 @@ class Call:
         return self.query[name]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What is sent back."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
-
-
 def ok(content: Any) -> Answer:
     """A successful answer."""
     return Answer(200, encoder.encode(content))
@@ -69,6 +61,6 @@ def ok(content: Any) -> Answer:
 def error(refused: Refused) -> Answer:
     """The answer to a refused request; that to a wrong token says nothing."""
     if refused.status in _WITHOUT_BODY:
-        return Answer(refused.status, b"")
+        return Answer(refused.status)
     body = {"type": "ERROR", "message": refused.message, "data": None, "details": None}
     return Answer(refused.status, encoder.encode(body))

@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from include.simulators.clock import instant, seconds_of
 from include.simulators.tekmetric import rows
 from include.simulators.tekmetric.account import Account
-from include.simulators.tekmetric.clock import instant, seconds_of
 from include.simulators.tekmetric.orders import Order
 from include.simulators.tekmetric.people import Row
 from include.simulators.tekmetric.protocol import Call, Refused

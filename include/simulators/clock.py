@@ -1,4 +1,4 @@
-"""The account's time: real, or standing still until told otherwise; and how the vendor writes an instant."""
+"""An account's time, in whole seconds since 1970: real, or standing still until told otherwise."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def instant(seconds: int) -> str:
-    """Seconds since 1970 as the vendor writes an instant: `2026-03-02T18:04:10Z`. Such texts sort by time."""
+    """Seconds since 1970 as vendors write an instant: `2026-03-02T18:04:10Z`. Such texts sort by time."""
     return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -20,7 +20,7 @@ def seconds_of(text: str) -> float:
 
 
 class Clock:
-    """The present, in whole seconds since 1970."""
+    """The present."""
 
     def __init__(self, start: str | None) -> None:
         """Stand still at `start`, or follow the real time where it is None."""
@@ -31,9 +31,13 @@ class Clock:
         """The present instant."""
         return (int(time.time()) if self._start is None else self._start) + self._ahead
 
-    def advance(self, seconds: int) -> None:
+    def text(self) -> str:
+        """The present instant, as it is written."""
+        return instant(self.now())
+
+    def advance(self, seconds: float) -> None:
         """Put the clock forward."""
-        self._ahead += seconds
+        self._ahead += int(seconds)
 
     def step(self) -> int:
         """The instant of the next change: a second later, where the clock stands still."""
