@@ -160,7 +160,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A metric over the runs, oldest first."""
+    """A metric, or another figure that is judged, over the runs, oldest first."""
 
     entity: str
     scope: str
@@ -230,7 +230,7 @@ def parts(conn: Connection, source: str) -> list[Part]:
 
 
 def series(conn: Connection, source: str, entity: str, scope: str = "all", limit: int = POINTS) -> list[Series]:
-    """Every metric of an entity over its last scans of that scope, at most 365."""
+    """Every figure of an entity, metrics and what else is judged, over its last scans of that scope, at most 365."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             """
@@ -241,7 +241,9 @@ def series(conn: Connection, source: str, entity: str, scope: str = "all", limit
         ).fetchall()
     rows.reverse()
     judged = [(row, _gates(row)) for row in rows]
-    metrics = dict.fromkeys(metric for row in rows for metric in row["metrics"])
+    metrics = dict.fromkeys(
+        metric for row, gates in judged for metric in (*row["metrics"], *(gate.metric for gate in gates))
+    )
     return [
         Series(entity, scope, metric, tuple(_point(row, gates, metric) for row, gates in judged)) for metric in metrics
     ]
@@ -500,10 +502,12 @@ def _verdict(text: str | None) -> Verdict | None:
 
 def _point(row: Mapping[str, Any], judged: Sequence[Gate], metric: str) -> Point:
     gates = [gate for gate in judged if gate.metric == metric]
+    # What a repair would change is judged, but no metric.
+    figures = {gate.metric: gate.value for gate in gates} | row["metrics"]
     return Point(
         scanned_at=row["scanned_at"],
         run=row["run"],
-        value=row["metrics"].get(metric),
+        value=figures.get(metric),
         baseline=next((gate.baseline for gate in gates if gate.baseline is not None), None),
         limit=min((gate.limit for gate in gates if gate.limit is not None), default=None),
         verdict=worst(gate.verdict for gate in gates),

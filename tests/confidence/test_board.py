@@ -207,6 +207,7 @@ class TestSeries:
             Gate(METRIC, 10.0, 35.0, 40, Verdict.WARN),
             Gate(METRIC, None, 30.0, 40, Verdict.HOLD),
             Gate("rows_differing", None, None, 2, Verdict.PASS),
+            Gate("plan.delete", None, 20.0, 3, Verdict.PASS),
         )
         metrics = {METRIC: 40, "rows_differing": 2, "feed_noise": 1}
         judged(conn, "a", value=10, at=0)
@@ -214,13 +215,14 @@ class TestSeries:
         history.decide(conn, SOURCE, "resume", "Ada")
         judged(conn, "part", at=2, scope="pages 1-2")
         found = {each.metric: each.points for each in board.series(conn, SOURCE, "line_items")}
-        assert set(found) == set(metrics)
+        assert set(found) == {*metrics, "plan.delete"}
         first, second = found[METRIC]
         assert (first.value, first.limit, first.verdict, first.accepted) == (10, None, None, False)
         assert (second.value, second.baseline, second.limit) == (40, 10.0, 30.0)
         assert (second.verdict, second.accepted, second.run) == (Verdict.HOLD, True, "run of b")
         assert [point.value for point in found["rows_differing"]] == [None, 2]
         assert found["feed_noise"][1].verdict is None
+        assert [(point.value, point.limit) for point in found["plan.delete"]] == [(None, None), (3, 20.0)]
 
     def test_last_ones_up_to_the_limit(self, conn):
         for number in range(5):
