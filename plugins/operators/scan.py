@@ -33,8 +33,7 @@ class ScanOperator(SourceOperator):
     """Scan `entity` while the writer stands; read only.
 
     Pushes the summary (counts, ids of examples, a few KB) under the XCom key `forensic_summary`; it is one line of JSON
-    in the log too. A retry goes on from
-    the page that the attempt before had reached.
+    in the log too. A retry goes on from the page that the attempt before had reached.
     """
 
     on_call = ON_CALL

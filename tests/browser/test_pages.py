@@ -94,6 +94,16 @@ def test_run_has_its_gates_as_a_tab(held, watched):
     watched.wait_for_url(re.compile(r"/runs/[^/]+/?$"))
 
 
+def test_task_has_a_button_to_its_runs_page(held, watched):
+    house, run_id = held
+    run = f"{house.airflow.url}/dags/{RECONCILE}/runs/{quote(run_id, safe='')}"
+    watched.goto(f"{run}/tasks/gate_check")
+    # The last one: the first is the entry of the navigation.
+    watched.get_by_role("link", name="Sync confidence").last.click()
+    watched.wait_for_url(re.compile(r"/plugin/sync-confidence-run$"))
+    expect(pages(watched).get_by_role("table", name="Gates of line_items")).to_be_visible()
+
+
 def test_sync_is_rolled_back_by_a_form_that_knows_it(held, watched):
     house, _ = held
     before = house.airflow.runs("warehouse_rollback")
