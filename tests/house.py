@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -168,6 +168,21 @@ class House:
         """Number and state of a task's present attempt."""
         found = self.airflow.call("GET", f"/dags/{RECONCILE}/dagRuns/{run_id}/taskInstances/{task}")
         return found["try_number"], found["state"]
+
+    def kill_tasks(self, run: str, *, watched: bool = True) -> None:
+        """End the tasks that work for the run as a crash would, unless `watched` with the processes that watch them.
+
+        One of several may have come to its end by itself meanwhile.
+        """
+        killed = 0
+        for pid in self.sessions_of(run):
+            with suppress(psutil.NoSuchProcess):
+                task = psutil.Process(pid)
+                if not watched:
+                    psutil.Process(task.ppid()).kill()
+                task.kill()
+                killed += 1
+        assert killed
 
     def kill(self, pid: int) -> None:
         """End a process as a crash would."""

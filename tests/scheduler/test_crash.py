@@ -1,6 +1,5 @@
 """Whatever dies in the middle: rerunning loses nothing and doubles nothing."""
 
-import psutil
 import psycopg
 import pytest
 
@@ -44,17 +43,14 @@ def finish(house: House, run_id: str, expected: dict[str, int]) -> None:
 
 def test_killed_scans_go_on_where_they_were(house, slow_scan):
     run_id, expected = slow_scan
-    for pid in house.sessions_of(f"{RECONCILE}/{run_id}"):
-        house.kill(pid)
+    house.kill_tasks(f"{RECONCILE}/{run_id}")
     finish(house, run_id, expected)
     assert "going on from page" in house.airflow.last_log(RECONCILE, run_id, "scan", map_index=2)
 
 
 def test_killed_worker_is_missed_and_its_task_tried_again(house, slow_scan):
     run_id, expected = slow_scan
-    for pid in house.sessions_of(f"{RECONCILE}/{run_id}"):
-        house.kill(psutil.Process(pid).ppid())
-        house.kill(pid)
+    house.kill_tasks(f"{RECONCILE}/{run_id}", watched=False)
     finish(house, run_id, expected)
 
 
