@@ -8,7 +8,7 @@ from airflow.sdk.configuration import conf
 
 
 class RunPage(BaseOperatorLink):
-    """The button on a task that leads to its run's figures and verdicts, in the tab of Sync confidence."""
+    """The button in a task's details that leads to its run's figures and verdicts, in the tab of Sync confidence."""
 
     name = "Sync confidence"
 

@@ -98,8 +98,9 @@ def test_task_has_a_button_to_its_runs_page(held, watched):
     house, run_id = held
     run = f"{house.airflow.url}/dags/{RECONCILE}/runs/{quote(run_id, safe='')}"
     watched.goto(f"{run}/tasks/gate_check")
-    # The last one: the first is the entry of the navigation.
-    watched.get_by_role("link", name="Sync confidence").last.click()
+    watched.get_by_role("link", name="Details", exact=True).click()
+    # Not the entry of the navigation, which has the same name.
+    watched.get_by_role("link", name="Sync confidence").and_(watched.locator("[href*='/runs/']")).click()
     watched.wait_for_url(re.compile(r"/plugin/sync-confidence-run$"))
     expect(pages(watched).get_by_role("table", name="Gates of line_items")).to_be_visible()
 
