@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -10,7 +9,6 @@ import msgspec
 from include.simulators.answers import Answer
 
 encoder = msgspec.json.Encoder(decimal_format="number")
-decoder = msgspec.json.Decoder(float_hook=Decimal)
 _WITHOUT_BODY = frozenset({401, 403, 429})
 
 
