@@ -180,7 +180,25 @@ class RepairShare:
         return Gate(f"plan.{action}", None, _number(limit), rows, Verdict.HOLD, reason)
 
 
-Policy = Trend | Limit | RepairShare
+@dataclass(frozen=True)
+class Unproven:
+    """Rows that more than one night could not prove warn, with their ids. Every entity is judged by it."""
+
+    metric: str = "unproven_overdue"
+
+    def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        overdue = summary.metrics.get(self.metric)
+        if not overdue:
+            return [Gate(self.metric, None, 0, overdue, None if overdue is None else Verdict.PASS)]
+        ids = ", ".join(map(str, summary.examples.get("unproven_examples", [])[:10]))
+        reason = (
+            f"{overdue} rows could not be proven for more than one night ({self.metric}), those that wait longest:"
+            f" {ids}. Nobody knows whether the copy has them right; confidence.unproven says why of each"
+        )
+        return [Gate(self.metric, None, 0, overdue, Verdict.WARN, reason)]
+
+
+Policy = Trend | Limit | RepairShare | Unproven
 
 
 def judge(summary: ForensicSummary, history: Sequence[PastRun], policies: Sequence[Policy]) -> Judgement:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import msgspec
 
-VERSION = 1
+from include.confidence.account import Account
+
+VERSION = 2
 MAX_EXAMPLES = 25
 
 
@@ -31,8 +33,9 @@ class ForensicSummary:
     `scope` is "all" for a whole scan and names the part otherwise ("pages 3-10"); only the same scopes are
     compared. `metrics` are judged, `telemetry` is only recorded; None means that the scan did not measure it.
     `live_rows` counts the rows alive in the copy. `examples` hold ids (of several columns as a list) or say what is
-    wrong with each, at most 25 a list, so that the summary stays a few KB. `incomplete` says why the scan is no
-    evidence: the run fails. Raises ValueError for longer lists, and for a figure named like a field.
+    wrong with each, at most 25 a list, so that the summary stays a few KB. `accounts` say, by table, where every row
+    has ended up. `incomplete` says why the scan is no evidence: the run fails. Raises ValueError for longer lists, and
+    for a figure named like a field.
     """
 
     source: str
@@ -46,12 +49,13 @@ class ForensicSummary:
     plan: Plan
     live_rows: int
     examples: Mapping[str, list[int | str | list | dict[str, str]]]
+    accounts: Mapping[str, Account] = field(default_factory=dict)
     incomplete: str = ""
     version: int = VERSION
 
     def __post_init__(self) -> None:
         names = [
-            *(field.name for field in fields(self)),
+            *(each.name for each in fields(self)),
             "event",
             *self.metrics,
             *self.telemetry,
@@ -70,8 +74,19 @@ class ForensicSummary:
             "metrics": dict(self.metrics),
             "telemetry": dict(self.telemetry),
             "plan": vars(self.plan).copy(),
+            "accounts": {table: vars(account).copy() for table, account in self.accounts.items()},
             "examples": {name: list(ids) for name, ids in self.examples.items()},
         }
+
+    @property
+    def rows(self) -> int:
+        """The rows of source and copy that the scan was to prove."""
+        return sum(account.rows for account in self.accounts.values())
+
+    @property
+    def proven(self) -> int:
+        """Those of which it can tell whether source and copy agree."""
+        return sum(account.proven for account in self.accounts.values())
 
     @property
     def figures(self) -> Mapping[str, int]:

@@ -39,7 +39,7 @@ def _without(key):
         ([], "version is None"),
         ("scan", "version is None"),
         (_without("version"), "version is None"),
-        (summary(3).to_json() | {"version": 2}, "version is 2, this code reads 1"),
+        (summary(3).to_json() | {"version": 3}, "version is 3, this code reads 2"),
         (_without("metrics"), "`metrics`"),
         (_without("plan"), "`plan`"),
         (_without("live_rows"), "`live_rows`"),
@@ -78,8 +78,9 @@ def test_line_is_one_line_of_json_with_sorted_keys_and_every_figure_at_the_top()
         "missing_examples": [7, 8],
         "plan": {"insert": 1, "update": 0, "delete": 0},
         "live_rows": 1000,
+        "accounts": {},
         "incomplete": "",
-        "version": 1,
+        "version": 2,
     }
 
 
