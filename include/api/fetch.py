@@ -26,10 +26,13 @@ def pages(
     *,
     position: Position = None,
     stop: int | None = None,
+    rows: int = 0,
     workers: int = 1,
     limit: int = 100_000,
 ) -> Iterator[Page]:
     """The pages of a feed in order, from `position` (default: the first) to its end or to page number `stop`.
+
+    `rows`: how many the pages before `position` have shown.
 
     While the caller works on a page, the next ones are fetched: up to `workers` where a total tells that they
     exist, else one. Closing the iterator ends its threads; a request that is on its way is waited for.
@@ -41,7 +44,7 @@ def pages(
     position = paginator.start if position is None else position
     if stop is not None and position > stop:
         return
-    crawl, loops = FRESH, _Loops(position)
+    crawl, loops = replace(FRESH, rows=rows), _Loops(position)
     with _threads(client, workers) as submit:
 
         def ask(position: Position) -> Future[Answer]:

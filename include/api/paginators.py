@@ -35,15 +35,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Crawl:
-    """What the pages so far have shown: the largest page in rows, and the total that was claimed last."""
+    """What the pages so far have shown: the largest page in rows, the total that was claimed last, and all rows."""
 
     largest: int = 0
     total_pages: int | None = None
+    rows: int = 0
 
     def after(self, page: Page) -> "Crawl":
         """The same with one page more."""
         known = self.total_pages if page.total_pages is None else page.total_pages
-        return Crawl(max(self.largest, len(page.rows)), known)
+        return Crawl(max(self.largest, len(page.rows)), known, self.rows + len(page.rows))
 
 
 FRESH = Crawl()
@@ -160,7 +161,7 @@ class _Numbered(Paginator):
         return not page.rows and (not claims or self._nth(page.position) < max(claims))
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
-        if page.rows:
+        if page.rows or (page.total_entries is not None and crawl.rows >= page.total_entries):
             return ""
         number = self._nth(page.position)
         if number == 1 and page.total_entries:

@@ -103,14 +103,20 @@ class Pulled:
         A list that becomes shorter while it is read has fewer in the end.
         """
         lists = dict(self._progress("lists") or {})
-        before = lists.get(str(number)) or {"first_page": self.stage.pull.pages, "promised": None, "largest": 0}
+        before = lists.get(str(number)) or {
+            "first_page": self.stage.pull.pages,
+            "promised": None,
+            "largest": 0,
+            "rows": 0,
+        }
         largest = max(before["largest"], len(page.rows))
         promised = page.total_entries
         if promised is None and page.total_pages and page.total_pages > 1:
             # All pages but the last are full.
             promised = (page.total_pages - 1) * largest + 1
         promised = min(filter(None, (before["promised"], promised)), default=None) if promised else before["promised"]
-        return lists | {str(number): {**before, "promised": promised, "largest": largest}}
+        now = {"promised": promised, "largest": largest, "rows": before["rows"] + len(page.rows)}
+        return lists | {str(number): {**before, **now}}
 
     @property
     def deleted(self) -> list[list]:
@@ -210,7 +216,7 @@ def read(
         number, position = pulled.stage.pull.position or (0, first)
         listing = listings[number]
         try:
-            for step in _walk(context, listings, number, position, last):
+            for step in _walk(context, pulled, listings, number, position, last):
                 _append(context, pulled, step, known)
                 progress(pulled)
         except FixConfiguration as error:
@@ -218,7 +224,7 @@ def read(
             if resumed and listing.paginator.expires and not again:
                 again = True
                 # Where the first page is refused too, it isn't the token, and what was staged stays.
-                next(_walk(context, listings, 0, first, last))
+                next(_walk(context, pulled, listings, 0, first, last))
                 log.warning("%s In case that its token has expired, the list is read again from its start", error)
                 pulled = pulled.fresh(context)
             else:
@@ -285,7 +291,7 @@ def _read_again_if_short(pulled: Pulled, listings: Sequence[Listing], number: in
         return
     if readings < READINGS and (before is None or shortage < before):
         log.warning("%s: a list shows %d rows less than it says, it is read again", pulled.entity.name, shortage)
-        told = {**told, "readings": readings + 1, "shortage": shortage}
+        told = {**told, "readings": readings + 1, "shortage": shortage, "rows": 0}
         pulled.stage.save_progress(lists={**pulled.progress["lists"], str(number): told})
         for stage in pulled.stages:
             stage.reopen((number, None))
@@ -319,11 +325,12 @@ def _completed(context: Context, pulled: Pulled, listing: Listing, page: Page, k
 
 
 def _walk(
-    context: Context, listings: Sequence[Listing], number: int, position: Any, last: int | None
+    context: Context, pulled: Pulled, listings: Sequence[Listing], number: int, position: Any, last: int | None
 ) -> Iterator[_Step]:
     """The pages of one list from a resume point on, each with the resume point behind it, None at the end of all."""
     listing = listings[number]
-    asked = {"position": position, "stop": last, "workers": context.workers}
+    rows = (pulled.progress.get("lists") or {}).get(str(number), {}).get("rows", 0)
+    asked = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
     named = [Page(None, list(listing.named), None)]
     for page in named if listing.named else pages(context.client, listing.request, listing.paginator, **asked):
         ended = page.next is None or (last is not None and page.position == last)

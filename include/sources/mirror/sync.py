@@ -72,8 +72,6 @@ def sync(context: Context, *, full: bool = False, only: str | None = None) -> tu
             except (ApiError, PullError, RecordsLeft) as error:
                 log.error("%s.%s: %s", source.name, entity.name, error)
                 failures[entity.name] = error
-                if isinstance(error, FixConfiguration) and error.concerns_all:
-                    break
         with fence.writing(conn, source.name, epoch=writer.epoch):
             run.counts |= derive(context, sync_id, whole=full)
         if failures:
