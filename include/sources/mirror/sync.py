@@ -224,7 +224,8 @@ class _Run:
             some = [Group((one,), g.since) for g in groups for one in g.partitions] if singly else groups
             return [listing for group in some for listing in self._listings(entity, group)]
 
-        return read_partitions(context, pulled, listings, known=not self.full), groups
+        known_before = None if self.full else min((g.since for g in groups if g.since), default=None)
+        return read_partitions(context, pulled, listings, known_before=known_before), groups
 
     def _listings(self, entity: Entity, group: Group) -> list[Listing]:
         changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
