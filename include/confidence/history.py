@@ -14,7 +14,7 @@ from psycopg import Connection
 from psycopg.rows import args_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from include.confidence.policy import Judgement, PastRun, Verdict
+from include.confidence.policy import GROWTH_RUNS, Judgement, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
 from include.warehouse import fence
 
@@ -85,10 +85,10 @@ def keep_progress(conn: Connection, scan_id: str, lines: Sequence[Mapping[str, A
     conn.execute("UPDATE confidence.forensic_run SET progress = %s WHERE scan_id = %s", [Jsonb(list(lines)), scan_id])
 
 
-def past_runs(conn: Connection, summary: ForensicSummary, limit: int = 20) -> list[PastRun]:
+def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RUNS) -> list[PastRun]:
     """The judged scans of the same source, entity and scope, newest first, back to the `limit`-th good one.
 
-    The limit counts good runs (passed or accepted) only, so that a long series of bad nights never pushes the
+    The limit counts good runs (not held, or accepted) only, so that a long series of bad nights never pushes the
     baseline out of sight; the newest accepted run is there however old it is. Earlier scans of the same run
     don't count, as a scan that is cleared and made again is not a second bad night; except its holds, which a
     second scan must not get rid of unseen.
@@ -101,9 +101,9 @@ def past_runs(conn: Connection, summary: ForensicSummary, limit: int = 20) -> li
               WHERE source = %(source)s AND entity = %(entity)s AND scope = %(scope)s
                 AND verdict IS NOT NULL AND scan_id <> %(scan_id)s AND (run <> %(run)s OR verdict = 'hold')
             )
-            SELECT scan_id, metrics, verdict, worse, decision FROM judged
+            SELECT scan_id, metrics, verdict, worse, decision, scanned_at FROM judged
             WHERE scanned_at >= coalesce(
-              (SELECT scanned_at FROM judged WHERE verdict = 'pass' OR decision = 'resume'
+              (SELECT scanned_at FROM judged WHERE verdict <> 'hold' OR decision = 'resume'
                ORDER BY scanned_at DESC LIMIT 1 OFFSET %(limit)s - 1),
               '-infinity')
               OR scan_id = (
@@ -256,7 +256,12 @@ def decide(conn: Connection, source: str, decision: str, who: str) -> list[Hold]
 
 
 def _past_run(
-    scan_id: str, metrics: Mapping[str, int | None], verdict: str, worse: list[str], decision: str | None
+    scan_id: str,
+    metrics: Mapping[str, int | None],
+    verdict: str,
+    worse: list[str],
+    decision: str | None,
+    scanned_at: datetime,
 ) -> PastRun:
     return PastRun(
         scan_id=scan_id,
@@ -265,6 +270,7 @@ def _past_run(
         worse=tuple(worse),
         accepted=decision == Decision.RESUME,
         held=verdict == Verdict.HOLD and decision in (None, Decision.KEEP),
+        scanned_at=scanned_at,
     )
 
 
