@@ -15,9 +15,15 @@ from psycopg import Connection, sql
 from psycopg.rows import args_row, class_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from include.confidence.account import Account
+from include.confidence.outcome import Evidence, Repair, Scanned
 from include.confidence.policy import Judgement, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
 from include.warehouse import fence
+from include.warehouse.sync_log import Counts
+
+# Who has decided where nobody answered in time.
+NOBODY = "nobody (unanswered)"
 
 
 class PlanGone(Exception):
@@ -295,6 +301,72 @@ def require_latest(conn: Connection, summary: ForensicSummary) -> None:
         )
 
 
+def evidence(conn: Connection, source: str, run: str, entities: Sequence[str]) -> Evidence:
+    """What the warehouse has of a run over the source, whose entities are given."""
+    names = {"source": source, "run": run}
+    with conn.cursor(row_factory=args_row(_scanned)) as cursor:
+        scans = tuple(cursor.execute(SCANS_OF_RUN, names).fetchall())
+    with conn.cursor(row_factory=args_row(_repair)) as cursor:
+        repairs = tuple(cursor.execute(REPAIRS_OF_RUN, names).fetchall())
+    names |= {"begun": min((scan.scanned_at for scan in scans), default=None)}
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        decision = cursor.execute(DECISION_OF_RUN, names).fetchone() or (None, None)
+        (unproven,) = cursor.execute(
+            "SELECT count(*) FROM confidence.unproven WHERE source = %(source)s", names
+        ).fetchone()
+    writer = fence.read(conn, source)
+    return Evidence(run, writer, tuple(entities), scans, repairs, *decision, unproven)
+
+
+def unjudged(conn: Connection, source: str) -> list[tuple[str, str]]:
+    """By run the entities whose newest scan, not older than a week, nobody has judged."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(
+            """
+            SELECT run, string_agg(entity, ', ' ORDER BY entity) FROM (
+              SELECT DISTINCT ON (entity) entity, run, verdict FROM confidence.forensic_run
+              WHERE source = %s AND scanned_at > now() - interval '7 days' ORDER BY entity, scanned_at DESC
+            ) AS newest
+            WHERE verdict IS NULL GROUP BY run ORDER BY run
+            """,
+            [source],
+        ).fetchall()
+
+
+def unverified(conn: Connection, source: str) -> list[tuple[str, str]]:
+    """The run and sync_id of each repair of the last week that nobody has verified, and no later scan has looked at."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(UNVERIFIED, [source]).fetchall()
+
+
+def unfinished(conn: Connection, source: str) -> list[tuple[str, str]]:
+    """The run, and kind and sync_id, of each row of the sync log that is open."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(
+            "SELECT run, kind || ' ' || sync_id FROM confidence.sync_log WHERE source = %s AND state = 'running'"
+            " ORDER BY sync_id",
+            [source],
+        ).fetchall()
+
+
+def stays_stopped(conn: Connection, source: str) -> bool:
+    """Whether a person has answered that the writer stays stopped, about each of its holds."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        answers = cursor.execute(
+            "SELECT decision = 'keep' AND decided_by <> %s FROM confidence.forensic_run WHERE scan_id = ANY (%s)",
+            [NOBODY, [hold.scan_id for hold in open_holds(conn, source)]],
+        ).fetchall()
+    return bool(answers) and all(kept for (kept,) in answers)
+
+
+def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, str | int]]) -> None:
+    """Keep what verify has found after the repair: whoever asks later whether it was verified finds it here."""
+    conn.execute(
+        "UPDATE confidence.sync_log SET verified_at = clock_timestamp(), checks = %s WHERE sync_id = %s",
+        [Jsonb([dict(check) for check in checks]), sync_id],
+    )
+
+
 def mark_hold(conn: Connection, scan_id: str, reason: str) -> None:
     """Hold after the gate: what followed from the scan went wrong. Raises LookupError for an unknown scan.
 
@@ -419,3 +491,77 @@ def _hold(
 
 def _unknown(scan_id: str) -> LookupError:
     return LookupError(f"Scan {scan_id} is not in confidence.forensic_run: clear scan with downstream.")
+
+
+def _scanned(
+    entity: str, scope: str, epoch: int, scanned_at: datetime, rescanned: bool, verdict: str | None, summary: dict
+) -> Scanned:
+    counted = [Account(**account) for account in summary.get("accounts", {}).values()]
+    return Scanned(
+        entity=entity,
+        scope=scope,
+        epoch=epoch,
+        scanned_at=scanned_at,
+        complete=not (rescanned or summary.get("incomplete")),
+        verdict=Verdict(verdict) if verdict else None,
+        planned=sum(summary["plan"].values()),
+        rows=sum(account.rows for account in counted) if counted else None,
+        proven=sum(account.proven for account in counted) if counted else None,
+    )
+
+
+def _repair(
+    sync_id: int,
+    state: str,
+    started_at: datetime,
+    entities: Mapping[str, Mapping[str, int]],
+    verified_at: datetime | None,
+    checks: list[dict] | None,
+    undone: bool,
+) -> Repair:
+    counts = {table: Counts(**count) for table, count in entities.items()}
+    return Repair(sync_id, state, started_at, counts, verified_at, tuple(checks or ()), undone)
+
+
+SCANS_OF_RUN = """
+SELECT DISTINCT ON (entity) entity, scope, epoch, scanned_at, rescanned, verdict, summary
+FROM confidence.forensic_run WHERE source = %(source)s AND run = %(run)s ORDER BY entity, scanned_at DESC
+"""
+
+REPAIRS_OF_RUN = """
+SELECT l.sync_id, l.state, l.started_at, l.entities, l.verified_at, l.checks,
+  EXISTS (SELECT FROM confidence.sync_log u WHERE u.undoes = l.sync_id AND u.state = 'success')
+FROM confidence.sync_log l WHERE l.source = %(source)s AND l.run = %(run)s AND l.kind = 'repair'
+ORDER BY l.sync_id DESC
+"""
+
+# Also about a hold that an earlier run has left, but not one that was decided in a later run.
+DECISION_OF_RUN = """
+SELECT decision, decided_by FROM confidence.forensic_run
+WHERE source = %(source)s AND decided_at > %(begun)s AND decided_at < coalesce(
+  (SELECT min(scanned_at) FROM confidence.forensic_run
+   WHERE source = %(source)s AND run <> %(run)s AND scanned_at > %(begun)s),
+  'infinity')
+ORDER BY decided_at DESC LIMIT 1
+"""
+
+# A later scan of the same entities and scopes, judged, has looked at every row that the repair may have changed.
+UNVERIFIED = """
+SELECT l.run, 'sync_id ' || l.sync_id FROM confidence.sync_log l
+WHERE l.source = %s AND l.kind = 'repair' AND l.state = 'success' AND l.verified_at IS NULL
+  AND l.finished_at > now() - interval '7 days'
+  AND NOT EXISTS (SELECT FROM confidence.sync_log u WHERE u.undoes = l.sync_id AND u.state = 'success')
+  AND (
+    NOT EXISTS (SELECT FROM confidence.forensic_run later
+                WHERE later.source = l.source AND later.scanned_at > l.finished_at)
+    OR EXISTS (
+      SELECT FROM confidence.forensic_run own
+      WHERE own.source = l.source AND own.run = l.run AND own.scanned_at < l.started_at AND NOT EXISTS (
+        SELECT FROM confidence.forensic_run later
+        WHERE later.source = own.source AND later.entity = own.entity AND later.scope = own.scope
+          AND later.scanned_at > l.finished_at AND later.verdict IS NOT NULL AND NOT later.rescanned
+      )
+    )
+  )
+ORDER BY l.sync_id
+"""

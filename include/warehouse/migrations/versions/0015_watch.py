@@ -29,8 +29,8 @@ CREATE TABLE confidence.finding (
   first_seen timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE confidence.finding IS
-  'What the last pass of the DAG confidence_watch has found: warehouse and Airflow disagree, or nothing moves. A row is '
-  'gone once the next pass does not find it any more.';
+  'What the last pass of the DAG confidence_watch has found: warehouse and Airflow disagree, or nothing moves. A row '
+  'is gone once a pass does not find it any more.';
 
 CREATE TABLE confidence.watch (
   source text PRIMARY KEY,
