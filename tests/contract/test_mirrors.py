@@ -407,9 +407,10 @@ def test_parts_without_their_record_are_surplus(filled, conn, source, name, tomb
         conn.execute(sql.SQL("UPDATE {} SET deleted_at = now() WHERE sync_id = 0").format(entity.table.sql))
     for part in entity.parts:
         invent(conn, part.table, *part.by)
-    summary = filled.scan_one(name)
-    assert vars(summary.plan) == {"insert": 0, "update": 0, "delete": len(entity.parts)}
-    filled.repair([summary])
+    scans = filled.scan()
+    [plan] = [vars(summary.plan) for summary in scans if summary.entity == name]
+    assert plan == {"insert": 0, "update": 0, "delete": len(entity.parts)}
+    filled.repair(scans)
     assert {key: row for key, row in rows_of(conn, entity).items() if row["deleted_at"] is None} == before
 
 
