@@ -200,9 +200,13 @@ class Bucket:
                     unknown = 0 if error is None else unknown + 1
                     yield look
                     if unknown >= UNKNOWN_IN_A_ROW:
-                        if not self._answers(known, way):
+                        if not self.finds(known, way):
                             raise type(error)(f"{error} So it went {unknown} times in a row; the rest was not asked.")
                         unknown = 0
+
+    def finds(self, keys: Sequence[str], way: Way) -> bool:
+        """Whether one of the keys is there; as many requests as it takes to find one."""
+        return any(self.look(key, way).presence in (Presence.PRESENT, Presence.EMPTY) for key in keys)
 
     def list_from(self, after: str, size: int = 1000) -> Page:
         """The keys that follow `after`, up to `size` (at most 1000): one request.
@@ -321,10 +325,6 @@ class Bucket:
                 f"Use a store for connection {self._connection!r} that lists in the order of S3."
             )
         return page
-
-    def _answers(self, known: Sequence[str], way: Way) -> bool:
-        """Whether one of the keys that are there is still found."""
-        return any(self.look(key, way).presence in (Presence.PRESENT, Presence.EMPTY) for key in known)
 
     def _look(self, key: str, way: Way) -> tuple[Look, ApiError | None]:
         try:
