@@ -73,9 +73,9 @@ def types(conn: psycopg.Connection, table: Table) -> dict[str, str]:
 
 
 def required(conn: psycopg.Connection, table: Table) -> set[str]:
-    """The columns that are never null."""
+    """The columns that are never null: in the table, or in a record."""
     query = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnotnull"
-    return {name for (name,) in conn.execute(query, [table.full_name])}
+    return {name for (name,) in conn.execute(query, [table.full_name])} | set(table.required)
 
 
 @pytest.mark.parametrize("source", MIRRORS)

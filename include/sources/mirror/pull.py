@@ -367,13 +367,14 @@ def lists(context: Context, entity: Entity, handful: Sequence[str], since: datet
     """The lists of some partitions: of what changed since then where there is a discovery, else of everything."""
     if entity.discovery:
         return [each for partition in handful for each in entity.discovery.lists(context, partition, since)]
+    views = [dataclasses.replace(entity.listing, params={**entity.listing.params, **view}) for view in entity.views]
     parts, (partition, *others) = entity.partitions, handful
     if parts is None:
-        return [Listing(entity.listing, entity.paginator)]
+        return [Listing(view, entity.paginator) for view in views]
     adds = {parts.column: partition} if parts.adds else {}
     # A list of several partitions fails as a whole.
     name = "" if others else partition
-    return [Listing(parts.request(entity.listing, handful), entity.paginator, name, adds)]
+    return [Listing(parts.request(view, handful), entity.paginator, name, adds) for view in views]
 
 
 def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:
