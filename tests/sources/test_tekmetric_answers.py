@@ -146,7 +146,7 @@ class TestHead:
             ({**HEAD, "id": None}, "names no order"),
             ({**HEAD, "id": ID + 1}, "about another order"),
             ({"id": ID + 1, "repairOrderStatus": {"id": 7}}, "about another order"),
-            ({**HEAD, "shopId": SHOP + 1}, "another shop"),
+            ({**HEAD, "shopId": SHOP + 1}, "of another shop"),
             ({"id": ID, "message": "temporarily unavailable"}, "no status"),
             (without(HEAD, "repairOrderStatus"), "no status"),
             ({**HEAD, "repairOrderStatus": {"code": None}}, "no status"),

@@ -245,7 +245,7 @@ def complete(
         tuple(deleted),
         absent,
         known,
-        tuple(Skipped(list(key), partition, _moment(entity, briefs[key]), why) for key, why in skipped),
+        tuple(Skipped(list(key), partition, moment_of(entity, briefs[key]), why) for key, why in skipped),
     )
 
 
@@ -272,7 +272,7 @@ def _brief(shown: Table, row: Row) -> tuple | None:
         return None
 
 
-def _moment(entity: Entity, row: Row) -> str | None:
+def moment_of(entity: Entity, row: Row) -> str | None:
     """From when on the lists show the record, as far as that can be read."""
     shown = entity.discovery.shown
     brief = _brief(shown, row) or ()

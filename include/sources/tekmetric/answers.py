@@ -1,4 +1,4 @@
-"""What the answers about an order have to be like, each by itself and all together. Any other answer is unknown.
+"""What answers have to be like, those about an order each by itself and all together. Any other answer is unknown.
 
 The vendor documents none of this. Known from its examples and from an audit of real orders: an estimate's total is that
 of its jobs, fees and discounts with tax; lines add up to what their job says of them; the labor of a profit is that of
@@ -32,8 +32,7 @@ def head(shop_id: int, id_: int) -> Check:
 
     def check(data: Any) -> None:
         order = _of_order(data, id_)
-        if order.get("shopId") is not None and tables.identifier(order["shopId"]) != shop_id:
-            raise RefuseData("it is about an order of another shop")
+        of_shop(shop_id)([order])
         if is_deleted(order):
             return
         if status_of(order) is None:
@@ -99,6 +98,43 @@ def agree(head: Record, estimate: Record, profit: Record) -> None:
         raise RefuseData(
             "the profit is not that of the authorized jobs in the estimate, so the two are not of one state"
         )
+
+
+def record(shop_id: int, fields: Sequence[str]) -> Check:
+    """Return the check of a record of the shop's: it names at least one of these fields, be it as null."""
+
+    def check(data: Any) -> None:
+        of_shop(shop_id)([_object(data)])
+        if not any(name in data for name in fields):
+            raise RefuseData(f"it has none of {', '.join(fields)}")
+
+    return check
+
+
+def of_shop(shop_id: int) -> Check:
+    """Return the check of a list: no row says that it is another shop's."""
+
+    def check(data: Any) -> None:
+        rows = data.get("content") if isinstance(data, dict) else data
+        for row in rows if isinstance(rows, list) else ():
+            told = row.get("shopId") if isinstance(row, dict) else None
+            if told is not None and tables.identifier(told) != shop_id:
+                raise RefuseData("it shows something of another shop")
+
+    return check
+
+
+def whole(shop_id: int, size: int) -> Check:
+    """Return the check of a list in one piece: it is one, of the shop, and shorter than it may be at most."""
+
+    def check(data: Any) -> None:
+        if not isinstance(data, list):
+            raise RefuseData("it is no list")
+        if len(data) >= size:
+            raise RefuseData(f"it shows {len(data)} rows where {size} were asked for, so there may be more")
+        of_shop(shop_id)(data)
+
+    return check
 
 
 def is_deleted(head: Record) -> bool:

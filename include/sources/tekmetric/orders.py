@@ -1,33 +1,25 @@
-"""Repair orders: where they are listed, and what the answers about one make together.
+"""Repair orders: what the answers about one make together.
 
-No list shows an order whole, and none shows all. The boards show what is in work and what was posted lately, the report
-shows history. Each order is then asked for by itself: its head (dates, status, people), its estimate (jobs and what is
-in them) and its profit (what the authorized jobs earn). It has been absent where neither head nor estimate is found.
+Each order is asked for by itself: its head (dates, status, people), its estimate (jobs and what is in them) and its
+profit (what the authorized jobs earn). That it is deleted is proven by a head that says so, or if head, estimate and
+profit all are not found, twice, and no list shows it. That the head alone is not found proves nothing.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
-
-from psycopg import sql
 
 from include.api.client import Request
 from include.api.errors import RefuseData
-from include.api.paginators import Cursor, Single, SpringPage
-from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Need, Part, Whole
+from include.sources.mirror.entity import Context, Discovery, Entity, Lookup, Need, Part, Whole
 from include.sources.tekmetric import answers, tables
-from include.sources.tekmetric.shops import Shop, partitions, shops_of
-from include.warehouse.table import Table, instant
+from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within
+from include.sources.tekmetric.shops import partitions, shops_of
 
 Record = Mapping[str, Any]
 
 # By their ids; the vendor's other words for them are not relied on.
 STATUSES = {1: "ESTIMATE", 2: "WORKINPROGRESS", 3: "COMPLETE", 4: "SAVED", 5: "POSTED", 6: "ACCRECV"}
-# The date by which an order is on a board.
-BOARDS = {"ACTIVE": "updatedDate", "POSTED": "postedDate", "COMPLETE": "completedDate"}
-# Before any order was posted.
-BEGINNING = date(2000, 1, 1)
 # What jobs come to, by the vendor's names.
 OF_JOBS = {
     "total": "total",
@@ -85,100 +77,6 @@ PROFIT = {
     "authorized_labor_profit": "laborProfit.profit",
     "authorized_labor_hours": "laborProfit.hours",
 }
-BOARD, REPORT = SpringPage(), Cursor(rows="content", param="nextKeys", token="nextKeys", more="hasNext")
-# The report doesn't show when an order changed, only since when it has been posted.
-SHOWN = Table(
-    tables.SCHEMA,
-    "repair_orders",
-    tuple(each for each in tables.REPAIR_ORDERS.columns if each.name in (*tables.OF_SHOP, "updated_date", "posted_at")),
-    key=tables.REPAIR_ORDERS.key,
-    version="updated_date",
-    changed="posted_at",
-)
-
-
-def lists(context: Context, shop_id: str, since: datetime | None) -> list[Listing]:
-    """One order, if the run names it; else the boards, and the report where the boards may not reach back so far."""
-    shop, params = shops_of(context)[int(shop_id)], context.params
-    if params.get("ro_id"):
-        named = {"shop_id": shop.tm_id, "tm_id": params["ro_id"]}
-        return [Listing(None, Single(), shop_id, named=[named])]
-    start = _first_day(shop, params["days_back"])
-    far = since is None or since.astimezone(shop.zone).date() < start
-    oldest = min(start, since.astimezone(shop.zone).date()) if since else start
-    board = params.get("board", "ALL")
-    boards = [
-        _listing(shop, _board(shop, name), BOARD, _young(shop, name, oldest))
-        for name in (BOARDS if board == "ALL" else [board])
-    ]
-    if not far or board == "ACTIVE":
-        return boards
-    return [*boards, _listing(shop, _report(shop, oldest), REPORT, _of_report)]
-
-
-def _first_day(shop: Shop, days_back: int) -> date:
-    """The shop's day with which a run begins that looks back for so many days; 0: before all of them."""
-    return datetime.now(shop.zone).date() - timedelta(days=days_back) if days_back else BEGINNING
-
-
-def _listing(shop: Shop, request: Request, paginator: Any, shape: Callable[[Record], Record | None]) -> Listing:
-    return Listing(request, paginator, str(shop.tm_id), {"shop_id": shop.tm_id}, shape)
-
-
-def _board(shop: Shop, name: str) -> Request:
-    query = {"view": "list", "board": name, "groupBy": "NONE", "size": 100}
-    return Request(f"/shop/{shop.tm_id}/job-board-group-by", query)
-
-
-def _report(shop: Shop, oldest: date) -> Request:
-    """Posted orders from that day on, by the shop's clock, whatever its offset on either day."""
-    start = datetime.combine(oldest, time.min, shop.zone)
-    end = datetime.combine(datetime.now(shop.zone).date() + timedelta(days=1), time.min, shop.zone)
-    span = {"start": start.isoformat(), "end": end.isoformat(), "timezone": shop.timezone, "shopIds": shop.tm_id}
-    return Request(
-        "/reporting/profit-details-report", {**span, "size": 100, "sortBy": "POSTED_DATE", "sortOrder": "ASC"}
-    )
-
-
-def _brief(row: Record) -> Record:
-    return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
-
-
-def _of_report(row: Record) -> Record:
-    return {"tm_id": row.get("repairOrderId"), "posted_at": row.get("postedDate")}
-
-
-def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | None]:
-    """Leaves out what changed before that day and is on the board since longer; what has no date to tell is kept."""
-
-    def shape(row: Record) -> Record | None:
-        days = [_day(shop, row.get(name)) for name in (BOARDS[board], "updatedDate")]
-        known = [day for day in days if day]
-        return _brief(row) if not known or max(known) >= oldest else None
-
-    return shape
-
-
-def _day(shop: Shop, value: Any) -> date | None:
-    try:
-        moment = instant(value)
-        return moment and moment.astimezone(shop.zone).date()
-    except (ValueError, OverflowError):
-        return None
-
-
-def within(context: Context) -> sql.Composable:
-    """The orders of the copy that a scan's lists would show: those of the days that it looks back to."""
-    days_back = context.params["days_back"]
-    oldest = datetime.now(UTC).date() - timedelta(days=days_back) if days_back else BEGINNING
-    return sql.SQL("coalesce(t.posted_date, t.updated_date::date, t.created_date::date) > {}").format(
-        sql.Literal(oldest)
-    )
-
-
-def partial(context: Context) -> bool:
-    """A run that looks at one order or one board has not seen what else has changed."""
-    return bool(context.params.get("ro_id")) or context.params.get("board", "ALL") != "ALL"
 
 
 def record(head: Record, estimate: Record | None, profit: Record | None) -> list[Record]:
@@ -211,8 +109,8 @@ def _record(head: Record, estimate: Record, profit: Record) -> Record:
         "ro_number": answers.number_of(head),
         "status": STATUSES.get(status_id, "UNKNOWN"),
         "status_id": status_id,
-        **_sums("potential", jobs),
-        **_sums("authorized", agreed),
+        **_sums("potential", jobs, {name: OF_JOBS[name] for name in ("parts_total", "labor_total", "sublet_total")}),
+        **_sums("authorized", agreed, OF_JOBS),
         **_told(head, HEAD),
         **_told(estimate, ESTIMATE),
         # Either of two fields tells the tax, at times as null.
@@ -236,9 +134,9 @@ def _told(answer: Record, fields: Mapping[str, str]) -> Record:
     return found
 
 
-def _sums(kind: str, jobs: list[Record]) -> Record:
+def _sums(kind: str, jobs: list[Record], fields: Mapping[str, str]) -> Record:
     """What the jobs come to together. Raises ValueError for an amount that is none."""
-    sums = {f"{kind}_{name}": sum(_amount(job, field) for job in jobs) for name, field in OF_JOBS.items()}
+    sums = {f"{kind}_{name}": sum(_amount(job, field) for job in jobs) for name, field in fields.items()}
     return {f"{kind}_job_count": len(jobs), **sums}
 
 
@@ -283,7 +181,7 @@ def _local(context: Context, order: Record) -> Record:
     """The order with the shop's own days of posting and completion."""
     shop = shops_of(context)[int(order["shop_id"])]
     moments = {"posted_date": "posted_at", "completed_date": "completed_at"}
-    return {**order, **{day: _day(shop, order[moment]) for day, moment in moments.items() if moment in order}}
+    return {**order, **{day: day_of(shop, order[moment]) for day, moment in moments.items() if moment in order}}
 
 
 def _of_order(order: Record) -> Record:
@@ -311,10 +209,10 @@ REPAIR_ORDERS = Entity(
     table=tables.REPAIR_ORDERS,
     lookup=Lookup(
         by=("shop_id", "tm_id"),
-        request=lambda shop_id, id_: Request(f"/shop/{shop_id}/repair-order/{id_}"),
+        request=lambda shop_id, id_: Request(f"/shop/{shop_id}/repair-order/{id_}", check=answers.head(shop_id, id_)),
         beside=(
-            lambda shop_id, id_: Request(f"/repair-order/{id_}/estimate"),
-            lambda shop_id, id_: Request(f"/repair-order/{id_}/profit/labor"),
+            lambda shop_id, id_: Request(f"/repair-order/{id_}/estimate", check=answers.estimate(id_)),
+            lambda shop_id, id_: Request(f"/repair-order/{id_}/profit/labor", check=answers.profit),
         ),
         rows=record,
         finish=_local,

@@ -316,6 +316,7 @@ REPAIR_ORDERS = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    required=("ro_number", "status_id", "created_date", "updated_date"),
 )
 
 OF_ORDER = Column("tm_repair_order_id", identifier)
