@@ -251,7 +251,7 @@ def complete(
 
 
 def _skipped(entity: Entity, key: tuple, partition: str, brief: Row, why: str) -> Skipped:
-    moment = _moment(entity, brief)
+    moment = moment_of(entity, brief)
     return Skipped(list(key), partition, moment and moment.isoformat(), why)
 
 
@@ -273,7 +273,7 @@ def known(context: Context, entity: Entity, page: Page, since: datetime) -> set[
     return {
         key
         for key, row in briefs.items()
-        if _brief(shown, row) in there and not ((moment := _moment(entity, row)) and moment >= since)
+        if _brief(shown, row) in there and not ((moment := moment_of(entity, row)) and moment >= since)
     }
 
 
@@ -285,7 +285,7 @@ def _brief(shown: Table, row: Row) -> tuple | None:
         return None
 
 
-def _moment(entity: Entity, row: Row) -> datetime | None:
+def moment_of(entity: Entity, row: Row) -> datetime | None:
     """From when on the lists show the record, as far as that can be read."""
     shown = entity.discovery.shown
     brief = _brief(shown, row) or ()

@@ -13,7 +13,7 @@ from psycopg import sql
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import pages
 from include.api.paginators import Page
-from include.sources.mirror import lookup
+from include.sources.mirror import gap, lookup
 from include.sources.mirror.entity import Context, Entity, Listing, Part
 from include.sources.mirror.lookup import Completed, Row, Skipped, rows_of
 from include.warehouse import compare
@@ -132,6 +132,11 @@ class Pulled:
     def failed(self) -> Mapping[str, str]:
         """The partitions whose lists could not be read, each with the reason."""
         return self.progress.get("failed", {})
+
+    @property
+    def cut(self) -> Mapping[str, str]:
+        """The partitions of which a list was too short to show all that changed, each with the reason."""
+        return self.progress.get("cut", {})
 
     def shortage(self, number: int) -> int:
         """How many rows the list of that number says that it has, and has not shown."""
@@ -310,6 +315,8 @@ def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetim
     rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
     found = _completed(context, pulled, listing, dataclasses.replace(page, rows=rows), known_before)
     pulled.append(found.page, following, found, number)
+    if listing.newest:
+        gap.note(pulled, number, listing, rows, left_out=len(page.rows) - len(rows))
 
 
 def _completed(
@@ -335,7 +342,7 @@ def _walk(
     rows = (pulled.progress.get("lists") or {}).get(str(number), {}).get("rows", 0)
     asked = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
     named = [Page(None, list(listing.named), None)]
-    for page in named if listing.named else pages(context.client, listing.request, listing.paginator, **asked):
+    for page in pages(context.client, listing.request, listing.paginator, **asked) if listing.request else named:
         ended = page.next is None or (last is not None and page.position == last)
         if not ended:
             yield number, listing, page, (number, page.next)
