@@ -4,10 +4,11 @@ Every function works in the transaction of the connection that it is given and n
 gate is `record` (evidence first), `past_runs`, `judge`, `save_judgement`, `refresh_hold`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import args_row, tuple_row
@@ -77,6 +78,11 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
             "metrics": Jsonb(dict(summary.metrics)),
         },
     )
+
+
+def keep_progress(conn: Connection, scan_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Keep a scan's lines of progress beside its evidence."""
+    conn.execute("UPDATE confidence.forensic_run SET progress = %s WHERE scan_id = %s", [Jsonb(list(lines)), scan_id])
 
 
 def past_runs(conn: Connection, summary: ForensicSummary, limit: int = 20) -> list[PastRun]:

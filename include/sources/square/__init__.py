@@ -48,10 +48,14 @@ def _catalog(table: Table, kind: str, **more: Any) -> Entity:
         listing=_post("/v2/catalog/search", listing),
         paginator=Cursor(rows="objects", in_body=True, optional=True, as_of="latest_time"),
         lookup=Lookup(
-            request=lambda id_: _post(
-                "/v2/catalog/batch-retrieve", {"object_ids": [id_], "include_deleted_objects": True}
+            request=lambda ids: _post(
+                "/v2/catalog/batch-retrieve",
+                {"object_ids": [id_ for (id_,) in ids], "include_deleted_objects": True},
             ),
             rows=lambda data: data.get("objects", []),
+            own=False,
+            batch=1000,
+            complete=True,
         ),
         changes=Since("begin_time", in_body=True),
         **more,
@@ -88,6 +92,8 @@ def _counts(table: Table, by: str, states: Record, **more: Any) -> Entity:
             by=(by,),
             request=lambda id_: _post(path, {**body, "catalog_object_ids": [id_]}),
             rows=lambda data: data.get("counts", []),
+            own=False,
+            complete=True,
             paginator=COUNTS,
         ),
         changes=Since("updated_after", in_body=True),
@@ -132,15 +138,21 @@ ORDERS = Entity(
     listing=_post("/v2/orders/search", {"limit": 1000, "query": _orders("created_at")}),
     paginator=Cursor(rows="orders", in_body=True, optional=True),
     lookup=Lookup(
-        request=lambda id_: _post("/v2/orders/batch-retrieve", {"order_ids": [id_]}),
+        request=lambda ids: _post("/v2/orders/batch-retrieve", {"order_ids": [id_ for (id_,) in ids]}),
         rows=lambda data: data.get("orders", []),
+        own=False,
+        batch=100,
+        complete=True,
     ),
     changes=Window(
         lambda listing, start, end: _orders_between(listing, "updated_at", start, end),
         late=lambda listing, start, end: _orders_between(listing, "created_at", start - LATE, end),
     ),
     partitions=Partitions(
-        _locations, lambda listing, some: replace(listing, body={**listing.body, "location_ids": list(some)}), size=10
+        _locations,
+        lambda listing, some: replace(listing, body={**listing.body, "location_ids": list(some)}),
+        column="location_id",
+        size=10,
     ),
     parts=(
         Part(tables.ORDER_LINE_ITEMS, _of_order("line_items"), by=("order_id",)),
@@ -211,7 +223,11 @@ ENTITIES = (
         "payments",
         "payment",
         # Without a location only payments of the main one are listed.
-        Partitions(_locations, lambda listing, one: replace(listing, params={**listing.params, "location_id": one[0]})),
+        Partitions(
+            _locations,
+            lambda listing, one: replace(listing, params={**listing.params, "location_id": one[0]}),
+            column="location_id",
+        ),
     ),
     _money_moved(tables.ORDER_REFUNDS, "refunds", "refund"),
 )
