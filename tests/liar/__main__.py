@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -51,30 +51,36 @@ def _arguments() -> argparse.Namespace:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[Server]:
-    with Postgres(folder / "postgres", settings={"fsync": "off"}) as server:
+    with Postgres(folder / "postgres", settings={"fsync": "off", "autovacuum": "off"}) as server:
         folder.chmod(0o755)
         yield server
 
 
 def _source(source: str, url: str, arguments: argparse.Namespace) -> int:
     seeds = arguments.seed or range(arguments.first, arguments.first + arguments.runs)
-    began = time.monotonic()
-    if arguments.seed:
-        outcomes = [_play(source, url, seed) for seed in seeds]
-        _left_open.close()
-        for outcome in outcomes:
+    began, outcomes = time.monotonic(), []
+    for outcome in _outcomes(source, url, seeds, 1 if arguments.seed else arguments.processes):
+        outcomes.append(outcome)
+        if arguments.seed:
             print(failure(source, outcome))
-    else:
-        size = max(1, min(25, len(seeds) // arguments.processes))
-        handfuls = [seeds[at : at + size] for at in range(0, len(seeds), size)]
-        with ProcessPoolExecutor(arguments.processes) as pool:
-            found = pool.map(_play_some, [source] * len(handfuls), [url] * len(handfuls), handfuls)
-            outcomes = [outcome for some in found for outcome in some]
+        elif outcome.broken and arguments.stories:
+            with arguments.stories.open("a") as stories:
+                stories.write(f"{failure(source, outcome)}\n\n")
     print(report(source, outcomes, time.monotonic() - began), flush=True)
-    if arguments.stories:
-        with arguments.stories.open("a") as stories:
-            stories.writelines(f"{failure(source, outcome)}\n\n" for outcome in outcomes if outcome.broken)
     return int(any(outcome.broken for outcome in outcomes))
+
+
+def _outcomes(source: str, url: str, seeds: Sequence[int], processes: int) -> Iterator[Outcome]:
+    if processes == 1:
+        yield from (_play(source, url, seed) for seed in seeds)
+        _left_open.close()
+        _opened.clear()
+        return
+    size = max(1, min(10, len(seeds) // processes))
+    handfuls = [seeds[at : at + size] for at in range(0, len(seeds), size)]
+    with ProcessPoolExecutor(processes) as pool:
+        for some in pool.map(_play_some, [source] * len(handfuls), [url] * len(handfuls), handfuls):
+            yield from some
 
 
 def _play_some(source: str, url: str, seeds: range) -> list[Outcome]:

@@ -3,12 +3,14 @@
 A lie knows of an answer only its shape: lists of objects, the objects in them, and which fields all of those have.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from random import Random
+from time import time
 from typing import Any
+from uuid import UUID
 
 from tests.liar.wire import INSTANT, Ask, Asked, Reply
 
@@ -35,13 +37,14 @@ STATUSES = (400, 401, 403, 404, 405, 409, 410, 422, 429, 500, 502, 503, 504)
 class Telling:
     """What a lie may draw on: `random` is of this request, `of_run` of the whole run.
 
-    `others` are requests for other things of the same family. `always`: the fields that every record of it has, by the
+    `earlier`: what the same question was answered before. `others` are requests for other things of the same family. `always`: the fields that every record of it has, by the
     name of the list inside a record; "" for the records themselves. `count`: how often this very question has been
     asked before. `first_page`: the number of a list's first page.
     """
 
     random: Random
     of_run: Random
+    earlier: Sequence[Reply]
     asked: Asked
     ask: Ask
     others: Collection[Asked]
@@ -233,6 +236,11 @@ async def lagging(telling: Telling, truth: Reply) -> Reply:
     return await telling.ask(telling.asked, "old") if telling.count < telling.of_run.randint(1, 3) else truth
 
 
+async def earlier(telling: Telling, truth: Reply) -> Reply:
+    """The answer that the same question had before in this run."""
+    return telling.random.choice(telling.earlier) if telling.earlier else truth
+
+
 async def torn(telling: Telling, truth: Reply) -> Reply:
     """Partly what was true before the change: of the rows some, or of a record some fields."""
     old, random = await telling.ask(telling.asked, "old"), telling.random
@@ -255,15 +263,26 @@ async def torn(telling: Telling, truth: Reply) -> Reply:
     return truth.saying(data)
 
 
-def key_of(row: Mapping[str, Any]) -> Any:
-    return str(next((row[name] for name in ("id", "uid", "catalog_object_id", "lineItemId") if name in row), row))
+def key_of(row: Mapping[str, Any]) -> str:
+    """What names a row, as text; a count of goods has no id."""
+    if "catalog_object_id" in row and "uid" not in row:
+        return ":".join(str(row.get(name)) for name in ("catalog_object_id", "location_id", "state"))
+    return str(next((row[name] for name in ("id", "uid", "lineItemId", "repairOrderId") if name in row), row))
+
+
+def promised(data: Any) -> int:
+    """How many rows a list says that it has; 0 where it says nothing."""
+    told = [frame[name] for frame in everywhere(data) for name in ("total_entries", "totalElements") if name in frame]
+    return max((each for each in told if isinstance(each, int)), default=0)
 
 
 def _mixed(old: Any, new: Any, random: Random) -> Any:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return random.choice([old, new])
     return {
-        name: _mixed(old[name], value, random) if isinstance(value, dict) else random.choice([old[name], value])
+        name: _mixed(old[name], value, random)
+        if isinstance(value, dict)
+        else random.choice([old[name], value])
         if name in old
         else value
         for name, value in new.items()
@@ -463,7 +482,9 @@ async def mangled(telling: Telling, truth: Reply) -> Reply:
     random, kept = telling.random, {"date": truth.headers["date"]} if "date" in truth.headers else {}
     json = {**truth.headers, "content-type": "application/json"}
     ways = {
-        "html": Reply(200, b"<!DOCTYPE html><html><body>We'll be back soon</body></html>", {"content-type": "text/html"}),
+        "html": Reply(
+            200, b"<!DOCTYPE html><html><body>We'll be back soon</body></html>", {"content-type": "text/html"}
+        ),
         "nothing": Reply(200, b"", json),
         "no content": Reply(204, b"", kept),
         "half": Reply(200, truth.body[: len(truth.body) // 2], json),
@@ -505,15 +526,11 @@ async def misdated(telling: Telling, truth: Reply) -> Reply:
     shift = telling.of_run.choice([3600, 86_400, -3600, -86_400, 366 * 86_400, None])
     headers = {name: value for name, value in truth.headers.items() if name != "date"}
     if shift is not None:
-        told = parsedate_to_datetime(truth.headers["date"]).timestamp() if "date" in truth.headers else _present()
+        told = parsedate_to_datetime(truth.headers["date"]).timestamp() if "date" in truth.headers else time()
         headers["date"] = formatdate(told + shift, usegmt=True)
-    return Reply(truth.status, truth.body, headers or {})
-
-
-def _present() -> float:
-    import time
-
-    return time.time()
+    else:
+        headers["date"] = ""
+    return Reply(truth.status, truth.body, headers)
 
 
 KINDS: Mapping[str, Lie] = {
@@ -522,6 +539,7 @@ KINDS: Mapping[str, Lie] = {
         empty,
         short,
         stale,
+        earlier,
         torn,
         swapped,
         mixed_up,
@@ -541,3 +559,37 @@ KINDS: Mapping[str, Lie] = {
         stranger,
     )
 }
+
+
+async def undone(telling: Telling, truth: None) -> Reply:
+    """A success, and nothing was done."""
+    made = str(UUID(int=telling.random.getrandbits(128), version=4))
+    if telling.asked.method == "DELETE":
+        return Reply(204)
+    return Reply(200).saying(telling.random.choice([{"id": made}, {"lineItemId": made}, {"success": True}, {}]))
+
+
+async def broken_off(telling: Telling, truth: None) -> Reply:
+    """A refusal or no answer at all, though it was done."""
+    await telling.ask()
+    status = telling.random.choice([0, 200, 202, 400, 403, 404, 408, 409, 429, 500, 502, 503, 504])
+    return Reply(status) if status == 0 else Reply(status, b"").saying(telling.random.choice([{}, *MESSAGES]))
+
+
+async def done_twice(telling: Telling, truth: None) -> Reply:
+    """Done two times by one request."""
+    first = await telling.ask()
+    await telling.ask()
+    return first
+
+
+async def misplaced(telling: Telling, truth: None) -> Reply:
+    """Done for another question than the one that is answered."""
+    others = [each for each in telling.others if each.identity != telling.asked.identity]
+    return await telling.ask(telling.random.choice(others)) if others else await telling.ask()
+
+
+# Lies about writes: what is done is another thing than what is asked for. They ask for themselves.
+WRITES: Mapping[str, Lie] = {each.__name__: each for each in (undone, broken_off, done_twice, misplaced)}
+# Those of the others that a write can be answered with, once it was done.
+OF_WRITES = ("empty", "enveloped", "refused", "bare", "mangled", "misdated")

@@ -13,6 +13,7 @@ from include.api.client import decode_json
 from include.sources.mirror.entity import Entity
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
+from tests.contract.account import Run
 from tests.contract.test_mirrors import inside, key_value, outdated, types
 from tests.liar.stage import Key, Rows
 
@@ -30,11 +31,14 @@ class Mirrored:
 
     spoilt: Mapping[str, str]
     unlinked: Mapping[str, str] = {}
+    never_invented: tuple[str, ...] = ()
+    copy_is_theirs = False
     conn: psycopg.Connection
 
     def truth(self) -> Rows:
         found: dict[str, dict[Key, Any]] = {}
         self._moments: dict[tuple[str, Key], datetime | None] = {}
+        self._records: dict[tuple[str, Key], Key] = {}
         for entity in self.source.entities:
             found |= self._truth_of(entity)
         return found
@@ -50,7 +54,14 @@ class Mirrored:
             for key, row in rows[part.table.name].items():
                 of = tuple(row[name] for name in part.by)
                 self._moments[part.table.name, key] = self._moments.get((entity.name, of))
+                self._records[part.table.name, key] = of
         return rows
+
+    def name_of(self, table: str, key: Key) -> str | None:
+        return str(self._records.get((table, key), key)[-1])
+
+    def release(self, run: Run) -> None:
+        pass
 
     def _read(self, table: Table, records: list) -> dict[Key, Any]:
         structured = {name for name, type_ in types(self.conn, table).items() if type_ == "jsonb"}
@@ -144,8 +155,6 @@ class Mirrored:
             other=other,
             same=same,
         )
-
-    never_invented: tuple[str, ...] = ()
 
     def _do(self, query: str, **parts: sql.Composable) -> None:
         with self.conn.transaction():

@@ -20,6 +20,7 @@ from include.simulators.repairshopr.data import instant
 from include.simulators.repairshopr.store import Mutation
 from include.simulators.serving import Simulator
 from tests.contract import repairshopr as contract
+from tests.liar.lies import KINDS
 from tests.liar.mirrored import Mirrored, is_aside
 from tests.liar.stage import patient
 from tests.liar.wire import Asked
@@ -57,7 +58,9 @@ class Account(Mirrored, contract.Account):
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
         numbers = range(random.choice([1, 2, 4]))
-        return [step for number in numbers for step in self._change(random, SIZES if is_aside(number, random) else about)]
+        return [
+            step for number in numbers for step in self._change(random, SIZES if is_aside(number, random) else about)
+        ]
 
     def _change(self, random: Random, resources: Collection[str]) -> list[list[Mutation]]:
         resource = random.choice(sorted(resources))
@@ -116,12 +119,19 @@ class Vendor:
 
     source = "repairshopr"
     first_page = 1
+    kinds = KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
         with psycopg.connect(warehouse, autocommit=True) as conn:
             set_json_loads(decode_json, conn)
             yield Account(running, conn)
+
+    def fill(self, account: Account) -> None:
+        pass
+
+    def settled(self) -> None:
+        pass
 
     def application(self, *, other: bool = False) -> ASGIApp:
         config = simulator.Config(**{**vars(CONFIG), "seed": 2}) if other else CONFIG

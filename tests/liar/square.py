@@ -16,8 +16,9 @@ from include.simulators.square.app import create
 from include.simulators.square.changes import Mutation
 from include.simulators.square.seller import Seller
 from tests.contract import square as contract
+from tests.liar.lies import KINDS
 from tests.liar.mirrored import Mirrored, is_aside
-from tests.liar.stage import patient
+from tests.liar.stage import Key, patient
 from tests.liar.wire import Asked
 
 SIZES = {
@@ -53,9 +54,16 @@ class Account(Mirrored, contract.Account):
         with patient(name, self._running.url + base_path, authorize(self._running.token)) as client:
             yield client
 
+    def name_of(self, table: str, key: Key) -> str | None:
+        if table == "catalog_inventory":
+            return ":".join((*key, "IN_STOCK"))
+        return ":".join(key) if table == "inventory_counts" else super().name_of(table, key)
+
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
         kinds, numbers = {contract.KINDS[name] for name in about}, range(random.choice([1, 2, 4]))
-        return [step for number in numbers for step in self._change(random, CHANGING if is_aside(number, random) else kinds)]
+        return [
+            step for number in numbers for step in self._change(random, CHANGING if is_aside(number, random) else kinds)
+        ]
 
     def _change(self, random: Random, kinds: Collection[str]) -> list[list[Mutation]]:
         kind = random.choice(sorted(kinds))
@@ -98,12 +106,19 @@ class Vendor:
 
     source = "square"
     first_page = 1
+    kinds = KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
         with psycopg.connect(warehouse, autocommit=True) as conn:
             set_json_loads(decode_json, conn)
             yield Account(running, conn)
+
+    def fill(self, account: Account) -> None:
+        pass
+
+    def settled(self) -> None:
+        pass
 
     def application(self, *, other: bool = False) -> ASGIApp:
         config = simulator.Config(**{**vars(CONFIG), "seed": 2}) if other else CONFIG

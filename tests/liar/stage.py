@@ -18,6 +18,7 @@ from include.simulators.serving import Simulator
 from stack.postgres import Server
 from tests.contract.account import Account, Run
 from tests.liar.kept import Kept
+from tests.liar.lies import Lie
 from tests.liar.wire import WORLD, Asked, Wire
 
 Key = tuple
@@ -30,6 +31,13 @@ class Vendor(Protocol):
 
     source: str
     first_page: int
+    kinds: Mapping[str, Lie]
+
+    def fill(self, account: "LiarAccount") -> None:
+        """Make what is in the copy's database before the first sync."""
+
+    def settled(self) -> None:
+        """The copy is filled: what was written to the source by then stays there."""
 
     def account(self, running: Simulator, warehouse: str) -> AbstractContextManager["LiarAccount"]:
         """The account of the contract, on a copy that is filled or is to be filled."""
@@ -60,7 +68,12 @@ class Vendor(Protocol):
 
 
 class LiarAccount(Account, Protocol):
-    """An account whose source and copy can be changed by chance, and that knows what is true."""
+    """An account whose source and copy can be changed by chance, and that knows what is true.
+
+    `copy_is_theirs`: the copy is what the liar talks of, the truth is ours.
+    """
+
+    copy_is_theirs: bool
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Any]]:
         """Make random changes at the source, mostly of these entities, and return them as steps of mutations."""
@@ -80,6 +93,12 @@ class LiarAccount(Account, Protocol):
     def young(self) -> set[tuple[str, Key]]:
         """Rows that changed at the source after the last sync, so that a scan leaves them to the next one."""
 
+    def name_of(self, table: str, key: Key) -> str | None:
+        """What names the record of a row of the truth in an answer; None where that isn't known."""
+
+    def release(self, run: Run) -> None:
+        """Do what a person has to do after writes of which nobody knows what became of them."""
+
     def unsound(self) -> list[str]:
         """What is wrong with the copy beside its rows."""
 
@@ -97,15 +116,17 @@ class Stage:
         """Serve the wire and fill the copy; nothing is left afterwards."""
         with serving.in_thread(self.wire) as self.url:
             self.reset()
-            self.build("old", [])
-            self.wire.worlds["stranger"] = self.vendor.application(other=True)
             self._copy_database()
             try:
                 with self._on() as act:
+                    self.vendor.fill(act.account)
                     act.run.sync()
                     act.run.sync()
                     act.settle()
                     self._kept = Kept(act.conn)
+                self.vendor.settled()
+                self.build("old", [])
+                self.wire.worlds["stranger"] = self.vendor.application(other=True)
                 yield self
             finally:
                 self.server.drop_database(self._database)

@@ -183,7 +183,9 @@ async def _exchange(app: ASGIApp, scope: Scope, asked: Asked) -> Reply:
     if unchanged == (scope["raw_path"].decode("latin-1"), asked.query):
         where = {"method": asked.method}
     await app({**scope, **where}, receive, caught.send)
-    return Reply(caught.status, caught.body, {n: v for n, v in caught.headers.items() if n != "content-length"})
+    # The length of a body is counted anew; of an object that wasn't sent it is all that is told.
+    counted = {} if asked.method == "HEAD" else {"content-length"}
+    return Reply(caught.status, caught.body, {n: v for n, v in caught.headers.items() if n not in counted})
 
 
 async def _send(send: Send, reply: Reply) -> None:
