@@ -113,8 +113,7 @@ class Account:
 
     def records(self, entity: Entity) -> list[dict[str, Any]]:
         """Every record that belongs into the mirror, as the API sends it."""
-        found = [self.control.row(entity.name, id_) for id_ in self.control.ids(entity.name)]
-        return [row for row in found if entity.name != "line_items" or row["invoice_id"]]
+        return [row for row in self.control.rows(entity.name) if entity.name != "line_items" or row["invoice_id"]]
 
     def pages(self, entity: Entity) -> int:
         """How many pages the entity's list has."""

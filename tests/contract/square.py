@@ -178,7 +178,8 @@ class Account:
 
     def records(self, entity: Entity) -> list[dict[str, Any]]:
         """Every record that belongs into the mirror, as the API sends it."""
-        return [self.control.row(KINDS[entity.name], id_) for id_ in self._ids(entity.name)]
+        rows = dict(zip(self.control.ids(KINDS[entity.name]), self.control.rows(KINDS[entity.name]), strict=True))
+        return [rows[id_] for id_ in self._ids(entity.name)]
 
     def pages(self, entity: Entity) -> int:
         """How many pages the entity's list has, in all of its requests."""
@@ -272,12 +273,16 @@ def is_page(request: Request, listing: Request) -> bool:
     return asked(request) == asked(listing)
 
 
+def prepare(control: simulator.Control) -> None:
+    """Give some payments back, and let some time pass."""
+    paid = [row for row in control.rows("payments") if "refund_ids" not in row]
+    control.mutate(*(Mutation("refund", "payments", row["id"]) for row in paid[:REFUNDS]))
+    control.advance(6 * 3600)
+
+
 @contextmanager
 def opened(warehouse: str) -> Iterator[Account]:
     """An account; server and connections are gone afterwards."""
     with simulator.running(simulator.Config(**SIZES)) as running, psycopg.connect(warehouse, autocommit=True) as conn:
-        control = running.control
-        paid = [row for id_ in control.ids("payments") if "refund_ids" not in (row := control.row("payments", id_))]
-        control.mutate(*(Mutation("refund", "payments", row["id"]) for row in paid[:REFUNDS]))
-        control.advance(6 * 3600)
+        prepare(running.control)
         yield Account(running, conn)

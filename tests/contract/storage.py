@@ -59,6 +59,10 @@ class Account:
         with self.database_of_application(cursor_factory=asking(self)) as conn:
             yield conn
 
+    @property
+    def url(self) -> str:
+        return self._store.url
+
     def database_of_application(self, **options: Any) -> psycopg.Connection:
         return psycopg.connect(self._warehouse, autocommit=True, options="-csearch_path=app", **options)
 
@@ -111,14 +115,18 @@ def asking(account: Account) -> type[psycopg.Cursor]:
     return Asking
 
 
+def fill(account: Account) -> list[str]:
+    """Make the application's tables and fill them; returns the keys that the store has to hold."""
+    with account.database_of_application() as conn:
+        conn.execute("CREATE SCHEMA app")
+        application.create(conn)
+        return application.fill(conn, IMAGES, bucket=STORE.bucket, endpoint=account.url, seed=SEED)
+
+
 @contextmanager
 def opened(warehouse: str) -> Iterator[Account]:
     """An application with all of its objects; the store is gone afterwards."""
     with simulator.running() as store:
         account = Account(store, warehouse)
-        with account.database_of_application() as conn:
-            conn.execute("CREATE SCHEMA app")
-            application.create(conn)
-            keys = application.fill(conn, IMAGES, bucket=store.bucket, endpoint=store.url, seed=SEED)
-        store.control.put(keys)
+        store.control.put(fill(account))
         yield account

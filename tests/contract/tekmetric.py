@@ -256,15 +256,19 @@ def entity_listed(request: Request) -> str | None:
     return next((name for name, ends in LISTS.items() if request.path.endswith(ends)), None)
 
 
+def prepare(control: simulator.Control) -> None:
+    """Fill the orders, and let some time pass."""
+    filled = [
+        Mutation("update", "orders", id_, {"jobs": [job(id_, 1, named=True), job(id_, 2, named=False)]})
+        for id_ in control.ids()
+    ]
+    control.mutate(*filled)
+    control.advance(6 * 3600)
+
+
 @contextmanager
 def opened(warehouse: str) -> Iterator[Account]:
     """An account; server and connections are gone afterwards."""
     with simulator.running(CONFIG) as running, psycopg.connect(warehouse, autocommit=True) as conn:
-        orders = running.control.ids()
-        filled = [
-            Mutation("update", "orders", id_, {"jobs": [job(id_, 1, named=True), job(id_, 2, named=False)]})
-            for id_ in orders
-        ]
-        running.control.mutate(*filled)
-        running.control.advance(6 * 3600)
+        prepare(running.control)
         yield Account(running, conn)

@@ -54,6 +54,10 @@ class Control(control.Control):
         """Ids of the live rows, ascending."""
         return self._send("GET", f"ids/{resource}")
 
+    def rows(self, resource: str) -> list[Row]:
+        """All live rows of a resource, by id, as a list would send them."""
+        return self._send("GET", f"rows/{resource}")
+
     def row(self, resource: str, row_id: int) -> Row | None:
         """A live row as a list would send it (numbers with places as Decimal), or None when it is gone."""
         return self._send("GET", f"rows/{resource}/{row_id}")

@@ -25,6 +25,7 @@ class Orders(control_api.Orders):
             ("PUT", "rows/{resource}", self.load),
             ("GET", "totals", self.totals),
             ("GET", "ids/{resource}", self.ids),
+            ("GET", "rows/{resource}", self.rows),
             ("GET", "rows/{resource}/{id:int}", self.row),
         ]
 
@@ -55,6 +56,10 @@ class Orders(control_api.Orders):
 
     def ids(self, path: Path, body: bytes) -> list[int]:
         return list(self._table(path["resource"]))
+
+    def rows(self, path: Path, body: bytes) -> list[Row]:
+        table = self._table(path["resource"])
+        return [table.row(row_id) for row_id in table]
 
     def row(self, path: Path, body: bytes) -> Row | None:
         return self._table(path["resource"]).get(path["id"])

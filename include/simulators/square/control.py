@@ -36,6 +36,10 @@ class Control(control.TimedControl):
         """Ids of the live rows of a kind, ascending. A count's is `variation:location:state`."""
         return self._send("GET", f"ids/{kind}")
 
+    def rows(self, kind: Kind) -> list[Row]:
+        """The live rows of a kind by `ids`, as the API shows them."""
+        return self._send("GET", f"rows/{kind}")
+
     def row(self, kind: Kind, row_id: str) -> Row | None:
         """A row as the API shows it, be it a tombstone; None where there is none."""
         return self._send("GET", f"rows/{kind}/{row_id}")

@@ -29,6 +29,7 @@ class Orders(control_api.TimedOrders):
             ("POST", "mutations", self.mutate),
             ("GET", "totals", self.totals),
             ("GET", "ids/{kind}", self.ids),
+            ("GET", "rows/{kind}", self.rows),
             ("GET", "rows/{kind}/{id}", self.row),
         ]
 
@@ -46,6 +47,10 @@ class Orders(control_api.TimedOrders):
 
     def ids(self, path: Path, body: bytes) -> list[str]:
         return self._account.store.ids(_kind(path))
+
+    def rows(self, path: Path, body: bytes) -> list[Row]:
+        store, kind = self._account.store, _kind(path)
+        return [store.row(kind, row_id) for row_id in store.ids(kind)]
 
     def row(self, path: Path, body: bytes) -> Row | None:
         return self._account.store.row(_kind(path), path["id"])

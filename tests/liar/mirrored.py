@@ -1,0 +1,163 @@
+"""What the mirrors have in common on the liar's stage: their truth, their copies, and how a copy is spoilt."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from random import Random
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from include.api.client import decode_json
+from include.sources.mirror.entity import Entity
+from include.warehouse import sync_log
+from include.warehouse.table import Table, identifiers
+from tests.contract.account import Run
+from tests.contract.test_mirrors import inside, key_value, outdated, types
+from tests.liar.stage import Key, Rows
+
+# How many of the changes are about what the liar talks of.
+MEANT = 0.7
+
+
+def is_aside(number: int, random: Random) -> bool:
+    """Whether the change of that number is about something else; the first never is."""
+    return number > 0 and random.random() > MEANT
+
+
+class Mirrored:
+    """Mixed into a mirror's account of the contract. `spoilt` names a column of each table that may be spoilt."""
+
+    spoilt: Mapping[str, str]
+    unlinked: Mapping[str, str] = {}
+    never_invented: tuple[str, ...] = ()
+    copy_is_theirs = False
+    conn: psycopg.Connection
+
+    def truth(self) -> Rows:
+        found: dict[str, dict[Key, Any]] = {}
+        self._moments: dict[tuple[str, Key], datetime | None] = {}
+        self._records: dict[tuple[str, Key], Key] = {}
+        for entity in self.source.entities:
+            found |= self._truth_of(entity)
+        return found
+
+    def _truth_of(self, entity: Entity) -> Rows:
+        records = self.records(entity)
+        rows = {entity.name: self._read(entity.table, records)}
+        moment = entity.table.moment
+        for key, row in rows[entity.name].items():
+            self._moments[entity.name, key] = row[moment] if moment else None
+        for part in entity.parts:
+            rows[part.table.name] = self._read(part.table, inside(part, records))
+            for key, row in rows[part.table.name].items():
+                of = tuple(row[name] for name in part.by)
+                self._moments[part.table.name, key] = self._moments.get((entity.name, of))
+                self._records[part.table.name, key] = of
+        return rows
+
+    def name_of(self, table: str, key: Key) -> str | None:
+        return str(self._records.get((table, key), key)[-1])
+
+    def release(self, run: Run) -> None:
+        pass
+
+    def _read(self, table: Table, records: list) -> dict[Key, Any]:
+        structured = {name for name, type_ in types(self.conn, table).items() if type_ == "jsonb"}
+        rows = {}
+        for record in records:
+            row = dict(zip(table.names, table.row(record), strict=True))
+            row |= {name: decode_json(row[name]) for name in structured & row.keys() if row[name] is not None}
+            rows[tuple(row[name] for name in table.key)] = {
+                column.name: row[column.name] for column in table.columns if column.compared
+            }
+        return rows
+
+    def live(self) -> Rows:
+        return {table.name: self._live(table) for entity in self.source.entities for table in entity.tables}
+
+    def _live(self, table: Table) -> dict[Key, Any]:
+        gone = "deleted_at IS NULL" + " AND is_deleted IS NOT TRUE" * ("is_deleted" in table.names)
+        query = sql.SQL("SELECT {} FROM {} WHERE {}").format(identifiers(table.names), table.sql, sql.SQL(gone))
+        with self.conn.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(query).fetchall()
+        compared = [column.name for column in table.columns if column.compared]
+        return {tuple(row[name] for name in table.key): {name: row[name] for name in compared} for row in rows}
+
+    def young(self) -> set[tuple[str, Key]]:
+        marks = {
+            table.name: sync_log.oldest_watermark(self.conn, self.source.name, entity.name)
+            for entity in self.source.entities
+            for table in entity.tables
+        }
+        return {
+            (table, key)
+            for (table, key), moment in self._moments.items()
+            if moment and marks[table] and moment > marks[table]
+        }
+
+    def unsound(self) -> list[str]:
+        return [
+            f"{derived.table.name} is outdated in {wrong} rows"
+            for derived in self.source.derived
+            if (wrong := outdated(self.conn, derived))
+        ]
+
+    def spoil(self, random: Random, about: Collection[str], most: int) -> list[str]:
+        tables = [(entity, table) for entity in self.source.entities for table in entity.tables]
+        meant = [(entity, table) for entity, table in tables if entity.name in about]
+        return [
+            self._spoil(*random.choice(tables if is_aside(number, random) else meant), random)
+            for number in range(random.randint(1, most))
+        ]
+
+    def _spoil(self, entity: Entity, table: Table, random: Random) -> str:
+        keys = sorted(self._live(table))
+        ways = ["lost"] + ["changed", "tombstoned"] * (not entity.history)
+        ways += ["invented"] * (not entity.history and table.name not in self.never_invented)
+        ways += ["unlinked"] * (table.name in self.unlinked)
+        way = random.choice(ways)
+        if not keys:
+            return f"{table.name}: nothing to spoil"
+        key = random.choice(keys)
+        same = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
+            for name, value in zip(table.key, key, strict=True)
+        )
+        parts = {"table": table.sql, "same": same}
+        match way:
+            case "lost":
+                self._do("DELETE FROM {table} WHERE {same}", **parts)
+            case "changed":
+                column = sql.Identifier(self.spoilt[table.name])
+                self._do("UPDATE {table} SET {column} = '987654321' WHERE {same}", column=column, **parts)
+            case "tombstoned":
+                self._do("UPDATE {table} SET deleted_at = now() WHERE {same}", **parts)
+            case "unlinked":
+                column = sql.Identifier(self.unlinked[table.name])
+                self._do("UPDATE {table} SET {column} = NULL WHERE {same}", column=column, **parts)
+            case "invented":
+                self._invent(table, same, random)
+        return f"{table.name} {key} {way}"
+
+    def _invent(self, table: Table, same: sql.Composable, random: Random) -> None:
+        """A row that the source never had, otherwise like the one of that key."""
+        found = types(self.conn, table)
+        last = table.key[-1]
+        other = sql.Literal(key_value(found[last], random.randrange(10**6, 10**9)))
+        names = [name for name in table.names if name != last]
+        self._do(
+            "INSERT INTO {table} ({names}, {last}, sync_id) SELECT {names}, {other}, 0 FROM {table} WHERE {same}",
+            table=table.sql,
+            names=identifiers(names),
+            last=sql.Identifier(last),
+            other=other,
+            same=same,
+        )
+
+    def _do(self, query: str, **parts: sql.Composable) -> None:
+        with self.conn.transaction():
+            # What a restored backup brings asks no foreign key.
+            self.conn.execute("SET LOCAL session_replication_role = replica")
+            self.conn.execute(sql.SQL(query).format(**parts))
