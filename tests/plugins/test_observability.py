@@ -20,7 +20,7 @@ from include.sources.mirror.sync import sync
 from include.warehouse.fence import Writer
 from plugins import assets
 from plugins.hooks import warehouse
-from plugins.operators.report import STEPS
+from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.sync import SyncOperator
 from tests.plugins.conftest import SOURCE, Run, answer, entities, execute, live_lines, skipped
 
@@ -227,7 +227,9 @@ class TestConfirmed:
         execute(run, "stop_writer")
         execute(run, "scan")
         skipped(run, "gate_check")
-        assert events(reported(run, decide="skipped", reconcile="skipped", verify="skipped")) == []
+        with pytest.raises(RunFailed, match="2 planned changes were to be applied"):
+            reported(run, decide="skipped", reconcile="skipped", verify="skipped")
+        assert events(run) == []
 
     def test_not_by_a_part(self, airflow, filled, caplog):
         caplog.set_level(logging.INFO)
