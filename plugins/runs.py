@@ -32,6 +32,7 @@ FAILS_AT_ONCE = [
     "include.confidence.history.PlanGone",
     "include.confidence.summary.UnusableSummary",
     "include.sources.base.IntegrityFailed",
+    "include.sources.base.NeedsPerson",
     "include.sources.base.OutcomeUnknown",
     "include.sources.base.ScanRefused",
     "include.warehouse.fence.FenceError",

@@ -495,9 +495,12 @@ def _encoded(place: list[Any]) -> str:
 def _decoded(cursor: str, *types: type) -> list[Any]:
     try:
         place = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise _refused(cursor) from None
     if not isinstance(place, list) or [type(value) for value in place] != list(types):
+        raise _refused(cursor)
+    # Neither a NUL nor half a surrogate pair can be asked for.
+    if not all(value.isprintable() for value in place if isinstance(value, str)):
         raise _refused(cursor)
     return place
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import psycopg
 from psycopg import Connection, sql
@@ -17,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from include.confidence.account import Account
 from include.confidence.outcome import Evidence, Repair, Scanned
-from include.confidence.policy import Judgement, PastRun, Verdict
+from include.confidence.policy import GROWTH_RUNS, Judgement, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
 from include.warehouse import fence
 from include.warehouse.sync_log import Counts
@@ -208,10 +209,15 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
     )
 
 
-def past_runs(conn: Connection, summary: ForensicSummary, limit: int = 20) -> list[PastRun]:
+def keep_progress(conn: Connection, scan_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Keep a scan's lines of progress beside its evidence."""
+    conn.execute("UPDATE confidence.forensic_run SET progress = %s WHERE scan_id = %s", [Jsonb(list(lines)), scan_id])
+
+
+def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RUNS) -> list[PastRun]:
     """The judged scans of the same source, entity and scope, newest first, back to the `limit`-th good one.
 
-    The limit counts good runs (passed or accepted) only, so that a long series of bad nights never pushes the
+    The limit counts good runs (not held, or accepted) only, so that a long series of bad nights never pushes the
     baseline out of sight; the newest accepted run is there however old it is. Earlier scans of the same run
     don't count, as a scan that is cleared and made again is not a second bad night; except its holds, which a
     second scan must not get rid of unseen.
@@ -224,9 +230,9 @@ def past_runs(conn: Connection, summary: ForensicSummary, limit: int = 20) -> li
               WHERE source = %(source)s AND entity = %(entity)s AND scope = %(scope)s
                 AND verdict IS NOT NULL AND scan_id <> %(scan_id)s AND (run <> %(run)s OR verdict = 'hold')
             )
-            SELECT scan_id, metrics, verdict, worse, decision FROM judged
+            SELECT scan_id, metrics, verdict, worse, decision, scanned_at FROM judged
             WHERE scanned_at >= coalesce(
-              (SELECT scanned_at FROM judged WHERE verdict = 'pass' OR decision = 'resume'
+              (SELECT scanned_at FROM judged WHERE verdict <> 'hold' OR decision = 'resume'
                ORDER BY scanned_at DESC LIMIT 1 OFFSET %(limit)s - 1),
               '-infinity')
               OR scan_id = (
@@ -471,7 +477,12 @@ def decide(conn: Connection, source: str, decision: str, who: str) -> list[Hold]
 
 
 def _past_run(
-    scan_id: str, metrics: Mapping[str, int | None], verdict: str, worse: list[str], decision: str | None
+    scan_id: str,
+    metrics: Mapping[str, int | None],
+    verdict: str,
+    worse: list[str],
+    decision: str | None,
+    scanned_at: datetime,
 ) -> PastRun:
     return PastRun(
         scan_id=scan_id,
@@ -480,6 +491,7 @@ def _past_run(
         worse=tuple(worse),
         accepted=decision == Decision.RESUME,
         held=verdict == Verdict.HOLD and decision in (None, Decision.KEEP),
+        scanned_at=scanned_at,
     )
 
 

@@ -12,7 +12,7 @@ from airflow.api_fastapi.core_api.security import (
     requires_access_view,
     requires_authenticated,
 )
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
 from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -23,7 +23,7 @@ from include.confidence.board import MAX_PAGE, PAGE, Change, Page, Run, Scan, Sy
 from include.confidence.policy import Verdict
 from include.sources import REGISTRY
 from plugins.pages import prometheus
-from plugins.pages.access import Source, Sources, require_readable
+from plugins.pages.access import Source, Sources, SyncId, refuse_nul, require_readable
 from plugins.pages.readiness import Readiness, readiness
 from plugins.pages.status import SourceDetail, SourceStatus, detail, health_figures, overview
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
@@ -84,7 +84,7 @@ REFUSALS: Mapping[int | str, Mapping[str, Any]] = {
 NOT_FOUND = {404: {"model": Refusal, "description": "There is no such thing."}}
 
 router = APIRouter(
-    dependencies=[Depends(requires_authenticated()), Depends(refuse_unknown_params)],
+    dependencies=[Depends(requires_authenticated()), Depends(refuse_nul), Depends(refuse_unknown_params)],
     responses={**REFUSALS},
 )
 
@@ -137,7 +137,7 @@ def source_sync_log(
 @router.get("/sync-status/{source}/sync-log/{sync_id}/changes", tags=["history"], responses=NOT_FOUND)
 def source_changes(
     source: Source,
-    sync_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    sync_id: SyncId,
     conn: Warehouse,
     cursor: Cursor = None,
     limit: Limit = PAGE,
@@ -192,7 +192,11 @@ def metrics(conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
 def readiness_router(*, open_to_all: bool) -> APIRouter:
     """The endpoint that a load balancer asks; `open_to_all`: without a login, and then of all sources."""
     routes = APIRouter(
-        dependencies=[*([] if open_to_all else [Depends(requires_authenticated())]), Depends(refuse_unknown_params)]
+        dependencies=[
+            *([] if open_to_all else [Depends(requires_authenticated())]),
+            Depends(refuse_nul),
+            Depends(refuse_unknown_params),
+        ]
     )
     seen = Annotated[tuple[str, ...], Depends(lambda: REGISTRY)] if open_to_all else Sources
     not_ready = {503: {"model": Readiness, "description": "Not ready, and why."}}
