@@ -158,6 +158,16 @@ class TestFinds:
         history.save_checks(conn, sync_id, [])
         assert Code.UNVERIFIED not in found(conn)
 
+    def test_repair_whose_run_has_scanned_again(self, stopped, airflow, conn):
+        judged(conn, stopped)
+        unverified(conn, stopped)
+        judged(conn, stopped, tickets={"verdict": None})
+        execute(stopped, "resume_writer")
+        airflow.runs[stopped.name] = "failed"
+        assert found(conn) == [Code.UNVERIFIED]
+        judged(conn, stopped)
+        assert found(conn) == []
+
     def test_repair_that_was_rolled_back_needs_no_look(self, stopped, airflow, conn):
         sync_id = unverified(conn, stopped)
         execute(stopped, "resume_writer")
