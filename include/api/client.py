@@ -3,11 +3,12 @@
 import logging
 import math
 import random
+import re
 import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
+from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, RefuseData, TryLater
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ SHORTEST_TIMEOUT_SECONDS = 0.1
 # Longer waits are no use to a task, and some are too long for the system's clock functions.
 LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 BUSY = {408, 429}
+CODE = re.compile(r"[A-Z][A-Z_]{2,40}")
+# Keys under which APIs put an error into an answer, be it beside data.
+ERRORS = ("errors", "error")
+# An answer that doesn't fit the question is asked for once more: it may have been a bad moment.
+ATTEMPTS_AT_DATA = 2
 
 # Money comes as JSON numbers too, and must not become a float.
 decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -39,7 +45,8 @@ decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
 class Request:
     """One request. `path` is relative to the client's base URL, a list among `params` repeats its key, `body`
     is sent as JSON. What is not `idempotent` is sent once: a failure leaves its outcome unknown. What is `owed`, since
-    only its answer tells what became of an earlier one, is sent though a quota is used up.
+    only its answer tells what became of an earlier one, is sent though a quota is used up. `check` says what a valid
+    answer has: it is called with the answer's data and raises RefuseData for one that doesn't fit the question.
 
     As text it is method and path alone, since that ends up in logs.
     """
@@ -50,6 +57,7 @@ class Request:
     body: Any = field(default=None, repr=False)
     idempotent: bool = True
     owed: bool = False
+    check: Callable[[Any], object] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.method} /{urlsplit(self.path).path.lstrip('/')}"
@@ -185,13 +193,25 @@ class ApiClient:
         refusal = self._limiter.acquire()
         if refusal and not request.owed:
             raise NotSent(f"{self._where(request)} was not sent: {refusal}")
-        answer = self._exchange(request)
+        answer = self._fitting(request, self._exchange(request))
         if isinstance(answer, ApiError):
             with self._lock:
                 self._errors[type(answer).__name__] += 1
             # Raised here, outside any `except`: requests' own errors quote the URL with its query, and must
             # not ride along as context.
             raise answer
+        return answer
+
+    def _fitting(self, request: Request, answer: Answer | ApiError) -> Answer | ApiError:
+        """The answer if it fits the question, else the error that says why it doesn't."""
+        if isinstance(answer, ApiError):
+            return answer
+        try:
+            refuse_errors(answer.data)
+            if request.check:
+                request.check(answer.data)
+        except RefuseData as error:
+            return RefuseData(f"{self._where(request)} answered {answer.status}, but {error}", status=answer.status)
         return answer
 
     def _exchange(self, request: Request) -> Answer | ApiError:
@@ -228,18 +248,20 @@ class ApiClient:
         return TryLater(f"{where}: the connection failed ({kind})")
 
     def _judge(self, request: Request, response: requests.Response) -> Answer | ApiError:
-        """Status first, content type second, body last: the body of an error is never read."""
+        """Status first, content type second, body last: of an error's body only the vendor's codes are told."""
         status, where = response.status_code, self._where(request)
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if status in BUSY or status >= 500:
             return self._busy(where, response)
-        if status == 404 and kind != "text/html":
+        if status == 404 and ("json" in kind or not response.content):
             return NotFound(f"{where} answered 404: it does not exist there.", status=status)
         if status == 404:
             # A proxy's or a wrong host's page is no proof that a record is gone.
-            return TryLater(f"{where} answered 404 with an HTML page, which is not the API's own answer", status=status)
+            return TryLater(f"{where} answered 404 with {kind or 'a body'}, not the API's own answer", status=status)
         if not 200 <= status < 300:
-            return FixConfiguration(f"{where} answered {status}{_remedy(status, self.name)}", status=status)
+            return FixConfiguration(
+                f"{where} answered {status}{_told(response)}{_remedy(status, self.name)}", status=status
+            )
         date = _http_date(response.headers.get("Date"))
         if status == 204:
             return Answer(None, date, response.headers, status)
@@ -285,14 +307,17 @@ class ApiClient:
                 f"; stopped after attempt {state.attempt_number}, the next one would come after the time "
                 f"budget of {self._budget:g} s. Run the task again later, or raise the budget."
             )
+        if isinstance(state.outcome.exception(), RefuseData) and state.attempt_number >= ATTEMPTS_AT_DATA:
+            return ". Run the task again; if it stays so, see whether the API has changed."
         if state.attempt_number >= self._attempts:
             return f"; stopped after {state.attempt_number} attempts. Run the task again later."
         return None
 
     def _give_up(self, request: Request, state: RetryCallState) -> NoReturn:
         error = state.outcome.exception()
-        message = f"{error}{self._reason_to_stop(request, state)}"
-        raise TryLater(message, status=error.status, retry_after=error.retry_after)
+        message = f"{str(error).rstrip('.')}{self._reason_to_stop(request, state)}"
+        kind = RefuseData if isinstance(error, RefuseData) else TryLater
+        raise kind(message, status=error.status, retry_after=error.retry_after)
 
     def _log_retry(self, state: RetryCallState) -> None:
         log.warning(
@@ -305,6 +330,31 @@ class ApiClient:
 
     def _where(self, request: Request) -> str:
         return f"{self.name}: {request}"
+
+
+def refuse_errors(data: Any) -> None:
+    """Raise RefuseData for an answer that carries an error, be it beside data."""
+    found = [key for key in ERRORS if isinstance(data, dict) and data.get(key)]
+    if found:
+        codes = sorted(error_codes(data))
+        told = f" ({', '.join(codes)})" if codes else ""
+        raise RefuseData(f"it carries {found[0]!r}{told}, so it is no answer")
+
+
+def error_codes(data: Any) -> set[str]:
+    """The vendor's codes in an answer with errors: words in capitals, which can hold no one's data."""
+    errors = data.get("errors") if isinstance(data, dict) else None
+    codes = [error.get("code") for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    return {code for code in codes if isinstance(code, str) and CODE.fullmatch(code)}
+
+
+def _told(response: requests.Response) -> str:
+    """The vendor's codes in an error's body, in brackets; empty where it has none."""
+    try:
+        codes = sorted(error_codes(decode_json(response.content)))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return f" ({', '.join(codes)})" if codes else ""
 
 
 def _session(headers: Mapping[str, str], connections: int, verify: bool | str) -> requests.Session:

@@ -17,6 +17,14 @@ class ApiError(Exception):
 class FixConfiguration(ApiError):
     """The request or its credentials are wrong. Asking again changes nothing until a person has acted."""
 
+    @property
+    def concerns_all(self) -> bool:
+        """Whether any other request would fail too: no status, or credentials that are not accepted.
+
+        A right may lack for one record or one list alone.
+        """
+        return self.status in (None, 401)
+
 
 class TryLater(ApiError):
     """No usable answer for now: whatever was asked for is unknown, neither present nor absent."""
@@ -27,16 +35,18 @@ class TryLater(ApiError):
         self.retry_after = retry_after
 
 
+class RefuseData(TryLater):
+    """The answer is sound JSON, but no answer to what was asked: an error in place of data, another record, a list
+    that contradicts its own totals. It is asked for once more; then what was asked for is unknown.
+    """
+
+
 class NotSent(TryLater):
     """The request never went out: nothing can have come of it."""
 
 
 class NotFound(ApiError):
     """The API itself says that what was asked for does not exist: absence is proven."""
-
-
-class RefuseData(ApiError):
-    """The answer is sound JSON, but its shape is not one that can be used."""
 
 
 class PaginationLoop(ApiError):

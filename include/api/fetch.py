@@ -1,16 +1,19 @@
 """Page after page of a feed, and many small look-ups, with a bounded number of requests at once."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import count, islice
 from threading import Event
+from typing import Any
 
 import msgspec
 
 from include.api.client import Answer, ApiClient, Request
-from include.api.errors import ApiError, NotFound, PageLimit, PaginationLoop, RefuseData, TryLater
+from include.api.errors import ApiError, FixConfiguration, PageLimit, PaginationLoop, RefuseData
 from include.api.paginators import FRESH, Crawl, Page, Paginator, Position
 
 Submit = Callable[[Request], Future[Answer]]
@@ -23,31 +26,39 @@ def pages(
     *,
     position: Position = None,
     stop: int | None = None,
+    rows: int = 0,
     workers: int = 1,
     limit: int = 100_000,
 ) -> Iterator[Page]:
     """The pages of a feed in order, from `position` (default: the first) to its end or to page number `stop`.
 
+    `rows`: how many the pages before `position` have shown.
+
     While the caller works on a page, the next ones are fetched: up to `workers` where a total tells that they
     exist, else one. Closing the iterator ends its threads; a request that is on its way is waited for.
 
-    An empty page where more was promised is fetched once more before it counts. A page or a token that came
-    before raises PaginationLoop, a feed of more than `limit` pages PageLimit, an answer without rows
-    RefuseData. Whatever `client.send` raises comes through when the page that it belongs to is due.
+    A doubtful page is fetched once more before it counts; one that contradicts its totals even then raises RefuseData,
+    as does an answer without rows. A feed that goes in circles raises PaginationLoop, one of more than `limit` pages
+    PageLimit. Whatever `client.send` raises comes through when the page that it belongs to is due.
     """
     position = paginator.start if position is None else position
     if stop is not None and position > stop:
         return
-    crawl, loops = FRESH, _Loops(position)
+    crawl, loops = replace(FRESH, rows=rows), _Loops(position)
     with _threads(client, workers) as submit:
-        ahead = {position: submit(paginator.request(request, position))}
+
+        def ask(position: Position) -> Future[Answer]:
+            return submit(page_request(request, paginator, position))
+
+        ahead = {position: ask(position)}
         for number in count(1):
             where = f"{client.name}: {request}, {_name(position, number)}"
             page = _read(where, paginator, ahead.pop(position).result(), position, crawl)
-            if paginator.doubtful(page, crawl):
-                again = submit(paginator.request(request, position))
-                page = _read(where, paginator, again.result(), position, crawl)
-            loops.check(where, page)
+            if paginator.doubtful(page, crawl) or paginator.contradiction(page, crawl):
+                page = _read(where, paginator, ask(position).result(), position, crawl)
+                refuse_contradiction(where, paginator.contradiction(page, crawl))
+            if loops.check(where, page, past_end=paginator.past_end(page, crawl)):
+                page = replace(page, next=None)
             crawl = crawl.after(page)
 
             position = page.next
@@ -56,7 +67,7 @@ def pages(
             if not at_end and room:
                 for due in [position, *paginator.ahead(position, crawl, room - 1)]:
                     if due not in ahead and (stop is None or due <= stop):
-                        ahead[due] = submit(paginator.request(request, due))
+                        ahead[due] = ask(due)
             yield page
             if at_end:
                 return
@@ -67,23 +78,53 @@ def pages(
                 )
 
 
+def page_request(request: Request, paginator: Paginator, position: Position) -> Request:
+    """The request for the page at `position`, whose answer has to hold one."""
+    asked = paginator.request(request, position)
+
+    def check(data: Any) -> None:
+        if asked.check:
+            asked.check(data)
+        paginator.read(Answer(data), position)
+
+    return replace(asked, check=check)
+
+
+def refuse_contradiction(where: str, why: str) -> None:
+    """Raise RefuseData if there is a reason why a page can't be true."""
+    if why:
+        raise RefuseData(f"{where}: {why}. What it leaves out is unknown. Run the task again later.")
+
+
 def fetch_all(
-    client: ApiClient, requests: Iterable[Request], *, workers: int = 4
+    client: ApiClient,
+    requests: Iterable[Request],
+    *,
+    workers: int = 4,
+    then: Callable[[Request, Answer | ApiError], Iterable[Request]] = lambda request, outcome: (),
 ) -> Iterator[tuple[Request, Answer | ApiError]]:
     """Each request with its answer, in the order in which answers come, up to `workers` at once.
 
-    What is absent comes as NotFound and what stays unknown as TryLater, as values; other errors are raised.
+    `then`: what is to be asked once a request has been answered, before other requests.
+
+    What is absent comes as NotFound and what stays unknown as another ApiError, as values. What no other request would
+    fare better with is raised: credentials that are not accepted, a host that can't be reached at all.
     """
-    waiting = iter(requests)
+    waiting, first = iter(requests), deque[Request]()
     with _threads(client, workers) as submit:
         running: dict[Future[Answer], Request] = {}
         while True:
+            while first and len(running) < workers:
+                request = first.popleft()
+                running[submit(request)] = request
             running |= {submit(request): request for request in islice(waiting, workers - len(running))}
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield running.pop(future), _outcome(future)
+                request, outcome = running.pop(future), _outcome(future)
+                first.extend(then(request, outcome))
+                yield request, outcome
 
 
 @contextmanager
@@ -100,7 +141,11 @@ def _threads(client: ApiClient, workers: int) -> Iterator[Submit]:
 def _outcome(future: Future[Answer]) -> Answer | ApiError:
     try:
         return future.result()
-    except (NotFound, TryLater) as error:
+    except FixConfiguration as error:
+        if error.concerns_all:
+            raise
+        return error
+    except ApiError as error:
         return error
 
 
@@ -120,26 +165,44 @@ def _name(position: Position, number: int) -> str:
 
 
 class _Loops:
-    """Remembers tokens and pages, 16 bytes each, and knows what comes again."""
+    """Remembers tokens and pages, 16 bytes each, and knows a feed that goes in circles.
+
+    Single pages may come twice: rows that are inserted ahead move others back. Some servers repeat their last page
+    behind the end.
+    """
 
     def __init__(self, start: Position):
-        self._seen = {_digest(start)}
+        self._tokens = {_digest(start)}
+        self._pages: set[bytes] = set()
+        self._last = b""
+        self._again = 0
+        self._same = 0
 
-    def check(self, where: str, page: Page) -> None:
-        """Raise PaginationLoop if the page's rows, all of them, or the token of the next page came before.
+    def check(self, where: str, page: Page, *, past_end: bool) -> bool:
+        """Whether the feed has ended by repeating its last page. Raises PaginationLoop where it goes in circles."""
+        if page.rows:
+            digest = _digest(page.rows)
+            self._same = self._same + 1 if digest == self._last else 0
+            self._again = self._again + 1 if digest in self._pages else 0
+            self._pages.add(digest)
+            self._last = digest
+            if self._same > 1 and past_end and len(self._pages) > 1:
+                return True
+            if self._same > 1 or self._again > len(self._pages):
+                raise _loop(where, "its rows")
+        if page.next is not None:
+            token = _digest(page.next)
+            if token in self._tokens:
+                raise _loop(where, "the token of the next page")
+            self._tokens.add(token)
+        return False
 
-        Single rows may come twice: they move between the pages of a feed that changes while it is read.
-        """
-        for what, value in (("its rows", page.rows), ("the token of the next page", page.next)):
-            if not value:
-                continue
-            digest = _digest(value)
-            if digest in self._seen:
-                raise PaginationLoop(
-                    f"{where}: {what} came before, the feed goes in circles. Run the task again; if that "
-                    "changes nothing, tell the API's vendor."
-                )
-            self._seen.add(digest)
+
+def _loop(where: str, what: str) -> PaginationLoop:
+    return PaginationLoop(
+        f"{where}: {what} came before, the feed goes in circles. Run the task again; if that changes nothing, tell"
+        " the API's vendor."
+    )
 
 
 def _digest(value: Position | list[dict]) -> bytes:

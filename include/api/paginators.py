@@ -35,15 +35,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Crawl:
-    """What the pages so far have shown: the largest page in rows, and the total that was claimed last."""
+    """What the pages so far have shown: the largest page in rows, the total that was claimed last, and all rows."""
 
     largest: int = 0
     total_pages: int | None = None
+    rows: int = 0
 
     def after(self, page: Page) -> "Crawl":
         """The same with one page more."""
         known = self.total_pages if page.total_pages is None else page.total_pages
-        return Crawl(max(self.largest, len(page.rows)), known)
+        return Crawl(max(self.largest, len(page.rows)), known, self.rows + len(page.rows))
 
 
 FRESH = Crawl()
@@ -72,8 +73,16 @@ class Paginator(ABC):
         return []
 
     def doubtful(self, page: Page, crawl: Crawl) -> bool:
-        """Whether a page is empty although the pages before, or the page itself, promise more."""
+        """Whether a page is worth to be asked for once more, since it may be empty by mistake."""
         return not page.rows and page.next is not None
+
+    def contradiction(self, page: Page, crawl: Crawl) -> str:
+        """Why the page can't be what its own totals, or else those of the pages before, say; empty if it can."""
+        return ""
+
+    def past_end(self, page: Page, crawl: Crawl) -> bool:
+        """Whether the page lies behind all that was promised, where some servers repeat their last page."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -150,6 +159,21 @@ class _Numbered(Paginator):
         # Without any total an empty page is the only sign of the end, and so is worth a second look.
         claims = [total for total in (crawl.total_pages, page.total_pages) if total is not None]
         return not page.rows and (not claims or self._nth(page.position) < max(claims))
+
+    def contradiction(self, page: Page, crawl: Crawl) -> str:
+        if page.rows or (page.total_entries is not None and crawl.rows >= page.total_entries):
+            return ""
+        number = self._nth(page.position)
+        if number == 1 and page.total_entries:
+            return f"the list is empty, but says that it has {page.total_entries} entries"
+        # An empty list may be told as one page. A list that tells no totals with this page may have become shorter.
+        last = (crawl.total_pages or 0) - 1 if page.total_pages is None else page.total_pages
+        if number <= last and (number, last) != (1, 1):
+            return f"page {number} is empty, but the list says that it has {max(last, number)} pages"
+        return ""
+
+    def past_end(self, page: Page, crawl: Crawl) -> bool:
+        return self._nth(page.position) > max(crawl.total_pages or 0, page.total_pages or 0, 2)
 
     def _nth(self, position: int) -> int:
         """The number of pages up to and including the one at `position`."""

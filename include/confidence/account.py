@@ -18,7 +18,8 @@ class Account:
     Each figure is counted by itself, none as the rest of a sum. `repeats`: rows whose key was listed before. `refused`:
     rows that can't be stored. `surplus`: live rows proven to be gone at the source. `young`: changed after the last
     sync, which the next one brings. `out_of_scope`: left out by the scan's declaration or params. `missing`: rows of
-    the source that the copy lacks, refused ones included; `missing_unproven` of them could not be proven.
+    the source that the copy lacks, refused ones included; `missing_unproven` of them could not be proven. `unseen`:
+    rows that the source's list says that it has, and that nothing has shown.
     """
 
     listed: int = 0
@@ -34,16 +35,17 @@ class Account:
     out_of_scope: int = 0
     missing: int = 0
     missing_unproven: int = 0
+    unseen: int = 0
 
     @property
     def rows(self) -> int:
         """The rows in scope on either side."""
-        return self.live - self.out_of_scope + self.missing
+        return self.live - self.out_of_scope + self.missing + self.unseen
 
     @property
     def not_proven(self) -> int:
         """The rows on either side of which the scan can't tell whether source and copy agree."""
-        return self.unproven + self.missing_unproven
+        return self.unproven + self.missing_unproven + self.unseen
 
     @property
     def proven(self) -> int:
@@ -68,7 +70,9 @@ class Account:
 
     @property
     def too_many_unproven(self) -> bool:
-        return self.not_proven > max(UNPROVEN_SHARE * self.rows, min(UNPROVEN_FLOOR, self.rows / 2))
+        # A list's total may be wrong by itself, and never fails a scan.
+        unproven, rows = self.not_proven - self.unseen, self.rows - self.unseen
+        return unproven > max(UNPROVEN_SHARE * rows, min(UNPROVEN_FLOOR, rows / 2))
 
 
 def no_evidence(accounts: Mapping[str, Account]) -> str:

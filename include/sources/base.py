@@ -27,6 +27,10 @@ class SyncFailed(Exception):
     """Something could not be synced. The message says what, why, and what to do."""
 
 
+class NeedsPerson(SyncFailed):
+    """The source refuses our credentials or the request: no later try mends it before a person has acted."""
+
+
 class IntegrityFailed(Exception):
     """The copy breaks what has to hold in it. The message names checks and rows, and says what to do."""
 

@@ -3,12 +3,14 @@
 A plan row names an `_operation`, the row to write (or, for a delete, the row as it stood) and the state in which the
 copy was seen (`_seen_hash`, `_seen_deleted`); its `_status` says how sure it is:
 
-- `candidate`: missing, deleted or gone back in time by the scan alone; a second look decides
+- `candidate`: one look is no proof; a second look decides
 - `confirmed`: may be applied
 - `noise`: explained by the second look, an artefact of the feed
-- `unconfirmed`: the second look could not tell, or its budget was spent
+- `unproven`: the second look could not tell, or its budget was spent; `_why` says so, and `_looked` whether it came
 - `young`: changed after the sync's watermark, so the next sync brings it: no drift
 - `stale`: the source showed an older version than the copy has; never written
+
+`_listed` is false for a row of the copy that the source's list did not show.
 """
 
 from collections import Counter
@@ -37,7 +39,7 @@ class Repeats:
 def drop_repeats(stage: Stage) -> Repeats:
     """Keep one row a key, the newest version and of those the one seen last; count the others."""
     table = stage.table
-    newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in _versions(table)]
+    newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in _version_columns(table)]
     order = sql.SQL(", ").join([*newest, sql.SQL("_page DESC, _place DESC")])
     identical, differing = stage.conn.execute(
         sql.SQL(
@@ -57,42 +59,34 @@ def plan_writes(
     stage: Stage,
     *,
     young_after: datetime | sql.Composable | None = None,
-    missing: str = "confirmed",
+    doubtful: str = "confirmed",
     older: str = "stale",
     only: sql.Composable | None = None,
-    overwrite: bool = True,
 ) -> None:
     """Plan an insert for each row that the copy has not (or only as a tombstone) and an update where it differs.
 
-    `young_after`: leave rows alone that changed later, a time or an expression over the staged row `s`. `missing`: the
-    status of the inserts. `older`: the status of updates for which the source shows an older version than the copy has.
-    `only`: a condition on the staged rows. `overwrite`: else what the copy has stays as it is, whatever the source
-    shows.
+    `young_after`: leave rows alone that changed later, a time or an expression over the staged row `s`. `doubtful`: the
+    status of a row that comes back over its tombstone, and of one that differs without being newer, or that lacks what
+    the copy has. `older`: the status of one of which the source shows an older version than the copy has. `only`: a
+    condition on the staged rows.
     """
     table = stage.table
     stage.conn.execute(
-        sql.SQL(
-            "INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)"
-            " SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,"
-            " CASE WHEN {young} THEN 'young' WHEN {stale} THEN {older}"
-            " WHEN {alive} THEN 'confirmed' ELSE {missing} END,"
-            " t.row_hash, t.deleted_at IS NOT NULL"
-            " FROM (SELECT * FROM {stage} WHERE {only}) s LEFT JOIN {target} t ON {same}"
-            " WHERE {differs}"
-        ).format(
+        sql.SQL(PLAN_WRITES).format(
             plan=stage.plan,
             columns=identifiers(table.names),
             s_columns=identifiers(table.names, "s"),
             alive=_alive(table.key),
             young=_young(table.moment, young_after),
-            stale=_stale(table),
+            stale=_versions(table, "<"),
+            newer=_versions(table, ">"),
+            poorer=_poorer(table),
             older=sql.Literal(older),
-            missing=sql.Literal(missing),
+            doubtful=sql.Literal(doubtful),
             only=only or sql.SQL("true"),
             stage=stage.sql,
             target=table.sql,
             same=same_key(table.key, "t", "s"),
-            differs=sql.SQL(DIFFERS if overwrite else "t.row_hash IS NULL"),
         )
     )
 
@@ -102,8 +96,8 @@ def plan_deletes(stage: Stage, *, status: str, within: sql.Composable | None = N
     table = stage.table
     stage.conn.execute(
         sql.SQL(
-            "INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)"
-            " SELECT {t_columns}, 'delete', {status}, t.row_hash, false FROM {target} t"
+            "INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted, _listed)"
+            " SELECT {t_columns}, 'delete', {status}, t.row_hash, false, false FROM {target} t"
             " WHERE t.deleted_at IS NULL AND {within} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same})"
         ).format(
             plan=stage.plan,
@@ -118,34 +112,6 @@ def plan_deletes(stage: Stage, *, status: str, within: sql.Composable | None = N
     )
 
 
-def replan(stage: Stage, keys: list[tuple]) -> None:
-    """Compare single rows anew after `Stage.replace_row`: their plan becomes a confirmed write, or noise if equal.
-
-    A row in the copy that the scan had missed and that differs from the source is an update after all.
-    """
-    table = stage.table
-    for key in keys:
-        condition = sql.SQL(" AND ").join(
-            sql.SQL("p.{} = {}").format(sql.Identifier(k), sql.Literal(v)) for k, v in zip(table.key, key, strict=True)
-        )
-        data = [name for name in table.names if name not in table.key]
-        stage.conn.execute(
-            sql.SQL(
-                "UPDATE {plan} p SET ({data}, _operation, _status) = (SELECT {s_data},"
-                " CASE WHEN p._seen_hash IS NOT NULL AND NOT p._seen_deleted THEN 'update' ELSE 'insert' END,"
-                " CASE WHEN s.row_hash = p._seen_hash AND NOT p._seen_deleted THEN 'noise' ELSE 'confirmed' END"
-                " FROM {stage} s WHERE {same}) WHERE {condition}"
-            ).format(
-                plan=stage.plan,
-                data=identifiers(data),
-                s_data=identifiers(data, "s"),
-                stage=stage.sql,
-                same=same_key(table.key, "s", "p"),
-                condition=condition,
-            )
-        )
-
-
 def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
     """Count the plan's rows by (operation, status); absent pairs count 0."""
     rows = stage.conn.execute(
@@ -155,13 +121,17 @@ def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
 
 
 def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
-    """The keys of the first rows planned for `operation` that are drift, in key order, as JSON has them."""
+    """The keys of the first rows planned for `operation` that are drift, in the order of the list, then of their keys.
+
+    As JSON has them.
+    """
     key = stage.table.key
     rows = stage.conn.execute(
         sql.SQL(
-            "SELECT jsonb_build_array({key}) FROM {plan}"
-            " WHERE _operation = %s AND _status NOT IN ('young', 'stale', 'noise') ORDER BY {key} LIMIT %s"
-        ).format(key=identifiers(key), plan=stage.plan),
+            "SELECT jsonb_build_array({p_key}) FROM {plan} p LEFT JOIN {stage} s ON {same}"
+            " WHERE _operation = %s AND _status NOT IN ('young', 'stale', 'noise')"
+            " ORDER BY _page, _place, {p_key} LIMIT %s"
+        ).format(p_key=identifiers(key, "p"), plan=stage.plan, stage=stage.sql, same=same_key(key, "s", "p")),
         [operation, limit],
     ).fetchall()
     return [values[0] if len(key) == 1 else values for (values,) in rows]
@@ -185,14 +155,48 @@ def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.C
     )
 
 
-def _stale(table: Table) -> sql.Composable:
-    older = [sql.SQL("s.{0} < t.{0}").format(sql.Identifier(name)) for name in _versions(table)]
-    return sql.SQL("(t.deleted_at IS NULL AND coalesce({}))").format(sql.SQL(", ").join([*older, sql.SQL("false")]))
+def _versions(table: Table, comparison: str) -> sql.Composable:
+    """The condition that the staged row `s` is older (<) or newer (>) than the copy's `t`.
+
+    Of the columns that tell, the first that neither lacks decides; where there is none, neither is true.
+    """
+    names = _version_columns(table)
+    told = [sql.SQL("s.{0} {1} t.{0}").format(sql.Identifier(name), sql.SQL(comparison)) for name in names]
+    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*told, sql.SQL("false")]))
 
 
-def _versions(table: Table) -> list[str]:
-    """The columns that tell an older state of a row from a newer one; the first that neither lacks decides."""
+def newer(table: Table, record: str, copy: str) -> sql.Composable:
+    """The condition that row `record` shows a newer version than row `copy`."""
+    told = [
+        sql.SQL("{} > {}").format(sql.Identifier(record, name), sql.Identifier(copy, name))
+        for name in _version_columns(table)
+    ]
+    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*told, sql.SQL("false")]))
+
+
+def _version_columns(table: Table) -> list[str]:
     return [name for name in (table.version, table.changed) if name]
 
 
-DIFFERS = "t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL"
+def _poorer(table: Table) -> sql.Composable:
+    """The condition that the copy's row `t` has a value in a column that the staged record `s` doesn't name."""
+    lost = [
+        sql.SQL("{} = ANY (s._lacks) AND t.{} IS NOT NULL").format(sql.Literal(name), sql.Identifier(name))
+        for name in table.compared
+    ]
+    return sql.SQL("(s._lacks IS NOT NULL AND ({}))").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
+
+
+PLAN_WRITES = """
+INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)
+SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
+  CASE WHEN {young} THEN 'young'
+    WHEN t.row_hash IS NULL THEN 'confirmed'
+    WHEN NOT {alive} THEN {doubtful}
+    WHEN {stale} THEN {older}
+    WHEN {newer} AND NOT {poorer} THEN 'confirmed'
+    ELSE {doubtful} END,
+  t.row_hash, t.deleted_at IS NOT NULL
+FROM (SELECT * FROM {stage} WHERE {only}) s LEFT JOIN {target} t ON {same}
+WHERE t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL
+"""

@@ -17,6 +17,9 @@ from include.warehouse.table import RowRefused, Table, among, identifiers, same_
 # The share of rows that may be refused before the pull is no evidence any more, and the count below which it may.
 REFUSED_SHARE, REFUSED_FLOOR = 0.01, 20
 
+# A row's place on its page, its values, and the columns that its record doesn't name.
+StagedRow = tuple[int, tuple, list[str] | None]
+
 _payload = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -53,7 +56,8 @@ class Pull:
 
     @property
     def too_many_refused(self) -> bool:
-        return self.rows_refused > max(REFUSED_FLOOR, REFUSED_SHARE * self.rows_read)
+        none_stored = self.complete and self.rows_read > 1 and self.rows_refused == self.rows_read
+        return none_stored or self.rows_refused > max(REFUSED_FLOOR, REFUSED_SHARE * self.rows_read)
 
 
 def stage_name(source: str, entity: str, purpose: str) -> str:
@@ -75,6 +79,7 @@ class Stage:
         self.pull = pull
         self.sql = sql.Identifier("staging", pull.pull)
         self.plan = plan_table(pull.pull)
+        self.refused = sql.Identifier("staging", f"{pull.pull}_refused")
 
     @classmethod
     def open(cls, conn: Connection, table: Table, source: str, purpose: str, ticket: str) -> "Stage":
@@ -107,16 +112,18 @@ class Stage:
         next_position: Any,
         page_info: Mapping[str, Any],
         places: Iterable[int] | None = None,
+        refuse: Mapping[int, str] | None = None,
     ) -> None:
         """Store a page's rows and the next resume point, both or neither.
 
         There is no wait for the disk: Postgres flushes nothing for a transaction that wrote to unlogged tables alone.
         `page_info`: any of source_time (kept from the first page), total_entries, total_pages. `places`: each row's
-        place on the page, for rows that come several to a place; by default they are counted.
+        place on the page, for rows that come several to a place; by default they are counted. `refuse`: why the row at
+        a place is not to be stored.
         Raises PullError when another attempt took the pull over, or too many rows had to be refused.
         """
         number = self.pull.pages + 1
-        rows, refused, read = self._read_rows(page, count() if places is None else places)
+        rows, refused, read = self._read_rows(page, count() if places is None else places, refuse or {})
         with self.conn.transaction():
             self._move(
                 position=next_position,
@@ -129,7 +136,7 @@ class Stage:
                 total_pages=page_info.get("total_pages") or self.pull.total_pages,
             )
             self._copy(rows, number)
-            self._quarantine(refused)
+            self._quarantine(refused, number)
         self._check_refused()
 
     def save_progress(self, **figures: Any) -> None:
@@ -138,20 +145,28 @@ class Stage:
 
     def drop(self) -> None:
         """Forget the pull; the plan stays."""
-        self.conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self.sql))
+        self.conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.sql, self.refused))
         self.conn.execute("DELETE FROM staging.pull WHERE pull = %s", [self.pull.pull])
 
-    def replace_row(self, record: Mapping[str, Any]) -> None:
-        """Put a fresher reading of one row in place of what the pull saw. Raises RowRefused."""
-        columns = dict(zip(self.table.names, self.table.row(record), strict=True))
-        same = [sql.SQL("{} = {}").format(sql.Identifier(k), sql.Literal(columns[k])) for k in self.table.key]
-        self.replace_rows(sql.SQL(" AND ").join(same), [record])
+    def reopen(self, position: Any) -> None:
+        """Let a pull that has come to its end go on at `position`."""
+        self._move(position=position, complete=False)
+
+    def finish(self) -> None:
+        """End the pull where it is."""
+        self._move(position=None, complete=True)
+
+    def remember_refused(self, refused: list[tuple[list, bool, str]]) -> None:
+        """Keep with the pull which rows could not be read or stored: the key, whether it is one, and the reason."""
+        statement = sql.SQL("INSERT INTO {} (key, usable, reason) VALUES (%s, %s, %s)").format(self.refused)
+        for key, usable, reason in refused:
+            self.conn.execute(statement, [Jsonb(key), usable, reason])
 
     def replace_rows(self, where: sql.Composable, records: Iterable[Mapping[str, Any]]) -> None:
-        """Put fresher readings in place of the rows that the condition names. Raises RowRefused."""
-        rows = [(0, self.table.row(record)) for record in records]
+        """Put a fresher reading, of page 0, in place of the rows that the condition names. Raises RowRefused."""
+        rows = [(0, self.table.row(record), self.table.lacking(record)) for record in records]
         self.conn.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self.sql, where))
-        self._copy(rows, self.pull.pages)
+        self._copy(rows, 0)
 
     def fill(self, query: sql.Composable) -> None:
         """Store what a query of the warehouse selects, in the order of the table's columns."""
@@ -164,25 +179,29 @@ class Stage:
             self._move(complete=True, pages=1)
 
     def _read_rows(
-        self, page: Iterable[Mapping[str, Any]], places: Iterable[int]
-    ) -> tuple[list[tuple[int, tuple]], list[tuple[str, Any]], int]:
+        self, page: Iterable[Mapping[str, Any]], places: Iterable[int], refuse: Mapping[int, str]
+    ) -> tuple[list[StagedRow], list[tuple[int, str, Any]], int]:
         rows, refused, read = [], [], 0
         for place, record in zip(places, page, strict=False):
             read += 1
             try:
-                rows.append((place, self.table.row(record)))
+                if place in refuse:
+                    raise RowRefused(refuse[place])
+                rows.append((place, self.table.row(record), self.table.lacking(record)))
             except RowRefused as reason:
-                refused.append((str(reason), record))
+                refused.append((place, str(reason), record))
         return rows, refused, read
 
-    def _copy(self, rows: list[tuple[int, tuple]], page: int) -> None:
-        statement = sql.SQL("COPY {} ({}, _page, _place) FROM STDIN").format(self.sql, identifiers(self.table.names))
+    def _copy(self, rows: list[StagedRow], page: int) -> None:
+        statement = sql.SQL("COPY {} ({}, _page, _place, _lacks) FROM STDIN").format(
+            self.sql, identifiers(self.table.names)
+        )
         with self.conn.cursor() as cursor, cursor.copy(statement) as copy:
-            for place, row in rows:
-                copy.write_row((*row, page, place))
+            for place, row, lacks in rows:
+                copy.write_row((*row, page, place, lacks))
 
-    def _quarantine(self, refused: list[tuple[str, Any]]) -> None:
-        for reason, record in refused:
+    def _quarantine(self, refused: list[tuple[int, str, Any]], page: int) -> None:
+        for _, reason, record in refused:
             self.conn.execute(
                 "INSERT INTO confidence.quarantine (source, entity, pull, key, reason, payload)"
                 " VALUES (%s, %s, %s, %s, %s, %s)",
@@ -195,6 +214,9 @@ class Stage:
                     _payload(record).decode(),
                 ],
             )
+        self.remember_refused(
+            [(*_named_by(self.table, record, page, place), reason) for place, reason, record in refused]
+        )
 
     def _check_refused(self) -> None:
         pull = self.pull
@@ -224,22 +246,29 @@ class Stage:
     def _create(self) -> None:
         """Empty tables: the stage, unlogged, and the plan, logged: an emptied plan would look like nothing to do."""
         conn, table, pull = self.conn, self.table, self.pull
-        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.sql, self.plan))
+        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}, {}").format(self.sql, self.plan, self.refused))
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
         conn.execute(sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.sql, table.sql))
         conn.execute(
             sql.SQL(
                 "ALTER TABLE {} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,"
-                " ADD _page bigint, ADD _place int"
+                " ADD _page bigint, ADD _place int, ADD _lacks text[]"
             ).format(self.sql)
         )
         conn.execute(sql.SQL("CREATE INDEX ON {} ({})").format(self.sql, identifiers(table.key)))
+        conn.execute(
+            sql.SQL(
+                "CREATE UNLOGGED TABLE {} (key jsonb, reason text, usable boolean, looked boolean DEFAULT false,"
+                " mended boolean DEFAULT false)"
+            ).format(self.refused)
+        )
         conn.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.plan, table.sql))
         conn.execute(
             sql.SQL(
                 "ALTER TABLE {} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,"
                 " ADD _operation text NOT NULL, ADD _status text NOT NULL, ADD _seen_hash bigint,"
-                " ADD _seen_deleted boolean, ADD PRIMARY KEY ({})"
+                " ADD _seen_deleted boolean, ADD _why text, ADD _looked boolean NOT NULL DEFAULT false,"
+                " ADD _listed boolean NOT NULL DEFAULT true, ADD PRIMARY KEY ({})"
             ).format(self.plan, identifiers(table.key))
         )
         conn.execute(
@@ -273,6 +302,12 @@ def count_new(stage: Stage, after_page: int) -> tuple[int, int]:
             same_target=same_key(key, "t", "fresh"),
         )
     ).fetchone()
+
+
+def _named_by(table: Table, record: Any, page: int, place: int) -> tuple[list, bool]:
+    """The record's key, or where it was listed if it has no usable one; and which of both it is."""
+    key = table.key_of(record) if isinstance(record, Mapping) else None
+    return (list(key), True) if key else ([f"row {place + 1} of page {page}"], False)
 
 
 def _text_key(table: Table, record: Any) -> str | None:

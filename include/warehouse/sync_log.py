@@ -33,10 +33,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class State:
-    """How far an entity is in step: everything up to `watermark` (the source's time) or `version` has been read."""
+    """How far an entity is in step: everything up to `watermark` (the source's time) or `version` has been read.
+
+    `read_from`: what changed before that is not read again, since a person has reset the watermark.
+    """
 
     watermark: datetime | None = None
     version: int | None = None
+    read_from: datetime | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     sync_id: int | None = None
 
@@ -117,7 +121,7 @@ def state(conn: Connection, source: str, entity: str, partition: str = "") -> St
     """Return how far the entity is in step; an empty State before its first sync."""
     with conn.cursor(row_factory=class_row(State)) as cursor:
         found = cursor.execute(
-            "SELECT watermark, version, counts, sync_id FROM confidence.sync_state"
+            "SELECT watermark, version, read_from, counts, sync_id FROM confidence.sync_state"
             " WHERE source = %s AND entity = %s AND partition = %s",
             [source, entity, partition],
         ).fetchone()
@@ -149,16 +153,21 @@ def advance(
     counts: Counts | None = None,
     partition: str = "",
     duration_seconds: float | None = None,
+    read_from: datetime | None = None,
 ) -> None:
-    """Move the entity's state, in the transaction that writes its rows; the state before goes to the log row."""
+    """Move the entity's state, in the transaction that writes its rows; the state before goes to the log row.
+
+    `read_from` stays as it is where none is given.
+    """
     remember_states(conn, sync_id, source, [(entity, partition)])
     conn.execute(
         "INSERT INTO confidence.sync_state"
-        " (source, entity, partition, watermark, version, counts, duration_seconds, sync_id)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+        " (source, entity, partition, watermark, version, counts, duration_seconds, sync_id, read_from)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " ON CONFLICT (source, entity, partition) DO UPDATE SET watermark = excluded.watermark,"
         " version = excluded.version, counts = excluded.counts, duration_seconds = excluded.duration_seconds,"
-        " sync_id = excluded.sync_id, updated_at = clock_timestamp()",
+        " sync_id = excluded.sync_id, read_from = coalesce(excluded.read_from, sync_state.read_from),"
+        " updated_at = clock_timestamp()",
         [
             source,
             entity,
@@ -168,6 +177,7 @@ def advance(
             Jsonb(asdict(counts or Counts())),
             duration_seconds,
             sync_id,
+            read_from,
         ],
     )
 

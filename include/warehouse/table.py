@@ -146,7 +146,8 @@ class Table:
 
     `key`: the primary key's columns. `version`: the column that tells an older state of a row from a newer one
     (a time or a number), if the source has one. `changed`: the time of a row's last change where `version` is a
-    number; it also tells older from newer where a row lacks that number.
+    number; it also tells older from newer where a row lacks that number. `required`: columns that every record of the
+    source fills; one that leaves one of them empty is refused, since it is not the whole record.
     """
 
     schema: str
@@ -155,6 +156,13 @@ class Table:
     key: tuple[str, ...] = ("id",)
     version: str | None = "updated_at"
     changed: str | None = None
+    required: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        named = {*self.key, *self.required, *filter(None, (self.version, self.changed))}
+        unknown = sorted(named - {column.name for column in self.columns})
+        if unknown:
+            raise ValueError(f"table {self.full_name} names columns that it doesn't have: {', '.join(unknown)}")
 
     @property
     def moment(self) -> str | None:
@@ -184,17 +192,36 @@ class Table:
         return tuple((field, inner, c.read, c.name, c.name in self.key) for c, field, *inner in paths)
 
     def row(self, record: Mapping[str, Any]) -> tuple:
-        """Return the record's values in column order. Raises RowRefused where one can't be stored."""
+        """Return the record's values in column order. Raises RowRefused where one can't be stored or is required."""
         values = []
         for field, inner, read, name, is_key in self._readers:
             try:
                 value = read(_within(record.get(field), inner) if inner else record.get(field))
             except ValueError as error:
                 raise RowRefused(f"{name} {error}") from None
-            if is_key and value is None:
-                raise RowRefused(f"{name} is no usable id")
+            if value is None and is_key:
+                given = record.get(field)
+                text_ = isinstance(given, str) and given.strip() and read is identifier
+                raise RowRefused(f"{name} is {'text, and declared as a number' if text_ else 'no usable id'}")
+            if value is None and name in self.required:
+                raise RowRefused(f"{name} is missing, which every record has")
             values.append(value)
         return tuple(values)
+
+    def lacking(self, record: Mapping[str, Any]) -> list[str] | None:
+        """Return the columns that the record doesn't name at all, be it as null; None if it names all of them."""
+        return [name for field, inner, _, name, _ in self._readers if not _named(record, [field, *inner])] or None
+
+    def named(self, record: Mapping[str, Any], columns: Sequence[str]) -> tuple:
+        """Return what the record says in these columns; None where it says nothing that can be read."""
+        told = {}
+        for field, inner, read, name, _ in self._readers:
+            if name in columns:
+                try:
+                    told[name] = read(_within(record.get(field), inner))
+                except ValueError:
+                    told[name] = None
+        return tuple(told[name] for name in columns)
 
     def key_of(self, record: Mapping[str, Any]) -> tuple | None:
         """Return the record's key, or None where it has no usable one."""
@@ -215,6 +242,17 @@ def _within(value: Any, path: list[str]) -> Any:
             raise ValueError("lies in something that is no object")
         value = value.get(name)
     return value
+
+
+def _named(value: Any, path: list[str]) -> bool:
+    """Whether the record has the field that the path leads to, or an explicit null on the way."""
+    for name in path:
+        if not isinstance(value, dict):
+            return value is None
+        if name not in value:
+            return False
+        value = value[name]
+    return True
 
 
 def identifiers(names: tuple[str, ...] | list[str], qualifier: str | None = None) -> sql.Composed:

@@ -32,7 +32,8 @@ def figures(summary):
 
 
 def line(id_, invoice):
-    return {"id": id_, "invoice_id": invoice, "name": "x", "price": "1.0", "updated_at": "2026-01-01T00:00:00.000Z"}
+    at = "2026-01-01T00:00:00.000Z"
+    return {"id": id_, "invoice_id": invoice, "name": "x", "price": "1.0", "created_at": at, "updated_at": at}
 
 
 def test_known_case(shop, conn):
@@ -86,6 +87,7 @@ def test_drift_is_found_repaired_and_verified(shop, conn):
         "missing_examples": [missing],
         "delete_examples": [deleted],
         "update_examples": [changed],
+        "unproven_examples": [],
     }
     sync_id, counts = repair(shop.context, [summary])
     done = counts["line_items"]
@@ -158,7 +160,7 @@ def test_unknown_is_never_absent(shop, conn):
     summary = scan_entity(shop)
     assert summary.metrics["db_not_in_api_unique"] == 1
     assert summary.metrics["confirmed_deleted"] == 0
-    assert summary.metrics["unconfirmed"] == 1
+    assert summary.metrics["unproven"] == 1
     assert summary.plan.delete == 0
 
 

@@ -97,7 +97,7 @@ def test_order_that_lives_but_answers_404_is_not_concluded_to_be_gone(loaded, co
     loaded.control.set(board_limit=0)
     loaded.control.fault(Fault("status", path=f"shop/*/repair-order/{id_}", status=404, times=None))
     summary = loaded.scan()
-    assert (summary.metrics["unconfirmed"], vars(summary.plan)) == (1, SAME)
+    assert (summary.metrics["unproven"], vars(summary.plan)) == (1, SAME)
     loaded.mend(summary)
     assert order(conn, id_)
     loaded.control.set(board_limit=27)

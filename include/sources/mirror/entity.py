@@ -73,13 +73,30 @@ class Partitions:
     """The list is asked for in parts, by location for example, each with a watermark of its own.
 
     `values` reads from the warehouse which parts there are, `request` puts up to `size` of them into a request.
-    `column`: what says of which part a row is, where rows don't say it themselves; then `size` is 1.
+    `column` says of which part a row is. `adds`: the source's rows don't say it, so it is added to them; then `size`
+    is 1.
     """
 
     values: Callable[["Context"], Sequence[str]]
     request: Callable[[Request, Sequence[str]], Request]
+    column: str
     size: int = 1
-    column: str | None = None
+    adds: bool = False
+
+    def __post_init__(self) -> None:
+        if self.adds and self.size > 1:
+            raise ValueError(f"rows that don't say their {self.column} can be asked for by one {self.column} only")
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The list shows only so many records, those that changed last: it may not reach back to `since`.
+
+    `holds`: the condition on rows `t` of the copy that it would show without that limit.
+    """
+
+    since: datetime
+    holds: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ class Listing:
 
     `partition`: what it is a part of; `adds`: what its rows don't say of themselves; `shape`: a row as the entity's
     table reads it, None for one that doesn't count. `named`: the rows, where the run names them and nothing is asked
-    for.
+    for. `newest`: what a sync needs to know of a list in brief that shows only so many records.
     """
 
     request: Request | None
@@ -97,6 +114,7 @@ class Listing:
     adds: Mapping[str, Any] = field(default_factory=dict)
     shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
     named: Sequence[Mapping[str, Any]] = ()
+    newest: Newest | None = None
 
 
 @dataclass(frozen=True)
@@ -155,21 +173,41 @@ class Derived:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The narrow request that proves presence or absence of a row.
+    """The narrow request that shows whether a row is there.
 
-    `by`: the columns whose values go into the request; rows that share them share the request. `request`: makes the
-    request from those values. `rows`: reads the rows from the answer's data; none of them has to repeat `by`.
-    `beside`: the requests for what the first one doesn't tell. `rows` takes the data of each, None where it was not
-    found; what the first says is absent, and one of these shows, is unknown. `finish`: a row with what only the run
-    knows.
+    `by`: the columns whose values go into the request; rows that share them share the request. With `batch`, up to so
+    many tuples of values go into one request, which gets a list of them. `rows`: reads the rows from the answer's
+    data; each has to name the values that were asked for, as far as it names any. `beside`: requests for what the first
+    one doesn't tell, sent once it has been answered, so that the first tells the oldest state. `rows` takes the data of
+    each, None where it was not found. `finish`: a row with what only the run knows.
+
+    What proves that a row is absent:
+    - `own`: the request is the record's own address, so that the API's own 404 does, or a tombstone: then `rows` is [].
+    - else the request is a list, whose 404 or silence proves nothing. `witness`: a look-up of the same `by` at the own
+      address of the record or of its parent, read as a whole, which is asked about what the list doesn't show.
+    - `complete`: the list ends by its own totals or cursor; together with the entity's whole list it does.
     """
 
     request: Callable[..., Request]
-    rows: Callable[..., list[Mapping[str, Any]]]
+    rows: Callable[..., Iterable[Mapping[str, Any]]]
     by: tuple[str, ...] = ("id",)
+    own: bool = True
+    batch: int = 1
+    witness: "Lookup | None" = None
+    complete: bool = False
     paginator: Paginator | None = None
     beside: tuple[Callable[..., Request], ...] = ()
     finish: Callable[["Context", Mapping[str, Any]], Mapping[str, Any]] = lambda context, row: row
+
+    def __post_init__(self) -> None:
+        if not (self.own or self.witness or self.complete):
+            raise ValueError("a look-up by a list needs a witness, or nothing would ever prove that a row is absent")
+        if self.own and (self.paginator or self.batch > 1):
+            raise ValueError("a record's own address shows one record: it has no pages, and takes one key")
+        if self.witness and not (self.witness.own and self.witness.by == self.by):
+            raise ValueError("a witness is asked by the same columns, at an own address")
+        if self.beside and (self.batch > 1 or self.paginator):
+            raise ValueError("requests beside another belong to one record")
 
 
 @dataclass(frozen=True)
@@ -200,9 +238,10 @@ class Entity:
     """A list of the source and the table that mirrors it.
 
     `changes` is None where the rows are asked for by their parent: `parent` names that entity, and the lookup's `by`
-    are the columns that point to it. Then the rows of a changed parent are replaced as a set. `discovery`: several
-    lists, or lists in brief, take the place of the listing. `parts` come inside the records. `history`: rows are only
-    ever added; what the list shows otherwise, or no more, is kept as it was.
+    are the columns that point to it. Then the rows of a changed parent are replaced as a set. `views`: where the
+    listing leaves some rows out unless it is asked for them, the params of the lists that together show all.
+    `discovery`: several lists, or lists in brief, take the place of the listing. `parts` come inside the records.
+    `history`: the list shows the newest rows only; what it doesn't show any more is kept, and is out of scope.
     `falls`: a condition on a row `t`, true where it fell with another row of the warehouse. Such a row counts as gone,
     whatever the list shows. It is a part of the entity's own plan, so that a sync changes no row twice.
     """
@@ -211,6 +250,7 @@ class Entity:
     lookup: Lookup
     listing: Request | None = None
     paginator: Paginator | None = None
+    views: tuple[Mapping[str, Any], ...] = ({},)
     discovery: Discovery | None = None
     changes: Since | Window | Ends | Whole | None = None
     parent: str | None = None
@@ -223,6 +263,11 @@ class Entity:
     repair_share: RepairShare = field(default_factory=RepairShare)
     forensics: Forensics | None = None
 
+    def __post_init__(self) -> None:
+        wrong = _contradiction(self)
+        if wrong:
+            raise ValueError(f"{self.table.full_name}: {wrong}")
+
     @property
     def name(self) -> str:
         return self.table.name
@@ -231,6 +276,31 @@ class Entity:
     def tables(self) -> tuple[Table, ...]:
         """Its own table and those of its parts."""
         return (self.table, *(part.table for part in self.parts))
+
+
+def _contradiction(entity: Entity) -> str:
+    """What in the entity's declaration can't be meant; empty if nothing is."""
+    if (entity.changes is None) != (entity.parent is not None):
+        return "either it says how it is asked for changes, or it names its parent"
+    if (entity.discovery is None) == (entity.listing is None):
+        return "it has either a listing or a discovery"
+    if entity.listing and entity.paginator is None:
+        return "its listing has no paginator"
+    if entity.discovery and not isinstance(entity.changes, Whole):
+        return "records that lists show in brief are found by reading those lists whole (changes=Whole())"
+    if len(entity.views) > 1 and not isinstance(entity.changes, Since | Window | Whole):
+        return "several views are for lists that are read from their start"
+    columns = set(entity.table.names)
+    named = {*entity.lookup.by, *(c for need in entity.needs for c in need.by)}
+    named |= {entity.partitions.column} if entity.partitions else set()
+    if named - columns:
+        return f"it names columns that its table doesn't have: {', '.join(sorted(named - columns))}"
+    for part in entity.parts:
+        if len(part.by) != len(entity.table.key) or set(part.by) - set(part.table.names):
+            return f"{part.table.name} doesn't name the record's key by {', '.join(part.by)}"
+    if entity.parts and entity.lookup.by != entity.table.key:
+        return "a record with rows inside it is looked up by its key"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -9,18 +10,21 @@ from typing import Any
 
 from psycopg import sql
 
-from include.api.errors import FixConfiguration, TryLater
+from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import pages
 from include.api.paginators import Page
-from include.sources.mirror import lookup
+from include.sources.mirror import gap, lookup
 from include.sources.mirror.entity import Context, Entity, Listing, Part
-from include.sources.mirror.lookup import Completed, Left
+from include.sources.mirror.lookup import Completed, Row, Skipped, rows_of
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
-from include.warehouse.staging import Stage, staged
-from include.warehouse.table import are, identifiers, pairs
+from include.warehouse.staging import PullError, Stage, staged
+from include.warehouse.table import Table, are, identifiers, pairs
 
 log = logging.getLogger(__name__)
+
+# How often a list may be read that shows fewer rows than it says; each time it has to show some more.
+READINGS = 8
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Pulled:
     def open(cls, context: Context, entity: Entity, purpose: str, ticket: str) -> "Pulled":
         """Resume the unfinished pull of this ticket, or start anew."""
 
-        def stage(table: Any) -> Stage:
+        def stage(table: Table) -> Stage:
             return Stage.open(context.conn, table, context.source.name, purpose, ticket)
 
         return cls(entity, stage(entity.table), tuple((part, stage(part.table)) for part in entity.parts))
@@ -44,53 +48,122 @@ class Pulled:
     def stages(self) -> tuple[Stage, ...]:
         return (self.stage, *(stage for _, stage in self.parts))
 
-    def append(self, page: Page, next_position: Any, gone: Sequence[tuple] = (), left: Sequence[Left] = ()) -> None:
+    def append(self, page: Page, next_position: Any, found: Completed | None = None, number: int = 0) -> None:
         """Store a page's records with their parts, and the next resume point: all or nothing.
 
-        `gone` and `left` are what became of the page's other records.
+        `found` is what became of the page's other records, `number` the list that the page is of.
         """
         info = {"source_time": page.as_of or page.date}
         info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
-        # One without a key is refused, and has no parts that could be told from others.
-        known = [(place, record) for place, record in enumerate(page.rows) if self.entity.table.key_of(record)]
+        inside, refuse = self._inside(page.rows)
         with self.stage.conn.transaction():
             for part, stage in self.parts:
-                found = [(place, row) for place, record in known for row in part.rows(record)]
-                rows, places = [row for _, row in found], [place for place, _ in found]
+                rows, places = [row for _, row in inside[part]], [place for place, _ in inside[part]]
                 stage.append(rows, next_position=next_position, page_info=info, places=places)
-            self.stage.append(page.rows, next_position=next_position, page_info=info)
-            if gone or left:
+            self.stage.append(page.rows, next_position=next_position, page_info=info, refuse=refuse)
+            self.stage.save_progress(lists=self._lists(number, page))
+            if found:
+                self.stage.remember_refused([(each.key, True, each.reason) for each in found.skipped])
                 self.stage.save_progress(
-                    gone=[*self._progress("gone"), *map(list, gone)],
-                    left=[*self._progress("left"), *map(asdict, left)],
+                    deleted=[*self._progress("deleted"), *map(list, found.deleted)],
+                    skipped=[*self._progress("skipped"), *map(asdict, found.skipped)],
+                    absent=self.progress.get("absent", 0) + found.absent,
+                    known=self.progress.get("known", 0) + found.known,
                 )
 
-    @property
-    def gone(self) -> list[list]:
-        """The keys of the records that a list has shown and that are not there."""
-        return self._progress("gone")
+    def _inside(self, records: Sequence[Row]) -> tuple[Mapping[Part, list[tuple[int, Row]]], Mapping[int, str]]:
+        """The nested rows with the places of their records, and why records at some places are refused.
+
+        A record without a key is refused, and has no nested rows that could be told from others.
+        """
+        inside: dict[Part, list[tuple[int, Row]]] = {part: [] for part, _ in self.parts}
+        refuse: dict[int, str] = {}
+        for place, record in enumerate(records):
+            if not self.parts or not self.entity.table.key_of(record):
+                continue
+            try:
+                found = {part: nested(part, record) for part, _ in self.parts}
+            except RefuseData as error:
+                refuse[place] = str(error)
+                continue
+            for part, rows in found.items():
+                inside[part] += [(place, row) for row in rows]
+        return inside, refuse
 
     @property
-    def left(self) -> list[Left]:
-        """The records that were not read."""
-        return [Left(**each) for each in self._progress("left")]
+    def progress(self) -> Mapping[str, Any]:
+        return self.stage.pull.progress or {}
 
     def _progress(self, name: str) -> list:
-        return (self.stage.pull.progress or {}).get(name, [])
+        return self.progress.get(name, [])
+
+    def _lists(self, number: int, page: Page) -> Mapping[str, Mapping[str, Any]]:
+        """Of each list by its number: its first page in staging, and how many rows it says that it has.
+
+        A list that becomes shorter while it is read has fewer in the end.
+        """
+        lists = dict(self._progress("lists") or {})
+        before = lists.get(str(number)) or {
+            "first_page": self.stage.pull.pages,
+            "promised": None,
+            "largest": 0,
+            "rows": 0,
+        }
+        largest = max(before["largest"], len(page.rows))
+        promised = page.total_entries
+        if promised is None and page.total_pages and page.total_pages > 1:
+            # All pages but the last are full.
+            promised = (page.total_pages - 1) * largest + 1
+        promised = min(filter(None, (before["promised"], promised)), default=None) if promised else before["promised"]
+        now = {"promised": promised, "largest": largest, "rows": before["rows"] + len(page.rows)}
+        return lists | {str(number): {**before, **now}}
+
+    @property
+    def deleted(self) -> list[list]:
+        """The keys of the records that a list has shown and that say themselves that they are deleted."""
+        return self._progress("deleted")
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The records that were not read."""
+        return [Skipped(**each) for each in self._progress("skipped")]
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """The partitions whose lists could not be read, each with the reason."""
+        return self.progress.get("failed", {})
+
+    @property
+    def cut(self) -> Mapping[str, str]:
+        """The partitions of which a list was too short to show all that changed, each with the reason."""
+        return self.progress.get("cut", {})
+
+    def shortage(self, number: int) -> int:
+        """How many rows the list of that number says that it has, and has not shown."""
+        told = (self._progress("lists") or {}).get(str(number))
+        if not told or not told["promised"]:
+            return 0
+        key = identifiers(self.entity.table.key)
+        query = sql.SQL("SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage} WHERE _page >= %s) s")
+        (shown,) = self.stage.conn.execute(query.format(key=key, stage=self.stage.sql), [told["first_page"]]).fetchone()
+        return max(0, told["promised"] - shown - self.stage.pull.rows_refused)
 
     def drop_repeats(self) -> Repeats:
-        """Keep one record a key, leave out those that fall, and keep of the parts those of the kept records."""
+        """Deduplicate by key, then drop nested rows whose record was dropped, and rows that fall."""
         repeats = compare.drop_repeats(self.stage)
+        fallen = 0
         if self.entity.falls:
-            self.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(self.stage.sql, self.falls))
+            query = sql.SQL("DELETE FROM {} t WHERE {}").format(self.stage.sql, self.falls)
+            fallen = self.stage.conn.execute(query).rowcount
+        self.stage.save_progress(repeats=asdict(repeats), fallen=fallen)
         for part, stage in self.parts:
-            stage.conn.execute(
+            dropped = stage.conn.execute(
                 sql.SQL(
                     "DELETE FROM {part} p WHERE NOT EXISTS (SELECT FROM {whole} w WHERE {same}"
                     " AND w._page = p._page AND w._place = p._place)"
                 ).format(part=stage.sql, whole=self.stage.sql, same=self.of_record(part, "p", "w"))
-            )
-            compare.drop_repeats(stage)
+            ).rowcount
+            stage.save_progress(repeats=asdict(compare.drop_repeats(stage)), fallen=dropped)
         return repeats
 
     def drop(self) -> None:
@@ -113,8 +186,17 @@ class Pulled:
         return pairs(part.by, rows, self.entity.table.key, records)
 
 
+def nested(part: Part, record: Row) -> list[Row]:
+    """The rows of a part inside a record. Raises RefuseData where they have no such shape, or one comes twice."""
+    rows = rows_of(part.rows, record)
+    keys = Counter(key for row in rows if (key := part.table.key_of(row)))
+    if any(count > 1 for count in keys.values()):
+        raise RefuseData(f"the record lists one of its {part.table.name} twice")
+    return rows
+
+
 Progress = Callable[[Pulled], None]
-_Step = tuple[Listing, Page, tuple[int, Any] | None]
+_Step = tuple[int, Listing, Page, Any]
 
 
 def read(
@@ -124,84 +206,156 @@ def read(
     *,
     first: int | None = None,
     last: int | None = None,
-    known: bool = False,
+    known_before: datetime | None = None,
     progress: Progress = lambda _: None,
 ) -> Pulled:
     """Append all pages of the lists, one list after the other, from where the pull has come to.
 
-    `first`, `last`: page numbers to begin and to end with, for a single list. `known`: records that a list shows in
-    brief are left out where the copy has them so. A list whose token is not accepted any more is read again from its
-    start, with everything before it: what was staged may have changed meanwhile.
+    `first`, `last`: page numbers to begin and to end with, for a single list. `known_before`: records that a list shows
+    in brief are left out where the copy has them so, and they changed before that time. A list whose token is not
+    accepted any more is read again from its start, with everything before it: what was staged may have changed
+    meanwhile. A list that shows fewer rows than it says is read again while that shows more. Of several partitions one
+    may fail: then `Pulled.failed` names it.
     """
-    if pulled.stage.pull.complete:
-        return pulled
-    number, position = pulled.stage.pull.position or (0, first)
-    steps, again = _walk(context, listings, number, position, last), False
-    while True:
+    again = False
+    while not pulled.stage.pull.complete:
+        number, position = pulled.stage.pull.position or (0, first)
+        listing = listings[number]
         try:
-            step = next(steps, None)
+            for step in _walk(context, pulled, listings, number, position, last):
+                _append(context, pulled, step, known_before)
+                progress(pulled)
         except FixConfiguration as error:
-            number, position = pulled.stage.pull.position or (0, None)
-            if again or position is None or not listings[number].paginator.expires:
-                raise
-            steps, again = _walk(context, listings, 0, first, last), True
-            # Where the first page is refused too, it isn't the token, and what was staged stays.
-            step = next(steps)
-            log.warning("%s In case that its token has expired, the list is read again from its start", error)
-            pulled = pulled.fresh(context)
-        if step is None:
-            return pulled
-        _append(context, pulled, step, known)
-        progress(pulled)
+            resumed = pulled.stage.pull.position and pulled.stage.pull.position[1] is not None
+            if resumed and listing.paginator.expires and not again:
+                again = True
+                # Where the first page is refused too, it isn't the token, and what was staged stays.
+                next(_walk(context, pulled, listings, 0, first, last))
+                log.warning("%s In case that its token has expired, the list is read again from its start", error)
+                pulled = pulled.fresh(context)
+            else:
+                _fail(pulled, listings, error)
+        except ApiError as error:
+            _fail(pulled, listings, error)
+        else:
+            if last is None and not pulled.failed.get(listing.partition):
+                _read_again_if_short(pulled, listings, number)
+    return pulled
 
 
-def _append(context: Context, pulled: Pulled, step: _Step, known: bool) -> None:
-    listing, page, following = step
+def read_partitions(
+    context: Context, pulled: Pulled, listings: Callable[[bool], Sequence[Listing]], **asked: Any
+) -> Pulled:
+    """`read` the lists; if one of several partitions fails, read them once more, each partition by itself.
+
+    `listings` gives them as handfuls, or singly.
+    """
+    singly = pulled.progress.get("singly", False)
+    try:
+        return read(context, pulled, listings(singly), **asked)
+    except ApiError as error:
+        several = pulled.entity.partitions and pulled.entity.partitions.size > 1
+        concerns_all = isinstance(error, FixConfiguration) and error.concerns_all
+        if singly or not several or concerns_all:
+            raise
+        log.warning("%s Since that may concern one partition alone, each is asked for by itself", error)
+        pulled = pulled.fresh(context)
+        pulled.stage.save_progress(singly=True)
+        return read(context, pulled, listings(True), **asked)
+
+
+def _fail(pulled: Pulled, listings: Sequence[Listing], error: ApiError) -> None:
+    """Go on with the next list, if this one is of a partition and the error may concern it alone; else raise."""
+    number, _ = pulled.stage.pull.position or (0, None)
+    partition = listings[number].partition
+    others = {listing.partition for listing in listings} - {partition}
+    concerns_all = isinstance(error, FixConfiguration) and error.concerns_all
+    failed = {**pulled.failed, partition: str(error)}
+    if concerns_all or not partition or not others - set(failed):
+        raise error
+    log.error("%s of %s is left out: %s", partition, pulled.entity.name, error)
+    pulled.stage.save_progress(failed=failed)
+    left = [place for place in range(number + 1, len(listings)) if listings[place].partition not in failed]
+    for stage in pulled.stages:
+        if left:
+            stage.reopen((left[0], None))
+        else:
+            stage.finish()
+
+
+def _read_again_if_short(pulled: Pulled, listings: Sequence[Listing], number: int) -> None:
+    """Reopen the list if it shows fewer rows than it says; a sync always, a scan if that costs fewer look-ups.
+
+    Raises PullError where a sync's list stays short: what it leaves out would be missing in the copy.
+    """
+    if pulled.entity.discovery:
+        return
+    shortage, told = pulled.shortage(number), (pulled.progress.get("lists") or {}).get(str(number), {})
+    readings, before = told.get("readings", 1), told.get("shortage")
+    syncs = pulled.stage.pull.purpose == "sync"
+    if not shortage or not (syncs or shortage > (pulled.stage.pull.total_pages or 1)):
+        return
+    if readings < READINGS and (before is None or shortage < before):
+        log.warning("%s: a list shows %d rows less than it says, it is read again", pulled.entity.name, shortage)
+        told = {**told, "readings": readings + 1, "shortage": shortage, "rows": 0}
+        pulled.stage.save_progress(lists={**pulled.progress["lists"], str(number): told})
+        for stage in pulled.stages:
+            stage.reopen((number, None))
+    elif syncs:
+        raise PullError(
+            f"a list of {pulled.entity.name} says that it has {told['promised']} rows, and {shortage} of them were"
+            f" not shown in {readings} readings: they may be missing in the copy. Run the task again; if it stays so,"
+            " ask the API's vendor"
+        )
+
+
+def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetime | None) -> None:
+    number, listing, page, following = step
     shapes = filter(None, map(listing.shape, page.rows))
     rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
-    whole = _whole(context, pulled, listing, dataclasses.replace(page, rows=rows), known)
-    pulled.append(whole.page, following, whole.gone, whole.left)
+    found = _completed(context, pulled, listing, dataclasses.replace(page, rows=rows), known_before)
+    pulled.append(found.page, following, found, number)
+    if listing.newest:
+        gap.note(pulled, number, listing, rows, left_out=len(page.rows) - len(rows))
 
 
-def _whole(context: Context, pulled: Pulled, listing: Listing, page: Page, known: bool) -> Completed:
-    """The page with its records in full. Only a sync may leave one: a scan that didn't see all is no evidence."""
+def _completed(
+    context: Context, pulled: Pulled, listing: Listing, page: Page, known_before: datetime | None
+) -> Completed:
+    """The page with its records in full."""
     entity, stage = pulled.entity, pulled.stage
     if entity.discovery is None:
         return Completed(page)
     skip = staged(stage, filter(None, map(entity.table.key_of, page.rows)))
-    if known:
-        skip |= lookup.known(context, entity, page)
-    syncs = stage.pull.purpose == "sync"
-    limit = entity.discovery.limit(context) if syncs else 0
+    if known_before:
+        skip |= lookup.known(context, entity, page, known_before)
+    limit = entity.discovery.limit(context) if stage.pull.purpose == "sync" else 0
     room = max(0, limit - stage.pull.rows_read) if limit else None
-    whole = lookup.make_whole(context, entity, page, listing.partition, skip=skip, room=room)
-    if whole.left and not syncs:
-        (first, *_), count = whole.left, len(whole.left)
-        raise TryLater(f"{count} of {entity.name} could not be read, such as {first.key}: {first.reason}")
-    return whole
+    return lookup.complete(context, entity, page, listing.partition, skip=skip, room=room)
 
 
 def _walk(
-    context: Context, listings: Sequence[Listing], number: int, position: Any, last: int | None
+    context: Context, pulled: Pulled, listings: Sequence[Listing], number: int, position: Any, last: int | None
 ) -> Iterator[_Step]:
-    """The pages from a resume point on, each with its list and the resume point behind it, None at the end."""
-    for index in range(number, len(listings)):
-        listing = listings[index]
-        asked = {"position": position, "stop": last, "workers": context.workers}
-        named = [Page(None, list(listing.named), None)]
-        for page in named if listing.named else pages(context.client, listing.request, listing.paginator, **asked):
-            ended = page.next is None or (last is not None and page.position == last)
-            if not ended:
-                yield listing, page, (index, page.next)
-            else:
-                yield listing, page, (index + 1, None) if index + 1 < len(listings) else None
-        position = None
+    """The pages of one list from a resume point on, each with the resume point behind it, None at the end of all."""
+    listing = listings[number]
+    rows = (pulled.progress.get("lists") or {}).get(str(number), {}).get("rows", 0)
+    asked = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
+    named = [Page(None, list(listing.named), None)]
+    for page in pages(context.client, listing.request, listing.paginator, **asked) if listing.request else named:
+        ended = page.next is None or (last is not None and page.position == last)
+        if not ended:
+            yield number, listing, page, (number, page.next)
+        else:
+            yield number, listing, page, (number + 1, None) if number + 1 < len(listings) else None
 
 
-def whole_list(context: Context, entity: Entity) -> list[Listing]:
-    """What shows all of an entity: one list, or one for each handful of its partitions."""
+def whole_list(context: Context, entity: Entity, *, singly: bool = False) -> list[Listing]:
+    """What shows all of an entity: one list, or one for each handful of its partitions, or for each of them."""
     return [
-        each for handful in handfuls(entity, partitions(context, entity)) for each in lists(context, entity, handful)
+        each
+        for handful in handfuls(entity, partitions(context, entity), singly=singly)
+        for each in lists(context, entity, handful)
     ]
 
 
@@ -210,9 +364,9 @@ def partitions(context: Context, entity: Entity) -> Sequence[str]:
     return entity.partitions.values(context) if entity.partitions else [""]
 
 
-def handfuls(entity: Entity, values: Sequence[str]) -> list[tuple[str, ...]]:
+def handfuls(entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[tuple[str, ...]]:
     """As many partitions as go into one request."""
-    size = entity.partitions.size if entity.partitions else 1
+    size = entity.partitions.size if entity.partitions and not singly else 1
     return [tuple(values[place : place + size]) for place in range(0, len(values), size)]
 
 
@@ -220,54 +374,96 @@ def lists(context: Context, entity: Entity, handful: Sequence[str], since: datet
     """The lists of some partitions: of what changed since then where there is a discovery, else of everything."""
     if entity.discovery:
         return [each for partition in handful for each in entity.discovery.lists(context, partition, since)]
-    parts, (partition, *_) = entity.partitions, handful
+    views = [dataclasses.replace(entity.listing, params={**entity.listing.params, **view}) for view in entity.views]
+    parts, (partition, *others) = entity.partitions, handful
     if parts is None:
-        return [Listing(entity.listing, entity.paginator)]
-    adds = {parts.column: partition} if parts.column else {}
-    return [Listing(parts.request(entity.listing, handful), entity.paginator, partition, adds)]
+        return [Listing(view, entity.paginator) for view in views]
+    adds = {parts.column: partition} if parts.adds else {}
+    # A list of several partitions fails as a whole.
+    name = "" if others else partition
+    return [Listing(parts.request(view, handful), entity.paginator, name, adds) for view in views]
 
 
 def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:
-    """Plan the parts of the records that are staged, each record's as a set, by the status of the record's own plan.
+    """Plan the nested rows of the records that are staged, each record's as a set, by the status of its own plan.
 
-    The parts of a record that is older than the copy count for nothing. A part that could not be read may be any of
-    those that seem to have gone: then none counts as gone. `surplus`: parts whose record neither list nor copy has
-    count as gone too, whatever the source has: a record that comes brings its parts.
+    Nested rows of a record that is older than the copy count for nothing. Those that differ while their record shows no
+    newer version want a second look, as do all that seem to be gone, unless the record was read at its own address. A
+    nested row that could not be read may be any of those that seem to be gone: then none counts as gone. `surplus`:
+    those whose record neither list nor copy has want a second look too.
     """
+    at_own_address = pulled.entity.discovery is not None
+    table = pulled.entity.table
     for part, stage in pulled.parts:
         names = {
             "part": stage.sql,
             "plan": stage.plan,
             "whole": pulled.stage.sql,
             "whole_plan": pulled.stage.plan,
-            "key": identifiers(pulled.entity.table.key),
+            "key": identifiers(table.key),
             "t_by": identifiers(part.by, "t"),
             "same": pulled.of_record(part, "p", "w"),
-            "records": pulled.entity.table.sql,
+            "records": table.sql,
             "of_copy": pulled.of_record(part, "t", "r"),
             "of_list": pulled.of_record(part, "t", "w"),
+            "p_of_copy": pulled.of_record(part, "p", "r"),
+            "w_newer": compare.newer(table, "w", "r"),
         }
-        stage.conn.execute(sql.SQL(DROP_OLDER).format(**names))
-        compare.plan_writes(stage)
-        status = "unconfirmed" if stage.pull.rows_refused else "confirmed"
-        compare.plan_deletes(stage, status=status, within=sql.SQL(OF_RECORDS).format(**names))
+        older = stage.conn.execute(sql.SQL(DROP_OLDER).format(**names)).rowcount
+        if older:
+            stage.save_progress(fallen=(stage.pull.progress or {}).get("fallen", 0) + older)
+        compare.plan_writes(stage, doubtful="candidate")
+        compare.plan_deletes(
+            stage,
+            status="confirmed" if at_own_address else "candidate",
+            within=sql.SQL(OF_RECORDS).format(**names),
+        )
+        stage.conn.execute(sql.SQL(NOT_NEWER).format(**names))
+        if stage.pull.rows_refused:
+            stage.conn.execute(sql.SQL(UNREADABLE).format(**names))
         if surplus:
-            compare.plan_deletes(stage, status=status, within=sql.SQL(ORPHANS).format(**names))
+            compare.plan_deletes(stage, status="candidate", within=sql.SQL(ORPHANS).format(**names))
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
 
 
-def replace(pulled: Pulled, record: Mapping[str, Any]) -> None:
-    """Put a fresher reading of a record in place of what the pull saw, and plan it anew. Raises RowRefused."""
+def replace(pulled: Pulled, record: Row) -> None:
+    """Put a fresher reading of a record in place of what the pull saw, and plan it anew, confirmed.
+
+    Raises RefuseData or RowRefused, and changes nothing then.
+    """
     key = pulled.entity.table.key_of(record)
-    pulled.stage.replace_row(record)
-    compare.replan(pulled.stage, [key])
+    rows = {part: nested(part, record) for part, _ in pulled.parts}
+    _replace_rows(pulled.stage, are(pulled.entity.table.key, key), [record])
     for part, stage in pulled.parts:
         of_record = are(part.by, key)
-        stage.replace_rows(of_record, list(part.rows(record)))
-        stage.conn.execute(sql.SQL("DELETE FROM {} WHERE {}").format(stage.plan, of_record))
-        compare.plan_writes(stage, only=of_record)
+        _replace_rows(stage, of_record, rows[part])
         compare.plan_deletes(stage, status="confirmed", within=of_record)
 
+
+def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -> None:
+    """Stage these rows in place of others, and plan them anew; one that was planned and turns out equal is noise."""
+    key = stage.table.key
+    planned = stage.conn.execute(
+        sql.SQL("DELETE FROM {} WHERE {} RETURNING {}, _listed").format(stage.plan, which, identifiers(key))
+    ).fetchall()
+    stage.replace_rows(which, records)
+    compare.plan_writes(stage, only=which, older="confirmed")
+    for *values, listed in planned:
+        names = {
+            "plan": stage.plan,
+            "stage": stage.sql,
+            "columns": identifiers(stage.table.names),
+            "this": are(key, values),
+            "listed": sql.Literal(listed),
+        }
+        stage.conn.execute(sql.SQL(NOISE).format(**names))
+        stage.conn.execute(sql.SQL("UPDATE {plan} SET _looked = true, _listed = {listed} WHERE {this}").format(**names))
+
+
+NOISE = """
+INSERT INTO {plan} ({columns}, _operation, _status) SELECT {columns}, 'update', 'noise' FROM {stage} WHERE {this}
+ON CONFLICT DO NOTHING
+"""
 
 DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE {same} AND w._status = 'stale'"
 
@@ -281,7 +477,18 @@ ORPHANS = """NOT EXISTS (SELECT FROM {records} r WHERE {of_copy} AND r.deleted_a
   AND NOT EXISTS (SELECT FROM {whole} w WHERE {of_list})
 """
 
+NOT_NEWER = """
+UPDATE {plan} p SET _status = 'candidate' FROM {whole} w JOIN {records} r USING ({key})
+WHERE {same} AND p._status = 'confirmed' AND r.deleted_at IS NULL AND NOT {w_newer}
+"""
+
+UNREADABLE = """
+UPDATE {plan} SET _status = 'unproven', _why = 'a row inside its record can not be stored, and may be this one'
+WHERE _operation = 'delete'
+"""
+
 AS_THE_RECORD = """
-UPDATE {plan} p SET _status = w._status FROM {whole_plan} w
-WHERE {same} AND w._status IN ('candidate', 'young', 'unconfirmed') AND p._status = 'confirmed'
+UPDATE {plan} p SET _status = w._status, _why = w._why FROM {whole_plan} w
+WHERE {same} AND (w._status IN ('candidate', 'young', 'unproven') AND p._status IN ('confirmed', 'candidate')
+  OR w._status = 'confirmed' AND w._operation = 'delete' AND p._status = 'candidate')
 """

@@ -5,19 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg import sql
 
-from include.api.errors import ApiError, NotFound
+from include.api.errors import TryLater
+from include.api.paginators import Page
 from include.confidence import history
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, entity_of
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import partitions
+from include.sources.mirror.pull import Pulled, partitions, plan_parts
 from include.sources.mirror.sync import derive, source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.staging import Stage, plan_table, stage_name
+from include.warehouse.staging import plan_table, stage_name
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import Table, identifiers, same_key
+from include.warehouse.table import Table, identifiers, pairs, same_key
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +48,15 @@ def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int,
 
 
 def verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
-    """Compare the copy after the repair with the scans and, for a sample of the repaired rows, with the source."""
+    """Compare the copy after the repair with the plans and, for a sample of the repaired rows, with the source.
+
+    Raises TryLater where the source tells nothing of any row of the sample.
+    """
     checks = []
     for summary in summaries:
         entity = entity_of(context.source, summary.entity)
-        planned = sum(vars(summary.plan).values())
-        still_open = sum(_still_open(context, table) for table in entity.tables)
-        checks.append(Check(entity.name, "planned_changes_open", planned, still_open))
+        still_open = sum(_still_open(context, table, sync_id) for table in entity.tables)
+        checks.append(Check(entity.name, "planned_changes_open", 0, still_open))
         if entity.forensics:
             after = _recounted(context, entity, _plan(context, entity.table))
             checks += _figures(context, entity, summary, after)
@@ -75,7 +78,7 @@ def reset_watermarks(context: Context) -> int:
             for partition in partitions(context, entity):
                 state = sync_log.state(conn, source.name, entity.name, partition)
                 if state.watermark:
-                    moved = {"watermark": now, "version": state.version, "partition": partition}
+                    moved = {"watermark": now, "read_from": now, "version": state.version, "partition": partition}
                     sync_log.advance(conn, sync_id, source.name, entity.name, **moved)
     sync_log.finish(conn, sync_id, {})
     return sync_id
@@ -85,14 +88,20 @@ def _plan(context: Context, table: Table) -> sql.Identifier:
     return plan_table(stage_name(context.source.name, table.name, "scan"))
 
 
-def _still_open(context: Context, table: Table) -> int:
-    """Confirmed changes that the copy does not show: the row is not as planned, or not gone."""
+def _still_open(context: Context, table: Table, sync_id: int) -> int:
+    """Confirmed changes that were not made, or otherwise: the row is as the scan saw it, or as nobody planned it.
+
+    A row that something else has changed since the scan is superseded, and was rightly left alone.
+    """
     return context.conn.execute(
         sql.SQL(
-            "SELECT count(*) FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status = 'confirmed' AND"
-            " CASE p._operation WHEN 'delete' THEN t.deleted_at IS NULL AND t.row_hash = p._seen_hash"
-            " ELSE t.deleted_at IS NOT NULL OR t.row_hash IS DISTINCT FROM p.row_hash END"
-        ).format(plan=_plan(context, table), target=table.sql, same=same_key(table.key, "t", "p"))
+            "SELECT count(*) FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status = 'confirmed'"
+            " AND (t.row_hash IS NOT DISTINCT FROM p._seen_hash"
+            "   AND (t.deleted_at IS NOT NULL) = coalesce(p._seen_deleted, false)"
+            "  OR t.sync_id = %s AND (t.row_hash IS DISTINCT FROM p.row_hash"
+            "   OR (t.deleted_at IS NOT NULL) <> (p._operation = 'delete')))"
+        ).format(plan=_plan(context, table), target=table.sql, same=same_key(table.key, "t", "p")),
+        [sync_id],
     ).fetchone()[0]
 
 
@@ -123,39 +132,63 @@ def _figures(context: Context, entity: Entity, summary: ForensicSummary, after: 
 
 
 def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
-    """Look up some of the rows that the repair wrote, and count those that the source shows otherwise.
+    """Look up some of the records that the repair wrote, and count rows that the source shows otherwise.
 
-    Rows that changed at the source after the sync's watermark don't count: the next sync brings them.
+    Rows inside a record count too. Records that changed at the source after the sync's watermark don't count: the next
+    sync brings them.
     """
     table, source = entity.table, context.source
     sample = _sample(context, entity, sync_id)
-    stage = Stage.open(context.conn, table, source.name, "verify", f"sync_id {sync_id}, {context.run}")
-    seen, unknown = set(), set()
-    for value, answer in look_up(context, entity.lookup, {by for by, _ in sample.values()}):
-        if isinstance(answer, ApiError) and not isinstance(answer, NotFound):
-            log.warning("could not look at repaired rows of %s again: %s", entity.name, answer)
+    pulled = Pulled.open(context, entity, "verify", f"sync_id {sync_id}, {context.run}")
+    seen, unknown, why = set(), set(), ""
+    for value, look in look_up(context, table, entity.lookup, {by for by, _ in sample.values()}):
+        if look.unknown:
+            why = look.unknown
+            log.warning("could not look at repaired rows of %s again: %s", entity.name, why)
             unknown |= {key for key, (by, _) in sample.items() if by == value}
             continue
-        rows = [] if isinstance(answer, NotFound) else [row for row in answer if table.key_of(row) in sample]
+        rows = [row for row in look.rows if table.key_of(row) in sample]
         seen |= {table.key_of(row) for row in rows}
-        stage.append(rows, next_position=value, page_info={})
-    compare.drop_repeats(stage)
-    compare.plan_writes(stage, young_after=sync_log.oldest_watermark(context.conn, source.name, entity.name))
-    counts = compare.plan_counts(stage)
-    stage.drop()
+        pulled.append(Page(None, rows, None), list(value))
+    if sample and unknown == set(sample):
+        raise TryLater(f"The repair of {entity.name} is applied (sync_id {sync_id}), and could not be verified: {why}")
+    pulled.drop_repeats()
+    young_after = sync_log.oldest_watermark(context.conn, source.name, entity.name)
+    compare.plan_writes(pulled.stage, young_after=young_after)
+    plan_parts(pulled)
+    unlike = sum(
+        n
+        for stage in pulled.stages
+        for (_, status), n in compare.plan_counts(stage).items()
+        if status in ("confirmed", "candidate", "unproven")
+    )
+    refused = sum(stage.pull.rows_refused for stage in pulled.stages)
+    pulled.drop()
     vanished = sum(1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown)
-    return counts["insert", "confirmed"] + counts["update", "confirmed"] + vanished
+    return unlike + refused + vanished
 
 
 def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[tuple, bool]]:
-    """The first rows that the repair wrote and the first that it tombstoned: key -> (values to look up by, gone)."""
+    """The first records that the repair wrote, those it wrote rows inside, and those it tombstoned.
+
+    By their key: the values to look them up by, and whether they are gone.
+    """
     table, by = entity.table, entity.lookup.by
+    touched = [sql.SQL("sync_id = {}").format(sql.Literal(sync_id))]
+    touched += [
+        sql.SQL("EXISTS (SELECT FROM {} p WHERE p.sync_id = {} AND {})").format(
+            part.table.sql, sql.Literal(sync_id), pairs(part.by, "p", table.key, "t")
+        )
+        for part in entity.parts
+    ]
     rows = context.conn.execute(
         sql.SQL(
             "SELECT gone, {by}, {key} FROM (SELECT *, deleted_at IS NOT NULL AS gone,"
             " row_number() OVER (PARTITION BY deleted_at IS NOT NULL ORDER BY {key}) AS n"
-            " FROM {target} WHERE sync_id = %s AND ({by}) IS NOT NULL) r WHERE n <= %s"
-        ).format(by=identifiers(by), key=identifiers(table.key), target=table.sql),
-        [sync_id, SAMPLE],
+            " FROM {target} t WHERE ({touched}) AND ({by}) IS NOT NULL) r WHERE n <= %s"
+        ).format(
+            by=identifiers(by), key=identifiers(table.key), target=table.sql, touched=sql.SQL(" OR ").join(touched)
+        ),
+        [SAMPLE],
     ).fetchall()
     return {row[len(by) :]: (row[: len(by)], gone) for gone, *values in rows if (row := tuple(values))}

@@ -9,23 +9,21 @@ from typing import Any
 
 from psycopg import sql
 
-from include.api.errors import ApiError, NotFound
-from include.confidence import history
+from include.confidence import history, unproven
+from include.confidence.account import Account, no_evidence
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused
 from include.sources.mirror.entity import Context, Entity
-from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, partitions, plan_parts, read, replace, whole_list
+from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
+from include.sources.mirror.pull import Pulled, partitions, plan_parts, read_partitions, whole_list
+from include.sources.mirror.second_look import Looks, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
-from include.warehouse.table import RowRefused, among, are, identifiers
+from include.warehouse.table import identifiers
 
 log = logging.getLogger(__name__)
-
-# Narrow requests that a scan of one entity may spend on its suspects; what exceeds it stays unconfirmed.
-SECOND_LOOKS = 500
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,12 @@ def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> Forensic
     scan_id = f"{context.run}/{entity.name}/{epoch}"
     pulled = _read(context, entity, scope, Pulled.open(context, entity, "scan", f"{scan_id}/{scope}"))
     figures = _compared(context, scope, pulled)
-    second_look(context, pulled)
-    summary = _summary(context, scope, pulled, figures, scan_id, epoch)
+    looks = second_look(context, pulled)
     with conn.transaction():
+        remember(context, pulled, whole=str(scope) == "all")
+        summary = _summary(context, scope, pulled, figures, scan_id, epoch, looks)
         history.record(conn, summary)
+        history.keep_progress(conn, scan_id, pulled.progress.get("lines", []))
         pulled.drop()
     return summary
 
@@ -105,26 +105,25 @@ def _read(context: Context, entity: Entity, scope: Scope, pulled: Pulled) -> Pul
     if pulled.stage.resumed and not pulled.stage.pull.complete:
         pull = pulled.stage.pull
         log.info("going on from page %d, %d rows are staged", scope.first + pull.pages, pull.rows_read)
-    return read(
+    return read_partitions(
         context,
         pulled,
-        whole_list(context, entity),
+        lambda singly: whole_list(context, entity, singly=singly),
         first=scope.first if scope.partial else None,
         last=scope.page_end or None,
-        progress=lambda pulled: _progress(pulled.stage, scope),
+        progress=lambda pulled: _progress(pulled, scope),
     )
 
 
-def _progress(stage: Stage, scope: Scope) -> None:
+def _progress(pulled: Pulled, scope: Scope) -> None:
     """Now and then a log line; its counts go on from the line before, so a line costs what came since."""
-    pull = stage.pull
+    stage, pull = pulled.stage, pulled.stage.pull
     if not (pull.complete or (scope.progress_every and pull.pages % scope.progress_every == 0)):
         return
-    before = pull.progress or {}
+    before = pulled.progress.get("told") or {}
     unique, missing = count_new(stage, before.get("pages", 0))
     unique += before.get("unique", 0)
     missing += before.get("missing", 0)
-    stage.save_progress(pages=stage.pull.pages, unique=unique, missing=missing)
     scanned = stage.pull.rows_read - stage.pull.rows_refused
     # Counted, not asked for: a cursor's position is a token, which belongs into no log.
     number = scope.first + stage.pull.pages - 1
@@ -132,19 +131,30 @@ def _progress(stage: Stage, scope: Scope) -> None:
         "event": "scan_progress",
         "entity": stage.pull.entity,
         "page": number,
-        "final_page": scope.page_end or max(stage.pull.total_pages or 0, number),
+        "final_page": _final_page(stage, scope),
         "api_rows_scanned": scanned,
         "api_unique_ids": unique,
         "duplicate_rows": scanned - unique,
         "missing_unique_ids_so_far": missing,
     }
+    told = {"pages": stage.pull.pages, "unique": unique, "missing": missing}
+    stage.save_progress(told=told, lines=[*pulled.progress.get("lines", []), line])
     log.info(json.dumps(line, sort_keys=True))
+
+
+def _final_page(stage: Stage, scope: Scope) -> int:
+    """The last page that is scanned: the one that was asked for, or the list's last one if that comes before."""
+    reached = scope.first + stage.pull.pages - 1
+    if stage.pull.complete:
+        return reached
+    last = max(stage.pull.total_pages or 0, reached)
+    return min(scope.page_end, last) if scope.page_end else last
 
 
 def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, Any]:
     """Compare stage and copy once; the figures stay with the pull for an attempt that comes after."""
     stage, entity, conn = pulled.stage, pulled.entity, context.conn
-    done = (stage.pull.progress or {}).get("compared")
+    done = pulled.progress.get("compared")
     if done:
         return done
     work = {"source": context.source.name, "entity": entity.name, "run": context.run}
@@ -154,16 +164,32 @@ def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, An
         figures = {
             "identical": repeats.identical,
             "differing": repeats.differing,
+            "compared": {each.table.name: stage_rows(each) for each in pulled.stages},
             "live_rows": compare.live_rows(stage),
             "live_parts": sum(compare.live_rows(part) for _, part in pulled.parts),
-            "missing": _suspects(compare.plan_counts(stage), "insert"),
-            "surplus": _suspects(compare.plan_counts(stage), "delete"),
+            "missing": _planned(compare.plan_counts(stage), "insert") + _refused_missing(stage),
+            "surplus": _planned(compare.plan_counts(stage), "delete"),
             "missing_examples": compare.plan_examples(stage, "insert"),
             "forensics": dict(forensics),
         }
         stage.save_progress(compared=figures)
         opened.set_attributes({name: figure for name, figure in figures.items() if isinstance(figure, int)})
     return figures
+
+
+def stage_rows(stage: Stage) -> int:
+    """How many rows are staged."""
+    return stage.conn.execute(sql.SQL("SELECT count(*) FROM {}").format(stage.sql)).fetchone()[0]
+
+
+def _refused_missing(stage: Stage) -> int:
+    """The refused rows that the copy lacks."""
+    key = sql.SQL("jsonb_build_array({})").format(identifiers(stage.table.key, "t"))
+    return stage.conn.execute(
+        sql.SQL(
+            "SELECT count(*) FROM {} r WHERE NOT EXISTS (SELECT FROM {} t WHERE t.deleted_at IS NULL AND {} = r.key)"
+        ).format(stage.refused, stage.table.sql, key)
+    ).fetchone()[0]
 
 
 def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeats:
@@ -176,23 +202,27 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeat
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
     repeats = pulled.drop_repeats()
-    compare.plan_writes(
-        stage,
-        young_after=_in_step(context, entity),
-        missing="candidate",
-        older="candidate",
-        overwrite=not entity.history,
-    )
+    compare.plan_writes(stage, young_after=_in_step(context, entity), doubtful="candidate", older="candidate")
     if surplus and not entity.history:
-        compare.plan_deletes(stage, status="candidate", within=_listed(context, entity))
+        compare.plan_deletes(stage, status="candidate", within=scope_of(context, entity, "t"))
+        _leave_failed(pulled)
     plan_parts(pulled, surplus=surplus)
     return repeats
 
 
+def _leave_failed(pulled: Pulled) -> None:
+    """Rows of a partition whose list could not be read are unproven, and no suspects."""
+    plan = pulled.stage.plan
+    update = sql.SQL("UPDATE {} SET _status = 'unproven', _why = {} WHERE _operation = 'delete' AND {}::text = {}")
+    for partition, why in pulled.failed.items():
+        column = sql.Identifier(pulled.entity.partitions.column)
+        pulled.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
+
+
 def _in_step(context: Context, entity: Entity) -> datetime | sql.Composable | None:
     """Up to when the entity has been read, or the part of it that the staged row `s` is in."""
-    conn, source, column = context.conn, context.source.name, entity.partitions and entity.partitions.column
-    if not column:
+    conn, source = context.conn, context.source.name
+    if not entity.partitions:
         return sync_log.oldest_watermark(conn, source, entity.name)
     parts = [
         sql.SQL("WHEN {} THEN {}").format(
@@ -200,93 +230,12 @@ def _in_step(context: Context, entity: Entity) -> datetime | sql.Composable | No
         )
         for each in partitions(context, entity)
     ]
-    return sql.SQL("CASE s.{}::text {} END").format(sql.Identifier(column), sql.SQL(" ").join(parts))
+    column = sql.Identifier(entity.partitions.column)
+    return sql.SQL("CASE s.{}::text {} END").format(column, sql.SQL(" ").join(parts)) if parts else None
 
 
-def _listed(context: Context, entity: Entity) -> sql.Composable:
-    """The condition on rows `t` of the copy that the lists would show: those of the partitions that were read."""
-    conditions = [sql.SQL("true")]
-    if entity.partitions and entity.partitions.column:
-        read_ones = [(each,) for each in partitions(context, entity)]
-        conditions.append(among((entity.partitions.column,), read_ones, "t"))
-    if entity.discovery:
-        conditions.append(entity.discovery.within(context))
-    return sql.SQL(" AND ").join(conditions)
-
-
-def _suspects(counts: Mapping[tuple[str, str], int], operation: str) -> int:
+def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
     return sum(n for (op, status), n in counts.items() if op == operation and status != "young")
-
-
-def second_look(context: Context, pulled: Pulled) -> None:
-    """Ask the narrow request about every candidate, as far as the budget goes; the rest is unconfirmed."""
-    stage, lookup = pulled.stage, pulled.entity.lookup
-    values = stage.conn.execute(
-        sql.SQL(
-            "SELECT DISTINCT {by} FROM {plan} WHERE _status = 'candidate' AND ({by}) IS NOT NULL"
-            " ORDER BY {by} LIMIT {limit}"
-        ).format(by=identifiers(lookup.by), plan=stage.plan, limit=sql.Literal(SECOND_LOOKS))
-    ).fetchall()
-    for value, found in look_up(context, lookup, values):
-        with stage.conn.transaction():
-            _settle(pulled, value, found)
-    left = 0
-    for each in pulled.stages:
-        left += stage.conn.execute(
-            sql.SQL("UPDATE {} SET _status = 'unconfirmed' WHERE _status = 'candidate'").format(each.plan)
-        ).rowcount
-    if left:
-        log.warning("%d suspects of %s are not confirmed and will not be repaired by this run", left, stage.pull.entity)
-
-
-def _settle(pulled: Pulled, value: tuple, found: list | ApiError) -> None:
-    """Decide the candidates that share `value` by what the narrow request found."""
-    stage, table = pulled.stage, pulled.entity.table
-    candidates = stage.conn.execute(
-        sql.SQL("SELECT _operation, {key} FROM {plan} WHERE _status = 'candidate' AND {same}").format(
-            key=identifiers(table.key), plan=stage.plan, same=are(pulled.entity.lookup.by, value)
-        )
-    ).fetchall()
-    rows = _by_key(stage, found)
-    for operation, *key in candidates:
-        row = rows.get(tuple(key)) if rows is not None else None
-        if rows is None or (row is None and None in rows):
-            _set_status(pulled, key, "unconfirmed")
-        elif row is None:
-            _set_status(pulled, key, "confirmed" if operation == "delete" else "noise")
-        else:
-            _take(pulled, key, row)
-
-
-def _by_key(stage: Stage, found: list | ApiError) -> dict[tuple | None, Any] | None:
-    """The rows found by key (None: of a row without a usable id); nothing where all is absent; None if unknown."""
-    if isinstance(found, NotFound):
-        return {}
-    if isinstance(found, ApiError):
-        log.warning("a second look failed, its suspects stay unconfirmed: %s", found)
-        return None
-    return {stage.table.key_of(row): row for row in found}
-
-
-def _take(pulled: Pulled, key: list, row: Mapping[str, Any]) -> None:
-    try:
-        with pulled.stage.conn.transaction():
-            replace(pulled, row)
-    except RowRefused as reason:
-        log.warning("%s of %s is there but can't be stored: %s", key, pulled.entity.name, reason)
-        _set_status(pulled, key, "unconfirmed")
-
-
-def _set_status(pulled: Pulled, key: list, status: str) -> None:
-    """Settle a row and what is part of it."""
-    plans = [(pulled.stage.plan, pulled.entity.table.key)]
-    plans += [(stage.plan, part.by) for part, stage in pulled.parts]
-    for plan, columns in plans:
-        pulled.stage.conn.execute(
-            sql.SQL("UPDATE {} SET _status = {} WHERE _status = 'candidate' AND {}").format(
-                plan, sql.Literal(status), are(columns, key)
-            )
-        )
 
 
 def _summary(
@@ -296,6 +245,7 @@ def _summary(
     figures: Mapping[str, Any],
     scan_id: str,
     epoch: int,
+    looks: Looks,
 ) -> ForensicSummary:
     entity, stage = pulled.entity, pulled.stage
     counts, pull = compare.plan_counts(stage), stage.pull
@@ -304,6 +254,11 @@ def _summary(
     repeats = figures["identical"] + figures["differing"]
     confirmed = _total([counts])
     total = pull.total_entries
+    accounts = {
+        each.table.name: account(context, pulled, each, figures["compared"][each.table.name], surplus=scope.not_in_api)
+        for each in pulled.stages
+    }
+    tables = [each.table.name for each in pulled.stages]
     metrics = {
         "api_rows_scanned": scanned,
         "api_unique_ids": scanned - repeats,
@@ -316,9 +271,9 @@ def _summary(
         "confirmed_deleted": confirmed.delete if compared else None,
         "rows_differing": confirmed.update,
         "feed_noise": sum(n for (_, status), n in counts.items() if status == "noise"),
-        "unconfirmed": sum(n for (_, status), n in counts.items() if status == "unconfirmed"),
         "rows_young": sum(n for (_, status), n in counts.items() if status == "young"),
         "rows_refused": pull.rows_refused,
+        **unproven.metrics(context.conn, context.source.name, tables),
         **figures["forensics"],
     }
     parts = {part.table.name: compare.plan_counts(each) for part, each in pulled.parts}
@@ -330,13 +285,14 @@ def _summary(
         }
     telemetry = {
         "page_start": scope.first,
-        "page_end": scope.page_end or scope.first + pull.pages - 1,
+        "page_end": _final_page(stage, scope),
         "api_reported_total_entries": total,
         "gap_vs_api_reported_total": None if total is None else total - figures["live_rows"],
     }
     examples = {
         "missing_examples": figures["missing_examples"],
         **{f"{operation}_examples": compare.plan_examples(stage, operation) for operation in ("update", "delete")},
+        **unproven.examples(context.conn, context.source.name, tables),
     }
     return ForensicSummary(
         source=context.source.name,
@@ -350,7 +306,17 @@ def _summary(
         plan=_total([counts, *parts.values()]),
         live_rows=figures["live_rows"] + figures["live_parts"],
         examples=examples,
+        accounts=accounts,
+        incomplete=_incomplete(pulled, accounts, looks),
     )
+
+
+def _incomplete(pulled: Pulled, accounts: Mapping[str, Account], looks: Looks) -> str:
+    """Why the scan is no evidence; empty if it is."""
+    name = pulled.entity.name
+    if looks.in_vain:
+        return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
+    return no_evidence(accounts) or too_much_left_out(pulled, accounts[name])
 
 
 def _total(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:

@@ -11,13 +11,15 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from include.api.errors import ApiError, NotFound, RefuseData
-from include.api.fetch import pages
-from include.api.paginators import Page
-from include.sources.base import SyncFailed, entity_of
+from include.api.errors import ApiError, FixConfiguration, RefuseData
+from include.api.fetch import page_request, pages, refuse_contradiction
+from include.api.paginators import FRESH, Page
+from include.sources.base import NeedsPerson, SyncFailed, entity_of
+from include.sources.mirror import gap
 from include.sources.mirror.entity import Context, Derived, Ends, Entity, Listing, Need, Since, Whole, Window
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, handfuls, lists, partitions, plan_parts, read, whole_list
+from include.sources.mirror.pull import Pulled, handfuls, lists, partitions, plan_parts, read_partitions, whole_list
+from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import PullError, Stage
@@ -59,7 +61,7 @@ def sync(context: Context, *, full: bool = False, only: str | None = None) -> tu
     writer = fence.read(conn, source.name)
     if writer.stopped:
         raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
-    sync_id = sync_log.begin(conn, source.name, "sync", context.run)
+    sync_id = sync_log.begin(conn, source.name, "sync", context.run, reason="full" if full else None)
     run = _Run(context, sync_id, writer.epoch, full)
     failures: dict[str, Exception] = {}
     try:
@@ -74,7 +76,7 @@ def sync(context: Context, *, full: bool = False, only: str | None = None) -> tu
         with fence.writing(conn, source.name, epoch=writer.epoch):
             run.counts |= derive(context, sync_id, whole=full)
         if failures:
-            raise SyncFailed(_failures(source.name, failures))
+            raise _failure(source.name, failures)
     except BaseException as error:
         _finish(context, sync_id, run.counts, error=str(error) or type(error).__name__)
         raise
@@ -140,51 +142,71 @@ class _Run:
         return entity.parent is None
 
     def sync(self, entity: Entity) -> None:
-        """Read, compare and write an entity with what belongs to it. Raises RecordsLeft once the others are written."""
+        """Read, compare and write an entity with what belongs to it.
+
+        Raises RecordsLeft once all that is proven is written: the watermark stays before what is not.
+        """
         started, context = time.monotonic(), self.context
         source, conn = context.source, context.conn
         groups = _groups(context, entity, self.full)
-        pulled = self._pull(entity, groups)
+        pulled, groups = self._pull(entity, groups)
         incremental = all(group.since for group in groups)
-        children = _pull_children(context, pulled) if incremental else []
-        needed, unknown = _pull_needed(context, pulled)
-        watermarks = self._watermarks(pulled, groups)
+        _plan(pulled)
+        second_look(context, pulled)
+        children, left = _children(context, pulled) if incremental else ([], [])
+        needed, unreadable = _needed(context, pulled)
+        left += [each for some in (pulled, *children) for each in _unproven(some)]
+        watermarks = self._watermarks(pulled, groups, unproven=bool(left))
+        left += unreadable + _skipped(pulled)
         with fence.writing(conn, source.name, epoch=self.epoch):
             for stage in needed:
-                compare.plan_writes(stage)
                 self._merge(stage)
-            _plan(pulled)
-            for child in children:
-                _plan_set(child, entity_of(source, child.table.name), pulled.stage)
-            for stage in (*pulled.stages, *children):
-                # Parts are as far as their records, which number the versions.
-                counts, version = self._merge(stage), _newest_version(stage if stage in children else pulled.stage)
-                whole = {"": min(filter(None, watermarks.values()), default=None)}
-                for partition, watermark in (watermarks if stage is pulled.stage else whole).items():
-                    sync_log.advance(
-                        conn,
-                        self.sync_id,
-                        source.name,
-                        stage.table.name,
-                        watermark=watermark,
-                        version=version,
-                        counts=counts,
-                        partition=partition,
-                        duration_seconds=time.monotonic() - started,
-                    )
-        for stage in (*pulled.stages, *children, *needed):
+            for each in (pulled, *children):
+                for stage in each.stages:
+                    self._advance(stage, pulled, watermarks if stage is pulled.stage else None, watermarks, started)
+        for each in (pulled, *children):
+            each.drop()
+        for stage in needed:
             stage.drop()
         log.info("%s.%s: %s, watermarks %s", source.name, entity.name, self.counts[entity.name], watermarks)
-        unknown += [f"{left.key} ({left.reason.rstrip('.')})" for left in pulled.left if left.failed]
-        if unknown:
-            raise RecordsLeft(f"{len(unknown)} could not be read, the others were: {', '.join(unknown[:EXAMPLES])}")
+        if left:
+            raise RecordsLeft(
+                f"{len(left)} of its records are not proven and were not written, the others were:"
+                f" {', '.join(left[:EXAMPLES])}"
+            )
+
+    def _advance(
+        self,
+        stage: Stage,
+        pulled: Pulled,
+        own: Mapping[str, datetime | None] | None,
+        watermarks: Mapping[str, datetime | None],
+        started: float,
+    ) -> None:
+        """Write a table's plan and move its state; nested rows and children are as far as their records."""
+        counts = self._merge(stage)
+        # Nested rows have no versions, their records have.
+        version = _newest_version(pulled.stage if stage in pulled.stages else stage)
+        whole = {"": min(filter(None, watermarks.values()), default=None)}
+        for partition, watermark in (own or whole).items():
+            sync_log.advance(
+                self.context.conn,
+                self.sync_id,
+                self.context.source.name,
+                stage.table.name,
+                watermark=watermark,
+                version=version,
+                counts=counts,
+                partition=partition,
+                duration_seconds=time.monotonic() - started,
+            )
 
     def _merge(self, stage: Stage) -> Counts:
         counts, name = _merge(stage, self.sync_id), stage.table.name
         self.counts[name] = self.counts.get(name, Counts()) + counts
         return counts
 
-    def _pull(self, entity: Entity, groups: Sequence[Group]) -> Pulled:
+    def _pull(self, entity: Entity, groups: Sequence[Group]) -> tuple[Pulled, Sequence[Group]]:
         """Stage what the groups ask for; only a full pull that was cut off goes on where it was."""
         context = self.context
         ticket = "; ".join(map(str, groups))
@@ -197,9 +219,17 @@ class _Run:
         if isinstance(entity.changes, Ends) and groups[0].since:
             for page in _from_both_ends(context, entity, groups[0].since):
                 pulled.append(page, page.next)
-            return pulled
-        listings = [listing for group in groups for listing in self._listings(entity, group)]
-        return read(context, pulled, listings, known=not self.full)
+            return pulled, groups
+
+        def listings(singly: bool) -> list[Listing]:
+            some = [Group((one,), g.since) for g in groups for one in g.partitions] if singly else groups
+            return [listing for group in some for listing in self._listings(entity, group)]
+
+        known_before = None if self.full else min((g.since for g in groups if g.since), default=None)
+        pulled = read_partitions(context, pulled, listings, known_before=known_before)
+        if entity.discovery and not entity.discovery.partial(context) and not entity.discovery.limit(context):
+            gap.close(context, pulled, listings(singly=False))
+        return pulled, groups
 
     def _listings(self, entity: Entity, group: Group) -> list[Listing]:
         changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
@@ -214,17 +244,22 @@ class _Run:
             for reading in readings
         ]
 
-    def _watermarks(self, pulled: Pulled, groups: Sequence[Group]) -> Mapping[str, datetime | None]:
-        """How far each partition has come: never past a record that was left, nowhere new if a part was asked for."""
+    def _watermarks(self, pulled: Pulled, groups: Sequence[Group], *, unproven: bool) -> Mapping[str, datetime | None]:
+        """How far each partition has come.
+
+        If a record is skipped, the watermark stops before its version (or its change time). It stays where it is if
+        something is not proven, if the partition's list could not be read, or if a part was asked for.
+        """
         context, entity = self.context, pulled.entity
         moment, found = self._moment(pulled, groups), {}
+        stays = unproven or bool(entity.discovery and entity.discovery.partial(context))
         for partition in (partition for group in groups for partition in group.partitions):
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
-            left = [each.moment for each in pulled.left if each.partition == partition]
-            if None in left or (entity.discovery and entity.discovery.partial(context)):
+            skipped = [each.moment for each in pulled.skipped if each.partition == partition]
+            if stays or None in skipped or partition in pulled.failed or partition in pulled.cut:
                 found[partition] = before
             else:
-                times = [datetime.fromisoformat(each) for each in left] + [moment]
+                times = [datetime.fromisoformat(each) for each in skipped] + [moment]
                 found[partition] = min(filter(None, times), default=None)
         return found
 
@@ -263,9 +298,15 @@ def _groups(context: Context, entity: Entity, full: bool) -> list[Group]:
     by_since: dict[datetime | None, list[str]] = {}
     for partition in partitions(context, entity):
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
-        since = None if full or state.watermark is None else state.watermark - context.source.overlap
+        since = None if full or state.watermark is None else _since(context, state)
         by_since.setdefault(since, []).append(partition)
     return [Group(handful, since) for since, values in by_since.items() for handful in handfuls(entity, values)]
+
+
+def _since(context: Context, state: sync_log.State) -> datetime:
+    """From when on changes are read: the lookback before the watermark, but nothing that a person let be skipped."""
+    since = state.watermark - context.source.overlap
+    return max(since, state.read_from) if state.read_from else since
 
 
 def _merge(stage: Stage, sync_id: int) -> Counts:
@@ -295,11 +336,21 @@ def _from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterat
         if max(moments, default=since) < since and (page.total_pages or seen == sorted(seen, reverse=True)):
             break
     for number in range(page.total_pages or 0, page.position, -1):
-        answer = context.client.send(entity.paginator.request(entity.listing, number))
-        page = entity.paginator.read(answer, number)
+        page = _page(context, entity, number)
         yield page
         if max(_times(entity, page), default=since) < since:
             break
+
+
+def _page(context: Context, entity: Entity, number: int) -> Page:
+    """One page of the entity's list, which has to fit its own totals; it may be asked for twice for that."""
+    for _ in range(2):
+        answer = context.client.send(page_request(entity.listing, entity.paginator, number))
+        page = entity.paginator.read(answer, number)
+        why = entity.paginator.contradiction(page, FRESH)
+        if not why:
+            return page
+    refuse_contradiction(f"{context.client.name}: {entity.listing}, page {number}", why)
 
 
 def _times(entity: Entity, page: Page) -> list[datetime]:
@@ -315,45 +366,78 @@ def _time(column: Any, row: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-def _pull_children(context: Context, pulled: Pulled) -> list[Stage]:
-    """Stage the children of the parents that changed, for each kind of child that has had its first full sync."""
+def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[str]]:
+    """Stage and plan the children of all parents that were listed, of each kind that has had its first full sync.
+
+    Not of the changed parents alone: a source may show a parent before its children, so children get a second chance
+    for as long as their parent is in the lookback. Also says whose children could not be read.
+    """
     parents = pulled.stage
-    kinds = [child for child in context.source.children(pulled.entity) if not _never_synced(context, child)]
-    if not kinds:
-        return []
-    _plan(pulled)
     key = identifiers(pulled.entity.table.key)
-    changed = parents.conn.execute(
-        sql.SQL("SELECT {key} FROM {plan} WHERE _status = 'confirmed' ORDER BY {key}").format(
-            key=key, plan=parents.plan
-        )
-    ).fetchall()
-    stages = []
-    for child in kinds:
-        stage = _fresh(context, child, f"children of {parents.pull.ticket}")
-        for value, rows in look_up(context, child.lookup, changed):
-            if isinstance(rows, ApiError) and not isinstance(rows, NotFound):
-                raise rows
-            found = [] if isinstance(rows, NotFound) else rows
-            stage.append(found, next_position=value, page_info={})
-        stages.append(stage)
-    return stages
+    listed = parents.conn.execute(sql.SQL("SELECT {0} FROM {1} ORDER BY {0}").format(key, parents.sql)).fetchall()
+    found, left = [], []
+    for child in context.source.children(pulled.entity):
+        if _never_synced(context, child):
+            continue
+        children, read = Pulled.open(context, child, "sync", f"children of {parents.pull.ticket}"), []
+        if children.stage.resumed:
+            children = children.fresh(context)
+        for value, look in look_up(context, child.table, child.lookup, listed):
+            if look.unknown:
+                left.append(f"{child.name} of {'/'.join(map(str, value))} ({look.unknown.rstrip('.')})")
+            else:
+                children.append(Page(None, list(look.rows), None), list(value))
+                read.append(value)
+        _plan_set(children, read)
+        second_look(context, children)
+        found.append(children)
+    return found, left
 
 
-def _pull_needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[str]]:
-    """Stage what the records name and the copy lacks; also says what of that could not be read."""
+def _plan_set(children: Pulled, parents: Sequence[tuple]) -> None:
+    """Plan the children of these parents as a set: what it doesn't show any more wants a second look.
+
+    A child that could not be read may be any of those that seem to have gone: then none counts as gone.
+    """
+    stage = children.stage
+    _plan(children)
+    within = among(children.entity.lookup.by, parents, "t")
+    status = "unproven" if stage.pull.rows_refused else "candidate"
+    compare.plan_deletes(stage, status=status, within=within)
+
+
+def _skipped(pulled: Pulled) -> list[str]:
+    """The records and partitions that could not be read, each with the reason."""
+    skipped = [f"{each.name} ({each.reason.rstrip('.')})" for each in pulled.skipped if each.failed]
+    failed = [f"all of {partition} ({why.rstrip('.')})" for partition, why in pulled.failed.items()]
+    return skipped + failed + [f"perhaps others of {partition} ({why})" for partition, why in pulled.cut.items()]
+
+
+def _unproven(pulled: Pulled) -> list[str]:
+    """The rows that not even a second look could prove, each with the reason."""
+    found = []
+    for stage in pulled.stages:
+        query = sql.SQL("SELECT {}, coalesce(_why, '') FROM {} WHERE _status = 'unproven' ORDER BY 1")
+        key = sql.SQL("concat_ws('/', {})").format(identifiers(stage.table.key))
+        rows = stage.conn.execute(query.format(key, stage.plan)).fetchall()
+        found += [f"{stage.table.name} {name} ({why.rstrip('.')})" for name, why in rows]
+    return found
+
+
+def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[str]]:
+    """Stage and plan what the records name and the copy lacks; also says what of that could not be read."""
     stages, unknown = [], []
     for need in pulled.entity.needs:
         entity = entity_of(context.source, need.entity)
-        stage = Stage.open(
-            context.conn, entity.table, context.source.name, "need", f"{context.run} {pulled.stage.pull.attempt}"
-        )
-        for value, rows in look_up(context, entity.lookup, _lacking(pulled, need, entity)):
-            if isinstance(rows, ApiError) and not isinstance(rows, NotFound):
-                unknown.append(f"{entity.name} {'/'.join(map(str, value))} ({str(rows).rstrip('.')})")
-            elif not isinstance(rows, NotFound):
-                stage.append(rows, next_position=value, page_info={})
+        ticket = f"{context.run} {pulled.stage.pull.attempt}"
+        stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
+        for value, look in look_up(context, entity.table, entity.lookup, _lacking(pulled, need, entity)):
+            if look.unknown:
+                unknown.append(f"{entity.name} {'/'.join(map(str, value))} ({look.unknown.rstrip('.')})")
+            elif look.rows:
+                stage.append(look.rows, next_position=list(value), page_info={})
         compare.drop_repeats(stage)
+        compare.plan_writes(stage)
         stages.append(stage)
     return stages, unknown
 
@@ -373,46 +457,25 @@ def _lacking(pulled: Pulled, need: Need, entity: Entity) -> list[tuple]:
     ).fetchall()
 
 
-def _fresh(context: Context, entity: Entity, ticket: str) -> Stage:
-    """The stage of a pull that never goes on where it was."""
-    stage = Stage.open(context.conn, entity.table, context.source.name, "sync", ticket)
-    if stage.resumed:
-        stage.drop()
-        stage = Stage.open(context.conn, entity.table, context.source.name, "sync", ticket)
-    return stage
-
-
 def _plan(pulled: Pulled) -> None:
+    """Plan what a sync writes: candidates where a second look has to decide."""
     for stage in pulled.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
     pulled.drop_repeats()
-    compare.plan_writes(pulled.stage, overwrite=not pulled.entity.history)
+    compare.plan_writes(pulled.stage, doubtful="candidate")
     if pulled.falls:
         compare.plan_deletes(pulled.stage, status="confirmed", within=pulled.falls)
-    if pulled.gone:
-        within = among(pulled.entity.table.key, pulled.gone, "t")
+    if pulled.deleted:
+        within = among(pulled.entity.table.key, pulled.deleted, "t")
         compare.plan_deletes(pulled.stage, status="confirmed", within=within)
     plan_parts(pulled)
 
 
-def _plan_set(children: Stage, child: Entity, parents: Stage) -> None:
-    """The children of a changed parent are a set: what is not in it any more is deleted.
-
-    A child that could not be read may be any of those that seem to have gone: then none counts as gone.
-    """
-    children.conn.execute(sql.SQL("TRUNCATE {}").format(children.plan))
-    compare.drop_repeats(children)
-    compare.plan_writes(children)
-    within = sql.SQL("({}) IN (SELECT {} FROM {} WHERE _status = 'confirmed')").format(
-        identifiers(child.lookup.by, "t"), identifiers(parents.table.key), parents.plan
-    )
-    status = "unconfirmed" if children.pull.rows_refused else "confirmed"
-    compare.plan_deletes(children, status=status, within=within)
-
-
-def _failures(source: str, failures: Mapping[str, Exception]) -> str:
+def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
     lines = "; ".join(f"{entity}: {str(error).rstrip('.')}" for entity, error in failures.items())
-    return (
+    message = (
         f"{source} was not synced as a whole, and the watermarks stay before what is missing. {lines}."
         " Mend what the reason names, then clear this task"
     )
+    needs_person = any(isinstance(error, FixConfiguration) for error in failures.values())
+    return NeedsPerson(message) if needs_person else SyncFailed(message)

@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from include.api.errors import ApiError, NotFound
+from include.api.errors import TryLater
 from include.api.paginators import Page
 from include.confidence import integrity
 from include.confidence.integrity import Finding, Severity
@@ -23,8 +23,9 @@ from include.confidence.summary import MAX_EXAMPLES
 from include.sources.base import IntegrityFailed, ScanRefused
 from include.sources.mirror.entity import Context, Entity, Forensics, Invariant
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, read, whole_list
-from include.sources.mirror.scan import second_look, suspect
+from include.sources.mirror.pull import Pulled, read_partitions, whole_list
+from include.sources.mirror.scan import suspect
+from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers
@@ -103,7 +104,7 @@ def _counts(context: Context, entity: Entity) -> list[Finding]:
     A row that seems missing or surplus is looked up once more; what that does not refute counts.
     """
     pulled = Pulled.open(context, entity, "validate", context.run)
-    pulled = read(context, pulled, whole_list(context, entity))
+    pulled = read_partitions(context, pulled, lambda singly: whole_list(context, entity, singly=singly))
     with context.conn.transaction():
         suspect(context, pulled)
     second_look(context, pulled)
@@ -114,7 +115,7 @@ def _counts(context: Context, entity: Entity) -> list[Finding]:
 
 def _count(stage: Stage) -> Finding:
     live, counts = compare.live_rows(stage), compare.plan_counts(stage)
-    wrong = {op: counts[op, "confirmed"] + counts[op, "unconfirmed"] for op in ("insert", "delete")}
+    wrong = {op: counts[op, "confirmed"] + counts[op, "unproven"] for op in ("insert", "delete")}
     examples = [
         f"{what} {_named(key if isinstance(key, list) else [key])}"
         for what, operation in (("missing", "insert"), ("surplus", "delete"))
@@ -163,12 +164,10 @@ def _sample(context: Context, entity: Entity) -> dict[tuple, tuple]:
 def _looked_up(context: Context, entity: Entity, sample: Mapping[tuple, tuple]) -> list[Mapping[str, Any]]:
     """What the source has of the sample; what could not be looked up is raised."""
     records = []
-    for _, answer in look_up(context, entity.lookup, dict.fromkeys(sample.values())):
-        if isinstance(answer, NotFound):
-            continue
-        if isinstance(answer, ApiError):
-            raise answer
-        records += [record for record in answer if entity.table.key_of(record) in sample]
+    for _, look in look_up(context, entity.table, entity.lookup, dict.fromkeys(sample.values())):
+        if look.unknown:
+            raise TryLater(look.unknown)
+        records += [record for record in look.rows if entity.table.key_of(record) in sample]
     return records
 
 

@@ -4,17 +4,20 @@ Lists change while they are read, deletes leave no trace but a 404, and only inv
 changed. So a global scan only names suspects; a narrow request decides.
 """
 
-from typing import Any
+from datetime import timedelta
 
 from include.api.client import Request
 from include.api.paginators import PageNumber
 from include.sources.mirror.entity import Ends, Entity, Lookup, Since
+from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.repairshopr import tables
 from include.sources.repairshopr.checks import LINE_ITEM_GATES, line_item_forensics
 from include.warehouse.table import Table
 
 NEWEST_FIRST = {"sort": "updated_at DESC"}
+# Without it the list leaves out customers that are disabled.
+ALL_CUSTOMERS = {**NEWEST_FIRST, "include_disabled": "true"}
 
 
 def _listed(table: Table, singular: str, changes: Since | Ends, params: dict[str, str] | None = None) -> Entity:
@@ -23,33 +26,43 @@ def _listed(table: Table, singular: str, changes: Since | Ends, params: dict[str
         listing=Request(f"/{table.name}", params or {}),
         paginator=PageNumber(rows=table.name),
         lookup=Lookup(
-            request=lambda id_: Request(f"/{table.name}/{id_}"),
+            request=lambda id_: Request(f"/{table.name}/{id_}", check=names(id_, singular, "id")),
             rows=lambda data: [data[singular]],
         ),
         changes=changes,
     )
 
 
-def _lines_of(invoice_id: Any) -> Request:
-    return Request("/line_items", {"invoice_id": invoice_id})
-
-
 LINES = PageNumber(rows="line_items")
+# A list of lines proves nothing by its silence; the invoice, read as a whole, embeds its lines.
+INVOICE = Lookup(
+    by=("invoice_id",),
+    request=lambda id_: Request(f"/invoices/{id_}", check=names(id_, "invoice", "id")),
+    rows=lambda data: data["invoice"]["line_items"],
+)
 
 SOURCE = Mirror(
     name="repairshopr",
     base_path="/api/v1",
     authorize=lambda token: {"Authorization": f"Bearer {token}"},
     per_minute=180,
+    every=timedelta(minutes=15),
     entities=(
-        _listed(tables.CUSTOMERS, "customer", Ends(), NEWEST_FIRST),
+        _listed(tables.CUSTOMERS, "customer", Ends(), ALL_CUSTOMERS),
         _listed(tables.INVOICES, "invoice", Since("since_updated_at")),
         Entity(
             table=tables.LINE_ITEMS,
             # Lines of estimates come in the same feed; they are not mirrored.
             listing=Request("/line_items", {"invoice_id_not_null": "true"}),
             paginator=LINES,
-            lookup=Lookup(by=("invoice_id",), request=_lines_of, rows=lambda data: data["line_items"], paginator=LINES),
+            lookup=Lookup(
+                by=("invoice_id",),
+                request=lambda id_: Request("/line_items", {"invoice_id": id_}),
+                rows=lambda data: data["line_items"],
+                paginator=LINES,
+                own=False,
+                witness=INVOICE,
+            ),
             parent="invoices",
             gates=LINE_ITEM_GATES,
             forensics=line_item_forensics,

@@ -16,8 +16,10 @@ ID = Column("id", identifier)
 TIMES = (Column("created_at", instant), Column("updated_at", instant))
 
 
-def _table(name: str, *columns: Column) -> Table:
-    return Table("repairshopr", name, (ID, *columns, *TIMES))
+def _table(name: str, *columns: Column, required: tuple[str, ...] = ()) -> Table:
+    """`required`: what every record has, beside its times."""
+    times = tuple(column.name for column in TIMES)
+    return Table("repairshopr", name, (ID, *columns, *TIMES), required=(*required, *times))
 
 
 CUSTOMERS = _table(
@@ -76,6 +78,8 @@ LINE_ITEMS = _table(
     Column("invoice_bundle_id", identifier),
     Column("discount_dollars", decimal),
     Column("product_category"),
+    # The list is asked for lines of invoices.
+    required=("invoice_id",),
 )
 
 

@@ -62,6 +62,7 @@ def partitions(request: Callable[[Request, str], Request]) -> Partitions:
         values=lambda context: [str(tm_id) for tm_id in sorted(shops_of(context))],
         request=lambda listing, shop_ids: request(listing, shop_ids[0]),
         column="shop_id",
+        adds=True,
     )
 
 

@@ -1,0 +1,216 @@
+"""The second look: every row that one look can't prove is asked for by itself, those that wait longest first."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from include.api.errors import RefuseData
+from include.sources.mirror.entity import Context
+from include.sources.mirror.lookup import Look, look_up
+from include.sources.mirror.pull import Pulled, replace
+from include.warehouse.staging import staged
+from include.warehouse.table import RowRefused, are, identifiers
+
+log = logging.getLogger(__name__)
+
+# Narrow requests that a scan or sync of one entity may spend on its suspects; what exceeds it stays unproven.
+SECOND_LOOKS = 500
+FEW = 10
+NOT_LOOKED = "the budget of second looks was spent before its turn"
+NO_WAY = "nothing is known by which it could be asked for"
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A row that is not proven: its key, what it is asked for by, and what is planned for it, if anything is."""
+
+    key: tuple
+    by: tuple
+    operation: str | None
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How many suspects, or groups of them, were asked about, and of how many the source could tell something."""
+
+    asked: int
+    answered: int
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether nothing could be looked at. A few rows that nobody can read are no such sign."""
+        return self.asked >= FEW and not self.answered
+
+
+def second_look(context: Context, pulled: Pulled) -> Looks:
+    """Ask about every suspect, as far as the budget goes; the others stay unproven."""
+    table, lookup = pulled.entity.table, pulled.entity.lookup
+    suspects, silent, answered = _suspects(context, pulled), {}, 0
+    for value, look in look_up(context, table, lookup, suspects):
+        answered += not look.unknown
+        silent[value] = [suspect for suspect in suspects[value] if not _shown(pulled, suspect, look)]
+    silent = {value: some for value, some in silent.items() if some}
+    if lookup.witness:
+        for value, look in look_up(context, table, lookup.witness, silent):
+            for suspect in silent[value]:
+                _hear_witness(pulled, suspect, look)
+    else:
+        for some in silent.values():
+            for suspect in some:
+                _gone(pulled, suspect)
+    _leave(pulled)
+    return Looks(len(suspects), answered)
+
+
+def _suspects(context: Context, pulled: Pulled) -> Mapping[tuple, list[Suspect]]:
+    """The suspects by the values that they are asked for by, as many as the budget allows."""
+    entity, conn = pulled.entity, context.conn
+    key, by = entity.table.key, entity.lookup.by
+    keys, bys = [f"k{n}" for n in range(len(key))], [f"b{n}" for n in range(len(by))]
+    names = {
+        "keys": identifiers(keys),
+        "bys": identifiers(bys),
+        "s_keys": identifiers(keys, "s"),
+        "s_bys": identifiers(bys, "s"),
+        "columns": sql.SQL(", ").join(
+            sql.SQL("c.{} AS {}").format(sql.Identifier(column), sql.Identifier(alias))
+            for column, alias in zip((*key, *by), (*keys, *bys), strict=True)
+        ),
+        "key": identifiers(key, "c"),
+        "by": identifiers(by, "c"),
+        "candidates": _candidates(pulled),
+        "source": sql.Literal(context.source.name),
+        "entity": sql.Literal(entity.name),
+        "limit": sql.Literal(SECOND_LOOKS * entity.lookup.batch),
+    }
+    found: dict[tuple, list[Suspect]] = {}
+    for *values, operation in conn.execute(sql.SQL(WAITING).format(**names)):
+        value = tuple(values[len(key) :])
+        found.setdefault(value, []).append(Suspect(tuple(values[: len(key)]), value, operation))
+    return found
+
+
+def _candidates(pulled: Pulled) -> sql.Composable:
+    """The query for what is not proven: candidates, records with such rows inside them, and rows that were refused."""
+    entity, stage = pulled.entity, pulled.stage
+    table, columns = entity.table, tuple(dict.fromkeys((*entity.table.key, *entity.lookup.by)))
+    plan = sql.SQL("SELECT {}, _operation FROM {} p WHERE _status = 'candidate'").format(
+        identifiers(columns, "p"), stage.plan
+    )
+    queries = [plan]
+    if entity.lookup.by == table.key:
+        queries += [
+            sql.SQL("SELECT {}, NULL FROM {} p WHERE _status = 'candidate'").format(
+                identifiers(part.by, "p"), each.plan
+            )
+            for part, each in pulled.parts
+        ]
+        typed = sql.SQL(", ").join(
+            sql.SQL("(jsonb_populate_record(NULL::{}, jsonb_object({}::text[], {}))).{}").format(
+                table.sql,
+                sql.Literal(list(table.key)),
+                sql.SQL("ARRAY(SELECT jsonb_array_elements_text(r.key))"),
+                sql.Identifier(name),
+            )
+            for name in table.key
+        )
+        usable = sql.SQL("jsonb_array_length(r.key) = {} AND r.usable").format(sql.Literal(len(table.key)))
+        queries.append(sql.SQL("SELECT {}, NULL FROM {} r WHERE {}").format(typed, stage.refused, usable))
+    return sql.SQL(" UNION ALL ").join(queries)
+
+
+def _shown(pulled: Pulled, suspect: Suspect, look: Look) -> bool:
+    """Settle a suspect of which the look says anything else than that it is not there."""
+    table = pulled.entity.table
+    rows = {table.key_of(row): row for row in look.rows}
+    if look.unknown or (suspect.key not in rows and None in rows):
+        _unproven(pulled, suspect, look.unknown or "a row without a usable id came in its place")
+        return True
+    if suspect.key not in rows:
+        return False
+    try:
+        with pulled.stage.conn.transaction():
+            replace(pulled, rows[suspect.key])
+            _mended(pulled, suspect)
+    except (RowRefused, RefuseData) as reason:
+        _unproven(pulled, suspect, f"it is there, but can't be stored: {reason}")
+    return True
+
+
+def _hear_witness(pulled: Pulled, suspect: Suspect, look: Look) -> None:
+    """Settle what a list doesn't show by the own address of the record or its parent: only both prove absence."""
+    there = {pulled.entity.table.key_of(row) for row in look.rows}
+    if look.unknown:
+        _unproven(pulled, suspect, look.unknown)
+    elif suspect.key in there or None in there:
+        _unproven(pulled, suspect, "its list doesn't show it, but another address does")
+    else:
+        _gone(pulled, suspect)
+
+
+def _gone(pulled: Pulled, suspect: Suspect) -> None:
+    """Settle a row that is not there when it is asked for by itself."""
+    if suspect.operation == "insert":
+        _settle(pulled, suspect, "noise")
+    elif staged(pulled.stage, [suspect.key]):
+        _unproven(pulled, suspect, "the list shows it, but it is not found by itself")
+    else:
+        _settle(pulled, suspect, "confirmed")
+
+
+def _unproven(pulled: Pulled, suspect: Suspect, why: str) -> None:
+    log.warning("a row of %s stays unproven: %s", pulled.entity.name, why)
+    _settle(pulled, suspect, "unproven", why)
+
+
+def _settle(pulled: Pulled, suspect: Suspect, status: str, why: str | None = None) -> None:
+    """Settle a row and the rows inside it."""
+    plans = [(pulled.stage.plan, pulled.entity.table.key)]
+    plans += [(stage.plan, part.by) for part, stage in pulled.parts]
+    update = sql.SQL("UPDATE {} SET _status = {}, _why = {}, _looked = true WHERE _status = 'candidate' AND {}")
+    with pulled.stage.conn.transaction():
+        for plan, columns in plans:
+            which = are(columns, suspect.key)
+            pulled.stage.conn.execute(update.format(plan, sql.Literal(status), sql.Literal(why), which))
+        looked = sql.SQL("UPDATE {} SET looked = true, reason = coalesce({}, reason) WHERE key = jsonb_build_array({})")
+        values = sql.SQL(", ").join(map(sql.Literal, suspect.key))
+        pulled.stage.conn.execute(looked.format(pulled.stage.refused, sql.Literal(why), values))
+
+
+def _mended(pulled: Pulled, suspect: Suspect) -> None:
+    """A row that was refused as the list shows it can be stored as it is shown by itself."""
+    values = sql.SQL(", ").join(map(sql.Literal, suspect.key))
+    query = sql.SQL("UPDATE {} SET mended = true WHERE key = jsonb_build_array({})")
+    pulled.stage.conn.execute(query.format(pulled.stage.refused, values))
+
+
+def _leave(pulled: Pulled) -> None:
+    """What is still a candidate stays unproven."""
+    by = identifiers(pulled.entity.lookup.by)
+    left = 0
+    for each in pulled.stages:
+        askable = sql.SQL("({}) IS NOT NULL").format(by) if each is pulled.stage else sql.SQL("true")
+        left += each.conn.execute(
+            sql.SQL(
+                "UPDATE {} SET _status = 'unproven', _why = CASE WHEN {} THEN {} ELSE {} END"
+                " WHERE _status = 'candidate'"
+            ).format(each.plan, askable, sql.Literal(NOT_LOOKED), sql.Literal(NO_WAY))
+        ).rowcount
+    if left:
+        log.warning("%d suspects of %s were not looked at, and are not repaired by this run", left, pulled.entity.name)
+
+
+WAITING = """
+WITH suspects AS (
+  SELECT {columns}, min(c._operation) AS operation, min(u.last_look) AS last_look, min(u.first_seen) AS first_seen
+  FROM ({candidates}) c LEFT JOIN confidence.unproven u
+    ON u.source = {source} AND u.entity = {entity} AND u.key = jsonb_build_array({key})
+  WHERE ({by}) IS NOT NULL GROUP BY {key}, {by}
+), asked AS (
+  SELECT {bys} FROM suspects GROUP BY {bys}
+  ORDER BY min(last_look) NULLS FIRST, min(first_seen) NULLS LAST, {bys} LIMIT {limit}
+)
+SELECT {s_keys}, {s_bys}, s.operation FROM suspects s JOIN asked USING ({bys}) ORDER BY {s_keys}
+"""
