@@ -237,7 +237,6 @@ class House:
 
     def _end_runs(self, dag: str) -> None:
         """Mark as failed what is at work, and wait: teardowns are left to run, and write and tell what they have to."""
-        self.airflow.pause(dag, paused=False)
         for run in self.airflow.call("GET", f"/dags/{dag}/dagRuns?state=running&state=queued")["dag_runs"]:
             self.airflow.mark_run(dag, run["dag_run_id"], "failed")
             self.airflow.wait(dag, run["dag_run_id"])

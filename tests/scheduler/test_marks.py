@@ -128,9 +128,11 @@ def test_held_run_that_is_deleted_is_missed(house):
 
 def test_dag_that_is_paused_in_the_middle_is_missed(house, asking):
     house.airflow.pause(RECONCILE)
-    assert house.watch() == ["dag_paused"]
-    assert house.service.titles == [f"{SOURCE}: the writer is stopped, and its DAG is paused"]
-    house.airflow.pause(RECONCILE, paused=False)
+    try:
+        assert house.watch() == ["dag_paused"]
+        assert house.service.titles == [f"{SOURCE}: the writer is stopped, and its DAG is paused"]
+    finally:
+        house.airflow.pause(RECONCILE, paused=False)
     assert house.watch() == []
     house.airflow.answer(RECONCILE, asking, "Resume without repair")
     assert ended(house, asking) == "success"
