@@ -91,14 +91,15 @@ router = APIRouter(
 
 @router.get("/sync-status", tags=["status"])
 def sync_status(conn: Warehouse, session: SessionDep, sources: Sources) -> Statuses:
-    """Every source at a glance: its writer, the last verdict, freshness, the last sync, a scan that is under way, the
-    next runs and the decision that waits for an answer."""
+    """Every source at a glance: its writer, the last verdict, how many rows it has proven, freshness, the last sync, a
+    scan that is under way, what the watch has found, the next runs and the decision that waits for an answer."""
     return Statuses(tuple(overview(conn, session, sources)))
 
 
 @router.get("/sync-status/{source}", tags=["status"], responses=NOT_FOUND)
 def source_status(source: Source, conn: Warehouse, session: SessionDep) -> SourceDetail:
-    """One source in full: at a glance, its health figures and alerts, what the last scans found, the last repair."""
+    """One source in full: at a glance, its health figures and alerts, rows that no scan could prove, what the last
+    scans found, the last repair."""
     found = detail(conn, session, source)
     if found is None:
         raise WarehouseUnavailable(f"the warehouse has no row for {source} yet: run the DAG warehouse_migrate")
@@ -157,7 +158,8 @@ def source_changes(
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))],
 )
 def one_run(dag_id: str, run_id: str, conn: Warehouse, user: GetUserDep) -> Run:
-    """What a run left in the warehouse: its scans with their gates, what it planned to change and what it changed."""
+    """What a run left in the warehouse: its scans with their gates, how many rows it has proven and which not, what it
+    planned to change and what it changed."""
     found = board.run(conn, f"{dag_id}/{run_id}")
     if found is None:
         raise HTTPException(
@@ -182,6 +184,7 @@ def metrics(conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
         overview(conn, session, sources),
         {source: health_figures(conn, source) for source in sources},
         {source: board.latest(conn, source) for source in sources},
+        board.unproven_by_table(conn, sources),
     )
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -205,8 +208,8 @@ def readiness_router(*, open_to_all: bool) -> APIRouter:
         source: Annotated[str | None, Query(description="Ask of this source alone.")] = None,
     ) -> Readiness:
         """200 if the copies can be relied on: the warehouse answers, no writer is stopped for longer than 4 hours (or
-        WRITER_STOPPED_LIMIT_HOURS of the environment), no copy is staler than its source's limit. Else 503 with the
-        reasons."""
+        WRITER_STOPPED_LIMIT_HOURS of the environment), no repair went unverified, no copy is staler than its source's
+        limit. Else 503 with the reasons."""
         if source is not None and source not in sources:
             raise HTTPException(
                 status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source that you may ask for: {', '.join(sources)}"

@@ -89,12 +89,23 @@ class Partitions:
 
 
 @dataclass(frozen=True)
+class Newest:
+    """The list shows only so many records, those that changed last: it may not reach back to `since`.
+
+    `holds`: the condition on rows `t` of the copy that it would show without that limit.
+    """
+
+    since: datetime
+    holds: str
+
+
+@dataclass(frozen=True)
 class Listing:
     """A list to be read from its first page to its last.
 
     `partition`: what it is a part of; `adds`: what its rows don't say of themselves; `shape`: a row as the entity's
     table reads it, None for one that doesn't count. `named`: the rows, where the run names them and nothing is asked
-    for.
+    for. `newest`: what a sync needs to know of a list in brief that shows only so many records.
     """
 
     request: Request | None
@@ -103,6 +114,7 @@ class Listing:
     adds: Mapping[str, Any] = field(default_factory=dict)
     shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
     named: Sequence[Mapping[str, Any]] = ()
+    newest: Newest | None = None
 
 
 @dataclass(frozen=True)

@@ -291,6 +291,7 @@ SOURCE = Mirror(
     base_path="",
     authorize=lambda token: {"Authorization": f"Bearer {token}", "Square-Version": API_VERSION},
     per_minute=100,
+    every=timedelta(minutes=30),
     overlap=timedelta(minutes=45),
     entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
