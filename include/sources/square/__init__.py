@@ -15,7 +15,7 @@ from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Cursor
 from include.confidence.policy import Trend
-from include.sources.mirror.entity import Context, Entity, Lookup, Part, Partitions, Since, Whole, Window
+from include.sources.mirror.entity import Context, Entity, Falls, Lookup, Part, Partitions, Since, Whole, Window
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import guarded
@@ -253,8 +253,13 @@ ENTITIES = (
         "ITEM_VARIATION",
         parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by=("variation_id",)),),
         # Tombstones of variations don't always come with that of their item; one that has come says it all.
-        falls="t.is_deleted IS NOT TRUE AND t.item_id IN"
-        " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
+        falls=Falls(
+            "t.is_deleted IS NOT TRUE AND t.item_id IN"
+            " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
+            entity="catalog_items",
+            by=("item_id",),
+            stands=lambda item: not item.get("is_deleted"),
+        ),
     ),
     _counts(tables.CATALOG_INVENTORY, "variation_id", ["IN_STOCK"]),
     # The list shows the newest counts only: older ones are the history, of which nothing counts as surplus.
