@@ -401,10 +401,10 @@ class TestPoorerRecords:
     def test_list_of_orders_without_lines_is_no_list(self, seller, conn):
         before = contents(conn)
         seller.control.fault(Fault("poorer", "orders/search", rows=30, fields=("line_items",), times=None))
-        with pytest.raises(PullError, match="rows of square.orders could not be stored"):
+        with pytest.raises(PullError, match=r"rows of square\.orders could not be stored"):
             scanned(seller, "orders")
         fence.resume(conn, SOURCE.name, RUN)
-        with pytest.raises(SyncFailed, match="rows of square.orders could not be stored"):
+        with pytest.raises(SyncFailed, match=r"rows of square\.orders could not be stored"):
             sync(seller.context, full=True)
         assert contents(conn) == before
 
