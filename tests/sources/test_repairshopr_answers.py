@@ -16,7 +16,7 @@ SIZES = {
     "invoices": 50,
     "line_items": 120,
     "payments": 25,
-    "products": 20,
+    "products": 19,
     "tickets": 10,
     "estimates": 5,
 }

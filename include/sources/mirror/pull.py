@@ -53,7 +53,8 @@ class Pulled:
 
         `found` is what became of the page's other records, `number` the list that the page is of.
         """
-        info = {"source_time": page.as_of or page.date}
+        # No list knows what comes after the source's own clock.
+        info = {"source_time": min(filter(None, (page.as_of, page.date)), default=None)}
         info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
         inside, refuse = self._inside(page.rows)
         with self.stage.conn.transaction():

@@ -85,7 +85,9 @@ def _alive(data: Record) -> list[Record]:
 
 def _inside(record: Record, name: str, by: str, id_: Any) -> list[Record]:
     """The objects of a list inside a record, which they name in column `by`; the vendor leaves out empty lists."""
-    rows = record.get(name) or []
+    rows = record.get(name)
+    if rows is None:
+        return []
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RefuseData(f"{name!r} of {by} {id_} is no list of objects. See whether the API has changed")
     return [{**row, by: id_} for row in rows]
