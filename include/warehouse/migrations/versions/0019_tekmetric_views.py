@@ -5,7 +5,7 @@ from alembic import op
 from include.warehouse.migrations.ddl import create_role, drop_role
 
 revision = "0019"
-down_revision = "0014"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 
