@@ -238,9 +238,10 @@ class Entity:
     """A list of the source and the table that mirrors it.
 
     `changes` is None where the rows are asked for by their parent: `parent` names that entity, and the lookup's `by`
-    are the columns that point to it. Then the rows of a changed parent are replaced as a set. `discovery`: several
-    lists, or lists in brief, take the place of the listing. `parts` come inside the records. `history`: the list shows
-    the newest rows only; what it doesn't show any more is kept, and is out of scope.
+    are the columns that point to it. Then the rows of a changed parent are replaced as a set. `views`: where the
+    listing leaves some rows out unless it is asked for them, the params of the lists that together show all.
+    `discovery`: several lists, or lists in brief, take the place of the listing. `parts` come inside the records.
+    `history`: the list shows the newest rows only; what it doesn't show any more is kept, and is out of scope.
     `falls`: a condition on a row `t`, true where it fell with another row of the warehouse. Such a row counts as gone,
     whatever the list shows. It is a part of the entity's own plan, so that a sync changes no row twice.
     """
@@ -249,6 +250,7 @@ class Entity:
     lookup: Lookup
     listing: Request | None = None
     paginator: Paginator | None = None
+    views: tuple[Mapping[str, Any], ...] = ({},)
     discovery: Discovery | None = None
     changes: Since | Window | Ends | Whole | None = None
     parent: str | None = None
@@ -286,6 +288,8 @@ def _contradiction(entity: Entity) -> str:
         return "its listing has no paginator"
     if entity.discovery and not isinstance(entity.changes, Whole):
         return "records that lists show in brief are found by reading those lists whole (changes=Whole())"
+    if len(entity.views) > 1 and not isinstance(entity.changes, Since | Window | Whole):
+        return "several views are for lists that are read from their start"
     columns = set(entity.table.names)
     named = {*entity.lookup.by, *(c for need in entity.needs for c in need.by)}
     named |= {entity.partitions.column} if entity.partitions else set()

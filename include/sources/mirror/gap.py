@@ -27,7 +27,7 @@ LOOKS = 50
 def note(pulled: "Pulled", number: int, listing: Listing, rows: Sequence[Mapping[str, Any]], *, left_out: int) -> None:
     """Remember how far back the list has shown records; those that its shape has left out are older than all others."""
     told = pulled.progress["lists"][str(number)]
-    moments = [moment for row in rows if (moment := moment_of(pulled.entity, row))]
+    moments = [moment.isoformat() for row in rows if (moment := moment_of(pulled.entity, row))]
     oldest = min(filter(None, [told.get("oldest"), *moments]), key=datetime.fromisoformat, default=None)
     reached = told.get("reached", False) or left_out > 0
     reached = reached or (oldest is not None and datetime.fromisoformat(oldest) < listing.newest.since)

@@ -225,7 +225,8 @@ class _Run:
             some = [Group((one,), g.since) for g in groups for one in g.partitions] if singly else groups
             return [listing for group in some for listing in self._listings(entity, group)]
 
-        pulled = read_partitions(context, pulled, listings, known=not self.full)
+        known_before = None if self.full else min((g.since for g in groups if g.since), default=None)
+        pulled = read_partitions(context, pulled, listings, known_before=known_before)
         if entity.discovery and not entity.discovery.partial(context) and not entity.discovery.limit(context):
             gap.close(context, pulled, listings(singly=False))
         return pulled, groups

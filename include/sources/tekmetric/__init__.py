@@ -89,6 +89,7 @@ SOURCE = Tekmetric(
     authorize=lambda token: {"x-auth-token": token},
     # The vendor names no limit for these pages; five a second is what other clients are known to keep to.
     per_minute=300,
+    every=timedelta(minutes=10),
     overlap=timedelta(minutes=25),
     entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
