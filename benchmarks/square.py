@@ -25,12 +25,12 @@ def syncing(postgres: Postgres, orders: int) -> Section:
         scanned = run(postgres, "square, nightly scan", "benchmarks.till:look", **where)
     if scanned.result["planned"]:
         raise BenchError(f"square: the copy differs from its source in {scanned.result['planned']} rows after the sync")
-    expected = 10 + 2 * math.ceil(locations / 10) + 2 * locations
+    expected = 10 + 2 * math.ceil(locations / 10) + 4 * locations
     requests = some.result["requests"]
     share = first.result["requests"] / requests
     note = (
         f"{orders:,} orders with all that belongs to them, {locations} locations, no latency. Then {changed:,} orders"
-        f" change. An incremental sync asks 10 times, twice for every ten locations and twice for each: {expected}"
+        f" change. An incremental sync asks 10 times, twice for every ten locations and 4 times for each: {expected}"
         " requests, as long as what changed fits on a page."
     )
     figures = [

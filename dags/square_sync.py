@@ -11,7 +11,7 @@ one for each location), not from the schedule: a missed or late run loses nothin
 hours are read again by their creation, since offline sales may come that late.
 
 **Writes:** the tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
-`confidence.sync_log`. Never `operating_seasons`; to `inventory_counts` it only adds. Undo a run with
+`confidence.sync_log`. Never `operating_seasons`; of `inventory_counts` it deletes nothing. Undo a run with
 `warehouse_rollback` and its `sync_id`.
 
 **While it waits** in `scheduled`: the pool `square_writer` has 0 slots because `square_reconcile` has stopped the
@@ -26,6 +26,8 @@ of a nightly scan, one for each 1,000 orders and 100 payments, and some 200 more
 ## If `sync` fails
 What its message does not name is synced; what it names keeps its watermark and is read again.
 - *check connection*: mend the connection `square`, then clear the task.
+- *all of <location>*: Square refuses this location, the others are synced. Look at the rights of the connection's token
+  there; its watermark stays, so nothing is lost.
 - *run again later*: Square was not to be reached. The next run tries again; nothing to do unless it goes on.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.

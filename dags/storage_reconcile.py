@@ -12,25 +12,34 @@ decision, or for scheduled runs if the Airflow Variable `nightly_repair_sources`
 error and updated_at of an image, needs `RECONCILE_ENABLED`, has a `sync_id` and can be undone with
 `warehouse_rollback`.
 
-**Missing** is an image whose original, or (status `ready`) whose staged object, is proven to be absent: not listed, or
-404 by a bucket that is proven to be there, and the same at a second look after a pause. Before the write each is asked
-for a third time. No right, a timeout, a wrong endpoint say nothing about an object: then nothing is written and the run
+**Missing** is an image whose original, or (status `ready`) whose staged object, is proven to be absent: a complete
+listing lacks it and its own address answers 404, in a bucket that is proven to be there, with a pause in between.
+Before the write both are asked once more. What a run has marked and is there again gets its former status back
+(`heal`).
+
+**Not proven** is an image of which that can't be told: its url names another bucket, is missing or can't be read; its
+object is empty, found only under another reading of its url, or gives no answer; LIST and HEAD disagree. It is left
+alone and named in `confidence.unproven`, the others are repaired. An image without an answer first fails `scan` once,
+so that it is asked again. More than 10 % not proven (of a small table more than half): the scan is no evidence and
 fails.
 
-**Leaves alone:** images changed within the last 15 minutes, images in processing (counted as missing), images in error,
-deleted images, and images whose url names another bucket.
+**Leaves alone:** images changed within the last 15 minutes, images in processing (counted as missing), images in error
+that no run has marked, deleted images, and all that is not proven.
 
 **The result** is the XCom `result` of `report`, and one line of JSON in its log.
 
 ## Steps
 1. `stop_writer`: pool `storage_writer` to 0 slots, wait for the running sync, close the fence.
 2. `scan`: the images against the objects; lists the whole bucket, or asks for single objects where that is cheaper.
-3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`; more than 5 % of the checked images
-   missing is `hold` at once.
+   Of a listing a sample of 64 objects is asked for by HEAD as well, other ones each night.
+3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
+   `hold` after a week. `hold` at once: more than 5 images and more than 5 % of those looked at missing, in this run or
+   together with those that unattended runs have marked in the last 7 days; any missing in a bucket that does not show
+   the objects of other images either.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
 5. `reconcile`: marks each image that is still as the scan saw it. On a dry run it only tells the plan.
-6. `verify`: do the images show it, and are the objects of a sample still missing? If not, the writer is held and the
-   `sync_id` to roll back is named.
+6. `verify`: do the images show it, read again from the application's database, and are the objects of a sample still
+   missing? If not, the writer is held and the `sync_id` to roll back is named.
 7. `resume_writer`: fence and pool open again. `report`: the run's summary and its true state.
 
 ## If a task fails
@@ -50,7 +59,12 @@ Its message names the next step. In general:
 - Many `missing_original`: bucket misconfigured, wrong endpoint, or data loss. Check the connection `storage` and look
   into the bucket.
 - Many `missing_staged`: worker failures or incomplete processing. Process the images again, look into the worker's log.
-- `foreign_bucket`: urls that name another bucket than the connection does, as after a migration. They are not checked.
+- `restorable`: missing images whose objects are only marked as deleted. Remove the delete markers in the bucket instead
+  of repairing.
+- `foreign_bucket`: urls that name another bucket than the connection does, as after a migration. `unreadable_url`,
+  `without_original`, `empty_object`, `other_reading`, `unknown`, `unknown_status`: why else images are not proven.
+  Which ones, and since when: `SELECT * FROM confidence.unproven WHERE source = 'storage'`.
+- `missing_lately`: with what unattended runs have marked lately. A loss that comes in slices: look into the bucket.
 - `ready_without_staged`: ready images without a staged url. `orphan_objects`: objects that no image names.
 - Slow, or *503 SlowDown*: lower `concurrency`.
 """
@@ -92,10 +106,12 @@ SOURCE = "storage"
             " RECONCILE_ENABLED.",
         ),
         "heal": Param(
-            False,
+            True,
             type="boolean",
+            section="Which part",
             title="Heal",
-            description="Give images that a run has marked their former status, where their objects are back.",
+            description="Give images that a run has marked their former status, where their objects are back. Off: only"
+            " count them.",
         ),
         "project_id": Param(
             None,

@@ -2,8 +2,9 @@
 # Storage: mark new images whose objects are missing
 
 Looks at the images that changed since the last sync, in the application's table `images`, and asks the store for their
-objects: the original of each image, the staged one of a `ready` image. Proven to be missing, the image gets status
-`error` and the message `original missing in storage` or `staged missing in storage`.
+objects: the original of each image, the staged one of a `ready` image. Missing, by its own address and by a listing,
+the image gets status `error` and the message `original missing in storage` or `staged missing in storage`. An image
+that a run has marked and whose objects are there again gets its former status back.
 
 **When:** every hour at :20, as a dry run. Scheduled runs write once the Airflow Variable `nightly_repair_sources` names
 `storage` and `RECONCILE_ENABLED` is 1 (an Airflow Variable, or the environment of Airflow's workers).
@@ -12,16 +13,25 @@ objects: the original of each image, the staged one of a `ready` image. Proven t
 `confidence.change_log`, the watermark, one row in `confidence.sync_log`. Undo a run with `warehouse_rollback` and its
 `sync_id`. A dry run keeps a watermark of its own, so that it hides nothing from a run that writes.
 
-**Leaves alone:** images changed within the last 15 minutes, images in processing, images in error, deleted images.
+**Leaves alone:** images changed within the last 15 minutes, images in processing, images in error that no run has
+marked, deleted images, and images that can't be proven.
 
 **The result** is the XCom `result` of `sync`, and one line of JSON in its log.
 
 ## If `sync` fails
-Nothing was written, and the watermark stays: the next run looks at the same images again.
+The watermark stays, and the next run looks at the same images again. Unless the message says otherwise nothing was
+written.
 - *reconciliation is not enabled*: set `RECONCILE_ENABLED`, or leave `dry_run` on.
-- *above its limit*: too many are missing for accidents. Run `storage_reconcile`: its gate asks a person.
-- *could not be looked at*, *check connection*: the store, its keys or its rights. Mend what the message names, then
-  clear the task.
+- *above its limit*: too many are missing for accidents, in this run or with those that the last runs have marked. Run
+  `storage_reconcile`: its gate asks a person.
+- *a sync was refused*: for that reason, and nothing has changed since. It ends when a person has answered the gate of
+  `storage_reconcile`, when a scan of all images has passed, or by itself when the missing objects are there again.
+- *missing_in_doubt*, *could not be proven*: the bucket does not show what the images name. Check bucket_name and
+  endpoint_url of connection `storage`.
+- *could not be looked at*: the store gave no answer about these images; all others are in step. The next sync asks
+  again, and the nightly scan names what stays unknown.
+- *do not show the status that was written*: a trigger or a policy of the application's database. See what forbids it.
+- *check connection*: the store, its keys or its rights. Mend what the message names, then clear the task.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 """
 

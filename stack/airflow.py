@@ -89,6 +89,14 @@ class Airflow:
         """Mark a task as failed or successful by hand."""
         self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}", json={"new_state": state})
 
+    def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
+        """Mark a whole run as failed or successful by hand."""
+        self.call("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", json={"state": state})
+
+    def pause(self, dag_id: str, *, paused: bool = True) -> None:
+        """Pause a DAG, or let it go on."""
+        self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": paused})
+
     def answer(self, dag_id: str, run_id: str, option: str, task: str = "decide") -> None:
         """Answer the open question of a run."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}/-1/hitlDetails"

@@ -27,6 +27,7 @@ from tests.notifications import Service
 # The source that most tests work with, and its names in Airflow.
 SOURCE = "repairshopr"
 SYNC, RECONCILE, POOL = f"{SOURCE}_sync", f"{SOURCE}_reconcile", f"{SOURCE}_writer"
+WATCH = "confidence_watch"
 IMAGES = 300
 SETTINGS = {
     # A database of its own: a server that others use too may hold a stack's already.
@@ -133,6 +134,14 @@ class House:
     def reconcile(self, **conf: object) -> tuple[str, str]:
         return self.airflow.run(RECONCILE, **conf)
 
+    def watch(self, passes: int = 2) -> list[str]:
+        """Let the watch look, so often and each time long after the one before; what it finds of the source then."""
+        for _ in range(passes):
+            self.execute("UPDATE confidence.finding SET first_seen = first_seen - interval '1 hour'")
+            run_id, state = self.airflow.run(WATCH)
+            assert state == "success"
+        return self.airflow.xcom(WATCH, run_id, "watch")[SOURCE]
+
     def steps(self, run_id: str, dag: str = RECONCILE) -> dict[str, str]:
         """The states of a reconcile run's tasks, the scans as one."""
         states = dict(self.airflow.tasks(dag, run_id))
@@ -216,7 +225,7 @@ class House:
             conn.execute("UPDATE confidence.writer SET state = 'running', hold_reason = NULL")
             conn.execute(
                 f"TRUNCATE {tables}, confidence.sync_state, confidence.forensic_run, confidence.change_log,"
-                " confidence.notification"
+                " confidence.notification, confidence.finding, confidence.unproven"
             )
             headers = shop.authorize("demo-token")
             url = self.stack.simulator_urls[SOURCE] + shop.base_path
@@ -227,8 +236,10 @@ class House:
         self.service.told.clear()
 
     def _end_runs(self, dag: str) -> None:
+        """Mark as failed what is at work, and wait: teardowns are left to run, and write and tell what they have to."""
         for run in self.airflow.call("GET", f"/dags/{dag}/dagRuns?state=running&state=queued")["dag_runs"]:
-            self.airflow.call("PATCH", f"/dags/{dag}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
+            self.airflow.mark_run(dag, run["dag_run_id"], "failed")
+            self.airflow.wait(dag, run["dag_run_id"])
 
 
 @pytest.fixture(scope="session")

@@ -568,7 +568,7 @@ WHERE l.source = %s AND l.kind = 'repair' AND l.state = 'success' AND l.verified
                 WHERE later.source = l.source AND later.scanned_at > l.finished_at)
     OR EXISTS (
       SELECT FROM confidence.forensic_run own
-      WHERE own.source = l.source AND own.run = l.run AND own.scanned_at < l.started_at AND NOT EXISTS (
+      WHERE own.source = l.source AND own.run = l.run AND NOT EXISTS (
         SELECT FROM confidence.forensic_run later
         WHERE later.source = own.source AND later.entity = own.entity AND later.scope = own.scope
           AND later.scanned_at > l.finished_at AND later.verdict IS NOT NULL AND NOT later.rescanned

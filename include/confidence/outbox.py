@@ -44,7 +44,8 @@ def told_runs(conn: Connection, source: str, runs: Collection[str], since: datet
     with conn.cursor(row_factory=scalar_row) as cursor:
         found = cursor.execute(
             "SELECT DISTINCT run FROM confidence.notification"
-            " WHERE source = %s AND run = ANY (%s) AND kind = ANY (%s) AND noted_at > coalesce(%s, '-infinity')",
+            " WHERE source = %s AND run = ANY (%s) AND kind = ANY (%s)"
+            " AND noted_at > coalesce(%s::timestamptz, '-infinity')",
             [source, list(runs), serious, since],
         )
         return set(found.fetchall())

@@ -1,7 +1,7 @@
 """Undo a sync, a repair or an earlier rollback by its sync_id: rows and sync_state as they were before it."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -95,7 +95,7 @@ def roll_back(
     tables: Mapping[str, Counts] = {}
     conflicts: list[str] = []
     try:
-        with copy.transaction(), fence.exclusive(conn, source, timeout):
+        with copy.transaction(), _alone(conn, source, timeout, dry_run=dry_run):
             conflicts = copy.conflicts(sync_id)
             if conflicts and not force:
                 raise RollbackRefused(
@@ -114,6 +114,17 @@ def roll_back(
         raise
     sync_log.finish(conn, own, tables)
     return Undone(own, tables, tuple(conflicts))
+
+
+@contextmanager
+def _alone(conn: Connection, source: str, timeout: float, *, dry_run: bool) -> Iterator[None]:
+    """A transaction that keeps every other writer of the source out. A dry run keeps nobody out, nor waits for one."""
+    if dry_run:
+        with conn.transaction():
+            yield
+    else:
+        with fence.exclusive(conn, source, timeout):
+            yield
 
 
 def _conflicts(conn: Connection, name: str, sync_id: int) -> list[str]:

@@ -154,19 +154,23 @@ def advance(
     partition: str = "",
     duration_seconds: float | None = None,
     read_from: datetime | None = None,
+    in_step: bool = False,
 ) -> None:
     """Move the entity's state, in the transaction that writes its rows; the state before goes to the log row.
 
-    `read_from` stays as it is where none is given.
+    `read_from` stays as it is where none is given. `in_step`: nothing was left out, so that the copy is in step with
+    the source as of the sync's beginning.
     """
     remember_states(conn, sync_id, source, [(entity, partition)])
     conn.execute(
         "INSERT INTO confidence.sync_state"
-        " (source, entity, partition, watermark, version, counts, duration_seconds, sync_id, read_from)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " (source, entity, partition, watermark, version, counts, duration_seconds, sync_id, read_from, in_step_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s,"
+        "  (SELECT started_at FROM confidence.sync_log WHERE sync_id = %s AND %s))"
         " ON CONFLICT (source, entity, partition) DO UPDATE SET watermark = excluded.watermark,"
         " version = excluded.version, counts = excluded.counts, duration_seconds = excluded.duration_seconds,"
         " sync_id = excluded.sync_id, read_from = coalesce(excluded.read_from, sync_state.read_from),"
+        " in_step_at = coalesce(excluded.in_step_at, sync_state.in_step_at),"
         " updated_at = clock_timestamp()",
         [
             source,
@@ -178,6 +182,8 @@ def advance(
             duration_seconds,
             sync_id,
             read_from,
+            sync_id,
+            in_step,
         ],
     )
 

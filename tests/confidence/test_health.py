@@ -164,6 +164,33 @@ def test_table_of_a_quiet_source_is_as_fresh_as_its_last_sync(conn, error, expec
     assert behind(read(conn, SOURCE)) == {"customers": expected}
 
 
+def test_table_is_as_fresh_as_the_last_sync_that_left_out_nothing(conn):
+    """Whatever the watermark: it may be the time of the source's last change, years ago in a first sync."""
+    long_ago = datetime.now(UTC) - timedelta(days=641)
+
+    def synced(ago: timedelta, *, in_step: bool, partition: str = "", watermark: datetime = long_ago) -> None:
+        sync_id = a_sync(conn, ago=ago, error=None if in_step else "a record was left")
+        moved = {"watermark": watermark, "partition": partition, "in_step": in_step}
+        sync_log.advance(conn, sync_id, SOURCE, "customers", **moved)
+
+    synced(34 * MINUTE, in_step=True)
+    assert behind(read(conn, SOURCE)) == {"customers": 34}
+    synced(4 * MINUTE, in_step=False, watermark=datetime.now(UTC))
+    assert behind(read(conn, SOURCE)) == {"customers": 34}
+    synced(2 * MINUTE, in_step=True)
+    assert behind(read(conn, SOURCE)) == {"customers": 2}
+
+
+def test_partition_that_was_left_out_is_behind(conn):
+    now, first = datetime.now(UTC), a_sync(conn, ago=50 * MINUTE)
+    for partition in ("east", "west"):
+        sync_log.advance(conn, first, SOURCE, "orders", watermark=now, partition=partition, in_step=True)
+    again = a_sync(conn, ago=5 * MINUTE)
+    sync_log.advance(conn, again, SOURCE, "orders", watermark=now, partition="east", in_step=True)
+    sync_log.advance(conn, again, SOURCE, "orders", watermark=now, partition="west")
+    assert behind(read(conn, SOURCE)) == {"orders": 50}
+
+
 def test_partition_that_is_synced_no_more_does_not_count(conn):
     before = a_sync(conn)
     advance(conn, before, "invoices", 90 * MINUTE, "closed")

@@ -106,3 +106,21 @@ def test_while_one_sends_it_another_leaves_it_alone(migrated_url, sent):
             conn.execute("TRUNCATE confidence.notification")
     assert meanwhile == [False]
     assert sent == [EVENT]
+
+
+def test_runs_of_which_people_know_that_something_failed(conn):
+    def tell(key: str, kind: Kind, run: str, source: str = "shop") -> None:
+        outbox.note(conn, Event(key, kind, source, run, "title", "text"))
+
+    tell("1", Kind.SCAN, "failed")
+    tell("2", Kind.UNANSWERED, "unanswered")
+    # A question, a warning and the watch's own findings do not say how the run has ended.
+    tell("3", Kind.HOLD, "held")
+    tell("4", Kind.WARN, "warned")
+    tell("5", Kind.WATCH, "watched")
+    tell("6", Kind.SCAN, "elsewhere", source="store")
+    runs = ["failed", "unanswered", "held", "warned", "watched", "elsewhere", "unknown"]
+    assert outbox.told_runs(conn, "shop", runs) == {"failed", "unanswered"}
+    assert outbox.told_runs(conn, "shop", ["failed"]) == {"failed"}
+    (noted,) = conn.execute("SELECT noted_at FROM confidence.notification WHERE key = '1'").fetchone()
+    assert outbox.told_runs(conn, "shop", runs, since=noted) == {"unanswered"}

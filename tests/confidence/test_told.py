@@ -11,6 +11,7 @@ from psycopg.errors import UniqueViolation
 
 from include.confidence.health import Alert
 from include.confidence.history import Decision, Hold
+from include.confidence.outcome import Gap
 from include.confidence.told import (
     MAX_LINES,
     Event,
@@ -18,12 +19,15 @@ from include.confidence.told import (
     Kind,
     RunFacts,
     of_alerts,
+    of_finding,
     of_hold,
     of_long_stop,
     of_lost_report,
+    of_lost_watch,
     of_run,
     of_sync,
 )
+from include.confidence.watch import Code, Finding
 from include.warehouse.fence import DrainTimeout, FenceError, Writer
 
 LINK = "http://airflow/dags/shop_reconcile/runs/night"
@@ -78,7 +82,7 @@ def test_warning_names_metric_figures_and_what_became_of_the_plan(facts, consequ
     assert event.title == "shop: more drift than in the runs before"
     what, then, next_step, run, link = event.text.split("\n")
     assert what == REASON
-    assert then == f"Consequence: {consequence}. Worse again in the next run, it is held."
+    assert then == f"Consequence: {consequence}."
     assert next_step.startswith("Next: look for what changed")
     assert (run, link) == (f"Run: {RUN}", LINK)
     assert not event.kind.serious
@@ -144,6 +148,57 @@ def test_no_failure_goes_untold_but_one_that_a_person_wanted(failed, writer, err
         assert told(writer, failed=failed, failures=failures, decision=decision).key == event.key
         assert len(event.text.split("\n")) <= MAX_LINES + 1 + 4
         assert ("and 7 more" in event.text) == (parts == 12)
+
+
+def test_warning_says_what_was_proven_and_what_not():
+    facts = {"verdict": "warn", "reasons": (REASON,), "rows": 1000}
+    assert told(**facts, proven=1000).text.split("\n")[1] == "1000 of 1000 rows proven"
+    few = told(**facts, proven=998, unproven=("lines 7 (3 nights): HTTP 500", "lines 9 (1 night): HTTP 500"))
+    assert few.text.split("\n")[:2] == [
+        REASON,
+        "998 of 1000 rows proven; not proven: lines 7 (3 nights): HTTP 500; lines 9 (1 night): HTTP 500",
+    ]
+    many = told(**facts, proven=980, unproven=tuple(f"lines {n}" for n in range(20)))
+    assert many.text.split("\n")[1].endswith("not proven: lines 0; lines 1; lines 2; lines 3; lines 4; and 15 more")
+    assert "rows proven" not in told(verdict="warn", reasons=(REASON,)).text
+
+
+@pytest.mark.parametrize("writer", [RUNS, STANDS, HELD])
+def test_run_whose_tasks_only_look_done_is_told_as_that(writer):
+    gap = Gap(
+        "verify", "the repair (sync_id 5) was never verified", "whether the copy is right is not known", "clear scan"
+    )
+    event = told(writer, gap=gap, verdict="warn")
+    assert (event.kind, event.key) == (Kind.NOT_DONE, f"not_done/{RUN}/verify")
+    assert event.kind.serious
+    assert event.title == "shop: verify is not done, whatever its task looks like"
+    what, then, next_step, *_ = event.text.split("\n")
+    assert what == gap.what
+    assert then.startswith("Consequence: whether the copy is right is not known; the writer ")
+    assert next_step == "Next: clear scan."
+
+
+def test_finding_of_the_watch_is_told_by_what_it_is():
+    finding = Finding(Code.UNATTENDED, "shop", "x/7", RUN, "the writer stands", "nothing is synced", "clear it")
+    event = of_finding(finding, RUN, LINK)
+    assert (event.kind, event.key, event.source) == (Kind.WATCH, "watch/shop/writer_unattended/x/7", "shop")
+    assert event.title == "shop: the writer is stopped, and nobody is at work on it"
+    assert event.text.split("\n") == [
+        "the writer stands",
+        "Consequence: nothing is synced.",
+        "Next: clear it.",
+        f"Run: {RUN}",
+        LINK,
+    ]
+    assert of_finding(replace(finding, subject="x/8"), RUN, LINK).key != event.key
+
+
+def test_watch_that_has_failed_is_one_event():
+    first = of_lost_watch("confidence_watch/1", Failure("ApiError", "Airflow's API is down"), LINK)
+    again = of_lost_watch("confidence_watch/2", Failure("FenceError", "no row"), LINK)
+    assert first.key == again.key
+    assert first.kind.serious
+    assert first.text.startswith("Airflow's API is down\nConsequence: ")
 
 
 def test_another_repair_that_made_it_worse_is_another_event():

@@ -47,7 +47,7 @@ KINDS = {
 }
 # The rows that are gone without a trace; the others Square never deletes, though a copy may hold one too many.
 DELETED = ("catalog_categories", "catalog_items", "catalog_variations", "catalog_inventory")
-# A column of each table, to spoil. The history of counts is never written to again.
+# A column of each table, to spoil.
 SPOILED = {
     "locations": "name",
     "vendors": "name",
@@ -56,6 +56,7 @@ SPOILED = {
     "catalog_variations": "name",
     "catalog_vendor_info": "sku",
     "catalog_inventory": "quantity",
+    "inventory_counts": "quantity",
     "orders": "state",
     "order_line_items": "name",
     "order_fulfillments": "type",
@@ -150,9 +151,9 @@ class Account:
         inserts += self._lose(entity.table, entity.table.key_of(missing))
         for part in entity.parts:
             inserts += sum(self._lose(part.table, part.table.key_of(row)) for row in part.rows(missing))
-        if entity.history:
-            return Plan(insert=inserts, update=0, delete=0)
         updates += self._spoil(entity.table, entity.table.key_of(next(records)))
+        if entity.history:
+            return Plan(insert=inserts, update=updates, delete=0)
         if entity.name not in DELETED:
             deletes += self._invent(entity.table, entity.table.key_of(next(records)))
         others = list(records)
@@ -183,7 +184,12 @@ class Account:
 
     def pages(self, entity: Entity) -> int:
         """How many pages the entity's list has, in all of its requests."""
+        return sum(self._pages(entity, view) for view in entity.views)
+
+    def _pages(self, entity: Entity, view: Mapping[str, Any]) -> int:
         records, parts = self.records(entity), entity.partitions
+        if view:
+            records = [record for record in records if record.get("is_offline_payment")]
         listing = entity.listing
         limit = {**listing.params, **(listing.body or {})}.get("limit", len(records))
         if parts is None:
@@ -264,11 +270,12 @@ class Account:
 
 
 def is_page(request: Request, listing: Request) -> bool:
-    """Whether the request is for a page of the whole list, be it of some partitions."""
+    """Whether the request is for a page of the whole list, be it of some partitions or in one of its views."""
+    part = ("cursor", "location_id", "location_ids", "is_offline_payment")
 
     def asked(request: Request) -> tuple:
         given = {**request.params, **(request.body or {})}
-        return request.path, {k: v for k, v in given.items() if k not in ("cursor", "location_id", "location_ids")}
+        return request.path, {k: v for k, v in given.items() if k not in part}
 
     return asked(request) == asked(listing)
 

@@ -21,12 +21,13 @@ from stack.settings import REPOSITORY
 
 DAG_IDS = {
     *(f"{source}_{job}" for source in REGISTRY for job in ("sync", "reconcile")),
+    "confidence_watch",
     "warehouse_migrate",
     "warehouse_rebuild",
     "warehouse_rollback",
 }
 # The whole vocabulary: a DAG is found by its source and by its kind.
-TAGS = {*REGISTRY, "sync", "reconcile", "warehouse"}
+TAGS = {*REGISTRY, "sync", "reconcile", "warehouse", "confidence", "watch"}
 # How trigger forms are grouped. What says what is done has no section: Airflow opens it, and all others on a click.
 SECTIONS = (None, FILTERS, "How it works", "The writer afterwards")
 PARSE_SECONDS = 0.3
@@ -129,7 +130,8 @@ class TestEveryDag:
     def test_every_task_says_what_to_do_if_it_fails(self, bag, dag_id):
         ours = [task for task in tasks(bag.dags[dag_id]) if not dag_id.startswith("warehouse_")]
         assert [task.task_id for task in ours if "**If it fails" not in (task.doc_md or "")] == []
-        assert [task.task_id for task in ours if "Sync confidence" not in links(task)] == []
+        of_a_source = [task for task in ours if dag_id != "confidence_watch"]
+        assert [task.task_id for task in of_a_source if "Sync confidence" not in links(task)] == []
 
     def test_doc_names_every_task(self, bag, dag_id):
         dag = bag.dags[dag_id]
@@ -217,6 +219,16 @@ class TestSource:
 
     def test_runbook_keeps_the_watermarks_by_default(self, bag, source):
         assert bag.dags[f"{source}_reconcile"].params["reset_watermark"] is False
+
+
+def test_watch_is_one_light_task_that_names_no_source(bag):
+    dag = bag.dags["confidence_watch"]
+    assert [(task.task_id, kind(task), task.pool) for task in tasks(dag)] == [
+        ("watch", "WatchOperator", "default_pool")
+    ]
+    assert dag.timetable.expression == "*/5 * * * *"
+    text = (REPOSITORY / "dags" / "confidence_watch.py").read_text()
+    assert [source for source in REGISTRY if source in text] == []
 
 
 def test_rebuild_takes_the_five_steps_and_repairs_nothing(bag):

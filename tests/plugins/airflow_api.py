@@ -1,4 +1,4 @@
-"""Airflow's REST API on loopback, as far as the runbook uses it: a login, pools, and the state of runs."""
+"""Airflow's REST API on loopback, as far as tasks use it: a login, pools, runs with their tasks, whether DAGs pause."""
 
 import json
 import threading
@@ -9,13 +9,20 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class AirflowServer:
-    """Pools and runs as Airflow would show them; `calls` are the changes that were asked for."""
+    """Pools and runs as Airflow would show them; `calls` are the changes that were asked for.
+
+    `runs`: the state of each run, `tasks` by run what its tasks say of themselves, `paused` DAGs. While it is `down`
+    every request but the login is refused.
+    """
 
     user, password, token = "runbook", "s3cret-password", "s3cret-token"
 
     def __init__(self, pools: Mapping[str, Mapping[str, Any]]):
         self.pools = {name: {"name": name, "occupied_slots": 0} | dict(pool) for name, pool in pools.items()}
         self.runs: dict[str, str] = {}
+        self.tasks: dict[str, list[dict[str, Any]]] = {}
+        self.paused: set[str] = set()
+        self.down = False
         self.calls: list[tuple[str, dict[str, list[str]], Any]] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -39,13 +46,24 @@ class AirflowServer:
             return (201, {"access_token": self.token}) if known else (401, {"detail": "Invalid credentials"})
         if token != f"Bearer {self.token}":
             return 401, {"detail": "Unauthorized"}
+        if self.down:
+            return 403, {"detail": "Forbidden"}
         match method, parts:
             case "GET", ["api", "v2", "pools", name] if name in self.pools:
                 return 200, self.pools[name]
             case "PATCH", ["api", "v2", "pools", name] if name in self.pools:
                 return self._patch(name, parse_qs(url.query), body)
+            case "POST", ["api", "v2", "pools"] if body["name"] not in self.pools:
+                self.pools[body["name"]] = {"occupied_slots": 0} | body
+                return 201, self.pools[body["name"]]
+            case "GET", ["api", "v2", "dags", dag]:
+                return 200, {"dag_id": dag, "is_paused": dag in self.paused}
             case "GET", ["api", "v2", "dags", dag, "dagRuns", run] if f"{dag}/{run}" in self.runs:
-                return 200, {"dag_id": dag, "dag_run_id": run, "state": self.runs[f"{dag}/{run}"]}
+                times = {"queued_at": "2026-03-01T03:00:00Z", "start_date": None}
+                return 200, {"dag_id": dag, "dag_run_id": run, "state": self.runs[f"{dag}/{run}"]} | times
+            case "GET", ["api", "v2", "dags", dag, "dagRuns", run, "taskInstances"]:
+                times = dict.fromkeys(("scheduled_when", "queued_when", "start_date", "end_date"))
+                return 200, {"task_instances": [times | task for task in self.tasks.get(f"{dag}/{run}", [])]}
         return 404, {"detail": "Not found"}
 
     def _patch(self, name: str, query: dict[str, list[str]], body: dict) -> tuple[int, Any]:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import psycopg
@@ -12,7 +13,8 @@ from airflow.sdk import Connection
 
 from include.api.bucket import Bucket, Presence
 from include.api.client import NoLimit
-from include.api.errors import FixConfiguration, NotFound, NotSent
+from include.api.errors import FixConfiguration, NotSent
+from include.confidence.watch import Run
 from include.simulators import flex as flex_simulator
 from include.simulators.storage import Store
 from include.sources import REGISTRY, get_source
@@ -29,12 +31,12 @@ class TestAirflowApi:
     def test_pool_as_it_is(self, airflow):
         airflow.pools[POOL] |= {"slots": 0, "occupied_slots": 2, "description": None}
         with airflow_api.opened() as api:
-            assert api.pool(POOL) == airflow_api.Pool(slots=0, occupied=2, description="")
+            assert api.pool(POOL) == airflow_api.Pool(slots=0, occupied=2, description="", include_deferred=True)
 
     def test_set_pool_changes_what_it_names(self, airflow):
         with airflow_api.opened() as api:
             api.set_pool(POOL, 0, "STOPPED by me")
-            assert api.pool(POOL) == airflow_api.Pool(0, 0, "STOPPED by me")
+            assert api.pool(POOL) == airflow_api.Pool(0, 0, "STOPPED by me", True)
         [(name, query, body)] = airflow.calls
         assert name == POOL
         assert set(query["update_mask"]) == {"slots", "description", "include_deferred"}
@@ -54,9 +56,53 @@ class TestAirflowApi:
             airflow.runs[f"a_dag/{run_id}"] = "running"
             assert api.run_state(f"a_dag/{run_id}") == "running"
 
-    def test_unknown_pool(self, airflow):
-        with airflow_api.opened() as api, pytest.raises(NotFound, match="pools/nowhere"):
-            api.pool("nowhere")
+    def test_pool_that_was_deleted_is_none_and_made_anew(self, airflow):
+        declared = airflow_api.declared_pools()[POOL]
+        del airflow.pools[POOL]
+        with airflow_api.opened() as api:
+            assert api.pool(POOL) is None
+            api.set_pool(POOL, 0, "STOPPED by me")
+            assert api.pool(POOL) == airflow_api.Pool(0, 0, "STOPPED by me", True)
+            del airflow.pools[POOL]
+            api.open_pool(POOL)
+        assert {key: airflow.pools[POOL][key] for key in declared} == declared
+
+    @pytest.mark.parametrize(
+        ("description", "run"),
+        [
+            (
+                airflow_api.closed_by("a_dag/manual__2026-01-01T00:00:00+00:00", 17),
+                "a_dag/manual__2026-01-01T00:00:00+00:00",
+            ),
+            ("STOPPED by me", None),
+            ("closed by hand", None),
+            ("", None),
+        ],
+    )
+    def test_closed_pool_says_by_which_run(self, description, run):
+        assert airflow_api.Pool(0, 0, description, True).closer == run
+
+    def test_run_with_what_its_tasks_do(self, airflow):
+        name = "a_dag/manual__2026-01-01T00:00:00+00:00"
+        with airflow_api.opened() as api:
+            assert api.run(name) == Run(name, None)
+            assert api.run("no run at all") == Run("no run at all", None)
+            airflow.runs[name] = "running"
+            assert api.run(name) == Run(name, "running", moved_at=datetime(2026, 3, 1, 3, tzinfo=UTC))
+            airflow.tasks[name] = [
+                {"state": "success", "start_date": "2026-03-01T03:01:00Z", "end_date": "2026-03-01T03:05:00Z"},
+                {"state": "scheduled", "scheduled_when": "2026-03-01T03:06:00.5Z"},
+                {"state": None},
+            ]
+            assert api.run(name).moved_at == datetime(2026, 3, 1, 3, 6, 0, 500_000, UTC)
+            idle = api.run(name)
+            assert (idle.working, idle.asking, idle.paused) == (False, False, False)
+            for state in ("running", "restarting", "deferred"):
+                airflow.tasks[name][1]["state"] = state
+                assert api.run(name).working
+            airflow.tasks[name][1]["state"] = "awaiting_input"
+            airflow.paused.add("a_dag")
+            assert (api.run(name).asking, api.run(name).working, api.run(name).paused) == (True, False, True)
 
     def test_refused_login_says_which_connection(self, airflow, monkeypatch):
         wrong = {"conn_type": "http", "host": airflow.url, "login": "runbook", "password": "n0t-this-one"}

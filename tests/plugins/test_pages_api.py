@@ -7,6 +7,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg.types.json import Jsonb
 from sqlalchemy import insert
 
-from include.confidence import history
+from include.confidence import findings, history
+from include.confidence.account import Account
 from include.confidence.policy import Gate, Judgement, Verdict
 from include.confidence.summary import ForensicSummary, Plan
+from include.confidence.watch import Code, Finding
 from include.sources import REGISTRY
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
@@ -182,7 +185,8 @@ def fill(conn: psycopg.Connection) -> None:
     )
     for number in range(SCANS):
         last = number == SCANS - 1
-        judged(conn, scan(number, run=RUN if last else None), held if last else passed, number)
+        of_run = {"run": RUN, "accounts": {"invoices": Account(live=1000, equal=998, unproven=2)}} if last else {}
+        judged(conn, scan(number, **of_run), held if last else passed, number)
     judged(conn, scan(0, "customers", run=RUN), passed, SCANS)
     sync_id = sync_log.begin(conn, SOURCE, "sync", f"{SOURCE}_sync/1")
     sync_log.advance(conn, sync_id, SOURCE, "customers", watermark=datetime.now(UTC) - timedelta(minutes=5))
@@ -198,6 +202,13 @@ def fill(conn: psycopg.Connection) -> None:
     sync_log.finish(conn, failed, {}, "the vendor is down")
     fence.stop(conn, SOURCE, RUN, 1)
     history.refresh_hold(conn, SOURCE)
+    conn.execute(
+        "INSERT INTO confidence.unproven (source, entity, key, why, nights, run, first_seen) VALUES"
+        " (%(source)s, 'invoices', '[4, \"x\"]', 'HTTP 404', 1, 'another run', now() - interval '1 hour'),"
+        " (%(source)s, 'invoices', '[5]', 'HTTP 500', 2, %(run)s, now() - interval '1 day')",
+        {"source": SOURCE, "run": RUN},
+    )
+    findings.keep(conn, SOURCE, [Finding(Code.POOL_CHANGED, SOURCE, "1", None, "two slots", "harmless", "set one")])
 
 
 def judged(conn: psycopg.Connection, scanned: ForensicSummary, judgement: Judgement, hours: int) -> None:
@@ -328,6 +339,23 @@ class TestStatus:
         ]
         assert found["scans"][1]["examples"] == {"missing_examples": [7, 8]}
         assert found["last_repair"]["counts"]["inserted"] == 6
+
+    def test_what_was_proven_and_what_the_watch_has_found(self, site):
+        found = site.json(f"/sync-status/{SOURCE}")
+        assert (found["rows"], found["proven"], found["unproven"]) == (1000, 998, 2)
+        assert [(row["key"], row["why"], row["nights"]) for row in found["unproven_rows"]] == [
+            ([5], "HTTP 500", 2),
+            ([4, "x"], "HTTP 404", 1),
+        ]
+        assert [finding["code"] for finding in found["findings"]] == ["pool_changed"]
+        assert found["watched_at"]
+        run = site.json(RUN_PATH)
+        assert (run["rows"], run["proven"]) == (1000, 998)
+        assert [row["key"] for row in run["unproven"]] == [[5]]
+        assert {scan["entity"]: scan["accounts"].get("invoices", {}).get("unproven") for scan in run["scans"]} == {
+            "customers": None,
+            "invoices": 2,
+        }
 
     def test_before_the_first_sync(self, site):
         found = site.json("/sync-status/square")
@@ -555,6 +583,19 @@ class TestMetrics:
         assert figures["sync_confidence_forensic", SOURCE, "invoices", "all", "confirmed_missing"] == 6
         assert ("sync_confidence_forensic", SOURCE, "invoices", "all", "db_not_in_api_unique") not in figures
 
+        assert figures["sync_confidence_rows", SOURCE, "invoices", "all"] == 1000
+        assert figures["sync_confidence_rows_proven", SOURCE, "invoices", "all"] == 998
+        assert ("sync_confidence_rows", SOURCE, "customers", "all") not in figures
+        assert figures["sync_confidence_unproven", SOURCE, "invoices"] == 2
+        ago = (
+            datetime.now(UTC).timestamp()
+            - figures["sync_confidence_unproven_since_timestamp_seconds", SOURCE, "invoices"]
+        )
+        assert ago == pytest.approx(86400, abs=60)
+        assert (figures["sync_confidence_findings", SOURCE], figures["sync_confidence_findings", "square"]) == (1, 0)
+        assert ("sync_confidence_watch_timestamp_seconds", "square") not in figures
+        assert figures["sync_confidence_watch_timestamp_seconds", SOURCE] > START.timestamp()
+
     def test_content_type_is_the_text_form(self, site):
         assert site.get("/metrics").headers["content-type"].startswith("text/plain; version=")
 
@@ -591,6 +632,18 @@ class TestReadiness:
         assert self.reasons(own) == []
         monkeypatch.setenv("WRITER_STOPPED_LIMIT_HOURS", "0.5")
         assert self.reasons(own) == [("writer_stopped", SOURCE)]
+
+    def test_repair_that_nobody_verified(self, own):
+        finding = Finding(
+            Code.UNVERIFIED, SOURCE, "sync_id 5", RUN, "nobody has verified it", "not known", "trigger it"
+        )
+        findings.keep(own.conn, SOURCE, [finding])
+        assert self.reasons(own) == []
+        own.conn.execute("UPDATE confidence.finding SET first_seen = first_seen - interval '1 hour'")
+        assert self.reasons(own) == [("repair_unverified", SOURCE)]
+        findings.keep(own.conn, SOURCE, [replace(finding, code=Code.POOL_CHANGED)])
+        own.conn.execute("UPDATE confidence.finding SET first_seen = first_seen - interval '1 hour'")
+        assert self.reasons(own) == []
 
     def test_copy_that_is_stale(self, own):
         for ago in (130, 120, 110):

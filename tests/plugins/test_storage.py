@@ -29,6 +29,7 @@ SYNC = {"dry_run": True, "mode": "incremental", "batch_size": 50, "concurrency":
 RESULT = {
     *("checked", "missing_original", "missing_staged", "updated", "dry_run", "examples"),
     *("next_cursor", "unknown", "foreign_bucket", "ready_without_staged", "orphan_objects", "healed"),
+    *("looked_at", "restorable", "unproven"),
 }
 NOT_ENABLED = r"^reconciliation is not enabled: .*RECONCILE_ENABLED"
 
@@ -242,7 +243,7 @@ class TestHold:
 
     def test_asks_with_what_it_most_likely_means(self, held, asked):
         [question] = asked
-        assert "missing_original is 10 of 97 checked, above its limit 4.85: bucket misconfigured" in question["body"]
+        assert "missing_original is 10 of 95 looked_at, above its limit 5: bucket misconfigured" in question["body"]
         assert "endpoint_url and bucket_name of connection 'storage'" in question["body"]
 
     def test_repair_that_a_person_decided_needs_the_switch(self, held, images):

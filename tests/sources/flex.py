@@ -94,6 +94,21 @@ def owned(conn: psycopg.Connection, element_id: UUID) -> set[UUID]:
     return {line_id for (line_id,) in conn.execute(query, [element_id])}
 
 
+KEY = "flex_crew_assignments_crew_call_technician_key"
+
+
+@contextmanager
+def without_key(agency: "Agency") -> Iterator[None]:
+    """As if somebody had dropped the key that keeps a technician from being on a crew call twice."""
+    agency.conn.execute(f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {KEY}")
+    try:
+        yield
+    finally:
+        agency.conn.execute(
+            f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {KEY} UNIQUE (crew_call_id, technician_id)"
+        )
+
+
 @dataclass(frozen=True)
 class Booked:
     """A job with its crew call, ours and Flex's."""

@@ -39,7 +39,8 @@ TROUBLE = (ApiError, *UNDONE, FenceError, GateLost, PlanGone, RollbackRefused)
 
 WIPE = """
 TRUNCATE flex.jobs, flex.profiles, flex.operation, flex.owned_line, flex.element_gate, flex.job_change,
-  flex.element_scan, flex.flex_sync_log, flex.kept_line, confidence.unproven, confidence.sync_state, confidence.change_log, confidence.forensic_run CASCADE;
+  flex.element_scan, flex.flex_sync_log, flex.kept_line, confidence.unproven, confidence.sync_state,
+  confidence.change_log, confidence.forensic_run CASCADE;
 UPDATE confidence.writer SET state = 'running', hold_reason = NULL, run = NULL WHERE source = 'flex'
 """
 

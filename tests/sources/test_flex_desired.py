@@ -25,7 +25,7 @@ def element() -> UUID:
 
 def test_of_nothing_is_nobody(conn, element):
     found = crew(conn, element, SOUND)
-    assert (found.calls, found.desired, found.rows, found.owned, found.diagnostics) == ({}, (), (), frozenset(), ())
+    assert (found.calls, found.desired, found.rows, found.owned, found.diagnostics) == ({}, (), (), {}, ())
 
 
 def test_is_who_has_a_role_in_the_department(conn, element):
@@ -74,14 +74,45 @@ def test_comes_with_our_rows_and_the_lines_that_we_made(conn, element):
     ann = person(conn, resource)
     here = call(conn, element)
     note(conn, here, ann, noted)
-    own(conn, element, made)
+    own(conn, element, made, resource)
     own(conn, element, gone)
     own(conn, uuid4(), uuid4())
     conn.execute("UPDATE flex.owned_line SET gone_at = now() WHERE flex_line_item_id = %s", [gone])
     found = crew(conn, element, SOUND)
     assert found.rows == (Row(Member(here, ann), noted, resource),)
-    assert found.owned == {made}
-    assert found.mapped == {made, noted}
+    assert (found.owned, found.gone) == ({made: resource}, {gone})
+    assert (found.mapped, found.known) == ({made, noted, gone}, {made, noted})
+
+
+@pytest.mark.parametrize("whose", ["ours", "a person's"])
+def test_comes_with_rows_that_name_a_line_elsewhere(conn, element, whose):
+    ann, line_id, before = person(conn, uuid4()), uuid4(), uuid4()
+    here = call(conn, element)
+    note(conn, here, ann, line_id)
+    if whose == "ours":
+        own(conn, before, line_id)
+    else:
+        conn.execute("INSERT INTO flex.kept_line VALUES (%s, %s)", [line_id, before])
+    found = crew(conn, element, SOUND)
+    assert (found.elsewhere, found.known) == ({line_id}, frozenset())
+
+
+def test_comes_with_the_lines_of_people_who_have_to_be_elsewhere_first(conn, element):
+    ann, line_id = person(conn, uuid4()), uuid4()
+    there = call(conn, uuid4())
+    assign(conn, there, ann)
+    query = "UPDATE flex.owned_line SET crew_call_id = %s, technician_id = %s WHERE flex_line_item_id = %s"
+    own(conn, element, line_id)
+    assert crew(conn, element, SOUND).leaving == frozenset()
+    conn.execute(query, [there, ann, line_id])
+    assert crew(conn, element, SOUND).leaving == {line_id}
+    note(conn, there, ann, line_id)
+    assert crew(conn, element, SOUND).leaving == {line_id}
+    conn.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = gen_random_uuid()")
+    assert crew(conn, element, SOUND).leaving == frozenset()
+    conn.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = %s", [line_id])
+    conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = %s", [ann])
+    assert crew(conn, element, SOUND).leaving == frozenset()
 
 
 class TestToken:

@@ -10,35 +10,57 @@ from include.sources.flex import element, gate
 from include.sources.flex.release import release
 from include.sources.flex.rows import Unreadable
 
-from .flex import owned
+from .flex import owned, rows
 from .test_flex_element import ADD, LINE, LOST, ROWS, Stage, stage
 
 __all__ = ["stage"]
 
 
+# What nobody knows the end of: it was done or not, and no read has shown which.
+DOUBTFUL = {"done": LOST["dropped, done"], "not done": LOST["dropped, not done"]}
+
+
 def lost(stage: Stage, name: str, path: str, method: str) -> None:
-    stage.fault(LOST[name], path, method)
+    """Something is sent whose answer is lost; and what is there since can't be read either."""
+    stage.flex.control.reset_counters()
+    stage.fault(DOUBTFUL[name], path, method)
+    stage.fault(Fault(kind="object", times=None), ROWS, "GET", nth=2)
     assert stage.sync().state == "uncertain"
     stage.flex.control.clear()
 
 
-@pytest.mark.parametrize("name", LOST)
-def test_an_add_is_adopted_if_it_is_there_and_made_if_not(stage, name):
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_an_add_whose_answer_was_lost_is_made_if_nobody_is_there(stage, name):
     _, resource = stage.hire()
     lost(stage, name, ADD, "POST")
-    there = bool(stage.crew())
     assert release(stage.worker, stage.element) == 1
-    assert (stage.gate(), stage.operations()) == ("idle", [("add", "done" if there else "refused")])
-    assert owned(stage.conn, stage.element) == {line.id for line in stage.crew().values()}
+    assert (stage.gate(), stage.operations()) == ("idle", [("add", "refused")])
     stage.sync()
-    assert stage.adds() == {resource: 1 if there else 2}
-    stage.in_step(resource)
+    assert {*stage.crew()} == {resource}
+    assert {*rows(stage.conn, stage.element).values()} == {line.id for line in stage.crew().values()}
 
 
-def test_an_add_that_could_not_be_proven_is_ours_as_before(stage):
+def test_a_line_that_a_person_may_have_made_is_never_ours(stage):
+    """The add was not made; a person saw that somebody was missing, and added them."""
+    ann, resource = stage.hire()
+    lost(stage, "not done", ADD, "POST")
+    [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource))
+    release(stage.worker, stage.element)
+    stage.sync()
+    assert rows(stage.conn, stage.element) == {(stage.call, ann): line_id}
+    assert owned(stage.conn, stage.element) == set()
+    stage.conn.execute("DELETE FROM flex.job_assignments")
+    stage.sync()
+    assert {*stage.crew()} == {resource}
+    query = "SELECT reason FROM flex.operation WHERE flex_element_id = %s AND kind = 'add'"
+    assert "counts as a person's" in stage.conn.execute(query, [stage.element]).fetchone()[0]
+
+
+def test_an_add_whose_answer_named_the_line_is_ours(stage):
     _, resource = stage.hire()
-    stage.fault(Fault(kind="object"), ROWS, "GET", nth=2)
-    stage.sync()
+    stage.fault(Fault(kind="object", times=None), ROWS, "GET", nth=2)
+    assert stage.sync().state == "uncertain"
+    stage.flex.control.clear()
     release(stage.worker, stage.element)
     stage.sync()
     stage.in_step(resource)
@@ -46,7 +68,9 @@ def test_an_add_that_could_not_be_proven_is_ours_as_before(stage):
 
 def test_an_add_is_ours_though_its_job_is_gone_by_then(stage):
     stage.hire()
-    lost(stage, "dropped, done", ADD, "POST")
+    stage.fault(Fault(kind="object", times=None), ROWS, "GET", nth=2)
+    stage.sync()
+    stage.flex.control.clear()
     stage.conn.execute("DELETE FROM flex.jobs")
     release(stage.worker, stage.element)
     assert owned(stage.conn, stage.element) == {line.id for line in stage.crew().values()}
@@ -55,7 +79,17 @@ def test_an_add_is_ours_though_its_job_is_gone_by_then(stage):
     stage.in_step()
 
 
-@pytest.mark.parametrize("name", ["dropped, done", "dropped, not done"])
+def test_an_add_that_did_nothing_is_made(stage):
+    _, resource = stage.hire()
+    stage.fault(Fault(kind="ignored"), ADD)
+    assert stage.sync().state == "uncertain"
+    release(stage.worker, stage.element)
+    assert (stage.operations(), owned(stage.conn, stage.element)) == ([("add", "refused"), ("role", "refused")], set())
+    stage.sync()
+    stage.in_step(resource)
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
 def test_a_removed_line_is_gone_with_the_next_sync(stage, name):
     stage.hire()
     stage.sync()
@@ -67,19 +101,34 @@ def test_a_removed_line_is_gone_with_the_next_sync(stage, name):
     stage.in_step()
 
 
-@pytest.mark.parametrize("name", ["dropped, done", "dropped, not done"])
+@pytest.mark.parametrize("name", DOUBTFUL)
 def test_a_role_is_written_by_the_next_sync(stage, name):
     _, resource = stage.hire("FOH-R")
     lost(stage, name, ROWS, "POST")
     release(stage.worker, stage.element)
-    assert stage.operations()[-1] == ("role", "done" if "not" not in name else "refused")
+    assert stage.operations()[-1] == ("role", "refused" if "not" in name else "done")
     stage.sync()
     stage.in_step(resource)
 
 
+@pytest.mark.parametrize("kind", ["empty", "short", "lag", "envelope"])
+@pytest.mark.parametrize("path", ["line-item/{}/row-data", "line-item/{}"])
+def test_nothing_is_released_by_what_one_list_alone_shows(stage, kind, path):
+    stage.hire("FOH-R")
+    stage.sync()
+    stage.hire("FOH-R")
+    lost(stage, "done", ADD, "POST")
+    before = rows(stage.conn, stage.element), owned(stage.conn, stage.element), stage.operations()
+    stage.fault(Fault(kind=kind, times=None), path.format(stage.element), "GET")
+    with pytest.raises(Unreadable):
+        release(stage.worker, stage.element)
+    assert (rows(stage.conn, stage.element), owned(stage.conn, stage.element), stage.operations()) == before
+    assert stage.gate() == "uncertain"
+
+
 def test_nothing_is_released_while_flex_shows_two_lines_or_nothing(stage):
     _, resource = stage.hire()
-    lost(stage, "dropped, done", ADD, "POST")
+    lost(stage, "done", ADD, "POST")
     [[second]] = stage.flex.control.mutate(Mutation("add", stage.element, resource))
     with pytest.raises(Unreadable, match="2 lines"):
         release(stage.worker, stage.element)

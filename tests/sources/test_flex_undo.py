@@ -5,14 +5,14 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from include.sources.base import SyncFailed
+from include.sources.base import IntegrityFailed, SyncFailed
 from include.sources.flex import element, gate
 from include.warehouse import sync_log
 from include.warehouse.fence import FenceError
 from include.warehouse.rollback import RollbackRefused
 from include.warehouse.sync_log import Counts
 
-from .flex import ADD, EXPERT, HAND, LEAD, LINE, ROWS, Agency, Booked, assign, call, note, owned
+from .flex import EXPERT, HAND, LEAD, LINE, ROWS, Agency, Booked, assign, call, note, owned, without_key
 
 
 def state(agency: Agency, booked: Booked) -> tuple:
@@ -313,9 +313,11 @@ class TestConflicts:
     def test_with_a_crew_call_in_doubt(self, synced, booked, force):
         """Though nothing else was done there: the write that nobody knows of is one to take back, or isn't."""
         synced.hire(booked)
-        synced.fault("drop", ADD, committed=True)
+        # The answer names the line, and no read shows it.
+        synced.fault("object", ROWS, "GET", nth=2, times=None)
         with pytest.raises(SyncFailed):
             synced.sync()
+        synced.control.clear()
         sync_id = synced.synced()["sync_id"]
         if force:
             synced.roll_back(sync_id, force=True)
@@ -342,7 +344,7 @@ class TestFails:
         other = synced.book()
         synced.hire(booked), synced.hire(other)
         sync_id = synced.sync().sync_id
-        synced.fault("drop", LINE, "DELETE", committed=True)
+        synced.fault("drop", LINE, "DELETE")
         with pytest.raises(SyncFailed, match=f"not all of sync_id {sync_id} was taken back"):
             synced.roll_back(sync_id)
         assert sorted(synced.gates().values()) == ["idle", "uncertain"]
@@ -364,6 +366,23 @@ class TestFails:
             synced.roll_back(sync_id)
         synced.roll_back(sync_id, force=True)
         assert (synced.crew(booked), synced.rows(booked)) == ({}, {})
+
+    def test_where_flex_took_for_done_what_it_did_not_do(self, synced, booked):
+        synced.hire(booked)
+        sync_id = synced.sync().sync_id
+        before = state(synced, booked)
+        synced.fault("ignored", LINE, "DELETE")
+        with pytest.raises(SyncFailed, match="a fresh read does not show it"):
+            synced.roll_back(sync_id)
+        assert (state(synced, booked), synced.synced()["rows_deleted"]) == (before, 0)
+
+    def test_before_the_first_request_where_the_unique_key_is_missing(self, synced, booked):
+        synced.hire(booked)
+        sync_id = synced.sync().sync_id
+        synced.control.reset_counters()
+        with without_key(synced), pytest.raises(IntegrityFailed, match="warehouse_migrate"):
+            synced.roll_back(sync_id)
+        assert synced.control.counters().total() == 0
 
     def test_where_flex_shows_nothing(self, synced, booked):
         synced.hire(booked)

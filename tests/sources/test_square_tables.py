@@ -249,6 +249,13 @@ class TestRows:
         with pytest.raises(RefuseData, match="'line_items' of order_id O1 is no list of objects"):
             inside("orders", "order_line_items", ORDER | {"line_items": {"u1": LINE}})
 
+    @pytest.mark.parametrize("name", ["line_items", "fulfillments", "returns", "tenders"])
+    @pytest.mark.parametrize("value", [{}, "", 0, False, "u1", [7]])
+    def test_what_is_no_list_is_not_an_empty_one(self, name, value):
+        table = {"line_items": "order_line_items", "tenders": "tenders"}.get(name, f"order_{name}")
+        with pytest.raises(RefuseData, match=f"'{name}' of order_id O1 is no list of objects"):
+            inside("orders", table, {"id": "O1", name: value})
+
     def test_payment_and_refund(self):
         payment = {"id": "P1", "order_id": "O1", "amount_money": usd(10), "processing_fee": [{"type": "INITIAL"}]}
         assert read("payments", payment) == {

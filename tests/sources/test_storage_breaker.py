@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.gallery import Gallery
 
 MINUTES = timedelta(minutes=30)
 GATES = [*SOURCE.entities[0].gates, SOURCE.entities[0].repair_share]
+NUMBERS = count()
 REFUSED = "Nothing was written, the watermark stays: run storage_reconcile"
 
 
@@ -26,6 +28,11 @@ def changed(gallery: Gallery, number: int, *, laid: bool = False) -> list:
 
 def run(gallery: Gallery, name: str) -> Gallery:
     return replace(gallery, context=replace(gallery.context, run=f"storage_reconcile/{name}"))
+
+
+def sync(gallery: Gallery, **options: object):
+    """A sync in a run of its own."""
+    return run(gallery, f"sync {next(NUMBERS)}").sync(**options)
 
 
 def judged(gallery: Gallery, name: str, **params: object):
@@ -51,7 +58,7 @@ def decide(gallery: Gallery, decision: str) -> None:
 @pytest.fixture
 def synced(gallery: Gallery) -> Gallery:
     """The images after the first sync."""
-    gallery.sync()
+    sync(gallery)
     return gallery
 
 
@@ -62,12 +69,12 @@ def test_empty_bucket_is_never_written_down_by_syncs(synced):
     """The sync before was refused, and each of the later ones sees five images only."""
     synced.control.delete(synced.control.keys())
     with pytest.raises(SyncFailed, match=REFUSED):
-        synced.sync(mode="full")
+        sync(synced, mode="full")
     for _ in range(3):
         changed(synced, 5)
         before = synced.table()
         with pytest.raises(SyncFailed, match=r"a sync was refused at .* shows only 0 of 40 objects"):
-            synced.sync()
+            sync(synced)
         assert synced.table() == before
     assert synced.audited() == 0
 
@@ -79,7 +86,7 @@ def test_empty_bucket_is_known_by_what_other_images_need(synced, number):
     before = synced.table()
     synced.control.delete(synced.control.keys())
     with pytest.raises(SyncFailed, match=f"missing_in_doubt is {number} of {number} looked_at"):
-        synced.sync()
+        sync(synced)
     assert (synced.table(), len(lost)) == (before, number)
 
 
@@ -87,7 +94,7 @@ def test_dry_sync_is_refused_as_well(synced):
     synced.control.delete(synced.control.keys())
     changed(synced, 1)
     with pytest.raises(SyncFailed, match="missing_in_doubt"):
-        synced.sync(dry_run=True)
+        sync(synced, dry_run=True)
 
 
 def test_empty_bucket_holds_a_part_of_one_row(gallery):
@@ -106,7 +113,7 @@ def test_bucket_that_shows_nothing_at_all_holds_a_table_of_any_size(gallery, eit
 
 def test_one_row_in_a_bucket_that_shows_the_others_is_marked(synced):
     (image,) = changed(synced, 1)
-    assert synced.sync().result["updated"] == 1
+    assert sync(synced).result["updated"] == 1
     assert synced.table()[image.id]["status"] == "error"
 
 
@@ -117,54 +124,54 @@ def test_refusal_ends_when_the_objects_are_there_again(synced):
     keys = synced.control.keys()
     synced.control.delete(keys)
     with pytest.raises(SyncFailed):
-        synced.sync(mode="full")
+        sync(synced, mode="full")
     synced.control.put(keys[: len(keys) // 2])
     with pytest.raises(SyncFailed, match="a sync was refused"):
-        synced.sync()
+        sync(synced)
     synced.control.put(keys)
     (image,) = changed(synced, 1)
-    assert synced.sync().result["updated"] == 1
+    assert sync(synced).result["updated"] == 1
     assert synced.table()[image.id]["status"] == "error"
     synced.control.delete(keys)
     with pytest.raises(SyncFailed, match="missing_original"):
-        synced.sync(mode="full")
+        sync(synced, mode="full")
 
 
 @pytest.mark.parametrize("decision", ["resume", "repair"])
 def test_refusal_ends_by_a_decision(synced, decision):
     changed(synced, 7)
     with pytest.raises(SyncFailed, match="missing_original is 7 of 7 looked_at, above its limit 5"):
-        synced.sync()
+        sync(synced)
     held, _, verdict = judged(synced, "1")
     assert verdict is Verdict.HOLD
     decide(held, decision)
     resume(held)
     # The sync looks again, and by the same limit is refused anew.
     with pytest.raises(SyncFailed, match="missing_original is 7 of 7"):
-        synced.sync()
+        sync(synced)
 
 
 def test_refusal_ends_with_a_whole_scan_that_passes(synced):
     lost = changed(synced, 6)
     with pytest.raises(SyncFailed):
-        synced.sync()
+        sync(synced)
     for image in lost:
         synced.control.put(image.keys)
     scanned, _, verdict = judged(synced, "1")
     assert verdict is Verdict.PASS
     resume(scanned)
-    assert synced.sync().result["checked"] == 6
+    assert sync(synced).result["checked"] == 6
 
 
 def test_scan_of_a_part_ends_no_refusal(synced):
     changed(synced, 6)
     with pytest.raises(SyncFailed):
-        synced.sync()
+        sync(synced)
     scanned, _, verdict = judged(synced, "1", status="ready")
     assert verdict is Verdict.PASS
     resume(scanned)
     with pytest.raises(SyncFailed, match="a sync was refused"):
-        synced.sync()
+        sync(synced)
 
 
 # -- slices
@@ -173,10 +180,10 @@ def test_scan_of_a_part_ends_no_refusal(synced):
 def test_few_missing_in_each_sync_add_up(synced):
     """Other images have their objects; of the new ones none ever gets there."""
     changed(synced, 5)
-    assert synced.sync().result["updated"] == 5
+    assert sync(synced).result["updated"] == 5
     later = changed(synced, 1)
     with pytest.raises(SyncFailed, match=r"missing_lately is 6 of \d+ looked_at_lately"):
-        synced.sync()
+        sync(synced)
     assert synced.table()[later[0].id]["status"] == "queued"
 
 
@@ -184,28 +191,28 @@ def test_few_missing_among_many_that_are_there_do_not_add_up(synced):
     for _ in range(4):
         changed(synced, 40, laid=True)
         changed(synced, 2)
-        assert synced.sync().result["updated"] == 2
+        assert sync(synced).result["updated"] == 2
 
 
 def test_whole_scan_that_passes_starts_the_count_anew(synced):
     changed(synced, 5)
-    synced.sync()
+    sync(synced)
     scanned, _, verdict = judged(synced, "1")
     assert verdict is Verdict.PASS
     resume(scanned)
     changed(synced, 5)
-    assert synced.sync().result["updated"] == 5
+    assert sync(synced).result["updated"] == 5
 
 
 def test_marks_that_were_rolled_back_do_not_count(synced):
     lost = changed(synced, 5)
-    done = synced.sync()
+    done = sync(synced)
     copy = ImagesCopy(synced.conn, synced.images)
     roll_back(synced.conn, copy, done.sync_id, run="x/1", reason="test", dry_run=False)
     for image in lost:
         synced.control.put(image.keys)
     changed(synced, 5)
-    assert synced.sync().result["updated"] == 5
+    assert sync(synced).result["updated"] == 5
 
 
 def test_parts_add_up(gallery):

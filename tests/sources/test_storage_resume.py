@@ -40,7 +40,7 @@ def test_cut_off_at_any_request(small, either_way):
     assert whole[0]["missing_original"] == 3
     for nth in count(1):
         small.control.reset_counters()
-        small.control.fault(Fault("status", nth=nth, status=403))
+        small.control.fault(Fault("status", nth=nth, status=500))
         try:
             cut_off = bool(small.scan(batch_size=4).incomplete)
         except ApiError:
@@ -91,11 +91,11 @@ def test_pages_are_not_listed_twice(small):
 def test_later_run_starts_anew(small):
     """What an earlier run was cut off at is no evidence for it."""
     before = small.scan().metrics["missing_original"]
-    small.control.fault(Fault("status", operation="head", status=403))
+    small.control.fault(Fault("status", operation="head", status=500))
     assert small.scan().incomplete
     small.add("queued", laid=False)
     assert small.scan().metrics["missing_original"] == before
-    small.control.fault(Fault("status", operation="head", status=403))
+    small.control.fault(Fault("status", operation="head", status=500))
     assert small.scan().incomplete
     fence.resume(small.conn, SOURCE.name, RUN)
     assert small.scan().metrics["missing_original"] == before + 1

@@ -123,13 +123,12 @@ def test_sync_fails_where_the_database_does_not_take_it(gallery):
     gallery.sync()
     mark = sync_log.state(gallery.conn, "storage", "images").watermark
     kept, written = (gallery.add("queued", laid=False, age=HALF_AN_HOUR) for _ in range(2))
-    trigger(gallery, KEEP_STATUS, condition=f"OLD.id = '{kept.id}'")
-    for updated in (1, 0):
-        before = gallery.audited()
+    trigger(gallery, "RETURN OLD;", condition=f"OLD.id = '{kept.id}'")
+    for _ in range(2):
         with pytest.raises(SyncFailed, match="1 images do not show the status that was written"):
             gallery.sync()
         assert sync_log.state(gallery.conn, "storage", "images").watermark == mark
-        assert gallery.audited() - before <= updated + 1
+        assert gallery.audited() == 1
     assert gallery.table()[written.id]["status"] == "error"
     gallery.images.execute("DROP TRIGGER meddle ON images")
     assert gallery.sync().result["updated"] == 1

@@ -226,8 +226,6 @@ def test_few_unknown_objects_leave_the_others_known(watched):
     gallery = watched.gallery
     third = gallery.add()
     gallery.control.fault(Fault("status", operation="head", key=third.original, status=500, times=None))
-    with watched.untouched(), pytest.raises(SyncFailed, match="1 images could not be looked at"):
-        gallery.sync()
     with watched.untouched():
         summary = gallery.scan()
     assert missing(summary) == {"missing_original": 1, "missing_staged": 1, "unknown": 1}

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from include.api.client import Answer, ApiClient, Request
@@ -41,12 +41,12 @@ def lines(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: b
     Raises Unreadable where the answer proves nothing, and whatever `ApiClient.send` does.
     """
     params = {"_dc": _now(), "codeList": ["contact", "business-role"], "node": "root"}
-    return rows.read(api.send(Request(f"line-item/{element_id}/row-data/", params, owed=owed)).data, mapped)
+    return rows.read(_read(api, Request(f"line-item/{element_id}/row-data/", params, owed=owed)), mapped)
 
 
 def items(api: ApiClient, element_id: UUID, *, owed: bool = False) -> Mapping[UUID, str | None]:
     """The lines in a crew call's own record, each with its type if it is told. Raises as `lines` does."""
-    return rows.items(api.send(_record(element_id, owed)).data, element_id)
+    return rows.items(_read(api, _record(element_id, owed)), element_id)
 
 
 def exists(api: ApiClient, line_id: UUID) -> bool:
@@ -55,13 +55,9 @@ def exists(api: ApiClient, line_id: UUID) -> bool:
     Raises Unreadable where the answer tells neither, and whatever `ApiClient.send` does.
     """
     try:
-        rows.require_record(api.send(_record(line_id, False)).data, line_id)
+        rows.require_record(_read(api, _record(line_id, False)), line_id)
     except NotFound:
         return False
-    except FixConfiguration as error:
-        if error.status is None or error.status in STOPS:
-            raise
-        raise Unreadable(f"whether line {line_id} is gone can't be told: {error}") from None
     return True
 
 
@@ -88,6 +84,16 @@ def set_role(api: ApiClient, element_id: UUID, line_id: UUID, role_id: UUID) -> 
     request = Request(f"line-item/{element_id}/row-data/", method="POST", body=body, idempotent=False)
     answer = _write(api, request)
     return answer if isinstance(answer, Outcome) else Outcome("done")
+
+
+def _read(api: ApiClient, request: Request) -> Any:
+    """The answer's data. Raises Unreadable where only this one is refused: others may well be answered."""
+    try:
+        return api.send(request).data
+    except FixConfiguration as error:
+        if error.status is None or error.status < 400 or error.status in STOPS:
+            raise
+        raise Unreadable(f"{api.name}: {request} answered {error.status}, which tells nothing of it") from None
 
 
 def _record(thing_id: UUID, owed: bool) -> Request:

@@ -109,6 +109,6 @@ def _agree(lines: Collection[Line], items: Mapping[UUID, str | None]) -> None:
     if only_items or only_rows:
         named = ", ".join(str(line_id) for line_id in [*only_rows, *only_items][:3])
         raise Unreadable(
-            f"{len(only_rows)} contacts are among the crew call's rows only, {len(only_items)} lines in its own record"
-            f" only (such as {named})"
+            f"its rows and its own record disagree: {len(only_rows)} contacts are only in its rows, {len(only_items)}"
+            f" lines only in its record (such as {named})"
         )

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from include.confidence import history, unproven
 from include.confidence.account import Account, no_evidence
 from include.confidence.summary import ForensicSummary, Plan
-from include.sources.flex import desired
+from include.sources.flex import calls, desired
 from include.sources.flex.accounts import CALLS, LINES, ROWS, TABLES, Standing, proven
 from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import Context, Scope, each
@@ -209,8 +209,13 @@ def evidence_id(scan_id: str, scope: Scope | str) -> str:
 
 
 def _looked(context: Context, element_id: UUID, crew: Crew) -> Looked:
+    """Read both lists, and where a role differs the rows once more: no other list shows roles."""
     looked = look_at(context.api, element_id, crew, sure=True)
     require_there(looked, element_id, crew)
+    if any(finding.kind == "role_mismatch" for finding in wanted(crew, looked.lines).findings):
+        again = calls.lines(context.api, element_id, crew.mapped)
+        if {*again} != {*looked.lines}:
+            raise Unreadable("two reads one after the other show different lines or roles")
     return looked
 
 

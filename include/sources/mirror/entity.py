@@ -10,7 +10,7 @@ from psycopg import Connection, sql
 from include.api.client import Answer, ApiClient, Request
 from include.api.paginators import Paginator
 from include.confidence.integrity import Severity
-from include.confidence.policy import RepairShare, Trend
+from include.confidence.policy import Growth, RepairShare, Trend
 from include.warehouse.table import Table
 
 if TYPE_CHECKING:
@@ -157,6 +157,21 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Falls:
+    """A row falls with another one of the warehouse: then it counts as gone, whatever its own list shows.
+
+    `condition`: true for a row `t` that fell. `entity`, `by`: the entity of the row that it falls with, and the columns
+    that name that one. `stands`: whether a record of that entity, as the source shows it, is one that nothing falls
+    with: a scan asks for those that the copy takes for fallen, since its own rows may be what is wrong.
+    """
+
+    condition: str
+    entity: str
+    by: tuple[str, ...]
+    stands: Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True)
 class Derived:
     """A table that is computed from mirrored ones: `query` selects its columns, in the table's order.
 
@@ -242,8 +257,8 @@ class Entity:
     listing leaves some rows out unless it is asked for them, the params of the lists that together show all.
     `discovery`: several lists, or lists in brief, take the place of the listing. `parts` come inside the records.
     `history`: the list shows the newest rows only; what it doesn't show any more is kept, and is out of scope.
-    `falls`: a condition on a row `t`, true where it fell with another row of the warehouse. Such a row counts as gone,
-    whatever the list shows. It is a part of the entity's own plan, so that a sync changes no row twice.
+    `falls`: which rows fall with those of another entity; a part of this one's plan, so that a sync changes no row
+    twice.
     """
 
     table: Table
@@ -258,8 +273,8 @@ class Entity:
     partitions: Partitions | None = None
     needs: tuple[Need, ...] = ()
     history: bool = False
-    falls: str | None = None
-    gates: tuple[Trend, ...] = DRIFT
+    falls: Falls | None = None
+    gates: tuple[Trend | Growth, ...] = DRIFT
     repair_share: RepairShare = field(default_factory=RepairShare)
     forensics: Forensics | None = None
 
@@ -293,6 +308,7 @@ def _contradiction(entity: Entity) -> str:
     columns = set(entity.table.names)
     named = {*entity.lookup.by, *(c for need in entity.needs for c in need.by)}
     named |= {entity.partitions.column} if entity.partitions else set()
+    named |= set(entity.falls.by) if entity.falls else set()
     if named - columns:
         return f"it names columns that its table doesn't have: {', '.join(sorted(named - columns))}"
     for part in entity.parts:

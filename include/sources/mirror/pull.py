@@ -19,7 +19,7 @@ from include.sources.mirror.lookup import Completed, Row, Skipped, rows_of
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import PullError, Stage, staged
-from include.warehouse.table import Table, are, identifiers, pairs
+from include.warehouse.table import Table, among, are, identifiers, pairs
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ class Pulled:
 
         `found` is what became of the page's other records, `number` the list that the page is of.
         """
-        info = {"source_time": page.as_of or page.date}
+        # No list knows what comes after the source's own clock.
+        info = {"source_time": min(filter(None, (page.as_of, page.date)), default=None)}
         info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
         inside, refuse = self._inside(page.rows)
         with self.stage.conn.transaction():
@@ -148,13 +149,17 @@ class Pulled:
         (shown,) = self.stage.conn.execute(query.format(key=key, stage=self.stage.sql), [told["first_page"]]).fetchone()
         return max(0, told["promised"] - shown - self.stage.pull.rows_refused)
 
-    def drop_repeats(self) -> Repeats:
-        """Deduplicate by key, then drop nested rows whose record was dropped, and rows that fall."""
+    def drop_repeats(self, standing: Sequence[tuple] = ()) -> Repeats:
+        """Deduplicate by key, then drop nested rows whose record was dropped, and rows that fall.
+
+        `standing`: the rows that others fall with in the copy alone, not at the source.
+        """
         repeats = compare.drop_repeats(self.stage)
         fallen = 0
         if self.entity.falls:
-            query = sql.SQL("DELETE FROM {} t WHERE {}").format(self.stage.sql, self.falls)
-            fallen = self.stage.conn.execute(query).rowcount
+            query = sql.SQL("DELETE FROM {} t WHERE {} AND NOT {}")
+            stand = among(self.entity.falls.by, standing, "t")
+            fallen = self.stage.conn.execute(query.format(self.stage.sql, self.falls, stand)).rowcount
         self.stage.save_progress(repeats=asdict(repeats), fallen=fallen)
         for part, stage in self.parts:
             dropped = stage.conn.execute(
@@ -179,7 +184,7 @@ class Pulled:
     @property
     def falls(self) -> sql.Composable | None:
         """The condition on rows `t` that fall with another."""
-        return sql.SQL(f"({self.entity.falls})") if self.entity.falls else None
+        return sql.SQL(f"({self.entity.falls.condition})") if self.entity.falls else None
 
     def of_record(self, part: Part, rows: str, records: str) -> sql.Composed:
         """The condition that `rows` of the part belong to `records`."""

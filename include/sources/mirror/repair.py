@@ -39,6 +39,9 @@ def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int,
             for summary in summaries:
                 for table in entity_of(source, summary.entity).tables:
                     counts[table.name] = Counts.of(apply_plan(conn, table, _plan(context, table), sync_id))
+            for summary in summaries:
+                for name, fallen in _fall(context, entity_of(source, summary.entity), sync_id).items():
+                    counts[name] += fallen
             counts |= derive(context, sync_id)
     except BaseException as error:
         sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
@@ -82,6 +85,25 @@ def reset_watermarks(context: Context) -> int:
                     sync_log.advance(conn, sync_id, source.name, entity.name, **moved)
     sync_log.finish(conn, sync_id, {})
     return sync_id
+
+
+def _fall(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts]:
+    """Tombstone the rows that fall with what the repair has changed in another table, and the rows inside them."""
+    if entity.falls is None:
+        return {}
+    pulled = Pulled.open(context, entity, "falls", f"sync_id {sync_id}")
+    compare.plan_deletes(pulled.stage, status="confirmed", within=pulled.falls)
+    for part, stage in pulled.parts:
+        of_fallen = sql.SQL("({}) IN (SELECT {} FROM {})").format(
+            identifiers(part.by, "t"), identifiers(entity.table.key), pulled.stage.plan
+        )
+        compare.plan_deletes(stage, status="confirmed", within=of_fallen)
+    counts = {
+        stage.table.name: Counts.of(apply_plan(context.conn, stage.table, stage.plan, sync_id))
+        for stage in pulled.stages
+    }
+    pulled.drop()
+    return counts
 
 
 def _plan(context: Context, table: Table) -> sql.Identifier:

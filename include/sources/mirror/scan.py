@@ -9,13 +9,15 @@ from typing import Any
 
 from psycopg import sql
 
+from include.api.errors import TryLater
 from include.confidence import history, unproven
 from include.confidence.account import Account, no_evidence
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
-from include.sources.base import ScanRefused
+from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
+from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import Pulled, partitions, plan_parts, read_partitions, whole_list
 from include.sources.mirror.second_look import Looks, second_look
 from include.warehouse import compare, sync_log
@@ -158,8 +160,9 @@ def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, An
     if done:
         return done
     work = {"source": context.source.name, "entity": entity.name, "run": context.run}
+    standing = still_standing(context, pulled)
     with span("compare", **work) as opened, conn.transaction():
-        repeats = suspect(context, pulled, surplus=scope.not_in_api)
+        repeats = suspect(context, pulled, surplus=scope.not_in_api, standing=standing)
         forensics = entity.forensics(conn, stage.plan) if entity.forensics else {}
         figures = {
             "identical": repeats.identical,
@@ -192,16 +195,46 @@ def _refused_missing(stage: Stage) -> int:
     ).fetchone()[0]
 
 
-def suspect(context: Context, pulled: Pulled, *, surplus: bool = True) -> Repeats:
+def still_standing(context: Context, pulled: Pulled) -> list[tuple]:
+    """The rows with which listed ones have fallen in the copy, though they stand at the source.
+
+    What the copy holds of them is wrong, and another scan of the run repairs it; what fell with them comes back with
+    them. Raises TryLater where the source doesn't tell.
+    """
+    falls = pulled.entity.falls
+    if falls is None:
+        return []
+    other = entity_of(context.source, falls.entity)
+    fallen = pulled.stage.conn.execute(
+        sql.SQL("SELECT DISTINCT {} FROM {} t WHERE {}").format(
+            identifiers(falls.by, "t"), pulled.stage.sql, pulled.falls
+        )
+    ).fetchall()
+    standing, silent = [], []
+    for lookup in filter(None, (other.lookup, other.lookup.witness)):
+        for value, look in look_up(context, other.table, lookup, fallen):
+            if look.unknown:
+                raise TryLater(f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}")
+            if any(falls.stands(row) for row in look.rows):
+                standing.append(value)
+            elif not look.rows:
+                silent.append(value)
+        # What a list doesn't show is asked for at its own address.
+        fallen, silent = silent, []
+    return standing
+
+
+def suspect(context: Context, pulled: Pulled, *, surplus: bool = True, standing: Sequence[tuple] = ()) -> Repeats:
     """Plan what differs between the list and the copy: candidates where a second look has to decide.
 
-    `surplus`: rows of the copy that the list has not count too. The caller's transaction holds it together.
+    `surplus`: rows of the copy that the list has not count too. `standing`: what `still_standing` has found. The
+    caller's transaction holds it together.
     """
     stage, entity, conn = pulled.stage, pulled.entity, context.conn
     for each in pulled.stages:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
-    repeats = pulled.drop_repeats()
+    repeats = pulled.drop_repeats(standing)
     compare.plan_writes(stage, young_after=_in_step(context, entity), doubtful="candidate", older="candidate")
     if surplus and not entity.history:
         compare.plan_deletes(stage, status="candidate", within=scope_of(context, entity, "t"))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from psycopg import sql
 
@@ -53,7 +54,9 @@ def second_look(context: Context, pulled: Pulled) -> Looks:
         silent[value] = [suspect for suspect in suspects[value] if not _shown(pulled, suspect, look)]
     silent = {value: some for value, some in silent.items() if some}
     if lookup.witness:
-        for value, look in look_up(context, table, lookup.witness, silent):
+        # A batch may leave open far more than can be asked for one by one.
+        asked = list(islice((value for value in suspects if value in silent), SECOND_LOOKS))
+        for value, look in look_up(context, table, lookup.witness, asked):
             for suspect in silent[value]:
                 _hear_witness(pulled, suspect, look)
     else:
@@ -65,7 +68,7 @@ def second_look(context: Context, pulled: Pulled) -> Looks:
 
 
 def _suspects(context: Context, pulled: Pulled) -> Mapping[tuple, list[Suspect]]:
-    """The suspects by the values that they are asked for by, as many as the budget allows."""
+    """The suspects by the values that they are asked for by, as many as the budget allows, in the order of waiting."""
     entity, conn = pulled.entity, context.conn
     key, by = entity.table.key, entity.lookup.by
     keys, bys = [f"k{n}" for n in range(len(key))], [f"b{n}" for n in range(len(by))]
@@ -209,8 +212,8 @@ WITH suspects AS (
     ON u.source = {source} AND u.entity = {entity} AND u.key = jsonb_build_array({key})
   WHERE ({by}) IS NOT NULL GROUP BY {key}, {by}
 ), asked AS (
-  SELECT {bys} FROM suspects GROUP BY {bys}
-  ORDER BY min(last_look) NULLS FIRST, min(first_seen) NULLS LAST, {bys} LIMIT {limit}
+  SELECT {bys}, row_number() OVER (ORDER BY min(last_look) NULLS FIRST, min(first_seen) NULLS LAST, {bys}) AS turn
+  FROM suspects GROUP BY {bys} ORDER BY turn LIMIT {limit}
 )
-SELECT {s_keys}, {s_bys}, s.operation FROM suspects s JOIN asked USING ({bys}) ORDER BY {s_keys}
+SELECT {s_keys}, {s_bys}, s.operation FROM suspects s JOIN asked USING ({bys}) ORDER BY asked.turn, {s_keys}
 """

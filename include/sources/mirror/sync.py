@@ -47,6 +47,14 @@ class Group:
         return " of ".join(filter(None, [what, ",".join(self.partitions)]))
 
 
+@dataclass(frozen=True)
+class Reached:
+    """How far a partition has come. `in_step`: nothing of it was left out, as of the sync's beginning."""
+
+    watermark: datetime | None
+    in_step: bool
+
+
 class RecordsLeft(Exception):
     """Some records were not read, so the watermark stays before them. The message names them."""
 
@@ -156,19 +164,19 @@ class _Run:
         children, left = _children(context, pulled) if incremental else ([], [])
         needed, unreadable = _needed(context, pulled)
         left += [each for some in (pulled, *children) for each in _unproven(some)]
-        watermarks = self._watermarks(pulled, groups, unproven=bool(left))
+        reached = self._reached(pulled, groups, unproven=bool(left))
         left += unreadable + _skipped(pulled)
         with fence.writing(conn, source.name, epoch=self.epoch):
             for stage in needed:
                 self._merge(stage)
             for each in (pulled, *children):
                 for stage in each.stages:
-                    self._advance(stage, pulled, watermarks if stage is pulled.stage else None, watermarks, started)
+                    self._advance(stage, pulled, reached if stage is pulled.stage else None, reached, started)
         for each in (pulled, *children):
             each.drop()
         for stage in needed:
             stage.drop()
-        log.info("%s.%s: %s, watermarks %s", source.name, entity.name, self.counts[entity.name], watermarks)
+        log.info("%s.%s: %s, %s", source.name, entity.name, self.counts[entity.name], reached)
         if left:
             raise RecordsLeft(
                 f"{len(left)} of its records are not proven and were not written, the others were:"
@@ -179,22 +187,24 @@ class _Run:
         self,
         stage: Stage,
         pulled: Pulled,
-        own: Mapping[str, datetime | None] | None,
-        watermarks: Mapping[str, datetime | None],
+        own: Mapping[str, Reached] | None,
+        reached: Mapping[str, Reached],
         started: float,
     ) -> None:
         """Write a table's plan and move its state; nested rows and children are as far as their records."""
         counts = self._merge(stage)
         # Nested rows have no versions, their records have.
         version = _newest_version(pulled.stage if stage in pulled.stages else stage)
-        whole = {"": min(filter(None, watermarks.values()), default=None)}
-        for partition, watermark in (own or whole).items():
+        oldest = min(filter(None, (each.watermark for each in reached.values())), default=None)
+        whole = {"": Reached(oldest, all(each.in_step for each in reached.values()))}
+        for partition, each in (own or whole).items():
             sync_log.advance(
                 self.context.conn,
                 self.sync_id,
                 self.context.source.name,
                 stage.table.name,
-                watermark=watermark,
+                watermark=each.watermark,
+                in_step=each.in_step,
                 version=version,
                 counts=counts,
                 partition=partition,
@@ -244,7 +254,7 @@ class _Run:
             for reading in readings
         ]
 
-    def _watermarks(self, pulled: Pulled, groups: Sequence[Group], *, unproven: bool) -> Mapping[str, datetime | None]:
+    def _reached(self, pulled: Pulled, groups: Sequence[Group], *, unproven: bool) -> Mapping[str, Reached]:
         """How far each partition has come.
 
         If a record is skipped, the watermark stops before its version (or its change time). It stays where it is if
@@ -257,10 +267,10 @@ class _Run:
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
             skipped = [each.moment for each in pulled.skipped if each.partition == partition]
             if stays or None in skipped or partition in pulled.failed or partition in pulled.cut:
-                found[partition] = before
+                found[partition] = Reached(before, in_step=False)
             else:
                 times = [datetime.fromisoformat(each) for each in skipped] + [moment]
-                found[partition] = min(filter(None, times), default=None)
+                found[partition] = Reached(min(filter(None, times), default=None), in_step=not skipped)
         return found
 
     def _moment(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:

@@ -24,7 +24,7 @@ from include.sources.base import IntegrityFailed, ScanRefused
 from include.sources.mirror.entity import Context, Entity, Forensics, Invariant
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import Pulled, read_partitions, whole_list
-from include.sources.mirror.scan import suspect
+from include.sources.mirror.scan import still_standing, suspect
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage
@@ -105,8 +105,9 @@ def _counts(context: Context, entity: Entity) -> list[Finding]:
     """
     pulled = Pulled.open(context, entity, "validate", context.run)
     pulled = read_partitions(context, pulled, lambda singly: whole_list(context, entity, singly=singly))
+    standing = still_standing(context, pulled)
     with context.conn.transaction():
-        suspect(context, pulled)
+        suspect(context, pulled, standing=standing)
     second_look(context, pulled)
     findings = [_count(stage) for stage in pulled.stages]
     pulled.drop()

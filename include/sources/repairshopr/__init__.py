@@ -2,6 +2,11 @@
 
 Lists change while they are read, deletes leave no trace but a 404, and only invoices and tickets can be asked for what
 changed. So a global scan only names suspects; a narrow request decides.
+
+Each list is asked for everything that the vendor describes a way to ask for: disabled customers by a parameter, all
+else by leaving out the filters that choose some (`paid`, `status`, `mine` and the like). No parameter is known for
+disabled products: if the list leaves one out that the copy has, the second look finds it at its own address. Lines of
+estimates come in the same feed as those of invoices, and are left out: they are not mirrored.
 """
 
 from datetime import timedelta
@@ -52,7 +57,6 @@ SOURCE = Mirror(
         _listed(tables.INVOICES, "invoice", Since("since_updated_at")),
         Entity(
             table=tables.LINE_ITEMS,
-            # Lines of estimates come in the same feed; they are not mirrored.
             listing=Request("/line_items", {"invoice_id_not_null": "true"}),
             paginator=LINES,
             lookup=Lookup(

@@ -15,7 +15,7 @@ from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Cursor
 from include.confidence.policy import Trend
-from include.sources.mirror.entity import Context, Entity, Lookup, Part, Partitions, Since, Whole, Window
+from include.sources.mirror.entity import Context, Entity, Falls, Lookup, Part, Partitions, Since, Whole, Window
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import guarded
@@ -85,7 +85,9 @@ def _alive(data: Record) -> list[Record]:
 
 def _inside(record: Record, name: str, by: str, id_: Any) -> list[Record]:
     """The objects of a list inside a record, which they name in column `by`; the vendor leaves out empty lists."""
-    rows = record.get(name) or []
+    rows = record.get(name)
+    if rows is None:
+        return []
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RefuseData(f"{name!r} of {by} {id_} is no list of objects. See whether the API has changed")
     return [{**row, by: id_} for row in rows]
@@ -253,8 +255,13 @@ ENTITIES = (
         "ITEM_VARIATION",
         parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by=("variation_id",)),),
         # Tombstones of variations don't always come with that of their item; one that has come says it all.
-        falls="t.is_deleted IS NOT TRUE AND t.item_id IN"
-        " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
+        falls=Falls(
+            "t.is_deleted IS NOT TRUE AND t.item_id IN"
+            " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
+            entity="catalog_items",
+            by=("item_id",),
+            stands=lambda item: not item.get("is_deleted"),
+        ),
     ),
     _counts(tables.CATALOG_INVENTORY, "variation_id", ["IN_STOCK"]),
     # The list shows the newest counts only: older ones are the history, of which nothing counts as surplus.

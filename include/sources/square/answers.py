@@ -59,13 +59,13 @@ def some(rows: str) -> Check:
     return check
 
 
-def lines_of(order: Record) -> list[Record]:
-    """The line items of an order, which Square leaves out where there are none.
+def lines_of(order: Record) -> Any:
+    """The line items of an order as they came, which Square leaves out where there are none.
 
     Raises RefuseData where the total says that there are some: what is neither tip nor charge is the lines', custom
     amounts included.
     """
-    rows = order.get("line_items") or []
+    rows = order.get("line_items")
     if rows or order.get("returns"):
         return rows
     rest = _cents(order, "total_money") - _cents(order, "total_tip_money")

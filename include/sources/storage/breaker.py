@@ -1,8 +1,8 @@
 """The breaker: no unattended run may write down a mass loss, however small the runs are that it falls into.
 
 It remembers over runs (`storage.breaker`). Counted are the images that unattended runs have marked lately: all of them
-for a whole scan; for a sync, or a scan of a part, those since the last whole scan that passed. A person's decision
-starts the count anew.
+for a whole scan; for a sync, or a scan of a part, those since all images were last looked at and passed. A person's
+decision starts the count anew.
 
 A sync that was refused stays refused until a person decides, a whole scan passes, or the objects that it missed are
 there again. And whatever is missing has to be missing from a bucket that shows what other images need: see `others`.
@@ -17,7 +17,8 @@ from psycopg.rows import class_row
 
 from include.api.bucket import Bucket, Look, Presence
 from include.api.errors import TryLater
-from include.confidence.policy import Limit, Policy
+from include.confidence.policy import Gate, Limit, PastRun, Policy, Verdict
+from include.confidence.summary import ForensicSummary
 from include.sources.base import SyncFailed
 from include.sources.storage import look
 
@@ -45,6 +46,23 @@ REMEMBERED = 40
 
 
 @dataclass(frozen=True)
+class Restorable:
+    """Objects that are only marked as deleted are told: bringing them back is better than writing down their loss."""
+
+    metric: str = "restorable"
+
+    def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        value = summary.metrics[self.metric]
+        if not value:
+            return [Gate(self.metric, None, 0, value, Verdict.PASS)]
+        reason = (
+            f"{value} images miss objects that are only marked as deleted ({self.metric}): remove the delete markers in"
+            " the bucket, and these objects are there again"
+        )
+        return [Gate(self.metric, None, 0, value, Verdict.WARN, reason)]
+
+
+@dataclass(frozen=True)
 class Lately:
     """What unattended runs have looked at and marked."""
 
@@ -67,12 +85,12 @@ def lately(conn: Connection, run: str, *, whole: bool) -> Lately:
     return Lately(looked_at, marked)
 
 
-def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked: int) -> None:
-    """Keep what a run has looked at and marked; call it in the transaction of the write."""
+def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked: int, whole: bool) -> None:
+    """Keep what a run has looked at, of all images or some, and marked; call it in the transaction of the write."""
     conn.execute("DELETE FROM storage.breaker WHERE at < now() - interval '30 days'")
     conn.execute(
-        "INSERT INTO storage.breaker (run, sync_id, looked_at, marked) VALUES (%s, %s, %s, %s)",
-        [run, sync_id, looked_at, marked],
+        "INSERT INTO storage.breaker (run, sync_id, looked_at, marked, whole) VALUES (%s, %s, %s, %s, %s)",
+        [run, sync_id, looked_at, marked, whole],
     )
 
 
@@ -123,9 +141,12 @@ WITH decided AS (
   SELECT max(decided_at) AS at FROM confidence.forensic_run
   WHERE source = 'storage' AND decision IN ('resume', 'repair')
 ), passed AS (
-  SELECT scanned_at AS at, run FROM confidence.forensic_run
-  WHERE source = 'storage' AND scope = 'all' AND verdict IN ('pass', 'warn') AND run <> %(run)s
-  ORDER BY scanned_at DESC LIMIT 1
+  SELECT at, run FROM (
+    SELECT scanned_at AS at, run FROM confidence.forensic_run
+    WHERE source = 'storage' AND scope = 'all' AND verdict IN ('pass', 'warn')
+    UNION ALL
+    SELECT at, run FROM storage.breaker WHERE whole AND refused IS NULL
+  ) all_images WHERE run <> %(run)s ORDER BY at DESC LIMIT 1
 )
 SELECT coalesce(sum(b.looked_at), 0)::int, coalesce(sum(b.marked), 0)::int
 FROM storage.breaker b

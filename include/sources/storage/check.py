@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Other images by which a bucket that misses something is proven.
 OTHERS = 10
+# Suspects that are asked for by HEAD although a listing is the second look: it tells what can be restored.
+ASKED_OF_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,8 @@ def _second_look(
 ) -> str:
     """After a pause look at every suspect in the other way, and settle the plan by what is found.
 
-    Many are looked at by another LIST, since a HEAD each is asked for before the write anyway. Returns why none of them
-    could be looked at, if so.
+    Many are looked at by another LIST and some of them by HEAD, since a HEAD each is asked for before the write anyway.
+    Returns why none of them could be looked at, if so.
     """
     conn, (objects, again, third) = staged.conn, looks
     bucket, workers = context.bucket, order.workers
@@ -180,9 +182,10 @@ def _second_look(
     known = look.known(objects)
     suspects = plan.suspects_of(conn, staged.plan)
     look.look_again(bucket, suspects, again, way, by_pages=by_pages, workers=workers, known=known)
-    if not listing:
-        # What came meanwhile is there by HEAD as well; else the two disagree.
-        look.look_again(bucket, plan.disputed(conn, staged.plan, looks), third, Way.HEAD, workers=workers, known=known)
+    # What came meanwhile is there by HEAD as well; else the two disagree.
+    some = plan.some_suspects(conn, staged.plan, ASKED_OF_MANY, order.seed) if by_pages else plan.no_suspects
+    more = some if listing else plan.disputed(conn, staged.plan, looks)
+    look.look_again(bucket, more, third, Way.HEAD, workers=workers, known=known)
     plan.settle(conn, staged.plan, looks, listed_whole=listing)
     if not order.heal:
         conn.execute(

@@ -70,6 +70,18 @@ def suspects_of(conn: Connection, plan: sql.Identifier, status: str = "candidate
     return _following(conn, _keys(plan, status))
 
 
+def some_suspects(conn: Connection, plan: sql.Identifier, number: int, seed: int) -> Callable[[str], list[str]]:
+    """The same for so many keys of candidates, other ones for each seed."""
+    query = sql.SQL("SELECT key FROM ({}) k ORDER BY hashtextextended(key, {}) LIMIT {}")
+    keys = sql.SQL("SELECT key FROM ({}) s").format(query.format(_keys(plan, "candidate"), seed, number))
+    return _following(conn, keys)
+
+
+def no_suspects(after: str) -> list[str]:
+    """The same for none."""
+    return []
+
+
 def disputed(conn: Connection, plan: sql.Identifier, looks: Sequence[Stage]) -> Callable[[str], list[str]]:
     """The same for the keys of candidates that LIST shows and HEAD does not."""
     verdicts = _verdicts(plan, "candidate", looks, listed_whole=False)

@@ -119,7 +119,8 @@ def apply(
             superseded=confirmed - marked.updated - healed.updated - marked.failed - healed.failed,
             failed=marked.failed + healed.failed,
         )
-        breaker.remember(conn, context.run, sync_id, looked_at=summary.metrics["looked_at"], marked=marked.updated)
+        looked_at, whole = summary.metrics["looked_at"], order.scope.whole
+        breaker.remember(conn, context.run, sync_id, looked_at=looked_at, marked=marked.updated, whole=whole)
         also(written)
     return {IMAGES.name: written, "healed": Counts(updated=healed.updated)}
 

@@ -1,6 +1,5 @@
 """The source `storage`: which images a run checks, how its figures are judged, and what it does about them."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Copy
 from include.warehouse.sync_log import Counts
 
-log = logging.getLogger(__name__)
-
 # Requests at once where no param asks for another number.
 WORKERS = 5
 
@@ -47,6 +44,7 @@ class Images:
         Trend("missing_staged"),
         Trend("unknown"),
         *breaker.LIMITS,
+        breaker.Restorable(),
     )
     # Of a small table, too, a mass change is a person's.
     repair_share: RepairShare = field(default_factory=partial(RepairShare, floor=breaker.FLOOR))
@@ -118,12 +116,6 @@ class Storage:
             summary = remember(context, order, checked, found)
             history.record(context.conn, summary)
         checked.forget(keep=bool(summary.incomplete))
-        if summary.metrics["restorable"]:
-            log.warning(
-                "%d images miss objects that are only marked as deleted: remove the delete markers in the bucket and"
-                " they are there again (restorable)",
-                summary.metrics["restorable"],
-            )
         return summary
 
     def repair(

@@ -19,8 +19,8 @@ COMMENT ON TYPE storage.images IS
 
 ALTER TYPE storage.objects ADD ATTRIBUTE way text, ADD ATTRIBUTE later boolean, ADD ATTRIBUTE restorable boolean;
 COMMENT ON TYPE storage.objects IS
-  'What a look at an object said: present, empty, absent or unknown, for the reason. way: head or list. A listing has no '
-  'rows for what is absent. later: another time there may be an answer. restorable: absent by a delete marker.';
+  'What a look at an object said: present, empty, absent or unknown, for the reason. way: head or list. A listing has '
+  'no rows for what is absent. later: another time there may be an answer. restorable: absent by a delete marker.';
 
 -- Pulls that were cut off have tables of the old form.
 DELETE FROM staging.pull WHERE source = 'storage';
@@ -45,14 +45,15 @@ CREATE TABLE storage.breaker (
   sync_id bigint,
   looked_at integer NOT NULL,
   marked integer NOT NULL DEFAULT 0,
+  whole boolean NOT NULL DEFAULT false,
   refused text,
   keys text[],
   ended_at timestamptz
 );
 COMMENT ON TABLE storage.breaker IS
-  'What the checks that were to write have looked at and marked, so that a mass loss is seen over many '
-  'small runs, too. refused: why a sync wrote nothing; it stays refused until a person decides, a whole scan passes, or '
-  'the objects under keys are there again (ended_at).';
+  'What the checks that were to write have looked at and marked, so that a mass loss is seen over many small runs. '
+  'whole: of all images. refused: why a sync wrote nothing; it stays refused until a person decides, a scan of all '
+  'images passes, or the objects under keys are there again (ended_at).';
 """
 
 

@@ -1,0 +1,530 @@
+"""What counts as proof at Square: lies of its lists, batches and single answers end as unknown, named, and mended."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from include.api.errors import ApiError
+from include.confidence import health, unproven
+from include.simulators.square import Fault, Mutation
+from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror import second_look
+from include.sources.mirror.repair import repair, verify
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.sync import sync
+from include.sources.mirror.validate import validate
+from include.sources.square import SOURCE
+from include.warehouse import fence
+from include.warehouse.staging import PullError
+from tests.conftest import copy_of
+
+from .square import RUN, Seller, contents, rows, selling
+
+SMALL = {"locations": 3, "categories": 6, "items": 6, "variations": 8, "vendors": 2, "orders": 30, "line_items": 80}
+NOTHING = (0, 0, 0)
+CATEGORIES, ITEMS, VARIATIONS = "catalog_categories", "catalog_items", "catalog_variations"
+SEARCH, BATCH, OBJECT = "catalog/search", "catalog/batch-retrieve", "catalog/object/{id}"
+
+
+@pytest.fixture(scope="module")
+def first_load(postgres, migrated) -> Iterator[str]:
+    """The name of a database with the mirror of the seller as it is at the start."""
+    for url in copy_of(postgres, migrated):
+        with psycopg.connect(url, autocommit=True) as conn, selling(conn, **SMALL) as seller:
+            sync(seller.context)
+        yield conninfo_to_dict(url)["dbname"]
+
+
+@pytest.fixture
+def warehouse(postgres, first_load) -> Iterator[str]:
+    yield from copy_of(postgres, first_load)
+
+
+@pytest.fixture
+def seller(conn) -> Iterator[Seller]:
+    """A seller whose mirror has had its first load, some hours ago."""
+    with selling(conn, **SMALL) as seller:
+        seller.control.advance(6 * 3600)
+        yield seller
+
+
+def scanned(seller, name):
+    writer = fence.stop(seller.context.conn, SOURCE.name, RUN, timeout=1)
+    return scan(seller.context, entity_of(SOURCE, name), writer.epoch, Scope())
+
+
+def plan(summary):
+    return summary.plan.insert, summary.plan.update, summary.plan.delete
+
+
+def doubts(conn, table):
+    """The unproven rows of a table: key -> why."""
+    found = unproven.of(conn, "square", table)
+    return {doubt.key[0] if len(doubt.key) == 1 else tuple(doubt.key): doubt.why for doubt in found}
+
+
+def repaired(seller, *summaries):
+    """Repair, and let no check of the verification be worse."""
+    sync_id, _ = repair(seller.context, summaries)
+    assert [check for check in verify(seller.context, summaries, sync_id) if check.worse] == []
+
+
+class TestErrorsBesideData:
+    def test_page_is_asked_for_once_more(self, seller, conn):
+        seller.control.fault(Fault("errors", SEARCH, rows=2))
+        summary = scanned(seller, CATEGORIES)
+        assert (plan(summary), summary.metrics["unproven"], summary.incomplete) == (NOTHING, 0, "")
+
+    def test_page_that_stays_so_is_no_evidence(self, seller, conn):
+        seller.control.fault(Fault("errors", SEARCH, rows=2, times=None, code="TEMPORARY_ERROR"))
+        with pytest.raises(ApiError, match=r"carries 'errors' \(TEMPORARY_ERROR\)"):
+            scanned(seller, CATEGORIES)
+
+    def test_sync_fails_by_name_and_keeps_all(self, seller, conn):
+        seller.control.mutate(Mutation("update", "items", seller.control.ids("items")[0], {"name": "Renamed"}))
+        seller.control.fault(Fault("errors", SEARCH, rows=2, times=None))
+        before = contents(conn)
+        with pytest.raises(SyncFailed, match=f"{CATEGORIES}: .*'errors'"):
+            sync(seller.context)
+        assert contents(conn) == before
+        seller.control.clear()
+        sync(seller.context)
+        assert "Renamed" in {row["name"] for row in rows(conn, ITEMS).values()}
+
+    @pytest.mark.parametrize("body", ["errors", "message", "error", "nothing"])
+    def test_second_look_that_is_no_answer_proves_nothing(self, seller, conn, body):
+        first, second = seller.control.ids("categories")[:2]
+        seller.control.fault(
+            Fault("missing_rows", SEARCH, rows=2),
+            Fault("status", BATCH, status=200, body=body, times=None),
+            Fault("status", OBJECT, status=200, body=body, times=None),
+        )
+        summary = scanned(seller, CATEGORIES)
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 2)
+        assert doubts(conn, CATEGORIES).keys() == {first, second}
+        seller.control.clear()
+        assert plan(again := scanned(seller, CATEGORIES)) == NOTHING
+        assert (again.metrics["unproven"], doubts(conn, CATEGORIES)) == (0, {})
+
+
+class TestAbsence:
+    @pytest.mark.parametrize("deleted_object", ["not_found", "tombstone"])
+    def test_is_proven_by_the_own_address(self, seller, conn, deleted_object):
+        seller.control.set(deleted_object=deleted_object)
+        gone = seller.control.ids("categories")[:3]
+        seller.control.mutate(*(Mutation("delete", "categories", id_, silent=True) for id_ in gone))
+        seller.control.reset_counters()
+        summary = scanned(seller, CATEGORIES)
+        assert (plan(summary), summary.metrics["unproven"]) == ((0, 0, 3), 0)
+        counters = seller.control.counters()
+        assert [counters.total(f"POST {BATCH}"), counters.total(f"GET {OBJECT}")] == [1, 3]
+        others = [scanned(seller, entity.name) for entity in SOURCE.entities if entity.name != CATEGORIES]
+        repaired(seller, summary, *others)
+        assert not set(gone) & set(rows(conn, CATEGORIES))
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "lies"),
+        [
+            (CATEGORIES, "categories", (SEARCH, BATCH)),
+            (ITEMS, "items", (SEARCH, BATCH)),
+            ("catalog_inventory", "counts", ("inventory/counts/batch-retrieve",)),
+            ("orders", "orders", ("orders/search", "orders/batch-retrieve")),
+        ],
+    )
+    @pytest.mark.parametrize("kind_of_lie", ["missing_rows", "no_rows"])
+    def test_is_not_what_lists_and_batches_leave_out(self, seller, conn, name, kind, lies, kind_of_lie):
+        before = contents(conn)
+        seller.control.fault(*(Fault(kind_of_lie, endpoint, rows=2, times=None) for endpoint in lies))
+        summary = scanned(seller, name)
+        assert plan(summary) == NOTHING
+        assert summary.metrics["unproven"] > 0
+        assert all("another address does" in why for why in doubts(conn, name).values())
+        assert contents(conn) == before
+
+    @pytest.mark.parametrize("name", ["locations", "vendors", "payments", "order_refunds"])
+    def test_is_not_what_a_list_leaves_out(self, seller, conn, name):
+        paid = [id_ for id_, row in rows(conn, "payments").items() if not row["refund_ids"]][:6]
+        seller.control.mutate(*(Mutation("refund", "payments", id_, {"amount": 1}) for id_ in paid))
+        sync(seller.context)
+        path = {"vendors": "vendors/search", "order_refunds": "refunds"}.get(name, name)
+        seller.control.fault(Fault("missing_rows", path, rows=1, times=None))
+        summary = scanned(seller, name)
+        assert (plan(summary), summary.metrics["unproven"], summary.incomplete) == (NOTHING, 0, "")
+        assert summary.metrics["feed_noise"] > 0
+
+    def test_is_not_the_404_of_a_gateway(self, seller, conn):
+        gone = seller.control.ids("vendors")[0]
+        seller.control.fault(
+            Fault("missing_rows", "vendors/search", rows=2),
+            Fault("status", "vendors/{id}", item=gone, status=404, html=True, times=None),
+        )
+        summary = scanned(seller, "vendors")
+        assert (plan(summary), doubts(conn, "vendors").keys()) == (NOTHING, {gone})
+
+    def test_is_asked_for_one_by_one_within_the_budget_only(self, seller, conn, monkeypatch):
+        monkeypatch.setattr(second_look, "SECOND_LOOKS", 2)
+        gone = seller.control.ids("categories")[:3]
+        seller.control.mutate(*(Mutation("delete", "categories", id_, silent=True) for id_ in gone))
+        first = scanned(seller, CATEGORIES)
+        assert (plan(first), first.metrics["unproven"]) == ((0, 0, 2), 1)
+        (waiting,) = doubts(conn, CATEGORIES)
+        # The one that was left comes first in the next night.
+        scanned(seller, CATEGORIES)
+        assert waiting not in doubts(conn, CATEGORIES)
+
+    def test_record_of_another_id_is_none(self, seller, conn):
+        """Neither at the own address nor in a batch."""
+        first = seller.control.ids("categories")[0]
+        seller.control.fault(
+            Fault("missing_rows", SEARCH, rows=1),
+            Fault("other", BATCH, times=None),
+            Fault("other", OBJECT, times=None),
+        )
+        summary = scanned(seller, CATEGORIES)
+        assert (plan(summary), doubts(conn, CATEGORIES).keys()) == (NOTHING, {first})
+
+
+class TestCounts:
+    """A count has no address of its own: the counts beside it, or the variation itself, have to tell."""
+
+    @pytest.fixture
+    def count(self, seller) -> str:
+        """A count in stock of a variation that has others: its id."""
+        return next(id_ for id_ in seller.control.ids("counts") if id_.endswith(":IN_STOCK"))
+
+    @pytest.mark.parametrize("own_counts", ["all", "in_stock"])
+    def test_is_gone_where_the_others_are_shown_without_it(self, seller, conn, count, own_counts):
+        seller.control.set(own_counts=own_counts)
+        seller.control.mutate(Mutation("delete", "counts", count))
+        summary = scanned(seller, "catalog_inventory")
+        assert (plan(summary), summary.metrics["unproven"]) == ((0, 0, 1), 0)
+
+    @pytest.mark.parametrize("uncounted", ["empty", "not_found"])
+    def test_of_a_variation_without_any_is_gone_with_the_variation_only(self, seller, conn, count, uncounted):
+        seller.control.set(uncounted=uncounted)
+        variation = count.split(":")[0]
+        mine = [id_ for id_ in seller.control.ids("counts") if id_.startswith(variation)]
+        seller.control.mutate(*(Mutation("delete", "counts", id_) for id_ in mine))
+        summary = scanned(seller, "catalog_inventory")
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 3)
+        seller.control.mutate(Mutation("delete", "variations", variation))
+        assert plan(scanned(seller, "catalog_inventory")) == (0, 0, 3)
+
+    def test_that_square_only_estimates_is_in_no_list(self, seller, conn, count):
+        """Its own address shows what it computes of the counts of components."""
+        variation = count.split(":")[0]
+        seller.control.fault(
+            Fault("missing_rows", "inventory/counts/batch-retrieve", rows=1_000, times=None),
+            Fault("changed", "inventory/{id}", item=variation, rows=1_000, changes={"is_estimated": True}, times=None),
+        )
+        scanned(seller, "catalog_inventory")
+        assert variation not in {key[0] for key in doubts(conn, "catalog_inventory")}
+
+    def test_page_of_counts_is_not_all_of_them(self, seller, conn, count):
+        variation = count.split(":")[0]
+        request = entity_of(SOURCE, "catalog_inventory").lookup.witness.request(variation)
+        page = seller.context.client.send(request).data
+        assert page["counts"]
+        with pytest.raises(ApiError, match="a page where everything was asked for"):
+            request.check(page | {"cursor": "more"})
+
+    def test_first_reading_that_was_wrong_is_found_and_corrected(self, seller, conn):
+        conn.execute("UPDATE square.inventory_counts SET quantity = quantity + 1 WHERE state = 'IN_STOCK'")
+        wrong = len([key for key in rows(conn, "inventory_counts") if key[2] == "IN_STOCK"])
+        summaries = [scanned(seller, entity.name) for entity in SOURCE.entities]
+        found = {summary.entity: plan(summary) for summary in summaries}
+        assert found.pop("inventory_counts") == (0, wrong, 0)
+        assert set(found.values()) == {NOTHING}
+        repaired(seller, *summaries)
+        for id_ in seller.control.ids("counts"):
+            row = seller.control.row("counts", id_)
+            kept = [r for key, r in rows(conn, "inventory_counts").items() if ":".join(key[:3]) == id_]
+            assert [f"{r['quantity']}" for r in kept] == [row["quantity"]]
+
+    def test_change_without_a_newer_time_is_no_error_for_ever(self, seller, conn, count):
+        seller.control.mutate(Mutation("update", "counts", count, {"quantity": "17"}, silent=True))
+        summaries = [scanned(seller, entity.name) for entity in SOURCE.entities]
+        changed = {summary.entity: plan(summary) for summary in summaries if plan(summary) != NOTHING}
+        assert changed == {"catalog_inventory": (0, 1, 0), "inventory_counts": (0, 1, 0)}
+        repaired(seller, *summaries)
+        fence.resume(conn, SOURCE.name, RUN)
+        assert [str(finding) for finding in validate(seller.context) if finding.failed] == []
+
+    def test_history_is_accounted_for(self, seller, conn, count):
+        """Readings that the list shows no more are out of scope; all others are compared."""
+        before = len(rows(conn, "inventory_counts"))
+        seller.control.mutate(Mutation("update", "counts", count, {"quantity": "17"}))
+        sync(seller.context)
+        account = scanned(seller, "inventory_counts").accounts["inventory_counts"]
+        assert (account.listed, account.compared, account.live) == (before, before, before + 1)
+        assert (account.equal, account.out_of_scope, account.not_proven) == (before, 1, 0)
+
+
+class TestFallenVariations:
+    @pytest.fixture
+    def item(self, seller, conn) -> str:
+        """An item with variations that have vendor infos."""
+        infos = {row["variation_id"] for row in rows(conn, "catalog_vendor_info").values()}
+        return next(row["item_id"] for id_, row in rows(conn, VARIATIONS).items() if id_ in infos)
+
+    def variations(self, conn, item):
+        return {id_ for id_, row in rows(conn, VARIATIONS).items() if row["item_id"] == item}
+
+    @pytest.mark.parametrize("how", ["is_deleted = true", "deleted_at = now()"])
+    def test_come_back_with_an_item_that_the_copy_has_lost(self, seller, conn, item, how):
+        mine, before = self.variations(conn, item), contents(conn)
+        conn.execute(f"UPDATE square.catalog_items SET {how} WHERE id = %s", [item])
+        sync(seller.context)
+        assert not self.variations(conn, item)
+        summaries = [scanned(seller, entity.name) for entity in SOURCE.entities]
+        found = {summary.entity: summary for summary in summaries}
+        assert plan(found[VARIATIONS])[0] >= len(mine)
+        assert (found[VARIATIONS].proven, found[VARIATIONS].incomplete) == (found[VARIATIONS].rows, "")
+        repaired(seller, *summaries)
+        assert contents(conn) == before
+        again = [scanned(seller, entity.name) for entity in SOURCE.entities]
+        assert {plan(summary) for summary in again} == {NOTHING}
+
+    @pytest.mark.parametrize("endpoint", [BATCH, OBJECT])
+    def test_are_no_evidence_where_their_item_is_unknown(self, seller, conn, item, endpoint):
+        conn.execute("UPDATE square.catalog_items SET is_deleted = true WHERE id = %s", [item])
+        sync(seller.context)
+        lies = [Fault("status", endpoint, status=503, times=None)]
+        lies += [Fault("no_rows", BATCH, times=None)] if endpoint == OBJECT else []
+        seller.control.fault(*lies)
+        with pytest.raises(ApiError, match=f"{ITEMS} {item} could not be looked up"):
+            scanned(seller, VARIATIONS)
+
+    def test_fall_with_an_item_whose_tombstone_comes_by_repair(self, seller, conn, item):
+        """Their own list still shows them."""
+        mine = self.variations(conn, item)
+        seller.control.mutate(Mutation("update", "items", item, {"is_deleted": True}, silent=True))
+        summaries = [scanned(seller, entity.name) for entity in SOURCE.entities]
+        changed = {summary.entity: plan(summary) for summary in summaries if plan(summary) != NOTHING}
+        assert changed == {ITEMS: (0, 1, 0)}
+        repaired(seller, *summaries)
+        assert mine
+        assert not mine & set(rows(conn, VARIATIONS))
+        infos = {row["variation_id"] for row in rows(conn, "catalog_vendor_info").values()}
+        assert not mine & infos
+        again = [scanned(seller, entity.name) for entity in SOURCE.entities]
+        assert {plan(summary) for summary in again} == {NOTHING}
+
+
+REFUSED = pytest.mark.parametrize(
+    "fault",
+    [Fault("status", status=403, code="INSUFFICIENT_SCOPES", times=None), Fault("errors", times=None)],
+    ids=lambda fault: fault.kind,
+)
+
+
+class TestOneLocation:
+    def refuse(self, seller, fault, *endpoints):
+        """Refuse the orders and payments of one location; returns its id and that of another."""
+        refused, other = seller.control.ids("locations")[:2]
+        for endpoint in endpoints or ("orders/search", "payments"):
+            seller.control.fault(type(fault)(**{**vars(fault), "endpoint": endpoint, "location": refused}))
+        return refused, other
+
+    @REFUSED
+    def test_leaves_the_others_in_step(self, seller, conn, fault):
+        refused, other = self.refuse(seller, fault)
+        query = "SELECT entity, partition, watermark FROM confidence.sync_state WHERE partition <> '' ORDER BY 1, 2"
+        before = {(entity, place): moment for entity, place, moment in conn.execute(query)}
+        there, elsewhere = seller.control.mutate(
+            Mutation("create", "orders", fields={"location_id": refused}),
+            Mutation("create", "orders", fields={"location_id": other}),
+        )
+        with pytest.raises(SyncFailed, match=f"orders: .*all of {refused}") as failed:
+            sync(seller.context)
+        assert fault.kind == "errors" or "403 (INSUFFICIENT_SCOPES)" in str(failed.value)
+        orders = rows(conn, "orders")
+        assert (there in orders, elsewhere in orders) == (False, True)
+        assert elsewhere in {row["order_id"] for row in rows(conn, "payments").values()}
+        after = {(entity, place): moment for entity, place, moment in conn.execute(query)}
+        assert {key for key in before if after[key] == before[key]} == {("orders", refused), ("payments", refused)}
+        seller.control.clear()
+        sync(seller.context)
+        assert there in rows(conn, "orders")
+
+    @REFUSED
+    @pytest.mark.parametrize(("name", "endpoint"), [("orders", "orders/search"), ("payments", "payments")])
+    def test_leaves_its_own_rows_unproven(self, seller, conn, fault, name, endpoint):
+        refused, other = self.refuse(seller, fault, endpoint)
+        lost = next(id_ for id_, row in rows(conn, name).items() if row["location_id"] == other)
+        conn.execute(f"DELETE FROM square.{name} WHERE id = %s", [lost])
+        there = {id_ for id_, row in rows(conn, name).items() if row["location_id"] == refused}
+        summary = scanned(seller, name)
+        assert plan(summary)[0] >= 1
+        assert set(doubts(conn, name)) == there != set()
+
+    def test_of_all_fails_as_one(self, seller, conn):
+        seller.control.fault(Fault("status", "orders/search", status=401, times=None))
+        with pytest.raises(SyncFailed, match=r"orders: .*401 \(UNAUTHORIZED\)"):
+            sync(seller.context)
+
+
+class TestPoorerRecords:
+    @pytest.fixture
+    def order(self, seller, conn) -> str:
+        return seller.control.ids("orders")[0]
+
+    def lie(self, seller, kind, **lie):
+        """Of all orders, in list, batch and at the own address."""
+        for endpoint in ("orders/search", "orders/batch-retrieve", "orders/{id}"):
+            seller.control.fault(Fault(kind, endpoint, rows=1_000, times=None, **lie))
+
+    @pytest.mark.parametrize("field", ["state", "location_id", "updated_at", "created_at"])
+    def test_order_without_what_every_order_has_overwrites_nothing(self, seller, conn, field):
+        """Not even where all answers agree."""
+        before = contents(conn)
+        self.lie(seller, "poorer", fields=(field,))
+        with pytest.raises(Exception, match=r"could not be stored|not proven"):
+            sync(seller.context, full=True)
+        assert contents(conn) == before
+
+    @pytest.mark.parametrize(
+        ("field", "orders"),
+        [("version", 30), ("tenders", 30), ("returns", 30), ("line_items.total_money", 30), ("line_items", 2)],
+    )
+    def test_one_poorer_answer_changes_nothing(self, seller, conn, field, orders):
+        before = contents(conn)
+        seller.control.fault(Fault("poorer", "orders/search", rows=orders, fields=(field,), times=None))
+        summary = scanned(seller, "orders")
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 0)
+        fence.resume(conn, SOURCE.name, RUN)
+        sync(seller.context, full=True)
+        assert contents(conn) == before
+
+    def test_list_of_orders_without_lines_is_no_list(self, seller, conn):
+        before = contents(conn)
+        seller.control.fault(Fault("poorer", "orders/search", rows=30, fields=("line_items",), times=None))
+        with pytest.raises(PullError, match=r"rows of square\.orders could not be stored"):
+            scanned(seller, "orders")
+        fence.resume(conn, SOURCE.name, RUN)
+        with pytest.raises(SyncFailed, match=r"rows of square\.orders could not be stored"):
+            sync(seller.context, full=True)
+        assert contents(conn) == before
+
+    def test_one_answer_of_the_same_version_with_other_content_changes_nothing(self, seller, conn):
+        before = contents(conn)
+        lie = Fault("changed", "orders/search", rows=3, changes={"ticket_name": "Lie"}, times=None)
+        seller.control.fault(lie)
+        summary = scanned(seller, "orders")
+        assert (plan(summary), summary.metrics["feed_noise"]) == (NOTHING, 3)
+        fence.resume(conn, SOURCE.name, RUN)
+        sync(seller.context, full=True)
+        assert contents(conn) == before
+
+    def test_two_answers_of_the_same_version_are_believed(self, seller, conn, order):
+        seller.control.mutate(Mutation("update", "orders", order, {"ticket_name": "Silent"}, silent=True))
+        assert plan(scanned(seller, "orders")) == (0, 1, 0)
+
+    def test_swapped_ids_change_nothing(self, seller, conn):
+        before = contents(conn)
+        seller.control.fault(Fault("swapped", "orders/search", rows=2, times=None))
+        scanned(seller, "orders")
+        fence.resume(conn, SOURCE.name, RUN)
+        sync(seller.context, full=True)
+        assert contents(conn) == before
+
+    def test_line_that_stands_twice_is_no_order(self, seller, conn):
+        before = contents(conn)
+        seller.control.fault(Fault("doubled", "orders/search", rows=1, fields=("line_items",), times=None))
+        summary = scanned(seller, "orders")
+        assert (plan(summary), summary.incomplete) == (NOTHING, "")
+        assert contents(conn) == before
+
+    def test_new_order_without_the_lines_of_its_total_is_not_stored(self, seller, conn):
+        (order,) = seller.control.mutate(Mutation("create", "orders"))
+        self.lie(seller, "poorer", fields=("line_items",))
+        with pytest.raises(SyncFailed, match="orders"):
+            sync(seller.context)
+        assert order not in rows(conn, "orders")
+        seller.control.clear()
+        sync(seller.context)
+        assert order in rows(conn, "orders")
+        assert order in {key[0] for key in rows(conn, "order_line_items")}
+
+    def test_stub_of_an_object_is_no_tombstone(self, seller, conn):
+        first = seller.control.ids("categories")[0]
+        before = contents(conn)
+        fields = ("category_data", "version", "updated_at", "present_at_all_locations")
+        for endpoint in (SEARCH, BATCH, OBJECT):
+            seller.control.fault(Fault("poorer", endpoint, fields=fields, times=None))
+        summary = scanned(seller, CATEGORIES)
+        assert (plan(summary), doubts(conn, CATEGORIES).keys()) == (NOTHING, {first})
+        assert contents(conn) == before
+
+
+class TestAnswersToAnotherQuestion:
+    @pytest.mark.parametrize(
+        ("name", "endpoint", "changes"),
+        [
+            (CATEGORIES, SEARCH, {"type": "ITEM"}),
+            ("orders", "orders/search", {"location_id": "ELSEWHERE"}),
+            ("payments", "payments", {"location_id": "ELSEWHERE"}),
+            ("catalog_inventory", "inventory/counts/batch-retrieve", {"state": "WASTE"}),
+        ],
+    )
+    def test_are_none(self, seller, conn, name, endpoint, changes):
+        seller.control.fault(Fault("changed", endpoint, changes=changes, times=None))
+        with pytest.raises(ApiError, match="than was asked for"):
+            scanned(seller, name)
+
+    @pytest.mark.parametrize(
+        ("name", "endpoint"), [("locations", "locations"), (CATEGORIES, SEARCH), (VARIATIONS, SEARCH)]
+    )
+    def test_nothing_at_all_is_none(self, seller, conn, name, endpoint):
+        seller.control.fault(Fault("status", endpoint, status=200, body="nothing", times=None))
+        with pytest.raises(ApiError, match=r"every seller has some|every such answer has|no list"):
+            scanned(seller, name)
+
+
+class TestDefaultFilters:
+    @pytest.mark.parametrize("listed", [True, False])
+    def test_payments_taken_offline_are_mirrored(self, seller, conn, listed):
+        """Whether the list leaves them out or not, unless it is asked for them."""
+        seller.control.set(offline_payments_listed=listed)
+        (order,) = seller.control.mutate(Mutation("create", "orders"))
+        payment = seller.control.row("orders", order)["tenders"][0]["payment_id"]
+        seller.control.mutate(Mutation("update", "payments", payment, {"is_offline_payment": True}, silent=True))
+        sync(seller.context)
+        assert rows(conn, "payments")[payment]["is_offline_payment"] is True
+        conn.execute("DELETE FROM square.payments WHERE is_offline_payment")
+        offline = [id_ for id_ in seller.control.ids("payments") if is_offline(seller, id_)]
+        summary = scanned(seller, "payments")
+        assert (plan(summary), summary.metrics["unproven"]) == ((len(offline), 0, 0), 0)
+
+    @pytest.mark.parametrize("name", [entity.name for entity in SOURCE.entities])
+    def test_nothing_that_the_seller_has_is_missing(self, seller, conn, name):
+        """Closed locations, inactive vendors, tombstones, every state of orders, every location's payments."""
+        seller.control.set(offline_payments_listed=False)
+        seller.control.mutate(
+            Mutation("update", "vendors", seller.control.ids("vendors")[0], {"status": "INACTIVE"}),
+            *(Mutation("create", "orders", fields={"state": s}) for s in ("OPEN", "DRAFT", "CANCELED", "COMPLETED")),
+        )
+        sync(seller.context)
+        assert plan(scanned(seller, name)) == NOTHING
+        kinds = {"catalog_inventory": "counts", "inventory_counts": "counts", "order_refunds": "refunds"}
+        kind = kinds.get(name, name.removeprefix("catalog_"))
+        keys = {":".join(key[:3]) if isinstance(key, tuple) else key for key in rows(conn, name)}
+        expected = seller.control.ids(kind)
+        if name == "catalog_inventory":
+            expected = [id_.removesuffix(":IN_STOCK") for id_ in expected if id_.endswith(":IN_STOCK")]
+        assert keys == set(expected)
+
+
+def is_offline(seller, payment):
+    return seller.control.row("payments", payment).get("is_offline_payment", False)
+
+
+def test_quiet_seller_is_not_behind_after_its_first_sync(seller, conn):
+    """The catalog's watermark is the time of its last change, long ago."""
+    (oldest,) = conn.execute("SELECT min(watermark) FROM confidence.sync_state").fetchone()
+    assert oldest.year < 2026
+    figures = health.read(conn, "square")
+    assert {table.table for table in figures.tables} >= {entity.name for entity in SOURCE.entities}
+    assert max(table.freshness.total_seconds() for table in figures.tables) < 3600
