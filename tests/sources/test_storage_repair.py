@@ -178,6 +178,54 @@ def test_apply_rollback_apply_again_give_exact_states(gallery):
     assert without_time == [{**columns, "updated_at": None} for columns in marked.values()]
 
 
+def test_dry_rollback_holds_nobody_and_waits_for_nobody(gallery, images_url, warehouse):
+    """A sync is writing, and the application's worker is at the images."""
+    lost = three_lost(gallery)
+    sync_id, _ = gallery.repair(gallery.scan())
+    epoch = fence.resume(gallery.conn, SOURCE.name, RUN).epoch
+    copy = ImagesCopy(gallery.conn, gallery.images)
+    seen = []
+
+    class Watching(ImagesCopy):
+        def restore(self, *args, **kwargs):
+            restored = super().restore(*args, **kwargs)
+            with psycopg.connect(images_url) as worker, psycopg.connect(warehouse, autocommit=True) as conn:
+                worker.execute("SET lock_timeout = '1s'")
+                seen.append(worker.execute("UPDATE images SET prompt = 'x' WHERE id = %s", [lost[0].id]).rowcount)
+                worker.rollback()
+                with fence.writing(conn, SOURCE.name, epoch=epoch):
+                    seen.append("written")
+            return restored
+
+    with psycopg.connect(images_url) as other, psycopg.connect(warehouse, autocommit=True) as conn:
+        other.execute("SELECT FROM images WHERE id = %s FOR UPDATE", [lost[0].id])
+        with fence.writing(conn, SOURCE.name, epoch=epoch):
+            dry = roll_back(gallery.conn, copy, sync_id, run="x/1", reason="test", dry_run=True, timeout=1)
+    assert dry.tables == {"images": Counts(updated=3)}
+    watching = Watching(gallery.conn, gallery.images)
+    roll_back(gallery.conn, watching, sync_id, run="x/1", reason="test", dry_run=True, timeout=1)
+    assert seen == [1, "written"]
+    assert fence.read(gallery.conn, SOURCE.name).epoch == epoch
+
+
+def test_rollback_refuses_what_changes_between_its_look_and_its_write(gallery, images_url):
+    lost = three_lost(gallery)
+    sync_id, _ = gallery.repair(gallery.scan())
+    fence.resume(gallery.conn, SOURCE.name, RUN)
+
+    class Meanwhile(ImagesCopy):
+        def conflicts(self, sync_id):
+            found = super().conflicts(sync_id)
+            with psycopg.connect(images_url, autocommit=True) as worker:
+                worker.execute("UPDATE images SET status = 'queued', error = NULL WHERE id = %s", [lost[0].id])
+            return found
+
+    copy = Meanwhile(gallery.conn, gallery.images)
+    with pytest.raises(RollbackRefused, match=rf"1 of images \(such as {lost[0].id}\) were changed at this moment"):
+        roll_back(gallery.conn, copy, sync_id, run="x/1", reason="test", dry_run=False)
+    assert gallery.table()[lost[1].id]["status"] == "error"
+
+
 def test_rollback_refuses_where_the_application_went_on(gallery):
     lost = three_lost(gallery)
     before = gallery.table()

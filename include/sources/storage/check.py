@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # Other images by which a bucket that misses something is proven.
 OTHERS = 10
-# Suspects that are asked for by HEAD although a listing is the second look: it tells what can be restored.
+# Suspects that are asked for by HEAD where a listing is to be the second look. It also tells what can be restored.
 ASKED_OF_MANY = 20
 
 
@@ -168,35 +168,38 @@ def _second_look(
 ) -> str:
     """After a pause look at every suspect in the other way, and settle the plan by what is found.
 
-    Many are looked at by another LIST and some of them by HEAD, since a HEAD each is asked for before the write anyway.
     Returns why none of them could be looked at, if so.
     """
     conn, (objects, again, third) = staged.conn, looks
-    bucket, workers = context.bucket, order.workers
+    bucket, options = context.bucket, {"workers": order.workers, "known": look.known(objects)}
     count = plan.count_suspects(conn, staged.plan)
-    by_pages = look.listing_is_cheaper(count, size) and bucket.honours_start_after
-    way = Way.LIST if by_pages else Way.HEAD if listing else Way.LIST
     if count and not again.resumed:
         log.info("%d objects will be looked at once more in %.0f s", count, context.source.pause.total_seconds())
         time.sleep(context.source.pause.total_seconds())
-    known = look.known(objects)
-    suspects = plan.suspects_of(conn, staged.plan)
-    look.look_again(bucket, suspects, again, way, by_pages=by_pages, workers=workers, known=known)
-    # What came meanwhile is there by HEAD as well; else the two disagree.
-    some = plan.some_suspects(conn, staged.plan, ASKED_OF_MANY, order.seed) if by_pages else plan.no_suspects
-    more = some if listing else plan.disputed(conn, staged.plan, looks)
-    look.look_again(bucket, more, third, Way.HEAD, workers=workers, known=known)
+    many = look.listing_is_cheaper(count, size) and bucket.honours_start_after
+    if listing:
+        # Many are looked at by another LIST, since a HEAD each is asked for before the write anyway; unless some of
+        # them are there, and a LIST is not to be believed.
+        some = plan.some_suspects(conn, staged.plan, ASKED_OF_MANY, order.seed) if many else plan.no_suspects
+        look.look_again(bucket, some, third, Way.HEAD, **options)
+        many = many and not look.known(third)
+    way = Way.LIST if many or not listing else Way.HEAD
+    look.look_again(bucket, plan.suspects_of(conn, staged.plan), again, way, by_pages=many, **options)
+    if not listing:
+        # What came meanwhile is there by HEAD as well; else the two disagree.
+        look.look_again(bucket, plan.disputed(conn, staged.plan, looks), third, Way.HEAD, **options)
     plan.settle(conn, staged.plan, looks, listed_whole=listing)
     if not order.heal:
-        conn.execute(
-            sql.SQL("UPDATE {} SET _status = 'healable' WHERE _operation = 'heal' AND _status = 'confirmed'").format(
-                staged.plan
-            )
-        )
-    answered, reason = conn.execute(
-        sql.SQL("SELECT count(*) FILTER (WHERE presence <> 'unknown'), min(reason) FROM {}").format(again.sql)
-    ).fetchone()
-    return "" if answered or reason is None or bucket.finds(known, way) else reason
+        plan.leave_heals(conn, staged.plan)
+    reason = _unanswered(again)
+    return reason if reason and not bucket.finds(options["known"], way) else ""
+
+
+def _unanswered(looks: Stage) -> str:
+    """Why none of these looks had an answer; empty if one had, or none was needed."""
+    query = "SELECT count(*) FILTER (WHERE presence <> 'unknown'), coalesce(min(reason), '') FROM {}"
+    answered, reason = looks.conn.execute(sql.SQL(query).format(looks.sql)).fetchone()
+    return "" if answered else reason
 
 
 def _audit(context: Context, order: Order, staged: Stage, objects: Stage, listing: bool) -> tuple[int, str]:

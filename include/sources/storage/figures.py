@@ -24,8 +24,8 @@ TABLES = (IMAGES.name,)
 class Findings:
     """A check's figures and examples; `incomplete` says why it proves nothing.
 
-    `unanswered`: images of which a look may have an answer another time, and that no scan has named yet; `oldest` is
-    the earliest of their times of change.
+    `open`: images that no scan has named yet, and about which there may be an answer another time or LIST and HEAD
+    disagree; `oldest` is the earliest of their times of change.
     """
 
     metrics: Mapping[str, int | None]
@@ -34,7 +34,7 @@ class Findings:
     examples: Mapping[str, list]
     account: Account
     incomplete: str
-    unanswered: int
+    open: int
     oldest: datetime | None
     reasons: str
 
@@ -64,7 +64,7 @@ def find(context: Context, order: Order, checked: Checked) -> Findings:
     missing = counted["marks"] + counted["in_processing"]
     looked_at = account.equal + missing
     lately = breaker.lately(conn, context.run, whole=order.scope.whole)
-    unanswered, oldest, reasons = conn.execute(sql.SQL(UNANSWERED).format(plan=checked.staged.plan)).fetchone()
+    unanswered, open_, oldest, reasons = conn.execute(sql.SQL(OPEN).format(plan=checked.staged.plan)).fetchone()
     metrics = {name: counted[name] for name in METRICS} | {
         "looked_at": looked_at,
         "looked_at_lately": looked_at + (lately.marked if order.scope.whole else lately.looked_at),
@@ -84,7 +84,7 @@ def find(context: Context, order: Order, checked: Checked) -> Findings:
         examples=_examples(conn, checked.staged.plan),
         account=account,
         incomplete=_incomplete(checked, account, unanswered, reasons),
-        unanswered=unanswered,
+        open=open_,
         oldest=oldest,
         reasons=reasons,
     )
@@ -239,14 +239,15 @@ FROM (
 ) p
 """
 
-# Asked again by the next attempt, and by each sync, until a scan has named them.
-UNANSWERED = """
-SELECT count(*), min(updated_at), coalesce((
-  SELECT string_agg(reason, ' ') FROM (
-    SELECT reason FROM {plan} WHERE unknown = 'later' GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 3
+# Asked again by the next attempt of a scan, and by each sync, until a scan has named them.
+OPEN = """
+SELECT count(*) FILTER (WHERE unknown = 'later'), count(*), min(updated_at),
+  coalesce((SELECT string_agg(reason, ' ') FROM (
+    SELECT CASE unknown WHEN 'later' THEN reason ELSE 'LIST and HEAD disagree.' END AS reason FROM {plan}
+    WHERE unknown IN ('later', 'disputed') GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 3
   ) reasons), '')
 FROM {plan} p
-WHERE _operation = 'mark' AND _status = 'unproven' AND unknown = 'later' AND NOT EXISTS
+WHERE _operation = 'mark' AND _status = 'unproven' AND unknown IN ('later', 'disputed') AND NOT EXISTS
   (SELECT FROM confidence.unproven u
    WHERE u.source = 'storage' AND u.entity = 'images' AND u.key = jsonb_build_array(p.id))
 """

@@ -140,6 +140,12 @@ def settle(
         )
 
 
+def leave_heals(conn: Connection, plan: sql.Identifier) -> None:
+    """Only count what could be healed."""
+    query = "UPDATE {} SET _status = 'healable' WHERE _operation = 'heal' AND _status = 'confirmed'"
+    conn.execute(sql.SQL(query).format(plan))
+
+
 def sample(staged: Stage, size: int, seed: int) -> list[str]:
     """The keys of about `size` objects that images in order need, other ones for each seed."""
     conn = staged.conn

@@ -218,8 +218,8 @@ def _require_whole(findings: Findings, sync_id: int, counts: Counts) -> None:
             f" application's database forbade it. The others are written (sync_id {sync_id}), the watermark stays: see"
             " what forbids it, or undo the sync with warehouse_rollback"
         )
-    if findings.unanswered:
+    if findings.open:
         raise SyncFailed(
-            f"{findings.unanswered} images could not be looked at: {findings.reasons} All others are in step; the next"
+            f"{findings.open} images could not be looked at: {findings.reasons} All others are in step; the next"
             " sync asks for these again, until the nightly scan has named them"
         )
