@@ -57,7 +57,8 @@ def pages(
             if paginator.doubtful(page, crawl) or paginator.contradiction(page, crawl):
                 page = _read(where, paginator, ask(position).result(), position, crawl)
                 refuse_contradiction(where, paginator.contradiction(page, crawl))
-            if loops.check(where, page, past_end=paginator.past_end(page, crawl)):
+            told = page.total_pages is not None or crawl.total_pages is not None
+            if loops.check(where, page, past_end=paginator.past_end(page, crawl), told=told):
                 page = replace(page, next=None)
             crawl = crawl.after(page)
 
@@ -178,15 +179,18 @@ class _Loops:
         self._again = 0
         self._same = 0
 
-    def check(self, where: str, page: Page, *, past_end: bool) -> bool:
-        """Whether the feed has ended by repeating its last page. Raises PaginationLoop where it goes in circles."""
+    def check(self, where: str, page: Page, *, past_end: bool, told: bool) -> bool:
+        """Whether the feed has ended by repeating its last page. Raises PaginationLoop where it goes in circles.
+
+        `told`: the feed tells its total. Else one that repeats its only page may ignore the page that it is asked for.
+        """
         if page.rows:
             digest = _digest(page.rows)
             self._same = self._same + 1 if digest == self._last else 0
             self._again = self._again + 1 if digest in self._pages else 0
             self._pages.add(digest)
             self._last = digest
-            if self._same > 1 and past_end and len(self._pages) > 1:
+            if self._same > 1 and past_end and (told or len(self._pages) > 1):
                 return True
             if self._same > 1 or self._again > len(self._pages):
                 raise _loop(where, "its rows")

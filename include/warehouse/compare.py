@@ -39,7 +39,7 @@ class Repeats:
 def drop_repeats(stage: Stage) -> Repeats:
     """Keep one row a key, the newest version and of those the one seen last; count the others."""
     table = stage.table
-    newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in _version_columns(table)]
+    newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in version_columns(table)]
     order = sql.SQL(", ").join([*newest, sql.SQL("_page DESC, _place DESC")])
     identical, differing = stage.conn.execute(
         sql.SQL(
@@ -160,7 +160,7 @@ def _versions(table: Table, comparison: str) -> sql.Composable:
 
     Of the columns that tell, the first that neither lacks decides; where there is none, neither is true.
     """
-    names = _version_columns(table)
+    names = version_columns(table)
     told = [sql.SQL("s.{0} {1} t.{0}").format(sql.Identifier(name), sql.SQL(comparison)) for name in names]
     return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*told, sql.SQL("false")]))
 
@@ -169,12 +169,12 @@ def newer(table: Table, record: str, copy: str) -> sql.Composable:
     """The condition that row `record` shows a newer version than row `copy`."""
     told = [
         sql.SQL("{} > {}").format(sql.Identifier(record, name), sql.Identifier(copy, name))
-        for name in _version_columns(table)
+        for name in version_columns(table)
     ]
     return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*told, sql.SQL("false")]))
 
 
-def _version_columns(table: Table) -> list[str]:
+def version_columns(table: Table) -> list[str]:
     return [name for name in (table.version, table.changed) if name]
 
 

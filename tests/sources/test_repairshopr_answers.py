@@ -64,13 +64,20 @@ def test_disabled_products_that_the_list_hides_stay(synced, conn):
 
 
 @pytest.mark.parametrize("past_end", ["empty", "last", "first"])
-def test_list_that_is_asked_for_a_page_past_its_end(shop, conn, past_end):
-    """Where its last page is full."""
+@pytest.mark.parametrize("name", ["payments", "estimates"])
+def test_list_that_is_asked_for_a_page_past_its_end(shop, conn, past_end, name):
+    """Where its last page is full, or its only page is short."""
     shop.control.set(past_end=past_end, page_sizes={"payments": 5})
-    sync(shop.context)
-    assert live(conn, "payments") == set(shop.control.ids("payments"))
-    summary = scanned(shop, "payments")
+    sync(shop.context, only=name)
+    assert live(conn, name) == set(shop.control.ids(name))
+    summary = scanned(shop, name)
     assert (changes(summary), summary.metrics["unproven"], summary.incomplete) == ((0, 0, 0), 0, "")
+
+
+def test_list_without_totals_that_repeats_its_only_page_may_ignore_page_numbers(shop, conn):
+    shop.control.set(past_end="last")
+    with pytest.raises(SyncFailed, match=r"products: .*goes in circles"):
+        sync(shop.context, only="products")
 
 
 def test_page_of_rows_inserted_ahead_is_no_loop(synced, conn):

@@ -430,6 +430,27 @@ class TestPoorerRecords:
         sync(seller.context, full=True)
         assert contents(conn) == before
 
+    def test_batch_that_swaps_ids_changes_nothing(self, seller, conn):
+        """Both orders have changed: the list shows one content, the batch another."""
+        both = seller.control.ids("orders")[:2]
+        seller.control.mutate(*(Mutation("update", "orders", o, {"ticket_name": f"of {o}"}, silent=True) for o in both))
+        seller.control.fault(Fault("swapped", "orders/batch-retrieve", rows=2))
+        summary = scanned(seller, "orders")
+        assert (plan(summary), doubts(conn, "orders").keys()) == (NOTHING, set(both))
+        assert plan(scanned(seller, "orders")) == (0, 2, 0)
+
+    @pytest.mark.parametrize("fields", [{"ticket_name": "Lie"}, {"line_items": None, "total_money": None}])
+    def test_batch_alone_changes_nothing(self, seller, conn, fields):
+        """The list leaves the order out, or shows it as the copy has it."""
+        before = contents(conn)
+        seller.control.fault(
+            Fault("missing_rows", "orders/search", rows=2),
+            Fault("changed", "orders/batch-retrieve", changes=fields),
+        )
+        summary = scanned(seller, "orders")
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 1)
+        assert contents(conn) == before
+
     def test_line_that_stands_twice_is_no_order(self, seller, conn):
         before = contents(conn)
         seller.control.fault(Fault("doubled", "orders/search", rows=1, fields=("line_items",), times=None))

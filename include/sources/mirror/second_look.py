@@ -8,6 +8,7 @@ from itertools import islice
 from psycopg import sql
 
 from include.api.errors import RefuseData
+from include.sources.mirror.agreement import Disagreement, readings, require_agreement
 from include.sources.mirror.entity import Context
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.pull import Pulled, replace
@@ -135,10 +136,14 @@ def _shown(pulled: Pulled, suspect: Suspect, look: Look) -> bool:
         return False
     try:
         with pulled.stage.conn.transaction():
+            listed = readings(pulled, suspect.key)
             replace(pulled, rows[suspect.key])
+            require_agreement(pulled, suspect.key, listed)
             _mended(pulled, suspect)
     except (RowRefused, RefuseData) as reason:
         _unproven(pulled, suspect, f"it is there, but can't be stored: {reason}")
+    except Disagreement as reason:
+        _unproven(pulled, suspect, str(reason))
     return True
 
 
