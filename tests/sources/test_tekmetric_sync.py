@@ -163,7 +163,7 @@ class TestFailedOrder:
         broken = instant(control.order(failing)["updated"])
         control.advance(600)
         breaks(loaded, failing)
-        with pytest.raises(SyncFailed, match=f"1 could not be read, the others were: {EAST}/{failing}"):
+        with pytest.raises(SyncFailed, match=f"1 of its records are not proven and were not written, the others were: {EAST}/{failing} "):
             loaded.sync()
         assert (order(conn, other)["amount_paid"], order(conn, west)["amount_paid"]) == (4711, 4711)
         assert (order(conn, failing), of_order(conn, "jobs", failing)) == before
@@ -457,6 +457,33 @@ class TestParams:
         assert (loaded.watermark(EAST), loaded.watermark(WEST)) == moved
         assert len(before) == 2
         assert loaded.asked() <= 4
+
+    def test_mode_snapshot_keeps_an_order_as_it_stands(self, loaded, conn):
+        id_ = with_job(loaded)
+        with pytest.raises(SyncFailed, match=f"order {id_} of shop {EAST} is not in the copy: sync it first"):
+            loaded.sync("snapshot", ro_id=id_, shop_id=EAST)
+        loaded.sync()
+        assert loaded.sync("snapshot", ro_id=id_, shop_id=EAST).counts["ro_snapshots"].inserted == 1
+        (kept,) = [key for key in rows(conn, "ro_snapshots") if key[1] == id_]
+        assert kept[3] == "manual"
+        query = "SELECT DISTINCT sync_type FROM tekmetric.sync_log WHERE shop_id IS NULL"
+        assert {kind for (kind,) in conn.execute(query)} >= {"full_backfill", "incremental", "snapshot_rebuild"}
+
+    def test_mode_snapshot_of_a_deleted_order_keeps_nothing_and_is_no_error(self, loaded, conn):
+        """What was kept before stays, and breaks no check."""
+        id_ = with_job(loaded)
+        loaded.sync()
+        loaded.sync("snapshot", ro_id=id_, shop_id=EAST)
+        before = rows(conn, "ro_snapshots")
+        loaded.control.mutate(Mutation("delete", "orders", id_))
+        loaded.sync(ro_id=id_, shop_id=EAST)
+        assert order(conn, id_) is None
+        synced = loaded.sync("snapshot", ro_id=id_, shop_id=EAST)
+        assert (synced.sync_id, synced.counts) == (None, {})
+        told = f"order {id_} of shop {EAST} is deleted at Tekmetric, so there is nothing to keep"
+        assert synced.result == {"snapshot": told}
+        assert rows(conn, "ro_snapshots") == before
+        assert loaded.sync("validate").result["warnings"] == []
 
     def test_ro_id_of_several_shops_wants_to_know_which(self, loaded):
         with pytest.raises(ScanRefused, match=f"shop_id.*{EAST}, {WEST}") as refused:
