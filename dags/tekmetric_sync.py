@@ -23,8 +23,11 @@ With `ro_id`, `board` or `limit` a run sees a part only, and moves no watermark 
 
 ## If `sync` fails
 What its message does not name is synced.
-- *could not be read*: the orders that it names keep the watermark of their shop before them, and are read again by the
-  next run. If one never can be read, look at it in Tekmetric; `store_raw` with its `ro_id` keeps what is answered.
+- *are not proven and were not written*: the orders that it names keep the watermark of their shop before them, and are
+  read again by the next run. If one never can be read, or its answers always contradict each other, look at it in
+  Tekmetric; `store_raw` with its `ro_id` keeps what is answered.
+- *perhaps others of ...*: a board had no room for all that changed. What was found behind it is written, and the next
+  run goes on by itself. If you miss a new order, run `mode` *backfill* with `days_back` 1.
 - *does not accept the credentials*: the token has expired. Log in to Tekmetric, put the new token into the connection
   `tekmetric` (password), then clear the task.
 - *names no usable shops*: mend the connection's extra as the message shows, then clear the task.

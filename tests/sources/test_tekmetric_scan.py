@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from include.api.errors import ApiError, TryLater
+from include.api.errors import ApiError
 from include.confidence.summary import ForensicSummary
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources.base import ScanRefused, SyncFailed
@@ -18,6 +18,7 @@ from .tekmetric import (
     of_order,
     order,
     rows,
+    settle,
     trading,
     with_job,
     written,
@@ -37,6 +38,7 @@ def test_silent_changes_of_every_kind_are_found_and_mended(loaded, conn):
     control = loaded.control
     changed, job_gone, job_new, part_gone, part_new, fee_changed, gone = (with_job(loaded) for _ in range(7))
     loaded.sync()
+    settle(loaded)
     jobs = {row["tm_repair_order_id"]: row["tm_id"] for row in rows(conn, "jobs").values()}
     fee = job()["fees"][0]
     new_job, new_parts = job(name="New"), control.row("jobs", jobs[part_new])["parts"] + job()["parts"][:1]
@@ -80,13 +82,10 @@ def test_order_that_neither_boards_nor_report_show_is_looked_up(loaded, conn):
     control.set(board_limit=0)
     control.reset_counters()
     summary = loaded.scan()
-    unposted = [each for each in control.ids() if not control.order(each)["posted"]]
-    assert drift(summary) == {
-        "db_not_in_api_unique": len(unposted),
-        "rows_differing": 1,
-        "feed_noise": len(unposted) - 1,
-    }
-    assert loaded.asked("estimate") == len(control.ids())
+    assert drift(summary) == {"rows_differing": 1}
+    assert summary.incomplete == ""
+    # Once more for the one that differs.
+    assert loaded.asked("estimate") == len(control.ids()) + 1
     loaded.mend(summary)
     assert order(conn, id_)["status"] == "SAVED"
 
@@ -96,19 +95,27 @@ def test_order_that_lives_but_answers_404_is_not_concluded_to_be_gone(loaded, co
     loaded.sync()
     loaded.control.set(board_limit=0)
     loaded.control.fault(Fault("status", path=f"shop/*/repair-order/{id_}", status=404, times=None))
-    summary = loaded.scan()
-    assert (summary.metrics["unproven"], vars(summary.plan)) == (1, SAME)
+    for board_limit in (0, 27):
+        loaded.control.set(board_limit=board_limit)
+        summary = loaded.scan()
+        # With what is in it.
+        assert (summary.metrics["unproven"], vars(summary.plan), summary.incomplete) == (9, SAME, "")
+        assert doubts(conn)["repair_orders", EAST, id_].endswith("so that proves nothing")
     loaded.mend(summary)
     assert order(conn, id_)
-    loaded.control.set(board_limit=27)
-    with pytest.raises(TryLater, match=f"1 of repair_orders could not be read, such as {EAST}/{id_}"):
-        loaded.scan()
+    loaded.control.clear()
+    assert drift(loaded.scan()) == {}
+    assert doubts(conn) == {}
 
 
-@pytest.mark.parametrize(
-    ("path", "status"), [("*", 503), ("*job-board*", 403), ("*report", 503), ("*/estimate", 403), ("*/labor", 503)]
-)
-def test_outage_is_no_evidence(loaded, conn, path, status):
+def doubts(conn) -> dict[tuple, str]:
+    """Why rows are not proven, by table and key."""
+    found = conn.execute("SELECT entity, key, why FROM confidence.unproven").fetchall()
+    return {(entity, *key): why for entity, key, why in found}
+
+
+@pytest.mark.parametrize(("path", "status"), [("*", 503), ("*job-board*", 403), ("*report", 503)])
+def test_outage_of_lists_is_no_evidence(loaded, conn, path, status):
     loaded.control.mutate(Mutation("update", "orders", loaded.control.ids()[0], {"paid": 4711}, silent=True))
     before = everything(conn)
     loaded.control.fault(Fault("status", path=path, status=status, times=None))
@@ -119,7 +126,67 @@ def test_outage_is_no_evidence(loaded, conn, path, status):
     assert drift(loaded.scan()) == {"rows_differing": 1}
 
 
+@pytest.mark.parametrize(("path", "status"), [("*/estimate", 403), ("*/labor", 503), ("shop/*/repair-order/*", 404)])
+def test_outage_of_records_is_no_evidence_and_each_is_named(loaded, conn, path, status):
+    loaded.control.mutate(Mutation("update", "orders", loaded.control.ids()[0], {"paid": 4711}, silent=True))
+    before = everything(conn)
+    loaded.control.fault(Fault("status", path=path, status=status, times=None))
+    summary = loaded.scan()
+    assert "none of the" in summary.incomplete or "could not be proven" in summary.incomplete
+    assert vars(summary.plan) == SAME
+    unproven = {key[2] for key in doubts(conn) if key[0] == "repair_orders"}
+    assert unproven == set(loaded.control.ids())
+    assert everything(conn) == before
+    loaded.control.clear()
+    assert drift(loaded.scan()) == {"rows_differing": 1}
+    assert doubts(conn) == {}
+
+
+def test_one_order_that_cannot_be_read_leaves_the_others_and_the_other_shop(loaded, conn):
+    control = loaded.control
+    broken, differing = control.ids(shop=EAST)[:2]
+    (west,) = control.ids(shop=WEST)[:1]
+    control.mutate(*(Mutation("update", "orders", id_, {"paid": 4711}, silent=True) for id_ in (differing, west)))
+    control.fault(Fault("status", path=f"repair-order/{broken}/estimate", status=500, times=None))
+    summary = loaded.scan()
+    assert (summary.metrics["rows_differing"], summary.incomplete) == (2, "")
+    assert {key[1:] for key in doubts(conn) if key[0] == "repair_orders"} == {(EAST, broken)}
+    loaded.mend(summary)
+    assert [order(conn, id_)["amount_paid"] for id_ in (differing, west)] == [4711] * 2
+
+
+def test_one_shop_that_cannot_be_read_leaves_the_other(loaded, conn):
+    control = loaded.control
+    (west,) = control.ids(shop=WEST)[:1]
+    control.mutate(Mutation("update", "orders", west, {"paid": 4711}, silent=True))
+    control.fault(Fault("status", path=f"shop/{EAST}/job-board*", status=403, times=None))
+    summary = loaded.scan()
+    assert summary.examples["update_examples"] == [[WEST, west]]
+    unproven = {key[2] for key in doubts(conn) if key[0] == "repair_orders"}
+    assert unproven == set(control.ids(shop=EAST))
+
+
+def test_order_without_any_date_is_compared(loaded, conn):
+    """However few days a scan looks back."""
+    control = loaded.control
+    id_ = with_job(loaded)
+    loaded.sync()
+    conn.execute(
+        "UPDATE tekmetric.repair_orders SET notes = 'spoiled', posted_date = NULL, posted_at = NULL,"
+        " updated_date = NULL, created_date = NULL WHERE tm_id = %s",
+        [id_],
+    )
+    control.set(board_limit=0, column_limit=0)
+    summary = loaded.scan(days_back=1)
+    assert summary.examples["update_examples"] == [[EAST, id_]]
+    account = summary.accounts["repair_orders"]
+    assert (account.differing, account.live) == (1, 1 + account.out_of_scope)
+    loaded.mend(summary)
+    assert order(conn, id_)["notes"] is None
+
+
 def test_what_has_changed_since_the_sync_is_the_next_one_s(loaded):
+    settle(loaded)
     with_job(loaded)
     loaded.control.touch(loaded.control.ids()[:2])
     summary = loaded.scan()
@@ -154,11 +221,13 @@ def test_days_back_says_how_far_orders_are_compared(conn):
         control.mutate(*(Mutation("delete", "orders", id_, silent=True) for _, id_ in (posted[1], posted[-2])))
         control.reset_counters()
         summary = shops.scan(days_back=20)
-        assert shops.asked("estimate") < len(control.ids())
+        asked = shops.asked("estimate")
         assert summary.scope == "20 days back"
         assert vars(summary.plan)["update"] == 1
         assert drift(summary)["confirmed_deleted"] == 1
+        control.reset_counters()
         summary = shops.scan()
+        assert shops.asked("estimate") > asked
         assert summary.scope == "all"
         assert (summary.metrics["rows_differing"], summary.metrics["confirmed_deleted"]) == (2, 2)
 

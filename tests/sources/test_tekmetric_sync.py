@@ -31,6 +31,7 @@ from .tekmetric import (
     of_order,
     order,
     rows,
+    settle,
     trading,
     with_job,
     written,
@@ -163,7 +164,8 @@ class TestFailedOrder:
         broken = instant(control.order(failing)["updated"])
         control.advance(600)
         breaks(loaded, failing)
-        with pytest.raises(SyncFailed, match=f"1 could not be read, the others were: {EAST}/{failing}"):
+        told = "1 of its records are not proven and were not written, the others were"
+        with pytest.raises(SyncFailed, match=f"{told}: {EAST}/{failing} "):
             loaded.sync()
         assert (order(conn, other)["amount_paid"], order(conn, west)["amount_paid"]) == (4711, 4711)
         assert (order(conn, failing), of_order(conn, "jobs", failing)) == before
@@ -177,7 +179,7 @@ class TestFailedOrder:
         assert loaded.watermark(EAST) == instant(control.now())
 
     def test_in_history_is_read_by_the_next_run_however_few_days_it_looks_back(self, conn):
-        with trading(conn, now=None, board_limit=0) as shops:
+        with trading(conn, now=None, board_limit=0, column_limit=0) as shops:
             control = shops.control
             posted = {
                 instant(row["posted"]): id_ for id_ in control.ids(shop=EAST) if (row := control.order(id_))["posted"]
@@ -256,12 +258,14 @@ class TestTokenExpired:
 
 
 def test_shop_that_is_refused_does_not_make_the_others_be_read_twice(shops, conn):
+    # So that nothing is in the lookback.
+    shops.control.advance(3_600)
     shops.control.fault(Fault("status", path=f"shop/{WEST}/job-board*", status=403, times=None))
     with pytest.raises(SyncFailed, match="lack the right"):
         shops.sync("backfill")
     assert shops.asked("estimate") == len(shops.control.ids(shop=EAST))
     shops.control.clear()
-    shops.sync("backfill")
+    shops.sync()
     assert shops.asked("estimate") == len(shops.control.ids())
 
 
@@ -348,7 +352,7 @@ class TestBackfill:
             assert cut > asked / 2
 
     def test_reads_history_that_no_board_shows(self, conn):
-        with trading(conn, board_limit=0, list_size=3) as shops:
+        with trading(conn, board_limit=0, column_limit=0, list_size=3) as shops:
             shops.sync("backfill")
             control = shops.control
             posted = [id_ for id_ in control.ids() if control.order(id_)["posted"]]
@@ -400,7 +404,8 @@ class TestParams:
         shops_left = {control.order(id_)["shop_id"] for id_ in left}
         for shop in shops_left:
             assert loaded.watermark(shop) <= min(instant(control.order(id_)["updated"]) for id_ in left)
-        assert loaded.sync().counts["repair_orders"].read == len(left)
+        # With those that changed in the lookback.
+        assert loaded.sync().counts["repair_orders"].read == len(touched)
         assert {row["amount_paid"] for row in rows(conn, "repair_orders").values()} == {4711}
 
     def test_limit_is_for_orders_alone(self, shops, conn):
@@ -419,6 +424,7 @@ class TestParams:
 
     def test_store_raw_keeps_what_was_answered_for_a_week(self, loaded, conn):
         control = loaded.control
+        settle(loaded)
         id_ = with_job(loaded)
         loaded.sync()
         assert conn.execute("SELECT count(*) FROM tekmetric.tm_raw_payloads").fetchone() == (0,)
@@ -440,6 +446,7 @@ class TestParams:
             assert SOURCE.clean_up(context)["raw_payloads"] == 3
 
     def test_store_raw_takes_any_text(self, loaded, conn):
+        settle(loaded)
         id_ = with_job(loaded)
         loaded.control.spoil("head", id_, odd="a\0b")
         loaded.sync(store_raw=True)
@@ -457,6 +464,33 @@ class TestParams:
         assert (loaded.watermark(EAST), loaded.watermark(WEST)) == moved
         assert len(before) == 2
         assert loaded.asked() <= 4
+
+    def test_mode_snapshot_keeps_an_order_as_it_stands(self, loaded, conn):
+        id_ = with_job(loaded)
+        with pytest.raises(SyncFailed, match=f"order {id_} of shop {EAST} is not in the copy: sync it first"):
+            loaded.sync("snapshot", ro_id=id_, shop_id=EAST)
+        loaded.sync()
+        assert loaded.sync("snapshot", ro_id=id_, shop_id=EAST).counts["ro_snapshots"].inserted == 1
+        (kept,) = [key for key in rows(conn, "ro_snapshots") if key[1] == id_]
+        assert kept[3] == "manual"
+        query = "SELECT DISTINCT sync_type FROM tekmetric.sync_log WHERE shop_id IS NULL"
+        assert {kind for (kind,) in conn.execute(query)} >= {"full_backfill", "incremental", "snapshot_rebuild"}
+
+    def test_mode_snapshot_of_a_deleted_order_keeps_nothing_and_is_no_error(self, loaded, conn):
+        """What was kept before stays, and breaks no check."""
+        id_ = with_job(loaded)
+        loaded.sync()
+        loaded.sync("snapshot", ro_id=id_, shop_id=EAST)
+        before = rows(conn, "ro_snapshots")
+        loaded.control.mutate(Mutation("delete", "orders", id_))
+        loaded.sync(ro_id=id_, shop_id=EAST)
+        assert order(conn, id_) is None
+        synced = loaded.sync("snapshot", ro_id=id_, shop_id=EAST)
+        assert (synced.sync_id, synced.counts) == (None, {})
+        told = f"order {id_} of shop {EAST} is deleted at Tekmetric, so there is nothing to keep"
+        assert synced.result == {"snapshot": told}
+        assert rows(conn, "ro_snapshots") == before
+        assert loaded.sync("validate").result["warnings"] == []
 
     def test_ro_id_of_several_shops_wants_to_know_which(self, loaded):
         with pytest.raises(ScanRefused, match=f"shop_id.*{EAST}, {WEST}") as refused:

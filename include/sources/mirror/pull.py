@@ -277,6 +277,9 @@ def _fail(pulled: Pulled, listings: Sequence[Listing], error: ApiError) -> None:
     concerns_all = isinstance(error, FixConfiguration) and error.concerns_all
     failed = {**pulled.failed, partition: str(error)}
     if concerns_all or not partition or not others - set(failed):
+        if pulled.failed and not concerns_all:
+            # Or the next attempt would not ask again for the partitions that failed before this one.
+            pulled.drop()
         raise error
     log.error("%s of %s is left out: %s", partition, pulled.entity.name, error)
     pulled.stage.save_progress(failed=failed)

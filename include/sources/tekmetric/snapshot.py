@@ -1,30 +1,41 @@
 """Snapshots by hand: an order as it stands, whatever its state."""
 
+import logging
 from datetime import datetime
 
-from psycopg import sql
+from psycopg import Connection
 
 from include.sources.base import Synced, SyncFailed
 from include.sources.mirror.entity import Context
 from include.sources.mirror.sync import derive
 from include.sources.tekmetric.metrics import SNAPSHOTS, by_hand
-from include.sources.tekmetric.shops import shops_of
+from include.sources.tekmetric.shops import Shop, shops_of
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import Stage
 from include.warehouse.sync_log import Counts
 
+log = logging.getLogger(__name__)
+
 
 def snapshot(context: Context) -> Synced:
-    """Keep the order `ro_id` as it stands, on the shop's present day; what is computed follows. Raises SyncFailed."""
+    """Keep the order `ro_id` as it stands, on the shop's present day; what is computed follows. Raises SyncFailed.
+
+    Of a deleted order nothing is kept, which is no failure; snapshots that were made before stay.
+    """
     conn, name, ro_id = context.conn, context.source.name, context.params.get("ro_id")
     shop, *others = shops_of(context).values()
     if not ro_id or others:
         raise SyncFailed("a snapshot is of one order of one shop: trigger a new run with ro_id and shop_id")
+    deleted = _deleted(conn, shop, ro_id)
+    if deleted is None:
+        raise SyncFailed(f"order {ro_id} of shop {shop.tm_id} is not in the copy: sync it first, by its ro_id")
+    if deleted:
+        told = f"order {ro_id} of shop {shop.tm_id} is deleted at Tekmetric, so there is nothing to keep"
+        log.info(told)
+        return Synced(None, {}, {"snapshot": told})
     stage = Stage.open(conn, SNAPSHOTS.table, name, "snapshot", context.run)
     stage.fill(by_hand(shop.tm_id, ro_id, datetime.now(shop.zone).date()))
-    if conn.execute(sql.SQL("SELECT count(*) FROM {}").format(stage.sql)).fetchone() == (0,):
-        raise SyncFailed(f"order {ro_id} of shop {shop.tm_id} is not in the copy: sync it first, by its ro_id")
     compare.plan_writes(stage)
     writer = fence.read(conn, name)
     with fence.writing(conn, name, epoch=writer.epoch):
@@ -34,3 +45,10 @@ def snapshot(context: Context) -> Synced:
     sync_log.finish(conn, sync_id, counts)
     stage.drop()
     return Synced(sync_id, counts)
+
+
+def _deleted(conn: Connection, shop: Shop, ro_id: int) -> bool | None:
+    """Whether the order is deleted; None where the copy doesn't know it."""
+    query = "SELECT deleted_at IS NOT NULL FROM tekmetric.repair_orders WHERE shop_id = %s AND tm_id = %s"
+    found = conn.execute(query, [shop.tm_id, ro_id]).fetchone()
+    return found and found[0]
