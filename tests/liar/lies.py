@@ -33,13 +33,18 @@ MESSAGES = (
 STATUSES = (400, 401, 403, 404, 405, 409, 410, 422, 429, 500, 502, 503, 504)
 
 
+# A field of a record by its name.
+Field = str
+
+
 @dataclass(frozen=True)
 class Telling:
-    """What a lie may draw on: `random` is of this request, `of_run` of the whole run.
+    """What a lie may draw on.
 
-    `earlier`: what the same question was answered before. `others` are requests for other things of the same family. `always`: the fields that every record of it has, by the
-    name of the list inside a record; "" for the records themselves. `count`: how often this very question has been
-    asked before. `first_page`: the number of a list's first page.
+    `random` is of this request, `of_run` of the whole run. `earlier`: what the same question was answered before.
+    `others` are requests for other things of the same family. `always`: the fields that every record of it has, by the
+    name of the list inside a record; "" for the records themselves. `count`: how often this very question was asked
+    before. `first_page`: the number of a list's first page.
     """
 
     random: Random
@@ -48,7 +53,7 @@ class Telling:
     asked: Asked
     ask: Ask
     others: Collection[Asked]
-    always: Mapping[str, Collection[str]]
+    always: Mapping[str, Collection[Field]]
     count: int
     first_page: int
 
@@ -112,6 +117,11 @@ def by_list(data: Any) -> list[tuple[str, list[dict]]]:
     if isinstance(data, dict) and "id" in data and all(data is not record for record in records):
         found.append((".", [data]))
     return [(name, rows) for name, rows in found if rows]
+
+
+def filled(record: Mapping[str, Any]) -> set[Field]:
+    """The fields of a record that say something."""
+    return {name for name, value in record.items() if value not in (None, "")}
 
 
 def owner_of(data: Any, wanted: Any) -> dict | None:
@@ -277,16 +287,10 @@ def promised(data: Any) -> int:
 
 
 def _mixed(old: Any, new: Any, random: Random) -> Any:
+    """Each field as it was or as it is; lists as a whole."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return random.choice([old, new])
-    return {
-        name: _mixed(old[name], value, random)
-        if isinstance(value, dict)
-        else random.choice([old[name], value])
-        if name in old
-        else value
-        for name, value in new.items()
-    }
+    return {name: _mixed(old[name], value, random) if name in old else value for name, value in new.items()}
 
 
 async def swapped(telling: Telling, truth: Reply) -> Reply:

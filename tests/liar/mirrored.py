@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from include.api.client import decode_json
-from include.sources.mirror.entity import Entity
+from include.sources.mirror.entity import Ends, Entity
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
 from tests.contract.account import Run
@@ -41,6 +41,8 @@ class Mirrored:
         self._records: dict[tuple[str, Key], Key] = {}
         for entity in self.source.entities:
             found |= self._truth_of(entity)
+        if not hasattr(self, "_began"):
+            self._began = max(filter(None, self._moments.values()))
         return found
 
     def _truth_of(self, entity: Entity) -> Rows:
@@ -84,6 +86,23 @@ class Mirrored:
             rows = cursor.execute(query).fetchall()
         compared = [column.name for column in table.columns if column.compared]
         return {tuple(row[name] for name in table.key): {name: row[name] for name in compared} for row in rows}
+
+    def tables(self, entities: Collection[str]) -> set[str]:
+        return {table.name for entity in self.source.entities if entity.name in entities for table in entity.tables}
+
+    def due(self) -> set[tuple[str, Key]]:
+        # What lists tell changes of only at their ends waits for the night.
+        told = {
+            table.name: entity.changes
+            for entity in self.source.entities
+            for table in entity.tables
+            if not isinstance(entity.changes, Ends) and not entity.history
+        }
+        return {
+            (table, key)
+            for (table, key), moment in self._moments.items()
+            if table in told and moment and moment > self._began
+        }
 
     def young(self) -> set[tuple[str, Key]]:
         marks = {

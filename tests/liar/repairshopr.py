@@ -20,7 +20,7 @@ from include.simulators.repairshopr.data import instant
 from include.simulators.repairshopr.store import Mutation
 from include.simulators.serving import Simulator
 from tests.contract import repairshopr as contract
-from tests.liar.lies import KINDS
+from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
 from tests.liar.stage import patient
 from tests.liar.wire import Asked
@@ -119,7 +119,6 @@ class Vendor:
 
     source = "repairshopr"
     first_page = 1
-    kinds = KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
@@ -150,6 +149,9 @@ class Vendor:
         _, _, _, resource, *item = asked.path.split("/")
         filters = sorted(set(asked.params) - {"page"})
         return f"{resource}/id" if item else f"{resource}?{'&'.join(filters)}"
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS
 
     def entities(self, family: str) -> Collection[str]:
         resource = self.records(family)

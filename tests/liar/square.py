@@ -16,7 +16,7 @@ from include.simulators.square.app import create
 from include.simulators.square.changes import Mutation
 from include.simulators.square.seller import Seller
 from tests.contract import square as contract
-from tests.liar.lies import KINDS
+from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
 from tests.liar.stage import Key, patient
 from tests.liar.wire import Asked
@@ -106,7 +106,6 @@ class Vendor:
 
     source = "square"
     first_page = 1
-    kinds = KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
@@ -140,6 +139,9 @@ class Vendor:
         times = sorted(name for name in _names(asked.params) if name in TIMES)
         name = "/".join([*path, "id" if one else last])
         return f"{name} {','.join(kinds)}{'&'.join(times)}".strip()
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS
 
     def entities(self, family: str) -> Collection[str]:
         return ABOUT[next(name for name in ABOUT if family.startswith(name))]

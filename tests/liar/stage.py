@@ -31,7 +31,6 @@ class Vendor(Protocol):
 
     source: str
     first_page: int
-    kinds: Mapping[str, Lie]
 
     def fill(self, account: "LiarAccount") -> None:
         """Make what is in the copy's database before the first sync."""
@@ -56,6 +55,9 @@ class Vendor(Protocol):
 
     def family(self, asked: Asked) -> str:
         """The witness that a request asks: requests of one family may lie together."""
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        """The lies that can be told by a family, by their names."""
 
     def entities(self, family: str) -> Collection[str]:
         """The entities about which a family tells something."""
@@ -89,6 +91,12 @@ class LiarAccount(Account, Protocol):
 
     def live(self) -> Rows:
         """What the copy holds."""
+
+    def tables(self, entities: Collection[str]) -> set[str]:
+        """The tables that scans of these entities look at."""
+
+    def due(self) -> set[tuple[str, Key]]:
+        """Rows that a sync has to bring, since the source tells when they changed."""
 
     def young(self) -> set[tuple[str, Key]]:
         """Rows that changed at the source after the last sync, so that a scan leaves them to the next one."""

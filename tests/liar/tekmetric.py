@@ -20,7 +20,7 @@ from include.simulators.tekmetric.app import create
 from include.simulators.tekmetric.changes import Mutation
 from include.sources.mirror.entity import Context, Entity
 from tests.contract import tekmetric as contract
-from tests.liar.lies import KINDS
+from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
 from tests.liar.stage import patient
 from tests.liar.wire import Asked
@@ -127,7 +127,6 @@ class Vendor:
 
     source = "tekmetric"
     first_page = 0
-    kinds = KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
@@ -156,6 +155,9 @@ class Vendor:
     def family(self, asked: Asked) -> str:
         name = re.sub(r"\d+", "id", asked.path.removeprefix("/api/")).removeprefix("shop/id/")
         return f"{name} {asked.params.get('board', '')}".strip()
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS
 
     def entities(self, family: str) -> Collection[str]:
         kinds = {"customer": "customers", "vehicle": "vehicles", "employee": "employees", "employees-lite": "employees"}
