@@ -22,6 +22,8 @@ from tests.liar.play import Outcome, listen, play
 from tests.liar.stage import Stage
 
 TEMPLATE = "migrated"
+# Nothing of the server outlives the runs.
+HASTY = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off"}
 _opened: dict[str, tuple[Stage, Heard]] = {}
 _left_open = ExitStack()
 
@@ -52,7 +54,7 @@ def _arguments() -> argparse.Namespace:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[Server]:
-    with Postgres(folder / "postgres", settings={"fsync": "off", "autovacuum": "off"}) as server:
+    with Postgres(folder / "postgres", settings=HASTY) as server:
         folder.chmod(0o755)
         yield server
 

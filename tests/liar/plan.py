@@ -108,7 +108,7 @@ def draw(vendor: Vendor, heard: Heard, seed: int) -> Plan:
         tuple(liars),
         verbs,
         changed=random.random() < 0.8,
-        synced=random.random() < 0.6,
+        synced=random.random() < 0.4,
         night=night,
         whole=random.random() < 0.3,
     )

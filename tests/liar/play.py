@@ -34,6 +34,8 @@ UNKNOWN = ("unconfirmed", "unknown", "unreadable", "uncertain", "rows_refused", 
 PAST = frozenset({"stale", "earlier", "lagging", "torn"})
 NEWER = frozenset({"torn", "stranger"})
 HONEST_RUNS = 3
+# The share of runs that go on after the lies.
+AFTERWARDS = 0.25
 # Differences in the copy that a run begins with at most; an honest one with more, so that more is asked.
 SPOILT, SPOILT_TO_LISTEN = 4, 12
 
@@ -122,11 +124,11 @@ class _Run:
     def play(self) -> Outcome:
         self._change()
         if "sync" in self._plan.verbs or self._plan.synced:
-            for _ in range(self._random.choice([1, 1, 2])):
+            for _ in range(self._random.choice([1, 1, 1, 2])):
                 self._do("sync", self._run.sync)
         if self._plan.night:
             self._outcome.confirmed = self._night(self._plan.night, self._part())
-        if self._outcome.told and self._random.random() < 0.3:
+        if self._outcome.told and self._random.random() < AFTERWARDS:
             self._afterwards()
         return self._outcome
 
