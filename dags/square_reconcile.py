@@ -110,7 +110,8 @@ def square_reconcile():
     resume_writer = ResumeWriterOperator(task_id="resume_writer", source=SOURCE).as_teardown(
         setups=stop_writer, on_failure_fail_dagrun=True
     )
-    report = ReportOperator(task_id="report", source=SOURCE, trigger_rule=TriggerRule.ALL_DONE)
+    # A teardown too: a person who marks the whole run leaves it, and it ends the run in the truth.
+    report = ReportOperator(task_id="report", source=SOURCE).as_teardown(on_failure_fail_dagrun=True)
 
     stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer
     [verify, resume_writer] >> report

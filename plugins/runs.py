@@ -27,6 +27,8 @@ class NotEnabled(AirflowFailException):
 # What a second try can't mend: the message says what a person has to do.
 FAILS_AT_ONCE = [
     "include.api.errors.FixConfiguration",
+    "include.confidence.history.HoldChanged",
+    "include.confidence.history.NotJudged",
     "include.confidence.history.PlanGone",
     "include.confidence.summary.UnusableSummary",
     "include.sources.base.IntegrityFailed",

@@ -158,7 +158,7 @@ def opened(
     conn: psycopg.Connection, images: psycopg.Connection, store: simulator.Store, run: str = RUN, **config: Any
 ) -> Iterator[Gallery]:
     """The gallery of a filled application; its objects are laid by the caller."""
-    source = replace(SOURCE, pause=timedelta(0))
+    source = replace(SOURCE, pause=timedelta(0), audit=0)
     bucket = Bucket(client(store, **config), store.bucket, connection="storage")
     yield Gallery(store, Context(source, conn, run, bucket, images))
 

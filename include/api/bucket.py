@@ -1,7 +1,8 @@
 """A bucket of any S3 store, read only: is it there, which keys does it hold, does an object exist.
 
-A key is present, absent or unknown. Absence is what the store itself says (404) of a bucket that has been proven;
-everything else that keeps an answer away leaves the key unknown.
+A key is present (maybe empty), absent or unknown. Absent is what the store itself says of a bucket that has been
+proven: 404 to a HEAD of the key, or a listing without it. Whatever keeps an answer away leaves the key unknown, and so
+does an answer that doesn't fit its question.
 """
 
 import threading
@@ -20,8 +21,8 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from include.api.errors import ApiError, FixConfiguration, NotFound, PaginationLoop, RefuseData
-from include.api.s3_errors import NO_ANSWER, S3Errors, end_redirects, is_html
+from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
+from include.api.s3_errors import NO_ANSWER, Missing, S3Errors, end_redirects, is_own_answer
 from include.api.s3_listing import PAGE, Page, read_leanly
 
 Keys = list[str]
@@ -35,20 +36,38 @@ MOST_RESTARTS = 3
 
 
 class Presence(StrEnum):
-    """What is known of a key."""
+    """What is known of a key. EMPTY: its object is there, and has no content."""
 
     PRESENT = "present"
+    EMPTY = "empty"
     ABSENT = "absent"
     UNKNOWN = "unknown"
 
 
+class Way(StrEnum):
+    """How a key is looked at: by its own address, or in the bucket's index. Each is a witness of its own."""
+
+    HEAD = "head"
+    LIST = "list"
+
+    @property
+    def other(self) -> "Way":
+        return Way.LIST if self is Way.HEAD else Way.HEAD
+
+
 @dataclass(frozen=True)
 class Look:
-    """What a look at one key found; `reason` is one line that says why it is UNKNOWN."""
+    """What a look at one key found; `reason` is one line that says why it is UNKNOWN.
+
+    `later`: another time there may be an answer. `restorable`: ABSENT, but only marked as deleted in a bucket with
+    versions.
+    """
 
     key: str
     presence: Presence
     reason: str = ""
+    later: bool = False
+    restorable: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,12 +91,13 @@ class Range:
 class Listing:
     """A page of a listing: the index of its range, its keys in order, and where the range goes on behind it.
 
-    `position` is JSON, None when the range is done.
+    `position` is JSON, None when the range is done. `empty`: keys whose objects have no content.
     """
 
     range: int
     keys: Keys
     position: Any
+    empty: frozenset[str] = frozenset()
 
 
 def client_config(workers: int) -> Config:
@@ -151,25 +171,28 @@ class Bucket:
             raise answer
         self._proven = True
 
-    def look(self, key: str) -> Look:
-        """Ask for one object (HEAD). Never raises for what the store or the network answers: that is UNKNOWN.
+    def look(self, key: str, way: Way = Way.HEAD) -> Look:
+        """Ask for one object. Never raises for what the store or the network answers: that is UNKNOWN.
 
-        A 404 is ABSENT only after `prove`, since a bucket that is not there answers the same; the word NoSuchKey
-        of a store that says it needs no proof.
+        HEAD: a 404 is ABSENT only after `prove`, since a bucket that is not there answers the same; the word NoSuchKey
+        of a store that says it needs no proof. LIST: the first key that begins with this one is it, or it is ABSENT.
         """
-        return self._look(key)[0]
+        return self._look(key, way)[0]
 
-    def look_all(self, keys: Iterable[str], workers: int) -> Iterator[Look]:
+    def look_all(
+        self, keys: Iterable[str], workers: int, *, way: Way = Way.HEAD, known: Sequence[str] = ()
+    ) -> Iterator[Look]:
         """Look at each key, up to `workers` at once, in the order in which answers come; `keys` is read as needed.
 
-        After 20 UNKNOWN in a row nothing more is asked, and an error of the last one's class is raised: TryLater, or
-        FixConfiguration where waiting changes nothing.
+        After 20 UNKNOWN in a row one of the keys that are `known` to be there has to answer. If none does, nothing
+        more is asked, and an error of the last one's class is raised: TryLater, or FixConfiguration where waiting
+        changes nothing.
         """
         waiting, unknown = iter(keys), 0
         with self._threads(workers) as threads:
             running: set[Future[tuple[Look, ApiError | None]]] = set()
             while True:
-                running |= {threads.submit(self._look, key) for key in islice(waiting, workers - len(running))}
+                running |= {threads.submit(self._look, key, way) for key in islice(waiting, workers - len(running))}
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -177,15 +200,20 @@ class Bucket:
                     unknown = 0 if error is None else unknown + 1
                     yield look
                     if unknown >= UNKNOWN_IN_A_ROW:
-                        raise type(error)(f"{error} So it went {unknown} times in a row; the rest was not asked.")
+                        if not self.finds(known, way):
+                            raise type(error)(f"{error} So it went {unknown} times in a row; the rest was not asked.")
+                        unknown = 0
 
-    def list_from(self, after: str, size: int = 1000) -> tuple[Keys, bool]:
-        """The keys that follow `after`, up to `size` (at most 1000), and whether more follow them: one request.
+    def finds(self, keys: Sequence[str], way: Way) -> bool:
+        """Whether one of the keys is there; as many requests as it takes to find one."""
+        return any(self.look(key, way).presence in (Presence.PRESENT, Presence.EMPTY) for key in keys)
+
+    def list_from(self, after: str, size: int = 1000) -> Page:
+        """The keys that follow `after`, up to `size` (at most 1000): one request.
 
         Raises RefuseData where the store begins elsewhere (see `honours_start_after`), else as `list` does.
         """
-        page = self._page_after(after, size)
-        return list(page.keys), page.more
+        return self._page_after(after, size)
 
     def list(
         self,
@@ -231,7 +259,7 @@ class Bucket:
                     position = None if ranges[index].ends_with(page) else {"after": page.keys[-1]}
                     for following in islice(waiting, 1) if position is None else [(index, position)]:
                         fetch(*following)
-                    yield Listing(index, ranges[index].keys(page), position)
+                    yield Listing(index, ranges[index].keys(page), position, page.empty)
 
     def _list_chain(self, ranges: int, position: Mapping[str, str], size: int) -> Iterator[Listing]:
         """The whole bucket by the store's tokens, each key once, also where the store begins anew on the way."""
@@ -241,7 +269,7 @@ class Bucket:
             page = self._page(size, **({"ContinuationToken": token} if token else {}))
             if page.keys and page.keys[-1] <= last:
                 restarts += 1
-            if restarts > MOST_RESTARTS or (page.more and page.token in (None, token)):
+            if restarts > MOST_RESTARTS or (page.more and page.token == token):
                 raise PaginationLoop(
                     f"{self._where}: the listing goes in circles. Run the task again; if that changes "
                     f"nothing, tell who runs the store of connection {self._connection!r}."
@@ -251,20 +279,13 @@ class Bucket:
             after, token = max(after, last), page.token
             if not page.more:
                 yield from (Listing(index, [], None) for index in range(1, ranges))
-                yield Listing(0, keys, None)
+                yield Listing(0, keys, None, page.empty)
                 return
-            yield Listing(0, keys, {"after": after, "token": token})
+            yield Listing(0, keys, {"after": after, "token": token}, page.empty)
 
     def _page_after(self, after: str, size: int) -> Page:
         """The page of keys that follow `after`. It is empty only if nothing follows."""
-        page = self._page(size, **({"StartAfter": after} if after else {}))
-        token = None
-        # A store that has passed over many deleted objects may answer with a token alone.
-        while page.more and not page.keys:
-            if page.token == token:
-                raise PaginationLoop(f"{self._where}: one page without keys leads to itself.")
-            token = page.token
-            page = self._page(size, ContinuationToken=token)
+        page = self._first_page(size, **({"StartAfter": after} if after else {}))
         if page.keys and page.keys[0] <= after:
             raise RefuseData(
                 f"{self._where} began elsewhere than at the key that it was asked to start after. "
@@ -272,11 +293,32 @@ class Bucket:
             )
         return page
 
-    def _page(self, size: int, **start: str) -> Page:
-        answer = self._ask("ListObjectsV2", MaxKeys=size, **start)
+    def _first_page(self, size: int, **question: str) -> Page:
+        """The first page with keys that the question leads to."""
+        page, tokens = self._page(size, **question), set()
+        prefix = {name: value for name, value in question.items() if name == "Prefix"}
+        # A store that has passed over many deleted objects may answer with a token alone.
+        while page.more and not page.keys:
+            if page.token in tokens:
+                raise PaginationLoop(f"{self._where}: pages without keys lead to themselves.")
+            tokens.add(page.token)
+            page = self._page(size, **prefix, ContinuationToken=page.token)
+        return page
+
+    def _page(self, size: int, **question: str) -> Page:
+        """One page, which fits the question: bucket, prefix, place, size and order."""
+        answer = self._ask("ListObjectsV2", MaxKeys=size, **question)
         if isinstance(answer, ApiError):
             raise answer
         page: Page = answer[PAGE]
+        prefix = question.get("Prefix", "")
+        fits = page.answers({"Name": self.name, **question}) and len(page.keys) <= size
+        if not fits or not all(key.startswith(prefix) for key in page.keys):
+            raise TryLater(
+                f"{self._where} gave the answer to another question: the page is of another bucket or part of it. Run "
+                f"the task again later; if it stays so, check what is between here and the store of connection "
+                f"{self._connection!r}."
+            )
         if not all(map(lt, page.keys, page.keys[1:])):
             raise RefuseData(
                 f"{self._where} gave keys out of order, so that what is missing can't be told. "
@@ -284,13 +326,25 @@ class Bucket:
             )
         return page
 
-    def _look(self, key: str) -> tuple[Look, ApiError | None]:
+    def _look(self, key: str, way: Way) -> tuple[Look, ApiError | None]:
+        try:
+            return (self._head(key) if way is Way.HEAD else self._listed(key)), None
+        except ApiError as error:
+            return Look(key, Presence.UNKNOWN, str(error), later=not isinstance(error, FixConfiguration)), error
+
+    def _head(self, key: str) -> Look:
         answer = self._ask("HeadObject", Key=key)
-        if isinstance(answer, NotFound):
-            return Look(key, Presence.ABSENT), None
+        if isinstance(answer, Missing):
+            return Look(key, Presence.ABSENT, restorable=answer.restorable)
         if isinstance(answer, ApiError):
-            return Look(key, Presence.UNKNOWN, str(answer)), answer
-        return Look(key, Presence.PRESENT), None
+            raise answer
+        return Look(key, Presence.PRESENT if answer["ContentLength"] else Presence.EMPTY)
+
+    def _listed(self, key: str) -> Look:
+        page = self._first_page(1, Prefix=key)
+        if key not in page.keys:
+            return Look(key, Presence.ABSENT)
+        return Look(key, Presence.EMPTY if key in page.empty else Presence.PRESENT)
 
     def _ask(self, operation: str, **params: Any) -> dict[str, Any] | ApiError:
         """boto3's answer, or the error as a value: boto3's own quote URLs, and must not ride along as context."""
@@ -305,8 +359,7 @@ class Bucket:
             return self._errors.refused(operation, error, proven=self._proven)
         except NO_ANSWER as error:
             return self._errors.unanswered(operation, error)
-        # An object may be a page for people itself, and then has an ETag.
-        if is_html(answer) and "ETag" not in answer:
+        if not is_own_answer(operation, answer):
             return self._errors.not_the_store(operation, 200)
         return answer
 

@@ -23,6 +23,8 @@ NO_ANSWER = (BotoCoreError, UnicodeError)
 
 BUSY = {408, 429}
 REGION = "x-amz-bucket-region"
+# What the headers of the stores themselves begin with.
+OWN_HEADERS = ("x-amz-", "x-minio-", "x-goog-")
 REDIRECTS = {301, 302, 307, 308}
 WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 WRONG_KEYS = {"SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
@@ -33,6 +35,14 @@ OPERATIONS = {
 }
 
 
+class Missing(NotFound):
+    """The object does not exist. `restorable`: it is only marked as deleted, in a bucket with versions."""
+
+    def __init__(self, message: str, *, restorable: bool):
+        super().__init__(message)
+        self.restorable = restorable
+
+
 class S3Errors:
     """Judges what was asked of one bucket through one connection, which is what messages point to."""
 
@@ -41,7 +51,7 @@ class S3Errors:
         self._bucket = bucket
 
     def refused(self, operation: str, error: ClientError, *, proven: bool) -> ApiError:
-        """What an answer other than 2xx means; NotFound is an object missing in a bucket that is `proven`."""
+        """What an answer other than 2xx means; Missing is an object missing in a bucket that is `proven`."""
         answer, where = error.response, self.where(operation)
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = answer.get("Error", {}).get("Code", "")
@@ -65,9 +75,13 @@ class S3Errors:
         return FixConfiguration(f"{where} answered {_said(status, code)}{self._remedy(operation, status, code)}")
 
     def _missing(self, where: str, answer: dict[str, Any], proven: bool) -> ApiError:
-        word = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("x-minio-error-code")
+        headers = _headers(answer)
+        word = headers.get("x-minio-error-code")
+        if word is None and not _is_of_a_store(headers):
+            return self.not_the_store("HeadObject", 404)
         if word == "NoSuchKey" or (word is None and proven):
-            return NotFound(f"{where} answered 404: it does not exist there.")
+            restorable = headers.get("x-amz-delete-marker", "").lower() == "true"
+            return Missing(f"{where} answered 404: it does not exist there.", restorable=restorable)
         if word is None:
             return TryLater(f"{where} answered 404, which says nothing before the bucket itself is proven.")
         return FixConfiguration(
@@ -76,10 +90,10 @@ class S3Errors:
         )
 
     def not_the_store(self, operation: str, status: int) -> ApiError:
-        """A proxy's or a wrong host's page proves nothing."""
+        """A proxy's or a wrong host's answer proves nothing."""
         return TryLater(
-            f"{self.where(operation)} answered {status} with an HTML page, which is not the store's own answer. Check "
-            f"endpoint_url of connection {self._connection!r} if it stays so."
+            f"{self.where(operation)} answered {status}, but not as a store does: a proxy's page, or another server. "
+            f"Check endpoint_url of connection {self._connection!r} if it stays so."
         )
 
     def _remedy(self, operation: str, status: int, code: str) -> str:
@@ -137,8 +151,34 @@ def _end_redirect(response: Any, request_dict: dict[str, Any], **_: object) -> N
 
 def is_html(answer: dict[str, Any]) -> bool:
     """Whether boto3's answer, or that of its error, came as a page for people."""
-    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/html"
+    return _content_type(_headers(answer)) == "text/html"
+
+
+def is_own_answer(operation: str, answer: dict[str, Any]) -> bool:
+    """Whether a 200 is the store's own. One about an object names its ETag and its size.
+
+    An object may be a page for people itself; then the answer has one of a store's headers, too.
+    """
+    if operation == "HeadObject" and not {"ETag", "ContentLength"} <= answer.keys():
+        return False
+    return not is_html(answer) or (operation == "HeadObject" and _has_own_headers(_headers(answer)))
+
+
+def _is_of_a_store(headers: dict[str, str]) -> bool:
+    """Whether a store, and no server in between, has answered an error."""
+    return _has_own_headers(headers) or _content_type(headers).endswith("/xml")
+
+
+def _has_own_headers(headers: dict[str, str]) -> bool:
+    return any(name.lower().startswith(OWN_HEADERS) for name in headers)
+
+
+def _headers(answer: dict[str, Any]) -> dict[str, str]:
+    return answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+
+
+def _content_type(headers: dict[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _said(status: int, code: str) -> str:

@@ -6,8 +6,8 @@ key is no page at all: a key that is not seen would read as an object that is no
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
@@ -23,17 +23,35 @@ _START = re.compile(
 )
 _END = "</ListBucketResult>"
 _KEY = re.compile(r"<Contents>\s*<Key>([^<]*)</Key>")
-_FIELD = re.compile(r"<(\w+)>([^<&\s]*)</\1>")
-_FIELDS = ("IsTruncated", "NextContinuationToken", "KeyCount", "EncodingType")
+_OBJECT = re.compile(r"<Contents>.*?</Contents>", re.DOTALL)
+_EMPTY = re.compile(r"<Size>\s*0\s*</Size>")
+_FIELD = re.compile(r"<(\w+)>([^<&\s]*)</\1>|<(\w+) ?/>")
+# What a page repeats of the question that it answers.
+_ECHO = ("Name", "Prefix", "StartAfter", "ContinuationToken")
+_FIELDS = (*_ECHO, "IsTruncated", "NextContinuationToken", "KeyCount", "EncodingType")
 
 
 @dataclass(frozen=True)
 class Page:
-    """Keys in the store's order, whether more of them follow, and the token to go on with if the store gave one."""
+    """Keys in the store's order, and the token to go on with where more of them follow.
+
+    `empty`: those whose objects have no content. `echo`: which bucket, prefix and place the page says that it is about,
+    by the names of S3's fields; what a page doesn't say is left out.
+    """
 
     keys: Sequence[str]
     more: bool
     token: str | None
+    empty: frozenset[str] = frozenset()
+    echo: Mapping[str, str] = field(default_factory=dict)
+
+    def answers(self, question: Mapping[str, str]) -> bool:
+        """Whether nothing that the page says of its question contradicts the one that was asked."""
+        return all(question.get(name, "") in (said, unquote_plus(said)) for name, said in self.echo.items())
+
+
+# Raw keys, fields of the frame, and the keys of objects without content.
+_Read = tuple[list[str], dict[str, str], list[str]]
 
 
 def read_leanly(client: BaseClient) -> None:
@@ -61,11 +79,11 @@ def _replace(response_dict: dict[str, Any], customized_response_dict: dict[str, 
 
 def read_page(body: bytes) -> Page | None:
     """The page that the body of an answer holds, None where that is not certain."""
-    return _page(*(_scan(body) or _parse(body) or ((), {})))
+    return _page(*(_scan(body) or _parse(body) or ((), {}, ())))
 
 
-def _scan(body: bytes) -> tuple[list[str], dict[str, str]] | None:
-    """Raw keys and fields of a page of the usual form, None for any other: entities and comments among the rest."""
+def _scan(body: bytes) -> _Read | None:
+    """What a page of the usual form holds, None for any other: entities and comments among the rest."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -80,32 +98,44 @@ def _scan(body: bytes) -> tuple[list[str], dict[str, str]] | None:
         return None
     # What isn't about single objects stands before the first of them or behind the last one.
     frame = text[: text.find("<Contents>")] + text[text.rfind("</Contents>") :] if keys else text
-    fields = dict(_FIELD.findall(frame))
+    fields = {name or bare: value for name, value, bare in _FIELD.findall(frame)}
     if any(f"<{name}" in frame and name not in fields for name in _FIELDS):
         return None
-    return keys, fields
+    empty = [bool(_EMPTY.search(each)) for each in _OBJECT.findall(text)] if _EMPTY.search(text) else []
+    return keys, fields, [key for key, is_empty in zip(keys, empty, strict=False) if is_empty]
 
 
-def _parse(body: bytes) -> tuple[list[str], dict[str, str]] | None:
-    """Raw keys and fields of a page by the rules of XML, None if it is none."""
+def _parse(body: bytes) -> _Read | None:
+    """The same by the rules of XML, None if it is no page."""
     try:
         root = ElementTree.fromstring(body)
     except (ElementTree.ParseError, LookupError, ValueError):
         return None
     if root.tag.rpartition("}")[2] != "ListBucketResult":
         return None
-    keys = [contents.findtext("{*}Key", "") for contents in root.iterfind("{*}Contents")]
-    return keys, {name: text for name in _FIELDS if (text := root.findtext(f"{{*}}{name}")) is not None}
+    objects = [(contents.findtext("{*}Key", ""), contents.findtext("{*}Size", "")) for contents in _contents(root)]
+    fields = {name: text for name in _FIELDS if (text := root.findtext(f"{{*}}{name}")) is not None}
+    return [key for key, _ in objects], fields, [key for key, size in objects if size.strip() == "0"]
 
 
-def _page(keys: Sequence[str], fields: dict[str, str]) -> Page | None:
+def _contents(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    return root.iterfind("{*}Contents")
+
+
+def _page(keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str]) -> Page | None:
     if fields.get("EncodingType") == "url":
         try:
-            keys = [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in keys]
+            keys, empty = _decoded(keys), _decoded(empty)
         except UnicodeDecodeError:
             return None
     more = {"true": True, "false": False}.get(fields.get("IsTruncated", ""))
     token = fields.get("NextContinuationToken") or None
     complete = fields.get("KeyCount", str(len(keys))) == str(len(keys)) and all(keys)
-    stuck = more and not keys and token is None
-    return None if more is None or stuck or not complete else Page(keys, more, token)
+    # More follows if there is a token, and only then; a page that says something else contradicts itself.
+    if more is not (token is not None) or not complete or not fields.get("Name"):
+        return None
+    return Page(keys, more, token, frozenset(empty), {name: fields[name] for name in _ECHO if name in fields})
+
+
+def _decoded(keys: Sequence[str]) -> list[str]:
+    return [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in keys]

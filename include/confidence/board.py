@@ -13,10 +13,14 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row, dict_row, tuple_row
 
+from include.confidence import findings
+from include.confidence.account import Account
+from include.confidence.findings import Standing
 from include.confidence.policy import SEVERITY, Gate, Verdict
 from include.confidence.summary import Plan
+from include.confidence.unproven import Unproven, oldest
 from include.warehouse.fence import Writer
 from include.warehouse.sync_log import Counts
 
@@ -90,8 +94,9 @@ class SyncRow:
 class Scan:
     """One scan of an entity as it was judged. `verdict` is None and `gates` are empty until then.
 
-    `plan`: rows that its repair would change. `decision` (keep, resume, repair) is a person's about a hold. `examples`
-    are ids, or say what is wrong with each.
+    `plan`: rows that its repair would change. Of the `rows` on both sides it has `proven` some; both are None where it
+    kept no account, which `accounts` are by table. `incomplete` says why it is no evidence. `decision` (keep, resume,
+    repair) is a person's about a hold. `examples` are ids, or say what is wrong with each.
     """
 
     scan_id: str
@@ -108,6 +113,10 @@ class Scan:
     gates: tuple[Gate, ...]
     plan: Plan
     live_rows: int
+    rows: int | None
+    proven: int | None
+    accounts: Mapping[str, Account]
+    incomplete: str
     examples: Mapping[str, list[Any]]
     decision: str | None
     decided_by: str | None
@@ -118,18 +127,26 @@ class Scan:
 class Status:
     """How a source stands now.
 
-    `verdict` is the worst of the last run that was judged, `scanned_at` when that scanned. `freshness_seconds` is how
-    far the table `stalest` is behind. None: not known yet, or nothing under way.
+    `verdict` is the worst of the last run that was judged, `scanned_at` when that scanned, and of the `rows` on both
+    sides it has `proven` some. `unproven` rows wait since `unproven_since`. `freshness_seconds` is how far the table
+    `stalest` is behind. `findings` are the watch's, which has looked at `watched_at`. None: not known yet, or nothing
+    under way.
     """
 
     writer: Writer
     verdict: Verdict | None
     judged_run: str | None
     scanned_at: datetime | None
+    rows: int | None
+    proven: int | None
+    unproven: int
+    unproven_since: datetime | None
     freshness_seconds: float | None
     stalest: str | None
     last_sync: SyncRow | None
     progress: Progress | None
+    findings: tuple[Standing, ...]
+    watched_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -192,7 +209,8 @@ class Change:
 class Run:
     """What one run (`dag_id/run_id`) left: its scans, and the rows of the sync log, newest first, the first 200 each.
 
-    `planned` adds up the plans of the newest scan of each entity; `applied` what its repairs have done.
+    `planned` adds up the plans of the newest scan of each entity, of whose `rows` it has `proven` some; `applied` what
+    its repairs have done. `unproven`: rows that it could not prove and no later run has, oldest first, the first 200.
     """
 
     run: str
@@ -200,6 +218,9 @@ class Run:
     verdict: Verdict | None
     scans: tuple[Scan, ...]
     planned: Plan
+    rows: int | None
+    proven: int | None
+    unproven: tuple[Unproven, ...]
     applied: Counts
     syncs: tuple[SyncRow, ...]
 
@@ -213,7 +234,17 @@ def overview(conn: Connection, sources: Sequence[str]) -> list[Status]:
         synced = {row["source"]: _sync_row(row) for row in cursor.execute(LAST_SYNCS, names).fetchall()}
         progress = {row["source"]: row for row in cursor.execute(PROGRESS, names).fetchall()}
     found = [name for name in sources if name in standing]
-    return [_status(standing[name], freshness.get(name), synced.get(name), progress.get(name)) for name in found]
+    watched = findings.standing(conn, sources)
+    return [
+        _status(
+            standing[name],
+            freshness.get(name),
+            synced.get(name),
+            progress.get(name),
+            tuple(finding for finding in watched if finding.source == name),
+        )
+        for name in found
+    ]
 
 
 def parts(conn: Connection, source: str) -> list[Part]:
@@ -311,6 +342,21 @@ def changes(conn: Connection, sync_id: int, *, cursor: str | None = None, limit:
     return _page([_change(row) for row in rows], limit, lambda change: [change.change_id])
 
 
+def unproven(conn: Connection, source: str, limit: int = MAX_PAGE) -> list[Unproven]:
+    """The source's rows that no scan could prove, those that wait longest first."""
+    return oldest(conn, source, _bounded(limit, MAX_PAGE))
+
+
+def unproven_by_table(conn: Connection, sources: Sequence[str]) -> list[tuple[str, str, int, datetime]]:
+    """Of each source and table how many rows no scan could prove, and since when the oldest waits."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(
+            "SELECT source, entity, count(*), min(first_seen) FROM confidence.unproven WHERE source = ANY (%s)"
+            " GROUP BY source, entity ORDER BY source, entity",
+            [list(sources)],
+        ).fetchall()
+
+
 def run(conn: Connection, name: str) -> Run | None:
     """What the run `dag_id/run_id` left in the warehouse; None where that is nothing."""
     found = [_scan(row) for row in _rows(conn, SCANS, [("run = %s", name)], "scanned_at DESC, scan_id", MAX_PAGE)]
@@ -318,12 +364,17 @@ def run(conn: Connection, name: str) -> Run | None:
     if not (found or syncs):
         return None
     newest = list({(scan.entity, scan.scope): scan for scan in reversed(found)}.values())
+    counted = [scan for scan in newest if scan.rows is not None]
+    source = (found or syncs)[0].source
     return Run(
         run=name,
-        source=(found or syncs)[0].source,
+        source=source,
         verdict=worst(scan.verdict for scan in newest),
         scans=tuple(found),
         planned=Plan(*(sum(getattr(scan.plan, what) for scan in newest) for what in ("insert", "update", "delete"))),
+        rows=sum(scan.rows for scan in counted) if counted else None,
+        proven=sum(scan.proven for scan in counted) if counted else None,
+        unproven=tuple(oldest(conn, source, MAX_PAGE, run=name)),
         applied=sum((row.counts for row in syncs if row.kind == "repair"), Counts()),
         syncs=tuple(syncs),
     )
@@ -338,20 +389,26 @@ def worst(verdicts: Any) -> Verdict | None:
 # Of the last judged run the verdict on each entity as it was scanned last.
 STANDING = """
 SELECT w.source, w.state, w.epoch, w.run, w.since, w.hold_reason, last.run AS judged_run, judged.verdicts,
-  judged.scanned_at
+  judged.scanned_at, judged.accounts, doubtful.unproven, doubtful.unproven_since,
+  (SELECT looked_at FROM confidence.watch WHERE watch.source = w.source) AS watched_at
 FROM confidence.writer w
 LEFT JOIN LATERAL (
   SELECT f.run FROM confidence.forensic_run f WHERE f.source = w.source AND f.verdict IS NOT NULL
   ORDER BY f.scanned_at DESC, f.scan_id DESC LIMIT 1
 ) AS last ON true
 LEFT JOIN LATERAL (
-  SELECT array_agg(newest.verdict) AS verdicts, max(newest.scanned_at) AS scanned_at
+  SELECT array_agg(newest.verdict) AS verdicts, max(newest.scanned_at) AS scanned_at,
+    jsonb_agg(newest.summary -> 'accounts') AS accounts
   FROM (
-    SELECT DISTINCT ON (f.entity, f.scope) f.verdict, f.scanned_at FROM confidence.forensic_run f
+    SELECT DISTINCT ON (f.entity, f.scope) f.verdict, f.scanned_at, f.summary FROM confidence.forensic_run f
     WHERE f.run = last.run AND f.source = w.source AND f.verdict IS NOT NULL
     ORDER BY f.entity, f.scope, f.scanned_at DESC
   ) AS newest
 ) AS judged ON true
+CROSS JOIN LATERAL (
+  SELECT count(*) AS unproven, min(u.first_seen) AS unproven_since FROM confidence.unproven u
+  WHERE u.source = w.source
+) AS doubtful
 WHERE w.source = ANY (%(sources)s)
 """
 
@@ -438,9 +495,12 @@ def _encoded(place: list[Any]) -> str:
 def _decoded(cursor: str, *types: type) -> list[Any]:
     try:
         place = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise _refused(cursor) from None
     if not isinstance(place, list) or [type(value) for value in place] != list(types):
+        raise _refused(cursor)
+    # Neither a NUL nor half a surrogate pair can be asked for.
+    if not all(value.isprintable() for value in place if isinstance(value, str)):
         raise _refused(cursor)
     return place
 
@@ -457,17 +517,28 @@ def _refused(cursor: str) -> CursorRefused:
 
 
 def _status(
-    row: Mapping[str, Any], freshness: Mapping[str, Any] | None, synced: SyncRow | None, scanning: Any
+    row: Mapping[str, Any],
+    freshness: Mapping[str, Any] | None,
+    synced: SyncRow | None,
+    scanning: Any,
+    watched: tuple[Standing, ...],
 ) -> Status:
+    accounts = [Account(**account) for tables in row["accounts"] or [] for account in (tables or {}).values()]
     return Status(
         writer=Writer(*(row[name] for name in ("source", "state", "epoch", "run", "since", "hold_reason"))),
         verdict=worst(map(Verdict, row["verdicts"] or [])),
         judged_run=row["judged_run"],
         scanned_at=row["scanned_at"],
+        rows=sum(account.rows for account in accounts) if accounts else None,
+        proven=sum(account.proven for account in accounts) if accounts else None,
+        unproven=row["unproven"],
+        unproven_since=row["unproven_since"],
         freshness_seconds=freshness and freshness["seconds"],
         stalest=freshness and freshness["entity"],
         last_sync=synced,
         progress=scanning and _progress(scanning),
+        findings=watched,
+        watched_at=row["watched_at"],
     )
 
 
@@ -479,6 +550,7 @@ def _progress(row: Mapping[str, Any]) -> Progress:
 
 def _scan(row: Mapping[str, Any]) -> Scan:
     summary = row["summary"]
+    accounts = {table: Account(**account) for table, account in summary.get("accounts", {}).items()}
     same = ("scan_id", "source", "entity", "scope", "run", "epoch", "scanned_at", "metrics")
     return Scan(
         **{name: row[name] for name in (*same, "decision", "decided_by", "decided_at")},
@@ -488,6 +560,10 @@ def _scan(row: Mapping[str, Any]) -> Scan:
         gates=_gates(row),
         plan=Plan(**summary["plan"]),
         live_rows=summary["live_rows"],
+        rows=sum(account.rows for account in accounts.values()) if accounts else None,
+        proven=sum(account.proven for account in accounts.values()) if accounts else None,
+        accounts=accounts,
+        incomplete=summary.get("incomplete", ""),
         examples=summary["examples"],
     )
 

@@ -4,9 +4,10 @@ None of these commits by itself on a connection in autocommit but by its stateme
 """
 
 from collections.abc import Callable, Collection
+from datetime import datetime
 
 from psycopg import Connection
-from psycopg.rows import args_row
+from psycopg.rows import args_row, scalar_row
 
 from include.confidence.told import Event, Kind
 
@@ -35,6 +36,18 @@ def end(conn: Connection, source: str, kinds: Collection[Kind], still: Collectio
         """,
         [source, list(kinds), list(still)],
     )
+
+
+def told_runs(conn: Connection, source: str, runs: Collection[str], since: datetime | None = None) -> set[str]:
+    """Those of the runs of which people were told that something failed, or that the writer stays stopped."""
+    serious = [str(kind) for kind in Kind if kind.serious and kind not in (Kind.HOLD, Kind.WATCH)]
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        found = cursor.execute(
+            "SELECT DISTINCT run FROM confidence.notification"
+            " WHERE source = %s AND run = ANY (%s) AND kind = ANY (%s) AND noted_at > coalesce(%s, '-infinity')",
+            [source, list(runs), serious, since],
+        )
+        return set(found.fetchall())
 
 
 def send_next(conn: Connection, send: Callable[[Event], bool]) -> bool:

@@ -1,16 +1,24 @@
 """The gate: is a scan's drift worse than in the runs before, and what follows from that? Pure functions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, takewhile
 from statistics import median
 
 from include.confidence.summary import ForensicSummary
 
 # How many good runs a baseline is the median of.
 BASELINE_RUNS = 5
+
+# Growth: the level is the median of a week of runs, so that neither a single run nor the day of the week moves it.
+LEVEL_RUNS = 7
+# How many runs, the present one among them, the lowest level is looked for in: six weeks of nights.
+GROWTH_RUNS = 42
+# Growth that was warned of in so many of so many runs before holds if it still goes on.
+WARNED_RUNS, OF_RUNS = 7, 14
 
 
 class Verdict(StrEnum):
@@ -25,6 +33,11 @@ class Verdict(StrEnum):
 SEVERITY: dict[Verdict | None, int] = {None: 0, Verdict.PASS: 0, Verdict.WARN: 1, Verdict.HOLD: 2}
 
 KEPT = "the writer is kept stopped until a decision"
+# What growth means and what to do about it.
+MEND = (
+    "A few more rows differ every night and nothing puts them right: find what the examples of this scan have in"
+    " common, mend the cause, and repair"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,7 @@ class PastRun:
     """An earlier judged scan of the same source, entity and scope.
 
     `accepted`: a person decided to resume, so its figures are the new normal. `held`: its hold is still open.
+    `scanned_at` is told to people and judged by nothing.
     """
 
     scan_id: str
@@ -40,6 +54,7 @@ class PastRun:
     worse: tuple[str, ...]
     accepted: bool
     held: bool = False
+    scanned_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,68 @@ class Trend:
         if self.metric in before.worse and not before.accepted:
             return Verdict.HOLD, f"worse in two consecutive runs, {KEPT}"
         return Verdict.WARN, "worse once, a worse next run will hold the writer"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """`metric` must not rise night after night, however little it rises in each.
+
+    Its level is the median of the last 7 runs. The metric grows if its level is above the lowest of the last 42 runs
+    by more than a margin and is the highest since then, and the last two runs are not below it. The margin is the
+    largest of `relative` times the lowest level, `absolute` rows, and `share` of the live rows. A metric that only
+    varies, by 10 rows or 10 % to either side, stays within it.
+
+    Growth warns. If it still goes on after warnings in 7 of the last 14 runs it holds, and then until the metric has
+    fallen back. Jumps are left to Trend: a run in which it found the metric worse is no part of a level.
+    """
+
+    metric: str
+    relative: float = 0.20
+    absolute: int = 20
+    share: float = 0.0005
+
+    @property
+    def name(self) -> str:
+        return f"growth.{self.metric}"
+
+    def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        value = summary.metrics.get(self.metric)
+        runs = list(islice(_good_runs(self.metric, history), GROWTH_RUNS - 1))
+        if len(runs) < LEVEL_RUNS:
+            return []
+        if value is None:
+            return [Gate(self.name, None, None, None, None)]
+        figures = [value, *(run.metrics[self.metric] for run in runs)]
+        levels = _levels(figures)
+        lowest = levels.index(min(levels))
+        if self._held(history[0]):
+            rise = max(value - levels[lowest], 0)
+        else:
+            rise = levels[0] - levels[lowest] if _rising(figures, levels[: lowest + 1]) else 0
+        limit = self.margin(levels[lowest], summary)
+        if rise <= limit:
+            return [Gate(self.name, None, _number(limit), rise, Verdict.PASS)]
+        verdict, consequence = self._consequence(history, f"from {levels[lowest]} to {levels[0]}")
+        # The run in the middle of the week whose median is the lowest.
+        since = runs[lowest + LEVEL_RUNS // 2 - 1]
+        reason = f"{rise} more rows than {_when(since)} ({self.metric}): {consequence}. {MEND}"
+        return [Gate(self.name, None, _number(limit), rise, verdict, reason)]
+
+    def margin(self, lowest: int, summary: ForensicSummary) -> Decimal:
+        """By how many rows the level may rise above the lowest."""
+        return max(lowest * _exact(self.relative), Decimal(self.absolute), summary.live_rows * _exact(self.share))
+
+    def _held(self, before: PastRun) -> bool:
+        return before.verdict is Verdict.HOLD and self.name in before.worse and not before.accepted
+
+    def _consequence(self, history: Sequence[PastRun], change: str) -> tuple[Verdict, str]:
+        if self._held(history[0]):
+            return Verdict.HOLD, f"it has not fallen back since the hold of scan {history[0].scan_id}, {KEPT}"
+        warned = sum(self.name in run.worse for run in takewhile(_not_accepted, history[:OF_RUNS]))
+        grown = f"the median of {LEVEL_RUNS} runs has grown {change} and still grows"
+        if warned >= WARNED_RUNS:
+            return Verdict.HOLD, f"{grown} after {warned} warnings, {KEPT}"
+        return Verdict.WARN, f"{grown} (warning {warned + 1}, after {WARNED_RUNS} in {OF_RUNS} runs the writer is held)"
 
 
 @dataclass(frozen=True)
@@ -198,12 +275,12 @@ class Unproven:
         return [Gate(self.metric, None, 0, overdue, Verdict.WARN, reason)]
 
 
-Policy = Trend | Limit | RepairShare | Unproven
+Policy = Trend | Growth | Limit | RepairShare | Unproven
 
 
 def judge(summary: ForensicSummary, history: Sequence[PastRun], policies: Sequence[Policy]) -> Judgement:
     """Judge a scan against `history`: its source, entity and scope, newest first, without the scan itself."""
-    gates = tuple(gate for policy in policies for gate in policy.gates(summary, history))
+    gates = tuple(_or_held(gate, history) for policy in policies for gate in policy.gates(summary, history))
     by_severity = sorted(gates, key=lambda gate: SEVERITY[gate.verdict], reverse=True)
     worse = dict.fromkeys(gate.metric for gate in gates if SEVERITY[gate.verdict])
     verdicts = [Verdict.PASS, *(gate.verdict for gate in gates if gate.verdict)]
@@ -217,19 +294,50 @@ def judge(summary: ForensicSummary, history: Sequence[PastRun], policies: Sequen
     )
 
 
+def _or_held(gate: Gate, history: Sequence[PastRun]) -> Gate:
+    """The gate; if its figure was not measured and the run before is held for it, a hold."""
+    if gate.verdict or not (history and history[0].held and gate.metric in history[0].worse):
+        return gate
+    reason = f"{gate.metric} was not measured: the hold of scan {history[0].scan_id} stays, {KEPT}"
+    return replace(gate, verdict=Verdict.HOLD, reason=reason)
+
+
+def _levels(figures: Sequence[int]) -> list[int]:
+    """The median of each week of runs, in their order."""
+    weeks = range(len(figures) - LEVEL_RUNS + 1)
+    return [sorted(figures[first : first + LEVEL_RUNS])[LEVEL_RUNS // 2] for first in weeks]
+
+
+def _rising(figures: Sequence[int], levels: Sequence[int]) -> bool:
+    """Whether the newest level is the highest of all, and the last two figures have not fallen below it."""
+    return min(figures[:2]) >= levels[0] > max(levels[1:], default=levels[0])
+
+
+def _when(run: PastRun) -> str:
+    return f"on {run.scanned_at:%Y-%m-%d}" if run.scanned_at else f"in scan {run.scan_id}"
+
+
 def _baseline(metric: str, history: Sequence[PastRun]) -> Decimal | None:
-    """The median of the metric in the newest good runs that measured it, back to the newest accepted one."""
-    figures = (run.metrics.get(metric) for run in _good_runs(history))
-    newest = [Decimal(figure) for figure in islice((f for f in figures if f is not None), BASELINE_RUNS)]
+    """The median of the metric in the newest good runs."""
+    newest = [Decimal(run.metrics[metric]) for run in islice(_good_runs(metric, history), BASELINE_RUNS)]
     return median(newest) if newest else None
 
 
-def _good_runs(history: Sequence[PastRun]) -> Iterator[PastRun]:
+def _good_runs(metric: str, history: Sequence[PastRun]) -> Iterator[PastRun]:
+    """The runs that a later figure may be compared with, newest first, back to the newest that a person accepted.
+
+    They measured the metric, it was not worse, and nothing held them.
+    """
     for run in history:
-        if run.accepted or run.verdict is Verdict.PASS:
+        good = run.accepted or (run.verdict is not Verdict.HOLD and metric not in run.worse)
+        if good and run.metrics.get(metric) is not None:
             yield run
         if run.accepted:
             return
+
+
+def _not_accepted(run: PastRun) -> bool:
+    return not run.accepted
 
 
 def _exact(share: float) -> Decimal:

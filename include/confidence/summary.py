@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
+from uuid import uuid4
 
 import msgspec
 
@@ -34,8 +35,9 @@ class ForensicSummary:
     compared. `metrics` are judged, `telemetry` is only recorded; None means that the scan did not measure it.
     `live_rows` counts the rows alive in the copy. `examples` hold ids (of several columns as a list) or say what is
     wrong with each, at most 25 a list, so that the summary stays a few KB. `accounts` say, by table, where every row
-    has ended up. `incomplete` says why the scan is no evidence: the run fails. Raises ValueError for longer lists, and
-    for a figure named like a field.
+    has ended up. `incomplete` says why the scan is no evidence: the run fails. `evidence` names this very scan: another
+    attempt has another, also if it has the same `scan_id`. Raises ValueError for longer lists, and for a figure named
+    like a field.
     """
 
     source: str
@@ -51,6 +53,7 @@ class ForensicSummary:
     examples: Mapping[str, list[int | str | list | dict[str, str]]]
     accounts: Mapping[str, Account] = field(default_factory=dict)
     incomplete: str = ""
+    evidence: str = field(default_factory=lambda: uuid4().hex, compare=False)
     version: int = VERSION
 
     def __post_init__(self) -> None:

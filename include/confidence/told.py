@@ -10,7 +10,9 @@ from typing import Self
 
 from include.confidence.health import Alert
 from include.confidence.history import Decision, Hold
+from include.confidence.outcome import Gap
 from include.confidence.policy import Verdict
+from include.confidence.watch import Finding
 from include.warehouse.fence import Writer
 
 # Lines of one message; who wants all of them follows the link.
@@ -18,6 +20,8 @@ MAX_LINES = 5
 # What a person reads at once who has just started the run.
 REFUSED = ("ConfRefused",)
 HOUSE = ("include.", "plugins.")
+# What stands for a source where an event is about all of them.
+WATCH = "confidence_watch"
 
 
 class Kind(StrEnum):
@@ -33,10 +37,13 @@ class Kind(StrEnum):
     WORSE = "worse"
     NOT_RESUMED = "not_resumed"
     FAILED = "failed"
+    NOT_DONE = "not_done"
     NO_REPORT = "no_report"
     SYNC = "sync"
     HEALTH = "health"
     STOPPED_LONG = "stopped_long"
+    WATCH = "watch"
+    WATCH_FAILED = "watch_failed"
 
     @property
     def serious(self) -> bool:
@@ -84,9 +91,11 @@ class Failure:
 class RunFacts:
     """How a run of the runbook has ended.
 
-    `failed` is the first step that failed, None where none did, with why and what to do next. `reasons`: a line for
-    each scan above its limits. `planned` changes; `sync_id` under which they were applied. `decision`: how a hold was
-    answered; `answered` is False where nobody did, and the default was taken.
+    `failed` is the first step that failed, None where none did, with why and what to do next. `gap`: what no task
+    failed at, and is not done all the same. `reasons`: a line for each scan above its limits. `planned` changes;
+    `sync_id` under which they were applied. `decision`: how a hold was answered; `answered` is False where nobody did,
+    and the default was taken. Of the `rows` on both sides the scans have `proven` some; `unproven`: a line for each of
+    the others, oldest first.
     """
 
     source: str
@@ -96,16 +105,22 @@ class RunFacts:
     failed: str | None = None
     failures: tuple[Failure, ...] = ()
     next_step: str = ""
+    gap: Gap | None = None
     verdict: str | None = None
     reasons: tuple[str, ...] = ()
     planned: int = 0
     sync_id: int | None = None
     decision: str | None = None
     answered: bool = True
+    rows: int = 0
+    proven: int = 0
+    unproven: tuple[str, ...] = ()
 
 
 def of_run(facts: RunFacts) -> Event | None:
     """The event that the end of a run is; None where nobody needs to know, or knows already."""
+    if facts.gap:
+        return _not_done(facts, facts.gap)
     if facts.failed is None:
         return _warned(facts) if facts.verdict == Verdict.WARN else None
     refused = any(failure.error in REFUSED for failure in facts.failures)
@@ -197,6 +212,32 @@ def of_long_stop(writer: Writer, now: datetime, limit: timedelta, run: str, link
     )
 
 
+def of_finding(finding: Finding, run: str, link: str) -> Event:
+    """What the watch has found; told once until it is gone. `run` is the one to look at."""
+    return Event(
+        f"{Kind.WATCH}/{finding.key}",
+        Kind.WATCH,
+        finding.source,
+        run,
+        f"{finding.source}: {finding.code.title}",
+        _text([finding.what], finding.consequence, finding.next_step, run, link),
+    )
+
+
+def of_lost_watch(run: str, failure: Failure, link: str) -> Event:
+    """The watch itself has failed; told once until it has looked at all sources again."""
+    consequence = "syncs and nightly runs go on, but a writer that stands still may go unnoticed"
+    next_step = "do what the message says; the watch tries again by itself"
+    return Event(
+        f"{Kind.WATCH_FAILED}",
+        Kind.WATCH_FAILED,
+        WATCH,
+        run,
+        "the watch over all sources has failed",
+        _text([str(failure)], consequence, next_step, run, link),
+    )
+
+
 def _warned(facts: RunFacts) -> Event:
     changes = f"{facts.planned} planned changes"
     if facts.sync_id is not None:
@@ -211,7 +252,18 @@ def _warned(facts: RunFacts) -> Event:
         facts.source,
         facts.run,
         f"{facts.source}: more drift than in the runs before",
-        _text(facts.reasons, consequence, next_step, facts.run, facts.link),
+        _text(facts.reasons, consequence, next_step, facts.run, facts.link, also=_proven(facts)),
+    )
+
+
+def _not_done(facts: RunFacts, gap: Gap) -> Event:
+    return Event(
+        f"{Kind.NOT_DONE}/{facts.run}/{gap.step}",
+        Kind.NOT_DONE,
+        facts.source,
+        facts.run,
+        f"{facts.source}: {gap.step} is not done, whatever its task looks like",
+        _text([gap.what], f"{gap.consequence}; {_standing(facts.writer)}", gap.next_step, facts.run, facts.link),
     )
 
 
@@ -255,9 +307,23 @@ def _classified(facts: RunFacts) -> tuple[Kind, str, str]:
     return Kind.FAILED, f"{facts.failed} failed", "the run did not get to its end"
 
 
-def _text(lines: Sequence[str], consequence: str, next_step: str, run: str, link: str) -> str:
-    shown = [*lines[:MAX_LINES], *([f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else [])]
+def _text(
+    lines: Sequence[str], consequence: str, next_step: str, run: str, link: str, *, also: Sequence[str] = ()
+) -> str:
+    shown = [*_shortened(lines), *also]
     return "\n".join([*shown, f"Consequence: {consequence}.", f"Next: {next_step}.", f"Run: {run}", link])
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    return [*lines[:MAX_LINES], *([f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else [])]
+
+
+def _proven(facts: RunFacts) -> list[str]:
+    """How many rows were proven, and which were not; nothing where no scan has counted them."""
+    if not facts.rows:
+        return []
+    doubts = _shortened(facts.unproven)
+    return [f"{facts.proven} of {facts.rows} rows proven" + (f"; not proven: {'; '.join(doubts)}" if doubts else "")]
 
 
 def _standing(writer: Writer) -> str:

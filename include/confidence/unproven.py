@@ -38,6 +38,12 @@ class Unproven:
     nights: int
     last_look: datetime | None
 
+    def __str__(self) -> str:
+        key = "/".join(map(str, self.key))
+        nights = f"{self.nights} night{'' if self.nights == 1 else 's'}"
+        looked = f"last looked at {self.last_look:%Y-%m-%d %H:%M %Z}" if self.last_look else "never looked at by itself"
+        return f"{self.entity} {key} ({nights}, {looked}): {self.why}"
+
 
 def remember(conn: Connection, source: str, entity: str, run: str, doubts: Iterable[Doubt]) -> None:
     """Make these the unproven rows of a table; call it in the transaction that records the scan of all of it.
@@ -86,6 +92,20 @@ def of(conn: Connection, source: str, entity: str, limit: int = EXAMPLES) -> lis
             "SELECT entity, key, why, first_seen, nights, last_look FROM confidence.unproven"
             " WHERE source = %s AND entity = %s ORDER BY first_seen, key LIMIT %s",
             [source, entity, limit],
+        ).fetchall()
+
+
+def oldest(conn: Connection, source: str, limit: int = EXAMPLES, *, run: str | None = None) -> list[Unproven]:
+    """The unproven rows of all tables of the source, those that have waited longest first.
+
+    `run`: those only that this run was the last that could not prove.
+    """
+    with conn.cursor(row_factory=class_row(Unproven)) as cursor:
+        return cursor.execute(
+            "SELECT entity, key, why, first_seen, nights, last_look FROM confidence.unproven"
+            " WHERE source = %(source)s AND (%(run)s::text IS NULL OR run = %(run)s)"
+            " ORDER BY first_seen, entity, key LIMIT %(limit)s",
+            {"source": source, "run": run, "limit": limit},
         ).fetchall()
 
 

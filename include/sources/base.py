@@ -9,7 +9,7 @@ from psycopg import Connection
 
 from include.api.client import ApiClient
 from include.confidence.health import Alert, Limits
-from include.confidence.policy import Policy, RepairShare
+from include.confidence.policy import Growth, Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
 from include.warehouse.rate_limit import Quota
 from include.warehouse.rollback import Copy
@@ -78,7 +78,7 @@ class Context(Protocol):
 
 
 class Entity(Protocol):
-    """What one scan looks at, and the policies by which its figures are judged."""
+    """What one scan looks at, and its policies; `policies` adds what holds for every source."""
 
     name: str
     gates: tuple[Policy, ...]
@@ -165,3 +165,15 @@ def entity_of(source: Source, name: str) -> Entity:
         if entity.name == name:
             return entity
     raise KeyError(f"{source.name} has no entity {name!r}; it has {', '.join(e.name for e in source.entities)}")
+
+
+def policies(entity: Entity) -> list[Policy]:
+    """By what the entity's figures are judged: its gates and, as in every source, their growth and what is unproven.
+
+    A gate `Growth` of the entity's own replaces the one that its metric would get, which is never laxer in rows than
+    the trend.
+    """
+    own = {gate.metric for gate in entity.gates if isinstance(gate, Growth)}
+    trends = [gate for gate in entity.gates if isinstance(gate, Trend) and gate.metric not in own]
+    growth = [Growth(trend.metric, absolute=min(trend.absolute, Growth.absolute)) for trend in trends]
+    return [*entity.gates, *growth, entity.repair_share, Unproven()]

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
 # Start-up commands and the DAG may migrate at the same moment: one does, the other waits and finds it done.
@@ -24,9 +27,20 @@ def migrate(url: str) -> str:
             connection.execute(text("CREATE SCHEMA IF NOT EXISTS confidence"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            return connection.execute(text("SELECT version_num FROM confidence.alembic_version")).scalar_one()
+            revision = connection.execute(text("SELECT version_num FROM confidence.alembic_version")).scalar_one()
+            _ensure(connection, config, revision)
+            return revision
     finally:
         engine.dispose()
+
+
+def _ensure(connection: Connection, config: Config, revision: str) -> None:
+    """Call `ensure` of each migration up to `revision` that has one: what must hold whenever migrations are run."""
+    scripts = list(ScriptDirectory.from_config(config).iterate_revisions(revision, "base"))
+    with Operations.context(MigrationContext.configure(connection)):
+        for script in reversed(scripts):
+            if ensure := getattr(script.module, "ensure", None):
+                ensure()
 
 
 def main() -> None:

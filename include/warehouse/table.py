@@ -200,7 +200,9 @@ class Table:
             except ValueError as error:
                 raise RowRefused(f"{name} {error}") from None
             if value is None and is_key:
-                raise RowRefused(f"{name} is no usable id")
+                given = record.get(field)
+                text_ = isinstance(given, str) and given.strip() and read is identifier
+                raise RowRefused(f"{name} is {'text, and declared as a number' if text_ else 'no usable id'}")
             if value is None and name in self.required:
                 raise RowRefused(f"{name} is missing, which every record has")
             values.append(value)

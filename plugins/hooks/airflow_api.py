@@ -1,9 +1,11 @@
 """Airflow's own REST API, as the service user of the connection `airflow_api`: pools, and the state of other runs."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,9 +13,14 @@ from airflow.sdk import BaseHook
 
 from include.api.client import ApiClient, Request
 from include.api.errors import NotFound
+from include.confidence.watch import Run
 from plugins.hooks.source import base_url
 
 CONNECTION = "airflow_api"
+# The description of a pool that a run has closed.
+CLOSED_BY = re.compile(r"STOPPED by (?P<run>.+) \(epoch \d+\)")
+# States in which a process is at work for a task.
+WORKING = {"running", "restarting", "deferred"}
 POOLS = Path(__file__).resolve().parents[1] / "pools.json"
 
 
@@ -24,6 +31,13 @@ class Pool:
     slots: int
     occupied: int
     description: str
+    include_deferred: bool
+
+    @property
+    def closer(self) -> str | None:
+        """The run that has closed it, by its description."""
+        found = CLOSED_BY.fullmatch(self.description)
+        return found and found["run"]
 
 
 class AirflowApi:
@@ -32,17 +46,23 @@ class AirflowApi:
     def __init__(self, client: ApiClient):
         self._client = client
 
-    def pool(self, name: str) -> Pool:
-        """Return the pool. Raises NotFound."""
-        data = self._client.get(f"/api/v2/pools/{quote(name)}").data
-        return Pool(data["slots"], data["occupied_slots"], data["description"] or "")
+    def pool(self, name: str) -> Pool | None:
+        """Return the pool; None if somebody has deleted it."""
+        try:
+            data = self._client.get(f"/api/v2/pools/{quote(name)}").data
+        except NotFound:
+            return None
+        return Pool(data["slots"], data["occupied_slots"], data["description"] or "", data["include_deferred"])
 
     def set_pool(self, name: str, slots: int, description: str) -> None:
-        """Set slots and description; deferred tasks count."""
-        # The API wants name and include_deferred in the body even where the mask leaves them out.
-        body = {"pool": name, "slots": slots, "include_deferred": True, "description": description}
+        """Set slots and description; deferred tasks count. A pool that somebody has deleted is made anew."""
+        figures = {"slots": slots, "include_deferred": True, "description": description}
         params = {"update_mask": ["slots", "description", "include_deferred"]}
-        self._client.send(Request(f"/api/v2/pools/{quote(name)}", params, "PATCH", body))
+        try:
+            # The API wants name and include_deferred in the body even where the mask leaves them out.
+            self._client.send(Request(f"/api/v2/pools/{quote(name)}", params, "PATCH", {"pool": name} | figures))
+        except NotFound:
+            self._client.send(Request("/api/v2/pools", method="POST", body={"name": name} | figures))
 
     def open_pool(self, name: str) -> None:
         """Give the pool its slots and description as declared in pools.json."""
@@ -51,11 +71,44 @@ class AirflowApi:
 
     def run_state(self, run: str) -> str | None:
         """Return the state of the run `dag_id/run_id`; None if there is no such run any more."""
-        dag_id, _, run_id = run.partition("/")
+        found = self._run(run)
+        return found and found["state"]
+
+    def run(self, name: str) -> Run:
+        """Return the run `dag_id/run_id` as it is now, with what its tasks are doing."""
+        found = self._run(name)
+        if found is None:
+            return Run(name, None)
+        tasks = self._client.get(f"{_run_path(name)}/taskInstances", limit=100).data["task_instances"]
+        states = {task["state"] for task in tasks}
+        times = [found["queued_at"], found["start_date"]]
+        times += [task[when] for task in tasks for when in ("scheduled_when", "queued_when", "start_date", "end_date")]
+        return Run(
+            name,
+            found["state"],
+            paused=self._client.get(f"/api/v2/dags/{quote(found['dag_id'])}").data["is_paused"],
+            asking="awaiting_input" in states,
+            working=bool(states & WORKING),
+            moved_at=max((datetime.fromisoformat(time) for time in times if time), default=None),
+        )
+
+    def _run(self, name: str) -> Mapping | None:
+        if "/" not in name:
+            return None
         try:
-            return self._client.get(f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}").data["state"]
+            return self._client.get(_run_path(name)).data
         except NotFound:
             return None
+
+
+def closed_by(run: str, epoch: int) -> str:
+    """The description of a pool that the run has closed; the same that `Pool.closer` reads."""
+    return f"STOPPED by {run} (epoch {epoch})"
+
+
+def _run_path(name: str) -> str:
+    dag_id, _, run_id = name.partition("/")
+    return f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
 
 
 def declared_pools() -> Mapping[str, Mapping]:

@@ -9,7 +9,7 @@ from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from include.confidence import history, told
-from include.confidence.history import Decision
+from include.confidence.history import NOBODY, Decision
 from include.warehouse import fence
 from plugins import notify
 from plugins.hooks import warehouse
@@ -25,7 +25,6 @@ OPTIONS = {
 }
 # Unanswered for so long, the writer stays stopped and the run fails: before the next night begins.
 TIMEOUT_HOURS = 20.0
-NOBODY = "nobody (unanswered)"
 
 ON_CALL = """
 Asks a person what to do about a hold; skipped where there is none. Nothing is written while it waits.
@@ -38,7 +37,8 @@ class DecideOperator(HITLOperator):
     """Ask what to do about the source's hold; skipped where there is none.
 
     The Airflow Variable `decision_timeout_hours` replaces the 20 hours after which "keep stopped" is assumed. The
-    answer is kept in confidence.forensic_run with who and when.
+    answer is kept in confidence.forensic_run with who and when. It counts only for what was asked: where something else
+    holds the writer by then, nothing is decided and the task fails.
     """
 
     operator_extra_links = (*HITLOperator.operator_extra_links, RunPage())
@@ -56,9 +56,10 @@ class DecideOperator(HITLOperator):
 
     def execute(self, context: Any) -> Any:
         run = run_name(context)
-        with warehouse.connect(run) as conn:
+        with warehouse.connect(run) as conn, conn.transaction():
             writer = fence.require_stopped(conn, self.source, run)
             holds = history.open_holds(conn, self.source)
+            history.note_asked(conn, holds)
         if not holds:
             raise AirflowSkipException("nothing holds the writer")
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
@@ -77,6 +78,7 @@ class DecideOperator(HITLOperator):
         run = run_name(context)
         with warehouse.connect(run) as conn, conn.transaction():
             fence.require_stopped(conn, self.source, run)
+            history.require_asked(conn, self.source)
             history.decide(conn, self.source, decision, who)
             history.refresh_hold(conn, self.source)
         log.info("decided by %s: %s", who, decision)

@@ -6,10 +6,10 @@ from typing import Any
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from include.confidence import history
-from include.confidence.policy import SEVERITY, Judgement, Unproven, Verdict, judge
+from include.confidence.policy import SEVERITY, Judgement, Verdict, judge
 from include.confidence.summary import ForensicSummary, UnusableSummary
 from include.sources import get_source
-from include.sources.base import entity_of
+from include.sources.base import entity_of, policies
 from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import warehouse
@@ -59,7 +59,7 @@ class GateCheckOperator(SourceOperator):
 
     def _judge(self, conn: Any, scan: ForensicSummary) -> Judgement:
         entity = entity_of(get_source(self.source), scan.entity)
-        judgement = judge(scan, history.past_runs(conn, scan), [*entity.gates, entity.repair_share, Unproven()])
+        judgement = judge(scan, history.past_runs(conn, scan), policies(entity))
         history.save_judgement(conn, scan, judgement)
         metrics.send({"verdict": SEVERITY[judgement.verdict]}, self.source, scan.entity)
         log.info("%s: %s", scan.entity, judgement.verdict)

@@ -5,6 +5,8 @@ from typing import Any
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
+from include.confidence import history
+from include.confidence.history import Decision
 from include.confidence.summary import ForensicSummary
 from include.sources import verbs
 from include.warehouse import fence
@@ -19,16 +21,17 @@ log = logging.getLogger(__name__)
 ON_CALL = """
 Repairs what the scans have planned, where it is still as they saw it; on a dry run it only tells the plan.
 
-**If it fails:** its log says what was applied, if anything was. Clear `scan` with downstream. If the writer is held, do
-what the message says first, then clear `decide` with downstream and answer it.
+**If it fails:** its log says what was applied, if anything was. "Nothing was written" means that these scans were not
+judged, as after a task was marked by hand. Clear `scan` with downstream. If the writer is held, do what the message
+says first, then clear `decide` with downstream and answer it.
 """
 
 
 class ReconcileOperator(SourceOperator):
     """Repair the copy under one sync_id; on a dry run only say what would be done.
 
-    Returns {"sync_id", "counts" per entity}. A person's decision to repair overrides the dry run, not a
-    switch that the source has.
+    Refused unless the gate has judged just these scans, or a person has decided to repair them. Returns {"sync_id",
+    "counts" per entity}. A person's decision to repair overrides the dry run, not a switch that the source has.
     """
 
     on_call = ON_CALL
@@ -39,7 +42,9 @@ class ReconcileOperator(SourceOperator):
             writer = fence.require_stopped(opened.conn, self.source, opened.run)
             if writer.hold_reason:
                 raise fence.FenceError(f"{writer}; nothing was applied. Clear decide with downstream and answer it")
-            if is_dry(context, self.source) and not _repair_decided(opened.conn, scans):
+            entities = [entity.name for entity in opened.source.entities]
+            decision = history.evidence(opened.conn, self.source, opened.run, entities).decision
+            if is_dry(context, self.source) and decision != Decision.REPAIR:
                 _tell_plan(scans)
                 planned = {scan.entity: vars(scan.plan) for scan in scans}
                 log_line(context, self.source, "repair", dry_run=True, sync_id=None, counts=planned)
@@ -52,11 +57,6 @@ class ReconcileOperator(SourceOperator):
         for entity, count in result["counts"].items():
             metrics.send(count, self.source, entity, "repair")
         return result
-
-
-def _repair_decided(conn: Any, scans: list[ForensicSummary]) -> bool:
-    query = "SELECT count(*) FROM confidence.forensic_run WHERE scan_id = ANY (%s) AND decision = 'repair'"
-    return conn.execute(query, [[scan.scan_id for scan in scans]]).fetchone()[0] > 0
 
 
 def _tell_plan(scans: list[ForensicSummary]) -> None:

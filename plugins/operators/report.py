@@ -1,20 +1,19 @@
 """`report`: the leaf that makes the run's state true, and the last line that a person reads."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.confidence import history, told
+from include.confidence import history, outcome, told, unproven
+from include.confidence.outcome import Evidence, Gap
 from include.confidence.told import Failure, RunFacts
+from include.confidence.unproven import Unproven
 from include.sources import get_source
-from include.warehouse import fence
-from include.warehouse.sync_log import Counts
 from plugins import assets, metrics, notify
 from plugins.hooks import airflow_api, warehouse
 from plugins.operators.base import SourceOperator
-from plugins.operators.decide import NOBODY
 from plugins.operators.scan import summaries
 from plugins.runs import is_dry, log_line, push_result, run_name
 
@@ -39,7 +38,8 @@ class RunFailed(AirflowFailException):
 
 
 ON_CALL = """
-Sums the run up in one line of JSON, tells people what they have to know, and fails if any step failed.
+Sums the run up in one line of JSON, tells people what they have to know, and fails if any step failed, or if the
+warehouse does not have what the steps were to leave there.
 
 **If it fails:** its message names the step that failed first and what to do; that step's log has more.
 """
@@ -48,7 +48,8 @@ Sums the run up in one line of JSON, tells people what they have to know, and fa
 class ReportOperator(SourceOperator):
     """Sum the run up in one JSON line, tell people what they have to know, and fail if anything failed.
 
-    A run that confirms the copy emits its asset.
+    What the tasks' states say is not believed alone: scans, verdicts, repairs, their verification and the writer are
+    read from the warehouse. A run that confirms the copy emits its asset.
 
     A stop that was cut off before it reached the fence leaves the pool closed over a running writer; the pool is
     opened again here, so that no writer is stopped in silence.
@@ -60,50 +61,39 @@ class ReportOperator(SourceOperator):
         super().__init__(source=source, outlets=[assets.outlet(source)], **kwargs)
 
     def execute(self, context: Any) -> dict[str, Any]:
-        run = run_name(context)
+        run, source = run_name(context), get_source(self.source)
         states = _states(context)
         with warehouse.connect(run) as conn:
-            writer = fence.read(conn, self.source)
+            evidence = history.evidence(conn, self.source, run, [entity.name for entity in source.entities])
             worse = history.judged_worse(conn, self.source, run)
-        if not writer.stopped:
+            doubts = unproven.oldest(conn, self.source)
+        if not evidence.writer.stopped:
             self._open_pool(run)
-        gate = context["ti"].xcom_pull(task_ids="gate_check") or {}
-        summary = log_line(
-            context,
-            self.source,
-            "report",
-            steps=states,
-            verdict=gate.get("verdict"),
-            reasons=gate.get("reasons", []),
-            drift=gate.get("drift"),
-            repair=context["ti"].xcom_pull(task_ids="reconcile"),
-            writer=str(writer),
-        )
-        metrics.send({"stopped": int(writer.stopped)}, self.source, "writer")
-        applied = summary["repair"] or {}
-        counts = {entity: Counts(**found) for entity, found in applied.get("counts", {}).items()}
-        dry_run = is_dry(context, self.source) and not applied
-        push_result(context, self.source, get_source(self.source).result(summaries(context), counts, dry_run=dry_run))
+        dry_run = is_dry(context, self.source)
+        summary = log_line(context, self.source, "report", steps=states, **_figures(evidence, worse, doubts))
+        metrics.send({"stopped": int(evidence.writer.stopped)}, self.source, "writer")
+        metrics.send({"rows": evidence.rows, "proven": evidence.proven}, self.source)
+        counts = evidence.repair.counts if evidence.repair else {}
+        result = source.result(summaries(context), counts, dry_run=dry_run and not counts)
+        push_result(context, self.source, result)
         failed = next((step for step in STEPS if states.get(step) not in DONE), None)
-        event = told.of_run(self._facts(context, summary, writer, worse, failed))
+        gap = None if failed else outcome.gap(evidence, dry_run=dry_run)
+        event = told.of_run(self._facts(context, evidence, worse, doubts, failed, gap))
         notify.tell(run, self.source, [event] if event else [])
         if failed:
-            raise RunFailed(f"{failed} {states.get(failed)}; {writer}. Next: {NEXT[failed]}")
-        # A repair of an attempt before leaves its result behind, but no state.
-        verified = states.get("verify") == "success"
-        self._confirm(context, gate, counts if verified else None, applied.get("sync_id") if verified else None)
+            raise RunFailed(f"{failed} {states.get(failed)}; {evidence.writer}. Next: {NEXT[failed]}")
+        if gap:
+            raise RunFailed(f"{gap.what}: {gap.consequence}; {evidence.writer}. Next: {gap.next_step}")
+        self._confirm(context, evidence)
         return summary
 
-    def _confirm(
-        self, context: Any, gate: dict[str, Any], applied: Mapping[str, Counts] | None, sync_id: int | None
-    ) -> None:
+    def _confirm(self, context: Any, evidence: Evidence) -> None:
         """Emit the source's asset if the run has confirmed the copy, else say why it has not."""
-        scans = summaries(context)
-        doubt = assets.doubt(context, gate, scans, applied)
+        doubt = assets.doubt(context, evidence)
         if doubt:
             log.info("no event of %s: %s", assets.confirmed(self.source).name, doubt)
         else:
-            assets.emit(context, self.source, run_name(context), gate["verdict"], sync_id, scans)
+            assets.emit(context, self.source, evidence, summaries(context))
 
     def tell_failure(self, context: Any, failure: Failure) -> None:
         """Tell that how the run has ended could not be found out, unless the report is what failed it."""
@@ -113,32 +103,58 @@ class ReportOperator(SourceOperator):
         notify.tell(run, self.source, [told.of_lost_report(self.source, run, failure, notify.run_link(run))])
 
     def _facts(
-        self, context: Any, summary: dict[str, Any], writer: fence.Writer, worse: list[str], failed: str | None
+        self,
+        context: Any,
+        evidence: Evidence,
+        worse: list[str],
+        doubts: Sequence[Unproven],
+        failed: str | None,
+        gap: Gap | None,
     ) -> RunFacts:
-        decided = context["ti"].xcom_pull(task_ids="decide") or {}
         return RunFacts(
             source=self.source,
-            run=summary["run"],
-            link=notify.run_link(summary["run"]),
-            writer=writer,
+            run=evidence.run,
+            link=notify.run_link(evidence.run),
+            writer=evidence.writer,
             failed=failed,
             failures=_failures(context, failed),
             next_step=NEXT.get(failed, ""),
-            verdict=summary["verdict"],
+            gap=gap,
+            verdict=evidence.verdict,
             reasons=tuple(worse),
-            planned=summary["drift"] or 0,
-            sync_id=(summary["repair"] or {}).get("sync_id"),
-            decision=decided.get("decision"),
-            answered=decided.get("by") != NOBODY,
+            planned=evidence.planned,
+            sync_id=evidence.repair and evidence.repair.sync_id,
+            decision=evidence.decision,
+            answered=evidence.decided_by != history.NOBODY,
+            rows=evidence.rows,
+            proven=evidence.proven,
+            unproven=tuple(map(str, doubts)),
         )
 
     def _open_pool(self, run: str) -> None:
         name = f"{self.source}_writer"
         with airflow_api.opened() as api:
             pool = api.pool(name)
-            if pool.slots == 0 and run in pool.description:
+            if pool is None or (pool.slots == 0 and run in pool.description):
                 api.open_pool(name)
-                log.warning("pool %s was still closed by this run over a running writer; it is open again", name)
+                log.warning("pool %s was missing, or closed by this run over a running writer; it is open again", name)
+
+
+def _figures(evidence: Evidence, worse: list[str], doubts: Sequence[Unproven]) -> dict[str, Any]:
+    """What the warehouse has of the run, as the line of the report says it."""
+    repair = evidence.repair
+    return {
+        "verdict": evidence.verdict,
+        "reasons": worse,
+        "drift": evidence.planned,
+        "decision": evidence.decision,
+        "repair": repair and {"sync_id": repair.sync_id, "state": repair.state, "verified": bool(repair.verified_at)},
+        "rows": evidence.rows,
+        "proven": evidence.proven,
+        "entities": {scan.entity: {"rows": scan.rows, "proven": scan.proven} for scan in evidence.scans},
+        "unproven": [str(doubt) for doubt in doubts],
+        "writer": str(evidence.writer),
+    }
 
 
 def _failures(context: Any, step: str | None) -> tuple[Failure, ...]:

@@ -8,7 +8,7 @@ from airflow.sdk import Variable
 
 from include.warehouse import fence
 from plugins.hooks import airflow_api, warehouse
-from plugins.hooks.airflow_api import AirflowApi, Pool
+from plugins.hooks.airflow_api import AirflowApi, Pool, closed_by
 from plugins.operators.base import SourceOperator
 from plugins.runs import is_dry, log_line, refuse_unknown_conf, require_enabled, run_name
 
@@ -50,7 +50,7 @@ class StopWriterOperator(SourceOperator):
             before = fence.read(conn, self.source)
             _refuse_if_at_work(api, before, run)
             try:
-                api.set_pool(self.pool_name, 0, f"STOPPED by {run} (epoch {before.epoch + (not _mine(before, run))})")
+                api.set_pool(self.pool_name, 0, closed_by(run, before.epoch + (not _mine(before, run))))
                 self._drain(api, deadline, timeout)
                 writer = fence.stop(conn, self.source, run, max(1, deadline - time.monotonic()))
             except BaseException:
@@ -62,7 +62,7 @@ class StopWriterOperator(SourceOperator):
         return {"epoch": writer.epoch}
 
     def _drain(self, api: AirflowApi, deadline: float, timeout: float) -> None:
-        while (pool := api.pool(self.pool_name)).occupied:
+        while (pool := api.pool(self.pool_name)) and pool.occupied:
             if time.monotonic() > deadline:
                 raise fence.DrainTimeout(_drain_message(self.source, pool, timeout))
             log.info("waiting for %d task(s) in pool %s to end", pool.occupied, self.pool_name)

@@ -4,10 +4,12 @@ import logging
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from psycopg import Connection
 
 from include.confidence import history
+from include.confidence.summary import ForensicSummary
 from include.sources import verbs
-from include.sources.base import Check
+from include.sources.base import Check, Context
 from include.warehouse import fence
 from plugins import metrics
 from plugins.hooks import source as source_hook
@@ -22,46 +24,68 @@ class MadeWorse(AirflowFailException):
     """After the repair a figure is worse than the scan found it."""
 
 
-ON_CALL = """
-Looks whether the copy is better for the repair.
+class NotEnded(Exception):
+    """The repair has not ended, or not well, although its task does not look failed."""
 
-**If it fails:** the writer is held. Roll back the `sync_id` that the message names (`warehouse_rollback`), then clear
-`scan` with downstream.
+
+ON_CALL = """
+Looks whether the copy is better for the repair, and keeps in the warehouse what it has found.
+
+**If it fails:** if the writer is held, roll back the `sync_id` that the message names (`warehouse_rollback`). Then
+clear `scan` with downstream.
 """
 
 
 class VerifyOperator(SourceOperator):
     """Compare the repaired copy with the scans and a sample of it with the source.
 
-    Returns the figures before and after. Where one got worse it holds the writer and fails, naming the sync_id to
-    roll back.
+    Which repair that is the warehouse says; one that was verified already is left alone. Returns the figures before and
+    after. Where one got worse it holds the writer and fails, naming the sync_id to roll back.
     """
 
     on_call = ON_CALL
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
-        applied = context["ti"].xcom_pull(task_ids="reconcile")
-        if not applied:
-            raise AirflowSkipException("nothing was applied")
         scans = summaries(context)
         with source_hook.opened(self.source, run_name(context)) as opened:
             fence.require_stopped(opened.conn, self.source, opened.run)
+            sync_id = _to_verify(opened)
             with metrics.timed(self.source, "verify"):
-                checks = verbs.verify(opened, scans, applied["sync_id"])
+                checks = verbs.verify(opened, scans, sync_id)
             for check in checks:
                 log.info("%s.%s: %d before, %d after", check.entity, check.figure, check.before, check.after)
             worse = [check for check in checks if check.worse]
             metrics.send({"worse": len(worse)}, self.source, "verify")
-            log_line(context, self.source, "verify", sync_id=applied["sync_id"], checks=len(checks), worse=len(worse))
+            log_line(context, self.source, "verify", sync_id=sync_id, checks=len(checks), worse=len(worse))
+            with opened.conn.transaction():
+                history.save_checks(opened.conn, sync_id, [vars(check) for check in checks])
+                if worse:
+                    self._hold(opened.conn, scans, worse, _reason(worse, sync_id))
             if worse:
-                reason = _reason(worse, applied["sync_id"])
-                with opened.conn.transaction():
-                    for scan in scans:
-                        if scan.entity in {check.entity for check in worse}:
-                            history.mark_hold(opened.conn, scan.scan_id, reason)
-                    history.refresh_hold(opened.conn, self.source)
-                raise MadeWorse(reason)
+                raise MadeWorse(_reason(worse, sync_id))
         return [vars(check) for check in checks]
+
+    def _hold(self, conn: Connection, scans: list[ForensicSummary], worse: list[Check], reason: str) -> None:
+        for scan in scans:
+            if scan.entity in {check.entity for check in worse}:
+                history.mark_hold(conn, scan.scan_id, reason)
+        history.refresh_hold(conn, self.source)
+
+
+def _to_verify(opened: Context) -> int:
+    """The sync_id of the run's repair that nobody has verified yet."""
+    entities = [entity.name for entity in opened.source.entities]
+    repair = history.evidence(opened.conn, opened.source.name, opened.run, entities).repair
+    if repair is None:
+        raise AirflowSkipException("nothing was applied")
+    if repair.verified_at or repair.undone:
+        raise AirflowSkipException(f"the repair (sync_id {repair.sync_id}) was verified or rolled back already")
+    if repair.state != "success":
+        raise NotEnded(
+            f"the repair (sync_id {repair.sync_id}) is {repair.state} in confidence.sync_log, although reconcile does"
+            " not look failed; confidence.change_log has what was committed. Clear scan with downstream"
+        )
+    return repair.sync_id
 
 
 def _reason(worse: list[Check], sync_id: int) -> str:

@@ -7,9 +7,19 @@ from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.models.dag import DagModel
-from fastapi import Depends, HTTPException, status
+from fastapi import Depends, HTTPException, Path, Request, status
 
 from include.sources import REGISTRY
+
+
+def refuse_nul(request: Request) -> None:
+    """Raise a 422 if the address holds a NUL character: no database can look for one."""
+    asked = [request.url.path, *(text for pair in request.query_params.multi_items() for text in pair)]
+    if any("\0" in text for text in asked):
+        raise HTTPException(
+            status.HTTP_422_UNPROCESSABLE_CONTENT,
+            "the address holds a NUL character (%00), which no name here has: take it out and ask again",
+        )
 
 
 def runbook(source: str) -> str:
@@ -50,6 +60,7 @@ def _readable_sources(user: GetUserDep) -> tuple[str, ...]:
     return readable(REGISTRY, user)
 
 
+SyncId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 # The source that a path names, and all that the user may see.
 Source = Annotated[str, Depends(require_readable)]
 Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]

@@ -12,7 +12,7 @@ from airflow.api_fastapi.core_api.security import (
     requires_access_view,
     requires_authenticated,
 )
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
 from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -23,7 +23,7 @@ from include.confidence.board import MAX_PAGE, PAGE, Change, Page, Run, Scan, Sy
 from include.confidence.policy import Verdict
 from include.sources import REGISTRY
 from plugins.pages import prometheus
-from plugins.pages.access import Source, Sources, require_readable
+from plugins.pages.access import Source, Sources, SyncId, refuse_nul, require_readable
 from plugins.pages.readiness import Readiness, readiness
 from plugins.pages.status import SourceDetail, SourceStatus, detail, health_figures, overview
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
@@ -84,21 +84,22 @@ REFUSALS: Mapping[int | str, Mapping[str, Any]] = {
 NOT_FOUND = {404: {"model": Refusal, "description": "There is no such thing."}}
 
 router = APIRouter(
-    dependencies=[Depends(requires_authenticated()), Depends(refuse_unknown_params)],
+    dependencies=[Depends(requires_authenticated()), Depends(refuse_nul), Depends(refuse_unknown_params)],
     responses={**REFUSALS},
 )
 
 
 @router.get("/sync-status", tags=["status"])
 def sync_status(conn: Warehouse, session: SessionDep, sources: Sources) -> Statuses:
-    """Every source at a glance: its writer, the last verdict, freshness, the last sync, a scan that is under way, the
-    next runs and the decision that waits for an answer."""
+    """Every source at a glance: its writer, the last verdict, how many rows it has proven, freshness, the last sync, a
+    scan that is under way, what the watch has found, the next runs and the decision that waits for an answer."""
     return Statuses(tuple(overview(conn, session, sources)))
 
 
 @router.get("/sync-status/{source}", tags=["status"], responses=NOT_FOUND)
 def source_status(source: Source, conn: Warehouse, session: SessionDep) -> SourceDetail:
-    """One source in full: at a glance, its health figures and alerts, what the last scans found, the last repair."""
+    """One source in full: at a glance, its health figures and alerts, rows that no scan could prove, what the last
+    scans found, the last repair."""
     found = detail(conn, session, source)
     if found is None:
         raise WarehouseUnavailable(f"the warehouse has no row for {source} yet: run the DAG warehouse_migrate")
@@ -136,7 +137,7 @@ def source_sync_log(
 @router.get("/sync-status/{source}/sync-log/{sync_id}/changes", tags=["history"], responses=NOT_FOUND)
 def source_changes(
     source: Source,
-    sync_id: Annotated[int, Path(ge=1, le=2**63 - 1)],
+    sync_id: SyncId,
     conn: Warehouse,
     cursor: Cursor = None,
     limit: Limit = PAGE,
@@ -157,7 +158,8 @@ def source_changes(
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))],
 )
 def one_run(dag_id: str, run_id: str, conn: Warehouse, user: GetUserDep) -> Run:
-    """What a run left in the warehouse: its scans with their gates, what it planned to change and what it changed."""
+    """What a run left in the warehouse: its scans with their gates, how many rows it has proven and which not, what it
+    planned to change and what it changed."""
     found = board.run(conn, f"{dag_id}/{run_id}")
     if found is None:
         raise HTTPException(
@@ -182,6 +184,7 @@ def metrics(conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
         overview(conn, session, sources),
         {source: health_figures(conn, source) for source in sources},
         {source: board.latest(conn, source) for source in sources},
+        board.unproven_by_table(conn, sources),
     )
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -189,7 +192,11 @@ def metrics(conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
 def readiness_router(*, open_to_all: bool) -> APIRouter:
     """The endpoint that a load balancer asks; `open_to_all`: without a login, and then of all sources."""
     routes = APIRouter(
-        dependencies=[*([] if open_to_all else [Depends(requires_authenticated())]), Depends(refuse_unknown_params)]
+        dependencies=[
+            *([] if open_to_all else [Depends(requires_authenticated())]),
+            Depends(refuse_nul),
+            Depends(refuse_unknown_params),
+        ]
     )
     seen = Annotated[tuple[str, ...], Depends(lambda: REGISTRY)] if open_to_all else Sources
     not_ready = {503: {"model": Readiness, "description": "Not ready, and why."}}
@@ -201,8 +208,8 @@ def readiness_router(*, open_to_all: bool) -> APIRouter:
         source: Annotated[str | None, Query(description="Ask of this source alone.")] = None,
     ) -> Readiness:
         """200 if the copies can be relied on: the warehouse answers, no writer is stopped for longer than 4 hours (or
-        WRITER_STOPPED_LIMIT_HOURS of the environment), no copy is staler than its source's limit. Else 503 with the
-        reasons."""
+        WRITER_STOPPED_LIMIT_HOURS of the environment), no repair went unverified, no copy is staler than its source's
+        limit. Else 503 with the reasons."""
         if source is not None and source not in sources:
             raise HTTPException(
                 status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source that you may ask for: {', '.join(sources)}"

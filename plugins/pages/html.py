@@ -20,7 +20,7 @@ from include.confidence.policy import SEVERITY, Verdict
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
 from plugins.pages import status
-from plugins.pages.access import Source, Sources
+from plugins.pages.access import Source, Sources, SyncId, refuse_nul
 from plugins.pages.render import STATIC, page, run_id, run_ui
 from plugins.pages.status import SourceStatus
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
@@ -72,7 +72,7 @@ router = APIRouter(
     route_class=Page,
     include_in_schema=False,
     default_response_class=HTMLResponse,
-    dependencies=[Depends(requires_authenticated())],
+    dependencies=[Depends(requires_authenticated()), Depends(refuse_nul)],
 )
 
 
@@ -145,7 +145,7 @@ def of_source(
 
 @router.get("/sources/{source}/syncs/{sync_id}")
 def of_sync(
-    request: Request, source: Source, sync_id: int, conn: Warehouse, sources: Sources, changes: Asked = None
+    request: Request, source: Source, sync_id: SyncId, conn: Warehouse, sources: Sources, changes: Asked = None
 ) -> Response:
     """One sync, repair or rollback: what it changed, and the form that undoes it."""
     row = board.sync_row(conn, source, sync_id)
@@ -301,7 +301,7 @@ def _refusal(request: Request, error: HTTPException) -> Response:
             code=401,
             link=("/", "Log in"),
         )
-    titles = {403: "Not for you to see", 404: "No such page"}
+    titles = {403: "Not for you to see", 404: "No such page", 422: "No such page"}
     title = titles.get(error.status_code, "Not possible")
     return _message(request, title, _sentence(str(error.detail)), code=error.status_code)
 

@@ -1,6 +1,7 @@
 """The figures of the sources in Prometheus' text form."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -30,11 +31,15 @@ def exposition(
     statuses: Sequence[SourceStatus],
     health: Mapping[str, HealthFigures | None],
     scans: Mapping[str, Sequence[Scan]],
+    unproven: Sequence[tuple[str, str, int, datetime]] = (),
 ) -> bytes:
-    """The figures; one that is not known yet has no line. `scans`: the last ones of each source."""
+    """The figures; one that is not known yet has no line. `scans`: the last ones of each source.
+
+    `unproven`: by source and table how many rows no scan could prove, and since when.
+    """
     # Of its own: Prometheus' default one has the figures of the web server's process.
     registry = CollectorRegistry()
-    registry.register(_Families([*_standing(statuses), *_health(health), _forensics(scans)]))
+    registry.register(_Families([*_standing(statuses), *_health(health), *_scans(scans), *_unproven(unproven)]))
     return generate_latest(registry)
 
 
@@ -64,6 +69,12 @@ def _standing(statuses: Sequence[SourceStatus]) -> Iterator[GaugeMetricFamily]:
         "When the last sync began.",
         lambda s: s.last_sync and s.last_sync.started_at.timestamp(),
     )
+    yield each("findings", "What confidence_watch finds wrong now.", lambda s: len(s.findings))
+    yield each(
+        "watch_timestamp_seconds",
+        "When confidence_watch has last looked.",
+        lambda s: s.watched_at and s.watched_at.timestamp(),
+    )
 
 
 def _health(health: Mapping[str, HealthFigures | None]) -> Iterator[GaugeMetricFamily]:
@@ -84,18 +95,20 @@ def _health(health: Mapping[str, HealthFigures | None]) -> Iterator[GaugeMetricF
     yield each_table("discrepancies", "Rows that the last whole scan planned to change.", lambda t: t.discrepancies)
 
 
-def _forensics(scans: Mapping[str, Sequence[Scan]]) -> GaugeMetricFamily:
-    return _gauge(
-        "forensic",
-        "The figures of the last scan.",
-        ["source", "entity", "scope", "metric"],
-        [
-            ((source, scan.entity, scan.scope, metric), value)
-            for source, found in scans.items()
-            for scan in found
-            for metric, value in scan.metrics.items()
-        ],
-    )
+def _scans(scans: Mapping[str, Sequence[Scan]]) -> Iterator[GaugeMetricFamily]:
+    labels = ["source", "entity", "scope"]
+    last = [((source, scan.entity, scan.scope), scan) for source, found in scans.items() for scan in found]
+    yield _gauge("rows", "Rows on both sides in the last scan.", labels, [(names, scan.rows) for names, scan in last])
+    yield _gauge("rows_proven", "Those that it has proven.", labels, [(names, scan.proven) for names, scan in last])
+    figures = [((*names, metric), value) for names, scan in last for metric, value in scan.metrics.items()]
+    yield _gauge("forensic", "The figures of the last scan.", [*labels, "metric"], figures)
+
+
+def _unproven(tables: Sequence[tuple[str, str, int, datetime]]) -> Iterator[GaugeMetricFamily]:
+    counts = [((source, table), count) for source, table, count, _ in tables]
+    since = [((source, table), first_seen.timestamp()) for source, table, _, first_seen in tables]
+    yield _gauge("unproven", "Rows that no scan could prove.", TABLE, counts)
+    yield _gauge("unproven_since_timestamp_seconds", "Since when the oldest of them waits.", TABLE, since)
 
 
 def _gauge(name: str, text: str, labels: Sequence[str], samples: Iterable[Sample]) -> GaugeMetricFamily:

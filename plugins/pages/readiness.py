@@ -9,6 +9,7 @@ from psycopg import Connection
 
 from include.confidence import board
 from include.confidence.board import Status
+from include.confidence.watch import Code
 from plugins.pages.status import health_figures
 from plugins.pages.warehouse import WarehouseUnavailable, opened
 
@@ -55,6 +56,7 @@ def _reasons(conn: Connection, sources: Sequence[str], named: str | None) -> Ite
             yield Reason("source_unknown", source, line)
             continue
         yield from _stopped(found[source])
+        yield from _unverified(found[source])
         if found[source].last_sync is not None:
             yield from _stale(conn, source)
         elif named:
@@ -66,6 +68,12 @@ def _stopped(status: Status) -> Iterator[Reason]:
     limit = timedelta(hours=float(os.environ.get("WRITER_STOPPED_LIMIT_HOURS") or STOPPED_HOURS))
     if writer.stopped and datetime.now(UTC) - writer.since > limit:
         yield Reason("writer_stopped", writer.source, f"{writer}. Answer decide of that run, or read its failed task")
+
+
+def _unverified(status: Status) -> Iterator[Reason]:
+    for finding in status.findings:
+        if finding.code == Code.UNVERIFIED and finding.settled:
+            yield Reason(Code.UNVERIFIED, status.writer.source, f"{finding.what}. {finding.next_step}")
 
 
 def _stale(conn: Connection, source: str) -> Iterator[Reason]:

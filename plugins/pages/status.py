@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from include.confidence import board, health
 from include.confidence.board import Scan, Status, SyncRow
+from include.confidence.unproven import Unproven
 from include.sources import get_source
 from plugins.pages.airflow_state import Orchestration, orchestration
 
@@ -60,9 +61,13 @@ class HealthFigures:
 
 @dataclass(frozen=True)
 class SourceDetail(SourceStatus):
-    """A source in full: health (None before its first sync), the last scan of each part, the last repair."""
+    """A source in full: health (None before its first sync), the last scan of each part, the last repair.
+
+    `unproven_rows`: those that no scan could prove, oldest first, the first 200.
+    """
 
     health: HealthFigures | None
+    unproven_rows: tuple[Unproven, ...]
     scans: tuple[Scan, ...]
     last_repair: SyncRow | None
 
@@ -91,6 +96,7 @@ def detail(conn: Connection, session: Session, source: str) -> SourceDetail | No
     return SourceDetail(
         **vars(found[0]),
         health=health_figures(conn, source),
+        unproven_rows=tuple(board.unproven(conn, source)),
         scans=tuple(board.latest(conn, source)),
         last_repair=repairs[0] if repairs else None,
     )

@@ -23,7 +23,7 @@ from botocore.parsers import RestXMLParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.api.bucket import Bucket, Look, Presence, Range, client_config
+from include.api.bucket import Bucket, Look, Presence, Range, Way, client_config
 from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
 from include.api.s3_listing import read_page
 from include.simulators.storage import Fault, Store, running
@@ -176,6 +176,7 @@ def document(
     *,
     url: bool = True,
     more: str = "false",
+    token: str = "",
     count: int | None = None,
     gap: str = "",
     key_first: bool = True,
@@ -185,6 +186,7 @@ def document(
     """A page as stores write it; each option is a habit of some of them."""
     write = write or ((lambda key: quote(key, safe="/").replace("%20", "+")) if url else escape)
     counted = "" if count is None else f"<KeyCount>{count}</KeyCount>"
+    counted += f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
     encoding = "<EncodingType>url</EncodingType>" if url else ""
     frame = f"<Name>images</Name><Prefix></Prefix>{counted}<IsTruncated>{more}</IsTruncated>{gap}{encoding}"
     rest = "<ETag>&quot;1&quot;</ETag><Owner><ID>Key</ID></Owner><Size>1</Size>"
@@ -253,7 +255,7 @@ def test_reads_the_keys_that_boto_reads_in_odd_pages(boto_keys, body):
 
 
 def test_no_part_of_a_page_is_a_page():
-    body = document(["a", "b b", "ä"], gap="\n", more="true", count=3)
+    body = document(["a", "b b", "ä"], gap="\n", more="true", token="t", count=3)
     assert [length for length in range(len(body)) if read_page(body[:length])] == []
     assert read_page(body).keys == ["a", "b b", "ä"]
 
@@ -267,6 +269,10 @@ def test_no_part_of_a_page_is_a_page():
         document(["a", "b"], count=3),
         document(["a", "b"], more="perhaps"),
         document([], more="true"),
+        document(["a"], more="true"),
+        document(["a"], more="false", token="t"),
+        document(["a"]).replace(b"<Name>images</Name>", b""),
+        document(["a"]).replace(b"<Name>images</Name>", b"<Name></Name>"),
         document(["a", ""]),
         document(["a"], write=lambda key: "%FF"),
         document(["a"]).replace(b"<IsTruncated>false</IsTruncated>", b""),
@@ -276,6 +282,14 @@ def test_no_part_of_a_page_is_a_page():
 )
 def test_what_could_hide_a_key_is_no_page(body):
     assert read_page(body) is None
+
+
+@pytest.mark.parametrize("body", [document(["a", "b"]), document(["a", "b"], key_first=False, gap=" ")])
+def test_objects_without_content_are_told_from_the_others(body):
+    empty = body.replace(b"<Size>1</Size>", b"<Size>0</Size>", 1)
+    assert (read_page(body).empty, read_page(empty).empty) == (set(), {"a"})
+    in_odd_xml = empty.replace(b"<Key>a</Key>", b"<Key><![CDATA[a]]></Key>")
+    assert (read_page(in_odd_xml).keys, read_page(in_odd_xml).empty) == (["a", "b"], {"a"})
 
 
 # -- listing
@@ -370,9 +384,12 @@ def test_a_store_that_ignores_start_after_is_listed_in_one_chain(store, bucket):
 def test_keys_that_follow_a_key_cost_one_request(store, bucket):
     store.control.put([f"k{number}" for number in range(10)])
     before = bucket.requests
-    assert bucket.list_from("k3", 2) == (["k4", "k5"], True)
-    assert bucket.list_from("k35") == (["k4", "k5", "k6", "k7", "k8", "k9"], False)
-    assert bucket.list_from("k9") == ([], False)
+    pages = [bucket.list_from("k3", 2), bucket.list_from("k35"), bucket.list_from("k9")]
+    assert [(page.keys, page.more) for page in pages] == [
+        (["k4", "k5"], True),
+        (["k4", "k5", "k6", "k7", "k8", "k9"], False),
+        ([], False),
+    ]
     assert bucket.requests == before + 3
 
 
@@ -405,9 +422,11 @@ def test_keys_that_change_while_listing(store, bucket):
     assert everything(bucket, size=3) == ["k0", "k1", "k2", "k3", "k4", "k45", "k5", "k6", "k8", "k9"]
 
 
-def page_of(*keys: str, more: bool = False, token: str = "") -> bytes:
-    field = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
-    return document(list(keys), more="true" if more else "false").replace(b"<Prefix>", f"{field}<Prefix>".encode())
+def page_of(*keys: str, token: str = "", **echo: str) -> bytes:
+    """A page that is followed by others if it has a token; `echo` is what it says of its question."""
+    fields = "".join(f"<{name}>{value}</{name}>" for name, value in echo.items())
+    page = document(list(keys), more="true" if token else "false", token=token)
+    return page.replace(b"<IsTruncated>", f"{fields}<IsTruncated>".encode())
 
 
 class Script:
@@ -430,14 +449,43 @@ class Script:
 
 
 def test_pages_without_keys_are_passed_over(bucket):
-    script = Script(bucket, page_of(), page_of(more=True, token="t1"), page_of(more=True, token="t2"), page_of("k"))
+    script = Script(bucket, page_of(), page_of(token="t1"), page_of(token="t2"), page_of("k"))
     assert everything(bucket) == ["k"]
     assert "continuation-token=t2" in script.asked[-1]
 
 
 def test_a_page_without_keys_that_leads_to_itself_is_a_loop(bucket):
-    Script(bucket, page_of(), *[page_of(more=True, token="t1")] * 2)
+    Script(bucket, page_of(), *[page_of(token="t1")] * 2)
     assert isinstance(error_of(lambda: everything(bucket)), PaginationLoop)
+
+
+def test_pages_without_keys_in_circles_are_a_loop(bucket):
+    Script(bucket, page_of(), *[page_of(token="t1"), page_of(token="t2")] * 3)
+    assert isinstance(error_of(lambda: everything(bucket)), PaginationLoop)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page_of("b").replace(b"<Name>images</Name>", b"<Name>photos</Name>"),
+        page_of("b").replace(b"<Prefix></Prefix>", b"<Prefix>b</Prefix>"),
+        page_of("b", StartAfter="m"),
+        page_of("b", ContinuationToken="t7"),
+        page_of("b", "c", "d", "e"),
+    ],
+    ids=["another bucket", "another prefix", "another place", "another page", "more than was asked for"],
+)
+def test_the_answer_to_another_question_is_no_answer(bucket, page):
+    """Pages that were swapped on the way, or come out of a cache."""
+    Script(bucket, page_of(), page_of("a", token="0"), page)
+    error = error_of(lambda: everything(bucket, size=3))
+    assert isinstance(error, TryLater)
+    assert "gave the answer to another question" in str(error)
+
+
+def test_the_answer_to_the_very_question_is_taken_however_it_is_encoded(bucket):
+    Script(bucket, page_of(), page_of("a b", token="0"), page_of("c", StartAfter="a+b"))
+    assert everything(bucket) == ["a b", "c"]
 
 
 def test_a_store_that_lists_out_of_order_is_refused(bucket):
@@ -448,20 +496,20 @@ def test_a_store_that_lists_out_of_order_is_refused(bucket):
 
 
 def test_a_range_that_begins_anew_is_refused(bucket):
-    Script(bucket, page_of(), page_of("a", "b", more=True), page_of("a", "b"))
+    Script(bucket, page_of(), page_of("a", "b", token="0"), page_of("a", "b"))
     assert isinstance(error_of(lambda: everything(bucket)), RefuseData)
 
 
 def test_a_chain_that_begins_anew_gives_each_key_once(bucket):
-    pages = [page_of("a", more=True, token="0"), page_of("a", "b", more=True, token="1")]
-    rest = [page_of("c", "d", more=True, token="3"), page_of("d", "e")]
-    Script(bucket, *pages, page_of("a", "aa", more=True, token="2"), *rest)
+    pages = [page_of("a", token="0"), page_of("a", "b", token="1")]
+    rest = [page_of("c", "d", token="3"), page_of("d", "e")]
+    Script(bucket, *pages, page_of("a", "aa", token="2"), *rest)
     assert [listing.keys for listing in bucket.list()] == [["a", "b"], [], ["c", "d"], ["e"]]
 
 
 def test_a_chain_in_circles_is_a_loop(bucket):
-    circle = [page_of("a", more=True, token="1"), page_of("b", more=True, token="2")]
-    Script(bucket, page_of("a", more=True, token="0"), *circle * 5)
+    circle = [page_of("a", token="1"), page_of("b", token="2")]
+    Script(bucket, page_of("a", token="0"), *circle * 5)
     assert isinstance(error_of(lambda: everything(bucket)), PaginationLoop)
 
 
@@ -528,6 +576,24 @@ def test_memory_stays_flat(store, bucket):
 # -- looks
 
 
+def test_a_key_is_looked_up_in_the_index_by_one_request(store, bucket):
+    store.control.put(["a b", "a bc", "ac"])
+    before = bucket.requests
+    looks = [bucket.look(key, Way.LIST).presence for key in ("a b", "a", "ac", "z")]
+    assert looks == [Presence.PRESENT, Presence.ABSENT, Presence.PRESENT, Presence.ABSENT]
+    assert bucket.requests == before + 4
+    assert {look.key for look in bucket.look_all(["a b", "z"], 2, way=Way.LIST)} == {"a b", "z"}
+    store.control.fault(Fault("status", "list", status=503, times=None))
+    assert (bucket.look("z", Way.LIST).presence, bucket.look("z", Way.LIST).later) == (Presence.UNKNOWN, True)
+
+
+def test_a_key_is_not_there_because_the_page_of_another_shows_it(bucket):
+    about_k = [page_of(key).replace(b"<Prefix></Prefix>", b"<Prefix>k</Prefix>") for key in ("kb", "other", "k")]
+    Script(bucket, *about_k, page_of("k"))
+    looks = [bucket.look("k", Way.LIST).presence for _ in range(4)]
+    assert looks == [Presence.ABSENT, Presence.UNKNOWN, Presence.PRESENT, Presence.UNKNOWN]
+
+
 def test_a_missing_object_is_absent_only_in_a_proven_bucket(store):
     bucket = connect(store)
     assert bucket.look("k").presence is Presence.UNKNOWN
@@ -538,10 +604,11 @@ def test_a_missing_object_is_absent_only_in_a_proven_bucket(store):
     assert bucket.look("k").presence is Presence.UNKNOWN
 
 
-def test_a_deleted_version_is_absent(store, bucket):
+def test_a_deleted_version_is_absent_and_can_be_restored(store, bucket):
     store.control.put(["k"])
     store.control.fault(Fault("delete_marker", "head"))
-    assert bucket.look("k").presence is Presence.ABSENT
+    assert bucket.look("k") == Look("k", Presence.ABSENT, restorable=True)
+    assert bucket.look("gone") == Look("gone", Presence.ABSENT, restorable=False)
 
 
 def test_the_word_of_the_store_needs_no_proof(store):
@@ -610,8 +677,52 @@ def test_a_page_for_people_proves_nothing(bucket, status):
 
 
 def test_an_object_may_be_a_page_for_people(bucket):
-    answers(bucket, "HeadObject", 200, content_type="text/html", etag='"1"')
+    answers(bucket, "HeadObject", 200, content_type="text/html", etag='"1"', content_length="3", x_amz_request_id="1")
     assert bucket.look("k").presence is Presence.PRESENT
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content_type": "text/plain", "content_length": "3"},
+        {"content_type": "image/jpeg", "etag": '"1"'},
+        {"content_type": "text/html", "etag": '"1"', "content_length": "3"},
+        {},
+    ],
+    ids=["no etag", "no length", "a proxy's page with an etag", "nothing"],
+)
+def test_a_200_that_is_not_about_an_object_proves_nothing(bucket, headers):
+    answers(bucket, "HeadObject", 200, **headers)
+    look = bucket.look("k")
+    assert (look.presence, look.later) == (Presence.UNKNOWN, True)
+    assert "answered 200, but not as a store does" in look.reason
+
+
+@pytest.mark.parametrize(
+    ("headers", "presence"),
+    [
+        ({}, Presence.UNKNOWN),
+        ({"content_type": "application/json"}, Presence.UNKNOWN),
+        ({"content_type": "text/plain", "server": "envoy"}, Presence.UNKNOWN),
+        ({"content_type": "text/html", "x_amz_request_id": "1"}, Presence.UNKNOWN),
+        ({"content_type": "application/xml"}, Presence.ABSENT),
+        ({"x_amz_request_id": "1"}, Presence.ABSENT),
+        ({"x_goog_hash": "1"}, Presence.ABSENT),
+    ],
+)
+def test_a_404_of_a_server_in_between_proves_nothing(bucket, headers, presence):
+    answers(bucket, "HeadObject", 404, **headers)
+    assert bucket.look("k").presence is presence
+
+
+def test_an_object_without_content_is_told(store, bucket):
+    store.control.put_empty(["e"])
+    store.control.put(["e/full"])
+    assert bucket.look("e") == Look("e", Presence.EMPTY)
+    assert bucket.look("e", Way.LIST) == Look("e", Presence.EMPTY)
+    assert bucket.look("e/full", Way.LIST) == Look("e/full", Presence.PRESENT)
+    (listing,) = bucket.list()
+    assert (listing.keys, listing.empty) == (["e", "e/full"], {"e"})
 
 
 @pytest.mark.parametrize("key", ["", "a\ud800b"])
@@ -656,6 +767,17 @@ def test_an_outage_ends_the_looks_early(store, bucket, status, kind):
     assert isinstance(error, kind)
     assert impatient.requests <= 25
     assert "20 times in a row" in str(error)
+
+
+def test_many_keys_that_are_refused_are_no_outage_while_others_are_found(store, bucket):
+    odd = [f"odd/{number}" for number in range(50)]
+    store.control.put(["there"])
+    store.control.fault(*[Fault("status", "head", key=key, status=400, times=None) for key in odd])
+    looks = list(bucket.look_all([*odd, "gone"], 4, known=["gone too", "there"]))
+    assert len(looks) == 51
+    assert {look.presence for look in looks if look.key != "gone"} == {Presence.UNKNOWN}
+    assert not any(look.later for look in looks)
+    assert isinstance(error_of(lambda: list(bucket.look_all(odd, 4, known=["gone too"]))), FixConfiguration)
 
 
 def test_single_failures_do_not_end_the_looks(store, bucket):

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.api.client import ApiClient, Request, _http_date, _retry_after
-from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
+from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, RefuseData, TryLater
 
 NOON = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
 
@@ -201,7 +201,8 @@ def test_try_later(server, connect, reply, status):
     [
         ({"body": b"<html>login</html>", "content_type": "text/html; charset=utf-8"}, "text/html"),
         ({"body": b"OK", "content_type": "text/plain"}, "text/plain"),
-        ({"body": b"<html>", "content_type": "text/html", "status": 404}, "HTML page"),
+        ({"body": b"<html>", "content_type": "text/html", "status": 404}, "not the API's own answer"),
+        ({"body": b"404 page not found", "content_type": "text/plain", "status": 404}, "not the API's own answer"),
         ({"body": b"<html>login</html>"}, "broken JSON"),
         ({"body": b""}, "broken JSON"),
         ({"body": b'{"items": [{"id": 1}, {"i'}, "broken JSON"),
@@ -221,6 +222,39 @@ def test_an_unreadable_answer_is_fetched_again(server, connect, reply, fault, to
 
     server.replies(reply(**fault), reply({"id": 1}))
     assert connect(timeout=(2.0, 0.1)).get("/items").data == {"id": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"errors": [{"code": "INTERNAL_SERVER_ERROR", "detail": "hush"}], "items": []}, "(INTERNAL_SERVER_ERROR)"),
+        ({"error": "hush"}, "'error'"),
+        ({"errors": {"hush": 1}}, "'errors'"),
+        ({"items": None}, "no items"),
+    ],
+)
+def test_an_answer_that_does_not_fit_the_question_is_asked_for_once_more(server, connect, reply, data, told):
+    def check(data):
+        if not data.get("items"):
+            raise RefuseData("it has no items")
+
+    request = Request("/items", check=check)
+    server.replies(*[reply(data)] * 5)
+    with pytest.raises(RefuseData) as caught:
+        connect(attempts=5).send(request)
+    assert told in str(caught.value)
+    assert "hush" not in str(caught.value)
+    assert len(server.received) == 2
+    server.replies(reply(data), reply({"items": [1], "errors": []}))
+    assert connect().send(request).data["items"] == [1]
+
+
+def test_an_error_tells_the_codes_of_the_vendor_and_nothing_else(server, connect, reply):
+    errors = [{"code": "INVALID_CURSOR", "detail": "hush"}, {"code": "hush hush"}, {"code": 7}]
+    server.replies(reply({"errors": errors}, status=400))
+    error = fetch_error(connect())
+    assert "answered 400 (INVALID_CURSOR): it refuses" in str(error)
+    assert "hush" not in str(error)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid"])

@@ -1,7 +1,6 @@
 import threading
 import time
 import tracemalloc
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -105,14 +104,14 @@ def ids(found: Iterator[Page] | list[Page]) -> list[int]:
 
 
 METAS = {
-    "whole": lambda total, size: {"total_pages": total, "per_page": size, "total_entries": 1},
+    "whole": lambda total, size: {"total_pages": total, "per_page": size, "total_entries": 0},
     "of two parts": lambda total, size: {"total_pages": total, "page": 1},
     "text": lambda total, size: {"total_pages": str(total), "per_page": str(size)},
     "none": lambda total, size: None,
     "useless": lambda total, size: {"total_pages": "many", "per_page": 0},
     "too small": lambda total, size: {"total_pages": total // 2, "per_page": size},
     "zero": lambda total, size: {"total_pages": 0},
-    "too large": lambda total, size: {"total_pages": total + 3, "per_page": size},
+    "too large": lambda total, size: {"total_pages": total + 3, "per_page": size, "total_entries": 0},
     "wrong size": lambda total, size: {"total_pages": total, "per_page": size + 5},
 }
 KINDS = {
@@ -216,13 +215,30 @@ def test_a_page_that_is_empty_once_loses_nothing(meta, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_page_that_stays_empty_is_passed(workers):
+@pytest.mark.parametrize("empty", [1, 3, 5])
+@pytest.mark.parametrize("entries", [{}, {"total_entries": 50}])
+def test_a_page_that_stays_empty_against_its_totals_is_no_page(workers, empty, entries):
     parts = cut(50, 10)
-    parts[2] = []
-    client = numbered(parts)
-    found = list(pages(client, FEED, NUMBERED, workers=workers))
-    assert ids(found) == [*range(20), *range(30, 50)]
-    assert Counter(client.asked) == {1: 1, 2: 1, 3: 2, 4: 1, 5: 1, 6: 1}
+    parts[empty - 1] = []
+    client = numbered(parts, lambda total, size: {"total_pages": total, **entries})
+    with pytest.raises(RefuseData, match=f"page {empty}: .*(page {empty}|the list) is empty, "):
+        list(pages(client, FEED, NUMBERED, workers=workers))
+    assert client.asked.count(empty) == 2
+
+
+def test_a_page_that_a_shorter_list_has_lost_is_the_end():
+    """Its totals don't come with it, and those of the page before are from before the deletion."""
+    parts = cut(30, 10)
+
+    def answer(request: Request) -> dict:
+        number = request.params["page"]
+        return {"rows": parts[number - 1], "meta": {"total_pages": 3}} if number < 3 else {"rows": []}
+
+    assert ids(pages(Fake(answer), FEED, NUMBERED)) == list(range(20))
+
+
+def test_a_list_that_says_it_has_one_page_may_be_empty():
+    assert ids(pages(numbered([[]], lambda total, size: {"total_pages": 1}), FEED, NUMBERED)) == []
 
 
 def test_an_empty_page_with_a_token_is_passed():
@@ -269,17 +285,43 @@ def test_a_token_that_comes_again_after_a_resume_is_a_loop():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_server_that_ignores_the_page_is_a_loop(workers):
     client = Fake(lambda request: {"rows": [{"id": 1}, {"id": 2}], "meta": {"total_pages": 9}})
-    with pytest.raises(PaginationLoop, match="acme: GET /line_items, page 2: its rows came before"):
+    with pytest.raises(PaginationLoop, match="acme: GET /line_items, page 3: its rows came before"):
         list(pages(client, FEED, NUMBERED, workers=workers))
 
 
-def test_a_page_that_comes_again_later_is_a_loop():
-    parts = cut(60, 10)
-    parts[4] = parts[1]
-    with pytest.raises(PaginationLoop, match="page 5: its rows"):
-        list(pages(numbered(parts), FEED, NUMBERED))
-    with pytest.raises(PaginationLoop, match="page 5 of this crawl: its rows"):
-        list(pages(tokens(parts), FEED, CURSOR))
+@pytest.mark.parametrize("cycle", [1, 2, 3])
+def test_pages_that_come_again_and_again_are_a_loop(cycle):
+    parts = cut(40, 10)
+    parts += (parts[-cycle:] * 6)[: 6 * cycle]
+    for client, paginator in ((numbered(parts), NUMBERED), (tokens(parts), CURSOR)):
+        with pytest.raises(PaginationLoop, match="its rows came before"):
+            list(pages(client, FEED, paginator))
+
+
+@pytest.mark.parametrize("inserted", [10, 20, 30])
+def test_pages_that_come_again_since_rows_were_inserted_ahead_are_no_loop(inserted):
+    feed = list(range(60))
+
+    def answer(request: Request) -> dict:
+        if request.params["page"] == 4 and len(feed) == 60:
+            feed[:0] = range(100, 100 + inserted)
+        start = (request.params["page"] - 1) * 10
+        rows = [{"id": number} for number in feed[start : start + 10]]
+        return {"rows": rows, "meta": {"total_pages": len(feed) // 10, "total_entries": len(feed)}}
+
+    assert set(ids(pages(Fake(answer), FEED, NUMBERED))) == set(range(60))
+
+
+@pytest.mark.parametrize("meta", ["none", "useless"])
+def test_a_server_that_repeats_its_last_page_has_come_to_its_end(meta):
+    parts = cut(40, 10)
+
+    def answer(request: Request) -> dict:
+        return {"rows": parts[min(request.params["page"], 4) - 1], "meta": METAS[meta](4, 10)}
+
+    found = list(pages(Fake(answer), FEED, NUMBERED))
+    assert set(ids(found)) == set(range(40))
+    assert found[-1].next is None
 
 
 @settings(deadline=None)
@@ -324,7 +366,7 @@ def test_the_limit_of_pages(workers):
 
 
 def test_a_total_beyond_all_bounds_ends_at_the_limit():
-    client = Fake(lambda request: {"rows": [], "meta": {"total_pages": 10**15}})
+    client = Fake(lambda request: {"rows": [{"id": request.params["page"]}], "meta": {"total_pages": 10**15}})
     with pytest.raises(PageLimit):
         list(pages(client, FEED, NUMBERED, limit=20, workers=3))
 
@@ -382,7 +424,6 @@ def test_messages_name_neither_tokens_nor_query_values():
 
 def test_workers_are_used_and_never_exceeded():
     parts = cut(200, 10)
-    parts[7] = []
     for workers in (1, 2, 5):
         client = numbered(parts)
         client._delay = 0.01
@@ -537,7 +578,14 @@ def test_faults_on_the_way_lose_and_double_nothing(server, connect, reply, worke
 
 
 def test_look_ups_tell_present_absent_and_unknown():
-    outcomes = {1: {"id": 1}, 2: NotFound("no such row"), 3: TryLater("busy"), 4: {"id": 4}}
+    outcomes = {
+        1: {"id": 1},
+        2: NotFound("no such row"),
+        3: TryLater("busy"),
+        4: {"id": 4},
+        5: RefuseData("shape"),
+        6: FixConfiguration("no right to this row", status=403),
+    }
     requests = [Request(f"/rows/{number}", {"page": number}) for number in outcomes]
     client = Fake(lambda request: outcomes[request.params["page"]])
     found = {
@@ -547,7 +595,7 @@ def test_look_ups_tell_present_absent_and_unknown():
     assert found == {f"/rows/{number}": outcome for number, outcome in outcomes.items()}
 
 
-@pytest.mark.parametrize("error", [FixConfiguration("token"), RefuseData("shape"), ValueError("bug")])
+@pytest.mark.parametrize("error", [FixConfiguration("host"), FixConfiguration("token", status=401), ValueError("bug")])
 def test_look_ups_raise_what_is_neither_absent_nor_unknown(error: ApiError):
     client = Fake(lambda request: error if request.params["page"] == 3 else {})
     with pytest.raises(type(error)):
@@ -569,6 +617,17 @@ def test_look_ups_are_bounded_and_lazy():
         assert len(taken) <= done + 3
     assert done == 20
     assert client.most_at_once == 3
+
+
+def test_what_follows_an_answer_is_asked_before_other_requests():
+    client = Fake(lambda request: {"id": request.params["page"]})
+
+    def then(request: Request, outcome: Any) -> list[Request]:
+        return [Request("/more", {"page": 10 * outcome.data["id"]})] if request.path == "/rows" else []
+
+    asked = [Request("/rows", {"page": number}) for number in (1, 2, 3)]
+    found = [outcome.data["id"] for _, outcome in fetch_all(client, asked, workers=1, then=then)]
+    assert found == client.asked == [1, 10, 2, 20, 3, 30]
 
 
 def test_no_look_ups():

@@ -1,15 +1,16 @@
 """What the warehouse tells people of its sources: each figure, and lists that come a page at a time."""
 
-from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from psycopg.types.json import Jsonb
 
-from include.confidence import board, history
+from include.confidence import board, findings, history
+from include.confidence.account import Account
 from include.confidence.board import CursorRefused, Difference
 from include.confidence.policy import Gate, Judgement, Trend, Verdict, judge
 from include.confidence.summary import Plan
+from include.confidence.watch import Code, Finding
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 from tests.confidence.builders import METRIC, summary
@@ -61,7 +62,8 @@ class TestOverview:
     def test_before_anything_happened(self, conn):
         found = status(conn, "square")
         assert found.writer == fence.read(conn, "square")
-        assert astuple(found)[1:] == (None,) * 7
+        known = {name: value for name, value in vars(found).items() if value is not None}
+        assert known == {"writer": found.writer, "unproven": 0, "findings": ()}
 
     def test_sources_come_as_asked_and_unknown_ones_not(self, conn):
         found = board.overview(conn, ["storage", "nothing", "repairshopr"])
@@ -81,6 +83,43 @@ class TestOverview:
         judged(conn, "first", HELD, run="last", at=1)
         judged(conn, "again", run="last", at=2)
         assert status(conn).verdict is Verdict.PASS
+
+    def test_evidence_is_that_of_the_last_judged_run(self, conn):
+        judged(conn, "before", run="old", at=0, accounts={"a": Account(live=90, equal=90)})
+        first = {
+            "a": Account(live=10, equal=9, unproven=1, out_of_scope=0),
+            "b": Account(missing=4, missing_unproven=1),
+        }
+        judged(conn, "first", run="last", at=1, accounts={"a": Account(live=70, equal=70)})
+        judged(conn, "again", run="last", at=2, accounts=first)
+        judged(conn, "other", run="last", at=3, entity="invoices", accounts={"c": Account(live=6, surplus=6)})
+        found = status(conn)
+        assert (found.rows, found.proven) == (20, 18)
+
+    def test_unproven_rows_are_counted_since_the_oldest(self, conn):
+        doubtful(conn, "customers", [1], hours=3)
+        doubtful(conn, "invoices", [2, "x"], hours=5)
+        doubtful(conn, "orders", [3], hours=9, source="square")
+        found = status(conn)
+        assert found.unproven == 2
+        assert (datetime.now(UTC) - found.unproven_since).total_seconds() == pytest.approx(5 * 3600, abs=60)
+        assert [row.key for row in board.unproven(conn, SOURCE)] == [[2, "x"], [1]]
+        assert len(board.unproven(conn, SOURCE, limit=1)) == 1
+        tables = board.unproven_by_table(conn, [SOURCE, "square"])
+        assert [table[:3] for table in tables] == [
+            (SOURCE, "customers", 1),
+            (SOURCE, "invoices", 1),
+            ("square", "orders", 1),
+        ]
+
+    def test_findings_of_the_watch_are_the_sources_own(self, conn):
+        finding = Finding(Code.POOL_CLOSED, SOURCE, "1", None, "closed", "no sync can start", "open it")
+        findings.keep(conn, SOURCE, [finding])
+        findings.keep(conn, "square", [])
+        found = status(conn)
+        assert [(each.code, each.what, each.settled) for each in found.findings] == [("pool_closed", "closed", False)]
+        assert found.watched_at
+        assert (status(conn, "square").findings, status(conn, "storage").watched_at) == ((), None)
 
     def test_freshness_is_that_of_the_stalest_table(self, conn):
         sync_id = a_sync(conn)
@@ -128,7 +167,25 @@ def pull(conn, entity, ticket, *, purpose="scan", pages=0, rows_read=0, total_pa
     )
 
 
+def doubtful(conn, entity, key, *, hours=0, source=SOURCE, run="night", why="HTTP 500"):
+    """A row that no scan could prove, first seen so many hours ago."""
+    conn.execute(
+        "INSERT INTO confidence.unproven (source, entity, key, why, run, first_seen)"
+        " VALUES (%s, %s, %s, %s, %s, now() - make_interval(hours => %s))",
+        [source, entity, Jsonb(key), why, run, hours],
+    )
+
+
 class TestScans:
+    def test_tell_how_many_rows_they_have_proven(self, conn):
+        accounts = {"a": Account(live=10, equal=8, unproven=2), "b": Account(live=5, equal=5, missing=1)}
+        judged(conn, "counted", at=1, accounts=accounts, incomplete="3 pages stayed unread")
+        judged(conn, "not counted", at=0)
+        counted, bare = board.scans(conn, SOURCE).items
+        assert (counted.rows, counted.proven, counted.accounts) == (16, 14, accounts)
+        assert counted.incomplete == "3 pages stayed unread"
+        assert (bare.rows, bare.proven, bare.accounts, bare.incomplete) == (None, None, {}, "")
+
     def test_gates_are_kept_as_they_were_judged(self, conn):
         judged(conn, "before", value=100, run="1", at=0)
         scanned = summary(500, scan_id="now", run="2", plan=(3, 2, 1))
@@ -316,6 +373,19 @@ class TestRun:
         assert found.planned == Plan(5, 2, 3)
         assert found.applied == Counts(inserted=1, superseded=1)
         assert [row.sync_id for row in found.syncs] == [watermark, repair]
+        assert (found.rows, found.proven, found.unproven) == (None, None, ())
+
+    def test_says_what_it_has_proven_and_what_nobody_has_since(self, conn):
+        counted = {"a": Account(live=10, equal=8, unproven=2)}
+        judged(conn, "first", run=RECONCILE, at=0, accounts={"a": Account(live=90)})
+        judged(conn, "again", run=RECONCILE, at=1, accounts=counted)
+        judged(conn, "b", run=RECONCILE, at=2, entity="invoices", accounts={"b": Account(live=5, equal=5)})
+        doubtful(conn, "a", [1], hours=1, run=RECONCILE)
+        doubtful(conn, "a", [2], hours=2, run=RECONCILE)
+        doubtful(conn, "a", [3], run="a later one")
+        found = board.run(conn, RECONCILE)
+        assert (found.rows, found.proven) == (15, 13)
+        assert [row.key for row in found.unproven] == [[2], [1]]
 
     def test_of_a_sync(self, conn):
         sync_id = a_sync(conn)

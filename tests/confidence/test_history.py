@@ -1,5 +1,7 @@
 """Evidence, verdicts, holds and decisions in the warehouse, statement by statement."""
 
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -7,12 +9,15 @@ import pytest
 from psycopg.rows import dict_row
 
 from include.confidence import history
+from include.confidence.history import HoldChanged, NotJudged, PlanGone, ScanUnderWay
 from include.confidence.policy import Judgement, PastRun, Trend, Verdict, judge
 from include.confidence.summary import ForensicSummary
+from include.warehouse import fence
 from include.warehouse.fence import FenceError
 from tests.confidence.builders import METRIC, passes, past, summary
 
 PASSED = Judgement(Verdict.PASS, (), (), ())
+WARNED = Judgement(Verdict.WARN, (METRIC,), ("too many",), ())
 HELD = Judgement(Verdict.HOLD, (METRIC,), ("far too many",), ())
 
 
@@ -274,3 +279,175 @@ def test_the_callers_row_factory_does_not_matter(conn):
         PastRun("scan", past(400).metrics, Verdict.HOLD, (METRIC,), accepted=False, held=True)
     ]
     assert history.refresh_hold(conn, "repairshopr") == "line_items (all): far too many"
+
+
+TONIGHT = {"run": "tonight", "epoch": 1}
+
+
+class TestRepairing:
+    """The writer is stopped by the run `tonight` with epoch 1, and both entities were scanned behind that stop."""
+
+    entities = ("line_items", "invoices")
+
+    @pytest.fixture
+    def scans(self, conn) -> list[ForensicSummary]:
+        scans = [summary(scan_id=f"scan of {entity}", entity=entity, **TONIGHT) for entity in self.entities]
+        for scanned in scans:
+            history.record(conn, scanned)
+        return scans
+
+    def repair(self, conn, scans) -> None:
+        with history.repairing(conn, fence.read(conn, "repairshopr"), self.entities, scans):
+            pass
+
+    def refusal(self, conn, scans) -> str:
+        with pytest.raises(NotJudged) as refused:
+            self.repair(conn, scans)
+        message = str(refused.value)
+        assert message.startswith("nothing was written: ")
+        assert message.endswith("Clear scan (all of its map indexes) with downstream")
+        return message
+
+    @pytest.mark.parametrize("verdict", [PASSED, WARNED])
+    def test_by_scans_that_passed_the_gate(self, conn, scans, verdict):
+        for scanned in scans:
+            history.save_judgement(conn, scanned, verdict)
+        self.repair(conn, scans)
+
+    def test_by_a_persons_decision_to_repair_only(self, conn, scans):
+        history.save_judgement(conn, scans[0], PASSED)
+        history.save_judgement(conn, scans[1], HELD)
+        assert "invoices is held, and nobody has decided" in self.refusal(conn, scans)
+        history.decide(conn, "repairshopr", "keep", "oncall")
+        assert "invoices is held" in self.refusal(conn, scans)
+        history.decide(conn, "repairshopr", "repair", "oncall")
+        self.repair(conn, scans)
+        history.mark_hold(conn, scans[1].scan_id, "verify is worse than scan")
+        assert "invoices is held" in self.refusal(conn, scans)
+
+    def test_a_decision_to_resume_repairs_nothing(self, conn, scans):
+        history.save_judgement(conn, scans[0], PASSED)
+        history.save_judgement(conn, scans[1], HELD)
+        history.decide(conn, "repairshopr", "resume", "oncall")
+        assert "invoices is held" in self.refusal(conn, scans)
+
+    def test_a_scan_that_nobody_judged_repairs_nothing(self, conn, scans):
+        history.save_judgement(conn, scans[0], PASSED)
+        message = self.refusal(conn, scans)
+        assert "invoices was not judged: gate_check did not get to its end" in message
+        assert "line_items" not in message
+
+    def test_every_entity_has_to_be_scanned(self, conn, scans):
+        for scanned in scans:
+            history.save_judgement(conn, scanned, PASSED)
+        assert "invoices was not scanned" in self.refusal(conn, scans[:1])
+        assert "invoices was not scanned; line_items was not scanned" in self.refusal(conn, [])
+
+    @pytest.mark.parametrize("other", [{"run": "last night"}, {"epoch": 2}])
+    def test_a_scan_from_before_this_stop_repairs_nothing(self, conn, scans, other):
+        for scanned in scans:
+            history.save_judgement(conn, scanned, PASSED)
+        elsewhere = replace(scans[0], **other)
+        assert "line_items was scanned before this stop" in self.refusal(conn, [elsewhere, scans[1]])
+
+    def test_an_incomplete_scan_repairs_nothing(self, conn, scans):
+        for scanned in scans:
+            history.save_judgement(conn, scanned, PASSED)
+        unsure = replace(scans[0], incomplete="3 pages stayed unread")
+        assert "line_items has no evidence (3 pages stayed unread)" in self.refusal(conn, [unsure, scans[1]])
+
+    def test_a_verdict_is_of_the_evidence_that_was_judged(self, conn, scans):
+        for scanned in scans:
+            history.save_judgement(conn, scanned, PASSED)
+        again = summary(scan_id=scans[0].scan_id, **TONIGHT)
+        history.record(conn, again)
+        assert "line_items was scanned anew" in self.refusal(conn, scans)
+        assert "line_items was not judged" in self.refusal(conn, [again, scans[1]])
+        history.save_judgement(conn, again, PASSED)
+        self.repair(conn, [again, scans[1]])
+
+    def test_a_scan_that_has_begun_again_makes_what_it_found_void(self, conn, scans):
+        """Its plan may be overwritten by half, whether the attempt comes to its end or not."""
+        for scanned in scans:
+            history.save_judgement(conn, scanned, PASSED)
+        with pytest.raises(RuntimeError), history.scanning(conn, "repairshopr", "tonight", "invoices", 1):
+            raise RuntimeError("cut off")
+        assert "invoices was scanned anew" in self.refusal(conn, scans)
+        with pytest.raises(PlanGone, match="invoices was scanned anew"):
+            history.save_judgement(conn, scans[1], PASSED)
+
+    def test_other_scans_are_left_alone_by_one_that_begins(self, conn, scans):
+        for scanned in scans:
+            history.save_judgement(conn, scanned, PASSED)
+        for source, run, entity, epoch in [
+            ("square", "tonight", "invoices", 1),
+            ("repairshopr", "last night", "invoices", 1),
+            ("repairshopr", "tonight", "payments", 1),
+            ("repairshopr", "tonight", "invoices", 2),
+        ]:
+            with history.scanning(conn, source, run, entity, epoch):
+                pass
+        self.repair(conn, scans)
+
+    def test_excludes_scans_and_repairs_of_its_source(self, migrated_url, conn, scans):
+        for scanned in scans:
+            history.save_judgement(conn, scanned, PASSED)
+        writer = fence.read(conn, "repairshopr")
+        with psycopg.connect(migrated_url) as other:
+
+            def scan(source: str = "repairshopr", of: psycopg.Connection = other) -> AbstractContextManager[None]:
+                return history.scanning(of, source, "tonight", "payments", 1)
+
+            with history.repairing(conn, writer, self.entities, scans):
+                with pytest.raises(ScanUnderWay, match="scan or repair of repairshopr is still at work"), scan():
+                    pass
+                with scan("square"):
+                    pass
+            with scan(), scan(of=conn), pytest.raises(ScanUnderWay):
+                self.repair(conn, scans)
+            self.repair(conn, scans)
+
+    def test_a_judgement_of_figures_that_were_replaced_meanwhile_is_refused(self, conn, scans):
+        history.record(conn, summary(scan_id=scans[0].scan_id, **TONIGHT))
+        with pytest.raises(PlanGone, match="line_items was scanned anew"):
+            history.save_judgement(conn, scans[0], PASSED)
+        assert [row["verdict"] for row in rows(conn)] == [None, None]
+
+
+class TestAsked:
+    def held(self, conn) -> ForensicSummary:
+        return judged(conn, "scan", HELD, **TONIGHT)
+
+    def ask(self, conn) -> None:
+        history.note_asked(conn, history.open_holds(conn, "repairshopr"))
+
+    def refused(self, conn, entity="line_items") -> None:
+        with pytest.raises(HoldChanged, match=rf"{entity} \(all\) was scanned or held since.*Clear decide"):
+            history.require_asked(conn, "repairshopr")
+
+    def test_an_answer_needs_a_question(self, conn):
+        history.require_asked(conn, "repairshopr")
+        self.held(conn)
+        self.refused(conn)
+        self.ask(conn)
+        history.require_asked(conn, "repairshopr")
+
+    def test_a_hold_that_came_since_was_not_asked_about(self, conn):
+        self.held(conn)
+        self.ask(conn)
+        judged(conn, "other", HELD, entity="invoices")
+        self.refused(conn, "invoices")
+
+    def test_another_reason_was_not_asked_about(self, conn):
+        self.held(conn)
+        self.ask(conn)
+        history.mark_hold(conn, "scan", "verify is worse than scan")
+        self.refused(conn)
+
+    def test_newer_evidence_was_not_asked_about(self, conn):
+        self.held(conn)
+        self.ask(conn)
+        with history.scanning(conn, "repairshopr", "tonight", "line_items", 1):
+            self.refused(conn)
+        history.record(conn, summary(scan_id="scan", **TONIGHT))
+        self.refused(conn)

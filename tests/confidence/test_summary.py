@@ -61,7 +61,7 @@ def test_what_cannot_be_read_is_refused_in_one_line_that_says_what_to_clear(data
 
 
 def test_line_is_one_line_of_json_with_sorted_keys_and_every_figure_at_the_top():
-    line = summary(3, plan=(1, 0, 0)).line()
+    line = summary(3, plan=(1, 0, 0), evidence="this one").line()
     assert "\n" not in line
     fields = json.loads(line)
     assert list(fields) == sorted(fields)
@@ -80,8 +80,15 @@ def test_line_is_one_line_of_json_with_sorted_keys_and_every_figure_at_the_top()
         "live_rows": 1000,
         "accounts": {},
         "incomplete": "",
+        "evidence": "this one",
         "version": 2,
     }
+
+
+def test_each_scan_is_evidence_of_its_own_and_stays_so_on_its_way():
+    scanned = summary(3)
+    assert scanned.evidence != summary(3).evidence
+    assert ForensicSummary.from_json(json.loads(json.dumps(scanned.to_json()))).evidence == scanned.evidence
 
 
 @pytest.mark.parametrize("metrics", [{"epoch": 1}, {"event": 1}, {"api_reported_total_entries": 1}])

@@ -39,7 +39,7 @@ def resource(number: int) -> UUID:
 class Account:
     """Three jobs with a crew call each, and the same four people on them; the account's clock stands still."""
 
-    source = replace(get_source("flex"), workers=1)
+    source = replace(get_source("flex"), workers=1, pauses=())
     computed = ()
     atomic = False
     params: Mapping[str, Any] = {"job_id": None, "departments": [], "release_element": None}

@@ -12,10 +12,10 @@ import pytest
 from opentelemetry.trace import StatusCode
 
 from include.api.errors import ApiError
-from include.confidence.history import PlanGone
+from include.confidence.history import NotJudged
 from include.confidence.policy import Limit
 from include.confidence.summary import ForensicSummary
-from include.sources import REGISTRY, get_source
+from include.sources import REGISTRY, get_source, verbs
 from include.sources.base import SyncFailed, entity_of
 from include.warehouse import fence
 from include.warehouse.fence import FenceError
@@ -194,7 +194,19 @@ class TestRepair:
         scans, before = filled.scan(), filled.standing()
         replace(filled, name="another/run").scan()
         filled.stop()
-        with pytest.raises(PlanGone, match="clear scan"):
+        with pytest.raises(NotJudged, match="scanned before this stop"):
+            filled.repair(scans)
+        assert filled.standing() == before
+
+    def test_is_refused_without_the_judgement_of_exactly_its_scans(self, filled):
+        filled.account.drift()
+        scans, before = filled.scan(), filled.standing()
+        with filled.context() as context, pytest.raises(NotJudged, match="was not judged"):
+            verbs.repair(context, scans, filled.account.params)
+        with pytest.raises(NotJudged, match=f"{scans[-1].entity} was not scanned"):
+            filled.repair(scans[:-1])
+        filled.scan_one(scans[0].entity)
+        with pytest.raises(NotJudged, match=f"{scans[0].entity} was scanned anew"):
             filled.repair(scans)
         assert filled.standing() == before
 

@@ -18,11 +18,15 @@ from airflow.sdk.exceptions import DownstreamTasksSkipped
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from psycopg import sql
 
+from include.confidence import history
+from include.confidence.account import Account
+from include.confidence.policy import Judgement, Verdict
 from include.simulators import repairshopr as simulator
 from include.simulators import storage
 from include.simulators.storage import Store, application
 from include.sources import get_source
 from include.sources import storage as storage_source
+from include.warehouse import fence
 from plugins import assets
 from plugins.hooks import source as source_hook
 from plugins.hooks.airflow_api import declared_pools
@@ -36,6 +40,7 @@ from plugins.operators.stop_writer import StopWriterOperator
 from plugins.operators.verify import VerifyOperator
 from stack.postgres import Server
 from tests import gallery
+from tests.confidence.builders import summary
 from tests.conftest import copy_of
 from tests.images import Images
 from tests.plugins.airflow_api import AirflowServer
@@ -254,6 +259,29 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 def opened() -> Callable[..., Any]:
     """The source's context for a run, as an operator has it."""
     return lambda run="test/1": source_hook.opened(SOURCE, run)
+
+
+def judged(conn: psycopg.Connection, run: Run, **scans: dict[str, Any]) -> None:
+    """What a run leaves that has stopped the writer, scanned and judged all, whatever its tasks look like.
+
+    `scans`: by entity what differs of its scan from one without drift; its `verdict`, None where nobody judged it.
+    """
+    writer = fence.read(conn, run.source)
+    for entity in entities(run.source):
+        changes = {"verdict": Verdict.PASS, "accounts": {entity: Account(live=10, equal=10)}, **scans.get(entity, {})}
+        verdict = changes.pop("verdict")
+        scanned = summary(
+            source=run.source,
+            entity=entity,
+            scan_id=f"{run.name}/{entity}/{writer.epoch}",
+            run=run.name,
+            epoch=writer.epoch,
+            **changes,
+        )
+        history.record(conn, scanned)
+        if verdict:
+            reasons = () if verdict is Verdict.PASS else (f"{entity} has drifted",)
+            history.save_judgement(conn, scanned, Judgement(verdict, (), reasons, ()))
 
 
 def entities(source: str = SOURCE) -> list[str]:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped, TaskAwaitingInput
 
+from include.confidence import history
 from include.confidence.told import Event, Kind
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
@@ -26,7 +27,7 @@ from plugins.operators.scan import ScanIncomplete
 from plugins.operators.sync import SyncOperator
 from plugins.runs import ConfRefused, on_failure
 from tests.notifications import Service
-from tests.plugins.conftest import KINDS, SOURCE, Run, answer, execute, live_lines, skipped
+from tests.plugins.conftest import KINDS, SOURCE, Run, answer, execute, judged, live_lines, skipped
 
 EVENT = Event("scan/a_dag/1", Kind.SCAN, "shop", "a_dag/1", "shop: scan failed", "why\nConsequence: none.")
 OTHER = replace(EVENT, key="warn/a_dag/1", kind=Kind.WARN, title="shop: more drift")
@@ -210,7 +211,8 @@ class TestRun:
             f"{linked}/dags/repairshopr_reconcile/runs/manual__1/tasks/decide/required_actions?map_index=-1"
         )
 
-    def test_hold_that_nobody_answers_is_told_again_and_one_that_a_person_keeps_is_not(self, held, service):
+    def test_hold_that_nobody_answers_is_told_again_and_one_that_a_person_keeps_is_not(self, held, conn, service):
+        history.note_asked(conn, history.open_holds(conn, SOURCE))
         for who in ("Ada", None):
             with pytest.raises(DownstreamTasksSkipped):
                 answer(held, "Keep stopped", who)
@@ -239,9 +241,24 @@ class TestRun:
         assert text[1].startswith("Consequence: 40 planned changes were not applied (dry run); the writer runs.")
         assert text[-1] == f"{linked}/dags/repairshopr_reconcile/runs/manual__1"
 
-    def test_run_without_drift_is_not_told(self, airflow, connected, service):
-        report(Run())
+    def test_run_without_drift_is_not_told(self, airflow, connected, conn, service):
+        run = Run()
+        execute(run, "stop_writer")
+        judged(conn, run)
+        execute(run, "resume_writer")
+        report(run)
         assert service.told == []
+
+    def test_run_whose_tasks_were_marked_by_hand_is_told(self, airflow, connected, conn, service):
+        run = Run()
+        execute(run, "stop_writer")
+        judged(conn, run, tickets={"verdict": None})
+        for _ in range(2):
+            with pytest.raises(RunFailed):
+                report(run)
+        [message] = service.told
+        assert message["title"] == f"{SOURCE}: gate_check is not done, whatever its task looks like"
+        assert message["message"].startswith("the warehouse has no verdict on tickets")
 
     def test_each_part_of_the_scan_says_why_it_failed(self, airflow, connected, service):
         run = Run()

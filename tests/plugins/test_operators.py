@@ -15,9 +15,13 @@ from airflow.sdk.exceptions import (
     TaskAwaitingInput,
 )
 from airflow.sdk.observability import stats
+from psycopg import sql
 
 from include.confidence import history
+from include.confidence.account import Account
 from include.confidence.health import Limits
+from include.confidence.history import HoldChanged, NotJudged
+from include.confidence.policy import Verdict
 from include.confidence.summary import UnusableSummary
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources import get_source, repairshopr
@@ -26,12 +30,14 @@ from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
+from include.warehouse.sync_log import Counts
 from plugins.operators.decide import OPTIONS
-from plugins.operators.report import STEPS
+from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.rollback import RollbackOperator
 from plugins.operators.sync import SyncOperator
+from plugins.operators.verify import NotEnded
 from plugins.runs import ConfRefused
-from tests.plugins.conftest import POOL, SOURCE, Run, answer, entities, execute, live_lines, skipped
+from tests.plugins.conftest import POOL, SOURCE, Run, answer, entities, execute, judged, live_lines, skipped
 
 
 @pytest.fixture
@@ -254,6 +260,63 @@ class TestNight:
         assert airflow.pools[POOL]["slots"] == 0
 
 
+class TestMarkedByHand:
+    """A task that a person marks as done leaves nothing in the warehouse, and what comes after it looks there."""
+
+    def scanned(self, filled, conn, **conf: Any) -> Run:
+        drift(filled, conn)
+        run = Run(conf=conf or None)
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        return run
+
+    def test_gate_check(self, airflow, filled, conn):
+        run = self.scanned(filled, conn, dry_run=False)
+        lines = live_lines(conn)
+        with pytest.raises(NotJudged, match="customers was not judged"):
+            execute(run, "reconcile")
+        assert live_lines(conn) == lines
+
+    def test_gate_check_of_scans_that_were_made_anew(self, airflow, filled, conn):
+        run = self.scanned(filled, conn, dry_run=False)
+        skipped(run, "gate_check")
+        execute(run, "scan")
+        with pytest.raises(NotJudged, match="line_items was not judged"):
+            execute(run, "reconcile")
+
+    def test_reconcile_whose_result_was_lost(self, airflow, filled, conn):
+        run = self.scanned(filled, conn, dry_run=False)
+        skipped(run, "gate_check")
+        sync_id = execute(run, "reconcile")["sync_id"]
+        del run.xcoms["reconcile"]
+        checks = execute(run, "verify")
+        [(kept,)] = conn.execute("SELECT checks FROM confidence.sync_log WHERE verified_at IS NOT NULL").fetchall()
+        assert kept == checks != []
+        assert conn.execute("SELECT sync_id FROM confidence.sync_log WHERE checks IS NOT NULL").fetchall() == [
+            (sync_id,)
+        ]
+        with pytest.raises(AirflowSkipException, match="verified or rolled back already"):
+            execute(run, "verify")
+
+    @pytest.mark.parametrize("state", ["running", "failed"])
+    def test_reconcile_that_has_not_ended(self, airflow, filled, conn, state):
+        run = self.scanned(filled, conn, dry_run=False)
+        skipped(run, "gate_check")
+        sync_id = execute(run, "reconcile")["sync_id"]
+        conn.execute("UPDATE confidence.sync_log SET state = %s WHERE sync_id = %s", [state, sync_id])
+        with pytest.raises(NotEnded, match=rf"sync_id {sync_id}\) is {state} in confidence.sync_log"):
+            execute(run, "verify")
+
+    def test_verify_needs_the_plans_that_were_applied(self, airflow, filled, conn):
+        run = self.scanned(filled, conn, dry_run=False)
+        skipped(run, "gate_check")
+        execute(run, "reconcile")
+        fence.resume(conn, SOURCE, run.name)
+        execute(run, "stop_writer")
+        with pytest.raises(NotJudged, match="customers was scanned before this stop"):
+            execute(run, "verify")
+
+
 class TestGateCheck:
     def test_refuses_scans_from_before_this_stop(self, airflow, filled, conn):
         run = Run()
@@ -348,6 +411,17 @@ class TestHold:
         execute(held, "resume_writer")
         assert not fence.read(conn, SOURCE).stopped
 
+    def test_answer_to_a_question_about_earlier_scans_counts_for_nothing(self, held, conn):
+        execute(held, "scan")
+        execute(held, "gate_check")
+        with pytest.raises(HoldChanged, match=r"line_items.*Clear decide with downstream"):
+            answer(held, "Repair, then resume")
+        assert history.open_holds(conn, SOURCE)
+        with pytest.raises(TaskAwaitingInput):
+            execute(held, "decide")
+        assert answer(held, "Repair, then resume") == {"decision": "repair", "by": "Ada"}
+        assert execute(held, "reconcile")["counts"]["line_items"]["deleted"] == 30
+
     def test_answer_that_comes_after_another_run_has_taken_over(self, held, conn):
         fence.stop(conn, SOURCE, "repairshopr_reconcile/scheduled__2", timeout=1)
         with pytest.raises(FenceError, match="scheduled__2"):
@@ -389,9 +463,31 @@ class TestReport:
         run.states = dict.fromkeys(STEPS, "success") | states
         return execute(run, "report")
 
-    def test_sums_up_in_one_line(self, airflow, connected, caplog):
+    @pytest.fixture
+    def run(self, airflow, connected, conn) -> Run:
+        """A run that has stopped the writer and let it run again."""
         run = Run()
-        run.xcoms["gate_check"] = {"return_value": [{"verdict": "warn", "reasons": ["worse once"], "drift": 3}]}
+        execute(run, "stop_writer")
+        execute(run, "resume_writer")
+        return run
+
+    def repair(self, conn, run: Run, **changes: Any) -> int:
+        """What a repair by these scans leaves that has applied its plan and was not verified."""
+        sync_id = sync_log.begin(conn, SOURCE, "repair", run.name)
+        sync_log.finish(conn, sync_id, {"line_items": Counts(deleted=3)})
+        for column, value in changes.items():
+            query = sql.SQL("UPDATE confidence.sync_log SET {} = %s WHERE sync_id = %s").format(sql.Identifier(column))
+            conn.execute(query, [value, sync_id])
+        return sync_id
+
+    def test_sums_up_in_one_line(self, run, conn, caplog):
+        unproven = {"line_items": Account(live=10, equal=8, unproven=2)}
+        judged(conn, run, line_items={"verdict": Verdict.WARN, "plan": (1, 0, 2), "accounts": unproven})
+        conn.execute(
+            "INSERT INTO confidence.unproven (source, entity, key, why, nights, run, first_seen)"
+            " VALUES ('repairshopr', 'line_items', '[7]', 'HTTP 500', 1, 'x', now() - interval '1 hour'),"
+            " ('repairshopr', 'line_items', '[5]', 'HTTP 500', 2, 'x', now() - interval '1 day')"
+        )
         with caplog.at_level(logging.INFO):
             summary = self.report(run, decide="skipped")
         line = next(json.loads(r.message) for r in caplog.records if r.message.startswith('{"'))
@@ -402,7 +498,85 @@ class TestReport:
             "warn",
             3,
         )
+        assert summary["reasons"] == ["line_items (all): line_items has drifted"]
+        assert (summary["proven"], summary["rows"]) == (68, 70)
+        assert summary["entities"]["line_items"] == {"rows": 10, "proven": 8}
+        assert summary["unproven"] == [
+            "line_items 5 (2 nights, never looked at by itself): HTTP 500",
+            "line_items 7 (1 night, never looked at by itself): HTTP 500",
+        ]
         assert summary["writer"] == "writer of repairshopr is running"
+
+    def refused(self, run: Run, **states: str) -> str:
+        with pytest.raises(RunFailed) as failed:
+            self.report(run, **states)
+        assert "Next: " in str(failed.value)
+        return str(failed.value)
+
+    def test_scan_marked_as_done_before_it_was(self, run, conn):
+        judged(conn, run)
+        conn.execute("DELETE FROM confidence.forensic_run WHERE entity = 'tickets'")
+        assert self.refused(run).startswith("the warehouse has no whole scan of tickets by this run")
+
+    @pytest.mark.parametrize("change", ["rescanned = true", 'summary = summary || \'{"incomplete": "3 unread"}\''])
+    def test_scan_marked_as_done_that_is_no_evidence(self, run, conn, change):
+        judged(conn, run)
+        conn.execute(f"UPDATE confidence.forensic_run SET {change} WHERE entity = 'tickets'")
+        assert "no whole scan of tickets" in self.refused(run)
+
+    def test_gate_check_marked_as_done_judges_nothing(self, run, conn):
+        judged(conn, run, tickets={"verdict": None})
+        assert self.refused(run).startswith("the warehouse has no verdict on tickets, although gate_check")
+
+    def test_reconcile_marked_as_done_repairs_nothing(self, run, conn):
+        run.context["params"]["dry_run"] = False
+        judged(conn, run, line_items={"plan": (0, 0, 3)})
+        message = self.refused(run)
+        assert message.startswith("3 planned changes were to be applied, but the warehouse has no repair of this run")
+
+    def test_plan_of_a_dry_run_need_not_be_applied(self, run, conn):
+        judged(conn, run, line_items={"plan": (0, 0, 3)})
+        assert self.report(run)["repair"] is None
+
+    @pytest.mark.parametrize("state", ["running", "failed"])
+    def test_reconcile_marked_as_done_in_the_middle(self, run, conn, state):
+        judged(conn, run, line_items={"plan": (0, 0, 3)})
+        sync_id = self.repair(conn, run, state=state)
+        assert self.refused(run).startswith(f"the repair (sync_id {sync_id}) ")
+
+    def test_verify_marked_as_done_verifies_nothing(self, run, conn):
+        judged(conn, run, line_items={"plan": (0, 0, 3)})
+        sync_id = self.repair(conn, run)
+        assert self.refused(run).startswith(f"the repair (sync_id {sync_id}) was applied and never verified")
+        history.save_checks(conn, sync_id, [])
+        assert self.report(run)["repair"] == {"sync_id": sync_id, "state": "success", "verified": True}
+
+    def test_repair_that_was_rolled_back_needs_no_look(self, run, conn):
+        judged(conn, run, line_items={"plan": (0, 0, 3)})
+        sync_id = self.repair(conn, run)
+        undo = sync_log.begin(conn, SOURCE, "rollback", "warehouse_rollback/1", undoes=sync_id)
+        sync_log.finish(conn, undo, {})
+        self.report(run)
+
+    def test_repair_before_the_scans_was_seen_by_them(self, run, conn):
+        self.repair(conn, run)
+        judged(conn, run)
+        assert self.report(run)["repair"] is None
+
+    @pytest.mark.parametrize("held", [False, True])
+    def test_resume_writer_marked_as_done_over_a_stopped_writer(self, run, conn, held):
+        execute(run, "stop_writer")
+        judged(conn, run, line_items={"verdict": Verdict.HOLD if held else Verdict.PASS})
+        history.refresh_hold(conn, SOURCE)
+        message = self.refused(run)
+        assert message.startswith(f"the writer of repairshopr is stopped by {run.name}")
+        assert ("clear decide with downstream" in message) == held
+        assert ("clear resume_writer with downstream" in message) != held
+
+    def test_writer_that_another_run_has_stopped_since_is_its_business(self, run, conn):
+        judged(conn, run)
+        execute(Run("scheduled__2"), "stop_writer")
+        assert "scheduled__2" in self.report(run)["writer"]
 
     def test_names_the_first_step_that_failed_and_what_to_do(self, airflow, connected):
         failed = {"scan": "failed", "gate_check": "upstream_failed", "verify": "upstream_failed"}
@@ -431,9 +605,10 @@ class TestReport:
     @pytest.mark.parametrize(
         "description", ["STOPPED by repairshopr_reconcile/scheduled__2 (epoch 1)", "closed by hand"]
     )
-    def test_leaves_a_pool_that_somebody_else_closed(self, airflow, connected, description):
+    def test_leaves_a_pool_that_somebody_else_closed(self, run, airflow, conn, description):
+        judged(conn, run)
         airflow.pools[POOL] |= {"slots": 0, "description": description}
-        self.report(Run())
+        self.report(run)
         assert airflow.pools[POOL]["slots"] == 0
 
     def test_leaves_the_pool_of_a_stopped_writer(self, airflow, connected):

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -74,7 +75,8 @@ class Site:
 
     def get(self, path: str, user: str | None = "viewer", **asked: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.token(user)}"} if user else {}
-        return self.client.get(PREFIX + path, params=asked, headers=headers)
+        # An empty dict would take away what the path asks for.
+        return self.client.get(PREFIX + path, params=asked or None, headers=headers)
 
     def json(self, path: str, **asked: Any) -> Any:
         answer = self.get(path, **asked)
@@ -480,6 +482,49 @@ class TestRefusals:
     def test_values_that_make_no_sense(self, site, path, asked, line):
         with pytest.raises(AssertionError, match=line):
             raise AssertionError(site.refusal(f"/sync-status/{SOURCE}/{path}", 422, **asked))
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/sync-status/%00",
+            f"/sync-status/{SOURCE}/runs?entity=%00",
+            f"/sync-status/{SOURCE}/runs?entity=a%00b",
+            f"/sync-status/{SOURCE}/runs?cursor=%00",
+            f"/sync-status/{SOURCE}/sync-log?%00=1",
+            f"/runs/{RUNBOOK}/a%00b",
+            f"/runs/a%00b/{quote(RUN_ID, safe='')}",
+            "/readiness?source=%00",
+            "/metrics?%00",
+        ],
+    )
+    def test_a_nul_in_the_address(self, site, path):
+        assert "NUL" in site.refusal(path, 422)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/sources/%00",
+            f"/sources/{SOURCE}?entity=%00",
+            f"/sources/{SOURCE}?syncs=%00",
+            f"/sources/{SOURCE}/syncs/1?changes=%00",
+            f"/sources/{SOURCE}/syncs/0",
+            f"/sources/{SOURCE}/syncs/99999999999999999999",
+            "/dags/%00",
+            f"/dags/{RUNBOOK}/runs/a%00b",
+            "/static/%00",
+        ],
+    )
+    def test_addresses_that_no_page_has(self, site, path):
+        answer = site.get(path)
+        assert (answer.status_code, "No such page" in answer.text) == (422, True)
+
+    @pytest.mark.parametrize(
+        "place", [["2026-03-01", "a\0b"], ["2026-03-01", "\ud800"], ["2026-03-01\0", "a"], "[" * 30_000]
+    )
+    def test_cursors_that_no_page_has_given(self, site, place):
+        text = place if isinstance(place, str) else json.dumps(place)
+        cursor = urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        assert "none of this list" in site.refusal(f"/sync-status/{SOURCE}/runs", 422, cursor=cursor)
 
     def test_what_is_not_there(self, site):
         assert "GET sync-status lists" in site.refusal("/sync-status/shop", 404)

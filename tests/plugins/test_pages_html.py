@@ -12,6 +12,7 @@ from airflow.api_fastapi.core_api.security import get_user
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
+from include.confidence.account import Account
 from include.confidence.board import (
     Change,
     Difference,
@@ -25,8 +26,10 @@ from include.confidence.board import (
     Series,
     SyncRow,
 )
+from include.confidence.findings import Standing
 from include.confidence.policy import Gate, Verdict
 from include.confidence.summary import Plan
+from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, render, warehouse
@@ -72,6 +75,10 @@ SCAN = Scan(
     gates=(Gate("api_unique_not_in_db", 0.0, 25.0, 40, Verdict.HOLD, "above its limit"),),
     plan=Plan(insert=40, update=2, delete=0),
     live_rows=1194,
+    rows=1234,
+    proven=1230,
+    accounts={"line_items": Account(live=1194, equal=1190, unproven=4, missing=40)},
+    incomplete="",
     examples={"missing_examples": [7, [8, "x"]], "empty_examples": []},
     decision="repair",
     decided_by="oncall",
@@ -97,19 +104,37 @@ HEALTH = HealthFigures(
     tables=(TableFigures("line_items", 1234.0, 3, 42, "hold"),),
     alerts=(Alert("error_rate", SOURCE, 0.06, 0.05, "6 of 100 requests failed within a day"),),
 )
+DOUBT = Unproven("line_items", [17], "the source answered 500", AT - timedelta(days=2), 3, None)
+FOUND = Standing(
+    source=SOURCE,
+    code="writer_unattended",
+    run=RUN,
+    what="the writer stands",
+    consequence="nothing is synced",
+    next_step="clear resume_writer",
+    first_seen=AT,
+    settled=True,
+)
 DETAIL = SourceDetail(
     writer=Writer(SOURCE, "running", 3, RUN, AT, None),
     verdict=Verdict.HOLD,
     judged_run=RUN,
     scanned_at=AT,
+    rows=1234,
+    proven=1230,
+    unproven=4,
+    unproven_since=AT - timedelta(days=2),
     freshness_seconds=1234.0,
     stalest="line_items",
     last_sync=replace(ROW, kind="sync"),
     progress=None,
+    findings=(FOUND,),
+    watched_at=AT,
     source=SOURCE,
     entities=("customers", "line_items", "tickets"),
     airflow=Orchestration(Schedule(AT + timedelta(days=1), False), Schedule(None, True), None, None),
     health=HEALTH,
+    unproven_rows=(DOUBT, replace(DOUBT, key=["a", 2], last_look=AT)),
     scans=(SCAN,),
     last_repair=ROW,
 )
@@ -130,11 +155,18 @@ BARE = replace(
     verdict=None,
     judged_run=None,
     scanned_at=None,
+    rows=None,
+    proven=None,
+    unproven=0,
+    unproven_since=None,
     freshness_seconds=None,
     stalest=None,
     last_sync=None,
+    findings=(),
+    watched_at=None,
     airflow=Orchestration(None, None, None, None),
     health=None,
+    unproven_rows=(),
     scans=(),
     last_repair=None,
 )
@@ -214,7 +246,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "changes": Page((CHANGE,), "older"),
         "sync_rows": Page((ROW,), "older"),
         "sync_row": ROW,
-        "run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, ROW.counts, (ROW,)),
+        "run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
     }
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
@@ -379,6 +411,38 @@ def test_run_shows_its_gates_and_what_was_planned_and_applied(known):
     assert "Applied by repairs" in page.text
 
 
+def test_what_was_proven_and_what_not_is_on_every_page(known):
+    assert "1,230 of 1,234 rows proven" in overview().text
+    assert f"/airflow/sync-confidence/sources/{SOURCE}#unproven" in overview().links()
+    source = of_source()
+    assert "1,230 of 1,234 rows proven" in source.text
+    assert [attrs["id"] for _, attrs in source.elements if attrs.get("id") == "unproven"] == ["unproven"]
+    for what in ("17", "a / 2", "the source answered 500", "none yet", "The first 2 of 4"):
+        assert what in source.text
+    assert source.text.index("17") < source.text.index("a / 2")
+    run = of_run()
+    assert run.text.count("1,230 of 1,234 rows proven") == 2
+    assert "the source answered 500" in run.text
+
+
+def test_without_an_account_nothing_is_claimed(known):
+    scan = replace(SCAN, rows=None, proven=None, incomplete="3 pages stayed unread")
+    known["run"] = replace(known["run"], scans=(scan,), rows=None, proven=None, unproven=())
+    page = of_run()
+    assert "rows proven" not in page.text
+    assert page.text.count("No account of the rows was kept") == 2
+    assert "No evidence: 3 pages stayed unread." in page.text
+
+
+def test_what_the_watch_has_found_is_shown(known):
+    assert "the writer stands" in overview().text
+    page = of_source()
+    assert "The writer stands" in page.text
+    assert "Nothing is synced. Next: clear resume_writer." in page.text
+    known["detail"] = known["overview"][0] = replace(DETAIL, findings=())
+    assert "he writer stands" not in overview().text + of_source().text
+
+
 def test_run_that_left_nothing_says_so(known):
     known["run"] = None
     assert "has left no scan and no sync" in of_run().text
@@ -420,11 +484,15 @@ def test_nothing_of_the_warehouse_is_markup(known):
         telemetry={HOSTILE: HOSTILE},
         gates=(replace(SCAN.gates[0], metric=HOSTILE, reason=HOSTILE),),
         examples={HOSTILE: [HOSTILE, [HOSTILE], {HOSTILE: HOSTILE}]},
+        incomplete=HOSTILE,
         decided_by=HOSTILE,
     )
     row = replace(ROW, run=f"x/{HOSTILE}", error=HOSTILE, reason=HOSTILE, entities={HOSTILE: Counts()})
     writer = Writer(SOURCE, "stopped", 1, f"x/{HOSTILE}", AT, HOSTILE)
-    found = replace(HELD, writer=writer, stalest=HOSTILE, scans=(scan,), last_repair=row)
+    doubt = replace(DOUBT, entity=HOSTILE, key=[HOSTILE], why=HOSTILE)
+    finding = replace(FOUND, run=f"x/{HOSTILE}", what=HOSTILE, consequence=HOSTILE, next_step=HOSTILE)
+    watched = {"unproven_rows": (doubt,), "findings": (finding,)}
+    found = replace(HELD, writer=writer, stalest=HOSTILE, scans=(scan,), last_repair=row, **watched)
     change = Change(1, HOSTILE, {HOSTILE: HOSTILE}, "update", (Difference(HOSTILE, HOSTILE, [HOSTILE]),))
     known |= {
         "overview": [replace(found, progress=None)],
@@ -435,7 +503,7 @@ def test_nothing_of_the_warehouse_is_markup(known):
         "changes": Page((change,), HOSTILE),
         "sync_rows": Page((row,), HOSTILE),
         "sync_row": row,
-        "run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, row.counts, (row,)),
+        "run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, None, None, (doubt,), row.counts, (row,)),
     }
     for page in (overview(), of_source(), of_sync(), of_run()):
         assert HOSTILE in page.text

@@ -146,7 +146,7 @@ def test_page_sizes_are_the_vendors_and_per_page_is_ignored(shop: Client, resour
 
 @pytest.mark.parametrize("resource", RESOURCES)
 def test_pages_hold_every_row_once_and_end_with_an_empty_list(shop: Client, resource: str) -> None:
-    ids = shop.ids(resource)
+    ids = shop.ids(resource, include_disabled="true")
     assert ids == shop.control.ids(resource)
     assert len(set(ids)) == SIZES[resource]
 
@@ -170,7 +170,7 @@ def test_page_size_can_differ_for_benchmarks(client: Client) -> None:
     ],
 )
 def test_meta_has_the_form_of_its_resource(shop: Client, resource: str, meta: dict) -> None:
-    assert shop.page(resource, 2)["meta"] == meta
+    assert shop.page(resource, 2, include_disabled="true")["meta"] == meta
 
 
 def test_products_have_no_meta(shop: Client) -> None:
@@ -190,6 +190,38 @@ def test_an_invoice_is_found_by_id_or_number_and_embeds_its_relations(shop: Clie
     assert by_id["customer"]["id"] == listed["customer_id"]
     assert by_id["line_items"] == shop.rows("line_items", invoice_id=listed["id"])
     assert all(listed["id"] in payment["invoice_ids"] for payment in by_id["payments"])
+
+
+def test_an_estimate_embeds_its_lines(shop: Client) -> None:
+    line = next(line for line in shop.rows("line_items") if line["invoice_id"] is None)
+    assert line in shop.one("estimates", line["estimate_id"])["line_items"]
+
+
+def test_disabled_customers_are_listed_only_if_asked_for(shop: Client) -> None:
+    every = shop.rows("customers", include_disabled="true")
+    listed = shop.rows("customers")
+    assert [row for row in every if not row["disabled"]] == listed
+    assert 0 < len(every) - len(listed) < len(listed)
+    assert shop.page("customers")["meta"]["total_entries"] == len(listed)
+    disabled = next(row for row in every if row["disabled"])
+    assert shop.one("customers", disabled["id"]).items() >= disabled.items()
+
+
+def test_disabled_products_may_be_listed_or_not(client: Client) -> None:
+    every = client.rows("products")
+    client.control.set(disabled_products_listed=False)
+    assert client.rows("products") == [row for row in every if not row["disabled"]] != every
+    disabled = next(row for row in every if row["disabled"])
+    assert client.one("products", disabled["id"]) == disabled
+
+
+def test_past_the_end_comes_nothing_the_last_page_or_the_first(client: Client) -> None:
+    first, last = client.page("invoices", 1)["invoices"], client.page("invoices", 5)["invoices"]
+    assert client.page("invoices", 6)["invoices"] == []
+    client.control.set(past_end="last")
+    assert client.page("invoices", 9)["invoices"] == last
+    client.control.set(past_end="first")
+    assert client.page("invoices", 6) == {"invoices": first, "meta": {"total_pages": 5, "page": 6}}
 
 
 def test_every_payment_is_embedded_in_its_invoice(shop: Client) -> None:
@@ -663,6 +695,99 @@ def test_rows_can_come_twice_alike_or_changed(client: Client) -> None:
     assert alike[100:] == alike[:3]
     changed = client.page("line_items")["line_items"]
     assert changed[100:] == [changed[0] | {"price": "1.0"}]
+
+
+def test_totals_contradict_an_empty_list(client: Client) -> None:
+    line = client.rows("line_items", invoice_id_not_null="true")[0]
+    lines = len(client.rows("line_items", invoice_id=line["invoice_id"]))
+    client.control.fault(Fault("empty_page", params={"invoice_id": str(line["invoice_id"])}))
+    page = client.page("line_items", invoice_id=line["invoice_id"])
+    assert page == {
+        "line_items": [],
+        "meta": {"total_pages": 1, "total_entries": lines, "per_page": 100, "page": 1},
+    }
+    client.control.fault(Fault("empty_page", resource="invoices", meta={"total_pages": 0, "total_entries": 0}))
+    assert client.page("invoices") == {"invoices": [], "meta": {"total_pages": 0, "total_entries": 0, "page": 1}}
+    client.control.fault(Fault("meta", resource="products", meta={"total_pages": 9}))
+    assert client.page("products")["meta"] == {"total_pages": 9}
+
+
+def test_a_list_is_404(client: Client) -> None:
+    client.control.fault(Fault("status", status=404, resource="line_items", params={"invoice_id": "7"}))
+    assert client.get("line_items", invoice_id=8).status_code == 200
+    assert client.get("line_items", invoice_id=7).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "keys"), [("alone", {"message"}), ("error", {"error"}), ("message", {"success", "error", "message"})]
+)
+def test_an_error_comes_with_200(client: Client, body: str, keys: set) -> None:
+    client.control.fault(Fault("status", status=200, body=body, resource="invoices", times=2))
+    assert client.get("invoices").json().keys() == client.get("invoices/1").json().keys() == keys
+
+
+def test_rows_lie_on_order(client: Client) -> None:
+    first, second, *others = rows = client.rows("invoices")[:25]
+
+    def told(fault: Fault) -> list[dict]:
+        client.control.fault(fault)
+        return client.page("invoices")["invoices"]
+
+    assert told(Fault("missing_rows", rows=(0, 2))) == [second, *others[1:]]
+    assert told(Fault("changed", rows=(1,), changes={"note": "lie"})) == [first, second | {"note": "lie"}, *others]
+    poorer = {name: value for name, value in first.items() if name != "total"}
+    assert told(Fault("poorer", rows=(0,), fields=("total",))) == [poorer, second, *others]
+    assert told(Fault("stub", rows=(0,), changes={"deleted": True}))[0] == {"id": first["id"], "deleted": True}
+    assert told(Fault("other", rows=(0,)))[:2] == [second, second]
+    client.control.fault(Fault("error_beside", rows=(0,)))
+    page = client.page("invoices")
+    assert page["error"]
+    assert page["invoices"] == rows[1:]
+
+
+def test_a_single_row_lies_on_order(client: Client) -> None:
+    invoice_id = next(line["invoice_id"] for line in client.rows("line_items") if line["invoice_id"])
+    invoice = client.one("invoices", invoice_id)
+
+    def told(fault: Fault) -> dict:
+        client.control.fault(fault)
+        return client.get(f"invoices/{invoice_id}").json()
+
+    assert told(Fault("stub", changes={"deleted": True})) == {"invoice": {"id": invoice_id, "deleted": True}}
+    assert told(Fault("other"))["invoice"]["id"] > invoice_id
+    assert told(Fault("error_beside")).keys() == {"error"}
+    assert "id" not in told(Fault("poorer", fields=("line_items.id",)))["invoice"]["line_items"][0]
+    doubled = told(Fault("doubled", fields=("line_items",)))["invoice"]["line_items"]
+    assert [line["id"] for line in doubled] == [
+        *(line["id"] for line in invoice["line_items"]),
+        invoice["line_items"][0]["id"],
+    ]
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_lines_lag_behind_their_invoices(client: Client, embedded: bool) -> None:
+    client.control.lag("line_items", embedded=embedded)
+    old = client.rows("line_items")
+    changed = next(line for line in old if line["invoice_id"])
+    (invoice_id,) = client.control.mutate(Mutation("insert", "invoices"))
+    (line_id, _) = client.control.mutate(
+        Mutation("insert", "line_items", row={"invoice_id": invoice_id}),
+        Mutation("update", "line_items", changed["id"], {"name": "New"}),
+    )
+    assert client.rows("line_items") == old
+    assert client.rows("line_items", invoice_id=invoice_id) == []
+    assert client.get(f"line_items/{line_id}").status_code == 404
+    assert [line["id"] for line in client.one("invoices", invoice_id)["line_items"]] == ([] if embedded else [line_id])
+    client.control.catch_up()
+    assert client.ids("line_items", invoice_id=invoice_id) == [line_id]
+    assert client.one("line_items", changed["id"])["name"] == "New"
+
+
+def test_a_page_of_rows_is_inserted_ahead_of_the_reader(client: Client) -> None:
+    first = client.page("invoices")["invoices"]
+    client.control.on_page("invoices", 1, *[Mutation("insert", "invoices", where="behind", page=1)] * 25)
+    assert client.page("invoices")["invoices"] == first
+    assert client.page("invoices", 2)["invoices"] == first
 
 
 def test_the_same_page_again_and_again(client: Client) -> None:

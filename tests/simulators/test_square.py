@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -77,8 +77,9 @@ class Client:
     def ids(self, endpoint: str, /, **asked: Any) -> list[str]:
         return [row["id"] for row in self.rows(endpoint, **asked)]
 
-    def payments(self) -> list[Row]:
-        return [row for place in self.places for row in self.rows("payments", location_id=place, begin_time=LONG_AGO)]
+    def payments(self, **asked: Any) -> list[Row]:
+        asked |= {"begin_time": LONG_AGO}
+        return [row for place in self.places for row in self.rows("payments", location_id=place, **asked)]
 
     def orders_by(self, field: str, order: str = "ASC", /, **window: str) -> list[Row]:
         return self.rows("orders/search", query=by(field, order, **window), limit=100)
@@ -171,6 +172,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "item_type": {"ITEM", "CUSTOM_AMOUNT"}, "applied_taxes": list, "applied_discounts": list,
         "base_price_money": MONEY, "variation_total_price_money": MONEY, "gross_sales_money": MONEY,
         "total_tax_money": MONEY, "total_discount_money": MONEY, "total_money": MONEY,
+        "applied_service_charges": list, "total_service_charge_money": MONEY,
     },
     "tender": {
         "id": str, "location_id": str, "transaction_id": str, "created_at": INSTANT, "amount_money": MONEY,
@@ -195,6 +197,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "source_type": {"CARD", "CASH"}, "card_details": dict, "cash_details": dict, "location_id": str,
         "order_id": str, "reference_id": str, "customer_id": str, "refund_ids": list,
         "receipt_number": re.compile(".{4}"), "receipt_url": str, "version_token": str,
+        "is_offline_payment": bool, "offline_payment_details": dict,
     },
     "refund": {
         "id": str, "status": {"PENDING", "COMPLETED"}, "location_id": str, "unlinked": bool, "amount_money": MONEY,
@@ -277,7 +280,11 @@ def test_sizes_in_proportion_are_those_of_the_real_seller() -> None:
 def test_the_money_of_orders_adds_up(seller: Client) -> None:
     for order in seller.rows("orders/search"):
         lines = sum(cents(line, "total_money") for line in order.get("line_items", ()))
-        charges = sum(cents(charge, "total_money") for charge in order.get("service_charges", ()))
+        charges = sum(
+            cents(charge, "total_money")
+            for charge in order.get("service_charges", ())
+            if not charge["calculation_phase"].startswith("APPORTIONED_")
+        )
         total, due = cents(order, "total_money"), cents(order, "net_amount_due_money")
         assert lines + charges + cents(order, "total_tip_money") == total
         if order["state"] == "COMPLETED":
@@ -345,6 +352,15 @@ def test_the_traps_lie_in_the_data(seller: Client) -> None:
     assert any("." in count["quantity"] for count in counts)
     places = Counter((count["catalog_object_id"], count["location_id"]) for count in counts)
     assert max(places.values()) > 1
+    orders = seller.rows("orders/search")
+    charges = [charge for order in orders for charge in order.get("service_charges", ())]
+    assert {(charge["calculation_phase"], charge.get("treatment_type")) for charge in charges} == {
+        ("TOTAL_PHASE", None),
+        ("APPORTIONED_AMOUNT_PHASE", None),
+        ("APPORTIONED_PERCENTAGE_PHASE", "APPORTIONED_TREATMENT"),
+    }
+    versions = {("version" in order, order["source"]["name"]) for order in orders}
+    assert versions == {(True, "Online Store"), (True, "Square Point of Sale"), (False, "Square Point of Sale")}
     assert len({row["timezone"] for row in seller.locations}) > 2
     assert [row["status"] for row in seller.locations].count("INACTIVE") == 1
 
@@ -446,6 +462,42 @@ def test_single_rows_are_those_of_the_lists(seller: Client) -> None:
     bulk = seller.post("vendors/bulk-retrieve", vendor_ids=[lists["vendor"][0]["id"], "none"]).json()["responses"]
     assert bulk[lists["vendor"][0]["id"]] == {"vendor": lists["vendor"][0]}
     assert bulk["none"]["errors"][0]["code"] == "NOT_FOUND"
+
+
+def test_counts_of_one_object_by_its_own_address(seller: Client) -> None:
+    counts = seller.rows("inventory/counts/batch-retrieve")
+    variation = counts[0]["catalog_object_id"]
+    mine = [row for row in counts if row["catalog_object_id"] == variation]
+    assert unsorted(seller.get(f"inventory/{variation}").json()["counts"]) == unsorted(mine)
+    place = mine[0]["location_id"]
+    here = seller.get(f"inventory/{variation}", location_ids=f"{place},{seller.places[0]}").json()["counts"]
+    assert unsorted(here) == unsorted(row for row in mine if row["location_id"] in (place, seller.places[0]))
+    assert seller.get("inventory/none").json() == {}
+
+
+def unsorted(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row["catalog_object_id"], row["location_id"], row["state"]))
+
+
+def test_what_the_description_leaves_open(client: Client) -> None:
+    item, variation = client.control.ids("items")[0], client.control.ids("variations")[0]
+    client.control.mutate(Mutation("delete", "items", item))
+    assert errors(client.get(f"catalog/object/{item}")) == (404, "NOT_FOUND")
+    assert len({row["state"] for row in client.get(f"inventory/{variation}").json()["counts"]}) > 1
+    payments = client.payments()
+    client.control.set(
+        deleted_object="tombstone", own_counts="in_stock", uncounted="not_found", offline_payments_listed=False
+    )
+    assert client.get(f"catalog/object/{item}").json()["object"]["is_deleted"] is True
+    assert {row["state"] for row in client.get(f"inventory/{variation}").json()["counts"]} == {"IN_STOCK"}
+    assert errors(client.get("inventory/none")) == (404, "NOT_FOUND")
+    online = client.payments()
+    assert online == client.payments(is_offline_payment="false")
+    offline = client.payments(is_offline_payment="true")
+    assert all(row["is_offline_payment"] for row in offline)
+    assert sorted(row["id"] for row in [*online, *offline]) == sorted(row["id"] for row in payments)
+    assert online
+    assert offline
 
 
 def test_an_empty_answer_has_no_keys(seller: Client) -> None:
@@ -576,7 +628,8 @@ def test_orders_by_location_state_and_as_entries(seller: Client) -> None:
         assert found == [row["id"] for row in everything if row["state"] == state] != []
     (page,) = seller.pages("orders/search", return_entries=True)
     assert page["order_entries"] == [
-        {"order_id": row["id"], "version": row["version"], "location_id": row["location_id"]} for row in everything
+        {"order_id": row["id"]} | {name: row[name] for name in ("version", "location_id") if name in row}
+        for row in everything
     ]
 
 
@@ -1063,6 +1116,115 @@ def test_pages_lie_on_order(client: Client) -> None:
     pages = client.pages("orders/search", **asked)
     assert pages[1].keys() == {"cursor"}
     assert [row["id"] for page in pages for row in page.get("orders", ())] == truth
+
+
+def test_a_list_ends_too_soon(client: Client) -> None:
+    truth = client.ids("orders/search", limit=100)
+    client.control.fault(Fault("no_cursor", "orders/search", page=2))
+    assert client.ids("orders/search", limit=100) == truth[:200]
+    client.control.fault(Fault("no_rows", "orders/search", page=2))
+    assert client.ids("orders/search", limit=100) == truth[:100]
+    client.control.fault(Fault("no_rows", "orders/batch-retrieve"))
+    assert client.post("orders/batch-retrieve", order_ids=truth[:2]).json() == {}
+    client.control.fault(Fault("no_rows", "catalog/search"))
+    assert client.page("catalog/search").keys() == {"latest_time"}
+
+
+def test_errors_come_beside_data(client: Client) -> None:
+    truth = client.ids("catalog/search", object_types=["CATEGORY"])
+    client.control.fault(Fault("errors", "catalog/search", rows=2, code="TEMPORARY_ERROR"))
+    page = client.page("catalog/search", object_types=["CATEGORY"])
+    assert [row["id"] for row in page["objects"]] == truth[2:]
+    assert [entry["code"] for entry in page["errors"]] == ["TEMPORARY_ERROR"]
+    client.control.fault(Fault("errors", "catalog/batch-retrieve"))
+    assert client.post("catalog/batch-retrieve", object_ids=truth[:1]).json().keys() == {"errors"}
+    client.control.fault(Fault("errors", "orders/{id}"))
+    assert client.get(f"orders/{client.control.ids('orders')[0]}").json().keys() == {"errors"}
+
+
+@pytest.mark.parametrize(
+    ("body", "keys"), [("errors", {"errors"}), ("message", {"message"}), ("error", {"error"}), ("nothing", set())]
+)
+def test_an_answer_that_is_none_comes_with_200(client: Client, body: str, keys: set) -> None:
+    client.control.fault(Fault("status", "orders/{id}", status=200, body=body))
+    assert client.get("orders/X").json().keys() == keys
+
+
+def test_one_location_is_refused(client: Client) -> None:
+    other, closed = client.places[:2]
+    client.control.fault(Fault("status", location=closed, times=None, status=403))
+    assert errors(client.ask("orders/search")) == (403, "FORBIDDEN")
+    assert errors(client.get("payments", location_id=closed)) == (403, "FORBIDDEN")
+    assert errors(client.get("inventory/none", location_ids=f"{other},{closed}")) == (403, "FORBIDDEN")
+    assert client.page("orders/search", location_ids=[other])["orders"]
+    assert client.page("payments", location_id=other)["payments"]
+    client.control.clear()
+    client.control.fault(Fault("errors", "orders/search", location=closed))
+    page = client.page("orders/search")
+    assert {row["location_id"] for row in page["orders"]} == {*client.places} - {closed}
+    assert [entry["code"] for entry in page["errors"]] == ["FORBIDDEN"]
+
+
+def test_rows_lie_on_order(client: Client) -> None:
+    first, second, *others = client.control.ids("orders")
+    truth = client.control.row("orders", first), client.control.row("orders", second)
+
+    def told(fault: Fault, *ids: str) -> list[Row]:
+        client.control.fault(fault)
+        return client.post("orders/batch-retrieve", order_ids=list(ids)).json().get("orders", [])
+
+    poorer = Fault("poorer", "orders/batch-retrieve", fields=("state", "total_money.currency", "line_items.uid"))
+    (row,) = told(poorer, first)
+    assert row == {
+        **{name: value for name, value in truth[0].items() if name != "state"},
+        "total_money": {"amount": truth[0]["total_money"]["amount"]},
+        "line_items": [{k: v for k, v in line.items() if k != "uid"} for line in truth[0]["line_items"]],
+    }
+    (row,) = told(Fault("changed", changes={"total_money": {"amount": 7}}), first)
+    assert row == truth[0] | {"total_money": {"amount": 7, "currency": "USD"}}
+    (row,) = told(Fault("doubled", fields=("line_items",)), first)
+    assert row["line_items"] == [*truth[0]["line_items"], truth[0]["line_items"][0]]
+    assert told(Fault("swapped", rows=2), first, second) == [truth[0] | {"id": second}, truth[1] | {"id": first}]
+    assert told(Fault("other"), first) == [truth[1]]
+    client.control.fault(Fault("other", "orders/{id}"))
+    assert client.get(f"orders/{second}").json()["order"]["id"] == others[0]
+    client.control.fault(Fault("missing_rows", "orders/batch-retrieve"))
+    assert client.post("orders/batch-retrieve", order_ids=[first, second]).json()["orders"] == [truth[1]]
+
+
+@pytest.mark.parametrize("kind", ["items", "categories", "vendors", "orders", "payments", "counts"])
+@pytest.mark.parametrize("silent", [False, True])
+def test_rows_are_as_they_were_before(client: Client, kind: str, silent: bool) -> None:
+    row_id = client.control.ids(kind)[0]
+    before = client.control.row(kind, row_id)
+    field = {"orders": "ticket_name", "payments": "note", "counts": "quantity"}.get(kind, "name")
+    client.control.mutate(Mutation("update", kind, row_id, {field: "17"}, silent=silent))
+    assert client.control.row(kind, row_id) != before
+    endpoint, key = STALE[kind]
+    asked = {"object_types": [before["type"]]} if "type" in before else {}
+    asked |= {"location_id": before["location_id"], "begin_time": LONG_AGO} if kind == "payments" else {}
+    client.control.fault(Fault("stale", endpoint, rows=1_000))
+    assert before in client.page(endpoint, **asked)[key]
+    assert before not in client.page(endpoint, **asked)[key]
+
+
+STALE = {
+    "items": ("catalog/search", "objects"),
+    "categories": ("catalog/search", "objects"),
+    "vendors": ("vendors/search", "vendors"),
+    "orders": ("orders/search", "orders"),
+    "payments": ("payments", "payments"),
+    "counts": ("inventory/counts/batch-retrieve", "counts"),
+}
+
+
+@pytest.mark.parametrize("kind", ["items", "vendors", "orders", "locations"])
+def test_rows_that_are_new_are_missing_from_what_was_before(client: Client, kind: str) -> None:
+    (row_id,) = client.control.mutate(Mutation("create", kind))
+    endpoint = {"items": "catalog/object", "vendors": "vendors", "orders": "orders", "locations": "locations"}[kind]
+    client.control.fault(Fault("stale", f"{endpoint}/{{id}}"))
+    assert client.get(f"{endpoint}/{row_id}").json() == {}
+    assert client.get(f"{endpoint}/{row_id}").json() != {}
 
 
 def test_an_empty_page_of_the_catalog_keeps_latest_time(client: Client) -> None:

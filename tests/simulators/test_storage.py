@@ -632,6 +632,53 @@ def test_a_delete_marker_hides_an_object_that_can_be_restored(store: Store) -> N
     assert requests.head(url, timeout=5).status_code == 200
 
 
+def test_lists_and_objects_can_be_lied_about(store: Store, s3: BaseClient) -> None:
+    store.control.fault(Fault("hide", "list", keys=("a", "c")), Fault("hide", "list"))
+    assert [listed(s3), listed(s3), listed(s3)] == [["b"], [], ["a", "b", "c"]]
+    store.control.fault(Fault("show", "list", keys=("aa",)), Fault("show", "head", keys=("z",)))
+    assert (listed(s3), listed(s3)) == (["a", "aa", "b", "c"], ["a", "b", "c"])
+    assert refused(lambda: s3.head_object(Bucket="images", Key="y"))[0] == 404
+    assert s3.head_object(Bucket="images", Key="z")["ContentLength"] > 0
+    store.control.fault(Fault("hide", "head", keys=("b",)))
+    assert s3.head_object(Bucket="images", Key="a")["ContentLength"] > 0
+    assert refused(lambda: s3.head_object(Bucket="images", Key="b"))[0] == 404
+    assert s3.head_object(Bucket="images", Key="b")["ContentLength"] > 0
+    assert store.control.keys() == ["a", "b", "c"]
+
+
+def test_an_object_can_be_without_content(store: Store, s3: BaseClient) -> None:
+    store.control.put_empty(["e"])
+    assert s3.head_object(Bucket="images", Key="e")["ContentLength"] == 0
+    assert [found["Size"] for found in s3.list_objects_v2(Bucket="images", Prefix="e")["Contents"]] == [0]
+
+
+def test_the_frame_of_a_list_can_be_lied_about(store: Store, s3: BaseClient) -> None:
+    store.control.fault(Fault("frame", "list", fields={"Name": "photos", "KeyCount": None, "ContinuationToken": "t&"}))
+    page = s3.list_objects_v2(Bucket="images", MaxKeys=1)
+    assert (page["Name"], page["ContinuationToken"], "KeyCount" in page) == ("photos", "t&", False)
+    assert [found["Key"] for found in page["Contents"]] == ["a"]
+
+
+def test_a_list_can_begin_anew_wherever_it_is_to_go_on(store: Store, s3: BaseClient) -> None:
+    token = s3.list_objects_v2(Bucket="images", MaxKeys=1)["NextContinuationToken"]
+    store.control.fault(Fault("first_page", "list", times=2))
+    again = s3.list_objects_v2(Bucket="images", MaxKeys=1, ContinuationToken=token)
+    assert [found["Key"] for found in again["Contents"]] == ["a"]
+    assert listed(s3, StartAfter="a") == ["a", "b", "c"]
+    assert listed(s3, StartAfter="a") == ["b", "c"]
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/json", None])
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_server_in_between_can_answer(store: Store, status: int, content_type: str | None) -> None:
+    store.control.fault(Fault("proxy", status=status, content_type=content_type, times=2))
+    for method in ("HEAD", "GET"):
+        answer = requests.request(method, f"{store.url}/images/a", timeout=10)
+        assert (answer.status_code, answer.headers.get("content-type")) == (status, content_type)
+        assert not [name for name in answer.headers if name.lower().startswith("x-amz")]
+    assert bool(answer.content) is bool(content_type)
+
+
 def test_pages_change_while_they_are_listed(store: Store, s3: BaseClient) -> None:
     store.control.while_listing(1, put=["bb", "A"], delete=["c"])
     store.control.while_listing(2, put=["d"], delete=["b"])

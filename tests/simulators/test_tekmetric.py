@@ -572,6 +572,18 @@ def test_a_board_may_be_wrapped_shorter_or_longer(client: Client) -> None:
     assert len(client.board("POSTED", size=7)) == len(client.report())
 
 
+def test_the_board_in_columns_is_in_one_piece_and_may_show_more(client: Client) -> None:
+    path, asked = f"shop/{NEW_YORK}/job-board-group-by", {"view": "column", "board": "ACTIVE", "groupBy": "ROSTATUS"}
+    everything = client.board("ACTIVE")
+    client.control.set(board_limit=3)
+    rows = client.read(path, **asked)
+    assert sorted(ids(rows)) == sorted(ids(everything))
+    assert ids(rows) != ids(everything)
+    assert {tuple(row) for row in rows} == {tuple(row) for row in everything}
+    client.control.set(column_limit=4)
+    assert sorted(ids(client.read(path, **asked))) == sorted(ids(everything)[:4])
+
+
 def test_an_order_moves_between_pages_while_they_are_read(client: Client) -> None:
     truth = ids(client.board("POSTED"))
     late = truth[26]
@@ -624,7 +636,8 @@ def test_what_does_not_exist_is_not_found(shops: Client) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        {"board": "NONE"}, {"view": "column"}, {"groupBy": "ROSTATUS"}, {"page": -1}, {"size": 0}, {"page": "x"},
+        {"board": "NONE"}, {"view": "rows"}, {"groupBy": "ROSTATUS"}, {"page": -1}, {"size": 0}, {"page": "x"},
+        {"view": "column", "groupBy": "NONE"}, {"view": "column", "board": "POSTED"},
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(shops: Client, query: Row) -> None:
@@ -644,6 +657,18 @@ def test_lists_are_spring_pages_of_at_most_a_hundred(shops: Client) -> None:
     assert shops.read(f"shop/{NEW_YORK}/customer", page=99)["content"] == []
     for what in ("customer", "vehicle"):
         assert ids(shops.rows(what, size=30)) == shops.control.ids(f"{what}s", NEW_YORK)
+
+
+def test_pages_may_be_cut_from_another_order_each(client: Client) -> None:
+    truth = client.control.ids("customers", NEW_YORK)
+    assert ids(client.rows("customer", size=4)) == truth
+    client.control.set(shuffled_pages=True)
+    for what, number in (("customer", len(truth)), ("vehicle", len(client.control.ids("vehicles", NEW_YORK)))):
+        read = ids(client.rows(what, size=4))
+        assert len(read) == number > len(set(read))
+        page = client.read(f"shop/{NEW_YORK}/{what}")
+        assert (page["totalElements"], page["sort"]["unsorted"]) == (number, True)
+    assert sorted(ids(client.rows("customer", size=100))) == truth
 
 
 def test_vehicles_belong_to_customers_of_their_shop(shops: Client) -> None:
@@ -709,6 +734,21 @@ def test_next_keys_are_good_for_their_query_only(shops: Client) -> None:
         assert shops.get(path, nextKeys=keys, **query | other).status_code == 400
     for forged in (keys[:-2], "x", f"A{keys[1:]}" if keys[0] != "A" else f"B{keys[1:]}"):
         assert shops.get(path, nextKeys=forged, **query).status_code == 400
+
+
+def test_next_keys_may_be_a_list_which_comes_back_item_by_item_or_as_json(client: Client) -> None:
+    expected = client.report(size=5)
+    client.control.set(next_keys="list")
+    assert client.report(size=5) == expected
+    query = {"timezone": "America/New_York", "shopIds": NEW_YORK, "size": 5, **EVER}
+    path = "reporting/profit-details-report"
+    keys = client.read(path, **query)["nextKeys"]
+    assert [type(key) for key in keys] == [str, int]
+    by_item, as_json = (client.read(path, nextKeys=form, **query) for form in (keys, json.dumps(keys)))
+    assert by_item == as_json
+    assert by_item["content"] == expected[5:10]
+    for other in (keys[::-1], str(keys), keys[1], [*keys, 1]):
+        assert client.get(path, nextKeys=other, **query).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -963,6 +1003,44 @@ def test_answers_fail_on_order(client: Client, status: int) -> None:
     client.control.clear()
     assert client.get(f"repair-order/{order_id}/profit/labor").status_code == 200
     assert client.control.counters().faults == 5
+
+
+def test_answers_are_others_on_order(client: Client) -> None:
+    one, other = client.control.ids()[:2]
+    told = {"message": "temporarily unavailable"}
+    client.control.fault(
+        Fault("answer", path=f"repair-order/{one}/estimate", content=told),
+        Fault("swap", path=f"repair-order/{one}/estimate", other=f"repair-order/{other}/estimate", nth=2),
+        Fault("swap", path=f"shop/*/repair-order/{one}", other="nothing"),
+    )
+    expected = [told, client.estimate(other)]
+    assert [client.estimate(one) for _ in range(2)] == expected
+    assert client.estimate(one)["id"] == one
+    assert client.get(f"shop/{NEW_YORK}/repair-order/{one}").status_code == 404
+
+
+def test_answers_lack_or_repeat_something_on_order(client: Client) -> None:
+    order_id = next(order["id"] for order in client.control.rows() if len(order["jobs"]) > 1)
+    right, path = client.estimate(order_id), f"repair-order/{order_id}/estimate"
+
+    def told(name: str, edit: str) -> Row:
+        client.control.fault(Fault("edit", path=path, name=name, edit=edit))
+        return client.estimate(order_id)
+
+    jobs = right["jobs"]
+    assert told("jobs", "empty") == right | {"jobs": []}
+    assert told("jobs", "short") == right | {"jobs": jobs[:-1]}
+    assert told("jobs", "twice") == right | {"jobs": [jobs[0], *jobs]}
+    assert told("jobs", "null") == right | {"jobs": None}
+    assert told("jobs", "missing") == {name: value for name, value in right.items() if name != "jobs"}
+    assert told("partsCost", "null")["jobs"] == [job | {"partsCost": None} for job in jobs]
+    assert not any("cost" in part for job in told("cost", "missing")["jobs"] for part in job["parts"])
+    assert told("nowhere", "missing") == right
+    board = client.board("ACTIVE")
+    client.control.fault(Fault("edit", path="*job-board*", params={"page": "0"}, edit="short"))
+    assert client.board("ACTIVE") == board[:-1]
+    client.control.fault(Fault("edit", path=path.replace(str(order_id), "1"), edit="empty"))
+    assert client.get("repair-order/1/estimate").status_code == 404
 
 
 def test_a_fault_can_be_meant_for_one_page_of_one_board(client: Client) -> None:

@@ -117,6 +117,7 @@ class Agency:
     workers: int = 1
     limiter: Any = None
     variables: dict[str, str] = field(default_factory=dict)
+    pauses: tuple[float, ...] = ()
 
     @property
     def control(self) -> Control:
@@ -143,7 +144,7 @@ class Agency:
 
     @property
     def source(self) -> Flex:
-        return replace(SOURCE, workers=self.workers)
+        return replace(SOURCE, workers=self.workers, pauses=self.pauses)
 
     def context(self) -> AbstractContextManager[Context]:
         return self.source.open(self.conn, self.name, self)
@@ -258,7 +259,8 @@ class Agency:
 CLEAN = """
 DELETE FROM flex.jobs; DELETE FROM flex.profiles; DELETE FROM flex.flex_sync_log; DELETE FROM flex.owned_line;
 WITH gates AS (DELETE FROM flex.element_gate) DELETE FROM flex.operation;
-DELETE FROM flex.element_scan; DELETE FROM flex.job_change;
+DELETE FROM flex.element_scan; DELETE FROM flex.job_change; DELETE FROM flex.kept_line;
+DELETE FROM confidence.unproven;
 DELETE FROM confidence.change_log; DELETE FROM confidence.sync_state; DELETE FROM confidence.forensic_run;
 DELETE FROM confidence.sync_log;
 UPDATE confidence.writer SET state = 'running', epoch = 0, run = NULL, hold_reason = NULL WHERE source = 'flex'

@@ -39,7 +39,7 @@ TROUBLE = (ApiError, *UNDONE, FenceError, GateLost, PlanGone, RollbackRefused)
 
 WIPE = """
 TRUNCATE flex.jobs, flex.profiles, flex.operation, flex.owned_line, flex.element_gate, flex.job_change,
-  flex.element_scan, flex.flex_sync_log, confidence.sync_state, confidence.change_log, confidence.forensic_run CASCADE;
+  flex.element_scan, flex.flex_sync_log, flex.kept_line, confidence.unproven, confidence.sync_state, confidence.change_log, confidence.forensic_run CASCADE;
 UPDATE confidence.writer SET state = 'running', hold_reason = NULL, run = NULL WHERE source = 'flex'
 """
 
@@ -125,7 +125,7 @@ class Reach:
     """What a run works with: the warehouse at `url`, and an account in Flex at another."""
 
     def __init__(self, url: str, flex_url: str, token: str, *, workers: int = 2, **params: Any):
-        self.source = replace(get_source("flex"), workers=workers)
+        self.source = replace(get_source("flex"), workers=workers, pauses=())
         self.params = {**PARAMS, **params}
         self._url, self._flex_url, self._token = url, flex_url, token
 

@@ -67,11 +67,31 @@ def everything(conn: psycopg.Connection) -> dict[str, list]:
     return found | {"sync_state": conn.execute(query).fetchall()}
 
 
+USUAL = {
+    "amount_money": {"amount": 0, "currency": "USD"},
+    "calculated_at": "2026-01-01T00:00:00Z",
+    "created_at": "2026-01-01T00:00:00Z",
+    "location_id": "L1",
+    "name": "Name",
+    "quantity": "1",
+    "state": "OPEN",
+    "status": "ACTIVE",
+    "type": "CARD",
+    "updated_at": "2026-01-01T00:00:00Z",
+    "version": 1,
+}
+
+
+def filled(table: Table, record: dict[str, Any]) -> dict[str, Any]:
+    """The record with what the table requires, as far as it has not got it."""
+    return {name: USUAL[name] for name in table.required} | record
+
+
 def put(conn: psycopg.Connection, table: str, *records: dict[str, Any]) -> None:
-    """Write records into the mirror as the source would send them."""
+    """Write records into the mirror as the source would send them, with what its table requires."""
     declared = TABLES[table]
     names = sql.SQL(", ").join(map(sql.Identifier, declared.names))
     places = sql.SQL(", ").join([sql.Placeholder()] * len(declared.names))
     for record in records:
         query = sql.SQL("INSERT INTO {} ({}, sync_id) VALUES ({}, 0)").format(declared.sql, names, places)
-        conn.execute(query, declared.row(record))
+        conn.execute(query, declared.row(filled(declared, record)))

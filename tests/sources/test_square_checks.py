@@ -19,6 +19,16 @@ from .square import RUN, Seller, everything, put, rows, selling
 
 SMALL = {"locations": 3, "categories": 4, "items": 14, "variations": 20, "vendors": 3, "orders": 60, "line_items": 200}
 EARLY, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+# Of these only 330 cents come on top of the lines: whatever tells that a charge is apportioned, the lines hold it.
+CHARGES = [
+    {"calculation_phase": "SUBTOTAL_PHASE", "total_money": {"amount": 200, "currency": "USD"}},
+    {"calculation_phase": "TOTAL_PHASE", "total_money": {"amount": 100, "currency": "USD"}},
+    {"total_money": {"amount": 20, "currency": "USD"}},
+    {"calculation_phase": None, "treatment_type": None, "total_money": {"amount": 10, "currency": "USD"}},
+    {"treatment_type": "APPORTIONED_TREATMENT", "total_money": {"amount": 50, "currency": "USD"}},
+    {"calculation_phase": "APPORTIONED_AMOUNT_PHASE", "total_money": {"amount": 60, "currency": "USD"}},
+    {"calculation_phase": "APPORTIONED_PERCENTAGE_PHASE", "total_money": {"amount": 70, "currency": "USD"}},
+]
 
 
 def usd(amount):
@@ -60,8 +70,7 @@ def sound(conn):
         put(conn, "catalog_inventory", here | {"quantity": "3.50", "calculated_at": LATER})
         for state, quantity, at in (("IN_STOCK", "3.5", LATER), ("IN_STOCK", "9", EARLY), ("WASTE", "1", LATER)):
             put(conn, "inventory_counts", here | {"state": state, "quantity": quantity, "calculated_at": at})
-    charges = [{"total_money": usd(330)}, {"treatment_type": "APPORTIONED_TREATMENT", "total_money": usd(50)}]
-    put_order(conn, "O1", 1678, 1000, 248, service_charges=charges, total_tip_money=usd(100))
+    put_order(conn, "O1", 1678, 1000, 248, service_charges=CHARGES, total_tip_money=usd(100))
     put_order(conn, "O2", 1247, 1248, rounding_adjustment={"amount_money": usd(-1)})
     put_order(conn, "O3", 500, 500, paid=200)
     put(conn, "order_returns", {"order_id": "O3", "uid": "r1", "source_order_id": "O1"})

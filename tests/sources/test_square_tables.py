@@ -12,7 +12,7 @@ from include.sources.base import entity_of
 from include.sources.square import SOURCE, tables
 from include.warehouse.table import RowRefused
 
-from .square import MIRRORED, TABLES, put
+from .square import MIRRORED, TABLES, filled, put
 
 START, END = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 1, 13, tzinfo=UTC)
 
@@ -65,10 +65,11 @@ ORDER = {
 
 
 def read(table, record):
-    """The row as a dict, without what is null."""
+    """The row as a dict, without what is null or only there because the table requires it."""
     declared = MIRRORED[table]
-    row = dict(zip(declared.names, declared.row(record), strict=True))
-    return {name: value for name, value in row.items() if value is not None}
+    row = dict(zip(declared.names, declared.row(filled(declared, record)), strict=True))
+    added = declared.required if record else ()
+    return {name: row[name] for name in row if row[name] is not None and (name in record or name not in added)}
 
 
 def inside(entity, table, record):
@@ -212,7 +213,37 @@ class TestRows:
         assert len(keys) == 2
 
     def test_lists_that_the_vendor_leaves_out_are_empty(self):
-        assert inside("orders", "order_line_items", {"id": "O1"}) == []
+        for name in ("order_line_items", "order_fulfillments", "order_returns", "tenders"):
+            assert inside("orders", name, {"id": "O1"}) == []
+
+    @pytest.mark.parametrize(
+        "rest",
+        [
+            {"total_money": usd(0)},
+            {"total_money": None},
+            {"total_money": usd(300), "service_charges": [{"total_money": usd(200)}], "total_tip_money": usd(100)},
+            {"total_money": usd(-1), "rounding_adjustment": {"amount_money": usd(-1)}},
+            {"total_money": usd(500), "returns": [{"uid": "r1"}]},
+        ],
+    )
+    def test_order_may_have_no_lines(self, rest):
+        assert inside("orders", "order_line_items", {"id": "O1", "state": "COMPLETED", **rest}) == []
+
+    @pytest.mark.parametrize("lines", [{}, {"line_items": []}, {"line_items": None}])
+    def test_order_without_the_lines_that_its_total_has_is_no_whole_order(self, lines):
+        """Custom amounts are lines too."""
+        order = {"id": "O1", "total_money": usd(300), "total_tip_money": usd(100), **lines}
+        with pytest.raises(RefuseData, match="no line items, though its total says"):
+            inside("orders", "order_line_items", order)
+
+    @pytest.mark.parametrize("name", MIRRORED)
+    def test_what_every_record_has_is_required(self, name):
+        table = MIRRORED[name]
+        record = {c.field or c.name: "2026-01-01T00:00:00Z" for c in table.columns if c.name in table.key}
+        table.row(filled(table, record))
+        for missing in table.required:
+            with pytest.raises(RowRefused, match=f"^{missing} is missing"):
+                table.row(filled(table, record) | {missing: None})
 
     def test_list_of_another_shape_is_refused(self):
         with pytest.raises(RefuseData, match="'line_items' of order_id O1 is no list of objects"):

@@ -1,6 +1,7 @@
 """What is asked for of orders, and what the answers about one make together."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from include.api.client import Answer, Request
 from include.api.errors import FixConfiguration, RefuseData
-from include.sources.base import ScanRefused
+from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Context, Listing
-from include.sources.tekmetric import SOURCE, orders, tables
+from include.sources.tekmetric import SOURCE, lists, tables
+from include.sources.tekmetric.lists import REPORT
 from include.sources.tekmetric.orders import REPAIR_ORDERS, record
 from include.sources.tekmetric.shops import shops_of
 from include.warehouse.table import RowRefused
@@ -51,25 +54,33 @@ JOB = {
     "sublets": None,
     "fees": [{"name": "Oil disposal", "amount": 395}, {"name": "Oil disposal", "amount": 395}],
 }
+SECOND = {**JOB, "id": 88012302, "authorized": None, "parts": [{**JOB["parts"][0], "id": 8}]}
 ESTIMATE = {
     "id": 880123,
-    "total": 41873,
+    "total": 81863,
     "subtotal": None,
     "tax": None,
     "taxes": "2673",
     "feesTotal": 790,
     "fees": {"data": [{"name": "Shop supplies", "percentage": 6, "cap": 2500}]},
-    "jobs": [JOB, {**JOB, "id": 88012302, "authorized": None}],
+    "jobs": [JOB, SECOND],
 }
 PROFIT = {
-    "laborProfit": {"hours": 2, "retail": 33000, "cost": 6400, "profit": 26600, "margin": Decimal("0.806")},
+    "laborProfit": {"hours": "0.86", "retail": 14200, "cost": 2752, "profit": 11448, "margin": Decimal("0.8062")},
     "totalProfit": {"retail": 58000, "cost": 19400, "profit": 38600, "margin": Decimal("0.6655")},
 }
 
 
+class NoRows:
+    """A warehouse without orders."""
+
+    def execute(self, query: Any) -> list[tuple]:
+        return []
+
+
 def context(*shops: dict[str, Any], **params: Any) -> Context:
     """A run that asks nothing yet."""
-    return Context(SOURCE, None, None, "run", params={**PARAMS, **params}, settings={"shops": shops or (EAST,)})
+    return Context(SOURCE, None, NoRows(), "run", params={**PARAMS, **params}, settings={"shops": shops or (EAST,)})
 
 
 def rows(*answers: Any) -> dict[str, list[dict[str, Any]]]:
@@ -106,7 +117,7 @@ class TestRecord:
             "posted_date": date(2026, 1, 13),
             "completed_at": datetime(2026, 1, 13, 20, 55, 40, tzinfo=UTC),
             "completed_date": date(2026, 1, 13),
-            "potential_total": 41873,
+            "potential_total": 81863,
             "potential_tax": 2673,
             "potential_job_count": 2,
             "potential_parts_total": 50000,
@@ -126,10 +137,10 @@ class TestRecord:
             "authorized_cost": 19400,
             "authorized_profit": 38600,
             "authorized_gp_percent": Decimal("66.55"),
-            "authorized_labor_revenue": 33000,
-            "authorized_labor_cost": 6400,
-            "authorized_labor_profit": 26600,
-            "authorized_labor_hours": 2,
+            "authorized_labor_revenue": 14200,
+            "authorized_labor_cost": 2752,
+            "authorized_labor_profit": 11448,
+            "authorized_labor_hours": Decimal("0.86"),
             "fees_total": 790,
             "amount_paid": 41873,
             "label": "Waiting",
@@ -138,7 +149,7 @@ class TestRecord:
         lines = {name: [(row["tm_job_id"], row["line"]) for row in found[name]] for name in ("job_parts", "job_fees")}
         first, second = (JOB["id"], 88012302)
         assert lines == {
-            "job_parts": [(first, "7"), (second, "7")],
+            "job_parts": [(first, "7"), (second, "8")],
             "job_fees": [
                 *((job_id, f"Oil disposal#{n}") for job_id in (first, second) for n in (1, 2)),
                 (0, "Shop supplies#1"),
@@ -163,7 +174,6 @@ class TestRecord:
             ("5", "POSTED"),
             (6, "ACCRECV"),
             (8, "UNKNOWN"),
-            (None, "UNKNOWN"),
         ],
     )
     def test_status_goes_by_its_id(self, id_, status):
@@ -171,7 +181,8 @@ class TestRecord:
         assert rows(head, ESTIMATE, PROFIT)["repair_orders"][0]["status"] == status
 
     @pytest.mark.parametrize(
-        ("tax", "taxes", "expected"), [(None, 5, 5), (0, 5, 0), ("7.0", None, 7), (None, None, None)]
+        ("tax", "taxes", "expected"),
+        [(None, 2673, 2673), (2673, 5, 2673), ("2673.0", None, 2673), (None, None, None)],
     )
     def test_tax_is_under_either_name(self, tax, taxes, expected):
         (order,) = rows(HEAD, {**ESTIMATE, "tax": tax, "taxes": taxes}, PROFIT)["repair_orders"]
@@ -179,7 +190,10 @@ class TestRecord:
 
     @pytest.mark.parametrize("total", [None, 0, "0.0", Decimal("0.0")])
     def test_without_jobs_that_come_to_something_has_none(self, total):
-        found = rows(HEAD, {**ESTIMATE, "jobs": None, "total": total}, PROFIT)
+        nothing = {"retail": 0, "cost": 0, "profit": 0, "margin": "NaN"}
+        profit = {"totalProfit": nothing, "laborProfit": {**nothing, "hours": 0}}
+        empty = {**ESTIMATE, "jobs": None, "total": total, "taxes": None, "feesTotal": None}
+        found = rows(HEAD, empty, profit)
         assert (found["jobs"], found["repair_orders"][0]["potential_job_count"]) == ([], 0)
 
     @pytest.mark.parametrize(
@@ -215,7 +229,7 @@ class TestRecord:
 
     def test_line_names_an_item_by_its_id_or_its_turn(self):
         items = [{"name": "Oil"}, {"id": 9, "name": "Oil"}, {"name": None}, {"name": "Oil"}, {"id": None}]
-        (order,) = record(HEAD, {**ESTIMATE, "jobs": [{**JOB, "parts": items}]}, PROFIT)
+        (order,) = record(HEAD, {**ESTIMATE, "jobs": [{**JOB, "parts": items}, SECOND]}, PROFIT)
         assert [row["line"] for row in order["jobs"][0]["parts"]] == ["Oil#1", "9", "#1", "Oil#2", "#2"]
 
 
@@ -267,12 +281,37 @@ def test_whatever_is_answered_makes_rows_or_is_refused(head, estimate, profit):
 
 
 class TestLookedUp:
-    @pytest.mark.parametrize("data", [None, [], "gone", 5])
+    @pytest.mark.parametrize(
+        ("data", "why"),
+        [
+            *((data, "no JSON object") for data in (None, [], "gone", 5)),
+            ({"message": "temporarily unavailable"}, "it has none of"),
+            ({"id": 7, "message": "temporarily unavailable"}, "it has none of"),
+            ({"id": 7, "firstName": "A", "make": "Ford", "shopId": 9001}, "of another shop"),
+        ],
+    )
     @pytest.mark.parametrize("name", ["employees", "customers", "vehicles"])
-    def test_person_of_another_shape_is_refused(self, name, data):
-        entity = next(entity for entity in SOURCE.entities if entity.name == name)
-        with pytest.raises(RefuseData, match="no JSON object"):
-            entity.lookup.rows(data)
+    def test_what_is_no_record_of_the_shop_is_refused(self, name, data, why):
+        request = entity_of(SOURCE, name).lookup.request(6212, 7)
+        with pytest.raises(RefuseData, match=why):
+            request.check(data)
+        request.check({"id": 7, "firstName": None, "make": None})
+
+    def test_list_of_employees_is_whole_and_of_all(self):
+        (listing,) = entity_of(SOURCE, "employees").discovery.lists(context(), "6212", None)
+        assert listing.request.params == {"status": "ALL", "size": 500}
+        listing.request.check([{"id": 1}] * 499)
+        for data in ([{"id": 1}] * 500, {"content": []}, [{"id": 1, "shopId": 9001}]):
+            with pytest.raises(RefuseData):
+                listing.request.check(data)
+
+    @pytest.mark.parametrize("name", ["customers", "vehicles"])
+    def test_list_of_another_shop_is_refused(self, name):
+        entity = entity_of(SOURCE, name)
+        request = entity.partitions.request(entity.listing, ["6212"])
+        request.check({"content": [{"id": 1}, {"id": 2, "shopId": "6212"}]})
+        with pytest.raises(RefuseData, match="of another shop"):
+            request.check({"content": [{"id": 1}, {"id": 2, "shopId": 9001}]})
 
 
 def today(zone: Any) -> date:
@@ -281,24 +320,36 @@ def today(zone: Any) -> date:
 
 class TestLists:
     def names(self, listings: list[Listing]) -> list[str]:
-        return [each.request.params.get("board", "report") for each in listings]
+        def name(request: Request | None) -> str:
+            if request is None:
+                return "named"
+            return request.params.get("board", "report") + (" column" if request.params.get("view") == "column" else "")
 
-    def test_first_ones_are_the_boards_and_the_report(self):
-        listings = orders.lists(context(), "6212", None)
-        assert self.names(listings) == ["ACTIVE", "POSTED", "COMPLETE", "report"]
-        assert {(each.partition, each.adds["shop_id"]) for each in listings} == {("6212", 6212)}
+        return [name(each.request) for each in listings]
+
+    def test_first_ones_are_the_boards_the_report_and_what_is_not_posted(self):
+        listings = lists.lists(context(), "6212", None)
+        assert self.names(listings) == ["ACTIVE", "POSTED", "COMPLETE", "ACTIVE column", "report", "named"]
+        assert {each.partition for each in listings} == {"6212"}
+        assert [each.adds for each in listings] == [{"shop_id": 6212}] * 5 + [{}]
+        assert not any(each.newest for each in listings)
 
     def test_later_ones_are_the_boards_as_long_as_they_reach_back_to_the_watermark(self):
         recent, long_ago = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) - timedelta(days=9)
-        assert self.names(orders.lists(context(), "6212", recent)) == ["ACTIVE", "POSTED", "COMPLETE"]
-        assert self.names(orders.lists(context(), "6212", long_ago))[-1] == "report"
+        boards = ["ACTIVE", "POSTED", "COMPLETE", "ACTIVE column"]
+        listings = lists.lists(context(), "6212", recent)
+        assert self.names(listings) == boards
+        assert [each.newest and each.newest.since for each in listings] == [recent] * 3 + [None]
+        assert self.names(lists.lists(context(), "6212", long_ago)) == [*boards, "report"]
 
-    @pytest.mark.parametrize(("board", "names"), [("ACTIVE", ["ACTIVE"]), ("POSTED", ["POSTED", "report"])])
+    @pytest.mark.parametrize(
+        ("board", "names"), [("ACTIVE", ["ACTIVE", "ACTIVE column"]), ("POSTED", ["POSTED", "report"])]
+    )
     def test_of_one_board_are_no_others(self, board, names):
-        assert self.names(orders.lists(context(board=board), "6212", None)) == names
+        assert self.names(lists.lists(context(board=board), "6212", None)) == names
 
     def test_of_one_order_name_it(self):
-        (listing,) = orders.lists(context(ro_id=880123), "6212", None)
+        (listing,) = lists.lists(context(ro_id=880123), "6212", None)
         assert (listing.request, listing.named) == (None, [{"shop_id": 6212, "tm_id": 880123}])
 
     @pytest.mark.parametrize("shop", [EAST, TOKYO], ids=lambda shop: shop["timezone"])
@@ -307,7 +358,7 @@ class TestLists:
         zone = shops_of(run)[shop["tm_id"]].zone
         # Half a year back the clocks showed something else, where they ever do.
         since = datetime.now(UTC) - timedelta(days=182)
-        params = orders.lists(run, str(shop["tm_id"]), since)[-1].request.params
+        params = lists.lists(run, str(shop["tm_id"]), since)[-1].request.params
         start, end = (datetime.fromisoformat(params[name]) for name in ("start", "end"))
         assert start.astimezone(zone).isoformat() == f"{since.astimezone(zone):%Y-%m-%d}T00:00:00{offset(start, zone)}"
         assert end.astimezone(zone).date() == today(zone) + timedelta(days=1)
@@ -319,7 +370,7 @@ class TestLists:
         first = today(zone) - timedelta(days=3)
         first_moment = datetime.combine(first, datetime.min.time(), zone).astimezone(UTC)
         inside, outside = (f"{first_moment + timedelta(seconds=each):%Y-%m-%dT%H:%M:%SZ}" for each in (0, -1))
-        active, posted, _, _ = orders.lists(run, "6212", None)
+        active, posted, *_ = lists.lists(run, "6212", None)
         assert active.shape({"id": 1, "updatedDate": inside})
         assert active.shape({"id": 1, "updatedDate": outside}) is None
         # What was posted long ago and changed since, or the other way round.
@@ -329,8 +380,44 @@ class TestLists:
 
     @pytest.mark.parametrize("dates", [{}, {"updatedDate": None}, {"updatedDate": "?", "postedDate": 5}])
     def test_keep_what_has_no_date_to_tell(self, dates):
-        listing = orders.lists(context(), "6212", None)[1]
+        listing = lists.lists(context(), "6212", None)[1]
         assert listing.shape({"id": 1, **dates})["tm_id"] == 1
+
+
+class TestNextKeys:
+    ROWS: Mapping[str, Any] = {"content": [{"repairOrderId": 1}], "hasNext": True}
+
+    @pytest.mark.parametrize(
+        ("keys", "sent"),
+        [
+            ("b3BhcXVl==", "b3BhcXVl=="),
+            (["2026-01-13T21:10:01Z", 880123], ["2026-01-13T21:10:01Z", "880123"]),
+            ([Decimal("1768338601.250"), "a"], ["1768338601.250", "a"]),
+            (880123, "880123"),
+            ({"date": "2026-01-13", "id": 880123}, '{"date":"2026-01-13","id":880123}'),
+            ([["2026-01-13", None], True], '[["2026-01-13",null],true]'),
+        ],
+        ids=str,
+    )
+    def test_go_back_as_they_came(self, keys, sent):
+        page = REPORT.read(Answer({**self.ROWS, "nextKeys": keys}), None)
+        kept = json.loads(json.dumps(page.next))
+        assert REPORT.request(Request("/report", {"size": 100}), kept).params == {"size": 100, "nextKeys": sent}
+
+    def test_of_the_last_page_don_t_count(self):
+        for keys in (None, [], "", "b3BhcXVl", ["2026-01-13T21:10:01Z", 1]):
+            assert REPORT.read(Answer({**self.ROWS, "hasNext": False, "nextKeys": keys}), None).next is None
+        assert REPORT.read(Answer({"content": []}), None).next is None
+
+    @pytest.mark.parametrize("keys", [None, "", []])
+    def test_that_are_missing_although_more_follows_are_refused(self, keys):
+        with pytest.raises(RefuseData, match="says that more follows, but has no nextKeys"):
+            REPORT.read(Answer({**self.ROWS, "nextKeys": keys}), None)
+
+    @pytest.mark.parametrize("data", [None, [], {}, {"content": None}, {"message": "temporarily unavailable"}])
+    def test_without_rows_are_none(self, data):
+        with pytest.raises(RefuseData):
+            REPORT.read(Answer(data), None)
 
 
 def offset(moment: datetime, zone: Any) -> str:

@@ -4,12 +4,15 @@ import json
 import os
 import re
 import subprocess
+import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from stack.locks import pins
 from stack.postgres import Server
 from stack.settings import REPOSITORY, SIMULATORS
 
@@ -162,6 +165,29 @@ def test_half_a_real_bucket_meets_a_host_that_names_the_missing_half():
 def test_changes_are_applied_only_if_env_enables_it():
     assert services()["worker"]["environment"]["RECONCILE_ENABLED"] == ""
     assert services(RECONCILE_ENABLED="1")["worker"]["environment"]["RECONCILE_ENABLED"] == "1"
+
+
+# What scheduler and workers import when they start: the executor, its Celery app, result backend and broker.
+LOAD = """
+from airflow.configuration import conf
+from airflow.executors.executor_loader import ExecutorLoader
+from airflow.providers.celery.executors.celery_executor import app
+from celery.app.backends import by_url
+executor = ExecutorLoader.load_executor(conf.get("core", "executor"))
+backend, _ = by_url(app.conf.result_backend, app.loader)
+print(type(executor).__name__, backend.__name__, app.connection().get_transport_cls().driver_type)
+"""
+
+
+def test_executor_loads_from_the_locked_packages(tmp_path: Path):
+    locked = pins((REPOSITORY / "requirements.txt").read_text())
+    for package in ("apache-airflow", "apache-airflow-providers-celery", "celery", "kombu", "redis"):
+        assert version(package) == locked[package], f"{package} is not the lock's: run `make test`"
+    environment = services()["scheduler"]["environment"] | {"AIRFLOW_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", LOAD]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "CeleryExecutor DatabaseBackend redis"
 
 
 def test_image_and_lock_have_the_same_airflow():

@@ -88,6 +88,13 @@ class House:
 
 
 SERVANT, SHOPKEEPER, OTHERS = f"servant_{NUMBER}", f"tekmetric_shop_{OWN}", f"tekmetric_shop_{OTHER}"
+ANALYST = f"tekmetric_analytics_{OWN}"
+GROUPS = {
+    SERVANT: "tekmetric_service",
+    SHOPKEEPER: "tekmetric_shop",
+    ANALYST: "tekmetric_analytics",
+    OTHERS: None,
+}
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +103,10 @@ def house(postgres, migrated) -> Iterator[House]:
         with psycopg.connect(url, autocommit=True) as conn:
             for shop in (OWN, OTHER):
                 fill(conn, shop)
-            for role, group in ((SERVANT, "tekmetric_service"), (SHOPKEEPER, "tekmetric_shop"), (OTHERS, None)):
+            for role, group in GROUPS.items():
                 conn.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' {f'IN ROLE {group}' if group else ''}")
             yield House(url)
-            for role in (SERVANT, SHOPKEEPER, OTHERS):
+            for role in GROUPS:
                 conn.execute(f"DROP ROLE {role}")
 
 
@@ -247,6 +254,27 @@ class TestRoles:
         for statement in ("SET ROLE {}", "SET SESSION AUTHORIZATION {}"):
             with pytest.raises(errors.InsufficientPrivilege):
                 shopkeeper.execute(sql.SQL(statement).format(owner))
+
+    def test_analyst_sees_the_customers_of_its_shop_in_the_view_and_nothing_else(self, house):
+        with house.as_(ANALYST) as analyst:
+            assert shops_in(analyst, "customers_analytics") == {OWN}
+            assert analyst.execute("SELECT sum(vehicle_count) FROM tekmetric.customers_analytics").fetchone() == (1,)
+            analyst.execute("SET row_security = off")
+            assert shops_in(analyst, "customers_analytics") == {OWN}
+            for name in {*ALL} - {"customers_analytics"}:
+                with pytest.raises(errors.InsufficientPrivilege):
+                    shops_in(analyst, name)
+            analyst.execute("SET ROLE tekmetric_analytics")
+            assert shops_in(analyst, "customers_analytics") == set()
+
+    def test_view_of_customers_needs_no_right_to_the_table(self, house, shopkeeper):
+        with psycopg.connect(house.url) as owner:
+            owner.execute("REVOKE ALL ON tekmetric.customers, tekmetric.vehicles FROM tekmetric_shop")
+            owner.commit()
+            try:
+                assert shops_in(shopkeeper, "customers_analytics") == {OWN}
+            finally:
+                owner.execute("GRANT SELECT ON tekmetric.customers, tekmetric.vehicles TO tekmetric_shop")
 
     def test_without_row_security_is_an_error(self, shopkeeper):
         shopkeeper.execute("SET row_security = off")
@@ -586,6 +614,23 @@ class TestViews:
             (None, "incremental", "failed", 9, 1, 1, 1, 1, "order 1 of the other shop"),
         ]
 
+    @pytest.mark.parametrize(
+        ("kind", "reason", "sync_type"),
+        [
+            ("sync", None, "incremental"),
+            ("sync", "full", "full_backfill"),
+            ("sync", "snapshot", "snapshot_rebuild"),
+            ("sync", "shops of the connection", "shops of the connection"),
+            ("repair", None, "repair"),
+            ("watermark", "reset_watermark", "watermark"),
+        ],
+    )
+    def test_log_tells_the_kind_of_each_sync(self, conn, kind, reason, sync_type):
+        sync_id = sync_log.begin(conn, "tekmetric", kind, "tekmetric_sync/test", reason=reason)
+        changed(conn, sync_id, OWN, 1, "insert")
+        query = "SELECT shop_id, sync_type FROM tekmetric.sync_log ORDER BY 1"
+        assert conn.execute(query).fetchall() == [(OWN, sync_type), (None, sync_type)]
+
     def test_raw_payloads_expire_after_a_week(self, shop):
         query = "SELECT expires_at - fetched_at FROM tekmetric.tm_raw_payloads"
         assert shop.execute(query).fetchone() == (timedelta(days=7),)
@@ -605,8 +650,9 @@ class TestMigration:
         assert [row for row in shape(warehouse_url) if "tekmetric" in row or "partitions" in row] == []
         with psycopg.connect(warehouse_url) as conn:
             assert conn.execute("SELECT FROM confidence.writer WHERE source = 'tekmetric'").fetchall() == []
-            query = "SELECT count(*) FROM pg_roles WHERE rolname IN ('tekmetric_service', 'tekmetric_shop')"
-            assert conn.execute(query).fetchone() == (2,)
+            query = "SELECT count(*) FROM pg_roles WHERE rolname = ANY (%s)"
+            groups = [group for group in GROUPS.values() if group]
+            assert conn.execute(query, [groups]).fetchone() == (3,)
         migrate.migrate(warehouse_url)
         assert shape(warehouse_url) == before
 
@@ -647,7 +693,8 @@ def shape(url):
             "SELECT table_schema, table_name, column_name, data_type FROM information_schema.columns"
             " WHERE table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2, ordinal_position"
         ).fetchall()
-        return columns + conn.execute("SELECT schemaname, tablename, policyname, qual FROM pg_policies").fetchall()
+        query = "SELECT schemaname, tablename, policyname, qual FROM pg_policies ORDER BY 1, 2, 3"
+        return columns + conn.execute(query).fetchall()
 
 
 def test_values_keep_their_types(shop):

@@ -19,6 +19,7 @@ The vendor describes little of this. Where nobody has seen what it does, the sim
 - A header is a row of type `header` without a resource; it can be asked for like an element. Some contacts that are
   added without a parent come to lie under it. A header that is deleted takes what lies under it along.
 - Any id is that of a contact. A business role must be one of the account's, and only a contact can have one.
+- The address of a line that isn't there answers 404, unless the config says otherwise.
 - A refreshed token is let in beside the one that it refreshes.
 - The bulk delete is refused unless its parameter has the right name, and deletes all or nothing.
 """
@@ -32,11 +33,23 @@ from include.simulators.flex.app import create
 from include.simulators.flex.changes import Mutation
 from include.simulators.flex.config import Config
 from include.simulators.flex.control import Control
-from include.simulators.flex.faults import SPOILS, Fault
+from include.simulators.flex.faults import LIES, SPOILS, Fault
 from include.simulators.flex.store import Line
 from include.simulators.serving import Simulator
 
-__all__ = ["SPOILS", "Config", "Control", "Counters", "Fault", "Line", "Mutation", "Simulator", "Write", "running"]
+__all__ = [
+    "LIES",
+    "SPOILS",
+    "Config",
+    "Control",
+    "Counters",
+    "Fault",
+    "Line",
+    "Mutation",
+    "Simulator",
+    "Write",
+    "running",
+]
 
 
 @contextmanager

@@ -57,6 +57,37 @@ class Account(account.Account):
         self.journal: list[Write] = []
         self.triggers: Book[Trigger] = Book()
         self._spent: Counter[tuple[int, int]] = Counter()
+        self._lie: Fault | None = None
+
+    @contextmanager
+    def lying(self, fault: Fault | None) -> Iterator[None]:
+        """While it answers, it shows what the fault says; None: what is true."""
+        self._lie = fault
+        try:
+            yield
+        finally:
+            self._lie = None
+
+    @property
+    def ignoring(self) -> bool:
+        """Whether a write is to be taken for done and not carried out."""
+        return self._lie is not None and self._lie.kind == "ignored"
+
+    def shown(self, element_id: UUID) -> list[Line]:
+        """The lines of a crew call as it shows them. Raises KeyError where there is none."""
+        lines = self.store.lines(element_id)
+        match self._lie:
+            case Fault(kind="empty"):
+                return []
+            case Fault(kind="lag", changes=changes):
+                return self.store.before(element_id, changes)
+            case Fault(kind="swapped", element=other) if other:
+                return self.store.lines(other)
+            case Fault(kind="short", line=line_id):
+                contacts = [line.id for line in lines if line.kind == "contact"]
+                hidden = line_id or (contacts[-1] if contacts else None)
+                return [line for line in lines if line.id != hidden]
+        return lines
 
     def create(self, element_ids: Sequence[UUID | None]) -> list[UUID]:
         """Make crew calls with these ids, or with new ones, and return the ids. Raises ValueError if one exists."""

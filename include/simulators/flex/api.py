@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from include.simulators.answers import HTML
 from include.simulators.flex.account import Account
 from include.simulators.flex.protocol import NOTHING, Answer, Call, Refused, error, ok
 from include.simulators.flex.rows import name_of
@@ -48,10 +49,25 @@ def _positions(account: Account, call: Call) -> Answer:
 
 
 def _item(account: Account, call: Call) -> Answer:
-    lines, parent_id = _node(account, call)
     node_id = call.ids["id"]
+    try:
+        lines, parent_id = _node(account, call)
+    except Refused:
+        return _gone_line(account)
     items = account.shapes.items(lines, parent_id, _ITEM_KEYS)
     return ok({"id": node_id, **account.shapes.nested(node_id, items, _ITEM_KEYS)})
+
+
+def _gone_line(account: Account) -> Answer:
+    """What the address of a line answers that isn't there, by the account's habit."""
+    match account.config.gone:
+        case "page":
+            return Answer(404, HTML, {}, "text/html; charset=utf-8")
+        case "null":
+            return ok(None)
+        case "empty":
+            return ok({})
+    raise Refused(int(account.config.gone), "Line item not found")
 
 
 def _children(account: Account, call: Call) -> Answer:
@@ -72,6 +88,8 @@ def _contact(account: Account, call: Call) -> Answer:
 def _add(account: Account, call: Call) -> Answer:
     """Every call makes another line."""
     _element(account, call)
+    if account.ignoring:
+        return ok(account.shapes.added(account.store.new_id()))
     form = call.form()
     if form.get("managedResourceLineItemType", ["contact"]) != ["contact"]:
         raise Refused(400, "managedResourceLineItemType must be contact")
@@ -101,6 +119,8 @@ def _set_field(account: Account, call: Call) -> Answer:
         raise Refused(404, "Line item not found")
     if line.kind != "contact" or wanted.payloadValue not in account.config.roles:
         raise Refused(400, "business-role can't have this value")
+    if account.ignoring:
+        return ok({"success": True})
     changed = replace(line, role_id=wanted.payloadValue)
     account.store.put(call.ids["id"], changed)
     account.wrote("role", call.ids["id"], changed)
@@ -109,7 +129,8 @@ def _set_field(account: Account, call: Call) -> Answer:
 
 def _delete(account: Account, call: Call) -> Answer:
     _line(account, call.ids["id"])
-    _gone(account, call.ids["id"])
+    if not account.ignoring:
+        _gone(account, call.ids["id"])
     return NOTHING
 
 
@@ -152,11 +173,14 @@ def _element(account: Account, call: Call) -> list[Line]:
 
 
 def _node(account: Account, call: Call) -> tuple[list[Line], UUID | None]:
-    """The lines of the element that is meant, and the line on it that is, or None for itself."""
+    """The lines of the element that is meant, and the line on it that is, or None for itself; as they are shown."""
     node_id = call.ids["id"]
     if node_id in account.store.elements:
-        return account.store.lines(node_id), None
-    return account.store.lines(account.store.home[_line(account, node_id).id]), node_id
+        return account.shown(node_id), None
+    shown = account.shown(account.store.home[node_id]) if node_id in account.store.home else []
+    if all(line.id != node_id for line in shown):
+        raise Refused(404, "Line item not found")
+    return shown, node_id
 
 
 _ENDPOINTS: Mapping[str, Mapping[str, Callable[[Account, Call], Any]]] = {

@@ -15,7 +15,7 @@ from include.simulators.flex.account import Account
 from include.simulators.flex.control_api import Orders
 from include.simulators.flex.faults import SPOILS, Fault
 from include.simulators.flex.protocol import Call, Refused, error
-from include.simulators.flex.rows import spoilt
+from include.simulators.flex.rows import spoilt, without_roles
 
 _BASE = "/f5/api/"
 
@@ -36,7 +36,8 @@ async def _serve(account: Account, call: Call, headers: Mapping[bytes, bytes], r
     await asyncio.sleep(account.config.latency_ms / 1_000)
     if fault and fault.kind == "slow" and not fault.committed:
         await asyncio.sleep(fault.seconds)
-    answer = _answer(account, call, headers) if fault is None or fault.answers else None
+    with account.lying(fault):
+        answer = _answer(account, call, headers) if fault is None or fault.answers else None
     match fault:
         case Fault(kind="slow", committed=True):
             await asyncio.sleep(fault.seconds)
@@ -54,6 +55,10 @@ async def _serve(account: Account, call: Call, headers: Mapping[bytes, bytes], r
             return await drop(receive, send)
         case Fault(kind="broken_json"):
             answer = replace(answer, body=answer.body[: len(answer.body) // 2])
+        case Fault(kind="envelope"):
+            answer = replace(answer, status=200, body=error(Refused(500, "Something went wrong")).body)
+        case Fault(kind="without_roles") if answer.status == 200:
+            answer = replace(answer, body=without_roles(answer.body))
         case Fault() if fault.kind in SPOILS and answer.status == 200:
             answer = replace(answer, body=spoilt(answer.body, fault.kind, fault.line))
     account.count(call.name, answer.status)

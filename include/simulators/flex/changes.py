@@ -14,10 +14,11 @@ class Mutation:
     - `add`: a contact, with `role` if given; `resource` is made where none is given
     - `gear`: a line of gear, with `resource` as there
     - `delete`: the lines of `resource`, or the one named by `line`
+    - `restore`: put the deleted `line` back
     - `role`: give these lines `role`, or none
     """
 
-    op: Literal["add", "gear", "delete", "role"]
+    op: Literal["add", "gear", "delete", "restore", "role"]
     element: UUID
     resource: UUID | None = None
     line: UUID | None = None
@@ -33,6 +34,8 @@ def apply(store: Store, mutation: Mutation) -> list[UUID]:
         case "add":
             made = store.add(mutation.element, "contact", mutation.resource or store.new_id(), mutation.role)
             return [made.id]
+        case "restore" if mutation.line is not None:
+            return [store.restore(mutation.line).id]
         case "gear":
             return [store.add(mutation.element, "inventory", mutation.resource or store.new_id()).id]
     meant = _meant(store, mutation)

@@ -33,5 +33,8 @@ class Config:
     per_hour: int | None = 2_000
     """Requests that are let in within an hour of the clock; None: any number."""
     per_day: int | None = 10_000
+    gone: Literal["404", "page", "405", "410", "null", "empty"] = "404"
+    """What the address of a line that isn't there answers: 404, 404 with an HTML page, another refusal, or 200 with
+    null or an empty object."""
     bulk_delete: Literal["lineItemIds", "lineItemId", "ids"] | None = None
     """The parameter by which several lines are deleted at once; None: they can't be."""

@@ -22,6 +22,8 @@ Spoil = Literal[
     "types_disagree",
 ]
 SPOILS: tuple[str, ...] = get_args(Spoil)
+Lie = Literal["empty", "short", "lag", "swapped", "envelope", "without_roles", "ignored"]
+LIES: tuple[str, ...] = get_args(Lie)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,20 @@ class Fault(Strike):
     rows; the row has `no_line_id`, `no_resource`, `no_type`, or the type `inventory`; is there once more with its id
     (`line_twice`) or with another (`resource_twice`); names two resources (`ids_disagree`) or two types
     (`types_disagree`).
+
+    The lies have nothing wrong in their form. Of those that are read (GET line-item/...):
+
+    - `empty`: nothing is on the crew call
+    - `short`: `line` isn't, or if none is named the contact that came last
+    - `lag`: what was there before the last `changes` changes of that crew call
+    - `swapped`: what is on the crew call `element`, or of that line
+    - `envelope`: an exceptionMessage with status 200, in place of the answer
+    - `without_roles`: rows without the field business-role
+
+    Of a write, `ignored`: the answer of a success, and nothing is carried out; an add names a line that isn't there.
     """
 
-    kind: Literal["status", "drop", "hang", "slow", "cut", "broken_json"] | Spoil
+    kind: Literal["status", "drop", "hang", "slow", "cut", "broken_json"] | Spoil | Lie
     committed: bool = False
     status: int = 500
     html: bool = False
@@ -66,11 +79,16 @@ class Fault(Strike):
     location: str | None = None
     seconds: float = 600
     line: UUID | None = None
+    element: UUID | None = None
+    changes: int = 1
 
     def matches(self, method: str, path: str) -> bool:
         """Whether it is meant for such a request: rows can only be spoilt where they are read."""
         rows = method == "GET" and path.endswith("/row-data")
-        return super().matches(method, path) and (rows or self.kind not in SPOILS)
+        meant = {"ignored": method != "GET", "without_roles": rows}
+        meant |= dict.fromkeys(("empty", "short", "lag", "swapped", "envelope"), method == "GET")
+        meant |= dict.fromkeys(SPOILS, rows)
+        return super().matches(method, path) and meant.get(self.kind, True)
 
     @property
     def answers(self) -> bool:

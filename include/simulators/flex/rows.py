@@ -140,6 +140,14 @@ def spoilt(body: bytes, kind: Spoil, line_id: UUID | None) -> bytes:
     return msgspec.json.encode(content)
 
 
+def without_roles(body: bytes) -> bytes:
+    """The rows of an answer without their business roles."""
+    rows: list[Row] = msgspec.json.decode(body)
+    for row in _all(rows):
+        row.pop("business-role", None)
+    return msgspec.json.encode(rows)
+
+
 def _meant(rows: list[Row], line_id: UUID | None) -> Row:
     for row in _all(rows):
         kind = row.get("managedResourceLineItemType", row.get("type"))

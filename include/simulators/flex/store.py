@@ -1,5 +1,6 @@
 """All that an account has at the moment: crew calls and the lines on them."""
 
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -7,6 +8,7 @@ from uuid import UUID
 
 from include.simulators.flex.config import Config
 
+_REMEMBERED = 50  # changes of a crew call that can be shown as they were before
 _UNDER_HEADER = 1 / 3  # share of the lines that don't lie directly on their element
 
 
@@ -23,12 +25,14 @@ class Line:
 
 class Store:
     """`elements`: the lines of each crew call by their ids, in the order in which they came. `home`: the element of
-    every line that ever was."""
+    every line that ever was. `deleted`: the lines that are gone."""
 
     def __init__(self, config: Config) -> None:
         self._random = Random(config.seed)
         self.elements: dict[UUID, dict[UUID, Line]] = {}
         self.home: dict[UUID, UUID] = {}
+        self.deleted: dict[UUID, Line] = {}
+        self._past: dict[UUID, deque[list[Line]]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
         for _ in range(config.elements):
             element_id = self.create(self.new_id())
             for _ in range(config.crew):
@@ -53,6 +57,11 @@ class Store:
         if element_id not in self.elements:
             raise KeyError(f"there is no element {element_id}")
         return list(self.elements[element_id].values())
+
+    def before(self, element_id: UUID, changes: int) -> list[Line]:
+        """The lines of a crew call as they were so many changes ago. Raises KeyError where there is none."""
+        past = self._past[element_id]
+        return past[-min(changes, len(past))] if past and changes else self.lines(element_id)
 
     def line(self, line_id: UUID) -> Line:
         """A line. Raises KeyError where there is none, be it that it was deleted."""
@@ -85,6 +94,7 @@ class Store:
 
     def put(self, element_id: UUID, line: Line) -> None:
         """Store a line, in the place of that with its id."""
+        self._past[element_id].append(self.lines(element_id))
         self.elements[element_id][line.id] = line
         self.home[line.id] = element_id
 
@@ -92,7 +102,14 @@ class Store:
         """Delete a line, with what lies under it, and return what is gone. Raises KeyError where there is none."""
         gone = [self.line(line_id)]
         lines = self.elements[self.home[line_id]]
+        self._past[self.home[line_id]].append([*lines.values()])
         gone += [line for line in lines.values() if line.parent_id == line_id]
         for line in gone:
-            del lines[line.id]
+            self.deleted[line.id] = lines.pop(line.id)
         return gone
+
+    def restore(self, line_id: UUID) -> Line:
+        """Put a line back that was deleted. Raises KeyError for one that wasn't."""
+        line = self.deleted.pop(line_id)
+        self.put(self.home[line_id], line)
+        return line

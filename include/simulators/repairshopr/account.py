@@ -59,7 +59,28 @@ class Account(account.Account):
         self.store = Store(Shop(config.seed, config.sizes()))
         self.limit = RateLimit()
         self.triggers: list[Trigger] = []
+        self._replica: Store | None = None
+        self._embedding: Store | None = None
         self.scripts: dict[str, Sequence[Sequence[Row]]] = {}
+
+    @property
+    def shown(self) -> Store:
+        """The rows as lists and single rows show them."""
+        return self._replica or self.store
+
+    @property
+    def embedded(self) -> Store:
+        """The lines as their invoice or estimate shows them."""
+        return self._embedding or self.store
+
+    def lag(self, resources: Sequence[str], *, embedded: bool) -> None:
+        """Show these resources as they are now, whatever changes, until `catch_up`."""
+        self._replica = self.store.frozen(resources)
+        self._embedding = self._replica if embedded else None
+
+    def catch_up(self) -> None:
+        """Show all as it is."""
+        self._replica = self._embedding = None
 
     def served(self, call: Call) -> None:
         """Carry out what was ordered for after this page."""
@@ -73,6 +94,7 @@ class Account(account.Account):
         super().clear_orders()
         self.triggers.clear()
         self.scripts.clear()
+        self.catch_up()
 
     def count_limited(self) -> None:
         """Count a 429 of the rate limit."""

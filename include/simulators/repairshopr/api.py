@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from include.simulators.answers import Answer
-from include.simulators.repairshopr import lists
+from include.simulators.repairshopr import lies, lists
 from include.simulators.repairshopr.account import Account
 from include.simulators.repairshopr.config import SINGULAR
-from include.simulators.repairshopr.data import LINE_PARENTS, Row, decimal_text, totals
-from include.simulators.repairshopr.faults import Call, ErrorBody, Fault, error_body, spoil_ids
+from include.simulators.repairshopr.data import LINE_PARENTS, Row, decimal_text, totals, whole
+from include.simulators.repairshopr.faults import Call, ErrorBody, Fault, error_body
 from include.simulators.repairshopr.store import Store
 
 _WRITABLE = ("customers", "invoices", "tickets", "estimates")
@@ -34,14 +34,14 @@ decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
 def answer(account: Account, call: Call, fault: Fault | None) -> Answer:
-    """Carry out a request that was let through; `fault` spoils the list it reads."""
+    """Carry out a request that was let through; `fault` spoils what it reads."""
     if call.resource not in account.store.tables:
         return error(404)
     if call.is_list:
         return _list(account, call, fault)
     row = _find(account, call)
     if call.method == "GET":
-        return error(404) if row is None or call.rest else _single(account, call.resource, row)
+        return error(404) if row is None or call.rest else _single(account, call.resource, row, fault)
     if call.resource not in _WRITABLE or (row is None and call.item is not None):
         return error(404)
     try:
@@ -66,12 +66,14 @@ def _list(account: Account, call: Call, fault: Fault | None) -> Answer:
     if fault and fault.kind == "same_page":
         page = fault.value or max(1, page - 1)
     rows, meta = _page(account, call, page)
+    beside: Mapping[str, Any] = {}
     if meta:
         meta["page"] = call.page
     if fault:
-        rows, meta = _spoil(fault, rows, meta)
+        rows = lies.told(account.shown.tables[call.resource], rows, fault)
+        meta, beside = lies.told_meta(meta, fault), lies.beside(fault)
     account.served(call)
-    return _ok({call.resource: rows} | ({} if meta is None else {"meta": meta}))
+    return _ok({call.resource: rows, **beside} | ({} if meta is None else {"meta": meta}))
 
 
 def _page(account: Account, call: Call, page: int) -> tuple[list[Row], Row | None]:
@@ -81,45 +83,37 @@ def _page(account: Account, call: Call, page: int) -> tuple[list[Row], Row | Non
         meta = lists.meta(call.resource, page, max(1, *map(len, script)), sum(map(len, script)))
         return rows, meta and meta | {"total_pages": len(script)}
     size = account.config.page_size(call.resource)
-    chosen = lists.select(account.store, account.config.sort, call.resource, call.params)
-    table = account.store.tables[call.resource]
+    chosen = lists.select(account.shown, account.config, call.resource, call.params)
+    table = account.shown.tables[call.resource]
+    last = max(1, -(-len(chosen.ids) // size))
+    if page > last and account.config.past_end != "empty":
+        page = last if account.config.past_end == "last" else 1
     rows = [table.row(row_id) for row_id in chosen.page(page, size)]
     return rows, lists.meta(call.resource, page, size, len(chosen.ids))
 
 
-def _spoil(fault: Fault, rows: list[Row], meta: Row | None) -> tuple[list[Row], Row | None]:
-    match fault.kind:
-        case "empty_page":
-            return [], meta
-        case "ids":
-            return spoil_ids(rows, fault), meta
-        case "duplicate_rows":
-            return rows + [row | fault.changes for row in rows[: fault.value or 1]], meta
-        case "total_pages":
-            kept = {key: value for key, value in (meta or {}).items() if key != "total_pages"}
-            return rows, kept if fault.value is None else {"total_pages": fault.value} | kept
-    return rows, meta
-
-
 def _find(account: Account, call: Call) -> Row | None:
     """The row that a path names: by id, invoices also by number."""
-    table = account.store.tables[call.resource]
-    item = call.item or ""
-    row = table.get(int(item)) if item.isdecimal() else None
+    store = account.shown if call.method == "GET" else account.store
+    row_id = whole(call.item)
+    row = None if row_id is None else store.tables[call.resource].get(row_id)
     if row is None and call.resource == "invoices":
-        return account.store.invoice_numbered(item)
+        return store.invoice_numbered(call.item or "")
     return row
 
 
-def _single(account: Account, resource: str, row: Row) -> Answer:
+def _single(account: Account, resource: str, row: Row, fault: Fault | None = None) -> Answer:
     if resource in LINE_PARENTS:
         row = row | {
-            "customer": account.store.tables["customers"].get(row["customer_id"]),
-            "line_items": account.store.lines_of(resource, row["id"]),
+            "customer": account.shown.tables["customers"].get(row["customer_id"]),
+            "line_items": account.embedded.lines_of(resource, row["id"]),
         }
     if resource == "invoices":
-        row = row | {"payments": account.store.payments_of(row["id"])}
-    return _ok({SINGULAR[resource]: row})
+        row = row | {"payments": account.shown.payments_of(row["id"])}
+    if fault is None:
+        return _ok({SINGULAR[resource]: row})
+    told = lies.told(account.shown.tables[resource], [row], fault)
+    return _ok(({SINGULAR[resource]: told[0]} if told else {}) | lies.beside(fault))
 
 
 def _write(account: Account, call: Call, row: Row | None, fields: Row) -> Answer:
@@ -157,7 +151,7 @@ def _own(store: Store, resource: str, fields: Row) -> Row:
 def _write_line(account: Account, call: Call, parent_id: int, line: Sequence[str], fields: Row) -> Answer:
     """Create, change or delete a line; the answer is the recalculated invoice or estimate."""
     store, bump = account.store, account.config.line_edit_bumps_parent
-    line_id = int(line[0]) if len(line) == 1 and line[0].isdecimal() else None
+    line_id = whole(line[0]) if len(line) == 1 else None
     known = line_id in store.lines.of(call.resource, parent_id)
     fields = {
         name: decimal_text(Decimal(str(value))) if name in _DECIMALS else value

@@ -50,6 +50,10 @@ class Config:
     """Whether writing a line changes the `updated_at` of its invoice or estimate."""
     invoice_delete_fails: bool = False
     """DELETE /invoices/{id} answers 200 either way; with this it deletes nothing."""
+    disabled_products_listed: bool = True
+    """Whether the list of products shows disabled ones; that of customers does if it is asked for them."""
+    past_end: Literal["empty", "last", "first"] = "empty"
+    """Which page a list shows past its end."""
 
     @classmethod
     def sized(cls, invoices: int, **fields) -> "Config":

@@ -27,6 +27,17 @@ class Control(control.Control):
         """
         self._send("PUT", f"pages/{resource}", pages)
 
+    def lag(self, *resources: str, embedded: bool = False) -> None:
+        """Let lists and single rows of these resources stay as they are now, whatever changes, until `catch_up`.
+
+        `embedded`: the lines inside invoices and estimates too, if `line_items` are among them.
+        """
+        self._send("PUT", "lag", {"resources": resources, "embedded": embedded})
+
+    def catch_up(self) -> None:
+        """Let everything be shown as it is."""
+        self._send("DELETE", "lag")
+
     def mutate(self, *mutations: Mutation) -> list[int]:
         """Change rows now; returns the ids of the rows, in order."""
         return self._send("POST", "mutations", [asdict(mutation) for mutation in mutations])

@@ -19,6 +19,8 @@ class Orders(control_api.Orders):
             *super().routes(),
             ("POST", "triggers", self.trigger),
             ("PUT", "pages/{resource}", self.script_pages),
+            ("PUT", "lag", self.lag),
+            ("DELETE", "lag", self.catch_up),
             ("POST", "mutations", self.mutate),
             ("PUT", "rows/{resource}", self.load),
             ("GET", "totals", self.totals),
@@ -34,6 +36,13 @@ class Orders(control_api.Orders):
 
     def script_pages(self, path: Path, body: bytes) -> None:
         self._account.scripts[self._table(path["resource"]).name] = decoded(body, list[list[dict]])
+
+    def lag(self, path: Path, body: bytes) -> None:
+        asked = decoded(body)
+        self._account.lag([self._table(name).name for name in asked["resources"]], embedded=asked["embedded"])
+
+    def catch_up(self, path: Path, body: bytes) -> None:
+        self._account.catch_up()
 
     def mutate(self, path: Path, body: bytes) -> list[int]:
         mutations = decoded(body, list[Mutation])

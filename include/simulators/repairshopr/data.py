@@ -98,6 +98,11 @@ def decimal_text(value: Decimal) -> str:
     return f"{whole}.{places.rstrip('0') or '0'}"
 
 
+def whole(text: str | None) -> int | None:
+    """The number that a parameter or a path's part is, None where it is none."""
+    return int(text) if text and text.isdecimal() and len(text) < 20 else None
+
+
 def totals(lines: Iterable[Row]) -> Row:
     """`subtotal`, `tax` and `total` of a document with these lines, to the cent."""
     subtotal = taxable = Decimal(0)
@@ -348,7 +353,7 @@ class Shop:
             "notes": None,
             "get_sms": True,
             "opt_out": False,
-            "disabled": False,
+            "disabled": chance % 11 == 5,
             "no_email": False,
             "location_id": _reference(chance >> 40, 3),
             "referred_by": "",

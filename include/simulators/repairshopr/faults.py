@@ -10,9 +10,9 @@ from starlette.datastructures import QueryParams
 from include.simulators.answers import HTML
 from include.simulators.orders import Order
 from include.simulators.repairshopr.config import RetryAfter
-from include.simulators.repairshopr.data import Row
+from include.simulators.repairshopr.data import Row, whole
 
-ErrorBody = Literal["error", "empty", "html", "record", "errors_list", "errors_object", "messages", "message"]
+ErrorBody = Literal["error", "empty", "html", "record", "errors_list", "errors_object", "messages", "message", "alone"]
 _ERROR_BODIES: Mapping[str, Any] = {
     "error": {"error": "Something went wrong"},
     "record": {"record": {"id": None}, "errors": "Name can't be blank"},
@@ -20,6 +20,7 @@ _ERROR_BODIES: Mapping[str, Any] = {
     "errors_object": {"record": {"id": None}, "errors": {"name": ["can't be blank"]}},
     "messages": {"success": False, "message": ["Name can't be blank"], "params": {}},
     "message": {"success": False, "error": "invalid", "message": "Name can't be blank"},
+    "alone": {"message": "temporarily unavailable"},
 }
 
 
@@ -37,8 +38,7 @@ class Call:
     @property
     def page(self) -> int:
         """The page asked for; 1 where the parameter is no page number."""
-        asked = self.params.get("page", "")
-        return max(1, int(asked)) if asked.isdecimal() else 1
+        return max(1, whole(self.params.get("page")) or 1)
 
     @property
     def is_list(self) -> bool:
@@ -54,16 +54,26 @@ class Fault(Order):
     the path; None: any, lists included) and by all of `params` being among its query parameters.
 
     Kinds:
-    - `status`: answers `status` with an error body of the form `body`, and `retry_after` seconds, if given;
-      HTML with 200 is `status=200, body="html"`
+    - `status`: answers `status` with an error body of the form `body`, and `retry_after` seconds, if given. The
+      status can be 200
     - `timeout`: hangs until the client has gone; one that waits `seconds` gets a 504
     - `cut`: ends the connection in the middle of the body
     - `broken_json`: half a document, whole as far as HTTP knows
     - `empty_page`: no rows
     - `total_pages`: puts `value` there; None leaves the key out
-    - `ids`: writes `id_field` in the page's `rows` (places from 0; None: all) in the form `id_form`
     - `duplicate_rows`: repeats the first `value` rows (None: one) at the page's end, changed by `changes`
     - `same_page`: the rows of page `value` (None: the page before)
+    - `meta`: changes nothing but the totals, as `meta` says, which all kinds heed
+
+    Kinds that lie about the page's `rows` (places from 0; None: all), or about a single row:
+    - `ids`: writes `id_field` in the form `id_form`
+    - `missing_rows`: leaves them out, and no other page has them
+    - `error_beside`: the same, with an error beside the other rows
+    - `poorer`: without their `fields`; dots lead into lists and objects
+    - `changed`: with `changes` over what they hold
+    - `doubled`: the lists in their `fields` hold the first entry twice
+    - `stub`: the id alone, with `changes`
+    - `other`: each is the row after it, with that one's id
     """
 
     kind: Literal[
@@ -73,9 +83,17 @@ class Fault(Order):
         "broken_json",
         "empty_page",
         "total_pages",
-        "ids",
         "duplicate_rows",
         "same_page",
+        "meta",
+        "ids",
+        "missing_rows",
+        "error_beside",
+        "poorer",
+        "changed",
+        "doubled",
+        "stub",
+        "other",
     ]
     method: str = "GET"
     resource: str | None = None
@@ -91,7 +109,9 @@ class Fault(Order):
     id_field: str = "id"
     id_form: Literal["text", "blank", "null", "zero"] = "text"
     rows: tuple[int, ...] | None = None
+    fields: tuple[str, ...] = ()
     changes: Row = field(default_factory=dict)
+    meta: Row = field(default_factory=dict)
 
     def matches(self, call: Call) -> bool:
         return (
@@ -110,14 +130,3 @@ def error_body(form: ErrorBody) -> tuple[bytes, str]:
     if form == "empty":
         return b"", "text/plain"
     return msgspec.json.encode(_ERROR_BODIES[form]), "application/json"
-
-
-def spoil_ids(rows: list[Row], fault: Fault) -> list[Row]:
-    """The rows with the ids that the fault names in the form it asks for."""
-
-    def spoiled(row: Row) -> Row:
-        forms = {"text": str(row[fault.id_field]), "blank": "", "null": None, "zero": "0"}
-        return row | {fault.id_field: forms[fault.id_form]}
-
-    chosen = range(len(rows)) if fault.rows is None else fault.rows
-    return [spoiled(row) if place in chosen else row for place, row in enumerate(rows)]

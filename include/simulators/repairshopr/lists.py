@@ -6,8 +6,8 @@ from math import ceil
 
 from starlette.datastructures import QueryParams
 
-from include.simulators.repairshopr.config import Sort
-from include.simulators.repairshopr.data import LINE_PARENTS, Row, instant
+from include.simulators.repairshopr.config import Config, Sort
+from include.simulators.repairshopr.data import LINE_PARENTS, Row, instant, whole
 from include.simulators.repairshopr.store import Selection, Store, Table
 
 SORTABLE = ("customers", "products")
@@ -58,8 +58,9 @@ _TESTS: Mapping[str, Mapping[str, Test]] = {
 }
 
 
-def select(store: Store, sort: Sort, resource: str, params: QueryParams) -> Selection:
-    """The list that a request asks for, before paging; `sort` is the account's default order."""
+def select(store: Store, config: Config, resource: str, params: QueryParams) -> Selection:
+    """The list that a request asks for, before paging."""
+    sort = config.sort
     if resource == "line_items":
         return _lines(store, sort, params)
     table = store.tables[resource]
@@ -70,7 +71,8 @@ def select(store: Store, sort: Sort, resource: str, params: QueryParams) -> Sele
         chosen = store.ordered(ids if sort == "updated_at_desc" else sorted(ids), sort)
     else:
         chosen = store.default_list(resource, sort)
-    return _filtered(table, chosen, params)
+    hidden = {"customers": params.get("include_disabled") != "true", "products": not config.disabled_products_listed}
+    return _filtered(table, chosen, params, disabled=not hidden.get(resource))
 
 
 def meta(resource: str, page: int, size: int, entries: int) -> Row | None:
@@ -86,7 +88,8 @@ def meta(resource: str, page: int, size: int, entries: int) -> Row | None:
 def _lines(store: Store, sort: Sort, params: QueryParams) -> Selection:
     for owner, name in LINE_PARENTS.items():
         if value := params.get(name):
-            return store.ordered(store.lines.of(owner, int(value)) if value.isdecimal() else (), sort)
+            owner_id = whole(value)
+            return store.ordered(() if owner_id is None else store.lines.of(owner, owner_id), sort)
     having = next((name for name in LINE_PARENTS.values() if params.get(f"{name}_not_null") == "true"), None)
     return store.ordered(store.lines.ids("updated_at" if sort == "updated_at_desc" else "id", having), sort)
 
@@ -100,8 +103,10 @@ def _asked_order(table: Table, sort: str) -> Selection | None:
     return Selection(table.ids(field), backwards=direction.strip().upper() == "DESC")
 
 
-def _filtered(table: Table, chosen: Selection, params: QueryParams) -> Selection:
+def _filtered(table: Table, chosen: Selection, params: QueryParams, *, disabled: bool) -> Selection:
     tests = [(test, params[name]) for name, test in _TESTS[table.name].items() if params.get(name)]
+    if not disabled:
+        tests.append((lambda row, value: not row["disabled"], ""))
     wanted = set(params.getlist("id[]")) if table.name == "customers" else set()
     if not tests and not wanted:
         return chosen

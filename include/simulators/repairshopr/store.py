@@ -3,14 +3,15 @@
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from include.simulators.repairshopr.config import RESOURCES, Config, Sort
-from include.simulators.repairshopr.data import ID_STEP, LINE_PARENTS, Row, Shop, instant, totals
+from include.simulators.repairshopr.data import ID_STEP, LINE_PARENTS, Row, Shop, instant, totals, whole
 
 _BLOCK = 7  # rows; divides no page size of the vendor, so that blocks lie across page boundaries
 
@@ -186,6 +187,12 @@ class Table:
             return lambda _: True
         return lambda row_id: self.row(row_id).get(having) is not None
 
+    def frozen(self) -> Self:
+        """A copy that later changes leave alone."""
+        twin = copy(self)
+        twin._written, twin._ids, twin._views = dict(self._written), self._ids[:], {}
+        return twin
+
 
 class LineTable(Table):
     """The lines, which are also found by the invoice or estimate they belong to."""
@@ -211,6 +218,11 @@ class LineTable(Table):
         super().remove(row_id)
         for owned in self._owned_by(row or {}):
             owned.remove(row_id)
+
+    def frozen(self) -> Self:
+        twin = super().frozen()
+        twin._owned = {owner: list(lines) for owner, lines in self._owned.items()}
+        return twin
 
     def load(self, rows: Sequence[Row]) -> None:
         super().load(rows)
@@ -248,6 +260,13 @@ class Store:
             name: self.lines if name == "line_items" else Table(name, shop) for name in RESOURCES
         }
 
+    def frozen(self, resources: Iterable[str]) -> "Store":
+        """The same store but for these resources, which stay as they are now."""
+        twin = copy(self)
+        twin.tables = self.tables | {name: self.tables[name].frozen() for name in resources}
+        twin.lines = twin.tables["line_items"]
+        return twin
+
     def default_list(self, resource: str, sort: Sort) -> Selection:
         """The whole list of a resource in the account's default order."""
         table = self.tables[resource]
@@ -265,7 +284,7 @@ class Store:
     def invoice_numbered(self, number: str) -> Row | None:
         """The invoice with a number; None when there is none."""
         invoices = self.tables["invoices"]
-        original = [self._shop.invoice_id(int(number))] if number.isdecimal() else []
+        original = [] if whole(number) is None else [self._shop.invoice_id(int(number))]
         suspects = (*original, *invoices.written())
         rows = (invoices.row(invoice_id) for invoice_id in suspects if invoice_id in invoices)
         return next((row for row in rows if row["number"] == number), None)

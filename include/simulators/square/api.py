@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from include.simulators.square import lists
+from include.simulators.square import lies, lists
 from include.simulators.square.assortment import Row
 from include.simulators.square.cursors import Place
 from include.simulators.square.faults import Fault
@@ -19,6 +19,7 @@ from include.simulators.square.parameters import (
     Listing,
     OrderBatch,
     OrderSearch,
+    OwnCounts,
     Parameters,
     PaymentList,
     RefundList,
@@ -33,6 +34,7 @@ _LISTS: Mapping[str, tuple[type[Listing], Callable[[Seller, Any, Place], lists.P
     "POST catalog/search": (CatalogSearch, lists.catalog_search),
     "POST inventory/counts/batch-retrieve": (Counts, lists.counts),
     "POST inventory/batch-retrieve-counts": (Counts, lists.counts),
+    "GET inventory/{id}": (OwnCounts, lists.own_counts),
     "POST vendors/search": (VendorSearch, lists.vendors),
     "POST orders/search": (OrderSearch, lists.orders),
     "GET payments": (PaymentList, lists.payments),
@@ -45,19 +47,20 @@ def page_number(seller: Seller, call: Call) -> int | None:
     if call.name not in _LISTS:
         return None
     try:
-        asked = call.read(_LISTS[call.name][0])
+        asked = _asked(call, _LISTS[call.name][0])
         return seller.cursors.open(_query(call, asked), asked.cursor, seller.config.cursor_seconds).page
     except Refused:
         return None
 
 
 def answer(seller: Seller, call: Call, fault: Fault | None) -> Answer:
-    """Carry out a request that was let through; `fault` spoils the list it reads."""
+    """Carry out a request that was let through; `fault` spoils what it reads."""
     try:
         if call.name in _LISTS:
             return _listed(seller, call, fault)
         if call.name in _SINGLE:
-            return ok(_SINGLE[call.name](seller, call))
+            content = _SINGLE[call.name](seller, call)
+            return ok(lies.told(seller.store, content, fault) if fault else content)
         if call.endpoint in _PLAIN:
             raise Refused("METHOD_NOT_ALLOWED", f"{call.method} isn't a method of this endpoint.")
         raise Refused("NOT_FOUND", "The requested resource could not be found.")
@@ -67,23 +70,23 @@ def answer(seller: Seller, call: Call, fault: Fault | None) -> Answer:
 
 def _listed(seller: Seller, call: Call, fault: Fault | None) -> Answer:
     kind, make = _LISTS[call.name]
-    asked = call.read(kind)
+    asked = _asked(call, kind)
     query = _query(call, asked)
     place = seller.cursors.open(query, asked.cursor, seller.config.cursor_seconds)
     page = make(seller, asked, place)
-    rows, behind, pin, more = list(page.rows), page.behind, page.pin, page.more
-    match fault:
-        case Fault(kind="empty_page"):
-            again = seller.cursors.issue(query, Place(place.page + 1, place.behind, pin))
-            return ok({"cursor": again, **{name: value for name, value in more.items() if name == "latest_time"}})
-        case Fault(kind="duplicate_rows"):
-            rows += rows[: fault.rows]
-        case Fault(kind="missing_rows"):
-            rows = rows[fault.rows :]
-    cursor = None if behind is None else seller.cursors.issue(query, Place(place.page + 1, behind, pin))
-    content = ok({page.key: rows, **more, "cursor": cursor})
+    if fault and fault.kind == "empty_page":
+        again = seller.cursors.issue(query, Place(place.page + 1, place.behind, page.pin))
+        return ok({"cursor": again, **{name: value for name, value in page.more.items() if name == "latest_time"}})
+    cursor = None if page.behind is None else seller.cursors.issue(query, Place(place.page + 1, page.behind, page.pin))
+    content = {page.key: list(page.rows), **page.more, "cursor": cursor}
+    whole = ok(lies.told(seller.store, content, fault) if fault else content)
     seller.served(call.endpoint, place.page)
-    return content
+    return whole
+
+
+def _asked(call: Call, kind: type[Listing]) -> Any:
+    asked = call.read(kind)
+    return msgspec.structs.replace(asked, catalog_object_id=call.item) if kind is OwnCounts else asked
 
 
 def _query(call: Call, asked: Listing) -> bytes:
@@ -117,7 +120,9 @@ def _object(seller: Seller, call: Call) -> Row:
     asked = call.read(CatalogObject)
     lists.unsupported(asked, "catalog_version", "include_category_path_to_root")
     row = seller.store.catalog.now(call.item)
-    row = _found(None if row and row["is_deleted"] else row, "Catalog object", call.item)
+    if row and row["is_deleted"] and seller.config.deleted_object == "not_found":
+        row = None
+    row = _found(row, "Catalog object", call.item)
     return {"object": row} | _related(seller, [row], asked.include_related_objects)
 
 

@@ -16,6 +16,12 @@ from include.simulators.square.protocol import USUAL_CODES, Call, Refused, error
 from include.simulators.square.seller import Seller
 
 _BASE = "/v2/"
+# Of an ordered answer that isn't in the vendor's own form: a gateway's, or one that says nothing.
+_BODIES = {
+    "message": b'{"message":"temporarily unavailable"}',
+    "error": b'{"error":"temporarily unavailable"}',
+    "nothing": b"{}",
+}
 
 
 def create(seller: Seller) -> ASGIApp:
@@ -32,7 +38,7 @@ async def _serve(seller: Seller, scope: Scope, receive: Receive, send: Send) -> 
     call, headers = _call(scope, await body_of(receive)), dict(scope["headers"])
     if seller.config.latency_ms:
         await asyncio.sleep(seller.config.latency_ms / 1_000)
-    fault = seller.fault_for(call.endpoint, call.item, api.page_number(seller, call))
+    fault = seller.fault_for(call.endpoint, call.item, api.page_number(seller, call), call.places)
     match fault:
         case Fault(kind="drop"):
             seller.count(call.name, "cut")
@@ -67,7 +73,7 @@ def _ordered(fault: Fault) -> Answer:
         return Answer(fault.status, HTML, wait, "text/html; charset=utf-8")
     code = fault.code or USUAL_CODES.get(fault.status, "INTERNAL_SERVER_ERROR")
     plain = error(Refused(code), fault.status)
-    return Answer(plain.status, plain.body, wait)
+    return Answer(plain.status, _BODIES.get(fault.body, plain.body), wait)
 
 
 def _refusal(seller: Seller, headers: dict[bytes, bytes]) -> Answer | None:

@@ -25,6 +25,8 @@ class Catalog:
     """
 
     def __init__(self, objects: Iterable[Row]) -> None:
+        self.before: dict[str, Row | None] = {}
+        """Objects as they were before their last change, None where they were not there."""
         self._past: dict[str, list[tuple[int, Row | None]]] = {row["id"]: [(row["version"], row)] for row in objects}
         self._ids = sorted(self._past)
         self.latest = max((past[-1][0] for past in self._past.values()), default=0)
@@ -77,6 +79,7 @@ class Catalog:
         inside = {name: value for name, value in fields.items() if name not in _OUTSIDE}
         row = row | outside | {data: row[data] | inside}
         if silent:
+            self.before[row_id] = self.now(row_id)
             self._past[row_id][-1] = self._past[row_id][-1][0], row
         else:
             self._append(row_id, self._after(row_id, moment), row)
@@ -96,6 +99,7 @@ class Catalog:
         self._append(row_id, version, row | {"is_deleted": True} if tombstone else None)
 
     def _append(self, row_id: str, version: int, row: Row | None) -> None:
+        self.before[row_id] = self.now(row_id)
         if row_id not in self._past:
             insort(self._ids, row_id)
         row = row and row | {"version": version, "updated_at": instant(version)}

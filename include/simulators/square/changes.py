@@ -11,6 +11,7 @@ from include.simulators.square.documents import (
     amount_line,
     amounts,
     fee_of,
+    is_apportioned,
     payment_of,
     processing_fee,
     refund_in_order,
@@ -99,6 +100,7 @@ class _Change:
         row = makers[self._kind](self._free_number(self._kind, lambda row_id: self._store.catalog.now(row_id)))
         self._store.catalog.put(row, self._moment)
         self._store.catalog.change(row["id"], self._fields, self._moment, silent=True)
+        self._store.catalog.before[row["id"]] = None
         return row["id"]
 
     def update_object(self) -> str:
@@ -247,7 +249,8 @@ class _Change:
         moment = instant(self._moment)
         match kind or self._kind:
             case "orders" | "vendors":
-                return row | {"updated_at": moment, "version": row["version"] + 1}
+                version = {"version": row["version"] + 1} if "version" in row else {}
+                return row | {"updated_at": moment} | version
             case "payments":
                 return row | {"updated_at": moment, "version_token": version_token(row["id"], self._moment)}
             case "refunds":
@@ -274,9 +277,11 @@ def _sums(order: Row) -> Row:
         for name in ("total_tax_money", "total_discount_money", "total_money")
     )
     tip, charge = order["total_tip_money"]["amount"], order["total_service_charge_money"]["amount"]
-    sums = amounts(goods + tip + charge, tax, discount, tip, charge)
+    charges = (row for row in order.get("service_charges", ()) if not is_apportioned(row))
+    total = goods + tip + sum(row["total_money"]["amount"] for row in charges)
+    sums = amounts(total, tax, discount, tip, charge)
     paid = sum(row["amount_money"]["amount"] for row in order.get("tenders", ()))
-    due = goods + tip + charge - paid if order["state"] != "CANCELED" else 0
+    due = total - paid if order["state"] != "CANCELED" else 0
     return {"net_amounts": sums, "net_amount_due_money": money(due)} | {
         name: sums[short] for short, name in _TOTALS.items()
     }

@@ -1,6 +1,7 @@
 """What a simulated seller is like: how much there is of everything, and where its clock stands."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 SIZES = ("locations", "categories", "items", "variations", "vendors", "orders", "line_items")
 
@@ -29,6 +30,17 @@ class Config:
     cursor_seconds: int = 900
     """How long a cursor is good for; every answer brings a new one."""
     latency_ms: int = 0
+
+    # What the vendor's description leaves open; each value is a possible answer.
+    deleted_object: Literal["not_found", "tombstone"] = "not_found"
+    """What GET catalog/object/{id} answers for an object that is deleted."""
+    own_counts: Literal["all", "in_stock"] = "all"
+    """Counts of which states GET inventory/{id} shows."""
+    uncounted: Literal["empty", "not_found"] = "empty"
+    """What GET inventory/{id} answers where there is no count."""
+    offline_payments_listed: bool = True
+    """Whether the list of payments shows those taken offline if it isn't asked for them: `is_offline_payment` is
+    false unless given, which may filter or not."""
 
     @classmethod
     def sized(cls, orders: int, **fields) -> "Config":

@@ -33,6 +33,11 @@ def amounts(total: int, tax: int, discount: int, tip: int, charge: int) -> Row:
     }
 
 
+def is_apportioned(charge: Row) -> bool:
+    """Whether a service charge is part of the lines' totals, and so doesn't come on top of them."""
+    return charge["calculation_phase"].startswith("APPORTIONED_")
+
+
 def tender(order: Row, number: int, amount: int, tip: int, *, card: bool, fee: bool) -> Row:
     """How an order, or part of it, is paid; `amount` includes the tip, `number` is that of its payment."""
     payment_id = id_of("payments", number)
@@ -103,6 +108,8 @@ def payment_of(order: Row, paid: Row, updated: int) -> Row:
             "change_back_money": cash["change_back_money"],
         }
         return row
+    if mix(int(row["id"][7:])) % 19 == 3:
+        row |= {"is_offline_payment": True, "offline_payment_details": {"client_created_at": row["created_at"]}}
     row |= {
         "card_details": paid["card_details"] | {"cvv_status": "CVV_ACCEPTED", "avs_status": "AVS_ACCEPTED"},
         "delay_duration": "PT168H",

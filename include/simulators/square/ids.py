@@ -33,6 +33,6 @@ def id_of(kind: str, number: int) -> str:
 def number_of(kind: str, text: str) -> int | None:
     """The number in an id; None for a text that is none of that kind."""
     digits = text[7:]
-    if not digits.isdecimal() or id_of(kind, int(digits)) != text:
+    if not digits.isdecimal() or len(digits) > 20 or id_of(kind, int(digits)) != text:
         return None
     return int(digits)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from include.simulators.square.assortment import Row
+from include.simulators.square.assortment import STATES, Row
 from include.simulators.square.catalog import DATA, TOP_LEVEL
 from include.simulators.square.clock import instant, microseconds
 from include.simulators.square.cursors import Place
@@ -16,6 +16,7 @@ from include.simulators.square.parameters import (
     Listing,
     MoneyList,
     OrderSearch,
+    OwnCounts,
     PaymentList,
     RefundList,
     VendorSearch,
@@ -26,7 +27,7 @@ from include.simulators.square.table import Table
 
 _YEAR = 365 * 86_400_000
 _FOREVER = 1 << 41  # milliseconds: the year 2039, the last that fits a key
-_CATALOG_PAGE, _VENDOR_PAGE, _MONEY_PAGE = 100, 100, 100
+_CATALOG_PAGE, _VENDOR_PAGE, _MONEY_PAGE, _COUNTS_PAGE = 100, 100, 100, 100
 _UNTRACKED = {"NONE", "SOLD", "UNLINKED_RETURN"}
 _OTHERS = (
     "IMAGE MODIFIER_LIST MODIFIER PRICING_RULE PRODUCT_SET TIME_PERIOD ITEM_OPTION ITEM_OPTION_VAL "
@@ -128,6 +129,18 @@ def counts(seller: Seller, asked: Counts, place: Place) -> Page:
     return _page("counts", rows, asked.limit)
 
 
+def own_counts(seller: Seller, asked: OwnCounts, place: Place) -> Page:
+    """GET /v2/inventory/{id}: of one object, in the order of its places."""
+    states = ["IN_STOCK"] if seller.config.own_counts == "in_stock" else list(STATES)
+    places = asked.location_ids.split(",") if asked.location_ids else sorted(seller.store.locations)
+    named = (f"{asked.catalog_object_id}:{each}:{state}" for each in places for state in states)
+    rows = [row for row_id in named if (row := seller.store.row("counts", row_id))]
+    if not rows and seller.config.uncounted == "not_found":
+        raise Refused("NOT_FOUND", f"Catalog object not found for id {asked.catalog_object_id}.")
+    start, end = place.behind or 0, (place.behind or 0) + _COUNTS_PAGE
+    return Page("counts", rows[start:end], end if end < len(rows) else None)
+
+
 def vendors(seller: Seller, asked: VendorSearch, place: Place) -> Page:
     """POST /v2/vendors/search."""
     names, statuses = asked.filter.name, asked.filter.status
@@ -169,7 +182,8 @@ def orders(seller: Seller, asked: OrderSearch, place: Place) -> Page:
     if not asked.return_entries:
         return page
     entries = [
-        {"order_id": row["id"], "version": row["version"], "location_id": row["location_id"]} for row in page.rows
+        {"order_id": row["id"]} | {name: row[name] for name in ("version", "location_id") if name in row}
+        for row in page.rows
     ]
     return Page("order_entries", entries, page.behind, page.pin)
 
@@ -199,10 +213,16 @@ def _bounds(
 
 def payments(seller: Seller, asked: PaymentList, place: Place) -> Page:
     """GET /v2/payments: of the main location, unless another is asked for."""
-    unsupported(asked, "total", "last_4", "card_brand")
-    unsupported(asked, "is_offline_payment", "offline_begin_time", "offline_end_time")
+    unsupported(asked, "total", "last_4", "card_brand", "offline_begin_time", "offline_end_time")
     places = [asked.location_id or seller.store.main_location]
-    return _moneys(seller, seller.store.payments, "payments", asked, place, places, lambda row: True)
+    offline = asked.is_offline_payment
+    if offline is None and not seller.config.offline_payments_listed:
+        offline = False
+
+    def wanted(row: Row) -> bool:
+        return offline in (None, row.get("is_offline_payment", False))
+
+    return _moneys(seller, seller.store.payments, "payments", asked, place, places, wanted)
 
 
 def refunds(seller: Seller, asked: RefundList, place: Place) -> Page:

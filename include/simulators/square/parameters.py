@@ -55,6 +55,13 @@ class Counts(Listing):
     limit: Limit = 1_000
 
 
+class OwnCounts(Listing):
+    """`catalog_object_id` is the one in the path."""
+
+    catalog_object_id: str = ""
+    location_ids: str | None = None
+
+
 class VendorFilter(Parameters):
     name: list[str] | None = None
     status: list[Literal["ACTIVE", "INACTIVE"]] | None = None
@@ -136,7 +143,7 @@ class PaymentList(MoneyList):
     total: Any = None
     last_4: Any = None
     card_brand: Any = None
-    is_offline_payment: Any = None
+    is_offline_payment: bool | None = None
     offline_begin_time: Any = None
     offline_end_time: Any = None
 

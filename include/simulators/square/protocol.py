@@ -81,6 +81,17 @@ class Call:
         """What faults and counters call it."""
         return f"{self.method} {self.endpoint}"
 
+    @property
+    def places(self) -> frozenset[str]:
+        """The locations that the request names."""
+        try:
+            asked = self.query if self.method == "GET" else decoder.decode(self.body or b"{}")
+            several = asked.get("location_ids") or []
+            named = several.split(",") if isinstance(several, str) else several
+            return frozenset([*named, *filter(None, [asked.get("location_id")])])
+        except (msgspec.DecodeError, AttributeError, TypeError):
+            return frozenset()
+
     def read(self, kind: type[Kind]) -> Kind:
         """The parameters: of a GET the query's, else the body's. Raises Refused for what doesn't fit them."""
         try:

@@ -59,6 +59,13 @@ _DISCOUNT = {
 }
 _CHARGE = {"uid": "charge", "name": "Delivery", "calculation_phase": "TOTAL_PHASE", "taxable": False, "type": "CUSTOM"}
 _CHARGED = ("amount_money", "applied_money", "total_money")
+# Charges that are part of a line's total. One tells it by its treatment too, the other by its phase alone.
+_APPORTIONED = (
+    {"calculation_phase": "APPORTIONED_PERCENTAGE_PHASE", "treatment_type": "APPORTIONED_TREATMENT"},
+    {"calculation_phase": "APPORTIONED_AMOUNT_PHASE"},
+)
+_SHARE = {"uid": "share", "name": "Kitchen", "taxable": False, "type": "CUSTOM", "scope": "LINE_ITEM"}
+_SHARED = 120  # cents
 _WAYS = ("PICKUP", "SHIPMENT", "DELIVERY")
 
 _encoder = msgspec.json.Encoder()
@@ -144,7 +151,8 @@ class Sales:
         order = self.sale(Sale(number, place, self._state(number), *times, self._line_numbers(number)))
         if number in self._returned:
             order["refunds"] = [refund_in_order(self.refund(self._returned[number]), order["id"])]
-            order["version"] += 1
+            if "version" in order:
+                order["version"] += 1
         return order
 
     def payment(self, number: int) -> Row:
@@ -179,6 +187,8 @@ class Sales:
         """An order that sells, as it is once it was taken, and paid where it is COMPLETED."""
         chance = self._chance(sale.number)
         lines = [self._line(number) for number in sale.lines]
+        if lines and _shares(chance):
+            lines[0] = _with_share(lines[0])
         order: Row = {
             "id": id_of("orders", sale.number),
             "location_id": sale.location_id,
@@ -186,8 +196,10 @@ class Sales:
             "created_at": instant(sale.created),
             "updated_at": instant(sale.updated),
             "state": sale.state,
-            "version": 1 + (chance >> 6) % 4,
         }
+        # Orders that the API hasn't made have no version; some of a till's are shown with one all the same.
+        if chance >> 5 & 3:
+            order["version"] = 1 + (chance >> 6) % 4
         if sale.closed:
             order["closed_at"] = instant(sale.closed)
         if chance % 3 == 0:
@@ -207,6 +219,10 @@ class Sales:
         """Everything about money: it follows from the lines."""
         tax = discount = 0
         total = charge = 300 if lines and chance % 30 == 2 else 0
+        charges = [_CHARGE | {name: money(charge) for name in _CHARGED}] if charge else []
+        if lines and _shares(chance):
+            charge += _SHARED
+            charges.append(_SHARE | _APPORTIONED[chance >> 8 & 1] | {name: money(_SHARED) for name in _CHARGED})
         for line in lines:
             tax, discount, total = tax + line.tax, discount + line.discount, total + line.total
         paid = order["state"] == "COMPLETED" and bool(lines)
@@ -226,8 +242,8 @@ class Sales:
             row["taxes"] = [_TAX | {"applied_money": money(tax)}]
         if discount:
             row["discounts"] = [_DISCOUNT | {"applied_money": money(discount)}]
-        if charge:
-            row["service_charges"] = [_CHARGE | {name: money(charge) for name in _CHARGED}]
+        if charges:
+            row["service_charges"] = charges
         if paid:
             row["tenders"] = self._paid_by(order, total, tip, chance)
         return row
@@ -331,6 +347,23 @@ class Sales:
 
     def _chance(self, number: int) -> int:
         return mix(self._salt + number)
+
+
+def _with_share(line: _Line) -> _Line:
+    """The line with its share of a charge that is apportioned."""
+    row = msgspec.json.decode(b"{" + line.text)
+    row |= {
+        "applied_service_charges": [
+            {"uid": "applied-share", "service_charge_uid": _SHARE["uid"], "applied_money": money(_SHARED)}
+        ],
+        "total_service_charge_money": money(_SHARED),
+        "total_money": money(line.total + _SHARED),
+    }
+    return _Line(_encoder.encode(row)[1:], line.discount, line.tax, line.total + _SHARED)
+
+
+def _shares(chance: int) -> bool:
+    return (chance >> 56) % 12 == 0
 
 
 def _is_return(number: int) -> bool:

@@ -18,6 +18,18 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 CATALOG_TYPES = {"categories": "CATEGORY", "items": "ITEM", "variations": "ITEM_VARIATION"}
 
 
+class Rows(dict[str, Row]):
+    """A short list by id; `before`: rows as they were before their last change, None where they were not there."""
+
+    def __init__(self, rows: dict[str, Row]) -> None:
+        super().__init__(rows)
+        self.before: dict[str, Row | None] = {}
+
+    def __setitem__(self, row_id: str, row: Row) -> None:
+        self.before[row_id] = self.get(row_id)
+        super().__setitem__(row_id, row)
+
+
 class Store:
     """The rows of every kind."""
 
@@ -25,8 +37,8 @@ class Store:
         self.goods = goods = Assortment(config)
         self.sales = sales = Sales(config, goods)
         self.main_location = goods.location_ids[0]
-        self.locations = {row["id"]: row for row in map(goods.location, range(config.locations))}
-        self.vendors = {row["id"]: row for row in map(goods.vendor, range(config.vendors))}
+        self.locations = Rows({row["id"]: row for row in map(goods.location, range(config.locations))})
+        self.vendors = Rows({row["id"]: row for row in map(goods.vendor, range(config.vendors))})
         self.catalog = Catalog(_objects(config, goods))
         # The table's own, since the sales go on to make rows by the times of the start.
         columns = {"created_at": sales.created, "updated_at": sales.updated, "closed_at": sales.closed}
@@ -71,6 +83,15 @@ class Store:
             return self.lists[kind].get(row_id)
         number = self.tables[kind].find(row_id)
         return None if number is None else decoder.decode(encoder.encode(self.tables[kind].row(number)))
+
+    def before(self, kind: Kind, row_id: str, row: Row) -> Row | None:
+        """A row as it was before its last change, None where that made it; `row` where it never changed."""
+        if kind in CATALOG_TYPES:
+            return self.catalog.before.get(row_id, row)
+        if kind in self.lists:
+            return self.lists[kind].before.get(row_id, row)
+        number = self.tables[kind].find(row_id)
+        return self.tables[kind].before.get(number, row)
 
     def count_number(self, row_id: str) -> int:
         """The number of the count with an id, a new one where there was none yet."""

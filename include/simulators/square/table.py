@@ -32,6 +32,8 @@ class Table:
             raise ValueError(f"{kind}: at most {MOST:,} rows, not {len(times[self._first]):,}")
         self._make, self._place_of = make, place_of
         self._number_of = number_of
+        self.before: dict[int, Row | None] = {}
+        """Rows as they were before their last change, None where they were not there."""
         self._written: dict[int, Row] = {}
         self._indexes: dict[str, dict[str, array]] = {}
 
@@ -64,7 +66,9 @@ class Table:
 
     def put(self, number: int, row: Row) -> None:
         """Insert a row or replace it."""
+        before = self.row(number) if number in self else None
         self.remove(number)
+        self.before[number] = before
         for field, column in self._times.items():
             column.extend(0 for _ in range(number + 1 - len(column)))
             column[number] = milliseconds(row[field]) if field in row else 0

@@ -4,7 +4,7 @@ from include.simulators.storage import listing, signature
 from include.simulators.storage.bucket import Bucket
 from include.simulators.storage.config import Config
 from include.simulators.storage.faults import Fault
-from include.simulators.storage.objects import Object
+from include.simulators.storage.objects import Object, Objects
 from include.simulators.storage.protocol import USUAL_CODES, Answer, Refused, Request, error
 
 _BEYOND = "A header or query you provided implies functionality that is not implemented."
@@ -60,13 +60,20 @@ def _carried_out(bucket: Bucket, request: Request, fault: Fault | None) -> Answe
     if request.operation != "list" and _goes_beyond(request):
         raise Refused("NotImplemented", _BEYOND)
     kind = fault.kind if fault else None
+    objects = _told(bucket.objects, fault)
     match request.operation:
         case "list":
-            return listing.page(request, bucket.objects, ignore_start_after=kind == "ignore_start_after")
+            page = listing.page(
+                request,
+                objects,
+                ignore_start_after=kind in ("ignore_start_after", "first_page"),
+                ignore_token=kind == "first_page",
+            )
+            return listing.framed(page, fault.fields) if kind == "frame" else page
         case "bucket":
             return Answer(200, b"", {"x-amz-bucket-region": bucket.config.region}, None)
         case "head" | "get":
-            return _object(bucket, request, deleted=kind == "delete_marker")
+            return _object(bucket.config, objects.get(request.key), request, deleted=kind == "delete_marker")
         case "put":
             return _put(bucket, request)
         case "delete":
@@ -81,13 +88,22 @@ def _goes_beyond(request: Request) -> bool:
     return bool(asked or _CONDITIONS & request.headers.keys())
 
 
-def _object(bucket: Bucket, request: Request, *, deleted: bool) -> Answer:
-    found = bucket.objects.get(request.key)
+def _told(objects: Objects, fault: Fault | None) -> Objects:
+    """The objects that the answer speaks of."""
+    match fault:
+        case Fault(kind="hide"):
+            return objects.without(fault.keys or objects.keys())
+        case Fault(kind="show"):
+            return objects.and_also(fault.keys)
+    return objects
+
+
+def _object(config: Config, found: Object | None, request: Request, *, deleted: bool) -> Answer:
     if deleted:
         raise Refused("NoSuchKey", "The specified key does not exist.", {"x-amz-delete-marker": "true"})
     if found:
         return Answer(200, b"" if request.method == "HEAD" else found.body, found.headers)
-    if not bucket.config.may_list:
+    if not config.may_list:
         raise Refused("AccessDenied", "Access Denied")
     raise Refused("NoSuchKey", "The specified key does not exist.")
 

@@ -6,7 +6,7 @@ from secrets import token_hex
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from include.simulators.answers import Answer, body_of, drop, hang, send_half, send_whole
+from include.simulators.answers import HTML, Answer, body_of, drop, hang, send_half, send_whole
 from include.simulators.control_api import beside
 from include.simulators.storage import api
 from include.simulators.storage.bucket import Bucket
@@ -51,6 +51,10 @@ async def _serve(bucket: Bucket, request: Request, receive: Receive, send: Send)
         case Fault(kind="drop"):
             bucket.count(request.operation, "cut")
             return await drop(receive, send)
+        case Fault(kind="proxy"):
+            bucket.count(request.operation, fault.status)
+            page = HTML if fault.content_type and request.method != "HEAD" else b""
+            return await send_whole(send, Answer(fault.status, page, content_type=fault.content_type))
         case Fault(kind="status"):
             answer = api.ordered(request, fault, bucket.config)
         case _:

@@ -27,9 +27,9 @@ class Bucket(Account):
         self._pages = 0  # LIST pages served
         self._triggers: list[tuple[int, Trigger]] = []  # with the page after which it is due
 
-    def put(self, keys: list[str]) -> None:
+    def put(self, keys: list[str], content: bytes = FILLER) -> None:
         """Lay a small object under each key."""
-        self.objects.put(keys, Object(FILLER))
+        self.objects.put(keys, Object(content))
 
     def order(self, trigger: Trigger) -> None:
         """Take an order for after a LIST page."""

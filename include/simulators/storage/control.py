@@ -31,6 +31,10 @@ class Control(control.Control):
         """Lay a small object under each key."""
         self._batches("PUT", keys)
 
+    def put_empty(self, keys: Iterable[str]) -> None:
+        """Lay an object without content under each key."""
+        self._batches("PUT", keys, "empty")
+
     def delete(self, keys: Iterable[str]) -> None:
         """Remove the objects under the keys."""
         self._batches("DELETE", keys)
@@ -51,7 +55,7 @@ class Control(control.Control):
         """Put and delete keys once, as soon as the `page`-th LIST page from now has been served."""
         self._send("POST", "triggers", asdict(Trigger(page, tuple(put), tuple(delete))))
 
-    def _batches(self, method: str, keys: Iterable[str]) -> None:
+    def _batches(self, method: str, keys: Iterable[str], path: str = "keys") -> None:
         remaining = iter(keys)
         while batch := list(islice(remaining, _BATCH)):
-            self._send(method, "keys", batch)
+            self._send(method, path, batch)

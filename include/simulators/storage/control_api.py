@@ -18,6 +18,7 @@ class Orders(control_api.Orders):
             ("POST", "triggers", self.trigger),
             ("GET", "keys", self.keys),
             ("PUT", "keys", self.put),
+            ("PUT", "empty", self.put_empty),
             ("DELETE", "keys", self.delete),
         ]
 
@@ -29,6 +30,9 @@ class Orders(control_api.Orders):
 
     def put(self, path: Path, body: bytes) -> None:
         self._account.put(decoded(body, list[str]))
+
+    def put_empty(self, path: Path, body: bytes) -> None:
+        self._account.put(decoded(body, list[str]), b"")
 
     def delete(self, path: Path, body: bytes) -> None:
         self._account.objects.delete(decoded(body, list[str]))

@@ -4,7 +4,9 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from urllib.parse import quote_plus
 from xml.sax.saxutils import escape
 
@@ -27,7 +29,7 @@ _KNOWN = {
 }
 
 
-def page(request: Request, objects: Objects, *, ignore_start_after: bool = False) -> Answer:
+def page(request: Request, objects: Objects, *, ignore_start_after: bool = False, ignore_token: bool = False) -> Answer:
     """The page that the request asks for. Raises Refused for what the vendor refuses or this server can't do."""
     given = {name: value for name, value in request.parameters if not name.startswith("X-Amz-")}
     _check(given)
@@ -35,7 +37,7 @@ def page(request: Request, objects: Objects, *, ignore_start_after: bool = False
     prefix, token = given.get("prefix", ""), given.get("continuation-token")
     start_after = "" if ignore_start_after else given.get("start-after", "")
     size = _size(given.get("max-keys", str(_PAGE)))
-    after = start_after if token is None else _after(token, request.bucket, prefix)
+    after = start_after if token is None or ignore_token else _after(token, request.bucket, prefix)
     keys, more = objects.page(prefix, after, size) if size else ([], False)
     following = _token(request.bucket, prefix, keys[-1]) if more else None
     fields = (
@@ -54,6 +56,16 @@ def page(request: Request, objects: Objects, *, ignore_start_after: bool = False
         f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{head}'
         f"{objects.entries(keys, encoded)}</ListBucketResult>"
     )
+
+
+def framed(answer: Answer, fields: Mapping[str, str | None]) -> Answer:
+    """The page with other fields in its frame; None takes one away."""
+    document = answer.body.decode()
+    for name, value in fields.items():
+        document = re.sub(f"<{name}>[^<]*</{name}>", "", document, count=1)
+        if value is not None:
+            document = re.sub("(<ListBucketResult[^>]*>)", rf"\1<{name}>{escape(value)}</{name}>", document, count=1)
+    return replace(answer, body=document.encode())
 
 
 def _check(given: dict[str, str]) -> None:

@@ -83,6 +83,20 @@ class Objects:
         else:
             self._keys = [key for key in self._keys if key not in gone]
 
+    def without(self, keys: Iterable[str]) -> "Objects":
+        """The objects but for some."""
+        left = Objects()
+        gone = set(keys)
+        left._objects = {key: content for key, content in self._objects.items() if key not in gone}
+        left._keys = [key for key in self._keys if key not in gone]
+        return left
+
+    def and_also(self, keys: Collection[str]) -> "Objects":
+        """The objects, and one more under each of the keys that have none."""
+        all_ = self.without(())
+        all_.put([key for key in keys if key not in self._objects], Object(b"picture"))
+        return all_
+
     def page(self, prefix: str, after: str, size: int) -> tuple[list[str], bool]:
         """Up to `size` keys with the prefix that follow `after`, and whether more follow."""
         start = max(bisect_left(self._keys, prefix), bisect_right(self._keys, after) if after else 0)

@@ -3,7 +3,8 @@
 Endpoints, below `/api`, wanting the header `x-auth-token` (else 401 without a body):
 
 - `shop/{shop}/job-board-group-by`: the boards ACTIVE, POSTED and COMPLETE, only the orders that changed last, as a
-  flat list that moves while it is read; what was completed recently is on two boards
+  flat list that moves while it is read; what was completed recently is on two boards. ACTIVE comes in columns too, in
+  one piece
 - `shop/{shop}/repair-order/{id}`, `repair-order/{id}` (404 for some that live), `repair-order/{id}/estimate`,
   `repair-order/{id}/profit/labor`
 - `shop/{shop}/employees-lite`, `shop/{shop}/employee/{id}`, `shop/{shop}/customer`, `shop/{shop}/customer/{id}`,
@@ -20,6 +21,9 @@ The vendor describes none of this. Where nobody has seen what it does, the simul
   job there is neither fee nor discount, and the margin is "NaN".
 - Labor costs what its technician earned when it was done, and nothing where none is named.
 - A status of 7 is told by head and estimate, or both answer 404.
+- The estimate's id is that of its order; the profit names no order.
+- `nextKeys` are a text, or a list (`next_keys`). How the vendor takes a list back is not known: both ways are taken.
+- The board in columns shows all that is in work, or no more than `column_limit`.
 """
 
 from collections.abc import Iterator

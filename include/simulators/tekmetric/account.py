@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from random import Random
 
 from msgspec.structs import replace
 
@@ -28,6 +29,7 @@ class Account(account.Account):
         self.clock = Clock(config.now)
         self.store = Store(config, self.clock.now())
         self.triggers: Book[Trigger] = Book()
+        self.random = Random(config.seed)
 
     def mutate(self, mutations: Sequence[Mutation]) -> list[int]:
         """Carry out changes, all at one instant, and return the ids of their rows."""

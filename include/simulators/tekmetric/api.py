@@ -40,6 +40,8 @@ def endpoint_of(path: str) -> tuple[str, dict[str, int]]:
 
 def _board(account: Account, call: Call) -> list[Row] | Row:
     """Those that changed last first, as far as boards show any. What changes between two pages moves between them."""
+    if call.query.get("view") == "column":
+        return _columns(account, call)
     call.one_of("view", "list")
     call.one_of("groupBy", "NONE")
     store, recent = account.store, instant(account.clock.now() - RECENTLY)
@@ -50,6 +52,16 @@ def _board(account: Account, call: Call) -> list[Row] | Row:
     orders = orders[: account.config.board_limit][start : start + size]
     content = [store.shown("board", order.id, rows.board_row(store, order)) for order in orders]
     return {"content": content} if account.config.wrapped_boards else content
+
+
+def _columns(account: Account, call: Call) -> list[Row]:
+    """What is in work, as the board's page shows it: by status, in one piece."""
+    call.one_of("groupBy", "ROSTATUS")
+    call.one_of("board", "ACTIVE")
+    store, recent = account.store, instant(account.clock.now() - RECENTLY)
+    orders = store.on_board("ACTIVE", call.ids["shop"], recent)[: account.config.column_limit]
+    orders.sort(key=lambda order: order.status)
+    return [store.shown("board", order.id, rows.board_row(store, order)) for order in orders]
 
 
 def _head(account: Account, call: Call) -> Row:
@@ -128,9 +140,12 @@ def _person(account: Account, call: Call, kind: str) -> Row:
 def _page(account: Account, call: Call, found: Sequence[Row]) -> Row:
     """A page as Spring writes it; larger sizes are cut without a word."""
     size, number = min(call.number("size", 10, least=1), account.config.list_size), call.number("page", 0)
+    shuffled = account.config.shuffled_pages
+    if shuffled:
+        found = account.random.sample(found, len(found))
     content = found[number * size : (number + 1) * size]
     pages = -(-len(found) // size)
-    sort = {"sorted": True, "unsorted": False, "empty": False}
+    sort = {"sorted": not shuffled, "unsorted": shuffled, "empty": shuffled}
     return {
         "content": content,
         "pageable": {"sort": sort, "offset": number * size, "pageNumber": number, "pageSize": size, "paged": True},

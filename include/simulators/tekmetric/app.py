@@ -8,12 +8,13 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from include.simulators.answers import HTML, Answer, drop, hang, send_half, send_whole
+from include.simulators.control import decoded
 from include.simulators.control_api import beside
 from include.simulators.tekmetric import api
 from include.simulators.tekmetric.account import Account
 from include.simulators.tekmetric.control_api import Orders
-from include.simulators.tekmetric.faults import Fault
-from include.simulators.tekmetric.protocol import Call, Refused, error
+from include.simulators.tekmetric.faults import Fault, edited
+from include.simulators.tekmetric.protocol import Call, Refused, error, ok
 
 _BASE = "/api/"
 
@@ -44,7 +45,7 @@ async def _serve(account: Account, scope: Scope, receive: Receive, send: Send) -
         case Fault(kind="status"):
             answer = _ordered(fault)
         case _:
-            answer = _refusal(account, dict(scope["headers"])) or api.answer(account, call)
+            answer = _refusal(account, dict(scope["headers"])) or _lied(account, call, fault)
     match fault:
         case Fault(kind="cut"):
             account.count(call.endpoint, "cut")
@@ -59,7 +60,21 @@ def _call(scope: Scope) -> Call:
     path = scope["path"].removeprefix(_BASE)
     endpoint, ids = api.endpoint_of(path)
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    return Call(scope["method"], path, endpoint, ids, dict(query))
+    return Call(scope["method"], path, endpoint, ids, query)
+
+
+def _lied(account: Account, call: Call, fault: Fault | None) -> Answer:
+    """The API's answer, or what was ordered to be told in its place."""
+    match fault:
+        case Fault(kind="answer"):
+            return ok(fault.content)
+        case Fault(kind="swap"):
+            endpoint, ids = api.endpoint_of(fault.other)
+            return api.answer(account, replace(call, path=fault.other, endpoint=endpoint, ids=ids))
+        case Fault(kind="edit"):
+            answer = api.answer(account, call)
+            return answer if answer.status != 200 else ok(edited(decoded(answer.body), fault))
+    return api.answer(account, call)
 
 
 def _ordered(fault: Fault) -> Answer:

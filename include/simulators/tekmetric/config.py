@@ -1,6 +1,7 @@
 """What a simulated account is like: its shops, how much there is of everything, and where its clock stands."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 SIZES = ("orders", "customers", "employees", "days")
 
@@ -38,12 +39,18 @@ class Config:
     latency_ms: int = 0
     board_limit: int = 27
     """How many orders a board shows at most: those that changed last."""
+    column_limit: int | None = None
+    """The same of the board ACTIVE in columns; None: all of them."""
     board_size: int = 500
     """The largest page of a board."""
     list_size: int = 100
     """The largest page of anything else."""
     wrapped_boards: bool = False
     """Boards come as `{"content": [...]}`."""
+    shuffled_pages: bool = False
+    """Each page of a list of customers or vehicles is cut from another order of them."""
+    next_keys: Literal["text", "list"] = "text"
+    """The form of `nextKeys`. A list comes back as a parameter for each of its items, or as JSON."""
 
     @classmethod
     def sized(cls, orders: int, **fields) -> "Config":

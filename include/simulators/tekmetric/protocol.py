@@ -1,6 +1,6 @@
 """The API's protocol as values: a request, an answer, and a refusal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,25 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """A request: `path` is that below /api, `endpoint` the same with `{shop}` and `{id}` for the numbers in `ids`."""
+    """A request: `path` is that below /api, `endpoint` the same with `{shop}` and `{id}` for the numbers in `ids`.
+
+    `pairs` is its query as it came, in which a name may come several times.
+    """
 
     method: str
     path: str
     endpoint: str
     ids: Mapping[str, int]
-    query: Mapping[str, str]
+    pairs: Sequence[tuple[str, str]]
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query by name; of a name that comes several times the last."""
+        return dict(self.pairs)
+
+    def all(self, name: str) -> list[str]:
+        """All that the query has under a name."""
+        return [value for each, value in self.pairs if each == name]
 
     def number(self, name: str, default: int, least: int = 0) -> int:
         """A whole number from the query. Raises Refused for what is none."""

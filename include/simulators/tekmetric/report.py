@@ -39,7 +39,7 @@ def page(account: Account, call: Call) -> Row:
     return {
         "content": [store.shown("report", order.id, rows.report_row(store, order)) for order in shown],
         "hasNext": more,
-        "nextKeys": _keys(call, _key(shown[-1])) if more else None,
+        "nextKeys": _keys(account, call, _key(shown[-1])) if more else None,
     }
 
 
@@ -78,15 +78,22 @@ def _start(found: Sequence[Order], call: Call, *, newest_first: bool) -> int:
     return sum(_key(order) >= last if newest_first else _key(order) <= last for order in found)
 
 
-def _keys(call: Call, key: tuple[str, int]) -> str:
+def _keys(account: Account, call: Call, key: tuple[str, int]) -> str | list[str | int]:
+    """Where to go on; as text it is good for its query only."""
+    if account.config.next_keys == "list":
+        return list(key)
     content = msgspec.json.encode(key)
     return base64.urlsafe_b64encode(_seal(call, content) + content).decode().rstrip("=")
 
 
 def _opened(call: Call) -> tuple[str, int]:
-    keys = call.query["nextKeys"]
+    keys = call.all("nextKeys")
     try:
-        sealed = base64.urlsafe_b64decode(keys + "=" * (-len(keys) % 4))
+        if len(keys) > 1:
+            return msgspec.convert(keys, tuple[str, int], strict=False)
+        if keys[0].startswith("["):
+            return msgspec.json.decode(keys[0], type=tuple[str, int])
+        sealed = base64.urlsafe_b64decode(keys[0] + "=" * (-len(keys[0]) % 4))
     except (binascii.Error, ValueError):
         raise Refused(400, "nextKeys is invalid") from None
     if sealed[:_SEAL] != _seal(call, sealed[_SEAL:]):

@@ -1,16 +1,17 @@
-"""What is asked of Flex: one read, and the three writes, each with what became of it."""
+"""What is asked of Flex: three reads, and the three writes, each with what its answer says became of it."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from include.api.client import Answer, ApiClient, Request
 from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
-from include.sources.flex.rows import Line, read
+from include.sources.flex import rows
+from include.sources.flex.rows import Line, Unreadable
 
-# Whoever gets one of these knows that nothing happened.
+# Whoever gets one of these is told that nothing happened.
 FINAL = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422, 429})
 # No other request fares better.
 STOPS = frozenset({401, 403})
@@ -18,14 +19,16 @@ STOPS = frozenset({401, 403})
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a write: `unknown` means that it may have happened. `line_id` is that of a line that was added.
+    """What the answer to a write says: `unknown` means that it may have happened. A read has to prove each.
 
-    `reason` says why it isn't `done`, one line.
+    `line_id` is the line that an add says it has made; an add that is `done` has one. `reason` says why it isn't
+    `done`, one line. What wasn't `sent` needs no proof.
     """
 
     kind: Literal["done", "refused", "unknown"]
     line_id: UUID | None = None
     reason: str | None = None
+    sent: bool = True
 
 
 class Stopped(FixConfiguration):
@@ -33,17 +36,37 @@ class Stopped(FixConfiguration):
 
 
 def lines(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bool = False) -> list[Line]:
-    """All lines on a crew call; `mapped` are those that are ours. `owed` to what was just sent, as in `Request`.
+    """The rows of a crew call; `mapped` are the lines that are ours. `owed` to what was just sent, as in `Request`.
 
     Raises Unreadable where the answer proves nothing, and whatever `ApiClient.send` does.
     """
-    # What a cache kept is no proof of anything.
-    params = {"_dc": time.time_ns() // 1_000_000, "codeList": ["contact", "business-role"], "node": "root"}
-    return read(api.send(Request(f"line-item/{element_id}/row-data/", params, owed=owed)).data, mapped)
+    params = {"_dc": _now(), "codeList": ["contact", "business-role"], "node": "root"}
+    return rows.read(api.send(Request(f"line-item/{element_id}/row-data/", params, owed=owed)).data, mapped)
+
+
+def items(api: ApiClient, element_id: UUID, *, owed: bool = False) -> Mapping[UUID, str | None]:
+    """The lines in a crew call's own record, each with its type if it is told. Raises as `lines` does."""
+    return rows.items(api.send(_record(element_id, owed)).data, element_id)
+
+
+def exists(api: ApiClient, line_id: UUID) -> bool:
+    """Whether a line is there by its own address, wherever it is.
+
+    Raises Unreadable where the answer tells neither, and whatever `ApiClient.send` does.
+    """
+    try:
+        rows.require_record(api.send(_record(line_id, False)).data, line_id)
+    except NotFound:
+        return False
+    except FixConfiguration as error:
+        if error.status is None or error.status in STOPS:
+            raise
+        raise Unreadable(f"whether line {line_id} is gone can't be told: {error}") from None
+    return True
 
 
 def add(api: ApiClient, element_id: UUID, resource_id: UUID) -> Outcome:
-    """Add a line for a contact: another one, if there is one already. `done` comes with the line. Raises Stopped."""
+    """Add a line for a contact: another one, if there is one already. Raises Stopped."""
     answer = _write(api, Request(f"line-item/{element_id}/add-resource/{resource_id}", method="POST", idempotent=False))
     if isinstance(answer, Outcome):
         return answer
@@ -67,14 +90,23 @@ def set_role(api: ApiClient, element_id: UUID, line_id: UUID, role_id: UUID) -> 
     return answer if isinstance(answer, Outcome) else Outcome("done")
 
 
+def _record(thing_id: UUID, owed: bool) -> Request:
+    return Request(f"line-item/{thing_id}", {"_dc": _now()}, owed=owed)
+
+
+def _now() -> int:
+    """What a cache kept is no proof of anything."""
+    return time.time_ns() // 1_000_000
+
+
 def _write(api: ApiClient, request: Request, missing: Literal["done", "refused"] = "refused") -> Answer | Outcome:
-    """Send once. The answer, if it proves that it was done, or else the outcome; `missing` is that of a 404."""
+    """Send once. The answer, if it says that it was done, or else the outcome; `missing` is that of a 404."""
     try:
         answer = api.send(request)
     except NotFound as error:
         return Outcome(missing, reason=None if missing == "done" else _refusal(api, request, error))
     except NotSent as error:
-        return Outcome("refused", reason=str(error))
+        return Outcome("refused", reason=str(error), sent=False)
     except FixConfiguration as error:
         # Without a status it couldn't be sent at all: no trusted TLS, or no usable host.
         if error.status is None or error.status in STOPS:
@@ -99,16 +131,12 @@ def _refusal(api: ApiClient, request: Request, error: ApiError) -> str:
 
 def _added(answer: Answer) -> UUID | None:
     """The id of the one line that an add made, in any of the shapes that were seen; None where none or several."""
-    told = answer.data if isinstance(answer.data, dict) else {}
-    nested = told.get("data") if isinstance(told.get("data"), dict) else {}
-    several = told.get("addedResourceLineIds")
-    named = [holder.get(key) for holder in (told, nested) for key in ("id", "lineItemId")]
-    found = {_id(each) for each in [*named, *(several if isinstance(several, list) else [])] if each is not None}
-    return found.pop() if len(found) == 1 else None
-
-
-def _id(text: Any) -> UUID | None:
-    try:
-        return UUID(text)
-    except (AttributeError, TypeError, ValueError):
+    told = answer.data
+    if not isinstance(told, dict) or any(told.get(key) for key in rows.ERRORS):
         return None
+    several = told.get("addedResourceLineIds")
+    try:
+        found = rows.named(told) | {UUID(each) for each in (several if isinstance(several, list) else [])}
+    except (Unreadable, AttributeError, TypeError, ValueError):
+        return None
+    return found.pop() if len(found) == 1 else None

@@ -6,6 +6,7 @@ from psycopg import Connection
 
 from include.confidence.integrity import Finding, Severity
 from include.confidence.summary import MAX_EXAMPLES
+from include.sources.base import IntegrityFailed
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ UNIQUE_KEY = """
 SELECT conname FROM pg_constraint
 WHERE conrelid = 'flex.flex_crew_assignments'::regclass AND contype = 'u'
   AND conname = 'flex_crew_assignments_crew_call_technician_key'
+  AND pg_get_constraintdef(oid) = 'UNIQUE (crew_call_id, technician_id)'
 """
+MIGRATE = "Run the DAG warehouse_migrate: it removes duplicates and puts the unique key back"
 
 RECENT_FAILURES = """
 SELECT job_id, department, failed_count FROM (
@@ -47,6 +50,15 @@ VERIFICATIONS = (
     Verification("recent_failures", RECENT_FAILURES, severity=Severity.WARNING),
     Verification("stale_assignments", STALE_ASSIGNMENTS, severity=Severity.WARNING),
 )
+
+
+def require_unique_key(conn: Connection) -> None:
+    """Raises IntegrityFailed without the key: what is added in Flex could not be written down here."""
+    if conn.execute(UNIQUE_KEY).fetchone() is None:
+        raise IntegrityFailed(
+            "the unique key of flex.flex_crew_assignments is missing, so nothing was asked of Flex and nothing was"
+            f" written. {MIGRATE}"
+        )
 
 
 def verify(conn: Connection) -> list[Finding]:

@@ -24,18 +24,25 @@ DEPARTMENTS = ("sound", "lights")
 Result = TypeVar("Result")
 
 # Where a call was deleted or points elsewhere now, the lines that we made there are still ours, and what a gate stands
-# for has still to be known.
+# for has still to be known. A line that was found to be gone is looked for a few times more, in case it comes back.
 ELEMENTS = """
-SELECT DISTINCT flex_element_id FROM (
+SELECT e.flex_element_id FROM (
   SELECT flex_element_id, job_id, department FROM flex.flex_crew_calls
-  UNION ALL SELECT flex_element_id, job_id, department FROM flex.owned_line WHERE gone_at IS NULL
+  UNION ALL SELECT flex_element_id, job_id, department FROM flex.owned_line
+  WHERE gone_at IS NULL OR %(jobs)s::uuid[] IS NULL AND gone_at > now() - interval '7 days'
   UNION ALL SELECT g.flex_element_id, o.job_id, o.department
   FROM flex.element_gate g LEFT JOIN flex.operation o USING (operation_id) WHERE g.state <> 'idle'
-) e LEFT JOIN flex.jobs j ON j.id = e.job_id
+) e LEFT JOIN flex.jobs j ON j.id = e.job_id LEFT JOIN flex.element_gate g USING (flex_element_id)
 WHERE (%(jobs)s::uuid[] IS NULL OR e.job_id = ANY (%(jobs)s))
   AND (%(departments)s::text[] IS NULL OR e.department = ANY (%(departments)s))
   AND (%(jobs)s::uuid[] IS NOT NULL OR j.id IS NULL OR j.end_time IS NULL OR j.end_time >= now())
-ORDER BY 1
+GROUP BY 1, g.last_claim ORDER BY g.last_claim NULLS FIRST, 1
+"""
+
+# Their people have to be on another crew call before their lines here may go.
+LEFT_BEHIND = """
+SELECT DISTINCT o.flex_element_id FROM flex.owned_line o JOIN flex.flex_crew_calls c ON c.id = o.crew_call_id
+WHERE o.gone_at IS NULL AND c.flex_element_id <> o.flex_element_id AND o.flex_element_id = ANY (%s)
 """
 
 
@@ -69,10 +76,20 @@ class Scope:
         return ", ".join([*parts, *self.departments]) or "all"
 
     def elements(self, conn: Connection, jobs: Collection[UUID] | None = None) -> list[UUID]:
-        """The crew calls in Flex, of these jobs only if any are named, be they over or not."""
+        """The crew calls in Flex, of these jobs only if any are named, be they over or not.
+
+        First those that were worked at the longest time ago: so each has its turn, however short the quota is.
+        """
         named = [self.job_id] if self.job_id else None if jobs is None else list(jobs)
         with conn.cursor(row_factory=scalar_row) as cursor:
             return cursor.execute(ELEMENTS, {"jobs": named, "departments": list(self.departments) or None}).fetchall()
+
+
+def in_turn(conn: Connection, elements: Collection[UUID]) -> tuple[list[UUID], list[UUID]]:
+    """The crew calls to work at first, and those to work at once these are done, since people leave them for others."""
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        left = set(cursor.execute(LEFT_BEHIND, [list(elements)]))
+    return [each for each in elements if each not in left], [each for each in elements if each in left]
 
 
 class _NotBegun(Exception):

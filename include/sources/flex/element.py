@@ -18,7 +18,22 @@ from include.sources.flex import calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
-from include.sources.flex.plan import Add, Adopt, Finding, Forget, Member, Plan, Remap, Remove, SetRole, plan
+from include.sources.flex.look import Looked, both, confirmed, look, patient, require_there
+from include.sources.flex.plan import (
+    Add,
+    Adopt,
+    Finding,
+    Forget,
+    Member,
+    Plan,
+    Remap,
+    Remove,
+    SetRole,
+    back_key,
+    key,
+    plan,
+    stale_key,
+)
 from include.sources.flex.roles import Roles
 from include.sources.flex.rows import CONTACT, Line, Unreadable
 from include.warehouse.fence import FenceError
@@ -36,6 +51,7 @@ Kind = Literal[
     "remapped",
     "forgotten",
     "stale",
+    "back",
     "add_failed",
     "remove_failed",
     "role_failed",
@@ -43,7 +59,7 @@ Kind = Literal[
 ]
 # What Flex refused of what a crew needs. A line that is left over harms no crew.
 FAILED = ("add_failed", "remove_failed", "role_failed")
-State = Literal["done", "failed", "refused", "changed", "unreadable", "busy", "uncertain", "stopped"]
+State = Literal["done", "failed", "waiting", "refused", "changed", "unreadable", "busy", "uncertain", "stopped"]
 
 PUT = """
 WITH before AS (
@@ -77,12 +93,18 @@ FROM gone
 OWN = """
 INSERT INTO flex.owned_line (flex_line_item_id, flex_element_id, flex_resource_id, job_id, department, crew_call_id,
   technician_id, made_by)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (flex_line_item_id) DO NOTHING
+"""
+
+KEEP = """
+INSERT INTO flex.kept_line (flex_line_item_id, flex_element_id) VALUES (%s, %s) ON CONFLICT DO NOTHING
 """
 
 GONE = """
 UPDATE flex.owned_line SET gone_at = clock_timestamp() WHERE flex_line_item_id = ANY (%s) AND gone_at IS NULL
 """
+
+BACK = "UPDATE flex.owned_line SET gone_at = NULL WHERE flex_line_item_id = ANY (%s)"
 
 
 @dataclass(frozen=True)
@@ -90,7 +112,7 @@ class Worker:
     """What a worker brings: `conn` is its own, in autocommit; `run` is dag_id/run_id.
 
     `fenced` begins a transaction that may write, or raises FenceError. With `prune` lines of ours that no row leads to
-    are deleted too.
+    are deleted too. After each of `pauses` (seconds) Flex is asked again for what it does not show.
     """
 
     api: ApiClient
@@ -100,6 +122,7 @@ class Worker:
     sync_id: int
     fenced: Callable[[Connection], AbstractContextManager]
     prune: bool
+    pauses: Sequence[float] = ()
 
 
 # What to do about an element, by the crew that it shall have and the lines that are there.
@@ -120,9 +143,10 @@ class Report:
     """What became of an element, and all that happened. `problems` and `diagnostics` are one line each.
 
     `crew` and `lines` are what was read last; None and 0 where nothing was. Of the states `failed` means that Flex
-    refused something, `refused` that the crew can't be written as it is, `changed` that people kept changing it;
-    `unreadable`, `busy` and `uncertain` tell why nothing more was written. `stopped`:
-    nothing more may be written anywhere, since `stop` was raised.
+    did not do something, `waiting` that a line has to stay until its person is somewhere else, `refused` that the crew
+    can't be written as it is, `changed` that people kept changing it; `unreadable`, `busy` and `uncertain` tell why
+    nothing more was written. `stopped`: nothing more may be written anywhere, since `stop` was raised. `called_for` are
+    the changes that were to be made (`plan.key`); `orphans_left` says why orphans were not deleted.
     """
 
     element_id: UUID
@@ -134,6 +158,8 @@ class Report:
     crew: Crew | None = None
     lines: int = 0
     stop: Exception | None = None
+    called_for: frozenset[str] = frozenset()
+    orphans_left: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def count(self, *kinds: Kind) -> int:
@@ -145,23 +171,55 @@ class _Changed(Exception):
     """Who is desired isn't any more who was read."""
 
 
+class _Lost(Exception):
+    """The answer to a write does not say what became of it."""
+
+
 class _InDoubt(Exception):
     """Nobody knows what became of a write; the gate says so already."""
 
 
 @dataclass(frozen=True)
-class _Added:
-    """A line that an answer named, and no read has shown yet."""
+class _Sent:
+    """A write that was sent, and what its answer says; only a read tells what became of it."""
 
     operation_id: int
-    line_id: UUID
-    action: Add
+    action: Add | Remove | SetRole
+    outcome: Outcome
+
+    def shown(self, lines: Sequence[Line], before: Collection[UUID]) -> bool:
+        """Whether these lines show that it was done; `before` are the lines that were there before it."""
+        match self.action:
+            case Add():
+                there = _lines_of(self.action.resource_id, lines)
+                return there == [self.outcome.line_id or there[0]] and before.isdisjoint(there) if there else False
+            case Remove():
+                return all(line.line_id != self.action.line_id for line in lines)
+            case SetRole():
+                return any((line.line_id, line.role_id) == (self.action.line_id, self.action.role_id) for line in lines)
+
+    def judged(self, lines: Sequence[Line] | None, before: Collection[UUID], why: str) -> Outcome:
+        """What became of it, by the lines that are there since; None: they could not be read, `why`."""
+        told, action = self.outcome.kind, self.action
+        # An add that was refused made no line: one that is there by now was made by somebody else.
+        if lines is not None and not (told == "refused" and isinstance(action, Add)) and self.shown(lines, before):
+            made = _lines_of(action.resource_id, lines)[0] if isinstance(action, Add) else None
+            return Outcome("done", made)
+        if told == "refused":
+            return self.outcome
+        reason = "; ".join(filter(None, [self.outcome.reason, why]))
+        # That an orphan may go a little later harms nobody.
+        if isinstance(action, Remove) and action.orphan:
+            return Outcome("refused", reason=reason)
+        # Nothing of it is underway any more, and to write it again does no harm.
+        if lines is not None and told == "done" and not isinstance(action, Add):
+            return Outcome("refused", reason=f"Flex took it for done, but {reason}")
+        return Outcome("unknown", self.outcome.line_id, reason)
 
 
 def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
-    """Bring the element to the desired crew. Of a role that Flex doesn't tell, the one that we wrote counts."""
-    told = [line if line.role_told else replace(line, role_id=crew.written.get(line.line_id)) for line in lines]
-    return plan(crew.desired, crew.rows, crew.owned, told)
+    """Bring the element to the desired crew."""
+    return plan(crew.desired, crew.rows, crew.owned, lines)
 
 
 def sync(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:
@@ -182,9 +240,13 @@ class _Element:
         self._events: list[Event] = []
         self._problems: list[str] = []
         self._notes: list[str] = []
-        self._unproven: list[_Added] = []
+        self._waiting: list[str] = []
+        self._called_for: set[str] = set()
+        self._sent: list[_Sent] = []
+        # Whom rows were made to name a line in this pass.
+        self._named: dict[Member, UUID] = {}
         self._crew: Crew | None = None
-        self._lines: Sequence[Line] = ()
+        self._looked = Looked(())
         self._plan = Plan((), (), (), ())
 
     def sync(self) -> Report:
@@ -201,7 +263,7 @@ class _Element:
 
     def _passes(self) -> State:
         for _ in range(PASSES):
-            self._problems, self._notes = [], []
+            self._problems, self._notes, self._waiting, self._named = [], [], [], {}
             try:
                 self._read()
                 if self._plan.refusals:
@@ -211,7 +273,9 @@ class _Element:
             except _Changed:
                 continue
             self._keep()
-            return "failed" if self._problems else "done"
+            state: State = "failed" if self._problems else "waiting" if self._waiting else "done"
+            self._problems += self._waiting
+            return state
         self._problems.append(f"element {self._id} changed {PASSES} times while it was synced. Run the sync again")
         return "changed"
 
@@ -226,58 +290,78 @@ class _Element:
             told,
             diagnostics,
             self._crew,
-            len(self._lines),
+            len(self._looked.lines),
+            called_for=frozenset(self._called_for),
+            orphans_left=tuple(self._notes),
         )
 
     def _read(self) -> None:
+        """Read and plan. Whatever has to be done follows from what both lists of Flex show."""
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
-        self._lines = self._shown()
-        if self._clear_stale():
+        self._looked = patient(self._worker.pauses, self._look)
+        if self._note_lines():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
-        self._plan = self._planner(self._crew, self._lines)
+        self._plan = self._planner(self._crew, self._looked.lines)
+        self._called_for |= {key(action) for action in self._plan.actions}
 
-    def _shown(self) -> Sequence[Line]:
-        try:
-            return calls.lines(self._api, self._id, self._crew.mapped)
-        except NotFound:
-            # Deleted in Flex, with all its lines. A call of ours that still names it has to be mended first.
-            if self._crew.calls:
-                raise
-            return ()
+    def _look(self) -> Looked:
+        looked = look(self._api, self._id, self._crew)
+        require_there(looked, self._id, self._crew)
+        if looked.sure or not self._planner(self._crew, looked.lines).actions:
+            return looked
+        return confirmed(self._api, self._id, looked)
 
-    def _clear_stale(self) -> bool:
-        """Drop the rows whose line is gone, and say so of our lines. Whether there were any."""
-        present = {line.line_id for line in self._lines}
-        stale = [row for row in self._crew.rows if row.line_id and row.line_id not in present]
-        gone = self._crew.owned - present
-        if not stale and not gone:
+    def _note_lines(self) -> bool:
+        """Note the lines that are gone, with the rows that name them, and those that are back. Whether any were."""
+        gone, back = self._looked.gone, self._looked.back
+        lost = (gone | self._crew.gone) - back
+        stale = [row for row in self._crew.rows if row.line_id in lost]
+        if not (gone or back or stale):
             return False
         with self._writing():
             self._drop(row.member for row in stale)
             self._conn.execute(GONE, [list(gone)])
+            self._conn.execute(BACK, [list(back)])
+        self._called_for |= {*(stale_key(row.member) for row in stale), *map(back_key, back)}
         self._events += [Event("stale", row.resource_id, (row.member,)) for row in stale]
+        self._events += [Event("back", line.resource_id, ()) for line in self._looked.lines if line.line_id in back]
         return True
 
     def _carry_out(self) -> None:
+        """Nobody who only gets another line is without one in between: the old one goes once the new one is proven."""
         actions = self._plan.actions
         self._note([each for each in actions if isinstance(each, Adopt | Remap | Forget)])
-        added: list[SetRole] = []
-        try:
-            for action in actions:
-                match action:
-                    case Remove(orphan=False):
-                        self._remove(action, "removed", "remove_failed")
-                    case Add():
-                        self._add(action)
-        finally:
-            # Whatever else went wrong: what was added has to be proven, or doubted.
-            added = self._prove()
-        for action in [*added, *(each for each in actions if isinstance(each, SetRole))]:
-            self._set_role(action)
-        if self._worker.prune:
-            for action in actions:
-                if isinstance(action, Remove) and action.orphan:
-                    self._remove(action, "pruned", "prune_failed")
+        removals = [each for each in actions if isinstance(each, Remove)]
+        last = [each for each in removals if each.orphan or each.line_id in self._crew.leaving or self._moving(each)]
+        with self._proving():
+            for action in removals:
+                if action not in last:
+                    self._remove(action)
+            added = [role for each in actions if isinstance(each, Add) for role in self._add(each)]
+            for action in [*added, *(each for each in actions if isinstance(each, SetRole))]:
+                self._set_role(action)
+        with self._proving():
+            for action in last:
+                if self._must_stay(action):
+                    self._waiting.append(
+                        f"line {action.line_id} stays on element {self._id} until its person is where they belong now"
+                    )
+                elif self._worker.prune or not action.orphan:
+                    self._remove(action)
+
+    def _moving(self, removal: Remove) -> list[Member]:
+        """Those of the crew call whose row names this line, and who are to have another one."""
+        wanted = {each.member for each in self._crew.desired}
+        return [
+            row.member
+            for row in self._crew.rows
+            if row.line_id == removal.line_id and row.member in wanted and row.member not in removal.members
+        ]
+
+    def _must_stay(self, removal: Remove) -> bool:
+        return removal.line_id in self._crew.leaving or any(
+            self._named.get(member) in (None, removal.line_id) for member in self._moving(removal)
+        )
 
     def _keep(self) -> None:
         """Note who was there already."""
@@ -290,11 +374,14 @@ class _Element:
         """Change rows of ours only."""
         if not actions:
             return
+        there = {line.line_id for line in self._looked.lines}
         with self._writing():
             self._drop(action.member for action in actions if isinstance(action, Forget))
             for action in actions:
                 if not isinstance(action, Forget):
                     self._put(action.line_id, [action.member])
+                    if action.line_id in there and action.line_id not in self._crew.owned:
+                        self._conn.execute(KEEP, [action.line_id, self._id])
         for action in actions:
             match action:
                 case Adopt():
@@ -304,126 +391,156 @@ class _Element:
                 case Forget():
                     self._events.append(Event("forgotten", None, (action.member,)))
 
-    def _add(self, action: Add) -> None:
+    def _add(self, action: Add) -> Iterator[SetRole]:
+        """Add a line; the role to be written then, if the answer names the line."""
         member = action.members[0]
-        call = self._crew.calls[member.crew_call_id]
-        operation_id, outcome = self._send(
-            Write("add", None, action.resource_id, member, call=call),
-            lambda: calls.add(self._api, self._id, action.resource_id),
+        outcome = self._send(
+            action,
+            Write("add", None, action.resource_id, member, call=self._call_of(member)),
+            lambda: self._new(calls.add(self._api, self._id, action.resource_id)),
         )
-        if outcome.kind == "refused":
-            return self._refused(operation_id, outcome, Event("add_failed", action.resource_id, action.members))
-        who = [call.job_id, call.department, member.crew_call_id, member.technician_id, self._worker.sync_id]
-        # The line is ours from now on; the gate stands for it until a read has shown it.
-        with self._conn.transaction():
-            gate.settle(self._conn, operation_id, outcome)
-            self._conn.execute(OWN, [outcome.line_id, self._id, action.resource_id, *who])
-        self._unproven.append(_Added(operation_id, outcome.line_id, action))
+        if outcome.kind == "done" and action.role_id:
+            yield SetRole(outcome.line_id, action.resource_id, action.role_id)
 
-    def _prove(self) -> list[SetRole]:
-        """Read once what was added and note those with exactly their one line; return the roles to be written."""
-        added, self._unproven = self._unproven, []
-        if not added:
-            return []
-        try:
-            mapped = self._crew.mapped | {each.line_id for each in added}
-            lines = calls.lines(self._api, self._id, mapped, owed=True)
-        except (Unreadable, ApiError) as error:
-            self._doubt([each.operation_id for each in added], f"what was added could not be read: {error}")
-            if isinstance(error, FixConfiguration):
-                raise
-            raise _InDoubt(f"what was added could not be read: {error}") from None
-        proven = [each for each in added if _lines_of(each.action.resource_id, lines) == [each.line_id]]
-        wrong = [each.operation_id for each in added if each not in proven]
-        reason = "a fresh read doesn't show exactly the one line that was added"
-        with self._conn.transaction():
-            for each in proven:
-                self._put(each.line_id, each.action.members)
-            if wrong:
-                gate.doubt(self._conn, self._id, wrong, reason)
-            else:
-                gate.stand(self._conn, self._gate, None)
-        self._events += [Event("added", each.action.resource_id, each.action.members) for each in proven]
-        if wrong:
-            raise _InDoubt(f"{reason}, for {len(wrong)} of {len(added)}")
-        return [
-            SetRole(each.line_id, each.action.resource_id, each.action.role_id)
-            for each in proven
-            if each.action.role_id
-        ]
+    def _new(self, outcome: Outcome) -> Outcome:
+        """A line that was there before was not made now."""
+        known = self._crew.mapped | {line.line_id for line in self._looked.lines}
+        if outcome.line_id in known | {each.outcome.line_id for each in self._sent} - {None}:
+            return Outcome("unknown", reason="the answer to an add names a line that was there before")
+        return outcome
 
-    def _remove(self, action: Remove, done: Kind, failed: Kind) -> None:
+    def _remove(self, action: Remove) -> None:
         member = next(iter(action.members), None)
-        operation_id, outcome = self._send(
-            Write(
-                "remove",
-                action.line_id,
-                action.resource_id,
-                member,
-                self._role_of(action.line_id),
-                call=self._call_of(member),
-            ),
+        role_id, call = self._role_of(action.line_id), self._call_of(member)
+        self._send(
+            action,
+            Write("remove", action.line_id, action.resource_id, member, role_id, call=call),
             lambda: calls.remove(self._api, action.line_id),
         )
-        if outcome.kind == "refused":
-            return self._refused(operation_id, outcome, Event(failed, action.resource_id, action.members))
-        with self._settling(operation_id, outcome):
-            self._conn.execute(GONE, [[action.line_id]])
-            self._drop(action.members)
-        self._events.append(Event(done, action.resource_id, action.members))
 
     def _set_role(self, action: SetRole) -> None:
-        before = self._role_of(action.line_id)
-        members = tuple(each.member for each in self._crew.desired if each.resource_id == action.resource_id)
-        member = next(iter(members), None)
-        operation_id, outcome = self._send(
-            Write("role", action.line_id, action.resource_id, member, before, action.role_id, self._call_of(member)),
+        member = next(iter(self._members_of(action)), None)
+        before, call = self._role_of(action.line_id), self._call_of(member)
+        self._send(
+            action,
+            Write("role", action.line_id, action.resource_id, member, before, action.role_id, call),
             lambda: calls.set_role(self._api, self._id, action.line_id, action.role_id),
         )
-        if outcome.kind == "refused":
-            return self._refused(operation_id, outcome, Event("role_failed", action.resource_id, members))
-        with self._settling(operation_id, outcome):
-            self._events.append(Event("role_set", action.resource_id, members))
+
+    def _members_of(self, action: Add | Remove | SetRole) -> tuple[Member, ...]:
+        if not isinstance(action, SetRole):
+            return action.members
+        return tuple(each.member for each in self._crew.desired if each.resource_id == action.resource_id)
 
     def _role_of(self, line_id: UUID) -> UUID | None:
-        return next((line.role_id for line in self._lines if line.line_id == line_id), None)
+        return next((line.role_id for line in self._looked.lines if line.line_id == line_id), None)
 
     def _call_of(self, member: Member | None) -> Call | None:
         return self._crew.calls.get(member.crew_call_id) if member else None
 
-    def _send(self, write: Write, call: Callable[[], Outcome]) -> tuple[int, Outcome]:
-        """Journal a write, then make it; the outcome is done or refused, and not settled yet."""
+    def _send(self, action: Add | Remove | SetRole, write: Write, call: Callable[[], Outcome]) -> Outcome:
+        """Journal a write, then make it. Raises _Lost where it may have happened: nothing more is sent then."""
         with self._writing():
             operation_id = gate.sent(self._conn, self._gate, write)
         try:
             outcome = call()
         except Stopped as stopped:
-            with self._settling(operation_id, Outcome("refused", reason=str(stopped))):
-                pass
+            self._answered(operation_id, action, Outcome("refused", reason=str(stopped)))
             raise
-        if outcome.kind == "unknown":
-            operations = [*(each.operation_id for each in self._unproven), operation_id]
-            self._unproven = []
-            self._doubt(operations, outcome.reason)
-            raise _InDoubt(outcome.reason)
-        return operation_id, outcome
+        self._answered(operation_id, action, outcome)
+        # An orphan holds up nothing.
+        if outcome.kind == "unknown" and not (isinstance(action, Remove) and action.orphan):
+            raise _Lost
+        return outcome
 
-    def _refused(self, operation_id: int, outcome: Outcome, event: Event) -> None:
-        with self._settling(operation_id, outcome):
-            self._events.append(event)
-        (self._problems if event.kind in FAILED else self._notes).append(outcome.reason)
-
-    def _doubt(self, operations: Sequence[int], reason: str) -> None:
-        with self._conn.transaction():
-            gate.doubt(self._conn, self._id, operations, reason)
+    def _answered(self, operation_id: int, action: Add | Remove | SetRole, outcome: Outcome) -> None:
+        gate.answered(self._conn, operation_id, outcome)
+        self._sent.append(_Sent(operation_id, action, outcome))
 
     @contextmanager
-    def _settling(self, operation_id: int, outcome: Outcome) -> Iterator[None]:
-        """The transaction that settles an operation; the gate stands for what isn't proven yet."""
-        with self._conn.transaction():
-            gate.settle(self._conn, operation_id, outcome)
-            gate.stand(self._conn, self._gate, self._unproven[-1].operation_id if self._unproven else None)
+    def _proving(self) -> Iterator[None]:
+        """Whatever goes wrong within: what was sent is proven, or doubted. Raises _InDoubt."""
+        try:
             yield
+        except _Lost:
+            self._prove()
+            # It is known now; the rest is planned anew.
+            raise _Changed from None
+        except BaseException:
+            self._prove()
+            raise
+        self._prove()
+
+    def _prove(self) -> None:
+        """Read what is there since, and settle what was sent."""
+        sent, self._sent = self._sent, []
+        if not sent:
+            return
+        before = {line.line_id for line in self._looked.lines}
+        try:
+            went_out = any(each.outcome.sent for each in sent)
+            lines = self._since(sent, before) if went_out else self._looked.lines
+            why, stop = "a fresh read does not show it", None
+        except (Unreadable, ApiError) as error:
+            lines, why, stop = None, f"what was written could not be read: {error}", error
+        judged = [(each, each.judged(lines, before, why)) for each in sent]
+        unknown = [each.operation_id for each, outcome in judged if outcome.kind == "unknown"]
+        with self._conn.transaction():
+            for each, outcome in judged:
+                if outcome.kind != "unknown":
+                    gate.settle(self._conn, each.operation_id, outcome)
+                if outcome.kind == "done":
+                    self._apply(each, outcome)
+            if unknown:
+                reasons = {outcome.reason for _, outcome in judged if outcome.kind == "unknown"}
+                gate.doubt(self._conn, self._id, unknown, "; ".join(sorted(reasons)))
+            else:
+                gate.stand(self._conn, self._gate, None)
+        for each, outcome in judged:
+            self._tell(each, outcome)
+        if isinstance(stop, FixConfiguration):
+            raise stop
+        if unknown:
+            raise _InDoubt(f"{'; '.join(sorted(reasons))} ({len(unknown)} of {len(sent)} writes)")
+
+    def _since(self, sent: Sequence[_Sent], before: Collection[UUID]) -> Sequence[Line]:
+        """The lines that are there since; Flex is asked again while something isn't shown that should be."""
+        mapped = self._crew.mapped | {each.outcome.line_id for each in sent if each.outcome.line_id}
+        last: list[Sequence[Line]] = []
+
+        def shown() -> Sequence[Line]:
+            last[:] = [both(self._api, self._id, mapped, owed=True)]
+            if not all(each.outcome.kind == "refused" or each.shown(last[0], before) for each in sent):
+                raise Unreadable("not all that was written is shown yet")
+            return last[0]
+
+        try:
+            return patient(self._worker.pauses, shown)
+        except Unreadable:
+            if last:
+                return last[0]
+            raise
+
+    def _apply(self, each: _Sent, outcome: Outcome) -> None:
+        match each.action:
+            case Add() as action:
+                member = action.members[0]
+                call = self._crew.calls[member.crew_call_id]
+                who = [call.job_id, call.department, member.crew_call_id, member.technician_id, self._worker.sync_id]
+                self._conn.execute(OWN, [outcome.line_id, self._id, action.resource_id, *who])
+                self._put(outcome.line_id, action.members)
+            case Remove() as action:
+                self._conn.execute(GONE, [[action.line_id]])
+                self._drop(action.members)
+
+    def _tell(self, each: _Sent, outcome: Outcome) -> None:
+        """Note what became of a write; of one that is unknown the gate tells."""
+        kinds: dict[str, Kind] = _KINDS["prune" if getattr(each.action, "orphan", False) else type(each.action)]
+        if outcome.kind in kinds:
+            kind = kinds[outcome.kind]
+            self._events.append(Event(kind, each.action.resource_id, self._members_of(each.action)))
+            if outcome.kind == "refused":
+                (self._problems if kind in FAILED else self._notes).append(outcome.reason)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -434,17 +551,26 @@ class _Element:
                 raise _Changed
             yield
 
-    def _put(self, line_id: UUID, members: Iterable[Member]) -> None:
+    def _put(self, line_id: UUID | None, members: Iterable[Member]) -> None:
         """Have rows name a line. Where call or person are gone there is none: the line stays ours without."""
         for member in members:
-            self._conn.execute(PUT, self._named(member) | {"line": line_id})
+            self._conn.execute(PUT, self._row(member) | {"line": line_id})
+            self._named[member] = line_id
 
     def _drop(self, members: Iterable[Member]) -> None:
         for member in members:
-            self._conn.execute(DROP, self._named(member))
+            self._conn.execute(DROP, self._row(member))
 
-    def _named(self, member: Member) -> dict[str, UUID | int]:
+    def _row(self, member: Member) -> dict[str, UUID | int]:
         return {"call": member.crew_call_id, "technician": member.technician_id, "sync_id": self._worker.sync_id}
+
+
+_KINDS: dict[type | str, dict[str, Kind]] = {
+    Add: {"done": "added", "refused": "add_failed"},
+    Remove: {"done": "removed", "refused": "remove_failed"},
+    "prune": {"done": "pruned", "refused": "prune_failed"},
+    SetRole: {"done": "role_set", "refused": "role_failed"},
+}
 
 
 def _lines_of(resource_id: UUID, lines: Collection[Line]) -> list[UUID]:

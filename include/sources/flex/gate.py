@@ -22,7 +22,8 @@ RELEASE = "Look at the crew call in Flex, then run flex_sync with release_elemen
 CRASHED = "its run ended before it knew the outcome"
 
 TAKE = """
-UPDATE flex.element_gate SET state = 'busy', owner = %(owner)s, acquired_at = clock_timestamp(), operation_id = NULL
+UPDATE flex.element_gate SET state = 'busy', owner = %(owner)s, acquired_at = clock_timestamp(),
+  last_claim = clock_timestamp(), operation_id = NULL
 WHERE flex_element_id = %(element)s AND state <> 'uncertain' AND operation_id IS NULL
 RETURNING acquired_at
 """
@@ -47,10 +48,23 @@ VALUES (%(sync_id)s, %(element)s, %(kind)s, %(line)s, %(resource)s, %(job)s, %(d
 RETURNING operation_id
 """
 
+ANSWERED = """
+UPDATE flex.operation SET state = 'answered', reason = %(reason)s,
+  flex_line_item_id = coalesce(flex_line_item_id, %(line)s)
+WHERE operation_id = %(operation)s AND state = 'sent'
+"""
+
 SETTLE = """
 UPDATE flex.operation SET state = %(state)s, reason = %(reason)s, settled_at = clock_timestamp(),
   flex_line_item_id = coalesce(flex_line_item_id, %(line)s)
-WHERE operation_id = %(operation)s AND state = 'sent'
+WHERE operation_id = %(operation)s AND state IN ('sent', 'answered')
+"""
+
+LEFT = """
+SELECT o.operation_id FROM flex.element_gate g JOIN flex.operation o USING (flex_element_id)
+WHERE flex_element_id = %s AND g.state = 'busy' AND g.operation_id IS NOT NULL
+  AND (o.state IN ('sent', 'answered') OR o.operation_id = g.operation_id)
+ORDER BY 1
 """
 
 
@@ -181,8 +195,13 @@ def sent(conn: Connection, gate: Gate, write: Write) -> int:
     return operation_id
 
 
+def answered(conn: Connection, operation_id: int, outcome: Outcome) -> None:
+    """Note what the answer to a write says. The gate stands for it until a read has shown what happened."""
+    conn.execute(ANSWERED, {"operation": operation_id, "reason": outcome.reason, "line": outcome.line_id})
+
+
 def settle(conn: Connection, operation_id: int, outcome: Outcome) -> None:
-    """Note what became of an operation that was sent, be it done or refused."""
+    """Note what became of a write, as a read has shown it: done or refused."""
     values = {"operation": operation_id, "state": outcome.kind, "reason": outcome.reason, "line": outcome.line_id}
     conn.execute(SETTLE, values)
 
@@ -233,13 +252,9 @@ def _take(conn: Connection, element_id: UUID, owner: str) -> datetime | None:
 
 def _doubt_what_a_crash_left(conn: Connection, element_id: UUID) -> None:
     """Where a gate is busy with an operation, and its lock is ours, whoever was at work is gone."""
-    left = conn.execute(
-        "SELECT operation_id FROM flex.element_gate"
-        " WHERE flex_element_id = %s AND state = 'busy' AND operation_id IS NOT NULL",
-        [element_id],
-    ).fetchone()
+    left = [operation_id for (operation_id,) in conn.execute(LEFT, [element_id])]
     if left:
-        doubt(conn, element_id, list(left), CRASHED)
+        doubt(conn, element_id, left, CRASHED)
 
 
 def _locked(conn: Connection, element_id: UUID) -> bool:

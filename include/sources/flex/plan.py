@@ -123,6 +123,16 @@ def key(action: Action) -> str:
             return f"line {action.line_id} -> role {action.role_id}"
 
 
+def stale_key(member: Member) -> str:
+    """What dropping a row whose line is gone is called among the planned changes."""
+    return f"drop stale row {member.crew_call_id}/{member.technician_id}"
+
+
+def back_key(line_id: UUID) -> str:
+    """What it is called that a line of ours which was taken for gone counts as there again."""
+    return f"line {line_id} is there again"
+
+
 @dataclass(frozen=True)
 class Finding:
     """How a contact stands: its lines in Flex, and the rows that it is about.

@@ -14,8 +14,8 @@ from include.warehouse.sync_log import Counts
 
 LOG = """
 INSERT INTO flex.flex_sync_log
-  (job_id, department, added_count, removed_count, kept_count, failed_count, duration_ms, summary)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+  (job_id, department, added_count, removed_count, kept_count, failed_count, duration_ms, triggered_by, summary)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 
 # For a crew call that is gone here, but has lines of ours.
@@ -25,8 +25,11 @@ ORDER BY flex_element_id, made_at
 """
 
 
-def log(conn: Connection, report: Report, sync_id: int) -> None:
-    """A row of flex_sync_log for each of our crew calls that point to the element."""
+def log(conn: Connection, report: Report, sync_id: int, run: str, triggered_by: UUID | None) -> None:
+    """A row of flex_sync_log for each of our crew calls that point to the element.
+
+    `triggered_by` is the profile of the person who asked for it; None: nobody of whom we know.
+    """
     # A gate that is closed keeps even the crew from being read.
     found = () if report.crew else conn.execute(CALLS, {"element": report.element_id})
     crew_calls = dict(report.crew.calls) if report.crew else {call_id: Call(*rest) for call_id, *rest in found}
@@ -37,9 +40,10 @@ def log(conn: Connection, report: Report, sync_id: int) -> None:
     for number, (call_id, call) in enumerate(crew_calls.items()):
         events = [event for event in report.events if any(each.crew_call_id == call_id for each in event.members)]
         # What was nobody's any more is told once.
-        told = _summary(report, call_id, [*events, *(orphans if number == 0 else ())]) | {"sync_id": sync_id}
+        told = _summary(report, call_id, [*events, *(orphans if number == 0 else ())])
+        told |= {"sync_id": sync_id, "run": run}
         numbers = (told["added"], told["removed"], told["kept"], told["failed"], round(report.seconds * 1000))
-        conn.execute(LOG, [call.job_id, call.department, *numbers, Jsonb(told)])
+        conn.execute(LOG, [call.job_id, call.department, *numbers, triggered_by, Jsonb(told)])
 
 
 def counts(reports: Iterable[Report], superseded: int = 0) -> Counts:
@@ -70,7 +74,7 @@ def _counts(report: Report) -> Counts:
     return Counts(
         read=report.lines,
         inserted=report.count("added", "adopted"),
-        updated=report.count("remapped") + len(_of(report, "role_set", added)),
+        updated=report.count("remapped", "back") + len(_of(report, "role_set", added)),
         deleted=report.count("removed", "pruned", "forgotten")
         + sum(member not in back for member in _members(report, "stale")),
         unchanged=report.count("kept"),

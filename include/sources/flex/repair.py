@@ -7,18 +7,20 @@ from threading import Event
 from uuid import UUID
 
 from psycopg import Connection
+from psycopg.types.json import Jsonb
 
 from include.api.errors import TryLater
 from include.confidence import history
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, OutcomeUnknown, SyncFailed
 from include.sources.flex import element, record
+from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import Context, each
 from include.sources.flex.desired import Crew
-from include.sources.flex.element import FAILED, Report, Worker, wanted
+from include.sources.flex.element import Report, Worker, wanted
 from include.sources.flex.plan import Plan, key
 from include.sources.flex.rows import Line
-from include.sources.flex.scan import Seen, evidence, look
+from include.sources.flex.scan import Seen, evidence, evidence_id, look
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish, require_not_stopped
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
@@ -26,6 +28,16 @@ from include.warehouse.sync_log import Counts
 # Once its writer is gone, what a gate still stands for has an outcome that nobody knows.
 OUTSTANDING = """
 SELECT g.flex_element_id FROM flex.element_gate g JOIN flex.operation USING (operation_id) WHERE sync_id = %s
+"""
+
+# Each write was proven by a read, or the repair has failed and says which was not.
+NOT_PROVEN = """
+SELECT count(*) FROM flex.operation WHERE sync_id = %s AND state IN ('sent', 'answered', 'unknown')
+"""
+
+SUPERSEDE = "UPDATE flex.element_scan SET superseded = %s WHERE scan_id = %s AND flex_element_id = %s"
+SUPERSEDED = """
+SELECT flex_element_id, array(SELECT jsonb_array_elements_text(superseded)) FROM flex.element_scan WHERE scan_id = %s
 """
 
 
@@ -39,11 +51,15 @@ def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str
     conn = context.conn
     writer = fence.require_stopped(conn, SOURCE, context.run)
     history.require_latest(conn, summary)
+    require_unique_key(conn)
     planned = evidence(conn, summary)
     sync_id = sync_log.begin(conn, SOURCE, "repair", context.run)
     fenced = partial(fence.writing, source=SOURCE, epoch=writer.epoch, run=context.run)
     reports: list[Report] = []
     doubtful = Event()
+
+    def superseded(reports: Collection[Report]) -> int:
+        return sum(len(_superseded(report, planned[report.element_id])) for report in reports)
 
     def work(worker: Worker, element_id: UUID) -> Report | None:
         if doubtful.is_set():
@@ -57,35 +73,42 @@ def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str
         try:
             for report in carried_out(context, planned, sync_id, fenced, work):
                 reports.append(report)
+                _supersede(conn, summary, report, planned[report.element_id])
         finally:
             # Whatever else went wrong: people have to know first that nobody knows.
             _require_known(context, summary, sync_id, reports)
         require_not_stopped(reports)
         _require_done(reports)
     except BaseException as error:
-        finish(context, sync_id, reports, str(error) or type(error).__name__, _superseded(planned, reports))
+        finish(context, sync_id, reports, str(error) or type(error).__name__, superseded(reports))
         raise
-    superseded = _superseded(planned, reports)
-    finish(context, sync_id, reports, superseded=superseded)
-    return sync_id, {ENTITY: record.counts(reports, superseded)}
+    finish(context, sync_id, reports, superseded=superseded(reports))
+    return sync_id, {ENTITY: record.counts(reports, superseded(reports))}
 
 
-def verify(context: Context, summary: ForensicSummary) -> list[Check]:
-    """Read the crew calls that were repaired once more: what of the plan is open, and what came up beside it."""
-    planned = evidence(context.conn, summary)
+def verify(context: Context, summary: ForensicSummary, sync_id: int) -> list[Check]:
+    """Read the crew calls that were repaired once more: what of the plan is open, and what came up beside it.
+
+    Only what was superseded may still be open.
+    """
+    conn = context.conn
+    planned = evidence(conn, summary)
+    superseded = dict(conn.execute(SUPERSEDED, [evidence_id(summary.scan_id, summary.scope)]).fetchall())
 
     def one(conn: Connection, element_id: UUID) -> Seen:
         return look(replace(context, conn=conn), element_id)
 
     seen = list(each(context, planned, one))
-    open_ = sum(len(planned[found.element_id] & found.planned.keys()) for found in seen)
+    open_ = [(found.element_id, change) for found in seen for change in planned[found.element_id] & {*found.planned}]
+    excused = sum(change in superseded[element_id] for element_id, change in open_)
     unreadable = sum(found.figures.get("unreadable", 0) for found in seen)
     duplicates = sum(found.figures.get("duplicate_in_flex", 0) for found in seen)
     return [
-        Check(ENTITY, "planned_changes_open", sum(map(len, planned.values())), open_),
+        Check(ENTITY, "planned_changes_open", excused, len(open_)),
         # Where either was found nothing is planned.
         Check(ENTITY, "duplicate_in_flex", 0, duplicates),
         Check(ENTITY, "unreadable", 0, unreadable),
+        Check(ENTITY, "writes_not_proven", 0, conn.execute(NOT_PROVEN, [sync_id]).fetchone()[0]),
     ]
 
 
@@ -114,17 +137,20 @@ def _require_known(context: Context, summary: ForensicSummary, sync_id: int, rep
 
 
 def _require_done(reports: Collection[Report]) -> None:
-    problems = "; ".join([problem for report in reports for problem in report.problems][:5])
+    # A line that nobody wants any more and that stays is a change that was not made.
+    problems = "; ".join([problem for report in reports for problem in (*report.problems, *report.orphans_left)][:5])
     if any(report.state in ("unreadable", "stopped") for report in reports):
         raise TryLater(f"not all crew calls could be read again, the others are repaired: {problems}")
     if problems:
         raise SyncFailed(f"not everything is repaired: {problems}. Clear scan with downstream once that is mended")
 
 
-def _superseded(planned: Mapping[UUID, Collection[str]], reports: Collection[Report]) -> int:
-    """Planned changes that were not called for any more when they should have been made."""
-    done = record.counts(reports)
-    refused = sum(report.count(*FAILED, "prune_failed") for report in reports)
-    made = done.inserted + done.updated + done.deleted + refused
-    ended = {report.element_id for report in reports if report.state in ("done", "failed")}
-    return max(0, sum(len(planned[element_id]) for element_id in ended) - made)
+def _supersede(conn: Connection, summary: ForensicSummary, report: Report, planned: Collection[str]) -> None:
+    """Keep the planned changes that were not called for any more when the crew call had its turn."""
+    values = [Jsonb(_superseded(report, planned)), evidence_id(summary.scan_id, summary.scope), report.element_id]
+    conn.execute(SUPERSEDE, values)
+
+
+def _superseded(report: Report, planned: Collection[str]) -> list[str]:
+    read = report.state in ("done", "failed", "waiting", "uncertain")
+    return sorted(set(planned) - report.called_for) if read else []

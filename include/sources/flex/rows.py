@@ -3,7 +3,7 @@
 A read that is taken for an empty crew would have everybody added once more, so any doubt ends it.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -11,6 +11,11 @@ from uuid import UUID
 CONTACT = "contact"
 # The one type that is known to have a resource and not to be a contact.
 GEAR = "inventory"
+TYPES = ("managedResourceLineItemType", "type")
+# A failure that comes with status 200, in place of an answer or beside one.
+ERRORS = ("exceptionMessage", "error", "errors", "message")
+# Under which of these an item shows what lies under it; the same within `data`.
+CHILDREN = ("children", "lineItems", "items")
 
 
 class Unreadable(ValueError):
@@ -61,14 +66,74 @@ def duplicates(lines: Collection[Line]) -> dict[UUID, list[Line]]:
     return {resource_id: found for resource_id, found in by_resource.items() if len(found) > 1}
 
 
+def items(answer: Any, element_id: UUID) -> dict[UUID, str | None]:
+    """The ids of all lines in a crew call's own record (decoded JSON), each with its type if the record tells it.
+
+    Raises Unreadable unless the record is that of the crew call, and shows what is on it, each line once.
+    """
+    top = _children(require_record(answer, element_id))
+    if top is None:
+        raise Unreadable(f"the record of {element_id} doesn't show what is on it")
+    found: dict[UUID, str | None] = {}
+    left = list(top)
+    while left:
+        item = left.pop()
+        if not isinstance(item, dict):
+            raise Unreadable("an item is no object")
+        item_id = _id(item, "id")
+        if item_id is None:
+            raise Unreadable("an item has no id")
+        if item_id in found:
+            raise Unreadable(f"item {item_id} is there twice")
+        found[item_id] = _type(item, item_id) if any(item.get(key) is not None for key in TYPES) else None
+        children = _children(item)
+        # A branch that isn't shown may hide contacts.
+        if children is None and (item.get("leaf") is False or item.get("container") is True):
+            raise Unreadable(f"what lies under item {item_id} isn't shown")
+        left += children or []
+    return found
+
+
+def require_record(answer: Any, thing_id: UUID) -> dict[str, Any]:
+    """Return the record in an answer to a request for one thing. Raises Unreadable unless it is that thing's."""
+    if not isinstance(answer, dict):
+        raise Unreadable(f"the record of {thing_id} is no object")
+    if any(answer.get(key) for key in ERRORS):
+        raise Unreadable(f"the record of {thing_id} comes with an error")
+    told = named(answer)
+    if told != {thing_id}:
+        raise Unreadable(f"the record of {thing_id} is that of {'another' if told else 'nothing that it names'}")
+    return answer
+
+
+def named(answer: Mapping[str, Any]) -> set[UUID]:
+    """The ids by which an answer names the line that it is about, in any of the shapes that were seen."""
+    nested = answer.get("data")
+    holders = [answer, *([nested] if isinstance(nested, dict) else [])]
+    return {_id(holder, key) for holder in holders for key in ("id", "lineItemId")} - {None}
+
+
+def _children(item: Mapping[str, Any]) -> list[Any] | None:
+    nested = item.get("data")
+    holders = [item, *([nested] if isinstance(nested, dict) else [])]
+    shown = [holder[key] for holder in holders for key in CHILDREN if holder.get(key) is not None]
+    if len(shown) > 1 or not all(isinstance(each, list) for each in shown):
+        raise Unreadable(f"what lies under item {_id(item, 'id')} is shown in no way that is known")
+    return shown[0] if shown else None
+
+
 def _flat(rows: list[Any]) -> Iterator[dict[str, Any]]:
-    for row in rows:
+    left = rows[::-1]
+    while left:
+        row = left.pop()
         if not isinstance(row, dict):
             raise Unreadable("a row is no object")
+        if any(row.get(key) for key in ERRORS):
+            raise Unreadable("a row comes with an error")
         yield row
         children = row.get("children")
         if isinstance(children, list):
-            yield from _flat(children)
+            left += children[::-1]
         # A branch that isn't shown may hide contacts.
         elif children is not None or row.get("leaf") is False:
             raise Unreadable(f"the children of row {_id(row, 'id')} aren't shown")
@@ -100,7 +165,7 @@ def _resource(row: dict[str, Any], line_id: UUID) -> UUID | None:
 
 
 def _type(row: dict[str, Any], line_id: UUID) -> str:
-    told = [row[key] for key in ("managedResourceLineItemType", "type") if row.get(key) is not None]
+    told = [row[key] for key in TYPES if row.get(key) is not None]
     if not told or not all(isinstance(each, str) and each for each in told):
         raise Unreadable(f"line {line_id} has no type")
     if len(set(told)) > 1:

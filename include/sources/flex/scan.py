@@ -1,26 +1,44 @@
-"""The scan: every crew call of the scope read once and compared with the desired crew; nothing is written to Flex."""
+"""The scan: both lists of every crew call of the scope compared with the desired crew; nothing is written to Flex."""
 
 import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import get_args
 from uuid import UUID
 
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
-from include.api.errors import NotFound
-from include.confidence import history
+from include.confidence import history, unproven
+from include.confidence.account import Account, no_evidence
 from include.confidence.summary import ForensicSummary, Plan
-from include.sources.flex import calls, desired
+from include.sources.flex import desired
+from include.sources.flex.accounts import CALLS, LINES, ROWS, TABLES, Standing, proven
+from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import Context, Scope, each
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import wanted
-from include.sources.flex.plan import Action, Add, Adopt, Class, Finding, Member, Remap, Remove, SetRole, key
-from include.sources.flex.rows import Line, Unreadable
+from include.sources.flex.look import Looked, patient, require_there
+from include.sources.flex.look import look as look_at
+from include.sources.flex.plan import (
+    Action,
+    Add,
+    Adopt,
+    Class,
+    Finding,
+    Member,
+    Remap,
+    Remove,
+    SetRole,
+    back_key,
+    key,
+    stale_key,
+)
+from include.sources.flex.plan import Plan as CrewPlan
+from include.sources.flex.rows import Unreadable
 from include.sources.flex.sync import ENTITY, SOURCE
 
 log = logging.getLogger(__name__)
@@ -36,10 +54,11 @@ SIZES = ("crew_calls", "lines", "desired", "rows")
 # Nobody knows what such an element is like until the writer has claimed or released it: what a gate stands for is sent,
 # unproven or unknown.
 UNCERTAIN = "SELECT flex_element_id FROM flex.element_gate WHERE operation_id IS NOT NULL"
+IN_DOUBT = "nobody knows what became of a write to its crew call"
 
 KEEP = """
-INSERT INTO flex.element_scan (scan_id, flex_element_id, figures, examples, planned) VALUES (%s, %s, %s, %s, %s)
-ON CONFLICT DO NOTHING
+INSERT INTO flex.element_scan (scan_id, flex_element_id, figures, examples, planned, accounts, doubts)
+VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 
 FIGURES = """
@@ -59,6 +78,41 @@ SELECT count(*) FILTER (WHERE p.value = 'insert'), count(*) FILTER (WHERE p.valu
 FROM flex.element_scan, jsonb_each_text(planned) p WHERE scan_id = %s
 """
 
+ACCOUNTS = """
+SELECT t.key, f.key, sum(f.value::bigint)::bigint
+FROM flex.element_scan, jsonb_each(accounts) t, jsonb_each_text(t.value) f WHERE scan_id = %s GROUP BY 1, 2
+"""
+
+# What was not looked at: of jobs that are over or not asked for; or, if the scope has it by now, new.
+OUTSIDE = """
+WITH outside AS (
+  SELECT flex_element_id, flex_element_id = ANY (%(scope)s) AS new FROM (
+    SELECT flex_element_id FROM flex.flex_crew_calls
+    UNION SELECT flex_element_id FROM flex.owned_line WHERE gone_at IS NULL
+    EXCEPT SELECT flex_element_id FROM flex.element_scan WHERE scan_id = %(scan)s
+  ) e
+)
+SELECT %(calls)s, new, count(*) FROM outside GROUP BY 2
+UNION ALL
+SELECT %(lines)s, new, count(*) FROM flex.owned_line JOIN outside USING (flex_element_id)
+WHERE gone_at IS NULL GROUP BY 2
+UNION ALL
+SELECT %(rows)s, new, count(*) FROM flex.flex_crew_assignments a
+JOIN flex.flex_crew_calls c ON c.id = a.crew_call_id JOIN outside USING (flex_element_id) GROUP BY 2
+"""
+
+DOUBTS = sql.SQL("""
+SELECT d.value -> 'key' AS key, d.value ->> 'why' AS why, (d.value ->> 'looked')::boolean AS looked
+FROM flex.element_scan, jsonb_array_elements(doubts -> {table}) d WHERE scan_id = {scan}
+""")
+
+# Of a part of the crew calls a scan proves the rows of these.
+REMEMBERED = sql.SQL("""
+SELECT key FROM confidence.unproven u WHERE source = {source} AND entity = {table} AND EXISTS (
+  SELECT FROM flex.element_scan s LEFT JOIN flex.flex_crew_calls c USING (flex_element_id)
+  WHERE s.scan_id = {scan} AND u.key ->> 0 IN (s.flex_element_id::text, c.id::text))
+""")
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -69,6 +123,7 @@ class Seen:
 
     element_id: UUID
     figures: Mapping[str, int]
+    standing: Standing
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
     planned: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,87 +131,111 @@ class Seen:
 def scan(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
     """Compare the scope's crew calls with what is desired, and keep evidence and plan. Reads only.
 
-    What the attempt before has seen is not read again. Raises what `ApiClient.send` does: a crew call that was not
-    read is unknown, and a scan without it no evidence.
+    What the attempt before has seen is not read again. A crew call that proves nothing is unproven, with all that is
+    known to be on it. Raises what `ApiClient.send` does: a scan that was cut off is no evidence.
     """
     conn = context.conn
     scan_id = f"{context.run}/{ENTITY}/{epoch}"
-    underway = f"{_evidence(scan_id, scope)} underway"
+    underway = f"{evidence_id(scan_id, scope)} underway"
     elements = scope.elements(conn)
     with conn.cursor(row_factory=scalar_row) as cursor:
         seen = set(cursor.execute("SELECT flex_element_id FROM flex.element_scan WHERE scan_id = %s", [underway]))
         uncertain = set(cursor.execute(UNCERTAIN).fetchall())
 
     def one(conn: Connection, element_id: UUID) -> None:
-        found = look(replace(context, conn=conn), element_id)
-        if element_id in uncertain:
-            examples = {**found.examples, "uncertain": [str(element_id)]}
-            found = replace(found, figures={**found.figures, "uncertain": 1}, examples=examples, planned={})
-        values = (Jsonb(found.figures), Jsonb(found.examples), Jsonb(found.planned))
-        conn.execute(KEEP, [underway, element_id, *values])
+        found = look(replace(context, conn=conn), element_id, uncertain=element_id in uncertain)
+        doubts = {table: [asdict(doubt) for doubt in found.standing.doubts[table]] for table in found.standing.doubts}
+        accounts = {table: _counted(account) for table, account in found.standing.accounts.items()}
+        values = (found.figures, found.examples, found.planned, accounts, doubts)
+        conn.execute(KEEP, [underway, element_id, *map(Jsonb, values)])
 
     missing = [element_id for element_id in elements if element_id not in seen]
     for number, _ in enumerate(each(context, missing, one), len(seen) + 1):
         if number % PROGRESS_EVERY == 0 or number == len(elements):
             _tell(context, number, len(elements))
-    summary = _summary(context, scan_id, underway, epoch, scope)
     with conn.transaction():
         # The plan of an earlier scan is replaced by this one.
         conn.execute("DELETE FROM flex.element_scan WHERE scan_id <> %s", [underway])
-        conn.execute("UPDATE flex.element_scan SET scan_id = %s", [_evidence(scan_id, scope)])
+        conn.execute("UPDATE flex.element_scan SET scan_id = %s", [evidence_id(scan_id, scope)])
+        for table in TABLES:
+            _remember(context, evidence_id(scan_id, scope), table, whole=scope == Scope())
+        summary = _summary(context, scan_id, epoch, scope, elements)
         history.record(conn, summary)
     return summary
 
 
-def look(context: Context, element_id: UUID) -> Seen:
-    """Read one crew call and compare it. Raises what `ApiClient.send` does, but for NotFound."""
+def look(context: Context, element_id: UUID, *, uncertain: bool = False) -> Seen:
+    """Read one crew call and compare it. Nobody knows what one that is `uncertain` is like, and nothing is planned.
+
+    Raises what `ApiClient.send` does.
+    """
     crew = desired.crew(context.conn, element_id, context.roles)
-    sizes = {"crew_calls": 1, "desired": len(crew.desired), "rows": len(crew.rows)}
+    sizes = {"crew_calls": 1, "desired": len(crew.desired), "rows": len(crew.rows), "uncertain": int(uncertain)}
+    doubted = {"uncertain": [str(element_id)]} if uncertain else {}
     try:
-        lines = calls.lines(context.api, element_id, crew.mapped)
-    except (Unreadable, NotFound) as error:
+        looked = patient(context.source.pauses, lambda: _looked(context, element_id, crew))
+    except Unreadable as error:
         log.warning("element %s is unreadable: %s", element_id, error)
-        return Seen(element_id, {**sizes, "unreadable": 1}, {"unreadable": [str(element_id)]})
-    fresh, stale = _without_stale(crew, lines)
-    plan = wanted(fresh, lines)
+        examples = {**doubted, "unreadable": [str(element_id)]}
+        return Seen(element_id, {**sizes, "unreadable": 1}, unproven_of(element_id, crew, str(error)), examples)
+    fresh, stale = _without_stale(crew, looked)
+    plan = wanted(fresh, looked.lines)
     for refusal in plan.refusals:
         log.warning("element %s: %s", element_id, refusal)
-    figures = Counter({**sizes, "lines": len(lines), "stale_rows": len(stale), "refused": int(bool(plan.refusals))})
+    lines = len(looked.lines)
+    figures = Counter({**sizes, "lines": lines, "stale_rows": len(stale), "refused": int(bool(plan.refusals))})
     figures.update(finding.kind for finding in plan.findings)
-    examples: dict[str, list[str]] = {"refused": [str(element_id)]} if plan.refusals else {}
+    examples: dict[str, list[str]] = {**doubted, **({"refused": [str(element_id)]} if plan.refusals else {})}
     for finding in plan.findings:
         if finding.kind != "matched":
             examples.setdefault(finding.kind, []).append(f"{element_id}/{_subject(finding)}")
-    actions = [action for action in plan.actions if context.prune or not (isinstance(action, Remove) and action.orphan)]
-    planned = {key(action): _kind(action) for action in actions}
-    # Such a row goes with the repair, even if there is nothing else to do; what is refused is left alone.
-    if not plan.refusals:
-        planned |= {stale_key(member): "delete" for member in stale if member not in _added(actions)}
-    return Seen(element_id, figures, {kind: ids[:EXAMPLES] for kind, ids in examples.items()}, planned)
-
-
-def stale_key(member: Member) -> str:
-    """What dropping a row whose line is gone is called among the planned changes."""
-    return f"drop stale row {member.crew_call_id}/{member.technician_id}"
+    examples = {kind: ids[:EXAMPLES] for kind, ids in examples.items()}
+    if uncertain:
+        return Seen(element_id, figures, unproven_of(element_id, crew, IN_DOUBT), examples)
+    planned = _planned(context, plan, stale, looked)
+    return Seen(element_id, figures, proven(element_id, crew, looked.lines, plan), examples, planned)
 
 
 def evidence(conn: Connection, summary: ForensicSummary) -> dict[UUID, frozenset[str]]:
     """What the scan has planned, by element; those with nothing to do are left out."""
     query = "SELECT flex_element_id, planned FROM flex.element_scan WHERE scan_id = %s AND planned <> '{}'"
-    found = conn.execute(query, [_evidence(summary.scan_id, summary.scope)]).fetchall()
+    found = conn.execute(query, [evidence_id(summary.scan_id, summary.scope)]).fetchall()
     return {element_id: frozenset(planned) for element_id, planned in found}
 
 
-def _evidence(scan_id: str, scope: Scope | str) -> str:
+def evidence_id(scan_id: str, scope: Scope | str) -> str:
+    """The name of a scan's evidence in flex.element_scan."""
     return f"{scan_id}/{scope}"
 
 
-def _without_stale(crew: Crew, lines: Iterable[Line]) -> tuple[Crew, list[Member]]:
-    """The crew once the rows whose line is gone are dropped, as a sync does first, and whose rows those are."""
-    present = {line.line_id for line in lines}
-    stale = [row.member for row in crew.rows if row.line_id and row.line_id not in present]
+def _looked(context: Context, element_id: UUID, crew: Crew) -> Looked:
+    looked = look_at(context.api, element_id, crew, sure=True)
+    require_there(looked, element_id, crew)
+    return looked
+
+
+def _without_stale(crew: Crew, looked: Looked) -> tuple[Crew, list[Member]]:
+    """The crew as a sync corrects it first, without rows whose line is gone, and whose rows those are."""
+    gone = (looked.gone | crew.gone) - looked.back
+    stale = [row.member for row in crew.rows if row.line_id in gone]
     rows = tuple(row for row in crew.rows if row.member not in stale)
-    return replace(crew, rows=rows, owned=crew.owned & present), stale
+    owned = {line_id: contact for line_id, contact in crew.owned.items() if line_id not in gone}
+    return replace(crew, rows=rows, owned={**owned, **dict.fromkeys(looked.back)}), stale
+
+
+def _planned(context: Context, plan: CrewPlan, stale: Sequence[Member], looked: Looked) -> dict[str, str]:
+    """What a repair would do; nothing where the crew call is refused."""
+    if plan.refusals:
+        return {}
+    actions = [action for action in plan.actions if context.prune or not (isinstance(action, Remove) and action.orphan)]
+    planned = {key(action): _kind(action) for action in actions}
+    # Such a row goes with the repair, even if there is nothing else to do.
+    planned |= {stale_key(member): "delete" for member in stale if member not in _added(actions)}
+    return planned | {back_key(line_id): "update" for line_id in looked.back}
+
+
+def _counted(account: Account) -> dict[str, int]:
+    return {name: figure for name, figure in asdict(account).items() if figure}
 
 
 def _added(actions: Iterable[Action]) -> set[Member]:
@@ -178,10 +257,18 @@ def _subject(finding: Finding) -> str:
     return str(finding.resource_id or finding.members[0].technician_id)
 
 
-def _summary(context: Context, scan_id: str, underway: str, epoch: int, scope: Scope) -> ForensicSummary:
-    conn = context.conn
-    figures: dict[str, int] = dict(conn.execute(FIGURES, [underway]).fetchall())
-    examples: dict[str, list[str]] = dict(conn.execute(SAMPLES, [EXAMPLES, underway]).fetchall())
+def _remember(context: Context, kept: str, table: str, *, whole: bool) -> None:
+    parts = {"table": sql.Literal(table), "scan": sql.Literal(kept), "source": sql.Literal(SOURCE)}
+    part = None if whole else REMEMBERED.format(**parts)
+    unproven.remember_query(context.conn, SOURCE, table, context.run, DOUBTS.format(**parts), proven=part)
+
+
+def _summary(context: Context, scan_id: str, epoch: int, scope: Scope, elements: Sequence[UUID]) -> ForensicSummary:
+    conn, kept = context.conn, evidence_id(scan_id, scope)
+    figures: dict[str, int] = dict(conn.execute(FIGURES, [kept]).fetchall())
+    examples: dict[str, list[str]] = dict(conn.execute(SAMPLES, [EXAMPLES, kept]).fetchall())
+    accounts = _accounts(context, kept, scope, elements)
+    rows = accounts[ROWS]
     return ForensicSummary(
         source=SOURCE,
         entity=ENTITY,
@@ -189,12 +276,36 @@ def _summary(context: Context, scan_id: str, underway: str, epoch: int, scope: S
         scan_id=scan_id,
         run=context.run,
         epoch=epoch,
-        metrics={name: figures.get(name, 0) for name in (*SIZES, *CLASSES, *WHOLE)},
+        metrics={
+            **{name: figures.get(name, 0) for name in (*SIZES, *CLASSES, *WHOLE)},
+            **unproven.metrics(conn, SOURCE, TABLES),
+        },
         telemetry={"requests": context.api.requests_sent},
-        plan=Plan(*conn.execute(PLANNED, [underway]).fetchone()),
-        live_rows=figures.get("rows", 0),
-        examples={f"{kind}_ids": ids for kind, ids in examples.items()},
+        plan=Plan(*conn.execute(PLANNED, [kept]).fetchone()),
+        live_rows=rows.live - rows.unproven - rows.young - rows.out_of_scope,
+        examples={**{f"{kind}_ids": ids for kind, ids in examples.items()}, **_unproven_examples(conn)},
+        accounts=accounts,
+        incomplete=no_evidence(accounts),
     )
+
+
+def _unproven_examples(conn: Connection) -> dict[str, list]:
+    found = unproven.examples(conn, SOURCE, TABLES)
+    return {name: ids[:EXAMPLES] for name, ids in found.items() if ids}
+
+
+def _accounts(context: Context, kept: str, scope: Scope, elements: Sequence[UUID]) -> dict[str, Account]:
+    """The accounts of all crew calls together, with those that were not looked at."""
+    conn = context.conn
+    figures = {table: Counter[str]() for table in TABLES}
+    for table, name, number in conn.execute(ACCOUNTS, [kept]):
+        figures[table][name] = number
+    # Counted by itself: each crew call that was listed has to have been looked at.
+    figures[CALLS]["listed"] = len(elements)
+    named = {"scan": kept, "scope": scope.elements(conn), "calls": CALLS, "lines": LINES, "rows": ROWS}
+    for table, new, number in conn.execute(OUTSIDE, named):
+        figures[table] += Counter({"live": number, "young" if new else "out_of_scope": number})
+    return {table: Account(**found) for table, found in figures.items()}
 
 
 def _tell(context: Context, done: int, of: int) -> None:

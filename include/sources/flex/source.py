@@ -14,7 +14,7 @@ from include.confidence.policy import Policy, RepairShare, Trend
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, IntegrityFailed, Synced, SyncFailed
 from include.sources.flex import figures, repair, scan, sync, undo
-from include.sources.flex.checks import verify
+from include.sources.flex.checks import MIGRATE, verify
 from include.sources.flex.crews import Context, Scope
 from include.sources.flex.roles import roles_of
 from include.sources.flex.undo import FlexCopy
@@ -56,7 +56,8 @@ class CrewCalls:
 class Flex:
     """Here the warehouse is the truth, and the copy is at the vendor's: a wrong write is seen by a crew.
 
-    `workers`: crew calls that are worked at at the same time; within one it is one request after the other.
+    `workers`: crew calls that are worked at at the same time; within one it is one request after the other. `pauses`:
+    seconds after which Flex is asked again, each time that it shows something that can't be relied on.
     """
 
     name: str = sync.SOURCE
@@ -64,6 +65,7 @@ class Flex:
     switch: str | None = None
     health: Limits = field(default_factory=Limits)
     workers: int = 4
+    pauses: tuple[float, ...] = (1.0, 4.0)
 
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
@@ -95,7 +97,7 @@ class Flex:
         return repair.repair(context, summary)
 
     def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
-        return repair.verify(context, summaries[0])
+        return repair.verify(context, summaries[0], sync_id)
 
     def reset_watermarks(self, context: Context) -> int:
         return undo.skip_changes(context)
@@ -125,7 +127,6 @@ def _validated(context: Context) -> Synced:
     errors = [str(finding) for finding in failed if finding.severity is Severity.ERROR]
     if errors:
         raise IntegrityFailed(
-            f"{len(errors)} of {len(findings)} checks of our tables failed: {'; '.join(errors)}."
-            " Run the DAG warehouse_migrate: it removes duplicates and puts the unique key back"
+            f"{len(errors)} of {len(findings)} checks of our tables failed: {'; '.join(errors)}. {MIGRATE}"
         )
     return Synced(None, {}, {"checks": len(findings), "warnings": [str(finding) for finding in failed]})

@@ -1,7 +1,7 @@
 """Sync: the crew calls of the jobs whose crew changed, or of all, brought to the desired crew."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -12,10 +12,12 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import scalar_row, tuple_row
 
-from include.api.errors import NotSent, TryLater
+from include.api.errors import NotFound, NotSent, TryLater
 from include.sources.base import OutcomeUnknown, Synced, SyncFailed
 from include.sources.flex import element, record
-from include.sources.flex.crews import Context, Scope, each
+from include.sources.flex.accounts import CALLS
+from include.sources.flex.checks import require_unique_key
+from include.sources.flex.crews import Context, Scope, each, in_turn
 from include.sources.flex.element import Report, Worker
 from include.sources.flex.gate import GateClosed
 from include.sources.flex.release import release
@@ -54,6 +56,21 @@ SELECT DISTINCT job_id FROM (
 ) e WHERE flex_element_id = ANY (%s) AND NOT EXISTS (SELECT FROM flex.job_change c WHERE c.job_id = e.job_id)
 """
 
+# The states of a crew call of which nobody knows what is on it.
+UNPROVEN = ("unreadable", "uncertain")
+
+# There are many syncs between two nights, and only a scan counts these.
+REMEMBER = """
+INSERT INTO confidence.unproven (source, entity, key, why, nights, last_look, run)
+VALUES (%(source)s, %(table)s, jsonb_build_array(%(element)s::text), %(why)s, 0, clock_timestamp(), %(run)s)
+ON CONFLICT (source, entity, key) DO UPDATE SET why = excluded.why, last_look = excluded.last_look
+"""
+
+FORGET = """
+DELETE FROM confidence.unproven WHERE source = %(source)s AND key ->> 0 IN (
+  SELECT %(element)s::text UNION SELECT id::text FROM flex.flex_crew_calls WHERE flex_element_id = %(element)s)
+"""
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -73,6 +90,7 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
     writer = fence.read(conn, SOURCE)
     if writer.stopped:
         raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
+    require_unique_key(conn)
     scope, changes = Scope.of(params), waiting(conn)
     reopened = UUID(params["release_element"]) if params.get("release_element") else None
     elements = [reopened] if reopened else _elements(conn, scope, changes, params["mode"])
@@ -84,10 +102,12 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
     try:
         if reopened:
             _release(context, sync_id, fenced, reopened)
-        for report in carried_out(context, elements, sync_id, fenced):
+        asked_by = UUID(params["triggered_by"]) if params.get("triggered_by") else None
+        for report in carried_out(context, elements, sync_id, fenced, triggered_by=asked_by):
             reports.append(report)
         with fenced(conn):
             _settle(conn, sync_id, changes, reports, everything=everything)
+            _remember(conn, reports, context.run)
         require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
             # Before a person has looked no second try fares better.
@@ -100,7 +120,14 @@ def sync(context: Context, params: Mapping[str, Any]) -> Synced:
     return Synced(sync_id, {ENTITY: record.counts(reports)}, record.result(reports, without))
 
 
-def carried_out(context: Context, elements: Collection[UUID], sync_id: int, fenced: Any, work: Any = element.sync):
+def carried_out(
+    context: Context,
+    elements: Collection[UUID],
+    sync_id: int,
+    fenced: Any,
+    work: Any = element.sync,
+    triggered_by: UUID | None = None,
+) -> Iterator[Report]:
     """The reports of the elements as they come, each in flex_sync_log already; none of those that weren't begun.
 
     Once one was stopped no further ones begin.
@@ -110,17 +137,18 @@ def carried_out(context: Context, elements: Collection[UUID], sync_id: int, fenc
     def one(conn: Connection, element_id: UUID) -> Report | None:
         report = None if stopped.is_set() else work(worker_of(context, conn, sync_id, fenced), element_id)
         if report:
-            record.log(conn, report, sync_id)
+            record.log(conn, report, sync_id, context.run, triggered_by)
         if report and report.stop:
             stopped.set()
         return report
 
-    for report in filter(None, each(context, elements, one)):
-        for problem in report.problems:
-            log.error("%s", problem)
-        for note in report.diagnostics:
-            log.info("element %s: %s", report.element_id, note)
-        yield report
+    for turn in in_turn(context.conn, elements):
+        for report in filter(None, each(context, turn, one)):
+            for problem in report.problems:
+                log.error("%s", problem)
+            for note in report.diagnostics:
+                log.info("element %s: %s", report.element_id, note)
+            yield report
 
 
 def require_not_stopped(reports: Collection[Report]) -> None:
@@ -131,7 +159,7 @@ def require_not_stopped(reports: Collection[Report]) -> None:
 
 
 def worker_of(context: Context, conn: Connection, sync_id: int, fenced: Any) -> Worker:
-    return Worker(context.api, conn, context.roles, context.run, sync_id, fenced, context.prune)
+    return Worker(context.api, conn, context.roles, context.run, sync_id, fenced, context.prune, context.source.pauses)
 
 
 def finish(
@@ -155,7 +183,8 @@ def _elements(conn: Connection, scope: Scope, changes: Changes, mode: str) -> Se
     elements = scope.elements(conn, set(changes.jobs.values()))
     # The first one brings everything in step, as with any source.
     if not scope.job_id and (mode == "full" or not sync_log.state(conn, SOURCE, ENTITY).watermark):
-        elements = sorted({*elements, *scope.elements(conn)})
+        everything = scope.elements(conn)
+        elements = [*everything, *(each for each in elements if each not in {*everything})]
     return elements
 
 
@@ -170,7 +199,7 @@ def _release(context: Context, sync_id: int, fenced: Any, element_id: UUID) -> N
     worker = worker_of(context, context.conn, sync_id, fenced)
     try:
         settled = release(worker, element_id)
-    except (Unreadable, ValueError, GateClosed, TryLater) as error:
+    except (Unreadable, ValueError, GateClosed, NotFound, TryLater) as error:
         raise SyncFailed(f"element {element_id} was not released: {error}") from None
     log.info("element %s was released: %d writes settled by what Flex shows", element_id, settled)
 
@@ -193,6 +222,16 @@ def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collectio
         seconds = sum(report.seconds for report in reports)
         moved = {"watermark": changes.until, "counts": record.counts(reports), "duration_seconds": seconds}
         sync_log.advance(conn, sync_id, SOURCE, ENTITY, **moved)
+
+
+def _remember(conn: Connection, reports: Collection[Report], run: str) -> None:
+    """Keep the crew calls that could not be proven in confidence.unproven, and take those out that could."""
+    for report in reports:
+        named = {"source": SOURCE, "table": CALLS, "element": report.element_id, "run": run}
+        if report.state in UNPROVEN:
+            conn.execute(REMEMBER, {**named, "why": "; ".join(report.problems)})
+        elif report.state == "done":
+            conn.execute(FORGET, named)
 
 
 def _failures(reports: Collection[Report], problems: Sequence[str], elements: int) -> str:

@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 
 from include.sources.base import SyncFailed
 from include.sources.flex import element, record
+from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import Context
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import Report, Worker
@@ -244,6 +245,7 @@ class FlexCopy:
         conn.execute(WAIT_AGAIN, {"sync_id": sync_id, "own": own})
         conn.execute(SKIP_AGAIN, {"sync_id": sync_id, "own": own})
         by_element = done(conn, sync_id)
+        require_unique_key(conn)
         if dry_run:
             return {ENTITY: sum((each.foreseen() for each in by_element.values()), Counts())}
 

@@ -89,12 +89,23 @@ class Partitions:
 
 
 @dataclass(frozen=True)
+class Newest:
+    """The list shows only so many records, those that changed last: it may not reach back to `since`.
+
+    `holds`: the condition on rows `t` of the copy that it would show without that limit.
+    """
+
+    since: datetime
+    holds: str
+
+
+@dataclass(frozen=True)
 class Listing:
     """A list to be read from its first page to its last.
 
     `partition`: what it is a part of; `adds`: what its rows don't say of themselves; `shape`: a row as the entity's
     table reads it, None for one that doesn't count. `named`: the rows, where the run names them and nothing is asked
-    for.
+    for. `newest`: what a sync needs to know of a list in brief that shows only so many records.
     """
 
     request: Request | None
@@ -103,6 +114,7 @@ class Listing:
     adds: Mapping[str, Any] = field(default_factory=dict)
     shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
     named: Sequence[Mapping[str, Any]] = ()
+    newest: Newest | None = None
 
 
 @dataclass(frozen=True)
@@ -226,9 +238,10 @@ class Entity:
     """A list of the source and the table that mirrors it.
 
     `changes` is None where the rows are asked for by their parent: `parent` names that entity, and the lookup's `by`
-    are the columns that point to it. Then the rows of a changed parent are replaced as a set. `discovery`: several
-    lists, or lists in brief, take the place of the listing. `parts` come inside the records. `history`: the list shows
-    the newest rows only; what it doesn't show any more is kept, and is out of scope.
+    are the columns that point to it. Then the rows of a changed parent are replaced as a set. `views`: where the
+    listing leaves some rows out unless it is asked for them, the params of the lists that together show all.
+    `discovery`: several lists, or lists in brief, take the place of the listing. `parts` come inside the records.
+    `history`: the list shows the newest rows only; what it doesn't show any more is kept, and is out of scope.
     `falls`: a condition on a row `t`, true where it fell with another row of the warehouse. Such a row counts as gone,
     whatever the list shows. It is a part of the entity's own plan, so that a sync changes no row twice.
     """
@@ -237,6 +250,7 @@ class Entity:
     lookup: Lookup
     listing: Request | None = None
     paginator: Paginator | None = None
+    views: tuple[Mapping[str, Any], ...] = ({},)
     discovery: Discovery | None = None
     changes: Since | Window | Ends | Whole | None = None
     parent: str | None = None
@@ -274,6 +288,8 @@ def _contradiction(entity: Entity) -> str:
         return "its listing has no paginator"
     if entity.discovery and not isinstance(entity.changes, Whole):
         return "records that lists show in brief are found by reading those lists whole (changes=Whole())"
+    if len(entity.views) > 1 and not isinstance(entity.changes, Since | Window | Whole):
+        return "several views are for lists that are read from their start"
     columns = set(entity.table.names)
     named = {*entity.lookup.by, *(c for need in entity.needs for c in need.by)}
     named |= {entity.partitions.column} if entity.partitions else set()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -245,12 +246,20 @@ def complete(
         tuple(deleted),
         absent,
         known,
-        tuple(Skipped(list(key), partition, _moment(entity, briefs[key]), why) for key, why in skipped),
+        tuple(_skipped(entity, key, partition, briefs[key], why) for key, why in skipped),
     )
 
 
-def known(context: Context, entity: Entity, page: Page) -> set[tuple]:
-    """The keys of the page's rows of which the copy has just what they show."""
+def _skipped(entity: Entity, key: tuple, partition: str, brief: Row, why: str) -> Skipped:
+    moment = moment_of(entity, brief)
+    return Skipped(list(key), partition, moment and moment.isoformat(), why)
+
+
+def known(context: Context, entity: Entity, page: Page, since: datetime) -> set[tuple]:
+    """The keys of the page's rows of which the copy has just what they show, and that did not change since then.
+
+    What changed in the lookback is read again: what belongs to a record may come later than the record.
+    """
     shown = entity.discovery.shown
     briefs = {key: row for row in page.rows if (key := shown.key_of(row))}
     if shown.names == shown.key or not briefs:
@@ -261,7 +270,11 @@ def known(context: Context, entity: Entity, page: Page) -> set[tuple]:
         )
     ).fetchall()
     there = set(copies)
-    return {key for key, row in briefs.items() if _brief(shown, row) in there}
+    return {
+        key
+        for key, row in briefs.items()
+        if _brief(shown, row) in there and not ((moment := moment_of(entity, row)) and moment >= since)
+    }
 
 
 def _brief(shown: Table, row: Row) -> tuple | None:
@@ -272,10 +285,9 @@ def _brief(shown: Table, row: Row) -> tuple | None:
         return None
 
 
-def _moment(entity: Entity, row: Row) -> str | None:
+def moment_of(entity: Entity, row: Row) -> datetime | None:
     """From when on the lists show the record, as far as that can be read."""
     shown = entity.discovery.shown
     brief = _brief(shown, row) or ()
     told = dict(zip(shown.names, brief, strict=False))
-    moment = told.get(shown.version) or told.get(shown.changed)
-    return moment and moment.isoformat()
+    return told.get(shown.version) or told.get(shown.changed)

@@ -13,7 +13,7 @@ from psycopg import sql
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import pages
 from include.api.paginators import Page
-from include.sources.mirror import lookup
+from include.sources.mirror import gap, lookup
 from include.sources.mirror.entity import Context, Entity, Listing, Part
 from include.sources.mirror.lookup import Completed, Row, Skipped, rows_of
 from include.warehouse import compare
@@ -133,6 +133,11 @@ class Pulled:
         """The partitions whose lists could not be read, each with the reason."""
         return self.progress.get("failed", {})
 
+    @property
+    def cut(self) -> Mapping[str, str]:
+        """The partitions of which a list was too short to show all that changed, each with the reason."""
+        return self.progress.get("cut", {})
+
     def shortage(self, number: int) -> int:
         """How many rows the list of that number says that it has, and has not shown."""
         told = (self._progress("lists") or {}).get(str(number))
@@ -201,15 +206,16 @@ def read(
     *,
     first: int | None = None,
     last: int | None = None,
-    known: bool = False,
+    known_before: datetime | None = None,
     progress: Progress = lambda _: None,
 ) -> Pulled:
     """Append all pages of the lists, one list after the other, from where the pull has come to.
 
-    `first`, `last`: page numbers to begin and to end with, for a single list. `known`: records that a list shows in
-    brief are left out where the copy has them so. A list whose token is not accepted any more is read again from its
-    start, with everything before it: what was staged may have changed meanwhile. A list that shows fewer rows than it
-    says is read again while that shows more. Of several partitions one may fail: then `Pulled.failed` names it.
+    `first`, `last`: page numbers to begin and to end with, for a single list. `known_before`: records that a list shows
+    in brief are left out where the copy has them so, and they changed before that time. A list whose token is not
+    accepted any more is read again from its start, with everything before it: what was staged may have changed
+    meanwhile. A list that shows fewer rows than it says is read again while that shows more. Of several partitions one
+    may fail: then `Pulled.failed` names it.
     """
     again = False
     while not pulled.stage.pull.complete:
@@ -217,7 +223,7 @@ def read(
         listing = listings[number]
         try:
             for step in _walk(context, pulled, listings, number, position, last):
-                _append(context, pulled, step, known)
+                _append(context, pulled, step, known_before)
                 progress(pulled)
         except FixConfiguration as error:
             resumed = pulled.stage.pull.position and pulled.stage.pull.position[1] is not None
@@ -303,22 +309,26 @@ def _read_again_if_short(pulled: Pulled, listings: Sequence[Listing], number: in
         )
 
 
-def _append(context: Context, pulled: Pulled, step: _Step, known: bool) -> None:
+def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetime | None) -> None:
     number, listing, page, following = step
     shapes = filter(None, map(listing.shape, page.rows))
     rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
-    found = _completed(context, pulled, listing, dataclasses.replace(page, rows=rows), known)
+    found = _completed(context, pulled, listing, dataclasses.replace(page, rows=rows), known_before)
     pulled.append(found.page, following, found, number)
+    if listing.newest:
+        gap.note(pulled, number, listing, rows, left_out=len(page.rows) - len(rows))
 
 
-def _completed(context: Context, pulled: Pulled, listing: Listing, page: Page, known: bool) -> Completed:
+def _completed(
+    context: Context, pulled: Pulled, listing: Listing, page: Page, known_before: datetime | None
+) -> Completed:
     """The page with its records in full."""
     entity, stage = pulled.entity, pulled.stage
     if entity.discovery is None:
         return Completed(page)
     skip = staged(stage, filter(None, map(entity.table.key_of, page.rows)))
-    if known:
-        skip |= lookup.known(context, entity, page)
+    if known_before:
+        skip |= lookup.known(context, entity, page, known_before)
     limit = entity.discovery.limit(context) if stage.pull.purpose == "sync" else 0
     room = max(0, limit - stage.pull.rows_read) if limit else None
     return lookup.complete(context, entity, page, listing.partition, skip=skip, room=room)
@@ -332,7 +342,7 @@ def _walk(
     rows = (pulled.progress.get("lists") or {}).get(str(number), {}).get("rows", 0)
     asked = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
     named = [Page(None, list(listing.named), None)]
-    for page in named if listing.named else pages(context.client, listing.request, listing.paginator, **asked):
+    for page in pages(context.client, listing.request, listing.paginator, **asked) if listing.request else named:
         ended = page.next is None or (last is not None and page.position == last)
         if not ended:
             yield number, listing, page, (number, page.next)
@@ -364,13 +374,14 @@ def lists(context: Context, entity: Entity, handful: Sequence[str], since: datet
     """The lists of some partitions: of what changed since then where there is a discovery, else of everything."""
     if entity.discovery:
         return [each for partition in handful for each in entity.discovery.lists(context, partition, since)]
+    views = [dataclasses.replace(entity.listing, params={**entity.listing.params, **view}) for view in entity.views]
     parts, (partition, *others) = entity.partitions, handful
     if parts is None:
-        return [Listing(entity.listing, entity.paginator)]
+        return [Listing(view, entity.paginator) for view in views]
     adds = {parts.column: partition} if parts.adds else {}
     # A list of several partitions fails as a whole.
     name = "" if others else partition
-    return [Listing(parts.request(entity.listing, handful), entity.paginator, name, adds)]
+    return [Listing(parts.request(view, handful), entity.paginator, name, adds) for view in views]
 
 
 def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:

@@ -27,20 +27,36 @@ class Mirror:
     `base_path` follows the connection's host. `authorize` makes the request headers from the connection's token.
     `derived` tables are computed after each sync and repair, in this order. `checks` are what a validation makes of the
     copy alone.
-    `per_minute`: the vendor's limit of requests, None for no limit. `overlap`: how far behind the watermark a sync
-    reads again; longer than the time between two syncs, so that a row which one of them missed has a second chance.
+    `per_minute`: the vendor's limit of requests, None for no limit. `every`: the time between two syncs, as the
+    schedule of the DAG has it. `overlap`: how far behind the watermark a sync reads again; longer than `every`, so that
+    a row which one sync missed has a second chance.
     """
 
     name: str
     base_path: str
     authorize: Callable[[str], Mapping[str, str]]
     entities: tuple[Entity, ...]
+    every: timedelta
     derived: tuple[Derived, ...] = ()
     checks: tuple[Invariant, ...] = ()
     per_minute: float | None = None
     overlap: timedelta = timedelta(minutes=20)
     switch: str | None = None
     health: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        names = [entity.name for entity in self.entities]
+        wanted = {entity.parent for entity in self.entities} | {n.entity for e in self.entities for n in e.needs}
+        unknown = sorted(filter(None, wanted - set(names)))
+        if unknown:
+            raise ValueError(f"{self.name} has no entities {', '.join(unknown)}, which others name as parent or need")
+        if len(set(names)) < len(names):
+            raise ValueError(f"two entities of {self.name} have the same name")
+        if self.overlap <= self.every:
+            raise ValueError(
+                f"the overlap of {self.name} ({self.overlap}) is not longer than the time between two syncs"
+                f" ({self.every}): what one sync missed would have no second chance"
+            )
 
     def children(self, entity: Entity) -> tuple[Entity, ...]:
         return tuple(child for child in self.entities if child.parent == entity.name)

@@ -15,6 +15,7 @@ from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
 from include.sources.base import NeedsPerson, SyncFailed, entity_of
+from include.sources.mirror import gap
 from include.sources.mirror.entity import Context, Derived, Ends, Entity, Listing, Need, Since, Whole, Window
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import Pulled, handfuls, lists, partitions, plan_parts, read_partitions, whole_list
@@ -60,7 +61,7 @@ def sync(context: Context, *, full: bool = False, only: str | None = None) -> tu
     writer = fence.read(conn, source.name)
     if writer.stopped:
         raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
-    sync_id = sync_log.begin(conn, source.name, "sync", context.run)
+    sync_id = sync_log.begin(conn, source.name, "sync", context.run, reason="full" if full else None)
     run = _Run(context, sync_id, writer.epoch, full)
     failures: dict[str, Exception] = {}
     try:
@@ -224,7 +225,11 @@ class _Run:
             some = [Group((one,), g.since) for g in groups for one in g.partitions] if singly else groups
             return [listing for group in some for listing in self._listings(entity, group)]
 
-        return read_partitions(context, pulled, listings, known=not self.full), groups
+        known_before = None if self.full else min((g.since for g in groups if g.since), default=None)
+        pulled = read_partitions(context, pulled, listings, known_before=known_before)
+        if entity.discovery and not entity.discovery.partial(context) and not entity.discovery.limit(context):
+            gap.close(context, pulled, listings(singly=False))
+        return pulled, groups
 
     def _listings(self, entity: Entity, group: Group) -> list[Listing]:
         changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
@@ -251,7 +256,7 @@ class _Run:
         for partition in (partition for group in groups for partition in group.partitions):
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
             skipped = [each.moment for each in pulled.skipped if each.partition == partition]
-            if stays or None in skipped or partition in pulled.failed:
+            if stays or None in skipped or partition in pulled.failed or partition in pulled.cut:
                 found[partition] = before
             else:
                 times = [datetime.fromisoformat(each) for each in skipped] + [moment]
@@ -404,7 +409,8 @@ def _plan_set(children: Pulled, parents: Sequence[tuple]) -> None:
 def _skipped(pulled: Pulled) -> list[str]:
     """The records and partitions that could not be read, each with the reason."""
     skipped = [f"{each.name} ({each.reason.rstrip('.')})" for each in pulled.skipped if each.failed]
-    return skipped + [f"all of {partition} ({why.rstrip('.')})" for partition, why in pulled.failed.items()]
+    failed = [f"all of {partition} ({why.rstrip('.')})" for partition, why in pulled.failed.items()]
+    return skipped + failed + [f"perhaps others of {partition} ({why})" for partition, why in pulled.cut.items()]
 
 
 def _unproven(pulled: Pulled) -> list[str]:

@@ -4,6 +4,8 @@ Lists change while they are read, deletes leave no trace but a 404, and only inv
 changed. So a global scan only names suspects; a narrow request decides.
 """
 
+from datetime import timedelta
+
 from include.api.client import Request
 from include.api.paginators import PageNumber
 from include.sources.mirror.entity import Ends, Entity, Lookup, Since
@@ -44,6 +46,7 @@ SOURCE = Mirror(
     base_path="/api/v1",
     authorize=lambda token: {"Authorization": f"Bearer {token}"},
     per_minute=180,
+    every=timedelta(minutes=15),
     entities=(
         _listed(tables.CUSTOMERS, "customer", Ends(), ALL_CUSTOMERS),
         _listed(tables.INVOICES, "invoice", Since("since_updated_at")),

@@ -5,19 +5,22 @@ payments and refunds within a window of times of change, locations and vendors a
 and tells it: `is_deleted` is the vendor's word, `deleted_at` is ours. An archived item is not deleted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Cursor
 from include.confidence.policy import Trend
 from include.sources.mirror.entity import Context, Entity, Lookup, Part, Partitions, Since, Whole, Window
+from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import guarded
 from include.sources.square import tables
+from include.sources.square.answers import Check, all_are, both, counts_of, has, lines_of, some, whole
 from include.sources.square.checks import CHECKS
 from include.sources.square.derived import DERIVED
 from include.warehouse.table import Table
@@ -32,9 +35,17 @@ BEGINNING = "2009-01-01T00:00:00Z"
 Record = Mapping[str, Any]
 
 
-def _post(path: str, body: Record) -> Request:
+def _post(path: str, body: Record, check: Check | None = None) -> Request:
     """A reading request, though it is a POST: it may be sent again."""
-    return Request(path, method="POST", body=body)
+    return Request(path, method="POST", body=body, check=check)
+
+
+def _own(path: str, singular: str) -> Lookup:
+    """The record's own address, which answers 404 for one that is not there."""
+    return Lookup(
+        request=lambda id_: Request(f"{path}/{quote(id_, safe='')}", check=names(id_, singular, "id")),
+        rows=lambda data: [data[singular]],
+    )
 
 
 def _time(moment: datetime) -> str:
@@ -43,23 +54,33 @@ def _time(moment: datetime) -> str:
 
 def _catalog(table: Table, kind: str, **more: Any) -> Entity:
     listing = {"object_types": [kind], "include_deleted_objects": True, "limit": 1000}
+    of_kind = all_are("objects", "type", [kind])
     return Entity(
         table=table,
-        listing=_post("/v2/catalog/search", listing),
+        listing=_post("/v2/catalog/search", listing, both(of_kind, has("latest_time"))),
         paginator=Cursor(rows="objects", in_body=True, optional=True, as_of="latest_time"),
         lookup=Lookup(
             request=lambda ids: _post(
                 "/v2/catalog/batch-retrieve",
                 {"object_ids": [id_ for (id_,) in ids], "include_deleted_objects": True},
+                of_kind,
             ),
             rows=lambda data: data.get("objects", []),
             own=False,
             batch=1000,
-            complete=True,
+            witness=replace(CATALOG_OBJECT, rows=_alive),
         ),
         changes=Since("begin_time", in_body=True),
         **more,
     )
+
+
+CATALOG_OBJECT = _own("/v2/catalog/object", "object")
+
+
+def _alive(data: Record) -> list[Record]:
+    """The object at its own address; a tombstone is none."""
+    return [] if data["object"].get("is_deleted") else [data["object"]]
 
 
 def _inside(record: Record, name: str, by: str, id_: Any) -> list[Record]:
@@ -82,19 +103,31 @@ def _vendor_infos(variation: Record) -> list[Record]:
 COUNTS = Cursor(rows="counts", in_body=True, optional=True)
 
 
-def _counts(table: Table, by: str, states: Record, **more: Any) -> Entity:
-    path, body = "/v2/inventory/counts/batch-retrieve", {"limit": 1000, **states}
+def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Entity:
+    """The counts in these states, in all if there are none."""
+    path, body = "/v2/inventory/counts/batch-retrieve", {"limit": 1000, **({"states": states} if states else {})}
+    in_states = all_are("counts", "state", states) if states else None
+
+    def of_variation(inventory: Record, variation: Record | None) -> list[Record]:
+        return [count for count in counts_of(inventory, variation) if not states or count.get("state") in states]
+
     return Entity(
         table=table,
-        listing=_post(path, body),
+        listing=_post(path, body, in_states),
         paginator=COUNTS,
         lookup=Lookup(
             by=(by,),
-            request=lambda id_: _post(path, {**body, "catalog_object_ids": [id_]}),
+            request=lambda ids: _post(path, {**body, "catalog_object_ids": [id_ for (id_,) in ids]}, in_states),
             rows=lambda data: data.get("counts", []),
             own=False,
-            complete=True,
+            batch=100,
             paginator=COUNTS,
+            witness=Lookup(
+                by=(by,),
+                request=lambda id_: Request(f"/v2/inventory/{quote(id_, safe='')}", check=whole),
+                beside=(CATALOG_OBJECT.request,),
+                rows=of_variation,
+            ),
         ),
         changes=Since("updated_after", in_body=True),
         **more,
@@ -110,6 +143,10 @@ def _locations(context: Context) -> list[str]:
 
 def _of_order(name: str) -> Callable[[Record], list[Record]]:
     return lambda order: _inside(order, name, "order_id", order.get("id"))
+
+
+def _line_items(order: Record) -> list[Record]:
+    return _inside({"line_items": lines_of(order)}, "line_items", "order_id", order.get("id"))
 
 
 def _fulfillments(order: Record) -> list[Record]:
@@ -142,7 +179,7 @@ ORDERS = Entity(
         rows=lambda data: data.get("orders", []),
         own=False,
         batch=100,
-        complete=True,
+        witness=_own("/v2/orders", "order"),
     ),
     changes=Window(
         lambda listing, start, end: _orders_between(listing, "updated_at", start, end),
@@ -150,12 +187,16 @@ ORDERS = Entity(
     ),
     partitions=Partitions(
         _locations,
-        lambda listing, some: replace(listing, body={**listing.body, "location_ids": list(some)}),
+        lambda listing, places: replace(
+            listing,
+            body={**listing.body, "location_ids": list(places)},
+            check=all_are("orders", "location_id", places),
+        ),
         column="location_id",
         size=10,
     ),
     parts=(
-        Part(tables.ORDER_LINE_ITEMS, _of_order("line_items"), by=("order_id",)),
+        Part(tables.ORDER_LINE_ITEMS, _line_items, by=("order_id",)),
         Part(tables.ORDER_FULFILLMENTS, _fulfillments, by=("order_id",)),
         Part(tables.ORDER_RETURNS, _of_order("returns"), by=("order_id",)),
         Part(tables.TENDERS, _of_order("tenders"), by=("order_id",)),
@@ -164,15 +205,15 @@ ORDERS = Entity(
 )
 
 
-def _money_moved(table: Table, resource: str, singular: str, partitions: Partitions | None = None) -> Entity:
+def _money_moved(table: Table, resource: str, singular: str, **more: Any) -> Entity:
     """Payments or refunds. Without a status or a fee they come first, so all that is young is read once more."""
     return Entity(
         table=table,
         listing=Request(f"/v2/{resource}", {"begin_time": BEGINNING, "sort_order": "ASC", "limit": 100}),
         paginator=Cursor(rows=resource, optional=True),
-        lookup=Lookup(request=lambda id_: Request(f"/v2/{resource}/{id_}"), rows=lambda data: [data[singular]]),
+        lookup=_own(f"/v2/{resource}", singular),
         changes=Window(_changed_between, late=_created_between),
-        partitions=partitions,
+        **more,
     )
 
 
@@ -189,9 +230,10 @@ def _created_between(listing: Request, start: datetime, end: datetime) -> Reques
 ENTITIES = (
     Entity(
         table=tables.LOCATIONS,
-        listing=Request("/v2/locations"),
+        # Closed ones are listed too.
+        listing=Request("/v2/locations", check=some("locations")),
         paginator=Cursor(rows="locations"),
-        lookup=Lookup(lambda id_: Request(f"/v2/locations/{id_}"), lambda data: [data["location"]]),
+        lookup=_own("/v2/locations", "location"),
         changes=Whole(),
     ),
     Entity(
@@ -201,7 +243,7 @@ ENTITIES = (
             {"filter": {"status": ["ACTIVE", "INACTIVE"]}, "sort": {"field": "CREATED_AT", "order": "ASC"}},
         ),
         paginator=Cursor(rows="vendors", in_body=True, optional=True),
-        lookup=Lookup(lambda id_: Request(f"/v2/vendors/{id_}"), lambda data: [data["vendor"]]),
+        lookup=_own("/v2/vendors", "vendor"),
         changes=Whole(),
     ),
     _catalog(tables.CATALOG_CATEGORIES, "CATEGORY"),
@@ -214,20 +256,32 @@ ENTITIES = (
         falls="t.is_deleted IS NOT TRUE AND t.item_id IN"
         " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
     ),
-    _counts(tables.CATALOG_INVENTORY, "variation_id", {"states": ["IN_STOCK"]}),
-    # In a history nothing else is compared.
-    _counts(tables.INVENTORY_COUNTS, "catalog_object_id", {}, history=True, gates=(Trend("api_unique_not_in_db"),)),
+    _counts(tables.CATALOG_INVENTORY, "variation_id", ["IN_STOCK"]),
+    # The list shows the newest counts only: older ones are the history, of which nothing counts as surplus.
+    _counts(
+        tables.INVENTORY_COUNTS,
+        "catalog_object_id",
+        [],
+        history=True,
+        gates=(Trend("api_unique_not_in_db"), Trend("rows_differing")),
+    ),
     ORDERS,
     _money_moved(
         tables.PAYMENTS,
         "payments",
         "payment",
         # Without a location only payments of the main one are listed.
-        Partitions(
+        partitions=Partitions(
             _locations,
-            lambda listing, one: replace(listing, params={**listing.params, "location_id": one[0]}),
+            lambda listing, place: replace(
+                listing,
+                params={**listing.params, "location_id": place[0]},
+                check=all_are("payments", "location_id", place),
+            ),
             column="location_id",
         ),
+        # Unless asked for, those taken offline may be left out: `is_offline_payment` is false by default.
+        views=({}, {"is_offline_payment": "true"}),
     ),
     _money_moved(tables.ORDER_REFUNDS, "refunds", "refund"),
 )
@@ -237,6 +291,7 @@ SOURCE = Mirror(
     base_path="",
     authorize=lambda token: {"Authorization": f"Bearer {token}", "Square-Version": API_VERSION},
     per_minute=100,
+    every=timedelta(minutes=30),
     overlap=timedelta(minutes=45),
     entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,

@@ -56,14 +56,17 @@ WHERE i.deleted_at IS NULL AND i.is_deleted IS NOT TRUE AND EXISTS (
     WHERE c.id = named.id AND c.deleted_at IS NULL AND c.is_deleted IS NOT TRUE))
 """
 
-# A charge that is apportioned is in the lines' totals. Which way a rounding counts the vendor doesn't say: both do.
+# The lines' totals include charges that are apportioned, which a charge tells by its treatment or by its phase alone.
+# Square doesn't say whether a rounding is added or subtracted, so both are right.
 ORDER_TOTALS = """
 WITH lines AS (
   SELECT order_id, sum(total_money) AS total FROM square.order_line_items WHERE deleted_at IS NULL GROUP BY order_id
 ), charges AS (
   SELECT o.id AS order_id, sum((amount #>> '{}')::numeric) AS total
   FROM square.orders o, jsonb_path_query(
-    o.service_charges, '$[*] ? (!(@.treatment_type == "APPORTIONED_TREATMENT")).total_money.amount') amount
+    o.service_charges, '$[*] ? (!(@.treatment_type == "APPORTIONED_TREATMENT"
+      || @.calculation_phase == "APPORTIONED_PERCENTAGE_PHASE"
+      || @.calculation_phase == "APPORTIONED_AMOUNT_PHASE")).total_money.amount') amount
   WHERE jsonb_typeof(amount) = 'number' GROUP BY o.id
 )
 SELECT o.id FROM square.orders o LEFT JOIN lines ON lines.order_id = o.id LEFT JOIN charges ON charges.order_id = o.id

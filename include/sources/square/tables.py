@@ -1,7 +1,8 @@
 """Square's rows as the warehouse keeps them: money in minor units beside its currency, quantities exact.
 
 Lists and objects of the vendor that nobody asks for by their parts stay JSON. Line items, fulfillments and returns have
-ids that are unique only inside their order.
+ids that are unique only inside their order. What a table requires is what the vendor's description says that every
+object has when it is read; an answer without it shows a part of the object.
 """
 
 from collections.abc import Callable
@@ -85,7 +86,14 @@ OBJECT = (
 def _catalog(name: str, data: str, *columns: tuple[str, Callable[[Any], Any], str]) -> Table:
     """A table of catalog objects, whose own columns (name, reader, field) lie under `data`."""
     own = (Column(column, read, f"{data}.{field or column}") for column, read, field in columns)
-    return Table(SCHEMA, name, (ID, *own, *OBJECT), version="version", changed="updated_at")
+    return Table(
+        SCHEMA,
+        name,
+        (ID, *own, *OBJECT),
+        version="version",
+        changed="updated_at",
+        required=("version", "updated_at"),
+    )
 
 
 LOCATIONS = Table(
@@ -99,6 +107,7 @@ LOCATIONS = Table(
         CREATED,
     ),
     version=None,
+    required=("name", "status", "created_at"),
 )
 
 VENDORS = Table(
@@ -114,6 +123,7 @@ VENDORS = Table(
     ),
     version="version",
     changed="updated_at",
+    required=("name", "status", "version", "created_at", "updated_at"),
 )
 
 CATALOG_CATEGORIES = _catalog(
@@ -210,6 +220,7 @@ CATALOG_INVENTORY = Table(
     ),
     key=("variation_id", "location_id"),
     version="calculated_at",
+    required=("quantity", "calculated_at"),
 )
 
 INVENTORY_COUNTS = Table(
@@ -224,8 +235,10 @@ INVENTORY_COUNTS = Table(
     ),
     key=("catalog_object_id", "location_id", "state", "calculated_at"),
     version="calculated_at",
+    required=("quantity",),
 )
 
+# An order that was not made through the API may have no version; then its time of change counts.
 ORDERS = Table(
     SCHEMA,
     "orders",
@@ -246,6 +259,7 @@ ORDERS = Table(
     ),
     version="version",
     changed="updated_at",
+    required=("location_id", "state", "created_at", "updated_at"),
 )
 
 ORDER_LINE_ITEMS = Table(
@@ -266,6 +280,7 @@ ORDER_LINE_ITEMS = Table(
     ),
     key=("order_id", "uid"),
     version=None,
+    required=("quantity",),
 )
 
 ORDER_FULFILLMENTS = Table(
@@ -306,10 +321,17 @@ TENDERS = Table(
         CREATED,
     ),
     version=None,
+    required=("type",),
 )
 
 # The vendor's transactions have become its orders; what is left of one is its id, place and time.
-TRANSACTIONS = Table(SCHEMA, "transactions", (ID, *_tokens("location_id"), CREATED), version=None)
+TRANSACTIONS = Table(
+    SCHEMA,
+    "transactions",
+    (ID, *_tokens("location_id"), CREATED),
+    version=None,
+    required=("location_id", "created_at"),
+)
 
 PAYMENTS = Table(
     SCHEMA,
@@ -332,6 +354,7 @@ PAYMENTS = Table(
         CREATED,
         UPDATED,
     ),
+    required=("status", "location_id", "amount_money", "created_at", "updated_at"),
 )
 
 ORDER_REFUNDS = Table(
@@ -348,4 +371,5 @@ ORDER_REFUNDS = Table(
         CREATED,
         UPDATED,
     ),
+    required=("status", "amount_money", "created_at", "updated_at"),
 )

@@ -1,30 +1,34 @@
-"""The check that scan and sync share: images against objects, every suspect looked at twice, and a plan to mend it."""
+"""The check that scan and sync share: images against objects, every suspect looked at twice, and a plan to mend it.
 
+Nothing is missing by one witness: LIST and HEAD have to agree, at two times. Present is what either shows; of a scan of
+all images a sample is looked at in the other way too.
+"""
+
+import hashlib
 import logging
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from psycopg import Connection, sql
 
-from include.api.bucket import Bucket
+from include.api.bucket import Bucket, Presence, Way
 from include.confidence.spans import span
-from include.confidence.summary import ForensicSummary, Plan
-from include.sources.storage import images, look
+from include.sources.storage import breaker, images, look, plan
 from include.sources.storage.images import IMAGES, OBJECTS, Scope, Size
 from include.warehouse.staging import Stage
-from include.warehouse.table import identifiers
 
 if TYPE_CHECKING:
     from include.sources.storage.source import Storage
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = 10
-# Suspects that are looked at in one go; the task that is cut off goes on behind them.
-SUSPECTS = 5000
+# Other images by which a bucket that misses something is proven.
+OTHERS = 10
 
 
 @dataclass(frozen=True)
@@ -53,47 +57,60 @@ class Order:
     workers: int
     heal: bool = False
 
+    @property
+    def seed(self) -> int:
+        """A number by chance, the same for all attempts."""
+        return zlib.crc32(self.ticket.encode())
+
+    @property
+    def chance(self) -> str:
+        """An id by chance, the same for all attempts."""
+        return str(UUID(hashlib.md5(self.ticket.encode(), usedforsecurity=False).hexdigest()))
+
 
 @dataclass(frozen=True)
-class Findings:
-    """A check's figures and examples, the shares of what it found in its plan; `incomplete` says why it proves nothing.
+class Checked:
+    """What was looked at, in staging, and what came of it beside the plan.
 
-    `started`: the application's time when it began.
+    `started`: the application's time at the beginning. `in_order`: images of which the first look found everything;
+    `doubted` of them another look did not bear out. `shown`: whether a bucket that misses something shows what other
+    images need. `unanswered`: why nothing of what was to be looked at a second time gave an answer, if so.
     """
 
-    metrics: Mapping[str, int | None]
-    telemetry: Mapping[str, int | str | None]
-    plan: Plan
-    examples: Mapping[str, list]
-    incomplete: str
+    staged: Stage
+    objects: Stage
+    again: Stage
+    third: Stage
+    listing: bool
     started: datetime
+    in_order: int
+    doubted: int
+    shown: bool
+    unanswered: str
 
-    def summary(self, context: Context, order: Order, scan_id: str, epoch: int) -> ForensicSummary:
-        return ForensicSummary(
-            source=context.source.name,
-            entity=IMAGES.name,
-            scope=str(order.scope),
-            scan_id=scan_id,
-            run=context.run,
-            epoch=epoch,
-            metrics=self.metrics,
-            telemetry=self.telemetry,
-            plan=self.plan,
-            live_rows=self.metrics["checked"],
-            examples=self.examples,
-            incomplete=self.incomplete,
-        )
+    @property
+    def stages(self) -> Sequence[Stage]:
+        return self.staged, self.objects, self.again, self.third
+
+    def forget(self, *, keep: bool) -> None:
+        """Drop what is staged; `keep` what the next attempt need not read again, all but unknown objects."""
+        for stage in self.stages:
+            unknown = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE presence = 'unknown')").format(stage.sql)
+            whole = stage is self.staged or (stage is self.objects and not stage.conn.execute(unknown).fetchone()[0])
+            if not (keep and whole):
+                stage.drop()
 
 
-def check(context: Context, order: Order) -> Findings:
+def check(context: Context, order: Order) -> Checked:
     """Compare the scope's images with the bucket; the plan stays in staging. Reads only.
 
     Raises FixConfiguration or TryLater where the bucket can't be proven or a LIST fails.
     """
     look.prove(context.bucket)
     staged = _stage(context, IMAGES, order.purpose, order.ticket)
-    objects = _stage(context, OBJECTS, order.purpose, order.ticket)
-    again = _stage(context, OBJECTS, f"{order.purpose}_again", order.ticket)
+    objects, again, third = (
+        _stage(context, OBJECTS, order.purpose + suffix, order.ticket) for suffix in ("", "_again", "_third")
+    )
     started, size, listing = _begin(context, order, staged)
     if listing:
         # Objects first: an object is there after its row, so an orphan is not one whose row came too late to be read.
@@ -104,11 +121,13 @@ def check(context: Context, order: Order) -> Findings:
         look.look_at_images(context.bucket, staged, objects, batch=order.batch, workers=order.workers)
     work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": order.scope.limit}
     with span("compare", **work) as opened:
-        opened.set_attributes(_plan(staged, objects))
-    _second_look(context, order, staged, again, size)
-    findings = _findings(context, order, staged, objects, again, started, listing)
-    _drop(findings, staged, objects, again)
-    return findings
+        found = plan.make(staged, objects)
+        opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
+    looks = (objects, again, third)
+    unanswered = _second_look(context, order, staged, looks, listing, size)
+    doubted, not_audited = _audit(context, order, staged, objects, listing)
+    shown = _shown(context, order, staged, started, found["in_order"])
+    return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, unanswered or not_audited)
 
 
 def _stage(context: Context, table: Any, purpose: str, ticket: str) -> Stage:
@@ -142,263 +161,74 @@ def _read_images(context: Context, order: Order, staged: Stage, started: datetim
         staged.append(rows, next_position=position, page_info={})
 
 
-def _plan(staged: Stage, objects: Stage) -> Mapping[str, int]:
-    """Plan to mark what was not found, and to heal what is marked by our hand and was found; how many of each."""
-    conn = staged.conn
-    columns = [*IMAGES.names, "original_missing", "staged_missing", "new_status", "new_error"]
-    parts = {
-        "images": staged.sql,
-        "objects": objects.sql,
-        "plan": staged.plan,
-        "columns": identifiers(columns),
-        "data": identifiers(IMAGES.names, "i"),
-        **look.MESSAGES,
-    }
-    with conn.transaction():
-        for stage in (staged, objects):
-            conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
-        conn.execute(sql.SQL("TRUNCATE {}").format(staged.plan))
-        marks = conn.execute(sql.SQL(PLAN_MARKS).format(**parts)).rowcount
-        heals = conn.execute(sql.SQL(PLAN_HEALS).format(**parts)).rowcount
-    return {"marks": marks, "heals": heals}
+def _second_look(
+    context: Context, order: Order, staged: Stage, looks: Sequence[Stage], listing: bool, size: Size
+) -> str:
+    """After a pause look at every suspect in the other way, and settle the plan by what is found.
 
-
-def _second_look(context: Context, order: Order, staged: Stage, again: Stage, size: Size) -> None:
-    """After a pause look at every suspect once more, and settle the plan by what is found."""
-    conn, plan = staged.conn, staged.plan
-    (count,) = conn.execute(
-        sql.SQL("SELECT count(*) FROM ({}) s").format(_suspects(plan)), {"after": "", "limit": None}
-    ).fetchone()
-    by_listing = look.listing_is_cheaper(count, size) and context.bucket.honours_start_after
+    Many are looked at by another LIST, since a HEAD each is asked for before the write anyway. Returns why none of them
+    could be looked at, if so.
+    """
+    conn, (objects, again, third) = staged.conn, looks
+    bucket, workers = context.bucket, order.workers
+    count = plan.count_suspects(conn, staged.plan)
+    by_pages = look.listing_is_cheaper(count, size) and bucket.honours_start_after
+    way = Way.LIST if by_pages else Way.HEAD if listing else Way.LIST
     if count and not again.resumed:
         log.info("%d objects will be looked at once more in %.0f s", count, context.source.pause.total_seconds())
         time.sleep(context.source.pause.total_seconds())
-    look.look_again(
-        context.bucket,
-        suspects_of(conn, plan),
-        again,
-        by_listing=by_listing,
-        workers=order.workers,
-    )
-    settle(conn, plan, again)
+    known = look.known(objects)
+    suspects = plan.suspects_of(conn, staged.plan)
+    look.look_again(bucket, suspects, again, way, by_pages=by_pages, workers=workers, known=known)
+    if not listing:
+        # What came meanwhile is there by HEAD as well; else the two disagree.
+        look.look_again(bucket, plan.disputed(conn, staged.plan, looks), third, Way.HEAD, workers=workers, known=known)
+    plan.settle(conn, staged.plan, looks, listed_whole=listing)
     if not order.heal:
         conn.execute(
             sql.SQL("UPDATE {} SET _status = 'healable' WHERE _operation = 'heal' AND _status = 'confirmed'").format(
-                plan
+                staged.plan
             )
         )
+    answered, reason = conn.execute(
+        sql.SQL("SELECT count(*) FILTER (WHERE presence <> 'unknown'), min(reason) FROM {}").format(again.sql)
+    ).fetchone()
+    return "" if answered or reason is None or bucket.finds(known, way) else reason
 
 
-def suspects_of(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> Any:
-    """The keys to look at for the plan's rows of that status, as `look_again` asks for them."""
+def _audit(context: Context, order: Order, staged: Stage, objects: Stage, listing: bool) -> tuple[int, str]:
+    """Look at a sample of what was found in the other way too.
 
-    def following(after: str) -> list[str]:
-        found = conn.execute(_suspects(plan, status), {"after": after, "limit": SUSPECTS})
-        return [key for (key,) in found]
+    How many images are doubted by it, and why none of the sample gave an answer, if so. Only a scan of all images can
+    confirm them, so only that is audited.
+    """
+    size = context.source.audit if order.scope.whole else 0
+    keys = plan.sample(staged, size, order.seed) if size else []
+    bucket, way, known = context.bucket, Way.HEAD if listing else Way.LIST, look.known(objects)
+    looks = list(bucket.look_all(keys, order.workers, way=way, known=known))
+    absent = [each.key for each in looks if each.presence is Presence.ABSENT]
+    if absent:
+        bucket.prove()
+        time.sleep(context.source.pause.total_seconds())
+        looks = [each for each in looks if each.presence is not Presence.ABSENT]
+        looks += bucket.look_all(absent, order.workers, way=way, known=known)
+    if looks and all(each.presence is Presence.UNKNOWN for each in looks) and not bucket.finds(known, way):
+        return 0, looks[0].reason
+    doubtful = [each for each in looks if each.presence in (Presence.ABSENT, Presence.EMPTY) or each.later]
+    return plan.doubt(staged, doubtful) if doubtful else 0, ""
 
-    return following
 
-
-def _suspects(plan: sql.Identifier, status: str = "candidate") -> sql.Composed:
-    return sql.SQL(KEYS).format(plan=plan, status=sql.Literal(status))
-
-
-def settle(conn: Connection, plan: sql.Identifier, again: Stage, status: str = "candidate") -> None:
-    """Decide the plan's rows of that status by the objects that were found, or stayed unknown, the second time."""
-    conn.execute(sql.SQL("ANALYZE {}").format(again.sql))
-    conn.execute(sql.SQL(SETTLE).format(plan=plan, again=again.sql, status=sql.Literal(status), **look.MESSAGES))
-
-
-def _findings(
-    context: Context, order: Order, staged: Stage, objects: Stage, again: Stage, started: datetime, listing: bool
-) -> Findings:
-    conn = context.conn
-    parts = {"images": staged.sql, "objects": objects.sql, "again": again.sql, "plan": staged.plan}
-    with conn.cursor() as cursor:
-        cursor.execute(sql.SQL(FIGURES).format(**parts))
-        names = [column.name for column in cursor.description]
-        figures = dict(zip(names, cursor.fetchone(), strict=True))
-    marks, heals = figures.pop("marks"), figures.pop("heals")
-    examples = conn.execute(sql.SQL(EXAMPLE_ROWS).format(limit=sql.Literal(EXAMPLES), **parts)).fetchall()
-    return Findings(
-        metrics=figures
-        | {"orphan_objects": _orphans(context, staged, objects) if listing and order.scope.whole else None},
-        telemetry={
-            "objects_listed": objects.pull.rows_read if listing else None,
-            "requests": context.bucket.requests,
-            "rows_to_heal": heals,
-            "next_cursor": _next_cursor(order.scope, staged),
-        },
-        plan=Plan(insert=0, update=marks + heals, delete=0),
-        examples={"images": [{"image_id": id_, "status": was, "error": error} for id_, was, error in examples]},
-        incomplete=_incomplete(conn, parts, figures["unknown"]),
-        started=started,
+def _shown(context: Context, order: Order, staged: Stage, started: datetime, in_order: int) -> bool:
+    """Whether a bucket that misses something shows what other images need; True where nothing is missing."""
+    missing = plan.missing(staged.conn, staged.plan)
+    if not missing or order.scope.whole:
+        return not missing or in_order > 0
+    keys = images.others(
+        context.images,
+        context.bucket.name,
+        before=started - images.GRACE,
+        without=[*missing, *plan.remembered(staged.conn)],
+        start=order.chance,
+        limit=OTHERS,
     )
-
-
-def _incomplete(conn: Connection, parts: Mapping[str, sql.Composable], unknown: int) -> str:
-    if not unknown:
-        return ""
-    reasons = conn.execute(sql.SQL(REASONS).format(**parts)).fetchall()
-    return f"{unknown} images could not be looked at: {' '.join(reason for (reason,) in reasons).rstrip('.')}"
-
-
-def _orphans(context: Context, staged: Stage, objects: Stage) -> int:
-    """Objects that no row names; an original that is shared has a row of its own."""
-    with context.conn.transaction(), context.conn.cursor(name="orphans") as cursor:
-        cursor.itersize = SUSPECTS
-        cursor.execute(sql.SQL(ORPHANS).format(images=staged.sql, objects=objects.sql))
-        orphans = 0
-        while keys := [key for (key,) in cursor.fetchmany(SUSPECTS)]:
-            (shared,) = context.images.execute(
-                "SELECT count(DISTINCT s3_key) FROM original_images WHERE s3_key = ANY (%s)", [keys]
-            ).fetchone()
-            orphans += len(keys) - shared
-    return orphans
-
-
-def _next_cursor(scope: Scope, staged: Stage) -> str | None:
-    if not scope.limit or staged.pull.rows_read < scope.limit:
-        return None
-    query = sql.SQL("SELECT id::text FROM {} ORDER BY id DESC LIMIT 1").format(staged.sql)
-    return staged.conn.execute(query).fetchone()[0]
-
-
-def _drop(findings: Findings, staged: Stage, objects: Stage, again: Stage) -> None:
-    """Forget what is staged; after a check that was incomplete only where something stayed unknown."""
-    for stage in (staged, objects, again):
-        unknown = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE presence = 'unknown')").format(stage.sql)
-        if (
-            stage is again
-            or not findings.incomplete
-            or (stage is objects and stage.conn.execute(unknown).fetchone()[0])
-        ):
-            stage.drop()
-
-
-# Suspects in processing are looked at too, but never written: a worker is at them.
-PLAN_MARKS = """
-INSERT INTO {plan} ({columns}, _operation, _status)
-SELECT {data}, i.original_gone, i.staged_gone, 'error',
-  CASE WHEN i.original_gone THEN {original_missing} ELSE {staged_missing} END, 'mark', 'candidate'
-FROM (
-  SELECT i.*,
-    i.original_key IS NOT NULL AND o.key IS NULL
-      AND NOT EXISTS (SELECT FROM {objects} x WHERE x.key = ANY (i.original_others)) AS original_gone,
-    i.status = 'ready' AND i.staged_key IS NOT NULL AND s.key IS NULL
-      AND NOT EXISTS (SELECT FROM {objects} x WHERE x.key = ANY (i.staged_others)) AS staged_gone
-  FROM {images} i
-  LEFT JOIN {objects} o ON o.key = i.original_key
-  LEFT JOIN {objects} s ON s.key = i.staged_key
-  WHERE NOT i.deleted AND NOT i.young AND i.status <> 'error'
-) i
-WHERE i.original_gone OR i.staged_gone
-"""
-
-# Marked by our hand: the image is as the last entry of the audit has left it.
-PLAN_HEALS = """
-INSERT INTO {plan} ({columns}, _operation, _status)
-SELECT {data}, false, false, c.before ->> 'status', c.before ->> 'error', 'heal', 'candidate'
-FROM {images} i CROSS JOIN LATERAL (
-  SELECT before, after FROM confidence.change_log
-  WHERE table_name = 'images' AND key ->> 'id' = i.id::text ORDER BY change_id DESC LIMIT 1
-) c
-WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({original_missing}, {staged_missing})
-  AND c.after ->> 'status' = i.status AND c.after ->> 'error' = i.error
-  AND (c.after ->> 'updated_at')::timestamptz = i.updated_at
-  AND (i.original_key IS NULL OR EXISTS
-    (SELECT FROM {objects} x WHERE x.key = i.original_key OR x.key = ANY (i.original_others)))
-  AND (i.staged_key IS NULL OR c.before ->> 'status' <> 'ready' OR EXISTS
-    (SELECT FROM {objects} x WHERE x.key = i.staged_key OR x.key = ANY (i.staged_others)))
-"""
-
-KEYS = """
-SELECT DISTINCT key FROM (
-  SELECT unnest(original_key || original_others) AS key FROM {plan}
-  WHERE _status = {status} AND (_operation = 'heal' OR original_missing)
-  UNION ALL
-  SELECT unnest(staged_key || staged_others) FROM {plan}
-  WHERE _status = {status} AND (staged_missing OR _operation = 'heal' AND new_status = 'ready')
-) k
-WHERE key > %(after)s COLLATE "C" ORDER BY key LIMIT %(limit)s
-"""
-
-SETTLE = """
-UPDATE {plan} p SET
-  (original_missing, staged_missing, new_error, _status) = (
-    SELECT l.original_gone, l.staged_gone,
-      CASE WHEN p._operation = 'heal' THEN p.new_error
-        WHEN l.original_gone THEN {original_missing} ELSE {staged_missing} END,
-      CASE WHEN l.unknown THEN 'unknown'
-        WHEN p._operation = 'heal' THEN CASE WHEN l.original_there AND l.staged_there THEN 'confirmed' ELSE 'noise' END
-        WHEN NOT (l.original_gone OR l.staged_gone) THEN 'noise'
-        WHEN p.status = 'processing' THEN 'left'
-        ELSE 'confirmed' END)
-FROM (
-  SELECT q.id,
-    q.original_missing AND o.present IS NULL AS original_gone,
-    q.staged_missing AND s.present IS NULL AS staged_gone,
-    q.original_key IS NULL OR coalesce(o.present, false) AS original_there,
-    q.staged_key IS NULL OR q.new_status <> 'ready' OR coalesce(s.present, false) AS staged_there,
-    coalesce(o.unknown, false) OR coalesce(s.unknown, false) AS unknown
-  FROM {plan} q
-  CROSS JOIN LATERAL (
-    SELECT bool_or(presence = 'present') AS present, bool_or(presence = 'unknown') AS unknown FROM {again}
-    WHERE key = q.original_key OR key = ANY (q.original_others)) o
-  CROSS JOIN LATERAL (
-    SELECT bool_or(presence = 'present') AS present, bool_or(presence = 'unknown') AS unknown FROM {again}
-    WHERE key = q.staged_key OR key = ANY (q.staged_others)) s
-  WHERE q._status = {status}
-) l
-WHERE l.id = p.id
-"""
-
-FIGURES = """
-WITH checked AS (
-  SELECT * FROM {images} WHERE NOT deleted
-), judged AS (
-  SELECT * FROM checked WHERE NOT young AND status <> 'error'
-), unknown AS (
-  SELECT key FROM {objects} WHERE presence = 'unknown'
-), unseen AS (
-  SELECT id FROM checked WHERE EXISTS (SELECT FROM unknown WHERE key IN (original_key, staged_key)
-    OR key = ANY (original_others) OR key = ANY (staged_others))
-  UNION
-  SELECT id FROM {plan} WHERE _status = 'unknown'
-)
-SELECT
-  (SELECT count(*) FROM checked) AS checked,
-  (SELECT count(*) FROM {plan} WHERE _status IN ('confirmed', 'left') AND original_missing) AS missing_original,
-  (SELECT count(*) FROM {plan} WHERE _status IN ('confirmed', 'left') AND staged_missing) AS missing_staged,
-  (SELECT count(*) FROM unseen) AS unknown,
-  (SELECT count(*) FROM judged WHERE original_place = 'foreign' OR status = 'ready' AND staged_place = 'foreign')
-    AS foreign_bucket,
-  (SELECT count(*) FROM judged WHERE original_place = 'unreadable' OR status = 'ready' AND staged_place = 'unreadable')
-    AS unreadable_url,
-  (SELECT count(*) FROM judged WHERE status = 'ready' AND NOT has_staged) AS ready_without_staged,
-  (SELECT count(*) FROM {plan} WHERE _operation = 'heal' AND _status IN ('confirmed', 'healable')) AS healable,
-  (SELECT count(*) FROM {plan} WHERE _status = 'left') AS in_processing,
-  (SELECT count(*) FROM {plan} WHERE _status = 'noise') AS feed_noise,
-  (SELECT count(*) FROM checked WHERE young) AS rows_young,
-  (SELECT count(*) FROM checked WHERE NOT young AND status = 'error') AS rows_in_error,
-  (SELECT count(*) FROM {plan} WHERE _status = 'confirmed' AND _operation = 'mark') AS marks,
-  (SELECT count(*) FROM {plan} WHERE _status = 'confirmed' AND _operation = 'heal') AS heals
-"""
-
-EXAMPLE_ROWS = """
-SELECT id::text, status, new_error FROM {plan}
-WHERE _operation = 'mark' AND _status IN ('confirmed', 'left') ORDER BY id LIMIT {limit}
-"""
-
-REASONS = """
-SELECT reason FROM (SELECT * FROM {objects} UNION ALL SELECT * FROM {again}) looks
-WHERE presence = 'unknown' GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 3
-"""
-
-ORPHANS = """
-SELECT o.key FROM {objects} o
-WHERE NOT EXISTS (SELECT FROM {images} i WHERE i.original_key = o.key)
-  AND NOT EXISTS (SELECT FROM {images} i WHERE i.staged_key = o.key)
-  AND NOT EXISTS (
-    SELECT FROM (SELECT unnest(original_others || staged_others) AS key FROM {images}) others WHERE others.key = o.key)
-"""
+    return breaker.shows_others(list(context.bucket.look_all(keys, order.workers)), in_order)

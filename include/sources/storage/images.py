@@ -1,6 +1,6 @@
 """The application's images: which rows a check takes, where their objects should be, and how they are staged."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,10 @@ from include.warehouse.table import Column, Table, text
 STATUSES = ("queued", "processing", "ready", "error")
 ORIGINAL_MISSING = "original missing in storage"
 STAGED_MISSING = "staged missing in storage"
+# Status and error of an image that a check has marked.
+MARKED = sql.SQL("(i.status = 'error' AND i.error IN ({}, {}))").format(
+    sql.Literal(ORIGINAL_MISSING), sql.Literal(STAGED_MISSING)
+)
 
 # A client has so long to upload after the row exists, and a worker's last change so long to become visible.
 GRACE = timedelta(minutes=15)
@@ -38,7 +42,10 @@ IMAGES = Table(
 OBJECTS = Table(
     schema="storage",
     name="objects",
-    columns=(Column("key", text), Column("presence", text), Column("reason", text)),
+    columns=(
+        *(Column(name, text) for name in ("key", "presence", "reason", "way")),
+        *(Column(name, _as_it_is) for name in ("later", "restorable")),
+    ),
     key=("key",),
     version=None,
 )
@@ -47,7 +54,7 @@ OBJECTS = Table(
 @dataclass(frozen=True)
 class Scope:
     """Which images are checked: all; of a project, in a status, `limit` of them (0: all) after `cursor`; or those
-    changed after `since`.
+    changed after `since`, and those that were marked, which may have their objects back.
     """
 
     project_id: str | None = None
@@ -91,10 +98,10 @@ class Scope:
             ("i.id > {}", after or self.cursor),
             ("i.project_id = {}", self.project_id),
             ("i.status::text = {}", self.status),
-            ("i.updated_at > {}", self.since),
+            ("(i.updated_at > {} OR {marked})", self.since),
         ):
             if value is not None:
-                conditions.append(sql.SQL(condition).format(sql.Literal(value)))
+                conditions.append(sql.SQL(condition).format(sql.Literal(value), marked=MARKED))
         return sql.SQL(" AND ").join(conditions)
 
 
@@ -107,10 +114,19 @@ class Size:
 
 
 READ = """
-SELECT i.id::text, i.status::text, i.error, i.updated_at, i.deleted_at IS NOT NULL, i.updated_at > {young},
+SELECT i.id::text, i.status::text, i.error, i.updated_at, i.deleted_at IS NOT NULL, {young},
   i.original_url, o.s3_key, i.staged_url
 FROM images i LEFT JOIN original_images o ON o.id = i.original_image_id AND i.original_url IS NULL
-WHERE {where} ORDER BY i.id LIMIT {limit}
+WHERE {where} ORDER BY i.id {rest}
+"""
+
+# A time of change that lies further ahead than clocks differ says nothing of an image's age.
+YOUNG = "i.updated_at > {started} - {grace} AND i.updated_at <= {started} + {grace}"
+
+# Ids are random, so the ones that follow a random one are a fair sample.
+OTHERS = """
+i.deleted_at IS NULL AND i.status IN ('queued', 'ready') AND i.updated_at <= {before} AND i.id {side} {start}
+AND i.id <> ALL ({without})
 """
 
 # Rows of an application come in the order of random ids, so the first ones are a fair sample.
@@ -145,15 +161,42 @@ def read(
     """
     while True:
         limit = min(batch, scope.limit - taken) if scope.limit else batch
-        query = sql.SQL(READ).format(
-            young=sql.Literal(started - GRACE), where=scope.where(after), limit=sql.Literal(limit)
-        )
+        young = sql.SQL(YOUNG).format(started=sql.Literal(started), grace=sql.Literal(GRACE))
+        rest = sql.SQL("LIMIT {}").format(sql.Literal(limit))
+        query = sql.SQL(READ).format(young=young, where=scope.where(after), rest=rest)
         rows = images.execute(query).fetchall()
         taken += len(rows)
         after = rows[-1][0] if len(rows) == limit and taken != scope.limit else None
         yield [_staged(row, bucket) for row in rows], after
         if after is None:
             return
+
+
+def locked(images: Connection, ids: Sequence[str], bucket: str) -> dict[str, dict[str, Any]]:
+    """The images of these ids as they stand, by id, locked until the transaction ends."""
+    where = sql.SQL("i.id = ANY ({})").format([UUID(id_) for id_ in ids])
+    query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=sql.SQL("FOR UPDATE OF i"))
+    return {row[0]: _staged(row, bucket) for row in images.execute(query).fetchall()}
+
+
+def others(
+    images: Connection, bucket: str, *, before: datetime, without: Sequence[str], start: str, limit: int
+) -> list[str]:
+    """The keys of objects that up to `limit` other images need, the ids that follow `start` first.
+
+    They were last changed `before` that time; the ids `without` are left out.
+    """
+    rows: list[tuple] = []
+    for side in (">", "<="):
+        where = sql.SQL(OTHERS).format(
+            before=before, side=sql.SQL(side), start=UUID(start), without=[UUID(id_) for id_ in without]
+        )
+        rest = sql.SQL("LIMIT {}").format(limit - len(rows))
+        query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=rest)
+        rows += images.execute(query).fetchall()
+    found = [_staged(row, bucket) for row in rows]
+    keys = [[image["original_key"], image["status"] == "ready" and image["staged_key"]] for image in found]
+    return sorted({key for pair in keys for key in pair if key})
 
 
 def sample_keys(images: Connection, bucket: str) -> list[str]:

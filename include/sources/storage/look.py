@@ -1,16 +1,16 @@
-"""Looking at objects: by LIST where many are asked for, by HEAD where few are; found ones are staged."""
+"""Looking at objects: by LIST where many are asked for, by HEAD where few are. What each look said is staged."""
 
 import json
 import logging
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from psycopg import Connection, sql
 
-from include.api.bucket import Bucket, Presence, Range
+from include.api.bucket import Bucket, Look, Presence, Range, Way
 from include.sources.storage import images
 from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING, Size
 from include.warehouse.staging import Stage
@@ -22,6 +22,8 @@ PAGE = 1000
 LIST_COST = 2
 # Pages of a LIST, or batches of HEADs, between two lines of progress.
 PROGRESS_EVERY = 100
+# Objects that are there, asked for again where many others in a row give no answer.
+KNOWN = 3
 
 
 def prove(bucket: Bucket) -> None:
@@ -48,7 +50,7 @@ def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: i
         positions[listing.range] = listing.position
         done = all(positions.get(index, ranges) is None for index in range(len(ranges)))
         objects.append(
-            ({"key": key, "presence": Presence.PRESENT} for key in listing.keys),
+            (_listed(key, Presence.EMPTY if key in listing.empty else Presence.PRESENT) for key in listing.keys),
             next_position=None if done else positions,
             page_info={},
         )
@@ -66,52 +68,72 @@ def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int,
         last = found and found[0]
         needed = sql.SQL(NEEDED).format(images=staged.sql, objects=objects.sql, **MESSAGES)
         keys = [key for (key,) in staged.conn.execute(needed, {"after": after, "last": last})] if last else []
-        objects.append(_found(bucket, keys, workers), next_position=last, page_info={})
+        looks = _asked(bucket, keys, workers, Way.HEAD, known(objects))
+        objects.append(looks, next_position=last, page_info={})
         if last is None or objects.pull.pages % PROGRESS_EVERY == 0:
-            _progress(objects, "objects_found")
+            _progress(objects, "objects_asked_for")
 
 
 def look_again(
     bucket: Bucket,
     suspects: Callable[[str], list[str]],
-    objects: Stage,
+    looks: Stage,
+    way: Way,
     *,
-    by_listing: bool,
+    by_pages: bool = False,
     workers: int,
+    known: Sequence[str] = (),
 ) -> None:
-    """Look at each suspect once more and stage what is there.
+    """Look at each suspect once more and stage what was said.
 
-    `suspects`: the keys in their order that follow a key, some thousands at most, none at the end.
+    `suspects`: the keys in their order that follow a key, some thousands at most, none at the end. `by_pages`: the
+    listing is read around them, which costs less where they are many. `known`: see `Bucket.look_all`.
     """
-    while not objects.pull.complete:
-        keys = suspects(objects.pull.position or "")
-        looks = _listed_again(bucket, keys) if by_listing else _found(bucket, keys, workers)
-        objects.append(looks, next_position=keys[-1] if keys else None, page_info={})
+    while not looks.pull.complete:
+        keys = suspects(looks.pull.position or "")
+        found = _listed_around(bucket, keys) if by_pages else _asked(bucket, keys, workers, way, known)
+        looks.append(found, next_position=keys[-1] if keys else None, page_info={})
 
 
-def _listed_again(bucket: Bucket, keys: list[str]) -> Iterator[dict[str, str]]:
-    """The keys that are there, by listing from just before the first one that is not settled yet."""
+def known(objects: Stage) -> list[str]:
+    """Some of the objects that are there."""
+    query = sql.SQL("SELECT key FROM {} WHERE presence = 'present' LIMIT {}").format(objects.sql, KNOWN)
+    return [key for (key,) in objects.conn.execute(query)]
+
+
+def _listed_around(bucket: Bucket, keys: list[str]) -> Iterator[dict[str, Any]]:
+    """What the listing says of the keys, read from just before the first one that is not settled yet."""
     place, after, more = 0, "", True
     while place < len(keys) and more:
         after = max(after, keys[place][:-1])
-        page, more = bucket.list_from(after, PAGE)
-        there, after = set(page), page[-1] if page else after
+        page = bucket.list_from(after, PAGE)
+        there, more, after = set(page.keys), page.more, page.keys[-1] if page.keys else after
         end = bisect_right(keys, after) if more else len(keys)
-        yield from ({"key": key, "presence": Presence.PRESENT} for key in keys[place:end] if key in there)
+        for key in keys[place:end]:
+            found = Presence.EMPTY if key in page.empty else Presence.PRESENT if key in there else Presence.ABSENT
+            yield _listed(key, found)
         place = end
 
 
-def _found(bucket: Bucket, keys: Iterable[str], workers: int) -> Iterator[dict[str, Any]]:
-    """What to stage of a look at each key: absent objects have no row."""
+def _asked(
+    bucket: Bucket, keys: Iterable[str], workers: int, way: Way, known: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """What a look at each key said."""
     absent = False
-    for look in bucket.look_all(keys, workers):
-        if look.presence is Presence.ABSENT:
-            absent = True
-        else:
-            yield {"key": look.key, "presence": look.presence, "reason": look.reason or None}
+    for look in bucket.look_all(keys, workers, way=way, known=known):
+        absent = absent or look.presence is Presence.ABSENT
+        yield _said(look, way)
     if absent:
         # The objects of a bucket that went away meanwhile answer as missing ones do.
         bucket.prove()
+
+
+def _said(look: Look, way: Way) -> dict[str, Any]:
+    return {**vars(look), "reason": look.reason or None, "way": way}
+
+
+def _listed(key: str, presence: Presence) -> dict[str, Any]:
+    return {"key": key, "presence": presence, "way": Way.LIST, "later": False, "restorable": False}
 
 
 def _ranges(bucket: Bucket, copy: Connection, objects: Stage, expected: int, workers: int) -> list[Range]:

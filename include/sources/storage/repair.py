@@ -1,12 +1,16 @@
-"""Writing the status of images: each change proven once more, guarded, audited; and what became of it after a crash.
+"""Writing the status of images: each change proven once more, guarded, read back, audited; and what a crash left of it.
+
+The application's database may make something else of a write, by a trigger or a policy. So rows are locked and compared
+before the write and read after it. What they show then is audited; one that doesn't show what was planned has failed.
 
 Images and audit are in two databases. Both transactions are open together; the audit is committed first, with the
 number of the other transaction, so that after a crash between the two the application's database can be asked.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,17 +18,19 @@ from psycopg import Connection, errors, sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from include.api.bucket import Presence
+from include.api.bucket import Presence, Way
 from include.api.errors import TryLater
 from include.confidence import history
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check
-from include.sources.storage import look
-from include.sources.storage.check import Context, Order, settle, suspects_of
-from include.sources.storage.images import IMAGES, OBJECTS
+from include.sources.storage import breaker, images, look
+from include.sources.storage.check import Context, Order
+from include.sources.storage.images import IMAGES, OBJECTS, Scope
+from include.sources.storage.plan import as_planned, count_suspects, settle, suspects_of
 from include.warehouse import fence, rollback, sync_log
 from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
+from include.warehouse.table import identifiers
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +39,19 @@ TABLE = "images"
 LOCK_TIMEOUT = "30s"
 # Marked images whose object verify asks for once more.
 SAMPLE = 20
+PLANNED = (
+    *("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others"),
+    *("new_status", "new_error", "_operation"),
+)
 
 UPDATE = """
 UPDATE images i SET status = p.new_status::image_status, error = p.new_error, updated_at = clock_timestamp()
-FROM unnest(%(id)s::uuid[], %(status)s::text[], %(error)s::text[], %(updated_at)s::timestamptz[],
-  %(new_status)s::text[], %(new_error)s::text[]) AS p (id, status, error, updated_at, new_status, new_error)
-WHERE i.id = p.id AND i.deleted_at IS NULL AND i.status::text = p.status AND i.updated_at = p.updated_at
-  AND i.error IS NOT DISTINCT FROM p.error
-RETURNING i.id::text, i.status::text, i.error, i.updated_at, p.status AS old_status, p.error AS old_error,
-  p.updated_at AS old_updated_at
+FROM unnest(%(id)s::uuid[], %(new_status)s::text[], %(new_error)s::text[]) AS p (id, new_status, new_error)
+WHERE i.id = p.id
+"""
+
+STANDING = """
+SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s::uuid[]) ORDER BY id
 """
 
 
@@ -50,7 +60,7 @@ def repair(context: Context, summary: ForensicSummary, order: Order) -> tuple[in
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
     history.require_latest(context.conn, summary)
     with logged(context, "repair") as done:
-        done.counts = apply(context, order, done.sync_id, epoch=writer.epoch, run=context.run)
+        done.counts = apply(context, order, done.sync_id, summary, epoch=writer.epoch, run=context.run)
     return done.sync_id, done.counts
 
 
@@ -84,30 +94,34 @@ def apply(
     context: Context,
     order: Order,
     sync_id: int,
+    summary: ForensicSummary,
     *,
     epoch: int,
     run: str | None = None,
-    also: Callable[[], None] = lambda: None,
+    also: Callable[[Counts], None] = lambda counts: None,
 ) -> Mapping[str, Counts]:
-    """Write the confirmed changes of the order's plan; `also` runs in the warehouse's transaction.
+    """Write the confirmed changes of the order's plan; `also` runs in the warehouse's transaction, with their counts.
 
-    Before that each is proven once more by HEAD: the plan may be hours old. Raises TryLater, and nothing is written,
-    where an object's presence can't be told.
+    Before that each is proven once more by HEAD and by LIST: the plan may be hours old. Raises TryLater, and nothing is
+    written, where that gives no answer.
     """
     conn, plan = context.conn, plan_of(context, order.purpose)
     confirmed = _count(conn, plan)
     prove_again(context, plan, f"{order.purpose}_proof", f"sync_id {sync_id}", order.workers)
-    marked = healed = 0
+    marked = healed = Counts()
     with changing(context.images), fence.writing(conn, context.source.name, epoch=epoch, run=run):
         for rows in planned(conn, plan, order.batch):
-            marked += write(context, sync_id, [row for row in rows if row["_operation"] == "mark"])
-            healed += write(context, sync_id, [row for row in rows if row["_operation"] == "heal"])
+            marked += write(context, plan, sync_id, [row for row in rows if row["_operation"] == "mark"])
+            healed += write(context, plan, sync_id, [row for row in rows if row["_operation"] == "heal"])
         note_transaction(conn, context.images, sync_id)
-        also()
-    return {
-        IMAGES.name: Counts(updated=marked, superseded=confirmed - marked - healed),
-        "healed": Counts(updated=healed),
-    }
+        written = replace(
+            marked,
+            superseded=confirmed - marked.updated - healed.updated - marked.failed - healed.failed,
+            failed=marked.failed + healed.failed,
+        )
+        breaker.remember(conn, context.run, sync_id, looked_at=summary.metrics["looked_at"], marked=marked.updated)
+        also(written)
+    return {IMAGES.name: written, "healed": Counts(updated=healed.updated)}
 
 
 @contextmanager
@@ -129,27 +143,44 @@ def plan_of(context: Context, purpose: str) -> sql.Identifier:
 
 
 def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: str, workers: int) -> None:
-    """Ask for each object of the confirmed changes; a change that isn't called for any more becomes `noise`."""
-    look.prove(context.bucket)
-    proof = Stage.open(context.conn, OBJECTS, context.source.name, purpose, ticket)
-    suspects = suspects_of(context.conn, plan, "confirmed")
-    look.look_again(context.bucket, suspects, proof, by_listing=False, workers=workers)
-    unknown, reason = context.conn.execute(
-        sql.SQL("SELECT count(*), min(reason) FROM {} WHERE presence = 'unknown'").format(proof.sql)
+    """Ask for each object of the confirmed changes, in both ways.
+
+    A change that isn't called for any more becomes `noise`, one whose object the store refuses to tell `unproven`.
+    """
+    conn, bucket, source = context.conn, context.bucket, context.source.name
+    look.prove(bucket)
+    suspects = suspects_of(conn, plan, "confirmed")
+    size = images.size(context.images, Scope())
+    many = look.listing_is_cheaper(count_suspects(conn, plan, "confirmed"), size) and bucket.honours_start_after
+    looks = {way: Stage.open(conn, OBJECTS, source, f"{purpose}_{way}", ticket) for way in Way}
+    for way, stage in looks.items():
+        look.look_again(bucket, suspects, stage, way, by_pages=many and way is Way.LIST, workers=workers)
+    unproven = [reason for stage in looks.values() if (reason := _nothing_proven(stage))]
+    if not unproven:
+        settle(conn, plan, list(looks.values()), status="confirmed")
+    for stage in looks.values():
+        stage.drop()
+    if unproven:
+        raise TryLater(f"the changes could not be proven once more, nothing was written: {unproven[0]}")
+
+
+def _nothing_proven(looks: Stage) -> str:
+    """Why these looks prove nothing: one may have an answer later, or not one had any. Empty if they do."""
+    later, answered, reason = looks.conn.execute(
+        sql.SQL(
+            "SELECT count(*) FILTER (WHERE presence = 'unknown' AND later),"
+            " count(*) FILTER (WHERE presence <> 'unknown'), min(reason) FROM {}"
+        ).format(looks.sql)
     ).fetchone()
-    if not unknown:
-        settle(context.conn, plan, proof, "confirmed")
-    proof.drop()
-    if unknown:
-        raise TryLater(f"{unknown} objects could not be proven before the write, nothing was written: {reason}")
+    return reason if reason and (later or not answered) else ""
 
 
 def planned(conn: Connection, plan: sql.Identifier, batch: int) -> Iterator[list[dict[str, Any]]]:
     """The confirmed changes in the order of their ids, `batch` rows at a time."""
     query = sql.SQL(
-        "SELECT id::text, status, error, updated_at, new_status, new_error, _operation FROM {}"
-        " WHERE _status = 'confirmed' AND (%(last)s::uuid IS NULL OR id > %(last)s) ORDER BY id LIMIT %(batch)s"
-    ).format(plan)
+        "SELECT id::text, {} FROM {} WHERE _status = 'confirmed'"
+        " AND (%(last)s::uuid IS NULL OR id > %(last)s) ORDER BY id LIMIT %(batch)s"
+    ).format(identifiers(PLANNED), plan)
     last = None
     with conn.cursor(row_factory=dict_row) as cursor:
         while rows := cursor.execute(query, {"last": last, "batch": batch}).fetchall():
@@ -157,26 +188,38 @@ def planned(conn: Connection, plan: sql.Identifier, batch: int) -> Iterator[list
             last = rows[-1]["id"]
 
 
-def write(context: Context, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Update the images that are still as read and audit them; return how many were."""
+def write(context: Context, plan: sql.Identifier, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> Counts:
+    """Update the images that are still as read, and audit what the database made of them."""
     if not rows:
-        return 0
-    names = ("id", "status", "error", "updated_at", "new_status", "new_error")
-    with context.images.cursor(row_factory=dict_row) as cursor:
-        written = cursor.execute(UPDATE, {name: [row[name] for row in rows] for name in names}).fetchall()
-    audit(
-        context.conn,
-        sync_id,
-        [
-            (
-                row["id"],
-                state(row["old_status"], row["old_error"], row["old_updated_at"]),
-                state(row["status"], row["error"], row["updated_at"]),
-            )
-            for row in written
-        ],
-    )
-    return len(written)
+        return Counts()
+    found = images.locked(context.images, [row["id"] for row in rows], context.bucket.name)
+    same = [row for row in rows if row["id"] in found and as_planned(found[row["id"]], row)]
+    supersede(context.conn, plan, {row["id"] for row in rows} - {row["id"] for row in same})
+    context.images.execute(UPDATE, {name: [row[name] for row in same] for name in ("id", "new_status", "new_error")})
+    # Triggers that would wait for the commit work now.
+    context.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    after = standing(context.images, [row["id"] for row in same])
+    before = {row["id"]: state(row["status"], row["error"], row["updated_at"]) for row in same}
+    changed = [id_ for id_, now in after.items() if now != before[id_]]
+    audit(context.conn, sync_id, [(id_, before[id_], after[id_]) for id_ in changed])
+    done = sum(shows(after.get(row["id"]), row) for row in same)
+    return Counts(updated=done, failed=len(same) - done)
+
+
+def standing(images_: Connection, ids: Sequence[str]) -> dict[str, dict[str, str | None]]:
+    """What of these images we change, as the database shows it now."""
+    return {id_: state(*rest) for id_, *rest in images_.execute(STANDING, [list(ids)]).fetchall()}
+
+
+def shows(now: Mapping[str, str | None] | None, row: Mapping[str, Any]) -> bool:
+    """Whether the image has the status and the error that were planned for it."""
+    return now is not None and (now["status"], now["error"]) == (row["new_status"], row["new_error"])
+
+
+def supersede(conn: Connection, plan: sql.Identifier, ids: Collection[str]) -> None:
+    """Take out of the plan what is not as the plan saw it any more."""
+    query = sql.SQL("UPDATE {} SET _status = 'superseded' WHERE id = ANY (%s::uuid[])").format(plan)
+    conn.execute(query, [list(ids)])
 
 
 def state(status: str, error: str | None, updated_at: datetime) -> dict[str, str | None]:
@@ -236,43 +279,65 @@ def resolve(conn: Connection, images: Connection, source: str) -> None:
 
 
 def verify(context: Context, summary: ForensicSummary, sync_id: int, *, workers: int) -> list[Check]:
-    """Which planned changes the images don't show, and which of a sample of marked images have their objects."""
+    """Which planned changes the images don't show, and which of a sample of written images are unlike their objects."""
     plan = plan_of(context, "scan")
-    open_ = sum(_still_as_seen(context.images, rows) for rows in planned(context.conn, plan, 1000))
+    unlike = sum(_open(context, sync_id, rows) for rows in planned(context.conn, plan, 1000))
     return [
-        Check(IMAGES.name, "planned_changes_open", summary.plan.update, open_),
-        Check(IMAGES.name, "repaired_rows_unlike_source", 0, _marked_but_there(context, plan, sync_id, workers)),
+        Check(IMAGES.name, "planned_changes_open", 0, unlike),
+        Check(IMAGES.name, "repaired_rows_unlike_source", 0, _unlike_objects(context, plan, sync_id, workers)),
     ]
 
 
-def _still_as_seen(images: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Images that a change was planned for and that nobody has changed."""
-    names = ("id", "status", "updated_at")
-    return images.execute(
-        "SELECT count(*) FROM images i JOIN unnest(%(id)s::uuid[], %(status)s::text[], %(updated_at)s::timestamptz[])"
-        " AS p (id, status, updated_at) ON i.id = p.id AND i.status::text = p.status AND i.updated_at = p.updated_at"
-        " WHERE i.deleted_at IS NULL",
-        {name: [row[name] for row in rows] for name in names},
-    ).fetchone()[0]
+def _open(context: Context, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Images that don't show what was planned, unless the application has gone on since they did.
+
+    What the repair superseded is not planned any more.
+    """
+    ids = [row["id"] for row in rows]
+    now = standing(context.images, ids)
+    written = dict(context.conn.execute(WRITTEN, [sync_id, TABLE, ids]).fetchall())
+    return sum(not shows(now.get(row["id"]), row) and not _went_on(now, written, row) for row in rows)
 
 
-def _marked_but_there(context: Context, plan: sql.Identifier, sync_id: int, workers: int) -> int:
-    sample = context.conn.execute(
-        sql.SQL(
-            "SELECT CASE WHEN original_missing THEN original_key ELSE staged_key END FROM {} p"
-            " WHERE _operation = 'mark' AND EXISTS"
-            " (SELECT FROM confidence.change_log c WHERE c.sync_id = %s AND c.key ->> 'id' = p.id::text)"
-            " ORDER BY id LIMIT %s"
-        ).format(plan),
-        [sync_id, SAMPLE],
-    ).fetchall()
+def _went_on(now: Mapping[str, Mapping], written: Mapping[str, Mapping], row: Mapping[str, Any]) -> bool:
+    """Whether the image did show it, and was changed or deleted afterwards."""
+    after, present = written.get(row["id"]), now.get(row["id"])
+    return shows(after, row) and (present is None or present["updated_at"] != after["updated_at"])
+
+
+def _unlike_objects(context: Context, plan: sql.Identifier, sync_id: int, workers: int) -> int:
+    """Of a sample of written images those marked though an object that they missed is there, or healed without one."""
+    with context.conn.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(sql.SQL(SAMPLE_ROWS).format(plan), [sync_id, TABLE, SAMPLE]).fetchall()
     look.prove(context.bucket)
-    looks = list(context.bucket.look_all([key for (key,) in sample], workers))
+    keys = {key for row in rows for key in row["keys"]}
+    looks = list(context.bucket.look_all(sorted(keys), workers))
     for reason in {found.reason for found in looks if found.presence is Presence.UNKNOWN}:
-        log.warning("a marked image's object could not be looked at again: %s", reason)
-    return sum(found.presence is Presence.PRESENT for found in looks)
+        log.warning("a written image's object could not be looked at again: %s", reason)
+    there = {found.key for found in looks if found.presence is Presence.PRESENT}
+    absent = {found.key for found in looks if found.presence is Presence.ABSENT}
+    return sum(
+        absent.issuperset(row["keys"]) if row["_operation"] == "heal" else not there.isdisjoint(row["keys"])
+        for row in rows
+    )
 
 
 def _count(conn: Connection, plan: sql.Identifier) -> int:
     query = sql.SQL("SELECT count(*) FROM {} WHERE _status = 'confirmed'").format(plan)
     return conn.execute(query).fetchone()[0]
+
+
+WRITTEN = """
+SELECT key ->> 'id', after FROM confidence.change_log
+WHERE sync_id = %s AND table_name = %s AND key ->> 'id' = ANY (%s)
+"""
+
+# Of a marked image the object whose absence its error tells, of a healed one its original.
+SAMPLE_ROWS = """
+SELECT _operation, array_remove(CASE WHEN _operation = 'heal' OR original_state = 'absent'
+  THEN original_key || original_others ELSE staged_key || staged_others END, NULL) AS keys
+FROM {} p
+WHERE _status = 'confirmed' AND EXISTS
+  (SELECT FROM confidence.change_log c WHERE c.sync_id = %s AND c.table_name = %s AND c.key ->> 'id' = p.id::text)
+ORDER BY id LIMIT %s
+"""

@@ -1,5 +1,6 @@
 """The source `storage`: which images a run checks, how its figures are judged, and what it does about them."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,40 +12,29 @@ from psycopg import Connection
 
 from include.confidence import history
 from include.confidence.health import Alert, Limits
-from include.confidence.policy import Limit, Policy, RepairShare, Trend, Verdict, judge
+from include.confidence.policy import Policy, RepairShare, Trend, Verdict, judge
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed
-from include.sources.storage import images
+from include.sources.storage import breaker, images
 from include.sources.storage.check import Context, Order, check
+from include.sources.storage.figures import NOT_PROVEN, Findings, find, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
-from include.sources.storage.repair import apply, logged, repair, resolve, verify
+from include.sources.storage.repair import apply, logged, plan_of, repair, resolve, verify
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Copy
 from include.warehouse.sync_log import Counts
 
-SHARE = 0.05
+log = logging.getLogger(__name__)
+
 # Requests at once where no param asks for another number.
 WORKERS = 5
-CAUSE = (
-    "bucket misconfigured, wrong endpoint, or data loss. Check endpoint_url and bucket_name of connection 'storage'"
-    " and look into the bucket before anything is repaired"
-)
-WORKER = "worker failures, or data loss. Look into the worker's log and the bucket before anything is repaired"
 
 # A dry sync has a watermark of its own, so that it hides nothing from the one that writes.
 DRY = "dry run"
 
-
-def _limits(floor: int) -> tuple[Policy, ...]:
-    return (
-        Limit("missing_original", of="checked", share=SHARE, floor=floor, message=CAUSE),
-        Limit("missing_staged", of="checked", share=SHARE, floor=floor, message=WORKER),
-    )
-
-
-# A sync sees few rows, so a few missing objects may be a large share of them.
-SYNC_LIMITS = _limits(floor=5)
+# Of the images that a sync reads so many, or this share of them, need not be proven: the nightly scan names them.
+UNPROVEN, UNPROVEN_SHARE = 5, 0.10
 
 
 @dataclass(frozen=True)
@@ -56,20 +46,25 @@ class Images:
         Trend("missing_original"),
         Trend("missing_staged"),
         Trend("unknown"),
-        *_limits(floor=0),
+        *breaker.LIMITS,
     )
-    repair_share: RepairShare = field(default_factory=RepairShare)
+    # Of a small table, too, a mass change is a person's.
+    repair_share: RepairShare = field(default_factory=partial(RepairShare, floor=breaker.FLOOR))
 
 
 @dataclass(frozen=True)
 class Storage:
-    """`pause`: between the first look at a suspect and the second. `overlap`: as with any sync."""
+    """`pause`: between the first look at a suspect and the second. `overlap`: as with any sync.
+
+    `audit`: objects that a scan of all images looks at in the other way too, other ones in each run.
+    """
 
     name: str = "storage"
     entities: tuple[Images, ...] = (Images(),)
     switch: str | None = "RECONCILE_ENABLED"
     health: Limits = field(default_factory=Limits)
     pause: timedelta = timedelta(seconds=5)
+    audit: int = 64
     overlap: timedelta = timedelta(minutes=90)
 
     @contextmanager
@@ -79,37 +74,56 @@ class Storage:
             yield Context(self, conn, run, bucket, database)
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
-        """Check the images that changed since the watermark, and mark those whose objects are missing.
+        """Check the images that changed since the watermark; mark what is missing, heal what is there again.
 
-        More missing than accidents explain are left to the scan and its gate: SyncFailed.
+        More missing than accidents explain are left to the scan and its gate: SyncFailed. So are images that could not
+        be looked at, once all others are in step; the watermark stays before them until a scan has named them.
         """
         conn, writer = context.conn, fence.read(context.conn, self.name)
         if writer.stopped:
             raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
+        breaker.require_closed(conn, context.bucket, params["concurrency"])
         scope = Scope(since=None if params["mode"] == "full" else self._since(conn, dry_run))
-        order = Order(scope, "sync", f"{context.run}/{scope}", params["batch_size"], params["concurrency"])
-        findings = check(context, order)
+        ticket = f"{context.run}/{scope}"
+        order = Order(scope, "sync", ticket, params["batch_size"], params["concurrency"], heal=True)
+        checked = check(context, order)
+        findings = find(context, order, checked)
         summary = findings.summary(context, order, context.run, writer.epoch)
-        _require_harmless(summary)
+        checked.forget(keep=False)
+        _require_harmless(context, order, findings, summary)
         with logged(context, "sync") as done:
-            # Younger images were not judged yet.
-            state = {"watermark": findings.started - GRACE, "partition": DRY if dry_run else ""}
-            advance = partial(sync_log.advance, conn, done.sync_id, self.name, IMAGES.name, **state)
+            partition = DRY if dry_run else ""
+            mark = _watermark(findings, checked.started)
+
+            def advance(counts: Counts) -> None:
+                if not counts.failed:
+                    sync_log.advance(conn, done.sync_id, self.name, IMAGES.name, watermark=mark, partition=partition)
+
             if dry_run:
                 with fence.writing(conn, self.name, epoch=writer.epoch):
-                    advance()
+                    advance(Counts())
             else:
-                done.counts = apply(context, order, done.sync_id, epoch=writer.epoch, also=advance)
+                done.counts = apply(context, order, done.sync_id, summary, epoch=writer.epoch, also=advance)
             looked_at = Counts(read=findings.metrics["checked"])
             done.counts = {**done.counts, IMAGES.name: done.counts.get(IMAGES.name, Counts()) + looked_at}
+        _require_whole(findings, done.sync_id, done.counts[IMAGES.name])
         return Synced(done.sync_id, done.counts, self.result([summary], done.counts, dry_run=dry_run))
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         scan_id = f"{context.run}/{entity}/{epoch}"
         order = _order(params, scan_id)
-        summary = check(context, order).summary(context, order, scan_id, epoch)
+        checked = check(context, order)
         with context.conn.transaction():
+            found = find(context, order, checked).summary(context, order, scan_id, epoch)
+            summary = remember(context, order, checked, found)
             history.record(context.conn, summary)
+        checked.forget(keep=bool(summary.incomplete))
+        if summary.metrics["restorable"]:
+            log.warning(
+                "%d images miss objects that are only marked as deleted: remove the delete markers in the bucket and"
+                " they are there again (restorable)",
+                summary.metrics["restorable"],
+            )
         return summary
 
     def repair(
@@ -148,9 +162,10 @@ class Storage:
             return {}
         (summary,) = summaries
         names = ("checked", "missing_original", "missing_staged", "unknown")
-        more = ("foreign_bucket", "ready_without_staged", "orphan_objects")
+        more = ("foreign_bucket", "ready_without_staged", "orphan_objects", "looked_at", "restorable")
         return {
             **{name: summary.metrics[name] for name in (*names, *more)},
+            "unproven": summary.accounts[IMAGES.name].not_proven,
             "updated": counts.get(IMAGES.name, Counts()).updated,
             "healed": counts.get("healed", Counts()).updated,
             "dry_run": dry_run,
@@ -170,13 +185,49 @@ def _order(params: Mapping[str, Any], scan_id: str) -> Order:
     return Order(scope, "scan", ticket, params["batch_size"], params["concurrency"], heal=params["heal"])
 
 
-def _require_harmless(summary: ForensicSummary) -> None:
-    """What the gate would hold, and what can't be told, is nothing for an unattended write."""
-    if summary.incomplete:
-        raise SyncFailed(f"{summary.incomplete}. Nothing was written; the next sync looks again")
-    judgement = judge(summary, [], SYNC_LIMITS)
-    if judgement.verdict is Verdict.HOLD:
+def _watermark(findings: Findings, started: datetime) -> datetime:
+    """Younger images were not judged yet; what could not be looked at is looked at again."""
+    if findings.oldest is None:
+        return started - GRACE
+    return min(started - GRACE, findings.oldest - timedelta(microseconds=1))
+
+
+def _require_harmless(context: Context, order: Order, findings: Findings, summary: ForensicSummary) -> None:
+    """What the gate would hold is nothing for an unattended write, nor is a check that proves nothing."""
+    account = findings.account
+    if account.wrong_sum:
+        raise SyncFailed(f"{account.wrong_sum}. Nothing was written; the next sync looks again")
+    if account.unproven > max(UNPROVEN, UNPROVEN_SHARE * account.rows):
         raise SyncFailed(
-            f"{'; '.join(judgement.reasons)}. Nothing was written, the watermark stays: run storage_reconcile, whose"
-            " gate asks a person"
+            f"{account.unproven} of {account.rows} images could not be proven ({_why(summary)}). Nothing was written,"
+            " the watermark stays: check bucket_name and endpoint_url of connection 'storage', and the urls of the"
+            f" images. {findings.reasons}".rstrip()
+        )
+    judgement = judge(summary, [], breaker.LIMITS)
+    if judgement.verdict is Verdict.HOLD:
+        reason = "; ".join(judgement.reasons)
+        plan, looked_at = plan_of(context, order.purpose), summary.metrics["looked_at"]
+        breaker.refuse(context.conn, context.run, plan, reason, looked_at=looked_at)
+        raise SyncFailed(
+            f"{reason}. Nothing was written, the watermark stays: run storage_reconcile, whose gate asks a person"
+        )
+
+
+def _why(summary: ForensicSummary) -> str:
+    counts = {name: summary.metrics[name] for name in NOT_PROVEN}
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
+def _require_whole(findings: Findings, sync_id: int, counts: Counts) -> None:
+    """All else is in step; what is not is told."""
+    if counts.failed:
+        raise SyncFailed(
+            f"{counts.failed} images do not show the status that was written, as if a trigger or a policy of the"
+            f" application's database forbade it. The others are written (sync_id {sync_id}), the watermark stays: see"
+            " what forbids it, or undo the sync with warehouse_rollback"
+        )
+    if findings.unanswered:
+        raise SyncFailed(
+            f"{findings.unanswered} images could not be looked at: {findings.reasons} All others are in step; the next"
+            " sync asks for these again, until the nightly scan has named them"
         )

@@ -1,21 +1,23 @@
-"""The way back: the images of a sync as they were before it."""
+"""The way back: the images of a sync as they were before it.
+
+A dry run locks nothing; what changes between the conflicts and the restoring is refused. As with every write, rows are
+read back, since the application's database may make something else of it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import Connection
 
-from include.sources.storage.repair import TABLE, audit, changing, note_transaction, state
-from include.warehouse.rollback import EXAMPLES
+from include.sources.storage.repair import TABLE, audit, changing, note_transaction, standing
+from include.warehouse.rollback import EXAMPLES, RollbackRefused
 from include.warehouse.sync_log import Counts
 
 BATCH = 1000
 
-FOUND = """
-SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s::uuid[]) ORDER BY id FOR UPDATE
-"""
+LOCK = "SELECT FROM images WHERE id = ANY (%s::uuid[]) ORDER BY id FOR UPDATE"
 
 PUT_BACK = """
 UPDATE images i SET status = b.status::image_status, error = b.error, updated_at = b.updated_at
@@ -27,20 +29,25 @@ WHERE i.id = b.id
 
 @dataclass(frozen=True)
 class ImagesCopy:
-    """The images' database as a rollback needs it, with the warehouse that has the audit."""
+    """The images' database as a rollback needs it, with the warehouse that has the audit.
+
+    `conflicting`: the images that `conflicts` has found.
+    """
 
     conn: Connection
     images: Connection
+    conflicting: set[str] = field(default_factory=set)
 
     def transaction(self) -> AbstractContextManager[Any]:
         return changing(self.images)
 
     def conflicts(self, sync_id: int) -> list[str]:
-        """Images that are not as the sync left them; those that it changed stay locked until the end."""
+        """Images that are not as the sync left them."""
         changed = []
         for changes in self._changes(sync_id):
-            found = self._found(changes)
+            found = standing(self.images, [id_ for id_, _, _ in changes])
             changed += [id_ for id_, _, after in changes if found.get(id_) != after]
+        self.conflicting.update(changed)
         if not changed:
             return []
         later = [
@@ -55,17 +62,46 @@ class ImagesCopy:
         return [f"{len(changed)} of {TABLE} {who} (such as {', '.join(changed[:EXAMPLES])})"]
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
-        """Status, error and updated_at as before; an image that is gone stays gone."""
-        restored = 0
-        for changes in self._changes(sync_id):
-            found = self._found(changes)
-            back = [(id_, before) for id_, before, _ in changes if id_ in found]
-            columns = {name: [before[name] for _, before in back] for name in ("status", "error", "updated_at")}
-            self.images.execute(PUT_BACK, {"id": [id_ for id_, _ in back], **columns})
-            audit(self.conn, own, [(id_, found[id_], before) for id_, before in back])
-            restored += len(back)
-        note_transaction(self.conn, self.images, own)
+        """Status, error and updated_at as before; an image that is gone stays gone.
+
+        Raises RollbackRefused where an image was changed meanwhile, or does not take its former state.
+        """
+        restored = sum(
+            self._there(changes) if dry_run else self._put_back(changes, own) for changes in self._changes(sync_id)
+        )
+        if not dry_run:
+            note_transaction(self.conn, self.images, own)
         return {TABLE: Counts(updated=restored)}
+
+    def _there(self, changes: Sequence[tuple[str, dict, dict]]) -> int:
+        return len(standing(self.images, [id_ for id_, _, _ in changes]))
+
+    def _put_back(self, changes: Sequence[tuple[str, dict, dict]], own: int) -> int:
+        ids = [id_ for id_, _, _ in changes]
+        self.images.execute(LOCK, [ids])
+        found = standing(self.images, ids)
+        self._require(
+            [id_ for id_, _, after in changes if found.get(id_) != after and id_ not in self.conflicting],
+            "were changed at this moment. Run the rollback again",
+        )
+        back = [(id_, before) for id_, before, _ in changes if id_ in found]
+        columns = {name: [before[name] for _, before in back] for name in ("status", "error", "updated_at")}
+        self.images.execute(PUT_BACK, {"id": [id_ for id_, _ in back], **columns})
+        # Triggers that would wait for the commit work now.
+        self.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        now = standing(self.images, [id_ for id_, _ in back])
+        self._require(
+            [id_ for id_, before in back if not _shows(now.get(id_), before)],
+            "do not take their former status, as if a trigger or a policy of the application's database forbade it."
+            " Have that changed, then run the rollback again",
+        )
+        audit(self.conn, own, [(id_, found[id_], now[id_]) for id_, _ in back])
+        return len(back)
+
+    def _require(self, broken: Sequence[str], why: str) -> None:
+        if broken:
+            examples = ", ".join(broken[:EXAMPLES])
+            raise RollbackRefused(f"{len(broken)} of {TABLE} (such as {examples}) {why}. Nothing was written")
 
     def _changes(self, sync_id: int) -> Iterator[Sequence[tuple[str, dict, dict]]]:
         """The sync's changes (id, before, after), a batch at a time."""
@@ -78,6 +114,7 @@ class ImagesCopy:
             yield [change for _, *change in found]
             last = found[-1][0]
 
-    def _found(self, changes: Sequence[tuple[str, dict, dict]]) -> Mapping[str, dict]:
-        rows = self.images.execute(FOUND, [[id_ for id_, _, _ in changes]]).fetchall()
-        return {id_: state(*rest) for id_, *rest in rows}
+
+def _shows(now: Mapping[str, str | None] | None, before: Mapping[str, str | None]) -> bool:
+    """Whether status and error are the former ones; the time of change may be the database's own."""
+    return now is not None and (now["status"], now["error"]) == (before["status"], before["error"])

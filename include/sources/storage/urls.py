@@ -49,7 +49,7 @@ def locate(url: str, bucket: str) -> Location:
 
     Any other bucket is named as the url has it. One slash parts host, bucket and key; all further slashes belong to
     the key, and a key that begins with one is also read without it. A `+` is a plus sign. A decoded key that isn't
-    UTF-8, or holds a NUL, is no reading. Raises UnreadableUrl.
+    UTF-8 is no reading. Raises UnreadableUrl, also for a key with a NUL.
     """
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
@@ -98,12 +98,15 @@ def _readings(name: str, key: str, host: _Host) -> tuple[str, ...]:
 
 
 def _decoded(text: str) -> str:
-    """The text without percent-encoding; as it is where that gives no UTF-8, or what no text in Postgres can hold."""
+    """The text without percent-encoding; as it is where that gives no UTF-8, which no key of S3 is."""
     try:
         decoded = unquote_to_bytes(text).decode()
     except UnicodeError:
         return text
-    return text if "\0" in decoded else decoded
+    if "\0" in decoded:
+        # It may exist, and no text in Postgres can hold it to look for it.
+        raise UnreadableUrl("the url names a key with a NUL character")
+    return decoded
 
 
 def _no_key() -> UnreadableUrl:

@@ -5,18 +5,16 @@ connection names. Customers, vehicles and employees have no filter for changes a
 day, and in between those are asked for by themselves that an order names and the copy lacks.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from include.api.client import Request
-from include.api.errors import RefuseData
 from include.api.paginators import Single, SpringPage
 from include.confidence.health import Limits
 from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Whole
 from include.sources.mirror.validate import guarded
-from include.sources.tekmetric import tables
+from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.checks import CHECKS
 from include.sources.tekmetric.metrics import DERIVED
 from include.sources.tekmetric.orders import REPAIR_ORDERS
@@ -27,35 +25,49 @@ from include.warehouse.table import Table
 DAILY = Whole(every=timedelta(days=1))
 
 
+# Of each kind of record some of the fields that tell one from a mere message.
+FIELDS = {
+    "customer": ("firstName", "lastName", "companyName"),
+    "vehicle": ("customerId", "year", "make", "model", "vin"),
+    "employee": ("firstName", "lastName"),
+}
+# The most employees that the list is asked for at once.
+EMPLOYEES_AT_MOST = 500
+
+
 def _listed(table: Table, singular: str) -> Entity:
     """Customers or vehicles, whose list shows them whole."""
+
+    def of_shop(listing: Request, shop_id: str) -> Request:
+        return replace(listing, path=f"/shop/{shop_id}{listing.path}", check=answers.of_shop(int(shop_id)))
+
     return Entity(
         table=table,
         listing=Request(f"/{singular}", {"size": 100}),
         paginator=SpringPage(),
         lookup=_lookup(singular),
         changes=DAILY,
-        partitions=partitions(lambda listing, shop_id: replace(listing, path=f"/shop/{shop_id}{listing.path}")),
+        partitions=partitions(of_shop),
     )
 
 
 def _lookup(singular: str) -> Lookup:
     return Lookup(
         by=("shop_id", "tm_id"),
-        request=lambda shop_id, id_: Request(f"/shop/{shop_id}/{singular}/{id_}"),
-        rows=_alone,
+        request=lambda shop_id, id_: Request(
+            f"/shop/{shop_id}/{singular}/{id_}", check=answers.record(shop_id, FIELDS[singular])
+        ),
+        rows=lambda data: [data],
     )
-
-
-def _alone(data: Any) -> list[Mapping[str, Any]]:
-    if not isinstance(data, dict):
-        raise RefuseData("the answer is no JSON object. See whether the API has changed")
-    return [data]
 
 
 def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:
     """Their list tells neither pay nor rights."""
-    request = Request(f"/shop/{shop_id}/employees-lite", {"status": "ALL", "size": 500})
+    request = Request(
+        f"/shop/{shop_id}/employees-lite",
+        {"status": "ALL", "size": EMPLOYEES_AT_MOST},
+        check=answers.whole(int(shop_id), EMPLOYEES_AT_MOST),
+    )
     return [Listing(request, Single(), shop_id, {"shop_id": int(shop_id)})]
 
 
@@ -77,6 +89,7 @@ SOURCE = Tekmetric(
     authorize=lambda token: {"x-auth-token": token},
     # The vendor names no limit for these pages; five a second is what other clients are known to keep to.
     per_minute=300,
+    every=timedelta(minutes=10),
     overlap=timedelta(minutes=25),
     entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,

@@ -1,35 +1,25 @@
-"""Repair orders: where they are listed, and what the answers about one make together.
+"""Repair orders: what the answers about one make together.
 
-No list shows an order whole, and none shows all. The boards show what is in work and what was posted lately, the report
-shows history. Each order is then asked for by itself: its head (dates, status, people), its estimate (jobs and what is
-in them) and its profit (what the authorized jobs earn). It has been absent where neither head nor estimate is found.
+Each order is asked for by itself: its head (dates, status, people), its estimate (jobs and what is in them) and its
+profit (what the authorized jobs earn). That it is deleted is proven by a head that says so, or if head, estimate and
+profit all are not found, twice, and no list shows it. That the head alone is not found proves nothing.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
-
-from psycopg import sql
 
 from include.api.client import Request
 from include.api.errors import RefuseData
-from include.api.paginators import Cursor, Single, SpringPage
-from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Need, Part, Whole
-from include.sources.tekmetric import tables
-from include.sources.tekmetric.shops import Shop, partitions, shops_of
-from include.warehouse.table import Table, instant
+from include.sources.mirror.entity import Context, Discovery, Entity, Lookup, Need, Part, Whole
+from include.sources.tekmetric import answers, tables
+from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within
+from include.sources.tekmetric.shops import partitions, shops_of
 
 Record = Mapping[str, Any]
 
-CHANGED = "See whether the API has changed"
-DELETED = 7
 # By their ids; the vendor's other words for them are not relied on.
 STATUSES = {1: "ESTIMATE", 2: "WORKINPROGRESS", 3: "COMPLETE", 4: "SAVED", 5: "POSTED", 6: "ACCRECV"}
-# The date by which an order is on a board.
-BOARDS = {"ACTIVE": "updatedDate", "POSTED": "postedDate", "COMPLETE": "completedDate"}
-# Before any order was posted.
-BEGINNING = date(2000, 1, 1)
 # What jobs come to, by the vendor's names.
 OF_JOBS = {
     "total": "total",
@@ -46,186 +36,107 @@ MADE_OF = {
     "subTotal": {"partsPrice": 1, "laborPrice": 1, "subletPrice": 1, "feePrice": 1, "discount": -1},
     "tax": {"partsTaxTotal": 1, "laborTaxTotal": 1, "feesTaxTotal": 1},
 }
-# What is in a job, and which amount tells that there is something.
-ITEMS = {"parts": "partsPrice", "labor": "laborPrice", "sublets": "subletPrice", "fees": "feePrice"}
-NOTHING = (None, 0, "", "0", "0.0")
-BOARD, REPORT = SpringPage(), Cursor(rows="content", param="nextKeys", token="nextKeys", more="hasNext")
-# The report doesn't show when an order changed, only since when it has been posted.
-SHOWN = Table(
-    tables.SCHEMA,
-    "repair_orders",
-    tuple(each for each in tables.REPAIR_ORDERS.columns if each.name in (*tables.OF_SHOP, "updated_date", "posted_at")),
-    key=tables.REPAIR_ORDERS.key,
-    version="updated_date",
-    changed="posted_at",
-)
-
-
-def lists(context: Context, shop_id: str, since: datetime | None) -> list[Listing]:
-    """One order, if the run names it; else the boards, and the report where the boards may not reach back so far."""
-    shop, params = shops_of(context)[int(shop_id)], context.params
-    if params.get("ro_id"):
-        named = {"shop_id": shop.tm_id, "tm_id": params["ro_id"]}
-        return [Listing(None, Single(), shop_id, named=[named])]
-    start = _first_day(shop, params["days_back"])
-    far = since is None or since.astimezone(shop.zone).date() < start
-    oldest = min(start, since.astimezone(shop.zone).date()) if since else start
-    board = params.get("board", "ALL")
-    boards = [
-        _listing(shop, _board(shop, name), BOARD, _young(shop, name, oldest))
-        for name in (BOARDS if board == "ALL" else [board])
-    ]
-    if not far or board == "ACTIVE":
-        return boards
-    return [*boards, _listing(shop, _report(shop, oldest), REPORT, _of_report)]
-
-
-def _first_day(shop: Shop, days_back: int) -> date:
-    """The shop's day with which a run begins that looks back for so many days; 0: before all of them."""
-    return datetime.now(shop.zone).date() - timedelta(days=days_back) if days_back else BEGINNING
-
-
-def _listing(shop: Shop, request: Request, paginator: Any, shape: Callable[[Record], Record | None]) -> Listing:
-    return Listing(request, paginator, str(shop.tm_id), {"shop_id": shop.tm_id}, shape)
-
-
-def _board(shop: Shop, name: str) -> Request:
-    query = {"view": "list", "board": name, "groupBy": "NONE", "size": 100}
-    return Request(f"/shop/{shop.tm_id}/job-board-group-by", query)
-
-
-def _report(shop: Shop, oldest: date) -> Request:
-    """Posted orders from that day on, by the shop's clock, whatever its offset on either day."""
-    start = datetime.combine(oldest, time.min, shop.zone)
-    end = datetime.combine(datetime.now(shop.zone).date() + timedelta(days=1), time.min, shop.zone)
-    span = {"start": start.isoformat(), "end": end.isoformat(), "timezone": shop.timezone, "shopIds": shop.tm_id}
-    return Request(
-        "/reporting/profit-details-report", {**span, "size": 100, "sortBy": "POSTED_DATE", "sortOrder": "ASC"}
-    )
-
-
-def _brief(row: Record) -> Record:
-    return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
-
-
-def _of_report(row: Record) -> Record:
-    return {"tm_id": row.get("repairOrderId"), "posted_at": row.get("postedDate")}
-
-
-def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | None]:
-    """Leaves out what changed before that day and is on the board since longer; what has no date to tell is kept."""
-
-    def shape(row: Record) -> Record | None:
-        days = [_day(shop, row.get(name)) for name in (BOARDS[board], "updatedDate")]
-        known = [day for day in days if day]
-        return _brief(row) if not known or max(known) >= oldest else None
-
-    return shape
-
-
-def _day(shop: Shop, value: Any) -> date | None:
-    try:
-        moment = instant(value)
-        return moment and moment.astimezone(shop.zone).date()
-    except (ValueError, OverflowError):
-        return None
-
-
-def within(context: Context) -> sql.Composable:
-    """The orders of the copy that a scan's lists would show: those of the days that it looks back to."""
-    days_back = context.params["days_back"]
-    oldest = datetime.now(UTC).date() - timedelta(days=days_back) if days_back else BEGINNING
-    return sql.SQL("coalesce(t.posted_date, t.updated_date::date, t.created_date::date) > {}").format(
-        sql.Literal(oldest)
-    )
-
-
-def partial(context: Context) -> bool:
-    """A run that looks at one order or one board has not seen what else has changed."""
-    return bool(context.params.get("ro_id")) or context.params.get("board", "ALL") != "ALL"
+# What the answers tell of an order itself: the columns, and the paths of the vendor's names.
+HEAD = {
+    "tm_customer_id": "customer.id",
+    "tm_vehicle_id": "vehicle.id",
+    "tm_service_advisor_id": "serviceWriter.id",
+    "created_date": "createdDate",
+    "updated_date": "updatedDate",
+    "promised_date": "promisedDate",
+    "dropped_off_date": "droppedOffDate",
+    "picked_up_date": "pickedUpDate",
+    "posted_at": "postedDate",
+    "completed_at": "completedDate",
+    "amount_paid": "amountPaid",
+    "label": "repairOrderLabel.name",
+    "label_id": "repairOrderLabel.id",
+    "notes": "notes",
+}
+# Its own sums hold what belongs to no job.
+ESTIMATE = {
+    "potential_total": "total",
+    "potential_subtotal": "subtotal",
+    "potential_discount": "discountTotal",
+    "potential_fees_total": "feesTotal",
+    "order_discount": "discount",
+    "discount_total": "discountTotal",
+    "fees_total": "feesTotal",
+    "shop_supplies_total": "shopSuppliesTotal",
+    "epa_total": "epaTotal",
+    "tax_rate": "taxRate",
+    "balance_due": "balanceDue",
+}
+PROFIT = {
+    "authorized_revenue": "totalProfit.retail",
+    "authorized_cost": "totalProfit.cost",
+    "authorized_profit": "totalProfit.profit",
+    "margin": "totalProfit.margin",
+    "authorized_labor_revenue": "laborProfit.retail",
+    "authorized_labor_cost": "laborProfit.cost",
+    "authorized_labor_profit": "laborProfit.profit",
+    "authorized_labor_hours": "laborProfit.hours",
+}
 
 
 def record(head: Record, estimate: Record | None, profit: Record | None) -> list[Record]:
-    """The order as the warehouse keeps it, with its jobs; none if it is deleted.
+    """Return the order as the warehouse keeps it, with its jobs; none if it says that it is deleted.
 
-    Raises RefuseData where the head says that it is there and the rest is not found or has another shape.
+    What the answers don't name at all, the order doesn't either. Raises RefuseData where they are of no order, of
+    different ones, or of different states of one, and where the order is there but its estimate or profit isn't.
     """
-    try:
-        return _record(head, estimate, profit)
-    except ValueError as error:
-        raise RefuseData(f"the status of an order, or an amount or decision of a job, {error}. {CHANGED}") from None
-
-
-def _record(head: Record, estimate: Record | None, profit: Record | None) -> list[Record]:
     if not isinstance(head, dict) or not tables.identifier(head.get("id")):
-        raise RefuseData(f"an order has no usable id. {CHANGED}")
-    status = _object(head, "repairOrderStatus")
-    status_id = tables.integer(status.get("id"))
-    if status_id == DELETED or head.get("deletedDate"):
+        raise RefuseData("the head names no order")
+    if answers.is_deleted(head):
         return []
     if estimate is None or profit is None:
         raise RefuseData("the order is there, but its estimate or its profit was not found. Run the task again later")
-    if not isinstance(estimate, dict) or not isinstance(profit, dict):
-        raise RefuseData(f"the estimate or the profit of an order is no object. {CHANGED}")
-    jobs = [_job(job) for job in _list(estimate, "jobs", "total")]
+    answers.estimate(tables.identifier(head["id"]))(estimate)
+    answers.profit(profit)
+    answers.agree(head, estimate, profit)
+    try:
+        return [_record(head, estimate, profit)]
+    except ValueError as error:
+        raise RefuseData(f"an amount or a decision of a job {error}") from None
+
+
+def _record(head: Record, estimate: Record, profit: Record) -> Record:
+    jobs = [_job(job) for job in answers.objects(estimate, "jobs")]
     agreed = [job for job in jobs if tables.decided(job.get("authorized"))]
-    label, total, labor = (
-        _object(head, "repairOrderLabel"),
-        _object(profit, "totalProfit"),
-        _object(profit, "laborProfit"),
-    )
-    return [
-        {
-            "tm_id": head.get("id"),
-            "tm_customer_id": _object(head, "customer").get("id"),
-            "tm_vehicle_id": _object(head, "vehicle").get("id"),
-            "tm_service_advisor_id": _object(head, "serviceWriter").get("id"),
-            "ro_number": head.get("repairOrderNumber", head.get("roNumber")),
-            "status": STATUSES.get(status_id, "UNKNOWN"),
-            "status_id": status_id,
-            "created_date": head.get("createdDate"),
-            "updated_date": head.get("updatedDate"),
-            "promised_date": head.get("promisedDate"),
-            "dropped_off_date": head.get("droppedOffDate"),
-            "picked_up_date": head.get("pickedUpDate"),
-            "posted_at": head.get("postedDate"),
-            "completed_at": head.get("completedDate"),
-            **_sums("potential", jobs),
-            # The estimate's own sums hold what belongs to no job.
-            "potential_total": estimate.get("total"),
-            "potential_subtotal": estimate.get("subtotal"),
-            "potential_tax": estimate.get("taxes") if estimate.get("tax") is None else estimate.get("tax"),
-            "potential_discount": estimate.get("discountTotal"),
-            "potential_fees_total": estimate.get("feesTotal"),
-            **_sums("authorized", agreed),
-            "authorized_revenue": total.get("retail"),
-            "authorized_cost": total.get("cost"),
-            "authorized_profit": total.get("profit"),
-            "margin": total.get("margin"),
-            "authorized_labor_revenue": labor.get("retail"),
-            "authorized_labor_cost": labor.get("cost"),
-            "authorized_labor_profit": labor.get("profit"),
-            "authorized_labor_hours": labor.get("hours"),
-            "order_discount": estimate.get("discount"),
-            "discount_total": estimate.get("discountTotal"),
-            "fees_total": estimate.get("feesTotal"),
-            "shop_supplies_total": estimate.get("shopSuppliesTotal"),
-            "epa_total": estimate.get("epaTotal"),
-            "tax_rate": estimate.get("taxRate"),
-            "amount_paid": head.get("amountPaid"),
-            "balance_due": estimate.get("balanceDue"),
-            "label": label.get("name"),
-            "label_id": label.get("id"),
-            "notes": head.get("notes"),
-            "jobs": jobs,
-            "fees": _lines(_list(_object(estimate, "fees"), "data")),
-        }
-    ]
+    status_id = answers.status_of(head)
+    return {
+        "tm_id": head["id"],
+        "ro_number": answers.number_of(head),
+        "status": STATUSES.get(status_id, "UNKNOWN"),
+        "status_id": status_id,
+        **_sums("potential", jobs, {name: OF_JOBS[name] for name in ("parts_total", "labor_total", "sublet_total")}),
+        **_sums("authorized", agreed, OF_JOBS),
+        **_told(head, HEAD),
+        **_told(estimate, ESTIMATE),
+        # Either of two fields tells the tax, at times as null.
+        **_told(estimate, {"potential_tax": "taxes" if estimate.get("tax") is None else "tax"}),
+        **_told(profit, PROFIT),
+        "jobs": jobs,
+        "fees": _lines(answers.objects(_object(estimate, "fees"), "data")),
+    }
 
 
-def _sums(kind: str, jobs: list[Record]) -> Record:
+def _told(answer: Record, fields: Mapping[str, str]) -> Record:
+    """What the answer says in those fields (column -> path of the vendor's names), as far as it names them."""
+    found = {}
+    for column, path in fields.items():
+        outer, _, name = path.rpartition(".")
+        inner = _object(answer, outer) if outer else answer
+        if name in inner:
+            found[column] = inner[name]
+        elif outer in answer and answer[outer] is None:
+            found[column] = None
+    return found
+
+
+def _sums(kind: str, jobs: list[Record], fields: Mapping[str, str]) -> Record:
     """What the jobs come to together. Raises ValueError for an amount that is none."""
-    sums = {f"{kind}_{name}": sum(_amount(job, field) for job in jobs) for name, field in OF_JOBS.items()}
+    sums = {f"{kind}_{name}": sum(_amount(job, field) for job in jobs) for name, field in fields.items()}
     return {f"{kind}_job_count": len(jobs), **sums}
 
 
@@ -239,7 +150,7 @@ def _amount(job: Record, field: str) -> int:
 
 def _job(job: Record) -> Record:
     """A job with its items, each of which has a name of its own."""
-    return {**job, **{name: _lines(_list(job, name, worth)) for name, worth in ITEMS.items()}}
+    return {**job, **{kind: _lines(answers.objects(job, kind)) for kind in answers.ITEMS}}
 
 
 def _lines(items: list[Record]) -> list[Record]:
@@ -262,31 +173,15 @@ def _object(record: Record, name: str) -> Record:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise RefuseData(f"{name!r} of an order is no object. {CHANGED}")
-    return value
-
-
-def _list(record: Record, name: str, worth: str | None = None) -> list[Record]:
-    """The list of that name; without one the order has none of them, unless `worth` says that they come to something.
-
-    Raises RefuseData then, and for anything but a list of objects: what is unknown must not look deleted.
-    """
-    value = record.get(name)
-    if value is None and (worth is None or record.get(worth) in NOTHING):
-        return []
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise RefuseData(f"{name!r} of an order is no list of objects. {CHANGED}")
+        raise RefuseData(f"{name!r} is no object")
     return value
 
 
 def _local(context: Context, order: Record) -> Record:
     """The order with the shop's own days of posting and completion."""
     shop = shops_of(context)[int(order["shop_id"])]
-    return {
-        **order,
-        "posted_date": _day(shop, order["posted_at"]),
-        "completed_date": _day(shop, order["completed_at"]),
-    }
+    moments = {"posted_date": "posted_at", "completed_date": "completed_at"}
+    return {**order, **{day: day_of(shop, order[moment]) for day, moment in moments.items() if moment in order}}
 
 
 def _of_order(order: Record) -> Record:
@@ -314,10 +209,10 @@ REPAIR_ORDERS = Entity(
     table=tables.REPAIR_ORDERS,
     lookup=Lookup(
         by=("shop_id", "tm_id"),
-        request=lambda shop_id, id_: Request(f"/shop/{shop_id}/repair-order/{id_}"),
+        request=lambda shop_id, id_: Request(f"/shop/{shop_id}/repair-order/{id_}", check=answers.head(shop_id, id_)),
         beside=(
-            lambda shop_id, id_: Request(f"/repair-order/{id_}/estimate"),
-            lambda shop_id, id_: Request(f"/repair-order/{id_}/profit/labor"),
+            lambda shop_id, id_: Request(f"/repair-order/{id_}/estimate", check=answers.estimate(id_)),
+            lambda shop_id, id_: Request(f"/repair-order/{id_}/profit/labor", check=answers.profit),
         ),
         rows=record,
         finish=_local,

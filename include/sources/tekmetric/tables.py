@@ -25,6 +25,8 @@ SCHEMA = "tekmetric"
 DEFAULT_TIMEZONE = "America/New_York"
 # Nobody sells for that many cents, or has that many of anything; what is below can be multiplied and added up.
 TOO_MUCH, TOO_MANY = 10**12, 10**6
+# What floating point adds to a number that is smaller than the limit is less than that.
+MILLIONTH, DUST = Decimal("0.000001"), Decimal("1e-9")
 
 
 def cents(value: Any) -> int | None:
@@ -34,8 +36,15 @@ def cents(value: Any) -> int | None:
 
 
 def exact(value: Any) -> Decimal | None:
-    """A number of hours or of per cent, as it is."""
+    """A number of per cent, as it is."""
     return _below(TOO_MANY, decimal(value))
+
+
+def hours(value: Any) -> Decimal | None:
+    """A number of hours as it is, but for what floating point adds to it: 2.9499999999999997 is 2.95."""
+    number = exact(value)
+    meant = number and number.quantize(MILLIONTH, ROUND_HALF_UP)
+    return meant if number and abs(number - meant) < DUST else number
 
 
 def quantity(value: Any) -> Decimal | None:
@@ -297,7 +306,7 @@ REPAIR_ORDERS = Table(
         *_cents("authorized_revenue", "authorized_cost", "authorized_profit"),
         Column("authorized_gp_percent", percent, "margin"),
         *_cents("authorized_labor_revenue", "authorized_labor_cost", "authorized_labor_profit"),
-        Column("authorized_labor_hours", exact),
+        Column("authorized_labor_hours", hours),
         *_cents("order_discount", "discount_total", "fees_total", "shop_supplies_total", "epa_total"),
         Column("tax_rate", exact),
         *_cents("amount_paid", "balance_due"),
@@ -307,6 +316,7 @@ REPAIR_ORDERS = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    required=("ro_number", "status_id", "created_date", "updated_date"),
 )
 
 OF_ORDER = Column("tm_repair_order_id", identifier)
@@ -332,7 +342,7 @@ JOBS = Table(
         Column("parts_total", cents, "partsPrice"),
         Column("parts_cost", cents, "partsCost"),
         Column("labor_total", cents, "laborPrice"),
-        Column("labor_hours", exact, "laborHours"),
+        Column("labor_hours", hours, "laborHours"),
         Column("sublet_total", cents, "subletPrice"),
         Column("sublet_cost", cents, "subletCost"),
         Column("fees_total", cents, "feePrice"),
@@ -378,7 +388,7 @@ JOB_LABOR = _items(
     Column("description"),
     Column("labor_type", name_of, "laborType"),
     Column("skill_level", name_of, "skillLevel"),
-    Column("hours", exact),
+    Column("hours", hours),
     *_cents("rate", "total"),
     Column("tm_technician_id", identifier, "technician.id"),
     Column("technician_name", person, "technician"),

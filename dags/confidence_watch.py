@@ -1,0 +1,49 @@
+"""
+# Watch: notice what stands still
+
+Tells people what no task of a run can tell, because the run has ended, was deleted or does not move. It compares what
+the warehouse says of each source (fence, holds, scans, repairs) with what Airflow is doing, and changes nothing.
+
+**When:** every 5 minutes. People are told what two passes have seen, at least 4 minutes apart, so that nothing counts
+which a run is just doing. Each finding is one message until it is gone; the pages under *Sync confidence* show it too.
+
+## What `watch` finds
+- The writer is stopped, and the run that stopped it has ended, was deleted, or was marked by hand.
+- The writer is stopped, and its DAG is paused, or the run does not move.
+- The writer's pool is missing, is closed over a writer that runs, is open over one that is stopped, or has other slots
+  than `plugins/pools.json` declares.
+- A run looks well, but nobody has judged its scans.
+- A repair was applied, and nobody has verified it.
+- A row of the sync log is open, but its run has ended.
+
+Each message says the one next step. Nothing is told while a question waits in `decide`, nor what the end of a failed
+run or a person's own answer has told already.
+
+## If `watch` fails
+The message names what it could not look at: a connection, a source whose row is missing in the warehouse. People are
+told once until a later run succeeds. If the scheduler itself stands still nobody looks: let your monitoring look at
+the metric `sync_confidence_watch_timestamp_seconds`.
+"""
+
+from airflow.sdk import CronTriggerTimetable, dag
+
+from plugins.operators.watch import WatchOperator
+from plugins.runs import DEFAULT_ARGS
+
+
+@dag(
+    dag_id="confidence_watch",
+    doc_md=__doc__,
+    # Without a start date the first run is the next one due, not the one missed last.
+    schedule=CronTriggerTimetable("*/5 * * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
+    tags=["confidence", "watch"],
+)
+def confidence_watch():
+    WatchOperator(task_id="watch")
+
+
+confidence_watch()

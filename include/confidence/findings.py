@@ -1,0 +1,62 @@
+"""What the watch has found, kept in `confidence.finding` from one pass to the next."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from psycopg import Connection
+from psycopg.rows import class_row, scalar_row
+
+from include.confidence.watch import GRACE, Finding
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A finding of the last pass, and since when there is one. `settled`: for longer than something in passing."""
+
+    source: str
+    code: str
+    run: str | None
+    what: str
+    consequence: str
+    next_step: str
+    first_seen: datetime
+    settled: bool
+
+
+def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Finding]:
+    """Make these the source's findings, and return those that are more than something in passing."""
+    rows = [{**asdict(finding), "key": finding.key, "code": str(finding.code)} for finding in found]
+    with conn.transaction(), conn.cursor(row_factory=scalar_row) as cursor:
+        cursor.execute(
+            "DELETE FROM confidence.finding WHERE source = %s AND key <> ALL (%s)",
+            [source, [finding.key for finding in found]],
+        )
+        cursor.executemany(
+            "INSERT INTO confidence.finding (key, source, code, run, what, consequence, next_step)"
+            " VALUES (%(key)s, %(source)s, %(code)s, %(run)s, %(what)s, %(consequence)s, %(next_step)s)"
+            " ON CONFLICT (key) DO UPDATE SET run = excluded.run, what = excluded.what,"
+            " consequence = excluded.consequence, next_step = excluded.next_step",
+            rows,
+        )
+        cursor.execute(
+            "INSERT INTO confidence.watch (source, looked_at) VALUES (%s, clock_timestamp())"
+            " ON CONFLICT (source) DO UPDATE SET looked_at = excluded.looked_at",
+            [source],
+        )
+        settled = cursor.execute(
+            "SELECT key FROM confidence.finding WHERE source = %s AND first_seen <= clock_timestamp() - %s",
+            [source, GRACE],
+        ).fetchall()
+    return [finding for finding in found if finding.key in settled]
+
+
+def standing(conn: Connection, sources: Sequence[str]) -> list[Standing]:
+    """The findings of these sources, the oldest first."""
+    with conn.cursor(row_factory=class_row(Standing)) as cursor:
+        return cursor.execute(
+            "SELECT source, code, run, what, consequence, next_step, first_seen,"
+            " first_seen <= clock_timestamp() - %s AS settled"
+            " FROM confidence.finding WHERE source = ANY (%s) ORDER BY first_seen, key",
+            [GRACE, list(sources)],
+        ).fetchall()

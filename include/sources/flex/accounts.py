@@ -1,0 +1,140 @@
+"""Where each row of a crew call has ended up in a scan: our assignments are the source, Flex is the copy.
+
+Three tables: the crew calls in Flex, the lines of contacts on them, and our rows that say which line is whose.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from include.confidence.account import Account
+from include.confidence.unproven import Doubt
+from include.sources.flex.desired import Crew
+from include.sources.flex.plan import Plan
+from include.sources.flex.rows import CONTACT, Line
+
+CALLS, LINES, ROWS = "flex_crew_calls", "flex_line_items", "flex_crew_assignments"
+TABLES = (CALLS, LINES, ROWS)
+
+# What becomes of the lines of a finding. Contacts that people added are not ours to compare.
+ENDS = {
+    "matched": "equal",
+    "missing_row": "differing",
+    "role_mismatch": "differing",
+    "duplicate_in_flex": "differing",
+    "undesired_owned": "surplus",
+    "unknown_in_flex": "out_of_scope",
+}
+ROLE_NOT_TOLD = "Flex doesn't tell the business role of this contact"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The accounts of one crew call, by table, and the rows that could not be proven."""
+
+    accounts: Mapping[str, Account]
+    doubts: Mapping[str, Sequence[Doubt]]
+
+
+def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> Standing:
+    """How a crew call stands of which all lines are known. A contact whose role Flex does not tell is unproven."""
+    contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
+    of_lines = _listed_lines(crew, contacts) + Counter(live=len(contacts))
+    untold: list[UUID] = []
+    for finding in plan.findings:
+        unsure = [each for each in finding.line_ids if finding.kind == "role_mismatch" and not contacts[each].role_told]
+        untold += unsure
+        if finding.line_ids:
+            of_lines["unproven" if unsure else ENDS[finding.kind]] += len(finding.line_ids)
+        elif finding.resource_id:
+            of_lines["missing"] += 1
+    of_rows = _listed_rows(crew) + Counter(live=len(crew.rows))
+    wanted = {each.member: each.resource_id for each in crew.desired}
+    for row in crew.rows:
+        if row.member not in wanted:
+            of_rows["surplus"] += 1
+        else:
+            of_rows["equal" if _leads(row.line_id, wanted[row.member], contacts) else "differing"] += 1
+    of_rows["missing"] += len(_without_row(crew))
+    rows, found = Account(**of_rows), {finding.kind for finding in plan.findings}
+    in_step = not plan.refusals and found <= {"matched", "unknown_in_flex"} and rows.equal == rows.live + rows.missing
+    call = Counter(listed=1, live=1)
+    call["refused" if plan.refusals else "compared"] += 1
+    call["equal" if in_step else "differing"] += 1
+    return Standing(
+        {CALLS: Account(**call), LINES: Account(**of_lines), ROWS: rows},
+        {LINES: _doubts(element_id, untold, ROLE_NOT_TOLD)},
+    )
+
+
+def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
+    """How a crew call stands of which nobody knows what is on it: all that we know of is unproven."""
+    there = {**{row.line_id: row.resource_id for row in crew.rows}, **crew.owned}
+    known = sorted(crew.known)
+    lost = sorted({each.resource_id for each in crew.desired} - {None} - {there[line_id] for line_id in known})
+    rows, without = [row.member for row in crew.rows], _without_row(crew)
+
+    def unknown(listed: Counter[str], live: Collection, missing: Collection) -> Account:
+        ends = Counter(live=len(live), unproven=len(live), missing=len(missing), missing_unproven=len(missing))
+        return Account(**(listed + ends))
+
+    return Standing(
+        {
+            CALLS: Account(listed=1, compared=1, live=1, unproven=1),
+            LINES: unknown(_listed_lines(crew, known), known, lost),
+            ROWS: unknown(_listed_rows(crew), rows, without),
+        },
+        {
+            CALLS: [Doubt([str(element_id)], why, looked=True)],
+            LINES: _doubts(element_id, [*known, *lost], why),
+            ROWS: [
+                Doubt([str(each.crew_call_id), str(each.technician_id)], why, looked=True)
+                for each in sorted([*rows, *without])
+            ],
+        },
+    )
+
+
+def _listed_lines(crew: Crew, there: Collection[UUID]) -> Counter[str]:
+    """Count whom we want on the crew call: each contact once, and refused who has none and no line."""
+    kept = {row.member for row in crew.rows if row.line_id in there}
+    seen: set = set()
+    figures = Counter(listed=len(crew.desired))
+    for each in crew.desired:
+        who = each.resource_id or each.member
+        if each.resource_id is None and each.member not in kept:
+            figures += Counter(refused=1, missing=1)
+        else:
+            figures["repeats" if who in seen else "compared"] += 1
+            seen.add(who)
+    return figures
+
+
+def _listed_rows(crew: Crew) -> Counter[str]:
+    """Who shall have a row: each member once. Who has no contact needs none."""
+    named = {row.member for row in crew.rows}
+    seen: set = set()
+    figures = Counter(listed=len(crew.desired))
+    for each in crew.desired:
+        if each.resource_id is None and each.member not in named:
+            figures += Counter(refused=1, missing=1)
+        else:
+            figures["repeats" if each.member in seen else "compared"] += 1
+            seen.add(each.member)
+    return figures
+
+
+def _without_row(crew: Crew) -> set:
+    return {each.member for each in crew.desired if each.resource_id} - {row.member for row in crew.rows}
+
+
+def _leads(line_id: UUID | None, resource_id: UUID | None, contacts: Mapping[UUID, Line]) -> bool:
+    """Whether a row names the line of its person, or none where the person has no contact."""
+    if line_id not in contacts:
+        return line_id is None and resource_id is None
+    return resource_id in (None, contacts[line_id].resource_id)
+
+
+def _doubts(element_id: UUID, things: Iterable[UUID], why: str) -> list[Doubt]:
+    return [Doubt([str(element_id), str(each)], why, looked=True) for each in things]

@@ -1,0 +1,99 @@
+"""Lists that show only the records that changed last, so many and no more: what changed behind those is looked for.
+
+Such a list shows all that changed since a time if it shows a record that changed before it. If it doesn't, the records
+of the copy that it would show without its limit are looked up, those that changed last first. If one of them has
+changed, the list has left it out. What is found is written; but since the list may have left out records that nobody
+knows yet, the watermark stays, and the sync fails by name. The next sync finds nothing left out any more.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from include.api.paginators import Page
+from include.sources.mirror.entity import Context, Listing
+from include.sources.mirror.lookup import complete, moment_of
+from include.warehouse.table import among, identifiers, same_key
+
+if TYPE_CHECKING:
+    from include.sources.mirror.pull import Pulled
+
+# Records that are looked up behind one list. In a list without such a limit none of them has changed.
+LOOKS = 50
+
+
+def note(pulled: "Pulled", number: int, listing: Listing, rows: Sequence[Mapping[str, Any]], *, left_out: int) -> None:
+    """Remember how far back the list has shown records; those that its shape has left out are older than all others."""
+    told = pulled.progress["lists"][str(number)]
+    moments = [moment.isoformat() for row in rows if (moment := moment_of(pulled.entity, row))]
+    oldest = min(filter(None, [told.get("oldest"), *moments]), key=datetime.fromisoformat, default=None)
+    reached = told.get("reached", False) or left_out > 0
+    reached = reached or (oldest is not None and datetime.fromisoformat(oldest) < listing.newest.since)
+    lists = pulled.progress["lists"] | {str(number): {**told, "oldest": oldest, "reached": reached}}
+    pulled.stage.save_progress(lists=lists)
+
+
+def close(context: Context, pulled: "Pulled", listings: Sequence[Listing]) -> None:
+    """Look up what the lists may have left out, and remember the partitions of which one did leave out something."""
+    for number, listing in enumerate(listings):
+        told = (pulled.progress.get("lists") or {}).get(str(number))
+        if listing.newest is None or told is None or told["reached"] or listing.partition in pulled.failed:
+            continue
+        hidden = _hidden(context, pulled, listing, told["oldest"])
+        rows = [dict(zip(pulled.entity.table.key, key, strict=True)) for key in hidden]
+        found = complete(context, pulled.entity, Page(None, rows, None), listing.partition, skip=(), room=None)
+        pulled.append(found.page, None, found, number)
+        changed = _changed(context, pulled, listing, hidden)
+        if changed:
+            since = listing.newest.since.isoformat(timespec="seconds")
+            why = (
+                f"a list shows no record that changed before {since}, and left out {changed} that had changed: those"
+                " were written, but it may have left out others that are new"
+            )
+            pulled.stage.save_progress(cut={**pulled.cut, listing.partition: why})
+
+
+def _hidden(context: Context, pulled: "Pulled", listing: Listing, oldest: str | None) -> list[tuple]:
+    """The keys of the copy's records that the list would show behind its oldest one, those that changed last first."""
+    table = pulled.entity.table
+    behind = sql.SQL("true")
+    if oldest:
+        behind = sql.SQL("coalesce(t.{} <= {}, true)").format(sql.Identifier(table.moment), sql.Literal(oldest))
+    return context.conn.execute(
+        sql.SQL(
+            "SELECT {key} FROM {table} t WHERE t.deleted_at IS NULL AND t.{column}::text = {partition} AND {holds}"
+            " AND {behind} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same})"
+            " ORDER BY t.{moment} DESC NULLS LAST, {key} LIMIT {limit}"
+        ).format(
+            key=identifiers(table.key, "t"),
+            table=table.sql,
+            column=sql.Identifier(pulled.entity.partitions.column),
+            partition=sql.Literal(listing.partition),
+            holds=sql.SQL(listing.newest.holds),
+            behind=behind,
+            stage=pulled.stage.sql,
+            same=same_key(table.key, "s", "t"),
+            moment=sql.Identifier(table.moment),
+            limit=sql.Literal(LOOKS),
+        )
+    ).fetchall()
+
+
+def _changed(context: Context, pulled: "Pulled", listing: Listing, keys: Sequence[tuple]) -> int:
+    """How many of these records have changed since the copy, and would still be shown by the list."""
+    table, moment = pulled.entity.table, sql.Identifier(pulled.entity.table.moment)
+    return context.conn.execute(
+        sql.SQL(
+            "SELECT count(*) FROM {stage} t JOIN {table} c ON {same}"
+            " WHERE {among} AND {holds} AND t.{moment} > coalesce(c.{moment}, '-infinity')"
+        ).format(
+            stage=pulled.stage.sql,
+            table=table.sql,
+            same=same_key(table.key, "c", "t"),
+            among=among(table.key, keys, "t"),
+            holds=sql.SQL(listing.newest.holds),
+            moment=moment,
+        )
+    ).fetchone()[0]

@@ -1,0 +1,152 @@
+"""The breaker: no unattended run may write down a mass loss, however small the runs are that it falls into.
+
+It remembers over runs (`storage.breaker`). Counted are the images that unattended runs have marked lately: all of them
+for a whole scan; for a sync, or a scan of a part, those since the last whole scan that passed. A person's decision
+starts the count anew.
+
+A sync that was refused stays refused until a person decides, a whole scan passes, or the objects that it missed are
+there again. And whatever is missing has to be missing from a bucket that shows what other images need: see `others`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from include.api.bucket import Bucket, Look, Presence
+from include.api.errors import TryLater
+from include.confidence.policy import Limit, Policy
+from include.sources.base import SyncFailed
+from include.sources.storage import look
+
+SHARE, FLOOR = 0.05, 5
+CAUSE = (
+    "bucket misconfigured, wrong endpoint, or data loss. Check endpoint_url and bucket_name of connection 'storage'"
+    " and look into the bucket before anything is repaired"
+)
+WORKER = "worker failures, or data loss. Look into the worker's log and the bucket before anything is repaired"
+LATELY = (
+    "of it unattended runs have marked some already, a few in each run. That is data loss in slices: look into the"
+    " bucket before anything is repaired"
+)
+
+LIMITS: tuple[Policy, ...] = (
+    Limit("missing_original", of="looked_at", share=SHARE, floor=FLOOR, message=CAUSE),
+    Limit("missing_staged", of="looked_at", share=SHARE, floor=FLOOR, message=WORKER),
+    Limit("missing_lately", of="looked_at_lately", share=SHARE, floor=FLOOR, message=LATELY),
+    # Missing from a bucket that shows none of what other images need either.
+    Limit("missing_in_doubt", of="looked_at", share=0, message=CAUSE),
+)
+
+# Objects of a refusal that are asked for again.
+REMEMBERED = 40
+
+
+@dataclass(frozen=True)
+class Lately:
+    """What unattended runs have looked at and marked."""
+
+    looked_at: int
+    marked: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A sync that was refused: when, why, and some of the objects that it missed."""
+
+    at: datetime
+    refused: str
+    keys: Sequence[str]
+
+
+def lately(conn: Connection, run: str, *, whole: bool) -> Lately:
+    """What counts beside the check of this run, which is of all images or of some."""
+    looked_at, marked = conn.execute(LATELY_QUERY, {"run": run, "whole": whole}).fetchone()
+    return Lately(looked_at, marked)
+
+
+def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked: int) -> None:
+    """Keep what a run has looked at and marked; call it in the transaction of the write."""
+    conn.execute("DELETE FROM storage.breaker WHERE at < now() - interval '30 days'")
+    conn.execute(
+        "INSERT INTO storage.breaker (run, sync_id, looked_at, marked) VALUES (%s, %s, %s, %s)",
+        [run, sync_id, looked_at, marked],
+    )
+
+
+def refuse(conn: Connection, run: str, plan: sql.Identifier, reason: str, *, looked_at: int) -> None:
+    """Keep that a sync was refused, with some of the objects that it missed."""
+    keys = [key for (key,) in conn.execute(sql.SQL(MISSED).format(plan=plan, limit=REMEMBERED))]
+    conn.execute(
+        "INSERT INTO storage.breaker (run, looked_at, refused, keys) VALUES (%s, %s, %s, %s)",
+        [run, looked_at, reason, keys],
+    )
+
+
+def require_closed(conn: Connection, bucket: Bucket, workers: int) -> None:
+    """Return if no refusal stands, or if what the last one missed is there again. Raises SyncFailed."""
+    with conn.cursor(row_factory=class_row(Refusal)) as cursor:
+        refusal = cursor.execute(OPEN_REFUSAL).fetchone()
+    if refusal is None:
+        return
+    look.prove(bucket)
+    looks = list(bucket.look_all(refusal.keys, workers))
+    there = sum(each.presence is Presence.PRESENT for each in looks)
+    if not there or len(looks) - there > max(1, SHARE * len(looks)):
+        raise SyncFailed(
+            f"a sync was refused at {refusal.at:%Y-%m-%d %H:%M %Z} ({refusal.refused}), and the bucket shows only"
+            f" {there} of {len(looks)} objects that were missing then. Nothing was written, the watermark stays: run"
+            " storage_reconcile, whose gate asks a person"
+        )
+    conn.execute("UPDATE storage.breaker SET ended_at = clock_timestamp() WHERE refused IS NOT NULL")
+
+
+def shows_others(looks: Sequence[Look], there_before: int) -> bool:
+    """Whether a bucket that misses something shows what other images need: at least half of it.
+
+    `looks`: at objects of other images. Where there are none, one image that the check found in order has to do.
+    Raises TryLater if some can't be told.
+    """
+    unanswered = [each for each in looks if each.later]
+    if unanswered:
+        raise TryLater(f"{unanswered[0].reason} So the bucket could not be proven by objects of other images.")
+    there = sum(each.presence in (Presence.PRESENT, Presence.EMPTY) for each in looks)
+    absent = sum(each.presence is Presence.ABSENT for each in looks)
+    return there >= absent if there + absent else there_before > 0
+
+
+# Marks that a rollback took back, or a person decided, don't count.
+LATELY_QUERY = """
+WITH decided AS (
+  SELECT max(decided_at) AS at FROM confidence.forensic_run
+  WHERE source = 'storage' AND decision IN ('resume', 'repair')
+), passed AS (
+  SELECT scanned_at AS at, run FROM confidence.forensic_run
+  WHERE source = 'storage' AND scope = 'all' AND verdict IN ('pass', 'warn') AND run <> %(run)s
+  ORDER BY scanned_at DESC LIMIT 1
+)
+SELECT coalesce(sum(b.looked_at), 0)::int, coalesce(sum(b.marked), 0)::int
+FROM storage.breaker b
+JOIN confidence.sync_log l ON l.sync_id = b.sync_id AND l.state = 'success'
+CROSS JOIN decided
+WHERE b.at > now() - interval '7 days' AND b.at > coalesce(decided.at, '-infinity')
+  AND (%(whole)s OR NOT EXISTS (SELECT FROM passed WHERE b.at <= passed.at OR b.run = passed.run))
+  AND NOT EXISTS (SELECT FROM confidence.sync_log u WHERE u.undoes = b.sync_id AND u.state = 'success')
+  AND NOT EXISTS (SELECT FROM confidence.forensic_run f WHERE f.run = b.run AND f.decision = 'repair')
+"""
+
+OPEN_REFUSAL = """
+SELECT b.at, b.refused, b.keys FROM storage.breaker b
+WHERE b.refused IS NOT NULL AND b.ended_at IS NULL AND NOT EXISTS (
+  SELECT FROM confidence.forensic_run f
+  WHERE f.source = 'storage' AND (f.decision IN ('resume', 'repair') AND f.decided_at > b.at
+    OR f.scope = 'all' AND f.verdict IN ('pass', 'warn') AND f.scanned_at > b.at))
+ORDER BY b.at DESC LIMIT 1
+"""
+
+MISSED = """
+SELECT CASE original_state WHEN 'absent' THEN original_key ELSE staged_key END AS key FROM {plan}
+WHERE _status IN ('confirmed', 'left') AND _operation = 'mark' ORDER BY id LIMIT {limit}
+"""

@@ -1,0 +1,270 @@
+"""The figures of a check: what is judged, where every image and every object has ended up, and what is not proven."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+
+from include.confidence import unproven
+from include.confidence.account import Account, no_evidence
+from include.confidence.summary import ForensicSummary, Plan
+from include.sources.storage import breaker, plan
+from include.sources.storage.check import Checked, Context, Order
+from include.sources.storage.images import IMAGES, Scope
+from include.sources.storage.plan import KNOWN_STATUSES, SUSPECTS
+from include.warehouse.staging import Stage
+
+EXAMPLES = 10
+TABLES = (IMAGES.name,)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A check's figures and examples; `incomplete` says why it proves nothing.
+
+    `unanswered`: images of which a look may have an answer another time, and that no scan has named yet; `oldest` is
+    the earliest of their times of change.
+    """
+
+    metrics: Mapping[str, int | None]
+    telemetry: Mapping[str, int | str | None]
+    plan: Plan
+    examples: Mapping[str, list]
+    account: Account
+    incomplete: str
+    unanswered: int
+    oldest: datetime | None
+    reasons: str
+
+    def summary(self, context: Context, order: Order, scan_id: str, epoch: int) -> ForensicSummary:
+        return ForensicSummary(
+            source=context.source.name,
+            entity=IMAGES.name,
+            scope=str(order.scope),
+            scan_id=scan_id,
+            run=context.run,
+            epoch=epoch,
+            metrics=self.metrics,
+            telemetry=self.telemetry,
+            plan=self.plan,
+            live_rows=self.metrics["looked_at"],
+            examples=self.examples,
+            accounts={IMAGES.name: self.account},
+            incomplete=self.incomplete,
+        )
+
+
+def find(context: Context, order: Order, checked: Checked) -> Findings:
+    """Count what a check has found."""
+    conn = context.conn
+    counted = _counted(conn, checked)
+    account = _account(checked, counted)
+    missing = counted["marks"] + counted["in_processing"]
+    looked_at = account.equal + missing
+    lately = breaker.lately(conn, context.run, whole=order.scope.whole)
+    unanswered, oldest, reasons = conn.execute(sql.SQL(UNANSWERED).format(plan=checked.staged.plan)).fetchone()
+    metrics = {name: counted[name] for name in METRICS} | {
+        "looked_at": looked_at,
+        "looked_at_lately": looked_at + (lately.marked if order.scope.whole else lately.looked_at),
+        "missing_lately": missing + lately.marked if missing else 0,
+        "missing_in_doubt": 0 if checked.shown else missing,
+        "orphan_objects": _orphans(context, checked) if checked.listing and order.scope.whole else None,
+    }
+    return Findings(
+        metrics=metrics,
+        telemetry={
+            "objects_listed": checked.objects.pull.rows_read if checked.listing else None,
+            "requests": context.bucket.requests,
+            "rows_to_heal": counted["heals"],
+            "next_cursor": _next_cursor(order.scope, checked.staged),
+        },
+        plan=Plan(insert=0, update=counted["marks"] + counted["heals"], delete=0),
+        examples=_examples(conn, checked.staged.plan),
+        account=account,
+        incomplete=_incomplete(checked, account, unanswered, reasons),
+        unanswered=unanswered,
+        oldest=oldest,
+        reasons=reasons,
+    )
+
+
+def remember(context: Context, order: Order, checked: Checked, summary: ForensicSummary) -> ForensicSummary:
+    """Keep which images are not proven, in the transaction that records the scan; the summary with their figures."""
+    conn, source = context.conn, context.source.name
+    read = sql.SQL("SELECT jsonb_build_array(id) AS key FROM {}").format(checked.staged.sql)
+    unproven.remember_query(
+        conn,
+        source,
+        IMAGES.name,
+        context.run,
+        plan.doubts(checked.staged.plan),
+        proven=None if order.scope.whole else read,
+    )
+    return replace(
+        summary,
+        metrics=summary.metrics | unproven.metrics(conn, source, TABLES),
+        examples=summary.examples | unproven.examples(conn, source, TABLES),
+    )
+
+
+def _counted(conn: Connection, checked: Checked) -> dict[str, Any]:
+    parts = {
+        "images": checked.staged.sql,
+        "objects": checked.objects.sql,
+        "plan": checked.staged.plan,
+        "statuses": KNOWN_STATUSES,
+    }
+    counted: dict[str, Any] = {}
+    for query in (OF_IMAGES, OF_OBJECTS, OF_PLAN):
+        with conn.cursor() as cursor:
+            cursor.execute(sql.SQL(query).format(**parts))
+            names = [column.name for column in cursor.description]
+            counted |= dict(zip(names, cursor.fetchone(), strict=True))
+    return counted
+
+
+def _account(checked: Checked, counted: Mapping[str, int]) -> Account:
+    """Where the images have ended up, and the objects that were listed or asked for.
+
+    Rows and objects are counted as they come, their ends in the warehouse.
+    """
+    objects = checked.objects.pull
+    return Account(
+        listed=objects.rows_read - counted["objects_unknown"],
+        refused=objects.rows_refused,
+        compared=counted["objects_compared"],
+        live=checked.staged.pull.rows_read,
+        equal=checked.in_order - checked.doubted + counted["noise"],
+        differing=counted["differing"],
+        young=counted["rows_young"],
+        unproven=counted["unproven_images"],
+        out_of_scope=counted["out_of_scope"],
+    )
+
+
+def _incomplete(checked: Checked, account: Account, unanswered: int, reasons: str) -> str:
+    """Why the check proves nothing: what gave no answer is asked once more before it is named as not proven."""
+    if checked.unanswered:
+        return f"{account.unproven} images could not be looked at: {checked.unanswered.rstrip('.')}"
+    if unanswered:
+        return f"{unanswered} images could not be looked at: {reasons.rstrip('.')}"
+    return no_evidence({IMAGES.name: account})
+
+
+def _examples(conn: Connection, planned: sql.Identifier) -> dict[str, list]:
+    limit = sql.Literal(EXAMPLES)
+    missing = conn.execute(sql.SQL(EXAMPLE_ROWS).format(plan=planned, limit=limit)).fetchall()
+    restorable = conn.execute(sql.SQL(RESTORABLE).format(plan=planned, limit=limit)).fetchall()
+    return {
+        "images": [{"image_id": id_, "status": was, "error": error} for id_, was, error in missing],
+        "restorable_examples": [id_ for (id_,) in restorable],
+    }
+
+
+def _orphans(context: Context, checked: Checked) -> int:
+    """Objects that no row names; an original that is shared has a row of its own."""
+    query = sql.SQL(ORPHANS).format(images=checked.staged.sql, objects=checked.objects.sql)
+    with context.conn.transaction(), context.conn.cursor(name="orphans") as cursor:
+        cursor.itersize = SUSPECTS
+        cursor.execute(query)
+        orphans = 0
+        while keys := [key for (key,) in cursor.fetchmany(SUSPECTS)]:
+            (shared,) = context.images.execute(
+                "SELECT count(DISTINCT s3_key) FROM original_images WHERE s3_key = ANY (%s)", [keys]
+            ).fetchone()
+            orphans += len(keys) - shared
+    return orphans
+
+
+def _next_cursor(scope: Scope, staged: Stage) -> str | None:
+    if not scope.limit or staged.pull.rows_read < scope.limit:
+        return None
+    query = sql.SQL("SELECT id::text FROM {} ORDER BY id DESC LIMIT 1").format(staged.sql)
+    return staged.conn.execute(query).fetchone()[0]
+
+
+# Why images are not proven; one may count in several.
+NOT_PROVEN = (
+    *("unknown", "foreign_bucket", "unreadable_url", "without_original"),
+    *("empty_object", "other_reading", "unknown_status"),
+)
+METRICS = (
+    *("checked", "missing_original", "missing_staged", "restorable", *NOT_PROVEN, "ready_without_staged"),
+    *("healable", "in_processing", "feed_noise", "rows_young", "rows_in_error"),
+)
+
+OF_IMAGES = """
+SELECT count(*) FILTER (WHERE NOT deleted) AS checked,
+  count(*) FILTER (WHERE NOT deleted AND young) AS rows_young,
+  count(*) FILTER (WHERE NOT deleted AND NOT young AND status = 'error') AS rows_in_error,
+  count(*) FILTER (WHERE NOT deleted AND NOT young AND status = 'ready' AND NOT has_staged) AS ready_without_staged,
+  count(*) FILTER (WHERE deleted OR NOT young AND status = 'error' AND NOT EXISTS
+    (SELECT FROM {plan} p WHERE p.id = i.id AND p._operation = 'heal' AND p._status IN ('confirmed', 'healable')))
+    AS out_of_scope
+FROM {images} i
+"""
+
+OF_OBJECTS = """
+SELECT count(*) FILTER (WHERE presence = 'unknown') AS objects_unknown,
+  count(*) FILTER (WHERE presence IN ('present', 'empty', 'absent')) AS objects_compared
+FROM {objects}
+"""
+
+OF_PLAN = """
+SELECT count(*) FILTER (WHERE missing AND original_state = 'absent') AS missing_original,
+  count(*) FILTER (WHERE missing AND staged_state = 'absent') AS missing_staged,
+  count(*) FILTER (WHERE missing AND restorable) AS restorable,
+  count(*) FILTER (WHERE unproven AND looks) AS unknown,
+  count(*) FILTER (WHERE mark AND 'foreign' IN (original_state, staged_state)) AS foreign_bucket,
+  count(*) FILTER (WHERE mark AND 'unreadable' IN (original_state, staged_state)) AS unreadable_url,
+  count(*) FILTER (WHERE mark AND original_state = 'none') AS without_original,
+  count(*) FILTER (WHERE mark AND 'empty' IN (original_state, staged_state)) AS empty_object,
+  count(*) FILTER (WHERE mark AND 'elsewhere' IN (original_state, staged_state)) AS other_reading,
+  count(*) FILTER (WHERE mark AND status NOT IN ({statuses})) AS unknown_status,
+  count(*) FILTER (WHERE _operation = 'heal' AND _status IN ('confirmed', 'healable')) AS healable,
+  count(*) FILTER (WHERE _status = 'left') AS in_processing,
+  count(*) FILTER (WHERE _status = 'noise') AS feed_noise,
+  count(*) FILTER (WHERE mark AND _status = 'noise') AS noise,
+  count(*) FILTER (WHERE _status IN ('confirmed', 'left', 'healable')) AS differing,
+  count(*) FILTER (WHERE unproven) AS unproven_images,
+  count(*) FILTER (WHERE mark AND _status = 'confirmed') AS marks,
+  count(*) FILTER (WHERE NOT mark AND _status = 'confirmed') AS heals
+FROM (
+  SELECT *, _operation = 'mark' AS mark, _operation = 'mark' AND _status IN ('confirmed', 'left') AS missing,
+    _operation = 'mark' AND _status = 'unproven' AS unproven,
+    'unknown' IN (original_state, staged_state) OR 'disputed' IN (original_state, staged_state) AS looks
+  FROM {plan}
+) p
+"""
+
+# Asked again by the next attempt, and by each sync, until a scan has named them.
+UNANSWERED = """
+SELECT count(*), min(updated_at), coalesce((
+  SELECT string_agg(reason, ' ') FROM (
+    SELECT reason FROM {plan} WHERE unknown = 'later' GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 3
+  ) reasons), '')
+FROM {plan} p
+WHERE _operation = 'mark' AND _status = 'unproven' AND unknown = 'later' AND NOT EXISTS
+  (SELECT FROM confidence.unproven u
+   WHERE u.source = 'storage' AND u.entity = 'images' AND u.key = jsonb_build_array(p.id))
+"""
+
+EXAMPLE_ROWS = """
+SELECT id::text, status, new_error FROM {plan}
+WHERE _operation = 'mark' AND _status IN ('confirmed', 'left') ORDER BY id LIMIT {limit}
+"""
+
+RESTORABLE = """
+SELECT id::text FROM {plan}
+WHERE _operation = 'mark' AND _status IN ('confirmed', 'left') AND restorable ORDER BY id LIMIT {limit}
+"""
+
+ORPHANS = """
+SELECT o.key FROM {objects} o
+WHERE NOT EXISTS (SELECT FROM {images} i WHERE i.original_key = o.key)
+  AND NOT EXISTS (SELECT FROM {images} i WHERE i.staged_key = o.key)
+  AND NOT EXISTS (
+    SELECT FROM (SELECT unnest(original_others || staged_others) AS key FROM {images}) others WHERE others.key = o.key)
+"""

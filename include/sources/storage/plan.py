@@ -1,0 +1,378 @@
+"""The plan of a check: what each image's objects look like, and what is to become of the image, all in SQL.
+
+The plan holds every image that is not simply in order: to mark, to heal, or not proven. An image is judged unless it is
+deleted, young or in error. The state of each object that it needs:
+
+- `present`, `absent` (both ways to look agree), or `empty`: there without content
+- `elsewhere`: found under another reading of its url only, which may be another object
+- `unknown`: no answer, or a refusal; `disputed`: LIST shows it, HEAD says that it is not there
+- `foreign`, `unreadable`, `none`: its url names another bucket, can't be read, or is missing
+- `unneeded`: a staged object of an image that is not ready, or names none
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from psycopg import Connection, sql
+
+from include.api.bucket import Look, Presence
+from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
+from include.warehouse.staging import Stage
+from include.warehouse.table import identifiers
+
+# Suspects that are looked at in one go; the task that is cut off goes on behind them.
+SUSPECTS = 5000
+
+KNOWN_STATUSES = sql.SQL(", ").join(map(sql.Literal, STATUSES))
+UNKNOWN_AS = {Presence.ABSENT: "disputed", Presence.EMPTY: None, Presence.UNKNOWN: "later"}
+WHY = {
+    "foreign": "its {} url names another bucket",
+    "unreadable": "its {} url cannot be read",
+    "none": "it names no {}",
+    "empty": "its {} object is empty",
+    "elsewhere": "its {} object is found under another reading of its url only",
+    "disputed": "LIST and HEAD disagree whether its {} object is there",
+}
+MESSAGES = {"original_missing": sql.Literal(ORIGINAL_MISSING), "staged_missing": sql.Literal(STAGED_MISSING)}
+COLUMNS = [*IMAGES.names, "original_state", "staged_state", "unknown", "reason", "new_status", "new_error"]
+
+
+def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
+    """Make the plan of what the first look found; how many images it found in order, to mark, and to heal."""
+    conn = staged.conn
+    parts = {
+        "images": staged.sql,
+        "objects": objects.sql,
+        "plan": staged.plan,
+        "columns": identifiers(COLUMNS),
+        "data": identifiers(IMAGES.names, "i"),
+        "statuses": KNOWN_STATUSES,
+        **MESSAGES,
+    }
+    with conn.transaction():
+        for stage in (staged, objects):
+            conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
+        conn.execute(sql.SQL("TRUNCATE {}").format(staged.plan))
+        states = {
+            "original": _first_state("original", "o", ORIGINAL_NOT_LOOKED_FOR, objects),
+            "staged": _first_state("staged", "s", STAGED_NOT_LOOKED_FOR, objects),
+        }
+        (in_order,) = conn.execute(sql.SQL(JUDGE).format(**parts, **states)).fetchone()
+        heals = conn.execute(sql.SQL(PLAN_HEALS).format(**parts)).rowcount
+        (marks,) = conn.execute(
+            sql.SQL("SELECT count(*) FROM {} WHERE _operation = 'mark' AND _status = 'candidate'").format(staged.plan)
+        ).fetchone()
+    return {"in_order": in_order, "marks": marks, "heals": heals}
+
+
+def suspects_of(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> Callable[[str], list[str]]:
+    """The keys to look at for the plan's rows of that status, as `look_again` asks for them."""
+    return _following(conn, _keys(plan, status))
+
+
+def disputed(conn: Connection, plan: sql.Identifier, looks: Sequence[Stage]) -> Callable[[str], list[str]]:
+    """The same for the keys of candidates that LIST shows and HEAD does not."""
+    verdicts = _verdicts(plan, "candidate", looks, listed_whole=False)
+    return _following(conn, sql.SQL("SELECT key FROM ({}) v WHERE state = 'disputed'").format(verdicts))
+
+
+def count_suspects(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> int:
+    """How many keys those are."""
+    return conn.execute(sql.SQL("SELECT count(*) FROM ({}) k").format(_keys(plan, status))).fetchone()[0]
+
+
+def _keys(plan: sql.Identifier, status: str) -> sql.Composed:
+    return sql.SQL(KEYS).format(plan=plan, status=sql.Literal(status))
+
+
+def _following(conn: Connection, keys: sql.Composed) -> Callable[[str], list[str]]:
+    query = sql.SQL('SELECT key FROM ({}) k WHERE key > %s COLLATE "C" ORDER BY key LIMIT %s').format(keys)
+
+    def following(after: str) -> list[str]:
+        return [key for (key,) in conn.execute(query, [after, SUSPECTS])]
+
+    return following
+
+
+def settle(
+    conn: Connection,
+    plan: sql.Identifier,
+    looks: Sequence[Stage],
+    *,
+    status: str = "candidate",
+    listed_whole: bool = False,
+) -> None:
+    """Decide the plan's rows of that status by all looks at their objects, of which the later of a way counts.
+
+    `listed_whole`: a complete listing is among the looks, so what it doesn't show is absent by it.
+    """
+    with conn.transaction():
+        conn.execute("DROP TABLE IF EXISTS pg_temp.verdict")
+        for stage in looks:
+            conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
+        conn.execute(
+            sql.SQL("CREATE TEMPORARY TABLE verdict ON COMMIT DROP AS {}").format(
+                _verdicts(plan, status, looks, listed_whole)
+            )
+        )
+        conn.execute("CREATE UNIQUE INDEX ON pg_temp.verdict (key)")
+        conn.execute("ANALYZE pg_temp.verdict")
+        conn.execute(
+            sql.SQL(SETTLE).format(
+                plan=plan,
+                status=sql.Literal(status),
+                original=_settled("original"),
+                staged=_settled("staged"),
+                **MESSAGES,
+            )
+        )
+
+
+def sample(staged: Stage, size: int, seed: int) -> list[str]:
+    """The keys of about `size` objects that images in order need, other ones for each seed."""
+    conn = staged.conn
+    (images,) = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(staged.sql)).fetchone()
+    query = sql.SQL(SAMPLE).format(images=staged.sql, plan=staged.plan)
+    values = {"seed": seed, "every": max(1, images // size), "size": size}
+    return [key for (key,) in conn.execute(query, values)]
+
+
+def doubt(staged: Stage, looks: Sequence[Look]) -> int:
+    """Plan as unproven the images in order that need one of these objects, which another look did not find."""
+    parts = {"images": staged.sql, "plan": staged.plan, "columns": identifiers(COLUMNS)}
+    values = {
+        "keys": [look.key for look in looks],
+        "states": ["disputed" if look.presence is Presence.ABSENT else str(look.presence) for look in looks],
+        "unknown": [UNKNOWN_AS[look.presence] for look in looks],
+        "reasons": [look.reason or None for look in looks],
+    }
+    query = sql.SQL(DOUBT).format(**parts, data=identifiers(IMAGES.names, "i"))
+    return staged.conn.execute(query, values).rowcount
+
+
+def missing(conn: Connection, plan: sql.Identifier) -> list[str]:
+    """The ids of the images that miss an object."""
+    query = sql.SQL("SELECT id::text FROM {} WHERE _operation = 'mark' AND _status IN ('confirmed', 'left')")
+    return [id_ for (id_,) in conn.execute(query.format(plan))]
+
+
+def remembered(conn: Connection) -> list[str]:
+    """The ids of the images that earlier scans could not prove."""
+    query = "SELECT key ->> 0 FROM confidence.unproven WHERE source = 'storage' AND entity = 'images'"
+    return [id_ for (id_,) in conn.execute(query)]
+
+
+def doubts(plan: sql.Identifier) -> sql.Composed:
+    """The images that are not proven, as `unproven.remember_query` takes them."""
+    return sql.SQL(DOUBTS).format(plan=plan, statuses=KNOWN_STATUSES, original=_why("original"), staged=_why("staged"))
+
+
+def _first_state(name: str, object_: str, not_looked_for: sql.SQL, objects: Stage) -> sql.Composed:
+    """The state of an object by the first look."""
+    return sql.SQL(FIRST_STATE).format(
+        presence=sql.Identifier(object_, "presence"),
+        others=sql.Identifier("i", f"{name}_others"),
+        not_looked_for=not_looked_for,
+        objects=objects.sql,
+    )
+
+
+def _settled(name: str) -> sql.Composed:
+    columns = {column: sql.Identifier(f"{name}_{column}") for column in ("key", "others")}
+    return sql.SQL(SETTLED).format(asked=sql.Identifier(f"asked_{name}"), **columns)
+
+
+def _why(name: str) -> sql.Composed:
+    """Why the state of that object leaves its image unproven."""
+    state = sql.Identifier(f"{name}_state")
+    cases = [
+        sql.SQL("WHEN {} = {} THEN {}").format(state, sql.Literal(known), sql.Literal(why.format(name)))
+        for known, why in WHY.items()
+    ]
+    return sql.SQL("CASE {} WHEN {} = 'unknown' THEN {} || reason END").format(
+        sql.SQL(" ").join(cases), state, sql.Literal(f"its {name} object could not be looked at: ")
+    )
+
+
+def _verdicts(plan: sql.Identifier, status: str, looks: Sequence[Stage], listed_whole: bool) -> sql.Composed:
+    """What is known of each key that the plan's rows of that status need: `key`, `state`, and how it was found."""
+    all_looks = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {number} AS number, key, presence, reason, way, later, restorable FROM {looks}").format(
+            number=number, looks=stage.sql
+        )
+        for number, stage in enumerate(looks)
+    )
+    return sql.SQL(VERDICTS).format(
+        keys=_keys(plan, status),
+        looks=all_looks,
+        unlisted=sql.Literal("absent" if listed_whole else None),
+    )
+
+
+def as_planned(staged: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
+    """Whether an image is still as a planned change has seen it: its state, and where its objects are."""
+    names = ("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others")
+    return not staged["deleted"] and all(staged[name] == planned[name] for name in names)
+
+
+ORIGINAL_NOT_LOOKED_FOR = sql.SQL("WHEN i.original_place <> 'here' THEN i.original_place")
+STAGED_NOT_LOOKED_FOR = sql.SQL(
+    "WHEN i.status <> 'ready' OR NOT i.has_staged THEN 'unneeded' WHEN i.staged_place <> 'here' THEN i.staged_place"
+)
+
+# Images in processing are looked at too, but never written: a worker is at them.
+JUDGE = """
+WITH judged AS MATERIALIZED (
+  SELECT i.id, {original} AS original, {staged} AS staged, i.status IN ({statuses}) AS known
+  FROM {images} i
+  LEFT JOIN {objects} o ON o.key = i.original_key
+  LEFT JOIN {objects} s ON s.key = i.staged_key
+  WHERE NOT i.deleted AND NOT i.young AND i.status <> 'error'
+), doubtful AS (
+  INSERT INTO {plan} ({columns}, looked, _operation, _status)
+  SELECT {data}, original, staged, look.unknown, look.reason, 'error',
+    CASE WHEN original = 'absent' THEN {original_missing} ELSE {staged_missing} END,
+    'unknown' IN (original, staged), 'mark',
+    CASE WHEN known AND 'absent' IN (original, staged) AND 'unknown' NOT IN (original, staged) THEN 'candidate'
+      ELSE 'unproven' END
+  FROM judged JOIN {images} i USING (id)
+  LEFT JOIN LATERAL (
+    SELECT CASE WHEN bool_or(later) THEN 'later' ELSE 'refused' END AS unknown, min(reason) AS reason
+    FROM {objects} WHERE presence = 'unknown' AND key = ANY (
+      i.original_key || i.original_others || CASE WHEN i.status = 'ready' THEN i.staged_key || i.staged_others END)
+  ) look ON 'unknown' IN (original, staged)
+  WHERE NOT (known AND original = 'present' AND staged IN ('present', 'unneeded'))
+)
+SELECT count(*) FILTER (WHERE known AND original = 'present' AND staged IN ('present', 'unneeded')) FROM judged
+"""
+
+FIRST_STATE = """
+CASE {not_looked_for}
+  WHEN {presence} IN ('present', 'empty') THEN {presence}
+  WHEN EXISTS (SELECT FROM {objects} x WHERE x.key = ANY ({others}) AND x.presence IN ('present', 'empty'))
+    THEN 'elsewhere'
+  WHEN {presence} = 'unknown'
+    OR EXISTS (SELECT FROM {objects} x WHERE x.key = ANY ({others}) AND x.presence = 'unknown') THEN 'unknown'
+  ELSE 'absent' END
+"""
+
+# Marked by our hand: the image is as the last entry of the audit has left it.
+PLAN_HEALS = """
+INSERT INTO {plan} ({columns}, looked, _operation, _status)
+SELECT {data}, 'present', 'present', NULL, NULL, c.before ->> 'status', c.before ->> 'error', false, 'heal', 'candidate'
+FROM {images} i CROSS JOIN LATERAL (
+  SELECT before, after FROM confidence.change_log
+  WHERE table_name = 'images' AND key ->> 'id' = i.id::text ORDER BY change_id DESC LIMIT 1
+) c
+WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({original_missing}, {staged_missing})
+  AND c.after ->> 'status' = i.status AND c.after ->> 'error' = i.error
+  AND (c.after ->> 'updated_at')::timestamptz = i.updated_at
+  AND c.before ->> 'status' <> 'error'
+  AND (i.original_key IS NULL OR EXISTS (SELECT FROM {objects} x
+    WHERE (x.key = i.original_key OR x.key = ANY (i.original_others)) AND x.presence = 'present'))
+  AND (i.staged_key IS NULL OR c.before ->> 'status' <> 'ready' OR EXISTS (SELECT FROM {objects} x
+    WHERE (x.key = i.staged_key OR x.key = ANY (i.staged_others)) AND x.presence = 'present'))
+"""
+
+KEYS = """
+SELECT DISTINCT key FROM (
+  SELECT unnest(original_key || original_others) AS key FROM {plan}
+  WHERE _status = {status} AND (_operation = 'heal' OR original_state = 'absent')
+  UNION ALL
+  SELECT unnest(staged_key || staged_others) FROM {plan}
+  WHERE _status = {status} AND (staged_state = 'absent' OR _operation = 'heal' AND new_status = 'ready')
+) k
+WHERE key IS NOT NULL
+"""
+
+VERDICTS = """
+SELECT k.key, coalesce(h.reason, l.reason) AS reason,
+  coalesce(h.later, false) OR coalesce(l.later, false) AS later, coalesce(h.restorable, false) AS restorable,
+  CASE WHEN h.presence IN ('present', 'empty') THEN h.presence
+    WHEN h.presence = 'absent' THEN CASE coalesce(l.presence, {unlisted}, 'unknown')
+      WHEN 'absent' THEN 'absent' WHEN 'unknown' THEN 'unknown' ELSE 'disputed' END
+    WHEN l.presence IN ('present', 'empty') THEN l.presence
+    WHEN h.presence = 'unknown' THEN 'unknown'
+    ELSE coalesce(l.presence, 'unknown') END AS state
+FROM ({keys}) k
+LEFT JOIN LATERAL (
+  SELECT * FROM ({looks}) looks WHERE key = k.key AND way = 'head' ORDER BY number DESC LIMIT 1) h ON true
+LEFT JOIN LATERAL (
+  SELECT * FROM ({looks}) looks WHERE key = k.key AND way = 'list' ORDER BY number DESC LIMIT 1) l ON true
+"""
+
+SETTLED = """
+CASE WHEN NOT {asked} THEN NULL
+  WHEN bool_or(v.state = 'present') FILTER (WHERE v.key = {key}) THEN 'present'
+  WHEN bool_or(v.state = 'empty') FILTER (WHERE v.key = {key}) THEN 'empty'
+  WHEN bool_or(v.state IN ('present', 'empty')) FILTER (WHERE v.key = ANY ({others})) THEN 'elsewhere'
+  WHEN bool_or(v.state = 'unknown') FILTER (WHERE v.key = {key} OR v.key = ANY ({others})) THEN 'unknown'
+  WHEN bool_or(v.state = 'disputed') FILTER (WHERE v.key = {key} OR v.key = ANY ({others})) THEN 'disputed'
+  ELSE 'absent' END
+"""
+
+SETTLE = """
+WITH asked AS (
+  SELECT *, original_key IS NOT NULL AND (_operation = 'heal' OR original_state = 'absent') AS asked_original,
+    staged_key IS NOT NULL
+      AND (staged_state = 'absent' OR _operation = 'heal' AND new_status = 'ready') AS asked_staged
+  FROM {plan} WHERE _status = {status}
+), found AS (
+  SELECT q.id, q._operation, q.status, coalesce(f.original, q.original_state) AS original,
+    coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable
+  FROM asked q CROSS JOIN LATERAL (
+    SELECT {original} AS original, {staged} AS staged,
+      CASE WHEN bool_or(v.state = 'unknown' AND v.later) THEN 'later' WHEN bool_or(v.state = 'unknown') THEN 'refused'
+        WHEN bool_or(v.state = 'disputed') THEN 'disputed' END AS unknown,
+      min(v.reason) FILTER (WHERE v.state = 'unknown') AS reason,
+      coalesce(bool_or(v.restorable) FILTER (WHERE v.state = 'absent'), false) AS restorable
+    FROM pg_temp.verdict v WHERE v.key = ANY (
+      CASE WHEN asked_original THEN original_key || original_others END
+      || CASE WHEN asked_staged THEN staged_key || staged_others END)
+  ) f
+)
+UPDATE {plan} p SET
+  original_state = f.original, staged_state = f.staged, unknown = f.unknown, reason = f.reason,
+  restorable = f.restorable, looked = true,
+  new_error = CASE WHEN f._operation = 'heal' THEN p.new_error
+    WHEN f.original = 'absent' THEN {original_missing} ELSE {staged_missing} END,
+  _status = CASE
+    WHEN f._operation = 'heal' THEN
+      CASE WHEN f.original IN ('present', 'elsewhere') AND f.staged IN ('present', 'elsewhere') THEN 'confirmed'
+        ELSE 'noise' END
+    WHEN f.original IN ('unknown', 'disputed') OR f.staged IN ('unknown', 'disputed') THEN 'unproven'
+    WHEN 'absent' IN (f.original, f.staged) THEN CASE f.status WHEN 'processing' THEN 'left' ELSE 'confirmed' END
+    WHEN f.original = 'present' AND f.staged IN ('present', 'unneeded') THEN 'noise'
+    ELSE 'unproven' END
+FROM found f WHERE f.id = p.id
+"""
+
+SAMPLE = """
+SELECT key FROM (
+  SELECT DISTINCT unnest(ARRAY[i.original_key, CASE i.status WHEN 'ready' THEN i.staged_key END]) AS key
+  FROM {images} i
+  WHERE NOT i.deleted AND NOT i.young AND i.status <> 'error' AND NOT EXISTS (SELECT FROM {plan} p WHERE p.id = i.id)
+    AND (uuid_hash_extended(i.id, %(seed)s) & 9223372036854775807) %% %(every)s = 0
+) k WHERE key IS NOT NULL ORDER BY hashtextextended(key, %(seed)s) LIMIT %(size)s
+"""
+
+DOUBT = """
+WITH looks AS (
+  SELECT * FROM unnest(%(keys)s::text[], %(states)s::text[], %(unknown)s::text[], %(reasons)s::text[])
+    AS l (key, state, unknown, reason)
+)
+INSERT INTO {plan} ({columns}, looked, _operation, _status)
+SELECT {data}, coalesce(o.state, 'present'), coalesce(s.state, 'present'), coalesce(o.unknown, s.unknown),
+  coalesce(o.reason, s.reason), 'error', NULL, true, 'mark', 'unproven'
+FROM {images} i
+LEFT JOIN looks o ON o.key = i.original_key
+LEFT JOIN looks s ON s.key = i.staged_key AND i.status = 'ready'
+WHERE (o.key IS NOT NULL OR s.key IS NOT NULL) AND NOT i.deleted AND NOT i.young AND i.status <> 'error'
+  AND NOT EXISTS (SELECT FROM {plan} p WHERE p.id = i.id)
+"""
+
+DOUBTS = """
+SELECT jsonb_build_array(id) AS key, looked, concat_ws('; ',
+  CASE WHEN status NOT IN ({statuses}) THEN 'its status is none that is known here' END, {original}, {staged}) AS why
+FROM {plan} WHERE _operation = 'mark' AND _status = 'unproven'
+"""

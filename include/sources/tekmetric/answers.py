@@ -1,0 +1,332 @@
+"""What answers have to be like, those about an order each by itself and all together. Any other answer is unknown.
+
+The vendor documents none of this. Known from its examples and from an audit of real orders: an estimate's total is that
+of its jobs, fees and discounts with tax; lines add up to what their job says of them; the labor of a profit is that of
+the authorized jobs. Guessed: that an estimate's id is the order's. Not known: whether declined jobs count in a total.
+What the vendor leaves out (null) is compared with nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from include.api.errors import RefuseData
+from include.sources.tekmetric import tables
+from include.warehouse.table import boolean, instant
+
+Record = Mapping[str, Any]
+Check = Callable[[Any], None]
+
+DELETED = 7
+# What sums may differ by, since nobody knows where the vendor rounds: cents, and hours.
+CENTS, HOURS = 100, Decimal("0.05")
+# How much of a price may be tax, in per cent, where the estimate tells neither tax nor rate.
+ANY_TAX = 15
+# What is in a job, and the amount that its items come to.
+ITEMS = {"parts": "partsPrice", "labor": "laborPrice", "sublets": "subletPrice", "fees": "feePrice"}
+
+
+def head(shop_id: int, id_: int) -> Check:
+    """Return the check of a head: it is that order's, and tells status and dates unless the order is deleted."""
+
+    def check(data: Any) -> None:
+        order = _of_order(data, id_)
+        of_shop(shop_id)([order])
+        if is_deleted(order):
+            return
+        if status_of(order) is None:
+            raise RefuseData("the order has no status")
+        if number_of(order) is None:
+            raise RefuseData("the order has no number")
+        for name in ("createdDate", "updatedDate"):
+            if _value(order, name, instant) is None:
+                raise RefuseData(f"the order has no {name}")
+
+    return check
+
+
+def estimate(id_: int) -> Check:
+    """Return the check of an estimate: it is that order's, and its lists come to what it says."""
+
+    def check(data: Any) -> None:
+        order = _of_order(data, id_)
+        if "jobs" not in order or "total" not in order:
+            raise RefuseData("the estimate has no jobs or no total")
+        jobs = objects(order, "jobs")
+        if any(job.get("repairOrderId") not in (None, id_, str(id_)) for job in jobs):
+            raise RefuseData("a job is that of another order")
+        _are_told_apart(jobs)
+        for job in jobs:
+            _adds_up(job)
+        _comes_to_its_total(order, jobs)
+        _has_its_fees(order, jobs)
+
+    return check
+
+
+def profit(data: Any) -> None:
+    """Check a profit: it tells what is earned in total and by labor, be it nothing. It names no order."""
+    for name in ("totalProfit", "laborProfit"):
+        part = _object(data).get(name)
+        if not isinstance(part, dict):
+            raise RefuseData(f"the profit has no {name}")
+        for field in ("retail", "cost", "profit"):
+            if _cents(part, field) is None:
+                raise RefuseData(f"{name} has no {field}")
+    if _value(data["laborProfit"], "hours", tables.hours) is None:
+        raise RefuseData("laborProfit has no hours")
+
+
+def agree(head: Record, estimate: Record, profit: Record) -> None:
+    """Raise RefuseData where the answers are of different orders, or of different states of one.
+
+    Orders whose authorized labor is the same can't be told apart by their profits.
+    """
+    numbers = {number_of(head), number_of(estimate)} - {None}
+    if len(numbers) > 1:
+        raise RefuseData("head and estimate have different numbers, so they are not of one order")
+    jobs = [job for job in objects(estimate, "jobs") if _value(job, "authorized", boolean)]
+    labor, total = profit["laborProfit"], profit["totalProfit"]
+    taken_off = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
+    sold = sum(_worth(job, "labor") for job in jobs)
+    if (
+        abs(_value(labor, "hours", tables.hours) - sum(map(_hours, jobs))) > HOURS
+        or not -CENTS - taken_off <= _cents(labor, "retail") - sold <= CENTS
+        or _cents(total, "retail") < sold + sum(_worth(job, "parts") for job in jobs) - taken_off - CENTS
+    ):
+        raise RefuseData(
+            "the profit is not that of the authorized jobs in the estimate, so the two are not of one state"
+        )
+
+
+def record(shop_id: int, fields: Sequence[str]) -> Check:
+    """Return the check of a record of the shop's: it names at least one of these fields, be it as null."""
+
+    def check(data: Any) -> None:
+        of_shop(shop_id)([_object(data)])
+        if not any(name in data for name in fields):
+            raise RefuseData(f"it has none of {', '.join(fields)}")
+
+    return check
+
+
+def of_shop(shop_id: int) -> Check:
+    """Return the check of a list: no row says that it is another shop's."""
+
+    def check(data: Any) -> None:
+        rows = data.get("content") if isinstance(data, dict) else data
+        for row in rows if isinstance(rows, list) else ():
+            told = row.get("shopId") if isinstance(row, dict) else None
+            if told is not None and tables.identifier(told) != shop_id:
+                raise RefuseData("it shows something of another shop")
+
+    return check
+
+
+def whole(shop_id: int, size: int) -> Check:
+    """Return the check of a list in one piece: it is one, of the shop, and shorter than it may be at most."""
+
+    def check(data: Any) -> None:
+        if not isinstance(data, list):
+            raise RefuseData("it is no list")
+        if len(data) >= size:
+            raise RefuseData(f"it shows {len(data)} rows where {size} were asked for, so there may be more")
+        of_shop(shop_id)(data)
+
+    return check
+
+
+def is_deleted(head: Record) -> bool:
+    """Return whether the order says itself that it is deleted."""
+    return status_of(head) == DELETED or bool(head.get("deletedDate"))
+
+
+def status_of(head: Record) -> int | None:
+    """Return the id of the order's status."""
+    status = head.get("repairOrderStatus")
+    if status is not None and not isinstance(status, dict):
+        raise RefuseData("'repairOrderStatus' is no object")
+    return _value(status or {}, "id", tables.integer)
+
+
+def number_of(order: Record) -> int | None:
+    """Return the number that people know the order by; it has either of two names."""
+    return _value(order, "repairOrderNumber" if "repairOrderNumber" in order else "roNumber", tables.integer)
+
+
+def objects(record: Record, name: str) -> list[Record]:
+    """Return the list of that name, empty where there is none. Raises RefuseData for anything but a list of objects."""
+    value = record.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise RefuseData(f"{name!r} is no list of objects")
+    return value
+
+
+def _object(data: Any) -> Record:
+    if not isinstance(data, dict):
+        raise RefuseData("it is no JSON object")
+    return data
+
+
+def _of_order(data: Any, id_: int) -> Record:
+    found = tables.identifier(_object(data).get("id"))
+    if found != id_:
+        raise RefuseData("it names no order" if found is None else "it is about another order")
+    return data
+
+
+def _value(record: Record, name: str, read: Callable[[Any], Any]) -> Any:
+    try:
+        return read(record.get(name))
+    except ValueError as error:
+        raise RefuseData(f"{name} {error}") from None
+
+
+def _cents(record: Record, name: str) -> int | None:
+    return _value(record, name, tables.cents)
+
+
+def _are_told_apart(jobs: Sequence[Record]) -> None:
+    """Raise RefuseData where a job has no id, or an id comes twice among the jobs or among their items of one kind."""
+    ids = [tables.identifier(job.get("id")) for job in jobs]
+    if None in ids:
+        raise RefuseData("a job has no id")
+    for kind in ("parts", "labor", "sublets", "fees"):
+        items = (tables.identifier(item.get("id")) for job in jobs for item in objects(job, kind))
+        counts = Counter(id_ for id_ in items if id_ is not None)
+        if any(count > 1 for count in counts.values()):
+            raise RefuseData(f"one of its {kind} is listed twice")
+    if len(set(ids)) < len(ids):
+        raise RefuseData("a job is listed twice")
+
+
+def _adds_up(job: Record) -> None:
+    """Raise RefuseData where the items of a job don't come to what the job says of them.
+
+    Its amounts may be lower by the job's discount, and those of parts higher by their core charges.
+    """
+    discount = _cents(job, "discount") or 0
+    cores = sum((_cents(part, "coreCharge") or 0) * _quantity(part) for part in objects(job, "parts"))
+    for kind, name in ITEMS.items():
+        told, listed = _cents(job, name), _listed(job, kind)
+        if told and job.get(kind) is None:
+            raise RefuseData(f"the list of a job's {kind} is missing, though they come to something")
+        if told is None or listed is None:
+            continue
+        more = told - listed
+        with_cores = kind == "parts" and abs(more - cores) <= CENTS
+        if not -CENTS - discount <= more <= CENTS and not with_cores:
+            raise RefuseData(f"a job's {kind} don't come to what the job says of them")
+    told, listed = _value(job, "laborHours", tables.hours), _listed_hours(job)
+    if told is not None and abs(told - listed) > HOURS:
+        raise RefuseData("a job's labor doesn't come to the hours that the job tells")
+
+
+def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
+    """Raise RefuseData where the jobs, with fees, discounts and tax, can't come to the estimate's total.
+
+    What belongs to the order beside fees and discounts, its own sublets, may be a part of the total.
+    """
+    total = _cents(estimate, "total")
+    if total and estimate["jobs"] is None:
+        raise RefuseData("the list of jobs is missing, though they come to something")
+    if total is None and jobs:
+        raise RefuseData("the estimate has jobs, but no total")
+    if total is None:
+        return
+    declined = [job for job in jobs if _value(job, "declined", boolean)]
+    prices = _prices(jobs)
+    fees, own_fees = _cents(estimate, "feesTotal"), 0
+    if fees is None:
+        fees, own_fees = sum(_worth(job, "fees") for job in jobs), _own_fees(estimate, prices) or 0
+    discount = _cents(estimate, "discountTotal")
+    if discount is None:
+        discount = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
+    tax = _cents(estimate, "taxes" if estimate.get("tax") is None else "tax")
+    rate = _value(estimate, "taxRate", tables.exact)
+    most_tax = (prices + fees) * (ANY_TAX if rate is None else rate) / 100 if tax is None else tax
+    left_out = _prices(declined) + sum(_worth(job, "fees") + (_cents(job, "discount") or 0) for job in declined)
+    least = prices - left_out + fees - discount + (tax or 0) - CENTS
+    most = prices + fees + own_fees - discount + most_tax + CENTS
+    if total < least or (total > most and not estimate.get("sublets")):
+        raise RefuseData("the jobs don't come to the estimate's total")
+
+
+def _has_its_fees(estimate: Record, jobs: Sequence[Record]) -> None:
+    """Raise RefuseData where the estimate tells more fees than its jobs and its own list have."""
+    told, listed = _cents(estimate, "feesTotal"), _own_fees(estimate, _prices(jobs))
+    of_jobs = [_cents(job, "feePrice") if _listed(job, "fees") is None else _worth(job, "fees") for job in jobs]
+    if None in (told, listed, *of_jobs):
+        return
+    if told - sum(of_jobs) - listed > CENTS:
+        raise RefuseData("the list of the order's own fees is missing or too short")
+
+
+def _own_fees(estimate: Record, prices: Decimal | int) -> Decimal | int | None:
+    """Return what the order's own fees may come to at most; None where one tells no amount.
+
+    A share is one of the prices of all jobs at most.
+    """
+    fees = estimate.get("fees")
+    amounts = []
+    for fee in objects(_object(fees), "data") if fees is not None else []:
+        share, cap = _value(fee, "percentage", tables.exact), _cents(fee, "cap")
+        amount = prices * share / 100 if share else _cents(fee, "amount")
+        amounts.append(min(amount, cap) if amount is not None and share and cap and cap > 0 else amount)
+    return None if None in amounts else sum(amounts)
+
+
+def _prices(jobs: Sequence[Record]) -> Decimal | int:
+    return sum(_worth(job, kind) for job in jobs for kind in ("parts", "labor", "sublets"))
+
+
+def _worth(job: Record, kind: str) -> Decimal | int:
+    """Return what the job says that its items of a kind come to, else what they come to as far as they tell."""
+    told = _cents(job, ITEMS[kind])
+    return (_listed(job, kind) or 0) if told is None else told
+
+
+def _listed(job: Record, kind: str) -> Decimal | int | None:
+    """Return what the items of a kind come to; None where one doesn't tell."""
+    amounts = [LINES[kind](item) for item in objects(job, kind)]
+    return None if None in amounts else sum(amounts)
+
+
+def _part(part: Record) -> Decimal | int | None:
+    total, price = _cents(part, "total"), _cents(part, "retail")
+    return price * _quantity(part) if total is None and price is not None else total
+
+
+def _quantity(part: Record) -> Decimal | int:
+    quantity = _value(part, "quantity", tables.quantity)
+    return quantity if quantity and quantity > 0 else 1
+
+
+def _labor(line: Record) -> Decimal | int | None:
+    total, rate, hours = _cents(line, "total"), _cents(line, "rate"), _value(line, "hours", tables.hours)
+    return rate * hours if total is None and None not in (rate, hours) else total
+
+
+def _fee(fee: Record) -> int | None:
+    total = _cents(fee, "total")
+    return _cents(fee, "amount") if total is None else total
+
+
+LINES: Mapping[str, Callable[[Record], Decimal | int | None]] = {
+    "parts": _part,
+    "labor": _labor,
+    "sublets": lambda sublet: _cents(sublet, "retail"),
+    "fees": _fee,
+}
+
+
+def _listed_hours(job: Record) -> Decimal | int:
+    return sum(_value(line, "hours", tables.hours) or 0 for line in objects(job, "labor"))
+
+
+def _hours(job: Record) -> Decimal | int:
+    told = _value(job, "laborHours", tables.hours)
+    return _listed_hours(job) if told is None else told

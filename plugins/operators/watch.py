@@ -1,0 +1,121 @@
+"""`watch`: compares fence, holds, scans and repairs in the warehouse with what Airflow is doing, and tells people."""
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from psycopg import Connection
+
+from include.api.errors import ApiError
+from include.confidence import findings, history, outbox, told
+from include.confidence.told import WATCH, Failure, Kind
+from include.confidence.watch import Facts, Finding, Left, Pool
+from include.confidence.watch import findings as found_in
+from include.sources import REGISTRY
+from include.warehouse import fence
+from include.warehouse.fence import FenceError
+from plugins import notify
+from plugins.hooks import airflow_api, warehouse
+from plugins.hooks.airflow_api import AirflowApi, declared_pools
+from plugins.runs import refuse_unknown_conf, run_name
+
+log = logging.getLogger(__name__)
+
+ON_CALL = """
+Looks at every source, and tells what stands still or was left undone. Changes nothing.
+
+**If it fails:** nothing depends on it, and the next run looks again. Mend what the message names.
+"""
+
+
+class WatchFailed(Exception):
+    """Some sources could not be looked at. The message says which, and why."""
+
+
+class WatchOperator(BaseOperator):
+    """Compare each source's standing in the warehouse with Airflow, and tell what is wrong, once until it is gone.
+
+    Returns {source: codes of what was found}. Told is what two passes have seen, some minutes apart.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{"doc_md": ON_CALL, **kwargs})
+
+    def execute(self, context: Any) -> dict[str, list[str]]:
+        refuse_unknown_conf(context)
+        run, result, problems = run_name(context), {}, []
+        with airflow_api.opened() as api, warehouse.connect(run) as conn:
+            look_up = cache(api.run)
+            for source in REGISTRY:
+                try:
+                    found = found_in(facts(conn, api, look_up, source))
+                except (ApiError, FenceError) as error:
+                    problems.append(f"{source}: {error}")
+                    continue
+                result[source] = [str(finding.code) for finding in found]
+                _tell(run, source, found, findings.keep(conn, source, found))
+        if problems:
+            raise WatchFailed(f"not looked at: {'; '.join(problems)}")
+        notify.tell(run, WATCH, ended=[Kind.WATCH_FAILED])
+        return result
+
+    def tell_failure(self, context: Any, failure: Failure) -> None:
+        """Tell that the watch has failed, unless the run before has told so."""
+        if _failed_before(context):
+            return
+        run = run_name(context)
+        notify.tell(run, WATCH, [told.of_lost_watch(run, failure, notify.run_link(run))])
+
+
+def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts:
+    """How the source stands now. `look_up` gives a run by its name."""
+    pool = api.pool(f"{source}_writer")
+    writer = fence.read(conn, source)
+    unjudged, unverified = history.unjudged(conn, source), history.unverified(conn, source)
+    unfinished = history.unfinished(conn, source)
+    runs = {run for run, _ in [*unjudged, *unverified, *unfinished]}
+    known = outbox.told_runs(conn, source, runs)
+
+    def left(rows: list[tuple[str, str]]) -> tuple[Left, ...]:
+        return tuple(Left(look_up(run), subject, run in known) for run, subject in rows)
+
+    return Facts(
+        now=datetime.now(UTC),
+        writer=writer,
+        stopper=look_up(writer.run or "") if writer.stopped else None,
+        stop_known=history.stays_stopped(conn, source)
+        or bool(outbox.told_runs(conn, source, [writer.run or ""], writer.since)),
+        pool=pool and Pool(pool.slots, pool.include_deferred, look_up(pool.closer) if pool.closer else None),
+        declared=_declared(f"{source}_writer"),
+        unjudged=left(unjudged),
+        unverified=left(unverified),
+        unfinished=left(unfinished),
+    )
+
+
+def _declared(name: str) -> Pool:
+    pool: Mapping[str, Any] = declared_pools()[name]
+    return Pool(pool["slots"], pool["include_deferred"])
+
+
+def _tell(run: str, source: str, found: list[Finding], settled: list[Finding]) -> None:
+    """Log what was found; people are told what is settled and news to them."""
+    for finding in found:
+        log.warning("%s: %s; %s. Next: %s", source, finding.what, finding.consequence, finding.next_step)
+    events = [
+        told.of_finding(finding, finding.run or run, notify.run_link(finding.run or run))
+        for finding in settled
+        if not finding.known
+    ]
+    notify.tell(run, source, events, ended=[Kind.WATCH])
+
+
+def _failed_before(context: Any) -> bool:
+    """Whether the task of the run before has failed; not known where no task's process is left to ask."""
+    if not context.get("exception"):
+        return False
+    before = context["ti"].get_previous_ti()
+    return before is not None and before.state == "failed"

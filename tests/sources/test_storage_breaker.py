@@ -1,0 +1,270 @@
+"""The breaker: no mass loss is written down by unattended runs, however small the runs are that it falls into."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from include.confidence import history
+from include.confidence.policy import Verdict, judge
+from include.sources.base import SyncFailed
+from include.sources.storage import SOURCE
+from include.sources.storage.undo import ImagesCopy
+from include.warehouse import fence
+from include.warehouse.rollback import roll_back
+from tests.gallery import Gallery
+
+MINUTES = timedelta(minutes=30)
+GATES = [*SOURCE.entities[0].gates, SOURCE.entities[0].repair_share]
+REFUSED = "Nothing was written, the watermark stays: run storage_reconcile"
+
+
+def changed(gallery: Gallery, number: int, *, laid: bool = False) -> list:
+    """So many images that have just changed."""
+    return [gallery.add("queued", laid=laid, age=MINUTES) for _ in range(number)]
+
+
+def run(gallery: Gallery, name: str) -> Gallery:
+    return replace(gallery, context=replace(gallery.context, run=f"storage_reconcile/{name}"))
+
+
+def judged(gallery: Gallery, name: str, **params: object):
+    """A scan of that run with its verdict, as the gate keeps it; the writer then runs, or is decided upon."""
+    gallery = run(gallery, name)
+    summary = gallery.scan(**params)
+    with gallery.conn.transaction():
+        judgement = judge(summary, history.past_runs(gallery.conn, summary), GATES)
+        history.save_judgement(gallery.conn, summary, judgement)
+        history.refresh_hold(gallery.conn, "storage")
+    return gallery, summary, judgement.verdict
+
+
+def resume(gallery: Gallery) -> None:
+    fence.resume(gallery.conn, "storage", gallery.context.run)
+
+
+def decide(gallery: Gallery, decision: str) -> None:
+    with gallery.conn.transaction():
+        history.decide(gallery.conn, "storage", decision, "somebody")
+
+
+@pytest.fixture
+def synced(gallery: Gallery) -> Gallery:
+    """The images after the first sync."""
+    gallery.sync()
+    return gallery
+
+
+# -- a bucket without objects
+
+
+def test_empty_bucket_is_never_written_down_by_syncs(synced):
+    """The sync before was refused, and each of the later ones sees five images only."""
+    synced.control.delete(synced.control.keys())
+    with pytest.raises(SyncFailed, match=REFUSED):
+        synced.sync(mode="full")
+    for _ in range(3):
+        changed(synced, 5)
+        before = synced.table()
+        with pytest.raises(SyncFailed, match=r"a sync was refused at .* shows only 0 of 40 objects"):
+            synced.sync()
+        assert synced.table() == before
+    assert synced.audited() == 0
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_empty_bucket_is_known_by_what_other_images_need(synced, number):
+    """No sync was refused before: the bucket is emptied between two of them."""
+    lost = changed(synced, number)
+    before = synced.table()
+    synced.control.delete(synced.control.keys())
+    with pytest.raises(SyncFailed, match=f"missing_in_doubt is {number} of {number} looked_at"):
+        synced.sync()
+    assert (synced.table(), len(lost)) == (before, number)
+
+
+def test_dry_sync_is_refused_as_well(synced):
+    synced.control.delete(synced.control.keys())
+    changed(synced, 1)
+    with pytest.raises(SyncFailed, match="missing_in_doubt"):
+        synced.sync(dry_run=True)
+
+
+def test_empty_bucket_holds_a_part_of_one_row(gallery):
+    gallery.control.delete(gallery.control.keys())
+    _, summary, verdict = judged(gallery, "1", limit=1, status="queued")
+    assert (summary.metrics["looked_at"], summary.metrics["missing_in_doubt"]) == (1, 1)
+    assert verdict is Verdict.HOLD
+
+
+def test_bucket_that_shows_nothing_at_all_holds_a_table_of_any_size(gallery, either_way):
+    gallery.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images WHERE status = 'queued' LIMIT 2)")
+    gallery.control.delete(gallery.control.keys())
+    _, summary, verdict = judged(gallery, "1")
+    assert (summary.metrics["missing_original"], verdict) == (2, Verdict.HOLD)
+
+
+def test_one_row_in_a_bucket_that_shows_the_others_is_marked(synced):
+    (image,) = changed(synced, 1)
+    assert synced.sync().result["updated"] == 1
+    assert synced.table()[image.id]["status"] == "error"
+
+
+# -- a refusal lasts
+
+
+def test_refusal_ends_when_the_objects_are_there_again(synced):
+    keys = synced.control.keys()
+    synced.control.delete(keys)
+    with pytest.raises(SyncFailed):
+        synced.sync(mode="full")
+    synced.control.put(keys[: len(keys) // 2])
+    with pytest.raises(SyncFailed, match="a sync was refused"):
+        synced.sync()
+    synced.control.put(keys)
+    (image,) = changed(synced, 1)
+    assert synced.sync().result["updated"] == 1
+    assert synced.table()[image.id]["status"] == "error"
+    synced.control.delete(keys)
+    with pytest.raises(SyncFailed, match="missing_original"):
+        synced.sync(mode="full")
+
+
+@pytest.mark.parametrize("decision", ["resume", "repair"])
+def test_refusal_ends_by_a_decision(synced, decision):
+    changed(synced, 7)
+    with pytest.raises(SyncFailed, match="missing_original is 7 of 7 looked_at, above its limit 5"):
+        synced.sync()
+    held, _, verdict = judged(synced, "1")
+    assert verdict is Verdict.HOLD
+    decide(held, decision)
+    resume(held)
+    # The sync looks again, and by the same limit is refused anew.
+    with pytest.raises(SyncFailed, match="missing_original is 7 of 7"):
+        synced.sync()
+
+
+def test_refusal_ends_with_a_whole_scan_that_passes(synced):
+    lost = changed(synced, 6)
+    with pytest.raises(SyncFailed):
+        synced.sync()
+    for image in lost:
+        synced.control.put(image.keys)
+    scanned, _, verdict = judged(synced, "1")
+    assert verdict is Verdict.PASS
+    resume(scanned)
+    assert synced.sync().result["checked"] == 6
+
+
+def test_scan_of_a_part_ends_no_refusal(synced):
+    changed(synced, 6)
+    with pytest.raises(SyncFailed):
+        synced.sync()
+    scanned, _, verdict = judged(synced, "1", status="ready")
+    assert verdict is Verdict.PASS
+    resume(scanned)
+    with pytest.raises(SyncFailed, match="a sync was refused"):
+        synced.sync()
+
+
+# -- slices
+
+
+def test_few_missing_in_each_sync_add_up(synced):
+    """Other images have their objects; of the new ones none ever gets there."""
+    changed(synced, 5)
+    assert synced.sync().result["updated"] == 5
+    later = changed(synced, 1)
+    with pytest.raises(SyncFailed, match=r"missing_lately is 6 of \d+ looked_at_lately"):
+        synced.sync()
+    assert synced.table()[later[0].id]["status"] == "queued"
+
+
+def test_few_missing_among_many_that_are_there_do_not_add_up(synced):
+    for _ in range(4):
+        changed(synced, 40, laid=True)
+        changed(synced, 2)
+        assert synced.sync().result["updated"] == 2
+
+
+def test_whole_scan_that_passes_starts_the_count_anew(synced):
+    changed(synced, 5)
+    synced.sync()
+    scanned, _, verdict = judged(synced, "1")
+    assert verdict is Verdict.PASS
+    resume(scanned)
+    changed(synced, 5)
+    assert synced.sync().result["updated"] == 5
+
+
+def test_marks_that_were_rolled_back_do_not_count(synced):
+    lost = changed(synced, 5)
+    done = synced.sync()
+    copy = ImagesCopy(synced.conn, synced.images)
+    roll_back(synced.conn, copy, done.sync_id, run="x/1", reason="test", dry_run=False)
+    for image in lost:
+        synced.control.put(image.keys)
+    changed(synced, 5)
+    assert synced.sync().result["updated"] == 5
+
+
+def test_parts_add_up(gallery):
+    """A mass loss among the queued images, repaired by hand in slices of three."""
+    gallery.images.execute("DELETE FROM images WHERE status = 'queued'")
+    for _ in range(12):
+        gallery.add("queued", laid=False)
+    verdicts, cursor = [], None
+    for number in range(3):
+        part, summary, verdict = judged(gallery, f"{number}", status="queued", limit=3, cursor=cursor)
+        verdicts.append(verdict)
+        cursor = summary.telemetry["next_cursor"]
+        if verdict is Verdict.PASS:
+            part.repair(summary, status="queued", limit=3)
+            resume(part)
+    assert verdicts == [Verdict.PASS, Verdict.HOLD, Verdict.HOLD]
+    assert gallery.audited() == 3
+
+
+def test_nights_add_up(gallery):
+    """Each night loses 4 % of the images: the second one would make it 8."""
+    first = [gallery.add("queued", laid=False) for _ in range(5)]
+    one, summary, verdict = judged(gallery, "1")
+    assert verdict is Verdict.PASS
+    one.repair(summary)
+    resume(one)
+    for _ in range(5):
+        gallery.add("queued", laid=False)
+    two, summary, verdict = judged(gallery, "2")
+    assert (summary.metrics["missing_original"], summary.metrics["missing_lately"]) == (5, 10)
+    assert verdict is Verdict.HOLD
+    # What a person decides is no slice.
+    decide(two, "repair")
+    two.repair(summary)
+    resume(two)
+    gallery.add("queued", laid=False)
+    three, summary, verdict = judged(gallery, "3")
+    assert (summary.metrics["missing_lately"], verdict) == (1, Verdict.PASS)
+    assert len(first) == 5
+    resume(three)
+
+
+def test_nothing_missing_is_no_slice(gallery):
+    for _ in range(5):
+        gallery.add("queued", laid=False)
+    one, summary, _ = judged(gallery, "1")
+    one.repair(summary)
+    resume(one)
+    _, summary, verdict = judged(gallery, "2")
+    assert (summary.metrics["missing_lately"], verdict) == (0, Verdict.PASS)
+
+
+def test_mass_change_is_not_accepted_by_a_resume(gallery):
+    """In a table of any size: else the next nightly repair would apply it unattended."""
+    gallery.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images WHERE status = 'queued' LIMIT 4)")
+    for _ in range(6):
+        gallery.add("queued", laid=False)
+    one, _, verdict = judged(gallery, "1")
+    assert verdict is Verdict.HOLD
+    decide(one, "resume")
+    resume(one)
+    assert judged(gallery, "2")[2] is Verdict.HOLD
