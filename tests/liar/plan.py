@@ -85,6 +85,10 @@ class Heard:
     questions: Mapping[str, Sequence[Asked]]
     always: Mapping[str, Mapping[str, Collection[Field]]]
 
+    def elsewhere(self, family: str) -> list[Asked]:
+        """The first question of each other family."""
+        return [asked[0] for name, asked in sorted(self.questions.items()) if name != family]
+
 
 def draw(vendor: Vendor, heard: Heard, seed: int) -> Plan:
     """The plan of a seed; the same for what the same honest runs have asked."""

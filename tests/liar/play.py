@@ -32,7 +32,7 @@ from tests.liar.wire import Ask, Asked, Reply
 # Figures by which a scan counts what it could not tell.
 UNKNOWN = ("unconfirmed", "unknown", "unreadable", "uncertain", "rows_refused", "unproven")
 PAST = frozenset({"stale", "earlier", "lagging", "torn"})
-NEWER = frozenset({"torn", "stranger"})
+NEWER = frozenset({"torn", "stranger", "redated"})
 HONEST_RUNS = 3
 # The share of runs that go on after the lies.
 AFTERWARDS = 0.25
@@ -329,6 +329,7 @@ class _Telling:
                 asked=asked,
                 ask=ask,
                 others=self._heard.questions[family],
+                elsewhere=self._heard.elsewhere(family),
                 always=self._heard.always.get(self._stage.vendor.records(family), {}),
                 count=count,
                 first_page=self._stage.vendor.first_page,
