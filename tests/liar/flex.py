@@ -170,8 +170,11 @@ class Account(contract.Account):
     def _contacts(self, element: UUID) -> list[simulator.Line]:
         return [line for line in self.control.lines(element) if line.kind == "contact"]
 
-    def tables(self, entities: Collection[str]) -> set[str]:
-        return {"lines", "rows", "owned"}
+    def narrow(self, entities: Collection[str]) -> None:
+        pass
+
+    def kept(self) -> set[str]:
+        return set()
 
     def due(self) -> set[tuple[str, Key]]:
         return set()

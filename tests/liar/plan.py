@@ -53,7 +53,7 @@ class Plan:
     """A run: changes at the source and in the copy, syncs, and a night.
 
     `night`: "scan" or "repair", or "" for none. `synced`: whether a sync comes before it, though no lies are told in
-    one. `whole`: whether the night scans every entity, or only those that the liars talk of.
+    one. `whole`: whether it is about every entity, or only about those that the liars talk of.
     """
 
     seed: int
@@ -70,8 +70,8 @@ class Plan:
 
     def __str__(self) -> str:
         night = f"a night that {self.night}s" if self.night else "no night"
-        scope = " a part" if self.night and not self.whole else ""
-        return f"{' and '.join(map(str, self.liars))}, in {'+'.join(self.verbs)}; {night}{scope}"
+        scope = "everything" if self.whole else "a part"
+        return f"{' and '.join(map(str, self.liars))}, in {'+'.join(self.verbs)}; {night}; about {scope}"
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,11 @@ def draw(vendor: Vendor, heard: Heard, seed: int) -> Plan:
     def liar(family: str) -> Liar:
         return Liar(random.choice(sorted(vendor.kinds(family))), family, random.choice(DOSES))
 
-    first = liar(random.choice(families))
+    first, whole = liar(random.choice(families)), random.random() < 0.3
     liars = [first]
     if random.random() < 0.25:
-        group = vendor.group(first.family)
-        liars.append(
-            liar(random.choice([each for each in families if each == first.family or vendor.group(each) != group]))
-        )
+        apart = [each for each in families if vendor.group(each) != vendor.group(first.family)]
+        liars.append(liar(random.choice([first.family, *apart] if whole else [first.family])))
     return Plan(
         seed,
         tuple(liars),
@@ -114,5 +112,5 @@ def draw(vendor: Vendor, heard: Heard, seed: int) -> Plan:
         changed=random.random() < 0.8,
         synced=random.random() < 0.4,
         night=night,
-        whole=random.random() < 0.3,
+        whole=whole,
     )

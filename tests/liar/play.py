@@ -118,6 +118,8 @@ class _Run:
         self._outcome = Outcome(plan)
         self._telling = _Telling(self._stage, plan, heard, self._outcome)
         self._random = plan.random("run")
+        if not plan.whole:
+            self._account.narrow(self._about())
         self._before = act.account.truth(), act.account.live()
         self._truth: Rows = {}
 
@@ -127,7 +129,7 @@ class _Run:
             for _ in range(self._random.choice([1, 1, 1, 2])):
                 self._do("sync", self._run.sync)
         if self._plan.night:
-            self._outcome.confirmed = self._night(self._plan.night, self._part())
+            self._outcome.confirmed = self._night(self._plan.night)
         if self._outcome.told and self._random.random() < AFTERWARDS:
             self._afterwards()
         return self._outcome
@@ -147,14 +149,10 @@ class _Run:
         liars, entities = self._plan.liars, self._run.source.entities
         return self._vendor.entities(liars[0].family) if liars else [entity.name for entity in entities]
 
-    def _part(self) -> Collection[str]:
-        """The entities that the night scans."""
-        return [entity.name for entity in self._run.source.entities] if self._plan.whole else self._about()
-
-    def _night(self, kind: str, entities: Collection[str]) -> bool:
+    def _night(self, kind: str) -> bool:
         """Scan, and repair if the night is of that kind; whether it ended green and could tell of every row."""
         copy = self._account.live()
-        scans = self._do("scan", lambda: [self._run.scan_one(name) for name in entities])
+        scans = self._do("scan", self._run.scan)
         counts = self._repaired(scans) if scans is not None and kind == "repair" else {}
         self._run.resume()
         if scans is None or counts is None:
@@ -163,14 +161,13 @@ class _Run:
             self._outcome.story.append(f"not confirmed: {doubt}")
             return False
         if kind == "scan":
-            wrong, planned = self._wrong(copy, entities), _planned(scans)
+            wrong, planned = self._wrong(copy), _planned(scans)
             if planned < len(wrong):
                 what = f"{planned} changes are planned, and {len(wrong)} rows are wrong"
                 self._outcome.breaks("false plan", [what, *wrong])
             return True
-        whole = len(entities) == len(self._run.source.entities)
-        wrong = self._wrong(self._account.live(), entities)
-        self._outcome.breaks("false", wrong + (self._account.unsound() if whole else []))
+        wrong = self._wrong(self._account.live())
+        self._outcome.breaks("false", wrong + (self._account.unsound() if self._plan.whole else []))
         return True
 
     def _repaired(self, scans: Sequence[ForensicSummary]) -> Mapping[str, Counts] | None:
@@ -203,17 +200,19 @@ class _Run:
         left = sum(count.superseded + count.failed for count in counts.values())
         return f"{left} planned changes were left alone" if left else ""
 
-    def _wrong(self, copy: Rows, entities: Collection[str]) -> list[str]:
+    def _wrong(self, copy: Rows) -> list[str]:
         """What of that which was scanned isn't true, and could be seen."""
-        young, tables = self._account.young(), self._account.tables(entities)
+        young, kept = self._account.young(), self._account.kept()
         past = PAST & set(self._telling.told["scan"])
 
         def excused(table: str, key: Key) -> bool:
+            if table in kept and key not in self._truth[table]:
+                return True
             if (table, key) in young or (past and self._as_before(table, key, copy)):
                 return True
             return key not in copy[table] and self._telling.hid(self._account.name_of(table, key))
 
-        return differences({table: rows for table, rows in self._truth.items() if table in tables}, copy, excused)
+        return differences(self._truth, copy, excused)
 
     def _as_before(self, table: str, key: Key, copy: Rows) -> bool:
         """Whether the copy has what the source had before the change."""
@@ -237,7 +236,7 @@ class _Run:
                 self._outcome.breaks("late", lacking)
         for _ in range(2):
             self._outcome.story.append("afterwards an honest night")
-            if self._night("repair", [entity.name for entity in self._run.source.entities]):
+            if self._night("repair"):
                 break
         else:
             self._outcome.breaks("stuck", [f"no honest night was confirmed: {self._outcome.story[-1]}"])

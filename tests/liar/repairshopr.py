@@ -57,9 +57,9 @@ class Account(Mirrored, contract.Account):
             yield client
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
-        numbers = range(random.choice([1, 2, 4]))
+        numbers, names = range(random.choice([1, 2, 4])), [entity.name for entity in self.source.entities]
         return [
-            step for number in numbers for step in self._change(random, SIZES if is_aside(number, random) else about)
+            step for number in numbers for step in self._change(random, names if is_aside(number, random) else about)
         ]
 
     def _change(self, random: Random, resources: Collection[str]) -> list[list[Mutation]]:

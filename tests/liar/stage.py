@@ -77,6 +77,12 @@ class LiarAccount(Account, Protocol):
 
     copy_is_theirs: bool
 
+    def narrow(self, entities: Collection[str]) -> None:
+        """Leave out of the source what isn't about these entities."""
+
+    def kept(self) -> set[str]:
+        """Tables in which rows stay that the source has no more."""
+
     def change(self, random: Random, about: Collection[str]) -> list[list[Any]]:
         """Make random changes at the source, mostly of these entities, and return them as steps of mutations."""
 
@@ -91,9 +97,6 @@ class LiarAccount(Account, Protocol):
 
     def live(self) -> Rows:
         """What the copy holds."""
-
-    def tables(self, entities: Collection[str]) -> set[str]:
-        """The tables that scans of these entities look at."""
 
     def due(self) -> set[tuple[str, Key]]:
         """Rows that a sync has to bring, since the source tells when they changed."""

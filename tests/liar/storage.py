@@ -85,8 +85,11 @@ class Account(contract.Account):
             found = conn.execute(ROWS).fetchall()
         return {"images": {(row[0],): row[1:3] for row in found if row[2] not in MARKED}}
 
-    def tables(self, entities: Collection[str]) -> set[str]:
-        return {"images"}
+    def narrow(self, entities: Collection[str]) -> None:
+        pass
+
+    def kept(self) -> set[str]:
+        return set()
 
     def due(self) -> set:
         return set()

@@ -71,11 +71,9 @@ class Account(Mirrored, contract.Account):
         return decode_json(self._session.get(self._running.url + self.source.base_path + path, headers=headers).content)
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
-        numbers = range(random.choice([1, 2, 4]))
+        numbers, names = range(random.choice([1, 2, 4])), [entity.name for entity in self.source.entities]
         return [
-            step
-            for number in numbers
-            for step in self._change(random, contract.KINDS if is_aside(number, random) else about)
+            step for number in numbers for step in self._change(random, names if is_aside(number, random) else about)
         ]
 
     def _change(self, random: Random, entities: Collection[str]) -> list[list[Mutation]]:
