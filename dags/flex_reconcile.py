@@ -15,8 +15,8 @@ repair writes to Flex as `flex_sync` does, crew call by crew call; it has a `syn
 ## Steps
 1. `stop_writer`: pool `flex_writer` to 0 slots, wait for the running sync, close the fence.
 2. `scan`: one read a crew call. What it finds is counted by class, below.
-3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`; a repair of too large a share of our
-   rows is `hold` at once.
+3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
+   `hold` after a week. A repair of too large a share of our rows is `hold` at once.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
 5. `reconcile`: reads each crew call that differs anew, and does what was planned where it is still called for. On a
    dry run it only tells the plan.

@@ -14,8 +14,8 @@ decision, or for scheduled runs if the Airflow Variable `nightly_repair_sources`
 1. `stop_writer`: pool `repairshopr_writer` to 0 slots, wait for the running sync, close the fence.
 2. `scan`, one for each entity: every page of the list against the copy. A row that is missing on either side is looked
    up once more by a narrow request before it counts.
-3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`; a repair of too large a share of the
-   table is `hold` at once.
+3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
+   `hold` after a week. A repair of too large a share of the table is `hold` at once.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
 5. `reconcile`: applies the plan where each row is still as the scan saw it. On a dry run it only tells the plan.
 6. `verify`: is the copy better now? If not, the writer is held and the `sync_id` to roll back is named.

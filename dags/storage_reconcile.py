@@ -25,8 +25,8 @@ deleted images, and images whose url names another bucket.
 ## Steps
 1. `stop_writer`: pool `storage_writer` to 0 slots, wait for the running sync, close the fence.
 2. `scan`: the images against the objects; lists the whole bucket, or asks for single objects where that is cheaper.
-3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`; more than 5 % of the checked images
-   missing is `hold` at once.
+3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
+   `hold` after a week. More than 5 % of the checked images missing is `hold` at once.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
 5. `reconcile`: marks each image that is still as the scan saw it. On a dry run it only tells the plan.
 6. `verify`: do the images show it, and are the objects of a sample still missing? If not, the writer is held and the

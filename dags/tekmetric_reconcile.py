@@ -17,8 +17,8 @@ decision, or for scheduled runs if the Airflow Variable `nightly_repair_sources`
    compared with its jobs, parts, labor, sublets and fees. An order of that time that neither shows is looked up before
    anything is concluded. The variance checks (margins, part and labor arithmetic, sums, tax, what endpoints say of the
    same thing) are figures of the scan.
-3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`; a repair of too large a share of the
-   table is `hold` at once.
+3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
+   `hold` after a week. A repair of too large a share of the table is `hold` at once.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
 5. `reconcile`: applies the plan where each row is still as the scan saw it. On a dry run it only tells the plan.
 6. `verify`: is the copy better now? If not, the writer is held and the `sync_id` to roll back is named.

@@ -244,7 +244,7 @@ def _warned(facts: RunFacts) -> Event:
         repaired = f"{changes} were applied under sync_id {facts.sync_id} and verified"
     else:
         repaired = f"{changes} were not applied (dry run)" if facts.planned else "there was nothing to repair"
-    consequence = f"{repaired}; {_standing(facts.writer)}. Worse again in the next run, it is held"
+    consequence = f"{repaired}; {_standing(facts.writer)}"
     next_step = "look for what changed at the source or in the sync since the last good run"
     return Event(
         f"{Kind.WARN}/{facts.run}",

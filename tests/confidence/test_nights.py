@@ -6,10 +6,10 @@ import pytest
 from psycopg import Connection
 
 from include.confidence import history
-from include.confidence.policy import RepairShare, Trend, judge
+from include.confidence.policy import GROWTH_RUNS, Growth, RepairShare, Trend, judge
 from tests.confidence.builders import METRIC, summary
 
-POLICIES = [Trend(METRIC), Trend("api_duplicate_rows"), RepairShare()]
+POLICIES = [Trend(METRIC), Trend("api_duplicate_rows"), Growth(METRIC), RepairShare()]
 
 
 class Runbook:
@@ -146,6 +146,50 @@ def test_a_mass_repair_holds_at_once_and_again_as_long_as_it_is_that_large(runbo
     assert runbook.night(100, plan=(0, 0, 60)) == "hold"
     assert runbook.night(100, plan=(0, 0, 50)) == "pass"
     assert runbook.held is None
+
+
+def test_slow_growth_warns_a_week_and_then_holds_and_says_since_when(runbook):
+    verdicts = [runbook.night(5 * night) for night in range(19)]
+    assert verdicts == ["pass"] * 11 + ["warn"] * 7 + ["hold"]
+    query = "SELECT scanned_at::date FROM confidence.forensic_run WHERE scan_id = 'night 4'"
+    since = runbook.conn.execute(query).fetchone()[0]
+    assert runbook.held.startswith(
+        f"line_items (all): 60 more rows than on {since} ({METRIC}): the median of 7 runs has grown from 15 to 75"
+        " and still grows after 7 warnings, the writer is kept stopped until a decision."
+    )
+
+
+def test_a_hold_for_growth_stays_however_long_nobody_answers(runbook):
+    [runbook.night(5 * night) for night in range(19)]
+    assert [runbook.night(90) for _ in range(2 * GROWTH_RUNS)] == ["hold"] * 2 * GROWTH_RUNS
+    assert "it has not fallen back since the hold of scan night " in runbook.held
+    assert runbook.night(20) == "pass"
+    assert runbook.held is None
+
+
+def test_resume_accepts_the_level_that_has_grown(runbook):
+    [runbook.night(5 * night) for night in range(19)]
+    runbook.answer("resume")
+    assert runbook.held is None
+    assert {runbook.night(90) for _ in range(GROWTH_RUNS)} == {"pass"}
+    assert [runbook.night(90 + 5 * night) for night in range(1, 16)] == ["pass"] * 7 + ["warn"] * 7 + ["hold"]
+
+
+@pytest.mark.parametrize(("left", "verdict"), [(0, "pass"), (90, "hold")])
+def test_a_repair_answers_growth_if_it_helps(runbook, left, verdict):
+    [runbook.night(5 * night) for night in range(19)]
+    runbook.answer("repair")
+    assert runbook.held is None
+    assert runbook.night(left) == verdict
+
+
+def test_nights_on_which_another_metric_is_worse_count_for_the_one_that_grows(runbook):
+    """Trend warns of duplicates every other night."""
+    nights = 0
+    while runbook.night(5 * nights, duplicates=100 * (nights % 2)) != "hold":
+        nights += 1
+    assert nights + 1 == 19
+    assert f"({METRIC}): the median of 7 runs has grown from 15 to 75" in runbook.held
 
 
 def test_a_repair_that_made_things_worse_is_held_over_the_next_scan(runbook):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -16,12 +17,13 @@ from airflow.sdk.exceptions import (
 )
 from airflow.sdk.observability import stats
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from include.confidence import history
 from include.confidence.account import Account
 from include.confidence.health import Limits
 from include.confidence.history import HoldChanged, NotJudged
-from include.confidence.policy import Verdict
+from include.confidence.policy import RepairShare, Verdict
 from include.confidence.summary import UnusableSummary
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources import get_source, repairshopr
@@ -335,6 +337,23 @@ class TestGateCheck:
         with pytest.raises(UnusableSummary, match=f"missing: {entities()[2]}"):
             execute(run, "gate_check")
 
+    def test_judges_growth_of_every_metric_by_the_nights_before(self, airflow, filled, conn):
+        past = [25] * 3 + [0] * 10
+        conn.cursor().executemany(
+            "INSERT INTO confidence.forensic_run"
+            " (scan_id, source, entity, scope, run, epoch, summary, metrics, verdict, scanned_at)"
+            " VALUES (%s, 'repairshopr', 'line_items', 'all', %s, 0, '{}', %s, 'pass', now() - %s * interval '1 day')",
+            [(str(n), f"night {n}", Jsonb({"api_unique_not_in_db": value}), n + 1) for n, value in enumerate(past)],
+        )
+        conn.execute("DELETE FROM repairshopr.line_items WHERE id = ANY (%s)", [sorted(live_lines(conn))[:25]])
+        run = Run()
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        assert skipped(run, "gate_check") == ["decide"]
+        [result] = run.xcoms["gate_check"]["return_value"]
+        assert result["verdict"] == "warn"
+        assert any(reason.startswith("25 more rows than on 20") for reason in result["reasons"])
+
     def test_summary_is_small_enough_for_an_xcom(self, airflow, filled, conn):
         mass_delete(filled, conn)
         run = Run()
@@ -434,6 +453,58 @@ class TestHold:
         with pytest.raises(AirflowSkipException, match="nothing holds the writer"):
             execute(run, "decide")
         assert asked == []
+
+
+class TestOneEntityHeld:
+    """A source has one writer: a hold of one entity stops the repair of all."""
+
+    @pytest.fixture(params=[0, 3, -1], ids=["first", "middle", "last"])
+    def held(self, airflow, filled, conn, monkeypatch, request) -> tuple[Run, str]:
+        """A run after gate_check, dry_run off, and the entity that it holds; line_items pass with two rows to repair.
+
+        The entity is held because its repair share is nothing.
+        """
+        name = entities()[request.param]
+        source, strict = get_source(SOURCE), RepairShare(delete=0, floor=0)
+        judged = [replace(entity, repair_share=strict) if entity.name == name else entity for entity in source.entities]
+        monkeypatch.setattr(repairshopr, "SOURCE", replace(source, entities=tuple(judged)))
+        drift(filled, conn)
+        gone = conn.execute(sql.SQL("SELECT min(id) FROM repairshopr.{}").format(sql.Identifier(name))).fetchone()
+        filled.mutate(Mutation("delete", name, gone[0], silent=True))
+        run = Run(conf={"dry_run": False})
+        execute(run, "stop_writer")
+        execute(run, "scan")
+        # `decide` is not skipped: then this would raise.
+        execute(run, "gate_check")
+        return run, name
+
+    def test_holds_the_run_and_asks_about_that_entity_alone(self, held, conn, asked):
+        run, name = held
+        [result] = run.xcoms["gate_check"]["return_value"]
+        assert (result["verdict"], result["drift"]) == ("hold", 3)
+        assert result["hold"].startswith(f"{name} (all): the repair would delete 1 of")
+        assert result["hold"].count("(all)") == 1
+        assert fence.read(conn, SOURCE).hold_reason == result["hold"]
+        verdicts = dict(conn.execute("SELECT entity, verdict FROM confidence.forensic_run").fetchall())
+        assert verdicts == {entity: "hold" if entity == name else "pass" for entity in entities()}
+        with pytest.raises(TaskAwaitingInput):
+            execute(run, "decide")
+        assert re.findall(r"^- \*\*(\w+)\*\* \(all, scanned", asked[0]["body"], re.M) == [name]
+
+    def test_repairs_none_of_them_before_the_decision_and_then_all(self, held, conn):
+        run, name = held
+        lines = live_lines(conn)
+        with pytest.raises(FenceError, match=r"nothing was applied\. Clear decide"):
+            execute(run, "reconcile")
+        with pytest.raises(FenceError, match="held"):
+            execute(run, "resume_writer")
+        assert live_lines(conn) == lines
+        answer(run, "Repair, then resume")
+        decided = conn.execute("SELECT entity FROM confidence.forensic_run WHERE decision IS NOT NULL")
+        assert decided.fetchall() == [(name,)]
+        counts = execute(run, "reconcile")["counts"]
+        assert counts[name]["deleted"] >= 1
+        assert (counts["line_items"]["inserted"], counts["line_items"]["deleted"]) == (1, 1)
 
 
 class TestResumeWriter:

@@ -10,7 +10,7 @@ from psycopg import Connection, sql
 from include.api.client import Answer, ApiClient, Request
 from include.api.paginators import Paginator
 from include.confidence.integrity import Severity
-from include.confidence.policy import RepairShare, Trend
+from include.confidence.policy import Growth, RepairShare, Trend
 from include.warehouse.table import Table
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class Entity:
     needs: tuple[Need, ...] = ()
     history: bool = False
     falls: str | None = None
-    gates: tuple[Trend, ...] = DRIFT
+    gates: tuple[Trend | Growth, ...] = DRIFT
     repair_share: RepairShare = field(default_factory=RepairShare)
     forensics: Forensics | None = None
 
