@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test up down bench lint docs screenshots lock clean
+.PHONY: demo test liar up down bench lint docs screenshots lock clean
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -15,6 +15,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 $(STACKS:%=--ignore %)
 	$(BIN)/python -m pytest $(STACKS)
+
+# Random lies against every source, N runs each; SOURCE= for one, SEED= to play one run again.
+liar: $(READY)
+	$(BIN)/python -m tests.liar --runs $(or $(N),2000) $(SOURCE:%=--source %) $(SEED:%=--seed %)
 
 up: $(READY)
 	$(BIN)/python -m stack up

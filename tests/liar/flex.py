@@ -23,7 +23,7 @@ from include.simulators.serving import Simulator
 from include.sources.base import SyncFailed
 from tests.contract import flex as contract
 from tests.contract.account import Run
-from tests.liar.lies import KINDS, WRITES
+from tests.liar.lies import KINDS, OF_WRITES, WRITES, Lie
 from tests.liar.stage import Key, Rows, patient
 from tests.liar.wire import Asked
 from tests.sources.flex import assign, person
@@ -170,6 +170,15 @@ class Account(contract.Account):
     def _contacts(self, element: UUID) -> list[simulator.Line]:
         return [line for line in self.control.lines(element) if line.kind == "contact"]
 
+    def narrow(self, entities: Collection[str]) -> None:
+        pass
+
+    def kept(self) -> set[str]:
+        return set()
+
+    def due(self) -> set[tuple[str, Key]]:
+        return set()
+
     def young(self) -> set[tuple[str, Key]]:
         return set()
 
@@ -199,7 +208,6 @@ class Vendor:
 
     source = "flex"
     first_page = 1
-    kinds = {**KINDS, **WRITES}
 
     def __init__(self) -> None:
         self._current: Simulated | None = None
@@ -244,6 +252,9 @@ class Vendor:
 
     def family(self, asked: Asked) -> str:
         return f"{asked.method} {ID.sub('id', asked.path.removeprefix('/f5/api/'))}"
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS if family.startswith("GET") else {**WRITES, **{name: KINDS[name] for name in OF_WRITES}}
 
     def entities(self, family: str) -> Collection[str]:
         return ("crew",)

@@ -18,6 +18,7 @@ from tests.liar.wire import INSTANT, Ask, Asked, Reply
 TOTALS = ("total_entries", "total_pages", "totalPages", "totalElements", "numberOfElements", "total")
 MORE = {"cursor": None, "nextKeys": None, "hasNext": False, "last": True}
 # What a lie about a record's content leaves alone: with it the record would be another one, or a later one.
+CHANGED = ("updated_at", "updatedDate", "version", "calculated_at", "postedDate")
 IDENTITY = ("id", "uid", "version", "version_token")
 MESSAGES = (
     {"errors": [{"category": "API_ERROR", "code": "INTERNAL_SERVER_ERROR", "detail": "temporarily unavailable"}]},
@@ -33,13 +34,18 @@ MESSAGES = (
 STATUSES = (400, 401, 403, 404, 405, 409, 410, 422, 429, 500, 502, 503, 504)
 
 
+# A field of a record by its name.
+Field = str
+
+
 @dataclass(frozen=True)
 class Telling:
-    """What a lie may draw on: `random` is of this request, `of_run` of the whole run.
+    """What a lie may draw on.
 
-    `earlier`: what the same question was answered before. `others` are requests for other things of the same family. `always`: the fields that every record of it has, by the
-    name of the list inside a record; "" for the records themselves. `count`: how often this very question has been
-    asked before. `first_page`: the number of a list's first page.
+    `random` is of this request, `of_run` of the whole run. `earlier`: what the same question was answered before.
+    `others` are requests for other things of the same family, `elsewhere` those of other ones. `always`: the fields
+    that every record of the family has, by the name of the list inside a record; "" for the records themselves.
+    `count`: how often this very question was asked before. `first_page`: the number of a list's first page.
     """
 
     random: Random
@@ -48,7 +54,8 @@ class Telling:
     asked: Asked
     ask: Ask
     others: Collection[Asked]
-    always: Mapping[str, Collection[str]]
+    elsewhere: Sequence[Asked]
+    always: Mapping[str, Collection[Field]]
     count: int
     first_page: int
 
@@ -112,6 +119,11 @@ def by_list(data: Any) -> list[tuple[str, list[dict]]]:
     if isinstance(data, dict) and "id" in data and all(data is not record for record in records):
         found.append((".", [data]))
     return [(name, rows) for name, rows in found if rows]
+
+
+def filled(record: Mapping[str, Any]) -> set[Field]:
+    """The fields of a record that say something."""
+    return {name for name, value in record.items() if value not in (None, "")}
 
 
 def owner_of(data: Any, wanted: Any) -> dict | None:
@@ -277,21 +289,21 @@ def promised(data: Any) -> int:
 
 
 def _mixed(old: Any, new: Any, random: Random) -> Any:
+    """Each field as it was or as it is; lists as a whole."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return random.choice([old, new])
-    return {
-        name: _mixed(old[name], value, random)
-        if isinstance(value, dict)
-        else random.choice([old[name], value])
-        if name in old
-        else value
-        for name, value in new.items()
-    }
+    return {name: _mixed(old[name], value, random) if name in old else value for name, value in new.items()}
 
 
 async def swapped(telling: Telling, truth: Reply) -> Reply:
     """The answer to another question of the same kind."""
     others = [each for each in telling.others if each.identity != telling.asked.identity]
+    return await telling.ask(telling.random.choice(others)) if others else truth
+
+
+async def astray(telling: Telling, truth: Reply) -> Reply:
+    """The answer to a question of another kind."""
+    others = [each for each in telling.elsewhere if each.method == telling.asked.method]
     return await telling.ask(telling.random.choice(others)) if others else truth
 
 
@@ -457,6 +469,26 @@ def _alterable(name: str, value: Any) -> bool:
     return plain and name not in IDENTITY and not (isinstance(value, str) and INSTANT.fullmatch(value))
 
 
+async def redated(telling: Telling, truth: Reply) -> Reply:
+    """Records that changed at another time, or have another version, than they say."""
+    data, random = deepcopy(truth.data), telling.random
+    lists = [[record for record in rows if not record.keys().isdisjoint(CHANGED)] for _, rows in by_list(data)]
+    records = random.choice([rows for rows in lists if rows] or [[]])
+    if not records:
+        return truth
+    for record in records if random.random() < 0.4 else [random.choice(records)]:
+        name = random.choice([name for name in CHANGED if name in record])
+        record[name] = _moved(record[name], random)
+    return truth.saying(data)
+
+
+def _moved(value: Any, random: Random) -> Any:
+    if isinstance(value, int):
+        return value + random.choice([-1, 1, 10**6, -(10**6)])
+    year = random.choice([2001, 2026, 2099])
+    return random.choice([f"{year}-12-30T00:00:00.000Z", f"{year}-12-30T00:00:00", None])
+
+
 async def mistyped(telling: Telling, truth: Reply) -> Reply:
     """A value of another type than ever: an id as text, a list as an object, an object as its name."""
     data, random = deepcopy(truth.data), telling.random
@@ -473,7 +505,9 @@ async def mistyped(telling: Telling, truth: Reply) -> Reply:
     elif isinstance(value, dict):
         record[name] = random.choice([[value], str(value), {}])
     else:
-        record[name] = random.choice([[value], {"value": value}, "NaN", "null", [], {}])
+        record[name] = random.choice(
+            [[value], {"value": value}, f"{value}\0", "\ud800", "NaN", "1E+999", 10**30, [], {}]
+        )
     return truth.saying(data)
 
 
@@ -489,6 +523,9 @@ async def mangled(telling: Telling, truth: Reply) -> Reply:
         "no content": Reply(204, b"", kept),
         "half": Reply(200, truth.body[: len(truth.body) // 2], json),
         "cut": Reply(200, truth.body, json, cut=True),
+        "packed": Reply(200, truth.body, {**json, "content-encoding": "gzip"}),
+        "wide": Reply(200, truth.body.decode().encode("utf-16"), json),
+        "plain": Reply(200, truth.body, {**kept, "content-type": "text/plain"}),
         "more": Reply(200, truth.body + b"]}", json),
         "text": Reply(200, b'"ok"', json),
         "true": Reply(200, b"true", json),
@@ -518,6 +555,9 @@ async def miscounted(telling: Telling, truth: Reply) -> Reply:
         frame[name] = not value
     else:
         frame.pop(name)
+        if random.random() < 0.5 and telling.asked.params.get(name):
+            # The page leads to itself.
+            frame[name] = telling.asked.params[name]
     return truth.saying(data)
 
 
@@ -542,6 +582,7 @@ KINDS: Mapping[str, Lie] = {
         earlier,
         torn,
         swapped,
+        astray,
         mixed_up,
         enveloped,
         filtered,
@@ -552,6 +593,7 @@ KINDS: Mapping[str, Lie] = {
         repeated,
         doubled,
         altered,
+        redated,
         mistyped,
         mangled,
         miscounted,

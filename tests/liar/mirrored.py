@@ -1,7 +1,8 @@
 """What the mirrors have in common on the liar's stage: their truth, their copies, and how a copy is spoilt."""
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -10,13 +11,14 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from include.api.client import decode_json
-from include.sources.mirror.entity import Entity
+from include.sources.mirror.entity import Ends, Entity
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
 from tests.contract.account import Run
 from tests.contract.test_mirrors import inside, key_value, outdated, types
 from tests.liar.stage import Key, Rows
 
+NEVER = datetime.min.replace(tzinfo=UTC)
 # How many of the changes are about what the liar talks of.
 MEANT = 0.7
 
@@ -35,12 +37,20 @@ class Mirrored:
     copy_is_theirs = False
     conn: psycopg.Connection
 
+    def narrow(self, entities: Collection[str]) -> None:
+        """Have a source of these entities alone, with those that their records name."""
+        named = {need.entity for entity in self.source.entities if entity.name in entities for need in entity.needs}
+        chosen = tuple(entity for entity in self.source.entities if entity.name in {*entities, *named})
+        self.source = replace(self.source, entities=chosen)
+
     def truth(self) -> Rows:
         found: dict[str, dict[Key, Any]] = {}
         self._moments: dict[tuple[str, Key], datetime | None] = {}
         self._records: dict[tuple[str, Key], Key] = {}
         for entity in self.source.entities:
             found |= self._truth_of(entity)
+        if not hasattr(self, "_began"):
+            self._began = max(filter(None, self._moments.values()), default=NEVER)
         return found
 
     def _truth_of(self, entity: Entity) -> Rows:
@@ -85,17 +95,39 @@ class Mirrored:
         compared = [column.name for column in table.columns if column.compared]
         return {tuple(row[name] for name in table.key): {name: row[name] for name in compared} for row in rows}
 
+    def due(self) -> set[tuple[str, Key]]:
+        # What lists tell changes of only at their ends waits for the night.
+        told = {
+            table.name: entity.changes
+            for entity in self.source.entities
+            for table in entity.tables
+            if not isinstance(entity.changes, Ends) and not entity.history
+        }
+        return {
+            (table, key)
+            for (table, key), moment in self._moments.items()
+            if table in told and moment and moment > self._began
+        }
+
     def young(self) -> set[tuple[str, Key]]:
         marks = {
             table.name: sync_log.oldest_watermark(self.conn, self.source.name, entity.name)
             for entity in self.source.entities
             for table in entity.tables
         }
+        moments = self._moments | self.tombstones()
         return {
             (table, key)
-            for (table, key), moment in self._moments.items()
+            for (table, key), moment in moments.items()
             if moment and marks[table] and moment > marks[table]
         }
+
+    def tombstones(self) -> Mapping[tuple[str, Key], datetime]:
+        """When rows of the copy were deleted that the source shows as deleted."""
+        return {}
+
+    def kept(self) -> set[str]:
+        return {entity.name for entity in self.source.entities if entity.history}
 
     def unsound(self) -> list[str]:
         return [

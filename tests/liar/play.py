@@ -3,298 +3,194 @@
 - No verb may take a row out of the copy that lives at the source, green or red (`lost`).
 - A night that ends green and confirmed leaves a copy that is true (`false`); one that only scans has planned what is
   wrong (`false plan`).
-- No verb may make a true row false (`harmed`).
-- Once the lies are over, syncs bring what they bring without a liar (`late`), and a night ends green and confirmed
-  (`stuck`).
+- No verb may make a true row false that has not changed at the source (`harmed`).
+- Once the lies are over, a sync brings what they kept from it (`late`), and a night ends green and confirmed (`stuck`).
 
 Two independent witnesses that lie alike can't be seen through. So all lies of a run are told by requests of one family,
 which is one witness; a second kind of lie joins in the same family, or in one that is about other records.
 
 What can't be seen through either, since nothing contradicts it:
+
 - A list that shows a row just as the copy has it. Lies about the past (`PAST`) may leave what was true before.
 - A list that doesn't show a row which the copy lacks too, and promises no more rows than it shows.
-- A record that has changed, read once, with false content and a newer version (`NEWER`): the next night sees it.
+- A record that is read once, with false content and a newer version (`NEWER`): the next night sees it.
 """
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from include.confidence.summary import ForensicSummary
 from include.warehouse.sync_log import Counts
 from tests.liar import lies
-from tests.liar.lies import OF_WRITES, WRITES, Telling
-from tests.liar.stage import Act, Rows, Stage, differences
+from tests.liar.lies import WRITES, Telling
+from tests.liar.plan import VERBS, Heard, Liar, Plan, draw
+from tests.liar.stage import Act, Key, Rows, Stage, differences
 from tests.liar.wire import Ask, Asked, Reply
 
-VERBS = ("sync", "scan", "repair", "verify")
 # Figures by which a scan counts what it could not tell.
 UNKNOWN = ("unconfirmed", "unknown", "unreadable", "uncertain", "rows_refused", "unproven")
-PAST = ("stale", "earlier", "lagging", "torn")
-NEWER = ("torn", "stranger")
-DOSES = ("for good", "once", "some", "about some")
-
-
-@dataclass(frozen=True)
-class Liar:
-    """A kind of lie, the family that tells it, and how often.
-
-    `for good`: each request; `once`: each question when it is first asked; `some`: half of the requests by chance;
-    `about some`: some questions whenever they are asked.
-    """
-
-    kind: str
-    family: str
-    dose: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} ({self.dose}) by {self.family}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a seed stands for. `night`: what the night after the syncs does, if there is one.
-
-    `whole`: it scans every entity, else only those that the liars talk of.
-    """
-
-    seed: int
-    liars: tuple[Liar, ...]
-    verbs: tuple[str, ...]
-    changed: bool
-    synced: bool
-    night: str
-    whole: bool = True
-
-    def __str__(self) -> str:
-        night = f"a night that {'repairs' if self.night == 'repair' else 'scans'}" if self.night else "no night"
-        scope = " in part" * (bool(self.night) and not self.whole)
-        return f"{' and '.join(map(str, self.liars))}, in {'+'.join(self.verbs)}; {night}{scope}"
+PAST = frozenset({"stale", "earlier", "lagging", "torn"})
+NEWER = frozenset({"torn", "stranger", "redated"})
+HONEST_RUNS = 3
+# The share of runs that go on after the lies.
+AFTERWARDS = 0.25
+# Differences in the copy that a run begins with at most; an honest one with more, so that more is asked.
+SPOILT, SPOILT_TO_LISTEN = 4, 12
 
 
 @dataclass
 class Outcome:
-    """How a run has ended: what went wrong with the property (`broken`), and why it was red, if it was."""
+    """How a run has ended.
+
+    `told`: the kinds of the lies, one each time. `red`: why it was, or "". `confirmed`: whether the night was green and
+    could tell of every row. `broken`: the rows for which the property doesn't hold, by its part.
+    """
 
     plan: Plan
     told: list[str] = field(default_factory=list)
-    green: bool = True
-    confirmed: bool = False
     red: str = ""
+    confirmed: bool = False
     broken: dict[str, list[str]] = field(default_factory=dict)
     story: list[str] = field(default_factory=list)
 
+    def breaks(self, what: str, lines: Sequence[str]) -> None:
+        if lines:
+            self.broken.setdefault(what, []).extend(lines)
+            self.story.append(f"BROKEN {what}: {'; '.join(lines[:5])}")
 
-@dataclass(frozen=True)
-class Heard:
-    """What an honest run has asked: families by verb, their questions, and the fields that records always have."""
+    def message(self, source: str) -> str:
+        """What a person needs to see what went wrong, and to see it again."""
+        broken = [f"  {what}: {line}" for what, lines in self.broken.items() for line in lines[:10]]
+        return "\n".join(
+            [
+                f"seed {self.plan.seed} of {source}: {self.plan}",
+                *broken,
+                *(f"    {line}" for line in self.story),
+                f"To play it again: make liar SOURCE={source} SEED={self.plan.seed}",
+            ]
+        )
 
-    families: Mapping[str, Collection[str]]
-    questions: Mapping[str, Sequence[Asked]]
-    always: Mapping[str, Mapping[str, Collection[str]]]
-    honest: Sequence[Outcome]
 
-
-def listen(stage: Stage) -> Heard:
-    """Play honest runs, and keep how they ended and what was asked."""
+def listen(stage: Stage) -> tuple[Heard, list[Outcome]]:
+    """Play honest runs; return what was asked in them, and how they ended."""
     families: dict[str, set[str]] = {verb: set() for verb in VERBS}
-    questions: dict[str, dict[str, Asked]] = {}
-    fields: dict[str, dict[str, list[set[str]]]] = {}
-    honest: list[Outcome] = []
-    for seed in range(3):
-        plan = Plan(seed, (), VERBS, True, True, "repair")
-        with stage.act() as act:
-            outcome = _Play(act, plan, None, lambda verb, said: families[verb].update(said), questions, fields).play()
-        honest.append(outcome)
-    always = {
-        records: {name: frozenset(set.intersection(*found)) for name, found in lists.items() if len(found) > 2}
-        for records, lists in fields.items()
-    }
-    return Heard(
+    questions: dict[str, dict[str, Asked]] = defaultdict(dict)
+    always: dict[str, dict[str, list[set[lies.Field]]]] = defaultdict(lambda: defaultdict(list))
+
+    def keep(verb: str, asked: Asked, reply: Reply) -> None:
+        family = stage.vendor.family(asked)
+        families[verb].add(family)
+        questions[family][asked.identity] = asked
+        for name, records in lies.by_list(reply.data):
+            always[stage.vendor.records(family)][name] += map(lies.filled, records)
+
+    outcomes = [_played(stage, Plan(seed), None, keep) for seed in range(HONEST_RUNS)]
+    heard = Heard(
         {verb: sorted(found) for verb, found in families.items()},
         {family: [asked for _, asked in sorted(found.items())] for family, found in questions.items()},
-        always,
-        honest,
+        {
+            records: {name: frozenset(set.intersection(*found)) for name, found in named.items() if len(found) > 2}
+            for records, named in always.items()
+        },
     )
-
-
-def draw(stage: Stage, heard: Heard, seed: int) -> Plan:
-    """What the seed stands for."""
-    random = Random(f"{stage.vendor.source} {seed}")
-    night = random.choice(["", "scan", "repair", "repair", "repair"])
-    verbs = {"": [("sync",)], "scan": [("scan",), ("sync", "scan")]}.get(
-        night, [("scan",), ("scan",), ("sync", "scan"), ("repair",), ("verify",), ("scan", "verify"), VERBS]
-    )
-    chosen = random.choice([each for each in verbs if any(heard.families[verb] for verb in each)])
-    families = sorted({family for verb in chosen for family in heard.families[verb]})
-
-    def liar(family: str) -> Liar:
-        return Liar(random.choice(_kinds(stage, family)), family, random.choice(DOSES))
-
-    first = liar(random.choice(families))
-    liars = [first]
-    if random.random() < 0.25:
-        of = stage.vendor.group(first.family)
-        others = [each for each in families if each == first.family or stage.vendor.group(each) != of]
-        liars.append(liar(random.choice(others)))
-    return Plan(seed, tuple(liars), chosen, random.random() < 0.8, random.random() < 0.6, night, random.random() < 0.3)
-
-
-def _kinds(stage: Stage, family: str) -> list[str]:
-    """The lies that can be told by a family; only Flex is written to."""
-    if stage.vendor.source == "flex" and not family.startswith("GET"):
-        return sorted({*WRITES, *OF_WRITES})
-    return sorted(stage.vendor.kinds.keys() - WRITES.keys())
+    return heard, outcomes
 
 
 def play(stage: Stage, heard: Heard, seed: int) -> Outcome:
     """Play the run of a seed."""
-    plan = draw(stage, heard, seed)
+    return _played(stage, draw(stage.vendor, heard, seed), heard)
+
+
+def _played(stage: Stage, plan: Plan, heard: Heard | None, keep: Callable[..., None] | None = None) -> Outcome:
     with stage.act() as act:
-        return _Play(act, plan, heard).play()
+        return _Run(act, plan, heard, keep).play()
 
 
-class _Play:
-    def __init__(
-        self, act: Act, plan: Plan, heard: Heard | None, said: Any = None, questions: Any = None, fields: Any = None
-    ):
-        self.act, self.plan, self.heard = act, plan, heard
-        self.stage, self.wire, self.account = act.stage, act.stage.wire, act.account
-        self.random = Random(f"{act.stage.vendor.source} {plan.seed} changes")
-        self.outcome = Outcome(plan)
-        self.counts: Counter[str] = Counter()
-        self.earlier: dict[str, list[Reply]] = {}
-        self.told_by: dict[str, list[str]] = {verb: [] for verb in VERBS}
-        self._said, self._questions, self._fields = said, questions, fields
+class _Run:
+    """`heard` is None for an honest run; then `keep` is given what is asked and answered."""
+
+    def __init__(self, act: Act, plan: Plan, heard: Heard | None, keep: Callable[..., None] | None) -> None:
+        self._stage, self._wire, self._vendor = act.stage, act.stage.wire, act.stage.vendor
+        self._account, self._run, self._conn = act.account, act.run, act.conn
+        self._plan, self._heard, self._keep = plan, heard, keep
+        self._outcome = Outcome(plan)
+        self._telling = _Telling(self._stage, plan, heard, self._outcome)
+        self._random = plan.random("run")
+        if not plan.whole:
+            self._account.narrow(self._about())
+        self._before = act.account.truth(), act.account.live()
+        self._truth: Rows = {}
 
     def play(self) -> Outcome:
-        about = self._about()
-        self.before = self.account.truth(), self.account.live()
-        steps = self.account.change(self.random, about) if self.plan.changed else []
-        changed = [str(mutation) for step in steps for mutation in step]
-        self.outcome.story += changed + self.account.spoil(self.random, about, 4 if self.heard else 12)
-        if any(liar.kind == "filtered" for liar in self.plan.liars):
-            self.stage.build("filtered", [*steps, *self.account.hide(self.random, about)])
-        self.truth = self.account.truth()
-        if "sync" in self.plan.verbs or self.plan.synced:
-            self._sync()
-        if self.plan.night:
-            self._night(repair=self.plan.night == "repair", lying=True)
-        if self.heard and self.outcome.told and self.random.random() < 0.3:
+        self._change()
+        if "sync" in self._plan.verbs or self._plan.synced:
+            for _ in range(self._random.choice([1, 1, 1, 2])):
+                self._do("sync", self._run.sync)
+        if self._plan.night:
+            self._outcome.confirmed = self._night(self._plan.night)
+        if self._outcome.told and self._random.random() < AFTERWARDS:
             self._afterwards()
-        return self.outcome
+        return self._outcome
+
+    def _change(self) -> None:
+        """Changes at the source, and in the copy, mostly of what the liars talk of."""
+        random, about, outcome = self._plan.random("changes"), self._about(), self._outcome
+        steps = self._account.change(random, about) if self._plan.changed else []
+        outcome.story += [str(mutation) for step in steps for mutation in step]
+        outcome.story += self._account.spoil(random, about, SPOILT if self._heard else SPOILT_TO_LISTEN)
+        if any(liar.kind == "filtered" for liar in self._plan.liars):
+            self._stage.build("filtered", [*steps, *self._account.hide(random, about)])
+        self._truth = self._account.truth()
 
     def _about(self) -> Collection[str]:
         """The entities that the first liar talks of; all where nobody lies."""
-        vendor, liars = self.stage.vendor, self.plan.liars
-        return vendor.entities(liars[0].family) if liars else [entity.name for entity in self.account.source.entities]
+        liars, entities = self._plan.liars, self._run.source.entities
+        return self._vendor.entities(liars[0].family) if liars else [entity.name for entity in entities]
 
-    def _sync(self) -> None:
-        for _ in range(self.random.choice([1, 1, 2])):
-            if self._do("sync", self.act.run.sync) is None:
-                return
-
-    def _night(self, *, repair: bool, lying: bool) -> bool:
-        """A night; whether it ended green and confirmed. What it proves is checked then."""
-        run, before = self.act.run, self.account.live()
-        self._lying = lying
-        self.shown: dict[str, set[str]] = {}
-        self.promised: Counter[str] = Counter()
-        scans = self._do("scan", self._scan)
-        if scans is None:
-            run.resume()
+    def _night(self, kind: str) -> bool:
+        """Scan, and repair if the night is of that kind; whether it ended green and could tell of every row."""
+        copy = self._account.live()
+        scans = self._do("scan", self._run.scan)
+        counts = self._repaired(scans) if scans is not None and kind == "repair" else {}
+        self._run.resume()
+        if scans is None or counts is None:
             return False
-        if incomplete := [scan.incomplete for scan in scans if scan.incomplete]:
-            self._red(f"scan incomplete: {incomplete[0]}")
-            run.resume()
-            return False
-        planned = sum(sum(vars(scan.plan).values()) for scan in scans)
-        if not repair:
-            run.resume()
-            return self._checked_plan(scans, before)
-        counts: Mapping[str, Counts] = {}
-        if planned:
-            applied = self._do("repair", lambda: self._repair(scans))
-            if applied is None:
-                run.resume()
-                return False
-            sync_id, counts = applied
-            checks = self._do("verify", lambda: run.verify(scans, sync_id))
-            if checks is None:
-                run.resume()
-                return False
-            if worse := [check for check in checks if check.worse]:
-                self._red(f"verify worse: {worse[0]}")
-                run.resume()
-                return False
-        run.resume()
         if doubt := self._doubt(scans, counts):
-            self.outcome.story.append(f"not confirmed: {doubt}")
-            self.outcome.confirmed = False
+            self._outcome.story.append(f"not confirmed: {doubt}")
             return False
-        self.outcome.confirmed = True
-        wrong = self._wrong(self.account.live(), scans)
-        self._break("false", wrong + (self.account.unsound() if len(scans) == len(run.source.entities) else []))
+        if kind == "scan":
+            wrong, planned = self._wrong(copy), _planned(scans)
+            if planned < len(wrong):
+                what = f"{planned} changes are planned, and {len(wrong)} rows are wrong"
+                self._outcome.breaks("false plan", [what, *wrong])
+            return True
+        wrong = self._wrong(self._account.live())
+        self._outcome.breaks("false", wrong + (self._account.unsound() if self._plan.whole else []))
         return True
 
-    def _scan(self) -> list[ForensicSummary]:
-        if self.plan.whole or not self._lying:
-            return self.act.run.scan()
-        return [self.act.run.scan_one(name) for name in self._about()]
-
-    def _wrong(self, copy: Rows, scans: Sequence[ForensicSummary]) -> list[str]:
-        """What of that which was scanned isn't true, and could be seen."""
-        young, scanned = self.account.young(), {scan.entity for scan in scans}
-        entities = [entity for entity in self.account.source.entities if entity.name in scanned]
-        tables = {table for entity in entities for table in self._tables(entity)}
-        past = any(kind in PAST for kind in self.told_by["scan"])
-        return differences(
-            {table: rows for table, rows in self.truth.items() if table in tables},
-            copy,
-            lambda table, key: (
-                (table, key) in young
-                or (past and self._as_before(table, key, copy))
-                or (key not in copy[table] and self._hidden(table, key))
-            ),
-        )
-
-    def _as_before(self, table: str, key: Any, copy: Rows) -> bool:
-        """Whether source and copy agreed before the change on what the copy has now."""
-        truth, live = self.before
-        if self.account.copy_is_theirs:
-            return live[table].get(key) == self.truth[table].get(key)
-        return truth[table].get(key) == copy[table].get(key)
-
-    def _hidden(self, table: str, key: Any) -> bool:
-        """Whether no answer of the scan has shown the row, nor any list has promised more than it showed."""
-        name = self.account.name_of(table, key)
-        if not self.told_by["scan"] or name is None or any(name in shown for shown in self.shown.values()):
-            return False
-        return not any(promised > len(self.shown[family]) for family, promised in self.promised.items())
-
-    def _tables(self, entity: Any) -> list[str]:
-        return [table.name for table in getattr(entity, "tables", ())] or list(self.truth)
-
-    def _repair(self, scans: Sequence[ForensicSummary]) -> Any:
-        return self.act.run.repair(scans)
-
-    def _checked_plan(self, scans: Sequence[ForensicSummary], copy: Rows) -> bool:
-        """A scan that could tell of every row has planned what is wrong."""
-        if doubt := self._doubt(scans, {}):
-            self.outcome.story.append(f"not confirmed: {doubt}")
-            return False
-        self.outcome.confirmed = True
-        wrong = self._wrong(copy, scans)
-        planned = sum(sum(vars(scan.plan).values()) for scan in scans)
-        if planned < len(wrong):
-            self._break("false plan", [f"{planned} changes are planned, {len(wrong)} rows are wrong", *wrong])
-        return True
+    def _repaired(self, scans: Sequence[ForensicSummary]) -> Mapping[str, Counts] | None:
+        """The counts of a repair that was verified; None where something went wrong."""
+        if incomplete := [scan.incomplete for scan in scans if scan.incomplete]:
+            return self._red(f"the scan is incomplete: {incomplete[0]}")
+        if not _planned(scans):
+            return {}
+        applied = self._do("repair", lambda: self._run.repair(scans))
+        if applied is None:
+            return None
+        sync_id, counts = applied
+        checks = self._do("verify", lambda: self._run.verify(scans, sync_id))
+        worse = [check for check in checks or () if check.worse]
+        if worse:
+            return self._red(f"verify found it worse: {worse[0]}")
+        return None if checks is None else counts
 
     def _doubt(self, scans: Sequence[ForensicSummary], counts: Mapping[str, Counts]) -> str:
-        """Why a green night confirms nothing."""
+        """Why a green night confirms nothing; empty if it does."""
         for scan in scans:
+            if scan.incomplete:
+                return scan.incomplete
             for name in UNKNOWN:
                 if scan.figures.get(name):
                     return f"{scan.entity} has {scan.figures[name]} {name}"
@@ -302,152 +198,162 @@ class _Play:
                 if account.not_proven or account.refused:
                     return f"{table}: {account}"
         left = sum(count.superseded + count.failed for count in counts.values())
-        entities = {table for scan in scans for table in scan.accounts}
-        (remembered,) = self.act.conn.execute(
-            "SELECT count(*) FROM confidence.unproven WHERE source = %s AND entity = ANY (%s)",
-            [self.stage.vendor.source, sorted(entities)],
-        ).fetchone()
-        return f"{left} left alone" if left else f"{remembered} unproven" if remembered else ""
+        return f"{left} planned changes were left alone" if left else ""
+
+    def _wrong(self, copy: Rows) -> list[str]:
+        """What of that which was scanned isn't true, and could be seen."""
+        young, kept = self._account.young(), self._account.kept()
+        past = PAST & set(self._telling.told["scan"])
+
+        def excused(table: str, key: Key) -> bool:
+            if table in kept and key not in self._truth[table]:
+                return True
+            if (table, key) in young or (past and self._as_before(table, key, copy)):
+                return True
+            return key not in copy[table] and self._telling.hid(self._account.name_of(table, key))
+
+        return differences(self._truth, copy, excused)
+
+    def _as_before(self, table: str, key: Key, copy: Rows) -> bool:
+        """Whether the copy has what the source had before the change."""
+        truth, live = self._before
+        if self._account.copy_is_theirs:
+            return live[table].get(key) == self._truth[table].get(key)
+        return truth[table].get(key) == copy[table].get(key)
 
     def _afterwards(self) -> None:
         """The lies are over."""
-        self.wire.lying = None
-        self._lying = False
-        self.told_by = {verb: [] for verb in VERBS}
-        self.account.release(self.act.run)
-        if "sync" in self.plan.verbs:
-            self.outcome.story.append("afterwards an honest sync")
-            if self._do("sync", self.act.run.sync) is None:
-                self._break("stuck", [f"an honest sync fails: {self.outcome.red}"])
-                return
+        red = self._outcome.red
+        self._telling.over()
+        self._account.release(self._run)
+        if "sync" in self._plan.verbs:
+            self._outcome.story.append("afterwards an honest sync")
+            if self._do("sync", self._run.sync) is None:
+                self._outcome.breaks("stuck", [f"an honest sync fails: {self._outcome.red}"])
+            else:
+                due, live = self._account.due(), self._account.live()
+                lacking = differences(self._truth, live, lambda table, key: (table, key) not in due)
+                self._outcome.breaks("late", lacking)
         for _ in range(2):
-            self.outcome.story.append("afterwards an honest night")
-            if self._night(repair=True, lying=False):
-                return
-        self._break("stuck", [f"no honest night was confirmed: {self.outcome.story[-1]}, {self.outcome.red}"])
+            self._outcome.story.append("afterwards an honest night")
+            if self._night("repair"):
+                break
+        else:
+            self._outcome.breaks("stuck", [f"no honest night was confirmed: {self._outcome.story[-1]}"])
+        self._outcome.red = red
 
-    _lying = True
-
-    def _do(self, verb: str, work: Any) -> Any:
-        """Do it, with lies if it is their turn; None where it ended in an error. Then nothing may be lost or harmed."""
-        before = self.account.live()
-        telling = bool(self.heard) and self._lying and verb in self.plan.verbs
-        self.wire.lying = self._lie if telling else None
-        self._verb = verb
-        if self._said:
-            self.wire.heard = []
+    def _do(self, verb: str, work: Callable[[], Any]) -> Any:
+        """Do it, with lies if it is their turn; None where it ended in an error. Either way nothing may be harmed."""
+        before = self._account.live()
+        self._wire.lying = self._telling.of(verb)
+        self._wire.heard = [] if self._keep else None
         result = None
         try:
             result = work()
-            self.outcome.story.append(f"{verb} green")
-        except Exception as error:
+            self._outcome.story.append(f"{verb} is green")
+        # Whatever ends a task makes its run red.
+        except Exception as error:  # noqa: BLE001
             self._red(f"{verb}: {type(error).__name__}: {error}")
         finally:
-            self.wire.lying = None
-            if self._said:
-                self._keep(verb)
-        self._unharmed(verb, before)
+            self._wire.lying = None
+            if self._wire.mistake:
+                raise self._wire.mistake
+            for asked, reply in self._wire.heard or ():
+                self._keep(verb, asked, reply)
+        self._require_unharmed(verb, before)
         return result
 
-    def _unharmed(self, verb: str, before: Rows) -> None:
-        after = self.account.live()
+    def _require_unharmed(self, verb: str, before: Rows) -> None:
+        after = self._account.live()
         lost, harmed = [], []
         for table, rows in before.items():
-            for key, row in rows.items():
-                if key not in self.truth[table]:
-                    continue
+            for key in rows.keys() & self._truth[table].keys():
                 if key not in after[table]:
                     lost.append(f"{verb}: {table} {key}")
-                elif row == self.truth[table][key] != after[table][key]:
-                    harmed.append(f"{verb}: {differences({table: {key: row}}, {table: {key: after[table][key]}})[0]}")
-        self._break("lost", lost)
-        if not any(kind in NEWER for kind in self.outcome.told):
-            self._break("harmed", harmed)
+                elif rows[key] == self._truth[table][key] != after[table][key]:
+                    harmed.append(
+                        f"{verb}: {differences({table: {key: rows[key]}}, {table: {key: after[table][key]}})[0]}"
+                    )
+        self._outcome.breaks("lost", sorted(lost))
+        if not NEWER & set(self._outcome.told):
+            self._outcome.breaks("harmed", sorted(harmed))
 
     def _red(self, why: str) -> None:
-        self.outcome.green = self.outcome.confirmed = False
-        self.outcome.red = why
-        self.outcome.story.append(f"red, {why}")
+        self._outcome.red = self._outcome.red or why
+        self._outcome.story.append(f"red, {why}")
 
-    def _break(self, what: str, lines: list[str]) -> None:
-        if lines:
-            self.outcome.broken.setdefault(what, []).extend(lines)
-            self.outcome.story.append(f"BROKEN {what}: {lines[:6]}")
+
+class _Telling:
+    """Tells the lies of a plan, and keeps what was shown."""
+
+    def __init__(self, stage: Stage, plan: Plan, heard: Heard | None, outcome: Outcome) -> None:
+        self._stage, self._plan, self._heard, self._outcome = stage, plan, heard, outcome
+        self._verb = ""
+        self._over = heard is None
+        self._counts: Counter[str] = Counter()
+        self._earlier: dict[str, list[Reply]] = defaultdict(list)
+        self.told: dict[str, list[str]] = defaultdict(list)
+        self._shown: dict[str, set[str]] = defaultdict(set)
+        self._promised: Counter[str] = Counter()
+
+    def of(self, verb: str) -> Callable[[Asked, Ask], Any] | None:
+        """What tells the lies of that verb; None where there are none."""
+        self._verb = verb
+        return None if self._over or verb not in self._plan.verbs else self._lie
+
+    def over(self) -> None:
+        """Tell no more lies, and none were told."""
+        self._over = True
+        self.told.clear()
+
+    def hid(self, name: str | None) -> bool:
+        """Whether no answer of the scan has shown that record, and no list promised more than it showed."""
+        if not self.told["scan"] or name is None or any(name in shown for shown in self._shown.values()):
+            return False
+        return not any(promised > len(self._shown[family]) for family, promised in self._promised.items())
 
     async def _lie(self, asked: Asked, ask: Ask) -> Reply:
-        family = self.stage.vendor.family(asked)
-        place = f"{asked.identity} {asked.place}"
-        count = self.counts[place]
-        self.counts[place] += 1
-        meant = [
-            (number, liar)
-            for number, liar in enumerate(self.plan.liars)
-            if liar.family == family and self._struck(liar, number, place, count)
-        ]
-        # Of lies about a write there is one, since it is done once.
+        family, place = self._stage.vendor.family(asked), f"{asked.identity} {asked.place}"
+        count = self._counts[place]
+        self._counts[place] += 1
+        meant = [each for each in enumerate(self._plan.liars) if self._struck(*each, family, place, count)]
+        # A write is done once, whatever else is said of it.
         writes = [(number, liar) for number, liar in meant if liar.kind in WRITES][:1]
-        reply = None if writes else await ask()
-        truth = reply
+        truth = reply = None if writes else await ask()
         for number, liar in writes or meant:
             telling = Telling(
-                random=Random(f"{self.plan.seed} {number} {place} {count}"),
-                of_run=Random(f"{self.plan.seed} {number}"),
+                random=self._plan.random(number, place, count),
+                of_run=self._plan.random(number),
+                earlier=tuple(self._earlier[place]),
                 asked=asked,
                 ask=ask,
-                earlier=self.earlier.get(place, ()),
-                others=self.heard.questions[family],
-                always=self.heard.always.get(self.stage.vendor.records(family), {}),
+                others=self._heard.questions[family],
+                elsewhere=self._heard.elsewhere(family),
+                always=self._heard.always.get(self._stage.vendor.records(family), {}),
                 count=count,
-                first_page=self.stage.vendor.first_page,
+                first_page=self._stage.vendor.first_page,
             )
-            false = await self.stage.vendor.kinds[liar.kind](telling, reply)
-            if reply is None or false != reply:
-                self.outcome.told.append(liar.kind)
-                self.told_by[self._verb].append(liar.kind)
-                was = f"{_brief(reply)} -> " if reply else ""
-                self.outcome.story.append(f"  lie {liar.kind} at {asked}: {was}{_brief(false)}")
+            false = await self._stage.vendor.kinds(family)[liar.kind](telling, reply)
+            if false != reply:
+                self.told[self._verb].append(liar.kind)
+                self._outcome.told.append(liar.kind)
+                self._outcome.story.append(f"  lie {liar.kind} at {asked}: {reply or 'not asked'} -> {false}")
             reply = false
         if truth:
-            self.earlier.setdefault(place, []).append(truth)
-        if self._verb == "scan":
-            rows = lies.rows_of(reply.data) or lies.records_of(reply.data)
-            self.shown.setdefault(family, set()).update(map(lies.key_of, rows))
-            self.promised[family] = max(self.promised[family], lies.promised(reply.data))
+            self._earlier[place].append(truth)
+        self._see(family, reply)
         return reply
 
-    def _struck(self, liar: Liar, number: int, place: str, count: int) -> bool:
-        match liar.dose:
-            case "once":
-                return count == 0
-            case "some":
-                return Random(f"{self.plan.seed} {number} {place} {count} strikes").random() < 0.6
-            case "about some":
-                return Random(f"{self.plan.seed} {number} {place} is meant").random() < 0.6
-        return True
+    def _struck(self, number: int, liar: Liar, family: str, place: str, count: int) -> bool:
+        random, meant = self._plan.random(number, place, count, "strikes"), self._plan.random(number, place, "is meant")
+        return liar.family == family and liar.strikes(random, count, meant)
 
-    def _keep(self, verb: str) -> None:
-        heard, self.wire.heard = self.wire.heard, None
-        self._said(verb, {self.stage.vendor.family(asked) for asked, _ in heard})
-        for asked, reply in heard:
-            family = self.stage.vendor.family(asked)
-            self._questions.setdefault(family, {})[asked.identity] = asked
-            for name, records in lies.by_list(reply.data):
-                kept = self._fields.setdefault(self.stage.vendor.records(family), {}).setdefault(name, [])
-                kept += [{field for field, value in record.items() if value not in (None, "")} for record in records]
+    def _see(self, family: str, reply: Reply) -> None:
+        if self._verb == "scan":
+            rows = lies.rows_of(reply.data) or lies.records_of(reply.data)
+            self._shown[family].update(map(lies.key_of, rows))
+            self._promised[family] = max(self._promised[family], lies.promised(reply.data))
 
 
-def _brief(reply: Reply) -> str:
-    text = reply.body.decode(errors="replace")
-    rows = lies.rows_of(reply.data)
-    size = f"{len(rows)} rows " if rows is not None else ""
-    return f"{reply.status} {size}{text if len(text) <= 160 else text[:100] + ' ... ' + text[-60:]}"
-
-
-def failure(source: str, outcome: Outcome) -> str:
-    """What a person needs to see what went wrong, and to see it again."""
-    broken = "\n".join(f"  {what}: {line}" for what, lines in outcome.broken.items() for line in lines[:10])
-    story = "\n".join(f"  {line}" for line in outcome.story)
-    return (
-        f"seed {outcome.plan.seed} of {source}: {outcome.plan}\n{broken}\n{story}\n"
-        f"To play it again: make liar SOURCE={source} SEED={outcome.plan.seed}"
-    )
+def _planned(scans: Sequence[ForensicSummary]) -> int:
+    return sum(sum(vars(scan.plan).values()) for scan in scans)

@@ -20,7 +20,7 @@ from include.simulators.repairshopr.data import instant
 from include.simulators.repairshopr.store import Mutation
 from include.simulators.serving import Simulator
 from tests.contract import repairshopr as contract
-from tests.liar.lies import KINDS
+from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
 from tests.liar.stage import patient
 from tests.liar.wire import Asked
@@ -57,9 +57,9 @@ class Account(Mirrored, contract.Account):
             yield client
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
-        numbers = range(random.choice([1, 2, 4]))
+        numbers, names = range(random.choice([1, 2, 4])), [entity.name for entity in self.source.entities]
         return [
-            step for number in numbers for step in self._change(random, SIZES if is_aside(number, random) else about)
+            step for number in numbers for step in self._change(random, names if is_aside(number, random) else about)
         ]
 
     def _change(self, random: Random, resources: Collection[str]) -> list[list[Mutation]]:
@@ -119,7 +119,6 @@ class Vendor:
 
     source = "repairshopr"
     first_page = 1
-    kinds = KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
@@ -150,6 +149,9 @@ class Vendor:
         _, _, _, resource, *item = asked.path.split("/")
         filters = sorted(set(asked.params) - {"page"})
         return f"{resource}/id" if item else f"{resource}?{'&'.join(filters)}"
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS
 
     def entities(self, family: str) -> Collection[str]:
         resource = self.records(family)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ from include.simulators.square.app import create
 from include.simulators.square.changes import Mutation
 from include.simulators.square.seller import Seller
 from tests.contract import square as contract
-from tests.liar.lies import KINDS
+from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
 from tests.liar.stage import Key, patient
 from tests.liar.wire import Asked
@@ -33,7 +34,6 @@ SIZES = {
 CONFIG = simulator.Config(**SIZES)
 # What people change without a trace of when.
 SILENT = 0.3
-CHANGING = {"categories", "items", "variations", "vendors", "orders", "payments", "counts", "locations"}
 
 
 class Account(Mirrored, contract.Account):
@@ -54,15 +54,31 @@ class Account(Mirrored, contract.Account):
         with patient(name, self._running.url + base_path, authorize(self._running.token)) as client:
             yield client
 
+    def tombstones(self) -> Mapping[tuple[str, Key], datetime]:
+        found = {}
+        for entity in self.source.entities:
+            if not entity.name.startswith("catalog_") or entity.name == "catalog_inventory":
+                continue
+            for table in entity.tables:
+                by = table.key if table is entity.table else ("variation_id",)
+                for key, row in self._live(table).items():
+                    record = self.control.row(contract.KINDS[entity.name], row[by[0]])
+                    if record and record["is_deleted"]:
+                        found[table.name, key] = datetime.fromisoformat(record["updated_at"])
+        return found
+
     def name_of(self, table: str, key: Key) -> str | None:
         if table == "catalog_inventory":
             return ":".join((*key, "IN_STOCK"))
         return ":".join(key) if table == "inventory_counts" else super().name_of(table, key)
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
-        kinds, numbers = {contract.KINDS[name] for name in about}, range(random.choice([1, 2, 4]))
+        numbers, kinds = range(random.choice([1, 2, 4])), {contract.KINDS[name] for name in about}
+        everything = {contract.KINDS[entity.name] for entity in self.source.entities}
         return [
-            step for number in numbers for step in self._change(random, CHANGING if is_aside(number, random) else kinds)
+            step
+            for number in numbers
+            for step in self._change(random, everything if is_aside(number, random) else kinds)
         ]
 
     def _change(self, random: Random, kinds: Collection[str]) -> list[list[Mutation]]:
@@ -106,7 +122,6 @@ class Vendor:
 
     source = "square"
     first_page = 1
-    kinds = KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
@@ -140,6 +155,9 @@ class Vendor:
         times = sorted(name for name in _names(asked.params) if name in TIMES)
         name = "/".join([*path, "id" if one else last])
         return f"{name} {','.join(kinds)}{'&'.join(times)}".strip()
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS
 
     def entities(self, family: str) -> Collection[str]:
         return ABOUT[next(name for name in ABOUT if family.startswith(name))]

@@ -31,7 +31,6 @@ class Vendor(Protocol):
 
     source: str
     first_page: int
-    kinds: Mapping[str, Lie]
 
     def fill(self, account: "LiarAccount") -> None:
         """Make what is in the copy's database before the first sync."""
@@ -57,6 +56,9 @@ class Vendor(Protocol):
     def family(self, asked: Asked) -> str:
         """The witness that a request asks: requests of one family may lie together."""
 
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        """The lies that can be told by a family, by their names."""
+
     def entities(self, family: str) -> Collection[str]:
         """The entities about which a family tells something."""
 
@@ -75,6 +77,12 @@ class LiarAccount(Account, Protocol):
 
     copy_is_theirs: bool
 
+    def narrow(self, entities: Collection[str]) -> None:
+        """Leave out of the source what isn't about these entities."""
+
+    def kept(self) -> set[str]:
+        """Tables in which rows stay that the source has no more."""
+
     def change(self, random: Random, about: Collection[str]) -> list[list[Any]]:
         """Make random changes at the source, mostly of these entities, and return them as steps of mutations."""
 
@@ -89,6 +97,9 @@ class LiarAccount(Account, Protocol):
 
     def live(self) -> Rows:
         """What the copy holds."""
+
+    def due(self) -> set[tuple[str, Key]]:
+        """Rows that a sync has to bring, since the source tells when they changed."""
 
     def young(self) -> set[tuple[str, Key]]:
         """Rows that changed at the source after the last sync, so that a scan leaves them to the next one."""

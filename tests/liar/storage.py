@@ -1,6 +1,6 @@
 """The images' storage on the liar's stage: the lies are told about objects, the copy is the status of images."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from random import Random
@@ -17,6 +17,7 @@ from include.sources.storage.images import GRACE, ORIGINAL_MISSING, STAGED_MISSI
 from tests.contract import storage as contract
 from tests.contract.account import Run
 from tests.liar import bucket_lies
+from tests.liar.lies import Lie
 from tests.liar.stage import Key, Rows
 from tests.liar.wire import Asked
 
@@ -84,6 +85,15 @@ class Account(contract.Account):
             found = conn.execute(ROWS).fetchall()
         return {"images": {(row[0],): row[1:3] for row in found if row[2] not in MARKED}}
 
+    def narrow(self, entities: Collection[str]) -> None:
+        pass
+
+    def kept(self) -> set[str]:
+        return set()
+
+    def due(self) -> set:
+        return set()
+
     def young(self) -> set:
         return set()
 
@@ -102,7 +112,6 @@ class Vendor:
 
     source = "storage"
     first_page = 1
-    kinds = bucket_lies.KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
@@ -136,6 +145,9 @@ class Vendor:
         if asked.path.strip("/").count("/"):
             return "object"
         return "bucket" if asked.method == "HEAD" else "list"
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return bucket_lies.KINDS
 
     def entities(self, family: str) -> Collection[str]:
         return ("images",)

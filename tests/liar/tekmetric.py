@@ -20,7 +20,7 @@ from include.simulators.tekmetric.app import create
 from include.simulators.tekmetric.changes import Mutation
 from include.sources.mirror.entity import Context, Entity
 from tests.contract import tekmetric as contract
-from tests.liar.lies import KINDS
+from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
 from tests.liar.stage import patient
 from tests.liar.wire import Asked
@@ -71,11 +71,9 @@ class Account(Mirrored, contract.Account):
         return decode_json(self._session.get(self._running.url + self.source.base_path + path, headers=headers).content)
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
-        numbers = range(random.choice([1, 2, 4]))
+        numbers, names = range(random.choice([1, 2, 4])), [entity.name for entity in self.source.entities]
         return [
-            step
-            for number in numbers
-            for step in self._change(random, contract.KINDS if is_aside(number, random) else about)
+            step for number in numbers for step in self._change(random, names if is_aside(number, random) else about)
         ]
 
     def _change(self, random: Random, entities: Collection[str]) -> list[list[Mutation]]:
@@ -127,7 +125,6 @@ class Vendor:
 
     source = "tekmetric"
     first_page = 0
-    kinds = KINDS
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
@@ -156,6 +153,9 @@ class Vendor:
     def family(self, asked: Asked) -> str:
         name = re.sub(r"\d+", "id", asked.path.removeprefix("/api/")).removeprefix("shop/id/")
         return f"{name} {asked.params.get('board', '')}".strip()
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS
 
     def entities(self, family: str) -> Collection[str]:
         kinds = {"customer": "customers", "vehicle": "vehicles", "employee": "employees", "employees-lite": "employees"}

@@ -90,6 +90,10 @@ class Reply:
     def is_good(self) -> bool:
         return 200 <= self.status < 300
 
+    def __str__(self) -> str:
+        text = self.body.decode(errors="replace")
+        return f"{self.status} {text if len(text) <= 160 else f'{text[:90]} ... {text[-60:]}'}"
+
     def saying(self, data: Any, status: int | None = None) -> "Reply":
         """The same answer with other JSON."""
         headers = {**self.headers, "content-type": self.headers.get("content-type", "application/json")}
@@ -105,7 +109,7 @@ class Wire:
 
     Their controls are reached under /_world/<name>. `lying` takes a request and a way to ask a world
     (`await ask(asked, world="now")`), and returns the answer; None for the truth. `asked` keeps what was asked, and
-    `heard` the answers too, if it is a list.
+    `heard` the answers too, if it is a list. `mistake`: what went wrong in the harness itself.
     """
 
     def __init__(self) -> None:
@@ -113,6 +117,7 @@ class Wire:
         self.lying: Lying | None = None
         self.asked: list[Asked] = []
         self.heard: list[tuple[Asked, Reply]] | None = None
+        self.mistake: Exception | None = None
         # The present by world, of accounts that tell none themselves.
         self.clock: Callable[[str], float | None] = lambda world: None
 
@@ -129,7 +134,11 @@ class Wire:
                 return reply
             return replace(reply, headers={**reply.headers, "date": formatdate(present, usegmt=True)})
 
-        reply = await (self.lying(asked, ask) if self.lying else ask())
+        try:
+            reply = await (self.lying(asked, ask) if self.lying else ask())
+        except Exception as mistake:
+            self.mistake = mistake
+            raise
         if self.heard is not None:
             self.heard.append((asked, reply))
         await _send(send, reply)
