@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import psycopg
 from psycopg import sql
@@ -39,7 +39,7 @@ def load(start: Start, *, url: str, token: str, warehouse: str) -> int:
     """Bring all line items into an empty warehouse by a full sync; returns the number of rows inserted."""
     with _context(url, token, warehouse, "bench/load", limited=False) as context:
         start()
-        _, counts = sync(replace(context, source=replace(SOURCE, entities=(LINES,))), full=True)
+        _, counts = sync(context, full=True, only=LINES.name)
         return counts[LINES.name].inserted
 
 

@@ -258,4 +258,4 @@ def test_a_plain_array_is_refused_where_none_is_expected():
 
 def test_a_crawl_remembers_the_largest_page_and_the_last_total():
     crawl = Crawl().after(Page(1, rows(3), 2, 9)).after(Page(2, rows(5), 3, 8)).after(Page(3, rows(4), 4))
-    assert crawl == Crawl(largest=5, total_pages=8)
+    assert crawl == Crawl(largest=5, total_pages=8, rows=12)

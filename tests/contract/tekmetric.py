@@ -176,7 +176,7 @@ class Account:
         headers = self.source.authorize(self._running.token)
         with ApiClient("tekmetric", self._running.url + self.source.base_path, headers=headers) as client:
             context = Context(self.source, client, self._conn, "contract", settings=self.settings("tekmetric"))
-            found = {value: rows[0] for value, rows in look_up(context, entity.lookup, values)}
+            found = {value: look.rows[0] for value, look in look_up(context, entity.table, entity.lookup, values)}
         return [found[value] for value in values]
 
     def pages(self, entity: Entity) -> int:
