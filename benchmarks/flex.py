@@ -11,10 +11,12 @@ from stack.postgres import Postgres
 CREW = 12
 # The small account has one in as many jobs; and in one in as many jobs somebody is replaced.
 SMALL, CHANGED = 10, 100
-# A read, an add and a role for each of the crew, and the read that proves the adds.
-REQUESTS_A_JOB = 1 + CREW + 1 + CREW
-# A read, a deletion, an add, its proof, a role.
-REQUESTS_A_CHANGE = 5
+# Both lists, an add and a role for each of the crew, and both lists again, which prove them.
+REQUESTS_A_JOB = 2 + CREW + CREW + 2
+# Both lists, a deletion, an add and its role, and both lists again.
+REQUESTS_A_CHANGE = 2 + 3 + 2
+# Both lists.
+REQUESTS_A_LOOK = 2
 
 
 def manning(postgres: Postgres, jobs: int, latency: int) -> Section:
@@ -47,7 +49,7 @@ def manning(postgres: Postgres, jobs: int, latency: int) -> Section:
         _figure("all jobs, read as before", reread, f"{reread.wall / scanned.wall:.1f} x the scan's time"),
         _requests("requests of the first sync", first, REQUESTS_A_JOB, jobs),
         _requests("requests of the changes", some, REQUESTS_A_CHANGE, changed),
-        _requests("requests of the scan", scanned, 1, jobs),
+        _requests("requests of the scan", scanned, REQUESTS_A_LOOK, jobs),
         Figure(
             "requests at once; in one crew call",
             ratio=f"{at_once}; {within}",
@@ -57,9 +59,10 @@ def manning(postgres: Postgres, jobs: int, latency: int) -> Section:
     ]
     note = (
         f"One crew call a job, {CREW} people on each, {latency} ms an answer; rows are those people. {SOURCE.workers}"
-        " crew calls are in work at the same time. A first sync takes a read, an add and a role each, and the read that"
-        f" proves the adds. One in {CHANGED} jobs then has somebody replaced: a read, a deletion, an add, its proof, a"
-        " role. Read as before: two requests a job, one after the other, and nothing is compared."
+        " crew calls are in work at the same time. A first sync takes both lists of a crew call, an add and a role"
+        f" each, and both lists again, which prove them. One in {CHANGED} jobs then has somebody replaced: both lists,"
+        " a deletion, an add, a role, both lists again. A scan reads both lists. Read as before: two requests a job,"
+        " one after the other, and nothing is compared."
     )
     return Section("Flex", note, figures)
 

@@ -14,14 +14,15 @@ repair writes to Flex as `flex_sync` does, crew call by crew call; it has a `syn
 
 ## Steps
 1. `stop_writer`: pool `flex_writer` to 0 slots, wait for the running sync, close the fence.
-2. `scan`: one read a crew call. What it finds is counted by class, below.
+2. `scan`: both lists of each crew call, its rows and its own record. What it finds is counted by class, below. What
+   could not be proven is in `confidence.unproven`; too much of it fails the scan.
 3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
    `hold` after a week. A repair of too large a share of our rows is `hold` at once.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
 5. `reconcile`: reads each crew call that differs anew, and does what was planned where it is still called for. On a
    dry run it only tells the plan.
-6. `verify`: reads these crew calls once more. If Flex is worse now, the writer is held and the `sync_id` to roll back
-   is named.
+6. `verify`: reads these crew calls once more. Only planned changes that were not called for any more may still be
+   open. If others are, or Flex is worse now, the writer is held and the `sync_id` to roll back is named.
 7. `resume_writer`: fence and pool open again. `report`: the run's summary and its true state.
 
 ## The classes
@@ -32,7 +33,7 @@ repair writes to Flex as `flex_sync` does, crew call by crew call; it has a `syn
 - `unknown_in_flex`: a contact that is none of ours, as people add by hand. Kept.
 - `undesired_owned`: a line that we made for somebody who isn't desired any more. Deleted.
 - `role_mismatch`: another business role than the assignment's. Written.
-- `unreadable`: crew calls that show something that can't be relied on. Left alone.
+- `unreadable`: crew calls that show something that can't be relied on, or whose two lists disagree. Left alone.
 - `refused`: crew calls that can't be written as they are (a contact with two roles, a duplicate). `uncertain`: those
   where nobody knows what became of a write. `stale_rows`: rows of ours whose line is gone.
 

@@ -14,8 +14,10 @@ each job and department, an audit row a change in `confidence.change_log`, one r
 write to Flex is in `flex.operation` before it is sent. Undo a run with `warehouse_rollback` and its `sync_id`: people
 who are still assigned come back with their next change, or with the next `flex_reconcile`.
 
-**Never:** a line that we did not make is deleted; people's own contacts are reported. An add is made once and proven
-by a fresh read. Anything unclear in what Flex shows stops that crew call before a write.
+**Never:** a line that we did not make is deleted; people's own contacts are reported. An add is made once. Every write
+is proven by a read, whatever its answer was. Flex has two lists of a crew call, its rows and its own record: nothing is
+written unless they agree, and a line of ours is gone only if its own address answers 404 too. A person whose contact or
+crew call changed is added at the new place before the old line is deleted.
 
 **Orphans**, lines of ours that no row of ours leads to, are deleted last, and a failure there doesn't fail the sync.
 `FLEX_SYNC_PRUNE_ORPHANS` (an Airflow Variable, or the environment of Airflow's workers) set to `false` keeps them.
@@ -32,10 +34,17 @@ fail it, recent failures and stale rows are only told.
 Every crew call that its message does not name is in step. The others are tried again by the next run.
 - *answered 4..*, nothing happened: Flex refused a contact, a deletion or a role. See whether the contact's id in the
   profile is right, and whether it still exists in Flex.
-- *could not be read*: Flex shows something that can't be relied on; the message says what. Mend it there.
+- *a fresh read does not show it*: Flex said that a deletion or a role was done, and still shows the old state. Nothing
+  was counted as done; the next run tries again.
+- *could not be read*: Flex shows something that can't be relied on; the message says what. Nothing was written there,
+  and `confidence.unproven` names the crew call. If the next runs say the same, look at the crew call in Flex.
+- *stays on element*: a person left this crew call for another one and could not be added there yet. The line stays
+  until they are; the message about the other crew call says why.
+- *the unique key ... is missing*: nothing was asked of Flex. Run `warehouse_migrate`, which puts the key back.
 - *has several lines*: a contact is on the crew call twice. Delete all but one in Flex.
 - *is uncertain*: nobody knows whether a write happened. Look at the crew call in Flex, then run this DAG with
-  `release_element`: what Flex shows then is taken for what happened.
+  `release_element`: what Flex shows then is taken for what happened. A line whose add was never answered counts as a
+  person's: it stays when nobody wants it any more, so delete it in Flex yourself.
 - *is busy*: another run is at work there. Nothing to do.
 - *check connection*: mend the connection `flex`, then clear the task.
 - *was not sent*: the quota of requests is used up. It goes on by itself; if it doesn't, see the connection's extra.
@@ -77,6 +86,13 @@ SOURCE = "flex"
             title="Release a crew call",
             description="The id of an uncertain crew call in Flex: take what it shows now for what happened, then bring"
             " it in step. Look at it in Flex first.",
+        ),
+        "triggered_by": Param(
+            None,
+            type=["null", "string"],
+            format="uuid",
+            title="Asked for by",
+            description="The id of the profile of the person who asks for it; it is kept in flex.flex_sync_log.",
         ),
         "job_id": Param(
             None,

@@ -197,8 +197,11 @@ def lose_answer(house: Office, job: Job) -> UUID:
     house.screen.rule("Flex 4  The answer to an add is lost: it may have happened, so it is never repeated")
     element = job.elements["sound"]
     house.flex.reset_counters()
-    # Carried out, and the connection ends before the answer.
-    house.flex.fault(Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True))
+    # Carried out, and the connection ends before the answer; nor can be read what is there since.
+    house.flex.fault(
+        Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True),
+        Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=2, times=None),
+    )
     contact = assign_late(house, job)
     house.fail_run(house.sync, "sync", f"element {element} is uncertain")
     _show_doubt(house, element, contact)
@@ -213,6 +216,7 @@ def release(house: Office, job: Job, contact: UUID) -> None:
     """A person has looked at the crew call and releases it: what Flex shows is taken for what happened."""
     house.screen.rule("Flex 5  A person releases the crew call: what Flex shows is what happened")
     element = job.elements["sound"]
+    house.flex.clear()
     house.run(house.sync, release_element=str(element))
     _show_doubt(house, element, contact)
     expect("the crew call's gate", house.gate(element), "idle")

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -656,6 +656,93 @@ def test_habits_change_and_sizes_do_not(client: Client) -> None:
     ):
         with pytest.raises(ValueError, match=reason):
             client.control.set(**fields)
+
+
+# Lies: nothing is wrong in their form
+
+
+def of(client: Client, element: UUID) -> tuple[set[str], set[str]]:
+    """The lines that the rows show, and those that the crew call's own record shows."""
+    rows = {row["id"] for row in client.rows(element)}
+    record = client.read(f"line-item/{element}")
+    assert record["id"] == str(element)
+    return rows, {item["id"] for item in nested_items(record)}
+
+
+def nested_items(item: Row) -> list[Row]:
+    data = item.get("data", {})
+    below = item.get("children") or item.get("lineItems") or data.get("children") or []
+    return [found for each in below for found in (each, *nested_items(each))]
+
+
+def test_a_list_may_lie_about_what_is_on_a_crew_call(client: Client, element: UUID) -> None:
+    other = client.control.create_element()
+    lines = [client.add(element, uuid4()) for _ in range(3)]
+    true = {str(line.id) for line in client.control.lines(element)}
+    assert of(client, element) == (true, true)
+    lies = {
+        Fault("empty"): set(),
+        Fault("short"): true - {str(lines[-1])},
+        Fault("short", line=lines[0]): true - {str(lines[0])},
+        Fault("lag", changes=2): true - {str(line) for line in lines[1:]},
+        Fault("swapped", element=other): {str(line.id) for line in client.control.lines(other)},
+    }
+    for fault, shown in lies.items():
+        client.control.fault(replace(fault, path=f"line-item/{element}/row-data"))
+        assert of(client, element) == (shown, true)
+        client.control.fault(replace(fault, path=f"line-item/{element}"))
+        assert of(client, element) == (true, shown)
+        assert of(client, element) == (true, true)
+
+
+def test_an_error_may_come_with_success_and_roles_may_be_left_out(client: Client, element: UUID) -> None:
+    line = client.add(element, uuid4())
+    client.set_role(element, line, ROLES[0])
+    client.control.fault(Fault("envelope", path=ROW_DATA), Fault("without_roles", path=ROW_DATA))
+    assert [*client.read(f"line-item/{element}/row-data")] == ["exceptionMessage"]
+    assert all("business-role" not in row for row in client.rows(element))
+    assert all("business-role" in row for row in client.rows(element))
+
+
+def test_a_write_may_be_taken_for_done_and_not_be_carried_out(client: Client, element: UUID) -> None:
+    line = client.add(element, uuid4())
+    before, journal = client.control.lines(element), client.control.journal()
+    client.control.fault(Fault("ignored", times=3))
+    assert client.add(element, uuid4()) not in {each.id for each in before}
+    assert client.set_role(element, line, ROLES[0]).json() == {"success": True}
+    assert client.delete(line) == 204
+    assert (client.control.lines(element), client.control.journal()) == (before, journal)
+    assert client.delete(line) == 204
+    assert client.control.lines(element) != before
+
+
+def test_a_deleted_line_may_be_put_back(client: Client, element: UUID) -> None:
+    line = client.add(element, uuid4())
+    before = client.control.lines(element)
+    client.delete(line)
+    assert client.get(f"line-item/{line}").status_code == 404
+    assert client.control.mutate(Mutation("restore", element, line=line)) == [[line]]
+    assert client.control.lines(element) == before
+    assert client.get(f"line-item/{line}").status_code == 200
+    with pytest.raises(ValueError, match=str(line)):
+        client.control.mutate(Mutation("restore", element, line=line))
+
+
+@pytest.mark.parametrize(
+    ("gone", "status", "body"), [("405", 405, None), ("410", 410, None), ("null", 200, None), ("empty", 200, {})]
+)
+def test_the_address_of_a_line_that_is_gone_answers_by_habit(
+    client: Client, element: UUID, gone: str, status: int, body: Any
+) -> None:
+    line = client.add(element, uuid4())
+    client.delete(line)
+    client.control.set(gone=gone)
+    answer = client.get(f"line-item/{line}")
+    assert answer.status_code == status
+    if status == 200:
+        assert answer.json() == body
+    client.control.set(gone="page")
+    assert client.get(f"line-item/{line}").headers["content-type"].startswith("text/html")
 
 
 # The program

@@ -342,7 +342,7 @@ class World:
             ours = [line.resource_id for line in self._lines(element_id) if line.id in made]
             assert len(set(ours)) == len(ours)
         deleted = {write.line_id for write in self._journal() if write.op == "delete"}
-        assert deleted <= made | self._adopted(), "somebody else's line was deleted"
+        assert deleted <= made, "somebody else's line was deleted"
         asked, answered = self.flex.control.counters().adds, Counter(self._written("add"))
         noted = self._operations("add")
         for element_id in self.elements:
@@ -351,7 +351,7 @@ class World:
 
     def assert_in_step(self) -> None:
         """Flex and our rows hold who is desired, each once, and strangers; every write is accounted for."""
-        made, adopted = self._made(), self._adopted()
+        made = self._made()
         desired = self.conn.execute(DESIRED).fetchall()
         for number, element_id in enumerate(self.elements):
             assert self.gate(number) in (None, "idle")
@@ -368,9 +368,10 @@ class World:
             for _, _, _, contact, code in wanted:
                 role_id = SOUND.role("sound", code).role_id if code else None
                 assert not (contact and role_id) or there[contact].role_id == role_id
-            ours = {line.id for line in there.values() if line.id in made | adopted}
-            assert ours <= {*named.values()}
-            assert owned(self.conn, element_id) == ours
+            ours = owned(self.conn, element_id)
+            assert ours <= {line.id for line in there.values()} & made & {*named.values()}
+            unclaimed = {line.resource_id for line in there.values() if line.id in made - ours}
+            assert unclaimed <= self.unclaimed(element_id)
         states = "SELECT DISTINCT state FROM flex.operation WHERE state NOT IN ('done', 'refused')"
         assert self.conn.execute(states).fetchall() == []
         unowned = (
@@ -475,10 +476,13 @@ class World:
     def _made(self) -> set[UUID]:
         return {write.line_id for write in self._journal() if write.op == "add"}
 
-    def _adopted(self) -> set[UUID]:
-        """Lines that a person gave us: whose they are could not be told when an element was released."""
-        query = "SELECT flex_line_item_id FROM flex.operation WHERE kind = 'add' AND reason LIKE '%released%'"
-        return {line_id for (line_id,) in self.conn.execute(query) if line_id}
+    def unclaimed(self, element_id: UUID) -> set[UUID]:
+        """The contacts that were added by us, as far as anybody can tell, or by people: no answer named the line."""
+        query = (
+            "SELECT flex_resource_id FROM flex.operation WHERE flex_element_id = %s AND kind = 'add'"
+            " AND state = 'refused' AND flex_line_item_id IS NULL"
+        )
+        return {contact for (contact,) in self.conn.execute(query, [element_id])}
 
     def _operations(self, kind: str) -> Counter:
         query = "SELECT flex_element_id, flex_resource_id, count(*) FROM flex.operation WHERE kind = %s GROUP BY 1, 2"

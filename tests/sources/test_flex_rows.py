@@ -14,7 +14,7 @@ from include.simulators.flex import SPOILS, Config
 from include.simulators.flex.rows import Shapes, spoilt
 from include.simulators.flex.store import Store
 from include.sources.flex.roles import Role, roles_of, tier_of
-from include.sources.flex.rows import Line, Unreadable, duplicates, read
+from include.sources.flex.rows import Line, Unreadable, duplicates, items, read, require_record
 
 LINE, OTHER_LINE, TECH, OTHER_TECH, ROLE = (UUID(int=number) for number in range(1, 6))
 CODES = ("contact", "business-role")
@@ -164,6 +164,57 @@ class TestRows:
             return
         assert isinstance(answer, list)
         assert len({line.line_id for line in lines}) == len(lines)
+
+
+class TestRecord:
+    """A crew call's own, with what is on it."""
+
+    @given(seed=st.integers(0, 200))
+    def test_shows_the_lines_of_a_crew_call_in_every_shape(self, seed):
+        store = Store(Config(seed=seed, elements=1, crew=6))
+        (element,) = store.elements
+        lines, keys, shapes = store.lines(element), ("children", "lineItems", "data.children"), Shapes(seed)
+        record = {"id": element, **shapes.nested(element, shapes.items(lines, None, keys), keys)}
+        found = items(json.loads(msgspec.json.encode(record)), element)
+        assert {*found} == {line.id for line in lines}
+        assert all(kind in (None, line.kind) for line in lines for kind in [found[line.id]])
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            *(None, [], "x", {}, {"id": str(LINE)}, {"children": []}, {"id": str(TECH), "children": []}),
+            {"id": str(LINE), "lineItemId": str(TECH), "children": []},
+            {"id": str(LINE), "children": [], "exceptionMessage": "Something went wrong"},
+            {"id": str(LINE), "children": [], "errors": ["Something went wrong"]},
+            {"id": str(LINE), "children": [], "lineItems": []},
+            {"id": str(LINE), "children": {}},
+            {"id": str(LINE), "children": [None]},
+            {"id": str(LINE), "children": [{}]},
+            {"id": str(LINE), "children": [{"id": str(TECH)}, {"id": str(TECH)}]},
+            {"id": str(LINE), "children": [{"id": str(TECH), "leaf": False}]},
+            {"id": str(LINE), "children": [{"id": str(TECH), "type": 7}]},
+        ],
+        ids=str,
+    )
+    def test_in_doubt_is_unreadable(self, record):
+        with pytest.raises(Unreadable) as unreadable:
+            items(record, LINE)
+        assert "\n" not in str(unreadable.value)
+
+    @given(ANYTHING)
+    def test_of_any_json_is_one_or_unreadable(self, answer):
+        for read_it in (items, require_record):
+            try:
+                read_it(answer, LINE)
+            except Unreadable:
+                continue
+            assert isinstance(answer, dict)
+
+    def test_nested_as_deep_as_may_be_is_read(self):
+        deep: list = []
+        for number in range(100, 20_000):
+            deep = [{"id": str(UUID(int=number)), "type": "header", "children": deep}]
+        assert len(items({"id": str(LINE), "children": deep}, LINE)) == len(read(deep, [])) == 19_900
 
 
 IDS = {"responsible": UUID(int=11), "specialist": UUID(int=12), "technician": UUID(int=13)}

@@ -143,7 +143,10 @@ def test_a_lost_answer_is_doubted_and_released(night: Night, house: act.Office):
     job = act.book(house)
     night.sync()
     element = job.elements["sound"]
-    house.flex.fault(Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True))
+    house.flex.fault(
+        Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True),
+        Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=2, times=None),
+    )
     contact = act.assign_late(house, job)
     for _ in range(2):
         with pytest.raises(OutcomeUnknown, match=f"element {element} is uncertain: .*release_element"):
@@ -151,6 +154,7 @@ def test_a_lost_answer_is_doubted_and_released(night: Night, house: act.Office):
     assert house.gate(element) == "uncertain"
     assert house.writes([element])["add unknown"] == 1
     assert house.flex.counters().adds[element][contact] == 1
+    house.flex.clear()
     night.sync(release_element=element)
     assert house.gate(element) == "idle"
     assert house.flex.counters().adds[element][contact] == 1

@@ -25,8 +25,9 @@ KEY = "flex_crew_assignments_crew_call_technician_key"
 SHARED = ("jobs", "profiles", "job_assignments", "flex_crew_calls", "flex_crew_assignments", "flex_sync_log")
 TABLES = {
     *SHARED,
-    *("element_gate", "operation", "owned_line", "job_change", "element_scan", "sync_health"),
+    *("element_gate", "operation", "owned_line", "kept_line", "job_change", "element_scan", "sync_health"),
 }
+NEWEST = "0016"
 SOUND, LIGHTS, ELEMENT = uuid4(), uuid4(), uuid4()
 HEAD = "id,crew_call_id,technician_id,flex_line_item_id,created_at,job_id,department,first_name,last_name"
 
@@ -222,7 +223,7 @@ class TestFresh:
         assert conn.execute("SELECT to_regclass('flex.owned_line')").fetchone() == (None,)
         assert conn.execute("SELECT FROM confidence.writer WHERE source = 'flex'").fetchall() == []
         change(conn, "profiles", flex_resource_id=uuid4())
-        move(warehouse, "0009")
+        move(warehouse, NEWEST)
         assert tables(conn) == before
         assert conn.execute("SELECT flex_line_item_id FROM flex.owned_line").fetchall() == [(line,)]
 
@@ -503,6 +504,7 @@ class TestJournal:
         [
             "UPDATE flex.operation SET state = 'done', settled_at = now()",
             "UPDATE flex.operation SET settled_at = NULL",
+            "UPDATE flex.operation SET state = 'answered'",
             "UPDATE flex.operation SET kind = 'remove'",
             "UPDATE flex.operation SET flex_resource_id = NULL",
             "UPDATE flex.element_gate SET state = 'idle'",
@@ -548,6 +550,7 @@ class TestVerifications:
         [
             f"CREATE UNIQUE INDEX {KEY} ON flex.flex_crew_assignments (crew_call_id, technician_id)",
             f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {KEY} CHECK (true)",
+            f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {KEY} UNIQUE (crew_call_id, flex_line_item_id)",
         ],
     )
     def test_nothing_else_of_that_name_is_the_key(self, flex, other):
@@ -565,8 +568,104 @@ class TestVerifications:
     def test_lines_that_were_seen_to_be_gone(self, conn, warehouse):
         _, call, person = crew(conn)
         move(warehouse, "0007")
-        move(warehouse, "0009")
+        move(warehouse, NEWEST)
         assert found(conn) == {}
         change(conn, "owned_line", gone_at="2026-03-01")
         (line,) = conn.execute("SELECT flex_line_item_id FROM flex.owned_line").fetchone()
         assert found(conn) == {"stale_assignments": (1, (f"{call}/{person}/{line}",))}
+
+
+class TestEveryMigration:
+    """What holds after the DAG warehouse_migrate, though there was nothing new to migrate."""
+
+    def test_puts_a_missing_key_back_and_removes_the_duplicates(self, warehouse, conn, exports):
+        _, call, person = crew(conn)
+        conn.execute(f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {KEY}")
+        add(conn, "flex_crew_assignments", crew_call_id=call, technician_id=person, flex_line_item_id=uuid4())
+        assert found(conn).keys() == {"duplicate_assignments", "unique_key"}
+        migrate.migrate(warehouse)
+        assert (found(conn), len(list(exports.iterdir()))) == ({}, 1)
+        # The line of the row that was removed is there still, and ours.
+        assert conn.execute("SELECT count(*) FROM flex.owned_line").fetchone() == (2,)
+
+    def test_puts_a_missing_key_back(self, warehouse, conn, exports):
+        conn.execute(f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {KEY}")
+        migrate.migrate(warehouse)
+        assert (found(conn), exports.exists()) == ({}, False)
+
+    def test_owns_the_lines_that_rows_of_the_application_name(self, warehouse, conn):
+        crew(conn)
+        (line,) = conn.execute("SELECT flex_line_item_id FROM flex.flex_crew_assignments").fetchone()
+        for _ in range(2):
+            migrate.migrate(warehouse)
+        query = "SELECT flex_line_item_id, flex_element_id, made_by FROM flex.owned_line"
+        assert conn.execute(query).fetchall() == [(line, ELEMENT, None)]
+
+    def test_never_owns_a_line_that_a_sync_found(self, warehouse, conn):
+        crew(conn)
+        conn.execute(
+            "INSERT INTO flex.kept_line SELECT flex_line_item_id, %s FROM flex.flex_crew_assignments", [ELEMENT]
+        )
+        migrate.migrate(warehouse)
+        assert conn.execute("SELECT FROM flex.owned_line").fetchall() == []
+
+    def test_does_nothing_of_what_holds(self, warehouse, conn):
+        before = tables(conn)
+        migrate.migrate(warehouse)
+        assert tables(conn) == before
+
+
+class TestProof:
+    """0016, over a warehouse where Flex was in use before."""
+
+    def test_rows_that_a_sync_wrote_name_lines_of_people(self, warehouse, conn):
+        """Unless the line was noted as ours: then it was an add."""
+        _, call, _ = crew(conn)
+        made, found, other = (uuid4() for _ in range(3))
+        sync_id = sync_log.begin(conn, "flex", "sync", "flex_sync/test")
+        for line in (made, found, other):
+            person = add(conn, "profiles")
+            add(conn, "flex_crew_assignments", crew_call_id=call, technician_id=person, flex_line_item_id=line)
+        for line in (made, found):
+            conn.execute(
+                "INSERT INTO confidence.change_log (sync_id, table_name, key, operation, after)"
+                " VALUES (%s, 'flex.flex_crew_assignments', '{}', 'insert', %s)",
+                [sync_id, Jsonb({"flex_line_item_id": str(line)})],
+            )
+        move(warehouse, "0015")
+        conn.execute(
+            "INSERT INTO flex.owned_line (flex_line_item_id, flex_element_id, job_id, department, crew_call_id,"
+            " technician_id) VALUES (%s, %s, %s, 'sound', %s, %s)",
+            [made, ELEMENT, *(uuid4() for _ in range(3))],
+        )
+        migrate.migrate(warehouse)
+        assert conn.execute("SELECT flex_line_item_id, flex_element_id FROM flex.kept_line").fetchall() == [
+            (found, ELEMENT)
+        ]
+        owned = {line for (line,) in conn.execute("SELECT flex_line_item_id FROM flex.owned_line")}
+        assert (owned >= {made, other}, found in owned) == (True, False)
+
+    def test_lines_that_were_only_inferred_to_be_gone_are_looked_for_again(self, warehouse, conn):
+        sync_id = sync_log.begin(conn, "flex", "sync", "flex_sync/test")
+        conn.execute("INSERT INTO flex.element_gate (flex_element_id) VALUES (%s)", [ELEMENT])
+        inferred, deleted = uuid4(), uuid4()
+        for line in (inferred, deleted):
+            conn.execute(
+                "INSERT INTO flex.owned_line (flex_line_item_id, flex_element_id, job_id, department, crew_call_id,"
+                " technician_id, gone_at) VALUES (%s, %s, %s, 'sound', %s, %s, now())",
+                [line, ELEMENT, *(uuid4() for _ in range(3))],
+            )
+        conn.execute(
+            "INSERT INTO flex.operation (sync_id, flex_element_id, kind, flex_line_item_id, state, settled_at)"
+            " VALUES (%s, %s, 'remove', %s, 'done', now())",
+            [sync_id, ELEMENT, deleted],
+        )
+        move(warehouse, "0015")
+        migrate.migrate(warehouse)
+        query = "SELECT flex_line_item_id FROM flex.owned_line WHERE gone_at IS NULL"
+        assert conn.execute(query).fetchall() == [(inferred,)]
+
+    def test_no_way_down_while_an_outcome_is_unknown(self, warehouse, conn):
+        uncertain(conn)
+        with pytest.raises(Exception, match="1 elements are busy or uncertain"):
+            move(warehouse, "0015")
