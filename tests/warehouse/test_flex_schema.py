@@ -27,7 +27,7 @@ TABLES = {
     *SHARED,
     *("element_gate", "operation", "owned_line", "kept_line", "job_change", "element_scan", "sync_health"),
 }
-NEWEST = "0016"
+NEWEST = "0019"
 SOUND, LIGHTS, ELEMENT = uuid4(), uuid4(), uuid4()
 HEAD = "id,crew_call_id,technician_id,flex_line_item_id,created_at,job_id,department,first_name,last_name"
 
