@@ -238,7 +238,8 @@ class TestRun:
         assert message["type"] == "warning"
         text = message["message"].split("\n")
         assert text[0].startswith("line_items (all): api_unique_not_in_db is 40, above its limit 25 (baseline 0)")
-        assert text[1].startswith("Consequence: 40 planned changes were not applied (dry run); the writer runs.")
+        assert text[1] == "226 of 226 rows proven"
+        assert text[2].startswith("Consequence: 40 planned changes were not applied (dry run); the writer runs.")
         assert text[-1] == f"{linked}/dags/repairshopr_reconcile/runs/manual__1"
 
     def test_run_without_drift_is_not_told(self, airflow, connected, conn, service):
