@@ -1,9 +1,12 @@
-"""A change without a newer version counts where two looks agree: the list's and the narrow one, or one of them and the
-copy. Where all three differ, one of the answers is wrong, and nobody knows which.
+"""A change counts where two looks agree: the list's and the narrow one, or one of them and the copy.
+
+Where all three differ, one of the answers is wrong, and nobody knows which, unless the record has changed since its
+list was read. A newer version alone doesn't tell: an answer that swaps two records shows one of them so.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from psycopg import sql
 
@@ -14,15 +17,16 @@ from include.warehouse.table import are, identifiers
 
 
 class Disagreement(Exception):
-    """The list and the narrow look show different content of one version of a record."""
+    """The list and the narrow look show different content of a record."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A row as it was read: its values by column, those aside that the record doesn't name, and its version."""
+    """A row as it was read: the values that the record names, its version, and its time of change."""
 
     values: Mapping[str, object]
     version: tuple
+    moment: datetime | None
 
     def agrees(self, other: "Reading") -> bool:
         """Whether both say the same, as far as both say something."""
@@ -45,19 +49,27 @@ def readings(pulled: Pulled, key: tuple) -> Readings:
     return [own, *(_staged(stage, are(part.by, key)) for part, stage in pulled.parts)] if own else []
 
 
-def require_agreement(pulled: Pulled, key: tuple, listed: Readings) -> None:
+def require_agreement(pulled: Pulled, key: tuple, listed: Readings, *, refused: bool) -> None:
     """Raise Disagreement if what is staged by now would change the copy, though nothing but one look says so.
 
-    `listed` is the record as its list has shown it, empty where it hasn't.
+    `listed` is the record as its list has shown it, empty where it hasn't. `refused`: the list has shown it, but so
+    that it could not be stored.
     """
+    if not _changes(pulled, key):
+        return
     seen = readings(pulled, key)
-    if not _changes(pulled, key) or _newer_than_copy(pulled, key):
-        return
-    if listed and (seen[0][key].newer(listed[0][key]) or all(map(_agree, listed, seen))):
-        return
     if listed:
-        raise Disagreement("its list and the look at it alone show different content of the same version")
-    raise Disagreement("only one look shows it with other content than the copy, in the same version")
+        if not all(map(_agree, listed, seen)) and not _changed_since(pulled, seen[0][key], listed[0][key]):
+            raise Disagreement("its list and the look at it alone show different content")
+    elif not ((pulled.entity.lookup.own or refused) and _newer_than_copy(pulled, key)):
+        raise Disagreement("only one look shows it, with other content than the copy has")
+
+
+def _changed_since(pulled: Pulled, seen: Reading, listed: Reading) -> bool:
+    """Whether the record has changed after its list was read: then the look alone can show it so."""
+    read_at = pulled.stage.pull.source_time
+    late = read_at is None or (seen.moment is not None and seen.moment > read_at)
+    return seen.newer(listed) and late
 
 
 def _agree(listed: Mapping[tuple, Reading], seen: Mapping[tuple, Reading]) -> bool:
@@ -66,7 +78,8 @@ def _agree(listed: Mapping[tuple, Reading], seen: Mapping[tuple, Reading]) -> bo
 
 def _staged(stage: Stage, which: sql.Composable) -> Mapping[tuple, Reading]:
     table, versions = stage.table, compare.version_columns(stage.table)
-    names = (*table.key, *table.compared, *versions)
+    moment = [table.moment] if table.moment else []
+    names = (*table.key, *table.compared, *versions, *moment)
     rows = stage.conn.execute(
         sql.SQL("SELECT _lacks, {} FROM {} WHERE {}").format(identifiers(names), stage.sql, which)
     ).fetchall()
@@ -75,7 +88,8 @@ def _staged(stage: Stage, which: sql.Composable) -> Mapping[tuple, Reading]:
     for lacks, *values in rows:
         told = dict(zip(table.compared, values[len(table.key) : end], strict=True))
         told = {name: value for name, value in told.items() if name not in (lacks or ())}
-        found[tuple(values[: len(table.key)])] = Reading(told, tuple(values[end:]))
+        version, moved = values[end : end + len(versions)], values[end + len(versions) :]
+        found[tuple(values[: len(table.key)])] = Reading(told, tuple(version), next(iter(moved), None))
     return found
 
 

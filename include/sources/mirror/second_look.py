@@ -138,7 +138,8 @@ def _shown(pulled: Pulled, suspect: Suspect, look: Look) -> bool:
         with pulled.stage.conn.transaction():
             listed = readings(pulled, suspect.key)
             replace(pulled, rows[suspect.key])
-            require_agreement(pulled, suspect.key, listed)
+            refused = not listed and suspect.operation is None
+            require_agreement(pulled, suspect.key, listed, refused=refused)
             _mended(pulled, suspect)
     except (RowRefused, RefuseData) as reason:
         _unproven(pulled, suspect, f"it is there, but can't be stored: {reason}")
