@@ -6,11 +6,11 @@ from datetime import date, timedelta
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.confidence.policy import Growth, PastRun, Policy, Trend, Verdict, judge
-from tests.confidence.builders import METRIC, past, summary
+from tests.confidence.builders import METRIC, passes, past, summary
 
 GROWTH = Growth(METRIC)
 BOTH = [Trend(METRIC), GROWTH]
@@ -286,6 +286,14 @@ def test_seven_runs_before_are_needed():
     assert [gate.verdict for gate in judge(summary(900), [past(0)] * 7, [GROWTH]).gates] == ["pass"]
 
 
+def test_the_lowest_level_is_looked_for_in_42_runs():
+    """The oldest week of these has four runs of none among seven; without the oldest one its median is 10."""
+    runs = passes(*[25] * 3, *[10] * 31, 0, 10, 0, 10, 0, 10, 0)
+    assert judge(summary(25), runs, [GROWTH]).verdict == "warn"
+    assert judge(summary(25), runs[:-1], [GROWTH]).verdict == "pass"
+    assert judge(summary(26), passes(25) + runs, [GROWTH]).verdict == "pass"
+
+
 def test_runs_older_than_six_weeks_do_not_matter():
     newer = [past(value) for value in range(600, 559, -1)]
     assert judge(summary(601), newer, [GROWTH]) == judge(summary(601), [*newer, *[past(0)] * 50], [GROWTH])
@@ -331,12 +339,14 @@ def test_says_what_grows_since_when_and_what_to_do():
 figures = st.integers(min_value=0, max_value=10**6)
 
 
+@settings(deadline=None)
 @given(st.lists(figures, min_size=7, max_size=60), figures, figures)
 def test_a_run_that_has_fallen_back_is_no_growth(values, live_rows, below):
     value = max(0, min(values[:7]) - below)
     assert judge(summary(value, live_rows=live_rows), [past(each) for each in values], [GROWTH]).verdict == "pass"
 
 
+@settings(deadline=None)
 @given(st.lists(figures, min_size=7, max_size=60), figures)
 def test_never_holds_without_warnings_before(values, value):
     assert judge(summary(value), [past(each) for each in values], [GROWTH]).verdict != "hold"
