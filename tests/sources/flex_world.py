@@ -15,7 +15,7 @@ import psycopg
 from include.api.client import Answer, ApiClient, Request
 from include.api.errors import ApiError
 from include.confidence import history
-from include.confidence.history import PlanGone
+from include.confidence.history import NotJudged, PlanGone
 from include.simulators.flex import Fault, Line, Mutation, Simulator
 from include.simulators.flex.config import ROLES
 from include.sources import get_source
@@ -35,7 +35,7 @@ READ_TIMEOUT, LATE = 0.3, 0.6
 # What is told where something is left to people.
 UNDONE = (SyncFailed, OutcomeUnknown)
 # What keeps a verb from its end without anything being wrong with it.
-TROUBLE = (ApiError, *UNDONE, FenceError, GateLost, PlanGone, RollbackRefused)
+TROUBLE = (ApiError, *UNDONE, FenceError, GateLost, NotJudged, PlanGone, RollbackRefused)
 
 WIPE = """
 TRUNCATE flex.jobs, flex.profiles, flex.operation, flex.owned_line, flex.element_gate, flex.job_change,
@@ -402,6 +402,10 @@ class World:
     def _repaired(self) -> bool:
         with self.patient("flex_reconcile") as run:
             scans = run.scan()
+            if any(scan.incomplete for scan in scans):
+                # What stayed open is settled by a sync.
+                self.resume()
+                return False
             with suppress(*UNDONE):
                 run.repair(scans)
                 checks = run.verify(scans, 0)
