@@ -64,7 +64,8 @@ def test_a_scan_finds_just_what_the_demo_says_it_broke(gallery: Gallery, house: 
     before, in_step = house.rows(), gallery.scan().metrics
     drift = act.lose_objects(house)
     summary = gallery.scan()
-    expect("metrics", summary.metrics, in_step | drift.figures | {"in_processing": act.BUSY_ORIGINALS})
+    more = {"in_processing": act.BUSY_ORIGINALS, "missing_lately": len(drift.suspects)}
+    expect("metrics", summary.metrics, in_step | drift.figures | more)
     assert act.planned(house) == drift.marks
     assert summary.plan.update == len(drift.marks) == act.LOST_ORIGINALS + act.LOST_STAGED
     assert act.changed(house, before) == set()
