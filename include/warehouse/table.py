@@ -201,8 +201,8 @@ class Table:
                 raise RowRefused(f"{name} {error}") from None
             if value is None and is_key:
                 given = record.get(field)
-                text_ = isinstance(given, str) and given.strip() and read is identifier
-                raise RowRefused(f"{name} is {'text, and declared as a number' if text_ else 'no usable id'}")
+                worded = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
+                raise RowRefused(f"{name} is {'text, and declared as a number' if worded else 'no usable id'}")
             if value is None and name in self.required:
                 raise RowRefused(f"{name} is missing, which every record has")
             values.append(value)

@@ -126,8 +126,10 @@ class Pulled:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """The records that were not read."""
-        return [Skipped(**each) for each in self._progress("skipped")]
+        """The records that were not read, nor by another list that shows them too."""
+        skipped = {tuple(each["key"]): Skipped(**each) for each in self._progress("skipped")}
+        found = staged(self.stage, skipped) if skipped else set()
+        return [each for key, each in skipped.items() if key not in found]
 
     @property
     def failed(self) -> Mapping[str, str]:
