@@ -10,13 +10,13 @@ import psycopg
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
+from include.api.errors import FixConfiguration
 from include.confidence.summary import UnusableSummary
 from include.simulators.storage import Fault
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import RollbackRefused
 from plugins.operators.report import STEPS
 from plugins.operators.rollback import RollbackOperator
-from plugins.operators.scan import ScanIncomplete
 from plugins.operators.sync import SyncOperator
 from plugins.runs import NotEnabled
 from tests.images import ORIGINAL, STAGED
@@ -186,35 +186,28 @@ class TestScan:
         assert (summary["entity"], summary["metrics"]["missing_original"], summary["incomplete"]) == ("images", 0, "")
         assert len(json.dumps(summary)) < 4096
 
-    def test_that_could_not_look_at_everything_fails_and_is_no_evidence(self, airflow, images, conn):
+    def test_that_may_look_at_nothing_fails_and_leaves_no_evidence(self, airflow, images, conn):
         images.lose(1)
         before = images.rows()
         images.control.fault(Fault("status", operation="head", status=403, times=None))
         run = a_run()
         execute(run, "stop_writer")
-        with pytest.raises(
-            ScanIncomplete, match=r"^1 images could not be looked at: .*Nothing was written; then clear"
-        ):
+        with pytest.raises(FixConfiguration, match=r"answered 403: .*Check the rights of the keys"):
             execute(run, "scan")
-        [summary] = run.xcoms["scan"]["forensic_summary"]
-        assert summary["incomplete"]
-        with pytest.raises(UnusableSummary, match=r"incomplete: images;.*Clear scan"):
+        with pytest.raises(UnusableSummary, match=r"missing: images.*Clear scan"):
             execute(run, "gate_check")
         execute(run, "resume_writer")
         with pytest.raises(AirflowFailException, match=r"^scan failed; writer .* is running\. Next: nothing was"):
             report(run, scan="failed", gate_check="upstream_failed")
-        found = result(run)
-        assert found.keys() == RESULT
-        assert (found["unknown"], found["missing_original"], found["updated"]) == (1, 0, 0)
         assert images.rows() == before
-        assert conn.execute("SELECT verdict FROM confidence.forensic_run").fetchall() == [(None,)]
+        assert conn.execute("SELECT FROM confidence.forensic_run").fetchall() == []
 
     def test_is_evidence_once_it_is_tried_again_with_success(self, airflow, images):
         images.lose(1)
         images.control.fault(Fault("status", operation="head", status=403, times=None))
         run = a_run()
         execute(run, "stop_writer")
-        with pytest.raises(ScanIncomplete):
+        with pytest.raises(FixConfiguration):
             execute(run, "scan")
         images.control.clear()
         execute(run, "scan")
