@@ -1,6 +1,7 @@
 """Rows of repair shops by hand, and the tables that are computed from them."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -23,7 +24,12 @@ def put(conn: psycopg.Connection, table: str, *records: Mapping[str, Any], sync_
     """Write records into a mirrored table as the source would send them, over what is there."""
     declared = MIRRORED[table]
     for record in records:
-        write(conn, table, dict(zip(declared.names, declared.row(record), strict=True)), sync_id=sync_id)
+        write(
+            conn,
+            table,
+            dict(zip(declared.names, replace(declared, required=()).row(record), strict=True)),
+            sync_id=sync_id,
+        )
 
 
 def write(conn: psycopg.Connection, table: str, row: Mapping[str, Any], sync_id: int = 0) -> None:
