@@ -491,7 +491,7 @@ class TestOneEntityHeld:
             execute(run, "decide")
         assert re.findall(r"^- \*\*(\w+)\*\* \(all, scanned", asked[0]["body"], re.M) == [name]
 
-    def test_repairs_none_of_them_before_the_decision_and_then_all(self, held, conn):
+    def test_repairs_none_of_them_before_the_decision_and_then_all(self, held, conn, asked):
         run, name = held
         lines = live_lines(conn)
         with pytest.raises(FenceError, match=r"nothing was applied\. Clear decide"):
@@ -499,6 +499,8 @@ class TestOneEntityHeld:
         with pytest.raises(FenceError, match="held"):
             execute(run, "resume_writer")
         assert live_lines(conn) == lines
+        with pytest.raises(TaskAwaitingInput):
+            execute(run, "decide")
         answer(run, "Repair, then resume")
         decided = conn.execute("SELECT entity FROM confidence.forensic_run WHERE decision IS NOT NULL")
         assert decided.fetchall() == [(name,)]

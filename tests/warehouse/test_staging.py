@@ -140,8 +140,13 @@ class TestRefusedRows:
         assert r"a\u0000b\\ 😀" in kept
 
     def test_up_to_the_floor_are_borne(self, conn):
-        stage = staged(conn, PARTS, [[part(0)] * REFUSED_FLOOR])
+        stage = staged(conn, PARTS, [[part(1), *[part(0)] * REFUSED_FLOOR]])
         assert stage.pull.complete
+
+    def test_rows_of_which_none_can_be_stored_fail_the_pull(self, conn):
+        staged(conn, PARTS, [[part(0)]])
+        with pytest.raises(PullError, match="2 of 2 rows"):
+            staged(conn, PARTS, [[part(0)], [part(0)]])
 
     def test_above_floor_and_share_fail_the_pull(self, conn):
         stage = open_(conn)
@@ -166,12 +171,12 @@ class TestRefusedRows:
 
 def test_replaced_row_is_the_fresher_one(conn):
     stage = staged(conn, PARTS, [[part(1, "old"), part(2)]])
-    stage.replace_row(part(1, "new"))
-    stage.replace_row(part(3, "late"))
+    stage.replace_rows(sql.SQL("id = 1"), [part(1, "new")])
+    stage.replace_rows(sql.SQL("id = 3"), [part(3, "late")])
     names = conn.execute(sql.SQL("SELECT id, name FROM {} ORDER BY id").format(stage.sql)).fetchall()
     assert names == [(1, "new"), (2, "x"), (3, "late")]
     with pytest.raises(RowRefused, match="price"):
-        stage.replace_row(part(1, price="much"))
+        stage.replace_rows(sql.SQL("id = 1"), [part(1, price="much")])
 
 
 def test_new_keys_are_counted_once_and_against_the_live_copy(conn):
@@ -184,7 +189,9 @@ def test_new_keys_are_counted_once_and_against_the_live_copy(conn):
     assert count_new(stage, 3) == (0, 0)
 
 
-feeds = st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=6)
+feeds = st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=6).filter(
+    lambda feed: any(map(any, feed)) or not any(feed)
+)
 
 
 @QUIET
