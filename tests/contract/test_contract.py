@@ -122,7 +122,9 @@ class TestScan:
             for number in range(1, asked + 1):
                 questions.before(number, filled.account.fail)
                 place = f"{entity.name}, question {number} of {asked}"
-                assert not scanned(filled, entity.name, params), place
+                # A source may get round a question that fails; then it has seen as much.
+                ended = scanned(filled, entity.name, params)
+                assert ended is None or found(ended) == found(whole), place
                 assert found(filled.scan_one(entity.name, **params)) == found(whole), place
         assert filled.standing() == before
 
@@ -138,12 +140,13 @@ class TestScan:
         assert scopes.isdisjoint({"all"}) if part else scopes == {"all"}
 
 
-def scanned(run: Run, entity: str, params: Mapping[str, Any]) -> bool:
-    """Whether a scan came to its end, with evidence."""
+def scanned(run: Run, entity: str, params: Mapping[str, Any]) -> ForensicSummary | None:
+    """The summary of a scan that came to its end with evidence of all rows, else None."""
     try:
-        return not run.scan_one(entity, **params).incomplete
+        summary = run.scan_one(entity, **params)
     except CUT:
-        return False
+        return None
+    return summary if not summary.incomplete and summary.proven == summary.rows else None
 
 
 class TestRepair:
