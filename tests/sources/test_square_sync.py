@@ -175,7 +175,7 @@ class TestCatalog:
         assert mine & set(rows(conn, "catalog_variations")) == (mine if cascade else set())
 
     def test_fallen_variation_that_is_still_listed_stays_fallen(self, synced, conn):
-        """Whatever the list shows: nor does it make an entry at each sync. A scan asks the source about the item first."""
+        """Whatever the list shows, and without an entry at each sync. A scan asks the source about the item first."""
         item = synced.control.ids("items")[0]
         mine = {id_ for id_, row in rows(conn, "catalog_variations").items() if row["item_id"] == item}
         query = "UPDATE square.catalog_items SET (is_deleted, version) = (true, version + 1) WHERE id = %s"
