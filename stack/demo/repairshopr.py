@@ -28,7 +28,7 @@ FIGURES = {
     "api_duplicate_rows": "of them shown before",
     "db_total_rows": "live rows of the copy",
     "api_unique_not_in_db": "missing in the copy",
-    "confirmed_missing": "of them confirmed by a second look",
+    "confirmed_missing": "of them proven",
     "db_not_in_api_unique": "not in the feed any more",
     "confirmed_deleted": "of them confirmed by a second look",
     "rows_differing": "differ from the source",
@@ -36,7 +36,7 @@ FIGURES = {
     "missing_invoice_ids_without_parent_invoice_row": "of them unknown to the copy",
     "db_null_parent_invoice_id_count": "lines of the copy without their invoice",
     "feed_noise": "suspects that the second look cleared",
-    "unconfirmed": "suspects that it could not decide",
+    "unproven": "rows that it could not prove",
 }
 WRITTEN = ("inserted", "updated", "deleted")
 DRIFT = ("api_unique_not_in_db", "db_not_in_api_unique", "rows_differing")
@@ -94,7 +94,7 @@ class Drift:
             "missing_invoice_ids_count": len(set(self.lost.values())),
             "missing_invoice_ids_without_parent_invoice_row": 1,
             "db_null_parent_invoice_id_count": 0,
-            "unconfirmed": 0,
+            "unproven": 0,
         }
 
 

@@ -30,7 +30,7 @@ from tests.liar.stage import Act, Key, Rows, Stage, differences
 from tests.liar.wire import Ask, Asked, Reply
 
 # Figures by which a scan counts what it could not tell.
-UNKNOWN = ("unconfirmed", "unknown", "unreadable", "uncertain", "rows_refused", "unproven")
+UNKNOWN = ("unknown", "unreadable", "uncertain", "rows_refused", "unproven")
 PAST = frozenset({"stale", "earlier", "lagging", "torn"})
 NEWER = frozenset({"torn", "stranger", "redated"})
 HONEST_RUNS = 3
