@@ -148,23 +148,30 @@ class Watched:
 
     gallery: Gallery
 
+    lacking: tuple
+
     def state(self) -> tuple:
-        watermarks = [sync_log.state(self.gallery.conn, "storage", "images", part) for part in ("", "dry run")]
-        return self.gallery.table(), self.gallery.audited(), watermarks
+        return self.gallery.table(), self.gallery.audited()
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
+        """Nothing is written, and no watermark passes the images that lack something."""
         before = self.state()
         yield
         assert self.state() == before
+        (oldest,) = self.gallery.images.execute(
+            "SELECT min(updated_at) FROM images WHERE id = ANY (%s)", [list(self.lacking)]
+        ).fetchone()
+        marks = [sync_log.state(self.gallery.conn, "storage", "images", part).watermark for part in ("", "dry run")]
+        assert [mark for mark in marks if mark and mark >= oldest] == []
 
 
 @pytest.fixture
 def watched(gallery: Gallery) -> Watched:
     """Two images that lack one object each: few enough to be asked for singly, the second time."""
-    gallery.add("queued", laid=False)
-    gallery.control.delete([gallery.add().staged])
-    return Watched(gallery)
+    queued, ready = gallery.add("queued", laid=False), gallery.add()
+    gallery.control.delete([ready.staged])
+    return Watched(gallery, (queued.id, ready.id))
 
 
 MISSING = {"missing_original": 1, "missing_staged": 1, "unknown": 0}
