@@ -24,8 +24,8 @@ TABLES = (IMAGES.name,)
 class Findings:
     """A check's figures and examples; `incomplete` says why it proves nothing.
 
-    `open`: images that no scan has named yet, and about which there may be an answer another time or LIST and HEAD
-    disagree; `oldest` is the earliest of their times of change.
+    `open`: images that are not proven and that no scan has named yet; `oldest` is the earliest of their times of
+    change.
     """
 
     metrics: Mapping[str, int | None]
@@ -243,11 +243,11 @@ FROM (
 OPEN = """
 SELECT count(*) FILTER (WHERE unknown = 'later'), count(*), min(updated_at),
   coalesce((SELECT string_agg(reason, ' ') FROM (
-    SELECT CASE unknown WHEN 'later' THEN reason ELSE 'LIST and HEAD disagree.' END AS reason FROM {plan}
-    WHERE unknown IN ('later', 'disputed') GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 3
+    SELECT CASE unknown WHEN 'disputed' THEN 'LIST and HEAD disagree.' ELSE reason END AS reason FROM {plan}
+    WHERE unknown IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 3
   ) reasons), '')
 FROM {plan} p
-WHERE _operation = 'mark' AND _status = 'unproven' AND unknown IN ('later', 'disputed') AND NOT EXISTS
+WHERE _operation = 'mark' AND _status = 'unproven' AND unknown IS NOT NULL AND NOT EXISTS
   (SELECT FROM confidence.unproven u
    WHERE u.source = 'storage' AND u.entity = 'images' AND u.key = jsonb_build_array(p.id))
 """
