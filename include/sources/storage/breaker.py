@@ -125,13 +125,13 @@ def shows_others(looks: Sequence[Look], there_before: int) -> bool:
     """Whether a bucket that misses something shows what other images need: at least half of it.
 
     `looks`: at objects of other images. Where there are none, one image that the check found in order has to do.
-    Raises TryLater if some can't be told.
+    Raises TryLater if it depends on those that can't be told.
     """
     unanswered = [each for each in looks if each.later]
-    if unanswered:
-        raise TryLater(f"{unanswered[0].reason} So the bucket could not be proven by objects of other images.")
     there = sum(each.presence in (Presence.PRESENT, Presence.EMPTY) for each in looks)
     absent = sum(each.presence is Presence.ABSENT for each in looks)
+    if unanswered and absent <= there + len(unanswered) and there < absent + len(unanswered):
+        raise TryLater(f"{unanswered[0].reason} So the bucket could not be proven by objects of other images.")
     return there >= absent if there + absent else there_before > 0
 
 
