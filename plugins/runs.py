@@ -1,4 +1,4 @@
-"""What every task of the house has in common: its run's name, its refusal of unknown params, when it is retried."""
+"""What all tasks have in common: its run's name, its refusal of unknown params, when it is retried."""
 
 import json
 import logging

@@ -65,7 +65,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task failed: the error's class and, where it is one of the house's own, its message.
+    """Why a task failed: the error's class and, where it is one of our own, its message.
 
     Another's message may quote rows of the warehouse. `subject` is the part of the task's work, where it has parts.
     """

@@ -1,4 +1,4 @@
-"""The sources, one package each. Registering one here is all that the rest of the house needs to know of it."""
+"""The sources, one package each. Registering one here is all that the other layers need to know of it."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""What the house asks of a source, of whatever kind: one that knows no source calls these, and nothing else."""
+"""What every source offers, of whatever kind: code that knows no source calls these, and nothing else."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager

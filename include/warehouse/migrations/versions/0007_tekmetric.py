@@ -428,7 +428,7 @@ FROM tekmetric.customers c WHERE c.deleted_at IS NULL;
 COMMENT ON VIEW tekmetric.customers_analytics IS 'Customers without personal data, for dashboards.';
 """
 
-# The house's log and watermarks are of all sources. Shop roles may not read them, so these views do it with their
+# The log and watermarks are of all sources. Shop roles may not read them, so these views do it with their
 # owner's rights, and tell each role its rows themselves.
 SYNC_VIEWS = """
 CREATE FUNCTION tekmetric.visible(shop_id bigint) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS $$
