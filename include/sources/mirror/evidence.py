@@ -13,10 +13,11 @@ from include.warehouse.table import identifiers, pairs, same_key
 def scope_of(context: Context, entity: Entity, row: str) -> sql.Composable:
     """The condition on a row of the copy that the scan's lists would show it; never null.
 
-    A row that doesn't say to which partition it belongs is in scope, so that it is looked up by itself.
+    Rows of partitions that are not asked for are out of scope only where the source's own rows don't name theirs. Else
+    such a row may have been spoilt, and is looked up by itself.
     """
     conditions = [sql.SQL("true")]
-    if entity.partitions:
+    if entity.partitions and entity.partitions.adds:
         asked = sql.SQL(", ").join(map(sql.Literal, partitions(context, entity)))
         column = sql.Identifier(row, entity.partitions.column)
         conditions.append(sql.SQL("coalesce({}::text IN ({}), true)").format(column, asked))
@@ -155,8 +156,9 @@ SELECT key, reason, looked FROM {refused} r
 WHERE NOT mended AND NOT EXISTS (SELECT FROM {stage} s WHERE {s_key} = r.key)
 """
 
-# Rows without a usable key are named by where they were listed, and are not the same in another scan.
+# Rows without a usable key are named by where they were listed, and lists by their partition: both are told anew by
+# each scan.
 LOOKED_AT = """
 SELECT {s_key} AS key FROM {stage} s UNION SELECT {p_key} FROM {plan} p
-UNION SELECT key FROM confidence.unproven WHERE key ->> 0 LIKE 'row % of page %'
+UNION SELECT key FROM confidence.unproven WHERE key ->> 0 LIKE 'row % of page %' OR key ->> 0 LIKE 'the list of %'
 """

@@ -285,6 +285,8 @@ def _fail(pulled: Pulled, listings: Sequence[Listing], error: ApiError) -> None:
         raise error
     log.error("%s of %s is left out: %s", partition, pulled.entity.name, error)
     pulled.stage.save_progress(failed=failed)
+    # Nobody knows what it would have shown.
+    pulled.stage.remember_refused([([f"the list of {partition}"], False, str(error))])
     left = [place for place in range(number + 1, len(listings)) if listings[place].partition not in failed]
     for stage in pulled.stages:
         if left:
