@@ -213,7 +213,7 @@ class TestFailedOrder:
         loaded.sync()
         assert order(conn, other)["amount_paid"] == 4711
         refused = conn.execute("SELECT DISTINCT entity, reason FROM confidence.quarantine").fetchall()
-        assert refused == [("repair_orders", "tm_id is no usable id")]
+        assert refused == [("repair_orders", "tm_id is text, and declared as a number")]
 
 
 class TestTokenExpired:
@@ -463,7 +463,8 @@ class TestParams:
         assert (order(conn, one)["amount_paid"], order(conn, other)["amount_paid"] == 4711) == (4711, False)
         assert (loaded.watermark(EAST), loaded.watermark(WEST)) == moved
         assert len(before) == 2
-        assert loaded.asked() <= 4
+        # It shows other content than the copy without a newer version, so it is looked at twice.
+        assert loaded.asked() <= 6
 
     def test_mode_snapshot_keeps_an_order_as_it_stands(self, loaded, conn):
         id_ = with_job(loaded)

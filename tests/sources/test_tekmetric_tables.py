@@ -9,6 +9,8 @@ from include.sources.tekmetric import tables
 from include.warehouse.table import RowRefused
 from tests.workshop import MIRRORED, TABLES
 
+MARCH = dict.fromkeys(("created_date", "updated_date"), "2026-03-01T12:00:00Z")
+ORDER = {"shop_id": 1, "tm_id": 2, "ro_number": 4, "status_id": 5} | MARCH
 ITEM = {"shop_id": 1, "tm_repair_order_id": 2, "tm_job_id": 3, "line": "4"}
 
 
@@ -186,11 +188,10 @@ class TestRows:
         }
 
     def test_order_is_one_flat_record(self):
-        record = {"shop_id": 1, "tm_id": 2, "status": "POSTED", "posted_date": date(2026, 3, 2), "margin": "0.6655"}
+        record = ORDER | {"status": "POSTED", "posted_date": date(2026, 3, 2), "margin": "0.6655"}
         amounts = {"authorized_revenue": Decimal("57999.9999999"), "potential_total": "41873.0", "order_discount": 5}
-        assert read("repair_orders", record | amounts) == {
-            "shop_id": 1,
-            "tm_id": 2,
+        changed = dict.fromkeys(MARCH, datetime(2026, 3, 1, 12, tzinfo=UTC))
+        assert read("repair_orders", record | amounts) == ORDER | changed | {
             "status": "POSTED",
             "posted_date": date(2026, 3, 2),
             "authorized_gp_percent": Decimal("66.55"),
@@ -202,7 +203,12 @@ class TestRows:
 
     def test_order_with_nonsense_for_an_amount_is_refused(self):
         with pytest.raises(RowRefused, match="authorized_cost is not a finite number"):
-            read("repair_orders", {"shop_id": 1, "tm_id": 2, "authorized_cost": "NaN"})
+            read("repair_orders", ORDER | {"authorized_cost": "NaN"})
+
+    @pytest.mark.parametrize("name", ["ro_number", "status_id", "created_date", "updated_date"])
+    def test_order_without_what_every_order_has_is_refused(self, name):
+        with pytest.raises(RowRefused, match=f"{name} is missing, which every record has"):
+            read("repair_orders", ORDER | {name: None})
 
     @pytest.mark.parametrize(("said", "authorized"), [(True, True), (False, False), (None, False)])
     def test_job(self, said, authorized):

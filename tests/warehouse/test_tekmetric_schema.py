@@ -417,7 +417,8 @@ class TestCascades:
         put(conn, "shops", {"tm_id": OWN})
         own = {"shop_id": OWN, "tm_repair_order_id": 1}
         records = {
-            "repair_orders": {"shop_id": OWN, "tm_id": 1, "status": "POSTED"},
+            "repair_orders": {"shop_id": OWN, "tm_id": 1, "status": "POSTED", "ro_number": 1, "status_id": 5}
+            | {"created_date": f"{march(1)}T12:00:00Z", "updated_date": f"{march(2)}T12:00:00Z"},
             "jobs": own | {"id": 2},
             "job_parts": own | {"tm_job_id": 2, "line": "3", "id": 3},
             "ro_snapshots": own

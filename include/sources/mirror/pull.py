@@ -64,7 +64,7 @@ class Pulled:
             self.stage.append(page.rows, next_position=next_position, page_info=info, refuse=refuse)
             self.stage.save_progress(lists=self._lists(number, page))
             if found:
-                self.stage.remember_refused([(each.key, True, each.reason) for each in found.skipped])
+                self.stage.remember_refused([(each.key, True, each.reason) for each in found.skipped if each.failed])
                 self.stage.save_progress(
                     deleted=[*self._progress("deleted"), *map(list, found.deleted)],
                     skipped=[*self._progress("skipped"), *map(asdict, found.skipped)],

@@ -12,7 +12,7 @@ branch_labels = None
 depends_on = None
 
 COLUMN = """
-ALTER TABLE confidence.sync_state ADD IF NOT EXISTS in_step_at timestamptz;
+ALTER TABLE confidence.sync_state ADD in_step_at timestamptz;
 COMMENT ON COLUMN confidence.sync_state.in_step_at IS
   'When the last sync that has left out nothing of it began: the copy is in step with the source as of then.';
 """
@@ -89,4 +89,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Column and view stay: nothing older minds them."""
+    before = op.get_context().opts["script"].get_revision("0013").module
+    op.execute("DROP VIEW confidence.health; ALTER TABLE confidence.sync_state DROP in_step_at")
+    op.execute(before.VIEW)
