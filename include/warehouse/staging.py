@@ -1,9 +1,11 @@
 """Rows on their way: pages are copied into an unlogged table, with the resume point in the same transaction."""
 
+import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -12,7 +14,7 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from include.warehouse.table import RowRefused, Table, among, identifiers, same_key
+from include.warehouse.table import RowRefused, Table, among, identifiers, key_array, same_key
 
 # The share of rows that may be refused before the pull is no evidence any more, and the count below which it may.
 REFUSED_SHARE, REFUSED_FLOOR = 0.01, 20
@@ -20,6 +22,8 @@ REFUSED_SHARE, REFUSED_FLOOR = 0.01, 20
 # A row's place on its page, its values, and the columns that its record doesn't name.
 StagedRow = tuple[int, tuple, list[str] | None]
 
+# Keys may hold times.
+_json = partial(json.dumps, default=str)
 _payload = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -158,9 +162,9 @@ class Stage:
 
     def remember_refused(self, refused: list[tuple[list, bool, str]]) -> None:
         """Keep with the pull which rows could not be read or stored: the key, whether it is one, and the reason."""
-        statement = sql.SQL("INSERT INTO {} (key, usable, reason) VALUES (%s, %s, %s)").format(self.refused)
-        for key, usable, reason in refused:
-            self.conn.execute(statement, [Jsonb(key), usable, reason])
+        statement = sql.SQL("INSERT INTO {} (key, usable, reason) VALUES ({}, {}, {})")
+        for key, *told in refused:
+            self.conn.execute(statement.format(self.refused, key_array(key), *map(sql.Literal, told)))
 
     def replace_rows(self, where: sql.Composable, records: Iterable[Mapping[str, Any]]) -> None:
         """Put a fresher reading, of page 0, in place of the rows that the condition names. Raises RowRefused."""
@@ -229,7 +233,7 @@ class Stage:
 
     def _move(self, **changes: Any) -> None:
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in changes)
-        values = [Jsonb(v) if name in ("position", "progress") else v for name, v in changes.items()]
+        values = [Jsonb(v, _json) if name in ("position", "progress") else v for name, v in changes.items()]
         moved = self.conn.execute(
             sql.SQL(
                 "UPDATE staging.pull SET {}, updated_at = clock_timestamp() WHERE pull = %s AND attempt = %s"

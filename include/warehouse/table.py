@@ -289,6 +289,11 @@ def pairs(names: tuple[str, ...], left: str, others: tuple[str, ...], right: str
     )
 
 
+def key_array(values: Iterable[Any]) -> sql.Composed:
+    """A key as the evidence names it: the JSON array that Postgres makes of the columns, times included."""
+    return sql.SQL("jsonb_build_array({})").format(sql.SQL(", ").join(map(sql.Literal, values)))
+
+
 def key_object(key: tuple[str, ...], qualifier: str) -> sql.Composed:
     """The key as a jsonb object, the form in which change_log names a row."""
     parts = [sql.SQL("{}, {}").format(sql.Literal(k), sql.Identifier(qualifier, k)) for k in key]

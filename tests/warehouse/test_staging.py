@@ -12,7 +12,7 @@ from psycopg import sql
 from include.warehouse import compare
 from include.warehouse.migrate import migrate
 from include.warehouse.staging import REFUSED_FLOOR, PullError, Stage, count_new
-from include.warehouse.table import RowRefused
+from include.warehouse.table import Column, RowRefused, Table, instant, integer
 from stack.postgres import Postgres
 from tests.warehouse.conftest import add_shop
 from tests.warehouse.shop import PARTS, SOURCE, STOCK, count, day, empty, part, planned, staged, synced
@@ -133,6 +133,16 @@ class TestRefusedRows:
             (None, "id is no usable id"),
         ]
         assert [row[5] for row in found] == [records[place] for place in (1, 2, 3, 4)]
+
+    def test_are_named_as_the_copy_names_them_whatever_a_key_is_made_of(self, conn):
+        conn.execute("CREATE TABLE shop.counts (place text, counted_at timestamptz, number bigint, row_hash bigint)")
+        columns = (Column("place"), Column("counted_at", instant), Column("number", integer))
+        counts = Table(SOURCE, "counts", columns, key=("place", "counted_at"), version=None)
+        stage = Stage.open(conn, counts, SOURCE, "test", "ticket")
+        records = [{"place": "a", "counted_at": "2026-03-01T12:00:00.5+02:00", "number": number} for number in ("x", 1)]
+        stage.append(records, next_position=[day(1)], page_info={})
+        query = sql.SQL("SELECT r.key = jsonb_build_array(place, counted_at) FROM {} r, {} s")
+        assert conn.execute(query.format(stage.refused, stage.sql)).fetchall() == [(True,)]
 
     def test_any_payload_can_be_kept(self, conn):
         open_(conn).append([part("", name="a\0b\\ 😀", price="1E+999999")], next_position=None, page_info={})

@@ -35,7 +35,7 @@ def account(context: Context, pulled: Pulled, stage: Stage, compared: int, *, su
     own = stage is pulled.stage
     progress, pull = stage.pull.progress or {}, stage.pull
     skipped = len(pulled.skipped) if own else 0
-    absent = pulled.progress.get("absent", 0) + len(pulled.deleted) if own else 0
+    absent = len(pulled.absent) + len(pulled.deleted) if own else 0
     known = pulled.progress.get("known", 0) if own else 0
     names = _names(stage) | {"out_of_scope": _out_of_scope(context, pulled, stage, surplus)}
     live = context.conn.execute(sql.SQL(COPY_SIDE).format(**names)).fetchone()

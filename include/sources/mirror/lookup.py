@@ -207,13 +207,13 @@ class Skipped:
 class Completed:
     """A page with its records in full.
 
-    `deleted`: the keys of those that say themselves that they are deleted. `absent`: how many are not at their own
+    `deleted`: the keys of those that say themselves that they are deleted. `absent`: of those that are not at their own
     address, though the list shows them. `known`: how many the list shows once more, or as the copy has them.
     """
 
     page: Page
     deleted: tuple[tuple, ...] = ()
-    absent: int = 0
+    absent: tuple[tuple, ...] = ()
     known: int = 0
     skipped: tuple[Skipped, ...] = ()
 
@@ -231,20 +231,20 @@ def complete(
     rows = [row for row in page.rows if table.key_of(row) is None]
     known = len(page.rows) - len(rows) - len(briefs)
     wanted = list(briefs)
-    deleted, absent, skipped = [], 0, [(key, OVER_LIMIT) for key in wanted[room:] if room is not None]
+    deleted, absent, skipped = [], [], [(key, OVER_LIMIT) for key in wanted[room:] if room is not None]
     for key, look in look_up(context, table, entity.lookup, wanted[:room]):
         if look.unknown:
             skipped.append((key, look.unknown))
         elif look.tombstone:
             deleted.append(key)
         elif not look.rows:
-            absent += 1
+            absent.append(key)
         else:
             rows += look.rows
     return Completed(
         replace(page, rows=rows),
         tuple(deleted),
-        absent,
+        tuple(absent),
         known,
         tuple(_skipped(entity, key, partition, briefs[key], why) for key, why in skipped),
     )

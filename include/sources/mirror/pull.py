@@ -68,7 +68,7 @@ class Pulled:
                 self.stage.save_progress(
                     deleted=[*self._progress("deleted"), *map(list, found.deleted)],
                     skipped=[*self._progress("skipped"), *map(asdict, found.skipped)],
-                    absent=self.progress.get("absent", 0) + found.absent,
+                    absent=[*self._progress("absent"), *map(list, found.absent)],
                     known=self.progress.get("known", 0) + found.known,
                 )
 
@@ -123,6 +123,11 @@ class Pulled:
     def deleted(self) -> list[list]:
         """The keys of the records that a list has shown and that say themselves that they are deleted."""
         return self._progress("deleted")
+
+    @property
+    def absent(self) -> list[list]:
+        """The keys of the records that a list has shown and that are not at their own address."""
+        return self._progress("absent")
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -326,6 +331,9 @@ def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetim
     shapes = filter(None, map(listing.shape, page.rows))
     rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
     found = _completed(context, pulled, listing, dataclasses.replace(page, rows=rows), known_before)
+    if listing.named:
+        # No list has shown what the run names.
+        found = dataclasses.replace(found, absent=())
     pulled.append(found.page, following, found, number)
     if listing.newest:
         gap.note(pulled, number, listing, rows, left_out=len(page.rows) - len(rows))
@@ -400,11 +408,10 @@ def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:
     """Plan the nested rows of the records that are staged, each record's as a set, by the status of its own plan.
 
     Nested rows of a record that is older than the copy count for nothing. Those that differ while their record shows no
-    newer version want a second look, as do all that seem to be gone, unless the record was read at its own address. A
-    nested row that could not be read may be any of those that seem to be gone: then none counts as gone. `surplus`:
-    those whose record neither list nor copy has want a second look too.
+    newer version want a second look, as do all that seem to be gone. A nested row that could not be read may be any of
+    those that seem to be gone: then none counts as gone. `surplus`: those whose record neither list nor copy has want a
+    second look too.
     """
-    at_own_address = pulled.entity.discovery is not None
     table = pulled.entity.table
     for part, stage in pulled.parts:
         names = {
@@ -425,11 +432,7 @@ def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:
         if older:
             stage.save_progress(fallen=(stage.pull.progress or {}).get("fallen", 0) + older)
         compare.plan_writes(stage, doubtful="candidate")
-        compare.plan_deletes(
-            stage,
-            status="confirmed" if at_own_address else "candidate",
-            within=sql.SQL(OF_RECORDS).format(**names),
-        )
+        compare.plan_deletes(stage, status="candidate", within=sql.SQL(OF_RECORDS).format(**names))
         stage.conn.execute(sql.SQL(NOT_NEWER).format(**names))
         if stage.pull.rows_refused:
             stage.conn.execute(sql.SQL(UNREADABLE).format(**names))

@@ -13,7 +13,7 @@ from include.sources.mirror.entity import Context
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.pull import Pulled, replace
 from include.warehouse.staging import staged
-from include.warehouse.table import RowRefused, are, identifiers
+from include.warehouse.table import RowRefused, are, identifiers, key_array
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +46,18 @@ class Looks:
         return self.asked >= FEW and not self.answered
 
 
-def second_look(context: Context, pulled: Pulled) -> Looks:
-    """Ask about every suspect, as far as the budget goes; the others stay unproven."""
+def second_look(context: Context, pulled: Pulled, *, every: bool = False) -> Looks:
+    """Ask about every suspect, as far as the budget goes unless it is about `every` one; the others stay unproven."""
+    budget = None if every else SECOND_LOOKS
     table, lookup = pulled.entity.table, pulled.entity.lookup
-    suspects, silent, answered = _suspects(context, pulled), {}, 0
+    suspects, silent, answered = _suspects(context, pulled, budget), {}, 0
     for value, look in look_up(context, table, lookup, suspects):
         answered += not look.unknown
         silent[value] = [suspect for suspect in suspects[value] if not _shown(pulled, suspect, look)]
     silent = {value: some for value, some in silent.items() if some}
     if lookup.witness:
         # A batch may leave open far more than can be asked for one by one.
-        asked = list(islice((value for value in suspects if value in silent), SECOND_LOOKS))
+        asked = list(islice((value for value in suspects if value in silent), budget))
         for value, look in look_up(context, table, lookup.witness, asked):
             for suspect in silent[value]:
                 _hear_witness(pulled, suspect, look)
@@ -68,7 +69,7 @@ def second_look(context: Context, pulled: Pulled) -> Looks:
     return Looks(len(suspects), answered)
 
 
-def _suspects(context: Context, pulled: Pulled) -> Mapping[tuple, list[Suspect]]:
+def _suspects(context: Context, pulled: Pulled, budget: int | None) -> Mapping[tuple, list[Suspect]]:
     """The suspects by the values that they are asked for by, as many as the budget allows, in the order of waiting."""
     entity, conn = pulled.entity, context.conn
     key, by = entity.table.key, entity.lookup.by
@@ -87,7 +88,7 @@ def _suspects(context: Context, pulled: Pulled) -> Mapping[tuple, list[Suspect]]
         "candidates": _candidates(pulled),
         "source": sql.Literal(context.source.name),
         "entity": sql.Literal(entity.name),
-        "limit": sql.Literal(SECOND_LOOKS * entity.lookup.batch),
+        "limit": sql.Literal(budget and budget * entity.lookup.batch),
     }
     found: dict[tuple, list[Suspect]] = {}
     for *values, operation in conn.execute(sql.SQL(WAITING).format(**names)):
@@ -163,7 +164,7 @@ def _gone(pulled: Pulled, suspect: Suspect) -> None:
     """Settle a row that is not there when it is asked for by itself."""
     if suspect.operation == "insert":
         _settle(pulled, suspect, "noise")
-    elif staged(pulled.stage, [suspect.key]):
+    elif staged(pulled.stage, [suspect.key]) or list(suspect.key) in pulled.absent:
         _unproven(pulled, suspect, "the list shows it, but it is not found by itself")
     else:
         _settle(pulled, suspect, "confirmed")
@@ -183,16 +184,14 @@ def _settle(pulled: Pulled, suspect: Suspect, status: str, why: str | None = Non
         for plan, columns in plans:
             which = are(columns, suspect.key)
             pulled.stage.conn.execute(update.format(plan, sql.Literal(status), sql.Literal(why), which))
-        looked = sql.SQL("UPDATE {} SET looked = true, reason = coalesce({}, reason) WHERE key = jsonb_build_array({})")
-        values = sql.SQL(", ").join(map(sql.Literal, suspect.key))
-        pulled.stage.conn.execute(looked.format(pulled.stage.refused, sql.Literal(why), values))
+        looked = sql.SQL("UPDATE {} SET looked = true, reason = coalesce({}, reason) WHERE key = {}")
+        pulled.stage.conn.execute(looked.format(pulled.stage.refused, sql.Literal(why), key_array(suspect.key)))
 
 
 def _mended(pulled: Pulled, suspect: Suspect) -> None:
     """A row that was refused as the list shows it can be stored as it is shown by itself."""
-    values = sql.SQL(", ").join(map(sql.Literal, suspect.key))
-    query = sql.SQL("UPDATE {} SET mended = true WHERE key = jsonb_build_array({})")
-    pulled.stage.conn.execute(query.format(pulled.stage.refused, values))
+    query = sql.SQL("UPDATE {} SET mended = true WHERE key = {}")
+    pulled.stage.conn.execute(query.format(pulled.stage.refused, key_array(suspect.key)))
 
 
 def _leave(pulled: Pulled) -> None:

@@ -7,7 +7,6 @@ reading also asks for each of those that the copy has.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -54,28 +53,27 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 @dataclass(frozen=True)
 class NextKeys(Cursor):
-    """The report's pages. `nextKeys` go back as they came: a text as it is, of a list each item as a parameter."""
+    """The report's pages. `nextKeys` go back as they came: a text as it is, of a list each item as a parameter.
+
+    A position is their JSON.
+    """
+
+    def request(self, base: Request, position: Position) -> Request:
+        if position is None:
+            return base
+        keys = msgspec.json.decode(position)
+        several = isinstance(keys, list) and all(isinstance(key, str | int | float) for key in keys)
+        value = list(map(str, keys)) if several else keys if isinstance(keys, str) else position
+        return replace(base, params={**base.params, self.param: value})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
         data = answer.data if isinstance(answer.data, dict) else {}
-        keys = _parameter(data.get(self.token))
-        if data.get(self.more) is True and not keys:
+        keys = data.get(self.token) or None
+        if data.get(self.more) is True and keys is None:
             raise RefuseData(f"it says that more follows, but has no {self.token}")
         page = super().read(replace(answer, data={**data, self.token: None}), position, crawl)
-        return replace(page, next=None if data.get(self.more) is False else keys)
-
-
-def _parameter(keys: Any) -> str | list[str] | None:
-    """The value of the query parameter that hands the keys back; None where there are none."""
-    if isinstance(keys, list) and all(map(_plain, keys)):
-        return list(map(str, keys)) or None
-    if keys is None or isinstance(keys, str):
-        return keys or None
-    return _encode(keys).decode()
-
-
-def _plain(key: Any) -> bool:
-    return isinstance(key, str | int | Decimal) and not isinstance(key, bool)
+        follows = keys is not None and data.get(self.more) is not False
+        return replace(page, next=_encode(keys).decode() if follows else None)
 
 
 BOARD, COLUMNS = SpringPage(), Single()

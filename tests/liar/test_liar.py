@@ -1,0 +1,27 @@
+"""No lie wins: a hundred runs of each source; `make liar N=...` plays more."""
+
+import pytest
+
+from include.sources import REGISTRY
+from tests.liar.play import play
+
+HANDFULS, RUNS = 10, 10
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("source", REGISTRY)
+def test_honest_runs_are_confirmed(open_stage, source):
+    """Without a lie the property holds, and every row is proven."""
+    _, _, outcomes = open_stage(source)
+    assert [outcome.message(source) for outcome in outcomes if outcome.broken or not outcome.confirmed] == []
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("handful", range(HANDFULS))
+@pytest.mark.parametrize("source", REGISTRY)
+def test_no_lie_wins(open_stage, source, handful):
+    stage, heard, _ = open_stage(source)
+    outcomes = [play(stage, heard, seed) for seed in range(handful * RUNS, (handful + 1) * RUNS)]
+    broken = [outcome.message(source) for outcome in outcomes if outcome.broken]
+    assert not broken, "\n\n".join(broken)
+    assert sum(bool(outcome.told) for outcome in outcomes) >= RUNS / 2, "too few lies were told to prove anything"

@@ -1,0 +1,449 @@
+"""Answers that are no answers: whatever is told of an order, nothing of it is lost, and nobody takes it for proof."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from include.simulators.tekmetric import Fault, Mutation
+from include.sources.base import SyncFailed
+from include.sources.tekmetric import SOURCE
+
+from .tekmetric import (
+    EAST,
+    ITEMS,
+    WEST,
+    Shops,
+    contents,
+    instant,
+    job,
+    of_order,
+    order,
+    rows,
+    settle,
+    trading,
+    with_job,
+)
+
+MESSAGES = (
+    {"message": "temporarily unavailable"},
+    {"type": "ERROR", "message": "temporarily unavailable", "data": None, "details": None},
+    {"error": "temporarily unavailable"},
+    {},
+    [],
+    None,
+)
+Path = Callable[[int], str]
+
+
+def head(id_: int) -> str:
+    return f"shop/{EAST}/repair-order/{id_}"
+
+
+def estimate(id_: int) -> str:
+    return f"repair-order/{id_}/estimate"
+
+
+def profit(id_: int) -> str:
+    return f"repair-order/{id_}/profit/labor"
+
+
+def message(path: Path, content: Any) -> Callable[[int, int], Fault]:
+    return lambda id_, other: Fault("answer", path=path(id_), content=content, times=None)
+
+
+def swap(path: Path) -> Callable[[int, int], Fault]:
+    return lambda id_, other: Fault("swap", path=path(id_), other=path(other), times=None)
+
+
+def edit(path: Path, name: str, how: str) -> Callable[[int, int], Fault]:
+    return lambda id_, other: Fault("edit", path=path(id_), name=name, edit=how, times=None)
+
+
+# What is told of an order in place of the truth.
+LIES: dict[str, Callable[[int, int], Fault]] = {
+    **{
+        f"{path.__name__} is {content}": message(path, content)
+        for path in (head, estimate, profit)
+        for content in MESSAGES
+    },
+    **{f"{path.__name__} of another order": swap(path) for path in (head, estimate, profit)},
+    **{
+        f"{name} empty": edit(estimate, name, "empty") for name in ("jobs", "parts", "labor", "sublets", "fees", "data")
+    },
+    **{
+        f"{name} short": edit(estimate, name, "short") for name in ("jobs", "parts", "labor", "sublets", "fees", "data")
+    },
+    **{
+        f"{name} missing": edit(estimate, name, "missing")
+        for name in ("id", "jobs", "parts", "labor", "sublets", "fees", "total")
+    },
+    **{f"{name} null": edit(estimate, name, "null") for name in ("jobs", "parts", "labor", "sublets", "fees", "total")},
+    **{f"{name} twice": edit(estimate, name, "twice") for name in ("jobs", "parts", "labor", "sublets")},
+    **{
+        f"head without {name}": edit(head, name, "missing")
+        for name in ("id", "repairOrderStatus", "repairOrderNumber", "createdDate", "updatedDate")
+    },
+    **{f"head with {name} null": edit(head, name, "null") for name in ("repairOrderStatus", "updatedDate")},
+    **{
+        f"profit without {name}": edit(profit, name, "missing")
+        for name in ("laborProfit", "totalProfit", "retail", "cost", "hours")
+    },
+}
+
+
+def two_jobs(shops: Shops, **fields: Any) -> int:
+    """An order with two jobs, each with some of everything, and fees of its own.
+
+    No part is so cheap that its absence would pass for a difference in rounding.
+    """
+    fees = [{"name": "Shop supplies", "percentage": "6", "cap": 2500}, {"name": "Environmental fee", "amount": 350}]
+    return with_job(shops, jobs=[dear(job()), dear(job(authorized=None))], fees=fees, **fields)
+
+
+def dear(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**job, "parts": [part if part.get("id") else {**part, "retail": 1_110} for part in job["parts"]]}
+
+
+def whole(conn, order_id: int) -> tuple:
+    return (order(conn, order_id), *(of_order(conn, table, order_id) for table in ("jobs", *ITEMS)))
+
+
+@pytest.fixture
+def lied(loaded: Shops) -> Mapping[str, int]:
+    """An order for each lie, in step; nothing of them is in the lookback."""
+    loaded.control.set(board_limit=500)
+    orders = {lie: two_jobs(loaded) for lie in LIES}
+    loaded.sync()
+    settle(loaded)
+    return orders
+
+
+def lie_about(shops: Shops, orders: Mapping[str, int]) -> int:
+    """Tell each order's lie from now on, once the orders have changed, and return another one that changed."""
+    control, other = shops.control, shops.control.ids(shop=EAST)[0]
+    control.mutate(*(Mutation("update", "orders", id_, {"paid": 4711}) for id_ in (*orders.values(), other)))
+    control.advance(600)
+    control.fault(*(LIES[lie](id_, other) for lie, id_ in orders.items()))
+    return other
+
+
+class TestSync:
+    def test_writes_nothing_of_a_lie_and_names_the_orders(self, loaded, conn, lied):
+        """They are read once the truth is told; all others are in step all the time."""
+        control, before = loaded.control, {id_: whole(conn, id_) for id_ in lied.values()}
+        other = lie_about(loaded, lied)
+        changed = instant(control.order(other)["updated"])
+        with pytest.raises(
+            SyncFailed, match=f"{len(lied)} of its records are not proven and were not written"
+        ) as failed:
+            loaded.sync()
+        assert "\n" not in str(failed.value)
+        assert "temporarily" not in str(failed.value)
+        assert {lie: whole(conn, id_) == before[id_] for lie, id_ in lied.items()} == dict.fromkeys(lied, True)
+        assert order(conn, other)["amount_paid"] == 4711
+        assert loaded.watermark(EAST) == changed
+        assert loaded.watermark(WEST) == instant(control.now())
+        control.clear()
+        loaded.sync()
+        for id_ in lied.values():
+            assert order(conn, id_)["amount_paid"] == 4711
+            assert whole(conn, id_)[1:] == before[id_][1:]
+        assert loaded.watermark(EAST) == instant(control.now())
+
+    def test_that_is_lied_to_once_asks_again(self, loaded, conn, lied):
+        control, before = loaded.control, {id_: whole(conn, id_) for id_ in lied.values()}
+        once = {lie: (lambda id_, other, lie=lie: replace(LIES[lie](id_, other), times=1)) for lie in lied}
+        control.mutate(*(Mutation("update", "orders", id_, {"paid": 4711}) for id_ in lied.values()))
+        control.fault(*(once[lie](id_, control.ids(shop=EAST)[0]) for lie, id_ in lied.items()))
+        try:
+            loaded.sync()
+        except SyncFailed:
+            # What only several answers together show is not asked for once more in the same run.
+            loaded.sync()
+        for id_ in lied.values():
+            assert order(conn, id_)["amount_paid"] == 4711
+            assert whole(conn, id_)[1:] == before[id_][1:]
+
+    def test_answer_that_is_poorer_than_the_copy_does_not_empty_it(self, loaded, conn):
+        """Whatever is left out of an estimate or a profit without a contradiction."""
+        control = loaded.control
+        poorer = {
+            name: two_jobs(loaded) for name in ("partsCost", "cost", "quantity", "technician", "balanceDue", "name")
+        }
+        loaded.sync()
+        settle(loaded)
+        before = {id_: whole(conn, id_) for id_ in poorer.values()}
+        control.mutate(*(Mutation("update", "orders", id_, {"paid": 4711}) for id_ in poorer.values()))
+        for name, id_ in poorer.items():
+            control.fault(Fault("edit", path=estimate(id_), name=name, edit="missing"))
+        try:
+            loaded.sync()
+        except SyncFailed:
+            # What has no id is known by its name.
+            loaded.sync()
+        for id_ in poorer.values():
+            assert order(conn, id_)["amount_paid"] == 4711
+            assert whole(conn, id_)[1:] == before[id_][1:]
+
+    def test_first_sync_stores_no_lie(self, conn):
+        lone = {"orders": 4, "customers": 1, "employees": 1}
+        with trading(conn, **lone, board_limit=500) as shops:
+            orders = {lie: two_jobs(shops) for lie in LIES}
+            others = set(shops.control.ids()) - set(orders.values())
+            lie_about(shops, orders)
+            with pytest.raises(SyncFailed, match=f"{len(orders)} of its records"):
+                shops.sync("backfill")
+            assert {id_ for _, id_ in rows(conn, "repair_orders")} == others
+            shops.control.clear()
+            shops.sync()
+            assert {id_ for _, id_ in rows(conn, "repair_orders")} == set(shops.control.ids())
+
+
+class TestScan:
+    def test_believes_no_lie_and_repairs_nothing_by_it(self, loaded, conn, lied):
+        control, before = loaded.control, contents(conn)
+        other = control.ids(shop=EAST)[0]
+        control.mutate(Mutation("update", "orders", other, {"paid": 4711}, silent=True))
+        control.fault(*(LIES[lie](id_, other) for lie, id_ in lied.items()))
+        summary = loaded.scan()
+        assert summary.incomplete
+        assert vars(summary.plan) == {"insert": 0, "update": 1, "delete": 0}
+        found = conn.execute("SELECT key ->> 1 FROM confidence.unproven WHERE entity = 'repair_orders'").fetchall()
+        assert {int(id_) for (id_,) in found} == set(lied.values())
+        assert contents(conn) == before
+        control.clear()
+        summary = loaded.scan()
+        assert summary.incomplete == ""
+        loaded.mend(summary)
+        assert conn.execute("SELECT count(*) FROM confidence.unproven").fetchone() == (0,)
+        assert order(conn, other)["amount_paid"] == 4711
+
+    def test_answer_that_is_poorer_once_is_no_drift(self, loaded, conn):
+        control = loaded.control
+        for name, id_ in zip(("partsCost", "cost", "balanceDue"), control.ids(shop=EAST), strict=False):
+            control.fault(Fault("edit", path=estimate(id_), name=name, edit="missing"))
+        summary = loaded.scan()
+        assert vars(summary.plan) == {"insert": 0, "update": 0, "delete": 0}
+        assert summary.metrics["unproven"] == 0
+
+
+class TestTornRead:
+    def test_order_that_changes_between_its_answers_is_read_again(self, loaded, conn):
+        control = loaded.control
+        settle(loaded)
+        first, second, third = (with_job(loaded) for _ in range(3))
+        for id_, path in ((first, estimate), (second, profit)):
+            (job_id,) = [each["id"] for each in control.order(id_)["jobs"]]
+            control.before(path(id_), 1, Mutation("update", "jobs", job_id, {"discount": 700}))
+        # Its head is asked for once more, and the order changes in between.
+        control.fault(Fault("status", path=head(third), status=503))
+        (job_id,) = [each["id"] for each in control.order(third)["jobs"]]
+        control.before(head(third), 2, Mutation("update", "jobs", job_id, {"discount": 700}))
+        loaded.sync()
+        control.advance(60)
+        loaded.sync()
+        for id_ in (first, second, third):
+            assert order(conn, id_)["updated_date"] == instant(control.order(id_)["updated"])
+            assert [row["discount"] for row in of_order(conn, "jobs", id_)] == [700]
+            assert order(conn, id_)["authorized_revenue"] == control.profit(id_).retail
+
+    def test_estimate_that_lags_behind_its_head_is_read_again(self, loaded, conn):
+        control = loaded.control
+        id_ = with_job(loaded)
+        loaded.sync()
+        (job_id,) = [row["tm_id"] for row in of_order(conn, "jobs", id_)]
+        with SOURCE.open(conn, loaded.run, loaded) as context:
+            old = [context.client.get(path(id_)).data for path in (estimate, profit)]
+        control.mutate(Mutation("update", "jobs", job_id, {"discount": 700}))
+        control.fault(*(Fault("answer", path=p(id_), content=a) for p, a in zip((estimate, profit), old, strict=True)))
+        loaded.sync()
+        control.advance(600)
+        loaded.sync()
+        assert [row["discount"] for row in of_order(conn, "jobs", id_)] == [700]
+
+
+class TestBoards:
+    @pytest.mark.parametrize("column_limit", [None, 5])
+    def test_that_do_not_reach_back_to_the_last_sync_lose_nothing(self, conn, column_limit):
+        """The sync says so once, and looks behind them."""
+        with trading(conn, orders=60, customers=6, board_limit=200) as shops:
+            control = shops.control
+            shops.sync("backfill")
+            settle(shops)
+            control.set(board_limit=5, column_limit=column_limit)
+            changed = control.ids()[::-1][:40]
+            control.mutate(*(Mutation("update", "orders", id_, {"paid": 4711}) for id_ in changed))
+            control.advance(600)
+            before = shops.watermark(EAST)
+            with pytest.raises(SyncFailed, match=f"perhaps others of {EAST} .*shows no record that changed before"):
+                shops.sync()
+            assert {id_ for id_ in changed if order(conn, id_)["amount_paid"] != 4711} == set()
+            assert shops.watermark(EAST) == before
+            control.advance(600)
+            shops.sync()
+            assert shops.watermark(EAST) == instant(control.now())
+
+    def test_that_show_little_because_there_is_little_are_no_failure(self, conn):
+        with trading(conn, orders=2, customers=1, employees=1) as shops:
+            shops.sync("backfill")
+            settle(shops)
+            for number in range(3):
+                shops.control.mutate(
+                    *(Mutation("update", "orders", id_, {"paid": number}) for id_ in shops.control.ids())
+                )
+                shops.control.advance(600)
+                shops.sync()
+                assert shops.watermark(EAST) == instant(shops.control.now())
+
+    def test_that_show_only_what_is_young_are_no_failure(self, loaded):
+        """A shop that was closed for a while: older orders have left the boards, and have not changed."""
+        control = loaded.control
+        settle(loaded)
+        control.set(board_limit=1, column_limit=1)
+        for kind in (1, 3, 5):
+            with_job(loaded, status=kind)
+        control.advance(600)
+        loaded.sync()
+        assert loaded.watermark(EAST) == instant(control.now())
+
+    def test_that_are_empty_all_at_once_show_what_has_changed_in_spite_of_that(self, loaded, conn):
+        control = loaded.control
+        settle(loaded)
+        id_ = next(each for each in control.ids(shop=EAST) if control.order(each)["status"] == 2)
+        control.mutate(Mutation("update", "orders", id_, {"paid": 4711}))
+        control.fault(Fault("edit", path=f"shop/{EAST}/job-board-group-by", edit="empty", times=None))
+        with pytest.raises(SyncFailed, match="shows no record that changed before"):
+            loaded.sync()
+        assert order(conn, id_)["amount_paid"] == 4711
+
+    def test_in_columns_shows_what_the_list_has_no_room_for(self, loaded, conn):
+        """An order that nobody knows yet is not lost behind others."""
+        control = loaded.control
+        settle(loaded)
+        new = with_job(loaded)
+        control.set(board_limit=3)
+        control.touch(
+            each for each in control.ids(shop=EAST) if control.order(each)["status"] in (1, 2) and each != new
+        )
+        loaded.sync()
+        assert order(conn, new)
+
+    @pytest.mark.parametrize("content", [*MESSAGES[:4], {"content": None}, ["a"]])
+    def test_that_are_no_boards_fail_the_sync_of_their_shop_alone(self, loaded, conn, content):
+        control = loaded.control
+        east, west = (control.ids(shop=shop)[0] for shop in (EAST, WEST))
+        before = loaded.watermark(EAST)
+        control.mutate(*(Mutation("update", "orders", id_, {"paid": 4711}) for id_ in (east, west)))
+        control.advance(600)
+        control.fault(Fault("answer", path=f"shop/{EAST}/job-board*", content=content, times=None))
+        with pytest.raises(SyncFailed, match=f"all of {EAST} "):
+            loaded.sync()
+        assert (loaded.watermark(EAST), loaded.watermark(WEST)) == (before, instant(control.now()))
+        assert order(conn, west)["amount_paid"] == 4711
+
+
+class TestLists:
+    @pytest.mark.parametrize("next_keys", ["text", "list"])
+    def test_report_is_read_to_its_end_in_either_form(self, conn, next_keys):
+        with trading(conn, board_limit=0, list_size=2, next_keys=next_keys) as shops:
+            shops.sync("backfill")
+            posted = [id_ for id_ in shops.control.ids() if shops.control.order(id_)["posted"]]
+            assert {id_ for _, id_ in rows(conn, "repair_orders")} >= set(posted)
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            Fault("edit", path="*report", name="nextKeys", edit="null", times=None),
+            Fault("edit", path="*report", name="content", edit="missing", times=None),
+            Fault("answer", path="*report", content=MESSAGES[0], times=None),
+        ],
+        ids=lambda fault: fault.kind + fault.name,
+    )
+    def test_report_that_is_cut_fails(self, conn, fault):
+        with trading(conn, list_size=2) as shops:
+            shops.control.fault(fault)
+            with pytest.raises(SyncFailed):
+                shops.sync("backfill")
+            assert shops.watermark(EAST) is None
+
+    def test_pages_in_another_order_each_time_lose_nobody(self, conn):
+        """Or else the sync fails by name."""
+        with trading(conn, orders=2, customers=83, employees=1, list_size=10, shuffled_pages=True) as shops:
+            failed = ""
+            try:
+                shops.sync("backfill")
+            except SyncFailed as error:
+                failed = str(error)
+            for kind in ("customers", "vehicles"):
+                read = {id_ for _, id_ in rows(conn, kind)}
+                assert (kind in failed) == (read != set(shops.control.ids(kind)))
+
+    @pytest.mark.parametrize("kind", ["customer", "vehicle"])
+    def test_of_another_shop_are_nobody(self, loaded, conn, kind):
+        before = contents(conn)
+        conn.execute("UPDATE confidence.sync_state SET updated_at = updated_at - interval '25 hours'")
+        loaded.control.fault(Fault("swap", path=f"shop/{EAST}/{kind}", other=f"shop/{WEST}/{kind}", times=None))
+        with pytest.raises(SyncFailed, match=f"{kind}s: .*another shop"):
+            loaded.sync()
+        assert contents(conn) == before
+
+    @pytest.mark.parametrize("kind", ["customer", "vehicle", "employee"])
+    def test_message_in_place_of_a_person_is_nobody(self, loaded, conn, kind):
+        control = loaded.control
+        before = contents(conn)
+        id_ = control.ids(f"{kind}s", EAST)[0]
+        named = {"customer": "customer_id", "vehicle": "vehicle_id", "employee": "writer_id"}[kind]
+        for content in ({"id": id_, "message": "temporarily unavailable"}, *MESSAGES):
+            control.fault(Fault("answer", path=f"shop/{EAST}/{kind}/*", content=content, times=2))
+        (new,) = control.mutate(Mutation("create", f"{kind}s", fields={"customerId": 1} if kind == "vehicle" else {}))
+        (changed,) = control.mutate(Mutation("create", fields={"shop_id": EAST, named: new, "status": 1}))
+        with pytest.raises(SyncFailed, match=f"{kind}s {EAST}/{new}"):
+            loaded.sync()
+        assert order(conn, changed)
+        assert rows(conn, f"{kind}s") == before[f"{kind}s"]
+
+
+class TestDeleted:
+    @pytest.mark.parametrize("answers", [(404, 404, 200), (404, 200, 404), (404, 503, 404), (200, 404, 404)])
+    def test_order_is_not_while_one_answer_shows_it(self, loaded, conn, answers):
+        id_ = with_job(loaded)
+        loaded.sync()
+        before = whole(conn, id_)
+        loaded.control.set(board_limit=0, column_limit=0)
+        for path, status in zip((head, estimate, profit), answers, strict=True):
+            if status != 200:
+                loaded.control.fault(Fault("status", path=path(id_), status=status, times=None))
+        summary = loaded.scan()
+        assert vars(summary.plan)["delete"] == 0
+        loaded.mend(summary)
+        assert whole(conn, id_) == before
+
+    def test_order_is_not_while_a_board_shows_it(self, loaded, conn):
+        id_ = with_job(loaded)
+        loaded.sync()
+        before = whole(conn, id_)
+        for path in (head, estimate, profit):
+            loaded.control.fault(Fault("status", path=path(id_), status=404, times=None))
+        loaded.control.touch([id_])
+        with suppress(SyncFailed):
+            loaded.sync()
+        assert whole(conn, id_) == before
+        summary = loaded.scan()
+        assert vars(summary.plan)["delete"] == 0
+        loaded.mend(summary)
+        assert whole(conn, id_) == before
+
+    def test_order_that_another_s_tombstone_is_told_of_is_not(self, loaded, conn):
+        id_, gone = with_job(loaded), with_job(loaded)
+        loaded.sync()
+        loaded.control.mutate(Mutation("delete", "orders", gone))
+        loaded.control.touch([id_])
+        loaded.control.fault(Fault("swap", path=head(id_), other=head(gone), times=None))
+        with pytest.raises(SyncFailed, match=f"{EAST}/{id_} .*another order"):
+            loaded.sync()
+        assert order(conn, id_)
+        assert vars(loaded.scan().plan)["delete"] > 0
+        assert order(conn, id_)
