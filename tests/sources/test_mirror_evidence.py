@@ -261,6 +261,14 @@ class TestSecondLooks:
         assert set(second.examples["unproven_examples"]) <= set(ids[:4])
         assert len(second.examples["unproven_examples"]) == 2
 
+    def test_have_no_limit_in_a_full_sync(self, filled, conn, monkeypatch):
+        """As after a column was added, which makes a suspect of every row."""
+        monkeypatch.setattr(second_look, "SECOND_LOOKS", 2)
+        conn.execute("UPDATE repairshopr.customers SET notes = 'by hand'")
+        sync(filled.context, full=True)
+        summary = scan_entity(filled, "customers")
+        assert (summary.metrics["rows_differing"], summary.metrics["unproven"]) == (0, 0)
+
     def test_are_not_spent_on_rows_that_the_list_shows_in_full(self, filled, conn, monkeypatch):
         monkeypatch.setattr(second_look, "SECOND_LOOKS", 1)
         conn.execute("DELETE FROM repairshopr.payments WHERE id IN (SELECT id FROM repairshopr.payments LIMIT 30)")
