@@ -80,7 +80,7 @@ def plan_writes(
             young=_young(table.moment, young_after),
             stale=_versions(table, "<"),
             newer=_versions(table, ">"),
-            poorer=_poorer(table),
+            poorer=poorer(table),
             older=sql.Literal(older),
             doubtful=sql.Literal(doubtful),
             only=only or sql.SQL("true"),
@@ -178,7 +178,7 @@ def version_columns(table: Table) -> list[str]:
     return [name for name in (table.version, table.changed) if name]
 
 
-def _poorer(table: Table) -> sql.Composable:
+def poorer(table: Table) -> sql.Composable:
     """The condition that the copy's row `t` has a value in a column that the staged record `s` doesn't name."""
     lost = [
         sql.SQL("{} = ANY (s._lacks) AND t.{} IS NOT NULL").format(sql.Literal(name), sql.Identifier(name))

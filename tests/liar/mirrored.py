@@ -38,8 +38,10 @@ class Mirrored:
     conn: psycopg.Connection
 
     def narrow(self, entities: Collection[str]) -> None:
-        """Have a source of these entities alone, with those that their records name."""
-        named = {need.entity for entity in self.source.entities if entity.name in entities for need in entity.needs}
+        """Have a source of these entities alone, with those that their records name or fall with."""
+        some = [entity for entity in self.source.entities if entity.name in entities]
+        named = {need.entity for entity in some for need in entity.needs}
+        named |= {entity.falls.entity for entity in some if entity.falls}
         chosen = tuple(entity for entity in self.source.entities if entity.name in {*entities, *named})
         self.source = replace(self.source, entities=chosen)
 

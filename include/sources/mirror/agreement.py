@@ -13,7 +13,7 @@ from psycopg import sql
 from include.sources.mirror.pull import Pulled
 from include.warehouse import compare
 from include.warehouse.staging import Stage
-from include.warehouse.table import are, identifiers
+from include.warehouse.table import are, identifiers, same_key
 
 
 class Disagreement(Exception):
@@ -29,8 +29,8 @@ class Reading:
     moment: datetime | None
 
     def agrees(self, other: "Reading") -> bool:
-        """Whether both say the same, as far as both say something."""
-        return all(self.values[name] == other.values[name] for name in self.values.keys() & other.values.keys())
+        """Whether the other one says all that this one says; it may say more."""
+        return all(other.values.get(name) == value for name, value in self.values.items())
 
     def newer(self, other: "Reading") -> bool:
         """Whether this shows a newer version: of the columns that tell, the first that neither lacks decides."""
@@ -61,7 +61,7 @@ def require_agreement(pulled: Pulled, key: tuple, listed: Readings, *, refused: 
     if listed:
         if not all(map(_agree, listed, seen)) and not _changed_since(pulled, seen[0][key], listed[0][key]):
             raise Disagreement("its list and the look at it alone show different content")
-    elif not ((pulled.entity.lookup.own or refused) and _newer_than_copy(pulled, key)):
+    elif not ((pulled.entity.lookup.own or refused) and _newer_than_copy(pulled, key)) or _lacks_something(pulled, key):
         raise Disagreement("only one look shows it, with other content than the copy has")
 
 
@@ -105,6 +105,24 @@ def _changes(pulled: Pulled, key: tuple) -> bool:
     return any(
         pulled.stage.conn.execute(query.format(stage.plan, which, counts)).fetchone()[0]
         for stage, which, counts in plans
+    )
+
+
+def _lacks_something(pulled: Pulled, key: tuple) -> bool:
+    """Whether a row doesn't name what the copy has in it."""
+    plans = [(pulled.stage, pulled.entity.table.key), *((stage, part.by) for part, stage in pulled.parts)]
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} s JOIN {} t ON {} WHERE {} AND {})")
+    return any(
+        stage.conn.execute(
+            query.format(
+                stage.sql,
+                stage.table.sql,
+                same_key(stage.table.key, "s", "t"),
+                are(by, key, "s"),
+                compare.poorer(stage.table),
+            )
+        ).fetchone()[0]
+        for stage, by in plans
     )
 
 
