@@ -34,12 +34,12 @@ def test_wrong_project_is_refused_by_the_form(house, browser_page):
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("checkbox", name="Dry run")).to_be_checked(timeout=30_000)
     expect(dialog.get_by_text("Off: mark it if the gate allows; needs RECONCILE_ENABLED.")).to_be_visible()
-    expect(dialog.get_by_role("checkbox", name="Heal")).not_to_be_checked()
     dialog.get_by_role("button", name="How it works").click()
     for name, value in {"Batch size": "1000", "Requests at once": "5"}.items():
         expect(dialog.get_by_role("spinbutton", name=name)).to_have_value(value)
     # One section closes as another opens.
     dialog.get_by_role("button", name="Which part").click()
+    expect(dialog.get_by_role("checkbox", name="Heal")).to_be_checked()
     expect(dialog.get_by_role("combobox", name="Status")).to_be_visible()
     expect(dialog.get_by_role("spinbutton", name="Limit")).to_have_value("0")
     before = house.airflow.runs(dag)
