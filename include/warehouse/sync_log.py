@@ -135,9 +135,15 @@ def oldest_watermark(conn: Connection, source: str, entity: str) -> datetime | N
         return cursor.execute(query, [source, entity]).fetchone()[0]
 
 
-def since_last(conn: Connection, source: str, entity: str) -> timedelta:
-    """How long ago the entity's state was last moved, of its partitions the one that waits longest."""
-    query = "SELECT clock_timestamp() - min(updated_at) FROM confidence.sync_state WHERE source = %s AND entity = %s"
+def since_in_step(conn: Connection, source: str, entity: str) -> timedelta | None:
+    """How long ago a sync of the entity began that left nothing out; None if a partition has never had one.
+
+    Of its partitions the one that waits longest.
+    """
+    query = (
+        "SELECT CASE WHEN bool_and(in_step_at IS NOT NULL) THEN clock_timestamp() - min(in_step_at) END"
+        " FROM confidence.sync_state WHERE source = %s AND entity = %s"
+    )
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(query, [source, entity]).fetchone()[0]
 

@@ -67,13 +67,16 @@ def rows_of(data: Any) -> list[dict] | None:
     """The list of objects that an answer is about: the one that lies least deep. None where it is about one object."""
     level = [data]
     while level:
-        for each in level:
-            if isinstance(each, list) and all(isinstance(row, dict) for row in each):
-                return each
+        for each in filter(_are_objects, level):
+            return each
         level = [inner for each in level if isinstance(each, dict) for inner in each.values() if _is_tree(inner)]
         if any(is_record(each) for each in level):
-            return next((each for each in level if isinstance(each, list)), None)
+            return next(filter(_are_objects, level), None)
     return None
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
 
 
 def _is_tree(value: Any) -> bool:

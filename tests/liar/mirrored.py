@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from include.api.client import decode_json
-from include.sources.mirror.entity import Ends, Entity
+from include.sources.mirror.entity import Ends, Entity, Whole
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
 from tests.contract.account import Run
@@ -98,12 +98,12 @@ class Mirrored:
         return {tuple(row[name] for name in table.key): {name: row[name] for name in compared} for row in rows}
 
     def due(self) -> set[tuple[str, Key]]:
-        # What lists tell changes of only at their ends waits for the night.
+        # What lists tell changes of only at their ends waits for the night, what is read once a day for its hour.
         told = {
             table.name: entity.changes
             for entity in self.source.entities
             for table in entity.tables
-            if not isinstance(entity.changes, Ends) and not entity.history
+            if not isinstance(entity.changes, Ends) and not entity.history and not _rare(entity)
         }
         return {
             (table, key)
@@ -195,3 +195,7 @@ class Mirrored:
             # What a restored backup brings asks no foreign key.
             self.conn.execute("SET LOCAL session_replication_role = replica")
             self.conn.execute(sql.SQL(query).format(**parts))
+
+
+def _rare(entity: Entity) -> bool:
+    return isinstance(entity.changes, Whole) and entity.changes.every > timedelta(0)

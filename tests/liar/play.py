@@ -11,7 +11,8 @@ which is one witness; a second kind of lie joins in the same family, or in one t
 
 What can't be seen through either, since nothing contradicts it:
 
-- A list that shows a row just as the copy has it. Lies about the past (`PAST`) may leave what was true before.
+- A list that shows a row just as the copy has it. Lies about the past (`PAST`) may leave what was true before; so may a
+  stranger's answer, whose account began as this one did.
 - A list that doesn't show a row which the copy lacks too, and promises no more rows than it shows.
 - A record that is read once, with false content and a newer version (`NEWER`): the next night sees it.
 """
@@ -170,7 +171,9 @@ class _Run:
                 self._outcome.breaks("false plan", [what, *wrong])
             return True
         wrong = self._wrong(self._account.live())
-        self._outcome.breaks("false", wrong + (self._account.unsound() if self._plan.whole else []))
+        # What is computed of young rows comes with them.
+        sound = not self._plan.whole or self._account.young()
+        self._outcome.breaks("false", wrong + ([] if sound else self._account.unsound()))
         return True
 
     def _repaired(self, scans: Sequence[ForensicSummary]) -> Mapping[str, Counts] | None:
@@ -206,7 +209,7 @@ class _Run:
     def _wrong(self, copy: Rows) -> list[str]:
         """What of that which was scanned isn't true, and could be seen."""
         young, kept = self._account.young(), self._account.kept()
-        past = PAST & set(self._telling.told["scan"])
+        past = (PAST | {"stranger"}) & set(self._telling.told["scan"])
 
         def excused(table: str, key: Key) -> bool:
             if table in kept and key not in self._truth[table]:

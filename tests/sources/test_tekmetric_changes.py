@@ -285,7 +285,7 @@ class TestPeople:
         )
         assert written(loaded.sync()) == 0
         assert loaded.asked("customer") == 0
-        conn.execute("UPDATE confidence.sync_state SET updated_at = updated_at - interval '25 hours'")
+        conn.execute("UPDATE confidence.sync_state SET in_step_at = in_step_at - interval '25 hours'")
         loaded.sync()
         assert rows(conn, "customers")[EAST, customer]["last_name"] == "Renamed"
         assert rows(conn, "vehicles")[EAST, vehicle]["color"] == "Green"

@@ -384,7 +384,7 @@ class TestLists:
     @pytest.mark.parametrize("kind", ["customer", "vehicle"])
     def test_of_another_shop_are_nobody(self, loaded, conn, kind):
         before = contents(conn)
-        conn.execute("UPDATE confidence.sync_state SET updated_at = updated_at - interval '25 hours'")
+        conn.execute("UPDATE confidence.sync_state SET in_step_at = in_step_at - interval '25 hours'")
         loaded.control.fault(Fault("swap", path=f"shop/{EAST}/{kind}", other=f"shop/{WEST}/{kind}", times=None))
         with pytest.raises(SyncFailed, match=f"{kind}s: .*another shop"):
             loaded.sync()

@@ -546,7 +546,7 @@ class TestConnection:
 
     def test_of_a_shop_that_was_left_out_does_not_make_every_sync_read_people(self, loaded, conn):
         fewer = elsewhere(loaded, {"shops": [asdict(Shop(EAST, "JJ AUTO", "America/New_York"))]})
-        conn.execute("UPDATE confidence.sync_state SET updated_at = updated_at - interval '25 hours'")
+        conn.execute("UPDATE confidence.sync_state SET in_step_at = in_step_at - interval '25 hours'")
         fewer.sync()
         loaded.control.reset_counters()
         fewer.sync()

@@ -146,7 +146,8 @@ class _Run:
         if self.full or _never_synced(self.context, entity):
             return True
         if isinstance(entity.changes, Whole):
-            return sync_log.since_last(self.context.conn, self.context.source.name, entity.name) >= entity.changes.every
+            since = sync_log.since_in_step(self.context.conn, self.context.source.name, entity.name)
+            return since is None or since >= entity.changes.every
         return entity.parent is None
 
     def sync(self, entity: Entity) -> None:
