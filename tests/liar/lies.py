@@ -12,7 +12,7 @@ from time import time
 from typing import Any
 from uuid import UUID
 
-from tests.liar.wire import INSTANT, Ask, Asked, Reply
+from tests.liar.wire import INSTANT, SURROGATE, Ask, Asked, Reply
 
 # Fields by which answers say how much there is, and whether more follows.
 TOTALS = ("total_entries", "total_pages", "totalPages", "totalElements", "numberOfElements", "total")
@@ -509,7 +509,7 @@ async def mistyped(telling: Telling, truth: Reply) -> Reply:
         record[name] = random.choice([[value], str(value), {}])
     else:
         record[name] = random.choice(
-            [[value], {"value": value}, f"{value}\0", "\ud800", "NaN", "1E+999", 10**30, [], {}]
+            [[value], {"value": value}, f"{value}\0", SURROGATE, "NaN", "1E+999", 10**30, [], {}]
         )
     return truth.saying(data)
 

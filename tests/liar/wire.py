@@ -21,6 +21,8 @@ from include.simulators.answers import body_of
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 # Amounts stay as they were written.
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
+# Stands for half a pair of surrogates, which only an escape can write.
+SURROGATE = "\ue000"
 CONTROL, WORLD = "/_control/", "/_world/"
 # Where no two requests for the same thing agree: instants, and texts that only their maker reads.
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:?\d\d)?")
@@ -97,7 +99,8 @@ class Reply:
     def saying(self, data: Any, status: int | None = None) -> "Reply":
         """The same answer with other JSON."""
         headers = {**self.headers, "content-type": self.headers.get("content-type", "application/json")}
-        return replace(self, body=_encode(data), status=status or self.status, headers=headers)
+        body = _encode(data).replace(SURROGATE.encode(), rb"\ud800")
+        return replace(self, body=body, status=status or self.status, headers=headers)
 
 
 Lying = Callable[[Asked, "Ask"], Awaitable[Reply]]

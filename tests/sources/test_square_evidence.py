@@ -358,7 +358,8 @@ class TestOneLocation:
         there = {id_ for id_, row in rows(conn, name).items() if row["location_id"] == refused}
         summary = scanned(seller, name)
         assert plan(summary)[0] >= 1
-        assert set(doubts(conn, name)) == there != set()
+        assert set(doubts(conn, name)) == {f"the list of {refused}", *there}
+        assert there
 
     def test_of_all_fails_as_one(self, seller, conn):
         seller.control.fault(Fault("status", "orders/search", status=401, times=None))

@@ -230,6 +230,9 @@ def read(
     may fail: then `Pulled.failed` names it.
     """
     again = False
+    if not listings:
+        parts = pulled.entity.partitions.column
+        raise PullError(f"{pulled.entity.name} is read by {parts}, and none is known yet. Mend what failed before it")
     while not pulled.stage.pull.complete:
         number, position = pulled.stage.pull.position or (0, first)
         listing = listings[number]

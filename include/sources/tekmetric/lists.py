@@ -7,12 +7,13 @@ reading also asks for each of those that the copy has.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 from psycopg import sql
 
-from include.api.client import Answer, Request
+from include.api.client import Answer, Request, decode_json
 from include.api.errors import RefuseData
 from include.api.paginators import FRESH, Crawl, Cursor, Page, Position, Single, SpringPage
 from include.sources.mirror.entity import Context, Listing, Newest
@@ -61,8 +62,8 @@ class NextKeys(Cursor):
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
             return base
-        keys = msgspec.json.decode(position)
-        several = isinstance(keys, list) and all(isinstance(key, str | int | float) for key in keys)
+        keys = decode_json(position)
+        several = isinstance(keys, list) and all(map(_plain, keys))
         value = list(map(str, keys)) if several else keys if isinstance(keys, str) else position
         return replace(base, params={**base.params, self.param: value})
 
@@ -74,6 +75,10 @@ class NextKeys(Cursor):
         page = super().read(replace(answer, data={**data, self.token: None}), position, crawl)
         follows = keys is not None and data.get(self.more) is not False
         return replace(page, next=_encode(keys).decode() if follows else None)
+
+
+def _plain(key: Any) -> bool:
+    return isinstance(key, str | int | Decimal) and not isinstance(key, bool)
 
 
 BOARD, COLUMNS = SpringPage(), Single()
