@@ -118,10 +118,18 @@ class Mirrored:
             for table in entity.tables
         }
         moments = self._moments | self.tombstones()
-        return {
+        found = {
             (table, key)
             for (table, key), moment in moments.items()
             if moment and marks[table] and moment > marks[table]
+        }
+        # So are the rows of the copy inside a young record, which may have gone from it.
+        return found | {
+            (part.table.name, key)
+            for entity in self.source.entities
+            for part in entity.parts
+            for key, row in self._live(part.table).items()
+            if (entity.table.name, tuple(row[name] for name in part.by)) in found
         }
 
     def tombstones(self) -> Mapping[tuple[str, Key], datetime]:

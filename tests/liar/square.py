@@ -70,7 +70,7 @@ class Account(Mirrored, contract.Account):
     def name_of(self, table: str, key: Key) -> str | None:
         if table == "catalog_inventory":
             return ":".join((*key, "IN_STOCK"))
-        return ":".join(key) if table == "inventory_counts" else super().name_of(table, key)
+        return ":".join(map(str, key)) if table == "inventory_counts" else super().name_of(table, key)
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
         numbers, kinds = range(random.choice([1, 2, 4])), {contract.KINDS[name] for name in about}
