@@ -13,6 +13,7 @@ from psycopg import sql
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import pages
 from include.api.paginators import Page
+from include.sources.base import entity_of
 from include.sources.mirror import gap, lookup
 from include.sources.mirror.entity import Context, Entity, Listing, Part
 from include.sources.mirror.lookup import Completed, Row, Skipped, rows_of
@@ -196,6 +197,27 @@ class Pulled:
     def of_record(self, part: Part, rows: str, records: str) -> sql.Composed:
         """The condition that `rows` of the part belong to `records`."""
         return pairs(part.by, rows, self.entity.table.key, records)
+
+
+def fell_since(context: Context, pulled: Pulled) -> sql.Composable | None:
+    """The condition on rows `t` that fell with one which was written after the last sync of theirs.
+
+    Not with any row that the copy takes for deleted: what no sync wrote may be what is wrong.
+    """
+    falls = pulled.entity.falls
+    if falls is None:
+        return None
+    other = entity_of(context.source, falls.entity).table
+    return sql.SQL(
+        "({fell} AND EXISTS (SELECT FROM {other} o WHERE {same} AND o.sync_id > coalesce("
+        "(SELECT min(sync_id) FROM confidence.sync_state WHERE source = {source} AND entity = {entity}), 0)))"
+    ).format(
+        fell=pulled.falls,
+        other=other.sql,
+        same=pairs(other.key, "o", falls.by, "t"),
+        source=sql.Literal(context.source.name),
+        entity=sql.Literal(pulled.entity.name),
+    )
 
 
 def nested(part: Part, record: Row) -> list[Row]:

@@ -12,7 +12,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, entity_of
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, partitions, plan_parts
+from include.sources.mirror.pull import Pulled, fell_since, partitions, plan_parts
 from include.sources.mirror.sync import derive, source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -92,7 +92,7 @@ def _fall(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts
     if entity.falls is None:
         return {}
     pulled = Pulled.open(context, entity, "falls", f"sync_id {sync_id}")
-    compare.plan_deletes(pulled.stage, status="confirmed", within=pulled.falls)
+    compare.plan_deletes(pulled.stage, status="confirmed", within=fell_since(context, pulled))
     for part, stage in pulled.parts:
         of_fallen = sql.SQL("({}) IN (SELECT {} FROM {})").format(
             identifiers(part.by, "t"), identifiers(entity.table.key), pulled.stage.plan

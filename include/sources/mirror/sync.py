@@ -18,7 +18,16 @@ from include.sources.base import NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror import gap
 from include.sources.mirror.entity import Context, Derived, Ends, Entity, Listing, Need, Since, Whole, Window
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, handfuls, lists, partitions, plan_parts, read_partitions, whole_list
+from include.sources.mirror.pull import (
+    Pulled,
+    fell_since,
+    handfuls,
+    lists,
+    partitions,
+    plan_parts,
+    read_partitions,
+    whole_list,
+)
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -160,7 +169,7 @@ class _Run:
         groups = _groups(context, entity, self.full)
         pulled, groups = self._pull(entity, groups)
         incremental = all(group.since for group in groups)
-        _plan(pulled)
+        _plan(context, pulled)
         # A person who asks for everything may have added a column, which makes a suspect of every row.
         second_look(context, pulled, every=self.full)
         children, left = _children(context, pulled) if incremental else ([], [])
@@ -400,19 +409,19 @@ def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[str]
             else:
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
-        _plan_set(children, read)
+        _plan_set(context, children, read)
         second_look(context, children)
         found.append(children)
     return found, left
 
 
-def _plan_set(children: Pulled, parents: Sequence[tuple]) -> None:
+def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> None:
     """Plan the children of these parents as a set: what it doesn't show any more wants a second look.
 
     A child that could not be read may be any of those that seem to have gone: then none counts as gone.
     """
     stage = children.stage
-    _plan(children)
+    _plan(context, children)
     within = among(children.entity.lookup.by, parents, "t")
     status = "unproven" if stage.pull.rows_refused else "candidate"
     compare.plan_deletes(stage, status=status, within=within)
@@ -469,14 +478,14 @@ def _lacking(pulled: Pulled, need: Need, entity: Entity) -> list[tuple]:
     ).fetchall()
 
 
-def _plan(pulled: Pulled) -> None:
+def _plan(context: Context, pulled: Pulled) -> None:
     """Plan what a sync writes: candidates where a second look has to decide."""
     for stage in pulled.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
     pulled.drop_repeats()
     compare.plan_writes(pulled.stage, doubtful="candidate")
-    if pulled.falls:
-        compare.plan_deletes(pulled.stage, status="confirmed", within=pulled.falls)
+    if fell := fell_since(context, pulled):
+        compare.plan_deletes(pulled.stage, status="confirmed", within=fell)
     if pulled.deleted:
         within = among(pulled.entity.table.key, pulled.deleted, "t")
         compare.plan_deletes(pulled.stage, status="confirmed", within=within)
