@@ -248,7 +248,9 @@ def follow(house: Till, before: Rows, foundation: Asked) -> None:
         "A page holds up to 1,000 orders, so each list of this small seller is one page. The requests of an incremental"
         " sync grow with the locations and with what changed, not with what is there."
     )
-    expect("requests of the incremental sync", asked.total, asked.syncs * incremental_requests(len(after["locations"])))
+    # The vendors of the deleted item's variation have gone with it: such rows are looked up once more, all at once.
+    fewest = asked.syncs * incremental_requests(len(after["locations"])) + 1
+    expect("requests of the incremental sync", asked.total, fewest)
     expect("whether it read less than the first one", asked.rows < foundation.rows, True)
 
 
