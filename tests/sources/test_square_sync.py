@@ -178,8 +178,11 @@ class TestCatalog:
         """Whatever the list shows, and without an entry at each sync. A scan asks the source about the item first."""
         item = synced.control.ids("items")[0]
         mine = {id_ for id_, row in rows(conn, "catalog_variations").items() if row["item_id"] == item}
-        query = "UPDATE square.catalog_items SET (is_deleted, version) = (true, version + 1) WHERE id = %s"
-        conn.execute(query, [item])
+        # As by a sync that ended before it came to the variations.
+        cut_off = sync_log.begin(conn, "square", "sync", "square_sync/cut off")
+        query = "UPDATE square.catalog_items SET (is_deleted, version, sync_id) = (true, version + 1, %s) WHERE id = %s"
+        conn.execute(query, [cut_off, item])
+        sync_log.finish(conn, cut_off, {}, error="cut off")
         first, _ = sync(synced.context)
         assert not mine & set(rows(conn, "catalog_variations"))
         query = "SELECT count(*) FROM confidence.change_log WHERE sync_id = %s AND table_name ~ 'variations'"
