@@ -44,7 +44,7 @@ Crew = Mapping[UUID, UUID | None]
 
 @dataclass(frozen=True)
 class Office(House):
-    """The house with the account in Flex; the warehouse has the jobs."""
+    """The stack with the account in Flex; the warehouse has the jobs."""
 
     flex: Control
 

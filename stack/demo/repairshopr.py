@@ -44,7 +44,7 @@ DRIFT = ("api_unique_not_in_db", "db_not_in_api_unique", "rows_differing")
 
 @dataclass(frozen=True)
 class Shop(House):
-    """The house with the shop; the copy is the warehouse."""
+    """The stack with the shop; the copy is the warehouse."""
 
     shop: Control
     shop_url: str

@@ -70,7 +70,7 @@ Rows = Mapping[str, Mapping[Key, Any]]
 
 @dataclass(frozen=True)
 class Till(House):
-    """The house with the seller; the copy is the warehouse."""
+    """The stack with the seller; the copy is the warehouse."""
 
     seller: Control
 

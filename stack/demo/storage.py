@@ -44,7 +44,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Gallery(House):
-    """The house with the application's images (autocommit) and their store.
+    """The stack with the application's images (autocommit) and their store.
 
     `bucket`: the folder in which the store keeps the objects. `copies`: the folder for those that the demo takes out;
     they outlive it, whatever ends it.

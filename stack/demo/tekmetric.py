@@ -53,7 +53,7 @@ Days = Mapping[tuple[int, date], tuple]
 
 @dataclass(frozen=True)
 class Garage(House):
-    """The house with the shops; the copy is the warehouse."""
+    """The stack with the shops; the copy is the warehouse."""
 
     shops: Control
 
