@@ -88,7 +88,7 @@ class TestFirstSync:
             }, id_
 
     def test_brings_jobs_and_all_that_is_in_them(self, shops, conn):
-        with_job(shops)
+        created = with_job(shops)
         shops.sync("backfill")
         for id_ in shops.control.ids():
             truth = shops.control.order(id_)
@@ -97,9 +97,9 @@ class TestFirstSync:
                 found = sorted((row["tm_job_id"], row["tm_id"] or 0) for row in of_order(conn, table, id_))
                 expected = [(job["id"], item.get("id") or 0) for job in truth["jobs"] for item in job[name]]
                 assert found == sorted(expected + [(0, 0)] * (len(truth["fees"]) if name == "fees" else 0)), table
-        strut = next(row for row in rows(conn, "job_parts").values() if row["name"] == "Strut")
+        strut = next(row for row in of_order(conn, "job_parts", created) if row["name"] == "Strut")
         assert (strut["quantity"], strut["retail"], strut["cost"]) == (Decimal("2.5"), 15_450, 8_275)
-        work = next(row for row in rows(conn, "job_labor").values() if row["name"] == "Work")
+        work = next(row for row in of_order(conn, "job_labor", created) if row["name"] == "Work")
         assert (work["hours"], work["rate"]) == (Decimal("1.25"), 16_500)
 
     def test_job_that_nobody_has_decided_on_counts_as_not_authorized(self, shops, conn):
