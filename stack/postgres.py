@@ -217,6 +217,9 @@ class Postgres(Server):
         command = [self._binary("initdb"), "-D", str(unfinished), "--username=postgres"]
         command += [f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync", "--no-instructions"]
+        # Thousands of rounds make a person's password hard to guess; they add nothing to 24 random bytes, and half the
+        # time of a connection.
+        command += ["--set=scram_iterations=1"]
         with self.log.open("ab") as log:
             if self._popen(command, stdout=log, stderr=log).wait() != 0:
                 raise PostgresError(f"Postgres: initdb failed; see the end of {self.log}.")

@@ -69,7 +69,7 @@ class Pulled:
                 self.stage.save_progress(
                     deleted=[*self._progress("deleted"), *map(list, found.deleted)],
                     skipped=[*self._progress("skipped"), *map(asdict, found.skipped)],
-                    absent=[*self._progress("absent"), *map(list, found.absent)],
+                    absent=[*self._progress("absent"), *(list(map(str, key)) for key in found.absent)],
                     known=self.progress.get("known", 0) + found.known,
                 )
 
@@ -126,8 +126,8 @@ class Pulled:
         return self._progress("deleted")
 
     @property
-    def absent(self) -> list[list]:
-        """The keys of the records that a list has shown and that are not at their own address."""
+    def absent(self) -> list[list[str]]:
+        """The keys of the records that a list has shown and that are not at their own address, as texts."""
         return self._progress("absent")
 
     @property
