@@ -186,14 +186,22 @@ class Account(contract.Account):
         return None
 
     def release(self, run: Run) -> None:
-        """A person has looked at each crew call of which nobody knows, and says so."""
+        """A person has looked at each crew call of which nobody knows, has deleted what is there twice, and says so."""
         with self.database("warehouse") as conn:
             uncertain = [element for (element,) in conn.execute(UNCERTAIN)]
         for element in uncertain:
+            self._undouble(element)
             self.params = {**self.params, "release_element": str(element)}
             with suppress(SyncFailed):
                 run.sync()
         self.params = {**self.params, "release_element": None}
+
+    def _undouble(self, element: UUID) -> None:
+        there = set()
+        for line in self._contacts(element):
+            if line.resource_id in there:
+                self.control.mutate(Mutation("delete", element, line=line.id))
+            there.add(line.resource_id)
 
     def unsound(self) -> list[str]:
         return []

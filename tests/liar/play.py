@@ -22,7 +22,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.confidence import history
 from include.confidence.summary import ForensicSummary
+from include.warehouse.fence import FenceError
 from include.warehouse.sync_log import Counts
 from tests.liar import lies
 from tests.liar.lies import WRITES, Telling
@@ -155,8 +157,8 @@ class _Run:
         copy = self._account.live()
         scans = self._do("scan", self._run.scan)
         counts = self._repaired(scans) if scans is not None and kind == "repair" else {}
-        self._run.resume()
-        if scans is None or counts is None:
+        held = self._held()
+        if scans is None or counts is None or held:
             return False
         if doubt := self._doubt(scans, counts):
             self._outcome.story.append(f"not confirmed: {doubt}")
@@ -175,6 +177,17 @@ class _Run:
         sound = not self._plan.whole or self._account.young()
         self._outcome.breaks("false", wrong + ([] if sound else self._account.unsound()))
         return True
+
+    def _held(self) -> bool:
+        """Let the writer go on, by a person's word where something holds it; whether it was held."""
+        try:
+            self._run.resume()
+        except FenceError as hold:
+            self._red(str(hold))
+            history.decide(self._conn, self._run.source.name, history.Decision.RESUME, "liar")
+            self._run.resume()
+            return True
+        return False
 
     def _repaired(self, scans: Sequence[ForensicSummary]) -> Mapping[str, Counts] | None:
         """The counts of a repair that was verified; None where something went wrong."""
