@@ -227,9 +227,8 @@ def _defaults() -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "8",
         "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "30",
-        # A changed DAG file shows within seconds; Airflow's own default for new files is five minutes.
+        # A new or changed DAG file shows within seconds; Airflow's own default for new files is five minutes.
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
     }
 
 
