@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from include.confidence.outcome import Gap
 from include.warehouse.fence import Writer
 
 GRACE = timedelta(minutes=4)
@@ -28,6 +29,8 @@ class Code(StrEnum):
     POOL_CLOSED = "pool_closed"
     POOL_OPEN = "pool_open"
     POOL_CHANGED = "pool_changed"
+    SWITCHED_OFF = "dag_switched_off"
+    NOT_DONE = "run_not_done"
     UNJUDGED = "scans_unjudged"
     UNVERIFIED = "repair_unverified"
     UNFINISHED = "log_unfinished"
@@ -45,6 +48,8 @@ TITLES = {
     Code.POOL_CLOSED: "the writer's pool is closed, although it is not stopped",
     Code.POOL_OPEN: "the writer's pool is open, although it is stopped",
     Code.POOL_CHANGED: "the writer's pool is not as declared",
+    Code.SWITCHED_OFF: "a DAG is paused, and so the copy is not kept in step, or not compared",
+    Code.NOT_DONE: "a run looks well, but has not done what it was for",
     Code.UNJUDGED: "a run looks well, but its scans were not judged",
     Code.UNVERIFIED: "a repair was never verified",
     Code.UNFINISHED: "a sync, repair or rollback has never ended",
@@ -112,8 +117,9 @@ class Facts:
 
     `stopper`: the run that has stopped the writer, None while it runs. `stop_known`: people were told of this stop at
     the end of that run, or one has answered that it stays. `pool` is None if it is missing, `declared` is as it should
-    be while nothing is stopped. `unjudged`: scans, the newest of each entity; `unverified`: repairs that no later scan
-    has seen; `unfinished`: rows of the sync log that are open.
+    be while nothing is stopped. `paused`: those of the source's DAGs that are, unless it was never synced. `not_done`:
+    what the last run left out although it is green. `unjudged`: scans, the newest of each entity; `unverified`: repairs
+    that no later scan has seen; `unfinished`: rows of the sync log that are open.
     """
 
     now: datetime
@@ -122,6 +128,8 @@ class Facts:
     stop_known: bool
     pool: Pool | None
     declared: Pool
+    paused: tuple[str, ...] = ()
+    not_done: tuple[Run, Gap] | None = None
     unjudged: tuple[Left, ...] = ()
     unverified: tuple[Left, ...] = ()
     unfinished: tuple[Left, ...] = ()
@@ -150,7 +158,7 @@ class Finding:
 
 def findings(facts: Facts) -> list[Finding]:
     """What is wrong with the source now; nothing while a run does what it has to."""
-    found = [*_writer(facts), *_pool(facts)]
+    found = [*_writer(facts), *_pool(facts), *_switched_off(facts), *_not_done(facts)]
     found += [each for left in facts.unjudged if (each := _unjudged(facts, left))]
     found += [_unverified(facts, left) for left in facts.unverified if not left.run.at_work]
     found += [_unfinished(facts, left) for left in facts.unfinished if not left.run.at_work]
@@ -253,6 +261,38 @@ def _closing(facts: Facts, run: Run | None) -> bool:
     if run is None or not run.at_work:
         return False
     return run.working or not (run.paused or run.stuck(facts.now, facts.writer.since))
+
+
+def _switched_off(facts: Facts) -> Iterator[Finding]:
+    """A runbook that is paused in the middle has been told of already."""
+    runbook = _runbook(facts)
+    for dag in facts.paused:
+        if dag == runbook and facts.writer.stopped:
+            continue
+        yield Finding(
+            Code.SWITCHED_OFF,
+            facts.writer.source,
+            dag,
+            None,
+            f"the DAG {dag} is paused",
+            "no night compares the copy with its source" if dag == runbook else "the copy falls behind its source",
+            f"switch {dag} on again",
+        )
+
+
+def _not_done(facts: Facts) -> Iterator[Finding]:
+    """What a green run left out. A stopped writer, verdicts and looks at repairs have findings of their own."""
+    run, gap = facts.not_done or (None, None)
+    if gap and gap.step in ("scan", "reconcile") and not facts.writer.stopped:
+        yield Finding(
+            Code.NOT_DONE,
+            facts.writer.source,
+            run.name,
+            run.name,
+            f"the run {run.name} looks well, but {gap.what}",
+            gap.consequence,
+            f"{gap.next_step}, in that run",
+        )
 
 
 def _unjudged(facts: Facts, left: Left) -> Finding | None:

@@ -7,7 +7,7 @@ copy was seen (`_seen_hash`, `_seen_deleted`); its `_status` says how sure it is
 - `confirmed`: may be applied
 - `noise`: explained by the second look, an artefact of the feed
 - `unproven`: the second look could not tell, or its budget was spent; `_why` says so, and `_looked` whether it came
-- `young`: changed after the sync's watermark, so the next sync brings it: no drift
+- `young`: changed so shortly ago that the next sync brings it: no drift
 - `stale`: the source showed an older version than the copy has; never written
 
 `_listed` is false for a row of the copy that the source's list did not show.

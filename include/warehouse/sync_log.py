@@ -128,6 +128,12 @@ def state(conn: Connection, source: str, entity: str, partition: str = "") -> St
     return found or State()
 
 
+def ever_synced(conn: Connection, source: str) -> bool:
+    """Whether a sync of the source has ever ended well, as far as the log reaches back."""
+    query = "SELECT FROM confidence.sync_log WHERE source = %s AND kind = 'sync' AND state = 'success' LIMIT 1"
+    return conn.execute(query, [source]).rowcount == 1
+
+
 def oldest_watermark(conn: Connection, source: str, entity: str) -> datetime | None:
     """Up to when every partition of the entity has been read; None before its first sync."""
     query = "SELECT min(watermark) FROM confidence.sync_state WHERE source = %s AND entity = %s"

@@ -86,11 +86,18 @@ class AirflowApi:
         return Run(
             name,
             found["state"],
-            paused=self._client.get(f"/api/v2/dags/{quote(found['dag_id'])}").data["is_paused"],
+            paused=self.is_paused(found["dag_id"]),
             asking="awaiting_input" in states,
             working=bool(states & WORKING),
             moved_at=max((datetime.fromisoformat(time) for time in times if time), default=None),
         )
+
+    def is_paused(self, dag_id: str) -> bool:
+        """Whether the DAG is paused; one that isn't there is not."""
+        try:
+            return self._client.get(f"/api/v2/dags/{quote(dag_id)}").data["is_paused"]
+        except NotFound:
+            return False
 
     def _run(self, name: str) -> Mapping | None:
         if "/" not in name:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -10,17 +10,21 @@ from airflow.sdk import BaseOperator
 from psycopg import Connection
 
 from include.api.errors import ApiError
-from include.confidence import findings, history, outbox, told
+from include.confidence import findings, history, outbox, outcome, told
+from include.confidence.outcome import Gap
 from include.confidence.told import WATCH, Failure, Kind
-from include.confidence.watch import Facts, Finding, Left, Pool
+from include.confidence.watch import Facts, Finding, Left, Pool, Run
 from include.confidence.watch import findings as found_in
-from include.sources import REGISTRY
-from include.warehouse import fence
-from include.warehouse.fence import FenceError
+from include.sources import REGISTRY, get_source
+from include.warehouse import fence, sync_log
+from include.warehouse.fence import FenceError, Writer
 from plugins import notify
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, declared_pools
 from plugins.runs import refuse_unknown_conf, run_name
+
+# How long ago a run may have ended to be looked at.
+RECENT = timedelta(days=7)
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +94,32 @@ def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts
         or bool(outbox.told_runs(conn, source, [writer.run or ""], writer.since)),
         pool=pool and Pool(pool.slots, pool.include_deferred, look_up(pool.closer) if pool.closer else None),
         declared=_declared(f"{source}_writer"),
+        paused=_paused(conn, api, source),
+        not_done=_not_done(conn, look_up, writer),
         unjudged=left(unjudged),
         unverified=left(unverified),
         unfinished=left(unfinished),
     )
+
+
+def _paused(conn: Connection, api: AirflowApi, source: str) -> tuple[str, ...]:
+    """Those of the source's DAGs that are paused; of a source that was never synced that is as it should be."""
+    if not sync_log.ever_synced(conn, source):
+        return ()
+    return tuple(dag for dag in (f"{source}_sync", f"{source}_reconcile") if api.is_paused(dag))
+
+
+def _not_done(conn: Connection, look_up: Any, writer: Writer) -> tuple[Run, Gap] | None:
+    """What the last run of the runbook left out, if it is green and not older than what the warehouse has of it."""
+    if writer.run is None or datetime.now(UTC) - writer.since > RECENT:
+        return None
+    run = look_up(writer.run)
+    if run.state != "success":
+        return None
+    entities = [entity.name for entity in get_source(writer.source).entities]
+    # Whether it was a dry run only its form knows, and so no missing repair counts here.
+    gap = outcome.gap(history.evidence(conn, writer.source, writer.run, entities), dry_run=True)
+    return gap and (run, gap)
 
 
 def _declared(name: str) -> Pool:

@@ -128,6 +128,33 @@ class TestFinds:
         airflow.pools[POOL] |= {"slots": 1}
         assert found(conn) == [Code.POOL_OPEN]
 
+    @pytest.mark.parametrize("verb", ["sync", "reconcile"])
+    def test_dag_that_is_paused_although_the_source_was_synced(self, airflow, connected, conn, verb):
+        airflow.paused.add(f"{SOURCE}_{verb}")
+        assert found(conn) == []
+        sync_log.finish(conn, sync_log.begin(conn, SOURCE, "sync", f"{SOURCE}_sync/1"), {})
+        assert found(conn) == [Code.SWITCHED_OFF]
+        [finding] = findings.standing(conn, [SOURCE])
+        assert finding.next_step == f"switch {SOURCE}_{verb} on again"
+
+    def test_green_run_without_scans(self, stopped, airflow, conn):
+        execute(stopped, "resume_writer")
+        airflow.runs[stopped.name] = "failed"
+        assert found(conn) == []
+        airflow.runs[stopped.name] = "success"
+        assert found(conn) == [Code.NOT_DONE]
+        [finding] = findings.standing(conn, [SOURCE])
+        assert "no whole scan of" in finding.what
+        judged(conn, stopped)
+        assert found(conn) == []
+
+    def test_green_run_whose_repair_failed(self, stopped, airflow, conn):
+        judged(conn, stopped)
+        sync_log.finish(conn, sync_log.begin(conn, SOURCE, "repair", stopped.name), {}, error="the disk is full")
+        execute(stopped, "resume_writer")
+        airflow.runs[stopped.name] = "success"
+        assert found(conn) == [Code.NOT_DONE]
+
     def test_green_run_whose_scans_nobody_judged(self, stopped, airflow, conn):
         judged(conn, stopped, tickets={"verdict": None}, customers={"verdict": None})
         execute(stopped, "resume_writer")
@@ -169,6 +196,7 @@ class TestFinds:
         assert found(conn) == []
 
     def test_repair_that_was_rolled_back_needs_no_look(self, stopped, airflow, conn):
+        judged(conn, stopped)
         sync_id = unverified(conn, stopped)
         execute(stopped, "resume_writer")
         airflow.runs[stopped.name] = "success"

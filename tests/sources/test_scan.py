@@ -3,17 +3,19 @@
 import json
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from include.api.errors import FixConfiguration, TryLater
+from include.confidence import history
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.repair import repair, verify
 from include.sources.mirror.scan import Scope, scan
 from include.sources.mirror.sync import sync
 from include.warehouse import fence, sync_log
+from tests.contract.account import PASSED
 
 from .conftest import RUN, SOURCE
 
@@ -172,6 +174,28 @@ def test_young_rows_are_no_drift(shop, conn):
     metrics = scan_entity(shop).metrics
     assert metrics["api_unique_not_in_db"] == 0
     assert metrics["rows_young"] == 1
+
+
+def test_what_no_sync_has_brought_for_days_is_missing(shop, conn):
+    sync(shop.context)
+    conn.execute("UPDATE confidence.sync_state SET watermark = watermark - interval '7 days'")
+    before, now = datetime.now(UTC) - timedelta(days=2), datetime.now(UTC)
+    old, new = shop.control.ids("customers")[:2]
+    changes = [(old, before), (new, now)]
+    shop.control.mutate(
+        *[
+            Mutation("update", "customers", id_, row={"firstname": "changed", "updated_at": moment.isoformat()})
+            for id_, moment in changes
+        ]
+    )
+    summary = scan_entity(shop, "customers")
+    assert (summary.metrics["rows_differing"], summary.metrics["rows_young"], summary.plan.update) == (1, 1, 1)
+    history.save_judgement(conn, summary, PASSED)
+    sync_id, _ = repair(shop.context, [summary])
+    assert all(check.after == 0 for check in verify(shop.context, [summary], sync_id))
+    conn.execute("UPDATE repairshopr.customers SET firstname = 'not written' WHERE id = %s", [old])
+    (unlike,) = [check for check in verify(shop.context, [summary], sync_id) if check.figure.startswith("repaired")]
+    assert unlike.after == 1
 
 
 def test_partial_range_refuses_the_other_side():

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from include.api.errors import TryLater
-from include.simulators.storage import application
+from include.simulators.storage import Fault, application
 from include.sources.storage import SOURCE, images, repair
 from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING
 from include.sources.storage.undo import ImagesCopy
@@ -343,3 +343,15 @@ def test_object_lost_again_before_the_repair_is_not_healed(gallery):
     marked = gallery.table()
     assert gallery.repair(summary, heal=True)[1]["healed"] == Counts()
     assert gallery.table() == marked
+
+
+@pytest.mark.usefixtures("an_hour_later")
+def test_images_that_nobody_may_look_at_do_not_block_the_others(gallery):
+    for _ in range(1_400):
+        gallery.add("queued")
+    for number in range(60):
+        gallery.add("queued", original_url=f"s3://{gallery.context.bucket.name}/a/{number}.jpg", laid=False)
+        gallery.control.fault(Fault("status", operation="head", key=f"a/{number}.jpg", status=403, times=None))
+    lost, before = gallery.add("queued", laid=False), gallery.table()
+    gallery.repair(gallery.scan())
+    assert gallery.changed(before).keys() == {lost.id}

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 from psycopg import sql
 
@@ -156,10 +157,10 @@ def _figures(context: Context, entity: Entity, summary: ForensicSummary, after: 
 def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
     """Look up some of the records that the repair wrote, and count rows that the source shows otherwise.
 
-    Rows inside a record count too. Records that changed at the source after the sync's watermark don't count: the next
-    sync brings them.
+    Rows inside a record count too. Records that changed at the source since the scan don't count: the next sync brings
+    them.
     """
-    table, source = entity.table, context.source
+    table = entity.table
     sample = _sample(context, entity, sync_id)
     pulled = Pulled.open(context, entity, "verify", f"sync_id {sync_id}, {context.run}")
     seen, unknown, why = set(), set(), ""
@@ -175,8 +176,7 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
     if sample and unknown == set(sample):
         raise TryLater(f"The repair of {entity.name} is applied (sync_id {sync_id}), and could not be verified: {why}")
     pulled.drop_repeats()
-    young_after = sync_log.oldest_watermark(context.conn, source.name, entity.name)
-    compare.plan_writes(pulled.stage, young_after=young_after)
+    compare.plan_writes(pulled.stage, young_after=_changed_since(context, entity))
     plan_parts(pulled)
     unlike = sum(
         n
@@ -188,6 +188,17 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
     pulled.drop()
     vanished = sum(1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown)
     return unlike + refused + vanished
+
+
+def _changed_since(context: Context, entity: Entity) -> datetime | None:
+    """What changed later at the source was not planned: it is newer than the watermark, and than all that was."""
+    table, watermark = entity.table, sync_log.oldest_watermark(context.conn, context.source.name, entity.name)
+    if table.moment is None:
+        return watermark
+    newest = sql.SQL("SELECT max({}) FROM {} WHERE _status = 'confirmed'")
+    query = newest.format(sql.Identifier(table.moment), _plan(context, table))
+    planned = context.conn.execute(query).fetchone()[0]
+    return max(filter(None, (watermark, planned)), default=None)
 
 
 def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[tuple, bool]]:

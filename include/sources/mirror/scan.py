@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import sql
@@ -15,7 +15,7 @@ from include.confidence.account import Account, no_evidence
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.entity import Context, Entity, Whole
 from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import Pulled, partitions, plan_parts, read_partitions, whole_list
@@ -24,6 +24,9 @@ from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
 from include.warehouse.table import identifiers
+
+# What changed at the source longer ago is missing, though no sync has run since.
+SYNC_BRINGS_WITHIN = timedelta(days=1)
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +238,7 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True, standing:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
     repeats = pulled.drop_repeats(standing)
-    compare.plan_writes(stage, young_after=_in_step(context, entity), doubtful="candidate", older="candidate")
+    compare.plan_writes(stage, young_after=_in_step(context, pulled), doubtful="candidate", older="candidate")
     if surplus and not entity.history:
         compare.plan_deletes(stage, status="candidate", within=scope_of(context, entity, "t"))
         _leave_failed(pulled)
@@ -252,14 +255,20 @@ def _leave_failed(pulled: Pulled) -> None:
         pulled.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
 
 
-def _in_step(context: Context, entity: Entity) -> datetime | sql.Composable | None:
-    """Up to when the entity has been read, or the part of it that the staged row `s` is in."""
-    conn, source = context.conn, context.source.name
+def _in_step(context: Context, pulled: Pulled) -> datetime | sql.Composable | None:
+    """The time after which a staged row `s` is young: how far the entity, or the row's partition, has been synced."""
+    entity, conn, source = pulled.entity, context.conn, context.source.name
+    clock = pulled.stage.pull.source_time or datetime.now(UTC)
+    overdue = clock - SYNC_BRINGS_WITHIN - (entity.changes.every if isinstance(entity.changes, Whole) else timedelta(0))
+
+    def young_after(watermark: datetime | None) -> datetime | None:
+        return watermark and max(watermark, overdue)
+
     if not entity.partitions:
-        return sync_log.oldest_watermark(conn, source, entity.name)
+        return young_after(sync_log.oldest_watermark(conn, source, entity.name))
     parts = [
         sql.SQL("WHEN {} THEN {}").format(
-            sql.Literal(each), sql.Literal(sync_log.state(conn, source, entity.name, each).watermark)
+            sql.Literal(each), sql.Literal(young_after(sync_log.state(conn, source, entity.name, each).watermark))
         )
         for each in partitions(context, entity)
     ]

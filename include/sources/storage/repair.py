@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from psycopg import Connection, errors, sql
 from psycopg.rows import dict_row
@@ -154,8 +155,10 @@ def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: st
     size = images.size(context.images, Scope())
     many = look.listing_is_cheaper(count_suspects(conn, plan, "confirmed"), size) and bucket.honours_start_after
     looks = {way: Stage.open(conn, OBJECTS, source, f"{purpose}_{way}", ticket) for way in Way}
+    known = others_keys(context, plan)
     for way, stage in looks.items():
-        look.look_again(bucket, suspects, stage, way, by_pages=many and way is Way.LIST, workers=workers)
+        by_pages = many and way is Way.LIST
+        look.look_again(bucket, suspects, stage, way, by_pages=by_pages, workers=workers, known=known)
     unproven = [reason for stage in looks.values() if (reason := _nothing_proven(stage))]
     if not unproven:
         settle(conn, plan, list(looks.values()), status="confirmed")
@@ -163,6 +166,14 @@ def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: st
         stage.drop()
     if unproven:
         raise TryLater(f"the changes could not be proven once more, nothing was written: {unproven[0]}")
+
+
+def others_keys(context: Context, plan: sql.Identifier) -> list[str]:
+    """Keys that images need which the plan leaves alone: where many changes get no answer, one of these has to."""
+    conn, before = context.conn, images.clock(context.images) - images.GRACE
+    without = [id_ for (id_,) in conn.execute(sql.SQL("SELECT id::text FROM {}").format(plan))]
+    start, limit = str(UUID(int=0)), look.KNOWN
+    return images.others(context.images, context.bucket.name, before=before, without=without, start=start, limit=limit)
 
 
 def _nothing_proven(looks: Stage) -> str:
