@@ -314,7 +314,8 @@ def evidence(conn: Connection, source: str, run: str, entities: Sequence[str]) -
         scans = tuple(cursor.execute(SCANS_OF_RUN, names).fetchall())
     with conn.cursor(row_factory=args_row(_repair)) as cursor:
         repairs = tuple(cursor.execute(REPAIRS_OF_RUN, names).fetchall())
-    names |= {"begun": min((scan.scanned_at for scan in scans), default=None)}
+    # A decision is about all of the scans: one that was made before the last of them is about others.
+    names |= {"begun": max((scan.scanned_at for scan in scans), default=None)}
     with conn.cursor(row_factory=tuple_row) as cursor:
         decision = cursor.execute(DECISION_OF_RUN, names).fetchone() or (None, None)
         (unproven,) = cursor.execute(

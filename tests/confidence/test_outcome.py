@@ -211,6 +211,14 @@ class TestEvidence:
         assert self.found(conn).decision == "repair"
         assert history.evidence(conn, "repairshopr", "next night", self.entities).decision == "resume"
 
+    def test_decision_is_about_all_scans_that_were_made_before_it(self, conn):
+        self.scan(conn, "invoices")
+        self.scan(conn, verdict=Verdict.HOLD)
+        history.decide(conn, "repairshopr", "repair", "Ada")
+        assert self.found(conn).decision == "repair"
+        self.scan(conn, scan_id="scanned once more")
+        assert self.found(conn).decision is None
+
     def test_unproven_rows_are_those_of_all_tables_of_the_source(self, conn):
         for source, entity in [("repairshopr", "a"), ("repairshopr", "b"), ("square", "a")]:
             conn.execute(
