@@ -20,6 +20,7 @@ What can't be seen through either, since nothing contradicts it:
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from include.confidence import history
@@ -145,7 +146,7 @@ class _Run:
         outcome.story += self._account.spoil(random, about, SPOILT if self._heard else SPOILT_TO_LISTEN)
         if any(liar.kind == "filtered" for liar in self._plan.liars):
             self._stage.build("filtered", [*steps, *self._account.hide(random, about)])
-        self._truth = self._account.truth()
+        self._truth, self._begun = self._account.truth(), self._account.live()
 
     def _about(self) -> Collection[str]:
         """The entities that the first liar talks of; all where nobody lies."""
@@ -223,11 +224,14 @@ class _Run:
         """What of that which was scanned isn't true, and could be seen."""
         young, kept = self._account.young(), self._account.kept()
         past = (PAST | {"stranger"}) & set(self._telling.told["scan"])
+        newer = NEWER & set(self._outcome.told)
 
         def excused(table: str, key: Key) -> bool:
             if table in kept and key not in self._truth[table]:
                 return True
             if (table, key) in young or (past and self._as_before(table, key, copy)):
+                return True
+            if newer and self._is_newer(table, key, copy):
                 return True
             return key not in copy[table] and self._telling.hid(self._account.name_of(table, key))
 
@@ -239,6 +243,16 @@ class _Run:
         if self._account.copy_is_theirs:
             return live[table].get(key) == self._truth[table].get(key)
         return truth[table].get(key) == copy[table].get(key)
+
+    def _is_newer(self, table: str, key: Key, copy: Rows) -> bool:
+        """Whether the copy has a later version than the source, or what another account has where it had nothing."""
+        found, true = copy[table].get(key), self._truth[table].get(key)
+        if not isinstance(found, Mapping):
+            return False
+        if "stranger" in self._outcome.told and (true is None or key not in self._begun[table]):
+            return key in self._before[0][table]
+        times = [name for name, value in found.items() if true and isinstance(value, datetime) and true[name]]
+        return any(found[name] > true[name] for name in times)
 
     def _afterwards(self) -> None:
         """The lies are over."""
