@@ -174,10 +174,18 @@ class _Run:
                 self._outcome.breaks("false plan", [what, *wrong])
             return True
         wrong = self._wrong(self._account.live())
-        # What is computed of young rows comes with them.
-        sound = not self._plan.whole or self._account.young()
-        self._outcome.breaks("false", wrong + ([] if sound else self._account.unsound()))
+        # What is computed of young rows comes with them, of rows lost on both sides with the next full sync.
+        computed = self._plan.whole and not self._account.young() and not self._lost_on_both_sides()
+        self._outcome.breaks("false", wrong + (self._account.unsound() if computed else []))
         return True
+
+    def _lost_on_both_sides(self) -> bool:
+        _, before = self._before
+        return any(
+            key not in self._begun[table] and key not in self._truth[table]
+            for table, rows in before.items()
+            for key in rows
+        )
 
     def _held(self) -> bool:
         """Let the writer go on, by a person's word where something holds it; whether it was held."""

@@ -162,9 +162,7 @@ def _hear_witness(pulled: Pulled, suspect: Suspect, look: Look) -> None:
 
 def _gone(pulled: Pulled, suspect: Suspect) -> None:
     """Settle a row that is not there when it is asked for by itself."""
-    if suspect.operation == "insert":
-        _settle(pulled, suspect, "noise")
-    elif staged(pulled.stage, [suspect.key]) or list(map(str, suspect.key)) in pulled.absent:
+    if staged(pulled.stage, [suspect.key]) or list(map(str, suspect.key)) in pulled.absent:
         _unproven(pulled, suspect, "the list shows it, but it is not found by itself")
     else:
         _settle(pulled, suspect, "confirmed")
