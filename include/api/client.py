@@ -31,6 +31,11 @@ SHORTEST_TIMEOUT_SECONDS = 0.1
 # Longer waits are no use to a task, and some are too long for the system's clock functions.
 LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 BUSY = {408, 429}
+# Half a surrogate pair, as JSON writes it, and not a backslash before "ud83d".
+HALF_PAIR = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+)
 CODE = re.compile(r"[A-Z][A-Z_]{2,40}")
 # Keys under which APIs put an error into an answer, be it beside data.
 ERRORS = ("errors", "error")
@@ -268,8 +273,8 @@ class ApiClient:
         if kind and "json" not in kind:
             return TryLater(f"{where} answered {status} with {kind} in place of JSON", status=status)
         try:
-            data = decode_json(response.content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            data = _decoded(response.content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return TryLater(f"{where} answered {status} with broken JSON", status=status)
         return Answer(data, date, response.headers, status)
 
@@ -348,11 +353,21 @@ def error_codes(data: Any) -> set[str]:
     return {code for code in codes if isinstance(code, str) and CODE.fullmatch(code)}
 
 
+def _decoded(body: bytes) -> Any:
+    """The JSON of a body. Half a surrogate pair becomes a NUL: its own record is refused for that, and no other."""
+    try:
+        return decode_json(body)
+    except msgspec.DecodeError:
+        if not HALF_PAIR.search(body):
+            raise
+        return decode_json(HALF_PAIR.sub(rb"\g<1>\\u0000", body))
+
+
 def _told(response: requests.Response) -> str:
     """The vendor's codes in an error's body, in brackets; empty where it has none."""
     try:
         codes = sorted(error_codes(decode_json(response.content)))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     return f" ({', '.join(codes)})" if codes else ""
 

@@ -7,7 +7,7 @@ at any position: positions are plain JSON values (a page number or a token) that
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from include.api.client import Answer, Request
@@ -123,9 +123,10 @@ class Cursor(Paginator):
     def _as_of(self, data: Mapping[str, Any]) -> datetime | None:
         text = data.get(self.as_of) if self.as_of else None
         try:
-            return datetime.fromisoformat(text) if text else None
+            moment = datetime.fromisoformat(text) if text else None
         except (TypeError, ValueError):
             raise RefuseData(f"{self.as_of!r} is no time") from None
+        return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 @dataclass(frozen=True)
@@ -254,4 +255,4 @@ def _count(value: Any) -> int | None:
     """A count that came as a number or as digits, None for anything else."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < 10**18 else None

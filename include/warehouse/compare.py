@@ -81,6 +81,8 @@ def plan_writes(
             stale=_versions(table, "<"),
             newer=_versions(table, ">"),
             poorer=poorer(table),
+            emptied=_emptied(table),
+            buried=_buried(table),
             older=sql.Literal(older),
             doubtful=sql.Literal(doubtful),
             only=only or sql.SQL("true"),
@@ -150,7 +152,8 @@ def _alive(key: tuple[str, ...]) -> sql.Composed:
 def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.Composable:
     if moment is None or after is None:
         return sql.SQL("false")
-    return sql.SQL("s.{} > {}").format(
+    # No sync brings what is dated days ahead.
+    return sql.SQL("(s.{0} > {1} AND s.{0} < clock_timestamp() + interval '1 day')").format(
         sql.Identifier(moment), after if isinstance(after, sql.Composable) else sql.Literal(after)
     )
 
@@ -187,6 +190,19 @@ def poorer(table: Table) -> sql.Composable:
     return sql.SQL("(s._lacks IS NOT NULL AND ({}))").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
 
 
+def _emptied(table: Table) -> sql.Composable:
+    """The condition that the staged record `s` has nothing in a column in which the copy's row `t` has a value."""
+    lost = [sql.SQL("(s.{0} IS NULL AND t.{0} IS NOT NULL)").format(sql.Identifier(name)) for name in table.compared]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
+
+
+def _buried(table: Table) -> sql.Composable:
+    """The condition that the staged record `s` says that it is deleted, and the copy's row `t` doesn't."""
+    if table.tombstone is None:
+        return sql.SQL("false")
+    return sql.SQL("(s.{0} IS TRUE AND t.{0} IS NOT TRUE)").format(sql.Identifier(table.tombstone))
+
+
 PLAN_WRITES = """
 INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)
 SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
@@ -194,7 +210,7 @@ SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
     WHEN t.row_hash IS NULL THEN 'confirmed'
     WHEN NOT {alive} THEN {doubtful}
     WHEN {stale} THEN {older}
-    WHEN {newer} AND NOT {poorer} THEN 'confirmed'
+    WHEN {newer} AND NOT {poorer} AND NOT {emptied} AND NOT {buried} THEN 'confirmed'
     ELSE {doubtful} END,
   t.row_hash, t.deleted_at IS NOT NULL
 FROM (SELECT * FROM {stage} WHERE {only}) s LEFT JOIN {target} t ON {same}

@@ -147,7 +147,8 @@ class Table:
     `key`: the primary key's columns. `version`: the column that tells an older state of a row from a newer one
     (a time or a number), if the source has one. `changed`: the time of a row's last change where `version` is a
     number; it also tells older from newer where a row lacks that number. `required`: columns that every record of the
-    source fills; one that leaves one of them empty is refused, since it is not the whole record.
+    source fills; one that leaves one of them empty is refused, since it is not the whole record. `tombstone`: the flag
+    by which a record says that it is deleted; others may fall with it, so that one look is no proof.
     """
 
     schema: str
@@ -157,9 +158,10 @@ class Table:
     version: str | None = "updated_at"
     changed: str | None = None
     required: tuple[str, ...] = ()
+    tombstone: str | None = None
 
     def __post_init__(self) -> None:
-        named = {*self.key, *self.required, *filter(None, (self.version, self.changed))}
+        named = {*self.key, *self.required, *filter(None, (self.version, self.changed, self.tombstone))}
         unknown = sorted(named - {column.name for column in self.columns})
         if unknown:
             raise ValueError(f"table {self.full_name} names columns that it doesn't have: {', '.join(unknown)}")

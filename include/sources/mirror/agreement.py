@@ -61,6 +61,11 @@ def require_agreement(pulled: Pulled, key: tuple, listed: Readings, *, refused: 
     if listed:
         if not all(map(_agree, listed, seen)) and not _changed_since(pulled, seen[0][key], listed[0][key]):
             raise Disagreement("its list and the look at it alone show different content")
+        # A list in brief shows no content of its own: both looks were at one address.
+        if pulled.entity.discovery and _lacks_something(pulled, key) and not _newer_than_copy(pulled, key):
+            raise Disagreement(
+                "it lacks what the copy has, though it has not changed since, and one address alone says so"
+            )
     elif not ((pulled.entity.lookup.own or refused) and _newer_than_copy(pulled, key)) or _lacks_something(pulled, key):
         raise Disagreement("only one look shows it, with other content than the copy has")
 

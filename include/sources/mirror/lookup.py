@@ -17,6 +17,8 @@ from include.warehouse.table import RowRefused, Table, among, identifiers
 
 # Why a record was skipped, when the reason is on our side.
 OVER_LIMIT = "over the limit"
+# How often batches that get no usable answer are asked for in halves, per call.
+SPLITS = 32
 Row = Mapping[str, Any]
 
 
@@ -60,7 +62,25 @@ def rows_of(read: Callable[..., Iterable[Row]], *data: Any) -> list[Row]:
 
 
 def look_up(context: Context, table: Table, lookup: Lookup, values: Iterable[tuple]) -> Iterator[tuple[tuple, Look]]:
-    """Ask for the rows of each tuple of values, in parallel. Yields (values, Look)."""
+    """Ask for the rows of each tuple of values, in parallel. Yields (values, Look).
+
+    A batch that gets no usable answer is asked for in halves, and so on: one value may spoil the answer about all. How
+    often is bounded, since it may be the address that answers nobody.
+    """
+    splits, waiting = SPLITS, [values]
+    while waiting:
+        for some, looks in _look_up(context, table, lookup, waiting.pop()):
+            if len(some) > 1 and splits and looks[0][1].unknown:
+                splits -= 1
+                waiting += [some[: len(some) // 2], some[len(some) // 2 :]]
+            else:
+                yield from looks
+
+
+def _look_up(
+    context: Context, table: Table, lookup: Lookup, values: Iterable[tuple]
+) -> Iterator[tuple[list[tuple], list[tuple[tuple, Look]]]]:
+    """The same for each handful of values that share a request."""
     asked: dict[int, tuple[list[tuple], int]] = {}
     found: dict[tuple, list[Answer | ApiError]] = {}
 
@@ -89,7 +109,7 @@ def look_up(context: Context, table: Table, lookup: Lookup, values: Iterable[tup
         failed = isinstance(answer, ApiError) and not isinstance(answer, NotFound) and place == 0
         if failed or None not in answers:
             del found[some[0]]
-            yield from _looks(context, table, lookup, some, request, answers)
+            yield some, list(_looks(context, table, lookup, some, request, answers))
 
 
 def _batches(values: Iterable[tuple], size: int) -> Iterator[list[tuple]]:
@@ -232,7 +252,8 @@ def complete(
     known = len(page.rows) - len(rows) - len(briefs)
     wanted = list(briefs)
     deleted, absent, skipped = [], [], [(key, OVER_LIMIT) for key in wanted[room:] if room is not None]
-    for key, look in look_up(context, table, entity.lookup, wanted[:room]):
+    buried: list[tuple] = []
+    for key, look in _twice(context, entity, wanted[:room], buried):
         if look.unknown:
             skipped.append((key, look.unknown))
         elif look.tombstone:
@@ -248,6 +269,18 @@ def complete(
         known,
         tuple(_skipped(entity, key, partition, briefs[key], why) for key, why in skipped),
     )
+
+
+def _twice(
+    context: Context, entity: Entity, keys: Sequence[tuple], buried: list[tuple]
+) -> Iterator[tuple[tuple, Look]]:
+    """Look up the keys; one that says that it is deleted, though a list shows it, is asked once more."""
+    for key, look in look_up(context, entity.table, entity.lookup, keys):
+        if look.tombstone:
+            buried.append(key)
+        else:
+            yield key, look
+    yield from look_up(context, entity.table, entity.lookup, buried)
 
 
 def _skipped(entity: Entity, key: tuple, partition: str, brief: Row, why: str) -> Skipped:

@@ -328,7 +328,7 @@ def _fail(pulled: Pulled, listings: Sequence[Listing], error: ApiError) -> None:
 def _read_again_if_short(pulled: Pulled, listings: Sequence[Listing], number: int) -> None:
     """Reopen the list if it shows fewer rows than it says; a sync always, a scan if that costs fewer look-ups.
 
-    Raises PullError where a sync's list stays short: what it leaves out would be missing in the copy.
+    Where a sync's list stays short its partition is cut: what it leaves out would be missing in the copy.
     """
     if pulled.entity.discovery:
         return
@@ -344,11 +344,12 @@ def _read_again_if_short(pulled: Pulled, listings: Sequence[Listing], number: in
         for stage in pulled.stages:
             stage.reopen((number, None))
     elif syncs:
-        raise PullError(
+        why = (
             f"a list of {pulled.entity.name} says that it has {told['promised']} rows, and {shortage} of them were"
             f" not shown in {readings} readings: they may be missing in the copy. Run the task again; if it stays so,"
             " ask the API's vendor"
         )
+        pulled.stage.save_progress(cut={**pulled.cut, listings[number].partition: why})
 
 
 def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetime | None) -> None:
@@ -459,11 +460,17 @@ def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:
         compare.plan_writes(stage, doubtful="candidate")
         compare.plan_deletes(stage, status="candidate", within=sql.SQL(OF_RECORDS).format(**names))
         stage.conn.execute(sql.SQL(NOT_NEWER).format(**names))
-        if stage.pull.rows_refused:
-            stage.conn.execute(sql.SQL(UNREADABLE).format(**names))
+        leave_unreadable(stage)
         if surplus:
             compare.plan_deletes(stage, status="candidate", within=sql.SQL(ORPHANS).format(**names))
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
+
+
+def leave_unreadable(stage: Stage) -> None:
+    """Leave rows that seem to be gone unproven where they may be ones that could not be stored."""
+    if stage.pull.rows_refused:
+        names = {"plan": stage.plan, "refused": stage.refused, "p_key": identifiers(stage.table.key, "p")}
+        stage.conn.execute(sql.SQL(UNREADABLE).format(**names))
 
 
 def replace(pulled: Pulled, record: Row) -> None:
@@ -523,8 +530,9 @@ WHERE {same} AND p._status = 'confirmed' AND r.deleted_at IS NULL AND NOT {w_new
 """
 
 UNREADABLE = """
-UPDATE {plan} SET _status = 'unproven', _why = 'a row inside its record can not be stored, and may be this one'
+UPDATE {plan} p SET _status = 'unproven', _why = 'a row can not be stored as it is shown, and may be this one'
 WHERE _operation = 'delete'
+  AND (jsonb_build_array({p_key}) IN (SELECT key FROM {refused}) OR EXISTS (SELECT FROM {refused} WHERE NOT usable))
 """
 
 AS_THE_RECORD = """

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from include.sources.mirror.pull import (
     Pulled,
     fell_since,
     handfuls,
+    leave_unreadable,
     lists,
     partitions,
     plan_parts,
@@ -240,6 +241,7 @@ class _Run:
         if isinstance(entity.changes, Ends) and groups[0].since:
             for page in _from_both_ends(context, entity, groups[0].since):
                 pulled.append(page, page.next)
+            _require_rows(pulled)
             return pulled, groups
 
         def listings(singly: bool) -> list[Listing]:
@@ -285,7 +287,10 @@ class _Run:
         return found
 
     def _moment(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:
-        """The source's clock when the pull began, or its newest row where it tells no time; it never moves back."""
+        """The source's clock when the pull began, or its newest row where it tells no time; it never moves back.
+
+        It never passes our own clock: where the source's is wrong all changes until then would be left out.
+        """
         stage, moment = pulled.stage, pulled.stage.pull.source_time
         if isinstance(pulled.entity.changes, Window) and any(group.since for group in groups):
             moment = self.until
@@ -293,7 +298,8 @@ class _Run:
             newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
             moment = stage.conn.execute(newest).fetchone()[0]
         before = sync_log.oldest_watermark(stage.conn, self.context.source.name, pulled.entity.name)
-        return max((time for time in (moment, before) if time), default=None)
+        found = max((time for time in (moment, before) if time), default=None)
+        return found and min(found, datetime.now(UTC))
 
 
 def _newest_version(stage: Stage) -> int | None:
@@ -306,12 +312,12 @@ def _newest_version(stage: Stage) -> int | None:
 
 
 def source_time(context: Context) -> datetime:
-    """The source's clock. Raises RefuseData where it tells none."""
+    """The source's clock, but not later than ours. Raises RefuseData where it tells none."""
     listing, *_ = whole_list(context, context.source.entities[0])
     now = context.client.send(listing.request).date
     if now is None:
         raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
-    return now
+    return min(now, datetime.now(UTC))
 
 
 def _groups(context: Context, entity: Entity, full: bool) -> list[Group]:
@@ -361,6 +367,16 @@ def _from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterat
         yield page
         if max(_times(entity, page), default=since) < since:
             break
+
+
+def _require_rows(pulled: Pulled) -> None:
+    """Raises PullError where a list of everything shows nothing, though the copy has rows: so it tells nothing."""
+    name, rows = pulled.entity.name, compare.live_rows(pulled.stage)
+    if rows and not pulled.stage.pull.rows_read:
+        raise PullError(
+            f"the list of {name} shows nothing, and the copy has {rows} rows. Run the task again; if it stays so, look"
+            " at the list at the source"
+        )
 
 
 def _page(context: Context, entity: Entity, number: int) -> Page:
@@ -418,20 +434,24 @@ def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[str]
 def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> None:
     """Plan the children of these parents as a set: what it doesn't show any more wants a second look.
 
-    A child that could not be read may be any of those that seem to have gone: then none counts as gone.
+    A child that could not be read is not gone; one without a usable key may be any of those that seem to be.
     """
     stage = children.stage
     _plan(context, children)
     within = among(children.entity.lookup.by, parents, "t")
-    status = "unproven" if stage.pull.rows_refused else "candidate"
-    compare.plan_deletes(stage, status=status, within=within)
+    compare.plan_deletes(stage, status="candidate", within=within)
+    leave_unreadable(stage)
 
 
 def _skipped(pulled: Pulled) -> list[str]:
     """The records and partitions that could not be read, each with the reason."""
     skipped = [f"{each.name} ({each.reason.rstrip('.')})" for each in pulled.skipped if each.failed]
     failed = [f"all of {partition} ({why.rstrip('.')})" for partition, why in pulled.failed.items()]
-    return skipped + failed + [f"perhaps others of {partition} ({why})" for partition, why in pulled.cut.items()]
+    return (
+        skipped
+        + failed
+        + [f"perhaps others {partition and f'of {partition} '}({why})" for partition, why in pulled.cut.items()]
+    )
 
 
 def _unproven(pulled: Pulled) -> list[str]:

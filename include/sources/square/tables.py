@@ -93,6 +93,7 @@ def _catalog(name: str, data: str, *columns: tuple[str, Callable[[Any], Any], st
         version="version",
         changed="updated_at",
         required=("version", "updated_at"),
+        tombstone="is_deleted",
     )
 
 
