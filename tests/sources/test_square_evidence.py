@@ -1,12 +1,14 @@
 """What counts as proof at Square: lies of its lists, batches and single answers end as unknown, named, and mended."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from include.api.errors import ApiError
+from include.api.errors import ApiError, TryLater
 from include.confidence import health, unproven
 from include.simulators.square import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
@@ -21,6 +23,7 @@ from include.warehouse.staging import PullError
 from tests.conftest import copy_of
 
 from .square import RUN, Seller, contents, rows, selling
+from .twisted import twisted
 
 SMALL = {"locations": 3, "categories": 6, "items": 6, "variations": 8, "vendors": 2, "orders": 30, "line_items": 80}
 NOTHING = (0, 0, 0)
@@ -554,3 +557,134 @@ def test_quiet_seller_is_not_behind_after_its_first_sync(seller, conn):
     figures = health.read(conn, "square")
     assert {table.table for table in figures.tables} >= {entity.name for entity in SOURCE.entities}
     assert max(table.freshness.total_seconds() for table in figures.tables) < 3600
+
+
+class TestSpoiltAnswers:
+    """One spoilt record keeps no others out, and nothing goes by one answer."""
+
+    def test_newer_item_that_says_once_that_it_is_deleted_takes_no_variations_out(self, seller, conn):
+        item = next(row["item_id"] for row in rows(conn, VARIATIONS).values())
+        mine = {id_ for id_, row in rows(conn, VARIATIONS).items() if row["item_id"] == item}
+        seller.control.mutate(Mutation("update", "items", item, {"name": "Renamed"}))
+        told = []
+
+        def lie(request, data):
+            if request.path == "/v2/catalog/search" and not told:
+                for each in data.get("objects", []):
+                    if each["id"] == item:
+                        told.append(each["id"])
+                        each["is_deleted"] = True
+            return data
+
+        with twisted(seller.context, lie) as context, suppress(SyncFailed):
+            sync(context)
+        assert told
+        assert mine <= set(rows(conn, VARIATIONS))
+
+    def test_id_that_a_batch_can_not_answer_leaves_the_others(self, seller, conn):
+        """15 orders drift; a batch that holds one certain id is refused for good."""
+        ids = seller.control.ids("orders")
+        bad, drifted = ids[0], ids[:15]
+        conn.execute("UPDATE square.orders SET ticket_name = 'by hand' WHERE id = ANY (%s)", [drifted])
+
+        def lie(request, data):
+            if request.path == "/v2/orders/batch-retrieve" and bad in request.body["order_ids"]:
+                raise TryLater("batch answered 500", status=500)
+            return data
+
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), "orders")
+        assert summary.incomplete == ""
+        assert plan(summary)[1] == 14
+
+    def test_payment_that_is_dated_in_the_future_is_not_young_for_ever(self, seller, conn):
+        id_ = seller.control.ids("payments")[0]
+
+        def lie(request, data):
+            for each in data.get("payments", []) if isinstance(data, dict) else []:
+                if each["id"] == id_:
+                    each["updated_at"] = "2099-01-01T00:00:00.000Z"
+            if isinstance(data, dict) and data.get("payment", {}).get("id") == id_:
+                data["payment"]["updated_at"] = "2099-01-01T00:00:00.000Z"
+            return data
+
+        with twisted(seller.context, lie) as context:
+            sync(context, full=True)
+            assert rows(conn, "payments")[id_]["updated_at"].startswith("2099")
+            conn.execute("UPDATE square.payments SET note = 'by hand' WHERE id = %s", [id_])
+            sync(context)
+            summary = scanned(replace(seller, context=context), "payments")
+        assert plan(summary)[1] == 1 or summary.proven < summary.rows
+
+    def test_newer_payment_that_has_lost_its_amount_is_looked_at_twice(self, seller, conn):
+        id_ = seller.control.ids("payments")[0]
+        seller.control.mutate(Mutation("update", "payments", id_, {"note": "x"}))
+        was = rows(conn, "payments")[id_]
+        told = []
+
+        def lie(request, data):
+            for each in data.get("payments", []) if isinstance(data, dict) else []:
+                if each["id"] == id_:
+                    told.append(1)
+                    each["order_id"] = None
+                    each["total_money"] = None
+            return data
+
+        with twisted(seller.context, lie) as context, suppress(SyncFailed):
+            sync(context)
+        assert told
+        now = rows(conn, "payments")[id_]
+        assert (now["order_id"], now["total_money"]) == (was["order_id"], was["total_money"])
+
+    def test_time_without_an_offset_is_utc(self, seller, conn):
+        def lie(request, data):
+            if isinstance(data, dict) and data.get("latest_time"):
+                return {**data, "latest_time": data["latest_time"].rstrip("Z").split("+")[0]}
+            return data
+
+        with twisted(seller.context, lie) as context:
+            sync(context)
+
+    def test_line_that_can_not_be_read_keeps_no_others_from_going(self, seller, conn):
+        lines = rows(conn, "order_line_items")
+        orders = sorted({o for o, _ in lines})
+        bad = orders[0]
+        # A line that the copy has in another order and that its order does not have.
+        other = orders[1]
+        conn.execute(
+            "INSERT INTO square.order_line_items (order_id, uid, quantity, sync_id) VALUES (%s, 'surplus', 1, 0)",
+            [other],
+        )
+
+        def spoil(order):
+            if order.get("id") == bad:
+                order["line_items"][0]["quantity"] = "many"
+
+        def lie(request, data):
+            if isinstance(data, dict):
+                for order in data.get("orders", []):
+                    spoil(order)
+                if "order" in data:
+                    spoil(data["order"])
+            return data
+
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), "orders")
+        assert plan(summary)[2] == 1
+
+    def test_item_that_can_not_be_read_does_not_end_the_scan_of_all_variations(self, seller, conn):
+        """A listed variation of an item whose tombstone the copy has; the item itself is refused for good."""
+        item = next(row["item_id"] for row in rows(conn, VARIATIONS).values())
+        conn.execute("UPDATE square.catalog_items SET is_deleted = true WHERE id = %s", [item])
+        other = next(id_ for id_, row in rows(conn, VARIATIONS).items() if row["item_id"] != item)
+        conn.execute("UPDATE square.catalog_variations SET name = 'by hand' WHERE id = %s", [other])
+
+        def lie(request, data):
+            batch = request.path == "/v2/catalog/batch-retrieve" and item in request.body["object_ids"]
+            if batch or request.path.endswith(item):
+                raise TryLater("500", status=500)
+            return data
+
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), VARIATIONS)
+        assert plan(summary)[1] == 1

@@ -1,8 +1,9 @@
 """Answers that are no answers: whatever is told of an order, nothing of it is lost, and nobody takes it for proof."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from .tekmetric import (
     trading,
     with_job,
 )
+from .twisted import Twisted, always, once
 
 MESSAGES = (
     {"message": "temporarily unavailable"},
@@ -447,3 +449,89 @@ class TestDeleted:
         assert order(conn, id_)
         assert vars(loaded.scan().plan)["delete"] > 0
         assert order(conn, id_)
+
+
+@pytest.fixture
+def lying(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What Tekmetric answers goes through its `twist`."""
+    lie = SimpleNamespace(twist=lambda request, data: data)
+
+    @contextmanager
+    def api(self: Shops, name: str, *, base_path: str, authorize: Any, per_minute: float | None) -> Iterator[Twisted]:
+        url, headers = self.simulator.url + base_path, authorize(self.simulator.token)
+        with Twisted(name, url, headers=headers, timeout=(2, 5), attempts=2, backoff=(0.01, 0.02)) as client:
+            client.twist = lambda request, data: lie.twist(request, data)
+            yield client
+
+    monkeypatch.setattr(Shops, "api", api)
+    return lie
+
+
+@pytest.mark.parametrize(
+    ("tombstone", "alone"),
+    [
+        ({"deletedDate": "2024-01-01T00:00:00Z"}, False),
+        ({"repairOrderStatus": {"id": 7}}, False),
+        ({"repairOrderStatus": {"id": 7, "code": "DELETED"}}, True),
+    ],
+)
+def test_order_that_says_once_that_it_is_deleted_stays(loaded, conn, lying, tombstone, alone):
+    id_ = with_job(loaded)
+    loaded.sync()
+    settle(loaded)
+    before = whole(conn, id_)
+    loaded.control.mutate(Mutation("update", "orders", id_, {"paid": 4711}))
+    lying.twist = once(lambda request, data: {**({"id": id_} if alone else data), **tombstone}, f"/{head(id_)}")
+    with suppress(SyncFailed):
+        loaded.sync()
+    assert order(conn, id_)
+    assert whole(conn, id_)[1:] == before[1:]
+
+
+@pytest.mark.parametrize("tombstone", [{"deletedDate": "2024-01-01T00:00:00Z"}, {"repairOrderStatus": {"id": 7}}])
+def test_posted_order_that_says_once_that_it_is_deleted_stays(loaded, conn, lying, tombstone):
+    control = loaded.control
+    id_ = next(each for each in control.ids(shop=EAST) if control.order(each)["status"] == 5)
+    settle(loaded)
+    before = whole(conn, id_)
+    control.mutate(Mutation("update", "orders", id_, {"paid": 4711}))
+    lying.twist = once(lambda request, data: {**data, **tombstone}, f"/{head(id_)}")
+    with suppress(SyncFailed):
+        loaded.sync()
+    assert order(conn, id_)
+    assert whole(conn, id_)[1:] == before[1:]
+
+
+@pytest.mark.parametrize("kind", ["customer", "vehicle"])
+def test_total_of_one_shop_that_is_wrong_for_good_leaves_the_other_shop(loaded, conn, lying, kind):
+    # A list that is read once a day is due.
+    conn.execute("UPDATE confidence.sync_state SET in_step_at = in_step_at - interval '25 hours'")
+    control = loaded.control
+    for shop in (EAST, WEST):
+        customer = {"customerId": control.ids("customers", shop)[0]} if kind == "vehicle" else {}
+        control.mutate(Mutation("create", f"{kind}s", fields={"shopId": shop, **customer}))
+    lying.twist = always(
+        lambda request, data: {**data, "totalElements": data["totalElements"] + 1}, f"/shop/{EAST}/{kind}"
+    )
+    with pytest.raises(SyncFailed):
+        loaded.sync()
+    have = {id_ for _, id_ in rows(conn, f"{kind}s")}
+    assert set(control.ids(f"{kind}s", WEST)) <= have
+
+
+@pytest.mark.parametrize("name", ["cost", "partsCost", "technician", "balanceDue"])
+@pytest.mark.parametrize("how", ["scan", "full"])
+def test_address_that_leaves_out_a_field_for_good_empties_nothing(loaded, conn, name, how):
+    id_ = two_jobs(loaded)
+    loaded.sync()
+    settle(loaded)
+    before = whole(conn, id_)
+    loaded.control.fault(Fault("edit", path=estimate(id_), name=name, edit="missing", times=None))
+    if how == "full":
+        with suppress(SyncFailed):
+            loaded.sync("full")
+        assert whole(conn, id_) == before
+    else:
+        summary = loaded.scan()
+        loaded.mend(summary)
+        assert whole(conn, id_) == before

@@ -1,0 +1,159 @@
+"""One spoilt value, record or clock in RepairShopr's answers: it is not believed, and keeps no others out."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from include.simulators.repairshopr import Mutation
+from include.sources.base import SyncFailed
+from include.sources.mirror.entity import Context
+from include.sources.mirror.sync import sync
+
+from .conftest import Shop
+from .test_mirror_evidence import live
+from .twisted import always, once, twisted
+
+
+@pytest.fixture
+def filled(shop: Shop) -> Shop:
+    sync(shop.context)
+    return shop
+
+
+@contextmanager
+def raw(context: Context, change: Callable[[str, bytes, Any], bytes]) -> Iterator[Context]:
+    """The context with a client to which `change` gives other bodies, by the URL, and other headers."""
+    with twisted(context, lambda request, data: data) as lying:
+        session = lying.client._session
+        send = session.request
+
+        def request(method: str, url: str, **more: Any) -> Any:
+            response = send(method, url, **more)
+            response._content = change(url, response.content, response.headers)
+            return response
+
+        session.request = request
+        yield lying
+
+
+def more_entries(request, data):
+    """One more than there are."""
+    return {**data, "meta": {**data["meta"], "total_entries": data["meta"]["total_entries"] + 1}}
+
+
+@pytest.mark.parametrize(
+    ("resource", "name"),
+    [("tickets", "status"), ("invoices", "customer_id"), ("invoices", "total"), ("payments", "payment_amount")],
+)
+def test_newer_record_without_a_value_that_the_copy_has_is_looked_at_twice(filled, conn, resource, name):
+    value = f"SELECT {name} FROM repairshopr.{resource} WHERE id = %s"
+    (id_,) = conn.execute(f"SELECT min(id) FROM repairshopr.{resource} WHERE {name} IS NOT NULL").fetchone()
+    was = conn.execute(value, [id_]).fetchone()
+    filled.control.mutate(Mutation("update", resource, id_, {}))
+    told = []
+
+    def lie(request, data):
+        for row in data.get(resource, []):
+            if row["id"] == id_:
+                told.append(row)
+                row[name] = None
+        return data
+
+    with twisted(filled.context, always(lie, f"/{resource}")) as context, suppress(SyncFailed):
+        sync(context)
+    assert told
+    assert conn.execute(value, [id_]).fetchone() == was
+
+
+@pytest.mark.parametrize("resource", ["customers", "line_items"])
+def test_total_that_is_wrong_for_good_keeps_out_nothing_that_is_shown(shop, conn, resource):
+    with twisted(shop.context, always(more_entries, f"/{resource}")) as context, pytest.raises(SyncFailed):
+        sync(context)
+    assert live(conn, resource) == set(shop.control.ids(resource)) - (
+        {i for i in shop.control.ids(resource) if not shop.control.row(resource, i)["invoice_id"]}
+        if resource == "line_items"
+        else set()
+    )
+
+
+@pytest.mark.parametrize("resource", ["invoices", "payments"])
+def test_page_in_the_middle_that_is_short_is_told(shop, conn, resource):
+    def lie(request, data):
+        return {**data, resource: data[resource][:2]} if request.params.get("page", 1) == 2 else data
+
+    with (
+        twisted(shop.context, always(lie, f"/{resource}")) as context,
+        pytest.raises(SyncFailed, match=rf"{resource}: .*perhaps others"),
+    ):
+        sync(context)
+
+
+def test_half_a_surrogate_spoils_its_own_record_only(shop, conn):
+    def change(url, body, headers):
+        return body.replace(b'"firstname":"', rb'"firstname":"\ud83d', 1) if "/customers" in url else body
+
+    with raw(shop.context, change) as context, suppress(SyncFailed):
+        sync(context)
+    assert len(live(conn, "customers")) >= 38
+
+
+def test_clock_that_is_a_year_ahead_does_not_blind_the_syncs_that_follow(filled, conn):
+    def change(url, body, headers):
+        headers["Date"] = (datetime.now(UTC) + timedelta(days=365)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+        return body
+
+    with raw(filled.context, change) as context:
+        sync(context)
+    invoice = filled.control.ids("invoices")[0]
+    filled.control.mutate(Mutation("update", "invoices", invoice, {"note": "changed"}))
+    sync(filled.context)
+    assert conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone() == ("changed",)
+
+
+def test_list_of_everything_that_shows_nothing_is_none(filled, conn):
+    def lie(request, data):
+        return {"customers": [], "meta": {"total_pages": 0, "total_entries": 0, "per_page": 100, "page": 1}}
+
+    with (
+        twisted(filled.context, always(lie, "/customers")) as context,
+        pytest.raises(SyncFailed, match="the list of customers shows nothing, and the copy has 40 rows"),
+    ):
+        sync(context)
+    assert len(live(conn, "customers")) == 40
+
+
+@pytest.mark.parametrize("number", [10**10, 10**17, 10**25])
+@pytest.mark.parametrize(("name", "told"), [("total_entries", always), ("total_pages", once)])
+def test_absurd_total_ends_in_words(shop, conn, name, told, number):
+    def lie(request, data):
+        return {**data, "meta": {**data.get("meta", {}), name: number}}
+
+    with twisted(shop.context, told(lie, "/estimates")) as context, suppress(SyncFailed):
+        sync(context)
+    assert live(conn, "payments")
+
+
+def test_body_that_is_nested_too_deep_ends_in_words(filled):
+    def change(url, body, headers):
+        return b"[" * 200_000 if "/products" in url else body
+
+    with raw(filled.context, change) as context, pytest.raises(SyncFailed, match="products"):
+        sync(context)
+
+
+def test_line_that_can_not_be_stored_does_not_keep_others_from_going(filled, conn):
+    query = "SELECT invoice_id, min(id) FROM repairshopr.line_items GROUP BY 1 HAVING count(*) > 2 ORDER BY 1 LIMIT 2"
+    (first, bad), (second, gone) = conn.execute(query).fetchall()
+    filled.control.mutate(
+        Mutation("update", "invoices", first, {"note": "x"}),
+        Mutation("update", "invoices", second, {"note": "x"}),
+        Mutation("update", "line_items", bad, {"name": "A\0B"}),
+        Mutation("delete", "line_items", gone, silent=True),
+    )
+    with pytest.raises(SyncFailed):
+        sync(filled.context)
+    assert gone not in live(conn, "line_items")
+    assert bad in live(conn, "line_items")
