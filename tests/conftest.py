@@ -16,6 +16,7 @@ from psycopg import sql
 from include.confidence import spans
 from include.warehouse.migrate import migrate
 from stack.postgres import Postgres, Server
+from tests.folders import quick_folder
 
 pytest_plugins = ["tests.house"]
 
@@ -39,13 +40,15 @@ os.environ["AIRFLOW_HOME"] = airflow_home.name
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def postgres() -> Iterator[Server]:
     """A Postgres for the whole session: the one that STACK_POSTGRES_URL names, else an embedded one."""
-    named = os.environ.get("STACK_POSTGRES_URL")
-    # fsync protects from a crash of the machine, which no test makes.
-    server = Server(named) if named else Postgres(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"})
-    with server:
-        yield server
+    if named := os.environ.get("STACK_POSTGRES_URL"):
+        with Server(named) as server:
+            yield server
+    else:
+        # fsync protects from a crash of the machine, which no test makes.
+        with quick_folder("postgres") as folder, Postgres(folder / "postgres", settings={"fsync": "off"}) as server:
+            yield server
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from include.sources.mirror.sync import sync
 from stack.airflow import Airflow, until
 from stack.control import Stack
 from stack.postgres import Postgres
+from tests.folders import quick_folder
 from tests.images import Images
 from tests.notifications import Service
 
@@ -247,15 +248,19 @@ class House:
 
 
 @pytest.fixture(scope="session")
-def running_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def running_house() -> Iterator[House]:
     """The stack, with the warehouse on a server of its own that can be killed."""
-    with Service() as service, Postgres(tmp_path_factory.mktemp("warehouse"), settings={"fsync": "off"}) as server:
+    with (
+        quick_folder("house") as folder,
+        Service() as service,
+        Postgres(folder / "warehouse", settings={"fsync": "off"}) as server,
+    ):
         server.create_database("warehouse")
         settings = SETTINGS | {
             "AIRFLOW_CONN_WAREHOUSE": server.url("warehouse"),
             "AIRFLOW_CONN_NOTIFICATIONS": service.connection,
         }
-        with Stack(tmp_path_factory.mktemp("stack"), settings=settings) as stack:
+        with Stack(folder / "stack", settings=settings) as stack:
             yield House(stack, server, service)
 
 

@@ -66,9 +66,9 @@ def plan_writes(
     """Plan an insert for each row that the copy has not (or only as a tombstone) and an update where it differs.
 
     `young_after`: leave rows alone that changed later, a time or an expression over the staged row `s`. `doubtful`: the
-    status of a row that comes back over its tombstone, and of one that differs without being newer, or that lacks what
-    the copy has. `older`: the status of one of which the source shows an older version than the copy has. `only`: a
-    condition on the staged rows.
+    status of a row that comes back over its tombstone, of one that differs without being newer, of one that lacks a
+    value which the copy has, and of one that newly says that it is deleted. `older`: the status of one of which the
+    source shows an older version than the copy has. `only`: a condition on the staged rows.
     """
     table = stage.table
     stage.conn.execute(
@@ -80,7 +80,6 @@ def plan_writes(
             young=_young(table.moment, young_after),
             stale=_versions(table, "<"),
             newer=_versions(table, ">"),
-            poorer=poorer(table),
             emptied=_emptied(table),
             buried=_buried(table),
             older=sql.Literal(older),
@@ -210,7 +209,7 @@ SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
     WHEN t.row_hash IS NULL THEN 'confirmed'
     WHEN NOT {alive} THEN {doubtful}
     WHEN {stale} THEN {older}
-    WHEN {newer} AND NOT {poorer} AND NOT {emptied} AND NOT {buried} THEN 'confirmed'
+    WHEN {newer} AND NOT {emptied} AND NOT {buried} THEN 'confirmed'
     ELSE {doubtful} END,
   t.row_hash, t.deleted_at IS NOT NULL
 FROM (SELECT * FROM {stage} WHERE {only}) s LEFT JOIN {target} t ON {same}

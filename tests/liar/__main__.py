@@ -4,12 +4,11 @@ import argparse
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib import import_module
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from include.sources import REGISTRY
 from include.warehouse.migrate import migrate
 from stack.postgres import Postgres, Server
+from tests.folders import quick_folder
 from tests.liar.plan import Heard
 from tests.liar.play import Outcome, listen, play
 from tests.liar.stage import Stage
@@ -32,7 +32,7 @@ def main() -> int:
     """Play, report, and tell by the exit code whether anything was broken."""
     arguments = _arguments()
     logging.disable(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="liar-") as folder, _server(Path(folder)) as server:
+    with quick_folder("liar") as folder, Postgres(folder / "postgres", settings=HASTY) as server:
         server.create_database(TEMPLATE)
         migrate(server.url(TEMPLATE))
         url = server.url("postgres")
@@ -50,13 +50,6 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.source = arguments.source or list(REGISTRY)
     return arguments
-
-
-@contextmanager
-def _server(folder: Path) -> Iterator[Server]:
-    with Postgres(folder / "postgres", settings=HASTY) as server:
-        folder.chmod(0o755)
-        yield server
 
 
 def _source(source: str, url: str, arguments: argparse.Namespace) -> int:

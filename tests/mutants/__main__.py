@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +21,7 @@ from pathlib import Path
 from random import Random
 
 from stack.postgres import Postgres
+from tests.folders import quick_folder
 from tests.mutants.mutations import Mutant, mutants_of
 
 # The tests that are run for a module, by how its path begins, in their order: the first to fail ends it.
@@ -99,14 +99,13 @@ class _Bench:
     def __init__(self) -> None:
         self._closing = ExitStack()
         Finalize(None, self._closing.close, exitpriority=1)
-        self._folder = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="mutants-")))
+        self._folder = self._closing.enter_context(quick_folder("mutants"))
         self.copy = self._folder / "copy"
         for name in subprocess.check_output(["git", "ls-files", "-z"], text=True).split("\0")[:-1]:
             if Path(name).exists():
                 (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(name, self.copy / name)
         postgres = self._closing.enter_context(Postgres(self._folder / "postgres", settings=HASTY))
-        self._folder.chmod(0o755)
         os.environ["STACK_POSTGRES_URL"] = postgres.url("postgres")
         for name in PRELOADED:
             import_module(name)

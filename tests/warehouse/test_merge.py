@@ -235,13 +235,15 @@ class TestDoubtful:
         compare.plan_writes(stage, doubtful="candidate")
         assert plan(stage) == {1: ("update", "candidate"), 2: ("update", "confirmed"), 4: ("insert", "confirmed")}
 
-    def test_is_what_lacks_a_field_that_the_copy_has(self, conn):
-        synced(conn, PARTS, [part(1, "a", changed=1), part(2, "b", changed=1), part(3, None, changed=1)])
+    def test_is_what_lacks_a_value_that_the_copy_has(self, conn):
+        before = [part(1, "a", changed=1), part(2, "b", changed=1), part(3, None, changed=1), part(4, None, changed=1)]
+        synced(conn, PARTS, before)
         poorer = {name: value for name, value in part(1, changed=2).items() if name != "name"}
-        feed = [poorer, part(2, None, changed=2), {**poorer, "id": 3}]
+        feed = [poorer, part(2, None, changed=2), {**poorer, "id": 3}, part(4, "d", changed=2)]
         stage = staged(conn, PARTS, [feed])
         compare.plan_writes(stage, doubtful="candidate")
-        assert plan(stage) == {1: ("update", "candidate"), 2: ("update", "confirmed"), 3: ("update", "confirmed")}
+        doubtful, sure = ("update", "candidate"), ("update", "confirmed")
+        assert plan(stage) == {1: doubtful, 2: doubtful, 3: sure, 4: sure}
 
     def test_is_what_comes_back_over_its_tombstone(self, conn):
         synced(conn, PARTS, [part(1, changed=1)])

@@ -202,7 +202,7 @@ def _changed_since(context: Context, entity: Entity) -> datetime | None:
 
 
 def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[tuple, bool]]:
-    """The first records that the repair wrote, those it wrote rows inside, and those it tombstoned.
+    """Some of the records that the repair wrote, of those it wrote rows inside, and of those it tombstoned.
 
     By their key: the values to look them up by, and whether they are gone.
     """
@@ -217,10 +217,15 @@ def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple
     rows = context.conn.execute(
         sql.SQL(
             "SELECT gone, {by}, {key} FROM (SELECT *, deleted_at IS NOT NULL AS gone,"
-            " row_number() OVER (PARTITION BY deleted_at IS NOT NULL ORDER BY {key}) AS n"
+            " row_number() OVER (PARTITION BY deleted_at IS NOT NULL"
+            " ORDER BY hashtextextended(jsonb_build_array({key})::text, {sync_id})) AS n"
             " FROM {target} t WHERE ({touched}) AND ({by}) IS NOT NULL) r WHERE n <= %s"
         ).format(
-            by=identifiers(by), key=identifiers(table.key), target=table.sql, touched=sql.SQL(" OR ").join(touched)
+            by=identifiers(by),
+            key=identifiers(table.key),
+            target=table.sql,
+            touched=sql.SQL(" OR ").join(touched),
+            sync_id=sql.Literal(sync_id),
         ),
         [SAMPLE],
     ).fetchall()

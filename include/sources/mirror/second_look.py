@@ -9,11 +9,11 @@ from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.sources.mirror.agreement import Disagreement, readings, require_agreement
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import Context, Lookup
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.pull import Pulled, replace
 from include.warehouse.staging import staged
-from include.warehouse.table import RowRefused, are, identifiers, key_array
+from include.warehouse.table import RowRefused, are, identifiers, key_array, same_key
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ SECOND_LOOKS = 500
 FEW = 10
 NOT_LOOKED = "the budget of second looks was spent before its turn"
 NO_WAY = "nothing is known by which it could be asked for"
+NOTHING_FOUND = "it is not found by itself, but neither is a row that list and copy have"
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,43 @@ def second_look(context: Context, pulled: Pulled, *, every: bool = False) -> Loo
     """Ask about every suspect, as far as the budget goes unless it is about `every` one; the others stay unproven."""
     budget = None if every else SECOND_LOOKS
     table, lookup = pulled.entity.table, pulled.entity.lookup
-    suspects, silent, answered = _suspects(context, pulled, budget), {}, 0
+    suspects, silent, answered, finds = _suspects(context, pulled, budget), {}, 0, False
     for value, look in look_up(context, table, lookup, suspects):
         answered += not look.unknown
+        finds |= _finds(look)
         silent[value] = [suspect for suspect in suspects[value] if not _shown(pulled, suspect, look)]
     silent = {value: some for value, some in silent.items() if some}
     if lookup.witness:
         # A batch may leave open far more than can be asked for one by one.
         asked = list(islice((value for value in suspects if value in silent), budget))
-        for value, look in look_up(context, table, lookup.witness, asked):
-            for suspect in silent[value]:
-                _hear_witness(pulled, suspect, look)
+        looks = list(look_up(context, table, lookup.witness, asked))
+        finds = any(_finds(look) for _, look in looks)
+        gone = [suspect for value, look in looks for suspect in silent[value] if not _heard(pulled, suspect, look)]
+        lookup = lookup.witness
     else:
-        for some in silent.values():
-            for suspect in some:
-                _gone(pulled, suspect)
+        gone = [suspect for some in silent.values() for suspect in some]
+    if gone and not (finds or _finds_a_known_row(context, pulled, lookup)):
+        for suspect in gone:
+            _unproven(pulled, suspect, NOTHING_FOUND)
+    else:
+        for suspect in gone:
+            _gone(pulled, suspect)
     _leave(pulled)
     return Looks(len(suspects), answered)
+
+
+def _finds_a_known_row(context: Context, pulled: Pulled, lookup: Lookup) -> bool:
+    """Whether these looks find a row that list and copy both have, if there is one: else the address may be gone."""
+    table, stage = pulled.entity.table, pulled.stage
+    query = "SELECT {} FROM {} s JOIN {} t ON {} WHERE t.deleted_at IS NULL AND ({}) IS NOT NULL LIMIT 1"
+    by = identifiers(lookup.by, "t")
+    same = same_key(table.key, "s", "t")
+    known = context.conn.execute(sql.SQL(query).format(by, stage.sql, table.sql, same, by)).fetchall()
+    return not known or any(_finds(look) for _, look in look_up(context, table, lookup, known))
+
+
+def _finds(look: Look) -> bool:
+    return bool(look.rows) or look.tombstone
 
 
 def _suspects(context: Context, pulled: Pulled, budget: int | None) -> Mapping[tuple, list[Suspect]]:
@@ -149,15 +170,16 @@ def _shown(pulled: Pulled, suspect: Suspect, look: Look) -> bool:
     return True
 
 
-def _hear_witness(pulled: Pulled, suspect: Suspect, look: Look) -> None:
-    """Settle what a list doesn't show by the own address of the record or its parent: only both prove absence."""
+def _heard(pulled: Pulled, suspect: Suspect, look: Look) -> bool:
+    """Settle a suspect of which the own address of the record or its parent says anything else than the list."""
     there = {pulled.entity.table.key_of(row) for row in look.rows}
     if look.unknown:
         _unproven(pulled, suspect, look.unknown)
     elif suspect.key in there or None in there:
         _unproven(pulled, suspect, "its list doesn't show it, but another address does")
     else:
-        _gone(pulled, suspect)
+        return False
+    return True
 
 
 def _gone(pulled: Pulled, suspect: Suspect) -> None:
