@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from include.api.errors import NotFound
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror.entity import Context
 from include.sources.mirror.sync import sync
 
 from .conftest import Shop
-from .test_mirror_evidence import live
+from .test_mirror_evidence import live, replace_context
+from .test_scan import scan_entity
 from .twisted import always, once, twisted
 
 
@@ -157,3 +159,19 @@ def test_line_that_can_not_be_stored_does_not_keep_others_from_going(filled, con
         sync(filled.context)
     assert gone not in live(conn, "line_items")
     assert bad in live(conn, "line_items")
+
+
+@pytest.mark.parametrize("resource", ["payments", "tickets"])
+def test_address_that_finds_nothing_at_all_proves_no_absence(filled, conn, resource):
+    """The route of single records is gone, in a night in which the list leaves out two."""
+
+    def lie(request, data):
+        return {**data, resource: data[resource][2:]} if request.params.get("page", 1) == 1 else data
+
+    def moved(exchange):
+        return lambda request: NotFound("404") if request.path.startswith(f"/{resource}/") else exchange(request)
+
+    with twisted(filled.context, once(lie, f"/{resource}")) as context:
+        context.client._exchange = moved(context.client._exchange)
+        summary = scan_entity(replace_context(filled, context), resource)
+    assert (summary.plan.delete, summary.metrics["unproven"]) == (0, 2)

@@ -9,6 +9,7 @@ from typing import Any
 
 from psycopg import sql
 
+from include.api.errors import TryLater
 from include.confidence import history, unproven
 from include.confidence.account import Account, no_evidence
 from include.confidence.spans import span
@@ -201,7 +202,7 @@ def still_standing(context: Context, pulled: Pulled) -> list[tuple]:
     """The rows with which listed ones have fallen in the copy, though they stand at the source.
 
     What the copy holds of them is wrong, and another scan of the run repairs it; what fell with them comes back with
-    them. So does what fell with a row of which the source doesn't tell: it is listed, and looked at by itself.
+    them. Raises TryLater where the source doesn't tell.
     """
     falls = pulled.entity.falls
     if falls is None:
@@ -215,7 +216,9 @@ def still_standing(context: Context, pulled: Pulled) -> list[tuple]:
     standing, silent = [], []
     for lookup in filter(None, (other.lookup, other.lookup.witness)):
         for value, look in look_up(context, other.table, lookup, fallen):
-            if look.unknown or any(falls.stands(row) for row in look.rows):
+            if look.unknown:
+                raise TryLater(f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}")
+            if any(falls.stands(row) for row in look.rows):
                 standing.append(value)
             elif not look.rows:
                 silent.append(value)
