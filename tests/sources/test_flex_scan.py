@@ -13,7 +13,24 @@ from include.sources.base import IntegrityFailed, OutcomeUnknown, SyncFailed
 from include.sources.flex import scan as scans
 from include.sources.flex.crews import Scope
 
-from .flex import ADD, EXPERT, HAND, LINE, ROWS, Agency, Booked, assign, note, own, person, without_key
+from .flex import (
+    ADD,
+    EXPERT,
+    HAND,
+    LINE,
+    ROWS,
+    Agency,
+    Booked,
+    as_gear,
+    assign,
+    exchanged,
+    note,
+    of_somebody_else,
+    own,
+    person,
+    tell_once,
+    without_key,
+)
 
 # What a crew call may answer instead of itself, night after night.
 FAILS = {
@@ -366,6 +383,19 @@ class TestAccount:
         summary = crew.agency.scan()
         assert (changes(summary), summary.metrics["role_mismatch"]) == ((0, 0, 0), 0)
         crew.agency.fault("lag", ROWS, "GET")
+        crew.agency.pauses = (0,)
+        assert figures(crew.agency.scan()) == {"matched": 2}
+
+    @pytest.mark.parametrize("records", ["ids", "whole"])
+    @pytest.mark.parametrize("falsely", [of_somebody_else, exchanged, as_gear])
+    def test_contact_that_is_told_falsely_once_is_neither_missing_nor_unknown(
+        self, crew, monkeypatch, falsely, records
+    ):
+        crew.agency.control.set(records=records)
+        with monkeypatch.context() as patch:
+            tell_once(patch, falsely)
+            assert figures(crew.agency.scan()) == {"unreadable": 1}
+        tell_once(monkeypatch, falsely)
         crew.agency.pauses = (0,)
         assert figures(crew.agency.scan()) == {"matched": 2}
 

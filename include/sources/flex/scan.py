@@ -17,12 +17,12 @@ from include.confidence import history, unproven
 from include.confidence.account import Account, no_evidence
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.flex import calls, desired
-from include.sources.flex.accounts import CALLS, LINES, ROWS, TABLES, Standing, proven
+from include.sources.flex.accounts import CALLS, IN_STEP, LINES, ROWS, TABLES, Standing, proven
 from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import Context, Scope, each
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import wanted
-from include.sources.flex.look import Looked, patient, require_there
+from include.sources.flex.look import Looked, patient, require_same, require_there
 from include.sources.flex.look import look as look_at
 from include.sources.flex.plan import (
     Action,
@@ -271,13 +271,13 @@ def evidence_id(scan_id: str, scope: Scope | str) -> str:
 
 
 def _looked(context: Context, element_id: UUID, crew: Crew) -> Looked:
-    """Read both lists, and where a role differs the rows once more: no other list shows roles."""
+    """Read both lists. Where something differs of which the record doesn't tell, the rows are read once more."""
     looked = look_at(context.api, element_id, crew, sure=True)
     require_there(looked, element_id, crew)
-    if any(finding.kind == "role_mismatch" for finding in wanted(crew, looked.lines).findings):
-        again = calls.lines(context.api, element_id, crew.mapped)
-        if {*again} != {*looked.lines}:
-            raise Unreadable("two reads one after the other show different lines or roles")
+    found = {finding.kind for finding in wanted(crew, looked.lines).findings}
+    # No record tells roles.
+    if "role_mismatch" in found or not (looked.told or found <= IN_STEP):
+        require_same(context.api, element_id, crew, looked)
     return looked
 
 
