@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from include.api.client import Answer, Request
 from include.simulators.flex import Fault, Mutation
-from include.sources.flex import element
+from include.sources.flex import calls, element
 from include.sources.flex.calls import Outcome
 from include.sources.flex.rows import Line
 
@@ -190,6 +190,13 @@ class TestWhoseALineIs:
         assert stage.sync().count("added") == 1
         assert {line.role_id for line in stage.crew().values() if line.id == line_id} == {EXPERT}
 
+    def test_told_falsely_of_a_line_that_is_back_gives_it_to_nobody(self, crew, monkeypatch, records):
+        crew.conn.execute("DELETE FROM flex.jobs; UPDATE flex.owned_line SET gone_at = now()")
+        crew.flex.control.set(records=records)
+        self.unreadable(crew, monkeypatch, of_somebody_else)
+        assert (owned(crew.conn, crew.element), len(crew.crew())) == (set(), 2)
+        assert crew.sync().count("back") == 2
+
     def test_is_asked_once_more_only_where_the_record_does_not_tell(self, crew, records):
         """Or where a role is to be written, which no record tells."""
         crew.hire()
@@ -218,6 +225,16 @@ class TestWhoseALineIs:
             tell_once(patch, falsely)
             report = stage.sync()
         assert (report.state, report.events, stage.gate()) == ("unreadable", (), "idle")
+
+
+def test_whose_a_line_is_told_falsely_each_time_is_contradicted_by_the_record(crew, monkeypatch):
+    before = standing(crew)
+    crew.flex.control.set(records="whole")
+    read = calls.rows.read
+    monkeypatch.setattr(calls.rows, "read", lambda *arguments: exchanged(read(*arguments)))
+    report = crew.sync(pauses=(0,))
+    assert (report.state, standing(crew)) == ("unreadable", before)
+    assert "has another resource by the record" in report.problems[0]
 
 
 class TestRecord:
