@@ -695,6 +695,18 @@ def test_a_list_may_lie_about_what_is_on_a_crew_call(client: Client, element: UU
         assert of(client, element) == (true, true)
 
 
+@pytest.mark.parametrize(("records", "told"), [("whole", {True}), ("types", {False}), ("ids", {False})])
+def test_a_crew_calls_record_tells_by_habit_whose_its_lines_are(
+    client: Client, element: UUID, records: str, told: set[bool]
+) -> None:
+    lines = {str(client.add(element, uuid4())) for _ in range(8)}
+    client.control.set(records=records)
+    items = [item for item in nested_items(client.read(f"line-item/{element}")) if item["id"] in lines]
+    assert {not {"resourceId", "resource"}.isdisjoint(item) for item in items} == told
+    typed = {not {"managedResourceLineItemType", "type"}.isdisjoint(item) for item in items}
+    assert typed == {records != "ids"}
+
+
 def test_an_error_may_come_with_success_and_roles_may_be_left_out(client: Client, element: UUID) -> None:
     line = client.add(element, uuid4())
     client.set_role(element, line, ROLES[0])

@@ -1,6 +1,6 @@
 """Jobs with their crew in a warehouse, an account of Flex for them, and what a run does, for the tests of Flex."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -16,9 +17,10 @@ from include.confidence.summary import ForensicSummary
 from include.simulators.flex import Control, Fault, Line, Mutation, Simulator
 from include.simulators.flex.config import ROLES
 from include.sources.base import Synced
-from include.sources.flex import SOURCE
+from include.sources.flex import SOURCE, calls
 from include.sources.flex.crews import Context
 from include.sources.flex.roles import Roles, roles_of
+from include.sources.flex.rows import Line as Seen
 from include.sources.flex.source import Flex
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Undone, roll_back
@@ -92,6 +94,47 @@ def owned(conn: psycopg.Connection, element_id: UUID) -> set[UUID]:
     """The lines that we made and that are there."""
     query = "SELECT flex_line_item_id FROM flex.owned_line WHERE flex_element_id = %s AND gone_at IS NULL"
     return {line_id for (line_id,) in conn.execute(query, [element_id])}
+
+
+# The lines of a crew call as rows may show them falsely.
+Falsely = Callable[[list[Seen]], list[Seen]]
+
+
+def of_somebody_else(lines: list[Seen]) -> list[Seen]:
+    """The first contact is somebody whom nobody knows."""
+    first = next(line for line in lines if line.kind == "contact")
+    return [replace(line, resource_id=uuid4()) if line is first else line for line in lines]
+
+
+def exchanged(lines: list[Seen]) -> list[Seen]:
+    """The first two contacts, each on the other's line."""
+    one, other = [line for line in lines if line.kind == "contact"][:2]
+    whose = {one: other.resource_id, other: one.resource_id}
+    return [replace(line, resource_id=whose.get(line, line.resource_id)) for line in lines]
+
+
+def as_gear(lines: list[Seen]) -> list[Seen]:
+    """The first contact is gear."""
+    first = next(line for line in lines if line.kind == "contact")
+    return [replace(line, kind="other") if line is first else line for line in lines]
+
+
+def without_role(lines: list[Seen]) -> list[Seen]:
+    return [replace(line, role_id=None) for line in lines]
+
+
+def tell_once(patch: pytest.MonkeyPatch, falsely: Falsely) -> None:
+    """Have the next rows with contacts on them told falsely, and all others as they are."""
+    truly, told = calls.rows.read, []
+
+    def read(answer: Any, mapped: Collection[UUID]) -> list[Seen]:
+        lines = truly(answer, mapped)
+        if told or all(line.kind != "contact" for line in lines):
+            return lines
+        told.append(lines)
+        return falsely(lines)
+
+    patch.setattr(calls.rows, "read", read)
 
 
 KEY = "flex_crew_assignments_crew_call_technician_key"
@@ -265,7 +308,7 @@ class Agency:
     def clean(self) -> None:
         """Nobody has any job, nothing was ever done, and Flex behaves."""
         self.control.clear()
-        self.control.set(per_hour=None, per_day=None, latency_ms=0)
+        self.control.set(per_hour=None, per_day=None, latency_ms=0, records="whole")
         self.control.reset_counters()
         self.conn.execute(CLEAN)
 

@@ -10,10 +10,27 @@ from hypothesis import strategies as st
 
 from include.api.client import Answer, Request
 from include.simulators.flex import Fault, Mutation
-from include.sources.flex import element
+from include.sources.flex import calls, element
 from include.sources.flex.calls import Outcome
+from include.sources.flex.rows import Line
 
-from .flex import HAND, LEAD, assign, call, own, owned, person, rows
+from .flex import (
+    EXPERT,
+    HAND,
+    LEAD,
+    Falsely,
+    as_gear,
+    assign,
+    call,
+    exchanged,
+    of_somebody_else,
+    own,
+    owned,
+    person,
+    rows,
+    tell_once,
+    without_role,
+)
 from .test_flex_element import ADD, LINE, ROWS, Stage, stage
 
 __all__ = ["stage"]
@@ -138,6 +155,86 @@ class TestRows:
 
 def lag_of_one(name: str) -> dict[str, int]:
     return {"changes": 1} if name == "late by one" else {}
+
+
+@pytest.mark.parametrize("records", ["ids", "types", "whole"])
+class TestWhoseALineIs:
+    """Only the rows have to tell it; the record tells it sometimes, or only what kind of line it is."""
+
+    @pytest.mark.parametrize("falsely", [of_somebody_else, exchanged, as_gear, without_role])
+    def test_told_falsely_once_changes_nothing(self, crew, monkeypatch, records, falsely):
+        before = standing(crew)
+        crew.flex.control.set(records=records)
+        self.unreadable(crew, monkeypatch, falsely)
+        assert standing(crew) == before
+        tell_once(monkeypatch, falsely)
+        assert (crew.sync(pauses=(0,)).state, standing(crew)) == ("done", before)
+
+    def test_told_as_gear_adds_nobody_beside_a_line_that_a_person_made(self, stage, monkeypatch, records):
+        _, resource = stage.hire()
+        stage.flex.control.mutate(Mutation("add", stage.element, resource, role=HAND))
+        stage.flex.control.set(records=records)
+        self.unreadable(stage, monkeypatch, as_gear)
+        assert (stage.sync().count("adopted"), stage.adds()) == (1, {})
+
+    def test_told_falsely_gives_nobody_a_strangers_line(self, stage, monkeypatch, records):
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, role=EXPERT))
+        _, resource = stage.hire("FOH-R")
+        stage.flex.control.set(records=records)
+
+        def falsely(lines: list[Line]) -> list[Line]:
+            return [replace(line, resource_id=resource) if line.line_id == line_id else line for line in lines]
+
+        self.unreadable(stage, monkeypatch, falsely)
+        assert (rows(stage.conn, stage.element), stage.adds()) == ({}, {})
+        assert stage.sync().count("added") == 1
+        assert {line.role_id for line in stage.crew().values() if line.id == line_id} == {EXPERT}
+
+    def test_told_falsely_of_a_line_that_is_back_gives_it_to_nobody(self, crew, monkeypatch, records):
+        crew.conn.execute("DELETE FROM flex.jobs; UPDATE flex.owned_line SET gone_at = now()")
+        crew.flex.control.set(records=records)
+        self.unreadable(crew, monkeypatch, of_somebody_else)
+        assert (owned(crew.conn, crew.element), len(crew.crew())) == (set(), 2)
+        assert crew.sync().count("back") == 2
+
+    def test_is_asked_once_more_only_where_the_record_does_not_tell(self, crew, records):
+        """Or where a role is to be written, which no record tells."""
+        crew.hire()
+        crew.flex.control.set(records=records)
+        crew.flex.control.reset_counters()
+        assert crew.sync().count("added") == 1
+        assert crew.flex.control.counters().total("GET") == (4 if records == "whole" else 5)
+        crew.conn.execute("UPDATE flex.job_assignments SET sound_role = 'FOH-E'")
+        crew.flex.control.reset_counters()
+        assert crew.sync().count("role_set") == 3
+        assert crew.flex.control.counters().total("GET") == 5
+
+    def test_asked_for_in_vain_is_asked_again(self, crew, records):
+        crew.hire("FOH-R")
+        crew.conn.execute("UPDATE flex.job_assignments SET sound_role = 'FOH-E'")
+        crew.flex.control.set(records=records)
+        crew.fault(Fault(kind="status", status=404), ROWS, "GET", nth=2)
+        report = crew.sync()
+        assert (report.state, report.events) == ("unreadable", ())
+        assert "has none when it is asked again" in report.problems[0]
+        crew.fault(Fault(kind="status", status=404), ROWS, "GET", nth=2)
+        assert crew.sync(pauses=(0,)).state == "done"
+
+    def unreadable(self, stage: Stage, monkeypatch: pytest.MonkeyPatch, falsely: Falsely) -> None:
+        with monkeypatch.context() as patch:
+            tell_once(patch, falsely)
+            report = stage.sync()
+        assert (report.state, report.events, stage.gate()) == ("unreadable", (), "idle")
+
+
+def test_whose_a_line_is_told_falsely_each_time_is_contradicted_by_the_record(crew, monkeypatch):
+    before = standing(crew)
+    crew.flex.control.set(records="whole")
+    read = calls.rows.read
+    monkeypatch.setattr(calls.rows, "read", lambda *arguments: exchanged(read(*arguments)))
+    report = crew.sync(pauses=(0,))
+    assert (report.state, standing(crew)) == ("unreadable", before)
+    assert "has another resource by the record" in report.problems[0]
 
 
 class TestRecord:

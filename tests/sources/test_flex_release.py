@@ -1,5 +1,6 @@
 """An element in doubt, released: what Flex shows by then is what happened, and the next sync does the rest."""
 
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -10,7 +11,7 @@ from include.sources.flex import element, gate
 from include.sources.flex.release import release
 from include.sources.flex.rows import Unreadable
 
-from .flex import owned, rows
+from .flex import Falsely, as_gear, of_somebody_else, owned, rows, tell_once, without_role
 from .test_flex_element import ADD, LINE, LOST, ROWS, Stage, stage
 
 __all__ = ["stage"]
@@ -124,6 +125,27 @@ def test_nothing_is_released_by_what_one_list_alone_shows(stage, kind, path):
         release(stage.worker, stage.element)
     assert (rows(stage.conn, stage.element), owned(stage.conn, stage.element), stage.operations()) == before
     assert stage.gate() == "uncertain"
+
+
+@pytest.mark.parametrize("records", ["ids", "whole"])
+@pytest.mark.parametrize("falsely", [of_somebody_else, as_gear, without_role])
+def test_nothing_is_released_by_what_is_told_falsely_once(stage, monkeypatch, falsely: Falsely, records):
+    """Our own line would count as a person's ever after."""
+    _, resource = stage.hire("FOH-R")
+    stage.fault(Fault(kind="object", times=None), ROWS, "GET", nth=2)
+    assert stage.sync().state == "uncertain"
+    stage.flex.control.clear()
+    stage.flex.control.set(records=records)
+    with monkeypatch.context() as patch:
+        tell_once(patch, falsely)
+        with pytest.raises(Unreadable):
+            release(stage.worker, stage.element)
+    assert (stage.gate(), stage.operations()) == ("uncertain", [("add", "unknown"), ("role", "unknown")])
+    tell_once(monkeypatch, falsely)
+    assert release(replace(stage.worker, pauses=(0,)), stage.element) == 2
+    assert stage.operations() == [("add", "done"), ("role", "done")]
+    stage.sync()
+    stage.in_step(resource)
 
 
 def test_nothing_is_released_while_flex_shows_two_lines_or_nothing(stage):

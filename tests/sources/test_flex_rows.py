@@ -177,7 +177,9 @@ class TestRecord:
         record = {"id": element, **shapes.nested(element, shapes.items(lines, None, keys), keys)}
         found = items(json.loads(msgspec.json.encode(record)), element)
         assert {*found} == {line.id for line in lines}
-        assert all(kind in (None, line.kind) for line in lines for kind in [found[line.id]])
+        told = [(line, found[line.id]) for line in lines]
+        assert all(item.kind in (None, line.kind) for line, item in told)
+        assert all(item.resource_id in (None, line.resource_id) for line, item in told)
 
     @pytest.mark.parametrize(
         "record",
@@ -193,6 +195,7 @@ class TestRecord:
             {"id": str(LINE), "children": [{"id": str(TECH)}, {"id": str(TECH)}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "leaf": False}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "type": 7}]},
+            {"id": str(LINE), "children": [{"id": str(TECH), "resourceId": str(TECH), "resource": {"id": str(LINE)}}]},
         ],
         ids=str,
     )

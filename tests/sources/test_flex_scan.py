@@ -6,14 +6,39 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from include.api.errors import TryLater
+from include.api.errors import FixConfiguration, TryLater
 from include.confidence import history
 from include.confidence.summary import ForensicSummary
 from include.sources.base import IntegrityFailed, OutcomeUnknown, SyncFailed
 from include.sources.flex import scan as scans
+from include.sources.flex.crews import Scope
 
-from .flex import ADD, EXPERT, HAND, LINE, ROWS, Agency, Booked, assign, note, own, person, without_key
+from .flex import (
+    ADD,
+    EXPERT,
+    HAND,
+    LINE,
+    ROWS,
+    Agency,
+    Booked,
+    as_gear,
+    assign,
+    exchanged,
+    note,
+    of_somebody_else,
+    own,
+    person,
+    tell_once,
+    without_key,
+)
 
+# What a crew call may answer instead of itself, night after night.
+FAILS = {
+    "500": {"kind": "status", "status": 500},
+    "403": {"kind": "status", "status": 403},
+    "nothing": {"kind": "drop"},
+    "half a document": {"kind": "broken_json"},
+}
 # What isn't counted in crew calls, lines, wishes and rows.
 SIZES = ("crew_calls", "lines", "desired", "rows")
 
@@ -361,6 +386,19 @@ class TestAccount:
         crew.agency.pauses = (0,)
         assert figures(crew.agency.scan()) == {"matched": 2}
 
+    @pytest.mark.parametrize("records", ["ids", "whole"])
+    @pytest.mark.parametrize("falsely", [of_somebody_else, exchanged, as_gear])
+    def test_contact_that_is_told_falsely_once_is_neither_missing_nor_unknown(
+        self, crew, monkeypatch, falsely, records
+    ):
+        crew.agency.control.set(records=records)
+        with monkeypatch.context() as patch:
+            tell_once(patch, falsely)
+            assert figures(crew.agency.scan()) == {"unreadable": 1}
+        tell_once(monkeypatch, falsely)
+        crew.agency.pauses = (0,)
+        assert figures(crew.agency.scan()) == {"matched": 2}
+
     def test_what_is_asked_for_again_and_shown_then_is_proven(self, crew):
         crew.agency.fault("empty", ROWS, "GET")
         crew.agency.pauses = (0,)
@@ -436,14 +474,81 @@ class TestResumed:
         agency.repair(resumed)
         assert [len(agency.crew(booked)) for booked in elements] == [1] * 4
 
-    def test_unread_crew_call_is_no_evidence(self, agency):
-        for _ in range(2):
-            agency.book()
-        agency.fault("status", ROWS, status=500, nth=2)
+
+class TestWithoutAnAnswer:
+    """One crew call that fails is unproven, and the others are looked at; what concerns all is no evidence."""
+
+    @pytest.fixture
+    def many(self, agency) -> list[Booked]:
+        """Twelve crew calls in step, in the order in which a scan comes to them."""
+        booked = {each.element: each for each in (agency.book() for _ in range(12))}
+        for each in booked.values():
+            agency.hire(each)
+        agency.sync()
+        return [booked[element_id] for element_id in Scope().elements(agency.conn)]
+
+    def no_evidence(self, agency: Agency) -> None:
         with pytest.raises(TryLater):
             agency.scan()
         assert agency.conn.execute("SELECT count(*) FROM confidence.forensic_run").fetchone() == (0,)
+
+    @pytest.mark.parametrize("path", ["line-item/{}/row-data", "line-item/{}"])
+    @pytest.mark.parametrize("name", FAILS)
+    def test_a_crew_call_is_unproven_with_its_reason(self, agency, many, name, path):
+        agency.by_hand("delete", many[5], next(iter(agency.crew(many[5]))))
+        agency.fault(path=path.format(many[3].element), method="GET", times=None, **FAILS[name])
+        summary = agency.scan()
+        assert (summary.incomplete, figures(summary)["unreadable"], changes(summary)[0]) == ("", 1, 1)
+        assert account(summary, "flex_crew_calls") == {
+            **{"listed": 12, "compared": 12, "live": 12, "equal": 10, "differing": 1, "unproven": 1}
+        }
+        query = "SELECT key ->> 0, why <> '' FROM confidence.unproven WHERE entity = 'flex_crew_calls'"
+        assert agency.conn.execute(query).fetchall() == [(str(many[3].element), True)]
+
+    def test_a_crew_call_that_answers_at_the_end_is_proven(self, agency, many):
+        agency.fault("status", ROWS, "GET", status=500, nth=2)
+        assert figures(agency.scan()) == {"matched": 12}
+
+    def test_a_crew_call_whose_second_look_has_no_rows_is_asked_again(self, agency, many):
+        agency.pauses = (0,)
+        (resource,) = agency.crew(many[0])
+        agency.by_hand("role", many[0], resource, role=EXPERT)
+        agency.fault("status", f"line-item/{many[0].element}/row-data", "GET", status=404, nth=2)
+        assert figures(agency.scan()) == {"matched": 11, "role_mismatch": 1}
+
+    def test_any_crew_call_there_is_no_evidence(self, agency):
+        agency.book(), agency.book()
+        agency.fault("status", ROWS, status=500, times=None)
+        self.no_evidence(agency)
+        agency.control.clear()
         assert agency.scan().metrics["crew_calls"] == 2
+
+    @pytest.mark.parametrize("before", [0, 4])
+    def test_an_outage_ends_it_soon_and_the_next_attempt_goes_on(self, agency, many, before):
+        agency.control.reset_counters()
+        agency.fault("status", ROWS, "GET", status=500, nth=before + 1, times=None)
+        self.no_evidence(agency)
+        asked = 2 * before + scans.FAILED_IN_A_ROW + bool(before)
+        assert agency.control.counters().total("GET") == asked
+        agency.control.clear()
+        agency.control.reset_counters()
+        assert figures(agency.scan()) == {"matched": 12}
+        assert agency.control.counters().total("GET") == 2 * (12 - before)
+
+    def test_many_crew_calls_side_by_side_are_no_outage(self, agency, many):
+        for booked in many[4:]:
+            agency.fault("status", f"line-item/{booked.element}/row-data", "GET", status=403, times=None)
+        assert figures(agency.scan()) == {"matched": 4, "unreadable": 8}
+
+    @pytest.mark.parametrize("nth", [3, 13])
+    def test_without_a_right_to_anything_it_ends_at_once(self, agency, many, nth):
+        """Also while it asks again what was put off."""
+        agency.control.reset_counters()
+        agency.fault("status", f"line-item/{many[0].element}/row-data", "GET", status=500)
+        agency.fault("status", ROWS, "GET", status=401, nth=nth)
+        with pytest.raises(FixConfiguration):
+            agency.scan()
+        assert agency.conn.execute("SELECT count(*) FROM confidence.forensic_run").fetchone() == (0,)
 
 
 class TestRepair:

@@ -275,7 +275,7 @@ class TestLog:
         count = done.counts["crew"]
         assert (count.inserted, count.updated, count.deleted, count.unchanged, count.failed) == (2, 1, 1, 1, 0)
         entry = synced.synced()
-        assert (entry["state"], entry["rows_inserted"], entry["requests"]) == ("success", 2, 10)
+        assert (entry["state"], entry["rows_inserted"], entry["requests"]) == ("success", 2, 11)
         assert summary["run"] == synced.name
 
     def test_names_who_asked_for_it(self, synced):
@@ -466,6 +466,16 @@ class TestFailures:
         synced.control.clear()
         synced.sync()
         assert synced.waiting() == set()
+
+    def test_missing_right_to_one_crew_call_keeps_none_of_the_others_out_for_ever(self, synced):
+        booked = [synced.book() for _ in range(4)]
+        for each in booked:
+            synced.hire(each)
+        synced.fault("status", f"line-item/{booked[0].element}/row-data", "GET", status=403, times=None)
+        for _ in range(2):
+            with pytest.raises(FixConfiguration):
+                synced.sync()
+        assert [len(synced.crew(each)) for each in booked] == [0, 1, 1, 1]
 
     def test_interrupted_begins_nothing_more(self, synced):
         for booked in [synced.book() for _ in range(5)]:

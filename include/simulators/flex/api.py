@@ -54,7 +54,7 @@ def _item(account: Account, call: Call) -> Answer:
         lines, parent_id = _node(account, call)
     except Refused:
         return _gone_line(account)
-    items = account.shapes.items(lines, parent_id, _ITEM_KEYS)
+    items = account.shapes.items(lines, parent_id, _ITEM_KEYS, account.config.records)
     return ok({"id": node_id, **account.shapes.nested(node_id, items, _ITEM_KEYS)})
 
 

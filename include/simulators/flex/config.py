@@ -11,6 +11,8 @@ ROLES = (
     UUID("6b1e3f0a-2c54-4d5b-9a10-5f0c7e1d0003"),
 )
 
+Tell = Literal["whole", "types", "ids"]
+
 
 @dataclass(frozen=True)
 class Config:
@@ -36,5 +38,8 @@ class Config:
     gone: Literal["404", "page", "405", "410", "null", "empty"] = "404"
     """What the address of a line that isn't there answers: 404, 404 with an HTML page, another refusal, or 200 with
     null or an empty object."""
+    records: Tell | None = None
+    """What a crew call's own record tells of the lines on it beside their ids: type and resource, the type, nothing;
+    None: one line this, another that."""
     bulk_delete: Literal["lineItemIds", "lineItemId", "ids"] | None = None
     """The parameter by which several lines are deleted at once; None: they can't be."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from include.simulators.flex.config import Tell
 from include.simulators.flex.faults import Spoil
 from include.simulators.flex.store import Line
 
@@ -38,9 +39,11 @@ class Shapes:
             if parent_id in (None, line.parent_id)
         ]
 
-    def items(self, lines: Sequence[Line], parent_id: UUID | None, keys: Sequence[str]) -> list[Row]:
-        """Line items under a header, with those under them under one of `keys`; not all tell resource or type."""
-        return [self._item(line, lines, keys) for line in lines if line.parent_id == parent_id]
+    def items(
+        self, lines: Sequence[Line], parent_id: UUID | None, keys: Sequence[str], tell: Tell | None = None
+    ) -> list[Row]:
+        """Line items under a header, with those under them under one of `keys`; not all `tell` resource or type."""
+        return [self._item(line, lines, keys, tell) for line in lines if line.parent_id == parent_id]
 
     def nested(self, thing: UUID, items: list[Row], keys: Sequence[str]) -> Row:
         """Items under one of `keys`, where a dot leads further down."""
@@ -79,11 +82,12 @@ class Shapes:
             "children": children,
         }
 
-    def _item(self, line: Line, lines: Sequence[Line], keys: Sequence[str]) -> Row:
-        told = self._of(line.id, "item").choice((self._resource(line) | self._type(line), self._type(line), {}))
+    def _item(self, line: Line, lines: Sequence[Line], keys: Sequence[str], tell: Tell | None) -> Row:
+        forms = {"whole": self._resource(line) | self._type(line), "types": self._type(line), "ids": {}}
+        told = forms[tell or self._of(line.id, "item").choice([*forms])]
         if line.kind != "header":
             return {"id": line.id, **told}
-        return {"id": line.id, **told, **self.nested(line.id, self.items(lines, line.id, keys), keys)}
+        return {"id": line.id, **told, **self.nested(line.id, self.items(lines, line.id, keys, tell), keys)}
 
     def _resource(self, line: Line) -> Row:
         if line.resource_id is None:

@@ -26,6 +26,8 @@ ENDS = {
     "undesired_owned": "surplus",
     "unknown_in_flex": "out_of_scope",
 }
+# What may be found on a crew call that is as it should be.
+IN_STEP = frozenset({"matched", "unknown_in_flex"})
 ROLE_NOT_TOLD = "Flex doesn't tell the business role of this contact"
 
 
@@ -58,7 +60,7 @@ def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> S
             of_rows["equal" if _leads(row.line_id, wanted[row.member], contacts) else "differing"] += 1
     of_rows["missing"] += len(_without_row(crew))
     rows, found = Account(**of_rows), {finding.kind for finding in plan.findings}
-    in_step = not plan.refusals and found <= {"matched", "unknown_in_flex"} and rows.equal == rows.live + rows.missing
+    in_step = not plan.refusals and found <= IN_STEP and rows.equal == rows.live + rows.missing
     call = Counter(listed=1, live=1)
     call["refused" if plan.refusals else "compared"] += 1
     call["equal" if in_step else "differing"] += 1

@@ -9,7 +9,7 @@ from uuid import UUID
 from include.api.client import Answer, ApiClient, Request
 from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
 from include.sources.flex import rows
-from include.sources.flex.rows import Line, Unreadable
+from include.sources.flex.rows import Item, Line, Unreadable
 
 # Whoever gets one of these is told that nothing happened.
 FINAL = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422, 429})
@@ -44,8 +44,8 @@ def lines(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: b
     return rows.read(_read(api, Request(f"line-item/{element_id}/row-data/", params, owed=owed)), mapped)
 
 
-def items(api: ApiClient, element_id: UUID, *, owed: bool = False) -> Mapping[UUID, str | None]:
-    """The lines in a crew call's own record, each with its type if it is told. Raises as `lines` does."""
+def items(api: ApiClient, element_id: UUID, *, owed: bool = False) -> Mapping[UUID, Item]:
+    """The lines in a crew call's own record, by their ids. Raises as `lines` does."""
     return rows.items(_read(api, _record(element_id, owed)), element_id)
 
 

@@ -18,7 +18,7 @@ from include.sources.flex import calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
-from include.sources.flex.look import Looked, both, confirmed, look, patient, require_there
+from include.sources.flex.look import Looked, both, confirmed, look, patient, require_same, require_there
 from include.sources.flex.plan import (
     Add,
     Adopt,
@@ -307,9 +307,16 @@ class _Element:
     def _look(self) -> Looked:
         looked = look(self._api, self._id, self._crew)
         require_there(looked, self._id, self._crew)
-        if looked.sure or not self._planner(self._crew, looked.lines).actions:
+        actions = self._planner(self._crew, looked.lines).actions
+        # A line that is back counts as ours, which may bring up more to do.
+        if not actions and not looked.back:
             return looked
-        return confirmed(self._api, self._id, looked)
+        if not looked.sure:
+            looked = confirmed(self._api, self._id, looked)
+        # No record tells roles.
+        if not looked.told or any(isinstance(action, SetRole) for action in actions):
+            require_same(self._api, self._id, self._crew, looked)
+        return looked
 
     def _note_lines(self) -> bool:
         """Note the lines that are gone, with the rows that name them, and those that are back. Whether any were."""

@@ -8,8 +8,9 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from include.sources.flex import calls, desired, gate
+from include.sources.flex.desired import Crew
 from include.sources.flex.element import GONE, OWN, Worker
-from include.sources.flex.look import look, patient
+from include.sources.flex.look import Looked, look, patient, require_same
 from include.sources.flex.rows import CONTACT, Line, Unreadable, duplicates
 
 UNKNOWN = """
@@ -51,7 +52,7 @@ def release(worker: Worker, element_id: UUID) -> int:
     conn = worker.conn
     with gate.reopened(conn, element_id):
         crew = desired.crew(conn, element_id, worker.roles)
-        looked = patient(worker.pauses, lambda: look(worker.api, element_id, crew, sure=True))
+        looked = patient(worker.pauses, lambda: _look(worker, element_id, crew))
         for resource_id, found in duplicates(looked.lines).items():
             raise Unreadable(
                 f"resource {resource_id} has {len(found)} lines on element {element_id}. Delete all but one in Flex"
@@ -67,6 +68,14 @@ def release(worker: Worker, element_id: UUID) -> int:
             for each in doubtful:
                 _settle(worker, element_id, each, looked.lines)
     return len(doubtful)
+
+
+def _look(worker: Worker, element_id: UUID, crew: Crew) -> Looked:
+    """Read both lists, and the rows once more: a role may be settled by what they show."""
+    looked = look(worker.api, element_id, crew, sure=True)
+    if looked.there:
+        require_same(worker.api, element_id, crew, looked)
+    return looked
 
 
 def _settle(worker: Worker, element_id: UUID, doubtful: Doubtful, lines: Collection[Line]) -> None:

@@ -37,6 +37,14 @@ class Line:
     role_told: bool = True
 
 
+@dataclass(frozen=True)
+class Item:
+    """A line in a crew call's own record, which need tell neither its type nor its resource (None)."""
+
+    kind: str | None = None
+    resource_id: UUID | None = None
+
+
 def read(answer: Any, mapped: Collection[UUID]) -> list[Line]:
     """The lines in an answer to row-data (decoded JSON), each before those under it.
 
@@ -66,15 +74,15 @@ def duplicates(lines: Collection[Line]) -> dict[UUID, list[Line]]:
     return {resource_id: found for resource_id, found in by_resource.items() if len(found) > 1}
 
 
-def items(answer: Any, element_id: UUID) -> dict[UUID, str | None]:
-    """The ids of all lines in a crew call's own record (decoded JSON), each with its type if the record tells it.
+def items(answer: Any, element_id: UUID) -> dict[UUID, Item]:
+    """All lines in a crew call's own record (decoded JSON), by their ids.
 
     Raises Unreadable unless the record is that of the crew call, and shows what is on it, each line once.
     """
     top = _children(require_record(answer, element_id))
     if top is None:
         raise Unreadable(f"the record of {element_id} doesn't show what is on it")
-    found: dict[UUID, str | None] = {}
+    found: dict[UUID, Item] = {}
     left = list(top)
     while left:
         item = left.pop()
@@ -85,7 +93,8 @@ def items(answer: Any, element_id: UUID) -> dict[UUID, str | None]:
             raise Unreadable("an item has no id")
         if item_id in found:
             raise Unreadable(f"item {item_id} is there twice")
-        found[item_id] = _type(item, item_id) if any(item.get(key) is not None for key in TYPES) else None
+        kind = _type(item, item_id) if any(item.get(key) is not None for key in TYPES) else None
+        found[item_id] = Item(kind, _resource(item, item_id))
         children = _children(item)
         # A branch that isn't shown may hide contacts.
         if children is None and (item.get("leaf") is False or item.get("container") is True):

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import get_args
 from uuid import UUID
@@ -12,16 +12,17 @@ from psycopg import Connection, sql
 from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
+from include.api.errors import ApiError, FixConfiguration, NotSent
 from include.confidence import history, unproven
 from include.confidence.account import Account, no_evidence
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.flex import calls, desired
-from include.sources.flex.accounts import CALLS, LINES, ROWS, TABLES, Standing, proven
+from include.sources.flex.accounts import CALLS, IN_STEP, LINES, ROWS, TABLES, Standing, proven
 from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import Context, Scope, each
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import wanted
-from include.sources.flex.look import Looked, patient, require_there
+from include.sources.flex.look import Looked, patient, require_same, require_there
 from include.sources.flex.look import look as look_at
 from include.sources.flex.plan import (
     Action,
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 EXAMPLES = 5
 PROGRESS_EVERY = 50
+# After so many crew calls without an answer, one after the other, a scan finds out whether that is an outage.
+FAILED_IN_A_ROW = 5
 
 CLASSES: tuple[str, ...] = get_args(Class)
 # What a crew call may be like as a whole, counted in crew calls, and rows of ours whose line is gone.
@@ -131,8 +134,9 @@ class Seen:
 def scan(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
     """Compare the scope's crew calls with what is desired, and keep evidence and plan. Reads only.
 
-    What the attempt before has seen is not read again. A crew call that proves nothing is unproven, with all that is
-    known to be on it. Raises what `ApiClient.send` does: a scan that was cut off is no evidence.
+    What the attempt before has seen is not read again. A crew call that proves nothing, or gives no answer at the end
+    of the scan either, is unproven with all that is known to be on it. Raises what `ApiClient.send` does where that
+    concerns all of them: a scan that was cut off is no evidence.
     """
     conn = context.conn
     scan_id = f"{context.run}/{ENTITY}/{epoch}"
@@ -140,19 +144,16 @@ def scan(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
     elements = scope.elements(conn)
     with conn.cursor(row_factory=scalar_row) as cursor:
         seen = set(cursor.execute("SELECT flex_element_id FROM flex.element_scan WHERE scan_id = %s", [underway]))
-        uncertain = set(cursor.execute(UNCERTAIN).fetchall())
-
-    def one(conn: Connection, element_id: UUID) -> None:
-        found = look(replace(context, conn=conn), element_id, uncertain=element_id in uncertain)
-        doubts = {table: [asdict(doubt) for doubt in found.standing.doubts[table]] for table in found.standing.doubts}
-        accounts = {table: _counted(account) for table, account in found.standing.accounts.items()}
-        values = (found.figures, found.examples, found.planned, accounts, doubts)
-        conn.execute(KEEP, [underway, element_id, *map(Jsonb, values)])
-
+        uncertain = set(cursor.execute(UNCERTAIN))
+    reading = _Reading(context, underway, uncertain, next(iter(seen), None))
     missing = [element_id for element_id in elements if element_id not in seen]
-    for number, _ in enumerate(each(context, missing, one), len(seen) + 1):
+    for number, _ in enumerate(each(context, missing, reading.first), len(seen) + 1):
         if number % PROGRESS_EVERY == 0 or number == len(elements):
             _tell(context, number, len(elements))
+    if elements and len(reading.put_off) == len(elements):
+        raise reading.put_off[elements[0]]
+    for _ in each(context, reading.put_off, reading.last):
+        pass
     with conn.transaction():
         # The plan of an earlier scan is replaced by this one.
         conn.execute("DELETE FROM flex.element_scan WHERE scan_id <> %s", [underway])
@@ -164,17 +165,78 @@ def scan(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
     return summary
 
 
-def look(context: Context, element_id: UUID, *, uncertain: bool = False) -> Seen:
+class _Reading:
+    """The crew calls read one by one, by several threads; `put_off` are those that gave no answer, and the errors.
+
+    `answered` is one that has answered, if any has.
+    """
+
+    def __init__(self, context: Context, underway: str, uncertain: Collection[UUID], answered: UUID | None) -> None:
+        self._context, self._underway, self._uncertain = context, underway, uncertain
+        self._answered = answered
+        self._failed_in_a_row: list[UUID] = []
+        self.put_off: dict[UUID, ApiError] = {}
+
+    def first(self, conn: Connection, element_id: UUID) -> None:
+        """Read one, or put it off: what fails may be this crew call alone, or a bad moment. Raises in an outage."""
+        try:
+            self._read(conn, element_id)
+        except ApiError as error:
+            self.put_off[element_id] = error
+            self._failed_in_a_row.append(element_id)
+            if _concerns_all(error) or self._is_outage():
+                raise
+            log.warning("element %s is asked again at the end: %s", element_id, error)
+        else:
+            self._answered = element_id
+            self._failed_in_a_row.clear()
+
+    def last(self, conn: Connection, element_id: UUID) -> None:
+        """Read one that was put off; without an answer it is unreadable."""
+        self._read(conn, element_id, last=True)
+
+    def _is_outage(self) -> bool:
+        """Whether many have failed, and one that had answered fails too: the many may be bad for good, side by side."""
+        if len(self._failed_in_a_row) < FAILED_IN_A_ROW:
+            return False
+        self._failed_in_a_row.clear()
+        if self._answered is None:
+            return True
+        try:
+            calls.lines(self._context.api, self._answered, ())
+        except ApiError:
+            return True
+        except Unreadable:
+            pass
+        return False
+
+    def _read(self, conn: Connection, element_id: UUID, *, last: bool = False) -> None:
+        own = replace(self._context, conn=conn)
+        found = look(own, element_id, uncertain=element_id in self._uncertain, last=last)
+        doubts = {table: [asdict(doubt) for doubt in found.standing.doubts[table]] for table in found.standing.doubts}
+        accounts = {table: _counted(account) for table, account in found.standing.accounts.items()}
+        values = (found.figures, found.examples, found.planned, accounts, doubts)
+        conn.execute(KEEP, [self._underway, element_id, *map(Jsonb, values)])
+
+
+def _concerns_all(error: ApiError) -> bool:
+    """Whether no other crew call would fare better."""
+    return isinstance(error, NotSent) or (isinstance(error, FixConfiguration) and error.concerns_all)
+
+
+def look(context: Context, element_id: UUID, *, uncertain: bool = False, last: bool = False) -> Seen:
     """Read one crew call and compare it. Nobody knows what one that is `uncertain` is like, and nothing is planned.
 
-    Raises what `ApiClient.send` does.
+    Raises what `ApiClient.send` does; at the `last` try only what concerns all crew calls, else it is unreadable.
     """
     crew = desired.crew(context.conn, element_id, context.roles)
     sizes = {"crew_calls": 1, "desired": len(crew.desired), "rows": len(crew.rows), "uncertain": int(uncertain)}
     doubted = {"uncertain": [str(element_id)]} if uncertain else {}
     try:
         looked = patient(context.source.pauses, lambda: _looked(context, element_id, crew))
-    except Unreadable as error:
+    except (Unreadable, ApiError) as error:
+        if isinstance(error, ApiError) and (_concerns_all(error) or not last):
+            raise
         log.warning("element %s is unreadable: %s", element_id, error)
         examples = {**doubted, "unreadable": [str(element_id)]}
         return Seen(element_id, {**sizes, "unreadable": 1}, unproven_of(element_id, crew, str(error)), examples)
@@ -209,13 +271,13 @@ def evidence_id(scan_id: str, scope: Scope | str) -> str:
 
 
 def _looked(context: Context, element_id: UUID, crew: Crew) -> Looked:
-    """Read both lists, and where a role differs the rows once more: no other list shows roles."""
+    """Read both lists. Where something differs of which the record doesn't tell, the rows are read once more."""
     looked = look_at(context.api, element_id, crew, sure=True)
     require_there(looked, element_id, crew)
-    if any(finding.kind == "role_mismatch" for finding in wanted(crew, looked.lines).findings):
-        again = calls.lines(context.api, element_id, crew.mapped)
-        if {*again} != {*looked.lines}:
-            raise Unreadable("two reads one after the other show different lines or roles")
+    found = {finding.kind for finding in wanted(crew, looked.lines).findings}
+    # No record tells roles.
+    if "role_mismatch" in found or not (looked.told or found <= IN_STEP):
+        require_same(context.api, element_id, crew, looked)
     return looked
 
 
