@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test liar up down bench lint docs screenshots lock clean
+.PHONY: demo test liar mutants up down bench lint docs screenshots lock clean
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -19,6 +19,10 @@ test: $(READY)
 # Random lies against every source, N runs each; SOURCE= for one, SEED= to play one run again.
 liar: $(READY)
 	$(BIN)/python -m tests.liar --runs $(or $(N),2000) $(SOURCE:%=--source %) $(SEED:%=--seed %)
+
+# Faults in the core, N of them by chance, each of which a test should notice; IN= for one module or folder.
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants $(N:%=--number %) $(SEED:%=--seed %) $(IN)
 
 up: $(READY)
 	$(BIN)/python -m stack up
