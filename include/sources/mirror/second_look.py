@@ -77,8 +77,13 @@ def second_look(context: Context, pulled: Pulled, *, every: bool = False) -> Loo
 
 
 def _finds_a_known_row(context: Context, pulled: Pulled, lookup: Lookup) -> bool:
-    """Whether these looks find a row that list and copy both have, if there is one: else the address may be gone."""
+    """Whether looks by the key find a row that list and copy both have, if there is one: else the address may be gone.
+
+    A parent that is not there is an answer about its children.
+    """
     table, stage = pulled.entity.table, pulled.stage
+    if lookup.by != table.key:
+        return True
     query = "SELECT {} FROM {} s JOIN {} t ON {} WHERE t.deleted_at IS NULL AND ({}) IS NOT NULL LIMIT 1"
     by = identifiers(lookup.by, "t")
     same = same_key(table.key, "s", "t")
