@@ -227,7 +227,7 @@ class House:
         shop = get_source(SOURCE)
         tables = ", ".join(f"{SOURCE}.{entity.name}" for entity in shop.entities)
         with self.warehouse() as conn:
-            conn.execute("UPDATE confidence.writer SET state = 'running', hold_reason = NULL")
+            conn.execute("UPDATE confidence.writer SET state = 'running', hold_reason = NULL, run = NULL")
             conn.execute(
                 f"TRUNCATE {tables}, confidence.sync_state, confidence.forensic_run, confidence.change_log,"
                 " confidence.notification, confidence.finding, confidence.unproven"
