@@ -145,7 +145,7 @@ def test_a_lost_answer_is_doubted_and_released(night: Night, house: act.Office):
     element = job.elements["sound"]
     house.flex.fault(
         Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True),
-        Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=2, times=None),
+        Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=3, times=None),
     )
     contact = act.assign_late(house, job)
     for _ in range(2):
