@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, who may name a source, what Airflow loads by itself."""
+"""The rules of the layers: who may import whom, who may name a source, what Airflow loads by itself."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ from airflow.configuration import conf
 from include.sources import REGISTRY
 from stack.settings import REPOSITORY
 
-# Each part of the house with the parts that it may import, besides itself. All else of the house is above it.
+# Each layer with the ones that it may import, besides itself. All other modules are above it.
 MAY_IMPORT = {
     "include.api": set(),
     "include.warehouse": set(),

@@ -1,4 +1,4 @@
-"""What every source promises the rest of the house, by its verbs alone; a new one passes this with an adapter."""
+"""What every source promises the layers above, by its verbs alone; a new one passes this with an adapter."""
 
 import json
 from collections.abc import Mapping

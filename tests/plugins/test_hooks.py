@@ -1,4 +1,4 @@
-"""Connections of the house: Airflow's API, the sources, the warehouse."""
+"""The connections: Airflow's API, the sources, the warehouse."""
 
 import json
 import time

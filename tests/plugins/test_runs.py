@@ -1,4 +1,4 @@
-"""What every task of the house has in common."""
+"""What all tasks have in common."""
 
 import json
 import logging
