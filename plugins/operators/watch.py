@@ -23,7 +23,7 @@ from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, declared_pools
 from plugins.runs import refuse_unknown_conf, run_name
 
-# How long ago a run may have ended to be looked at.
+# Older runs are not looked at.
 RECENT = timedelta(days=7)
 
 log = logging.getLogger(__name__)
@@ -110,14 +110,14 @@ def _paused(conn: Connection, api: AirflowApi, source: str) -> tuple[str, ...]:
 
 
 def _not_done(conn: Connection, look_up: Any, writer: Writer) -> tuple[Run, Gap] | None:
-    """What the last run of the runbook left out, if it is green and not older than what the warehouse has of it."""
+    """What the last run of the runbook left out although it is green, if it stopped the writer within a week."""
     if writer.run is None or datetime.now(UTC) - writer.since > RECENT:
         return None
     run = look_up(writer.run)
     if run.state != "success":
         return None
     entities = [entity.name for entity in get_source(writer.source).entities]
-    # Whether it was a dry run only its form knows, and so no missing repair counts here.
+    # The warehouse does not know whether it was a dry run, so a missing repair does not count here.
     gap = outcome.gap(history.evidence(conn, writer.source, writer.run, entities), dry_run=True)
     return gap and (run, gap)
 

@@ -197,7 +197,7 @@ def lose_answer(house: Office, job: Job) -> UUID:
     house.screen.rule("Flex 4  The answer to an add is lost: it may have happened, so it is never repeated")
     element = job.elements["sound"]
     house.flex.reset_counters()
-    # Carried out, and the connection ends before the answer; nor can be read what is there since: the third time.
+    # The add is carried out, and its answer is lost. From the third read on the rows can not be read either.
     house.flex.fault(
         Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True),
         Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=3, times=None),
