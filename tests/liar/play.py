@@ -259,8 +259,12 @@ class _Run:
             return False
         if "stranger" in self._outcome.told and (true is None or key not in self._begun[table]):
             return key in self._before[0][table]
-        times = [name for name, value in found.items() if true and isinstance(value, datetime) and true[name]]
-        return any(found[name] > true[name] for name in times)
+        versions = [
+            name
+            for name, value in found.items()
+            if true and true[name] and (name == "version" or isinstance(value, datetime))
+        ]
+        return any(found[name] > true[name] for name in versions)
 
     def _afterwards(self) -> None:
         """The lies are over."""
