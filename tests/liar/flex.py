@@ -216,6 +216,7 @@ class Vendor:
 
     source = "flex"
     first_page = 1
+    past: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         self._current: Simulated | None = None

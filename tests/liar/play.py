@@ -36,6 +36,8 @@ from tests.liar.wire import Ask, Asked, Reply
 # Figures by which a scan counts what it could not tell.
 UNKNOWN = ("unknown", "unreadable", "uncertain", "rows_refused", "unproven")
 PAST = frozenset({"stale", "earlier", "lagging", "torn"})
+# The vendor itself does harm by them, whatever it was asked for.
+HARMS = frozenset({"misplaced"})
 NEWER = frozenset({"torn", "stranger", "redated"})
 HONEST_RUNS = 3
 # The share of runs that go on after the lies.
@@ -231,7 +233,7 @@ class _Run:
     def _wrong(self, copy: Rows) -> list[str]:
         """What of that which was scanned isn't true, and could be seen."""
         young, kept = self._account.young(), self._account.kept()
-        past = (PAST | {"stranger"}) & set(self._telling.told["scan"])
+        past = (PAST | self._vendor.past | {"stranger"}) & set(self._telling.told["scan"])
         newer = NEWER & set(self._outcome.told)
 
         def excused(table: str, key: Key) -> bool:
@@ -305,7 +307,10 @@ class _Run:
                 raise self._wire.mistake
             for asked, reply in self._wire.heard or ():
                 self._keep(verb, asked, reply)
-        self._require_unharmed(verb, before)
+        if HARMS & set(self._telling.told[verb]):
+            self._truth = self._account.truth()
+        else:
+            self._require_unharmed(verb, before)
         return result
 
     def _require_unharmed(self, verb: str, before: Rows) -> None:

@@ -119,6 +119,7 @@ class Vendor:
 
     source = "repairshopr"
     first_page = 1
+    past: frozenset[str] = frozenset()
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:

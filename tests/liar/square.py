@@ -122,6 +122,7 @@ class Vendor:
 
     source = "square"
     first_page = 1
+    past: frozenset[str] = frozenset()
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:

@@ -31,6 +31,8 @@ class Vendor(Protocol):
 
     source: str
     first_page: int
+    # Lies by which something is shown as it was, though it has changed, beside those of every source.
+    past: frozenset[str]
 
     def fill(self, account: "LiarAccount") -> None:
         """Make what is in the copy's database before the first sync."""

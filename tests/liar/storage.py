@@ -112,6 +112,8 @@ class Vendor:
 
     source = "storage"
     first_page = 1
+    # A false HEAD that finds the object.
+    past = frozenset({"swapped"})
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:

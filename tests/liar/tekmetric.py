@@ -125,6 +125,7 @@ class Vendor:
 
     source = "tekmetric"
     first_page = 0
+    past: frozenset[str] = frozenset()
 
     @contextmanager
     def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
