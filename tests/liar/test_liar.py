@@ -1,11 +1,11 @@
-"""No lie wins: forty runs of each source; `make liar N=...` plays more."""
+"""No lie wins: a hundred runs of each source; `make liar N=...` plays more."""
 
 import pytest
 
 from include.sources import REGISTRY
 from tests.liar.play import play
 
-HANDFULS, RUNS = 4, 10
+HANDFULS, RUNS = 10, 10
 
 
 @pytest.mark.timeout(900)

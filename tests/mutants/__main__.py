@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,18 +23,29 @@ from random import Random
 from stack.postgres import Postgres
 from tests.folders import quick_folder
 from tests.mutants.mutations import Mutant, mutants_of
+from tests.mutants.reach import Reach, Recorder
 
-# The tests that are run for a module, by how its path begins, in their order: the first to fail ends it.
-TESTS: Mapping[str, Sequence[str]] = {
-    "include/warehouse": ("tests/warehouse", "tests/sources/test_scan.py", "tests/contract -k square"),
-    "include/confidence": ("tests/confidence", "tests/plugins/test_operators.py tests/plugins/test_watch.py"),
-    "include/api": ("tests/api", "tests/sources/test_faults.py"),
-    "include/sources/mirror": (
-        "tests/sources/test_scan.py tests/sources/test_sync.py tests/sources/test_mirror_evidence.py",
-        "tests/contract/test_mirrors.py",
-        "tests/sources/test_square_evidence.py tests/sources/test_tekmetric_lies.py",
-    ),
-}
+CORE = ("include/warehouse", "include/confidence", "include/api", "include/sources/mirror")
+# The tests that may notice a fault in it; those of one source alone come into it where they lie to it.
+TESTS = (
+    "tests/api",
+    "tests/confidence",
+    "tests/warehouse",
+    "tests/contract",
+    "tests/plugins/test_operators.py",
+    "tests/plugins/test_watch.py",
+    "tests/sources/test_faults.py",
+    "tests/sources/test_mirror_evidence.py",
+    "tests/sources/test_scan.py",
+    "tests/sources/test_spoilt_answers.py",
+    "tests/sources/test_square_evidence.py",
+    "tests/sources/test_sync.py",
+    "tests/sources/test_tekmetric_lies.py",
+    "tests/sources/test_tekmetric_scan.py",
+    "tests/sources/test_tekmetric_sync.py",
+)
+# How long the tests of one mutant may take, measured without it.
+TESTS_SECONDS = 90
 MIGRATIONS = "include/warehouse/migrations"
 HASTY = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 # No mutant may run for longer: most that take long wait for something that never comes.
@@ -60,7 +71,9 @@ def main() -> int:
     chosen = Random(arguments.seed).sample(mutants, min(arguments.number or len(mutants), len(mutants)))
     verdicts = []
     with ProcessPoolExecutor(arguments.processes) as pool:
-        for verdict in pool.map(_verdict, chosen):
+        reach = _reach(pool, arguments.reach)
+        tests = [reach.tests_of(mutant, TESTS_SECONDS) for mutant in chosen]
+        for verdict in pool.map(_verdict, chosen, tests):
             verdicts.append(verdict)
             told = f"noticed by {verdict.noticed_by}" if verdict.noticed_by else "NOT NOTICED"
             print(f"{len(verdicts)}/{len(chosen)} {verdict.mutant}: {told} ({verdict.seconds:.0f} s)", flush=True)
@@ -70,11 +83,28 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("path", nargs="*", default=list(TESTS), help="modules or folders; all of the core by default")
+    parser.add_argument("path", nargs="*", default=CORE, help="modules or folders; all of the core by default")
     parser.add_argument("--number", type=int, help="so many of the mutants, by chance; all by default")
     parser.add_argument("--seed", type=int, default=0, help="the chance")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--reach", type=Path, help="a file that keeps which tests reach what, for another run")
     return parser.parse_args()
+
+
+def _reach(pool: ProcessPoolExecutor, kept: Path | None) -> Reach:
+    """Which tests reach what: as it was kept, else found by running them once."""
+    if kept and kept.exists():
+        return Reach.read(kept)
+    files = [
+        file for path in map(Path, TESTS) for file in (sorted(path.glob("test_*.py")) if path.is_dir() else [path])
+    ]
+    reach = Reach()
+    for file, found in zip(files, pool.map(_reached, files), strict=True):
+        print(f"{file}: {len(found.seconds)} tests", flush=True)
+        reach.add(found)
+    if kept:
+        reach.write(kept)
+    return reach
 
 
 def _modules(paths: Sequence[str]) -> Iterator[Path]:
@@ -105,53 +135,73 @@ class _Bench:
             if Path(name).exists():
                 (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(name, self.copy / name)
+        (self.copy / ".venv").symlink_to(Path(".venv").resolve())
         postgres = self._closing.enter_context(Postgres(self._folder / "postgres", settings=HASTY))
         os.environ["STACK_POSTGRES_URL"] = postgres.url("postgres")
         for name in PRELOADED:
             import_module(name)
 
-    def noticed_by(self, mutant: Mutant) -> str:
+    def noticed_by(self, mutant: Mutant, tests: Sequence[str]) -> str:
+        """The first test that failed, or "" when all passed."""
         file = self.copy / mutant.path
         whole = file.read_bytes()
         file.write_bytes(mutant.source())
         try:
-            return next(filter(None, map(self._failed, _tests(mutant.path))), "")
+            code = self._pytest(["-x", *tests], limit=LIMIT_SECONDS)
         finally:
             file.write_bytes(whole)
+        if code == 0:
+            return ""
+        if code is None:
+            return "the time of the tests"
+        lines = self._output.read_text().splitlines()
+        failed = [line.split()[1] for line in lines if line.startswith(("FAILED", "ERROR"))]
+        return failed[0] if failed else "the end of the tests"
 
-    def _failed(self, tests: str) -> str:
-        """The first test that failed, or "" when all passed."""
-        output = self._folder / "output"
+    def reached(self, file: Path) -> Reach:
+        """What the tests of a file reach."""
+        found = self._folder / "reach"
+        code = self._pytest([str(file)], reach=found)
+        if code != 0:
+            raise RuntimeError(f"{file} fails without a mutant ({code}):\n{self._output.read_text()[-2000:]}")
+        return Reach.read(found)
+
+    def _pytest(self, arguments: Sequence[str], *, limit: float | None = None, reach: Path | None = None) -> int | None:
+        """The exit code of pytest in a process of its own, None where it took too long."""
         pid = os.fork()
         if pid == 0:
-            self._run(tests, output)
-        deadline = time.monotonic() + LIMIT_SECONDS
+            self._run(arguments, reach)
+        deadline = time.monotonic() + limit if limit else None
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                break
-            if time.monotonic() > deadline:
+                return os.waitstatus_to_exitcode(status)
+            if deadline and time.monotonic() > deadline:
                 os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                return f"the time of {tests}"
+                return None
             time.sleep(0.05)
-        if os.waitstatus_to_exitcode(status) == 0:
-            return ""
-        failed = [line.split()[1] for line in output.read_text().splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return failed[0] if failed else f"the end of {tests}"
 
-    def _run(self, tests: str, output: Path) -> None:
+    @property
+    def _output(self) -> Path:
+        return self._folder / "output"
+
+    def _run(self, arguments: Sequence[str], reach: Path | None) -> None:
         """The child: pytest in the copy, with nothing of ours imported."""
         try:
             os.setsid()
             os.chdir(self.copy)
-            with output.open("w") as file:
+            with self._output.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
                 del sys.modules[name]
             sys.path[:] = [str(self.copy), *(path for path in sys.path if path not in ("", os.environ.get("PWD")))]
-            code = import_module("pytest").main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests.split()])
+            recorder = Recorder() if reach else None
+            always = ["-q", "-p", "no:cacheprovider", "--no-header"]
+            code = import_module("pytest").main([*always, *arguments], plugins=[recorder] if recorder else [])
+            if recorder:
+                recorder.reach(self.copy).write(reach)
             sys.stdout.flush()
         except BaseException:  # noqa: BLE001
             os._exit(9)
@@ -161,15 +211,19 @@ class _Bench:
 _bench: list[_Bench] = []
 
 
-def _verdict(mutant: Mutant) -> Verdict:
+def _verdict(mutant: Mutant, tests: Sequence[str]) -> Verdict:
+    began = time.monotonic()
+    return Verdict(mutant, _my_bench().noticed_by(mutant, tests) if tests else "", time.monotonic() - began)
+
+
+def _reached(file: Path) -> Reach:
+    return _my_bench().reached(file)
+
+
+def _my_bench() -> _Bench:
     if not _bench:
         _bench.append(_Bench())
-    began = time.monotonic()
-    return Verdict(mutant, _bench[0].noticed_by(mutant), time.monotonic() - began)
-
-
-def _tests(path: Path) -> Sequence[str]:
-    return next(tests for begin, tests in TESTS.items() if str(path).startswith(begin))
+    return _bench[0]
 
 
 if __name__ == "__main__":

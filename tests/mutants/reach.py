@@ -1,0 +1,124 @@
+"""Which tests reach which lines of the core, and how long each takes."""
+
+import ast
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import coverage
+import pytest
+
+from tests.mutants.mutations import Mutant
+
+
+class Recorder:
+    """A plugin of pytest that notes for each test what of the core it reaches."""
+
+    def __init__(self) -> None:
+        self._coverage = coverage.Coverage(data_file=None, source=["include"], concurrency="thread", config_file=False)
+        self._seconds: dict[str, float] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._coverage.switch_context(item.nodeid)
+        began = time.monotonic()
+        try:
+            return (yield)
+        finally:
+            self._seconds[item.nodeid] = time.monotonic() - began
+
+    def pytest_sessionstart(self) -> None:
+        self._coverage.start()
+
+    def reach(self, copy: Path) -> "Reach":
+        """What was noted; paths are those inside the copy."""
+        self._coverage.stop()
+        data = self._coverage.get_data()
+        lines = {
+            str(Path(file).relative_to(copy)): {
+                line: [test for test in tests if test] for line, tests in data.contexts_by_lineno(file).items()
+            }
+            for file in data.measured_files()
+        }
+        return Reach(self._seconds, lines)
+
+
+@dataclass
+class Reach:
+    """`seconds`: of each test. `lines`: the tests by module and line."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> "Reach":
+        seconds, lines = json.loads(file.read_text()).values()
+        return cls(
+            seconds, {path: {int(line): tests for line, tests in found.items()} for path, found in lines.items()}
+        )
+
+    def write(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self)))
+
+    def add(self, other: "Reach") -> None:
+        self.seconds |= other.seconds
+        for path, lines in other.lines.items():
+            for line, tests in lines.items():
+                self.lines.setdefault(path, {}).setdefault(line, []).extend(tests)
+
+    def tests_of(self, mutant: Mutant, within: float) -> list[str]:
+        """The tests that may notice it, as many as take so many seconds: of each function one, then one more of each.
+
+        Those that reach its line; if none does, those that reach its statement, then those that reach a line that names
+        what it declares, then those of the module.
+        """
+        lines = self.lines.get(str(mutant.path), {})
+        text = mutant.path.read_text()
+        ways = ([mutant.line], _statement(text, mutant.line), _mentions(text, mutant.line), lines)
+        found = next(filter(None, (self._of(lines, way) for way in ways)), set())
+        return self._as_many(found, within)
+
+    def _of(self, lines: Mapping[int, list[str]], numbers: Iterable[int]) -> set[str]:
+        return {test for number in numbers for test in lines.get(number, ())}
+
+    def _as_many(self, found: Iterable[str], within: float) -> list[str]:
+        turns: dict[str, int] = {}
+        ordered = []
+        for test in sorted(found, key=lambda test: (self.seconds[test], test)):
+            function = test.partition("[")[0]
+            turns[function] = turns.get(function, 0) + 1
+            ordered.append((turns[function], self.seconds[test], test))
+        chosen, left = [], within
+        for _, seconds, test in sorted(ordered):
+            left -= seconds
+            if left < 0 and chosen:
+                break
+            chosen.append(test)
+        return chosen
+
+
+def _statement(text: str, line: int) -> Sequence[int]:
+    """The lines of the innermost statement at a line."""
+    around = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.stmt) and node.lineno <= line <= node.end_lineno
+    ]
+    inner = min(around, key=lambda node: node.end_lineno - node.lineno, default=None)
+    return range(inner.lineno, inner.end_lineno + 1) if inner else ()
+
+
+def _mentions(text: str, line: int) -> Iterator[int]:
+    """The lines that name what the outermost or the class's statement at a line declares."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if targets and node.lineno <= line <= node.end_lineno:
+            names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+            named = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b") if names else None
+            yield from (n for n, each in enumerate(text.splitlines(), 1) if named and named.search(each))
