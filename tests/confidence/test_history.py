@@ -15,6 +15,7 @@ from include.confidence.summary import ForensicSummary
 from include.warehouse import fence
 from include.warehouse.fence import FenceError
 from tests.confidence.builders import METRIC, passes, past, summary
+from tests.warehouse.sessions import while_changing
 
 PASSED = Judgement(Verdict.PASS, (), (), ())
 WARNED = Judgement(Verdict.WARN, (METRIC,), ("too many",), ())
@@ -69,6 +70,22 @@ def test_the_same_scan_once_more_replaces_evidence_and_verdict(conn):
     (row,) = rows(conn)
     assert (row["metrics"], row["verdict"], row["worse"], row["reasons"]) == ({METRIC: 6}, None, [], [])
     assert row["scanned_at"] > first
+
+
+def test_a_scan_that_is_made_anew_while_it_is_judged_gets_no_verdict(warehouse):
+    """The new evidence is committed after the judgement has begun: it waits, and sees it."""
+    scanned = summary(5)
+    anew = "UPDATE confidence.forensic_run SET rescanned = true WHERE scan_id = %s"
+    with psycopg.connect(warehouse, autocommit=True) as conn, psycopg.connect(warehouse, autocommit=True) as other:
+        history.record(conn, scanned)
+
+        def judged() -> None:
+            with conn.transaction():
+                history.save_judgement(conn, scanned, PASSED)
+
+        with pytest.raises(PlanGone, match="scanned anew"):
+            while_changing(other, anew, [scanned.scan_id], conn, judged)
+        assert rows(conn)[0]["verdict"] is None
 
 
 def test_judging_a_held_scan_again_does_not_end_its_hold(conn):

@@ -10,6 +10,7 @@ from psycopg import sql
 from include.warehouse import compare
 from include.warehouse.merge import Merged
 from include.warehouse.staging import Stage
+from tests.warehouse.sessions import while_changing
 from tests.warehouse.shop import (
     PARTS,
     STOCK,
@@ -137,6 +138,18 @@ def test_insert_of_a_row_that_came_meanwhile_is_superseded(conn):
     conn.execute("INSERT INTO shop.parts (id, name, sync_id) VALUES (1, 'by hand', 0)")
     assert apply(conn, stage).merged == Merged(inserted=1, superseded=1)
     assert rows(conn, PARTS)[1,]["name"] == "by hand"
+
+
+@pytest.mark.parametrize("feed", [[part(1, "planned", changed=1)], []], ids=["update", "delete"])
+def test_a_row_that_somebody_is_changing_is_superseded(conn, connect, feed):
+    """The change is committed after the merge has begun: the merge waits for it, and sees it."""
+    synced(conn, PARTS, [part(1)])
+    stage = planned(conn, PARTS, feed)
+    by_hand = "UPDATE shop.parts SET name = 'by hand' WHERE id = %s"
+    done = while_changing(connect(), by_hand, [1], conn, lambda: apply(conn, stage))
+    assert done.merged == Merged(superseded=1)
+    assert (rows(conn, PARTS)[1,]["name"], rows(conn, PARTS)[1,]["deleted_at"]) == ("by hand", None)
+    assert changes(conn, done.sync_id) == []
 
 
 def test_plan_applied_twice_writes_once(conn):

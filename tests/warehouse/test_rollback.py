@@ -66,6 +66,25 @@ def test_rollback_with_force_gives_back_the_rows_that_the_sync_changed(conn, fir
     assert everything(conn) == later
 
 
+def test_its_own_audit_names_what_it_did_to_each_row(conn):
+    """A row that the sync changed, one that it brought back, one that it tombstoned, one that it inserted."""
+    synced(conn, PARTS, [part(1), part(2), part(3)])
+    synced(conn, PARTS, [part(1), part(3)])
+    done = synced(conn, PARTS, [part(1, "new", changed=1), part(2, changed=1), part(4)])
+    conn.execute("DELETE FROM shop.parts WHERE id = 3")
+    undone = undo(conn, done.sync_id, force=True)
+    found = {
+        key["id"]: (operation, before and before["name"], after and after["deleted_at"] is not None)
+        for _, key, operation, before, after, _ in changes(conn, undone.sync_id)
+    }
+    assert found == {
+        1: ("update", "new", False),
+        2: ("delete", "x", True),
+        3: ("insert", None, False),
+        4: ("delete", "x", None),
+    }
+
+
 class TestConflicts:
     def test_refuses_by_name_and_changes_nothing(self, conn):
         synced(conn, PARTS, [part(1), part(2)])
