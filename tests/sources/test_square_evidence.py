@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from include.api.errors import ApiError, TryLater
 from include.confidence import health, unproven
 from include.simulators.square import Fault, Mutation
-from include.sources.base import SyncFailed, entity_of
+from include.sources.base import IntegrityFailed, SyncFailed, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair, verify
 from include.sources.mirror.scan import Scope, scan
@@ -373,6 +373,64 @@ class TestOneLocation:
         seller.control.fault(Fault("status", "orders/search", status=401, times=None))
         with pytest.raises(SyncFailed, match=r"orders: .*401 \(UNAUTHORIZED\)"):
             sync(seller.context)
+
+
+class TestLocationThatTheCopyLacks:
+    """What the source lists of locations tells where to look, beside the copy."""
+
+    @pytest.fixture
+    def place(self, seller, conn) -> str:
+        place = seller.control.ids("locations")[2]
+        conn.execute("UPDATE square.locations SET deleted_at = now() WHERE id = %s", [place])
+        return place
+
+    @pytest.mark.parametrize("name", ["orders", "payments"])
+    def test_has_its_rows_in_the_scan(self, seller, conn, place, name):
+        lost = next(id_ for id_, row in rows(conn, name).items() if row["location_id"] == place)
+        conn.execute(f"UPDATE square.{name} SET deleted_at = now() WHERE id = %s", [lost])
+        summaries = [scanned(seller, entity.name) for entity in SOURCE.entities]
+        found = {summary.entity: plan(summary) for summary in summaries}
+        assert (found["locations"], found[name]) == ((1, 0, 0), (1, 0, 0))
+        assert all((summary.proven, summary.incomplete) == (summary.rows, "") for summary in summaries)
+        repaired(seller, *summaries)
+        assert lost in rows(conn, name)
+        assert {plan(scanned(seller, entity.name)) for entity in SOURCE.entities} == {NOTHING}
+
+    def test_is_unknown_where_nobody_lists_it(self, seller, conn, place):
+        seller.control.fault(Fault("status", "locations", status=503, times=None))
+        with pytest.raises(ApiError, match="503"):
+            scanned(seller, "orders")
+
+    def test_has_its_rows_validated(self, seller, conn, place):
+        lost = next(id_ for id_, row in rows(conn, "payments").items() if row["location_id"] == place)
+        conn.execute("DELETE FROM square.payments WHERE id = %s", [lost])
+        with pytest.raises(IntegrityFailed, match=f"payments_count: .*missing {lost}"):
+            validate(seller.context)
+
+    def test_is_synced_though_it_can_not_be_stored_itself(self, seller, conn):
+        (new,) = seller.control.mutate(Mutation("create", "locations", fields={"name": "A\0B"}))
+        (order,) = seller.control.mutate(Mutation("create", "orders", fields={"location_id": new}))
+        sync(seller.context)
+        assert new not in rows(conn, "locations")
+        assert order in rows(conn, "orders")
+        assert order in {row["order_id"] for row in rows(conn, "payments").values()}
+
+    def test_may_be_one_that_a_sync_could_not_ask_for(self, seller, conn):
+        (order,) = seller.control.mutate(Mutation("create", "orders"))
+        asked = []
+
+        def lie(request, data):
+            asked.extend([request] if request.path == "/v2/locations" else [])
+            if request.path == "/v2/locations" and 1 < len(asked) < 5:
+                raise TryLater("503", status=503)
+            return data
+
+        with (
+            twisted(seller.context, lie) as context,
+            pytest.raises(SyncFailed, match=r"orders: .*perhaps all of locations that the copy lacks \(503"),
+        ):
+            sync(context)
+        assert order in rows(conn, "orders")
 
 
 class TestPoorerRecords:

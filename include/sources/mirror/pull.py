@@ -138,6 +138,11 @@ class Pulled:
         return [each for key, each in skipped.items() if key not in found]
 
     @property
+    def partitions(self) -> Sequence[str]:
+        """What a pull of everything has asked for."""
+        return self._progress("partitions")
+
+    @property
     def failed(self) -> Mapping[str, str]:
         """The partitions whose lists could not be read, each with the reason."""
         return self.progress.get("failed", {})
@@ -396,18 +401,51 @@ def _walk(
             yield number, listing, page, (number + 1, None) if number + 1 < len(listings) else None
 
 
-def whole_list(context: Context, entity: Entity, *, singly: bool = False) -> list[Listing]:
-    """What shows all of an entity: one list, or one for each handful of its partitions, or for each of them."""
-    return [
-        each
-        for handful in handfuls(entity, partitions(context, entity), singly=singly)
-        for each in lists(context, entity, handful)
-    ]
+def read_whole(
+    context: Context, entity: Entity, purpose: str, ticket: str, *, first: int | None = None, **asked: Any
+) -> Pulled:
+    """Read all that the source has of an entity, or go on with that. If its partitions have changed, start anew."""
+    values = every_partition(context, entity)
+    pulled = Pulled.open(context, entity, purpose, "/".join(filter(None, [ticket, ",".join(values)])))
+    pull = pulled.stage.pull
+    if pulled.stage.resumed and not pull.complete:
+        log.info("going on from page %d, %d rows are staged", (first or 1) + pull.pages, pull.rows_read)
+
+    def listings(singly: bool) -> list[Listing]:
+        return whole_list(context, entity, values, singly=singly)
+
+    pulled = read_partitions(context, pulled, listings, first=first, **asked)
+    pulled.stage.save_progress(partitions=list(values))
+    return pulled
+
+
+def whole_list(context: Context, entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[Listing]:
+    """What shows all of these partitions: one list, or one for each handful of them, or for each of them."""
+    return [each for handful in handfuls(entity, values, singly=singly) for each in lists(context, entity, handful)]
 
 
 def partitions(context: Context, entity: Entity) -> Sequence[str]:
-    """The entity's partitions; one without a name where it has none."""
+    """The entity's partitions as the warehouse knows them; one without a name where it has none."""
     return entity.partitions.values(context) if entity.partitions else [""]
+
+
+def every_partition(context: Context, entity: Entity) -> Sequence[str]:
+    """The entity's partitions, with those that only the source's list of them shows."""
+    known = partitions(context, entity)
+    if not entity.partitions or not entity.partitions.listed_by:
+        return known
+    return [*known, *sorted(_listed(context, entity_of(context.source, entity.partitions.listed_by)) - set(known))]
+
+
+def _listed(context: Context, entity: Entity) -> set[str]:
+    """The ids that an entity's own lists show."""
+    return {
+        "/".join(map(str, key))
+        for listing in whole_list(context, entity, partitions(context, entity))
+        for page in pages(context.client, listing.request, listing.paginator)
+        for row in page.rows
+        if (key := entity.table.key_of(row))
+    }
 
 
 def handfuls(entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[tuple[str, ...]]:

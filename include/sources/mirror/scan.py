@@ -18,7 +18,7 @@ from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Context, Entity, Whole
 from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, partitions, plan_parts, read_partitions, whole_list
+from include.sources.mirror.pull import Pulled, plan_parts, read_whole
 from include.sources.mirror.second_look import Looks, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
@@ -85,7 +85,15 @@ def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> Forensic
     conn = context.conn
     _require_synced(context, entity)
     scan_id = f"{context.run}/{entity.name}/{epoch}"
-    pulled = _read(context, entity, scope, Pulled.open(context, entity, "scan", f"{scan_id}/{scope}"))
+    pulled = read_whole(
+        context,
+        entity,
+        "scan",
+        f"{scan_id}/{scope}",
+        first=scope.first if scope.partial else None,
+        last=scope.page_end or None,
+        progress=lambda pulled: _progress(pulled, scope),
+    )
     figures = _compared(context, scope, pulled)
     looks = second_look(context, pulled)
     with conn.transaction():
@@ -104,20 +112,6 @@ def _require_synced(context: Context, entity: Entity) -> None:
             f"{context.source.name}.{entity.name} was never synced, there is nothing to compare yet:"
             f" run the DAG {context.source.name}_sync, then clear scan with downstream"
         )
-
-
-def _read(context: Context, entity: Entity, scope: Scope, pulled: Pulled) -> Pulled:
-    if pulled.stage.resumed and not pulled.stage.pull.complete:
-        pull = pulled.stage.pull
-        log.info("going on from page %d, %d rows are staged", scope.first + pull.pages, pull.rows_read)
-    return read_partitions(
-        context,
-        pulled,
-        lambda singly: whole_list(context, entity, singly=singly),
-        first=scope.first if scope.partial else None,
-        last=scope.page_end or None,
-        progress=lambda pulled: _progress(pulled, scope),
-    )
 
 
 def _progress(pulled: Pulled, scope: Scope) -> None:
@@ -240,7 +234,7 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True, standing:
     repeats = pulled.drop_repeats(standing)
     compare.plan_writes(stage, young_after=_in_step(context, pulled), doubtful="candidate", older="candidate")
     if surplus and not entity.history:
-        compare.plan_deletes(stage, status="candidate", within=scope_of(context, entity, "t"))
+        compare.plan_deletes(stage, status="candidate", within=scope_of(context, pulled, "t"))
         _leave_failed(pulled)
     plan_parts(pulled, surplus=surplus)
     return repeats
@@ -270,7 +264,7 @@ def _in_step(context: Context, pulled: Pulled) -> datetime | sql.Composable | No
         sql.SQL("WHEN {} THEN {}").format(
             sql.Literal(each), sql.Literal(young_after(sync_log.state(conn, source, entity.name, each).watermark))
         )
-        for each in partitions(context, entity)
+        for each in pulled.partitions
     ]
     column = sql.Identifier(entity.partitions.column)
     return sql.SQL("CASE s.{}::text {} END").format(column, sql.SQL(" ").join(parts)) if parts else None

@@ -20,6 +20,7 @@ from include.sources.mirror.entity import Context, Derived, Ends, Entity, Listin
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import (
     Pulled,
+    every_partition,
     fell_since,
     handfuls,
     leave_unreadable,
@@ -167,7 +168,8 @@ class _Run:
         """
         started, context = time.monotonic(), self.context
         source, conn = context.source, context.conn
-        groups = _groups(context, entity, self.full)
+        values, unlisted = _partitions(context, entity)
+        groups = _groups(context, entity, values, self.full)
         pulled, groups = self._pull(entity, groups)
         incremental = all(group.since for group in groups)
         _plan(context, pulled)
@@ -177,7 +179,7 @@ class _Run:
         needed, unreadable = _needed(context, pulled)
         left += [each for some in (pulled, *children) for each in _unproven(some)]
         reached = self._reached(pulled, groups, unproven=bool(left))
-        left += unreadable + _skipped(pulled)
+        left += unreadable + unlisted + _skipped(pulled)
         with fence.writing(conn, source.name, epoch=self.epoch):
             for stage in needed:
                 self._merge(stage)
@@ -313,17 +315,27 @@ def _newest_version(stage: Stage) -> int | None:
 
 def source_time(context: Context) -> datetime:
     """The source's clock, but not later than ours. Raises RefuseData where it tells none."""
-    listing, *_ = whole_list(context, context.source.entities[0])
+    entity = context.source.entities[0]
+    listing, *_ = whole_list(context, entity, partitions(context, entity))
     now = context.client.send(listing.request).date
     if now is None:
         raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
     return min(now, datetime.now(UTC))
 
 
-def _groups(context: Context, entity: Entity, full: bool) -> list[Group]:
-    """The entity's partitions, those that have got as far together, as many as go into one request."""
+def _partitions(context: Context, entity: Entity) -> tuple[Sequence[str], list[str]]:
+    """The entity's partitions; also what is to be told where the source doesn't list them, so that some may lack."""
+    try:
+        return every_partition(context, entity), []
+    except ApiError as error:
+        name = entity.partitions.listed_by
+        return partitions(context, entity), [f"perhaps all of {name} that the copy lacks ({str(error).rstrip('.')})"]
+
+
+def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool) -> list[Group]:
+    """The partitions, those that have got as far together, as many as go into one request."""
     by_since: dict[datetime | None, list[str]] = {}
-    for partition in partitions(context, entity):
+    for partition in values:
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
         since = None if full or state.watermark is None else _since(context, state)
         by_since.setdefault(since, []).append(partition)
