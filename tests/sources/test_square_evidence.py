@@ -19,7 +19,6 @@ from include.sources.mirror.sync import sync
 from include.sources.mirror.validate import validate
 from include.sources.square import SOURCE
 from include.warehouse import fence
-from include.warehouse.staging import PullError
 from tests.conftest import copy_of
 
 from .square import RUN, Seller, contents, rows, selling
@@ -374,6 +373,32 @@ class TestOneLocation:
         with pytest.raises(SyncFailed, match=r"orders: .*401 \(UNAUTHORIZED\)"):
             sync(seller.context)
 
+    @pytest.mark.parametrize("spoil", [{"created_at": "soon"}, {"tenders": [{"id": "T", "created_at": "soon"}]}])
+    def test_with_too_many_orders_that_can_not_be_stored_leaves_the_others(self, seller, conn, spoil):
+        place, other = seller.control.ids("locations")[:2]
+        new, lost = seller.control.mutate(*(Mutation("create", "orders", fields={"location_id": other}),) * 2)
+
+        def lie(request, data):
+            if request.path == "/v2/orders/search" and place in request.body["location_ids"]:
+                order = seller.control.row("orders", seller.control.ids("orders")[0])
+                bad = [{**order, **spoil, "location_id": place, "id": f"BAD{number}"} for number in range(25)]
+                return {**data, "orders": [*data.get("orders", []), *bad]}
+            return data
+
+        with (
+            twisted(seller.context, lie) as context,
+            pytest.raises(SyncFailed, match=f"orders: .*all of {place} .*could not be stored"),
+        ):
+            sync(context)
+        assert {new, lost} <= set(rows(conn, "orders"))
+        conn.execute("DELETE FROM square.orders WHERE id = %s", [lost])
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), "orders")
+        assert plan(summary)[0] >= 1
+        found = conn.execute("SELECT key ->> 0 FROM confidence.unproven WHERE key ->> 0 LIKE 'the list of %'")
+        assert found.fetchall() == [(f"the list of {place}",)]
+        assert summary.proven < summary.rows
+
 
 class TestLocationThatTheCopyLacks:
     """What the source lists of locations tells where to look, beside the copy."""
@@ -468,8 +493,9 @@ class TestPoorerRecords:
     def test_list_of_orders_without_lines_is_no_list(self, seller, conn):
         before = contents(conn)
         seller.control.fault(Fault("poorer", "orders/search", rows=30, fields=("line_items",), times=None))
-        with pytest.raises(PullError, match=r"rows of square\.orders could not be stored"):
-            scanned(seller, "orders")
+        summary = scanned(seller, "orders")
+        assert plan(summary) == NOTHING
+        assert "nobody knows what else it leaves out" in summary.incomplete
         fence.resume(conn, SOURCE.name, RUN)
         with pytest.raises(SyncFailed, match=r"rows of square\.orders could not be stored"):
             sync(seller.context, full=True)

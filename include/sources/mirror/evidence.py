@@ -89,12 +89,13 @@ def left_out(pulled: Pulled) -> int:
 
 def _unseen(pulled: Pulled) -> int:
     """How many rows the lists say that they have, and neither they nor a second look has shown."""
-    lists = (pulled.progress.get("lists") or {}).values()
+    lists = pulled.lists.values()
     promised = [each["promised"] for each in lists]
     if not promised or None in promised or pulled.entity.discovery:
         return 0
     compared = pulled.progress["compared"]["compared"][pulled.entity.name]
-    seen = compared + pulled.progress["fallen"] + pulled.stage.pull.rows_refused + left_out(pulled)
+    refused = sum(each["counts"][0][1] for each in lists)
+    seen = compared + pulled.progress["fallen"] + refused + left_out(pulled)
     return max(0, sum(promised) - seen)
 
 

@@ -33,7 +33,7 @@ from include.sources.mirror.pull import (
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.staging import PullError, Stage
+from include.warehouse.staging import PullError, Stage, TooManyRefused
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import among, identifiers, pairs
 
@@ -243,6 +243,7 @@ class _Run:
         if isinstance(entity.changes, Ends) and groups[0].since:
             for page in _from_both_ends(context, entity, groups[0].since):
                 pulled.append(page, page.next)
+                pulled.require_stored(ended=pulled.stage.pull.complete)
             _require_rows(pulled)
             return pulled, groups
 
@@ -437,10 +438,19 @@ def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[str]
             else:
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
+        left += _too_many_refused(children)
         _plan_set(context, children, read)
         second_look(context, children)
         found.append(children)
     return found, left
+
+
+def _too_many_refused(pulled: Pulled) -> list[str]:
+    try:
+        pulled.require_stored()
+    except TooManyRefused as error:
+        return [str(error)]
+    return []
 
 
 def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> None:
@@ -478,21 +488,25 @@ def _unproven(pulled: Pulled) -> list[str]:
 
 
 def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[str]]:
-    """Stage and plan what the records name and the copy lacks; also says what of that could not be read."""
-    stages, unknown = [], []
+    """Stage and plan what the records name and the copy lacks; also says what of that could not be read or stored.
+
+    It keeps out none of the records, which are whole without it; but the sync fails by its name.
+    """
+    stages, left = [], []
     for need in pulled.entity.needs:
         entity = entity_of(context.source, need.entity)
         ticket = f"{context.run} {pulled.stage.pull.attempt}"
         stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
         for value, look in look_up(context, entity.table, entity.lookup, _lacking(pulled, need, entity)):
             if look.unknown:
-                unknown.append(f"{entity.name} {'/'.join(map(str, value))} ({look.unknown.rstrip('.')})")
+                left.append(f"{entity.name} {'/'.join(map(str, value))} ({look.unknown.rstrip('.')})")
             elif look.rows:
-                stage.append(look.rows, next_position=list(value), page_info={})
+                stage.store(look.rows, next_position=list(value), page_info={})
+        left += [f"{entity.name} {'/'.join(map(str, key))} ({why})" for key, why in stage.refusals()]
         compare.drop_repeats(stage)
         compare.plan_writes(stage)
         stages.append(stage)
-    return stages, unknown
+    return stages, left
 
 
 def _lacking(pulled: Pulled, need: Need, entity: Entity) -> list[tuple]:
