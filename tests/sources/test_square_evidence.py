@@ -294,15 +294,29 @@ class TestFallenVariations:
         again = [scanned(seller, entity.name) for entity in SOURCE.entities]
         assert {plan(summary) for summary in again} == {NOTHING}
 
-    @pytest.mark.parametrize("endpoint", [BATCH, OBJECT])
-    def test_are_no_evidence_where_their_item_is_unknown(self, seller, conn, item, endpoint):
+    @pytest.mark.parametrize("batch", [Fault("status", BATCH, status=503), Fault("no_rows", BATCH)])
+    def test_are_unproven_where_their_item_is_unknown(self, seller, conn, item, batch):
+        """Those that the copy has, and those that it lacks; all others are compared."""
+        mine = self.variations(conn, item)
+        lost, other = min(mine), min(set(rows(conn, VARIATIONS)) - mine)
         conn.execute("UPDATE square.catalog_items SET is_deleted = true WHERE id = %s", [item])
-        sync(seller.context)
-        lies = [Fault("status", endpoint, status=503, times=None)]
-        lies += [Fault("no_rows", BATCH, times=None)] if endpoint == OBJECT else []
-        seller.control.fault(*lies)
-        with pytest.raises(ApiError, match=f"{ITEMS} {item} could not be looked up"):
-            scanned(seller, VARIATIONS)
+        conn.execute("UPDATE square.catalog_variations SET deleted_at = now() WHERE id = %s", [lost])
+        conn.execute("UPDATE square.catalog_variations SET name = 'by hand' WHERE id = %s", [other])
+
+        def lie(request, data):
+            batched = item in (request.body or {}).get("object_ids", [])
+            if request.path.endswith(item) or (batched and batch.kind == "status"):
+                raise TryLater("503", status=503)
+            return {"objects": []} if batched else data
+
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), VARIATIONS)
+        assert plan(summary) == (0, 1, 0)
+        assert doubts(conn, VARIATIONS).keys() == mine
+        assert all(f"{ITEMS} {item} could not be looked up: 503" in why for why in doubts(conn, VARIATIONS).values())
+        assert summary.proven == summary.rows - len(mine)
+        assert plan(scanned(seller, VARIATIONS)) == (1, 1, 0)
+        assert doubts(conn, VARIATIONS) == {}
 
     def test_fall_with_an_item_whose_tombstone_comes_by_repair(self, seller, conn, item):
         """Their own list still shows them."""

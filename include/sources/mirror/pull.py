@@ -583,6 +583,24 @@ def leave_unreadable(stage: Stage) -> None:
         stage.conn.execute(sql.SQL(UNREADABLE).format(**names))
 
 
+def leave_unknown(pulled: Pulled, unknown: Mapping[tuple, str]) -> None:
+    """Leave staged rows unproven that may have fallen with others, also those that are as in the copy.
+
+    `unknown`: those others, each with the reason why nobody knows.
+    """
+    stage = pulled.stage
+    for value, why in unknown.items():
+        names = {
+            "plan": stage.plan,
+            "stage": stage.sql,
+            "columns": identifiers(stage.table.names),
+            "key": identifiers(stage.table.key),
+            "why": sql.Literal(why),
+            "fell": are(pulled.entity.falls.by, value),
+        }
+        stage.conn.execute(sql.SQL(UNKNOWN).format(**names))
+
+
 def replace(pulled: Pulled, record: Row) -> None:
     """Put a fresher reading of a record in place of what the pull saw, and plan it anew, confirmed.
 
@@ -620,6 +638,12 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
 NOISE = """
 INSERT INTO {plan} ({columns}, _operation, _status) SELECT {columns}, 'update', 'noise' FROM {stage} WHERE {this}
 ON CONFLICT DO NOTHING
+"""
+
+UNKNOWN = """
+INSERT INTO {plan} ({columns}, _operation, _status, _why, _looked)
+SELECT {columns}, 'update', 'unproven', {why}, true FROM {stage} WHERE {fell}
+ON CONFLICT ({key}) DO UPDATE SET _status = excluded._status, _why = excluded._why, _looked = true
 """
 
 DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE {same} AND w._status = 'stale'"

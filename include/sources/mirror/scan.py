@@ -5,11 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from psycopg import sql
 
-from include.api.errors import TryLater
 from include.confidence import history, unproven
 from include.confidence.account import Account, no_evidence
 from include.confidence.spans import span
@@ -18,7 +18,7 @@ from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Context, Entity, Whole
 from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, plan_parts, read_whole
+from include.sources.mirror.pull import Pulled, leave_unknown, plan_parts, read_whole
 from include.sources.mirror.second_look import Looks, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
@@ -192,36 +192,40 @@ def _refused_missing(stage: Stage) -> int:
     ).fetchone()[0]
 
 
-def still_standing(context: Context, pulled: Pulled) -> list[tuple]:
-    """The rows with which listed ones have fallen in the copy, though they stand at the source.
+def still_standing(context: Context, pulled: Pulled) -> Mapping[tuple, str]:
+    """The rows with which listed ones have fallen in the copy, though they stand at the source, or may stand there.
 
-    What the copy holds of them is wrong, and another scan of the run repairs it; what fell with them comes back with
-    them. Raises TryLater where the source doesn't tell.
+    Each with the reason why that is unknown, empty where it is known. What the copy holds of those that stand is wrong,
+    and another scan of the run repairs it; what fell with them comes back with them.
     """
     falls = pulled.entity.falls
     if falls is None:
-        return []
+        return {}
     other = entity_of(context.source, falls.entity)
     fallen = pulled.stage.conn.execute(
         sql.SQL("SELECT DISTINCT {} FROM {} t WHERE {}").format(
             identifiers(falls.by, "t"), pulled.stage.sql, pulled.falls
         )
     ).fetchall()
-    standing, silent = [], []
+    standing: dict[tuple, str] = {}
     for lookup in filter(None, (other.lookup, other.lookup.witness)):
+        silent = []
         for value, look in look_up(context, other.table, lookup, fallen):
+            standing.pop(value, None)
             if look.unknown:
-                raise TryLater(f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}")
-            if any(falls.stands(row) for row in look.rows):
-                standing.append(value)
-            elif not look.rows:
+                standing[value] = f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}"
+            elif any(falls.stands(row) for row in look.rows):
+                standing[value] = ""
+            if not look.rows:
                 silent.append(value)
         # What a list doesn't show is asked for at its own address.
-        fallen, silent = silent, []
+        fallen = silent
     return standing
 
 
-def suspect(context: Context, pulled: Pulled, *, surplus: bool = True, standing: Sequence[tuple] = ()) -> Repeats:
+def suspect(
+    context: Context, pulled: Pulled, *, surplus: bool = True, standing: Mapping[tuple, str] = MappingProxyType({})
+) -> Repeats:
     """Plan what differs between the list and the copy: candidates where a second look has to decide.
 
     `surplus`: rows of the copy that the list has not count too. `standing`: what `still_standing` has found. The
@@ -231,11 +235,12 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True, standing:
     for each in pulled.stages:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
-    repeats = pulled.drop_repeats(standing)
+    repeats = pulled.drop_repeats(list(standing))
     compare.plan_writes(stage, young_after=_in_step(context, pulled), doubtful="candidate", older="candidate")
     if surplus and not entity.history:
         compare.plan_deletes(stage, status="candidate", within=scope_of(context, pulled, "t"))
         _leave_failed(pulled)
+    leave_unknown(pulled, {value: why for value, why in standing.items() if why})
     plan_parts(pulled, surplus=surplus)
     return repeats
 
