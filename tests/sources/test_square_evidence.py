@@ -696,6 +696,40 @@ class TestSpoiltAnswers:
         assert summary.incomplete == ""
         assert plan(summary)[1] == 14
 
+    def test_row_that_nobody_asked_for_in_a_batch_leaves_the_others(self, seller, conn):
+        """What is shown beside it is told; what isn't may have been replaced by it."""
+        ids = seller.control.ids("orders")
+        hidden, drifted = ids[0], ids[:15]
+        conn.execute("UPDATE square.orders SET ticket_name = 'by hand' WHERE id = ANY (%s)", [drifted])
+
+        def lie(request, data):
+            if request.path != "/v2/orders/batch-retrieve":
+                return data
+            return {**data, "orders": [{**row, "id": "X"} if row["id"] == hidden else row for row in data["orders"]]}
+
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), "orders")
+        assert (plan(summary), summary.incomplete, doubts(conn, "orders").keys()) == ((0, 14, 0), "", {hidden})
+
+    def test_row_that_comes_with_every_batch_leaves_all(self, seller, conn):
+        drifted = seller.control.ids("orders")[:15]
+        conn.execute("UPDATE square.orders SET ticket_name = 'by hand' WHERE id = ANY (%s)", [drifted])
+        conn.execute("UPDATE square.inventory_counts SET quantity = quantity + 1 WHERE state = 'IN_STOCK'")
+
+        def lie(request, data):
+            names = {"/v2/orders/batch-retrieve": "orders", "/v2/inventory/counts/batch-retrieve": "counts"}
+            name = names.get(request.path)
+            asked = request.body and ("order_ids" in request.body or "catalog_object_ids" in request.body)
+            if not asked or not data.get(name):
+                return data
+            return {**data, name: [*data[name], {**data[name][0], "id": "X", "catalog_object_id": "X"}]}
+
+        with twisted(seller.context, lie) as context:
+            orders = scanned(replace(seller, context=context), "orders")
+            counts = scanned(replace(seller, context=context), "inventory_counts")
+        assert (plan(orders), doubts(conn, "orders")) == ((0, 15, 0), {})
+        assert (plan(counts)[1] > 0, doubts(conn, "inventory_counts")) == (True, {})
+
     def test_payment_that_is_dated_in_the_future_is_not_young_for_ever(self, seller, conn):
         id_ = seller.control.ids("payments")[0]
 
