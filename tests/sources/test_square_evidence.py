@@ -413,6 +413,23 @@ class TestOneLocation:
         assert found.fetchall() == [(f"the list of {place}",)]
         assert summary.proven < summary.rows
 
+    def test_with_few_payments_that_can_not_be_stored_is_left_out_where_all_have_too_many(self, seller, conn):
+        *bad, other = seller.control.ids("locations")
+        (new,) = seller.control.mutate(Mutation("create", "orders", fields={"location_id": other}))
+        payment = seller.control.row("payments", seller.control.ids("payments")[0])
+
+        def lie(request, data):
+            place = request.params.get("location_id")
+            if request.path != "/v2/payments" or place not in bad:
+                return data
+            more = [{**payment, "location_id": place, "id": f"{place}-{n}", "created_at": "soon"} for n in range(12)]
+            return {**data, "payments": [*data.get("payments", []), *more]}
+
+        with twisted(seller.context, lie) as context, pytest.raises(SyncFailed, match="payments: ") as failed:
+            sync(context, full=True)
+        assert [f"all of {place} (" in str(failed.value) for place in (*bad, other)] == [True, True, False]
+        assert new in {row["order_id"] for row in rows(conn, "payments").values()}
+
 
 class TestLocationThatTheCopyLacks:
     """What the source lists of locations tells where to look, beside the copy."""

@@ -362,7 +362,7 @@ def read_partitions(
 
 
 def _require_stored(pulled: Pulled, listings: Sequence[Listing], number: int) -> None:
-    """The same of the partition of that list, which may have come to its end."""
+    """`Pulled.require_stored` of the partition of that list, which may have come to its end."""
     partition, pull = listings[number].partition, pulled.stage.pull
     pulled.require_stored(partition, ended=pull.complete or listings[pull.position[0]].partition != partition)
 
