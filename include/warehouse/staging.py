@@ -31,6 +31,16 @@ class PullError(Exception):
     """The pull can't go on or can't be used. The message says why and what to do."""
 
 
+class TooManyRefused(PullError):
+    """So many rows can't be stored that the others are no evidence either."""
+
+
+def too_many_refused(read: int, refused: int, *, ended: bool) -> bool:
+    """Return whether that is so of these numbers of rows. `ended`: no more will come."""
+    none_stored = ended and read > 1 and refused == read
+    return none_stored or refused > max(REFUSED_FLOOR, REFUSED_SHARE * read)
+
+
 @dataclass(frozen=True)
 class Pull:
     """How far a pull has come.
@@ -60,8 +70,7 @@ class Pull:
 
     @property
     def too_many_refused(self) -> bool:
-        none_stored = self.complete and self.rows_read > 1 and self.rows_refused == self.rows_read
-        return none_stored or self.rows_refused > max(REFUSED_FLOOR, REFUSED_SHARE * self.rows_read)
+        return too_many_refused(self.rows_read, self.rows_refused, ended=self.complete)
 
 
 def stage_name(source: str, entity: str, purpose: str) -> str:
@@ -109,7 +118,13 @@ class Stage:
     def resumed(self) -> bool:
         return self.pull.pages > 0
 
-    def append(
+    def append(self, page: Iterable[Mapping[str, Any]], **how: Any) -> None:
+        """`store` a page. Raises TooManyRefused when too many rows had to be refused by then."""
+        self.store(page, **how)
+        if self.pull.too_many_refused:
+            raise self.refusal(self.pull.rows_read, self.pull.rows_refused)
+
+    def store(
         self,
         page: Iterable[Mapping[str, Any]],
         *,
@@ -124,7 +139,7 @@ class Stage:
         `page_info`: any of source_time (kept from the first page), total_entries, total_pages. `places`: each row's
         place on the page, for rows that come several to a place; by default they are counted. `refuse`: why the row at
         a place is not to be stored.
-        Raises PullError when another attempt took the pull over, or too many rows had to be refused.
+        Raises PullError when another attempt took the pull over.
         """
         number = self.pull.pages + 1
         rows, refused, read = self._read_rows(page, count() if places is None else places, refuse or {})
@@ -141,7 +156,15 @@ class Stage:
             )
             self._copy(rows, number)
             self._quarantine(refused, number)
-        self._check_refused()
+
+    def refusal(self, read: int, refused: int) -> TooManyRefused:
+        """What to raise when so many of the rows could not be stored."""
+        pull = self.pull
+        return TooManyRefused(
+            f"{refused} of {read} rows of {pull.source}.{pull.entity} could not be stored: see the reasons in"
+            f" confidence.quarantine (pull {pull.ticket}); mend the source or the table's declaration, then clear this"
+            " task"
+        )
 
     def save_progress(self, **figures: Any) -> None:
         """Keep figures with the pull, for the next attempt."""
@@ -165,6 +188,10 @@ class Stage:
         statement = sql.SQL("INSERT INTO {} (key, usable, reason) VALUES ({}, {}, {})")
         for key, *told in refused:
             self.conn.execute(statement.format(self.refused, key_array(key), *map(sql.Literal, told)))
+
+    def refusals(self) -> list[tuple[list, str]]:
+        """The rows that could not be stored, each by its key or where it was listed, with the reason."""
+        return self.conn.execute(sql.SQL("SELECT key, reason FROM {} ORDER BY key").format(self.refused)).fetchall()
 
     def replace_rows(self, where: sql.Composable, records: Iterable[Mapping[str, Any]]) -> None:
         """Put a fresher reading, of page 0, in place of the rows that the condition names. Raises RowRefused."""
@@ -221,15 +248,6 @@ class Stage:
         self.remember_refused(
             [(*_named_by(self.table, record, page, place), reason) for place, reason, record in refused]
         )
-
-    def _check_refused(self) -> None:
-        pull = self.pull
-        if pull.too_many_refused:
-            raise PullError(
-                f"{pull.rows_refused} of {pull.rows_read} rows of {pull.source}.{pull.entity} could not be stored: see"
-                f" the reasons in confidence.quarantine (pull {pull.ticket}); mend the source or the table's"
-                " declaration, then clear this task"
-            )
 
     def _move(self, **changes: Any) -> None:
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in changes)

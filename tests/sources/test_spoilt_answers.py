@@ -161,6 +161,25 @@ def test_line_that_can_not_be_stored_does_not_keep_others_from_going(filled, con
     assert bad in live(conn, "line_items")
 
 
+def test_lines_that_can_not_be_stored_keep_out_no_invoices(filled, conn):
+    first, second = filled.control.ids("invoices")[:2]
+    filled.control.mutate(*(Mutation("update", "invoices", id_, {"note": "changed"}) for id_ in (first, second)))
+    (line,) = filled.control.mutate(Mutation("insert", "line_items", row={"invoice_id": second}))
+
+    def lie(request, data):
+        bad = [{"id": 900_000 + number, "invoice_id": first, "name": "A\0B"} for number in range(21)]
+        return {**data, "line_items": data["line_items"] + bad}
+
+    with (
+        twisted(filled.context, always(lie, "/line_items", invoice_id=first)) as context,
+        pytest.raises(SyncFailed, match=r"invoices: .*21 of \d+ rows of repairshopr\.line_items could not be stored"),
+    ):
+        sync(context)
+    query = "SELECT id FROM repairshopr.invoices WHERE note = 'changed'"
+    assert {first, second} <= {id_ for (id_,) in conn.execute(query)}
+    assert line in live(conn, "line_items")
+
+
 @pytest.mark.parametrize("resource", ["payments", "tickets"])
 def test_address_that_finds_nothing_at_all_proves_no_absence(filled, conn, resource):
     """The route of single records is gone, in a night in which the list leaves out two."""

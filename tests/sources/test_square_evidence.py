@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from include.api.errors import ApiError, TryLater
 from include.confidence import health, unproven
 from include.simulators.square import Fault, Mutation
-from include.sources.base import SyncFailed, entity_of
+from include.sources.base import IntegrityFailed, SyncFailed, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair, verify
 from include.sources.mirror.scan import Scope, scan
@@ -19,7 +19,6 @@ from include.sources.mirror.sync import sync
 from include.sources.mirror.validate import validate
 from include.sources.square import SOURCE
 from include.warehouse import fence
-from include.warehouse.staging import PullError
 from tests.conftest import copy_of
 
 from .square import RUN, Seller, contents, rows, selling
@@ -295,15 +294,29 @@ class TestFallenVariations:
         again = [scanned(seller, entity.name) for entity in SOURCE.entities]
         assert {plan(summary) for summary in again} == {NOTHING}
 
-    @pytest.mark.parametrize("endpoint", [BATCH, OBJECT])
-    def test_are_no_evidence_where_their_item_is_unknown(self, seller, conn, item, endpoint):
+    @pytest.mark.parametrize("batch", [Fault("status", BATCH, status=503), Fault("no_rows", BATCH)])
+    def test_are_unproven_where_their_item_is_unknown(self, seller, conn, item, batch):
+        """Those that the copy has, and those that it lacks; all others are compared."""
+        mine = self.variations(conn, item)
+        lost, other = min(mine), min(set(rows(conn, VARIATIONS)) - mine)
         conn.execute("UPDATE square.catalog_items SET is_deleted = true WHERE id = %s", [item])
-        sync(seller.context)
-        lies = [Fault("status", endpoint, status=503, times=None)]
-        lies += [Fault("no_rows", BATCH, times=None)] if endpoint == OBJECT else []
-        seller.control.fault(*lies)
-        with pytest.raises(ApiError, match=f"{ITEMS} {item} could not be looked up"):
-            scanned(seller, VARIATIONS)
+        conn.execute("UPDATE square.catalog_variations SET deleted_at = now() WHERE id = %s", [lost])
+        conn.execute("UPDATE square.catalog_variations SET name = 'by hand' WHERE id = %s", [other])
+
+        def lie(request, data):
+            batched = item in (request.body or {}).get("object_ids", [])
+            if request.path.endswith(item) or (batched and batch.kind == "status"):
+                raise TryLater("503", status=503)
+            return {"objects": []} if batched else data
+
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), VARIATIONS)
+        assert plan(summary) == (0, 1, 0)
+        assert doubts(conn, VARIATIONS).keys() == mine
+        assert all(f"{ITEMS} {item} could not be looked up: 503" in why for why in doubts(conn, VARIATIONS).values())
+        assert summary.proven == summary.rows - len(mine)
+        assert plan(scanned(seller, VARIATIONS)) == (1, 1, 0)
+        assert doubts(conn, VARIATIONS) == {}
 
     def test_fall_with_an_item_whose_tombstone_comes_by_repair(self, seller, conn, item):
         """Their own list still shows them."""
@@ -374,6 +387,107 @@ class TestOneLocation:
         with pytest.raises(SyncFailed, match=r"orders: .*401 \(UNAUTHORIZED\)"):
             sync(seller.context)
 
+    @pytest.mark.parametrize("spoil", [{"created_at": "soon"}, {"tenders": [{"id": "T", "created_at": "soon"}]}])
+    def test_with_too_many_orders_that_can_not_be_stored_leaves_the_others(self, seller, conn, spoil):
+        place, other = seller.control.ids("locations")[:2]
+        new, lost = seller.control.mutate(*(Mutation("create", "orders", fields={"location_id": other}),) * 2)
+
+        def lie(request, data):
+            if request.path == "/v2/orders/search" and place in request.body["location_ids"]:
+                order = seller.control.row("orders", seller.control.ids("orders")[0])
+                bad = [{**order, **spoil, "location_id": place, "id": f"BAD{number}"} for number in range(25)]
+                return {**data, "orders": [*data.get("orders", []), *bad]}
+            return data
+
+        with (
+            twisted(seller.context, lie) as context,
+            pytest.raises(SyncFailed, match=f"orders: .*all of {place} .*could not be stored"),
+        ):
+            sync(context)
+        assert {new, lost} <= set(rows(conn, "orders"))
+        conn.execute("DELETE FROM square.orders WHERE id = %s", [lost])
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), "orders")
+        assert plan(summary)[0] >= 1
+        found = conn.execute("SELECT key ->> 0 FROM confidence.unproven WHERE key ->> 0 LIKE 'the list of %'")
+        assert found.fetchall() == [(f"the list of {place}",)]
+        assert summary.proven < summary.rows
+
+    def test_with_few_payments_that_can_not_be_stored_is_left_out_where_all_have_too_many(self, seller, conn):
+        *bad, other = seller.control.ids("locations")
+        (new,) = seller.control.mutate(Mutation("create", "orders", fields={"location_id": other}))
+        payment = seller.control.row("payments", seller.control.ids("payments")[0])
+
+        def lie(request, data):
+            place = request.params.get("location_id")
+            if request.path != "/v2/payments" or place not in bad:
+                return data
+            more = [{**payment, "location_id": place, "id": f"{place}-{n}", "created_at": "soon"} for n in range(12)]
+            return {**data, "payments": [*data.get("payments", []), *more]}
+
+        with twisted(seller.context, lie) as context, pytest.raises(SyncFailed, match="payments: ") as failed:
+            sync(context, full=True)
+        assert [f"all of {place} (" in str(failed.value) for place in (*bad, other)] == [True, True, False]
+        assert new in {row["order_id"] for row in rows(conn, "payments").values()}
+
+
+class TestLocationThatTheCopyLacks:
+    """What the source lists of locations tells where to look, beside the copy."""
+
+    @pytest.fixture
+    def place(self, seller, conn) -> str:
+        place = seller.control.ids("locations")[2]
+        conn.execute("UPDATE square.locations SET deleted_at = now() WHERE id = %s", [place])
+        return place
+
+    @pytest.mark.parametrize("name", ["orders", "payments"])
+    def test_has_its_rows_in_the_scan(self, seller, conn, place, name):
+        lost = next(id_ for id_, row in rows(conn, name).items() if row["location_id"] == place)
+        conn.execute(f"UPDATE square.{name} SET deleted_at = now() WHERE id = %s", [lost])
+        summaries = [scanned(seller, entity.name) for entity in SOURCE.entities]
+        found = {summary.entity: plan(summary) for summary in summaries}
+        assert (found["locations"], found[name]) == ((1, 0, 0), (1, 0, 0))
+        assert all((summary.proven, summary.incomplete) == (summary.rows, "") for summary in summaries)
+        repaired(seller, *summaries)
+        assert lost in rows(conn, name)
+        assert {plan(scanned(seller, entity.name)) for entity in SOURCE.entities} == {NOTHING}
+
+    def test_is_unknown_where_nobody_lists_it(self, seller, conn, place):
+        seller.control.fault(Fault("status", "locations", status=503, times=None))
+        with pytest.raises(ApiError, match="503"):
+            scanned(seller, "orders")
+
+    def test_has_its_rows_validated(self, seller, conn, place):
+        lost = next(id_ for id_, row in rows(conn, "payments").items() if row["location_id"] == place)
+        conn.execute("DELETE FROM square.payments WHERE id = %s", [lost])
+        with pytest.raises(IntegrityFailed, match=f"payments_count: .*missing {lost}"):
+            validate(seller.context)
+
+    def test_is_synced_though_it_can_not_be_stored_itself(self, seller, conn):
+        (new,) = seller.control.mutate(Mutation("create", "locations", fields={"name": "A\0B"}))
+        (order,) = seller.control.mutate(Mutation("create", "orders", fields={"location_id": new}))
+        sync(seller.context)
+        assert new not in rows(conn, "locations")
+        assert order in rows(conn, "orders")
+        assert order in {row["order_id"] for row in rows(conn, "payments").values()}
+
+    def test_may_be_one_that_a_sync_could_not_ask_for(self, seller, conn):
+        (order,) = seller.control.mutate(Mutation("create", "orders"))
+        asked = []
+
+        def lie(request, data):
+            asked.extend([request] if request.path == "/v2/locations" else [])
+            if request.path == "/v2/locations" and 1 < len(asked) < 5:
+                raise TryLater("503", status=503)
+            return data
+
+        with (
+            twisted(seller.context, lie) as context,
+            pytest.raises(SyncFailed, match=r"orders: .*perhaps all of locations that the copy lacks \(503"),
+        ):
+            sync(context)
+        assert order in rows(conn, "orders")
+
 
 class TestPoorerRecords:
     @pytest.fixture
@@ -410,8 +524,9 @@ class TestPoorerRecords:
     def test_list_of_orders_without_lines_is_no_list(self, seller, conn):
         before = contents(conn)
         seller.control.fault(Fault("poorer", "orders/search", rows=30, fields=("line_items",), times=None))
-        with pytest.raises(PullError, match=r"rows of square\.orders could not be stored"):
-            scanned(seller, "orders")
+        summary = scanned(seller, "orders")
+        assert plan(summary) == NOTHING
+        assert "nobody knows what else it leaves out" in summary.incomplete
         fence.resume(conn, SOURCE.name, RUN)
         with pytest.raises(SyncFailed, match=r"rows of square\.orders could not be stored"):
             sync(seller.context, full=True)
@@ -597,6 +712,40 @@ class TestSpoiltAnswers:
             summary = scanned(replace(seller, context=context), "orders")
         assert summary.incomplete == ""
         assert plan(summary)[1] == 14
+
+    def test_row_that_nobody_asked_for_in_a_batch_leaves_the_others(self, seller, conn):
+        """What is shown beside it is told; what isn't may have been replaced by it."""
+        ids = seller.control.ids("orders")
+        hidden, drifted = ids[0], ids[:15]
+        conn.execute("UPDATE square.orders SET ticket_name = 'by hand' WHERE id = ANY (%s)", [drifted])
+
+        def lie(request, data):
+            if request.path != "/v2/orders/batch-retrieve":
+                return data
+            return {**data, "orders": [{**row, "id": "X"} if row["id"] == hidden else row for row in data["orders"]]}
+
+        with twisted(seller.context, lie) as context:
+            summary = scanned(replace(seller, context=context), "orders")
+        assert (plan(summary), summary.incomplete, doubts(conn, "orders").keys()) == ((0, 14, 0), "", {hidden})
+
+    def test_row_that_comes_with_every_batch_leaves_all(self, seller, conn):
+        drifted = seller.control.ids("orders")[:15]
+        conn.execute("UPDATE square.orders SET ticket_name = 'by hand' WHERE id = ANY (%s)", [drifted])
+        conn.execute("UPDATE square.inventory_counts SET quantity = quantity + 1 WHERE state = 'IN_STOCK'")
+
+        def lie(request, data):
+            names = {"/v2/orders/batch-retrieve": "orders", "/v2/inventory/counts/batch-retrieve": "counts"}
+            name = names.get(request.path)
+            asked = request.body and ("order_ids" in request.body or "catalog_object_ids" in request.body)
+            if not asked or not data.get(name):
+                return data
+            return {**data, name: [*data[name], {**data[name][0], "id": "X", "catalog_object_id": "X"}]}
+
+        with twisted(seller.context, lie) as context:
+            orders = scanned(replace(seller, context=context), "orders")
+            counts = scanned(replace(seller, context=context), "inventory_counts")
+        assert (plan(orders), doubts(conn, "orders")) == ((0, 15, 0), {})
+        assert (plan(counts)[1] > 0, doubts(conn, "inventory_counts")) == (True, {})
 
     def test_payment_that_is_dated_in_the_future_is_not_young_for_ever(self, seller, conn):
         id_ = seller.control.ids("payments")[0]

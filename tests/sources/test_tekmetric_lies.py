@@ -535,3 +535,45 @@ def test_address_that_leaves_out_a_field_for_good_empties_nothing(loaded, conn, 
         summary = loaded.scan()
         loaded.mend(summary)
         assert whole(conn, id_) == before
+
+
+@pytest.mark.parametrize("kind", ["customer", "vehicle"])
+def test_too_many_records_of_one_shop_that_can_not_be_stored_leave_the_other_shop(loaded, conn, lying, kind):
+    # A list that is read once a day is due.
+    conn.execute("UPDATE confidence.sync_state SET in_step_at = in_step_at - interval '25 hours'")
+    control = loaded.control
+    customer = {"customerId": control.ids("customers", WEST)[0]} if kind == "vehicle" else {}
+    (new,) = control.mutate(Mutation("create", f"{kind}s", fields={"shopId": WEST, **customer}))
+
+    def lie(request, data):
+        if request.path != f"/shop/{EAST}/{kind}":
+            return data
+        bad = [{**data["content"][0], "id": 900_000 + number, "notes": "\0", "vin": "\0"} for number in range(25)]
+        return {**data, "content": data["content"] + bad, "totalElements": data["totalElements"] + 25}
+
+    lying.twist = lie
+    with pytest.raises(SyncFailed, match=f"{kind}s: .*all of {EAST} .*could not be stored: see the reasons") as failed:
+        loaded.sync()
+    assert f"all of {WEST}" not in str(failed.value)
+    assert new in {id_ for _, id_ in rows(conn, f"{kind}s")}
+    query = "SELECT count(*) FROM confidence.quarantine WHERE entity = %s"
+    assert conn.execute(query, [f"{kind}s"]).fetchone() == (25,)
+    summary = loaded.scan(f"{kind}s")
+    assert 0 < summary.proven < summary.rows
+
+
+def test_customers_that_can_not_be_stored_keep_out_none_of_their_orders(loaded, conn, lying):
+    control = loaded.control
+    control.set(board_limit=200)
+    settle(loaded)
+    customers = [control.mutate(Mutation("create", "customers", fields={"shopId": EAST}))[0] for _ in range(21)]
+    orders = [with_job(loaded, customer_id=customer) for customer in customers]
+    fine = with_job(loaded)
+    lying.twist = always(lambda request, data: {**data, "firstName": "\0"}, f"/shop/{EAST}/customer/")
+    with pytest.raises(SyncFailed, match=rf"customers {EAST}/{customers[0]} \(first_name holds a NUL character\)"):
+        loaded.sync()
+    assert {*orders, fine} <= {id_ for _, id_ in rows(conn, "repair_orders")}
+    assert not set(customers) & {id_ for _, id_ in rows(conn, "customers")}
+    lying.twist = lambda request, data: data
+    loaded.sync()
+    assert set(customers) <= {id_ for _, id_ in rows(conn, "customers")}

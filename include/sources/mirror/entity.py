@@ -73,13 +73,15 @@ class Partitions:
     """The list is asked for in parts, by location for example, each with a watermark of its own.
 
     `values` reads from the warehouse which parts there are, `request` puts up to `size` of them into a request.
-    `column` says of which part a row is. `adds`: the source's rows don't say it, so it is added to them; then `size`
-    is 1.
+    `listed_by`: the entity whose records they are; then those that its list shows are parts too, since the copy may
+    lack one. `column` says of which part a row is. `adds`: the source's rows don't say it, so it is added to them; then
+    `size` is 1.
     """
 
     values: Callable[["Context"], Sequence[str]]
     request: Callable[[Request, Sequence[str]], Request]
     column: str
+    listed_by: str | None = None
     size: int = 1
     adds: bool = False
 

@@ -4,21 +4,21 @@ from psycopg import sql
 
 from include.confidence import unproven
 from include.confidence.account import UNPROVEN_FLOOR, UNPROVEN_SHARE, Account
-from include.sources.mirror.entity import Context, Entity
-from include.sources.mirror.pull import Pulled, partitions
+from include.sources.mirror.entity import Context
+from include.sources.mirror.pull import Pulled
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers, pairs, same_key
 
 
-def scope_of(context: Context, entity: Entity, row: str) -> sql.Composable:
+def scope_of(context: Context, pulled: Pulled, row: str) -> sql.Composable:
     """The condition on a row of the copy that the scan's lists would show it; never null.
 
     Rows of partitions that are not asked for are out of scope only where the source's own rows don't name theirs. Else
     such a row may have been spoilt, and is looked up by itself.
     """
-    conditions = [sql.SQL("true")]
+    entity, conditions = pulled.entity, [sql.SQL("true")]
     if entity.partitions and entity.partitions.adds:
-        asked = sql.SQL(", ").join(map(sql.Literal, partitions(context, entity)))
+        asked = sql.SQL(", ").join(map(sql.Literal, pulled.partitions))
         column = sql.Identifier(row, entity.partitions.column)
         conditions.append(sql.SQL("coalesce({}::text IN ({}), true)").format(column, asked))
     if entity.discovery:
@@ -73,7 +73,7 @@ def _out_of_scope(context: Context, pulled: Pulled, stage: Stage, surplus: bool)
     if stage is pulled.stage:
         if not surplus or pulled.entity.history:
             return sql.SQL("true")
-        return sql.SQL("NOT {}").format(scope_of(context, pulled.entity, "t"))
+        return sql.SQL("NOT {}").format(scope_of(context, pulled, "t"))
     part = next(part for part, each in pulled.parts if each is stage)
     key = pulled.entity.table.key
     return sql.SQL("NOT EXISTS (SELECT FROM {} w WHERE {}) AND NOT EXISTS (SELECT FROM {} w WHERE {})").format(
@@ -89,12 +89,13 @@ def left_out(pulled: Pulled) -> int:
 
 def _unseen(pulled: Pulled) -> int:
     """How many rows the lists say that they have, and neither they nor a second look has shown."""
-    lists = (pulled.progress.get("lists") or {}).values()
+    lists = pulled.lists.values()
     promised = [each["promised"] for each in lists]
     if not promised or None in promised or pulled.entity.discovery:
         return 0
     compared = pulled.progress["compared"]["compared"][pulled.entity.name]
-    seen = compared + pulled.progress["fallen"] + pulled.stage.pull.rows_refused + left_out(pulled)
+    refused = sum(each["counts"][0][1] for each in lists)
+    seen = compared + pulled.progress["fallen"] + refused + left_out(pulled)
     return max(0, sum(promised) - seen)
 
 

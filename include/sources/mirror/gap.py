@@ -15,6 +15,7 @@ from psycopg import sql
 from include.api.paginators import Page
 from include.sources.mirror.entity import Context, Listing
 from include.sources.mirror.lookup import complete, moment_of
+from include.warehouse.staging import TooManyRefused
 from include.warehouse.table import among, identifiers, same_key
 
 if TYPE_CHECKING:
@@ -26,25 +27,28 @@ LOOKS = 50
 
 def note(pulled: "Pulled", number: int, listing: Listing, rows: Sequence[Mapping[str, Any]], *, left_out: int) -> None:
     """Remember how far back the list has shown records; those that its shape has left out are older than all others."""
-    told = pulled.progress["lists"][str(number)]
+    told = pulled.told(number)
     moments = [moment.isoformat() for row in rows if (moment := moment_of(pulled.entity, row))]
     oldest = min(filter(None, [told.get("oldest"), *moments]), key=datetime.fromisoformat, default=None)
     reached = told.get("reached", False) or left_out > 0
     reached = reached or (oldest is not None and datetime.fromisoformat(oldest) < listing.newest.since)
-    lists = pulled.progress["lists"] | {str(number): {**told, "oldest": oldest, "reached": reached}}
-    pulled.stage.save_progress(lists=lists)
+    pulled.save_told(number, oldest=oldest, reached=reached)
 
 
 def close(context: Context, pulled: "Pulled", listings: Sequence[Listing]) -> None:
     """Look up what the lists may have left out, and remember the partitions of which one did leave out something."""
     for number, listing in enumerate(listings):
-        told = (pulled.progress.get("lists") or {}).get(str(number))
-        if listing.newest is None or told is None or told["reached"] or listing.partition in pulled.failed:
+        told = pulled.told(number)
+        if listing.newest is None or not told or told["reached"] or listing.partition in pulled.failed:
             continue
         hidden = _hidden(context, pulled, listing, told["oldest"])
         rows = [dict(zip(pulled.entity.table.key, key, strict=True)) for key in hidden]
         found = complete(context, pulled.entity, Page(None, rows, None), listing.partition, skip=(), room=None)
-        pulled.append(found.page, None, found, number)
+        pulled.append(found.page, None, found, number, listing.partition)
+        try:
+            pulled.require_stored(listing.partition)
+        except TooManyRefused as error:
+            pulled.leave_out(listing.partition, str(error))
         changed = _changed(context, pulled, listing, hidden)
         if changed:
             since = listing.newest.since.isoformat(timespec="seconds")

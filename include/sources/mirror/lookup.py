@@ -64,22 +64,24 @@ def rows_of(read: Callable[..., Iterable[Row]], *data: Any) -> list[Row]:
 def look_up(context: Context, table: Table, lookup: Lookup, values: Iterable[tuple]) -> Iterator[tuple[tuple, Look]]:
     """Ask for the rows of each tuple of values, in parallel. Yields (values, Look).
 
-    A batch that gets no usable answer is asked for in halves, and so on: one value may spoil the answer about all. How
-    often is bounded, since it may be the address that answers nobody.
+    What a batch doesn't tell is asked for in halves, and so on: one value may spoil the answer about all. How often is
+    bounded, since it may be the address that answers nobody.
     """
     splits, waiting = SPLITS, [values]
     while waiting:
-        for some, looks in _look_up(context, table, lookup, waiting.pop()):
-            if len(some) > 1 and splits and looks[0][1].unknown:
-                splits -= 1
-                waiting += [some[: len(some) // 2], some[len(some) // 2 :]]
-            else:
+        for looks in _look_up(context, table, lookup, waiting.pop()):
+            unknown = [value for value, look in looks if look.unknown]
+            if not (len(looks) > 1 and splits and unknown):
                 yield from looks
+                continue
+            splits -= 1
+            yield from (each for each in looks if not each[1].unknown)
+            waiting += filter(None, [unknown[: len(unknown) // 2], unknown[len(unknown) // 2 :]])
 
 
 def _look_up(
     context: Context, table: Table, lookup: Lookup, values: Iterable[tuple]
-) -> Iterator[tuple[list[tuple], list[tuple[tuple, Look]]]]:
+) -> Iterator[list[tuple[tuple, Look]]]:
     """The same for each handful of values that share a request."""
     asked: dict[int, tuple[list[tuple], int]] = {}
     found: dict[tuple, list[Answer | ApiError]] = {}
@@ -109,7 +111,7 @@ def _look_up(
         failed = isinstance(answer, ApiError) and not isinstance(answer, NotFound) and place == 0
         if failed or None not in answers:
             del found[some[0]]
-            yield some, list(_looks(context, table, lookup, some, request, answers))
+            yield list(_looks(context, table, lookup, some, request, answers))
 
 
 def _batches(values: Iterable[tuple], size: int) -> Iterator[list[tuple]]:
@@ -136,14 +138,23 @@ def _checked(request: Request, table: Table, lookup: Lookup, some: Sequence[tupl
 def _asked_for(table: Table, lookup: Lookup, some: Sequence[tuple], rows: Sequence[Row]) -> None:
     """Raise RefuseData where a row names other values than those that were asked for, or none of them.
 
-    Rows inside the record of their parent, whose own address was asked, needn't name it.
+    Rows inside the record of their parent, whose own address was asked, needn't name it. Of a batch some rows may be
+    strange, but not all.
     """
+    if lookup.batch > 1:
+        if rows and not any(table.named(row, lookup.by) in some for row in rows):
+            raise _strange(lookup)
+        return
     inside = lookup.own and lookup.by != table.key
     for row in rows:
         named = table.named(row, lookup.by)
         fits = any(all(name in (None, value) for name, value in zip(named, values, strict=True)) for values in some)
         if not fits or not (inside or any(name is not None for name in named)):
-            raise RefuseData(f"a row doesn't name the {' and '.join(lookup.by)} that was asked for")
+            raise _strange(lookup)
+
+
+def _strange(lookup: Lookup) -> RefuseData:
+    return RefuseData(f"a row doesn't name the {' and '.join(lookup.by)} that was asked for")
 
 
 def _looks(
@@ -155,11 +166,29 @@ def _looks(
     answers: Sequence[Answer | ApiError | None],
 ) -> Iterator[tuple[tuple, Look]]:
     look = _look(context, table, lookup, some, request, answers)
+    rows, strange = _by_value(table, lookup, some, look.rows)
     for value in some:
         given = list(zip(lookup.by, value, strict=True))
-        mine = [row for row in look.rows if len(some) == 1 or table.named(row, lookup.by) == value]
-        whole = [{**row, **{name: each for name, each in given if row.get(name) is None}} for row in mine]
-        yield value, replace(look, rows=tuple(lookup.finish(context, row) for row in whole))
+        whole = [{**row, **{name: each for name, each in given if row.get(name) is None}} for row in rows[value]]
+        told = replace(look, rows=tuple(lookup.finish(context, row) for row in whole))
+        # A strange row may have come in the place of what is not shown, which a witness will be asked about.
+        all_told = rows[value] and (lookup.by == table.key or lookup.witness)
+        yield value, Look(unknown=f"{request}: {_strange(lookup)}") if strange and not all_told else told
+
+
+def _by_value(
+    table: Table, lookup: Lookup, some: Sequence[tuple], rows: Sequence[Row]
+) -> tuple[Mapping[tuple, list[Row]], bool]:
+    """The rows by the values that were asked for, and whether a batch has shown others beside them."""
+    if lookup.batch == 1:
+        return {some[0]: list(rows)}, False
+    found: dict[tuple, list[Row]] = {value: [] for value in some}
+    strange = False
+    for row in rows:
+        named = table.named(row, lookup.by)
+        strange |= named not in found
+        found.get(named, []).append(row)
+    return found, strange
 
 
 def _look(

@@ -19,7 +19,7 @@ from include.sources.mirror.entity import Context, Entity, Listing, Part
 from include.sources.mirror.lookup import Completed, Row, Skipped, rows_of
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
-from include.warehouse.staging import PullError, Stage, staged
+from include.warehouse.staging import PullError, Stage, TooManyRefused, staged, too_many_refused
 from include.warehouse.table import Table, among, are, identifiers, pairs
 
 log = logging.getLogger(__name__)
@@ -43,27 +43,35 @@ class Pulled:
         def stage(table: Table) -> Stage:
             return Stage.open(context.conn, table, context.source.name, purpose, ticket)
 
-        return cls(entity, stage(entity.table), tuple((part, stage(part.table)) for part in entity.parts))
+        pulled = cls(entity, stage(entity.table), tuple((part, stage(part.table)) for part in entity.parts))
+        if len({each.pull.pages for each in pulled.stages}) == 1:
+            return pulled
+        # One that failed for its refused rows starts anew, and the others with it.
+        pulled.drop()
+        return cls.open(context, entity, purpose, ticket)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         return (self.stage, *(stage for _, stage in self.parts))
 
-    def append(self, page: Page, next_position: Any, found: Completed | None = None, number: int = 0) -> None:
+    def append(
+        self, page: Page, next_position: Any, found: Completed | None = None, number: int = 0, partition: str = ""
+    ) -> None:
         """Store a page's records with their parts, and the next resume point: all or nothing.
 
-        `found` is what became of the page's other records, `number` the list that the page is of.
+        `found` is what became of the page's other records; `number` and `partition` are of the page's list.
         """
         # No list knows what comes after the source's own clock.
         info = {"source_time": min(filter(None, (page.as_of, page.date)), default=None)}
         info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
         inside, refuse = self._inside(page.rows)
+        before = self._counts
         with self.stage.conn.transaction():
             for part, stage in self.parts:
                 rows, places = [row for _, row in inside[part]], [place for place, _ in inside[part]]
-                stage.append(rows, next_position=next_position, page_info=info, places=places)
-            self.stage.append(page.rows, next_position=next_position, page_info=info, refuse=refuse)
-            self.stage.save_progress(lists=self._lists(number, page))
+                stage.store(rows, next_position=next_position, page_info=info, places=places)
+            self.stage.store(page.rows, next_position=next_position, page_info=info, refuse=refuse)
+            self.stage.save_progress(lists=self._lists(number, partition, page, before))
             if found:
                 self.stage.remember_refused([(each.key, True, each.reason) for each in found.skipped if each.failed])
                 self.stage.save_progress(
@@ -99,17 +107,44 @@ class Pulled:
     def _progress(self, name: str) -> list:
         return self.progress.get(name, [])
 
-    def _lists(self, number: int, page: Page) -> Mapping[str, Mapping[str, Any]]:
+    @property
+    def _counts(self) -> list[tuple[int, int]]:
+        """Of each stage, how many rows were read, and how many of those refused."""
+        return [(stage.pull.rows_read, stage.pull.rows_refused) for stage in self.stages]
+
+    @property
+    def _none(self) -> list[tuple[int, int]]:
+        return [(0, 0) for _ in self.stages]
+
+    @property
+    def lists(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is known of each list, by its number."""
+        return self.progress.get("lists") or {}
+
+    def told(self, number: int) -> Mapping[str, Any]:
+        """The same of one list: empty before its first page."""
+        return self.lists.get(str(number), {})
+
+    def save_told(self, number: int, **told: Any) -> None:
+        self.stage.save_progress(lists={**self.lists, str(number): {**self.told(number), **told}})
+
+    def start_again(self, number: int, **told: Any) -> None:
+        """Count the rows of a list anew."""
+        self.save_told(number, counts=self._none, **told)
+
+    def _lists(
+        self, number: int, partition: str, page: Page, counts: Sequence[tuple[int, int]]
+    ) -> Mapping[str, Mapping[str, Any]]:
         """Of each list by its number: its first page in staging, and how many rows it says that it has.
 
-        A list that becomes shorter while it is read has fewer in the end.
+        A list that becomes shorter while it is read has fewer in the end. `counts`: those before the page.
         """
-        lists = dict(self._progress("lists") or {})
-        before = lists.get(str(number)) or {
+        before = self.told(number) or {
+            "partition": partition,
             "first_page": self.stage.pull.pages,
             "promised": None,
             "largest": 0,
-            "rows": 0,
+            "counts": self._none,
         }
         largest = max(before["largest"], len(page.rows))
         promised = page.total_entries
@@ -117,8 +152,20 @@ class Pulled:
             # All pages but the last are full.
             promised = (page.total_pages - 1) * largest + 1
         promised = min(filter(None, (before["promised"], promised)), default=None) if promised else before["promised"]
-        now = {"promised": promised, "largest": largest, "rows": before["rows"] + len(page.rows)}
-        return lists | {str(number): {**before, **now}}
+        added = [(read - r, refused - f) for (read, refused), (r, f) in zip(self._counts, counts, strict=True)]
+        total = [(r + read, f + refused) for (r, f), (read, refused) in zip(before["counts"], added, strict=True)]
+        return {**self.lists, str(number): {**before, "promised": promised, "largest": largest, "counts": total}}
+
+    def require_stored(self, *partitions: str, ended: bool = False) -> None:
+        """Raise TooManyRefused if so many rows of these partitions can't be stored that the others are no evidence."""
+        for stage, (read, refused) in zip(self.stages, self.stored(*partitions), strict=True):
+            if too_many_refused(read, refused, ended=ended):
+                raise stage.refusal(read, refused)
+
+    def stored(self, *partitions: str) -> list[tuple[int, int]]:
+        """Of each stage, how many rows of these partitions were read, and how many of those refused."""
+        counts = [told["counts"] for told in self.lists.values() if told["partition"] in (partitions or [""])]
+        return [tuple(map(sum, zip(*each, strict=True))) for each in zip(self._none, *counts, strict=True)]
 
     @property
     def deleted(self) -> list[list]:
@@ -138,9 +185,20 @@ class Pulled:
         return [each for key, each in skipped.items() if key not in found]
 
     @property
+    def partitions(self) -> Sequence[str]:
+        """What a pull of everything has asked for."""
+        return self._progress("partitions")
+
+    @property
     def failed(self) -> Mapping[str, str]:
         """The partitions whose lists could not be read, each with the reason."""
         return self.progress.get("failed", {})
+
+    def leave_out(self, partition: str, why: str) -> None:
+        """Remember that a partition's lists can't be read: nobody knows what they would have shown."""
+        log.error("%s of %s is left out: %s", partition, self.entity.name, why)
+        self.stage.save_progress(failed={**self.failed, partition: why})
+        self.stage.remember_refused([([f"the list of {partition}"], False, why)])
 
     @property
     def cut(self) -> Mapping[str, str]:
@@ -149,13 +207,13 @@ class Pulled:
 
     def shortage(self, number: int) -> int:
         """How many rows the list of that number says that it has, and has not shown."""
-        told = (self._progress("lists") or {}).get(str(number))
+        told = self.told(number)
         if not told or not told["promised"]:
             return 0
         key = identifiers(self.entity.table.key)
         query = sql.SQL("SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage} WHERE _page >= %s) s")
         (shown,) = self.stage.conn.execute(query.format(key=key, stage=self.stage.sql), [told["first_page"]]).fetchone()
-        return max(0, told["promised"] - shown - self.stage.pull.rows_refused)
+        return max(0, told["promised"] - shown - told["counts"][0][1])
 
     def drop_repeats(self, standing: Sequence[tuple] = ()) -> Repeats:
         """Deduplicate by key, then drop nested rows whose record was dropped, and rows that fall.
@@ -261,6 +319,7 @@ def read(
         try:
             for step in _walk(context, pulled, listings, number, position, last):
                 _append(context, pulled, step, known_before)
+                _require_stored(pulled, listings, number)
                 progress(pulled)
         except FixConfiguration as error:
             resumed = pulled.stage.pull.position and pulled.stage.pull.position[1] is not None
@@ -271,12 +330,13 @@ def read(
                 log.warning("%s In case that its token has expired, the list is read again from its start", error)
                 pulled = pulled.fresh(context)
             else:
-                _fail(pulled, listings, error)
-        except ApiError as error:
-            _fail(pulled, listings, error)
+                _fail(pulled, listings, number, error)
+        except (ApiError, TooManyRefused) as error:
+            _fail(pulled, listings, number, error)
         else:
             if last is None and not pulled.failed.get(listing.partition):
                 _read_again_if_short(pulled, listings, number)
+    _leave_out_refused(pulled)
     return pulled
 
 
@@ -290,7 +350,7 @@ def read_partitions(
     singly = pulled.progress.get("singly", False)
     try:
         return read(context, pulled, listings(singly), **asked)
-    except ApiError as error:
+    except (ApiError, TooManyRefused) as error:
         several = pulled.entity.partitions and pulled.entity.partitions.size > 1
         concerns_all = isinstance(error, FixConfiguration) and error.concerns_all
         if singly or not several or concerns_all:
@@ -301,23 +361,41 @@ def read_partitions(
         return read(context, pulled, listings(True), **asked)
 
 
-def _fail(pulled: Pulled, listings: Sequence[Listing], error: ApiError) -> None:
+def _require_stored(pulled: Pulled, listings: Sequence[Listing], number: int) -> None:
+    """`Pulled.require_stored` of the partition of that list, which may have come to its end."""
+    partition, pull = listings[number].partition, pulled.stage.pull
+    pulled.require_stored(partition, ended=pull.complete or listings[pull.position[0]].partition != partition)
+
+
+def _leave_out_refused(pulled: Pulled) -> None:
+    """Where each partition alone has few refused rows, but all together have too many, leave out those that have some.
+
+    Raises TooManyRefused if none is left.
+    """
+    names = sorted({told["partition"] for told in pulled.lists.values()} - {"", *pulled.failed})
+    try:
+        pulled.require_stored(*names, ended=True)
+    except TooManyRefused as error:
+        refused = [name for name in names if any(count for _, count in pulled.stored(name))]
+        if refused == names:
+            pulled.drop()
+            raise
+        for name in refused:
+            pulled.leave_out(name, str(error))
+
+
+def _fail(pulled: Pulled, listings: Sequence[Listing], number: int, error: ApiError | TooManyRefused) -> None:
     """Go on with the next list, if this one is of a partition and the error may concern it alone; else raise."""
-    number, _ = pulled.stage.pull.position or (0, None)
     partition = listings[number].partition
     others = {listing.partition for listing in listings} - {partition}
     concerns_all = isinstance(error, FixConfiguration) and error.concerns_all
-    failed = {**pulled.failed, partition: str(error)}
-    if concerns_all or not partition or not others - set(failed):
-        if pulled.failed and not concerns_all:
-            # Or the next attempt would not ask again for the partitions that failed before this one.
+    if concerns_all or not partition or not others - set(pulled.failed):
+        if isinstance(error, TooManyRefused) or (pulled.failed and not concerns_all):
+            # Or the next attempt would not ask again for what was refused, or for the partitions that failed before.
             pulled.drop()
         raise error
-    log.error("%s of %s is left out: %s", partition, pulled.entity.name, error)
-    pulled.stage.save_progress(failed=failed)
-    # Nobody knows what it would have shown.
-    pulled.stage.remember_refused([([f"the list of {partition}"], False, str(error))])
-    left = [place for place in range(number + 1, len(listings)) if listings[place].partition not in failed]
+    pulled.leave_out(partition, str(error))
+    left = [place for place in range(number + 1, len(listings)) if listings[place].partition not in pulled.failed]
     for stage in pulled.stages:
         if left:
             stage.reopen((left[0], None))
@@ -332,15 +410,14 @@ def _read_again_if_short(pulled: Pulled, listings: Sequence[Listing], number: in
     """
     if pulled.entity.discovery:
         return
-    shortage, told = pulled.shortage(number), (pulled.progress.get("lists") or {}).get(str(number), {})
+    shortage, told = pulled.shortage(number), pulled.told(number)
     readings, before = told.get("readings", 1), told.get("shortage")
     syncs = pulled.stage.pull.purpose == "sync"
     if not shortage or not (syncs or shortage > (pulled.stage.pull.total_pages or 1)):
         return
     if readings < READINGS and (before is None or shortage < before):
         log.warning("%s: a list shows %d rows less than it says, it is read again", pulled.entity.name, shortage)
-        told = {**told, "readings": readings + 1, "shortage": shortage, "rows": 0}
-        pulled.stage.save_progress(lists={**pulled.progress["lists"], str(number): told})
+        pulled.start_again(number, readings=readings + 1, shortage=shortage)
         for stage in pulled.stages:
             stage.reopen((number, None))
     elif syncs:
@@ -360,7 +437,7 @@ def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetim
     if listing.named:
         # No list has shown what the run names.
         found = dataclasses.replace(found, absent=())
-    pulled.append(found.page, following, found, number)
+    pulled.append(found.page, following, found, number, listing.partition)
     if listing.newest:
         gap.note(pulled, number, listing, rows, left_out=len(page.rows) - len(rows))
 
@@ -385,7 +462,7 @@ def _walk(
 ) -> Iterator[_Step]:
     """The pages of one list from a resume point on, each with the resume point behind it, None at the end of all."""
     listing = listings[number]
-    rows = (pulled.progress.get("lists") or {}).get(str(number), {}).get("rows", 0)
+    rows = pulled.told(number).get("counts", [(0, 0)])[0][0]
     asked = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
     named = [Page(None, list(listing.named), None)]
     for page in pages(context.client, listing.request, listing.paginator, **asked) if listing.request else named:
@@ -396,18 +473,51 @@ def _walk(
             yield number, listing, page, (number + 1, None) if number + 1 < len(listings) else None
 
 
-def whole_list(context: Context, entity: Entity, *, singly: bool = False) -> list[Listing]:
-    """What shows all of an entity: one list, or one for each handful of its partitions, or for each of them."""
-    return [
-        each
-        for handful in handfuls(entity, partitions(context, entity), singly=singly)
-        for each in lists(context, entity, handful)
-    ]
+def read_whole(
+    context: Context, entity: Entity, purpose: str, ticket: str, *, first: int | None = None, **asked: Any
+) -> Pulled:
+    """Read all that the source has of an entity, or go on with that. If its partitions have changed, start anew."""
+    values = every_partition(context, entity)
+    pulled = Pulled.open(context, entity, purpose, "/".join(filter(None, [ticket, ",".join(values)])))
+    pull = pulled.stage.pull
+    if pulled.stage.resumed and not pull.complete:
+        log.info("going on from page %d, %d rows are staged", (first or 1) + pull.pages, pull.rows_read)
+
+    def listings(singly: bool) -> list[Listing]:
+        return whole_list(context, entity, values, singly=singly)
+
+    pulled = read_partitions(context, pulled, listings, first=first, **asked)
+    pulled.stage.save_progress(partitions=list(values))
+    return pulled
+
+
+def whole_list(context: Context, entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[Listing]:
+    """What shows all of these partitions: one list, or one for each handful of them, or for each of them."""
+    return [each for handful in handfuls(entity, values, singly=singly) for each in lists(context, entity, handful)]
 
 
 def partitions(context: Context, entity: Entity) -> Sequence[str]:
-    """The entity's partitions; one without a name where it has none."""
+    """The entity's partitions as the warehouse knows them; one without a name where it has none."""
     return entity.partitions.values(context) if entity.partitions else [""]
+
+
+def every_partition(context: Context, entity: Entity) -> Sequence[str]:
+    """The entity's partitions, with those that only the source's list of them shows."""
+    known = partitions(context, entity)
+    if not entity.partitions or not entity.partitions.listed_by:
+        return known
+    return [*known, *sorted(_listed(context, entity_of(context.source, entity.partitions.listed_by)) - set(known))]
+
+
+def _listed(context: Context, entity: Entity) -> set[str]:
+    """The ids that an entity's own lists show."""
+    return {
+        "/".join(map(str, key))
+        for listing in whole_list(context, entity, partitions(context, entity))
+        for page in pages(context.client, listing.request, listing.paginator)
+        for row in page.rows
+        if (key := entity.table.key_of(row))
+    }
 
 
 def handfuls(entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[tuple[str, ...]]:
@@ -473,6 +583,24 @@ def leave_unreadable(stage: Stage) -> None:
         stage.conn.execute(sql.SQL(UNREADABLE).format(**names))
 
 
+def leave_unknown(pulled: Pulled, unknown: Mapping[tuple, str]) -> None:
+    """Leave staged rows unproven that may have fallen with others, also those that are as in the copy.
+
+    `unknown`: those others, each with the reason why nobody knows.
+    """
+    stage = pulled.stage
+    for value, why in unknown.items():
+        names = {
+            "plan": stage.plan,
+            "stage": stage.sql,
+            "columns": identifiers(stage.table.names),
+            "key": identifiers(stage.table.key),
+            "why": sql.Literal(why),
+            "fell": are(pulled.entity.falls.by, value),
+        }
+        stage.conn.execute(sql.SQL(UNKNOWN).format(**names))
+
+
 def replace(pulled: Pulled, record: Row) -> None:
     """Put a fresher reading of a record in place of what the pull saw, and plan it anew, confirmed.
 
@@ -510,6 +638,12 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
 NOISE = """
 INSERT INTO {plan} ({columns}, _operation, _status) SELECT {columns}, 'update', 'noise' FROM {stage} WHERE {this}
 ON CONFLICT DO NOTHING
+"""
+
+UNKNOWN = """
+INSERT INTO {plan} ({columns}, _operation, _status, _why, _looked)
+SELECT {columns}, 'update', 'unproven', {why}, true FROM {stage} WHERE {fell}
+ON CONFLICT ({key}) DO UPDATE SET _status = excluded._status, _why = excluded._why, _looked = true
 """
 
 DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE {same} AND w._status = 'stale'"

@@ -5,11 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from psycopg import sql
 
-from include.api.errors import TryLater
 from include.confidence import history, unproven
 from include.confidence.account import Account, no_evidence
 from include.confidence.spans import span
@@ -18,7 +18,7 @@ from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Context, Entity, Whole
 from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, partitions, plan_parts, read_partitions, whole_list
+from include.sources.mirror.pull import Pulled, leave_unknown, plan_parts, read_whole
 from include.sources.mirror.second_look import Looks, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
@@ -85,7 +85,15 @@ def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> Forensic
     conn = context.conn
     _require_synced(context, entity)
     scan_id = f"{context.run}/{entity.name}/{epoch}"
-    pulled = _read(context, entity, scope, Pulled.open(context, entity, "scan", f"{scan_id}/{scope}"))
+    pulled = read_whole(
+        context,
+        entity,
+        "scan",
+        f"{scan_id}/{scope}",
+        first=scope.first if scope.partial else None,
+        last=scope.page_end or None,
+        progress=lambda pulled: _progress(pulled, scope),
+    )
     figures = _compared(context, scope, pulled)
     looks = second_look(context, pulled)
     with conn.transaction():
@@ -104,20 +112,6 @@ def _require_synced(context: Context, entity: Entity) -> None:
             f"{context.source.name}.{entity.name} was never synced, there is nothing to compare yet:"
             f" run the DAG {context.source.name}_sync, then clear scan with downstream"
         )
-
-
-def _read(context: Context, entity: Entity, scope: Scope, pulled: Pulled) -> Pulled:
-    if pulled.stage.resumed and not pulled.stage.pull.complete:
-        pull = pulled.stage.pull
-        log.info("going on from page %d, %d rows are staged", scope.first + pull.pages, pull.rows_read)
-    return read_partitions(
-        context,
-        pulled,
-        lambda singly: whole_list(context, entity, singly=singly),
-        first=scope.first if scope.partial else None,
-        last=scope.page_end or None,
-        progress=lambda pulled: _progress(pulled, scope),
-    )
 
 
 def _progress(pulled: Pulled, scope: Scope) -> None:
@@ -198,36 +192,40 @@ def _refused_missing(stage: Stage) -> int:
     ).fetchone()[0]
 
 
-def still_standing(context: Context, pulled: Pulled) -> list[tuple]:
-    """The rows with which listed ones have fallen in the copy, though they stand at the source.
+def still_standing(context: Context, pulled: Pulled) -> Mapping[tuple, str]:
+    """The rows with which listed ones have fallen in the copy, though they stand at the source, or may stand there.
 
-    What the copy holds of them is wrong, and another scan of the run repairs it; what fell with them comes back with
-    them. Raises TryLater where the source doesn't tell.
+    Each with the reason why that is unknown, empty where it is known. What the copy holds of those that stand is wrong,
+    and another scan of the run repairs it; what fell with them comes back with them.
     """
     falls = pulled.entity.falls
     if falls is None:
-        return []
+        return {}
     other = entity_of(context.source, falls.entity)
     fallen = pulled.stage.conn.execute(
         sql.SQL("SELECT DISTINCT {} FROM {} t WHERE {}").format(
             identifiers(falls.by, "t"), pulled.stage.sql, pulled.falls
         )
     ).fetchall()
-    standing, silent = [], []
+    standing: dict[tuple, str] = {}
     for lookup in filter(None, (other.lookup, other.lookup.witness)):
+        silent = []
         for value, look in look_up(context, other.table, lookup, fallen):
+            standing.pop(value, None)
             if look.unknown:
-                raise TryLater(f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}")
-            if any(falls.stands(row) for row in look.rows):
-                standing.append(value)
-            elif not look.rows:
+                standing[value] = f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}"
+            elif any(falls.stands(row) for row in look.rows):
+                standing[value] = ""
+            if not look.rows:
                 silent.append(value)
         # What a list doesn't show is asked for at its own address.
-        fallen, silent = silent, []
+        fallen = silent
     return standing
 
 
-def suspect(context: Context, pulled: Pulled, *, surplus: bool = True, standing: Sequence[tuple] = ()) -> Repeats:
+def suspect(
+    context: Context, pulled: Pulled, *, surplus: bool = True, standing: Mapping[tuple, str] = MappingProxyType({})
+) -> Repeats:
     """Plan what differs between the list and the copy: candidates where a second look has to decide.
 
     `surplus`: rows of the copy that the list has not count too. `standing`: what `still_standing` has found. The
@@ -237,11 +235,12 @@ def suspect(context: Context, pulled: Pulled, *, surplus: bool = True, standing:
     for each in pulled.stages:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
-    repeats = pulled.drop_repeats(standing)
+    repeats = pulled.drop_repeats(list(standing))
     compare.plan_writes(stage, young_after=_in_step(context, pulled), doubtful="candidate", older="candidate")
     if surplus and not entity.history:
-        compare.plan_deletes(stage, status="candidate", within=scope_of(context, entity, "t"))
+        compare.plan_deletes(stage, status="candidate", within=scope_of(context, pulled, "t"))
         _leave_failed(pulled)
+    leave_unknown(pulled, {value: why for value, why in standing.items() if why})
     plan_parts(pulled, surplus=surplus)
     return repeats
 
@@ -270,7 +269,7 @@ def _in_step(context: Context, pulled: Pulled) -> datetime | sql.Composable | No
         sql.SQL("WHEN {} THEN {}").format(
             sql.Literal(each), sql.Literal(young_after(sync_log.state(conn, source, entity.name, each).watermark))
         )
-        for each in partitions(context, entity)
+        for each in pulled.partitions
     ]
     column = sql.Identifier(entity.partitions.column)
     return sql.SQL("CASE s.{}::text {} END").format(column, sql.SQL(" ").join(parts)) if parts else None

@@ -47,9 +47,10 @@ class Mirror:
     def __post_init__(self) -> None:
         names = [entity.name for entity in self.entities]
         wanted = {entity.parent for entity in self.entities} | {n.entity for e in self.entities for n in e.needs}
+        wanted |= {entity.partitions.listed_by for entity in self.entities if entity.partitions}
         unknown = sorted(filter(None, wanted - set(names)))
         if unknown:
-            raise ValueError(f"{self.name} has no entities {', '.join(unknown)}, which others name as parent or need")
+            raise ValueError(f"{self.name} has no entities {', '.join(unknown)}, which others name")
         if len(set(names)) < len(names):
             raise ValueError(f"two entities of {self.name} have the same name")
         if self.overlap <= self.every:

@@ -20,6 +20,7 @@ from include.sources.mirror.entity import Context, Derived, Ends, Entity, Listin
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import (
     Pulled,
+    every_partition,
     fell_since,
     handfuls,
     leave_unreadable,
@@ -32,7 +33,7 @@ from include.sources.mirror.pull import (
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.staging import PullError, Stage
+from include.warehouse.staging import PullError, Stage, TooManyRefused
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import among, identifiers, pairs
 
@@ -167,7 +168,8 @@ class _Run:
         """
         started, context = time.monotonic(), self.context
         source, conn = context.source, context.conn
-        groups = _groups(context, entity, self.full)
+        values, unlisted = _partitions(context, entity)
+        groups = _groups(context, entity, values, self.full)
         pulled, groups = self._pull(entity, groups)
         incremental = all(group.since for group in groups)
         _plan(context, pulled)
@@ -177,7 +179,7 @@ class _Run:
         needed, unreadable = _needed(context, pulled)
         left += [each for some in (pulled, *children) for each in _unproven(some)]
         reached = self._reached(pulled, groups, unproven=bool(left))
-        left += unreadable + _skipped(pulled)
+        left += unreadable + unlisted + _skipped(pulled)
         with fence.writing(conn, source.name, epoch=self.epoch):
             for stage in needed:
                 self._merge(stage)
@@ -241,6 +243,7 @@ class _Run:
         if isinstance(entity.changes, Ends) and groups[0].since:
             for page in _from_both_ends(context, entity, groups[0].since):
                 pulled.append(page, page.next)
+                pulled.require_stored(ended=pulled.stage.pull.complete)
             _require_rows(pulled)
             return pulled, groups
 
@@ -313,17 +316,27 @@ def _newest_version(stage: Stage) -> int | None:
 
 def source_time(context: Context) -> datetime:
     """The source's clock, but not later than ours. Raises RefuseData where it tells none."""
-    listing, *_ = whole_list(context, context.source.entities[0])
+    entity = context.source.entities[0]
+    listing, *_ = whole_list(context, entity, partitions(context, entity))
     now = context.client.send(listing.request).date
     if now is None:
         raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
     return min(now, datetime.now(UTC))
 
 
-def _groups(context: Context, entity: Entity, full: bool) -> list[Group]:
-    """The entity's partitions, those that have got as far together, as many as go into one request."""
+def _partitions(context: Context, entity: Entity) -> tuple[Sequence[str], list[str]]:
+    """The entity's partitions; also what is to be told where the source doesn't list them, so that some may lack."""
+    try:
+        return every_partition(context, entity), []
+    except ApiError as error:
+        name = entity.partitions.listed_by
+        return partitions(context, entity), [f"perhaps all of {name} that the copy lacks ({str(error).rstrip('.')})"]
+
+
+def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool) -> list[Group]:
+    """The partitions, those that have got as far together, as many as go into one request."""
     by_since: dict[datetime | None, list[str]] = {}
-    for partition in partitions(context, entity):
+    for partition in values:
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
         since = None if full or state.watermark is None else _since(context, state)
         by_since.setdefault(since, []).append(partition)
@@ -425,10 +438,19 @@ def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[str]
             else:
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
+        left += _too_many_refused(children)
         _plan_set(context, children, read)
         second_look(context, children)
         found.append(children)
     return found, left
+
+
+def _too_many_refused(pulled: Pulled) -> list[str]:
+    try:
+        pulled.require_stored()
+    except TooManyRefused as error:
+        return [str(error)]
+    return []
 
 
 def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> None:
@@ -466,21 +488,25 @@ def _unproven(pulled: Pulled) -> list[str]:
 
 
 def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[str]]:
-    """Stage and plan what the records name and the copy lacks; also says what of that could not be read."""
-    stages, unknown = [], []
+    """Stage and plan what the records name and the copy lacks; also says what of that could not be read or stored.
+
+    It keeps out none of the records, which are whole without it; but the sync fails by its name.
+    """
+    stages, left = [], []
     for need in pulled.entity.needs:
         entity = entity_of(context.source, need.entity)
         ticket = f"{context.run} {pulled.stage.pull.attempt}"
         stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
         for value, look in look_up(context, entity.table, entity.lookup, _lacking(pulled, need, entity)):
             if look.unknown:
-                unknown.append(f"{entity.name} {'/'.join(map(str, value))} ({look.unknown.rstrip('.')})")
+                left.append(f"{entity.name} {'/'.join(map(str, value))} ({look.unknown.rstrip('.')})")
             elif look.rows:
-                stage.append(look.rows, next_position=list(value), page_info={})
+                stage.store(look.rows, next_position=list(value), page_info={})
+        left += [f"{entity.name} {'/'.join(map(str, key))} ({why})" for key, why in stage.refusals()]
         compare.drop_repeats(stage)
         compare.plan_writes(stage)
         stages.append(stage)
-    return stages, unknown
+    return stages, left
 
 
 def _lacking(pulled: Pulled, need: Need, entity: Entity) -> list[tuple]:

@@ -23,7 +23,7 @@ from include.confidence.summary import MAX_EXAMPLES
 from include.sources.base import IntegrityFailed, ScanRefused
 from include.sources.mirror.entity import Context, Entity, Forensics, Invariant
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, read_partitions, whole_list
+from include.sources.mirror.pull import Pulled, read_whole
 from include.sources.mirror.scan import still_standing, suspect
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
@@ -103,8 +103,7 @@ def _counts(context: Context, entity: Entity) -> list[Finding]:
 
     A row that seems missing or surplus is looked up once more; what that does not refute counts.
     """
-    pulled = Pulled.open(context, entity, "validate", context.run)
-    pulled = read_partitions(context, pulled, lambda singly: whole_list(context, entity, singly=singly))
+    pulled = read_whole(context, entity, "validate", context.run)
     standing = still_standing(context, pulled)
     with context.conn.transaction():
         suspect(context, pulled, standing=standing)

@@ -195,6 +195,7 @@ ORDERS = Entity(
             check=all_are("orders", "location_id", places),
         ),
         column="location_id",
+        listed_by="locations",
         size=10,
     ),
     parts=(
@@ -286,6 +287,7 @@ ENTITIES = (
                 check=all_are("payments", "location_id", place),
             ),
             column="location_id",
+            listed_by="locations",
         ),
         # Unless asked for, those taken offline may be left out: `is_offline_payment` is false by default.
         views=({}, {"is_offline_payment": "true"}),
