@@ -44,6 +44,11 @@ class State:
     counts: Mapping[str, int] = field(default_factory=dict)
     sync_id: int | None = None
 
+    def since(self, overlap: timedelta) -> datetime | None:
+        """From when on changes are read: the overlap before the watermark, but nothing before `read_from`."""
+        since = self.watermark and self.watermark - overlap
+        return max(since, self.read_from) if since and self.read_from else since
+
 
 def begin(
     conn: Connection,

@@ -327,6 +327,22 @@ def test_a_reset_watermark_skips_what_changed_before_it(filled, conn):
     assert note == ("changed again",)
 
 
+def test_a_reset_watermark_skips_what_a_list_shows_all_the_same(filled, conn):
+    """The list of customers can't be asked for changes alone."""
+    fence.stop(conn, SOURCE.name, RUN, timeout=1)
+    (customer,) = conn.execute("SELECT min(id) FROM repairshopr.customers").fetchone()
+    filled.control.mutate(Mutation("update", "customers", customer, {"notes": "changed"}))
+    time.sleep(3)
+    reset_watermarks(filled.context)
+    fence.resume(conn, SOURCE.name, RUN)
+    sync(filled.context)
+    notes = "SELECT notes FROM repairshopr.customers WHERE id = %s"
+    assert conn.execute(notes, [customer]).fetchone() != ("changed",)
+    filled.control.mutate(Mutation("update", "customers", customer, {"notes": "changed again"}))
+    sync(filled.context)
+    assert conn.execute(notes, [customer]).fetchone() == ("changed again",)
+
+
 def test_the_lines_of_progress_stay_with_the_run(filled, conn):
     scan_entity(filled)
     (lines,) = conn.execute("SELECT progress FROM confidence.forensic_run WHERE entity = 'line_items'").fetchone()

@@ -138,6 +138,17 @@ def test_writer_that_was_stopped_meanwhile_writes_nothing(gallery, monkeypatch, 
     assert (gallery.table(), gallery.audited(), watermark(gallery)) == (before, 0, None)
 
 
+def test_reset_skips_what_changed_while_the_writer_stood(gallery, clock):
+    gallery.sync()
+    gallery.stop()
+    image = gallery.add("queued", laid=False, age=30 * MINUTE)
+    SOURCE.reset_watermarks(gallery.context)
+    fence.resume(gallery.conn, SOURCE.name, gallery.context.run)
+    clock(61)
+    gallery.sync()
+    assert gallery.table()[image.id]["status"] == "queued"
+
+
 def test_reset_moves_the_watermarks_that_are_there_to_the_present(gallery, clock):
     gallery.sync()
     gallery.stop()

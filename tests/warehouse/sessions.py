@@ -14,7 +14,7 @@ WAITS = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
 def while_changing(
     other: psycopg.Connection, change: str, values: list[Any], conn: psycopg.Connection, work: Callable[[], Result]
 ) -> Result:
-    """Do the work on `conn` while `other` has changed something and not committed, which it does when the work waits."""
+    """Do the work on `conn` while `other` has made a change, which it commits when the work waits for it."""
     with ThreadPoolExecutor(1) as pool:
         with other.transaction():
             other.execute(change, values)

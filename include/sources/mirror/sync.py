@@ -172,6 +172,8 @@ class _Run:
         groups = _groups(context, entity, values, self.full)
         pulled, groups = self._pull(entity, groups)
         incremental = all(group.since for group in groups)
+        if not self.full:
+            _skip(context, pulled)
         _plan(context, pulled)
         # A person who asks for everything may have added a column, which makes a suspect of every row.
         second_look(context, pulled, every=self.full)
@@ -338,15 +340,9 @@ def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool)
     by_since: dict[datetime | None, list[str]] = {}
     for partition in values:
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
-        since = None if full or state.watermark is None else _since(context, state)
+        since = None if full else state.since(context.source.overlap)
         by_since.setdefault(since, []).append(partition)
     return [Group(handful, since) for since, values in by_since.items() for handful in handfuls(entity, values)]
-
-
-def _since(context: Context, state: sync_log.State) -> datetime:
-    """From when on changes are read: the lookback before the watermark, but nothing that a person let be skipped."""
-    since = state.watermark - context.source.overlap
-    return max(since, state.read_from) if state.read_from else since
 
 
 def _merge(stage: Stage, sync_id: int) -> Counts:
@@ -536,6 +532,21 @@ def _plan(context: Context, pulled: Pulled) -> None:
         within = among(pulled.entity.table.key, pulled.deleted, "t")
         compare.plan_deletes(pulled.stage, status="confirmed", within=within)
     plan_parts(pulled)
+
+
+def _skip(context: Context, pulled: Pulled) -> None:
+    """Leave out what changed before a person reset the watermark, in lists that show it all the same."""
+    table = pulled.entity.table
+    for partition in partitions(context, pulled.entity):
+        read_from = sync_log.state(context.conn, context.source.name, pulled.entity.name, partition).read_from
+        if read_from and table.moment:
+            query = sql.SQL("DELETE FROM {} WHERE {} < {}").format(
+                pulled.stage.sql, sql.Identifier(table.moment), sql.Literal(read_from)
+            )
+            if partition:
+                column = sql.Identifier(pulled.entity.partitions.column)
+                query += sql.SQL(" AND {}::text = {}").format(column, sql.Literal(partition))
+            context.conn.execute(query)
 
 
 def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:

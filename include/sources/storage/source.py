@@ -134,7 +134,8 @@ class Storage:
             for partition in ("", DRY):
                 # One that was never set stays so, or the first sync would skip what it has to read.
                 if sync_log.state(conn, self.name, IMAGES.name, partition).watermark:
-                    sync_log.advance(conn, done.sync_id, self.name, IMAGES.name, watermark=now, partition=partition)
+                    moved = {"watermark": now, "read_from": now, "partition": partition}
+                    sync_log.advance(conn, done.sync_id, self.name, IMAGES.name, **moved)
         return done.sync_id
 
     @contextmanager
@@ -167,8 +168,8 @@ class Storage:
 
     def _since(self, conn: Connection, dry_run: bool) -> datetime | None:
         partitions = ("", DRY) if dry_run else ("",)
-        marks = [sync_log.state(conn, self.name, IMAGES.name, partition).watermark for partition in partitions]
-        return max((mark - self.overlap for mark in marks if mark), default=None)
+        states = [sync_log.state(conn, self.name, IMAGES.name, partition) for partition in partitions]
+        return max(filter(None, (state.since(self.overlap) for state in states)), default=None)
 
 
 def _order(params: Mapping[str, Any], scan_id: str) -> Order:
