@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +39,8 @@ HALF_PAIR = re.compile(
 CODE = re.compile(r"[A-Z][A-Z_]{2,40}")
 # Keys under which APIs put an error into an answer, be it beside data.
 ERRORS = ("errors", "error")
+# The same beside rows or a record, or in their place; a record that is the answer itself may have such fields.
+ENVELOPES = (*ERRORS, "message", "messages", "exceptionMessage")
 # An answer that doesn't fit the question is asked for once more: it may have been a bad moment.
 ATTEMPTS_AT_DATA = 2
 
@@ -337,9 +339,9 @@ class ApiClient:
         return f"{self.name}: {request}"
 
 
-def refuse_errors(data: Any) -> None:
-    """Raise RefuseData for an answer that carries an error, be it beside data."""
-    found = [key for key in ERRORS if isinstance(data, dict) and data.get(key)]
+def refuse_errors(data: Any, keys: Sequence[str] = ERRORS) -> None:
+    """Raise RefuseData for an answer that carries an error under one of the keys, be it beside data."""
+    found = [key for key in keys if isinstance(data, dict) and data.get(key)]
     if found:
         codes = sorted(error_codes(data))
         told = f" ({', '.join(codes)})" if codes else ""

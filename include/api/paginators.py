@@ -5,12 +5,12 @@ at any position: positions are plain JSON values (a page number or a token) that
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from include.api.client import Answer, Request
+from include.api.client import ENVELOPES, ERRORS, Answer, Request, refuse_errors
 from include.api.errors import RefuseData
 
 Position = int | str | None
@@ -90,8 +90,8 @@ class Cursor(Paginator):
     """Each answer carries the token of the next page under `token`; one without a token is the last.
 
     The token goes back as `param`, in the query or, with `in_body`, in the JSON body. `more`: the key of a flag that is
-    false on the last page, whatever token that has. `optional`: an answer without rows may lack their key. `as_of`: the
-    key of the moment up to which the feed is complete, in ISO 8601.
+    false on the last page, whatever token that has. `optional`: an answer without rows may lack their key, if it has no
+    other keys than these. `as_of`: the key of the moment up to which the feed is complete, in ISO 8601.
     """
 
     rows: str
@@ -112,7 +112,8 @@ class Cursor(Paginator):
         return replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        rows = _rows(_object(answer).get(self.rows, [] if self.optional else None), self.rows)
+        beside = {self.token, self.more, self.as_of}
+        rows = optional_rows(answer.data, self.rows, beside) if self.optional else _listed(answer, self.rows)
         token = answer.data.get(self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
@@ -139,7 +140,7 @@ class Single(Paginator):
         return base
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        rows = answer.data if isinstance(answer.data, list) else [_object(answer)]
+        rows = answer.data if isinstance(answer.data, list) else [_object(answer.data)]
         return Page(position, _rows(rows, "rows"), None, date=answer.date)
 
 
@@ -195,8 +196,8 @@ class PageNumber(_Numbered):
     meta: str = "meta"
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
-        data = _object(answer)
-        rows = _rows(data.get(self.rows), self.rows)
+        rows = _listed(answer, self.rows)
+        data = answer.data
         meta = data.get(self.meta)
         meta = meta if isinstance(meta, dict) else {}
         total = _count(meta.get("total_pages"))
@@ -215,8 +216,8 @@ class SpringPage(_Numbered):
     start: int = 0
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
-        data = {self.rows: answer.data} if isinstance(answer.data, list) else _object(answer)
-        rows = _rows(data.get(self.rows), self.rows)
+        data = {self.rows: answer.data} if isinstance(answer.data, list) else answer.data
+        rows = _listed(replace(answer, data=data), self.rows)
         total = _count(data.get("totalPages"))
         page = Page(position, rows, None, total, _count(data.get("totalElements")), answer.date)
         known = crawl.after(page).total_pages
@@ -237,10 +238,27 @@ def _is_full(rows: list, meta: Mapping[str, Any], crawl: Crawl) -> bool:
     return bool(rows) and len(rows) >= min(sizes, default=0)
 
 
-def _object(answer: Answer) -> dict:
-    if not isinstance(answer.data, dict):
+def optional_rows(data: Any, key: str, beside: Collection[str | None] = ()) -> list[dict]:
+    """The rows of an answer that may lack their key, if it has no other keys than those `beside`.
+
+    Raises RefuseData for any other answer without rows: nobody knows what it means.
+    """
+    data = _object(data)
+    if key not in data and data.keys() - {*beside, *ERRORS}:
+        raise RefuseData(f"the answer has no list {key!r}, but something else")
+    return _rows(data.get(key, []), key)
+
+
+def _listed(answer: Answer, key: str) -> list[dict]:
+    return _rows(_object(answer.data).get(key), key)
+
+
+def _object(data: Any) -> dict:
+    """The answer's object, which carries no error beside the rows or in their place."""
+    if not isinstance(data, dict):
         raise RefuseData("the answer is no JSON object")
-    return answer.data
+    refuse_errors(data, ENVELOPES)
+    return data
 
 
 def _rows(rows: Any, key: str) -> list[dict]:

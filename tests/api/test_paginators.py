@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from include.api.client import Answer, Request
 from include.api.errors import RefuseData
-from include.api.paginators import Crawl, Cursor, Page, PageNumber, SpringPage
+from include.api.paginators import Crawl, Cursor, Page, PageNumber, Single, SpringPage
 
 NOON = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
 LINES = PageNumber("line_items")
@@ -182,6 +183,21 @@ def test_an_empty_page_with_a_token_is_doubtful():
     assert cursor.ahead("a", Crawl(), 9) == []
 
 
+@pytest.mark.parametrize("data", [{}, {"cursor": None}, {"errors": []}, {"errors": None, "latest_time": None}])
+def test_an_answer_without_rows_is_an_empty_list_where_that_is_declared(data):
+    cursor = Cursor("orders", optional=True, as_of="latest_time")
+    assert cursor.read(Answer(data), None).rows == []
+
+
+@pytest.mark.parametrize(
+    "data", [{"message": "hush"}, {"message": None}, {"cursor": "abc", "status": 503}, {"orders": None}, {"Orders": []}]
+)
+def test_an_answer_with_something_else_in_place_of_rows_is_refused(data):
+    with pytest.raises(RefuseData) as caught:
+        Cursor("orders", optional=True).read(Answer(data), None)
+    assert "hush" not in str(caught.value)
+
+
 # -- SpringPage
 
 
@@ -248,6 +264,27 @@ def test_spring_pages_known_ahead():
 def test_answers_of_another_shape_are_refused(paginator, data):
     with pytest.raises(RefuseData):
         paginator.read(Answer(data), paginator.start)
+
+
+@pytest.mark.parametrize("key", ["error", "errors", "message", "messages", "exceptionMessage"])
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize(
+    "paginator",
+    [LINES, Cursor("line_items"), Cursor("line_items", optional=True), SpringPage("line_items"), Single()],
+)
+def test_rows_beside_an_error_are_refused(paginator, key, count):
+    answer = Answer({"line_items": rows(count), key: "hush"})
+    with pytest.raises(RefuseData, match=f"carries '{key}'") as caught:
+        paginator.read(answer, paginator.start)
+    assert "hush" not in str(caught.value)
+    assert paginator.read(replace(answer, data={**answer.data, key: None}), paginator.start)
+
+
+def test_a_row_may_have_a_field_that_is_named_like_an_error():
+    told = [{"id": 1, "message": "call the customer", "error": "E4"}]
+    for paginator in (LINES, Cursor("line_items"), SpringPage("line_items")):
+        assert paginator.read(Answer({"line_items": told}), paginator.start).rows == told
+    assert Single().read(Answer(told), None).rows == told
 
 
 def test_a_plain_array_is_refused_where_none_is_expected():

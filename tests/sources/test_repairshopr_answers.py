@@ -10,6 +10,7 @@ from include.sources.mirror.sync import sync
 from include.warehouse import fence
 
 from .conftest import RUN, SOURCE
+from .twisted import always, twisted
 
 SIZES = {
     "customers": 40,
@@ -118,6 +119,31 @@ def test_error_beside_rows_is_no_list(synced, conn):
     synced.control.fault(Fault("error_beside", resource="customers", rows=(0, 1), times=None))
     with pytest.raises(ApiError, match="carries 'error'"):
         scanned(synced, "customers")
+
+
+@pytest.mark.parametrize("resource", ["tickets", "payments"])
+def test_message_beside_an_empty_list_is_no_empty_list(synced, conn, resource):
+    query = "SELECT watermark FROM confidence.sync_state WHERE entity = %s"
+    before = conn.execute(query, [resource]).fetchall()
+    lie = always(lambda request, data: {resource: [], "message": "temporarily unavailable"}, f"/{resource}")
+    with twisted(synced.context, lie) as context, pytest.raises(SyncFailed, match=f"{resource}.*'message'"):
+        sync(context)
+    assert conn.execute(query, [resource]).fetchall() == before
+
+
+def test_message_beside_an_invoice_without_lines_proves_no_absence(synced, conn):
+    before = live(conn, "line_items")
+    (invoice,) = conn.execute("SELECT min(invoice_id) FROM repairshopr.line_items").fetchone()
+    synced.control.mutate(Mutation("update", "invoices", invoice, {"note": "changed"}))
+
+    def lie(request, data):
+        if "invoice" in data:
+            return {"invoice": {**data["invoice"], "line_items": []}, "message": "temporarily unavailable"}
+        return {**data, "line_items": [], "meta": {}} if request.params.get("invoice_id") else data
+
+    with twisted(synced.context, always(lie, "/")) as context, pytest.raises(SyncFailed, match="'message'"):
+        sync(context)
+    assert live(conn, "line_items") == before
 
 
 @pytest.mark.parametrize("kind", ["stub", "other", "error_beside"])

@@ -22,10 +22,11 @@ from include.warehouse import fence
 from tests.conftest import copy_of
 
 from .square import RUN, Seller, contents, rows, selling
-from .twisted import twisted
+from .twisted import always, twisted
 
 SMALL = {"locations": 3, "categories": 6, "items": 6, "variations": 8, "vendors": 2, "orders": 30, "line_items": 80}
 NOTHING = (0, 0, 0)
+MESSAGE = {"message": "temporarily unavailable"}
 CATEGORIES, ITEMS, VARIATIONS = "catalog_categories", "catalog_items", "catalog_variations"
 SEARCH, BATCH, OBJECT = "catalog/search", "catalog/batch-retrieve", "catalog/object/{id}"
 
@@ -94,6 +95,39 @@ class TestErrorsBesideData:
         seller.control.clear()
         sync(seller.context)
         assert "Renamed" in {row["name"] for row in rows(conn, ITEMS).values()}
+
+    @pytest.mark.parametrize(
+        ("path", "name"),
+        [
+            ("/v2/orders/search", "orders"),
+            ("/v2/payments", "payments"),
+            ("/v2/refunds", "order_refunds"),
+            ("/v2/vendors/search", "vendors"),
+            ("/v2/inventory/counts/batch-retrieve", "catalog_inventory"),
+            ("/v2/inventory/counts/batch-retrieve", "inventory_counts"),
+        ],
+    )
+    def test_message_in_place_of_rows_is_no_empty_list(self, seller, conn, path, name):
+        query = "SELECT entity, partition, watermark FROM confidence.sync_state WHERE entity = %s ORDER BY partition"
+        before = conn.execute(query, [name]).fetchall()
+        with twisted(seller.context, always(lambda request, data: MESSAGE, path)) as context:
+            with pytest.raises(SyncFailed, match=name):
+                sync(context)
+            with pytest.raises(ApiError):
+                scanned(replace(seller, context=context), name)
+        assert conn.execute(query, [name]).fetchall() == before
+
+    def test_change_behind_a_message_is_not_lost(self, seller, conn):
+        seller.control.advance(10 * 24 * 3600)
+        sync(seller.context)
+        seller.control.mutate(Mutation("update", "orders", seller.control.ids("orders")[0], {"reference_id": "R-1"}))
+        for _ in range(3):
+            lie = always(lambda request, data: MESSAGE, "/v2/orders/search")
+            with twisted(seller.context, lie) as context, suppress(SyncFailed):
+                sync(context)
+            seller.control.advance(30 * 60)
+        sync(seller.context)
+        assert "R-1" in {row["reference_id"] for row in rows(conn, "orders").values()}
 
     @pytest.mark.parametrize("body", ["errors", "message", "error", "nothing"])
     def test_second_look_that_is_no_answer_proves_nothing(self, seller, conn, body):

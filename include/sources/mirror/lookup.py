@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
-from include.api.client import Answer, Request
+from include.api.client import ENVELOPES, Answer, Request, refuse_errors
 from include.api.errors import ApiError, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.paginators import Page
@@ -40,6 +40,8 @@ def names(value: Any, *path: str) -> Callable[[Any], None]:
     """A check of a request: the answer names this value at the path, as the id of the record that was asked for."""
 
     def check(data: Any) -> None:
+        if len(path) > 1:
+            refuse_errors(data, ENVELOPES)
         found = data
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None

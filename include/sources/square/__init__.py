@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from include.api.client import Request
 from include.api.errors import RefuseData
-from include.api.paginators import Cursor
+from include.api.paginators import Cursor, optional_rows
 from include.confidence.policy import Trend
 from include.sources.mirror.entity import Context, Entity, Falls, Lookup, Part, Partitions, Since, Whole, Window
 from include.sources.mirror.lookup import names
@@ -65,7 +65,7 @@ def _catalog(table: Table, kind: str, **more: Any) -> Entity:
                 {"object_ids": [id_ for (id_,) in ids], "include_deleted_objects": True},
                 of_kind,
             ),
-            rows=lambda data: data.get("objects", []),
+            rows=lambda data: optional_rows(data, "objects"),
             own=False,
             batch=1000,
             witness=replace(CATALOG_OBJECT, rows=_alive),
@@ -120,7 +120,7 @@ def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Entity
         lookup=Lookup(
             by=(by,),
             request=lambda ids: _post(path, {**body, "catalog_object_ids": [id_ for (id_,) in ids]}, in_states),
-            rows=lambda data: data.get("counts", []),
+            rows=lambda data: optional_rows(data, "counts", ["cursor"]),
             own=False,
             batch=100,
             paginator=COUNTS,
@@ -178,7 +178,7 @@ ORDERS = Entity(
     paginator=Cursor(rows="orders", in_body=True, optional=True),
     lookup=Lookup(
         request=lambda ids: _post("/v2/orders/batch-retrieve", {"order_ids": [id_ for (id_,) in ids]}),
-        rows=lambda data: data.get("orders", []),
+        rows=lambda data: optional_rows(data, "orders"),
         own=False,
         batch=100,
         witness=_own("/v2/orders", "order"),

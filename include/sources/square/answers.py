@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from include.api.errors import RefuseData
+from include.api.paginators import optional_rows
 
 Check = Callable[[Any], None]
 Record = Mapping[str, Any]
@@ -81,7 +82,7 @@ def counts_of(inventory: Record, variation: Record | None) -> list[Record]:
     Raises RefuseData where a variation that is there seems to have no count at all: only the counts beside it prove
     that one is gone. Counts that Square computes from those of components are in no list, and so count as gone.
     """
-    counts = inventory.get("counts") or []
+    counts = optional_rows(inventory, "counts", ["cursor"])
     gone = variation is None or variation["object"].get("is_deleted")
     if not counts and not gone:
         raise RefuseData("it shows no count at all of a variation that is there, which proves nothing")
