@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from include.api.errors import TryLater
+from include.confidence.summary import ForensicSummary
 from include.simulators.storage import Fault, application
 from include.sources.storage import SOURCE, images, repair
 from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING
@@ -355,3 +356,63 @@ def test_images_that_nobody_may_look_at_do_not_block_the_others(gallery):
     lost, before = gallery.add("queued", laid=False), gallery.table()
     gallery.repair(gallery.scan())
     assert gallery.changed(before).keys() == {lost.id}
+
+
+# -- verify
+
+
+def unlike(gallery: Gallery, summary: ForensicSummary, sync_id: int) -> int:
+    """What verify has found of the sample."""
+    checks = {check.figure: check.after for check in SOURCE.verify(gallery.context, [summary], sync_id)}
+    assert checks["planned_changes_open"] == 0
+    return checks["repaired_rows_unlike_source"]
+
+
+@pytest.mark.usefixtures("an_hour_later")
+def test_verify_counts_what_is_not_as_written(gallery):
+    marked = gallery.add("queued", laid=False)
+    gallery.repair(gallery.scan())
+    gallery.control.put(marked.keys)
+    left = gallery.add("queued", laid=False)
+    summary = gallery.scan(heal=True)
+    assert summary.plan.update == 2
+    sync_id, _ = gallery.repair(summary, heal=True)
+    assert unlike(gallery, summary, sync_id) == 0
+    gallery.control.delete(marked.keys)
+    assert unlike(gallery, summary, sync_id) == 1
+    gallery.control.put(left.keys)
+    assert unlike(gallery, summary, sync_id) == 2
+
+
+def test_verify_that_sees_nothing_is_no_proof(gallery):
+    lost = [gallery.add("queued", laid=False) for _ in range(3)]
+    summary = gallery.scan()
+    sync_id, _ = gallery.repair(summary)
+    for image in lost[:2]:
+        gallery.control.fault(Fault("status", "head", key=image.original, status=403, times=None))
+    assert unlike(gallery, summary, sync_id) == 0
+    gallery.control.put(lost[2].keys)
+    assert unlike(gallery, summary, sync_id) == 1
+    gallery.control.fault(Fault("status", "head", key=lost[2].original, status=403, times=None))
+    with pytest.raises(TryLater, match=rf"is applied \(sync_id {sync_id}\), and could not be verified: .*403"):
+        unlike(gallery, summary, sync_id)
+    gallery.control.clear()
+    assert unlike(gallery, summary, sync_id) == 1
+
+
+def test_verify_looks_at_images_by_chance(gallery, monkeypatch):
+    """Else of a large repair only the lowest ids would be looked at."""
+    monkeypatch.setattr(repair, "SAMPLE", 5)
+    lost = sorted((gallery.add("queued", laid=False) for _ in range(20)), key=lambda image: image.id)
+    summary = gallery.scan()
+    sync_id, _ = gallery.repair(summary)
+    asked = []
+    look_all = gallery.context.bucket.look_all
+    monkeypatch.setattr(
+        gallery.context.bucket, "look_all", lambda keys, workers: asked.append(keys) or look_all(keys, workers)
+    )
+    for _ in range(2):
+        assert unlike(gallery, summary, sync_id) == 0
+    assert asked[0] == asked[1]
+    assert len(asked[0]) == 5
+    assert asked[0] != [image.original for image in lost[:5]]

@@ -17,7 +17,8 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
-from include.sources.flex.checks import VERIFICATIONS, verify
+from include.sources.flex.checks import VERIFICATIONS, require_unique_key, verify
+from include.sources.flex.element import PUT
 from include.warehouse import migrate, sync_log
 from tests.conftest import copy_of
 
@@ -28,6 +29,32 @@ TABLES = {
     *("element_gate", "operation", "owned_line", "kept_line", "job_change", "element_scan", "sync_health"),
 }
 NEWEST = "0019"
+WITHOUT_KEY = f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {KEY};"
+UNIQUE = "ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {} UNIQUE ({})"
+# By each of these rows can be put there with ON CONFLICT.
+KEYS = (
+    UNIQUE.format("ours", "crew_call_id, technician_id"),
+    UNIQUE.format(KEY, "technician_id, crew_call_id"),
+    f"CREATE UNIQUE INDEX {KEY} ON flex.flex_crew_assignments (crew_call_id, technician_id)",
+    "CREATE UNIQUE INDEX ours ON flex.flex_crew_assignments (technician_id, crew_call_id) INCLUDE (id)",
+)
+# By none of these.
+NO_KEYS = (
+    UNIQUE.format(KEY, "crew_call_id, technician_id") + " DEFERRABLE",
+    UNIQUE.format("ours", "crew_call_id, technician_id") + " DEFERRABLE",
+    UNIQUE.format("ours", "crew_call_id, technician_id, flex_line_item_id"),
+    "CREATE UNIQUE INDEX ours ON flex.flex_crew_assignments (crew_call_id) INCLUDE (technician_id)",
+    "CREATE UNIQUE INDEX ours ON flex.flex_crew_assignments (crew_call_id, technician_id) WHERE id IS NULL",
+    "CREATE UNIQUE INDEX ours ON flex.flex_crew_assignments (crew_call_id, technician_id, (id::text))",
+    "CREATE INDEX ours ON flex.flex_crew_assignments (crew_call_id, technician_id)",
+)
+# Nor by these, though they have the key's name.
+NAMESAKES = (
+    UNIQUE.format(KEY, "crew_call_id, flex_line_item_id"),
+    f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {KEY} CHECK (true)",
+    f"CREATE INDEX {KEY} ON flex.flex_crew_assignments (crew_call_id)",
+    f"CREATE UNIQUE INDEX {KEY} ON flex.flex_crew_assignments (crew_call_id, technician_id) WHERE id IS NULL",
+)
 SOUND, LIGHTS, ELEMENT = uuid4(), uuid4(), uuid4()
 HEAD = "id,crew_call_id,technician_id,flex_line_item_id,created_at,job_id,department,first_name,last_name"
 
@@ -119,6 +146,30 @@ def tables(conn: psycopg.Connection) -> list:
         "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2"
     ).fetchall()
     return columns + keys + triggers
+
+
+def indexes(conn: psycopg.Connection) -> list[tuple[str]]:
+    """Of flex_crew_assignments, as statements."""
+    query = "SELECT indexdef FROM pg_indexes WHERE tablename = 'flex_crew_assignments' ORDER BY 1"
+    return conn.execute(query).fetchall()
+
+
+def definitions(conn: psycopg.Connection) -> list[str]:
+    """Of flex_crew_assignments every constraint and every other index, without its name."""
+    query = """
+    SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'flex.flex_crew_assignments'::regclass
+    UNION ALL
+    SELECT regexp_replace(pg_get_indexdef(indexrelid), 'INDEX .* ON', 'INDEX ON') FROM pg_index
+    WHERE indrelid = 'flex.flex_crew_assignments'::regclass
+      AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)
+    """
+    return sorted(definition for (definition,) in conn.execute(query))
+
+
+def put_again(conn: psycopg.Connection, call: UUID, person: UUID) -> None:
+    """Put the person's row there once more, as a sync does."""
+    values = {"call": call, "technician": person, "line": uuid4(), "sync_id": 0}
+    conn.execute(PUT, values)
 
 
 def found(conn: psycopg.Connection) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -328,7 +379,7 @@ class TestDuplicates:
         assert (exports.exists(), ids(old), found(old)) == (False, {51}, {})
 
     def test_key_that_is_there_is_kept(self, old, old_url, exports):
-        old.execute(f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {KEY} UNIQUE (crew_call_id, technician_id)")
+        old.execute(UNIQUE.format(KEY, "crew_call_id, technician_id"))
         move(old_url, "0009")
         assert (exports.exists(), found(old)) == (False, {})
 
@@ -340,11 +391,21 @@ class TestDuplicates:
         assert (len(ids(old)), now_at(old_url)) == (10, "0007")
 
     def test_without_the_key_nothing_goes(self, old, old_url, exports):
+        """A trigger of the application keeps the rows, so there can be no key."""
         duplicate(old)
-        old.execute(f"CREATE INDEX {KEY} ON flex.flex_crew_assignments (crew_call_id)")
-        with pytest.raises(Exception, match=f'"{KEY}" already exists'):
+        old.execute(
+            "CREATE FUNCTION flex.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+            "CREATE TRIGGER keep BEFORE DELETE ON flex.flex_crew_assignments FOR EACH ROW EXECUTE FUNCTION flex.keep()"
+        )
+        with pytest.raises(Exception, match=f'could not create unique index "{KEY}"'):
             move(old_url, "0009")
         assert (len(ids(old)), now_at(old_url), list(exports.iterdir())) == (10, "0007", [])
+
+    def test_key_of_another_name_is_kept_on_the_way_back(self, old, old_url, exports):
+        old.execute(UNIQUE.format("ours", "crew_call_id, technician_id"))
+        for revision in ("0009", "0008"):
+            move(old_url, revision)
+            assert found(old) == {}
 
     def test_folder_is_airflows_unless_it_is_named(self, old, old_url, tmp_path, monkeypatch):
         monkeypatch.delenv("WAREHOUSE_EXPORTS", raising=False)
@@ -545,18 +606,20 @@ class TestVerifications:
         add(flex, "flex_crew_assignments", crew_call_id=call, technician_id=person)
         assert found(flex)["duplicate_assignments"] == (1, (f"{call}/{person}",))
 
-    @pytest.mark.parametrize(
-        "other",
-        [
-            f"CREATE UNIQUE INDEX {KEY} ON flex.flex_crew_assignments (crew_call_id, technician_id)",
-            f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {KEY} CHECK (true)",
-            f"ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {KEY} UNIQUE (crew_call_id, flex_line_item_id)",
-        ],
-    )
-    def test_nothing_else_of_that_name_is_the_key(self, flex, other):
-        flex.execute(f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {KEY}")
-        flex.execute(other)
+    @pytest.mark.parametrize("key", KEYS)
+    def test_any_key_that_rows_can_be_put_by(self, flex, key):
+        _, call, person = crew(flex)
+        flex.execute(WITHOUT_KEY + key)
+        assert found(flex) == {}
+        put_again(flex, call, person)
+
+    @pytest.mark.parametrize("other", [*NO_KEYS, *NAMESAKES])
+    def test_nothing_else_is_the_key(self, flex, other):
+        _, call, person = crew(flex)
+        flex.execute(WITHOUT_KEY + other)
         assert found(flex) == {"unique_key": (0, ())}
+        with pytest.raises((errors.InvalidColumnReference, errors.ObjectNotInPrerequisiteState)):
+            put_again(flex, call, person)
 
     def test_recent_failures(self, flex):
         job = uuid4()
@@ -588,10 +651,58 @@ class TestEveryMigration:
         # The line of the row that was removed is there still, and ours.
         assert conn.execute("SELECT count(*) FROM flex.owned_line").fetchone() == (2,)
 
-    def test_puts_a_missing_key_back(self, warehouse, conn, exports):
-        conn.execute(f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {KEY}")
+    @pytest.mark.parametrize("instead", ["", *NO_KEYS, *NAMESAKES])
+    def test_puts_a_missing_key_back(self, warehouse, conn, exports, instead):
+        _, call, person = crew(conn)
+        conn.execute(WITHOUT_KEY + instead)
         migrate.migrate(warehouse)
+        require_unique_key(conn)
+        put_again(conn, call, person)
         assert (found(conn), exports.exists()) == ({}, False)
+
+    @pytest.mark.parametrize("key", KEYS)
+    def test_leaves_a_key_of_any_name_as_it_is(self, warehouse, conn, key):
+        conn.execute(WITHOUT_KEY + key)
+        before = indexes(conn)
+        migrate.migrate(warehouse)
+        assert indexes(conn) == before
+
+    @pytest.mark.parametrize("namesake", NAMESAKES)
+    def test_renames_what_has_the_name_of_the_key(self, warehouse, conn, caplog, namesake):
+        conn.execute(WITHOUT_KEY + namesake)
+        before = definitions(conn)
+        migrate.migrate(warehouse)
+        assert definitions(conn) == sorted([*before, "UNIQUE (crew_call_id, technician_id)"])
+        (line,) = [each for each in caplog.messages if "isn't its key" in each]
+        assert re.match(rf"{KEY} of flex.flex_crew_assignments isn't its key and is named {KEY}_\d{{14}} now", line)
+
+    def test_drops_a_deferrable_key_beside_another(self, warehouse, conn):
+        """With it no row could be put there, whatever else there is."""
+        _, call, person = crew(conn)
+        conn.execute(UNIQUE.format("later", "crew_call_id, technician_id") + " DEFERRABLE")
+        assert found(conn) == {"unique_key": (0, ())}
+        migrate.migrate(warehouse)
+        assert (found(conn), definitions(conn).count("UNIQUE (crew_call_id, technician_id)")) == ({}, 1)
+        put_again(conn, call, person)
+
+    @pytest.mark.parametrize(
+        ("taken", "kind"),
+        [
+            (f"CREATE VIEW flex.{KEY} AS SELECT 1", "a relation"),
+            (f"CREATE INDEX {KEY} ON flex.profiles (last_name)", "an index of flex.profiles"),
+        ],
+    )
+    def test_says_what_else_has_the_name_of_the_key(self, warehouse, conn, exports, taken, kind):
+        _, call, person = crew(conn)
+        conn.execute(WITHOUT_KEY + taken)
+        add(conn, "flex_crew_assignments", crew_call_id=call, technician_id=person, flex_line_item_id=uuid4())
+        with pytest.raises(RuntimeError) as refused:
+            migrate.migrate(warehouse)
+        assert str(refused.value) == (
+            f"the unique key of flex.flex_crew_assignments can't be added, as flex.{KEY} is {kind}, and without the"
+            " key nothing is written to Flex: rename or drop that, then migrate again"
+        )
+        assert (len(ids(conn)), exports.exists()) == (2, False)
 
     def test_owns_the_lines_that_rows_of_the_application_name(self, warehouse, conn):
         crew(conn)

@@ -7,6 +7,7 @@ from psycopg import Connection
 from include.confidence.integrity import Finding, Severity
 from include.confidence.summary import MAX_EXAMPLES
 from include.sources.base import IntegrityFailed
+from include.warehouse.unique import key_query
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,8 @@ SELECT crew_call_id, technician_id FROM flex.flex_crew_assignments
 GROUP BY crew_call_id, technician_id HAVING count(*) > 1
 """
 
-UNIQUE_KEY = """
-SELECT conname FROM pg_constraint
-WHERE conrelid = 'flex.flex_crew_assignments'::regclass AND contype = 'u'
-  AND conname = 'flex_crew_assignments_crew_call_technician_key'
-  AND pg_get_constraintdef(oid) = 'UNIQUE (crew_call_id, technician_id)'
-"""
+# Rows are put there with ON CONFLICT over these columns.
+UNIQUE_KEY = key_query("flex.flex_crew_assignments", ("crew_call_id", "technician_id"))
 MIGRATE = "Run the DAG warehouse_migrate: it removes duplicates and puts the unique key back"
 
 RECENT_FAILURES = """

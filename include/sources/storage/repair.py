@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 TABLE = "images"
 # The fence is held meanwhile.
 LOCK_TIMEOUT = "30s"
-# Marked images whose object verify asks for once more.
+# Written images whose object verify asks for once more.
 SAMPLE = 20
 PLANNED = (
     *("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others"),
@@ -291,7 +291,10 @@ def resolve(conn: Connection, images: Connection, source: str) -> None:
 
 
 def verify(context: Context, summary: ForensicSummary, sync_id: int, *, workers: int) -> list[Check]:
-    """Which planned changes the images don't show, and which of a sample of written images are unlike their objects."""
+    """Which planned changes the images don't show, and which of a sample of written images are unlike their objects.
+
+    Raises TryLater where the store tells nothing of any of the sample.
+    """
     plan = plan_of(context, "scan")
     unlike = sum(_open(context, sync_id, rows) for rows in planned(context.conn, plan, 1000))
     return [
@@ -318,20 +321,26 @@ def _went_on(now: Mapping[str, Mapping], written: Mapping[str, Mapping], row: Ma
 
 
 def _unlike_objects(context: Context, plan: sql.Identifier, sync_id: int, workers: int) -> int:
-    """Of a sample of written images those marked though an object that they missed is there, or healed without one."""
+    """Of a sample of written images those marked though an object that they missed is there, or healed without one.
+
+    Raises TryLater where the store tells nothing of any of them.
+    """
     with context.conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(sql.SQL(SAMPLE_ROWS).format(plan), [sync_id, TABLE, SAMPLE]).fetchall()
+        rows = cursor.execute(SAMPLE_ROWS.format(plan), [sync_id, TABLE, sync_id, SAMPLE]).fetchall()
     look.prove(context.bucket)
-    keys = {key for row in rows for key in row["keys"]}
-    looks = list(context.bucket.look_all(sorted(keys), workers))
-    for reason in {found.reason for found in looks if found.presence is Presence.UNKNOWN}:
-        log.warning("a written image's object could not be looked at again: %s", reason)
-    there = {found.key for found in looks if found.presence is Presence.PRESENT}
-    absent = {found.key for found in looks if found.presence is Presence.ABSENT}
-    return sum(
-        absent.issuperset(row["keys"]) if row["_operation"] == "heal" else not there.isdisjoint(row["keys"])
-        for row in rows
-    )
+    looks = list(context.bucket.look_all(sorted({key for row in rows for key in row["keys"]}), workers))
+    there = {found.key for found in looks if found.presence in (Presence.PRESENT, Presence.EMPTY)}
+    unknown = {found.key: found.reason for found in looks if found.presence is Presence.UNKNOWN}
+    told = [row for row in rows if not there.isdisjoint(row["keys"]) or unknown.keys().isdisjoint(row["keys"])]
+    for reason in {*unknown.values()}:
+        log.warning(
+            "%d of %d written images could not be looked at again: %s", len(rows) - len(told), len(rows), reason
+        )
+    if rows and not told:
+        why = min(unknown.values())
+        raise TryLater(f"The repair of {IMAGES.name} is applied (sync_id {sync_id}), and could not be verified: {why}")
+    # A marked image lacks its object, a healed one has it.
+    return sum(there.isdisjoint(row["keys"]) is (row["_operation"] == "heal") for row in told)
 
 
 def _count(conn: Connection, plan: sql.Identifier) -> int:
@@ -344,12 +353,13 @@ SELECT key ->> 'id', after FROM confidence.change_log
 WHERE sync_id = %s AND table_name = %s AND key ->> 'id' = ANY (%s)
 """
 
-# Of a marked image the object whose absence its error tells, of a healed one its original.
-SAMPLE_ROWS = """
+# By chance, the same for all attempts. Of a marked image the object whose absence its error tells, of a healed one its
+# original.
+SAMPLE_ROWS = sql.SQL("""
 SELECT _operation, array_remove(CASE WHEN _operation = 'heal' OR original_state = 'absent'
   THEN original_key || original_others ELSE staged_key || staged_others END, NULL) AS keys
 FROM {} p
 WHERE _status = 'confirmed' AND EXISTS
   (SELECT FROM confidence.change_log c WHERE c.sync_id = %s AND c.table_name = %s AND c.key ->> 'id' = p.id::text)
-ORDER BY id LIMIT %s
-"""
+ORDER BY hashtextextended(id::text, %s), id LIMIT %s
+""")

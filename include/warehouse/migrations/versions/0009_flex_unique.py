@@ -13,6 +13,8 @@ import psycopg
 from alembic import op
 from psycopg import sql
 
+from include.warehouse.unique import deferrable_query, key_query
+
 revision = "0009"
 down_revision = "0008"
 branch_labels = None
@@ -20,11 +22,28 @@ depends_on = None
 
 log = logging.getLogger(__name__)
 
-KEYED = """
-SELECT EXISTS (SELECT FROM pg_constraint
-  WHERE conrelid = 'flex.flex_crew_assignments'::regclass AND contype = 'u'
-    AND conname = 'flex_crew_assignments_crew_call_technician_key')
+NAME = "flex_crew_assignments_crew_call_technician_key"
+TABLE, COLUMNS = "flex.flex_crew_assignments", ("crew_call_id", "technician_id")
+
+# The query finds a row if there is such a key, under whatever name.
+KEYED = key_query(TABLE, COLUMNS)
+
+# What has the key's name though it isn't the key: constraints and indexes of the table, and what else is in the schema.
+NAMESAKES = """
+SELECT 'constraint', pg_get_constraintdef(oid) FROM pg_constraint
+WHERE conrelid = %(table)s::regclass AND conname = %(name)s
+UNION ALL
+SELECT CASE WHEN indrelid = %(table)s::regclass THEN 'index' WHEN indrelid IS NULL THEN 'a relation'
+  ELSE 'an index of ' || indrelid::regclass END, pg_get_indexdef(indexrelid)
+FROM pg_class c LEFT JOIN pg_index ON indexrelid = c.oid
+WHERE relnamespace = 'flex'::regnamespace AND relname = %(name)s
+  AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = %(table)s::regclass)
 """
+RENAME = {
+    "constraint": sql.SQL("ALTER TABLE flex.flex_crew_assignments RENAME CONSTRAINT {} TO {}"),
+    "index": sql.SQL("ALTER INDEX flex.{} RENAME TO {}"),
+}
+DROP = sql.SQL("ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {}")
 
 # What is null names nobody, so it is no duplicate.
 PAIRS = sql.SQL("""
@@ -60,7 +79,10 @@ ALTER TABLE flex.flex_crew_assignments
 ADD CONSTRAINT flex_crew_assignments_crew_call_technician_key UNIQUE (crew_call_id, technician_id)
 """
 
-DROP_KEY = "ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT flex_crew_assignments_crew_call_technician_key"
+# Where the application had a key of its own, there may be none of this name.
+DROP_KEY = """
+ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT IF EXISTS flex_crew_assignments_crew_call_technician_key
+"""
 
 
 def _folder() -> Path:
@@ -108,12 +130,34 @@ def _remove_duplicates(cursor: psycopg.Cursor) -> None:
     log.warning("%d duplicate crew assignments are kept in %s; %d of them were removed", exported, path, removed)
 
 
+def _drop_deferrable(cursor: psycopg.Cursor) -> None:
+    """Drop deferrable keys over the same columns: with one of them no other serves, and the new key is as strict."""
+    for name, definition in cursor.execute(deferrable_query(TABLE, COLUMNS)).fetchall():
+        cursor.execute(DROP.format(sql.Identifier(name)))
+        log.warning("%s of %s was dropped for a key that isn't deferrable: %s", name, TABLE, definition)
+
+
+def _free_name(cursor: psycopg.Cursor) -> None:
+    """Rename what has the key's name. Raises RuntimeError if it belongs to something else than the table."""
+    aside = f"{NAME}_{datetime.now(UTC):%Y%m%d%H%M%S}"
+    for kind, definition in cursor.execute(NAMESAKES, {"table": TABLE, "name": NAME}).fetchall():
+        if kind not in RENAME:
+            raise RuntimeError(
+                f"the unique key of {TABLE} can't be added, as flex.{NAME} is {kind}, and without the key nothing is"
+                " written to Flex: rename or drop that, then migrate again"
+            )
+        cursor.execute(RENAME[kind].format(sql.Identifier(NAME), sql.Identifier(aside)))
+        log.warning("%s of %s isn't its key and is named %s now, drop it if unused: %s", NAME, TABLE, aside, definition)
+
+
 def upgrade() -> None:
     with op.get_bind().connection.driver_connection.cursor() as cursor:
         # Nobody adds a duplicate between the export and the key.
         cursor.execute("LOCK TABLE flex.flex_crew_assignments IN ACCESS EXCLUSIVE MODE")
-        if cursor.execute(KEYED).fetchone()[0]:
+        _drop_deferrable(cursor)
+        if cursor.execute(KEYED).fetchone():
             return
+        _free_name(cursor)
         if cursor.execute(DUPLICATES).fetchone()[0]:
             _remove_duplicates(cursor)
         else:

@@ -14,11 +14,6 @@ log = logging.getLogger(__name__)
 
 # It exports and removes duplicates, then adds the key.
 unique_key = import_module("include.warehouse.migrations.versions.0009_flex_unique")
-KEYED = """
-SELECT EXISTS (SELECT FROM pg_constraint
-  WHERE conrelid = 'flex.flex_crew_assignments'::regclass AND contype = 'u'
-    AND pg_get_constraintdef(oid) = 'UNIQUE (crew_call_id, technician_id)')
-"""
 
 # Since 0008 a row may name a line that people made: the audit says which rows a sync has written.
 KEPT_LINES = """
@@ -119,7 +114,7 @@ def ensure() -> None:
     owned = op.get_bind().exec_driver_sql(OWN_WHAT_ROWS_NAME).rowcount
     if owned:
         log.info("%d lines that rows of flex.flex_crew_assignments name count as ours from now on", owned)
-    if not op.get_bind().exec_driver_sql(KEYED).scalar_one():
+    if op.get_bind().exec_driver_sql(unique_key.KEYED).one_or_none() is None:
         unique_key.upgrade()
 
 
