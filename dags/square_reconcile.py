@@ -96,8 +96,8 @@ ENTITIES = [
             type="boolean",
             section="The writer afterwards",
             title="Reset the watermarks",
-            description="At the resume, skip every change made while the writer stood, but those of locations, which tell"
-            " no time of change. Needs dry run off.",
+            description="At the resume, skip every change made while the writer stood, but those of locations, which"
+            " tell no time of change. Needs dry run off.",
         ),
     },
 )
