@@ -70,7 +70,8 @@ class Reach:
                 self.lines.setdefault(path, {}).setdefault(line, []).extend(tests)
 
     def tests_of(self, mutant: Mutant, within: float) -> list[str]:
-        """The tests that may notice it, as many as take so many seconds: of each function one, then one more of each.
+        """The tests that may notice it, as many as take so many seconds: those of the module's own file first, then of
+        each function one, then one more of each.
 
         Those that reach its line; if none does, those that reach its statement, then those that reach a line that names
         what it declares, then those of the module.
@@ -79,18 +80,19 @@ class Reach:
         text = mutant.path.read_text()
         ways = ([mutant.line], _statement(text, mutant.line), _mentions(text, mutant.line), lines)
         found = next(filter(None, (self._of(lines, way) for way in ways)), set())
-        return self._as_many(found, within)
+        return self._as_many(found, f"test_{mutant.path.name}", within)
 
     def _of(self, lines: Mapping[int, list[str]], numbers: Iterable[int]) -> set[str]:
         return {test for number in numbers for test in lines.get(number, ())}
 
-    def _as_many(self, found: Iterable[str], within: float) -> list[str]:
+    def _as_many(self, found: Iterable[str], own: str, within: float) -> list[str]:
         turns: dict[str, int] = {}
         ordered = []
         for test in sorted(found, key=lambda test: (self.seconds[test], test)):
             function = test.partition("[")[0]
             turns[function] = turns.get(function, 0) + 1
-            ordered.append((turns[function], self.seconds[test], test))
+            turn = 0 if Path(function.partition("::")[0]).name == own else turns[function]
+            ordered.append((turn, self.seconds[test], test))
         chosen, left = [], within
         for _, seconds, test in sorted(ordered):
             left -= seconds

@@ -66,6 +66,12 @@ def test_one_of_each_function_before_a_second(module):
     assert reach.tests_of(mutant_at(module, 13), 100) == ["a[1]", "b", "c", "a[2]"]
 
 
+def test_all_of_the_own_file_before_others(module):
+    own = f"tests/test_{module.name}::a"
+    reach = Reach({"b": 1, f"{own}[1]": 2, f"{own}[2]": 3}, {str(module): {13: ["b", f"{own}[1]", f"{own}[2]"]}})
+    assert reach.tests_of(mutant_at(module, 13), 5) == [f"{own}[1]", f"{own}[2]"]
+
+
 def test_one_at_least(module):
     assert reach_of(module, slow=[13]).tests_of(mutant_at(module, 13), 0.5) == ["slow"]
 

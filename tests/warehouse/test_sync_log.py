@@ -3,7 +3,7 @@
 from include.warehouse import sync_log
 from include.warehouse.merge import Merged
 from include.warehouse.sync_log import Counts, State
-from tests.warehouse.shop import SOURCE, day
+from tests.warehouse.shop import PARTS, SOURCE, count, day, part, synced
 
 
 def log(conn, sync_id, *columns):
@@ -78,3 +78,19 @@ def test_first_state_that_a_sync_found_is_the_one_remembered(conn):
         sync_log.advance(conn, second, SOURCE, "parts", watermark=day(number))
     assert log(conn, first, "state_before") == ({"parts/": None},)
     assert log(conn, second, "state_before")[0]["parts/"]["watermark"] == day(1).isoformat()
+
+
+def test_what_ended_long_ago_expires_but_what_states_and_rollbacks_stand_on(conn):
+    undone, old, present, young = (synced(conn, PARTS, [part(1, f"name {n}", changed=n)], day(n)) for n in range(4))
+    undo = sync_log.begin(conn, SOURCE, "rollback", "t/1", undoes=undone.sync_id)
+    sync_log.finish(conn, undo, {})
+    conn.execute("UPDATE confidence.sync_state SET sync_id = %s", [present.sync_id])
+    ended = "UPDATE confidence.sync_log SET finished_at = now() - make_interval(days => %s) WHERE sync_id = ANY (%s)"
+    conn.execute(ended, [31, [undone.sync_id, old.sync_id, present.sync_id]])
+    conn.execute(ended, [29, [young.sync_id]])
+    assert sync_log.expire(conn, SOURCE, 30) == 1
+    kept = {sync_id for (sync_id,) in conn.execute("SELECT sync_id FROM confidence.sync_log")}
+    assert kept == {undone.sync_id, present.sync_id, young.sync_id, undo}
+    audited = {sync_id for (sync_id,) in conn.execute("SELECT DISTINCT sync_id FROM confidence.change_log")}
+    assert audited == kept - {undo}
+    assert count(conn, "shop.parts") == 1
