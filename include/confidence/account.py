@@ -43,6 +43,11 @@ class Account:
         return self.live - self.out_of_scope + self.missing + self.unseen
 
     @property
+    def looked_at(self) -> int:
+        """The live rows of the copy that the scan compared with the source, and by which it measures shares."""
+        return self.live - self.out_of_scope - self.unproven - self.young
+
+    @property
     def not_proven(self) -> int:
         """The rows on either side of which the scan can't tell whether source and copy agree."""
         return self.unproven + self.missing_unproven + self.unseen

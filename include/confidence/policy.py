@@ -89,7 +89,7 @@ class Judgement:
 class Trend:
     """`metric` must not rise above its baseline by more than both a relative and an absolute margin.
 
-    The absolute margin is the larger of `absolute` rows and `share` of the live rows. Worse once warns. Worse
+    The absolute margin is the larger of `absolute` rows and `share` of the live rows looked at. Worse once warns. Worse
     again in the next run holds, and so does being worse at all while a hold is open.
     """
 
@@ -132,8 +132,8 @@ class Growth:
 
     Its level is the median of the last 7 runs. The metric grows if its level is above the lowest of the last 42 runs
     by more than a margin and is the highest since then, and the last two runs are not below it. The margin is the
-    largest of `relative` times the lowest level, `absolute` rows, and `share` of the live rows. A metric that only
-    varies, by 10 rows or 10 % to either side, stays within it.
+    largest of `relative` times the lowest level, `absolute` rows, and `share` of the live rows looked at. A metric that
+    only varies, by 10 rows or 10 % to either side, stays within it.
 
     Growth warns. If it still goes on after warnings in 7 of the last 14 runs it holds, and then until the metric has
     fallen back. Jumps are left to Trend: a run in which it found the metric worse is no part of a level.
@@ -227,7 +227,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class RepairShare:
-    """A repair that would delete or change more than `floor` rows and more than a share of all holds.
+    """A repair that would delete or change more than `floor` rows and a share of the live rows looked at holds.
 
     To change means to update. Inserts overwrite nothing and a rollback takes them back without loss; counting
     them would hold every first repair into an empty copy. Rows that the copy lacks are a metric's business.
@@ -251,7 +251,7 @@ class RepairShare:
         if rows <= limit:
             return Gate(f"plan.{action}", None, _number(limit), rows, Verdict.PASS)
         reason = (
-            f"the repair would {action} {rows} of {live_rows} live rows, above its limit {_text(limit)}: "
+            f"the repair would {action} {rows} of {live_rows} live rows looked at, above its limit {_text(limit)}: "
             f"not applied, {KEPT}"
         )
         return Gate(f"plan.{action}", None, _number(limit), rows, Verdict.HOLD, reason)

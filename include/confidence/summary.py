@@ -33,11 +33,11 @@ class ForensicSummary:
 
     `scope` is "all" for a whole scan and names the part otherwise ("pages 3-10"); only the same scopes are
     compared. `metrics` are judged, `telemetry` is only recorded; None means that the scan did not measure it.
-    `live_rows` counts the rows alive in the copy. `examples` hold ids (of several columns as a list) or say what is
-    wrong with each, at most 25 a list, so that the summary stays a few KB. `accounts` say, by table, where every row
-    has ended up. `incomplete` says why the scan is no evidence: the run fails. `evidence` names this very scan: another
-    attempt has another, also if it has the same `scan_id`. Raises ValueError for longer lists, and for a figure named
-    like a field.
+    `live_rows` counts the rows alive in the copy that were looked at: shares are of these. `examples` hold ids (of
+    several columns as a list) or say what is wrong with each, at most 25 a list, so that the summary stays a few KB.
+    `accounts` say, by table, where every row has ended up. `incomplete` says why the scan is no evidence: the run
+    fails. `evidence` names this very scan: another attempt has another, also if it has the same `scan_id`. Raises
+    ValueError for longer lists, and for a figure named like a field.
     """
 
     source: str

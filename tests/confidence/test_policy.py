@@ -110,9 +110,9 @@ def test_a_mass_repair_says_what_would_happen_and_what_does_not():
     judged = judge(summary(live_rows=10_000, plan=(0, 2500, 700)), [], [RepairShare()])
     assert judged.worse == ("plan.delete", "plan.update")
     assert judged.reasons == (
-        "the repair would delete 700 of 10000 live rows, above its limit 500: "
+        "the repair would delete 700 of 10000 live rows looked at, above its limit 500: "
         "not applied, the writer is kept stopped until a decision",
-        "the repair would update 2500 of 10000 live rows, above its limit 2000: "
+        "the repair would update 2500 of 10000 live rows looked at, above its limit 2000: "
         "not applied, the writer is kept stopped until a decision",
     )
 

@@ -3,11 +3,14 @@
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from include.api.errors import ApiError
+from include.confidence.policy import RepairShare, judge
 from include.confidence.summary import ForensicSummary
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources.base import ScanRefused, SyncFailed
+from include.sources.tekmetric import tables
 
 from .tekmetric import (
     EAST,
@@ -241,6 +244,35 @@ def test_of_one_shop_leaves_the_other_alone(loaded, conn):
     assert summary.examples["delete_examples"] == [[WEST, west]]
     loaded.mend(summary)
     assert (order(conn, east) is None, order(conn, west)) == (False, None)
+
+
+def test_mass_delete_in_one_shop_is_held_however_much_the_other_has(loaded, conn):
+    """The other shop has orders enough to hide it."""
+    columns = sql.SQL(", ").join(map(sql.Identifier, tables.REPAIR_ORDERS.names))
+    numbered = sql.SQL(", ").join(
+        sql.SQL("7000000 + n") if name == "tm_id" else sql.Identifier(name) for name in tables.REPAIR_ORDERS.names
+    )
+    conn.execute(
+        sql.SQL(
+            "INSERT INTO {0} ({1}, sync_id) SELECT {2}, 1"
+            " FROM (SELECT * FROM {0} WHERE shop_id = {3} LIMIT 1) t, generate_series(1, 3000) n"
+        ).format(tables.REPAIR_ORDERS.sql, columns, numbered, sql.Literal(WEST))
+    )
+    gone = loaded.control.ids(shop=EAST)[1:]
+    loaded.control.mutate(*(Mutation("delete", "orders", id_, silent=True) for id_ in gone))
+    summary = loaded.scan(shop_id=EAST)
+    assert summary.metrics["db_total_rows"] > 3000
+    assert summary.metrics["confirmed_deleted"] == len(gone)
+    judged = judge(summary, [], [RepairShare()])
+    assert (judged.verdict, "plan.delete" in judged.worse) == ("hold", True)
+
+
+@pytest.mark.parametrize("shop_id", [None, EAST])
+def test_shares_are_of_the_rows_that_were_looked_at(loaded, shop_id):
+    accounts = (summary := loaded.scan(shop_id=shop_id)).accounts.values()
+    ends = ("equal", "differing", "surplus")
+    assert summary.live_rows == sum(getattr(account, end) for account in accounts for end in ends) > 0
+    assert bool(shop_id) == (summary.live_rows < sum(account.live for account in accounts))
 
 
 def test_before_the_first_sync_is_refused(shops):

@@ -349,7 +349,7 @@ def _summary(context: Context, scan_id: str, epoch: int, scope: Scope, elements:
         },
         telemetry={"requests": context.api.requests_sent},
         plan=Plan(*conn.execute(PLANNED, [kept]).fetchone()),
-        live_rows=rows.live - rows.unproven - rows.young - rows.out_of_scope,
+        live_rows=rows.looked_at,
         examples={**{f"{kind}_ids": ids for kind, ids in examples.items()}, **_unproven_examples(conn)},
         accounts=accounts,
         incomplete=no_evidence(accounts),

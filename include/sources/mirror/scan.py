@@ -345,7 +345,7 @@ def _summary(
         metrics=metrics,
         telemetry=telemetry,
         plan=_total([counts, *parts.values()]),
-        live_rows=figures["live_rows"] + figures["live_parts"],
+        live_rows=sum(each.looked_at for each in accounts.values()),
         examples=examples,
         accounts=accounts,
         incomplete=_incomplete(pulled, accounts, looks),
