@@ -135,6 +135,12 @@ class TestScan:
             assert ForensicSummary.from_json(json.loads(text)) == summary
             assert max(len(text), len(summary.line())) < 5 * 1024
 
+    def test_keeps_its_lines_of_progress(self, filled, conn):
+        query = "SELECT progress FROM confidence.forensic_run WHERE scan_id = %s"
+        for summary in filled.scan():
+            (lines,) = conn.execute(query, [summary.scan_id]).fetchone()
+            assert {line["event"] for line in lines} == {"scan_progress"}, summary.entity
+
     def test_of_a_part_says_so(self, filled, part):
         scopes = {summary.scope for summary in filled.scan(**scope(filled, part))}
         assert scopes.isdisjoint({"all"}) if part else scopes == {"all"}

@@ -475,6 +475,20 @@ class TestResumed:
         assert [len(agency.crew(booked)) for booked in elements] == [1] * 4
 
 
+class TestProgress:
+    @pytest.mark.parametrize(("number", "told"), [(0, [0]), (3, [2, 3]), (4, [2, 4])])
+    def test_is_kept_with_the_run(self, agency, monkeypatch, number, told):
+        monkeypatch.setattr(scans, "PROGRESS_EVERY", 2)
+        for _ in range(number):
+            agency.book()
+        summary = agency.scan()
+        (lines,) = agency.conn.execute("SELECT progress FROM confidence.forensic_run").fetchone()
+        assert [(line["event"], line["crew_calls"], line["of"]) for line in lines] == [
+            ("scan_progress", done, number) for done in told
+        ]
+        assert lines[-1]["requests"] == summary.telemetry["requests"]
+
+
 class TestWithoutAnAnswer:
     """One crew call that fails is unproven, and the others are looked at; what concerns all is no evidence."""
 

@@ -1,5 +1,6 @@
 """A check that is cut off anywhere goes on there and ends like a whole one."""
 
+from contextlib import suppress
 from functools import partial
 from itertools import count
 
@@ -71,6 +72,20 @@ def test_cut_off_at_any_batch_of_images(small, either_way, monkeypatch):
                     small.scan(batch_size=3)
         assert found(small, small.scan(batch_size=3)) == whole
     assert len(small.table()) == 8
+
+
+def test_progress_of_all_attempts_is_kept_with_the_run(small, either_way, monkeypatch):
+    monkeypatch.setattr(look, "PROGRESS_EVERY", 1)
+    operation, figure = ("list", "objects_listed") if either_way == "by_lists" else ("head", "objects_asked_for")
+    small.control.fault(Fault("status", operation=operation, nth=6, status=403))
+    with suppress(ApiError):
+        small.scan(batch_size=4)
+    summary = small.scan(batch_size=4)
+    query = "SELECT progress FROM confidence.forensic_run WHERE scan_id = %s"
+    (lines,) = small.conn.execute(query, [summary.scan_id]).fetchone()
+    assert {line["event"] for line in lines} == {"scan_progress"}
+    assert [line["pages"] for line in lines] == [*range(1, len(lines) + 1)]
+    assert lines[-1][figure] >= summary.metrics["checked"]
 
 
 @pytest.mark.usefixtures("by_lists")

@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import get_args
+from typing import Any, get_args
 from uuid import UUID
 
 from psycopg import Connection, sql
@@ -147,13 +147,15 @@ def scan(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
         uncertain = set(cursor.execute(UNCERTAIN))
     reading = _Reading(context, underway, uncertain, next(iter(seen), None))
     missing = [element_id for element_id in elements if element_id not in seen]
+    lines = []
     for number, _ in enumerate(each(context, missing, reading.first), len(seen) + 1):
-        if number % PROGRESS_EVERY == 0 or number == len(elements):
-            _tell(context, number, len(elements))
+        if number % PROGRESS_EVERY == 0 and number < len(elements):
+            lines.append(_progress(context, number, len(elements)))
     if elements and len(reading.put_off) == len(elements):
         raise reading.put_off[elements[0]]
     for _ in each(context, reading.put_off, reading.last):
         pass
+    lines.append(_progress(context, len(elements), len(elements)))
     with conn.transaction():
         # The plan of an earlier scan is replaced by this one.
         conn.execute("DELETE FROM flex.element_scan WHERE scan_id <> %s", [underway])
@@ -162,6 +164,7 @@ def scan(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
             _remember(context, evidence_id(scan_id, scope), table, whole=scope == Scope())
         summary = _summary(context, scan_id, epoch, scope, elements)
         history.record(conn, summary)
+        history.keep_progress(conn, scan_id, lines)
     return summary
 
 
@@ -375,6 +378,9 @@ def _accounts(context: Context, kept: str, scope: Scope, elements: Sequence[UUID
     return {table: Account(**found) for table, found in figures.items()}
 
 
-def _tell(context: Context, done: int, of: int) -> None:
-    progress = {"event": "scan_progress", "source": SOURCE, "entity": ENTITY, "crew_calls": done, "of": of}
-    log.info(json.dumps({**progress, "requests": context.api.requests_sent}, sort_keys=True))
+def _progress(context: Context, done: int, of: int) -> Mapping[str, Any]:
+    """A line of progress, which is logged too."""
+    line = {"event": "scan_progress", "source": SOURCE, "entity": ENTITY, "crew_calls": done, "of": of}
+    line["requests"] = context.api.requests_sent
+    log.info(json.dumps(line, sort_keys=True))
+    return line

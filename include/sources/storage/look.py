@@ -151,6 +151,11 @@ def _borders(keys: list[str], parts: int) -> list[str]:
     return sorted({keys[len(keys) * part // parts] for part in range(1, parts)} if keys else ())
 
 
+def progress(objects: Stage) -> Sequence[Mapping[str, Any]]:
+    """The lines of progress so far, those of earlier attempts included."""
+    return (objects.pull.progress or {}).get("lines", [])
+
+
 def _progress(objects: Stage, figure: str) -> None:
     pull = objects.pull
     line: Mapping[str, Any] = {
@@ -159,6 +164,7 @@ def _progress(objects: Stage, figure: str) -> None:
         "pages": pull.pages,
         figure: pull.rows_read,
     }
+    objects.save_progress(lines=[*progress(objects), line])
     log.info(json.dumps(line, sort_keys=True))
 
 

@@ -18,6 +18,7 @@ from include.sources.storage import breaker, images
 from include.sources.storage.check import Context, Order, check
 from include.sources.storage.figures import NOT_PROVEN, Findings, find, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
+from include.sources.storage.look import progress
 from include.sources.storage.repair import apply, logged, plan_of, repair, resolve, verify
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
@@ -115,6 +116,7 @@ class Storage:
             found = find(context, order, checked).summary(context, order, scan_id, epoch)
             summary = remember(context, order, checked, found)
             history.record(context.conn, summary)
+            history.keep_progress(context.conn, scan_id, progress(checked.objects))
         checked.forget(keep=bool(summary.incomplete))
         return summary
 
