@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import Connection
@@ -165,6 +166,15 @@ def entity_of(source: Source, name: str) -> Entity:
         if entity.name == name:
             return entity
     raise KeyError(f"{source.name} has no entity {name!r}; it has {', '.join(e.name for e in source.entities)}")
+
+
+def require_overlap(name: str, overlap: timedelta, every: timedelta) -> None:
+    """Raise ValueError unless a sync reads again what the one before has read: a row that it missed is read then."""
+    if overlap <= every:
+        raise ValueError(
+            f"the overlap of {name} ({overlap}) is not longer than the time between two syncs ({every}): what one sync"
+            " missed would have no second chance"
+        )
 
 
 def policies(entity: Entity) -> list[Policy]:

@@ -22,7 +22,7 @@ from psycopg.types.json import Jsonb, set_json_loads
 from include.api.client import Request, decode_json
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.entity import Derived, Ends, Entity, Part, Since, Whole, Window
+from include.sources.mirror.entity import Derived, Entity, Part, Since, Window
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import partitions
 from include.sources.mirror.source import Mirror
@@ -183,19 +183,6 @@ def record_of(fields: Mapping[Column, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("source", "name"), ENTITIES)
 class TestDeclared:
-    def test_lookup_goes_by_a_column(self, source, name):
-        entity = declared(source, name)
-        assert set(entity.lookup.by) <= set(entity.table.names)
-
-    def test_comes_with_its_parent_or_tells_its_changes(self, source, name):
-        entity = declared(source, name)
-        assert (entity.changes is None) == (entity.parent is not None)
-        if entity.parent:
-            parent = declared(source, entity.parent)
-            assert parent.parent is None
-            assert len(entity.lookup.by) == len(parent.table.key)
-            assert not set(entity.lookup.by) & set(entity.table.key)
-
     def test_asks_for_less_where_the_list_has_a_filter(self, source, name):
         """Both ends of a window, and its start, go into the request; the rest of it stays as it was."""
         entity = declared(source, name)
@@ -211,22 +198,6 @@ class TestDeclared:
                 assert request.params.keys() >= listing.params.keys()
                 assert (request.body or {}).keys() >= (listing.body or {}).keys()
             assert all(request not in [listing, *requests[:place]] for place, request in enumerate(requests))
-
-    def test_is_of_kinds_that_go_together(self, source, name):
-        entity = declared(source, name)
-        # What is not in a whole list is deleted, and the parts of a record are a set.
-        assert not (entity.history and (isinstance(entity.changes, Whole) or entity.parts or entity.falls))
-        # A list that is read from both ends is one list, and has no partitions.
-        assert not (entity.partitions and (isinstance(entity.changes, Ends) or entity.parent))
-        assert [part.table.name for part in entity.parts if not set(part.by) <= set(part.table.names)] == []
-        assert {len(part.by) for part in entity.parts} <= {len(entity.table.key)}
-        # Lists that show records in brief say of which part each is, and what they show is part of the record.
-        if entity.discovery:
-            assert (entity.listing, entity.parent) == (None, None)
-            assert set(entity.discovery.shown.names) <= set(entity.table.names)
-            assert entity.discovery.shown.key == entity.table.key == entity.lookup.by
-        if entity.partitions:
-            assert entity.partitions.column in entity.table.names
 
     def test_partitions_go_into_the_request(self, source, name):
         entity = declared(source, name)

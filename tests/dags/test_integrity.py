@@ -2,8 +2,9 @@
 
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib import import_module
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 
 import pytest
 import sqlalchemy
@@ -11,6 +12,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.task.trigger_rule import TriggerRule
+from croniter import croniter
 
 from include.sources import REGISTRY, get_source
 from plugins.assets import FILTERS, confirmed, outlet
@@ -219,6 +221,14 @@ class TestSource:
 
     def test_runbook_keeps_the_watermarks_by_default(self, bag, source):
         assert bag.dags[f"{source}_reconcile"].params["reset_watermark"] is False
+
+
+@pytest.mark.parametrize("source", [source for source in REGISTRY if hasattr(get_source(source), "every")])
+def test_sync_runs_as_often_as_its_source_declares(bag, source):
+    """By that its overlap is measured, which has to be longer."""
+    times = croniter(bag.dags[f"{source}_sync"].timetable.expression, datetime(2026, 1, 1, tzinfo=UTC))
+    fires = list(islice(times.all_next(datetime), 300))
+    assert {later - earlier for earlier, later in pairwise(fires)} == {get_source(source).every}
 
 
 def test_watch_is_one_light_task_that_names_no_source(bag):

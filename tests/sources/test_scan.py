@@ -211,6 +211,25 @@ def test_partial_range_scans_its_pages_only(shop, conn):
     assert summary.metrics["db_not_in_api_unique"] is None
 
 
+def test_range_beyond_the_end_ends_with_the_list(shop, conn):
+    sync(shop.context)
+    last = scan_entity(shop).telemetry["page_end"]
+    ranges = [(1, 999, last), (1, last - 1, last - 1), (last, 999, last)]
+    for first, asked, reached in ranges:
+        summary = scan_entity(shop, scope=Scope(page_start=first, page_end=asked, not_in_api=False))
+        assert summary.scope == f"pages {first}-{asked}"
+        assert (summary.telemetry["page_start"], summary.telemetry["page_end"]) == (first, reached)
+
+
+def test_missing_examples_are_the_first_that_the_list_shows(shop, conn):
+    sync(shop.context)
+    newest = [id_ for (id_,) in conn.execute("SELECT id FROM repairshopr.customers ORDER BY updated_at DESC, id")]
+    conn.execute("DELETE FROM repairshopr.customers")
+    summary = scan_entity(shop, "customers")
+    assert newest != sorted(newest)
+    assert summary.examples["missing_examples"] == newest[:25]
+
+
 def test_progress_lines_have_the_originals_keys(shop, conn, caplog):
     sync(shop.context)
     with caplog.at_level(logging.INFO):

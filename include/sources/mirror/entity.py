@@ -297,6 +297,10 @@ class Entity:
 
 def _contradiction(entity: Entity) -> str:
     """What in the entity's declaration can't be meant; empty if nothing is."""
+    return _wrong_list(entity) or _wrong_history(entity) or _wrong_columns(entity)
+
+
+def _wrong_list(entity: Entity) -> str:
     if (entity.changes is None) != (entity.parent is not None):
         return "either it says how it is asked for changes, or it names its parent"
     if (entity.discovery is None) == (entity.listing is None):
@@ -307,6 +311,24 @@ def _contradiction(entity: Entity) -> str:
         return "records that lists show in brief are found by reading those lists whole (changes=Whole())"
     if len(entity.views) > 1 and not isinstance(entity.changes, Since | Window | Whole):
         return "several views are for lists that are read from their start"
+    if entity.partitions and isinstance(entity.changes, Ends):
+        return "a list that is read from both ends is one list, and has no partitions"
+    if entity.partitions and entity.parent:
+        return "rows that are asked for by their parent have no partitions"
+    return ""
+
+
+def _wrong_history(entity: Entity) -> str:
+    if entity.history and isinstance(entity.changes, Whole):
+        return "a history is no whole list: it shows the newest rows only"
+    if entity.history and entity.parts:
+        return "records of a history have no rows inside them: those of one record are a set"
+    if entity.history and entity.falls:
+        return "rows of a history are kept, so none falls with another"
+    return ""
+
+
+def _wrong_columns(entity: Entity) -> str:
     columns = set(entity.table.names)
     named = {*entity.lookup.by, *(c for need in entity.needs for c in need.by)}
     named |= {entity.partitions.column} if entity.partitions else set()
@@ -318,6 +340,12 @@ def _contradiction(entity: Entity) -> str:
             return f"{part.table.name} doesn't name the record's key by {', '.join(part.by)}"
     if entity.parts and entity.lookup.by != entity.table.key:
         return "a record with rows inside it is looked up by its key"
+    if entity.parent and set(entity.lookup.by) & set(entity.table.key):
+        return "rows that are asked for by their parent are not looked up by their own key"
+    if entity.discovery and set(entity.discovery.shown.names) - columns:
+        return "what lists show in brief is in its table too"
+    if entity.discovery and not (entity.discovery.shown.key == entity.table.key == entity.lookup.by):
+        return "records that lists show in brief are named and looked up by the table's key"
     return ""
 
 

@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of
+from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of, require_overlap
 from include.sources.mirror.entity import Context, Derived, Entity, Invariant
 from include.sources.mirror.repair import repair, reset_watermarks, verify
 from include.sources.mirror.scan import Scope, scan
@@ -48,16 +48,15 @@ class Mirror:
         names = [entity.name for entity in self.entities]
         wanted = {entity.parent for entity in self.entities} | {n.entity for e in self.entities for n in e.needs}
         wanted |= {entity.partitions.listed_by for entity in self.entities if entity.partitions}
+        wanted |= {entity.falls.entity for entity in self.entities if entity.falls}
         unknown = sorted(filter(None, wanted - set(names)))
         if unknown:
             raise ValueError(f"{self.name} has no entities {', '.join(unknown)}, which others name")
         if len(set(names)) < len(names):
             raise ValueError(f"two entities of {self.name} have the same name")
-        if self.overlap <= self.every:
-            raise ValueError(
-                f"the overlap of {self.name} ({self.overlap}) is not longer than the time between two syncs"
-                f" ({self.every}): what one sync missed would have no second chance"
-            )
+        for child in filter(lambda entity: entity.parent, self.entities):
+            _require_parent(child, entity_of(self, child.parent))
+        require_overlap(self.name, self.overlap, self.every)
 
     def children(self, entity: Entity) -> tuple[Entity, ...]:
         return tuple(child for child in self.entities if child.parent == entity.name)
@@ -106,3 +105,10 @@ class Mirror:
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool
     ) -> Mapping[str, Any]:
         return {}
+
+
+def _require_parent(child: Entity, parent: Entity) -> None:
+    if parent.parent:
+        raise ValueError(f"{child.name} names {parent.name} as its parent, which has a parent itself")
+    if len(child.lookup.by) != len(parent.table.key):
+        raise ValueError(f"{child.name} doesn't name the key of {parent.name} by {', '.join(child.lookup.by)}")

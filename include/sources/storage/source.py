@@ -13,7 +13,7 @@ from include.confidence import history
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Verdict, judge
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, Synced, SyncFailed
+from include.sources.base import Check, Connections, Synced, SyncFailed, require_overlap
 from include.sources.storage import breaker, images
 from include.sources.storage.check import Context, Order, check
 from include.sources.storage.figures import NOT_PROVEN, Findings, find, remember
@@ -53,7 +53,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Storage:
-    """`pause`: between the first look at a suspect and the second. `overlap`: as with any sync.
+    """`pause`: between the first look at a suspect and the second. `every` and `overlap`: as with a mirror.
 
     `audit`: objects that a scan of all images looks at in the other way too, other ones in each run.
     """
@@ -64,7 +64,11 @@ class Storage:
     health: Limits = field(default_factory=Limits)
     pause: timedelta = timedelta(seconds=5)
     audit: int = 64
+    every: timedelta = timedelta(hours=1)
     overlap: timedelta = timedelta(minutes=90)
+
+    def __post_init__(self) -> None:
+        require_overlap(self.name, self.overlap, self.every)
 
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:

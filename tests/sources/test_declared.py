@@ -1,0 +1,243 @@
+"""What the declaration of a mirror refuses, and in which words."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from include.api.client import Request
+from include.api.paginators import PageNumber
+from include.sources.mirror.entity import (
+    Discovery,
+    Ends,
+    Entity,
+    Falls,
+    Lookup,
+    Need,
+    Part,
+    Partitions,
+    Since,
+    Whole,
+    Window,
+)
+from include.sources.mirror.source import Mirror
+from include.sources.storage.source import Storage
+from include.warehouse.table import Column, Table, identifier
+
+TABLE = Table("shop", "orders", tuple(Column(name, identifier) for name in ("id", "place", "item")), version=None)
+LINES = Table("shop", "lines", tuple(Column(name, identifier) for name in ("id", "order_id")), version=None)
+OWN = Lookup(request=lambda id_: Request(f"/orders/{id_}"), rows=lambda data: [data])
+BY_PLACE = replace(OWN, by=("place",))
+SINCE = Since("since")
+WINDOW = Window(lambda listing, start, end: listing)
+PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
+PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
+FALLS = Falls("t.item IS NULL", "items", ("item",), stands=lambda item: True)
+BRIEF = Discovery(lambda context, partition, since: [], replace(TABLE, columns=TABLE.columns[:1]))
+IN_BRIEF = {"listing": None, "paginator": None, "discovery": BRIEF, "changes": Whole()}
+
+
+def entity(**more):
+    return Entity(
+        **{
+            "table": TABLE,
+            "lookup": OWN,
+            "listing": Request("/orders"),
+            "paginator": PageNumber("orders"),
+            "changes": SINCE,
+            **more,
+        }
+    )
+
+
+def child(name="lines", parent="orders", by=("order_id",)):
+    table = replace(LINES, name=name)
+    return entity(table=table, lookup=replace(OWN, by=by), changes=None, parent=parent)
+
+
+def mirror(*entities, **more):
+    options = {"every": timedelta(minutes=5), "entities": entities or (entity(),), **more}
+    return Mirror(name="shop", base_path="", authorize=lambda token: {}, **options)
+
+
+def refusal(make, *args, **options):
+    with pytest.raises(ValueError, match=r".") as caught:
+        make(*args, **options)
+    return str(caught.value)
+
+
+class TestEntity:
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {},
+            {"history": True},
+            {"parts": PARTS, "partitions": PLACES, "falls": FALLS, "changes": WINDOW, "views": ({}, {"all": 1})},
+            {"changes": Ends()},
+            {"changes": None, "parent": "places", "lookup": BY_PLACE},
+            {**IN_BRIEF, "partitions": PLACES, "parts": PARTS},
+        ],
+    )
+    def test_kinds_that_go_together(self, more):
+        assert entity(**more).name == "orders"
+
+    @pytest.mark.parametrize(
+        ("more", "why"),
+        [
+            ({"changes": None}, "either it says how it is asked for changes, or it names its parent"),
+            ({"parent": "places"}, "either it says how it is asked for changes, or it names its parent"),
+            ({"listing": None}, "it has either a listing or a discovery"),
+            ({"discovery": BRIEF}, "it has either a listing or a discovery"),
+            ({"paginator": None}, "its listing has no paginator"),
+            (
+                {**IN_BRIEF, "changes": SINCE},
+                "records that lists show in brief are found by reading those lists whole (changes=Whole())",
+            ),
+            (
+                {"changes": Ends(), "views": ({}, {"all": 1})},
+                "several views are for lists that are read from their start",
+            ),
+            (
+                {"changes": Ends(), "partitions": PLACES},
+                "a list that is read from both ends is one list, and has no partitions",
+            ),
+            (
+                {"changes": None, "parent": "places", "lookup": BY_PLACE, "partitions": PLACES},
+                "rows that are asked for by their parent have no partitions",
+            ),
+            (
+                {"history": True, "changes": Whole()},
+                "a history is no whole list: it shows the newest rows only",
+            ),
+            (
+                {"history": True, "parts": PARTS},
+                "records of a history have no rows inside them: those of one record are a set",
+            ),
+            ({"history": True, "falls": FALLS}, "rows of a history are kept, so none falls with another"),
+            ({"lookup": replace(OWN, by=("number",))}, "it names columns that its table doesn't have: number"),
+            (
+                {"needs": (Need("items", ("part", "item")),), "falls": replace(FALLS, by=("kind",))},
+                "it names columns that its table doesn't have: kind, part",
+            ),
+            (
+                {"partitions": replace(PLACES, column="shop")},
+                "it names columns that its table doesn't have: shop",
+            ),
+            (
+                {"parts": (replace(PARTS[0], by=("order",)),)},
+                "lines doesn't name the record's key by order",
+            ),
+            (
+                {"parts": (replace(PARTS[0], by=("order_id", "id")),)},
+                "lines doesn't name the record's key by order_id, id",
+            ),
+            ({"parts": PARTS, "lookup": BY_PLACE}, "a record with rows inside it is looked up by its key"),
+            (
+                {"changes": None, "parent": "places"},
+                "rows that are asked for by their parent are not looked up by their own key",
+            ),
+            (
+                {**IN_BRIEF, "discovery": replace(BRIEF, shown=LINES)},
+                "what lists show in brief is in its table too",
+            ),
+            (
+                {**IN_BRIEF, "lookup": BY_PLACE},
+                "records that lists show in brief are named and looked up by the table's key",
+            ),
+        ],
+    )
+    def test_kinds_that_do_not(self, more, why):
+        assert refusal(entity, **more) == f"shop.orders: {why}"
+
+    def test_rows_that_do_not_say_their_part_are_asked_for_by_one(self):
+        why = "rows that don't say their place can be asked for by one place only"
+        assert refusal(replace, PLACES, adds=True, size=2) == why
+        assert replace(PLACES, adds=True).size == 1
+
+
+class TestLookup:
+    @pytest.mark.parametrize(
+        ("more", "why"),
+        [
+            (
+                {"own": False},
+                "a look-up by a list needs a witness, or nothing would ever prove that a row is absent",
+            ),
+            ({"batch": 2}, "a record's own address shows one record: it has no pages, and takes one key"),
+            (
+                {"paginator": PageNumber("orders")},
+                "a record's own address shows one record: it has no pages, and takes one key",
+            ),
+            (
+                {"own": False, "witness": BY_PLACE},
+                "a witness is asked by the same columns, at an own address",
+            ),
+            (
+                {"own": False, "witness": replace(OWN, own=False, complete=True)},
+                "a witness is asked by the same columns, at an own address",
+            ),
+            (
+                {"own": False, "witness": OWN, "batch": 2, "beside": (OWN.request,)},
+                "requests beside another belong to one record",
+            ),
+            (
+                {"own": False, "witness": OWN, "paginator": PageNumber("orders"), "beside": (OWN.request,)},
+                "requests beside another belong to one record",
+            ),
+        ],
+    )
+    def test_that_proves_nothing_or_mixes_records_is_refused(self, more, why):
+        assert refusal(replace, OWN, **more) == why
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"own": False, "witness": OWN, "batch": 100, "paginator": PageNumber("orders")},
+            {"own": False, "complete": True},
+            {"beside": (OWN.request,)},
+        ],
+    )
+    def test_with_a_proof(self, more):
+        assert replace(OWN, **more).by == ("id",)
+
+
+class TestMirror:
+    @pytest.mark.parametrize(
+        ("entities", "unknown"),
+        [
+            ((child(parent="invoices"),), "invoices"),
+            ((entity(needs=(Need("items", ("item",)),)),), "items"),
+            ((entity(falls=FALLS),), "items"),
+            ((entity(partitions=replace(PLACES, listed_by="places")),), "places"),
+            ((child(parent="invoices"), entity(falls=FALLS)), "invoices, items"),
+        ],
+    )
+    def test_others_that_are_not_there(self, entities, unknown):
+        assert refusal(mirror, *entities) == f"shop has no entities {unknown}, which others name"
+
+    def test_two_of_one_name(self):
+        assert refusal(mirror, entity(), entity()) == "two entities of shop have the same name"
+
+    def test_child_of_a_child(self):
+        grandchild = child(name="notes", parent="lines")
+        why = "notes names lines as its parent, which has a parent itself"
+        assert refusal(mirror, entity(), child(), grandchild) == why
+
+    def test_child_that_names_half_of_its_parents_key(self):
+        parent = entity(table=replace(TABLE, key=("id", "place")), lookup=replace(OWN, by=("id", "place")))
+        assert refusal(mirror, parent, child()) == "lines doesn't name the key of orders by order_id"
+
+    def test_parent_with_its_child(self):
+        source = mirror(entity(), child())
+        assert [each.name for each in source.children(source.entities[0])] == ["lines"]
+
+
+@pytest.mark.parametrize(("name", "make"), [("shop", mirror), ("storage", Storage)], ids=["mirror", "storage"])
+@pytest.mark.parametrize("overlap", [5, 10])
+def test_overlap_reaches_behind_the_sync_before(name, make, overlap):
+    every = timedelta(minutes=10)
+    assert refusal(make, every=every, overlap=timedelta(minutes=overlap)) == (
+        f"the overlap of {name} (0:{overlap:02}:00) is not longer than the time between two syncs (0:10:00): what one"
+        " sync missed would have no second chance"
+    )
+    assert make(every=every, overlap=timedelta(minutes=10, seconds=1)).every == every
