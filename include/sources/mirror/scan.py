@@ -166,7 +166,6 @@ def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, An
             "differing": repeats.differing,
             "compared": {each.table.name: stage_rows(each) for each in pulled.stages},
             "live_rows": compare.live_rows(stage),
-            "live_parts": sum(compare.live_rows(part) for _, part in pulled.parts),
             "missing": _planned(compare.plan_counts(stage), "insert") + _refused_missing(stage),
             "surplus": _planned(compare.plan_counts(stage), "delete"),
             "missing_examples": compare.plan_examples(stage, "insert"),
