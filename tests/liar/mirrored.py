@@ -42,6 +42,7 @@ class Mirrored:
         some = [entity for entity in self.source.entities if entity.name in entities]
         named = {need.entity for entity in some for need in entity.needs}
         named |= {entity.falls.entity for entity in some if entity.falls}
+        named |= {entity.partitions.listed_by for entity in some if entity.partitions}
         chosen = tuple(entity for entity in self.source.entities if entity.name in {*entities, *named})
         self.source = replace(self.source, entities=chosen)
 
