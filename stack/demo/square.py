@@ -262,8 +262,9 @@ def follow(house: Till, before: Rows, foundation: Asked) -> None:
 
 def incremental_requests(locations: int) -> int:
     """The fewest that an incremental sync can do with, as long as the changes of each list fit on a page."""
-    # Locations, the clock, vendors, three kinds of goods, counts as stock and as history.
-    once = 8
+    # Locations, which orders and payments ask for by themselves, the clock, vendors, three kinds of goods, counts as
+    # stock and as history.
+    once = 10
     # By time of change, and by creation for what comes late: refunds, orders of ten locations, two lists of payments of
     # each.
     return once + 2 * (1 + ceil(locations / 10) + 2 * locations)
