@@ -1,11 +1,6 @@
 """The account of a scan: where every row that the source listed, and every live row of the copy, has ended up."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-# The share of rows that may stay unproven before a scan is no evidence, and the count below which it may. Of a small
-# table more than half fails.
-UNPROVEN_SHARE, UNPROVEN_FLOOR = 0.10, 20
 
 
 @dataclass(frozen=True)
@@ -72,22 +67,3 @@ class Account:
                 " out of scope were counted"
             )
         return ""
-
-    @property
-    def too_many_unproven(self) -> bool:
-        # A list's total may be wrong by itself, and never fails a scan.
-        unproven, rows = self.not_proven - self.unseen, self.rows - self.unseen
-        return unproven > max(UNPROVEN_SHARE * rows, min(UNPROVEN_FLOOR, rows / 2))
-
-
-def no_evidence(accounts: Mapping[str, Account]) -> str:
-    """Why a scan with these accounts, by table, proves nothing; empty if it is evidence."""
-    for table, account in accounts.items():
-        if account.wrong_sum:
-            return f"{table}: {account.wrong_sum}. Some rows were not accounted for, so the scan is no evidence"
-        if account.too_many_unproven:
-            return (
-                f"{table}: {account.not_proven} of {account.rows} rows could not be proven, too many for the scan to be"
-                " evidence; confidence.unproven names each with the reason"
-            )
-    return ""

@@ -8,6 +8,7 @@ from enum import StrEnum
 from itertools import islice, takewhile
 from statistics import median
 
+from include.confidence.account import Account
 from include.confidence.summary import ForensicSummary
 
 # How many good runs a baseline is the median of.
@@ -259,9 +260,32 @@ class RepairShare:
 
 @dataclass(frozen=True)
 class Unproven:
-    """Rows that more than one night could not prove warn, with their ids. Every entity is judged by it."""
+    """Rows that could not be proven: every entity is judged by it.
+
+    Those that more than one night could not prove warn, with their ids. If more than `share` of a table's rows are
+    unproven in one scan, and more than `floor` (or half of a smaller table), that scan is no evidence.
+    """
 
     metric: str = "unproven_overdue"
+    share: float = 0.10
+    floor: int = 20
+
+    def too_many(self, count: int, rows: int) -> bool:
+        """Whether so many of a table's rows say more about the scan than about themselves."""
+        return count > max(self.share * rows, min(self.floor, rows / 2))
+
+    def no_evidence(self, accounts: Mapping[str, Account]) -> str:
+        """Why a scan with these accounts, by table, proves nothing; empty if it is evidence."""
+        for table, account in accounts.items():
+            if account.wrong_sum:
+                return f"{table}: {account.wrong_sum}. Some rows were not accounted for, so the scan is no evidence"
+            # A list's total may be wrong by itself, and never fails a scan.
+            if self.too_many(account.not_proven - account.unseen, account.rows - account.unseen):
+                return (
+                    f"{table}: {account.not_proven} of {account.rows} rows could not be proven, too many for the scan"
+                    " to be evidence; confidence.unproven names each with the reason"
+                )
+        return ""
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
         overdue = summary.metrics.get(self.metric)

@@ -51,12 +51,23 @@ def remember(conn: Connection, source: str, entity: str, run: str, doubts: Itera
     `entity` is the table's name. A row that was remembered keeps when it was first seen; all others of the table are
     forgotten, since the scan has proven them. A run counts as one night however often it scans.
     """
+    _remember(conn, source, entity, run, doubts, proven=None)
+
+
+def add(conn: Connection, source: str, entity: str, run: str, doubts: Iterable[Doubt]) -> None:
+    """Remember these rows of a table as unproven too; all that was remembered stays."""
+    _remember(conn, source, entity, run, doubts, proven=sql.SQL("SELECT NULL::jsonb AS key WHERE false"))
+
+
+def _remember(
+    conn: Connection, source: str, entity: str, run: str, doubts: Iterable[Doubt], *, proven: sql.Composable | None
+) -> None:
     with conn.transaction():
         conn.execute("CREATE TEMPORARY TABLE doubt (key jsonb, why text, looked boolean) ON COMMIT DROP")
         with conn.cursor() as cursor, cursor.copy("COPY doubt (key, why, looked) FROM STDIN") as copy:
             for doubt in doubts:
                 copy.write_row((Jsonb(list(doubt.key)), doubt.why, doubt.looked))
-        remember_query(conn, source, entity, run, sql.SQL("SELECT key, why, looked FROM doubt"))
+        remember_query(conn, source, entity, run, sql.SQL("SELECT key, why, looked FROM doubt"), proven=proven)
         conn.execute("DROP TABLE doubt")
 
 

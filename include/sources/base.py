@@ -84,6 +84,7 @@ class Entity(Protocol):
     name: str
     gates: tuple[Policy, ...]
     repair_share: RepairShare
+    unproven: Unproven
 
 
 @dataclass(frozen=True)
@@ -186,4 +187,4 @@ def policies(entity: Entity) -> list[Policy]:
     own = {gate.metric for gate in entity.gates if isinstance(gate, Growth)}
     trends = [gate for gate in entity.gates if isinstance(gate, Trend) and gate.metric not in own]
     growth = [Growth(trend.metric, absolute=min(trend.absolute, Growth.absolute)) for trend in trends]
-    return [*entity.gates, *growth, entity.repair_share, Unproven()]
+    return [*entity.gates, *growth, entity.repair_share, entity.unproven]

@@ -280,6 +280,14 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
     assert paginator.read(replace(answer, data={**answer.data, key: None}), paginator.start)
 
 
+@pytest.mark.parametrize("verdict", [{"success": False}, {"ok": False}, {"status": "error"}])
+@pytest.mark.parametrize("paginator", [LINES, Cursor("line_items"), Cursor("line_items", optional=True), Single()])
+def test_a_list_that_says_that_it_failed_is_refused(paginator, verdict):
+    with pytest.raises(RefuseData, match=f"carries '{next(iter(verdict))}'"):
+        paginator.read(Answer({"line_items": [], **verdict}), paginator.start)
+    assert paginator.read(Answer({"line_items": rows(1), "success": True, "status": "ok"}), paginator.start)
+
+
 def test_a_row_may_have_a_field_that_is_named_like_an_error():
     told = [{"id": 1, "message": "call the customer", "error": "E4"}]
     for paginator in (LINES, Cursor("line_items"), SpringPage("line_items")):

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from include.confidence.account import Account, no_evidence
+from include.confidence.account import Account
+from include.confidence.policy import Unproven
 
 SOUND = Account(
     listed=100, repeats=5, refused=2, compared=93, live=98, equal=80, differing=4, surplus=5, young=1, unproven=3,
@@ -13,20 +14,20 @@ SOUND = Account(
 
 
 def test_a_sound_account_is_evidence_and_says_how_much_it_proves():
-    assert no_evidence({"orders": SOUND}) == ""
+    assert Unproven().no_evidence({"orders": SOUND}) == ""
     assert (SOUND.rows, SOUND.not_proven, SOUND.proven) == (98, 5, 93)
 
 
 @pytest.mark.parametrize("end", ["listed", "repeats", "refused", "compared"])
 def test_a_row_of_the_source_without_an_end_fails(end):
     account = replace(SOUND, **{end: getattr(SOUND, end) + 1})
-    assert "orders: the source listed" in no_evidence({"lines": SOUND, "orders": account})
+    assert "orders: the source listed" in Unproven().no_evidence({"lines": SOUND, "orders": account})
 
 
 @pytest.mark.parametrize("end", ["live", "equal", "differing", "surplus", "young", "unproven", "out_of_scope"])
 def test_a_row_of_the_copy_without_an_end_fails(end):
     account = replace(SOUND, **{end: getattr(SOUND, end) + 1})
-    assert "orders: the copy has" in no_evidence({"orders": account, "lines": SOUND})
+    assert "orders: the copy has" in Unproven().no_evidence({"orders": account, "lines": SOUND})
 
 
 @pytest.mark.parametrize(
@@ -38,4 +39,4 @@ def test_too_many_unproven_rows_are_no_evidence(rows, unproven, evidence):
     copy = Account(live=rows, equal=rows - unproven, unproven=unproven)
     source = Account(listed=rows, refused=unproven, compared=rows - unproven, missing=rows, missing_unproven=unproven)
     for account in (copy, source):
-        assert (no_evidence({"orders": account}) == "") is evidence
+        assert (Unproven().no_evidence({"orders": account}) == "") is evidence

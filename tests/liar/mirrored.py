@@ -161,6 +161,9 @@ class Mirrored:
         ways += ["invented"] * (not entity.history and table.name not in self.never_invented)
         ways += ["unlinked"] * (table.name in self.unlinked)
         way = random.choice(ways)
+        if way == "unlinked":
+            # Of a row without its link that has gone at the source nobody can ever tell whether it has.
+            keys = sorted(set(keys) & self.truth()[table.name].keys())
         if not keys:
             return f"{table.name}: nothing to spoil"
         key = random.choice(keys)

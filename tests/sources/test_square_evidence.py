@@ -486,6 +486,26 @@ class TestLocationThatTheCopyLacks:
         assert lost in rows(conn, name)
         assert {plan(scanned(seller, entity.name)) for entity in SOURCE.entities} == {NOTHING}
 
+    @pytest.mark.parametrize("name", ["orders", "payments"])
+    def test_is_unproven_where_one_scan_alone_was_told_of_it(self, seller, conn, place, name):
+        lost = next(id_ for id_, row in rows(conn, name).items() if row["location_id"] == place)
+        for part in entity_of(SOURCE, name).parts:
+            conn.execute(f"DELETE FROM {part.table.full_name} WHERE {part.by[0]} = %s", [lost])
+        conn.execute(f"DELETE FROM square.{name} WHERE id = %s", [lost])
+
+        def lie(request, data):
+            return {**data, "locations": [row for row in data["locations"] if row["id"] != place]}
+
+        with twisted(seller.context, always(lie, "/v2/locations")) as context:
+            told_less = scanned(replace(seller, context=context), name)
+        others = [scanned(seller, entity.name) for entity in SOURCE.entities if entity.name != name]
+        repaired(seller, *others, told_less)
+        assert list(doubts(conn, name)) == [f"the list of {place}"]
+        assert lost not in rows(conn, name)
+        repaired(seller, *(scanned(seller, entity.name) for entity in SOURCE.entities))
+        assert lost in rows(conn, name)
+        assert doubts(conn, name) == {}
+
     def test_is_unknown_where_nobody_lists_it(self, seller, conn, place):
         seller.control.fault(Fault("status", "locations", status=503, times=None))
         with pytest.raises(ApiError, match="503"):

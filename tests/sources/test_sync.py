@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from include.simulators.repairshopr import Fault, Mutation
-from include.sources.base import SyncFailed
+from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror.repair import reset_watermarks
 from include.sources.mirror.sync import sync
 from include.warehouse import fence
@@ -143,6 +143,18 @@ def test_rollback_refuses_by_name_what_came_later(shop, conn):
         "One",
         "Two",
     )
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, NeedsPerson), (503, SyncFailed)])
+def test_refused_right_for_the_children_alone_needs_a_person_and_keeps_the_parents(shop, conn, status, error):
+    sync(shop.context)
+    invoice = shop.control.ids("invoices")[0]
+    shop.control.mutate(Mutation("update", "invoices", invoice, {"note": "changed"}))
+    shop.control.fault(Fault("status", resource="line_items", status=status, times=None))
+    with pytest.raises(SyncFailed, match=f"line_items of {invoice}") as caught:
+        sync(shop.context)
+    assert type(caught.value) is error
+    assert conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone() == ("changed",)
 
 
 def test_one_failing_entity_holds_up_no_other(shop, conn):

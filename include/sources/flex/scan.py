@@ -14,7 +14,8 @@ from psycopg.types.json import Jsonb
 
 from include.api.errors import ApiError, FixConfiguration, NotSent
 from include.confidence import history, unproven
-from include.confidence.account import Account, no_evidence
+from include.confidence.account import Account
+from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.flex import calls, desired
 from include.sources.flex.accounts import CALLS, IN_STEP, LINES, ROWS, TABLES, Standing, proven
@@ -45,6 +46,7 @@ from include.sources.flex.sync import ENTITY, SOURCE
 log = logging.getLogger(__name__)
 
 EXAMPLES = 5
+UNPROVEN = Unproven()
 PROGRESS_EVERY = 50
 # After so many crew calls without an answer, one after the other, a scan finds out whether that is an outage.
 FAILED_IN_A_ROW = 5
@@ -355,7 +357,7 @@ def _summary(context: Context, scan_id: str, epoch: int, scope: Scope, elements:
         live_rows=rows.looked_at,
         examples={**{f"{kind}_ids": ids for kind, ids in examples.items()}, **_unproven_examples(conn)},
         accounts=accounts,
-        incomplete=no_evidence(accounts),
+        incomplete=UNPROVEN.no_evidence(accounts),
     )
 
 

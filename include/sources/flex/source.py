@@ -10,7 +10,7 @@ from psycopg import Connection
 from include.confidence import integrity
 from include.confidence.health import Alert, Limits
 from include.confidence.integrity import Severity
-from include.confidence.policy import Policy, RepairShare, Trend
+from include.confidence.policy import Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, IntegrityFailed, Synced, SyncFailed
 from include.sources.flex import figures, repair, scan, sync, undo
@@ -50,6 +50,7 @@ class CrewCalls:
         Trend("stale_rows"),
     )
     repair_share: RepairShare = field(default_factory=RepairShare)
+    unproven: Unproven = scan.UNPROVEN
 
 
 @dataclass(frozen=True)

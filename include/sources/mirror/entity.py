@@ -10,7 +10,7 @@ from psycopg import Connection, sql
 from include.api.client import Answer, ApiClient, Request
 from include.api.paginators import Paginator
 from include.confidence.integrity import Severity
-from include.confidence.policy import Growth, RepairShare, Trend
+from include.confidence.policy import Growth, RepairShare, Trend, Unproven
 from include.warehouse.table import Table
 
 if TYPE_CHECKING:
@@ -278,6 +278,7 @@ class Entity:
     falls: Falls | None = None
     gates: tuple[Trend | Growth, ...] = DRIFT
     repair_share: RepairShare = field(default_factory=RepairShare)
+    unproven: Unproven = field(default_factory=Unproven)
     forensics: Forensics | None = None
 
     def __post_init__(self) -> None:

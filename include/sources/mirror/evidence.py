@@ -3,7 +3,7 @@
 from psycopg import sql
 
 from include.confidence import unproven
-from include.confidence.account import UNPROVEN_FLOOR, UNPROVEN_SHARE, Account
+from include.confidence.account import Account
 from include.sources.mirror.entity import Context
 from include.sources.mirror.pull import Pulled
 from include.warehouse.staging import Stage
@@ -102,7 +102,7 @@ def _unseen(pulled: Pulled) -> int:
 def too_much_left_out(pulled: Pulled, account: Account) -> str:
     """Why a list that leaves out so many live rows is none; empty if it is one."""
     count = left_out(pulled)
-    if count <= max(UNPROVEN_SHARE * account.rows, min(UNPROVEN_FLOOR, account.rows / 2)):
+    if not pulled.entity.unproven.too_many(count, account.rows):
         return ""
     return (
         f"{pulled.entity.name}: the list leaves out {count} of {account.rows} rows that are there when they are asked"

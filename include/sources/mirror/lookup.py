@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import sql
 
 from include.api.client import ENVELOPES, Answer, Request, refuse_errors
-from include.api.errors import ApiError, NotFound, RefuseData
+from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.paginators import Page
 from include.sources.mirror.entity import Context, Entity, Lookup
@@ -27,13 +27,14 @@ class Look:
     """What the source says to one tuple of values.
 
     `absent`: what `rows` don't show is proven to be gone. `tombstone`: the record says itself that it is deleted.
-    `unknown`: why nothing can be told, else empty.
+    `unknown`: why nothing can be told, else empty; `needs_person`: asking again would not change that.
     """
 
     rows: tuple[Row, ...] = ()
     absent: bool = False
     tombstone: bool = False
     unknown: str = ""
+    needs_person: bool = False
 
 
 def names(value: Any, *path: str) -> Callable[[Any], None]:
@@ -203,7 +204,7 @@ def _look(
 ) -> Look:
     failed = [a for a in answers if isinstance(a, ApiError) and not isinstance(a, NotFound)]
     if failed:
-        return Look(unknown=str(failed[0]))
+        return Look(unknown=str(failed[0]), needs_person=isinstance(failed[0], FixConfiguration))
     first, *others = answers
     if isinstance(first, NotFound):
         if any(isinstance(other, Answer) for other in others):
@@ -238,12 +239,16 @@ def _all_pages(context: Context, lookup: Lookup, request: Request, first: Answer
 
 @dataclass(frozen=True)
 class Skipped:
-    """A record that a list shows and that was not read: when it changed, in ISO 8601, and why it was skipped."""
+    """A record that a list shows and that was not read: when it changed, in ISO 8601, and why it was skipped.
+
+    `needs_person`: as in `Look`.
+    """
 
     key: list
     partition: str
     moment: str | None
     reason: str
+    needs_person: bool = False
 
     @property
     def failed(self) -> bool:
@@ -282,11 +287,11 @@ def complete(
     rows = [row for row in page.rows if table.key_of(row) is None]
     known = len(page.rows) - len(rows) - len(briefs)
     wanted = list(briefs)
-    deleted, absent, skipped = [], [], [(key, OVER_LIMIT) for key in wanted[room:] if room is not None]
+    deleted, absent, skipped = [], [], [(key, Look(unknown=OVER_LIMIT)) for key in wanted[room:] if room is not None]
     buried: list[tuple] = []
     for key, look in _twice(context, entity, wanted[:room], buried):
         if look.unknown:
-            skipped.append((key, look.unknown))
+            skipped.append((key, look))
         elif look.tombstone:
             deleted.append(key)
         elif not look.rows:
@@ -298,7 +303,7 @@ def complete(
         tuple(deleted),
         tuple(absent),
         known,
-        tuple(_skipped(entity, key, partition, briefs[key], why) for key, why in skipped),
+        tuple(_skipped(entity, key, partition, briefs[key], look) for key, look in skipped),
     )
 
 
@@ -314,9 +319,9 @@ def _twice(
     yield from look_up(context, entity.table, entity.lookup, buried)
 
 
-def _skipped(entity: Entity, key: tuple, partition: str, brief: Row, why: str) -> Skipped:
+def _skipped(entity: Entity, key: tuple, partition: str, brief: Row, look: Look) -> Skipped:
     moment = moment_of(entity, brief)
-    return Skipped(list(key), partition, moment and moment.isoformat(), why)
+    return Skipped(list(key), partition, moment and moment.isoformat(), look.unknown, look.needs_person)
 
 
 def known(context: Context, entity: Entity, page: Page, since: datetime) -> set[tuple]:

@@ -8,8 +8,9 @@ from psycopg import sql
 
 from include.api.errors import TryLater
 from include.api.paginators import Page
-from include.confidence import history
+from include.confidence import history, unproven
 from include.confidence.summary import ForensicSummary
+from include.confidence.unproven import Doubt
 from include.sources.base import Check, entity_of
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.lookup import look_up
@@ -37,6 +38,7 @@ def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int,
     counts: dict[str, Counts] = {}
     try:
         with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
+            known = {summary.entity: _partitions(context, summary.entity) for summary in summaries}
             for summary in summaries:
                 for table in entity_of(source, summary.entity).tables:
                     counts[table.name] = Counts.of(apply_plan(conn, table, _plan(context, table), sync_id))
@@ -44,6 +46,8 @@ def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int,
                 for name, fallen in _fall(context, entity_of(source, summary.entity), sync_id).items():
                     counts[name] += fallen
             counts |= derive(context, sync_id)
+            for summary in summaries:
+                _doubt_unasked(context, summary, _partitions(context, summary.entity) - known[summary.entity])
     except BaseException as error:
         sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
         raise
@@ -105,6 +109,22 @@ def _fall(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts
     }
     pulled.drop()
     return counts
+
+
+def _partitions(context: Context, name: str) -> set[str]:
+    return set(partitions(context, entity_of(context.source, name)))
+
+
+def _doubt_unasked(context: Context, summary: ForensicSummary, new: set[str]) -> None:
+    """Make unproven what is in partitions that the copy has only now, where the scan did not ask for all of them.
+
+    Each scan asks the source which partitions there are, and one answer may lack what another showed.
+    """
+    asked = summary.metrics.get("partitions_asked")
+    if new and asked is not None and len(_partitions(context, summary.entity)) > asked:
+        why = "the scan did not ask for it: the source listed it to another scan alone. The next scan asks for it"
+        doubts = [Doubt([f"the list of {partition}"], why) for partition in sorted(new)]
+        unproven.add(context.conn, context.source.name, summary.entity, context.run, doubts)
 
 
 def _plan(context: Context, table: Table) -> sql.Identifier:

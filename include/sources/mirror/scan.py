@@ -11,7 +11,7 @@ from typing import Any
 from psycopg import sql
 
 from include.confidence import history, unproven
-from include.confidence.account import Account, no_evidence
+from include.confidence.account import Account
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
@@ -323,6 +323,8 @@ def _summary(
             f"{name}_surplus": found["delete", "confirmed"],
             f"{name}_differing": found["update", "confirmed"],
         }
+    if entity.partitions:
+        metrics["partitions_asked"] = len(pulled.partitions)
     telemetry = {
         "page_start": scope.first,
         "page_end": _final_page(stage, scope),
@@ -353,10 +355,10 @@ def _summary(
 
 def _incomplete(pulled: Pulled, accounts: Mapping[str, Account], looks: Looks) -> str:
     """Why the scan is no evidence; empty if it is."""
-    name = pulled.entity.name
+    entity, name = pulled.entity, pulled.entity.name
     if looks.in_vain:
         return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
-    return no_evidence(accounts) or too_much_left_out(pulled, accounts[name])
+    return entity.unproven.no_evidence(accounts) or too_much_left_out(pulled, accounts[name])
 
 
 def _total(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:

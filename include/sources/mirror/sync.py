@@ -66,8 +66,27 @@ class Reached:
     in_step: bool
 
 
+@dataclass(frozen=True)
+class Left:
+    """What could not be read or stored: its name, and why. `needs_person`: asking again would not change that."""
+
+    name: str
+    why: str
+    needs_person: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.why.rstrip('.')})"
+
+
 class RecordsLeft(Exception):
     """Some records were not read, so the watermark stays before them. The message names them."""
+
+    def __init__(self, left: Sequence[Left]):
+        super().__init__(
+            f"{len(left)} of its records are not proven and were not written, the others were:"
+            f" {', '.join(map(str, left[:EXAMPLES]))}"
+        )
+        self.needs_person = any(each.needs_person for each in left)
 
 
 def sync(context: Context, *, full: bool = False, only: str | None = None) -> tuple[int, Mapping[str, Counts]]:
@@ -194,10 +213,7 @@ class _Run:
             stage.drop()
         log.info("%s.%s: %s, %s", source.name, entity.name, self.counts[entity.name], reached)
         if left:
-            raise RecordsLeft(
-                f"{len(left)} of its records are not proven and were not written, the others were:"
-                f" {', '.join(left[:EXAMPLES])}"
-            )
+            raise RecordsLeft(left)
 
     def _advance(
         self,
@@ -326,13 +342,13 @@ def source_time(context: Context) -> datetime:
     return min(now, datetime.now(UTC))
 
 
-def _partitions(context: Context, entity: Entity) -> tuple[Sequence[str], list[str]]:
+def _partitions(context: Context, entity: Entity) -> tuple[Sequence[str], list[Left]]:
     """The entity's partitions; also what is to be told where the source doesn't list them, so that some may lack."""
     try:
         return every_partition(context, entity), []
     except ApiError as error:
         name = entity.partitions.listed_by
-        return partitions(context, entity), [f"perhaps all of {name} that the copy lacks ({str(error).rstrip('.')})"]
+        return partitions(context, entity), [Left(f"perhaps all of {name} that the copy lacks", str(error))]
 
 
 def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool) -> list[Group]:
@@ -412,7 +428,7 @@ def _time(column: Any, row: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[str]]:
+def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[Left]]:
     """Stage and plan the children of all parents that were listed, of each kind that has had its first full sync.
 
     Not of the changed parents alone: a source may show a parent before its children, so children get a second chance
@@ -430,7 +446,7 @@ def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[str]
             children = children.fresh(context)
         for value, look in look_up(context, child.table, child.lookup, listed):
             if look.unknown:
-                left.append(f"{child.name} of {'/'.join(map(str, value))} ({look.unknown.rstrip('.')})")
+                left.append(Left(f"{child.name} of {_text(value)}", look.unknown, look.needs_person))
             else:
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
@@ -441,11 +457,11 @@ def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[str]
     return found, left
 
 
-def _too_many_refused(pulled: Pulled) -> list[str]:
+def _too_many_refused(pulled: Pulled) -> list[Left]:
     try:
         pulled.require_stored()
     except TooManyRefused as error:
-        return [str(error)]
+        return [Left(pulled.entity.name, str(error))]
     return []
 
 
@@ -461,29 +477,27 @@ def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> N
     leave_unreadable(stage)
 
 
-def _skipped(pulled: Pulled) -> list[str]:
+def _skipped(pulled: Pulled) -> list[Left]:
     """The records and partitions that could not be read, each with the reason."""
-    skipped = [f"{each.name} ({each.reason.rstrip('.')})" for each in pulled.skipped if each.failed]
-    failed = [f"all of {partition} ({why.rstrip('.')})" for partition, why in pulled.failed.items()]
-    return (
-        skipped
-        + failed
-        + [f"perhaps others {partition and f'of {partition} '}({why})" for partition, why in pulled.cut.items()]
-    )
+    return [
+        *(Left(each.name, each.reason, each.needs_person) for each in pulled.skipped if each.failed),
+        *(Left(f"all of {partition}", why) for partition, why in pulled.failed.items()),
+        *(Left(f"perhaps others of {part}" if part else "perhaps others", why) for part, why in pulled.cut.items()),
+    ]
 
 
-def _unproven(pulled: Pulled) -> list[str]:
+def _unproven(pulled: Pulled) -> list[Left]:
     """The rows that not even a second look could prove, each with the reason."""
     found = []
     for stage in pulled.stages:
         query = sql.SQL("SELECT {}, coalesce(_why, '') FROM {} WHERE _status = 'unproven' ORDER BY 1")
         key = sql.SQL("concat_ws('/', {})").format(identifiers(stage.table.key))
         rows = stage.conn.execute(query.format(key, stage.plan)).fetchall()
-        found += [f"{stage.table.name} {name} ({why.rstrip('.')})" for name, why in rows]
+        found += [Left(f"{stage.table.name} {name}", why) for name, why in rows]
     return found
 
 
-def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[str]]:
+def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[Left]]:
     """Stage and plan what the records name and the copy lacks; also says what of that could not be read or stored.
 
     It keeps out none of the records, which are whole without it; but the sync fails by its name.
@@ -495,14 +509,18 @@ def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[str]]:
         stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
         for value, look in look_up(context, entity.table, entity.lookup, _lacking(pulled, need, entity)):
             if look.unknown:
-                left.append(f"{entity.name} {'/'.join(map(str, value))} ({look.unknown.rstrip('.')})")
+                left.append(Left(f"{entity.name} {_text(value)}", look.unknown, look.needs_person))
             elif look.rows:
                 stage.store(look.rows, next_position=list(value), page_info={})
-        left += [f"{entity.name} {'/'.join(map(str, key))} ({why})" for key, why in stage.refusals()]
+        left += [Left(f"{entity.name} {_text(key)}", why) for key, why in stage.refusals()]
         compare.drop_repeats(stage)
         compare.plan_writes(stage)
         stages.append(stage)
     return stages, left
+
+
+def _text(key: Sequence) -> str:
+    return "/".join(map(str, key))
 
 
 def _lacking(pulled: Pulled, need: Need, entity: Entity) -> list[tuple]:
@@ -555,5 +573,8 @@ def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
         f"{source} was not synced as a whole, and the watermarks stay before what is missing. {lines}."
         " Mend what the reason names, then clear this task"
     )
-    needs_person = any(isinstance(error, FixConfiguration) for error in failures.values())
+    needs_person = any(
+        isinstance(error, FixConfiguration) or (isinstance(error, RecordsLeft) and error.needs_person)
+        for error in failures.values()
+    )
     return NeedsPerson(message) if needs_person else SyncFailed(message)

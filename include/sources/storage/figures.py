@@ -8,7 +8,8 @@ from typing import Any
 from psycopg import Connection, sql
 
 from include.confidence import unproven
-from include.confidence.account import Account, no_evidence
+from include.confidence.account import Account
+from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.storage import breaker, plan
 from include.sources.storage.check import Checked, Context, Order
@@ -17,6 +18,7 @@ from include.sources.storage.plan import KNOWN_STATUSES, SUSPECTS
 from include.warehouse.staging import Stage
 
 EXAMPLES = 10
+UNPROVEN = Unproven()
 TABLES = (IMAGES.name,)
 
 
@@ -150,7 +152,7 @@ def _incomplete(checked: Checked, account: Account, unanswered: int, reasons: st
         return f"{account.unproven} images could not be looked at: {checked.unanswered.rstrip('.')}"
     if unanswered:
         return f"{unanswered} images could not be looked at: {reasons.rstrip('.')}"
-    return no_evidence({IMAGES.name: account})
+    return UNPROVEN.no_evidence({IMAGES.name: account})
 
 
 def _examples(conn: Connection, planned: sql.Identifier) -> dict[str, list]:

@@ -11,12 +11,12 @@ from psycopg import Connection
 
 from include.confidence import history
 from include.confidence.health import Alert, Limits
-from include.confidence.policy import Policy, RepairShare, Trend, Verdict, judge
+from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed, require_overlap
 from include.sources.storage import breaker, images
 from include.sources.storage.check import Context, Order, check
-from include.sources.storage.figures import NOT_PROVEN, Findings, find, remember
+from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
 from include.sources.storage.repair import apply, logged, plan_of, repair, resolve, verify
@@ -31,8 +31,9 @@ WORKERS = 5
 # A dry sync has a watermark of its own, so that it hides nothing from the one that writes.
 DRY = "dry run"
 
-# Of the images that a sync reads so many, or this share of them, need not be proven: the nightly scan names them.
-UNPROVEN, UNPROVEN_SHARE = 5, 0.10
+
+# Of the images that a sync reads so many at least need not be proven: the nightly scan names them.
+UNPROVEN_IN_SYNC = 5
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Images:
     )
     # Of a small table, too, a mass change is a person's.
     repair_share: RepairShare = field(default_factory=partial(RepairShare, floor=breaker.FLOOR))
+    unproven: Unproven = UNPROVEN
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def _require_harmless(context: Context, order: Order, findings: Findings, summar
     account = findings.account
     if account.wrong_sum:
         raise SyncFailed(f"{account.wrong_sum}. Nothing was written; the next sync looks again")
-    if account.unproven > max(UNPROVEN, UNPROVEN_SHARE * account.rows):
+    if account.unproven > max(UNPROVEN_IN_SYNC, UNPROVEN.share * account.rows):
         raise SyncFailed(
             f"{account.unproven} of {account.rows} images could not be proven ({_why(summary)}). Nothing was written,"
             " the watermark stays: check bucket_name and endpoint_url of connection 'storage', and the urls of the"
