@@ -26,17 +26,17 @@ told once until a later run succeeds. If the scheduler itself stands still nobod
 the metric `sync_confidence_watch_timestamp_seconds`.
 """
 
-from airflow.sdk import CronTriggerTimetable, dag
+from airflow.sdk import dag
 
 from plugins.operators.watch import WatchOperator
+from plugins.runbook import cron
 from plugins.runs import DEFAULT_ARGS
 
 
 @dag(
     dag_id="confidence_watch",
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("*/5 * * * *", timezone="UTC"),
+    schedule=cron("*/5 * * * *"),
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,

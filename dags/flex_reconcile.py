@@ -53,82 +53,36 @@ Its message names the next step. In general:
 "Only failed" leaves out `stop_writer`: the cleared step then refuses and says so. Clear with downstream instead.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
-from airflow.task.trigger_rule import TriggerRule
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
-from plugins.operators.decide import DecideOperator
-from plugins.operators.gate_check import GateCheckOperator
-from plugins.operators.reconcile import ReconcileOperator
-from plugins.operators.report import ReportOperator
-from plugins.operators.resume_writer import ResumeWriterOperator
-from plugins.operators.scan import ScanOperator
-from plugins.operators.stop_writer import StopWriterOperator
-from plugins.operators.verify import VerifyOperator
-from plugins.runs import DEFAULT_ARGS
-
-SOURCE = "flex"
+from plugins.assets import FILTERS
+from plugins.params import AFTERWARDS, flag, several, some_uuid
+from plugins.runbook import cron, of_source, runbook
 
 
 @dag(
-    dag_id="flex_reconcile",
+    **of_source("flex", "reconcile"),
+    schedule=cron("50 2 * * *"),
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("50 2 * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["flex", "reconcile"],
     params={
-        "dry_run": Param(
-            True,
-            type="boolean",
-            title="Dry run",
-            description="Find and judge what differs, write nothing. Off: write it to Flex if the gate allows.",
+        "dry_run": flag(
+            True, "Dry run", "Find and judge what differs, write nothing. Off: write it to Flex if the gate allows."
         ),
-        "job_id": Param(
-            None,
-            type=["null", "string"],
-            format="uuid",
-            section="Which part",
-            title="Job",
-            description="Only this job, over or not.",
+        "job_id": some_uuid("Job", "Only this job, over or not.", FILTERS),
+        "departments": several(
+            ["sound", "lights"], "Departments", "Only crew calls of these departments; empty = all.", FILTERS
         ),
-        "departments": Param(
-            [],
-            type="array",
-            items={"type": "string", "enum": ["sound", "lights"]},
-            section="Which part",
-            title="Departments",
-            description="Only crew calls of these departments; empty = all.",
-        ),
-        "reset_watermark": Param(
+        "reset_watermark": flag(
             False,
-            type="boolean",
-            section="The writer afterwards",
-            title="Skip the changes that wait",
-            description="At the resume, forget the changes that flex_sync has not brought to Flex yet; the nightly scan"
-            " finds them all the same. Needs dry run off.",
+            "Skip the changes that wait",
+            "At the resume, forget the changes that flex_sync has not brought to Flex yet; the nightly scan finds them"
+            " all the same. Needs dry run off.",
+            AFTERWARDS,
         ),
     },
 )
 def flex_reconcile():
-    stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
-    scan = ScanOperator(task_id="scan", source=SOURCE, entity="crew")
-    gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
-    decide = DecideOperator(task_id="decide", source=SOURCE)
-    reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)
-    verify = VerifyOperator(task_id="verify", source=SOURCE)
-    resume_writer = ResumeWriterOperator(task_id="resume_writer", source=SOURCE).as_teardown(
-        setups=stop_writer, on_failure_fail_dagrun=True
-    )
-    # A teardown too: a person who marks the whole run leaves it, and it ends the run in the truth.
-    report = ReportOperator(task_id="report", source=SOURCE).as_teardown(on_failure_fail_dagrun=True)
-
-    stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer
-    [verify, resume_writer] >> report
+    runbook("flex", ["crew"])
 
 
 flex_reconcile()

@@ -51,69 +51,40 @@ Every crew call that its message does not name is in step. The others are tried 
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
+from plugins.assets import FILTERS
 from plugins.operators.sync import SyncOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.params import choice, several, some_uuid
+from plugins.runbook import cron, of_source
 
-SOURCE = "flex"
+MODE = (
+    "Incremental looks at the jobs whose crew changed, full at all that aren't over; validate writes nothing and"
+    " checks our tables."
+)
+RELEASE = (
+    "The id of an uncertain crew call in Flex: take what it shows now for what happened, then bring it in step. Look"
+    " at it in Flex first."
+)
+ASKED_BY = "The id of the profile of the person who asks for it; it is kept in flex.flex_sync_log."
 
 
 @dag(
-    dag_id="flex_sync",
+    **of_source("flex", "sync"),
+    schedule=cron("*/5 * * * *"),
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("*/5 * * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["flex", "sync"],
     params={
-        "mode": Param(
-            "incremental",
-            enum=["incremental", "full", "validate"],
-            title="Mode",
-            description="Incremental looks at the jobs whose crew changed, full at all that aren't over; validate"
-            " writes nothing and checks our tables.",
-        ),
-        "release_element": Param(
-            None,
-            type=["null", "string"],
-            format="uuid",
-            title="Release a crew call",
-            description="The id of an uncertain crew call in Flex: take what it shows now for what happened, then bring"
-            " it in step. Look at it in Flex first.",
-        ),
-        "triggered_by": Param(
-            None,
-            type=["null", "string"],
-            format="uuid",
-            title="Asked for by",
-            description="The id of the profile of the person who asks for it; it is kept in flex.flex_sync_log.",
-        ),
-        "job_id": Param(
-            None,
-            type=["null", "string"],
-            format="uuid",
-            section="Which part",
-            title="Job",
-            description="Only this job, changed or not, over or not.",
-        ),
-        "departments": Param(
-            [],
-            type="array",
-            items={"type": "string", "enum": ["sound", "lights"]},
-            section="Which part",
-            title="Departments",
-            description="Only crew calls of these departments; empty = all.",
+        "mode": choice("incremental", ["incremental", "full", "validate"], "Mode", MODE),
+        "release_element": some_uuid("Release a crew call", RELEASE),
+        "triggered_by": some_uuid("Asked for by", ASKED_BY),
+        "job_id": some_uuid("Job", "Only this job, changed or not, over or not.", FILTERS),
+        "departments": several(
+            ["sound", "lights"], "Departments", "Only crew calls of these departments; empty = all.", FILTERS
         ),
     },
 )
 def flex_sync():
-    SyncOperator(task_id="sync", source=SOURCE)
+    SyncOperator(task_id="sync", source="flex")
 
 
 flex_sync()

@@ -34,99 +34,35 @@ Its message names the next step. In general:
 "Only failed" leaves out `stop_writer`: the cleared step then refuses and says so. Clear with downstream instead.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
-from airflow.task.trigger_rule import TriggerRule
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
-from plugins.operators.decide import DecideOperator
-from plugins.operators.gate_check import GateCheckOperator
-from plugins.operators.reconcile import ReconcileOperator
-from plugins.operators.report import ReportOperator
-from plugins.operators.resume_writer import ResumeWriterOperator
-from plugins.operators.scan import ScanOperator
-from plugins.operators.stop_writer import StopWriterOperator
-from plugins.operators.verify import VerifyOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.assets import FILTERS
+from plugins.params import DRY_RUN, PAGES, RESET_WATERMARK, flag, progress_every
+from plugins.runbook import cron, of_source, runbook
 
-SOURCE = "repairshopr"
 ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tickets", "estimates"]
+COMPARE_BOTH_WAYS = flag(
+    True,
+    "Look for rows that RepairShopr has not",
+    "Rows of the copy that the scan never saw. Only a whole scan can tell: untick it for pages.",
+    FILTERS,
+)
 
 
 @dag(
-    dag_id="repairshopr_reconcile",
+    **of_source("repairshopr", "reconcile"),
+    schedule=cron("0 3 * * *"),
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("0 3 * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["repairshopr", "reconcile"],
     params={
-        "dry_run": Param(
-            True,
-            type="boolean",
-            title="Dry run",
-            description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
-        ),
-        "page_start": Param(
-            1,
-            type="integer",
-            minimum=1,
-            section="Which part",
-            title="First page",
-            description="Scan each list from this page on.",
-        ),
-        "page_end": Param(
-            0,
-            type="integer",
-            minimum=0,
-            section="Which part",
-            title="Last page",
-            description="Scan up to this page; 0 = to the end.",
-        ),
-        "compute_db_not_in_api": Param(
-            True,
-            type="boolean",
-            section="Which part",
-            title="Look for rows that RepairShopr has not",
-            description="Rows of the copy that the scan never saw. Only a whole scan can tell: untick it for pages.",
-        ),
-        "progress_every": Param(
-            250,
-            type="integer",
-            minimum=0,
-            section="How it works",
-            title="Pages between progress lines",
-            description="A line of progress goes to the log every so many pages; 0 = after the last page only.",
-        ),
-        "reset_watermark": Param(
-            False,
-            type="boolean",
-            section="The writer afterwards",
-            title="Reset the watermarks",
-            description="At the resume, skip every change made while the writer stood. Needs dry run off.",
-        ),
+        **DRY_RUN,
+        **PAGES,
+        "compute_db_not_in_api": COMPARE_BOTH_WAYS,
+        **progress_every(250),
+        **RESET_WATERMARK,
     },
 )
 def repairshopr_reconcile():
-    stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
-    scan = ScanOperator.partial(
-        task_id="scan", source=SOURCE, map_index_template="{{ task.entity }}", doc_md=ScanOperator.on_call
-    ).expand(entity=ENTITIES)
-    gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
-    decide = DecideOperator(task_id="decide", source=SOURCE)
-    reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)
-    verify = VerifyOperator(task_id="verify", source=SOURCE)
-    resume_writer = ResumeWriterOperator(task_id="resume_writer", source=SOURCE).as_teardown(
-        setups=stop_writer, on_failure_fail_dagrun=True
-    )
-    # A teardown too: a person who marks the whole run leaves it, and it ends the run in the truth.
-    report = ReportOperator(task_id="report", source=SOURCE).as_teardown(on_failure_fail_dagrun=True)
-
-    stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer
-    [verify, resume_writer] >> report
+    runbook("repairshopr", ENTITIES)
 
 
 repairshopr_reconcile()

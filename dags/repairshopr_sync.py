@@ -21,37 +21,23 @@ The entities that its message does not name are synced; those that it names keep
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
 from plugins.operators.sync import SyncOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.params import choice
+from plugins.runbook import cron, of_source
 
-SOURCE = "repairshopr"
-
-
-@dag(
-    dag_id="repairshopr_sync",
-    doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("*/15 * * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["repairshopr", "sync"],
-    params={
-        "mode": Param(
-            "incremental",
-            enum=["incremental", "full"],
-            title="Mode",
-            description="Incremental reads what changed since the watermark, full reads every list from its start.",
-        ),
-    },
+MODE = choice(
+    "incremental",
+    ["incremental", "full"],
+    "Mode",
+    "Incremental reads what changed since the watermark, full reads every list from its start.",
 )
+
+
+@dag(**of_source("repairshopr", "sync"), schedule=cron("*/15 * * * *"), doc_md=__doc__, params={"mode": MODE})
 def repairshopr_sync():
-    SyncOperator(task_id="sync", source=SOURCE)
+    SyncOperator(task_id="sync", source="repairshopr")
 
 
 repairshopr_sync()

@@ -36,21 +36,11 @@ Its message names the next step. In general:
 "Only failed" leaves out `stop_writer`: the cleared step then refuses and says so. Clear with downstream instead.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
-from airflow.task.trigger_rule import TriggerRule
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
-from plugins.operators.decide import DecideOperator
-from plugins.operators.gate_check import GateCheckOperator
-from plugins.operators.reconcile import ReconcileOperator
-from plugins.operators.report import ReportOperator
-from plugins.operators.resume_writer import ResumeWriterOperator
-from plugins.operators.scan import ScanOperator
-from plugins.operators.stop_writer import StopWriterOperator
-from plugins.operators.verify import VerifyOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.params import AFTERWARDS, DRY_RUN, flag, progress_every
+from plugins.runbook import cron, of_source, runbook
 
-SOURCE = "square"
 ENTITIES = [
     "locations",
     "vendors",
@@ -63,61 +53,23 @@ ENTITIES = [
     "payments",
     "order_refunds",
 ]
+RESET_WATERMARK = flag(
+    False,
+    "Reset the watermarks",
+    "At the resume, skip every change made while the writer stood, but those of locations, which tell no time of"
+    " change. Needs dry run off.",
+    AFTERWARDS,
+)
 
 
 @dag(
-    dag_id="square_reconcile",
+    **of_source("square", "reconcile"),
+    schedule=cron("20 4 * * *"),
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("20 4 * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["square", "reconcile"],
-    params={
-        "dry_run": Param(
-            True,
-            type="boolean",
-            title="Dry run",
-            description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
-        ),
-        "progress_every": Param(
-            250,
-            type="integer",
-            minimum=0,
-            section="How it works",
-            title="Pages between progress lines",
-            description="A line of progress goes to the log every so many pages; 0 = after the last page only.",
-        ),
-        "reset_watermark": Param(
-            False,
-            type="boolean",
-            section="The writer afterwards",
-            title="Reset the watermarks",
-            description="At the resume, skip every change made while the writer stood, but those of locations, which"
-            " tell no time of change. Needs dry run off.",
-        ),
-    },
+    params={**DRY_RUN, **progress_every(250), "reset_watermark": RESET_WATERMARK},
 )
 def square_reconcile():
-    stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
-    scan = ScanOperator.partial(
-        task_id="scan", source=SOURCE, map_index_template="{{ task.entity }}", doc_md=ScanOperator.on_call
-    ).expand(entity=ENTITIES)
-    gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
-    decide = DecideOperator(task_id="decide", source=SOURCE)
-    reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)
-    verify = VerifyOperator(task_id="verify", source=SOURCE)
-    resume_writer = ResumeWriterOperator(task_id="resume_writer", source=SOURCE).as_teardown(
-        setups=stop_writer, on_failure_fail_dagrun=True
-    )
-    # A teardown too: a person who marks the whole run leaves it, and it ends the run in the truth.
-    report = ReportOperator(task_id="report", source=SOURCE).as_teardown(on_failure_fail_dagrun=True)
-
-    stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer
-    [verify, resume_writer] >> report
+    runbook("square", ENTITIES)
 
 
 square_reconcile()

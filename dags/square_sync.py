@@ -36,38 +36,24 @@ What its message does not name is synced; what it names keeps its watermark and 
   `square_reconcile`.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
 from plugins.operators.sync import SyncOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.params import choice
+from plugins.runbook import cron, of_source
 
-SOURCE = "square"
-
-
-@dag(
-    dag_id="square_sync",
-    doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("*/30 * * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["square", "sync"],
-    params={
-        "mode": Param(
-            "incremental",
-            enum=["incremental", "foundation", "full", "validate"],
-            title="Mode",
-            description="Incremental reads what changed since the watermarks; foundation, also called full, reads every"
-            " list from its start; validate writes nothing and checks the copy.",
-        ),
-    },
+MODE = choice(
+    "incremental",
+    ["incremental", "foundation", "full", "validate"],
+    "Mode",
+    "Incremental reads what changed since the watermarks; foundation, also called full, reads every list from its"
+    " start; validate writes nothing and checks the copy.",
 )
+
+
+@dag(**of_source("square", "sync"), schedule=cron("*/30 * * * *"), doc_md=__doc__, params={"mode": MODE})
 def square_sync():
-    SyncOperator(task_id="sync", source=SOURCE)
+    SyncOperator(task_id="sync", source="square")
 
 
 square_sync()

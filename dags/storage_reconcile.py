@@ -69,125 +69,44 @@ Its message names the next step. In general:
 - Slow, or *503 SlowDown*: lower `concurrency`.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
-from airflow.task.trigger_rule import TriggerRule
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
-from plugins.operators.decide import DecideOperator
-from plugins.operators.gate_check import GateCheckOperator
-from plugins.operators.reconcile import ReconcileOperator
-from plugins.operators.report import ReportOperator
-from plugins.operators.resume_writer import ResumeWriterOperator
-from plugins.operators.scan import ScanOperator
-from plugins.operators.stop_writer import StopWriterOperator
-from plugins.operators.verify import VerifyOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.assets import FILTERS
+from plugins.params import BATCHES, RESET_WATERMARK, flag, number, some_choice, some_uuid
+from plugins.runbook import cron, of_source, runbook
 
-SOURCE = "storage"
+DRY_RUN = flag(
+    True,
+    "Dry run",
+    "Find and judge what is missing, write nothing. Off: mark it if the gate allows; needs RECONCILE_ENABLED.",
+)
+HEAL = flag(
+    True,
+    "Heal",
+    "Give images that a run has marked their former status, where their objects are back. Off: only count them.",
+    FILTERS,
+)
+STATUSES = ["queued", "processing", "ready", "error"]
+LIMIT = "At most so many images; 0 = all. The result's next_cursor tells where to go on."
 
 
 @dag(
-    dag_id="storage_reconcile",
+    **of_source("storage", "reconcile"),
+    schedule=cron("40 3 * * *"),
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("40 3 * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["storage", "reconcile"],
     params={
-        "dry_run": Param(
-            True,
-            type="boolean",
-            title="Dry run",
-            description="Find and judge what is missing, write nothing. Off: mark it if the gate allows; needs"
-            " RECONCILE_ENABLED.",
-        ),
-        "heal": Param(
-            True,
-            type="boolean",
-            section="Which part",
-            title="Heal",
-            description="Give images that a run has marked their former status, where their objects are back. Off: only"
-            " count them.",
-        ),
-        "project_id": Param(
-            None,
-            type=["null", "string"],
-            format="uuid",
-            section="Which part",
-            title="Project",
-            description="Only this project's images.",
-        ),
-        "status": Param(
-            None,
-            type=["null", "string"],
-            enum=[None, "queued", "processing", "ready", "error"],
-            values_display={"null": "any"},
-            section="Which part",
-            title="Status",
-            description="Only images in this status.",
-        ),
-        "limit": Param(
-            0,
-            type="integer",
-            minimum=0,
-            section="Which part",
-            title="Limit",
-            description="At most so many images; 0 = all. The result's next_cursor tells where to go on.",
-        ),
-        "cursor": Param(
-            None,
-            type=["null", "string"],
-            format="uuid",
-            section="Which part",
-            title="Cursor",
-            description="Only images whose id comes after this one.",
-        ),
-        "batch_size": Param(
-            1000,
-            type="integer",
-            minimum=1,
-            maximum=10000,
-            section="How it works",
-            title="Batch size",
-            description="Images that are read, and later written, with one statement.",
-        ),
-        "concurrency": Param(
-            5,
-            type="integer",
-            minimum=1,
-            maximum=64,
-            section="How it works",
-            title="Requests at once",
-            description="To the store. Fewer if it answers 503 SlowDown.",
-        ),
-        "reset_watermark": Param(
-            False,
-            type="boolean",
-            section="The writer afterwards",
-            title="Reset the watermarks",
-            description="At the resume, skip every change made while the writer stood. Needs dry run off.",
-        ),
+        "dry_run": DRY_RUN,
+        "heal": HEAL,
+        "project_id": some_uuid("Project", "Only this project's images.", FILTERS),
+        "status": some_choice(STATUSES, "Status", "Only images in this status.", FILTERS),
+        "limit": number(0, "Limit", LIMIT, FILTERS),
+        "cursor": some_uuid("Cursor", "Only images whose id comes after this one.", FILTERS),
+        **BATCHES,
+        **RESET_WATERMARK,
     },
 )
 def storage_reconcile():
-    stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
-    scan = ScanOperator(task_id="scan", source=SOURCE, entity="images")
-    gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
-    decide = DecideOperator(task_id="decide", source=SOURCE)
-    reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)
-    verify = VerifyOperator(task_id="verify", source=SOURCE)
-    resume_writer = ResumeWriterOperator(task_id="resume_writer", source=SOURCE).as_teardown(
-        setups=stop_writer, on_failure_fail_dagrun=True
-    )
-    # A teardown too: a person who marks the whole run leaves it, and it ends the run in the truth.
-    report = ReportOperator(task_id="report", source=SOURCE).as_teardown(on_failure_fail_dagrun=True)
-
-    stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer
-    [verify, resume_writer] >> report
+    runbook("storage", ["images"])
 
 
 storage_reconcile()

@@ -35,61 +35,29 @@ written.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
 from plugins.operators.sync import SyncOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.params import BATCHES, choice, flag
+from plugins.runbook import cron, of_source
 
-SOURCE = "storage"
+DRY_RUN = flag(True, "Dry run", "Only say which objects are missing. Off: mark their images; needs RECONCILE_ENABLED.")
+MODE = choice(
+    "incremental",
+    ["incremental", "full"],
+    "Mode",
+    "Incremental looks at images changed since the watermark, full at all of them.",
+)
 
 
 @dag(
-    dag_id="storage_sync",
+    **of_source("storage", "sync"),
+    schedule=cron("20 * * * *"),
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("20 * * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["storage", "sync"],
-    params={
-        "dry_run": Param(
-            True,
-            type="boolean",
-            title="Dry run",
-            description="Only say which objects are missing. Off: mark their images; needs RECONCILE_ENABLED.",
-        ),
-        "mode": Param(
-            "incremental",
-            enum=["incremental", "full"],
-            title="Mode",
-            description="Incremental looks at images changed since the watermark, full at all of them.",
-        ),
-        "batch_size": Param(
-            1000,
-            type="integer",
-            minimum=1,
-            maximum=10000,
-            section="How it works",
-            title="Batch size",
-            description="Images that are read, and later written, with one statement.",
-        ),
-        "concurrency": Param(
-            5,
-            type="integer",
-            minimum=1,
-            maximum=64,
-            section="How it works",
-            title="Requests at once",
-            description="To the store. Fewer if it answers 503 SlowDown.",
-        ),
-    },
+    params={"dry_run": DRY_RUN, "mode": MODE, **BATCHES},
 )
 def storage_sync():
-    SyncOperator(task_id="sync", source=SOURCE)
+    SyncOperator(task_id="sync", source="storage")
 
 
 storage_sync()

@@ -38,93 +38,31 @@ Its message names the next step. In general:
 "Only failed" leaves out `stop_writer`: the cleared step then refuses and says so. Clear with downstream instead.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
-from airflow.task.trigger_rule import TriggerRule
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
-from plugins.operators.decide import DecideOperator
-from plugins.operators.gate_check import GateCheckOperator
-from plugins.operators.reconcile import ReconcileOperator
-from plugins.operators.report import ReportOperator
-from plugins.operators.resume_writer import ResumeWriterOperator
-from plugins.operators.scan import ScanOperator
-from plugins.operators.stop_writer import StopWriterOperator
-from plugins.operators.verify import VerifyOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.assets import FILTERS
+from plugins.params import DRY_RUN, RESET_WATERMARK, number, progress_every, some_number
+from plugins.runbook import cron, of_source, runbook
 
-SOURCE = "tekmetric"
 ENTITIES = ["employees", "customers", "vehicles", "repair_orders"]
+DAYS_BACK = number(
+    30,
+    "Days back",
+    "Scan the orders that were posted, or changed while not posted, in the last so many days; 0 = all of them. About"
+    " three requests an order.",
+    FILTERS,
+)
+SHOP = some_number("Shop", "Tekmetric's id of one shop; empty for all that the connection names.", FILTERS, empty="all")
 
 
 @dag(
-    dag_id="tekmetric_reconcile",
+    **of_source("tekmetric", "reconcile"),
+    schedule=cron("50 4 * * *"),
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("50 4 * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["tekmetric", "reconcile"],
-    params={
-        "dry_run": Param(
-            True,
-            type="boolean",
-            title="Dry run",
-            description="Find and judge drift, plan the repair, write nothing. Off: repair if the gate allows it.",
-        ),
-        "days_back": Param(
-            30,
-            type="integer",
-            minimum=0,
-            section="Which part",
-            title="Days back",
-            description="Scan the orders that were posted, or changed while not posted, in the last so many days; 0 ="
-            " all of them. About three requests an order.",
-        ),
-        "shop_id": Param(
-            None,
-            type=["null", "integer"],
-            section="Which part",
-            title="Shop",
-            description="Tekmetric's id of one shop; empty for all that the connection names.",
-            values_display={"null": "all"},
-        ),
-        "progress_every": Param(
-            1,
-            type="integer",
-            minimum=0,
-            section="How it works",
-            title="Pages between progress lines",
-            description="A line of progress goes to the log every so many pages; 0 = after the last page only.",
-        ),
-        "reset_watermark": Param(
-            False,
-            type="boolean",
-            section="The writer afterwards",
-            title="Reset the watermarks",
-            description="At the resume, skip every change made while the writer stood. Needs dry run off.",
-        ),
-    },
+    params={**DRY_RUN, "days_back": DAYS_BACK, "shop_id": SHOP, **progress_every(1), **RESET_WATERMARK},
 )
 def tekmetric_reconcile():
-    stop_writer = StopWriterOperator(task_id="stop_writer", source=SOURCE).as_setup()
-    scan = ScanOperator.partial(
-        task_id="scan", source=SOURCE, map_index_template="{{ task.entity }}", doc_md=ScanOperator.on_call
-    ).expand(entity=ENTITIES)
-    gate_check = GateCheckOperator(task_id="gate_check", source=SOURCE)
-    decide = DecideOperator(task_id="decide", source=SOURCE)
-    reconcile = ReconcileOperator(task_id="reconcile", source=SOURCE, trigger_rule=TriggerRule.NONE_FAILED)
-    verify = VerifyOperator(task_id="verify", source=SOURCE)
-    resume_writer = ResumeWriterOperator(task_id="resume_writer", source=SOURCE).as_teardown(
-        setups=stop_writer, on_failure_fail_dagrun=True
-    )
-    # A teardown too: a person who marks the whole run leaves it, and it ends the run in the truth.
-    report = ReportOperator(task_id="report", source=SOURCE).as_teardown(on_failure_fail_dagrun=True)
-
-    stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer
-    [verify, resume_writer] >> report
+    runbook("tekmetric", ENTITIES)
 
 
 tekmetric_reconcile()

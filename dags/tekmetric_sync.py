@@ -39,88 +39,45 @@ What its message does not name is synced.
 `clean_up` runs beside `sync`, and can be cleared at any time.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import dag
 
-from plugins.deadline import stopped_too_long
+from plugins.assets import FILTERS
 from plugins.operators.clean_up import CleanUpOperator
 from plugins.operators.sync import SyncOperator
-from plugins.runs import DEFAULT_ARGS
+from plugins.params import HOW, choice, flag, number, some_number
+from plugins.runbook import cron, of_source
 
-SOURCE = "tekmetric"
+MODES = ["incremental", "backfill", "full", "validate", "snapshot"]
+MODE = (
+    "Incremental reads what the boards show as changed; backfill history by the report, as far as days_back; full all"
+    " of it; validate writes nothing and checks the copy; snapshot keeps the order ro_id as it stands."
+)
+SHOP = "Tekmetric's id of one shop; empty for all that the connection names."
+DAYS = "How far back orders are looked for by the shop's calendar; 0 = as far as there are any."
+BOARD = "One board alone, or all: active, posted and complete."
+LIMIT = "For a trial: read so many orders at most and leave the others to the next run; 0 = no limit."
+ORDER = "Tekmetric's id of one order, to read it alone; with several shops also say which one."
+RAW = "Keep what Tekmetric answers about each order in tm_raw_payloads, for 7 days."
 
 
 @dag(
-    dag_id="tekmetric_sync",
+    **of_source("tekmetric", "sync"),
+    schedule=cron("*/10 * * * *"),
     doc_md=__doc__,
-    # Without a start date the first run is the next one due, not the one missed last.
-    schedule=CronTriggerTimetable("*/10 * * * *", timezone="UTC"),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
-    deadline=stopped_too_long(SOURCE),
-    tags=["tekmetric", "sync"],
     params={
-        "mode": Param(
-            "incremental",
-            enum=["incremental", "backfill", "full", "validate", "snapshot"],
-            title="Mode",
-            description="Incremental reads what the boards show as changed; backfill history by the report, as far as"
-            " days_back; full all of it; validate writes nothing and checks the copy; snapshot keeps the order ro_id as"
-            " it stands.",
-        ),
-        "shop_id": Param(
-            None,
-            type=["null", "integer"],
-            section="Which part",
-            title="Shop",
-            description="Tekmetric's id of one shop; empty for all that the connection names.",
-            values_display={"null": "all"},
-        ),
-        "days_back": Param(
-            3,
-            type="integer",
-            minimum=0,
-            section="Which part",
-            title="Days back",
-            description="How far back orders are looked for by the shop's calendar; 0 = as far as there are any.",
-        ),
-        "board": Param(
-            "ALL",
-            enum=["ALL", "ACTIVE", "POSTED"],
-            section="Which part",
-            title="Board",
-            description="One board alone, or all: active, posted and complete.",
-        ),
-        "limit": Param(
-            0,
-            type="integer",
-            minimum=0,
-            section="Which part",
-            title="Orders at most",
-            description="For a trial: read so many orders at most and leave the others to the next run; 0 = no limit.",
-        ),
-        "ro_id": Param(
-            None,
-            type=["null", "integer"],
-            section="Which part",
-            title="One repair order",
-            description="Tekmetric's id of one order, to read it alone; with several shops also say which one.",
-            values_display={"null": "none"},
-        ),
-        "store_raw": Param(
-            False,
-            type="boolean",
-            section="How it works",
-            title="Keep the answers",
-            description="Keep what Tekmetric answers about each order in tm_raw_payloads, for 7 days.",
-        ),
+        "mode": choice("incremental", MODES, "Mode", MODE),
+        "shop_id": some_number("Shop", SHOP, FILTERS, empty="all"),
+        "days_back": number(3, "Days back", DAYS, FILTERS),
+        "board": choice("ALL", ["ALL", "ACTIVE", "POSTED"], "Board", BOARD, FILTERS),
+        "limit": number(0, "Orders at most", LIMIT, FILTERS),
+        "ro_id": some_number("One repair order", ORDER, FILTERS, empty="none"),
+        "store_raw": flag(False, "Keep the answers", RAW, HOW),
     },
 )
 def tekmetric_sync():
-    SyncOperator(task_id="sync", source=SOURCE)
+    SyncOperator(task_id="sync", source="tekmetric")
     # Beside it: what has expired goes, also while a sync fails.
-    CleanUpOperator(task_id="clean_up", source=SOURCE)
+    CleanUpOperator(task_id="clean_up", source="tekmetric")
 
 
 tekmetric_sync()

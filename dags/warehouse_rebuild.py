@@ -16,9 +16,10 @@ downstream: the steps before it stay done.
 """
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import Param, dag
+from airflow.sdk import dag
 
 from include.sources import REGISTRY
+from plugins.params import choice
 from plugins.runs import DEFAULT_ARGS, refuse_unknown_conf
 
 
@@ -43,14 +44,7 @@ def _run(task_id: str, dag_id: str, **conf: object) -> TriggerDagRunOperator:
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
     tags=["warehouse"],
-    params={
-        "source": Param(
-            REGISTRY[0],
-            enum=list(REGISTRY),
-            title="Source",
-            description="Whose copy to rebuild from its source.",
-        ),
-    },
+    params={"source": choice(REGISTRY[0], REGISTRY, "Source", "Whose copy to rebuild from its source.")},
 )
 def warehouse_rebuild():
     sync, reconcile = "{{ params.source }}_sync", "{{ params.source }}_reconcile"

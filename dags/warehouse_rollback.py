@@ -20,6 +20,7 @@ wait for the running sync and clear the task.
 from airflow.sdk import Param, dag
 
 from plugins.operators.rollback import RollbackOperator
+from plugins.params import flag
 from plugins.runs import DEFAULT_ARGS
 
 
@@ -45,17 +46,9 @@ from plugins.runs import DEFAULT_ARGS
             title="Reason",
             description="Kept in confidence.sync_log for those who look at it later.",
         ),
-        "dry_run": Param(
-            True,
-            type="boolean",
-            title="Dry run",
-            description="Count what would be restored; write nothing.",
-        ),
-        "force": Param(
-            False,
-            type="boolean",
-            title="Overwrite later changes",
-            description="Restore also rows that later syncs, or people, have changed since.",
+        "dry_run": flag(True, "Dry run", "Count what would be restored; write nothing."),
+        "force": flag(
+            False, "Overwrite later changes", "Restore also rows that later syncs, or people, have changed since."
         ),
     },
 )

@@ -1,0 +1,62 @@
+"""The two DAGs of every source: the sync, which is the writer, and the runbook that proves its copy every night."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from airflow.sdk import CronTriggerTimetable
+from airflow.task.trigger_rule import TriggerRule
+
+from plugins.deadline import stopped_too_long
+from plugins.operators.decide import DecideOperator
+from plugins.operators.gate_check import GateCheckOperator
+from plugins.operators.reconcile import ReconcileOperator
+from plugins.operators.report import ReportOperator
+from plugins.operators.resume_writer import ResumeWriterOperator
+from plugins.operators.scan import ScanOperator
+from plugins.operators.stop_writer import StopWriterOperator
+from plugins.operators.verify import VerifyOperator
+from plugins.runs import DEFAULT_ARGS
+
+
+def cron(expression: str) -> CronTriggerTimetable:
+    """When a DAG runs, in UTC. Without a start date its first run is the next one due, not the one missed last."""
+    return CronTriggerTimetable(expression, timezone="UTC")
+
+
+def of_source(source: str, job: Literal["sync", "reconcile"]) -> dict[str, Any]:
+    """What `@dag` is told of every source's sync and runbook."""
+    return {
+        "dag_id": f"{source}_{job}",
+        "catchup": False,
+        "max_active_runs": 1,
+        "is_paused_upon_creation": False,
+        "default_args": DEFAULT_ARGS,
+        "deadline": stopped_too_long(source),
+        "tags": [source, job],
+    }
+
+
+def runbook(source: str, entities: Sequence[str]) -> None:
+    """The tasks of the runbook; `scan` is mapped over the entities where there are several."""
+    stop_writer = StopWriterOperator(task_id="stop_writer", source=source).as_setup()
+    scan = _scan(source, entities)
+    gate_check = GateCheckOperator(task_id="gate_check", source=source)
+    decide = DecideOperator(task_id="decide", source=source)
+    reconcile = ReconcileOperator(task_id="reconcile", source=source, trigger_rule=TriggerRule.NONE_FAILED)
+    verify = VerifyOperator(task_id="verify", source=source)
+    resume_writer = ResumeWriterOperator(task_id="resume_writer", source=source).as_teardown(
+        setups=stop_writer, on_failure_fail_dagrun=True
+    )
+    # A teardown too: a person who marks the whole run leaves it, and it ends the run in the truth.
+    report = ReportOperator(task_id="report", source=source).as_teardown(on_failure_fail_dagrun=True)
+
+    stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer
+    [verify, resume_writer] >> report
+
+
+def _scan(source: str, entities: Sequence[str]) -> Any:
+    if len(entities) == 1:
+        return ScanOperator(task_id="scan", source=source, entity=entities[0])
+    return ScanOperator.partial(
+        task_id="scan", source=source, map_index_template="{{ task.entity }}", doc_md=ScanOperator.on_call
+    ).expand(entity=list(entities))
