@@ -31,6 +31,7 @@ SHORTEST_TIMEOUT_SECONDS = 0.1
 # Longer waits are no use to a task, and some are too long for the system's clock functions.
 LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 BUSY = {408, 429}
+ABSENT = {404, 410}
 # Half a surrogate pair, as JSON writes it, and not a backslash before "ud83d".
 HALF_PAIR = re.compile(
     rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
@@ -260,13 +261,15 @@ class ApiClient:
         """Status first, content type second, body last: of an error's body only the vendor's codes are told."""
         status, where = response.status_code, self._where(request)
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if status in BUSY or status >= 500:
+        if status in BUSY or status >= 500 or (status == 403 and _is_limited(response.headers)):
             return self._busy(where, response)
-        if status == 404 and ("json" in kind or not response.content):
-            return NotFound(f"{where} answered 404: it does not exist there.", status=status)
-        if status == 404:
+        if status in ABSENT and ("json" in kind or not response.content):
+            return NotFound(f"{where} answered {status}: it does not exist there.", status=status)
+        if status in ABSENT:
             # A proxy's or a wrong host's page is no proof that a record is gone.
-            return TryLater(f"{where} answered 404 with {kind or 'a body'}, not the API's own answer", status=status)
+            return TryLater(
+                f"{where} answered {status} with {kind or 'a body'}, not the API's own answer", status=status
+            )
         if not 200 <= status < 300:
             return FixConfiguration(
                 f"{where} answered {status}{_told(response)}{_remedy(status, self.name)}", status=status
@@ -284,7 +287,7 @@ class ApiClient:
 
     def _busy(self, where: str, response: requests.Response) -> TryLater:
         retry_after = _retry_after(response.headers)
-        if response.status_code == 429 and retry_after is not None:
+        if response.status_code in (403, 429) and retry_after is not None:
             self._limiter.pause(retry_after)
         return TryLater(
             f"{where} answered {response.status_code}", status=response.status_code, retry_after=retry_after
@@ -411,6 +414,11 @@ def _http_date(text: str | None) -> datetime | None:
         return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def _is_limited(headers: Mapping[str, str]) -> bool:
+    """Whether a refusal is one for the time being: some vendors tell their rate limit so."""
+    return "Retry-After" in headers or headers.get("X-RateLimit-Remaining", "").strip() == "0"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

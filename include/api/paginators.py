@@ -9,6 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from requests.utils import parse_header_links
 
 from include.api.client import ENVELOPES, ERRORS, Answer, Request, refuse_errors
 from include.api.errors import RefuseData
@@ -128,6 +131,79 @@ class Cursor(Paginator):
         except (TypeError, ValueError):
             raise RefuseData(f"{self.as_of!r} is no time") from None
         return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
+@dataclass(frozen=True)
+class LastId(Paginator):
+    """Each page is asked for by the last id of the one before it, as `param`; `more` is false on the last page.
+
+    `id`: the key of a row's id.
+    """
+
+    rows: str
+    param: str = "starting_after"
+    id: str = "id"
+    more: str = "has_more"
+    start: None = field(default=None, init=False)
+
+    def request(self, base: Request, position: Position) -> Request:
+        return base if position is None else replace(base, params={**base.params, self.param: position})
+
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        rows, more = _listed(answer, self.rows), answer.data.get(self.more)
+        if not isinstance(more, bool):
+            raise RefuseData(f"{self.more!r} is neither true nor false")
+        last = rows[-1].get(self.id) if rows else position
+        if more and (last is None or isinstance(last, bool) or not isinstance(last, int | str)):
+            raise RefuseData(f"more pages follow, but the last row has no {self.id!r} to ask for them by")
+        return Page(position, rows, last if more else None, date=answer.date)
+
+    def contradiction(self, page: Page, crawl: Crawl) -> str:
+        return "the page is empty, but says that more follow" if page.next is not None and not page.rows else ""
+
+
+@dataclass(frozen=True)
+class NextLink(Paginator):
+    """Each answer carries the address of the next page: under `key`, or as `rel="next"` of its Link header.
+
+    Of that address the query alone is used, so that no answer can send the request, and its token, elsewhere. `rows`:
+    the key of the list; None where the answer is a plain array. `total`: the key of the count of all rows, if any.
+    """
+
+    rows: str | None = None
+    key: str | None = None
+    total: str | None = None
+    start: None = field(default=None, init=False)
+    expires = True
+
+    def request(self, base: Request, position: Position) -> Request:
+        if position is None:
+            return base
+        query: dict[str, list[str]] = {}
+        for name, value in parse_qsl(str(position), keep_blank_values=True):
+            query.setdefault(name, []).append(value)
+        return replace(base, params=query)
+
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        if self.rows is None:
+            rows, link = _rows(answer.data, "rows"), None
+        else:
+            rows = _listed(answer, self.rows)
+            link = answer.data.get(self.key) if self.key else None
+        if self.key is None:
+            links = parse_header_links(answer.headers.get("Link", ""))
+            link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
+        if link is not None and not (isinstance(link, str) and urlsplit(link).query):
+            raise RefuseData("the address of the next page has no query to ask for it by")
+        total = _count(answer.data.get(self.total)) if self.total and self.rows else None
+        following = urlsplit(link).query if link else None
+        return Page(position, rows, following, total_entries=total, date=answer.date)
+
+    def contradiction(self, page: Page, crawl: Crawl) -> str:
+        seen = crawl.rows + len(page.rows)
+        if page.next is None and page.total_entries is not None and not page.rows and seen < page.total_entries:
+            return f"the list ends after {seen} rows, but says that it has {page.total_entries}"
+        return ""
 
 
 @dataclass(frozen=True)

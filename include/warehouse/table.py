@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ BIGINT = range(-(2**63), 2**63)
 WHOLE = re.compile(r"\s*[+-]?\d{1,30}\s*")
 # Exponents as NUMERIC has them, and more digits than any figure needs. What doesn't fit is refused, never rounded.
 NUMERIC = Context(prec=1000, Emin=-15_384, Emax=131_071, traps=[InvalidOperation, Inexact])
+UNIX_START = datetime(1970, 1, 1, tzinfo=UTC)
 # NUL as JSON writes it, and not a backslash before "u0000".
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -80,6 +81,15 @@ def instant(value: Any) -> datetime | None:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (TypeError, ValueError, OverflowError):
         raise ValueError("is no ISO 8601 time") from None
+
+
+def unix_time(value: Any) -> datetime | None:
+    """A moment in UTC from seconds since 1970, also with a fraction or as text; blank is null."""
+    seconds = decimal(value)
+    try:
+        return None if seconds is None else UNIX_START + timedelta(seconds=float(seconds))
+    except OverflowError:
+        raise ValueError("is no time that can be stored") from None
 
 
 def text(value: Any) -> str | None:

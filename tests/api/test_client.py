@@ -164,7 +164,7 @@ def test_no_content(server, connect, reply):
         (403, "permissions"),
         (405, "params"),
         (409, "params"),
-        (410, "params"),
+        (418, "params"),
         (422, "params"),
     ],
 )
@@ -178,13 +178,26 @@ def test_fix_configuration(server, connect, reply, status, advice):
     assert len(server.received) == 1
 
 
+@pytest.mark.parametrize("status", [404, 410])
 @pytest.mark.parametrize("content_type", ["application/json", None])
-def test_not_found(server, connect, reply, content_type):
-    server.replies(reply(b"", status=404, content_type=content_type))
+def test_not_found(server, connect, reply, content_type, status):
+    server.replies(reply(b"", status=status, content_type=content_type))
     error = fetch_error(connect(), Request("/items/17"))
     assert type(error) is NotFound
-    assert "acme: GET /items/17 answered 404" in str(error)
+    assert f"acme: GET /items/17 answered {status}" in str(error)
     assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "0"}, {"X-RateLimit-Remaining": "0"}])
+def test_a_refusal_for_the_time_being_is_waited_for(server, connect, reply, headers):
+    server.replies(reply(status=403, headers=headers), reply({"id": 1}))
+    assert connect(attempts=2).get("/items").data == {"id": 1}
+    assert len(server.received) == 2
+
+
+def test_a_refusal_with_requests_left_is_a_missing_right(server, connect, reply):
+    server.replies(reply(status=403, headers={"X-RateLimit-Remaining": "17"}))
+    assert type(fetch_error(connect())) is FixConfiguration
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 520, 599])
@@ -203,6 +216,7 @@ def test_try_later(server, connect, reply, status):
         ({"body": b"OK", "content_type": "text/plain"}, "text/plain"),
         ({"body": b"<html>", "content_type": "text/html", "status": 404}, "not the API's own answer"),
         ({"body": b"404 page not found", "content_type": "text/plain", "status": 404}, "not the API's own answer"),
+        ({"body": b"<html>gone</html>", "content_type": "text/html", "status": 410}, "not the API's own answer"),
         ({"body": b"<html>login</html>"}, "broken JSON"),
         ({"body": b""}, "broken JSON"),
         ({"body": b'{"items": [{"id": 1}, {"i'}, "broken JSON"),

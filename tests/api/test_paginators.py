@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from include.api.client import Answer, Request
 from include.api.errors import RefuseData
-from include.api.paginators import Crawl, Cursor, Page, PageNumber, Single, SpringPage
+from include.api.paginators import Crawl, Cursor, LastId, NextLink, Page, PageNumber, Single, SpringPage
 
 NOON = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
 LINES = PageNumber("line_items")
@@ -304,3 +304,77 @@ def test_a_plain_array_is_refused_where_none_is_expected():
 def test_a_crawl_remembers_the_largest_page_and_the_last_total():
     crawl = Crawl().after(Page(1, rows(3), 2, 9)).after(Page(2, rows(5), 3, 8)).after(Page(3, rows(4), 4))
     assert crawl == Crawl(largest=5, total_pages=8, rows=12)
+
+
+# -- LastId
+
+
+def test_last_id_asks_by_the_last_row_while_more_follow():
+    base, pages = Request("/customers", {"limit": 3}), LastId("data")
+    page = pages.read(Answer({"data": rows(3), "has_more": True}, NOON), None)
+    assert page == Page(None, rows(3), 2, date=NOON)
+    assert pages.request(base, page.next).params == {"limit": 3, "starting_after": 2}
+    assert pages.request(base, None) == base
+    assert pages.read(Answer({"data": rows(3), "has_more": False}), 2).next is None
+
+
+@pytest.mark.parametrize("more", [{}, {"has_more": None}, {"has_more": "true"}, {"has_more": 1}])
+def test_last_id_wants_to_know_whether_more_follow(more):
+    with pytest.raises(RefuseData, match="'has_more'"):
+        LastId("data").read(Answer({"data": rows(3), **more}), None)
+
+
+@pytest.mark.parametrize("last", [{}, {"id": None}, {"id": True}, {"id": []}])
+def test_last_id_of_no_use_is_refused(last):
+    with pytest.raises(RefuseData, match="'id'"):
+        LastId("data").read(Answer({"data": [{"id": 1}, last], "has_more": True}), None)
+    assert LastId("data").read(Answer({"data": [{"id": 1}, last], "has_more": False}), None).next is None
+
+
+def test_last_id_of_an_empty_page_that_says_more_contradicts_itself():
+    page = LastId("data").read(Answer({"data": [], "has_more": True}), 7)
+    assert LastId("data").contradiction(page, Crawl()) == "the page is empty, but says that more follow"
+    assert LastId("data").contradiction(LastId("data").read(Answer({"data": [], "has_more": False}), 7), Crawl()) == ""
+
+
+# -- NextLink
+
+
+def test_next_link_follows_the_query_of_the_header_alone():
+    base, pages = Request("/issues", {"per_page": 3, "labels": ["a", "b"]}), NextLink()
+    query = "per_page=3&labels=a&labels=b&page=2"
+    link = f'<https://elsewhere.example/repositories/1/issues?{query}>; rel="next", <x>; rel="last"'
+    page = pages.read(Answer(rows(3), NOON, {"Link": link}), None)
+    following = pages.request(base, page.next)
+    assert (page.rows, page.date) == (rows(3), NOON)
+    assert (following.path, following.params) == (
+        "/issues",
+        {"per_page": ["3"], "labels": ["a", "b"], "page": ["2"]},
+    )
+    assert pages.request(base, None) == base
+    assert (
+        pages.read(Answer(rows(3), headers={"Link": '<https://a.example/?page=1>; rel="prev"'}), "page=2").next is None
+    )
+    assert pages.read(Answer(rows(3)), "page=2").next is None
+
+
+def test_next_link_in_the_answer():
+    pages = NextLink("value", key="@odata.nextLink", total="@odata.count")
+    data = {"value": rows(2), "@odata.nextLink": "https://a.example/Orders?$skiptoken=7", "@odata.count": 5}
+    assert pages.read(Answer(data), None) == Page(None, rows(2), "$skiptoken=7", total_entries=5)
+    assert pages.request(Request("/Orders"), "$skiptoken=7").params == {"$skiptoken": ["7"]}
+    last = pages.read(Answer({"value": [], "@odata.count": 5}), "$skiptoken=7")
+    assert pages.contradiction(last, Crawl(rows=2)) == "the list ends after 2 rows, but says that it has 5"
+    assert pages.contradiction(last, Crawl(rows=5)) == ""
+
+
+@pytest.mark.parametrize("link", [7, True, [], "", "https://a.example/Orders"])
+def test_next_link_without_a_query_is_refused(link):
+    with pytest.raises(RefuseData, match="no query"):
+        NextLink("value", key="next").read(Answer({"value": rows(1), "next": link}), None)
+
+
+@pytest.mark.parametrize("data", [None, {}, {"error": "hush"}, [1], "rows"])
+def test_next_link_wants_an_array_of_objects(data):
+    with pytest.raises(RefuseData):
+        NextLink().read(Answer(data), None)

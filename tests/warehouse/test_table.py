@@ -24,6 +24,7 @@ from include.warehouse.table import (
     integer,
     structure,
     text,
+    unix_time,
 )
 from tests.warehouse.shop import PARTS, STOCK
 
@@ -71,6 +72,11 @@ TYPES = {
         (instant, "2026-03-01", datetime(2026, 3, 1, tzinfo=UTC)),
         (instant, "", None),
         (instant, None, None),
+        (unix_time, 1_772_366_400, datetime(2026, 3, 1, 12, tzinfo=UTC)),
+        (unix_time, "1772366400.5", datetime(2026, 3, 1, 12, 0, 0, 500_000, tzinfo=UTC)),
+        (unix_time, 0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (unix_time, "", None),
+        (unix_time, None, None),
         (text, "", ""),
         (text, None, None),
         (text, 12, "12"),
@@ -108,6 +114,9 @@ def test_reads(read, value, expected):
         (decimal, "1E-16384", "has more digits than can be stored"),
         *((instant, odd, "is no ISO 8601 time") for odd in ("abc", "2026-02-30", "12:00", 1_700_000_000, [], True)),
         *((instant, f"{odd}", "is no ISO 8601 time") for odd in ("0001-01-01T00:00+01:00", "9999-12-31T23:00-05:00")),
+        *((unix_time, odd, "is no decimal number") for odd in ("2026-03-01", {})),
+        (unix_time, 1e300, "is no exact decimal"),
+        (unix_time, "1E+20", "is no time that can be stored"),
         (text, {}, "is a structure, not text"),
         (text, [], "is a structure, not text"),
         (text, "a\0b", "holds a NUL character"),

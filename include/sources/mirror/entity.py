@@ -20,20 +20,47 @@ if TYPE_CHECKING:
 DRIFT = (Trend("api_unique_not_in_db"), Trend("db_not_in_api_unique"), Trend("rows_differing"))
 
 
+def as_unix_time(moment: datetime) -> int:
+    """A time as whole seconds since 1970: a `format` of `Since`."""
+    return int(moment.timestamp())
+
+
 @dataclass(frozen=True)
 class Since:
-    """The list takes a filter for changes: `param`, in the query or in the body, names it, `format` writes the time."""
+    """The list takes a filter for changes: `param` names it, in the query or in the body.
+
+    `format` writes the time in UTC: a pattern of strftime, or a function such as `as_unix_time`.
+    """
 
     param: str
-    format: str = "%Y-%m-%dT%H:%M:%S.%fZ"
+    format: str | Callable[[datetime], Any] = "%Y-%m-%dT%H:%M:%S.%fZ"
     in_body: bool = False
 
     def request(self, listing: Request, since: datetime) -> Request:
         """The request for what changed since then."""
-        changed = {self.param: since.astimezone(UTC).strftime(self.format)}
+        moment = since.astimezone(UTC)
+        changed = {self.param: moment.strftime(self.format) if isinstance(self.format, str) else self.format(moment)}
         if self.in_body:
             return replace(listing, body={**listing.body, **changed})
         return replace(listing, params={**listing.params, **changed})
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Changes come from a list of their own, apart from the records: events, say.
+
+    `request` asks for what changed since a time, page by page of `paginator`. `record` takes out of an event the record
+    as the table reads it, None where it has none. `deleted` takes out the key of a record that the event says is
+    deleted, else None: then the record's own address decides. `keeps`: for how long the vendor keeps events; a sync
+    that is further behind reads the records' own list. Events in any order will do: of a record's states the newest
+    version counts.
+    """
+
+    request: Callable[[datetime], Request]
+    paginator: Paginator
+    record: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+    deleted: Callable[[Mapping[str, Any]], tuple | None] = lambda event: None
+    keeps: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +134,8 @@ class Listing:
 
     `partition`: what it is a part of; `adds`: what its rows don't say of themselves; `shape`: a row as the entity's
     table reads it, None for one that doesn't count. `named`: the rows, where the run names them and nothing is asked
-    for. `newest`: what a sync needs to know of a list in brief that shows only so many records.
+    for. `newest`: what a sync needs to know of a list in brief that shows only so many records. `deleted`: the key of a
+    record that the row says is deleted, None for all other rows.
     """
 
     request: Request | None
@@ -117,6 +145,7 @@ class Listing:
     shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
     named: Sequence[Mapping[str, Any]] = ()
     newest: Newest | None = None
+    deleted: Callable[[Mapping[str, Any]], tuple | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -269,7 +298,7 @@ class Entity:
     paginator: Paginator | None = None
     views: tuple[Mapping[str, Any], ...] = ({},)
     discovery: Discovery | None = None
-    changes: Since | Window | Ends | Whole | None = None
+    changes: Since | Window | Feed | Ends | Whole | None = None
     parent: str | None = None
     parts: tuple[Part, ...] = ()
     partitions: Partitions | None = None
@@ -314,6 +343,8 @@ def _wrong_list(entity: Entity) -> str:
         return "several views are for lists that are read from their start"
     if entity.partitions and isinstance(entity.changes, Ends):
         return "a list that is read from both ends is one list, and has no partitions"
+    if entity.partitions and isinstance(entity.changes, Feed):
+        return "a feed of changes is one list for all, and has no partitions"
     if entity.partitions and entity.parent:
         return "rows that are asked for by their parent have no partitions"
     return ""

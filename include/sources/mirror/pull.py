@@ -76,6 +76,7 @@ class Pulled:
                 self.stage.remember_refused([(each.key, True, each.reason) for each in found.skipped if each.failed])
                 self.stage.save_progress(
                     deleted=[*self._progress("deleted"), *map(list, found.deleted)],
+                    told_deleted=[*self._progress("told_deleted"), *map(list, found.told_deleted)],
                     skipped=[*self._progress("skipped"), *map(asdict, found.skipped)],
                     absent=[*self._progress("absent"), *(list(map(str, key)) for key in found.absent)],
                     known=self.progress.get("known", 0) + found.known,
@@ -171,6 +172,11 @@ class Pulled:
     def deleted(self) -> list[list]:
         """The keys of the records that a list has shown and that say themselves that they are deleted."""
         return self._progress("deleted")
+
+    @property
+    def told_deleted(self) -> list[list]:
+        """The keys of the records of which a feed of changes says that they are deleted."""
+        return self._progress("told_deleted")
 
     @property
     def absent(self) -> list[list[str]]:
@@ -434,6 +440,8 @@ def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetim
     shapes = filter(None, map(listing.shape, page.rows))
     rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
     found = _completed(context, pulled, listing, dataclasses.replace(page, rows=rows), known_before)
+    if listing.deleted:
+        found = dataclasses.replace(found, told_deleted=tuple(filter(None, map(listing.deleted, page.rows))))
     if listing.named:
         # No list has shown what the run names.
         found = dataclasses.replace(found, absent=())

@@ -16,7 +16,7 @@ from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
 from include.sources.base import NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror import gap
-from include.sources.mirror.entity import Context, Derived, Ends, Entity, Listing, Need, Since, Whole, Window
+from include.sources.mirror.entity import Context, Derived, Ends, Entity, Feed, Listing, Need, Since, Whole, Window
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import (
     Pulled,
@@ -279,6 +279,9 @@ class _Run:
         changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
         if group.since is None or entity.discovery or isinstance(changes, Whole):
             return whole
+        if isinstance(changes, Feed):
+            shape = {"shape": changes.record, "deleted": changes.deleted}
+            return [Listing(changes.request(group.since), changes.paginator, **shape)]
         if isinstance(changes, Since):
             return [replace(each, request=changes.request(each.request, group.since)) for each in whole]
         readings = [changes.request, changes.late] if changes.late else [changes.request]
@@ -357,6 +360,8 @@ def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool)
     for partition in values:
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
         since = None if full else state.since(context.source.overlap)
+        if isinstance(entity.changes, Feed) and entity.changes.keeps and since:
+            since = since if since > datetime.now(UTC) - entity.changes.keeps else None
         by_since.setdefault(since, []).append(partition)
     return [Group(handful, since) for since, values in by_since.items() for handful in handfuls(entity, values)]
 
@@ -542,10 +547,16 @@ def _plan(context: Context, pulled: Pulled) -> None:
     """Plan what a sync writes: candidates where a second look has to decide."""
     for stage in pulled.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
+    told_deleted = among(pulled.entity.table.key, pulled.told_deleted, "t") if pulled.told_deleted else None
+    if told_deleted:
+        # What the feed showed of them before counts for nothing.
+        pulled.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(pulled.stage.sql, told_deleted))
     pulled.drop_repeats()
     compare.plan_writes(pulled.stage, doubtful="candidate")
     if fell := fell_since(context, pulled):
         compare.plan_deletes(pulled.stage, status="confirmed", within=fell)
+    if told_deleted:
+        compare.plan_deletes(pulled.stage, status="candidate", within=told_deleted)
     if pulled.deleted:
         within = among(pulled.entity.table.key, pulled.deleted, "t")
         compare.plan_deletes(pulled.stage, status="confirmed", within=within)

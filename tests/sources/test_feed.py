@@ -1,0 +1,206 @@
+"""A source whose changes come as events, apart from its lists: deletes are told, and proven at the record's address."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from starlette.applications import Starlette
+from starlette.requests import Request as Asked
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from include.api.client import ApiClient, Request
+from include.api.paginators import LastId
+from include.simulators import serving
+from include.sources.base import entity_of
+from include.sources.mirror.entity import Context, Entity, Feed, Lookup, as_unix_time
+from include.sources.mirror.lookup import names
+from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.source import Mirror
+from include.sources.mirror.sync import sync
+from include.warehouse import fence
+from include.warehouse.migrations.ddl import create_mirror
+from include.warehouse.table import Column, Table, unix_time
+
+CUSTOMERS = Table(
+    "feed",
+    "customers",
+    (Column("id"), Column("name"), Column("created", unix_time), Column("updated", unix_time)),
+    version="updated",
+    required=("updated",),
+)
+PAGES = LastId("data")
+SOURCE = Mirror(
+    name="feed",
+    base_path="/v1",
+    authorize=lambda token: {},
+    every=timedelta(minutes=5),
+    entities=(
+        Entity(
+            table=CUSTOMERS,
+            listing=Request("/customers", {"limit": 3}),
+            paginator=PAGES,
+            lookup=Lookup(
+                request=lambda id_: Request(f"/customers/{id_}", check=names(id_, "id")),
+                rows=lambda data: [] if data.get("deleted") else [data],
+            ),
+            changes=Feed(
+                request=lambda since: Request("/events", {"limit": 3, "created[gte]": as_unix_time(since)}),
+                paginator=PAGES,
+                record=lambda event: None if event["type"] == "customer.deleted" else event["data"]["object"],
+                deleted=lambda event: (event["data"]["object"]["id"],) if event["type"] == "customer.deleted" else None,
+                keeps=timedelta(days=30),
+            ),
+        ),
+    ),
+)
+
+
+class Vendor:
+    """Serves lists by the last id, newest first, and keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.customers: dict[str, dict[str, Any]] = {}
+        self.events: list[dict[str, Any]] = []
+        self.deleted: set[str] = set()
+        self.asked: list[str] = []
+        self.now = datetime.now(UTC) - timedelta(hours=2)
+        routes = [("/v1/customers", self._list), ("/v1/customers/{id}", self._one), ("/v1/events", self._feed)]
+        self.app = Starlette(routes=[Route(path, endpoint) for path, endpoint in routes])
+
+    def put(self, id_: str, name: str, *, kind: str = "customer.updated") -> None:
+        """Write a customer, and tell it as an event."""
+        self.now += timedelta(seconds=60)
+        moment = int(self.now.timestamp())
+        created = self.customers.get(id_, {}).get("created", moment)
+        self.customers[id_] = {"id": id_, "name": name, "created": created, "updated": moment}
+        self.tell(kind, dict(self.customers[id_]))
+
+    def delete(self, id_: str) -> None:
+        self.deleted.add(id_)
+        self.tell("customer.deleted", self.customers.pop(id_))
+
+    def tell(self, kind: str, record: dict[str, Any]) -> None:
+        number = f"evt_{len(self.events):04}"
+        self.events.append(
+            {"id": number, "type": kind, "created": int(self.now.timestamp()), "data": {"object": record}}
+        )
+
+    async def _list(self, asked: Asked) -> JSONResponse:
+        return self._page(asked, list(self.customers.values()))
+
+    async def _feed(self, asked: Asked) -> JSONResponse:
+        since = int(asked.query_params["created[gte]"])
+        return self._page(asked, [event for event in reversed(self.events) if event["created"] >= since])
+
+    async def _one(self, asked: Asked) -> JSONResponse:
+        self.asked.append(asked.url.path)
+        id_ = asked.path_params["id"]
+        if id_ in self.deleted:
+            return JSONResponse({"id": id_, "deleted": True})
+        if id_ not in self.customers:
+            return JSONResponse({}, 404)
+        return JSONResponse(self.customers[id_])
+
+    def _page(self, asked: Asked, rows: list[dict[str, Any]]) -> JSONResponse:
+        self.asked.append(asked.url.path)
+        after, limit = asked.query_params.get("starting_after"), int(asked.query_params["limit"])
+        first = next((place for place, row in enumerate(rows, 1) if row["id"] == after), 0)
+        return JSONResponse({"data": rows[first : first + limit], "has_more": first + limit < len(rows)})
+
+
+@pytest.fixture
+def vendor() -> Vendor:
+    vendor = Vendor()
+    for number in range(8):
+        vendor.put(f"cus_{number}", f"Name {number}", kind="customer.created")
+    return vendor
+
+
+@pytest.fixture
+def context(vendor: Vendor, conn: psycopg.Connection, warehouse: str) -> Iterator[Context]:
+    """The source, synced once."""
+    engine = create_engine(make_url(warehouse).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:
+        op.execute("CREATE SCHEMA feed")
+        columns = {"name": "text", "created": "timestamptz", "updated": "timestamptz"}
+        create_mirror("feed", "customers", {"id": "text"}, columns)
+        connection.execute(text("INSERT INTO confidence.writer (source) VALUES ('feed')"))
+    engine.dispose()
+    with serving.in_thread(vendor.app) as url, ApiClient("feed", url + "/v1", attempts=1) as client:
+        context = Context(SOURCE, client, conn, "feed_reconcile/test")
+        sync(context)
+        # The server's clock is ours: what changed before that would be behind the lookback.
+        conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '1 hour' WHERE source = 'feed'")
+        vendor.asked.clear()
+        yield context
+
+
+def live(conn: psycopg.Connection) -> dict[str, str]:
+    return dict(conn.execute("SELECT id, name FROM feed.customers WHERE deleted_at IS NULL").fetchall())
+
+
+def true(vendor: Vendor) -> dict[str, str]:
+    return {id_: row["name"] for id_, row in vendor.customers.items()}
+
+
+def recent(vendor: Vendor) -> None:
+    vendor.now = datetime.now(UTC) - timedelta(minutes=30)
+
+
+def test_first_sync_reads_the_list(context, vendor, conn):
+    assert len(live(conn)) == 8
+    assert live(conn) == true(vendor)
+
+
+def test_changes_come_by_the_feed_alone(context, vendor, conn):
+    recent(vendor)
+    vendor.put("cus_1", "First")
+    vendor.put("cus_new", "New", kind="customer.created")
+    vendor.put("cus_1", "Second")
+    sync(context)
+    assert live(conn)["cus_1"] == "Second"
+    assert live(conn) == true(vendor)
+    assert set(vendor.asked) == {"/v1/events"}
+
+
+def test_delete_that_the_feed_tells_is_proven_at_the_records_address(context, vendor, conn):
+    recent(vendor)
+    vendor.put("cus_2", "Changed before its end")
+    vendor.delete("cus_2")
+    sync(context)
+    assert live(conn) == true(vendor)
+    assert "/v1/customers/cus_2" in vendor.asked
+
+
+def test_delete_that_is_told_of_a_living_record_deletes_nothing(context, vendor, conn):
+    recent(vendor)
+    vendor.put("cus_3", "Alive")
+    vendor.tell("customer.deleted", {"id": "cus_3"})
+    sync(context)
+    assert live(conn) == true(vendor)
+
+
+def test_sync_that_is_further_behind_than_the_feed_reads_the_list(context, vendor, conn):
+    vendor.put("cus_4", "Its event is gone")
+    vendor.events.clear()
+    conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '31 days' WHERE source = 'feed'")
+    sync(context)
+    assert live(conn)["cus_4"] == "Its event is gone"
+    assert set(vendor.asked) == {"/v1/customers"}
+
+
+def test_scan_compares_with_the_list(context, vendor, conn):
+    conn.execute("UPDATE feed.customers SET name = 'spoilt' WHERE id = 'cus_5'")
+    conn.execute("DELETE FROM feed.customers WHERE id = 'cus_6'")
+    vendor.delete("cus_7")
+    writer = fence.stop(conn, "feed", context.run, timeout=1)
+    summary = scan(context, entity_of(SOURCE, "customers"), writer.epoch, Scope())
+    assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (1, 1, 1)
+    assert summary.proven == summary.rows
