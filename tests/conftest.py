@@ -18,7 +18,7 @@ from include.warehouse.migrate import migrate
 from stack.postgres import Postgres, Server
 from tests.folders import quick_folder
 
-pytest_plugins = ["tests.house"]
+pytest_plugins = ["tests.running_platform"]
 
 # A browser comes with no package. In CI a missing one is an error; elsewhere its tests are left out, and it is told.
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

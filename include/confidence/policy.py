@@ -191,7 +191,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Limit:
-    """`metric` above `share` of the metric `of`, and above `floor` rows, holds at once, on a first run too.
+    """`metric` above `share` of the metric `of`, and above `min_rows` rows, holds at once, on a first run too.
 
     `message` says what that most likely means. A level that a person has accepted holds again only when the
     metric rises above it by as much again; without that, every night after the decision would hold.
@@ -200,7 +200,7 @@ class Limit:
     metric: str
     of: str
     share: float
-    floor: int = 0
+    min_rows: int = 0
     message: str = field(kw_only=True)
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
@@ -208,7 +208,7 @@ class Limit:
         baseline = _baseline(self.metric, history)
         if value is None or whole is None:
             return [Gate(self.metric, _number(baseline), None, value, None)]
-        limit = max(Decimal(self.floor), whole * _exact(self.share))
+        limit = max(Decimal(self.min_rows), whole * _exact(self.share))
         if any(run.accepted for run in history) and baseline is not None and baseline > limit:
             limit += baseline
         if value <= limit:
@@ -228,7 +228,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class RepairShare:
-    """A repair that would delete or change more than `floor` rows and a share of the live rows looked at holds.
+    """A repair that would delete or change more than `min_rows` rows and a share of the live rows looked at holds.
 
     To change means to update. Inserts overwrite nothing and a rollback takes them back without loss; counting
     them would hold every first repair into an empty copy. Rows that the copy lacks are a metric's business.
@@ -239,7 +239,7 @@ class RepairShare:
 
     delete: float = 0.05
     change: float = 0.20
-    floor: int = 20
+    min_rows: int = 20
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
         return [
@@ -248,7 +248,7 @@ class RepairShare:
         ]
 
     def _gate(self, action: str, rows: int, share: float, live_rows: int) -> Gate:
-        limit = max(Decimal(self.floor), live_rows * _exact(share))
+        limit = max(Decimal(self.min_rows), live_rows * _exact(share))
         if rows <= limit:
             return Gate(f"plan.{action}", None, _number(limit), rows, Verdict.PASS)
         reason = (
@@ -263,16 +263,16 @@ class Unproven:
     """Rows that could not be proven: every entity is judged by it.
 
     Those that more than one night could not prove warn, with their ids. If more than `share` of a table's rows are
-    unproven in one scan, and more than `floor` (or half of a smaller table), that scan is no evidence.
+    unproven in one scan, and more than `min_rows` (or half of a smaller table), that scan is no evidence.
     """
 
     metric: str = "unproven_overdue"
     share: float = 0.10
-    floor: int = 20
+    min_rows: int = 20
 
     def too_many(self, count: int, rows: int) -> bool:
         """Whether so many of a table's rows say more about the scan than about themselves."""
-        return count > max(self.share * rows, min(self.floor, rows / 2))
+        return count > max(self.share * rows, min(self.min_rows, rows / 2))
 
     def no_evidence(self, accounts: Mapping[str, Account]) -> str:
         """Why a scan with these accounts, by table, proves nothing; empty if it is evidence."""

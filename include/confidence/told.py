@@ -19,7 +19,7 @@ from include.warehouse.fence import Writer
 MAX_LINES = 5
 # What a person reads at once who has just started the run.
 REFUSED = ("ConfRefused",)
-HOUSE = ("include.", "plugins.")
+OUR_CODE = ("include.", "plugins.")
 # What stands for a source where an event is about all of them.
 WATCH = "confidence_watch"
 
@@ -79,7 +79,7 @@ class Failure:
         """`error` is the exception, or None where no process lived to tell."""
         if not isinstance(error, BaseException):
             return cls(subject=subject)
-        own = type(error).__module__.startswith(HOUSE)
+        own = type(error).__module__.startswith(OUR_CODE)
         return cls(type(error).__name__, str(error) if own else "", subject)
 
     def __str__(self) -> str:

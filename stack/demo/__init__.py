@@ -17,11 +17,11 @@ from rich.console import Console
 from stack.airflow import Airflow
 from stack.control import Stack
 from stack.demo import flex, repairshopr, square, storage, tekmetric
-from stack.demo.house import House
+from stack.demo.steps import Demo
 from stack.guardian import StackError
 from stack.settings import SIMULATORS
 
-# By the source, in the order in which they are told, each in its House: first what the runbook is, last the copy that
+# By the source, in the order in which they are told, each in its Demo: first what the runbook is, last the copy that
 # isn't in our hands.
 ACTS = {
     "repairshopr": repairshopr.tell,
@@ -79,7 +79,7 @@ def tell(stack: Stack, screen: Console) -> None:
     airflow = Airflow(stack.api_url, "admin", stack.password("admin"))
     with closing(psycopg.connect(stack.warehouse_url, autocommit=True)) as warehouse:
         for source, act in ACTS.items():
-            act(House(source, airflow, warehouse, screen), stack)
+            act(Demo(source, airflow, warehouse, screen), stack)
     screen.rule(f"Everything was as it should be, in {time.monotonic() - started:.0f} s")
 
 

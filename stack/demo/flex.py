@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from include.simulators.flex import Control, Fault, Line, Mutation
 from stack.control import Stack
-from stack.demo.house import House, expect
+from stack.demo.steps import Demo, expect
 from stack.settings import BUSINESS_ROLES
 
 ENTITY = "crew"
@@ -43,7 +43,7 @@ Crew = Mapping[UUID, UUID | None]
 
 
 @dataclass(frozen=True)
-class Office(House):
+class Office(Demo):
     """The stack with the account in Flex; the warehouse has the jobs."""
 
     flex: Control
@@ -118,9 +118,9 @@ class Job:
     crew: Sequence[UUID]
 
 
-def tell(house: House, stack: Stack) -> None:
+def tell(demo: Demo, stack: Stack) -> None:
     """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
-    office = Office(**vars(house), flex=Control(stack.simulator_urls[house.source]))
+    office = Office(**vars(demo), flex=Control(stack.simulator_urls[demo.source]))
     office.flex.clear()
     try:
         job = bring(office)
@@ -132,139 +132,139 @@ def tell(house: House, stack: Stack) -> None:
         office.flex.clear()
 
 
-def bring(house: Office) -> Job:
-    """Begin in peace, book a job, and bring every crew to Flex."""
-    house.screen.rule("Flex 1  Our assignments are the truth: every crew is brought to Flex")
-    _begin(house)
-    strangers = house.strangers()
-    job = book(house)
-    house.flex.reset_counters()
-    run_id = house.run(house.sync, mode="full")
-    result = house.airflow.xcom(house.sync, run_id, "sync", "result")
-    _show_crews(house)
+def bring(demo: Office) -> Job:
+    """Start with nothing running, book a job, and bring every crew to Flex."""
+    demo.screen.rule("Flex 1  Our assignments are the truth: every crew is brought to Flex")
+    _begin(demo)
+    strangers = demo.strangers()
+    job = book(demo)
+    demo.flex.reset_counters()
+    run_id = demo.run(demo.sync, mode="full")
+    result = demo.airflow.xcom(demo.sync, run_id, "sync", "result")
+    _show_crews(demo)
     names = ("elements", "added", "removed", "kept", "rolesSet", "failedAdds")
-    house.show(("crew calls", *names[1:]), [[result[name] for name in names]])
-    requests = house.flex.counters().requests
-    house.show(("asked of Flex", "times"), [(name, sum(answers.values())) for name, answers in requests.items()])
+    demo.show(("crew calls", *names[1:]), [[result[name] for name in names]])
+    requests = demo.flex.counters().requests
+    demo.show(("asked of Flex", "times"), [(name, sum(answers.values())) for name, answers in requests.items()])
     sent = {"add done": len(job.crew), "role done": len(BOOKED["sound"])}
-    expect("what was sent for the new job", house.writes([*job.elements.values()]), sent)
-    expect("the contacts that people had added", house.strangers(), strangers)
-    house.expect_in_step()
+    expect("what was sent for the new job", demo.writes([*job.elements.values()]), sent)
+    expect("the contacts that people had added", demo.strangers(), strangers)
+    demo.expect_in_step()
     return job
 
 
-def look(house: Office) -> Mapping[str, int]:
+def look(demo: Office) -> Mapping[str, int]:
     """People work in Flex by hand; a forensic run finds it, to the line, and writes nothing.
 
     Returns what it had to find.
     """
-    house.screen.rule("Flex 2  By hand in Flex: a line deleted, a stranger added, another role")
-    happened, figures = work_by_hand(house)
-    house.show(("by hand in Flex", "contact"), happened.items())
-    shown, sent = house.shown(), house.writes([*house.desired()])
-    run_id = house.run(house.reconcile, dry_run=True)
-    summary, verdict, _ = house.summaries(run_id)[ENTITY]
-    house.show(("found", "number"), [(name, summary["metrics"][name]) for name in figures])
+    demo.screen.rule("Flex 2  By hand in Flex: a line deleted, a stranger added, another role")
+    happened, figures = work_by_hand(demo)
+    demo.show(("by hand in Flex", "contact"), happened.items())
+    shown, sent = demo.shown(), demo.writes([*demo.desired()])
+    run_id = demo.run(demo.reconcile, dry_run=True)
+    summary, verdict, _ = demo.summaries(run_id)[ENTITY]
+    demo.show(("found", "number"), [(name, summary["metrics"][name]) for name in figures])
     expect("the verdict", verdict, "pass")
     expect("the metrics", summary["metrics"], figures)
-    expect("whether Flex is as it was", house.shown() == shown, True)
-    expect("what a dry run sent", house.writes([*house.desired()]), sent)
-    house.expect_skipped(run_id, "decide", "verify")
+    expect("whether Flex is as it was", demo.shown() == shown, True)
+    expect("what a dry run sent", demo.writes([*demo.desired()]), sent)
+    demo.expect_skipped(run_id, "decide", "verify")
     return figures
 
 
-def mend(house: Office, figures: Mapping[str, int]) -> None:
+def mend(demo: Office, figures: Mapping[str, int]) -> None:
     """The same run with dry_run off: who was deleted is back, the role is as assigned, the stranger stays."""
-    house.screen.rule("Flex 3  Repair: who is missing is back, the stranger stays")
-    strangers = house.strangers()
-    run_id = house.run(house.reconcile, dry_run=False)
-    repaired = house.airflow.xcom(house.reconcile, run_id, "reconcile")
-    checks = house.airflow.xcom(house.reconcile, run_id, "verify")
+    demo.screen.rule("Flex 3  Repair: who is missing is back, the stranger stays")
+    strangers = demo.strangers()
+    run_id = demo.run(demo.reconcile, dry_run=False)
+    repaired = demo.airflow.xcom(demo.reconcile, run_id, "reconcile")
+    checks = demo.airflow.xcom(demo.reconcile, run_id, "verify")
     counts = repaired["counts"][ENTITY]
     written = ("inserted", "updated", "deleted")
-    house.show((f"repaired as sync_id {repaired['sync_id']}", *written), [("crew", *(counts[n] for n in written))])
-    house.show(("verify", "before", "after"), [(c["figure"], c["before"], c["after"]) for c in checks])
+    demo.show((f"repaired as sync_id {repaired['sync_id']}", *written), [("crew", *(counts[n] for n in written))])
+    demo.show(("verify", "before", "after"), [(c["figure"], c["before"], c["after"]) for c in checks])
     expect("the repair", [counts[name] for name in written], [1, 1, 0])
     expect("what verify found", {check["after"] for check in checks}, {0})
-    expect("the strangers", (house.strangers(), len(strangers)), (strangers, figures["unknown_in_flex"]))
-    house.expect_in_step()
-    house.expect_writer_runs()
-    house.say(f"All {len(strangers)} contacts that aren't ours are where they were.")
+    expect("the strangers", (demo.strangers(), len(strangers)), (strangers, figures["unknown_in_flex"]))
+    demo.expect_in_step()
+    demo.expect_writer_runs()
+    demo.say(f"All {len(strangers)} contacts that aren't ours are where they were.")
 
 
-def lose_answer(house: Office, job: Job) -> UUID:
+def lose_answer(demo: Office, job: Job) -> UUID:
     """Somebody is assigned, and the answer to the add is lost: it is not sent again. Returns the contact."""
-    house.screen.rule("Flex 4  The answer to an add is lost: it may have happened, so it is never repeated")
+    demo.screen.rule("Flex 4  The answer to an add is lost: it may have happened, so it is never repeated")
     element = job.elements["sound"]
-    house.flex.reset_counters()
+    demo.flex.reset_counters()
     # The add is carried out, and its answer is lost. From the third read on the rows can not be read either.
-    house.flex.fault(
+    demo.flex.fault(
         Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True),
         Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=3, times=None),
     )
-    contact = assign_late(house, job)
-    house.fail_run(house.sync, "sync", f"element {element} is uncertain")
-    _show_doubt(house, element, contact)
-    expect("the crew call's gate", house.gate(element), "uncertain")
-    expect("adds whose outcome is unknown", house.writes([element]).get("add unknown"), 1)
-    expect("lines in Flex and rows of ours", _counted(house, element, contact), (1, 0))
-    expect("how often it was asked for", house.flex.counters().adds[element][contact], 1)
+    contact = assign_late(demo, job)
+    demo.fail_run(demo.sync, "sync", f"element {element} is uncertain")
+    _show_doubt(demo, element, contact)
+    expect("the crew call's gate", demo.gate(element), "uncertain")
+    expect("adds whose outcome is unknown", demo.writes([element]).get("add unknown"), 1)
+    expect("lines in Flex and rows of ours", _counted(demo, element, contact), (1, 0))
+    expect("how often it was asked for", demo.flex.counters().adds[element][contact], 1)
     return contact
 
 
-def release(house: Office, job: Job, contact: UUID) -> None:
+def release(demo: Office, job: Job, contact: UUID) -> None:
     """A person has looked at the crew call and releases it: what Flex shows is taken for what happened."""
-    house.screen.rule("Flex 5  A person releases the crew call: what Flex shows is what happened")
+    demo.screen.rule("Flex 5  A person releases the crew call: what Flex shows is what happened")
     element = job.elements["sound"]
-    house.flex.clear()
-    house.run(house.sync, release_element=str(element))
-    _show_doubt(house, element, contact)
-    expect("the crew call's gate", house.gate(element), "idle")
-    expect("adds whose outcome is unknown", house.writes([element]).get("add unknown", 0), 0)
-    expect("lines in Flex and rows of ours", _counted(house, element, contact), (1, 1))
-    expect("how often it was asked for", house.flex.counters().adds[element][contact], 1)
-    house.expect_in_step()
-    house.say("Everybody is on every crew call once.")
+    demo.flex.clear()
+    demo.run(demo.sync, release_element=str(element))
+    _show_doubt(demo, element, contact)
+    expect("the crew call's gate", demo.gate(element), "idle")
+    expect("adds whose outcome is unknown", demo.writes([element]).get("add unknown", 0), 0)
+    expect("lines in Flex and rows of ours", _counted(demo, element, contact), (1, 1))
+    expect("how often it was asked for", demo.flex.counters().adds[element][contact], 1)
+    demo.expect_in_step()
+    demo.say("Everybody is on every crew call once.")
 
 
-def book(house: Office) -> Job:
+def book(demo: Office) -> Job:
     """The office books a job: its crew calls in Flex, still without crew, and people for both departments."""
-    elements = dict(zip(DEPARTMENTS, house.flex.create_elements([None] * len(DEPARTMENTS)), strict=True))
+    elements = dict(zip(DEPARTMENTS, demo.flex.create_elements([None] * len(DEPARTMENTS)), strict=True))
     job_id = uuid4()
     crew = []
-    with house.warehouse.transaction():
-        house.warehouse.execute(
+    with demo.warehouse.transaction():
+        demo.warehouse.execute(
             "INSERT INTO flex.jobs (id, title, job_type, start_time, end_time)"
             " VALUES (%s, 'Booked for the demo', 'single', now() + interval '1 day', now() + interval '2 days')",
             [job_id],
         )
         for department, element in elements.items():
-            house.warehouse.execute(
+            demo.warehouse.execute(
                 "INSERT INTO flex.flex_crew_calls (job_id, department, flex_element_id) VALUES (%s, %s, %s)",
                 [job_id, department, element],
             )
-            crew += [_assign(house, job_id, department, code) for code in BOOKED[department]]
+            crew += [_assign(demo, job_id, department, code) for code in BOOKED[department]]
     return Job(job_id, elements, crew)
 
 
-def assign_late(house: Office, job: Job) -> UUID:
+def assign_late(demo: Office, job: Job) -> UUID:
     """One more for the sound; returns the contact."""
-    with house.warehouse.transaction():
-        return _assign(house, job.id, "sound", LATE)
+    with demo.warehouse.transaction():
+        return _assign(demo, job.id, "sound", LATE)
 
 
-def work_by_hand(house: Office) -> tuple[Mapping[str, UUID], Mapping[str, int]]:
+def work_by_hand(demo: Office) -> tuple[Mapping[str, UUID], Mapping[str, int]]:
     """What people do in Flex to crew calls in step, chosen anew each time.
 
     Returns which contact each thing happened to, and the metrics that have to tell it.
     """
-    desired, ours = house.desired(), house.ours()
+    desired, ours = demo.desired(), demo.ours()
     # One sample of people, so that nobody is hit twice, on another crew call either.
     with_role = {line.resource_id: (element, line) for element, lines in ours.items() for line in lines if line.role_id}
     (first, deleted), (second, moved) = _some(2, [*with_role.values()])
     other = next(UUID(id_) for id_ in BUSINESS_ROLES["sound"].values() if UUID(id_) != moved.role_id)
     stranger = uuid4()
-    house.flex.mutate(
+    demo.flex.mutate(
         Mutation("delete", first, line=deleted.id),
         Mutation("add", first, stranger),
         Mutation("role", second, line=moved.id, role=other),
@@ -278,7 +278,7 @@ def work_by_hand(house: Office) -> tuple[Mapping[str, UUID], Mapping[str, int]]:
         "matched": sum(map(len, desired.values())) - 2,
         "missing_in_flex": 1,
         "role_mismatch": 1,
-        "unknown_in_flex": len(house.strangers()),
+        "unknown_in_flex": len(demo.strangers()),
         "stale_rows": 1,
         **dict.fromkeys(
             ("missing_row", "duplicate_in_flex", "undesired_owned", "unreadable", "refused", "uncertain"), 0
@@ -293,21 +293,21 @@ def role(department: str, code: str) -> UUID | None:
     return known and UUID(known)
 
 
-def _begin(house: Office) -> None:
+def _begin(demo: Office) -> None:
     """Put right what an earlier demo left: a writer that is stopped, crew calls that nobody has released."""
-    house.end_questions()
-    if house.writer()[0] == "stopped":
-        house.say("An earlier run left the writer stopped: looking anew, and repairing.")
-        house.repair_whatever_is_found()
-    uncertain = house.warehouse.execute("SELECT flex_element_id FROM flex.element_gate WHERE state = 'uncertain'")
+    demo.end_questions()
+    if demo.writer()[0] == "stopped":
+        demo.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        demo.repair_whatever_is_found()
+    uncertain = demo.warehouse.execute("SELECT flex_element_id FROM flex.element_gate WHERE state = 'uncertain'")
     for (element,) in uncertain.fetchall():
-        house.run(house.sync, release_element=str(element))
-    house.end_syncs()
+        demo.run(demo.sync, release_element=str(element))
+    demo.end_syncs()
 
 
-def _assign(house: Office, job_id: UUID, department: str, code: str) -> UUID:
+def _assign(demo: Office, job_id: UUID, department: str, code: str) -> UUID:
     """Assign somebody of the department who isn't on the job yet; returns the contact."""
-    found = house.warehouse.execute(
+    found = demo.warehouse.execute(
         "SELECT id, flex_resource_id FROM flex.profiles WHERE department = %s AND flex_resource_id IS NOT NULL"
         " AND id NOT IN (SELECT technician_id FROM flex.job_assignments WHERE job_id = %s) ORDER BY random() LIMIT 1",
         [department, job_id],
@@ -315,7 +315,7 @@ def _assign(house: Office, job_id: UUID, department: str, code: str) -> UUID:
     expect(f"whether there is somebody for {department}", found is not None, True)
     technician_id, contact = found
     roles = {name: code if name == department else None for name in DEPARTMENTS}
-    house.warehouse.execute(
+    demo.warehouse.execute(
         "INSERT INTO flex.job_assignments (job_id, technician_id, sound_role, lights_role, status)"
         " VALUES (%s, %s, %s, %s, 'invited')",
         [job_id, technician_id, roles["sound"], roles["lights"]],
@@ -323,27 +323,27 @@ def _assign(house: Office, job_id: UUID, department: str, code: str) -> UUID:
     return contact
 
 
-def _show_crews(house: Office) -> None:
-    desired, shown, ours = house.desired(), house.shown(), house.ours()
+def _show_crews(demo: Office) -> None:
+    desired, shown, ours = demo.desired(), demo.shown(), demo.ours()
     rows = [
         (title, departments, len(desired[element]), len(ours[element]), len(shown[element]) - len(ours[element]))
-        for title, departments, element in house.warehouse.execute(CALLS)
+        for title, departments, element in demo.warehouse.execute(CALLS)
     ]
-    house.show(("job", "crew call", "assigned", "in Flex", "and strangers"), rows)
+    demo.show(("job", "crew call", "assigned", "in Flex", "and strangers"), rows)
 
 
-def _show_doubt(house: Office, element: UUID, contact: UUID) -> None:
-    lines, rows = _counted(house, element, contact)
-    sent = ", ".join(f"{number} {what}" for what, number in sorted(house.writes([element]).items()))
+def _show_doubt(demo: Office, element: UUID, contact: UUID) -> None:
+    lines, rows = _counted(demo, element, contact)
+    sent = ", ".join(f"{number} {what}" for what, number in sorted(demo.writes([element]).items()))
     columns = ("gate", "lines of the contact in Flex", "rows of ours", "ever sent to the crew call")
-    house.show(columns, [(house.gate(element), lines, rows, sent)])
+    demo.show(columns, [(demo.gate(element), lines, rows, sent)])
 
 
-def _counted(house: Office, element: UUID, contact: UUID) -> tuple[int, int]:
+def _counted(demo: Office, element: UUID, contact: UUID) -> tuple[int, int]:
     """How many lines a contact has on a crew call in Flex, and how many rows of ours there are for it."""
-    lines = [line for line in house.flex.lines(element) if line.resource_id == contact]
+    lines = [line for line in demo.flex.lines(element) if line.resource_id == contact]
     return len(lines), sum(
-        number for (where, who, _), number in house.rows().items() if (where, who) == (element, contact)
+        number for (where, who, _), number in demo.rows().items() if (where, who) == (element, contact)
     )
 
 

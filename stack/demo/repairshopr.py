@@ -13,7 +13,7 @@ from rich.panel import Panel
 
 from include.simulators.repairshopr import Control, Fault, Mutation
 from stack.control import Stack
-from stack.demo.house import REPAIR, ROLLBACK, House, expect, some
+from stack.demo.steps import REPAIR, ROLLBACK, Demo, expect, some
 from stack.settings import SIMULATOR_TOKEN
 
 SCHEMA = "repairshopr"
@@ -43,7 +43,7 @@ DRIFT = ("api_unique_not_in_db", "db_not_in_api_unique", "rows_differing")
 
 
 @dataclass(frozen=True)
-class Shop(House):
+class Shop(Demo):
     """The stack with the shop; the copy is the warehouse."""
 
     shop: Control
@@ -98,10 +98,10 @@ class Drift:
         }
 
 
-def tell(house: House, stack: Stack) -> None:
+def tell(demo: Demo, stack: Stack) -> None:
     """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
-    url = stack.simulator_urls[house.source]
-    shop = Shop(**vars(house), shop=Control(url), shop_url=url)
+    url = stack.simulator_urls[demo.source]
+    shop = Shop(**vars(demo), shop=Control(url), shop_url=url)
     clear_leftovers(shop)
     bootstrap(shop)
     drift = break_silently(shop)
@@ -112,41 +112,41 @@ def tell(house: House, stack: Stack) -> None:
     preview_undo(shop, sync_id)
 
 
-def clear_leftovers(house: Shop) -> None:
-    """Let scheduled runs end and answer what an earlier demo left open, so that the story begins in peace."""
-    house.screen.rule("RepairShopr 1  Begin in peace")
-    house.shop.clear()
-    house.shop.set(rate_limit=None)
-    house.end_questions()
-    if house.writer()[0] == "stopped":
-        house.say("An earlier run left the writer stopped: looking anew, and repairing.")
-        house.repair_whatever_is_found()
-    house.end_syncs()
+def clear_leftovers(demo: Shop) -> None:
+    """Let scheduled runs end and answer what an earlier demo left open, so that nothing else is running."""
+    demo.screen.rule("RepairShopr 1  Start with nothing running")
+    demo.shop.clear()
+    demo.shop.set(rate_limit=None)
+    demo.end_questions()
+    if demo.writer()[0] == "stopped":
+        demo.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        demo.repair_whatever_is_found()
+    demo.end_syncs()
 
 
-def bootstrap(house: Shop) -> None:
+def bootstrap(demo: Shop) -> None:
     """Fill the copy, count it against the source, and set the gate's baseline."""
-    house.screen.rule("RepairShopr 2  Bootstrap: every row into the warehouse")
-    run_id = house.run(house.sync, mode="full")
-    if house.rows_in_copy() != house.rows_at_source():
-        house.say("The copy holds rows that the source has lost since an earlier demo: repairing.")
-        house.repair_whatever_is_found()
-    synced = house.airflow.xcom(house.sync, run_id, "sync")
-    source, copy = house.rows_at_source(), house.rows_in_copy()
-    rows = [(table, source[table], copy[table], _writers(house.warehouse, table)) for table in TABLES]
-    house.show(("table", "at the source", "in the copy", "last written under sync_id"), rows)
+    demo.screen.rule("RepairShopr 2  Bootstrap: every row into the warehouse")
+    run_id = demo.run(demo.sync, mode="full")
+    if demo.rows_in_copy() != demo.rows_at_source():
+        demo.say("The copy holds rows that the source has lost since an earlier demo: repairing.")
+        demo.repair_whatever_is_found()
+    synced = demo.airflow.xcom(demo.sync, run_id, "sync")
+    source, copy = demo.rows_at_source(), demo.rows_in_copy()
+    rows = [(table, source[table], copy[table], _writers(demo.warehouse, table)) for table in TABLES]
+    demo.show(("table", "at the source", "in the copy", "last written under sync_id"), rows)
     total = {name: sum(counts[name] for counts in synced["counts"].values()) for name in ("read", *WRITTEN)}
     figures = ", ".join(f"{number} {name}" for name, number in total.items())
-    house.say(f"This sync, sync_id {synced['sync_id']}: {figures}. The schedule's own may have come before it.")
+    demo.say(f"This sync, sync_id {synced['sync_id']}: {figures}. The schedule's own may have come before it.")
     expect("rows per table", copy, source)
-    house.say("A forensic run of the fresh copy, the first to compare later ones with:")
-    _run_clean(house)
+    demo.say("A forensic run of the fresh copy, the first to compare later ones with:")
+    _run_clean(demo)
 
 
-def break_silently(house: Shop) -> Drift:
+def break_silently(demo: Shop) -> Drift:
     """Drift of every kind, on both sides, that no sync can see; and a feed that repeats rows."""
-    house.screen.rule("RepairShopr 3  Drift: what no sync can see")
-    drift = drift_silently(house.shop, house.warehouse)
+    demo.screen.rule("RepairShopr 3  Drift: what no sync can see")
+    drift = drift_silently(demo.shop, demo.warehouse)
     rows = [
         ("the copy", "lines deleted", len(drift.lost), f"those of invoice {drift.invoice} and some others"),
         ("the copy", "invoices deleted", 1, str(drift.invoice)),
@@ -155,39 +155,39 @@ def break_silently(house: Shop) -> Drift:
         ("the source", "lines deleted without a trace", len(drift.gone), some(drift.gone)),
         ("the feed", "rows shown twice", REPEATED_ROWS, "on page 2 of line_items"),
     ]
-    house.show(("where", "what", "rows", "which"), rows)
+    demo.show(("where", "what", "rows", "which"), rows)
     return drift
 
 
-def look(house: Shop, drift: Drift) -> None:
+def look(demo: Shop, drift: Drift) -> None:
     """A forensic run: every kind of drift is found, to the row, and nothing is written."""
-    house.screen.rule("RepairShopr 4  A forensic run: find it, judge it, write nothing")
-    before = house.rows_in_copy()
-    run_id = house.run(house.reconcile, dry_run=True)
-    found = house.summaries(run_id)
+    demo.screen.rule("RepairShopr 4  A forensic run: find it, judge it, write nothing")
+    before = demo.rows_in_copy()
+    run_id = demo.run(demo.reconcile, dry_run=True)
+    found = demo.summaries(run_id)
     summary, verdict, reasons = found["line_items"]
-    _show_figures(house, summary)
-    _show_plan(house, found)
-    house.say(f"verdict of line_items: [bold]{'; '.join([verdict, *reasons])}[/]")
+    _show_figures(demo, summary)
+    _show_plan(demo, found)
+    demo.say(f"verdict of line_items: [bold]{'; '.join([verdict, *reasons])}[/]")
     expected = drift.figures | {"api_duplicate_rows": REPEATED_ROWS}
     expect("forensic_summary of line_items", {name: summary["metrics"][name] for name in expected}, expected)
     expect("missing invoices", found["invoices"][0]["metrics"]["confirmed_missing"], 1)
     expect("verdict", verdict, "pass")
-    expect("the copy's rows after a dry run", house.rows_in_copy(), before)
-    house.expect_skipped(run_id, "decide", "verify")
+    expect("the copy's rows after a dry run", demo.rows_in_copy(), before)
+    demo.expect_skipped(run_id, "decide", "verify")
 
 
-def mend(house: Shop, drift: Drift) -> None:
+def mend(demo: Shop, drift: Drift) -> None:
     """The same run with dry_run off: the plan is applied under a sync_id and verified."""
-    house.screen.rule("RepairShopr 5  Repair: the same run with dry_run off")
-    run_id = house.run(house.reconcile, dry_run=False)
-    repaired = house.airflow.xcom(house.reconcile, run_id, "reconcile")
-    _show_repair(house, repaired)
-    checks = house.airflow.xcom(house.reconcile, run_id, "verify")
+    demo.screen.rule("RepairShopr 5  Repair: the same run with dry_run off")
+    run_id = demo.run(demo.reconcile, dry_run=False)
+    repaired = demo.airflow.xcom(demo.reconcile, run_id, "reconcile")
+    _show_repair(demo, repaired)
+    checks = demo.airflow.xcom(demo.reconcile, run_id, "verify")
     rows = [
         (c["entity"], c["figure"], c["before"], c["after"]) for c in checks if c["entity"] in ("invoices", "line_items")
     ]
-    house.show(("verify", "figure", "before", "after"), rows)
+    demo.show(("verify", "figure", "before", "after"), rows)
     counts = repaired["counts"]["line_items"]
     expect(
         "the repair of line_items",
@@ -199,61 +199,61 @@ def mend(house: Shop, drift: Drift) -> None:
         },
     )
     expect("changes of the plan that are still open", sum(c["after"] for c in checks if "open" in c["figure"]), 0)
-    expect("rows per table", house.rows_in_copy(), house.rows_at_source())
+    expect("rows per table", demo.rows_in_copy(), demo.rows_at_source())
 
 
-def look_again(house: Shop) -> None:
+def look_again(demo: Shop) -> None:
     """A second run finds nothing, and skips what it has no need of."""
-    house.screen.rule("RepairShopr 6  A clean second run")
-    _run_clean(house)
+    demo.screen.rule("RepairShopr 6  A clean second run")
+    _run_clean(demo)
 
 
-def hold(house: Shop) -> int:
+def hold(demo: Shop) -> int:
     """Too large a repair: the gate holds, the writer stands, a person decides. Returns the repair's sync_id."""
-    house.screen.rule("RepairShopr 7  A bad night: the gate holds, the writer stands, a person decides")
-    lines = _pick(house.warehouse, max(HOLD_FLOOR, int(HOLD_SHARE * count_live(house.warehouse, "line_items"))))
-    house.shop.mutate(*(Mutation("delete", "line_items", line, silent=True) for line in lines))
-    house.say(f"{len(lines)} line items vanish at the source without a trace.")
-    run_id = house.start_run(house.reconcile, dry_run=True)
-    expect("a question", house.wait_for_question(run_id), True)
-    sync = house.start_run(house.sync)
-    _show_standstill(house)
-    link = house.link(house.reconcile, run_id, "/tasks/decide/required_actions")
-    _show_question(house, run_id, link)
-    house.let_it_stand()
-    _show_waiting(house, sync)
-    house.answer(run_id, REPAIR)
-    house.end_run(house.reconcile, run_id)
-    repaired = house.airflow.xcom(house.reconcile, run_id, "reconcile")
-    _show_repair(house, repaired)
+    demo.screen.rule("RepairShopr 7  A bad night: the gate holds, the writer stands, a person decides")
+    lines = _pick(demo.warehouse, max(HOLD_FLOOR, int(HOLD_SHARE * count_live(demo.warehouse, "line_items"))))
+    demo.shop.mutate(*(Mutation("delete", "line_items", line, silent=True) for line in lines))
+    demo.say(f"{len(lines)} line items vanish at the source without a trace.")
+    run_id = demo.start_run(demo.reconcile, dry_run=True)
+    expect("a question", demo.wait_for_question(run_id), True)
+    sync = demo.start_run(demo.sync)
+    _show_standstill(demo)
+    link = demo.link(demo.reconcile, run_id, "/tasks/decide/required_actions")
+    _show_question(demo, run_id, link)
+    demo.let_it_stand()
+    _show_waiting(demo, sync)
+    demo.answer(run_id, REPAIR)
+    demo.end_run(demo.reconcile, run_id)
+    repaired = demo.airflow.xcom(demo.reconcile, run_id, "reconcile")
+    _show_repair(demo, repaired)
     expect("deleted by the repair", repaired["counts"]["line_items"]["deleted"], len(lines))
-    decided = house.warehouse.execute(
+    decided = demo.warehouse.execute(
         "SELECT decision, decided_by FROM confidence.forensic_run WHERE run = %s AND verdict = 'hold'",
-        [f"{house.reconcile}/{run_id}"],
+        [f"{demo.reconcile}/{run_id}"],
     ).fetchall()
-    house.say(f"kept in confidence.forensic_run: {', '.join(f'{what} by {who}' for what, who in decided)}")
+    demo.say(f"kept in confidence.forensic_run: {', '.join(f'{what} by {who}' for what, who in decided)}")
     expect("the decision", [what for what, _ in decided], ["repair"])
-    house.expect_writer_runs()
-    house.end_run(house.sync, sync)
-    house.say("The writer runs again, and the sync that had waited is done.")
-    expect("rows per table", house.rows_in_copy(), house.rows_at_source())
+    demo.expect_writer_runs()
+    demo.end_run(demo.sync, sync)
+    demo.say("The writer runs again, and the sync that had waited is done.")
+    expect("rows per table", demo.rows_in_copy(), demo.rows_at_source())
     return repaired["sync_id"]
 
 
-def preview_undo(house: Shop, sync_id: int) -> None:
+def preview_undo(demo: Shop, sync_id: int) -> None:
     """What a rollback of that repair would do; it is not done."""
-    house.screen.rule("RepairShopr 8  Undo, as a preview")
-    before = house.rows_in_copy()
-    run_id = house.run(ROLLBACK, sync_id=sync_id, dry_run=True, reason="a preview")
-    undone = house.airflow.xcom(ROLLBACK, run_id, "rollback")
+    demo.screen.rule("RepairShopr 8  Undo, as a preview")
+    before = demo.rows_in_copy()
+    run_id = demo.run(ROLLBACK, sync_id=sync_id, dry_run=True, reason="a preview")
+    undone = demo.airflow.xcom(ROLLBACK, run_id, "rollback")
     rows = [(table, n["updated"], n["inserted"], n["deleted"]) for table, n in undone["tables"].items()]
-    house.show((f"sync_id {sync_id}", "would be put back", "brought back", "removed"), rows)
-    written = house.warehouse.execute(
+    demo.show((f"sync_id {sync_id}", "would be put back", "brought back", "removed"), rows)
+    written = demo.warehouse.execute(
         "SELECT count(*) FROM confidence.change_log WHERE sync_id = %s", [sync_id]
     ).fetchone()
     expect("rows that the rollback would restore", sum(sum(row[1:]) for row in rows), written[0])
-    expect("the copy's rows after a preview", house.rows_in_copy(), before)
-    house.say("Nothing was written: source and copy stay in step.")
+    expect("the copy's rows after a preview", demo.rows_in_copy(), before)
+    demo.say("Nothing was written: source and copy stay in step.")
 
 
 def drift_silently(shop: Control, copy: psycopg.Connection) -> Drift:
@@ -304,56 +304,56 @@ def _pick(copy: psycopg.Connection, number: int, not_of: int = 0) -> dict[int, i
     return dict(rows)
 
 
-def _run_clean(house: Shop) -> None:
+def _run_clean(demo: Shop) -> None:
     """A forensic run that finds no drift in any entity and ends after the gate."""
-    run_id = house.run(house.reconcile, dry_run=True)
-    found = house.summaries(run_id)
+    run_id = demo.run(demo.reconcile, dry_run=True)
+    found = demo.summaries(run_id)
     expect("entities scanned", sorted(found), sorted(TABLES))
     rows = [(table, *(found[table][0]["metrics"][name] for name in DRIFT), found[table][1]) for table in TABLES]
-    house.show(("entity", *DRIFT, "verdict"), rows)
+    demo.show(("entity", *DRIFT, "verdict"), rows)
     expect("drift", {figure for row in rows for figure in row[1:-1]}, {0})
     expect("verdicts", {row[-1] for row in rows}, {"pass"})
-    house.expect_skipped(run_id, "decide", "reconcile", "verify")
+    demo.expect_skipped(run_id, "decide", "reconcile", "verify")
 
 
-def _show_figures(house: Shop, summary: Mapping[str, Any]) -> None:
+def _show_figures(demo: Shop, summary: Mapping[str, Any]) -> None:
     metrics = summary["metrics"]
     rows = [(name, metrics[name], meaning) for name, meaning in FIGURES.items()]
-    house.show(("forensic_summary of line_items", "rows", "meaning"), rows)
+    demo.show(("forensic_summary of line_items", "rows", "meaning"), rows)
 
 
-def _show_plan(house: Shop, found: Mapping[str, tuple[Mapping[str, Any], str, list[str]]]) -> None:
+def _show_plan(demo: Shop, found: Mapping[str, tuple[Mapping[str, Any], str, list[str]]]) -> None:
     plans = {entity: summary["plan"] for entity, (summary, _, _) in found.items()}
     rows = [(entity, p["insert"], p["update"], p["delete"]) for entity, p in plans.items() if any(p.values())]
-    house.show(("a repair would", "insert", "update", "delete"), rows)
+    demo.show(("a repair would", "insert", "update", "delete"), rows)
 
 
-def _show_repair(house: Shop, repaired: Mapping[str, Any]) -> None:
+def _show_repair(demo: Shop, repaired: Mapping[str, Any]) -> None:
     rows = [(entity, *(n[name] for name in WRITTEN)) for entity, n in repaired["counts"].items() if any(n.values())]
-    house.show((f"repaired as sync_id {repaired['sync_id']}", *WRITTEN), rows)
+    demo.show((f"repaired as sync_id {repaired['sync_id']}", *WRITTEN), rows)
 
 
-def _show_standstill(house: Shop) -> None:
-    pool = house.airflow.call("GET", f"/pools/{house.pool}")
-    state, reason = house.writer()
+def _show_standstill(demo: Shop) -> None:
+    pool = demo.airflow.call("GET", f"/pools/{demo.pool}")
+    state, reason = demo.writer()
     rows = [
-        (f"pool {house.pool}", f"{pool['slots']} slots", pool["description"]),
+        (f"pool {demo.pool}", f"{pool['slots']} slots", pool["description"]),
         ("fence confidence.writer", state, reason),
     ]
-    house.show(("the writer", "state", "why"), rows)
+    demo.show(("the writer", "state", "why"), rows)
     expect("slots of the pool, state of the fence", (pool["slots"], state), (0, "stopped"))
 
 
-def _show_waiting(house: Shop, sync: str) -> None:
-    state = house.airflow.tasks(house.sync, sync).get("sync", "none")
-    house.say(f"the sync meanwhile: run {house.airflow.state(house.sync, sync)}, task {state}")
+def _show_waiting(demo: Shop, sync: str) -> None:
+    state = demo.airflow.tasks(demo.sync, sync).get("sync", "none")
+    demo.say(f"the sync meanwhile: run {demo.airflow.state(demo.sync, sync)}, task {state}")
     expect("whether the sync waits", state in ("none", "scheduled", "queued"), True)
 
 
-def _show_question(house: Shop, run_id: str, link: str) -> None:
-    path = f"/dags/{house.reconcile}/dagRuns/{run_id}/taskInstances/decide/-1/hitlDetails"
-    question = house.airflow.call("GET", path)
-    house.screen.print(Panel(Markdown(question["body"]), title=question["subject"]))
-    house.say("to be answered in the UI, under Required actions:")
-    house.show_link(link)
+def _show_question(demo: Shop, run_id: str, link: str) -> None:
+    path = f"/dags/{demo.reconcile}/dagRuns/{run_id}/taskInstances/decide/-1/hitlDetails"
+    question = demo.airflow.call("GET", path)
+    demo.screen.print(Panel(Markdown(question["body"]), title=question["subject"]))
+    demo.say("to be answered in the UI, under Required actions:")
+    demo.show_link(link)
     expect("an option of the question", REPAIR in question["options"], True)

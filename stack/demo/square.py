@@ -13,7 +13,7 @@ from psycopg import sql
 
 from include.simulators.square import Control, Mutation
 from stack.control import Stack
-from stack.demo.house import House, expect, some
+from stack.demo.steps import Demo, expect, some
 
 SCHEMA = "square"
 ENTITIES = (
@@ -69,7 +69,7 @@ Rows = Mapping[str, Mapping[Key, Any]]
 
 
 @dataclass(frozen=True)
-class Till(House):
+class Till(Demo):
     """The stack with the seller; the copy is the warehouse."""
 
     seller: Control
@@ -196,9 +196,9 @@ class Drift:
         }
 
 
-def tell(house: House, stack: Stack) -> None:
+def tell(demo: Demo, stack: Stack) -> None:
     """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
-    till = Till(**vars(house), seller=Control(stack.simulator_urls[house.source]))
+    till = Till(**vars(demo), seller=Control(stack.simulator_urls[demo.source]))
     begin(till)
     before, foundation = load(till)
     follow(till, before, foundation)
@@ -209,48 +209,48 @@ def tell(house: House, stack: Stack) -> None:
     show_computed(till)
 
 
-def begin(house: Till) -> None:
-    """Let scheduled runs end and answer what an earlier demo left open, so that the story begins in peace."""
-    house.screen.rule("Square 1  Begin in peace")
-    house.seller.clear()
-    house.end_questions()
-    if house.writer()[0] == "stopped":
-        house.say("An earlier run left the writer stopped: looking anew, and repairing.")
-        house.repair_whatever_is_found()
-    house.end_syncs()
+def begin(demo: Till) -> None:
+    """Let scheduled runs end and answer what an earlier demo left open, so that nothing else is running."""
+    demo.screen.rule("Square 1  Start with nothing running")
+    demo.seller.clear()
+    demo.end_questions()
+    if demo.writer()[0] == "stopped":
+        demo.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        demo.repair_whatever_is_found()
+    demo.end_syncs()
 
 
-def load(house: Till) -> tuple[Rows, Asked]:
+def load(demo: Till) -> tuple[Rows, Asked]:
     """Fill the copy, and count it against the source. Returns the source's rows, and what the load cost."""
-    house.screen.rule("Square 2  Foundation: every list from its start")
-    asked = _sync(house, mode="foundation")
-    source, copy = house.rows_at_source(), house.keys_in_copy()
+    demo.screen.rule("Square 2  Foundation: every list from its start")
+    asked = _sync(demo, mode="foundation")
+    source, copy = demo.rows_at_source(), demo.keys_in_copy()
     if differing(source, copy):
-        house.say("The copy holds rows that the source has lost since an earlier demo: repairing.")
-        house.repair_whatever_is_found()
-        copy = house.keys_in_copy()
+        demo.say("The copy holds rows that the source has lost since an earlier demo: repairing.")
+        demo.repair_whatever_is_found()
+        copy = demo.keys_in_copy()
     rows = [(table, len(source[table]), len(copy[table])) for table in TABLES]
-    house.show(("table", "at the source", "in the copy"), rows)
+    demo.show(("table", "at the source", "in the copy"), rows)
     expect("tables whose rows differ", differing(source, copy), [])
     return source, asked
 
 
-def follow(house: Till, before: Rows, foundation: Asked) -> None:
+def follow(demo: Till, before: Rows, foundation: Asked) -> None:
     """Changes of many kinds: the next sync brings each of them, and changes nothing else."""
-    house.screen.rule("Square 3  A busy moment, and an incremental sync")
-    last = house.last_sync_id()
-    house.show(("at Square", "which"), change(house.seller))
-    after = house.rows_at_source()
+    demo.screen.rule("Square 3  A busy moment, and an incremental sync")
+    last = demo.last_sync_id()
+    demo.show(("at Square", "which"), change(demo.seller))
+    after = demo.rows_at_source()
     changed = changes(before, after)
     time.sleep(NEXT_SECOND)
-    asked = _sync(house, mode="incremental")
-    written = house.written_since(last)
+    asked = _sync(demo, mode="incremental")
+    written = demo.written_since(last)
     rows = [(table, len(changed[table]), len(written.get(table, ()))) for table in TABLES if table in changed]
-    house.show(("table", "rows changed at the source", "rows changed by the sync"), rows)
+    demo.show(("table", "rows changed at the source", "rows changed by the sync"), rows)
     expect("the rows changed by the sync", written, changed)
-    expect("tables whose rows differ", differing(after, house.keys_in_copy()), [])
-    _show_cost(house, foundation, asked)
-    house.say(
+    expect("tables whose rows differ", differing(after, demo.keys_in_copy()), [])
+    _show_cost(demo, foundation, asked)
+    demo.say(
         "A page holds up to 1,000 orders, so each list of this small seller is one page. The requests of an incremental"
         " sync grow with the locations and with what changed, not with what is there."
     )
@@ -270,10 +270,10 @@ def incremental_requests(locations: int) -> int:
     return once + 2 * (1 + ceil(locations / 10) + 2 * locations)
 
 
-def break_silently(house: Till) -> Drift:
+def break_silently(demo: Till) -> Drift:
     """Drift on both sides that no sync can see."""
-    house.screen.rule("Square 4  Drift: what no sync can see")
-    drift = drift_silently(house)
+    demo.screen.rule("Square 4  Drift: what no sync can see")
+    drift = drift_silently(demo)
     rows = [
         ("the copy", "orders deleted with all their parts", len(drift.lost), _ids(drift.lost)),
         ("the copy", "lines edited by hand", len(drift.edited), _ids(drift.edited)),
@@ -283,83 +283,83 @@ def break_silently(house: Till) -> Drift:
         ("the source", "a line removed, its order's version kept", 1, _ids([drift.removed])),
         ("the source", "a payment gone without a trace", 1, _ids([drift.gone])),
     ]
-    house.show(("where", "what", "rows", "which"), rows)
+    demo.show(("where", "what", "rows", "which"), rows)
     return drift
 
 
-def look(house: Till, drift: Drift) -> None:
+def look(demo: Till, drift: Drift) -> None:
     """A forensic run: every kind of drift is found, to the row, and nothing is written."""
-    house.screen.rule("Square 5  A forensic run: find it, judge it, write nothing")
-    last = house.last_sync_id()
-    run_id = house.run(house.reconcile, dry_run=True)
-    found = house.summaries(run_id)
+    demo.screen.rule("Square 5  A forensic run: find it, judge it, write nothing")
+    last = demo.last_sync_id()
+    run_id = demo.run(demo.reconcile, dry_run=True)
+    found = demo.summaries(run_id)
     rows = [
         (entity, name, found[entity][0]["metrics"][name], found[entity][1])
         for entity, figures in drift.figures.items()
         for name in figures
     ]
-    house.show(("entity", "figure", "rows", "verdict"), rows)
+    demo.show(("entity", "figure", "rows", "verdict"), rows)
     expect("entities scanned", sorted(found), sorted(ENTITIES))
     for entity, (summary, verdict, _) in found.items():
         metrics = summary["metrics"]
         expected = dict.fromkeys(DRIFT, 0) | drift.figures.get(entity, {})
         expect(f"the metrics of {entity}", {name: metrics[name] or 0 for name in expected}, expected)
         expect(f"the verdict of {entity}", verdict, "pass")
-    expect("rows changed by a dry run", house.written_since(last), {})
-    house.expect_skipped(run_id, "decide", "verify")
+    expect("rows changed by a dry run", demo.written_since(last), {})
+    demo.expect_skipped(run_id, "decide", "verify")
 
 
-def mend(house: Till, drift: Drift) -> None:
+def mend(demo: Till, drift: Drift) -> None:
     """The same run with dry_run off: the plan is applied under a sync_id and verified."""
-    house.screen.rule("Square 6  Repair: the same run with dry_run off")
-    run_id = house.run(house.reconcile, dry_run=False)
-    repaired = house.airflow.xcom(house.reconcile, run_id, "reconcile")
+    demo.screen.rule("Square 6  Repair: the same run with dry_run off")
+    run_id = demo.run(demo.reconcile, dry_run=False)
+    repaired = demo.airflow.xcom(demo.reconcile, run_id, "reconcile")
     counts = {table: tuple(n[name] for name in WRITTEN) for table, n in repaired["counts"].items()}
     rows = [(table, *numbers) for table, numbers in counts.items() if any(numbers)]
-    house.show((f"repaired as sync_id {repaired['sync_id']}", *WRITTEN), rows)
+    demo.show((f"repaired as sync_id {repaired['sync_id']}", *WRITTEN), rows)
     mirrored = {table: counts.get(table) for table in drift.repair}
     expect("the repair", mirrored, drift.repair)
-    checks = house.airflow.xcom(house.reconcile, run_id, "verify")
+    checks = demo.airflow.xcom(demo.reconcile, run_id, "verify")
     expect("changes of the plan that are still open", sum(c["after"] for c in checks if "open" in c["figure"]), 0)
-    expect("tables whose rows differ", differing(house.rows_at_source(), house.keys_in_copy()), [])
+    expect("tables whose rows differ", differing(demo.rows_at_source(), demo.keys_in_copy()), [])
 
 
-def look_again(house: Till) -> None:
+def look_again(demo: Till) -> None:
     """A second run finds nothing, and skips what it has no need of."""
-    house.screen.rule("Square 7  A clean second run")
-    run_id = house.run(house.reconcile, dry_run=True)
-    found = house.summaries(run_id)
+    demo.screen.rule("Square 7  A clean second run")
+    run_id = demo.run(demo.reconcile, dry_run=True)
+    found = demo.summaries(run_id)
     rows = [
         (entity, *(found[entity][0]["metrics"][name] or 0 for name in DRIFT), found[entity][1]) for entity in ENTITIES
     ]
-    house.show(("entity", *DRIFT, "verdict"), rows)
+    demo.show(("entity", *DRIFT, "verdict"), rows)
     expect("drift", {figure for row in rows for figure in row[1:-1]}, {0})
     expect("verdicts", {row[-1] for row in rows}, {"pass"})
-    house.expect_skipped(run_id, "decide", "reconcile", "verify")
-    house.expect_writer_runs()
+    demo.expect_skipped(run_id, "decide", "reconcile", "verify")
+    demo.expect_writer_runs()
 
 
-def show_computed(house: Till) -> None:
+def show_computed(demo: Till) -> None:
     """The tables that every sync brings in line with the others."""
-    house.screen.rule("Square 8  What is computed: sales, availability, the item library")
-    source = house.rows_at_source()
-    sales = house.warehouse.execute(
+    demo.screen.rule("Square 8  What is computed: sales, availability, the item library")
+    source = demo.rows_at_source()
+    sales = demo.warehouse.execute(
         "SELECT l.name, count(*), sum(s.amount)::bigint FROM square.square_sales s"
         " JOIN square.locations l ON l.id = s.location_id WHERE s.deleted_at IS NULL GROUP BY l.id ORDER BY 3 DESC"
     ).fetchall()
-    house.show(("square_sales by location", "sales", "cents"), sales)
-    house.say("Drafts, open and canceled orders and returns are no sales.")
+    demo.show(("square_sales by location", "sales", "cents"), sales)
+    demo.say("Drafts, open and canceled orders and returns are no sales.")
     amounts = [order["total_money"]["amount"] for order in source["square_sales"].values()]
     found = tuple(sum(row[place] for row in sales) for place in (1, 2))
     expect("number and cents of the sales", found, (len(amounts), sum(amounts)))
-    goods = house.warehouse.execute(
+    goods = demo.warehouse.execute(
         "SELECT e.item_name, e.variation_name, e.price, e.currency, (SELECT count(*)"
         " FROM square.catalog_location_availability a WHERE a.item_id = e.item_id AND a.deleted_at IS NULL),"
         " (SELECT sum((place ->> 'current_quantity')::numeric) FROM jsonb_path_query(e.locations, '$.*') place)"
         " FROM square.square_item_library_export e WHERE e.deleted_at IS NULL ORDER BY e.item_name, e.token"
     ).fetchall()
     columns = ("square_item_library_export", "variation", "cents", "currency", "sold at locations", "in stock")
-    house.show(columns, ((*row[:-1], row[-1] or "") for row in goods[:SHOWN_GOODS]))
+    demo.show(columns, ((*row[:-1], row[-1] or "") for row in goods[:SHOWN_GOODS]))
     expect("the item library", Counter(goods), Counter(_goods(source)))
 
 
@@ -410,23 +410,23 @@ def differing(source: Rows, copy: Mapping[str, set[Key]]) -> list[str]:
     return [table for table in TABLES if source[table].keys() != copy[table]]
 
 
-def drift_silently(house: Till) -> Drift:
+def drift_silently(demo: Till) -> Drift:
     """Break source and copy in rows that are chosen anew each time."""
     long_ago = "updated_at < now() - interval '30 days'"
     # Of more than one line, so that one can go, and the rest be edited.
     several = (
         "id IN (SELECT order_id FROM square.order_line_items WHERE deleted_at IS NULL GROUP BY 1 HAVING count(*) > 1)"
     )
-    orders = house.pick("orders", LOST_ORDERS + EDITED_LINES + 1, f"{long_ago} AND {several}")
+    orders = demo.pick("orders", LOST_ORDERS + EDITED_LINES + 1, f"{long_ago} AND {several}")
     lost, edited, ((shortened,), *_) = orders[:LOST_ORDERS], orders[LOST_ORDERS:-1], orders[-1:]
-    payments = house.pick("payments", EDITED_PAYMENTS + 1, long_ago)
-    counts = house.pick("catalog_inventory", EDITED_COUNTS)
-    repriced = house.pick("catalog_variations", REPRICED, "is_deleted IS NOT TRUE AND price_money IS NOT NULL")
-    lines = house.seller.row("orders", shortened)["line_items"]
-    parts, edited = _damage(house, lost, edited, payments[:-1], counts)
-    house.seller.mutate(
+    payments = demo.pick("payments", EDITED_PAYMENTS + 1, long_ago)
+    counts = demo.pick("catalog_inventory", EDITED_COUNTS)
+    repriced = demo.pick("catalog_variations", REPRICED, "is_deleted IS NOT TRUE AND price_money IS NOT NULL")
+    lines = demo.seller.row("orders", shortened)["line_items"]
+    parts, edited = _damage(demo, lost, edited, payments[:-1], counts)
+    demo.seller.mutate(
         Mutation("update", "orders", shortened, {"line_items": lines[1:]}, silent=True),
-        *(_repriced(house.seller.row("variations", id_)) for (id_,) in repriced),
+        *(_repriced(demo.seller.row("variations", id_)) for (id_,) in repriced),
         Mutation("delete", "payments", payments[-1][0], silent=True),
     )
     removed = (shortened, lines[0]["uid"])
@@ -434,14 +434,14 @@ def drift_silently(house: Till) -> Drift:
 
 
 def _damage(
-    house: Till, lost: Sequence[Key], edited: Sequence[Key], payments: Sequence[Key], counts: Sequence[Key]
+    demo: Till, lost: Sequence[Key], edited: Sequence[Key], payments: Sequence[Key], counts: Sequence[Key]
 ) -> tuple[Mapping[str, int], Sequence[Key]]:
     """Damage the copy; returns how many parts of the lost orders were deleted, and the lines that were edited."""
     ids = [id_ for (id_,) in lost]
-    copy = house.warehouse
+    copy = demo.warehouse
     with copy.transaction():
         copy.execute("DELETE FROM square.orders WHERE id = ANY (%s)", [ids])
-        parts = {table: _delete_parts(house, table, ids) for table in (*PARTS, "tenders", "transactions")}
+        parts = {table: _delete_parts(demo, table, ids) for table in (*PARTS, "tenders", "transactions")}
         lines = copy.execute(
             "UPDATE square.order_line_items SET quantity = quantity + 1 WHERE (order_id, uid) IN (SELECT order_id,"
             " min(uid) FROM square.order_line_items WHERE order_id = ANY (%s) AND deleted_at IS NULL GROUP BY 1)"
@@ -461,10 +461,10 @@ def _damage(
     return parts, lines
 
 
-def _delete_parts(house: Till, table: str, orders: Sequence[str]) -> int:
+def _delete_parts(demo: Till, table: str, orders: Sequence[str]) -> int:
     column = "id" if table == "transactions" else "order_id"
     query = sql.SQL("DELETE FROM {} WHERE {} = ANY (%s)")
-    return house.warehouse.execute(
+    return demo.warehouse.execute(
         query.format(sql.Identifier(SCHEMA, table), sql.Identifier(column)), [orders]
     ).rowcount
 
@@ -488,23 +488,23 @@ def _stock(seller: Control, not_of: str) -> tuple[str, str]:
     return count, str(Decimal(seller.row("counts", count)["quantity"]) + Decimal("1.5"))
 
 
-def _sync(house: Till, mode: str) -> Asked:
-    house.seller.reset_counters()
-    last = house.last_sync_id()
-    house.run(house.sync, mode=mode)
-    house.end_syncs()
-    requests = {name: sum(answers.values()) for name, answers in house.seller.counters().requests.items()}
+def _sync(demo: Till, mode: str) -> Asked:
+    demo.seller.reset_counters()
+    last = demo.last_sync_id()
+    demo.run(demo.sync, mode=mode)
+    demo.end_syncs()
+    requests = {name: sum(answers.values()) for name, answers in demo.seller.counters().requests.items()}
     query = "SELECT sum(rows_read)::bigint, count(*) FROM confidence.sync_log WHERE source = %s AND sync_id > %s"
-    return Asked(requests, *house.warehouse.execute(query, [house.source, last]).fetchone())
+    return Asked(requests, *demo.warehouse.execute(query, [demo.source, last]).fetchone())
 
 
-def _show_cost(house: Till, foundation: Asked, incremental: Asked) -> None:
+def _show_cost(demo: Till, foundation: Asked, incremental: Asked) -> None:
     costs = (foundation, incremental)
     names = sorted(foundation.requests.keys() | incremental.requests.keys())
     rows = [(name, *(cost.requests.get(name, 0) for cost in costs)) for name in names]
     rows.append(("requests in all", *(cost.total for cost in costs)))
     rows.append(("rows read", *(cost.rows for cost in costs)))
-    house.show(("asked for", "foundation", "incremental"), rows)
+    demo.show(("asked for", "foundation", "incremental"), rows)
 
 
 def _computed(rows: Rows) -> Rows:

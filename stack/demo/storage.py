@@ -15,7 +15,7 @@ from botocore.config import Config
 
 from include.simulators.storage.invented import staged_key
 from stack.control import Stack
-from stack.demo.house import ROLLBACK, House, expect, some
+from stack.demo.steps import ROLLBACK, Demo, expect, some
 from stack.guardian import StackError
 from stack.settings import BUCKET, SIMULATOR_KEYS
 
@@ -43,7 +43,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Gallery(House):
+class StorageDemo(Demo):
     """The stack with the application's images (autocommit) and their store.
 
     `bucket`: the folder in which the store keeps the objects. `copies`: the folder for those that the demo takes out;
@@ -135,39 +135,39 @@ class Drift:
         }
 
 
-def tell(house: House, stack: Stack) -> None:
+def tell(demo: Demo, stack: Stack) -> None:
     """The act, step by step. Raises Unexpected at the first outcome that is not as it should be.
 
     However it ends, the bucket is whole again and the switch is off.
     """
-    with opened(house, stack) as gallery:
-        begin(gallery)
+    with opened(demo, stack) as photos:
+        begin(photos)
         try:
-            in_step = look_at_peace(gallery)
-            before = gallery.rows()
-            drift = lose(gallery)
-            look(gallery, drift, in_step, before)
-            refuse(gallery, before)
-            sync_id = mark(gallery, drift, before)
-            lose_sight(gallery)
-            undo(gallery, drift, sync_id, before)
+            in_step = look_in_step(photos)
+            before = photos.rows()
+            drift = lose(photos)
+            look(photos, drift, in_step, before)
+            refuse(photos, before)
+            sync_id = mark(photos, drift, before)
+            lose_sight(photos)
+            undo(photos, drift, sync_id, before)
         finally:
-            restore(gallery)
+            restore(photos)
 
 
 @contextmanager
-def opened(house: House, stack: Stack) -> Iterator[Gallery]:
-    """The act's house. Raises StackError where the store keeps its objects elsewhere."""
+def opened(demo: Demo, stack: Stack) -> Iterator[StorageDemo]:
+    """The act's demo. Raises StackError where the store keeps its objects elsewhere."""
     folder = stack.home.folder / "objects"
     if not folder.is_dir():
         raise StackError(
             f"the demo needs a store that keeps its objects in {folder}: unset STACK_STORAGE_OPTIONS, end the stack and"
             " start the demo again"
         )
-    store = client(stack.simulator_urls[house.source])
+    store = client(stack.simulator_urls[demo.source])
     parts = {"bucket": folder / BUCKET, "copies": stack.home.folder / "objects-of-the-demo"}
     with closing(psycopg.connect(stack.env["AIRFLOW_CONN_IMAGES_DB"], autocommit=True)) as images, closing(store):
-        yield Gallery(**vars(house), images=images, store=store, **parts)
+        yield StorageDemo(**vars(demo), images=images, store=store, **parts)
 
 
 def client(url: str) -> BaseClient:
@@ -183,152 +183,152 @@ def client(url: str) -> BaseClient:
     )
 
 
-def begin(house: Gallery) -> None:
-    """Let scheduled runs end and put right what an earlier demo left, so that the story begins in peace."""
-    house.screen.rule("Storage 1  Begin in peace")
-    restore(house)
-    house.end_questions()
-    house.end_syncs()
+def begin(demo: StorageDemo) -> None:
+    """Let scheduled runs end and put right what an earlier demo left, so that nothing else is running."""
+    demo.screen.rule("Storage 1  Start with nothing running")
+    restore(demo)
+    demo.end_questions()
+    demo.end_syncs()
 
 
-def look_at_peace(house: Gallery) -> Mapping[str, int]:
+def look_in_step(demo: StorageDemo) -> Mapping[str, int]:
     """A forensic run of images and bucket in step; returns its figures."""
-    house.screen.rule("Storage 2  A forensic run: every image against the bucket")
-    run_id = house.run(house.reconcile, dry_run=True)
-    found = house.result(run_id)
-    _show_figures(house, found)
-    images = house.images.execute(
+    demo.screen.rule("Storage 2  A forensic run: every image against the bucket")
+    run_id = demo.run(demo.reconcile, dry_run=True)
+    found = demo.result(run_id)
+    _show_figures(demo, found)
+    images = demo.images.execute(
         "SELECT count(*), count(*) FILTER (WHERE status = 'ready' AND staged_url IS NULL)"
         " FROM images WHERE deleted_at IS NULL"
     ).fetchone()
     in_step = dict.fromkeys(FIGURES, 0) | dict(zip(("checked", "ready_without_staged"), images, strict=True))
     expect("the result", found, in_step)
-    house.expect_skipped(run_id, "decide", "reconcile", "verify")
-    house.expect_writer_runs()
+    demo.expect_skipped(run_id, "decide", "reconcile", "verify")
+    demo.expect_writer_runs()
     return in_step
 
 
-def lose(house: Gallery) -> Drift:
+def lose(demo: StorageDemo) -> Drift:
     """Objects vanish from the store, and one appears that nobody names."""
-    house.screen.rule("Storage 3  Drift: objects vanish, the images know nothing of it")
-    drift = lose_objects(house)
+    demo.screen.rule("Storage 3  Drift: objects vanish, the images know nothing of it")
+    drift = lose_objects(demo)
     rows = [
         ("originals deleted", len(drift.originals), some(drift.originals)),
         ("originals deleted, in processing", len(drift.busy), some(drift.busy)),
         ("staged objects deleted", len(drift.staged), some(drift.staged)),
         ("objects put that no image names", 1, ORPHAN),
     ]
-    house.show(("in the bucket", "objects", "of the images, such as"), rows)
+    demo.show(("in the bucket", "objects", "of the images, such as"), rows)
     return drift
 
 
-def look(house: Gallery, drift: Drift, in_step: Mapping[str, int], before: Mapping[str, Any]) -> None:
+def look(demo: StorageDemo, drift: Drift, in_step: Mapping[str, int], before: Mapping[str, Any]) -> None:
     """A forensic run: every lost object is found, to the row, and nothing is written."""
-    house.screen.rule("Storage 4  A forensic run: find it, judge it, write nothing")
-    run_id = house.run(house.reconcile, dry_run=True)
-    found = house.result(run_id)
-    _show_figures(house, found)
+    demo.screen.rule("Storage 4  A forensic run: find it, judge it, write nothing")
+    run_id = demo.run(demo.reconcile, dry_run=True)
+    found = demo.result(run_id)
+    _show_figures(demo, found)
     expect("the result", found, in_step | drift.figures)
     examples = {example["image_id"]: example["error"] for example in found["examples"]}
     expect("the result's examples", examples, dict(sorted(drift.suspects.items())[:EXAMPLES]))
-    plan = planned(house)
-    house.say(f"planned: {len(plan)} images to mark; those in processing are left to their worker")
+    plan = planned(demo)
+    demo.say(f"planned: {len(plan)} images to mark; those in processing are left to their worker")
     expect("the images to mark", plan, drift.marks)
-    expect("images changed by a dry run", changed(house, before), set())
-    house.expect_skipped(run_id, "decide", "verify")
+    expect("images changed by a dry run", changed(demo, before), set())
+    demo.expect_skipped(run_id, "decide", "verify")
 
 
-def refuse(house: Gallery, before: Mapping[str, Any]) -> None:
+def refuse(demo: StorageDemo, before: Mapping[str, Any]) -> None:
     """While the switch is off no run may write, and says so before it does anything."""
-    house.screen.rule("Storage 5  dry_run off, and the switch off: refused at the start")
-    house.airflow.set_variable(SWITCH, "0")
-    house.fail_run(house.reconcile, "stop_writer", "reconciliation is not enabled", dry_run=False)
-    expect("images changed by a refused run", changed(house, before), set())
-    house.expect_writer_runs()
+    demo.screen.rule("Storage 5  dry_run off, and the switch off: refused at the start")
+    demo.airflow.set_variable(SWITCH, "0")
+    demo.fail_run(demo.reconcile, "stop_writer", "reconciliation is not enabled", dry_run=False)
+    expect("images changed by a refused run", changed(demo, before), set())
+    demo.expect_writer_runs()
 
 
-def mark(house: Gallery, drift: Drift, before: Mapping[str, Any]) -> int:
+def mark(demo: StorageDemo, drift: Drift, before: Mapping[str, Any]) -> int:
     """With the switch on, the images whose objects are missing are marked. Returns the sync_id."""
-    house.screen.rule(f"Storage 6  {SWITCH} = 1: the missing are marked")
-    house.airflow.set_variable(SWITCH, "1")
-    run_id = house.run(house.reconcile, dry_run=False)
-    sync_id = house.airflow.xcom(house.reconcile, run_id, "reconcile")["sync_id"]
-    checks = house.airflow.xcom(house.reconcile, run_id, "verify")
-    states = house.states(*drift.marks)
+    demo.screen.rule(f"Storage 6  {SWITCH} = 1: the missing are marked")
+    demo.airflow.set_variable(SWITCH, "1")
+    run_id = demo.run(demo.reconcile, dry_run=False)
+    sync_id = demo.airflow.xcom(demo.reconcile, run_id, "reconcile")["sync_id"]
+    checks = demo.airflow.xcom(demo.reconcile, run_id, "verify")
+    states = demo.states(*drift.marks)
     rows = [(id_, before[id_]["status"], *state) for id_, state in states.items()]
-    house.show((f"marked as sync_id {sync_id}", "was", "status", "error"), rows[:SHOWN_ROWS])
-    house.show(("verify", "before", "after"), [(c["figure"], c["before"], c["after"]) for c in checks])
+    demo.show((f"marked as sync_id {sync_id}", "was", "status", "error"), rows[:SHOWN_ROWS])
+    demo.show(("verify", "before", "after"), [(c["figure"], c["before"], c["after"]) for c in checks])
     expect("the marked images", states, {id_: ("error", error) for id_, error in drift.marks.items()})
-    expect("the images changed", changed(house, before), set(drift.marks))
-    expect("updated by the run", house.result(run_id)["updated"], len(drift.marks))
+    expect("the images changed", changed(demo, before), set(drift.marks))
+    expect("updated by the run", demo.result(run_id)["updated"], len(drift.marks))
     expect("what verify found", {check["after"] for check in checks}, {0})
     return sync_id
 
 
-def lose_sight(house: Gallery) -> None:
+def lose_sight(demo: StorageDemo) -> None:
     """The bucket can't be found: every object would be missing, if unknown were absent."""
-    house.screen.rule("Storage 7  The bucket is renamed: unknown is never absent")
-    before = house.rows()
-    house.bucket.rename(house.renamed)
-    house.fail_run(house.reconcile, "scan", "the bucket does not exist there", dry_run=False)
-    house.name_bucket_again()
-    house.airflow.delete_variable(SWITCH)
-    expect("images changed without sight of the bucket", changed(house, before), set())
-    house.expect_writer_runs()
-    house.say(f"Not one of {len(before)} images was touched, and the writer runs. The bucket has its name again.")
+    demo.screen.rule("Storage 7  The bucket is renamed: unknown is never absent")
+    before = demo.rows()
+    demo.bucket.rename(demo.renamed)
+    demo.fail_run(demo.reconcile, "scan", "the bucket does not exist there", dry_run=False)
+    demo.name_bucket_again()
+    demo.airflow.delete_variable(SWITCH)
+    expect("images changed without sight of the bucket", changed(demo, before), set())
+    demo.expect_writer_runs()
+    demo.say(f"Not one of {len(before)} images was touched, and the writer runs. The bucket has its name again.")
 
 
-def undo(house: Gallery, drift: Drift, sync_id: int, before: Mapping[str, Any]) -> None:
+def undo(demo: StorageDemo, drift: Drift, sync_id: int, before: Mapping[str, Any]) -> None:
     """The objects are found again, so the marks are rolled back: every image is exactly as it was."""
-    house.screen.rule("Storage 8  The objects come back: undo the marks")
-    returned = house.put_back()
-    run_id = house.run(ROLLBACK, sync_id=sync_id, dry_run=False, reason="the objects are back")
-    undone = house.airflow.xcom(ROLLBACK, run_id, "rollback")
-    states = house.states(*drift.marks)
+    demo.screen.rule("Storage 8  The objects come back: undo the marks")
+    returned = demo.put_back()
+    run_id = demo.run(ROLLBACK, sync_id=sync_id, dry_run=False, reason="the objects are back")
+    undone = demo.airflow.xcom(ROLLBACK, run_id, "rollback")
+    states = demo.states(*drift.marks)
     rows = [(id_, status, error or "") for id_, (status, error) in states.items()]
-    house.show((f"undone as sync_id {undone['sync_id']}", "status", "error"), rows[:SHOWN_ROWS])
-    house.say(f"{returned} objects are back, {undone['tables']['images']['updated']} images are exactly as before.")
+    demo.show((f"undone as sync_id {undone['sync_id']}", "status", "error"), rows[:SHOWN_ROWS])
+    demo.say(f"{returned} objects are back, {undone['tables']['images']['updated']} images are exactly as before.")
     expect("objects put back", returned, len(drift.keys))
-    expect("keys that the store still lacks", set(drift.keys) - house.keys(), set())
+    expect("keys that the store still lacks", set(drift.keys) - demo.keys(), set())
     expect("images put back", undone["tables"]["images"]["updated"], len(drift.marks))
-    expect("images that are not as before", changed(house, before), set())
+    expect("images that are not as before", changed(demo, before), set())
 
 
-def restore(house: Gallery) -> None:
+def restore(demo: StorageDemo) -> None:
     """The bucket has its name and all its objects, and the switch is off."""
-    house.name_bucket_again()
-    house.put_back()
-    house.airflow.delete_variable(SWITCH)
+    demo.name_bucket_again()
+    demo.put_back()
+    demo.airflow.delete_variable(SWITCH)
 
 
-def lose_objects(house: Gallery) -> Drift:
+def lose_objects(demo: StorageDemo) -> Drift:
     """Delete objects of images that are chosen anew each time, and put one that nobody names."""
-    keys = house.keys()
-    originals = _pick(house, keys, LOST_ORIGINALS, ("queued", "ready"))
-    busy = _pick(house, keys, BUSY_ORIGINALS, ("processing",))
-    staged = _pick_staged(house, LOST_STAGED, not_of=originals)
+    keys = demo.keys()
+    originals = _pick(demo, keys, LOST_ORIGINALS, ("queued", "ready"))
+    busy = _pick(demo, keys, BUSY_ORIGINALS, ("processing",))
+    staged = _pick_staged(demo, LOST_STAGED, not_of=originals)
     drift = Drift(originals, busy, staged)
     for key in drift.keys:
-        house.take_out(key)
-    house.store.put_object(Bucket=BUCKET, Key=ORPHAN, Body=b"picture")
+        demo.take_out(key)
+    demo.store.put_object(Bucket=BUCKET, Key=ORPHAN, Body=b"picture")
     return drift
 
 
-def planned(house: Gallery) -> Mapping[str, str]:
+def planned(demo: StorageDemo) -> Mapping[str, str]:
     """The error that the last scan has planned for each image."""
     query = "SELECT id::text, new_error FROM staging.storage_images_scan_plan WHERE _status = 'confirmed'"
-    return dict(house.warehouse.execute(query).fetchall())
+    return dict(demo.warehouse.execute(query).fetchall())
 
 
-def changed(house: Gallery, before: Mapping[str, Any]) -> set[str]:
+def changed(demo: StorageDemo, before: Mapping[str, Any]) -> set[str]:
     """The ids of images that are not, in every column, as they were."""
-    now = house.rows()
+    now = demo.rows()
     return {id_ for id_ in before.keys() | now.keys() if before.get(id_) != now.get(id_)}
 
 
-def _pick(house: Gallery, keys: set[str], number: int, statuses: tuple[str, ...]) -> dict[str, str]:
+def _pick(demo: StorageDemo, keys: set[str], number: int, statuses: tuple[str, ...]) -> dict[str, str]:
     """Images of their own original by chance, with its key, whatever form their url has."""
-    rows = house.images.execute(
+    rows = demo.images.execute(
         "SELECT id::text, original_url FROM images WHERE status::text = ANY (%s) AND deleted_at IS NULL"
         " AND original_url IS NOT NULL ORDER BY random()",
         [list(statuses)],
@@ -339,8 +339,8 @@ def _pick(house: Gallery, keys: set[str], number: int, statuses: tuple[str, ...]
     return dict(there)
 
 
-def _pick_staged(house: Gallery, number: int, not_of: Mapping[str, str]) -> dict[str, str]:
-    rows = house.images.execute(
+def _pick_staged(demo: StorageDemo, number: int, not_of: Mapping[str, str]) -> dict[str, str]:
+    rows = demo.images.execute(
         "SELECT id::text FROM images WHERE status = 'ready' AND deleted_at IS NULL AND staged_url IS NOT NULL"
         " AND id <> ALL (%s::uuid[]) ORDER BY random() LIMIT %s",
         [list(not_of), number],
@@ -349,6 +349,6 @@ def _pick_staged(house: Gallery, number: int, not_of: Mapping[str, str]) -> dict
     return {id_: staged_key(id_) for (id_,) in rows}
 
 
-def _show_figures(house: Gallery, found: Mapping[str, Any]) -> None:
+def _show_figures(demo: StorageDemo, found: Mapping[str, Any]) -> None:
     rows = [(name, found[name], meaning) for name, meaning in FIGURES.items()]
-    house.show(("result", "number", "meaning"), rows)
+    demo.show(("result", "number", "meaning"), rows)

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from include.simulators.tekmetric import Control, Mutation, Sums
 from stack.control import Stack
-from stack.demo.house import House, expect, some
+from stack.demo.steps import Demo, expect, some
 from stack.settings import SHOPS
 
 PEOPLE = ("employees", "customers", "vehicles")
@@ -52,7 +52,7 @@ Days = Mapping[tuple[int, date], tuple]
 
 
 @dataclass(frozen=True)
-class Garage(House):
+class Garage(Demo):
     """The stack with the shops; the copy is the warehouse."""
 
     shops: Control
@@ -110,9 +110,9 @@ class Garage(House):
         return self.warehouse.execute(query.format(names, sql.Identifier("tekmetric", table))).fetchall()
 
 
-def tell(house: House, stack: Stack) -> None:
+def tell(demo: Demo, stack: Stack) -> None:
     """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
-    garage = Garage(**vars(house), shops=Control(stack.simulator_urls[house.source]))
+    garage = Garage(**vars(demo), shops=Control(stack.simulator_urls[demo.source]))
     load(garage)
     follow(garage)
     figures = look(garage)
@@ -120,80 +120,80 @@ def tell(house: House, stack: Stack) -> None:
     show_days(garage)
 
 
-def load(house: Garage) -> None:
-    """Begin in peace with an empty copy, fill it, and compare it with the source."""
-    house.screen.rule("Tekmetric 1  Backfill: history from the report, each order by itself")
-    house.shops.clear()
-    house.end_questions()
-    if house.writer()[0] == "stopped":
-        house.say("An earlier run left the writer stopped: looking anew, and repairing.")
-        house.repair_whatever_is_found(days_back=0)
-    house.end_syncs()
-    house.empty()
-    _sync(house, mode="backfill", days_back=0)
-    source, copy = house.at_source(), house.in_copy()
-    house.show(("table", "at the source", "in the copy"), [(t, source[t].total(), copy[t].total()) for t in KEYS])
-    _expect_in_step(house)
+def load(demo: Garage) -> None:
+    """Start with nothing running with an empty copy, fill it, and compare it with the source."""
+    demo.screen.rule("Tekmetric 1  Backfill: history from the report, each order by itself")
+    demo.shops.clear()
+    demo.end_questions()
+    if demo.writer()[0] == "stopped":
+        demo.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        demo.repair_whatever_is_found(days_back=0)
+    demo.end_syncs()
+    demo.empty()
+    _sync(demo, mode="backfill", days_back=0)
+    source, copy = demo.at_source(), demo.in_copy()
+    demo.show(("table", "at the source", "in the copy"), [(t, source[t].total(), copy[t].total()) for t in KEYS])
+    _expect_in_step(demo)
 
 
-def follow(house: Garage) -> None:
+def follow(demo: Garage) -> None:
     """A busy moment: the next sync brings it and asks for what changed only; days follow."""
-    house.screen.rule("Tekmetric 2  A busy moment, and an incremental sync")
-    last, before = house.last_sync_id(), house.days_in_copy()
-    happened = change(house.shops)
-    house.show(("at the shops", "order"), happened.items())
-    requests = _sync(house, mode="incremental")
-    after = house.days_in_copy()
+    demo.screen.rule("Tekmetric 2  A busy moment, and an incremental sync")
+    last, before = demo.last_sync_id(), demo.days_in_copy()
+    happened = change(demo.shops)
+    demo.show(("at the shops", "order"), happened.items())
+    requests = _sync(demo, mode="incremental")
+    after = demo.days_in_copy()
     days = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     rows = [
         (f"{shop} {day}", *(n for days in (before, after) for n in days.get((shop, day), (0, 0))[:2]))
         for shop, day in days
     ]
-    house.show(("shop and day", "orders before", "revenue before", "orders now", "revenue now"), rows)
-    house.show(("asked for", "times"), requests.items())
+    demo.show(("shop and day", "orders before", "revenue before", "orders now", "revenue now"), rows)
+    demo.show(("asked for", "times"), requests.items())
     beside = sum(number for name, number in requests.items() if "board" not in name)
-    house.say(f"Beside the boards: {beside} requests for {len(happened)} orders.")
-    expect("the orders changed by the sync", house.orders_written_since(last), {*happened.values()})
+    demo.say(f"Beside the boards: {beside} requests for {len(happened)} orders.")
+    expect("the orders changed by the sync", demo.orders_written_since(last), {*happened.values()})
     expect("whether that is eight an order at most", beside <= REQUESTS_AN_ORDER * len(happened), True)
-    _expect_in_step(house)
+    _expect_in_step(demo)
 
 
-def look(house: Garage) -> Mapping[str, int]:
+def look(demo: Garage) -> Mapping[str, int]:
     """Drift on both sides that no sync can see; a forensic run finds it, to the row, and writes nothing.
 
     Returns what it had to find.
     """
-    house.screen.rule("Tekmetric 3  Drift: what no sync can see, and a forensic run")
-    broken, figures = drift_silently(house)
-    house.show(("where", "what", "rows", "of orders"), broken)
-    last = house.last_sync_id()
-    _scan(house, figures)
-    house.show(("found in orders", "rows"), [(name, number) for name, number in figures.items() if number])
-    expect("orders changed by a dry run", house.orders_written_since(last), set())
+    demo.screen.rule("Tekmetric 3  Drift: what no sync can see, and a forensic run")
+    broken, figures = drift_silently(demo)
+    demo.show(("where", "what", "rows", "of orders"), broken)
+    last = demo.last_sync_id()
+    _scan(demo, figures)
+    demo.show(("found in orders", "rows"), [(name, number) for name, number in figures.items() if number])
+    expect("orders changed by a dry run", demo.orders_written_since(last), set())
     return figures
 
 
-def mend(house: Garage, figures: Mapping[str, int]) -> None:
+def mend(demo: Garage, figures: Mapping[str, int]) -> None:
     """The same run with dry_run off repairs it; a dry run after that finds nothing."""
-    house.screen.rule("Tekmetric 4  Repair, and a clean second run")
-    run_id = house.run(house.reconcile, dry_run=False, days_back=0)
-    repaired = house.airflow.xcom(house.reconcile, run_id, "reconcile")
+    demo.screen.rule("Tekmetric 4  Repair, and a clean second run")
+    run_id = demo.run(demo.reconcile, dry_run=False, days_back=0)
+    repaired = demo.airflow.xcom(demo.reconcile, run_id, "reconcile")
     counts = {table: tuple(n[name] for name in WRITTEN) for table, n in repaired["counts"].items()}
     rows = [(table, *numbers) for table, numbers in counts.items() if any(numbers)]
-    house.show((f"repaired as sync_id {repaired['sync_id']}", *WRITTEN), rows)
+    demo.show((f"repaired as sync_id {repaired['sync_id']}", *WRITTEN), rows)
     expect("the repair of orders", counts["repair_orders"], (LOST, 1, 1))
-    _scan(house, dict.fromkeys(figures, 0))
-    house.expect_writer_runs()
+    _scan(demo, dict.fromkeys(figures, 0))
+    demo.expect_writer_runs()
 
 
-def show_days(house: Garage) -> None:
+def show_days(demo: Garage) -> None:
     """The metrics of the last days, checked against what the shops' own orders come to."""
-    house.screen.rule("Tekmetric 5  The shops' days, to the cent")
-    _expect_in_step(house)
-    days = house.days_in_copy()
+    demo.screen.rule("Tekmetric 5  The shops' days, to the cent")
+    _expect_in_step(demo)
+    days = demo.days_in_copy()
     newest = sorted(days, key=lambda key: (key[1], key[0]), reverse=True)[:SHOWN_DAYS]
-    house.show(("shop and day", *DAY.values()), [(f"{shop} {day}", *days[shop, day]) for shop, day in newest])
-    house.say(f"All {len(days)} days are what the orders at the source come to.")
+    demo.show(("shop and day", *DAY.values()), [(f"{shop} {day}", *days[shop, day]) for shop, day in newest])
+    demo.say(f"All {len(days)} days are what the orders at the source come to.")
 
 
 def change(shops: Control) -> Mapping[str, int]:
@@ -219,12 +219,12 @@ def change(shops: Control) -> Mapping[str, int]:
     }
 
 
-def drift_silently(house: Garage) -> tuple[list[tuple], Mapping[str, int]]:
+def drift_silently(demo: Garage) -> tuple[list[tuple], Mapping[str, int]]:
     """Break source and copy in orders that are chosen anew each time.
 
     Returns what was broken (where, what, how many, of which orders), and the metrics that have to tell it.
     """
-    copy = house.warehouse
+    copy = demo.warehouse
     found = copy.execute(
         "SELECT tm_id FROM tekmetric.repair_orders o WHERE deleted_at IS NULL AND authorized_job_count > 0"
         " AND posted_date < current_date - 20 AND tm_id IN (SELECT tm_repair_order_id FROM tekmetric.job_parts"
@@ -235,8 +235,8 @@ def drift_silently(house: Garage) -> tuple[list[tuple], Mapping[str, int]]:
     lost, edited, (cheaper, gone) = orders[:LOST], orders[LOST:-2], orders[-2:]
     figures = {
         **{"api_unique_not_in_db": LOST, "db_not_in_api_unique": 1, "rows_differing": 1},
-        **{f"{table}_missing": _rows_in(house, table, lost) for table in PARTS},
-        **{f"{table}_surplus": _rows_in(house, table, [gone]) for table in PARTS},
+        **{f"{table}_missing": _rows_in(demo, table, lost) for table in PARTS},
+        **{f"{table}_surplus": _rows_in(demo, table, [gone]) for table in PARTS},
         **{f"{table}_differing": EDITED if table == "job_parts" else 0 for table in PARTS},
     }
     copy.execute("DELETE FROM tekmetric.repair_orders WHERE tm_id = ANY (%s)", [lost])
@@ -246,8 +246,8 @@ def drift_silently(house: Garage) -> tuple[list[tuple], Mapping[str, int]]:
         " AND deleted_at IS NULL)",
         [edited],
     )
-    discount = house.shops.order(cheaper)["discount"] + 500
-    house.shops.mutate(
+    discount = demo.shops.order(cheaper)["discount"] + 500
+    demo.shops.mutate(
         Mutation("update", "orders", cheaper, {"discount": discount}, silent=True),
         Mutation("delete", "orders", gone, {"hidden": True}, silent=True),
     )
@@ -279,22 +279,22 @@ def _figures(orders: Sequence[Sums]) -> tuple:
     return len(orders), revenue, revenue - profit, profit, percent, labor, labor - labor_cost, hours
 
 
-def _rows_in(house: Garage, table: str, orders: Sequence[int]) -> int:
+def _rows_in(demo: Garage, table: str, orders: Sequence[int]) -> int:
     query = sql.SQL("SELECT count(*) FROM {} WHERE deleted_at IS NULL AND tm_repair_order_id = ANY (%s)")
-    return house.warehouse.execute(query.format(sql.Identifier("tekmetric", table)), [orders]).fetchone()[0]
+    return demo.warehouse.execute(query.format(sql.Identifier("tekmetric", table)), [orders]).fetchone()[0]
 
 
-def _sync(house: Garage, **conf: Any) -> Mapping[str, int]:
+def _sync(demo: Garage, **conf: Any) -> Mapping[str, int]:
     """Sync, and return how often what was asked for, as the simulator counts."""
-    house.shops.reset_counters()
-    house.run(house.sync, **conf)
-    house.end_syncs()
-    return {name: sum(answers.values()) for name, answers in house.shops.counters().requests.items()}
+    demo.shops.reset_counters()
+    demo.run(demo.sync, **conf)
+    demo.end_syncs()
+    return {name: sum(answers.values()) for name, answers in demo.shops.counters().requests.items()}
 
 
-def _scan(house: Garage, figures: Mapping[str, int]) -> None:
+def _scan(demo: Garage, figures: Mapping[str, int]) -> None:
     """A dry run over all orders, which has to find just that, and nothing else."""
-    found = house.summaries(house.run(house.reconcile, dry_run=True, days_back=0))
+    found = demo.summaries(demo.run(demo.reconcile, dry_run=True, days_back=0))
     expect(
         "the verdicts", {entity: verdict for entity, (_, verdict, _) in found.items()}, dict.fromkeys(ENTITIES, "pass")
     )
@@ -303,7 +303,7 @@ def _scan(house: Garage, figures: Mapping[str, int]) -> None:
         expect(f"the metrics of {entity}", found[entity][0]["metrics"], expected)
 
 
-def _expect_in_step(house: Garage) -> None:
-    source, copy = house.at_source(), house.in_copy()
+def _expect_in_step(demo: Garage) -> None:
+    source, copy = demo.at_source(), demo.in_copy()
     expect("tables whose rows differ", [table for table in KEYS if source[table] != copy[table]], [])
-    expect("the shops' days", house.days_in_copy(), house.days_at_source())
+    expect("the shops' days", demo.days_in_copy(), demo.days_at_source())

@@ -7,21 +7,21 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from docs.screenshots import HOME, pages, take
-from tests.house import RECONCILE, SOURCE, House
+from tests.running_platform import RECONCILE, SOURCE, Platform
 
 PHONE = 360
 
 
 @pytest.fixture(scope="module")
-def held(running_house: House) -> tuple[House, str]:
+def held(running_platform: Platform) -> tuple[Platform, str]:
     """A source that was repaired, and whose writer is held since; the run that asks."""
-    running_house.reset()
-    running_house.lose(3)
-    running_house.airflow.run(RECONCILE, 240, dry_run=False)
-    running_house.remove_at_source(60)
-    run_id = running_house.airflow.trigger(RECONCILE)
-    running_house.wait_for_question(run_id)
-    return running_house, run_id
+    running_platform.reset()
+    running_platform.lose(3)
+    running_platform.airflow.run(RECONCILE, 240, dry_run=False)
+    running_platform.remove_at_source(60)
+    run_id = running_platform.airflow.trigger(RECONCILE)
+    running_platform.wait_for_question(run_id)
+    return running_platform, run_id
 
 
 @pytest.fixture
@@ -51,23 +51,23 @@ def background(page: Page) -> str:
 
 
 def test_pages_fit_a_phone(held, watched):
-    house, run_id = held
+    platform, run_id = held
     run = f"/dags/{RECONCILE}/runs/{quote(run_id, safe='')}"
-    (sync_id,) = house.query("SELECT max(sync_id) FROM confidence.sync_log WHERE kind = 'repair'")[0]
+    (sync_id,) = platform.query("SELECT max(sync_id) FROM confidence.sync_log WHERE kind = 'repair'")[0]
     watched.set_viewport_size({"width": PHONE, "height": 740})
     for path in ("/", f"/sources/{SOURCE}", run, f"/sources/{SOURCE}/syncs/{sync_id}"):
-        watched.goto(f"{house.airflow.url}/sync-confidence{path}")
+        watched.goto(f"{platform.airflow.url}/sync-confidence{path}")
         watched.wait_for_load_state("networkidle")
         assert watched.evaluate("document.documentElement.scrollWidth") <= PHONE, path
     watched.set_viewport_size({"width": 1400, "height": 1000})
 
 
 def test_source_page_draws_its_plots_in_light_and_dark(held, watched):
-    house, _ = held
+    platform, _ = held
     grounds = set()
     for theme in ("light", "dark"):
         watched.evaluate("theme => localStorage.setItem('theme', theme)", theme)
-        watched.goto(f"{house.airflow.url}{HOME}/sources/{SOURCE}")
+        watched.goto(f"{platform.airflow.url}{HOME}/sources/{SOURCE}")
         page = pages(watched)
         plots = page.locator("figure.plot").filter(visible=True)
         expect(plots.locator(".main-svg").first).to_be_visible()
@@ -82,8 +82,8 @@ def test_source_page_draws_its_plots_in_light_and_dark(held, watched):
 
 
 def test_run_has_its_gates_as_a_tab(held, watched):
-    house, run_id = held
-    watched.goto(f"{house.airflow.url}/dags/{RECONCILE}/runs/{quote(run_id, safe='')}")
+    platform, run_id = held
+    watched.goto(f"{platform.airflow.url}/dags/{RECONCILE}/runs/{quote(run_id, safe='')}")
     watched.get_by_role("link", name="Sync confidence").last.click()
     gates = pages(watched).get_by_role("table", name="Gates of line_items")
     row = gates.get_by_role("row").filter(has_text="plan.delete")
@@ -95,8 +95,8 @@ def test_run_has_its_gates_as_a_tab(held, watched):
 
 
 def test_task_has_a_button_to_its_runs_page(held, watched):
-    house, run_id = held
-    run = f"{house.airflow.url}/dags/{RECONCILE}/runs/{quote(run_id, safe='')}"
+    platform, run_id = held
+    run = f"{platform.airflow.url}/dags/{RECONCILE}/runs/{quote(run_id, safe='')}"
     watched.goto(f"{run}/tasks/gate_check")
     watched.get_by_role("link", name="Details", exact=True).click()
     # Not the entry of the navigation, which has the same name.
@@ -106,9 +106,9 @@ def test_task_has_a_button_to_its_runs_page(held, watched):
 
 
 def test_sync_is_rolled_back_by_a_form_that_knows_it(held, watched):
-    house, _ = held
-    before = house.airflow.runs("warehouse_rollback")
-    watched.goto(f"{house.airflow.url}{HOME}/sources/{SOURCE}")
+    platform, _ = held
+    before = platform.airflow.runs("warehouse_rollback")
+    watched.goto(f"{platform.airflow.url}{HOME}/sources/{SOURCE}")
     pages(watched).get_by_role("row").filter(has_text="repair").get_by_role("link", name="Roll back sync").first.click()
     form = pages(watched).locator("form")
     expect(form.get_by_label("Dry run")).to_be_checked()
@@ -116,15 +116,15 @@ def test_sync_is_rolled_back_by_a_form_that_knows_it(held, watched):
     form.get_by_label("Reason").fill("looking only")
     form.get_by_role("button", name="Trigger").click()
     watched.wait_for_url(re.compile(r"/dags/warehouse_rollback/runs/"))
-    (run_id,) = set(house.airflow.runs("warehouse_rollback")) - set(before)
-    assert house.airflow.wait("warehouse_rollback", run_id) == "success"
-    conf = house.airflow.call("GET", f"/dags/warehouse_rollback/dagRuns/{run_id}")["conf"]
+    (run_id,) = set(platform.airflow.runs("warehouse_rollback")) - set(before)
+    assert platform.airflow.wait("warehouse_rollback", run_id) == "success"
+    conf = platform.airflow.call("GET", f"/dags/warehouse_rollback/dagRuns/{run_id}")["conf"]
     assert conf == {"sync_id": sync_id, "reason": "looking only", "dry_run": True, "force": False}
 
 
 def test_each_page_has_its_picture(held, browser_page, tmp_path):
-    house, _ = held
-    take(browser_page, house.airflow.url, SOURCE, tmp_path)
+    platform, _ = held
+    take(browser_page, platform.airflow.url, SOURCE, tmp_path)
     browser_page.set_viewport_size({"width": 1400, "height": 1000})
     assert {path.name for path in tmp_path.iterdir()} == {
         "overview.png",
@@ -136,16 +136,16 @@ def test_each_page_has_its_picture(held, browser_page, tmp_path):
 
 
 def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
-    house, run_id = held
-    watched.goto(house.airflow.url)
+    platform, run_id = held
+    watched.goto(platform.airflow.url)
     watched.get_by_role("link", name="Sync confidence").click()
     row = pages(watched).get_by_role("row").filter(has=watched.get_by_role("link", name=SOURCE, exact=True))
     expect(row).to_contain_text("held")
     expect(row).to_contain_text("the repair would delete 60 of")
     row.get_by_role("link", name="Decide what to do").click()
     watched.get_by_role("button", name="Repair, then resume").click()
-    assert house.airflow.wait(RECONCILE, run_id) == "success"
-    assert house.writer().runs
-    watched.goto(f"{house.airflow.url}{HOME}/")
+    assert platform.airflow.wait(RECONCILE, run_id) == "success"
+    assert platform.writer().runs
+    watched.goto(f"{platform.airflow.url}{HOME}/")
     expect(row).to_contain_text("running")
     expect(row).not_to_contain_text("held")

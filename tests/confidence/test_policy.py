@@ -117,7 +117,7 @@ def test_a_mass_repair_says_what_would_happen_and_what_does_not():
     )
 
 
-LIMIT = Limit("missing", of="checked", share=0.05, floor=20, message="is it the right bucket?")
+LIMIT = Limit("missing", of="checked", share=0.05, min_rows=20, message="is it the right bucket?")
 
 
 def checked(missing, of, history=()):

@@ -16,7 +16,7 @@ from include.confidence.summary import Plan
 from include.simulators import storage as simulator
 from include.simulators.storage import Fault, application, invented
 from include.sources import get_source
-from tests import gallery
+from tests import photos
 from tests.contract.account import Questions
 
 IMAGES, SEED = 30, 1
@@ -38,7 +38,7 @@ class Account:
     source = replace(get_source("storage"), pause=timedelta(0))
     computed = ()
     atomic = True
-    params: Mapping[str, Any] = {**gallery.PARAMS, "batch_size": 10}
+    params: Mapping[str, Any] = {**photos.PARAMS, "batch_size": 10}
     # The first image that drifts: so few objects are asked for one by one, where a whole scan lists.
     part: Mapping[str, Any] = {"limit": 1, "cursor": str(UUID(int=UUID(READY[0].id).int - 1))}
 

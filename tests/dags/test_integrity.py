@@ -100,7 +100,7 @@ class TestEveryDag:
         expected = {"warehouse"} if dag_id.startswith("warehouse_") else set(dag_id.rsplit("_", 1))
         assert tags == expected
 
-    def test_every_task_is_retried_as_the_house_does(self, bag, dag_id):
+    def test_every_task_is_retried_as_declared(self, bag, dag_id):
         dag = bag.dags[dag_id]
         assert dag.default_args == DEFAULT_ARGS
         for task in tasks(dag):

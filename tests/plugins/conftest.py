@@ -39,7 +39,7 @@ from plugins.operators.scan import ScanOperator
 from plugins.operators.stop_writer import StopWriterOperator
 from plugins.operators.verify import VerifyOperator
 from stack.postgres import Server
-from tests import gallery
+from tests import photos
 from tests.confidence.builders import summary
 from tests.conftest import copy_of
 from tests.images import Images
@@ -57,7 +57,7 @@ RECONCILE = {
         "compute_db_not_in_api": True,
         "reset_watermark": False,
     },
-    "storage": gallery.PARAMS,
+    "storage": photos.PARAMS,
 }
 # Those of them that narrow what is looked at.
 PARTS = {"page_start", "page_end", "compute_db_not_in_api", "project_id", "status", "limit", "cursor"}

@@ -465,7 +465,7 @@ class TestOneEntityHeld:
         The entity is held because its repair share is nothing.
         """
         name = entities()[request.param]
-        source, strict = get_source(SOURCE), RepairShare(delete=0, floor=0)
+        source, strict = get_source(SOURCE), RepairShare(delete=0, min_rows=0)
         judged = [replace(entity, repair_share=strict) if entity.name == name else entity for entity in source.entities]
         monkeypatch.setattr(repairshopr, "SOURCE", replace(source, entities=tuple(judged)))
         drift(filled, conn)

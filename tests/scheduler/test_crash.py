@@ -4,99 +4,99 @@ import psycopg
 import pytest
 
 from stack.airflow import until
-from tests.house import RECONCILE, SYNC, House
+from tests.running_platform import RECONCILE, SYNC, Platform
 
 SMALL_PAGES = {"line_items": 20}
 SCANNED = ("api_rows_scanned", "api_unique_ids", "api_duplicate_rows", "api_unique_not_in_db", "confirmed_missing")
 
 
 @pytest.fixture
-def slow_scan(house):
+def slow_scan(platform):
     """A reconcile run that is in the middle of its scans, with three lines lost; the figures it has to come to."""
-    house.reconcile()
-    house.lose(3)
-    run_id, _ = house.reconcile()
-    expected = line_figures(house, run_id)
+    platform.reconcile()
+    platform.lose(3)
+    run_id, _ = platform.reconcile()
+    expected = line_figures(platform, run_id)
     assert expected["confirmed_missing"] == 3
-    house.shop.set(latency_ms=700, page_sizes=SMALL_PAGES)
-    run_id = house.airflow.trigger(RECONCILE, progress_every=1)
-    until(lambda: pages_staged(house) >= 1, "the first page of line items", 60)
+    platform.shop.set(latency_ms=700, page_sizes=SMALL_PAGES)
+    run_id = platform.airflow.trigger(RECONCILE, progress_every=1)
+    until(lambda: pages_staged(platform) >= 1, "the first page of line items", 60)
     return run_id, expected
 
 
-def line_figures(house: House, run_id: str) -> dict[str, int]:
-    metrics = house.airflow.xcom(RECONCILE, run_id, "scan", "forensic_summary", map_index=2)["metrics"]
+def line_figures(platform: Platform, run_id: str) -> dict[str, int]:
+    metrics = platform.airflow.xcom(RECONCILE, run_id, "scan", "forensic_summary", map_index=2)["metrics"]
     return {name: metrics[name] for name in SCANNED}
 
 
-def pages_staged(house: House) -> int:
-    rows = house.query("SELECT pages FROM staging.pull WHERE entity = 'line_items' AND purpose = 'scan'")
+def pages_staged(platform: Platform) -> int:
+    rows = platform.query("SELECT pages FROM staging.pull WHERE entity = 'line_items' AND purpose = 'scan'")
     return rows[0][0] if rows else 0
 
 
-def finish(house: House, run_id: str, expected: dict[str, int]) -> None:
-    house.shop.set(latency_ms=0)
-    assert house.airflow.wait(RECONCILE, run_id, timeout=180) == "success"
-    assert line_figures(house, run_id) == expected
-    assert house.writer().runs
+def finish(platform: Platform, run_id: str, expected: dict[str, int]) -> None:
+    platform.shop.set(latency_ms=0)
+    assert platform.airflow.wait(RECONCILE, run_id, timeout=180) == "success"
+    assert line_figures(platform, run_id) == expected
+    assert platform.writer().runs
 
 
-def test_killed_scans_go_on_where_they_were(house, slow_scan):
+def test_killed_scans_go_on_where_they_were(platform, slow_scan):
     run_id, expected = slow_scan
-    house.kill_tasks(f"{RECONCILE}/{run_id}")
-    finish(house, run_id, expected)
-    assert "going on from page" in house.airflow.last_log(RECONCILE, run_id, "scan", map_index=2)
+    platform.kill_tasks(f"{RECONCILE}/{run_id}")
+    finish(platform, run_id, expected)
+    assert "going on from page" in platform.airflow.last_log(RECONCILE, run_id, "scan", map_index=2)
 
 
-def test_killed_worker_is_missed_and_its_task_tried_again(house, slow_scan):
+def test_killed_worker_is_missed_and_its_task_tried_again(platform, slow_scan):
     run_id, expected = slow_scan
-    house.kill_tasks(f"{RECONCILE}/{run_id}", watched=False)
-    finish(house, run_id, expected)
+    platform.kill_tasks(f"{RECONCILE}/{run_id}", watched=False)
+    finish(platform, run_id, expected)
 
 
-def test_killed_warehouse_comes_back_with_nothing_lost_or_doubled(house, slow_scan):
+def test_killed_warehouse_comes_back_with_nothing_lost_or_doubled(platform, slow_scan):
     run_id, expected = slow_scan
-    house.kill_warehouse()
-    finish(house, run_id, expected)
+    platform.kill_warehouse()
+    finish(platform, run_id, expected)
 
 
-def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(house, slow_scan, restart):
+def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart):
     run_id, expected = slow_scan
-    house.kill_part("airflow scheduler")
+    platform.kill_part("airflow scheduler")
     restart()
     # The shop's server is a new one, too: the same rows, but its own page size.
-    house.shop.set(page_sizes=SMALL_PAGES)
-    finish(house, run_id, expected)
+    platform.shop.set(page_sizes=SMALL_PAGES)
+    finish(platform, run_id, expected)
 
 
-def test_warehouse_killed_inside_the_repair_leaves_all_or_nothing(house):
-    house.lose(3)
-    blocker = psycopg.connect(house.stack.warehouse_url)
+def test_warehouse_killed_inside_the_repair_leaves_all_or_nothing(platform):
+    platform.lose(3)
+    blocker = psycopg.connect(platform.stack.warehouse_url)
     blocker.execute("LOCK confidence.change_log IN EXCLUSIVE MODE")
-    run_id = house.airflow.trigger(RECONCILE, dry_run=False)
+    run_id = platform.airflow.trigger(RECONCILE, dry_run=False)
     until(
-        lambda: bool(house.query("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'")),
+        lambda: bool(platform.query("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'")),
         "the repair to wait inside its transaction",
         90,
     )
-    house.kill_warehouse()
+    platform.kill_warehouse()
     blocker.close()
-    assert house.airflow.wait(RECONCILE, run_id, timeout=180) == "success"
-    assert house.in_step()
-    assert house.query(
+    assert platform.airflow.wait(RECONCILE, run_id, timeout=180) == "success"
+    assert platform.in_step()
+    assert platform.query(
         "SELECT count(*) FROM confidence.change_log WHERE table_name = 'repairshopr.line_items'"
         " AND sync_id = (SELECT max(sync_id) FROM confidence.sync_log)"
     ) == [(3,)]
-    assert house.writer().runs
+    assert platform.writer().runs
 
 
-def test_warehouse_killed_inside_a_sync_loses_no_change(house):
-    house.shop.set(latency_ms=300)
-    house.execute("TRUNCATE confidence.sync_state, repairshopr.payments, repairshopr.line_items")
-    sync_run = house.airflow.trigger(SYNC)
-    until(lambda: bool(house.live("line_items")), "the sync to have written lines", 90)
-    house.kill_warehouse()
-    house.shop.set(latency_ms=0)
-    assert house.airflow.wait(SYNC, sync_run, timeout=180) == "success"
-    assert house.in_step()
-    assert house.in_step("payments")
+def test_warehouse_killed_inside_a_sync_loses_no_change(platform):
+    platform.shop.set(latency_ms=300)
+    platform.execute("TRUNCATE confidence.sync_state, repairshopr.payments, repairshopr.line_items")
+    sync_run = platform.airflow.trigger(SYNC)
+    until(lambda: bool(platform.live("line_items")), "the sync to have written lines", 90)
+    platform.kill_warehouse()
+    platform.shop.set(latency_ms=0)
+    assert platform.airflow.wait(SYNC, sync_run, timeout=180) == "success"
+    assert platform.in_step()
+    assert platform.in_step("payments")

@@ -1,4 +1,4 @@
-"""A simulated account, fresh for each test; a gallery of images with its store, as fresh; shops and crews."""
+"""A simulated account, fresh for each test; a photos of images with its store, as fresh; shops and crews."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,9 +16,9 @@ from include.sources import get_source
 from include.sources.mirror.entity import Context
 from include.sources.storage import look
 from stack.postgres import Server
-from tests import gallery as galleries
+from tests import photos as photo_accounts
 from tests.conftest import copy_of
-from tests.gallery import Gallery
+from tests.photos import Photos
 
 from . import tekmetric
 from .flex import Agency
@@ -75,7 +75,7 @@ def shop(open_shop: Callable[..., Shop]) -> Shop:
 def application(postgres: Server) -> Iterator[tuple[str, list[str]]]:
     """The name of a database with the application's 120 images, the template of the others, and its store's keys."""
     name = f"template_{uuid4().hex}"
-    yield name, galleries.database(postgres, name, 120)
+    yield name, photo_accounts.database(postgres, name, 120)
     postgres.drop_database(name)
 
 
@@ -103,11 +103,11 @@ def images_url(postgres: Server, application: tuple[str, list[str]]) -> Iterator
 
 
 @pytest.fixture
-def gallery(conn: psycopg.Connection, images_url: str, store: storage.Store) -> Iterator[Gallery]:
+def photos(conn: psycopg.Connection, images_url: str, store: storage.Store) -> Iterator[Photos]:
     """The application in step with its store."""
     with (
         psycopg.connect(images_url, autocommit=True) as images,
-        galleries.opened(conn, images, store) as opened,
+        photo_accounts.opened(conn, images, store) as opened,
     ):
         yield opened
 

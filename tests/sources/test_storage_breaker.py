@@ -13,7 +13,7 @@ from include.sources.storage import SOURCE
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence
 from include.warehouse.rollback import roll_back
-from tests.gallery import Gallery
+from tests.photos import Photos
 
 MINUTES = timedelta(minutes=30)
 GATES = [*SOURCE.entities[0].gates, SOURCE.entities[0].repair_share]
@@ -21,45 +21,45 @@ NUMBERS = count()
 REFUSED = "Nothing was written, the watermark stays: run storage_reconcile"
 
 
-def changed(gallery: Gallery, number: int, *, laid: bool = False) -> list:
+def changed(photos: Photos, number: int, *, laid: bool = False) -> list:
     """So many images that have just changed."""
-    return [gallery.add("queued", laid=laid, age=MINUTES) for _ in range(number)]
+    return [photos.add("queued", laid=laid, age=MINUTES) for _ in range(number)]
 
 
-def run(gallery: Gallery, name: str) -> Gallery:
-    return replace(gallery, context=replace(gallery.context, run=f"storage_reconcile/{name}"))
+def run(photos: Photos, name: str) -> Photos:
+    return replace(photos, context=replace(photos.context, run=f"storage_reconcile/{name}"))
 
 
-def sync(gallery: Gallery, **options: object):
+def sync(photos: Photos, **options: object):
     """A sync in a run of its own."""
-    return run(gallery, f"sync {next(NUMBERS)}").sync(**options)
+    return run(photos, f"sync {next(NUMBERS)}").sync(**options)
 
 
-def judged(gallery: Gallery, name: str, **params: object):
+def judged(photos: Photos, name: str, **params: object):
     """A scan of that run with its verdict, as the gate keeps it; the writer then runs, or is decided upon."""
-    gallery = run(gallery, name)
-    summary = gallery.scan(**params)
-    with gallery.conn.transaction():
-        judgement = judge(summary, history.past_runs(gallery.conn, summary), GATES)
-        history.save_judgement(gallery.conn, summary, judgement)
-        history.refresh_hold(gallery.conn, "storage")
-    return gallery, summary, judgement.verdict
+    photos = run(photos, name)
+    summary = photos.scan(**params)
+    with photos.conn.transaction():
+        judgement = judge(summary, history.past_runs(photos.conn, summary), GATES)
+        history.save_judgement(photos.conn, summary, judgement)
+        history.refresh_hold(photos.conn, "storage")
+    return photos, summary, judgement.verdict
 
 
-def resume(gallery: Gallery) -> None:
-    fence.resume(gallery.conn, "storage", gallery.context.run)
+def resume(photos: Photos) -> None:
+    fence.resume(photos.conn, "storage", photos.context.run)
 
 
-def decide(gallery: Gallery, decision: str) -> None:
-    with gallery.conn.transaction():
-        history.decide(gallery.conn, "storage", decision, "somebody")
+def decide(photos: Photos, decision: str) -> None:
+    with photos.conn.transaction():
+        history.decide(photos.conn, "storage", decision, "somebody")
 
 
 @pytest.fixture
-def synced(gallery: Gallery) -> Gallery:
+def synced(photos: Photos) -> Photos:
     """The images after the first sync."""
-    sync(gallery)
-    return gallery
+    sync(photos)
+    return photos
 
 
 # -- a bucket without objects
@@ -97,17 +97,17 @@ def test_dry_sync_is_refused_as_well(synced):
         sync(synced, dry_run=True)
 
 
-def test_empty_bucket_holds_a_part_of_one_row(gallery):
-    gallery.control.delete(gallery.control.keys())
-    _, summary, verdict = judged(gallery, "1", limit=1, status="queued")
+def test_empty_bucket_holds_a_part_of_one_row(photos):
+    photos.control.delete(photos.control.keys())
+    _, summary, verdict = judged(photos, "1", limit=1, status="queued")
     assert (summary.metrics["looked_at"], summary.metrics["missing_in_doubt"]) == (1, 1)
     assert verdict is Verdict.HOLD
 
 
-def test_bucket_that_shows_nothing_at_all_holds_a_table_of_any_size(gallery, either_way):
-    gallery.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images WHERE status = 'queued' LIMIT 2)")
-    gallery.control.delete(gallery.control.keys())
-    _, summary, verdict = judged(gallery, "1")
+def test_bucket_that_shows_nothing_at_all_holds_a_table_of_any_size(photos, either_way):
+    photos.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images WHERE status = 'queued' LIMIT 2)")
+    photos.control.delete(photos.control.keys())
+    _, summary, verdict = judged(photos, "1")
     assert (summary.metrics["missing_original"], verdict) == (2, Verdict.HOLD)
 
 
@@ -215,63 +215,63 @@ def test_marks_that_were_rolled_back_do_not_count(synced):
     assert sync(synced).result["updated"] == 5
 
 
-def test_parts_add_up(gallery):
+def test_parts_add_up(photos):
     """A mass loss among the queued images, repaired by hand in slices of three."""
-    gallery.images.execute("DELETE FROM images WHERE status = 'queued'")
+    photos.images.execute("DELETE FROM images WHERE status = 'queued'")
     for _ in range(12):
-        gallery.add("queued", laid=False)
+        photos.add("queued", laid=False)
     verdicts, cursor = [], None
     for number in range(3):
-        part, summary, verdict = judged(gallery, f"{number}", status="queued", limit=3, cursor=cursor)
+        part, summary, verdict = judged(photos, f"{number}", status="queued", limit=3, cursor=cursor)
         verdicts.append(verdict)
         cursor = summary.telemetry["next_cursor"]
         if verdict is Verdict.PASS:
             part.repair(summary, status="queued", limit=3)
             resume(part)
     assert verdicts == [Verdict.PASS, Verdict.HOLD, Verdict.HOLD]
-    assert gallery.audited() == 3
+    assert photos.audited() == 3
 
 
-def test_nights_add_up(gallery):
+def test_nights_add_up(photos):
     """Each night loses 4 % of the images: the second one would make it 8."""
-    first = [gallery.add("queued", laid=False) for _ in range(5)]
-    one, summary, verdict = judged(gallery, "1")
+    first = [photos.add("queued", laid=False) for _ in range(5)]
+    one, summary, verdict = judged(photos, "1")
     assert verdict is Verdict.PASS
     one.repair(summary)
     resume(one)
     for _ in range(5):
-        gallery.add("queued", laid=False)
-    two, summary, verdict = judged(gallery, "2")
+        photos.add("queued", laid=False)
+    two, summary, verdict = judged(photos, "2")
     assert (summary.metrics["missing_original"], summary.metrics["missing_lately"]) == (5, 10)
     assert verdict is Verdict.HOLD
     # What a person decides is no slice.
     decide(two, "repair")
     two.repair(summary)
     resume(two)
-    gallery.add("queued", laid=False)
-    three, summary, verdict = judged(gallery, "3")
+    photos.add("queued", laid=False)
+    three, summary, verdict = judged(photos, "3")
     assert (summary.metrics["missing_lately"], verdict) == (1, Verdict.PASS)
     assert len(first) == 5
     resume(three)
 
 
-def test_nothing_missing_is_no_slice(gallery):
+def test_nothing_missing_is_no_slice(photos):
     for _ in range(5):
-        gallery.add("queued", laid=False)
-    one, summary, _ = judged(gallery, "1")
+        photos.add("queued", laid=False)
+    one, summary, _ = judged(photos, "1")
     one.repair(summary)
     resume(one)
-    _, summary, verdict = judged(gallery, "2")
+    _, summary, verdict = judged(photos, "2")
     assert (summary.metrics["missing_lately"], verdict) == (0, Verdict.PASS)
 
 
-def test_mass_change_is_not_accepted_by_a_resume(gallery):
+def test_mass_change_is_not_accepted_by_a_resume(photos):
     """In a table of any size: else the next nightly repair would apply it unattended."""
-    gallery.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images WHERE status = 'queued' LIMIT 4)")
+    photos.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images WHERE status = 'queued' LIMIT 4)")
     for _ in range(6):
-        gallery.add("queued", laid=False)
-    one, _, verdict = judged(gallery, "1")
+        photos.add("queued", laid=False)
+    one, _, verdict = judged(photos, "1")
     assert verdict is Verdict.HOLD
     decide(one, "resume")
     resume(one)
-    assert judged(gallery, "2")[2] is Verdict.HOLD
+    assert judged(photos, "2")[2] is Verdict.HOLD

@@ -51,154 +51,154 @@ CLEAN = {"ready_without_staged": 1, "rows_in_error": 2}
 PLAN = "SELECT id::text, _operation, _status FROM staging.storage_images_scan_plan ORDER BY id"
 
 
-def unproven(gallery):
+def unproven(photos):
     """What is remembered of images: id -> why."""
     query = "SELECT key ->> 0, why FROM confidence.unproven WHERE source = 'storage' AND entity = 'images'"
-    return dict(gallery.conn.execute(query).fetchall())
+    return dict(photos.conn.execute(query).fetchall())
 
 
-def plan(gallery):
-    return gallery.conn.execute(PLAN).fetchall()
+def plan(photos):
+    return photos.conn.execute(PLAN).fetchall()
 
 
 # -- outcomes
 
 
-def test_comparison_is_a_span_with_what_the_first_look_suspects(gallery, ended_spans):
-    gallery.control.delete([gallery.add().staged])
-    gallery.scan(limit=1000)
+def test_comparison_is_a_span_with_what_the_first_look_suspects(photos, ended_spans):
+    photos.control.delete([photos.add().staged])
+    photos.scan(limit=1000)
     [span] = ended_spans()
     assert span.name == "sync_confidence.compare"
     assert span.attributes == {
         "source": "storage",
         "entity": "images",
-        "run": gallery.context.run,
+        "run": photos.context.run,
         "limit": 1000,
         "marks": 1,
         "heals": 0,
     }
 
 
-def test_nothing_is_missing(gallery, either_way):
-    before = gallery.table()
-    summary = gallery.scan()
+def test_nothing_is_missing(photos, either_way):
+    before = photos.table()
+    summary = photos.scan()
     assert figures(summary) == CLEAN
     assert summary.metrics["checked"] == 117
     assert summary.metrics["looked_at"] == summary.live_rows == 115
     assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (0, 0, 0)
     assert summary.metrics["orphan_objects"] == (0 if either_way == "by_lists" else None)
     assert not summary.incomplete
-    assert gallery.table() == before
+    assert photos.table() == before
 
 
-def test_missing_original_counts_in_every_status_but_error(gallery, either_way):
-    queued, ready = gallery.add("queued"), gallery.add("ready")
-    processing = gallery.add("processing")
-    failed = gallery.add("error", error="model timed out")
-    marked = gallery.add("error", error=ORIGINAL_MISSING)
-    gallery.control.delete([image.original for image in (queued, ready, processing, failed, marked)])
-    before = gallery.table()
-    summary = gallery.scan()
+def test_missing_original_counts_in_every_status_but_error(photos, either_way):
+    queued, ready = photos.add("queued"), photos.add("ready")
+    processing = photos.add("processing")
+    failed = photos.add("error", error="model timed out")
+    marked = photos.add("error", error=ORIGINAL_MISSING)
+    photos.control.delete([image.original for image in (queued, ready, processing, failed, marked)])
+    before = photos.table()
+    summary = photos.scan()
     assert figures(summary) == CLEAN | {"missing_original": 3, "in_processing": 1, "rows_in_error": 4}
     assert summary.plan.update == 2
-    assert {(id_, status) for id_, _, status in plan(gallery)} == {
+    assert {(id_, status) for id_, _, status in plan(photos)} == {
         (queued.id, "confirmed"),
         (ready.id, "confirmed"),
         (processing.id, "left"),
     }
-    _, counts = gallery.repair(summary)
+    _, counts = photos.repair(summary)
     assert counts["images"] == Counts(updated=2)
-    changed = gallery.changed(before)
+    changed = photos.changed(before)
     assert changed.keys() == {queued.id, ready.id}
     for columns in changed.values():
         assert columns.keys() == {"status", "error", "updated_at"}
         assert (columns["status"], columns["error"]) == ("error", "original missing in storage")
 
 
-def test_missing_staged_counts_only_for_ready_images(gallery, either_way):
-    ready = gallery.add()
+def test_missing_staged_counts_only_for_ready_images(photos, either_way):
+    ready = photos.add()
     for status in ("queued", "processing", "error"):
-        gallery.add(status, staged_url="s3://images/t/not-there.jpg")
-    gallery.control.delete([ready.staged])
-    before = gallery.table()
-    summary = gallery.scan()
+        photos.add(status, staged_url="s3://images/t/not-there.jpg")
+    photos.control.delete([ready.staged])
+    before = photos.table()
+    summary = photos.scan()
     assert figures(summary) == CLEAN | {"missing_staged": 1, "rows_in_error": 3}
-    gallery.repair(summary)
-    assert [(id_, row["error"]) for id_, row in gallery.changed(before).items()] == [
+    photos.repair(summary)
+    assert [(id_, row["error"]) for id_, row in photos.changed(before).items()] == [
         (ready.id, "staged missing in storage")
     ]
 
 
-def test_both_missing_counts_twice_and_the_original_gives_the_message(gallery, either_way):
-    image = gallery.add(laid=False)
-    summary = gallery.scan()
+def test_both_missing_counts_twice_and_the_original_gives_the_message(photos, either_way):
+    image = photos.add(laid=False)
+    summary = photos.scan()
     assert figures(summary) == CLEAN | {"missing_original": 1, "missing_staged": 1}
     assert summary.plan.update == 1
-    gallery.repair(summary)
-    assert gallery.table()[image.id]["error"] == ORIGINAL_MISSING
+    photos.repair(summary)
+    assert photos.table()[image.id]["error"] == ORIGINAL_MISSING
 
 
-def test_soft_deleted_images_are_skipped(gallery, either_way):
-    image = gallery.add(laid=False)
-    gallery.touch(image.id, deleted_at="2025-05-05Z", updated_at="2025-05-05Z")
-    summary = gallery.scan()
+def test_soft_deleted_images_are_skipped(photos, either_way):
+    image = photos.add(laid=False)
+    photos.touch(image.id, deleted_at="2025-05-05Z", updated_at="2025-05-05Z")
+    summary = photos.scan()
     assert (figures(summary), summary.metrics["checked"]) == (CLEAN, 117)
 
 
-def test_young_images_are_left_alone_to_the_second(gallery, either_way, monkeypatch):
-    now = images.clock(gallery.images)
+def test_young_images_are_left_alone_to_the_second(photos, either_way, monkeypatch):
+    now = images.clock(photos.images)
     monkeypatch.setattr(images, "clock", lambda _: now)
     grace = timedelta(minutes=15)
-    old = gallery.add(laid=False, updated_at=now - grace)
-    gallery.add(laid=False, updated_at=now - grace + timedelta(microseconds=1))
-    summary = gallery.scan()
+    old = photos.add(laid=False, updated_at=now - grace)
+    photos.add(laid=False, updated_at=now - grace + timedelta(microseconds=1))
+    summary = photos.scan()
     assert figures(summary) == CLEAN | {"missing_original": 1, "missing_staged": 1, "rows_young": 1}
-    assert [id_ for id_, *_ in plan(gallery)] == [old.id]
+    assert [id_ for id_, *_ in plan(photos)] == [old.id]
 
 
-def test_foreign_and_unreadable_urls_are_reported_and_never_missing(gallery, either_way):
+def test_foreign_and_unreadable_urls_are_reported_and_never_missing(photos, either_way):
     other = "https://photos.s3.amazonaws.com/a.jpg"
-    gallery.add("queued", laid=False, original_url=other)
-    gallery.add("queued", laid=False, original_url="no url at all")
-    gallery.add("queued", laid=False, original_url="")
-    staged_elsewhere = gallery.add(laid=False, staged_url=other)
-    gallery.add("queued", staged_url=other)
-    gallery.control.put([staged_elsewhere.original])
-    before = gallery.table()
-    summary = gallery.scan()
+    photos.add("queued", laid=False, original_url=other)
+    photos.add("queued", laid=False, original_url="no url at all")
+    photos.add("queued", laid=False, original_url="")
+    staged_elsewhere = photos.add(laid=False, staged_url=other)
+    photos.add("queued", staged_url=other)
+    photos.control.put([staged_elsewhere.original])
+    before = photos.table()
+    summary = photos.scan()
     assert figures(summary) == CLEAN | {"foreign_bucket": 2, "unreadable_url": 2, "unproven": 4}
-    gallery.repair(summary)
-    assert gallery.table() == before
+    photos.repair(summary)
+    assert photos.table() == before
 
 
-def test_ready_without_staged_is_reported(gallery, either_way):
-    image = gallery.add(staged_url=None)
-    gallery.control.delete([image.staged])
-    summary = gallery.scan()
+def test_ready_without_staged_is_reported(photos, either_way):
+    image = photos.add(staged_url=None)
+    photos.control.delete([image.staged])
+    summary = photos.scan()
     assert figures(summary) == CLEAN | {"ready_without_staged": 2}
 
 
-def test_shared_original_is_looked_for_by_its_key(gallery, either_way):
-    original, key = gallery.images.execute("SELECT id, s3_key FROM original_images ORDER BY id LIMIT 1").fetchone()
+def test_shared_original_is_looked_for_by_its_key(photos, either_way):
+    original, key = photos.images.execute("SELECT id, s3_key FROM original_images ORDER BY id LIMIT 1").fetchone()
     sharing = "SELECT id::text FROM images WHERE original_image_id = %s AND deleted_at IS NULL AND status <> 'error'"
-    ids = {id_ for (id_,) in gallery.images.execute(sharing, [original])}
+    ids = {id_ for (id_,) in photos.images.execute(sharing, [original])}
     assert len(ids) > 1
-    gallery.control.delete([key])
-    summary = gallery.scan()
+    photos.control.delete([key])
+    summary = photos.scan()
     assert summary.metrics["missing_original"] == len(ids)
-    assert {id_ for id_, *_ in plan(gallery)} == ids
+    assert {id_ for id_, *_ in plan(photos)} == ids
 
 
 @pytest.mark.usefixtures("by_lists")
-def test_orphans_are_objects_that_no_row_names(gallery):
+def test_orphans_are_objects_that_no_row_names(photos):
     unused = "INSERT INTO original_images (id, content_hash, s3_key, file_size, mime_type, reference_count)"
-    gallery.images.execute(f"{unused} VALUES (gen_random_uuid(), 'h', 't/shared.jpg', 1, 'image/png', 0)")
-    deleted = gallery.add()
-    gallery.touch(deleted.id, deleted_at="2025-05-05Z")
-    gallery.add("queued", laid=False, original_url=f"{STORE}/images/t/a%20b.jpg")
-    gallery.control.put(["t/shared.jpg", "t/a%20b.jpg", "t/orphan.jpg", "zz/orphan.jpg"])
-    assert gallery.scan().metrics["orphan_objects"] == 2
-    assert gallery.scan(status="ready").metrics["orphan_objects"] is None
+    photos.images.execute(f"{unused} VALUES (gen_random_uuid(), 'h', 't/shared.jpg', 1, 'image/png', 0)")
+    deleted = photos.add()
+    photos.touch(deleted.id, deleted_at="2025-05-05Z")
+    photos.add("queued", laid=False, original_url=f"{STORE}/images/t/a%20b.jpg")
+    photos.control.put(["t/shared.jpg", "t/a%20b.jpg", "t/orphan.jpg", "zz/orphan.jpg"])
+    assert photos.scan().metrics["orphan_objects"] == 2
+    assert photos.scan(status="ready").metrics["orphan_objects"] is None
 
 
 # -- keys
@@ -215,87 +215,87 @@ def urls(key):
     )
 
 
-def add_awkward(gallery, forms):
+def add_awkward(photos, forms):
     """An image for each name and form whose object is there, and one whose object is not."""
     for name in AWKWARD:
         for there, gone in zip(urls(f"t/{name}")[:forms], urls(f"gone/{name}")[:forms], strict=True):
-            gallery.add("queued", laid=False, original_url=there)
-            gallery.add("queued", laid=False, original_url=gone)
+            photos.add("queued", laid=False, original_url=there)
+            photos.add("queued", laid=False, original_url=gone)
     return [f"t/{name}" for name in AWKWARD], len(AWKWARD) * forms
 
 
-def test_awkward_keys_are_found_and_missed(gallery, either_way):
-    keys, gone = add_awkward(gallery, forms=5)
-    gallery.control.put(keys)
-    summary = gallery.scan()
+def test_awkward_keys_are_found_and_missed(photos, either_way):
+    keys, gone = add_awkward(photos, forms=5)
+    photos.control.put(keys)
+    summary = photos.scan()
     # Of the keys that nobody encoded, four are found by another reading than the standard's.
     assert figures(summary) == CLEAN | {"missing_original": gone, "other_reading": 4, "unproven": 4}
-    assert gallery.repair(summary)[1]["images"].updated == gone
+    assert photos.repair(summary)[1]["images"].updated == gone
     marked = "SELECT count(*) FILTER (WHERE original_url LIKE '%%gone%%'), count(*) FROM images WHERE error = %s"
-    assert gallery.images.execute(marked, [ORIGINAL_MISSING]).fetchone() == (gone, gone)
+    assert photos.images.execute(marked, [ORIGINAL_MISSING]).fetchone() == (gone, gone)
 
 
-def test_awkward_keys_on_a_real_store(gallery, application, tmp_path, either_way):
-    keys, gone = add_awkward(gallery, forms=4)
+def test_awkward_keys_on_a_real_store(photos, application, tmp_path, either_way):
+    keys, gone = add_awkward(photos, forms=4)
     binary = REPOSITORY / ".venv" / "rclone" / "rclone"
     with simulator.rclone(tmp_path, "images", [*application[1], *keys], "access", "secret-key", binary) as real:
-        elsewhere = gallery.elsewhere(real)
+        elsewhere = photos.elsewhere(real)
         summary = elsewhere.scan()
         assert figures(summary) == CLEAN | {"missing_original": gone}
         assert elsewhere.repair(summary)[1]["images"].updated == gone
 
 
-def test_any_reading_of_a_url_keeps_an_image_from_being_marked(gallery, either_way):
+def test_any_reading_of_a_url_keeps_an_image_from_being_marked(photos, either_way):
     """The object lies under what nobody would read first, and is found by either look. It may be another one."""
-    early = gallery.add("queued", laid=False, original_url=f"{STORE}/images/t/a%20b.jpg")
-    late = gallery.add("queued", laid=False, original_url=f"{STORE}/images/t/late%20one.jpg")
-    gallery.control.put(["t/a%20b.jpg", "t/late%20one.jpg"])
+    early = photos.add("queued", laid=False, original_url=f"{STORE}/images/t/a%20b.jpg")
+    late = photos.add("queued", laid=False, original_url=f"{STORE}/images/t/late%20one.jpg")
+    photos.control.put(["t/a%20b.jpg", "t/late%20one.jpg"])
     if either_way == "by_lists":
-        gallery.control.delete(["t/late%20one.jpg"])
-        gallery.control.while_listing(BEFORE + 1, put=["t/late%20one.jpg"])
+        photos.control.delete(["t/late%20one.jpg"])
+        photos.control.while_listing(BEFORE + 1, put=["t/late%20one.jpg"])
     else:
-        gallery.control.fault(Fault("status", operation="head", key="t/late%20one.jpg", status=404))
-    summary = gallery.scan()
+        photos.control.fault(Fault("status", operation="head", key="t/late%20one.jpg", status=404))
+    summary = photos.scan()
     assert figures(summary) == CLEAN | {"other_reading": 2, "unproven": 2}
-    assert {(id_, status) for id_, _, status in plan(gallery)} == {(early.id, "unproven"), (late.id, "unproven")}
+    assert {(id_, status) for id_, _, status in plan(photos)} == {(early.id, "unproven"), (late.id, "unproven")}
     why = "its original object is found under another reading of its url only"
-    assert unproven(gallery) == {early.id: why, late.id: why}
+    assert unproven(photos) == {early.id: why, late.id: why}
 
 
 # -- noise
 
 
-def test_object_put_back_between_the_looks_is_noise(gallery, either_way):
-    image, half = gallery.add(), gallery.add()
-    gallery.control.delete([half.staged])
+def test_object_put_back_between_the_looks_is_noise(photos, either_way):
+    image, half = photos.add(), photos.add()
+    photos.control.delete([half.staged])
     if either_way == "by_lists":
-        gallery.control.delete([*image.keys, half.original])
-        gallery.control.while_listing(BEFORE + 1, put=[*image.keys, half.original])
+        photos.control.delete([*image.keys, half.original])
+        photos.control.while_listing(BEFORE + 1, put=[*image.keys, half.original])
     else:
         heads = [Fault("status", operation="head", key=key, status=404) for key in (*image.keys, half.original)]
-        gallery.control.fault(*heads)
-    before = gallery.table()
-    summary = gallery.scan()
+        photos.control.fault(*heads)
+    before = photos.table()
+    summary = photos.scan()
     assert figures(summary) == CLEAN | {"missing_staged": 1, "feed_noise": 1}
-    gallery.repair(summary)
-    assert {id_: row["error"] for id_, row in gallery.changed(before).items()} == {half.id: STAGED_MISSING}
+    photos.repair(summary)
+    assert {id_: row["error"] for id_, row in photos.changed(before).items()} == {half.id: STAGED_MISSING}
 
 
-def test_object_deleted_while_listing_is_present_until_the_next_scan(gallery):
-    image = gallery.add()
-    gallery.control.while_listing(BEFORE + 1, delete=[image.original])
-    assert figures(gallery.scan()) == CLEAN
-    assert figures(gallery.scan()) == CLEAN | {"missing_original": 1}
+def test_object_deleted_while_listing_is_present_until_the_next_scan(photos):
+    image = photos.add()
+    photos.control.while_listing(BEFORE + 1, delete=[image.original])
+    assert figures(photos.scan()) == CLEAN
+    assert figures(photos.scan()) == CLEAN | {"missing_original": 1}
 
 
-def test_second_look_waits(gallery, monkeypatch, caplog):
+def test_second_look_waits(photos, monkeypatch, caplog):
     waited = []
     monkeypatch.setattr("include.sources.storage.check.time.sleep", waited.append)
-    context = replace(gallery.context, source=replace(SOURCE, pause=timedelta(seconds=7)))
-    patient = replace(gallery, context=context)
+    context = replace(photos.context, source=replace(SOURCE, pause=timedelta(seconds=7)))
+    patient = replace(photos, context=context)
     patient.scan()
     assert waited == []
-    gallery.add("queued", laid=False)
+    photos.add("queued", laid=False)
     with caplog.at_level(logging.INFO):
         patient.scan()
     assert waited == [7]
@@ -305,9 +305,9 @@ def test_second_look_waits(gallery, monkeypatch, caplog):
 # -- figures
 
 
-def test_result_has_the_names_that_users_know(gallery):
-    rows = [gallery.add("queued", laid=False) for _ in range(12)]
-    summary = gallery.scan()
+def test_result_has_the_names_that_users_know(photos):
+    rows = [photos.add("queued", laid=False) for _ in range(12)]
+    summary = photos.scan()
     result = SOURCE.result([summary], {}, dry_run=True)
     assert result == {
         "checked": 129,
@@ -329,48 +329,48 @@ def test_result_has_the_names_that_users_know(gallery):
         "restorable": 0,
         "unproven": 0,
     }
-    _, counts = gallery.repair(summary)
+    _, counts = photos.repair(summary)
     assert SOURCE.result([summary], counts, dry_run=False) == result | {"updated": 12, "dry_run": False}
     assert SOURCE.result([], {}, dry_run=True) == {}
 
 
-def test_summary_travels_as_json(gallery):
-    gallery.add("queued", laid=False)
+def test_summary_travels_as_json(photos):
+    photos.add("queued", laid=False)
     for params in ({}, {"limit": 5}):
-        summary = gallery.scan(**params)
+        summary = photos.scan(**params)
         assert ForensicSummary.from_json(summary.to_json()) == summary
 
 
 # -- scope
 
 
-def test_filters_narrow_the_check(gallery):
-    project, other = (id_ for (id_,) in gallery.images.execute("SELECT id::text FROM projects ORDER BY id LIMIT 2"))
-    gallery.add("queued", laid=False, project_id=project)
-    gallery.add("queued", laid=False, project_id=other)
-    gallery.add("processing", laid=False, project_id=other)
+def test_filters_narrow_the_check(photos):
+    project, other = (id_ for (id_,) in photos.images.execute("SELECT id::text FROM projects ORDER BY id LIMIT 2"))
+    photos.add("queued", laid=False, project_id=project)
+    photos.add("queued", laid=False, project_id=other)
+    photos.add("processing", laid=False, project_id=other)
     count = "SELECT count(*) FROM images WHERE deleted_at IS NULL AND project_id = %s"
-    summary = gallery.scan(project_id=other.upper())
-    assert summary.metrics["checked"] == gallery.images.execute(count, [other]).fetchone()[0]
+    summary = photos.scan(project_id=other.upper())
+    assert summary.metrics["checked"] == photos.images.execute(count, [other]).fetchone()[0]
     assert summary.metrics["missing_original"] == 2
     assert summary.scope == f"project {other}"
-    summary = gallery.scan(project_id=other, status="processing")
+    summary = photos.scan(project_id=other, status="processing")
     assert (summary.metrics["missing_original"], summary.plan.update) == (1, 0)
     assert summary.scope == f"project {other}, status processing"
-    assert gallery.scan(status="queued").metrics["missing_original"] == 2
+    assert photos.scan(status="queued").metrics["missing_original"] == 2
 
 
-def test_chain_of_cursors_visits_every_row_once(gallery):
+def test_chain_of_cursors_visits_every_row_once(photos):
     """Every image is missing and so in a plan, which tells what was visited."""
-    gallery.control.delete(gallery.control.keys())
-    live = sorted(id_ for id_, row in gallery.table().items() if row["deleted_at"] is None and row["status"] != "error")
-    gallery.images.execute("DELETE FROM images WHERE NOT id = ANY (%s::uuid[])", [live[-21:]])
+    photos.control.delete(photos.control.keys())
+    live = sorted(id_ for id_, row in photos.table().items() if row["deleted_at"] is None and row["status"] != "error")
+    photos.images.execute("DELETE FROM images WHERE NOT id = ANY (%s::uuid[])", [live[-21:]])
     for limit in (1, 10, 20, 21, 22):
         visited, cursors = [], [None]
         while len(cursors) == 1 or cursors[-1]:
-            summary = gallery.scan(limit=limit, cursor=cursors[-1])
+            summary = photos.scan(limit=limit, cursor=cursors[-1])
             assert summary.metrics["checked"] <= limit
-            visited += [id_ for id_, *_ in plan(gallery)]
+            visited += [id_ for id_, *_ in plan(photos)]
             cursors.append(summary.telemetry["next_cursor"])
             assert cursors[-1] in (None, visited[-1])
         assert visited == live[-21:]
@@ -378,62 +378,62 @@ def test_chain_of_cursors_visits_every_row_once(gallery):
         assert len(cursors) - 1 == 21 // limit + 1
 
 
-def test_wrong_params_are_refused(gallery):
+def test_wrong_params_are_refused(photos):
     for name, value, message in (
         ("project_id", "42", "project_id is no uuid"),
         ("cursor", "last", "cursor is no uuid"),
         ("status", "done", "status 'done' is none of queued, processing, ready, error"),
     ):
         with pytest.raises(ScanRefused, match=message):
-            gallery.scan(**{name: value})
-    assert gallery.control.counters().total() == 0
+            photos.scan(**{name: value})
+    assert photos.control.counters().total() == 0
 
 
 # -- borders
 
 
-def test_pages_of_a_listing_border_exactly(gallery):
+def test_pages_of_a_listing_border_exactly(photos):
     """999, 1000 and 1001 objects, the first and the last of them named by images."""
-    image = gallery.add(laid=False)
-    gallery.add("queued", laid=False, original_url="s3://images/!first.jpg")
-    gallery.add("queued", laid=False, original_url="s3://images/~last.jpg")
-    filler = [f"x/{number:04}.jpg" for number in range(999 - 2 - len(gallery.control.keys()))]
-    gallery.control.put([*filler, "!first.jpg", "~last.jpg"])
+    image = photos.add(laid=False)
+    photos.add("queued", laid=False, original_url="s3://images/!first.jpg")
+    photos.add("queued", laid=False, original_url="s3://images/~last.jpg")
+    filler = [f"x/{number:04}.jpg" for number in range(999 - 2 - len(photos.control.keys()))]
+    photos.control.put([*filler, "!first.jpg", "~last.jpg"])
     for objects, pages in ((999, 1), (1000, 1), (1001, 2)):
-        gallery.control.reset_counters()
-        summary = gallery.scan()
+        photos.control.reset_counters()
+        summary = photos.scan()
         # Whether the store honours start-after is asked once.
-        assert gallery.control.counters().total("list") == pages + (BEFORE if objects == 999 else 1)
-        assert summary.telemetry["objects_listed"] == len(gallery.control.keys()) == objects
+        assert photos.control.counters().total("list") == pages + (BEFORE if objects == 999 else 1)
+        assert summary.telemetry["objects_listed"] == len(photos.control.keys()) == objects
         assert summary.metrics["orphan_objects"] == len(filler) + objects - 999
-        assert [id_ for id_, *_ in plan(gallery)] == [image.id]
-        gallery.control.put([f"x/more-{objects}.jpg"])
+        assert [id_ for id_, *_ in plan(photos)] == [image.id]
+        photos.control.put([f"x/more-{objects}.jpg"])
 
 
-def test_rows_around_the_batch_size(gallery, either_way):
+def test_rows_around_the_batch_size(photos, either_way):
     """21 rows; and changes around the batch size of the repair."""
-    gallery.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images ORDER BY id LIMIT 20)")
-    image = gallery.add(laid=False)
-    live = sum(row["deleted_at"] is None for row in gallery.table().values())
+    photos.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images ORDER BY id LIMIT 20)")
+    image = photos.add(laid=False)
+    live = sum(row["deleted_at"] is None for row in photos.table().values())
     for batch in (7, live - 1, live, live + 1, 20, 21, 22):
-        summary = gallery.scan(batch_size=batch)
+        summary = photos.scan(batch_size=batch)
         assert (summary.metrics["checked"], summary.plan.update) == (live, 1)
-        assert [id_ for id_, *_ in plan(gallery)] == [image.id]
+        assert [id_ for id_, *_ in plan(photos)] == [image.id]
     for rows in (2, 3, 4):
         # One was missing before the first round.
-        before = [gallery.add("queued", laid=False) for _ in range(rows - (rows == 2))]
-        summary = gallery.scan()
-        assert gallery.repair(summary, batch_size=3)[1]["images"] == Counts(updated=rows)
-        assert {gallery.table()[row.id]["status"] for row in before} == {"error"}
+        before = [photos.add("queued", laid=False) for _ in range(rows - (rows == 2))]
+        summary = photos.scan()
+        assert photos.repair(summary, batch_size=3)[1]["images"] == Counts(updated=rows)
+        assert {photos.table()[row.id]["status"] for row in before} == {"error"}
 
 
 # -- gates
 
 
-def test_share_above_five_percent_holds_at_once(gallery):
+def test_share_above_five_percent_holds_at_once(photos):
     for _ in range(10):
-        gallery.add("queued", laid=False)
-    summary = gallery.scan()
+        photos.add("queued", laid=False)
+    summary = photos.scan()
     assert (summary.metrics["looked_at"], summary.metrics["missing_original"]) == (125, 10)
     many = {"looked_at_lately": 1000}
     exactly = replace(summary, metrics=summary.metrics | many | {"looked_at": 200})
@@ -447,16 +447,16 @@ def test_share_above_five_percent_holds_at_once(gallery):
         assert word in held.reasons[0]
 
 
-def test_staged_share_above_five_percent_points_to_the_worker(gallery):
-    metrics = gallery.scan().metrics | {"looked_at": 100, "missing_staged": 6}
-    held = judge(replace(gallery.scan(), metrics=metrics), [], SOURCE.entities[0].gates)
+def test_staged_share_above_five_percent_points_to_the_worker(photos):
+    metrics = photos.scan().metrics | {"looked_at": 100, "missing_staged": 6}
+    held = judge(replace(photos.scan(), metrics=metrics), [], SOURCE.entities[0].gates)
     assert (held.verdict, held.worse) == (Verdict.HOLD, ("missing_staged",))
     assert "worker" in held.reasons[0]
 
 
 @pytest.mark.parametrize("metric", ["missing_original", "missing_staged", "unknown"])
-def test_rise_warns_and_a_second_one_holds(gallery, metric):
-    summary = gallery.scan()
+def test_rise_warns_and_a_second_one_holds(photos, metric):
+    summary = photos.scan()
     summary = replace(summary, live_rows=10_000, metrics=summary.metrics | {"looked_at": 10_000, metric: 26})
     good = PastRun("1", dict.fromkeys(("missing_original", "missing_staged", "unknown"), 0), Verdict.PASS, (), False)
     gates = SOURCE.entities[0].gates

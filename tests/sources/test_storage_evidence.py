@@ -13,16 +13,16 @@ from include.sources.base import SyncFailed
 from include.sources.storage import SOURCE, check, figures, images, look
 from include.sources.storage.images import ORIGINAL_MISSING
 from include.warehouse import fence, sync_log
-from tests.gallery import Gallery
+from tests.photos import Photos
 
 HOUR = timedelta(hours=1)
 WHY = "SELECT key ->> 0, why FROM confidence.unproven WHERE source = 'storage' AND entity = 'images'"
 STORE = "http://store.example:9000"
 
 
-def doubts(gallery: Gallery) -> dict[str, str]:
+def doubts(photos: Photos) -> dict[str, str]:
     """The images that are remembered as not proven, and why."""
-    return dict(gallery.conn.execute(WHY).fetchall())
+    return dict(photos.conn.execute(WHY).fetchall())
 
 
 def figures_of(summary):
@@ -33,15 +33,15 @@ def account(summary):
     return summary.accounts["images"]
 
 
-def night(gallery: Gallery, number: int) -> Gallery:
+def night(photos: Photos, number: int) -> Photos:
     """The same images in a later run."""
-    return replace(gallery, context=replace(gallery.context, run=f"storage_reconcile/night {number}"))
+    return replace(photos, context=replace(photos.context, run=f"storage_reconcile/night {number}"))
 
 
-def audited(gallery: Gallery, size: int = 1000) -> Gallery:
+def audited(photos: Photos, size: int = 1000) -> Photos:
     """The same images, whose scans look at so many objects in the other way too."""
-    source = replace(gallery.context.source, audit=size)
-    return replace(gallery, context=replace(gallery.context, source=source))
+    source = replace(photos.context.source, audit=size)
+    return replace(photos, context=replace(photos.context, source=source))
 
 
 @pytest.fixture(params=["lists first", "heads first"])
@@ -52,56 +52,56 @@ def either_first(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def sync(gallery: Gallery, **options: object):
+def sync(photos: Photos, **options: object):
     """A sync after a scan: the writer runs again."""
-    fence.resume(gallery.conn, "storage", gallery.context.run)
-    return gallery.sync(**options)
+    fence.resume(photos.conn, "storage", photos.context.run)
+    return photos.sync(**options)
 
 
 # -- every image has an end
 
 
-def test_every_image_and_every_object_is_accounted_for(gallery, either_first):
+def test_every_image_and_every_object_is_accounted_for(photos, either_first):
     """One of each kind, beside the 120 of the application: three deleted, two in error."""
-    now = images.clock(gallery.images)
-    gallery.add("queued", laid=False)
-    gallery.add("processing", laid=False)
-    gallery.add("error", error="model timed out")
-    gallery.add("queued", laid=False, updated_at=now)
-    gallery.add("queued", laid=False, original_url="https://photos.s3.amazonaws.com/a.jpg")
-    gallery.add("queued", laid=False, original_url="no url")
-    gallery.add("queued", laid=False, original_url=None)
-    empty = gallery.add("queued", laid=False)
-    gallery.control.put_empty([empty.original])
-    deleted = gallery.add()
-    gallery.touch(deleted.id, deleted_at="2025-05-05Z")
-    summary = gallery.scan()
+    now = images.clock(photos.images)
+    photos.add("queued", laid=False)
+    photos.add("processing", laid=False)
+    photos.add("error", error="model timed out")
+    photos.add("queued", laid=False, updated_at=now)
+    photos.add("queued", laid=False, original_url="https://photos.s3.amazonaws.com/a.jpg")
+    photos.add("queued", laid=False, original_url="no url")
+    photos.add("queued", laid=False, original_url=None)
+    empty = photos.add("queued", laid=False)
+    photos.control.put_empty([empty.original])
+    deleted = photos.add()
+    photos.touch(deleted.id, deleted_at="2025-05-05Z")
+    summary = photos.scan()
     found = account(summary)
     assert not summary.incomplete
     assert found.wrong_sum == ""
     assert (found.live, found.out_of_scope, found.young, found.differing, found.unproven) == (129, 7, 1, 2, 4)
     assert found.equal == summary.metrics["looked_at"] - 2 == 115
-    (there,) = gallery.images.execute("SELECT count(*) FROM images").fetchone()
+    (there,) = photos.images.execute("SELECT count(*) FROM images").fetchone()
     assert found.live == there
     if either_first == "lists first":
-        assert found.listed == found.compared == len(gallery.control.keys())
+        assert found.listed == found.compared == len(photos.control.keys())
     assert found.refused == found.repeats == 0
 
 
-def test_part_of_the_images_is_accounted_for_as_well(gallery):
-    gallery.add("queued", laid=False, original_url="no url")
-    summary = gallery.scan(status="queued")
-    (queued,) = gallery.images.execute(
+def test_part_of_the_images_is_accounted_for_as_well(photos):
+    photos.add("queued", laid=False, original_url="no url")
+    summary = photos.scan(status="queued")
+    (queued,) = photos.images.execute(
         "SELECT count(*) FROM images WHERE status = 'queued' AND deleted_at IS NULL"
     ).fetchone()
     assert (account(summary).live, account(summary).unproven, account(summary).wrong_sum) == (queued, 1, "")
 
 
-def test_image_that_no_case_covers_fails_the_scan(gallery, monkeypatch):
+def test_image_that_no_case_covers_fails_the_scan(photos, monkeypatch):
     """The ends are counted one by one, so one that is forgotten shows."""
-    gallery.add("queued", laid=False)
+    photos.add("queued", laid=False)
     monkeypatch.setattr(figures, "OF_PLAN", figures.OF_PLAN.replace("('confirmed', 'left', 'healable')", "('left')"))
-    summary = gallery.scan()
+    summary = photos.scan()
     assert "the copy has 121 live rows" in summary.incomplete
     assert "not accounted for" in summary.incomplete
 
@@ -117,23 +117,23 @@ def test_image_that_no_case_covers_fails_the_scan(gallery, monkeypatch):
     ],
     ids=["another bucket", "no url, or none that can be read"],
 )
-def test_images_that_nobody_could_look_at_are_no_evidence(gallery, urls):
+def test_images_that_nobody_could_look_at_are_no_evidence(photos, urls):
     """The application as it is after its bucket was renamed, or its urls were lost."""
     for number in range(40):
-        gallery.add("queued", laid=False, original_url=urls[number % len(urls)])
-    before = gallery.table()
-    summary = gallery.scan()
+        photos.add("queued", laid=False, original_url=urls[number % len(urls)])
+    before = photos.table()
+    summary = photos.scan()
     assert account(summary).unproven == 40
     assert "40 of 155 rows could not be proven, too many" in summary.incomplete
     with pytest.raises(SyncFailed, match=r"40 of \d+ images could not be proven .*Nothing was written"):
-        sync(gallery)
-    assert gallery.table() == before
+        sync(photos)
+    assert photos.table() == before
 
 
-def test_bucket_of_another_name_is_no_evidence(gallery):
+def test_bucket_of_another_name_is_no_evidence(photos):
     """Every url names it, none was looked at."""
-    gallery.control.rename_bucket("photos")
-    elsewhere = gallery.elsewhere(replace(gallery.store, bucket="photos"))
+    photos.control.rename_bucket("photos")
+    elsewhere = photos.elsewhere(replace(photos.store, bucket="photos"))
     summary = elsewhere.scan()
     assert summary.metrics["foreign_bucket"] > 50
     assert "could not be proven, too many" in summary.incomplete
@@ -141,94 +141,94 @@ def test_bucket_of_another_name_is_no_evidence(gallery):
         sync(elsewhere)
 
 
-def test_few_images_that_nobody_could_look_at_are_named(gallery, either_first):
-    image = gallery.add("queued", laid=False, original_url="https://photos.s3.amazonaws.com/a.jpg")
-    other = gallery.add("queued", laid=False, original_url=None)
-    half = gallery.add(staged_url="no url")
-    lost = gallery.add("queued", laid=False)
-    summary = gallery.scan()
+def test_few_images_that_nobody_could_look_at_are_named(photos, either_first):
+    image = photos.add("queued", laid=False, original_url="https://photos.s3.amazonaws.com/a.jpg")
+    other = photos.add("queued", laid=False, original_url=None)
+    half = photos.add(staged_url="no url")
+    lost = photos.add("queued", laid=False)
+    summary = photos.scan()
     assert (summary.incomplete, summary.metrics["unproven"], summary.plan.update) == ("", 3, 1)
-    assert doubts(gallery) == {
+    assert doubts(photos) == {
         image.id: "its original url names another bucket",
         other.id: "it names no original",
         half.id: "its staged url cannot be read",
     }
     assert set(summary.examples["unproven_examples"]) == {image.id, other.id, half.id}
-    gallery.repair(summary)
-    assert gallery.table()[lost.id]["status"] == "error"
+    photos.repair(summary)
+    assert photos.table()[lost.id]["status"] == "error"
 
 
-def test_image_that_misses_one_object_and_has_another_elsewhere_is_marked(gallery, either_first):
-    image = gallery.add(laid=False, original_url="https://photos.s3.amazonaws.com/a.jpg")
-    assert gallery.repair(gallery.scan())[1]["images"].updated == 1
-    assert gallery.table()[image.id]["error"] == "staged missing in storage"
+def test_image_that_misses_one_object_and_has_another_elsewhere_is_marked(photos, either_first):
+    image = photos.add(laid=False, original_url="https://photos.s3.amazonaws.com/a.jpg")
+    assert photos.repair(photos.scan())[1]["images"].updated == 1
+    assert photos.table()[image.id]["error"] == "staged missing in storage"
 
 
-def test_shares_are_of_what_was_looked_at(gallery):
+def test_shares_are_of_what_was_looked_at(photos):
     """Hundreds of images in error, 6 of some 121 others missing."""
     for _ in range(6):
-        gallery.add("queued", laid=False)
-    gallery.images.execute(
+        photos.add("queued", laid=False)
+    photos.images.execute(
         "INSERT INTO images (id, project_id, original_url, status, error, updated_at)"
         " SELECT gen_random_uuid(), p.id, 's3://images/x', 'error', 'model timed out', '2025-01-01'"
         " FROM generate_series(1, 300), (SELECT id FROM projects LIMIT 1) p"
     )
-    summary = gallery.scan()
+    summary = photos.scan()
     assert (summary.metrics["looked_at"], summary.live_rows) == (121, 121)
     above = replace(summary, metrics=summary.metrics | {"looked_at": 119, "missing_original": 6})
     assert judge(above, [], SOURCE.entities[0].gates).verdict is Verdict.HOLD
 
 
 @pytest.mark.parametrize("missing", [1, 5])
-def test_few_rows_of_a_small_table_or_part_do_not_hold(gallery, missing):
-    gallery.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images ORDER BY id LIMIT 10)")
+def test_few_rows_of_a_small_table_or_part_do_not_hold(photos, missing):
+    photos.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images ORDER BY id LIMIT 10)")
     for _ in range(missing):
-        gallery.add("queued", laid=False)
+        photos.add("queued", laid=False)
     gates = [*SOURCE.entities[0].gates, SOURCE.entities[0].repair_share]
-    assert judge(gallery.scan(), [], gates).verdict is Verdict.PASS
-    gallery.add(laid=True)
-    gallery.images.execute("UPDATE images SET project_id = (SELECT min(id::text)::uuid FROM projects)")
-    assert judge(gallery.scan(limit=missing + 3), [], gates).verdict is Verdict.PASS
+    assert judge(photos.scan(), [], gates).verdict is Verdict.PASS
+    photos.add(laid=True)
+    photos.images.execute("UPDATE images SET project_id = (SELECT min(id::text)::uuid FROM projects)")
+    assert judge(photos.scan(limit=missing + 3), [], gates).verdict is Verdict.PASS
 
 
-def test_time_of_change_that_lies_far_ahead_keeps_nothing_from_being_looked_at(gallery):
+def test_time_of_change_that_lies_far_ahead_keeps_nothing_from_being_looked_at(photos):
     """Else such an image would be young for years."""
-    image = gallery.add("queued", laid=False, updated_at=images.clock(gallery.images) + 24 * HOUR)
-    summary = gallery.scan()
+    image = photos.add("queued", laid=False, updated_at=images.clock(photos.images) + 24 * HOUR)
+    summary = photos.scan()
     assert (summary.metrics["rows_young"], summary.metrics["missing_original"]) == (0, 1)
-    gallery.repair(summary)
-    assert gallery.table()[image.id]["status"] == "error"
+    photos.repair(summary)
+    assert photos.table()[image.id]["status"] == "error"
 
 
-def test_status_that_is_not_known_here_is_never_overwritten(gallery):
-    gallery.images.execute("ALTER TYPE image_status ADD VALUE 'archived'")
-    image = gallery.add("archived", laid=False)
-    before = gallery.table()
-    summary = gallery.scan()
+def test_status_that_is_not_known_here_is_never_overwritten(photos):
+    photos.images.execute("ALTER TYPE image_status ADD VALUE 'archived'")
+    image = photos.add("archived", laid=False)
+    before = photos.table()
+    summary = photos.scan()
     assert (summary.metrics["unknown_status"], summary.plan.update) == (1, 0)
-    assert doubts(gallery) == {image.id: "its status is none that is known here"}
-    gallery.repair(summary)
-    assert gallery.table() == before
+    assert doubts(photos) == {image.id: "its status is none that is known here"}
+    photos.repair(summary)
+    assert photos.table() == before
 
 
 # -- objects that are there, and yet
 
 
-def test_object_without_content_is_named_and_never_missing(gallery, either_first):
-    image, lost = gallery.add(), gallery.add("queued", laid=False)
-    gallery.control.put_empty([image.staged])
-    summary = gallery.scan()
+def test_object_without_content_is_named_and_never_missing(photos, either_first):
+    image, lost = photos.add(), photos.add("queued", laid=False)
+    photos.control.put_empty([image.staged])
+    summary = photos.scan()
     assert (summary.metrics["empty_object"], summary.metrics["unproven"], summary.plan.update) == (1, 1, 1)
-    assert doubts(gallery) == {image.id: "its staged object is empty"}
-    gallery.repair(summary)
-    assert gallery.table()[lost.id]["status"] == "error"
-    assert gallery.table()[image.id]["status"] == "ready"
+    assert doubts(photos) == {image.id: "its staged object is empty"}
+    photos.repair(summary)
+    assert photos.table()[lost.id]["status"] == "error"
+    assert photos.table()[image.id]["status"] == "ready"
 
 
-def test_object_that_is_only_marked_as_deleted_is_told_as_restorable(gallery, either_first):
-    image, gone = gallery.add("queued", laid=False), gallery.add("queued", laid=False)
-    gallery.control.fault(Fault("delete_marker", "head", key=image.original, times=None))
-    summary = gallery.scan()
+def test_object_that_is_only_marked_as_deleted_is_told_as_restorable(photos, either_first):
+    image, gone = photos.add("queued", laid=False), photos.add("queued", laid=False)
+    photos.control.fault(Fault("delete_marker", "head", key=image.original, times=None))
+    summary = photos.scan()
     assert (summary.metrics["missing_original"], summary.metrics["restorable"]) == (2, 1)
     assert summary.examples["restorable_examples"] == [image.id]
     assert SOURCE.result([summary], {}, dry_run=True)["restorable"] == 1
@@ -239,12 +239,12 @@ def test_object_that_is_only_marked_as_deleted_is_told_as_restorable(gallery, ei
 
 
 @pytest.mark.usefixtures("by_lists")
-def test_of_a_mass_loss_some_are_asked_whether_they_can_be_restored(gallery):
+def test_of_a_mass_loss_some_are_asked_whether_they_can_be_restored(photos):
     """As after a lifecycle rule: the question to a person says so."""
-    there = gallery.control.keys()
-    gallery.control.fault(*[Fault("delete_marker", "head", key=key, times=None) for key in there])
-    gallery.control.fault(Fault("hide", "list", times=None))
-    summary = gallery.scan()
+    there = photos.control.keys()
+    photos.control.fault(*[Fault("delete_marker", "head", key=key, times=None) for key in there])
+    photos.control.fault(Fault("hide", "list", times=None))
+    summary = photos.scan()
     assert 0 < summary.metrics["restorable"] <= 2 * check.ASKED_OF_MANY
     judged = judge(summary, [], SOURCE.entities[0].gates)
     assert judged.verdict is Verdict.HOLD
@@ -255,137 +255,137 @@ def test_of_a_mass_loss_some_are_asked_whether_they_can_be_restored(gallery):
 
 
 @pytest.mark.parametrize("status", [400, 403])
-def test_refused_object_is_named_and_blocks_no_other_repair(gallery, either_first, status):
+def test_refused_object_is_named_and_blocks_no_other_repair(photos, either_first, status):
     """Whatever the store has against that key, it answers about the others."""
-    odd, lost = gallery.add("queued", laid=False), gallery.add("queued", laid=False)
-    gallery.control.fault(Fault("status", "head", key=odd.original, status=status, times=None))
+    odd, lost = photos.add("queued", laid=False), photos.add("queued", laid=False)
+    photos.control.fault(Fault("status", "head", key=odd.original, status=status, times=None))
     for number in (1, 2):
-        gallery = night(gallery, number)
-        summary = gallery.scan()
+        photos = night(photos, number)
+        summary = photos.scan()
         assert (summary.incomplete, summary.metrics["unknown"], summary.metrics["unproven"]) == ("", 1, 1)
         assert summary.plan.update == 1
-    assert doubts(gallery)[odd.id].startswith("its original object could not be looked at: storage: HEAD of an object")
+    assert doubts(photos)[odd.id].startswith("its original object could not be looked at: storage: HEAD of an object")
     assert summary.metrics["unproven_overdue"] == 1
     judged = judge(summary, [], [Unproven()])
     assert judged.verdict is Verdict.WARN
     assert odd.id in judged.reasons[0]
-    gallery.repair(summary)
-    assert (gallery.table()[odd.id]["status"], gallery.table()[lost.id]["status"]) == ("queued", "error")
-    (row,) = unproven.of(gallery.conn, "storage", "images")
+    photos.repair(summary)
+    assert (photos.table()[odd.id]["status"], photos.table()[lost.id]["status"]) == ("queued", "error")
+    (row,) = unproven.of(photos.conn, "storage", "images")
     assert (row.nights, row.last_look is not None) == (2, True)
-    gallery.control.clear()
-    gallery.control.put([odd.original])
-    assert night(gallery, 3).scan().metrics["unproven"] == 0
-    assert doubts(gallery) == {}
+    photos.control.clear()
+    photos.control.put([odd.original])
+    assert night(photos, 3).scan().metrics["unproven"] == 0
+    assert doubts(photos) == {}
 
 
-def test_many_refused_objects_block_no_other_repair_either(gallery, monkeypatch):
+def test_many_refused_objects_block_no_other_repair_either(photos, monkeypatch):
     """Such as the keys of one folder with rights of its own: they follow each other."""
     # Few enough for a HEAD each.
     monkeypatch.setattr(look, "LIST_COST", 100)
     for number in range(21):
-        odd = gallery.add("queued", laid=False, original_url=f"s3://images/odd/{number}.jpg")
-        gallery.control.fault(Fault("status", "head", key=f"odd/{number}.jpg", status=403, times=None))
-    gallery.images.execute(
+        odd = photos.add("queued", laid=False, original_url=f"s3://images/odd/{number}.jpg")
+        photos.control.fault(Fault("status", "head", key=f"odd/{number}.jpg", status=403, times=None))
+    photos.images.execute(
         "INSERT INTO images (id, project_id, original_url, status, updated_at)"
         " SELECT gen_random_uuid(), project_id, 's3://images/some/' || n, 'queued', updated_at"
         " FROM images, generate_series(1, 100) n WHERE id = %s",
         [odd.id],
     )
-    gallery.control.put([f"some/{number}" for number in range(1, 101)])
-    gallery.add("queued", laid=False)
-    summary = gallery.scan()
+    photos.control.put([f"some/{number}" for number in range(1, 101)])
+    photos.add("queued", laid=False)
+    summary = photos.scan()
     assert (summary.incomplete, summary.metrics["unproven"], summary.plan.update) == ("", 21, 1)
 
 
-def test_object_without_an_answer_is_asked_for_again_before_it_is_named(gallery, either_first):
+def test_object_without_an_answer_is_asked_for_again_before_it_is_named(photos, either_first):
     """The first attempt fails, so that it is tried again; what stays unknown then is not proven, the rest is."""
-    odd, lost = gallery.add("queued", laid=False), gallery.add("queued", laid=False)
-    gallery.control.fault(Fault("status", "head", key=odd.original, status=500, times=None))
-    first = gallery.scan()
+    odd, lost = photos.add("queued", laid=False), photos.add("queued", laid=False)
+    photos.control.fault(Fault("status", "head", key=odd.original, status=500, times=None))
+    first = photos.scan()
     assert first.incomplete.startswith("1 images could not be looked at: storage: HEAD of an object")
-    again = gallery.scan()
+    again = photos.scan()
     assert (again.incomplete, again.metrics["unproven"], again.plan.update) == ("", 1, 1)
-    gallery.repair(again)
-    assert gallery.table()[lost.id]["status"] == "error"
-    assert gallery.table()[odd.id]["status"] == "queued"
+    photos.repair(again)
+    assert photos.table()[lost.id]["status"] == "error"
+    assert photos.table()[odd.id]["status"] == "queued"
 
 
-def test_nothing_answered_at_all_is_no_evidence_however_often(gallery):
-    gallery.add("queued", laid=False)
-    gallery.control.fault(Fault("status", "head", status=403, times=None))
+def test_nothing_answered_at_all_is_no_evidence_however_often(photos):
+    photos.add("queued", laid=False)
+    photos.control.fault(Fault("status", "head", status=403, times=None))
     for number in (1, 2, 3):
-        assert "1 images could not be looked at: storage: HEAD" in night(gallery, number).scan().incomplete
+        assert "1 images could not be looked at: storage: HEAD" in night(photos, number).scan().incomplete
 
 
-def test_sync_goes_on_without_what_gives_no_answer_and_comes_back_to_it(gallery):
-    gallery.sync()
-    odd = gallery.add("queued", laid=False, age=HOUR / 2)
-    lost = gallery.add("queued", laid=False, age=HOUR / 2)
-    gallery.control.fault(Fault("status", "head", key=odd.original, status=500, times=None))
+def test_sync_goes_on_without_what_gives_no_answer_and_comes_back_to_it(photos):
+    photos.sync()
+    odd = photos.add("queued", laid=False, age=HOUR / 2)
+    lost = photos.add("queued", laid=False, age=HOUR / 2)
+    photos.control.fault(Fault("status", "head", key=odd.original, status=500, times=None))
     with pytest.raises(SyncFailed, match=r"^1 images could not be looked at: .*All others are in step"):
-        gallery.sync()
-    assert gallery.table()[lost.id]["status"] == "error"
-    mark = sync_log.state(gallery.conn, "storage", "images").watermark
-    assert mark < gallery.rows()[odd.id][2]
+        photos.sync()
+    assert photos.table()[lost.id]["status"] == "error"
+    mark = sync_log.state(photos.conn, "storage", "images").watermark
+    assert mark < photos.rows()[odd.id][2]
     # Named by a scan, it keeps no sync from going on.
-    gallery.scan()
-    sync(gallery)
-    assert sync_log.state(gallery.conn, "storage", "images").watermark > mark
+    photos.scan()
+    sync(photos)
+    assert sync_log.state(photos.conn, "storage", "images").watermark > mark
 
 
 # -- two witnesses
 
 
 @pytest.mark.usefixtures("by_heads")
-def test_missing_by_its_own_address_and_listed_is_not_missing(gallery):
+def test_missing_by_its_own_address_and_listed_is_not_missing(photos):
     """A 404 that a cache in between keeps."""
-    image, lost = gallery.add("queued"), gallery.add("queued", laid=False)
-    gallery.control.fault(Fault("hide", "head", keys=(image.original,), times=None))
-    summary = gallery.scan()
+    image, lost = photos.add("queued"), photos.add("queued", laid=False)
+    photos.control.fault(Fault("hide", "head", keys=(image.original,), times=None))
+    summary = photos.scan()
     assert (summary.metrics["missing_original"], summary.metrics["unproven"], summary.plan.update) == (1, 1, 1)
-    assert doubts(gallery) == {image.id: "LIST and HEAD disagree whether its original object is there"}
-    gallery.repair(summary)
-    assert (gallery.table()[image.id]["status"], gallery.table()[lost.id]["status"]) == ("queued", "error")
+    assert doubts(photos) == {image.id: "LIST and HEAD disagree whether its original object is there"}
+    photos.repair(summary)
+    assert (photos.table()[image.id]["status"], photos.table()[lost.id]["status"]) == ("queued", "error")
 
 
-def test_sync_marks_nothing_by_one_witness(gallery):
-    gallery.sync()
-    image = gallery.add("queued", age=HOUR / 2)
-    gallery.control.fault(Fault("hide", "head", keys=(image.original,), times=None))
+def test_sync_marks_nothing_by_one_witness(photos):
+    photos.sync()
+    image = photos.add("queued", age=HOUR / 2)
+    photos.control.fault(Fault("hide", "head", keys=(image.original,), times=None))
     with pytest.raises(SyncFailed, match="1 images could not be looked at: LIST and HEAD disagree"):
-        gallery.sync()
-    assert gallery.table()[image.id]["status"] == "queued"
+        photos.sync()
+    assert photos.table()[image.id]["status"] == "queued"
 
 
-def test_missing_in_a_listing_and_there_by_its_own_address_is_there(gallery):
-    image = gallery.add("queued")
-    gallery.control.fault(Fault("hide", "list", keys=(image.original,), times=None))
-    summary = gallery.scan()
+def test_missing_in_a_listing_and_there_by_its_own_address_is_there(photos):
+    image = photos.add("queued")
+    photos.control.fault(Fault("hide", "list", keys=(image.original,), times=None))
+    summary = photos.scan()
     assert (summary.metrics["missing_original"], summary.metrics["feed_noise"], summary.plan.update) == (0, 1, 0)
 
 
 @pytest.mark.usefixtures("by_lists")
-def test_listings_alone_mark_nothing(gallery, monkeypatch):
+def test_listings_alone_mark_nothing(photos, monkeypatch):
     """Where many are suspected, the second look is a listing as well; the write needs a HEAD."""
     monkeypatch.setattr(check, "ASKED_OF_MANY", 0)
-    image, lost = gallery.add("queued"), gallery.add("queued", laid=False)
-    gallery.control.fault(Fault("hide", "list", keys=(image.original,), times=None))
-    summary = gallery.scan()
+    image, lost = photos.add("queued"), photos.add("queued", laid=False)
+    photos.control.fault(Fault("hide", "list", keys=(image.original,), times=None))
+    summary = photos.scan()
     assert summary.plan.update == 2
-    assert gallery.repair(summary)[1]["images"].updated == 1
-    assert (gallery.table()[image.id]["status"], gallery.table()[lost.id]["status"]) == ("queued", "error")
+    assert photos.repair(summary)[1]["images"].updated == 1
+    assert (photos.table()[image.id]["status"], photos.table()[lost.id]["status"]) == ("queued", "error")
 
 
 @pytest.mark.parametrize("way", ["head", "list"])
-def test_write_needs_both_witnesses_once_more(gallery, either_first, way):
+def test_write_needs_both_witnesses_once_more(photos, either_first, way):
     """The object has come back since the scan, which one of them does not know yet."""
-    image, lost = gallery.add("queued", laid=False), gallery.add("queued", laid=False)
-    summary = gallery.scan()
-    gallery.control.put([image.original])
-    gallery.control.fault(Fault("hide", way, keys=(image.original,), times=None))
-    assert gallery.repair(summary)[1]["images"].updated == 1
-    assert (gallery.table()[image.id]["status"], gallery.table()[lost.id]["status"]) == ("queued", "error")
+    image, lost = photos.add("queued", laid=False), photos.add("queued", laid=False)
+    summary = photos.scan()
+    photos.control.put([image.original])
+    photos.control.fault(Fault("hide", way, keys=(image.original,), times=None))
+    assert photos.repair(summary)[1]["images"].updated == 1
+    assert (photos.table()[image.id]["status"], photos.table()[lost.id]["status"]) == ("queued", "error")
 
 
 @pytest.mark.parametrize(
@@ -399,98 +399,98 @@ def test_write_needs_both_witnesses_once_more(gallery, either_first, way):
     ],
     ids=["another bucket", "a token without more", "a wrong count", "a page for people", "a proxy's 404"],
 )
-def test_listing_that_contradicts_itself_or_its_question_is_no_evidence(gallery, fault):
-    gallery.add("queued", laid=False)
-    before = gallery.table()
-    gallery.control.fault(fault)
+def test_listing_that_contradicts_itself_or_its_question_is_no_evidence(photos, fault):
+    photos.add("queued", laid=False)
+    before = photos.table()
+    photos.control.fault(fault)
     with pytest.raises(ApiError, match="LIST of bucket 'images'"):
-        gallery.scan()
+        photos.scan()
     with pytest.raises(ApiError, match="LIST of bucket 'images'"):
-        sync(gallery)
-    assert gallery.table() == before
+        sync(photos)
+    assert photos.table() == before
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "application/json", None])
 @pytest.mark.parametrize("status", [200, 404])
-def test_answer_of_a_proxy_about_an_object_proves_nothing(gallery, either_first, status, content_type):
-    image = gallery.add("queued", laid=status == 404)
-    gallery.control.fault(
+def test_answer_of_a_proxy_about_an_object_proves_nothing(photos, either_first, status, content_type):
+    image = photos.add("queued", laid=status == 404)
+    photos.control.fault(
         Fault("proxy", "head", key=image.original, status=status, content_type=content_type, times=None)
     )
     if either_first == "lists first" and status == 404:
         # It is listed, and not asked for.
-        assert figures_of(gallery.scan()) == (0, 0)
+        assert figures_of(photos.scan()) == (0, 0)
         return
-    assert "1 images could not be looked at" in gallery.scan().incomplete
-    assert gallery.scan().metrics["unproven"] == 1
+    assert "1 images could not be looked at" in photos.scan().incomplete
+    assert photos.scan().metrics["unproven"] == 1
 
 
 @pytest.mark.usefixtures("by_lists")
-def test_listing_that_shows_what_is_gone_confirms_nothing(gallery):
+def test_listing_that_shows_what_is_gone_confirms_nothing(photos):
     """Such as one out of a cache: a sample is asked for by its own address."""
-    image = gallery.add("queued", laid=False)
-    gallery.control.fault(Fault("show", "list", keys=(image.original,), times=None))
-    summary = audited(gallery).scan()
+    image = photos.add("queued", laid=False)
+    photos.control.fault(Fault("show", "list", keys=(image.original,), times=None))
+    summary = audited(photos).scan()
     assert (summary.incomplete, summary.metrics["unproven"], summary.plan.update) == ("", 1, 0)
-    assert doubts(gallery) == {image.id: "LIST and HEAD disagree whether its original object is there"}
+    assert doubts(photos) == {image.id: "LIST and HEAD disagree whether its original object is there"}
     assert account(summary).wrong_sum == ""
-    gallery.control.clear()
-    summary = audited(night(gallery, 2)).scan()
+    photos.control.clear()
+    summary = audited(night(photos, 2)).scan()
     assert (summary.metrics["unproven"], summary.plan.update) == (0, 1)
 
 
 @pytest.mark.usefixtures("by_heads")
-def test_address_that_shows_what_is_gone_confirms_nothing(gallery):
-    image = gallery.add("queued", laid=False)
-    gallery.control.fault(Fault("show", "head", keys=(image.original,), times=None))
-    summary = audited(gallery).scan()
+def test_address_that_shows_what_is_gone_confirms_nothing(photos):
+    image = photos.add("queued", laid=False)
+    photos.control.fault(Fault("show", "head", keys=(image.original,), times=None))
+    summary = audited(photos).scan()
     assert (summary.metrics["unproven"], summary.plan.update) == (1, 0)
-    assert set(doubts(gallery)) == {image.id}
+    assert set(doubts(photos)) == {image.id}
 
 
 @pytest.mark.usefixtures("by_lists")
-def test_sample_is_small_and_another_one_each_night(gallery):
+def test_sample_is_small_and_another_one_each_night(photos):
     asked = []
     for number in range(3):
-        gallery.control.reset_counters()
-        summary = audited(night(gallery, number), 8).scan()
+        photos.control.reset_counters()
+        summary = audited(night(photos, number), 8).scan()
         assert (summary.incomplete, summary.metrics["unproven"]) == ("", 0)
-        asked.append(gallery.control.counters().total("head"))
+        asked.append(photos.control.counters().total("head"))
     assert asked == [8, 8, 8]
 
 
 @pytest.mark.usefixtures("by_lists")
-def test_sample_of_which_nothing_can_be_looked_at_is_no_evidence(gallery):
-    gallery.control.fault(Fault("status", "head", status=403, times=None))
-    assert "could not be looked at: storage: HEAD" in audited(gallery, 8).scan().incomplete
+def test_sample_of_which_nothing_can_be_looked_at_is_no_evidence(photos):
+    photos.control.fault(Fault("status", "head", status=403, times=None))
+    assert "could not be looked at: storage: HEAD" in audited(photos, 8).scan().incomplete
 
 
 # -- marks and heals
 
 
-def test_sync_heals_what_is_there_again(gallery, monkeypatch):
+def test_sync_heals_what_is_there_again(photos, monkeypatch):
     """Also long after the mark, whatever the watermark."""
-    lost = gallery.add("queued", laid=False)
-    before = gallery.table()
-    gallery.sync()
-    assert gallery.table()[lost.id]["error"] == ORIGINAL_MISSING
+    lost = photos.add("queued", laid=False)
+    before = photos.table()
+    photos.sync()
+    assert photos.table()[lost.id]["error"] == ORIGINAL_MISSING
     monkeypatch.setattr(images, "clock", lambda conn: conn.execute("SELECT clock_timestamp()").fetchone()[0] + 9 * HOUR)
-    assert gallery.sync().result["healed"] == 0
-    gallery.control.put([lost.original])
-    assert gallery.sync(dry_run=True).result["healed"] == 0
-    done = gallery.sync()
+    assert photos.sync().result["healed"] == 0
+    photos.control.put([lost.original])
+    assert photos.sync(dry_run=True).result["healed"] == 0
+    done = photos.sync()
     assert done.result["healed"] == 1
-    assert gallery.changed(before).keys() <= {lost.id}
-    assert gallery.table()[lost.id]["status"] == "queued"
+    assert photos.changed(before).keys() <= {lost.id}
+    assert photos.table()[lost.id]["status"] == "queued"
 
 
-def test_change_is_applied_only_where_the_urls_are_still_as_seen(gallery):
+def test_change_is_applied_only_where_the_urls_are_still_as_seen(photos):
     """The application has put the picture elsewhere, and forgets to set updated_at."""
-    image = gallery.add("queued", laid=False)
-    summary = gallery.scan()
-    gallery.control.put(["t/moved.jpg"])
+    image = photos.add("queued", laid=False)
+    summary = photos.scan()
+    photos.control.put(["t/moved.jpg"])
     url = f"{STORE}/images/t/moved.jpg"
-    gallery.touch(image.id, original_url=url, updated_at=gallery.rows()[image.id][2])
-    _, counts = gallery.repair(summary)
+    photos.touch(image.id, original_url=url, updated_at=photos.rows()[image.id][2])
+    _, counts = photos.repair(summary)
     assert (counts["images"].updated, counts["images"].superseded) == (0, 1)
-    assert gallery.table()[image.id]["status"] == "queued"
+    assert photos.table()[image.id]["status"] == "queued"

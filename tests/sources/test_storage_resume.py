@@ -11,28 +11,28 @@ from include.api.errors import ApiError
 from include.simulators.storage import Fault
 from include.sources.storage import SOURCE, images, look
 from include.warehouse import fence
-from tests.gallery import RUN, Gallery
+from tests.photos import RUN, Photos
 
 PLAN = "SELECT to_jsonb(p) FROM staging.storage_images_scan_plan p ORDER BY id"
 
 
 @pytest.fixture
-def small(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> Gallery:
+def small(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> Photos:
     """Few images, some without objects; a bucket of many ranges and short pages, most of it orphans."""
-    gallery.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images ORDER BY id LIMIT 4)")
-    gallery.add("queued", laid=False)
-    gallery.add("processing", laid=False)
-    gallery.add("queued", laid=False, original_url="http://store.example/images/t/gone%20one.jpg")
-    gallery.control.delete([gallery.add().staged])
+    photos.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images ORDER BY id LIMIT 4)")
+    photos.add("queued", laid=False)
+    photos.add("processing", laid=False)
+    photos.add("queued", laid=False, original_url="http://store.example/images/t/gone%20one.jpg")
+    photos.control.delete([photos.add().staged])
     monkeypatch.setattr(look, "PAGE", 1)
-    bucket = gallery.context.bucket
+    bucket = photos.context.bucket
     monkeypatch.setattr(bucket, "list", partial(bucket.list, size=30))
-    return gallery
+    return photos
 
 
-def found(gallery, summary):
+def found(photos, summary):
     assert not summary.incomplete
-    return summary.metrics, summary.plan, summary.examples, gallery.conn.execute(PLAN).fetchall()
+    return summary.metrics, summary.plan, summary.examples, photos.conn.execute(PLAN).fetchall()
 
 
 def test_cut_off_at_any_request(small, either_way):

@@ -10,7 +10,7 @@ from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import RollbackRefused, roll_back
 from include.warehouse.sync_log import Counts
-from tests.gallery import RUN, Gallery
+from tests.photos import RUN, Photos
 
 HALF_AN_HOUR = timedelta(minutes=30)
 
@@ -23,48 +23,46 @@ RAISE_AGAIN = "UPDATE images SET status = OLD.status WHERE id = NEW.id AND statu
 BEFORE, AFTER = "BEFORE", "AFTER"
 
 
-def trigger(
-    gallery: Gallery, body: str, when: str = BEFORE, *, deferred: bool = False, condition: str = "true"
-) -> None:
-    gallery.images.execute(
+def trigger(photos: Photos, body: str, when: str = BEFORE, *, deferred: bool = False, condition: str = "true") -> None:
+    photos.images.execute(
         f"CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;"
         f" CREATE {'CONSTRAINT ' * deferred}TRIGGER meddle {when} UPDATE ON images"
         f" {'DEFERRABLE INITIALLY DEFERRED ' * deferred}FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION meddle()"
     )
 
 
-def undo(gallery: Gallery, sync_id: int, **options: bool):
-    fence.resume(gallery.conn, SOURCE.name, RUN)
+def undo(photos: Photos, sync_id: int, **options: bool):
+    fence.resume(photos.conn, SOURCE.name, RUN)
     options = {"dry_run": False} | options
-    copy = ImagesCopy(gallery.conn, gallery.images)
-    return roll_back(gallery.conn, copy, sync_id, run="warehouse_rollback/test", reason="test", **options)
+    copy = ImagesCopy(photos.conn, photos.images)
+    return roll_back(photos.conn, copy, sync_id, run="warehouse_rollback/test", reason="test", **options)
 
 
-def checks(gallery: Gallery, summary, sync_id: int) -> dict[str, bool]:
-    return {check.figure: check.worse for check in SOURCE.verify(gallery.context, [summary], sync_id)}
+def checks(photos: Photos, summary, sync_id: int) -> dict[str, bool]:
+    return {check.figure: check.worse for check in SOURCE.verify(photos.context, [summary], sync_id)}
 
 
 @pytest.fixture
-def lost(gallery: Gallery) -> list:
-    return [gallery.add("queued", laid=False) for _ in range(3)]
+def lost(photos: Photos) -> list:
+    return [photos.add("queued", laid=False) for _ in range(3)]
 
 
-def test_time_that_the_database_sets_is_what_is_audited_and_undone(gallery, lost):
-    before = gallery.table()
-    trigger(gallery, TOUCH)
-    summary = gallery.scan()
-    sync_id, counts = gallery.repair(summary)
+def test_time_that_the_database_sets_is_what_is_audited_and_undone(photos, lost):
+    before = photos.table()
+    trigger(photos, TOUCH)
+    summary = photos.scan()
+    sync_id, counts = photos.repair(summary)
     assert counts["images"] == Counts(updated=3)
-    assert not any(checks(gallery, summary, sync_id).values())
-    marked = gallery.table()
-    undone = undo(gallery, sync_id)
+    assert not any(checks(photos, summary, sync_id).values())
+    marked = photos.table()
+    undone = undo(photos, sync_id)
     assert undone.conflicts == ()
-    assert {id_: columns.keys() for id_, columns in gallery.changed(before).items()} == {
+    assert {id_: columns.keys() for id_, columns in photos.changed(before).items()} == {
         image.id: {"updated_at"} for image in lost
     }
     # The rollback is undone by what it has left, too.
-    assert undo(gallery, undone.sync_id).conflicts == ()
-    assert gallery.table() == marked
+    assert undo(photos, undone.sync_id).conflicts == ()
+    assert photos.table() == marked
 
 
 @pytest.mark.parametrize(
@@ -78,67 +76,67 @@ def test_time_that_the_database_sets_is_what_is_audited_and_undone(gallery, lost
     ],
     ids=["other error", "status kept", "not written", "put back", "put back at the commit"],
 )
-def test_status_that_the_database_does_not_take_is_told(gallery, lost, body, when, deferred):
+def test_status_that_the_database_does_not_take_is_told(photos, lost, body, when, deferred):
     """Of one image of three: the others are written."""
-    trigger(gallery, body, when, deferred=deferred, condition=f"OLD.id = '{lost[1].id}'")
-    before = gallery.table()
-    summary = gallery.scan()
-    sync_id, counts = gallery.repair(summary)
+    trigger(photos, body, when, deferred=deferred, condition=f"OLD.id = '{lost[1].id}'")
+    before = photos.table()
+    summary = photos.scan()
+    sync_id, counts = photos.repair(summary)
     assert counts["images"] == Counts(updated=2, failed=1)
-    assert checks(gallery, summary, sync_id)["planned_changes_open"]
+    assert checks(photos, summary, sync_id)["planned_changes_open"]
     # Whatever became of the row, the audit knows.
-    gallery.images.execute("DROP TRIGGER meddle ON images")
-    undo(gallery, sync_id)
-    assert gallery.table() == before
+    photos.images.execute("DROP TRIGGER meddle ON images")
+    undo(photos, sync_id)
+    assert photos.table() == before
 
 
-def test_row_that_the_application_has_changed_since_is_not_open(gallery, lost):
-    summary = gallery.scan()
-    sync_id, _ = gallery.repair(summary)
-    gallery.touch(lost[0].id, status="queued", error=None)
-    gallery.images.execute("DELETE FROM images WHERE id = %s", [lost[1].id])
-    assert not any(checks(gallery, summary, sync_id).values())
+def test_row_that_the_application_has_changed_since_is_not_open(photos, lost):
+    summary = photos.scan()
+    sync_id, _ = photos.repair(summary)
+    photos.touch(lost[0].id, status="queued", error=None)
+    photos.images.execute("DELETE FROM images WHERE id = %s", [lost[1].id])
+    assert not any(checks(photos, summary, sync_id).values())
     # Without a later time of change it is no change of the application's.
-    gallery.touch(lost[2].id, status="queued", updated_at=gallery.table()[lost[2].id]["updated_at"])
-    assert checks(gallery, summary, sync_id)["planned_changes_open"]
+    photos.touch(lost[2].id, status="queued", updated_at=photos.table()[lost[2].id]["updated_at"])
+    assert checks(photos, summary, sync_id)["planned_changes_open"]
 
 
-def test_superseded_rows_alone_may_stay_open(gallery, lost):
-    summary = gallery.scan()
-    gallery.touch(lost[0].id, prompt="brighter")
-    sync_id, counts = gallery.repair(summary)
+def test_superseded_rows_alone_may_stay_open(photos, lost):
+    summary = photos.scan()
+    photos.touch(lost[0].id, prompt="brighter")
+    sync_id, counts = photos.repair(summary)
     assert counts["images"] == Counts(updated=2, superseded=1)
-    assert not any(checks(gallery, summary, sync_id).values())
+    assert not any(checks(photos, summary, sync_id).values())
 
 
-def test_repair_that_writes_nothing_is_seen(gallery, lost, monkeypatch):
+def test_repair_that_writes_nothing_is_seen(photos, lost, monkeypatch):
     monkeypatch.setattr(repair, "UPDATE", repair.UPDATE + " AND false")
-    summary = gallery.scan()
-    sync_id, counts = gallery.repair(summary)
+    summary = photos.scan()
+    sync_id, counts = photos.repair(summary)
     assert counts["images"] == Counts(failed=3)
-    assert checks(gallery, summary, sync_id)["planned_changes_open"]
+    assert checks(photos, summary, sync_id)["planned_changes_open"]
 
 
-def test_sync_fails_where_the_database_does_not_take_it(gallery):
-    gallery.sync()
-    mark = sync_log.state(gallery.conn, "storage", "images").watermark
-    kept, written = (gallery.add("queued", laid=False, age=HALF_AN_HOUR) for _ in range(2))
-    trigger(gallery, "RETURN OLD;", condition=f"OLD.id = '{kept.id}'")
+def test_sync_fails_where_the_database_does_not_take_it(photos):
+    photos.sync()
+    mark = sync_log.state(photos.conn, "storage", "images").watermark
+    kept, written = (photos.add("queued", laid=False, age=HALF_AN_HOUR) for _ in range(2))
+    trigger(photos, "RETURN OLD;", condition=f"OLD.id = '{kept.id}'")
     for _ in range(2):
         with pytest.raises(SyncFailed, match="1 images do not show the status that was written"):
-            gallery.sync()
-        assert sync_log.state(gallery.conn, "storage", "images").watermark == mark
-        assert gallery.audited() == 1
-    assert gallery.table()[written.id]["status"] == "error"
-    gallery.images.execute("DROP TRIGGER meddle ON images")
-    assert gallery.sync().result["updated"] == 1
-    assert sync_log.state(gallery.conn, "storage", "images").watermark > mark
+            photos.sync()
+        assert sync_log.state(photos.conn, "storage", "images").watermark == mark
+        assert photos.audited() == 1
+    assert photos.table()[written.id]["status"] == "error"
+    photos.images.execute("DROP TRIGGER meddle ON images")
+    assert photos.sync().result["updated"] == 1
+    assert sync_log.state(photos.conn, "storage", "images").watermark > mark
 
 
-def test_rollback_that_the_database_does_not_take_is_refused_as_a_whole(gallery, lost):
-    sync_id, _ = gallery.repair(gallery.scan())
-    marked, audited = gallery.table(), gallery.audited()
-    trigger(gallery, KEEP_STATUS, condition=f"OLD.id = '{lost[1].id}'")
+def test_rollback_that_the_database_does_not_take_is_refused_as_a_whole(photos, lost):
+    sync_id, _ = photos.repair(photos.scan())
+    marked, audited = photos.table(), photos.audited()
+    trigger(photos, KEEP_STATUS, condition=f"OLD.id = '{lost[1].id}'")
     with pytest.raises(RollbackRefused, match=rf"1 of images \(such as {lost[1].id}\) do not take their former status"):
-        undo(gallery, sync_id)
-    assert (gallery.table(), gallery.audited()) == (marked, audited)
+        undo(photos, sync_id)
+    assert (photos.table(), photos.audited()) == (marked, audited)

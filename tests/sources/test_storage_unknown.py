@@ -14,7 +14,7 @@ from include.api.errors import ApiError, FixConfiguration, TryLater
 from include.simulators.storage import Config, Fault
 from include.sources.base import SyncFailed
 from include.warehouse import sync_log
-from tests.gallery import Gallery
+from tests.photos import Photos
 
 
 @contextmanager
@@ -49,63 +49,63 @@ def no_store(bucket: tuple[int, str], other: tuple[int, str]) -> Iterator[str]:
 
 
 @contextmanager
-def another_server(gallery: Gallery, bucket: tuple[int, str], other: tuple[int, str]) -> Iterator[Gallery]:
+def another_server(photos: Photos, bucket: tuple[int, str], other: tuple[int, str]) -> Iterator[Photos]:
     with no_store(bucket, other) as url:
-        yield gallery.elsewhere(replace(gallery.store, url=url))
+        yield photos.elsewhere(replace(photos.store, url=url))
 
 
 @contextmanager
-def closed_port(gallery: Gallery) -> Iterator[Gallery]:
+def closed_port(photos: Photos) -> Iterator[Photos]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    yield gallery.elsewhere(replace(gallery.store, url=f"http://127.0.0.1:{port}"))
+    yield photos.elsewhere(replace(photos.store, url=f"http://127.0.0.1:{port}"))
 
 
 @contextmanager
-def unknown_host(gallery: Gallery) -> Iterator[Gallery]:
-    yield gallery.elsewhere(replace(gallery.store, url="http://store.invalid:9000"))
+def unknown_host(photos: Photos) -> Iterator[Photos]:
+    yield photos.elsewhere(replace(photos.store, url="http://store.invalid:9000"))
 
 
 @contextmanager
-def wrong_secret(gallery: Gallery) -> Iterator[Gallery]:
-    yield gallery.elsewhere(replace(gallery.store, secret_key="another"))
+def wrong_secret(photos: Photos) -> Iterator[Photos]:
+    yield photos.elsewhere(replace(photos.store, secret_key="another"))
 
 
 @contextmanager
-def settings(gallery: Gallery, **fields: object) -> Iterator[Gallery]:
-    gallery.control.set(**fields)
+def settings(photos: Photos, **fields: object) -> Iterator[Photos]:
+    photos.control.set(**fields)
     try:
-        yield gallery
+        yield photos
     finally:
-        gallery.control.set(**asdict(Config()))
+        photos.control.set(**asdict(Config()))
 
 
 @contextmanager
-def faults(gallery: Gallery, *kinds: Fault) -> Iterator[Gallery]:
-    gallery.control.fault(*(replace(fault, times=None) for fault in kinds))
+def faults(photos: Photos, *kinds: Fault) -> Iterator[Photos]:
+    photos.control.fault(*(replace(fault, times=None) for fault in kinds))
     try:
-        yield gallery.elsewhere(gallery.store, read_timeout=0.2)
+        yield photos.elsewhere(photos.store, read_timeout=0.2)
     finally:
-        gallery.control.clear()
+        photos.control.clear()
 
 
 @contextmanager
-def fault_of_heads(gallery: Gallery, fault: Fault, **fields: object) -> Iterator[Gallery]:
+def fault_of_heads(photos: Photos, fault: Fault, **fields: object) -> Iterator[Photos]:
     """The bucket itself is proven and listed."""
-    with settings(gallery, **fields), faults(gallery, replace(fault, operation="head")) as troubled:
+    with settings(photos, **fields), faults(photos, replace(fault, operation="head")) as troubled:
         yield troubled
 
 
 @contextmanager
-def renamed_on_the_way(gallery: Gallery) -> Iterator[Gallery]:
+def renamed_on_the_way(photos: Photos) -> Iterator[Photos]:
     """The bucket is there to be proven, and gone when the first object is asked for."""
-    troubled = gallery.elsewhere(gallery.store)
-    rename = partial(gallery.control.rename_bucket, "photos")
+    troubled = photos.elsewhere(photos.store)
+    rename = partial(photos.control.rename_bucket, "photos")
     troubled.context.bucket._client.meta.events.register("before-send.s3.HeadObject", lambda **_: rename())
     try:
         yield troubled
     finally:
-        gallery.control.rename_bucket("images")
+        photos.control.rename_bucket("images")
 
 
 JSON, HTML = "application/json", "text/html; charset=utf-8"
@@ -124,9 +124,9 @@ TROUBLES: dict[str, Callable] = {
     "no right to list": partial(settings, may_list=False),
     "no rights": partial(settings, may_list=False, may_read=False),
     "renamed bucket": partial(settings, bucket="photos"),
-    "slow down": lambda gallery: faults(gallery, SLOW_DOWN),
-    "no time": lambda gallery: faults(gallery, Fault("hang")),
-    "cut": lambda gallery: faults(gallery, Fault("cut")),
+    "slow down": lambda photos: faults(photos, SLOW_DOWN),
+    "no time": lambda photos: faults(photos, Fault("hang")),
+    "cut": lambda photos: faults(photos, Fault("cut")),
 }
 # The bucket is there; of its objects nothing can be had.
 OF_HEADS: dict[str, Callable] = {
@@ -144,14 +144,14 @@ OF_HEADS: dict[str, Callable] = {
 
 @dataclass(frozen=True)
 class Watched:
-    """A gallery with something to mark, and a look at all that a run could have written."""
+    """A photos with something to mark, and a look at all that a run could have written."""
 
-    gallery: Gallery
+    photos: Photos
 
     lacking: tuple
 
     def state(self) -> tuple:
-        return self.gallery.table(), self.gallery.audited()
+        return self.photos.table(), self.photos.audited()
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
@@ -159,19 +159,19 @@ class Watched:
         before = self.state()
         yield
         assert self.state() == before
-        (oldest,) = self.gallery.images.execute(
+        (oldest,) = self.photos.images.execute(
             "SELECT min(updated_at) FROM images WHERE id = ANY (%s)", [list(self.lacking)]
         ).fetchone()
-        marks = [sync_log.state(self.gallery.conn, "storage", "images", part).watermark for part in ("", "dry run")]
+        marks = [sync_log.state(self.photos.conn, "storage", "images", part).watermark for part in ("", "dry run")]
         assert [mark for mark in marks if mark and mark >= oldest] == []
 
 
 @pytest.fixture
-def watched(gallery: Gallery) -> Watched:
+def watched(photos: Photos) -> Watched:
     """Two images that lack one object each: few enough to be asked for singly, the second time."""
-    queued, ready = gallery.add("queued", laid=False), gallery.add()
-    gallery.control.delete([ready.staged])
-    return Watched(gallery, (queued.id, ready.id))
+    queued, ready = photos.add("queued", laid=False), photos.add()
+    photos.control.delete([ready.staged])
+    return Watched(photos, (queued.id, ready.id))
 
 
 MISSING = {"missing_original": 1, "missing_staged": 1, "unknown": 0}
@@ -195,18 +195,18 @@ def require_failed(scan) -> None:
 
 def require_harmless(watched: Watched, trouble: Callable) -> None:
     """Scan, repair and sync fail under the trouble and write nothing; once it is over, the scan ends as if whole."""
-    gallery = watched.gallery
+    photos = watched.photos
     with watched.untouched():
-        with pytest.raises((ApiError, SyncFailed)), trouble(gallery) as troubled:
+        with pytest.raises((ApiError, SyncFailed)), trouble(photos) as troubled:
             troubled.sync()
-        with trouble(gallery) as troubled:
+        with trouble(photos) as troubled:
             require_failed(troubled.scan)
-        summary = gallery.scan()
+        summary = photos.scan()
         assert missing(summary) == MISSING
         assert not summary.incomplete
-        with pytest.raises(ApiError), trouble(gallery) as troubled:
+        with pytest.raises(ApiError), trouble(photos) as troubled:
             troubled.repair(summary)
-    assert gallery.repair(summary)[1]["images"].updated == 2
+    assert photos.repair(summary)[1]["images"].updated == 2
 
 
 @pytest.mark.usefixtures("by_heads")
@@ -230,33 +230,33 @@ def test_objects_out_of_reach_from_the_start(watched, trouble):
 
 @pytest.mark.usefixtures("by_heads")
 def test_few_unknown_objects_leave_the_others_known(watched):
-    gallery = watched.gallery
-    third = gallery.add()
-    gallery.control.fault(Fault("status", operation="head", key=third.original, status=500, times=None))
+    photos = watched.photos
+    third = photos.add()
+    photos.control.fault(Fault("status", operation="head", key=third.original, status=500, times=None))
     with watched.untouched():
-        summary = gallery.scan()
+        summary = photos.scan()
     assert missing(summary) == {"missing_original": 1, "missing_staged": 1, "unknown": 1}
     assert summary.incomplete.startswith("1 images could not be looked at: storage: HEAD of an object")
-    gallery.control.clear()
-    assert (missing(gallery.scan()), gallery.scan().incomplete) == (MISSING, "")
+    photos.control.clear()
+    assert (missing(photos.scan()), photos.scan().incomplete) == (MISSING, "")
 
 
 def test_unknown_object_is_not_healed(watched):
-    gallery = watched.gallery
-    image = gallery.add()
-    gallery.control.delete([image.original])
-    gallery.repair(gallery.scan())
-    gallery.images.execute("UPDATE images SET updated_at = now() - interval '1 day' WHERE status = 'error'")
-    gallery.control.put([image.original])
-    with fault_of_heads(gallery, Fault("status", status=403)) as troubled, watched.untouched():
+    photos = watched.photos
+    image = photos.add()
+    photos.control.delete([image.original])
+    photos.repair(photos.scan())
+    photos.images.execute("UPDATE images SET updated_at = now() - interval '1 day' WHERE status = 'error'")
+    photos.control.put([image.original])
+    with fault_of_heads(photos, Fault("status", status=403)) as troubled, watched.untouched():
         summary = troubled.scan(heal=True)
         assert (summary.metrics["healable"], summary.plan.update) == (0, 0)
 
 
 def test_another_region_is_found_by_its_redirect(watched):
     """boto3 signs anew for the region that the store names: nothing is unknown."""
-    with settings(watched.gallery, region="eu-west-1"):
-        summary = watched.gallery.scan()
+    with settings(watched.photos, region="eu-west-1"):
+        summary = watched.photos.scan()
     assert (missing(summary), summary.incomplete) == (MISSING, "")
 
 
@@ -271,7 +271,7 @@ def test_another_region_is_found_by_its_redirect(watched):
     ],
 )
 def test_message_says_what_to_do(watched, trouble, error, message):
-    with TROUBLES[trouble](watched.gallery) as troubled, pytest.raises(error) as raised:
+    with TROUBLES[trouble](watched.photos) as troubled, pytest.raises(error) as raised:
         troubled.scan()
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from include.sources.tekmetric import metrics
 from tests.conftest import copy_of
-from tests.workshop import bury, computed, derive, march, order, put, rows, write
+from tests.repair_shops import bury, computed, derive, march, order, put, rows, write
 
 SHOP, DESERT = 6212, 7301
 ADVISOR, TECH, CHEAP, UNKNOWN, GONE = 21, 31, 32, 33, 34

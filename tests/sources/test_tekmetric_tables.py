@@ -7,7 +7,7 @@ import pytest
 
 from include.sources.tekmetric import tables
 from include.warehouse.table import RowRefused
-from tests.workshop import MIRRORED, TABLES
+from tests.repair_shops import MIRRORED, TABLES
 
 MARCH = dict.fromkeys(("created_date", "updated_date"), "2026-03-01T12:00:00Z")
 ORDER = {"shop_id": 1, "tm_id": 2, "ro_number": 4, "status_id": 5} | MARCH

@@ -7,7 +7,7 @@ import pytest
 from include.sources import REGISTRY
 from stack import demo
 from stack.control import Stack
-from stack.demo.house import Unexpected, expect, some
+from stack.demo.steps import Unexpected, expect, some
 from stack.guardian import StackError
 
 

@@ -20,7 +20,7 @@ from include.sources.base import OutcomeUnknown
 from include.warehouse import fence
 from include.warehouse.rate_limit import Quota
 from stack.demo import flex as act
-from stack.demo.house import Unexpected, expect
+from stack.demo.steps import Unexpected, expect
 from stack.settings import BUSINESS_ROLES
 
 SOURCE = get_source("flex")
@@ -86,89 +86,89 @@ def night(warehouse: str) -> Iterator[Night]:
 
 
 @pytest.fixture
-def house(night: Night) -> act.Office:
-    """The act's house, without its Airflow."""
+def platform(night: Night) -> act.Office:
+    """The act's platform, without its Airflow."""
     return act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.account.control)
 
 
-def test_the_first_sync_brings_every_crew_and_the_act_counts_it(night: Night, house: act.Office):
-    desired = house.desired()
+def test_the_first_sync_brings_every_crew_and_the_act_counts_it(night: Night, platform: act.Office):
+    desired = platform.desired()
     assert sorted(desired) == sorted(night.account.control.elements())
     assert {len(crew) for crew in desired.values()} == {0, 5, 6, 12}
-    assert sum(map(len, desired.values())) == sum(house.rows().values()) > 40
-    assert len(house.strangers()) == len(desired)
-    house.expect_in_step()
+    assert sum(map(len, desired.values())) == sum(platform.rows().values()) > 40
+    assert len(platform.strangers()) == len(desired)
+    platform.expect_in_step()
 
 
-def test_a_crew_that_differs_is_noticed(night: Night, house: act.Office):
-    element, crew = next((element, crew) for element, crew in house.desired().items() if crew)
+def test_a_crew_that_differs_is_noticed(night: Night, platform: act.Office):
+    element, crew = next((element, crew) for element, crew in platform.desired().items() if crew)
     contact = next(iter(crew))
     for broken in (
         Mutation("add", element, contact),
         Mutation("delete", element, contact),
         Mutation("role", element, contact, role=UUID(int=1)),
     ):
-        house.flex.mutate(broken)
+        platform.flex.mutate(broken)
         with pytest.raises(Unexpected, match=f"crew calls whose crew differs should be .*{element}"):
-            house.expect_in_step()
+            platform.expect_in_step()
     night.warehouse.execute("DELETE FROM flex.job_assignments")
     night.sync()
-    house.expect_in_step()
+    platform.expect_in_step()
 
 
-def test_a_row_that_names_another_line_is_noticed(house: act.Office):
-    house.warehouse.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = gen_random_uuid()")
+def test_a_row_that_names_another_line_is_noticed(platform: act.Office):
+    platform.warehouse.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = gen_random_uuid()")
     with pytest.raises(Unexpected, match="rows that name no such line"):
-        house.expect_in_step()
+        platform.expect_in_step()
 
 
-def test_a_booked_job_is_brought_with_just_what_the_demo_says(night: Night, house: act.Office):
+def test_a_booked_job_is_brought_with_just_what_the_demo_says(night: Night, platform: act.Office):
     for _ in range(2):
-        job = act.book(house)
+        job = act.book(platform)
         assert len(set(job.crew)) == len(job.crew) == 5
         assert night.sync()["added"] == len(job.crew)
-        expect("sent", house.writes([*job.elements.values()]), {"add done": 5, "role done": 3})
-        house.expect_in_step()
+        expect("sent", platform.writes([*job.elements.values()]), {"add done": 5, "role done": 3})
+        platform.expect_in_step()
 
 
-def test_a_scan_finds_just_what_the_demo_says_was_done_by_hand(night: Night, house: act.Office):
-    happened, figures = act.work_by_hand(house)
+def test_a_scan_finds_just_what_the_demo_says_was_done_by_hand(night: Night, platform: act.Office):
+    happened, figures = act.work_by_hand(platform)
     assert len({*happened.values()}) == 3
     summary = night.scan()
     expect("metrics", summary.metrics, figures)
     assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (1, 1, 0)
 
 
-def test_a_lost_answer_is_doubted_and_released(night: Night, house: act.Office):
-    job = act.book(house)
+def test_a_lost_answer_is_doubted_and_released(night: Night, platform: act.Office):
+    job = act.book(platform)
     night.sync()
     element = job.elements["sound"]
-    house.flex.fault(
+    platform.flex.fault(
         Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True),
         Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=3, times=None),
     )
-    contact = act.assign_late(house, job)
+    contact = act.assign_late(platform, job)
     for _ in range(2):
         with pytest.raises(OutcomeUnknown, match=f"element {element} is uncertain: .*release_element"):
             night.sync()
-    assert house.gate(element) == "uncertain"
-    assert house.writes([element])["add unknown"] == 1
-    assert house.flex.counters().adds[element][contact] == 1
-    house.flex.clear()
+    assert platform.gate(element) == "uncertain"
+    assert platform.writes([element])["add unknown"] == 1
+    assert platform.flex.counters().adds[element][contact] == 1
+    platform.flex.clear()
     night.sync(release_element=element)
-    assert house.gate(element) == "idle"
-    assert house.flex.counters().adds[element][contact] == 1
-    house.expect_in_step()
+    assert platform.gate(element) == "idle"
+    assert platform.flex.counters().adds[element][contact] == 1
+    platform.expect_in_step()
 
 
 def test_after_a_restart_of_the_simulator_every_crew_is_brought_again(night: Night):
     with simulator.running(simulator.Config(elements=0, seed=2)) as account:
         account.control.create_elements(night.account.control.elements())
         restarted = Night(account, night.warehouse, night.url)
-        house = act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), account.control)
-        rows = house.rows()
+        platform = act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), account.control)
+        rows = platform.rows()
         assert restarted.scan().metrics["missing_in_flex"] == sum(rows.values())
         fence.resume(night.warehouse, SOURCE.name, "a run")
         assert restarted.sync(mode="full")["added"] == sum(rows.values())
-        house.expect_in_step()
-        assert not rows & house.rows()
+        platform.expect_in_step()
+        assert not rows & platform.rows()

@@ -16,7 +16,7 @@ from include.sources.mirror.scan import Scope, scan
 from include.sources.mirror.sync import sync
 from include.warehouse.migrate import migrate
 from stack.demo import repairshopr as act
-from stack.demo.house import expect
+from stack.demo.steps import expect
 
 SOURCE = get_source("repairshopr")
 
@@ -43,26 +43,26 @@ def context(account: simulator.Simulator, warehouse_url: str) -> Iterator[Contex
 
 
 @pytest.fixture
-def house(account: simulator.Simulator, context: Context) -> act.Shop:
-    """The act's house, without its Airflow."""
+def platform(account: simulator.Simulator, context: Context) -> act.Shop:
+    """The act's platform, without its Airflow."""
     return act.Shop(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control, account.url)
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, house: act.Shop):
-    drift = act.drift_silently(house.shop, house.warehouse)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, platform: act.Shop):
+    drift = act.drift_silently(platform.shop, platform.warehouse)
     found = {name: scan(context, entity_of(SOURCE, name), 0, Scope()).metrics for name in ("invoices", "line_items")}
     expect("metrics", found["line_items"], drift.figures | {"api_duplicate_rows": act.REPEATED_ROWS})
     assert found["invoices"]["confirmed_missing"] == 1
 
 
-def test_no_sync_sees_what_the_demo_broke(context: Context, house: act.Shop):
-    act.drift_silently(house.shop, house.warehouse)
+def test_no_sync_sees_what_the_demo_broke(context: Context, platform: act.Shop):
+    act.drift_silently(platform.shop, platform.warehouse)
     _, counts = sync(context)
     assert {(n.inserted, n.updated, n.deleted) for n in counts.values()} == {(0, 0, 0)}
 
 
-def test_a_copy_in_step_has_the_rows_of_the_source(house: act.Shop):
-    assert house.rows_in_copy() == house.rows_at_source()
-    act.drift_silently(house.shop, house.warehouse)
-    source, copy = house.rows_at_source(), house.rows_in_copy()
+def test_a_copy_in_step_has_the_rows_of_the_source(platform: act.Shop):
+    assert platform.rows_in_copy() == platform.rows_at_source()
+    act.drift_silently(platform.shop, platform.warehouse)
+    source, copy = platform.rows_at_source(), platform.rows_in_copy()
     assert {table for table in act.TABLES if source[table] != copy[table]} == {"invoices", "line_items"}

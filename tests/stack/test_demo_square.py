@@ -15,7 +15,7 @@ from include.sources.mirror.entity import Context
 from include.sources.mirror.scan import Scope, scan
 from include.sources.mirror.sync import sync
 from stack.demo import square as act
-from stack.demo.house import expect
+from stack.demo.steps import expect
 
 SOURCE = get_source("square")
 
@@ -41,8 +41,8 @@ def context(account: simulator.Simulator, warehouse: str) -> Iterator[Context]:
 
 
 @pytest.fixture
-def house(account: simulator.Simulator, context: Context) -> act.Till:
-    """The act's house, without its Airflow."""
+def platform(account: simulator.Simulator, context: Context) -> act.Till:
+    """The act's platform, without its Airflow."""
     return act.Till(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control)
 
 
@@ -52,45 +52,45 @@ def test_the_act_counts_every_table():
     assert [*act.ENTITIES] == [entity.name for entity in SOURCE.entities]
 
 
-def test_a_copy_in_step_has_the_rows_of_the_source(house: act.Till):
-    source = house.rows_at_source()
+def test_a_copy_in_step_has_the_rows_of_the_source(platform: act.Till):
+    source = platform.rows_at_source()
     assert all(source[table] for table in act.TABLES)
-    assert act.differing(source, house.keys_in_copy()) == []
-    act.drift_silently(house)
-    broken = act.differing(house.rows_at_source(), house.keys_in_copy())
+    assert act.differing(source, platform.keys_in_copy()) == []
+    act.drift_silently(platform)
+    broken = act.differing(platform.rows_at_source(), platform.keys_in_copy())
     assert {"orders", "order_line_items", "transactions", "payments"} <= {*broken}
 
 
-def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: Context, house: act.Till):
+def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: Context, platform: act.Till):
     for _ in range(2):
-        before, last = house.rows_at_source(), house.last_sync_id()
-        act.change(house.seller)
-        after = house.rows_at_source()
+        before, last = platform.rows_at_source(), platform.last_sync_id()
+        act.change(platform.seller)
+        after = platform.rows_at_source()
         changed = act.changes(before, after)
         assert {"catalog_items", "inventory_counts", "orders", "order_refunds", "square_sales"} <= changed.keys()
         sync(context)
-        assert house.written_since(last) == changed
-        assert act.differing(after, house.keys_in_copy()) == []
+        assert platform.written_since(last) == changed
+        assert act.differing(after, platform.keys_in_copy()) == []
 
 
 @pytest.mark.parametrize("locations", [9, 11])
-def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, house: act.Till, locations: int):
-    house.seller.mutate(*(simulator.Mutation("create", "locations") for _ in range(locations - 9)))
+def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, platform: act.Till, locations: int):
+    platform.seller.mutate(*(simulator.Mutation("create", "locations") for _ in range(locations - 9)))
     sync(context)
-    house.seller.reset_counters()
+    platform.seller.reset_counters()
     sync(context)
-    assert house.seller.counters().total() == act.incremental_requests(locations)
+    assert platform.seller.counters().total() == act.incremental_requests(locations)
 
 
-def test_no_sync_sees_what_the_demo_broke(context: Context, house: act.Till):
-    act.drift_silently(house)
-    last = house.last_sync_id()
+def test_no_sync_sees_what_the_demo_broke(context: Context, platform: act.Till):
+    act.drift_silently(platform)
+    last = platform.last_sync_id()
     sync(context)
-    assert house.written_since(last).keys() <= {derived.table.name for derived in SOURCE.derived}
+    assert platform.written_since(last).keys() <= {derived.table.name for derived in SOURCE.derived}
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, house: act.Till):
-    drift = act.drift_silently(house)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, platform: act.Till):
+    drift = act.drift_silently(platform)
     for entity in act.ENTITIES:
         metrics = scan(context, entity_of(SOURCE, entity), 0, Scope()).metrics
         expected = dict.fromkeys(act.DRIFT, 0) | drift.figures.get(entity, {})

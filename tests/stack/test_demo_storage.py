@@ -11,12 +11,12 @@ from rich.console import Console
 from include.api.errors import FixConfiguration
 from include.simulators.storage import Store, application, rclone
 from stack.demo import storage as act
-from stack.demo.house import expect
+from stack.demo.steps import expect
 from stack.guardian import StackError
 from stack.postgres import Server
 from stack.settings import BUCKET, RCLONE, SIMULATOR_KEYS
-from tests import gallery as galleries
-from tests.gallery import Gallery
+from tests import photos as photo_accounts
+from tests.photos import StorageDemo
 
 IMAGES = 400
 
@@ -45,64 +45,66 @@ def images(postgres: Server, warehouse_url: str) -> Iterator[psycopg.Connection]
 
 
 @pytest.fixture
-def gallery(conn: psycopg.Connection, images: psycopg.Connection, store: Store) -> Iterator[Gallery]:
+def photos(conn: psycopg.Connection, images: psycopg.Connection, store: Store) -> Iterator[StorageDemo]:
     """The source at work on them."""
-    with galleries.opened(conn, images, store) as opened:
+    with photo_accounts.opened(conn, images, store) as opened:
         yield opened
 
 
 @pytest.fixture
-def house(gallery: Gallery, tmp_path: Path) -> Iterator[act.Gallery]:
-    """The act's house, of whose Airflow there is the switch."""
+def platform(photos: StorageDemo, tmp_path: Path) -> Iterator[act.StorageDemo]:
+    """The act's platform, of whose Airflow there is the switch."""
     folders = {"bucket": tmp_path / "objects" / BUCKET, "copies": tmp_path / "copies"}
-    client = act.client(gallery.store.url)
-    yield act.Gallery("storage", Switch(), gallery.conn, Console(file=io.StringIO()), gallery.images, client, **folders)
+    client = act.client(photos.store.url)
+    yield act.StorageDemo(
+        "storage", Switch(), photos.conn, Console(file=io.StringIO()), photos.images, client, **folders
+    )
     client.close()
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(gallery: Gallery, house: act.Gallery):
-    before, in_step = house.rows(), gallery.scan().metrics
-    drift = act.lose_objects(house)
-    summary = gallery.scan()
+def test_a_scan_finds_just_what_the_demo_says_it_broke(photos: StorageDemo, platform: act.StorageDemo):
+    before, in_step = platform.rows(), photos.scan().metrics
+    drift = act.lose_objects(platform)
+    summary = photos.scan()
     more = {"in_processing": act.BUSY_ORIGINALS, "missing_lately": len(drift.suspects)}
     expect("metrics", summary.metrics, in_step | drift.figures | more)
-    assert act.planned(house) == drift.marks
+    assert act.planned(platform) == drift.marks
     assert summary.plan.update == len(drift.marks) == act.LOST_ORIGINALS + act.LOST_STAGED
-    assert act.changed(house, before) == set()
+    assert act.changed(platform, before) == set()
 
 
-def test_what_was_taken_out_is_put_back_also_by_a_later_demo(gallery: Gallery, house: act.Gallery):
-    keys, in_step = house.keys(), gallery.scan().metrics
-    drift = act.lose_objects(house)
-    assert house.keys() == keys - {*drift.keys} | {act.ORPHAN}
-    house.bucket.rename(house.renamed)
-    act.restore(house)
-    assert house.keys() == keys
-    assert gallery.scan().metrics == in_step
-    assert house.airflow.deleted == act.SWITCH
-    assert house.put_back() == 0
+def test_what_was_taken_out_is_put_back_also_by_a_later_demo(photos: StorageDemo, platform: act.StorageDemo):
+    keys, in_step = platform.keys(), photos.scan().metrics
+    drift = act.lose_objects(platform)
+    assert platform.keys() == keys - {*drift.keys} | {act.ORPHAN}
+    platform.bucket.rename(platform.renamed)
+    act.restore(platform)
+    assert platform.keys() == keys
+    assert photos.scan().metrics == in_step
+    assert platform.airflow.deleted == act.SWITCH
+    assert platform.put_back() == 0
 
 
-def test_a_bucket_that_a_restarted_store_has_made_anew_gives_way_to_the_old_one(house: act.Gallery):
-    house.bucket.rename(house.renamed)
-    (house.bucket / "uploads").mkdir(parents=True)
-    house.name_bucket_again()
-    assert not house.renamed.exists()
-    assert any(house.bucket.rglob("*.jpg"))
+def test_a_bucket_that_a_restarted_store_has_made_anew_gives_way_to_the_old_one(platform: act.StorageDemo):
+    platform.bucket.rename(platform.renamed)
+    (platform.bucket / "uploads").mkdir(parents=True)
+    platform.name_bucket_again()
+    assert not platform.renamed.exists()
+    assert any(platform.bucket.rglob("*.jpg"))
 
 
-def test_a_renamed_bucket_is_not_found(gallery: Gallery, house: act.Gallery):
-    house.bucket.rename(house.renamed)
+def test_a_renamed_bucket_is_not_found(photos: StorageDemo, platform: act.StorageDemo):
+    platform.bucket.rename(platform.renamed)
     with pytest.raises(FixConfiguration, match="the bucket does not exist there"):
-        gallery.scan()
+        photos.scan()
 
 
-def test_every_column_of_an_image_counts_as_a_change(house: act.Gallery):
-    before = house.rows()
+def test_every_column_of_an_image_counts_as_a_change(platform: act.StorageDemo):
+    before = platform.rows()
     image, other = sorted(before)[:2]
-    house.images.execute("UPDATE images SET prompt = 'dark' WHERE id = %s", [image])
-    house.images.execute("DELETE FROM images WHERE id = %s", [other])
-    assert act.changed(house, before) == {image, other}
+    platform.images.execute("UPDATE images SET prompt = 'dark' WHERE id = %s", [image])
+    platform.images.execute("DELETE FROM images WHERE id = %s", [other])
+    assert act.changed(platform, before) == {image, other}
 
 
 def test_a_store_without_its_folder_is_refused(tmp_path: Path):

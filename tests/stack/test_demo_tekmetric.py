@@ -17,7 +17,7 @@ from include.simulators import tekmetric as simulator
 from include.sources import get_source
 from include.warehouse import fence
 from stack.demo import tekmetric as act
-from stack.demo.house import expect
+from stack.demo.steps import expect
 from stack.settings import SHOPS
 
 SOURCE = get_source("tekmetric")
@@ -62,8 +62,8 @@ def night(warehouse: str) -> Iterator[Night]:
 
 
 @pytest.fixture
-def house(night: Night) -> act.Garage:
-    """The act's house, without its Airflow."""
+def platform(night: Night) -> act.Garage:
+    """The act's platform, without its Airflow."""
     return act.Garage(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.shops.control)
 
 
@@ -72,44 +72,44 @@ def test_the_act_counts_every_mirrored_table():
     assert [*act.ENTITIES] == [entity.name for entity in SOURCE.entities]
 
 
-def test_a_copy_in_step_has_the_rows_and_the_days_of_the_source(house: act.Garage):
-    source, days = house.at_source(), house.days_at_source()
+def test_a_copy_in_step_has_the_rows_and_the_days_of_the_source(platform: act.Garage):
+    source, days = platform.at_source(), platform.days_at_source()
     assert all(source[table] for table in act.KEYS)
-    assert source == house.in_copy()
+    assert source == platform.in_copy()
     assert {shop for shop, _ in days} == {shop["tm_id"] for shop in SHOPS}
-    assert days == house.days_in_copy()
-    act.drift_silently(house)
-    broken, copy = house.at_source(), house.in_copy()
+    assert days == platform.days_in_copy()
+    act.drift_silently(platform)
+    broken, copy = platform.at_source(), platform.in_copy()
     assert {"repair_orders", *act.PARTS} - {"job_sublets"} <= {
         table for table in act.KEYS if broken[table] != copy[table]
     }
-    assert house.days_at_source() != house.days_in_copy()
+    assert platform.days_at_source() != platform.days_in_copy()
 
 
-def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(night: Night, house: act.Garage):
+def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(night: Night, platform: act.Garage):
     for _ in range(2):
-        last, before = house.last_sync_id(), house.days_in_copy()
-        orders = {*act.change(house.shops).values()}
-        house.shops.reset_counters()
+        last, before = platform.last_sync_id(), platform.days_in_copy()
+        orders = {*act.change(platform.shops).values()}
+        platform.shops.reset_counters()
         night.sync()
         assert len(orders) == 3
-        assert house.orders_written_since(last) == orders
-        asked = house.shops.counters()
+        assert platform.orders_written_since(last) == orders
+        asked = platform.shops.counters()
         beside = asked.total() - asked.total("board")
         assert 3 * len(orders) + 2 <= beside <= act.REQUESTS_AN_ORDER * len(orders)
-        assert house.at_source() == house.in_copy()
-        assert before != house.days_in_copy() == house.days_at_source()
+        assert platform.at_source() == platform.in_copy()
+        assert before != platform.days_in_copy() == platform.days_at_source()
 
 
-def test_no_sync_sees_what_the_demo_broke(night: Night, house: act.Garage):
-    act.drift_silently(house)
-    last = house.last_sync_id()
+def test_no_sync_sees_what_the_demo_broke(night: Night, platform: act.Garage):
+    act.drift_silently(platform)
+    last = platform.last_sync_id()
     night.sync()
-    assert house.orders_written_since(last) == set()
+    assert platform.orders_written_since(last) == set()
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(night: Night, house: act.Garage):
-    _, figures = act.drift_silently(house)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(night: Night, platform: act.Garage):
+    _, figures = act.drift_silently(platform)
     for entity in act.ENTITIES:
         expected = figures if entity == "repair_orders" else dict.fromkeys(act.DRIFT, 0)
         expect(f"the metrics of {entity}", night.scan(entity).metrics, expected)
@@ -122,9 +122,9 @@ def test_an_order_counts_on_the_day_of_its_shop():
     assert act.day_of(order | {"posted": None, "completed": None}) is None
 
 
-def test_an_emptied_copy_is_filled_anew(night: Night, house: act.Garage):
-    house.empty()
-    assert not any(house.in_copy().values())
+def test_an_emptied_copy_is_filled_anew(night: Night, platform: act.Garage):
+    platform.empty()
+    assert not any(platform.in_copy().values())
     night.sync("backfill", days_back=0)
-    assert house.at_source() == house.in_copy()
-    assert house.days_in_copy() == house.days_at_source()
+    assert platform.at_source() == platform.in_copy()
+    assert platform.days_in_copy() == platform.days_at_source()

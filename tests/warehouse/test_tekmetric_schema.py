@@ -24,7 +24,7 @@ from include.warehouse.migrations import ddl
 from include.warehouse.rollback import Tables, roll_back
 from include.warehouse.staging import Stage
 from tests.conftest import copy_of
-from tests.workshop import TABLES, bury, march, order, put, rows, write
+from tests.repair_shops import TABLES, bury, march, order, put, rows, write
 
 NAMES = (*TABLES, "tm_raw_payloads")
 VIEWS = ("customers_analytics", "sync_cursors", "sync_log")
@@ -74,7 +74,7 @@ def anonymous(statement: str) -> str:
 
 
 @dataclass(frozen=True)
-class House:
+class Platform:
     """A warehouse with two shops, and roles with which to read it."""
 
     url: str
@@ -98,22 +98,22 @@ GROUPS = {
 
 
 @pytest.fixture(scope="module")
-def house(postgres, migrated) -> Iterator[House]:
+def platform(postgres, migrated) -> Iterator[Platform]:
     for url in copy_of(postgres, migrated):
         with psycopg.connect(url, autocommit=True) as conn:
             for shop in (OWN, OTHER):
                 fill(conn, shop)
             for role, group in GROUPS.items():
                 conn.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' {f'IN ROLE {group}' if group else ''}")
-            yield House(url)
+            yield Platform(url)
             for role in GROUPS:
                 conn.execute(f"DROP ROLE {role}")
 
 
 @pytest.fixture
-def shopkeeper(house) -> Iterator[psycopg.Connection]:
+def shopkeeper(platform) -> Iterator[psycopg.Connection]:
     """A session of the first shop's role."""
-    with house.as_(SHOPKEEPER) as conn:
+    with platform.as_(SHOPKEEPER) as conn:
         yield conn
 
 
@@ -162,23 +162,23 @@ class TestRoles:
         }
 
     @pytest.mark.parametrize("name", ALL)
-    def test_service_sees_all_and_a_shop_its_own(self, house, shopkeeper, name):
-        with house.as_(SERVANT) as servant:
+    def test_service_sees_all_and_a_shop_its_own(self, platform, shopkeeper, name):
+        with platform.as_(SERVANT) as servant:
             assert shops_in(servant, name) - {None} == {OWN, OTHER}
         assert shops_in(shopkeeper, name) == {OWN}
 
     @pytest.mark.parametrize("name", ALL)
-    def test_the_name_alone_is_no_key(self, house, name):
+    def test_the_name_alone_is_no_key(self, platform, name):
         """A role of a shop's name that was not made a member."""
-        with house.as_(OTHERS) as conn, pytest.raises(errors.InsufficientPrivilege):
+        with platform.as_(OTHERS) as conn, pytest.raises(errors.InsufficientPrivilege):
             shops_in(conn, name)
 
-    def test_whoever_migrated_sees_all(self, house):
-        with psycopg.connect(house.url) as owner:
+    def test_whoever_migrated_sees_all(self, platform):
+        with psycopg.connect(platform.url) as owner:
             assert [shops_in(owner, name) - {None} for name in VIEWS] == [{OWN, OTHER}] * 3
 
-    def test_service_writes(self, house):
-        with house.as_(SERVANT) as servant, servant.transaction(force_rollback=True):
+    def test_service_writes(self, platform):
+        with platform.as_(SERVANT) as servant, servant.transaction(force_rollback=True):
             for name in reversed(NAMES):
                 table = sql.Identifier("tekmetric", name)
                 assert servant.execute(sql.SQL("UPDATE {} SET id = DEFAULT").format(table)).rowcount >= 2
@@ -249,14 +249,14 @@ class TestRoles:
             shopkeeper.execute(statement)
         assert {name: shops_in(shopkeeper, name) for name in ALL} == {name: {OWN} for name in ALL}
 
-    def test_shop_does_not_become_the_owner(self, house, shopkeeper):
-        owner = sql.Identifier(urlsplit(house.url).username)
+    def test_shop_does_not_become_the_owner(self, platform, shopkeeper):
+        owner = sql.Identifier(urlsplit(platform.url).username)
         for statement in ("SET ROLE {}", "SET SESSION AUTHORIZATION {}"):
             with pytest.raises(errors.InsufficientPrivilege):
                 shopkeeper.execute(sql.SQL(statement).format(owner))
 
-    def test_analyst_sees_the_customers_of_its_shop_in_the_view_and_nothing_else(self, house):
-        with house.as_(ANALYST) as analyst:
+    def test_analyst_sees_the_customers_of_its_shop_in_the_view_and_nothing_else(self, platform):
+        with platform.as_(ANALYST) as analyst:
             assert shops_in(analyst, "customers_analytics") == {OWN}
             assert analyst.execute("SELECT sum(vehicle_count) FROM tekmetric.customers_analytics").fetchone() == (1,)
             analyst.execute("SET row_security = off")
@@ -267,8 +267,8 @@ class TestRoles:
             analyst.execute("SET ROLE tekmetric_analytics")
             assert shops_in(analyst, "customers_analytics") == set()
 
-    def test_view_of_customers_needs_no_right_to_the_table(self, house, shopkeeper):
-        with psycopg.connect(house.url) as owner:
+    def test_view_of_customers_needs_no_right_to_the_table(self, platform, shopkeeper):
+        with psycopg.connect(platform.url) as owner:
             owner.execute("REVOKE ALL ON tekmetric.customers, tekmetric.vehicles FROM tekmetric_shop")
             owner.commit()
             try:
@@ -318,12 +318,12 @@ class TestReferences:
             ("tech_daily_metrics", "technician_id", "employees"),
         ],
     )
-    def test_ids_lead_to_the_row_they_name(self, house, table, column, to):
+    def test_ids_lead_to_the_row_they_name(self, platform, table, column, to):
         query = sql.SQL(
             "SELECT count(c.{0}), count(t.id) FROM tekmetric.{1} c"
             " LEFT JOIN tekmetric.{2} t ON t.id = c.{0} AND t.shop_id = c.shop_id"
         ).format(*map(sql.Identifier, (column, table, to)))
-        with psycopg.connect(house.url) as conn:
+        with psycopg.connect(platform.url) as conn:
             named, found = conn.execute(query).fetchone()
         assert named == found >= 2
 
@@ -335,7 +335,7 @@ class TestReferences:
         assert conn.execute("SELECT job_id FROM tekmetric.job_fees").fetchone() == (None,)
 
     @pytest.mark.parametrize("name", TABLES)
-    def test_id_follows_from_the_key(self, house, name):
+    def test_id_follows_from_the_key(self, platform, name):
         """The same after a rebuild, and the one that the function tells."""
         key = [
             sql.SQL("({} - DATE '1970-01-01')::text" if column.endswith("_date") else "{}::text").format(
@@ -346,7 +346,7 @@ class TestReferences:
         query = sql.SQL(
             "SELECT count(*), count(DISTINCT id) FROM tekmetric.{} WHERE id = tekmetric.uid({}, {})"
         ).format(sql.Identifier(name), sql.Literal(name), sql.SQL(", ").join(key))
-        with psycopg.connect(house.url) as conn:
+        with psycopg.connect(platform.url) as conn:
             (all_,) = conn.execute(sql.SQL("SELECT count(*) FROM tekmetric.{}").format(sql.Identifier(name))).fetchone()
             assert conn.execute(query).fetchone() == (all_, all_)
 

@@ -22,7 +22,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import SyncFailed
 from include.sources.storage import look
 
-SHARE, FLOOR = 0.05, 5
+SHARE, MIN_IMAGES = 0.05, 5
 CAUSE = (
     "bucket misconfigured, wrong endpoint, or data loss. Check endpoint_url and bucket_name of connection 'storage'"
     " and look into the bucket before anything is repaired"
@@ -34,9 +34,9 @@ LATELY = (
 )
 
 LIMITS: tuple[Policy, ...] = (
-    Limit("missing_original", of="looked_at", share=SHARE, floor=FLOOR, message=CAUSE),
-    Limit("missing_staged", of="looked_at", share=SHARE, floor=FLOOR, message=WORKER),
-    Limit("missing_lately", of="looked_at_lately", share=SHARE, floor=FLOOR, message=LATELY),
+    Limit("missing_original", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=CAUSE),
+    Limit("missing_staged", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=WORKER),
+    Limit("missing_lately", of="looked_at_lately", share=SHARE, min_rows=MIN_IMAGES, message=LATELY),
     # Missing from a bucket that shows none of what other images need either.
     Limit("missing_in_doubt", of="looked_at", share=0, message=CAUSE),
 )

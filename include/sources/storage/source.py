@@ -49,7 +49,7 @@ class Images:
         breaker.Restorable(),
     )
     # Of a small table, too, a mass change is a person's.
-    repair_share: RepairShare = field(default_factory=partial(RepairShare, floor=breaker.FLOOR))
+    repair_share: RepairShare = field(default_factory=partial(RepairShare, min_rows=breaker.MIN_IMAGES))
     unproven: Unproven = UNPROVEN
 
 

@@ -28,7 +28,7 @@ class Unexpected(StackError):
 
 
 @dataclass(frozen=True)
-class House:
+class Demo:
     """What an act about one source reads and moves: a person's Airflow, the warehouse (autocommit), the screen."""
 
     source: str

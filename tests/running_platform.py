@@ -69,7 +69,7 @@ class Writer:
         return self.state == "stopped" and self.slots == 0
 
 
-class House:
+class Platform:
     """The running stack: Airflow, the warehouse, the shop and the images, and the service that people are told by."""
 
     def __init__(self, stack: Stack, server: Postgres, service: Service):
@@ -248,10 +248,10 @@ class House:
 
 
 @pytest.fixture(scope="session")
-def running_house() -> Iterator[House]:
+def running_platform() -> Iterator[Platform]:
     """The stack, with the warehouse on a server of its own that can be killed."""
     with (
-        quick_folder("house") as folder,
+        quick_folder("platform") as folder,
         Service() as service,
         Postgres(folder / "warehouse", settings={"fsync": "off"}) as server,
     ):
@@ -261,22 +261,22 @@ def running_house() -> Iterator[House]:
             "AIRFLOW_CONN_NOTIFICATIONS": service.connection,
         }
         with Stack(folder / "stack", settings=settings) as stack:
-            yield House(stack, server, service)
+            yield Platform(stack, server, service)
 
 
 @pytest.fixture
-def house(running_house: House) -> House:
-    running_house.reset()
-    return running_house
+def platform(running_platform: Platform) -> Platform:
+    running_platform.reset()
+    return running_platform
 
 
 @pytest.fixture
-def restart(running_house: House) -> Callable[[], None]:
+def restart(running_platform: Platform) -> Callable[[], None]:
     """Start the stack again after something in it was killed, which ends all of it."""
 
     def again() -> None:
-        until(lambda: not running_house.stack.runs, "the stack to end", 120)
-        list(running_house.stack.start(owned=True))
-        running_house.connect()
+        until(lambda: not running_platform.stack.runs, "the stack to end", 120)
+        list(running_platform.stack.start(owned=True))
+        running_platform.connect()
 
     return again

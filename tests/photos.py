@@ -63,7 +63,7 @@ class Laid:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Photos:
     """The store, the application's database, and the source's context on both."""
 
     store: simulator.Store
@@ -147,7 +147,7 @@ class Gallery:
         values = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in columns)
         self.images.execute(sql.SQL("UPDATE images SET {} WHERE id = %s").format(values), [*columns.values(), id_])
 
-    def elsewhere(self, store: simulator.Store, **config: Any) -> "Gallery":
+    def elsewhere(self, store: simulator.Store, **config: Any) -> "Photos":
         """The same images, asked of another store or with another client's settings."""
         bucket = Bucket(client(store, **config), store.bucket, connection="storage")
         return replace(self, context=replace(self.context, bucket=bucket))
@@ -156,11 +156,11 @@ class Gallery:
 @contextmanager
 def opened(
     conn: psycopg.Connection, images: psycopg.Connection, store: simulator.Store, run: str = RUN, **config: Any
-) -> Iterator[Gallery]:
-    """The gallery of a filled application; its objects are laid by the caller."""
+) -> Iterator[Photos]:
+    """The photos of a filled application; its objects are laid by the caller."""
     source = replace(SOURCE, pause=timedelta(0), audit=0)
     bucket = Bucket(client(store, **config), store.bucket, connection="storage")
-    yield Gallery(store, Context(source, conn, run, bucket, images))
+    yield Photos(store, Context(source, conn, run, bucket, images))
 
 
 def database(postgres: Server, name: str, images: int, endpoint: str = "http://store.example:9000") -> list[str]:
