@@ -86,89 +86,89 @@ def night(warehouse: str) -> Iterator[Night]:
 
 
 @pytest.fixture
-def platform(night: Night) -> act.Office:
-    """The act's platform, without its Airflow."""
+def demo(night: Night) -> act.Office:
+    """The act's demo, without its Airflow."""
     return act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.account.control)
 
 
-def test_the_first_sync_brings_every_crew_and_the_act_counts_it(night: Night, platform: act.Office):
-    desired = platform.desired()
+def test_the_first_sync_brings_every_crew_and_the_act_counts_it(night: Night, demo: act.Office):
+    desired = demo.desired()
     assert sorted(desired) == sorted(night.account.control.elements())
     assert {len(crew) for crew in desired.values()} == {0, 5, 6, 12}
-    assert sum(map(len, desired.values())) == sum(platform.rows().values()) > 40
-    assert len(platform.strangers()) == len(desired)
-    platform.expect_in_step()
+    assert sum(map(len, desired.values())) == sum(demo.rows().values()) > 40
+    assert len(demo.strangers()) == len(desired)
+    demo.expect_in_step()
 
 
-def test_a_crew_that_differs_is_noticed(night: Night, platform: act.Office):
-    element, crew = next((element, crew) for element, crew in platform.desired().items() if crew)
+def test_a_crew_that_differs_is_noticed(night: Night, demo: act.Office):
+    element, crew = next((element, crew) for element, crew in demo.desired().items() if crew)
     contact = next(iter(crew))
     for broken in (
         Mutation("add", element, contact),
         Mutation("delete", element, contact),
         Mutation("role", element, contact, role=UUID(int=1)),
     ):
-        platform.flex.mutate(broken)
+        demo.flex.mutate(broken)
         with pytest.raises(Unexpected, match=f"crew calls whose crew differs should be .*{element}"):
-            platform.expect_in_step()
+            demo.expect_in_step()
     night.warehouse.execute("DELETE FROM flex.job_assignments")
     night.sync()
-    platform.expect_in_step()
+    demo.expect_in_step()
 
 
-def test_a_row_that_names_another_line_is_noticed(platform: act.Office):
-    platform.warehouse.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = gen_random_uuid()")
+def test_a_row_that_names_another_line_is_noticed(demo: act.Office):
+    demo.warehouse.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = gen_random_uuid()")
     with pytest.raises(Unexpected, match="rows that name no such line"):
-        platform.expect_in_step()
+        demo.expect_in_step()
 
 
-def test_a_booked_job_is_brought_with_just_what_the_demo_says(night: Night, platform: act.Office):
+def test_a_booked_job_is_brought_with_just_what_the_demo_says(night: Night, demo: act.Office):
     for _ in range(2):
-        job = act.book(platform)
+        job = act.book(demo)
         assert len(set(job.crew)) == len(job.crew) == 5
         assert night.sync()["added"] == len(job.crew)
-        expect("sent", platform.writes([*job.elements.values()]), {"add done": 5, "role done": 3})
-        platform.expect_in_step()
+        expect("sent", demo.writes([*job.elements.values()]), {"add done": 5, "role done": 3})
+        demo.expect_in_step()
 
 
-def test_a_scan_finds_just_what_the_demo_says_was_done_by_hand(night: Night, platform: act.Office):
-    happened, figures = act.work_by_hand(platform)
+def test_a_scan_finds_just_what_the_demo_says_was_done_by_hand(night: Night, demo: act.Office):
+    happened, figures = act.work_by_hand(demo)
     assert len({*happened.values()}) == 3
     summary = night.scan()
     expect("metrics", summary.metrics, figures)
     assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (1, 1, 0)
 
 
-def test_a_lost_answer_is_doubted_and_released(night: Night, platform: act.Office):
-    job = act.book(platform)
+def test_a_lost_answer_is_doubted_and_released(night: Night, demo: act.Office):
+    job = act.book(demo)
     night.sync()
     element = job.elements["sound"]
-    platform.flex.fault(
+    demo.flex.fault(
         Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True),
         Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=3, times=None),
     )
-    contact = act.assign_late(platform, job)
+    contact = act.assign_late(demo, job)
     for _ in range(2):
         with pytest.raises(OutcomeUnknown, match=f"element {element} is uncertain: .*release_element"):
             night.sync()
-    assert platform.gate(element) == "uncertain"
-    assert platform.writes([element])["add unknown"] == 1
-    assert platform.flex.counters().adds[element][contact] == 1
-    platform.flex.clear()
+    assert demo.gate(element) == "uncertain"
+    assert demo.writes([element])["add unknown"] == 1
+    assert demo.flex.counters().adds[element][contact] == 1
+    demo.flex.clear()
     night.sync(release_element=element)
-    assert platform.gate(element) == "idle"
-    assert platform.flex.counters().adds[element][contact] == 1
-    platform.expect_in_step()
+    assert demo.gate(element) == "idle"
+    assert demo.flex.counters().adds[element][contact] == 1
+    demo.expect_in_step()
 
 
 def test_after_a_restart_of_the_simulator_every_crew_is_brought_again(night: Night):
     with simulator.running(simulator.Config(elements=0, seed=2)) as account:
         account.control.create_elements(night.account.control.elements())
         restarted = Night(account, night.warehouse, night.url)
-        platform = act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), account.control)
-        rows = platform.rows()
+        demo = act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), account.control)
+        rows = demo.rows()
         assert restarted.scan().metrics["missing_in_flex"] == sum(rows.values())
         fence.resume(night.warehouse, SOURCE.name, "a run")
         assert restarted.sync(mode="full")["added"] == sum(rows.values())
-        platform.expect_in_step()
-        assert not rows & platform.rows()
+        demo.expect_in_step()
+        assert not rows & demo.rows()

@@ -43,26 +43,26 @@ def context(account: simulator.Simulator, warehouse_url: str) -> Iterator[Contex
 
 
 @pytest.fixture
-def platform(account: simulator.Simulator, context: Context) -> act.Shop:
-    """The act's platform, without its Airflow."""
+def demo(account: simulator.Simulator, context: Context) -> act.Shop:
+    """The act's demo, without its Airflow."""
     return act.Shop(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control, account.url)
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, platform: act.Shop):
-    drift = act.drift_silently(platform.shop, platform.warehouse)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: act.Shop):
+    drift = act.drift_silently(demo.shop, demo.warehouse)
     found = {name: scan(context, entity_of(SOURCE, name), 0, Scope()).metrics for name in ("invoices", "line_items")}
     expect("metrics", found["line_items"], drift.figures | {"api_duplicate_rows": act.REPEATED_ROWS})
     assert found["invoices"]["confirmed_missing"] == 1
 
 
-def test_no_sync_sees_what_the_demo_broke(context: Context, platform: act.Shop):
-    act.drift_silently(platform.shop, platform.warehouse)
+def test_no_sync_sees_what_the_demo_broke(context: Context, demo: act.Shop):
+    act.drift_silently(demo.shop, demo.warehouse)
     _, counts = sync(context)
     assert {(n.inserted, n.updated, n.deleted) for n in counts.values()} == {(0, 0, 0)}
 
 
-def test_a_copy_in_step_has_the_rows_of_the_source(platform: act.Shop):
-    assert platform.rows_in_copy() == platform.rows_at_source()
-    act.drift_silently(platform.shop, platform.warehouse)
-    source, copy = platform.rows_at_source(), platform.rows_in_copy()
+def test_a_copy_in_step_has_the_rows_of_the_source(demo: act.Shop):
+    assert demo.rows_in_copy() == demo.rows_at_source()
+    act.drift_silently(demo.shop, demo.warehouse)
+    source, copy = demo.rows_at_source(), demo.rows_in_copy()
     assert {table for table in act.TABLES if source[table] != copy[table]} == {"invoices", "line_items"}

@@ -41,8 +41,8 @@ def context(account: simulator.Simulator, warehouse: str) -> Iterator[Context]:
 
 
 @pytest.fixture
-def platform(account: simulator.Simulator, context: Context) -> act.Till:
-    """The act's platform, without its Airflow."""
+def demo(account: simulator.Simulator, context: Context) -> act.Till:
+    """The act's demo, without its Airflow."""
     return act.Till(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control)
 
 
@@ -52,45 +52,45 @@ def test_the_act_counts_every_table():
     assert [*act.ENTITIES] == [entity.name for entity in SOURCE.entities]
 
 
-def test_a_copy_in_step_has_the_rows_of_the_source(platform: act.Till):
-    source = platform.rows_at_source()
+def test_a_copy_in_step_has_the_rows_of_the_source(demo: act.Till):
+    source = demo.rows_at_source()
     assert all(source[table] for table in act.TABLES)
-    assert act.differing(source, platform.keys_in_copy()) == []
-    act.drift_silently(platform)
-    broken = act.differing(platform.rows_at_source(), platform.keys_in_copy())
+    assert act.differing(source, demo.keys_in_copy()) == []
+    act.drift_silently(demo)
+    broken = act.differing(demo.rows_at_source(), demo.keys_in_copy())
     assert {"orders", "order_line_items", "transactions", "payments"} <= {*broken}
 
 
-def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: Context, platform: act.Till):
+def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: Context, demo: act.Till):
     for _ in range(2):
-        before, last = platform.rows_at_source(), platform.last_sync_id()
-        act.change(platform.seller)
-        after = platform.rows_at_source()
+        before, last = demo.rows_at_source(), demo.last_sync_id()
+        act.change(demo.seller)
+        after = demo.rows_at_source()
         changed = act.changes(before, after)
         assert {"catalog_items", "inventory_counts", "orders", "order_refunds", "square_sales"} <= changed.keys()
         sync(context)
-        assert platform.written_since(last) == changed
-        assert act.differing(after, platform.keys_in_copy()) == []
+        assert demo.written_since(last) == changed
+        assert act.differing(after, demo.keys_in_copy()) == []
 
 
 @pytest.mark.parametrize("locations", [9, 11])
-def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, platform: act.Till, locations: int):
-    platform.seller.mutate(*(simulator.Mutation("create", "locations") for _ in range(locations - 9)))
+def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, demo: act.Till, locations: int):
+    demo.seller.mutate(*(simulator.Mutation("create", "locations") for _ in range(locations - 9)))
     sync(context)
-    platform.seller.reset_counters()
+    demo.seller.reset_counters()
     sync(context)
-    assert platform.seller.counters().total() == act.incremental_requests(locations)
+    assert demo.seller.counters().total() == act.incremental_requests(locations)
 
 
-def test_no_sync_sees_what_the_demo_broke(context: Context, platform: act.Till):
-    act.drift_silently(platform)
-    last = platform.last_sync_id()
+def test_no_sync_sees_what_the_demo_broke(context: Context, demo: act.Till):
+    act.drift_silently(demo)
+    last = demo.last_sync_id()
     sync(context)
-    assert platform.written_since(last).keys() <= {derived.table.name for derived in SOURCE.derived}
+    assert demo.written_since(last).keys() <= {derived.table.name for derived in SOURCE.derived}
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, platform: act.Till):
-    drift = act.drift_silently(platform)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: act.Till):
+    drift = act.drift_silently(demo)
     for entity in act.ENTITIES:
         metrics = scan(context, entity_of(SOURCE, entity), 0, Scope()).metrics
         expected = dict.fromkeys(act.DRIFT, 0) | drift.figures.get(entity, {})

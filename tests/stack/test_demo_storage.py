@@ -16,7 +16,7 @@ from stack.guardian import StackError
 from stack.postgres import Server
 from stack.settings import BUCKET, RCLONE, SIMULATOR_KEYS
 from tests import photos as photo_accounts
-from tests.photos import StorageDemo
+from tests.photos import Photos
 
 IMAGES = 400
 
@@ -45,15 +45,15 @@ def images(postgres: Server, warehouse_url: str) -> Iterator[psycopg.Connection]
 
 
 @pytest.fixture
-def photos(conn: psycopg.Connection, images: psycopg.Connection, store: Store) -> Iterator[StorageDemo]:
+def photos(conn: psycopg.Connection, images: psycopg.Connection, store: Store) -> Iterator[Photos]:
     """The source at work on them."""
     with photo_accounts.opened(conn, images, store) as opened:
         yield opened
 
 
 @pytest.fixture
-def platform(photos: StorageDemo, tmp_path: Path) -> Iterator[act.StorageDemo]:
-    """The act's platform, of whose Airflow there is the switch."""
+def demo(photos: Photos, tmp_path: Path) -> Iterator[act.StorageDemo]:
+    """The act's demo, of whose Airflow there is the switch."""
     folders = {"bucket": tmp_path / "objects" / BUCKET, "copies": tmp_path / "copies"}
     client = act.client(photos.store.url)
     yield act.StorageDemo(
@@ -62,49 +62,49 @@ def platform(photos: StorageDemo, tmp_path: Path) -> Iterator[act.StorageDemo]:
     client.close()
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(photos: StorageDemo, platform: act.StorageDemo):
-    before, in_step = platform.rows(), photos.scan().metrics
-    drift = act.lose_objects(platform)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(photos: Photos, demo: act.StorageDemo):
+    before, in_step = demo.rows(), photos.scan().metrics
+    drift = act.lose_objects(demo)
     summary = photos.scan()
     more = {"in_processing": act.BUSY_ORIGINALS, "missing_lately": len(drift.suspects)}
     expect("metrics", summary.metrics, in_step | drift.figures | more)
-    assert act.planned(platform) == drift.marks
+    assert act.planned(demo) == drift.marks
     assert summary.plan.update == len(drift.marks) == act.LOST_ORIGINALS + act.LOST_STAGED
-    assert act.changed(platform, before) == set()
+    assert act.changed(demo, before) == set()
 
 
-def test_what_was_taken_out_is_put_back_also_by_a_later_demo(photos: StorageDemo, platform: act.StorageDemo):
-    keys, in_step = platform.keys(), photos.scan().metrics
-    drift = act.lose_objects(platform)
-    assert platform.keys() == keys - {*drift.keys} | {act.ORPHAN}
-    platform.bucket.rename(platform.renamed)
-    act.restore(platform)
-    assert platform.keys() == keys
+def test_what_was_taken_out_is_put_back_also_by_a_later_demo(photos: Photos, demo: act.StorageDemo):
+    keys, in_step = demo.keys(), photos.scan().metrics
+    drift = act.lose_objects(demo)
+    assert demo.keys() == keys - {*drift.keys} | {act.ORPHAN}
+    demo.bucket.rename(demo.renamed)
+    act.restore(demo)
+    assert demo.keys() == keys
     assert photos.scan().metrics == in_step
-    assert platform.airflow.deleted == act.SWITCH
-    assert platform.put_back() == 0
+    assert demo.airflow.deleted == act.SWITCH
+    assert demo.put_back() == 0
 
 
-def test_a_bucket_that_a_restarted_store_has_made_anew_gives_way_to_the_old_one(platform: act.StorageDemo):
-    platform.bucket.rename(platform.renamed)
-    (platform.bucket / "uploads").mkdir(parents=True)
-    platform.name_bucket_again()
-    assert not platform.renamed.exists()
-    assert any(platform.bucket.rglob("*.jpg"))
+def test_a_bucket_that_a_restarted_store_has_made_anew_gives_way_to_the_old_one(demo: act.StorageDemo):
+    demo.bucket.rename(demo.renamed)
+    (demo.bucket / "uploads").mkdir(parents=True)
+    demo.name_bucket_again()
+    assert not demo.renamed.exists()
+    assert any(demo.bucket.rglob("*.jpg"))
 
 
-def test_a_renamed_bucket_is_not_found(photos: StorageDemo, platform: act.StorageDemo):
-    platform.bucket.rename(platform.renamed)
+def test_a_renamed_bucket_is_not_found(photos: Photos, demo: act.StorageDemo):
+    demo.bucket.rename(demo.renamed)
     with pytest.raises(FixConfiguration, match="the bucket does not exist there"):
         photos.scan()
 
 
-def test_every_column_of_an_image_counts_as_a_change(platform: act.StorageDemo):
-    before = platform.rows()
+def test_every_column_of_an_image_counts_as_a_change(demo: act.StorageDemo):
+    before = demo.rows()
     image, other = sorted(before)[:2]
-    platform.images.execute("UPDATE images SET prompt = 'dark' WHERE id = %s", [image])
-    platform.images.execute("DELETE FROM images WHERE id = %s", [other])
-    assert act.changed(platform, before) == {image, other}
+    demo.images.execute("UPDATE images SET prompt = 'dark' WHERE id = %s", [image])
+    demo.images.execute("DELETE FROM images WHERE id = %s", [other])
+    assert act.changed(demo, before) == {image, other}
 
 
 def test_a_store_without_its_folder_is_refused(tmp_path: Path):

@@ -62,8 +62,8 @@ def night(warehouse: str) -> Iterator[Night]:
 
 
 @pytest.fixture
-def platform(night: Night) -> act.Garage:
-    """The act's platform, without its Airflow."""
+def demo(night: Night) -> act.Garage:
+    """The act's demo, without its Airflow."""
     return act.Garage(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.shops.control)
 
 
@@ -72,44 +72,44 @@ def test_the_act_counts_every_mirrored_table():
     assert [*act.ENTITIES] == [entity.name for entity in SOURCE.entities]
 
 
-def test_a_copy_in_step_has_the_rows_and_the_days_of_the_source(platform: act.Garage):
-    source, days = platform.at_source(), platform.days_at_source()
+def test_a_copy_in_step_has_the_rows_and_the_days_of_the_source(demo: act.Garage):
+    source, days = demo.at_source(), demo.days_at_source()
     assert all(source[table] for table in act.KEYS)
-    assert source == platform.in_copy()
+    assert source == demo.in_copy()
     assert {shop for shop, _ in days} == {shop["tm_id"] for shop in SHOPS}
-    assert days == platform.days_in_copy()
-    act.drift_silently(platform)
-    broken, copy = platform.at_source(), platform.in_copy()
+    assert days == demo.days_in_copy()
+    act.drift_silently(demo)
+    broken, copy = demo.at_source(), demo.in_copy()
     assert {"repair_orders", *act.PARTS} - {"job_sublets"} <= {
         table for table in act.KEYS if broken[table] != copy[table]
     }
-    assert platform.days_at_source() != platform.days_in_copy()
+    assert demo.days_at_source() != demo.days_in_copy()
 
 
-def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(night: Night, platform: act.Garage):
+def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(night: Night, demo: act.Garage):
     for _ in range(2):
-        last, before = platform.last_sync_id(), platform.days_in_copy()
-        orders = {*act.change(platform.shops).values()}
-        platform.shops.reset_counters()
+        last, before = demo.last_sync_id(), demo.days_in_copy()
+        orders = {*act.change(demo.shops).values()}
+        demo.shops.reset_counters()
         night.sync()
         assert len(orders) == 3
-        assert platform.orders_written_since(last) == orders
-        asked = platform.shops.counters()
+        assert demo.orders_written_since(last) == orders
+        asked = demo.shops.counters()
         beside = asked.total() - asked.total("board")
         assert 3 * len(orders) + 2 <= beside <= act.REQUESTS_AN_ORDER * len(orders)
-        assert platform.at_source() == platform.in_copy()
-        assert before != platform.days_in_copy() == platform.days_at_source()
+        assert demo.at_source() == demo.in_copy()
+        assert before != demo.days_in_copy() == demo.days_at_source()
 
 
-def test_no_sync_sees_what_the_demo_broke(night: Night, platform: act.Garage):
-    act.drift_silently(platform)
-    last = platform.last_sync_id()
+def test_no_sync_sees_what_the_demo_broke(night: Night, demo: act.Garage):
+    act.drift_silently(demo)
+    last = demo.last_sync_id()
     night.sync()
-    assert platform.orders_written_since(last) == set()
+    assert demo.orders_written_since(last) == set()
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(night: Night, platform: act.Garage):
-    _, figures = act.drift_silently(platform)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(night: Night, demo: act.Garage):
+    _, figures = act.drift_silently(demo)
     for entity in act.ENTITIES:
         expected = figures if entity == "repair_orders" else dict.fromkeys(act.DRIFT, 0)
         expect(f"the metrics of {entity}", night.scan(entity).metrics, expected)
@@ -122,9 +122,9 @@ def test_an_order_counts_on_the_day_of_its_shop():
     assert act.day_of(order | {"posted": None, "completed": None}) is None
 
 
-def test_an_emptied_copy_is_filled_anew(night: Night, platform: act.Garage):
-    platform.empty()
-    assert not any(platform.in_copy().values())
+def test_an_emptied_copy_is_filled_anew(night: Night, demo: act.Garage):
+    demo.empty()
+    assert not any(demo.in_copy().values())
     night.sync("backfill", days_back=0)
-    assert platform.at_source() == platform.in_copy()
-    assert platform.days_in_copy() == platform.days_at_source()
+    assert demo.at_source() == demo.in_copy()
+    assert demo.days_in_copy() == demo.days_at_source()
