@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import parts
-from benchmarks.board import standing
 from benchmarks.figures import NUMBERS, Section, markdown
 from benchmarks.flex import manning
 from benchmarks.measure import BenchError
+from benchmarks.pages import standing
 from benchmarks.parts import FULL, LATENCY_MS, QUICK
 from benchmarks.square import syncing
 from benchmarks.storage import looking

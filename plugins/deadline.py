@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
 
-from include.confidence import told
+from include.confidence import messages
 from include.warehouse import fence
 from plugins import notify
 from plugins.hooks import warehouse
@@ -38,7 +38,7 @@ def tell_long_stop(source: str, hours: float, context: Mapping[str, Any]) -> Non
     with warehouse.connect(run) as conn:
         writer = fence.read(conn, source)
     link = notify.run_link(writer.run or run)
-    event = told.of_long_stop(writer, datetime.now(UTC), timedelta(hours=hours), run, link)
+    event = messages.of_long_stop(writer, datetime.now(UTC), timedelta(hours=hours), run, link)
     if event:
         notify.tell(run, source, [event])
 

@@ -15,7 +15,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.confidence import outbox
-from include.confidence.told import Event, Kind
+from include.confidence.messages import Event, Kind
 from plugins.hooks import warehouse
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.confidence.told import Failure
+from include.confidence.messages import Failure
 from include.sources import get_source
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from datetime import datetime
 from psycopg import Connection
 from psycopg.rows import args_row, scalar_row
 
-from include.confidence.told import Event, Kind
+from include.confidence.messages import Event, Kind
 
 # What could not be sent for so long is of no use to anybody any more.
 KEPT = "1 day"

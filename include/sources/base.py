@@ -169,12 +169,12 @@ def entity_of(source: Source, name: str) -> Entity:
     raise KeyError(f"{source.name} has no entity {name!r}; it has {', '.join(e.name for e in source.entities)}")
 
 
-def require_overlap(name: str, overlap: timedelta, every: timedelta) -> None:
+def require_lookback(name: str, lookback: timedelta, every: timedelta) -> None:
     """Raise ValueError unless a sync reads again what the one before has read: a row that it missed is read then."""
-    if overlap <= every:
+    if lookback <= every:
         raise ValueError(
-            f"the overlap of {name} ({overlap}) is not longer than the time between two syncs ({every}): what one sync"
-            " missed would have no second chance"
+            f"the lookback of {name} ({lookback}) is not longer than the time between two syncs ({every}): what one"
+            " sync missed would have no second chance"
         )
 
 

@@ -44,9 +44,9 @@ class State:
     counts: Mapping[str, int] = field(default_factory=dict)
     sync_id: int | None = None
 
-    def since(self, overlap: timedelta) -> datetime | None:
-        """From when on changes are read: the overlap before the watermark, but nothing before `read_from`."""
-        since = self.watermark and self.watermark - overlap
+    def since(self, lookback: timedelta) -> datetime | None:
+        """From when on changes are read: the lookback before the watermark, but nothing before `read_from`."""
+        since = self.watermark and self.watermark - lookback
         return max(since, self.read_from) if since and self.read_from else since
 
 

@@ -8,7 +8,7 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
-from include.confidence import history, told
+from include.confidence import history, messages
 from include.confidence.history import NOBODY, Decision
 from include.warehouse import fence
 from plugins import notify
@@ -66,7 +66,7 @@ class DecideOperator(HITLOperator):
         self.body = _body(writer, holds)
         hours = float(Variable.get("decision_timeout_hours", default=TIMEOUT_HOURS))
         self.response_timeout = timedelta(hours=hours)
-        event = told.of_hold(writer, holds, run, hours, notify.question_link(run))
+        event = messages.of_hold(writer, holds, run, hours, notify.question_link(run))
         # Called once the question is put, before the task waits.
         self.notifiers = [lambda _: notify.tell(run, self.source, [event])]
         return super().execute(context)

@@ -6,9 +6,9 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.confidence import history, outcome, told, unproven
+from include.confidence import history, messages, outcome, unproven
+from include.confidence.messages import Failure, RunFacts
 from include.confidence.outcome import Evidence, Gap
-from include.confidence.told import Failure, RunFacts
 from include.confidence.unproven import Unproven
 from include.sources import get_source
 from plugins import assets, metrics, notify
@@ -78,7 +78,7 @@ class ReportOperator(SourceOperator):
         push_result(context, self.source, result)
         failed = next((step for step in STEPS if states.get(step) not in DONE), None)
         gap = None if failed else outcome.gap(evidence, dry_run=dry_run)
-        event = told.of_run(self._facts(context, evidence, worse, doubts, failed, gap))
+        event = messages.of_run(self._facts(context, evidence, worse, doubts, failed, gap))
         notify.tell(run, self.source, [event] if event else [])
         if failed:
             raise RunFailed(f"{failed} {states.get(failed)}; {evidence.writer}. Next: {NEXT[failed]}")
@@ -100,7 +100,7 @@ class ReportOperator(SourceOperator):
         if isinstance(context.get("exception"), RunFailed):
             return
         run = run_name(context)
-        notify.tell(run, self.source, [told.of_lost_report(self.source, run, failure, notify.run_link(run))])
+        notify.tell(run, self.source, [messages.of_lost_report(self.source, run, failure, notify.run_link(run))])
 
     def _facts(
         self,

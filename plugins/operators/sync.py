@@ -5,9 +5,9 @@ from typing import Any
 
 from psycopg import Connection
 
-from include.confidence import told
+from include.confidence import messages
 from include.confidence.health import Alert, Figures, assess, read
-from include.confidence.told import Failure, Kind
+from include.confidence.messages import Failure, Kind
 from include.sources import get_source, verbs
 from plugins import metrics, notify
 from plugins.hooks import source as source_hook
@@ -55,7 +55,7 @@ class SyncOperator(SourceOperator):
         if refused:
             log.warning("%d rows could not be stored: see their reasons in confidence.quarantine", refused)
         push_result(context, self.source, synced.result)
-        events = told.of_alerts(self.source, run, alerts, notify.run_link(run))
+        events = messages.of_alerts(self.source, run, alerts, notify.run_link(run))
         notify.tell(run, self.source, events, ended=[Kind.SYNC, Kind.HEALTH])
         counts = {entity: vars(count) for entity, count in synced.counts.items()}
         result = {"sync_id": synced.sync_id, "counts": counts}
@@ -67,8 +67,8 @@ class SyncOperator(SourceOperator):
         run = run_name(context)
         link = notify.run_link(run)
         alerts = [Alert(**found) for found in context["ti"].xcom_pull(task_ids=self.task_id, key="health") or []]
-        failed = told.of_sync(self.source, run, failure, link)
-        events = [*filter(None, [failed]), *told.of_alerts(self.source, run, alerts, link)]
+        failed = messages.of_sync(self.source, run, failure, link)
+        events = [*filter(None, [failed]), *messages.of_alerts(self.source, run, alerts, link)]
         notify.tell(run, self.source, events)
 
 

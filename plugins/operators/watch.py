@@ -10,9 +10,9 @@ from airflow.sdk import BaseOperator
 from psycopg import Connection
 
 from include.api.errors import ApiError
-from include.confidence import findings, history, outbox, outcome, told
+from include.confidence import findings, history, messages, outbox, outcome
+from include.confidence.messages import WATCH, Failure, Kind
 from include.confidence.outcome import Gap
-from include.confidence.told import WATCH, Failure, Kind
 from include.confidence.watch import Facts, Finding, Left, Pool, Run
 from include.confidence.watch import findings as found_in
 from include.sources import REGISTRY, get_source
@@ -71,7 +71,7 @@ class WatchOperator(BaseOperator):
         if _failed_before(context):
             return
         run = run_name(context)
-        notify.tell(run, WATCH, [told.of_lost_watch(run, failure, notify.run_link(run))])
+        notify.tell(run, WATCH, [messages.of_lost_watch(run, failure, notify.run_link(run))])
 
 
 def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts:
@@ -132,7 +132,7 @@ def _tell(run: str, source: str, found: list[Finding], settled: list[Finding]) -
     for finding in found:
         log.warning("%s: %s; %s. Next: %s", source, finding.what, finding.consequence, finding.next_step)
     events = [
-        told.of_finding(finding, finding.run or run, notify.run_link(finding.run or run))
+        messages.of_finding(finding, finding.run or run, notify.run_link(finding.run or run))
         for finding in settled
         if not finding.known
     ]

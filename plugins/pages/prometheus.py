@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from include.confidence.board import Scan
 from include.confidence.policy import SEVERITY
+from include.confidence.queries import Scan
 from plugins.pages.status import HealthFigures, SourceStatus
 
 PREFIX = "sync_confidence"

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from psycopg import Connection
 
-from include.confidence import board
-from include.confidence.board import Status
+from include.confidence import queries
+from include.confidence.queries import Status
 from include.confidence.watch import Code
 from plugins.pages.status import health_figures
 from plugins.pages.warehouse import WarehouseUnavailable, opened
@@ -49,7 +49,7 @@ def readiness(sources: Sequence[str], named: str | None = None) -> Readiness:
 
 
 def _reasons(conn: Connection, sources: Sequence[str], named: str | None) -> Iterator[Reason]:
-    found = {status.writer.source: status for status in board.overview(conn, sources)}
+    found = {status.writer.source: status for status in queries.overview(conn, sources)}
     for source in sources:
         if source not in found:
             line = f"the warehouse has no row for {source}: run the DAG warehouse_migrate"

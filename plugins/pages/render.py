@@ -15,7 +15,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from include.confidence.board import Series, SyncRow
+from include.confidence.queries import Series, SyncRow
 
 FOLDER = Path(__file__).parent
 # The library of the plots comes with its Python package; nothing is asked of another host.

@@ -7,8 +7,8 @@ from datetime import timedelta
 from psycopg import Connection
 from sqlalchemy.orm import Session
 
-from include.confidence import board, health
-from include.confidence.board import Scan, Status, SyncRow
+from include.confidence import health, queries
+from include.confidence.queries import Scan, Status, SyncRow
 from include.confidence.unproven import Unproven
 from include.sources import get_source
 from plugins.pages.airflow_state import Orchestration, orchestration
@@ -82,7 +82,7 @@ def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list
             entities=tuple(entity.name for entity in get_source(name).entities),
             airflow=in_airflow[name],
         )
-        for status in board.overview(conn, sources)
+        for status in queries.overview(conn, sources)
         for name in [status.writer.source]
     ]
 
@@ -92,12 +92,12 @@ def detail(conn: Connection, session: Session, source: str) -> SourceDetail | No
     found = overview(conn, session, [source])
     if not found:
         return None
-    repairs = board.sync_rows(conn, source, kind="repair", limit=1).items
+    repairs = queries.sync_rows(conn, source, kind="repair", limit=1).items
     return SourceDetail(
         **vars(found[0]),
         health=health_figures(conn, source),
-        unproven_rows=tuple(board.unproven(conn, source)),
-        scans=tuple(board.latest(conn, source)),
+        unproven_rows=tuple(queries.unproven(conn, source)),
+        scans=tuple(queries.latest(conn, source)),
         last_repair=repairs[0] if repairs else None,
     )
 

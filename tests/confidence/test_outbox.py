@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from include.confidence import outbox
-from include.confidence.told import Event, Kind
+from include.confidence.messages import Event, Kind
 
 EVENT = Event("sync/shop/TryLater", Kind.SYNC, "shop", "shop_sync/1", "shop: sync failed", "why\nand what next")
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from include.api.client import decode_json
-from include.sources.mirror.entity import Ends, Entity, Whole
+from include.sources.mirror.entity import BothEnds, Entity, FullList
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
 from tests.contract.account import Run
@@ -104,7 +104,7 @@ class Mirrored:
             table.name: entity.changes
             for entity in self.source.entities
             for table in entity.tables
-            if not isinstance(entity.changes, Ends) and not entity.history and not _rare(entity)
+            if not isinstance(entity.changes, BothEnds) and not entity.history and not _rare(entity)
         }
         return {
             (table, key)
@@ -210,4 +210,4 @@ class Mirrored:
 
 
 def _rare(entity: Entity) -> bool:
-    return isinstance(entity.changes, Whole) and entity.changes.every > timedelta(0)
+    return isinstance(entity.changes, FullList) and entity.changes.every > timedelta(0)

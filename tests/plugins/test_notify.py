@@ -16,7 +16,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped, TaskAwaitingInput
 
 from include.confidence import history
-from include.confidence.told import Event, Kind
+from include.confidence.messages import Event, Kind
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror.sync import sync

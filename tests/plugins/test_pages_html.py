@@ -13,7 +13,9 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
 from include.confidence.account import Account
-from include.confidence.board import (
+from include.confidence.findings import Standing
+from include.confidence.policy import Gate, Verdict
+from include.confidence.queries import (
     Change,
     Difference,
     Page,
@@ -26,8 +28,6 @@ from include.confidence.board import (
     Series,
     SyncRow,
 )
-from include.confidence.findings import Standing
-from include.confidence.policy import Gate, Verdict
 from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
@@ -251,7 +251,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     for name in ("parts", "series", "scans", "changes", "sync_rows", "sync_row", "run"):
-        monkeypatch.setattr(html.board, name, lambda *_, of=name, **__: says[of])
+        monkeypatch.setattr(html.queries, name, lambda *_, of=name, **__: says[of])
     return says
 
 

@@ -8,16 +8,16 @@ import pytest
 from include.api.client import Request
 from include.api.paginators import PageNumber
 from include.sources.mirror.entity import (
+    BothEnds,
     Discovery,
-    Ends,
     Entity,
     Falls,
+    FullList,
     Lookup,
     Need,
     Part,
     Partitions,
     Since,
-    Whole,
     Window,
 )
 from include.sources.mirror.source import Mirror
@@ -34,7 +34,7 @@ PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
 FALLS = Falls("t.item IS NULL", "items", ("item",), stands=lambda item: True)
 BRIEF = Discovery(lambda context, partition, since: [], replace(TABLE, columns=TABLE.columns[:1]))
-IN_BRIEF = {"listing": None, "paginator": None, "discovery": BRIEF, "changes": Whole()}
+IN_BRIEF = {"listing": None, "paginator": None, "discovery": BRIEF, "changes": FullList()}
 
 
 def entity(**more):
@@ -73,7 +73,7 @@ class TestEntity:
             {},
             {"history": True},
             {"parts": PARTS, "partitions": PLACES, "falls": FALLS, "changes": WINDOW, "views": ({}, {"all": 1})},
-            {"changes": Ends()},
+            {"changes": BothEnds()},
             {"changes": None, "parent": "places", "lookup": BY_PLACE},
             {**IN_BRIEF, "partitions": PLACES, "parts": PARTS},
         ],
@@ -91,14 +91,14 @@ class TestEntity:
             ({"paginator": None}, "its listing has no paginator"),
             (
                 {**IN_BRIEF, "changes": SINCE},
-                "records that lists show in brief are found by reading those lists whole (changes=Whole())",
+                "records that lists show in brief are found by reading those lists whole (changes=FullList())",
             ),
             (
-                {"changes": Ends(), "views": ({}, {"all": 1})},
+                {"changes": BothEnds(), "views": ({}, {"all": 1})},
                 "several views are for lists that are read from their start",
             ),
             (
-                {"changes": Ends(), "partitions": PLACES},
+                {"changes": BothEnds(), "partitions": PLACES},
                 "a list that is read from both ends is one list, and has no partitions",
             ),
             (
@@ -106,7 +106,7 @@ class TestEntity:
                 "rows that are asked for by their parent have no partitions",
             ),
             (
-                {"history": True, "changes": Whole()},
+                {"history": True, "changes": FullList()},
                 "a history is no whole list: it shows the newest rows only",
             ),
             (
@@ -233,11 +233,11 @@ class TestMirror:
 
 
 @pytest.mark.parametrize(("name", "make"), [("shop", mirror), ("storage", Storage)], ids=["mirror", "storage"])
-@pytest.mark.parametrize("overlap", [5, 10])
-def test_overlap_reaches_behind_the_sync_before(name, make, overlap):
+@pytest.mark.parametrize("lookback", [5, 10])
+def test_lookback_reaches_behind_the_sync_before(name, make, lookback):
     every = timedelta(minutes=10)
-    assert refusal(make, every=every, overlap=timedelta(minutes=overlap)) == (
-        f"the overlap of {name} (0:{overlap:02}:00) is not longer than the time between two syncs (0:10:00): what one"
+    assert refusal(make, every=every, lookback=timedelta(minutes=lookback)) == (
+        f"the lookback of {name} (0:{lookback:02}:00) is not longer than the time between two syncs (0:10:00): what one"
         " sync missed would have no second chance"
     )
-    assert make(every=every, overlap=timedelta(minutes=10, seconds=1)).every == every
+    assert make(every=every, lookback=timedelta(minutes=10, seconds=1)).every == every

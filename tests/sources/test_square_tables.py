@@ -474,4 +474,4 @@ class TestItemLibrary:
 
 
 def test_overlap_is_longer_than_the_time_between_two_syncs():
-    assert SOURCE.overlap > timedelta(minutes=30)
+    assert SOURCE.lookback > timedelta(minutes=30)

@@ -68,8 +68,8 @@ def test_young_images_come_with_the_next_sync(photos, clock):
 def test_overlap_reaches_behind_the_watermark(photos, clock):
     photos.sync()
     mark = watermark(photos)
-    at_border = photos.add("queued", laid=False, updated_at=mark - SOURCE.overlap)
-    behind = photos.add("queued", laid=False, updated_at=mark - SOURCE.overlap + timedelta(microseconds=1))
+    at_border = photos.add("queued", laid=False, updated_at=mark - SOURCE.lookback)
+    behind = photos.add("queued", laid=False, updated_at=mark - SOURCE.lookback + timedelta(microseconds=1))
     photos.sync()
     rows = photos.table()
     assert (rows[at_border.id]["status"], rows[behind.id]["status"]) == ("queued", "error")

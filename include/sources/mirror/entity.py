@@ -64,7 +64,7 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Ends:
+class BothEnds:
     """The list has no filter for changes: read it from both ends until a page holds nothing young.
 
     That finds what changed whether the list is sorted by id or by time, either way round. Old rows changed in the
@@ -85,7 +85,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Whole:
+class FullList:
     """The list has no filter and no end to begin at, but is short: a sync reads all of it and compares.
 
     `every`: how old the last reading has to be; each sync reads it by default. What the list doesn't show any more is
@@ -298,7 +298,7 @@ class Entity:
     paginator: Paginator | None = None
     views: tuple[Mapping[str, Any], ...] = ({},)
     discovery: Discovery | None = None
-    changes: Since | Window | Feed | Ends | Whole | None = None
+    changes: Since | Window | Feed | BothEnds | FullList | None = None
     parent: str | None = None
     parts: tuple[Part, ...] = ()
     partitions: Partitions | None = None
@@ -337,11 +337,11 @@ def _wrong_list(entity: Entity) -> str:
         return "it has either a listing or a discovery"
     if entity.listing and entity.paginator is None:
         return "its listing has no paginator"
-    if entity.discovery and not isinstance(entity.changes, Whole):
-        return "records that lists show in brief are found by reading those lists whole (changes=Whole())"
-    if len(entity.views) > 1 and not isinstance(entity.changes, Since | Window | Whole):
+    if entity.discovery and not isinstance(entity.changes, FullList):
+        return "records that lists show in brief are found by reading those lists whole (changes=FullList())"
+    if len(entity.views) > 1 and not isinstance(entity.changes, Since | Window | FullList):
         return "several views are for lists that are read from their start"
-    if entity.partitions and isinstance(entity.changes, Ends):
+    if entity.partitions and isinstance(entity.changes, BothEnds):
         return "a list that is read from both ends is one list, and has no partitions"
     if entity.partitions and isinstance(entity.changes, Feed):
         return "a feed of changes is one list for all, and has no partitions"
@@ -351,7 +351,7 @@ def _wrong_list(entity: Entity) -> str:
 
 
 def _wrong_history(entity: Entity) -> str:
-    if entity.history and isinstance(entity.changes, Whole):
+    if entity.history and isinstance(entity.changes, FullList):
         return "a history is no whole list: it shows the newest rows only"
     if entity.history and entity.parts:
         return "records of a history have no rows inside them: those of one record are a set"

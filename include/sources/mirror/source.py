@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of, require_overlap
+from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of, require_lookback
 from include.sources.mirror.entity import Context, Derived, Entity, Invariant
 from include.sources.mirror.repair import repair, reset_watermarks, verify
 from include.sources.mirror.scan import Scope, scan
@@ -28,8 +28,8 @@ class Mirror:
     `derived` tables are computed after each sync and repair, in this order. `checks` are what a validation makes of the
     copy alone.
     `per_minute`: the vendor's limit of requests, None for no limit. `every`: the time between two syncs, as the
-    schedule of the DAG has it. `overlap`: how far behind the watermark a sync reads again; longer than `every`, so that
-    a row which one sync missed has a second chance.
+    schedule of the DAG has it. `lookback`: how far behind the watermark a sync reads again; longer than `every`,
+    so that a row which one sync missed has a second chance.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Mirror:
     derived: tuple[Derived, ...] = ()
     checks: tuple[Invariant, ...] = ()
     per_minute: float | None = None
-    overlap: timedelta = timedelta(minutes=20)
+    lookback: timedelta = timedelta(minutes=20)
     switch: str | None = None
     health: Limits = field(default_factory=Limits)
 
@@ -56,7 +56,7 @@ class Mirror:
             raise ValueError(f"two entities of {self.name} have the same name")
         for child in filter(lambda entity: entity.parent, self.entities):
             _require_parent(child, entity_of(self, child.parent))
-        require_overlap(self.name, self.overlap, self.every)
+        require_lookback(self.name, self.lookback, self.every)
 
     def children(self, entity: Entity) -> tuple[Entity, ...]:
         return tuple(child for child in self.entities if child.parent == entity.name)

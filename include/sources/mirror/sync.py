@@ -16,7 +16,18 @@ from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
 from include.sources.base import NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror import gap
-from include.sources.mirror.entity import Context, Derived, Ends, Entity, Feed, Listing, Need, Since, Whole, Window
+from include.sources.mirror.entity import (
+    BothEnds,
+    Context,
+    Derived,
+    Entity,
+    Feed,
+    FullList,
+    Listing,
+    Need,
+    Since,
+    Window,
+)
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import (
     Pulled,
@@ -175,7 +186,7 @@ class _Run:
         """Whether the entity is read at all: a child comes with its parent, and some lists are read now and then."""
         if self.full or _never_synced(self.context, entity):
             return True
-        if isinstance(entity.changes, Whole):
+        if isinstance(entity.changes, FullList):
             since = sync_log.since_in_step(self.context.conn, self.context.source.name, entity.name)
             return since is None or since >= entity.changes.every
         return entity.parent is None
@@ -258,7 +269,7 @@ class _Run:
         incremental = any(group.since for group in groups) and not self.full
         if pulled.stage.resumed and incremental:
             pulled = pulled.fresh(context)
-        if isinstance(entity.changes, Ends) and groups[0].since:
+        if isinstance(entity.changes, BothEnds) and groups[0].since:
             for page in _from_both_ends(context, entity, groups[0].since):
                 pulled.append(page, page.next)
                 pulled.require_stored(ended=pulled.stage.pull.complete)
@@ -277,7 +288,7 @@ class _Run:
 
     def _listings(self, entity: Entity, group: Group) -> list[Listing]:
         changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
-        if group.since is None or entity.discovery or isinstance(changes, Whole):
+        if group.since is None or entity.discovery or isinstance(changes, FullList):
             return whole
         if isinstance(changes, Feed):
             shape = {"shape": changes.record, "deleted": changes.deleted}
@@ -359,7 +370,7 @@ def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool)
     by_since: dict[datetime | None, list[str]] = {}
     for partition in values:
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
-        since = None if full else state.since(context.source.overlap)
+        since = None if full else state.since(context.source.lookback)
         if isinstance(entity.changes, Feed) and entity.changes.keeps and since:
             since = since if since > datetime.now(UTC) - entity.changes.keeps else None
         by_since.setdefault(since, []).append(partition)

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from include.api.client import Request
 from include.api.paginators import PageNumber
-from include.sources.mirror.entity import Ends, Entity, Lookup, Since
+from include.sources.mirror.entity import BothEnds, Entity, Lookup, Since
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.repairshopr import tables
@@ -25,7 +25,7 @@ NEWEST_FIRST = {"sort": "updated_at DESC"}
 ALL_CUSTOMERS = {**NEWEST_FIRST, "include_disabled": "true"}
 
 
-def _listed(table: Table, singular: str, changes: Since | Ends, params: dict[str, str] | None = None) -> Entity:
+def _listed(table: Table, singular: str, changes: Since | BothEnds, params: dict[str, str] | None = None) -> Entity:
     return Entity(
         table=table,
         listing=Request(f"/{table.name}", params or {}),
@@ -53,7 +53,7 @@ SOURCE = Mirror(
     per_minute=180,
     every=timedelta(minutes=15),
     entities=(
-        _listed(tables.CUSTOMERS, "customer", Ends(), ALL_CUSTOMERS),
+        _listed(tables.CUSTOMERS, "customer", BothEnds(), ALL_CUSTOMERS),
         _listed(tables.INVOICES, "invoice", Since("since_updated_at")),
         Entity(
             table=tables.LINE_ITEMS,
@@ -71,9 +71,9 @@ SOURCE = Mirror(
             gates=LINE_ITEM_GATES,
             forensics=line_item_forensics,
         ),
-        _listed(tables.PAYMENTS, "payment", Ends()),
-        _listed(tables.PRODUCTS, "product", Ends(), NEWEST_FIRST),
+        _listed(tables.PAYMENTS, "payment", BothEnds()),
+        _listed(tables.PRODUCTS, "product", BothEnds(), NEWEST_FIRST),
         _listed(tables.TICKETS, "ticket", Since("since_updated_at")),
-        _listed(tables.ESTIMATES, "estimate", Ends()),
+        _listed(tables.ESTIMATES, "estimate", BothEnds()),
     ),
 )

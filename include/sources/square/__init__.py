@@ -15,7 +15,7 @@ from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Cursor, optional_rows
 from include.confidence.policy import Trend
-from include.sources.mirror.entity import Context, Entity, Falls, Lookup, Part, Partitions, Since, Whole, Window
+from include.sources.mirror.entity import Context, Entity, Falls, FullList, Lookup, Part, Partitions, Since, Window
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import guarded
@@ -237,7 +237,7 @@ ENTITIES = (
         listing=Request("/v2/locations", check=some("locations")),
         paginator=Cursor(rows="locations"),
         lookup=_own("/v2/locations", "location"),
-        changes=Whole(),
+        changes=FullList(),
     ),
     Entity(
         table=tables.VENDORS,
@@ -247,7 +247,7 @@ ENTITIES = (
         ),
         paginator=Cursor(rows="vendors", in_body=True, optional=True),
         lookup=_own("/v2/vendors", "vendor"),
-        changes=Whole(),
+        changes=FullList(),
     ),
     _catalog(tables.CATALOG_CATEGORIES, "CATEGORY"),
     _catalog(tables.CATALOG_ITEMS, "ITEM"),
@@ -301,7 +301,7 @@ SOURCE = Mirror(
     authorize=lambda token: {"Authorization": f"Bearer {token}", "Square-Version": API_VERSION},
     per_minute=100,
     every=timedelta(minutes=30),
-    overlap=timedelta(minutes=45),
+    lookback=timedelta(minutes=45),
     entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
     checks=CHECKS,

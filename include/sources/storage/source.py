@@ -13,7 +13,7 @@ from include.confidence import history
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, Synced, SyncFailed, require_overlap
+from include.sources.base import Check, Connections, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
 from include.sources.storage.check import Context, Order, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, remember
@@ -55,7 +55,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Storage:
-    """`pause`: between the first look at a suspect and the second. `every` and `overlap`: as with a mirror.
+    """`pause`: between the first look at a suspect and the second. `every` and `lookback`: as with a mirror.
 
     `audit`: objects that a scan of all images looks at in the other way too, other ones in each run.
     """
@@ -67,10 +67,10 @@ class Storage:
     pause: timedelta = timedelta(seconds=5)
     audit: int = 64
     every: timedelta = timedelta(hours=1)
-    overlap: timedelta = timedelta(minutes=90)
+    lookback: timedelta = timedelta(minutes=90)
 
     def __post_init__(self) -> None:
-        require_overlap(self.name, self.overlap, self.every)
+        require_lookback(self.name, self.lookback, self.every)
 
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
@@ -177,7 +177,7 @@ class Storage:
     def _since(self, conn: Connection, dry_run: bool) -> datetime | None:
         partitions = ("", DRY) if dry_run else ("",)
         states = [sync_log.state(conn, self.name, IMAGES.name, partition) for partition in partitions]
-        return max(filter(None, (state.since(self.overlap) for state in states)), default=None)
+        return max(filter(None, (state.since(self.lookback) for state in states)), default=None)
 
 
 def _order(params: Mapping[str, Any], scan_id: str) -> Order:

@@ -12,7 +12,7 @@ from typing import Any
 from include.api.client import Request
 from include.api.paginators import Single, SpringPage
 from include.confidence.health import Limits
-from include.sources.mirror.entity import Context, Discovery, Entity, Listing, Lookup, Whole
+from include.sources.mirror.entity import Context, Discovery, Entity, FullList, Listing, Lookup
 from include.sources.mirror.validate import guarded
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.checks import CHECKS
@@ -22,7 +22,7 @@ from include.sources.tekmetric.shops import partitions
 from include.sources.tekmetric.source import Tekmetric
 from include.warehouse.table import Table
 
-DAILY = Whole(every=timedelta(days=1))
+DAILY = FullList(every=timedelta(days=1))
 
 
 # Of each kind of record some of the fields that tell one from a mere message.
@@ -90,7 +90,7 @@ SOURCE = Tekmetric(
     # The vendor names no limit for these pages; five a second is what other clients are known to keep to.
     per_minute=300,
     every=timedelta(minutes=10),
-    overlap=timedelta(minutes=25),
+    lookback=timedelta(minutes=25),
     entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
     checks=CHECKS,

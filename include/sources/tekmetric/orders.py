@@ -11,7 +11,7 @@ from typing import Any
 
 from include.api.client import Request
 from include.api.errors import RefuseData
-from include.sources.mirror.entity import Context, Discovery, Entity, Lookup, Need, Part, Whole
+from include.sources.mirror.entity import Context, Discovery, Entity, FullList, Lookup, Need, Part
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of
@@ -218,7 +218,7 @@ REPAIR_ORDERS = Entity(
         finish=_local,
     ),
     discovery=Discovery(lists, SHOWN, within, partial, limit=lambda context: context.params.get("limit", 0)),
-    changes=Whole(),
+    changes=FullList(),
     partitions=partitions(lambda listing, shop_id: listing),
     parts=(
         Part(tables.JOBS, _jobs, by=OF_ORDER),

@@ -11,8 +11,7 @@ from psycopg.errors import UniqueViolation
 
 from include.confidence.health import Alert
 from include.confidence.history import Decision, Hold
-from include.confidence.outcome import Gap
-from include.confidence.told import (
+from include.confidence.messages import (
     MAX_LINES,
     Event,
     Failure,
@@ -27,6 +26,7 @@ from include.confidence.told import (
     of_run,
     of_sync,
 )
+from include.confidence.outcome import Gap
 from include.confidence.watch import Code, Finding
 from include.warehouse.fence import DrainTimeout, FenceError, Writer
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg.types.json import Jsonb
 
-from include.confidence import board, findings, history
+from include.confidence import findings, history, queries
 from include.confidence.account import Account
-from include.confidence.board import CursorRefused, Difference
 from include.confidence.policy import Gate, Judgement, Trend, Verdict, judge
+from include.confidence.queries import CursorRefused, Difference
 from include.confidence.summary import Plan
 from include.confidence.watch import Code, Finding
 from include.warehouse import fence, sync_log
@@ -42,8 +42,8 @@ def a_sync(conn, kind="sync", run=f"{SOURCE}_sync/1", error=None, source=SOURCE,
     return sync_id
 
 
-def status(conn, source=SOURCE) -> board.Status:
-    (found,) = board.overview(conn, [source])
+def status(conn, source=SOURCE) -> queries.Status:
+    (found,) = queries.overview(conn, [source])
     return found
 
 
@@ -66,7 +66,7 @@ class TestOverview:
         assert known == {"writer": found.writer, "unproven": 0, "findings": ()}
 
     def test_sources_come_as_asked_and_unknown_ones_not(self, conn):
-        found = board.overview(conn, ["storage", "nothing", "repairshopr"])
+        found = queries.overview(conn, ["storage", "nothing", "repairshopr"])
         assert [each.writer.source for each in found] == ["storage", "repairshopr"]
 
     def test_verdict_is_the_worst_of_the_last_judged_run(self, conn):
@@ -103,9 +103,9 @@ class TestOverview:
         found = status(conn)
         assert found.unproven == 2
         assert (datetime.now(UTC) - found.unproven_since).total_seconds() == pytest.approx(5 * 3600, abs=60)
-        assert [row.key for row in board.unproven(conn, SOURCE)] == [[2, "x"], [1]]
-        assert len(board.unproven(conn, SOURCE, limit=1)) == 1
-        tables = board.unproven_by_table(conn, [SOURCE, "square"])
+        assert [row.key for row in queries.unproven(conn, SOURCE)] == [[2, "x"], [1]]
+        assert len(queries.unproven(conn, SOURCE, limit=1)) == 1
+        tables = queries.unproven_by_table(conn, [SOURCE, "square"])
         assert [table[:3] for table in tables] == [
             (SOURCE, "customers", 1),
             (SOURCE, "invoices", 1),
@@ -181,7 +181,7 @@ class TestScans:
         accounts = {"a": Account(live=10, equal=8, unproven=2), "b": Account(live=5, equal=5, missing=1)}
         judged(conn, "counted", at=1, accounts=accounts, incomplete="3 pages stayed unread")
         judged(conn, "not counted", at=0)
-        counted, bare = board.scans(conn, SOURCE).items
+        counted, bare = queries.scans(conn, SOURCE).items
         assert (counted.rows, counted.proven, counted.accounts) == (16, 14, accounts)
         assert counted.incomplete == "3 pages stayed unread"
         assert (bare.rows, bare.proven, bare.accounts, bare.incomplete) == (None, None, {}, "")
@@ -192,7 +192,7 @@ class TestScans:
         history.record(conn, scanned)
         judgement = judge(scanned, history.past_runs(conn, scanned), [Trend(METRIC), Trend("not_measured")])
         history.save_judgement(conn, scanned, judgement)
-        scan = board.scans(conn, SOURCE).items[0]
+        scan = queries.scans(conn, SOURCE).items[0]
         assert scan.gates == judgement.gates
         assert scan.gates[0] == Gate(METRIC, 100.0, 125.0, 500, Verdict.WARN, judgement.reasons[0])
         assert scan.gates[1].verdict is None
@@ -202,25 +202,25 @@ class TestScans:
 
     def test_same_scan_once_more_has_no_gates_yet(self, conn):
         judged(conn, "scan", judge(summary(5), [], [Trend(METRIC)]))
-        assert board.scans(conn, SOURCE).items[0].gates
+        assert queries.scans(conn, SOURCE).items[0].gates
         history.record(conn, summary(6, scan_id="scan"))
-        assert board.scans(conn, SOURCE).items[0].gates == ()
+        assert queries.scans(conn, SOURCE).items[0].gates == ()
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8, 200])
     def test_every_page_size_shows_each_scan_once(self, conn, limit):
         # Three share an instant.
         for number, minute in enumerate([0, 1, 1, 1, 2, 3, 4]):
             judged(conn, f"scan {number}", at=minute)
-        found = list(pages(lambda **asked: board.scans(conn, SOURCE, **asked), limit=limit))
+        found = list(pages(lambda **asked: queries.scans(conn, SOURCE, **asked), limit=limit))
         assert [len(page.items) for page in found[:-1]] == [limit] * (len(found) - 1)
         assert [scan.scan_id for page in found for scan in page.items] == [f"scan {n}" for n in range(6, -1, -1)]
 
     def test_what_comes_meanwhile_moves_nothing(self, conn):
         for number in range(4):
             judged(conn, f"scan {number}", at=number)
-        first = board.scans(conn, SOURCE, limit=2)
+        first = queries.scans(conn, SOURCE, limit=2)
         judged(conn, "new", at=9)
-        second = board.scans(conn, SOURCE, limit=2, cursor=first.next_cursor)
+        second = queries.scans(conn, SOURCE, limit=2, cursor=first.next_cursor)
         assert [scan.scan_id for scan in second.items] == ["scan 1", "scan 0"]
         assert second.next_cursor is None
 
@@ -231,7 +231,7 @@ class TestScans:
         judged(conn, "d", HELD, at=3, source="square")
 
         def found(**asked):
-            return [scan.scan_id for scan in board.scans(conn, SOURCE, **asked).items]
+            return [scan.scan_id for scan in queries.scans(conn, SOURCE, **asked).items]
 
         assert found() == ["c", "b", "a"]
         assert found(verdict="hold") == ["c", "b"]
@@ -245,16 +245,16 @@ class TestScans:
                 for age in range(3):
                     judged(conn, f"{entity} {scope} {age}", at=10 - age, entity=entity, scope=scope)
         judged(conn, "other", at=99, source="square", entity="orders")
-        found = [scan.scan_id for scan in board.latest(conn, SOURCE)]
+        found = [scan.scan_id for scan in queries.latest(conn, SOURCE)]
         assert found == ["customers all 0", "customers pages 1-2 0", "invoices all 0", "invoices pages 1-2 0"]
-        assert board.latest(conn, "storage") == []
+        assert queries.latest(conn, "storage") == []
 
     def test_parts_are_counted(self, conn):
         judged(conn, "a", at=0)
         judged(conn, "b", at=1)
         judged(conn, "c", at=2, scope="pages 1-2")
         judged(conn, "d", at=0, entity="customers")
-        found = [(part.entity, part.scope, part.scans) for part in board.parts(conn, SOURCE)]
+        found = [(part.entity, part.scope, part.scans) for part in queries.parts(conn, SOURCE)]
         assert found == [("customers", "all", 1), ("line_items", "pages 1-2", 1), ("line_items", "all", 2)]
 
 
@@ -271,7 +271,7 @@ class TestSeries:
         judged(conn, "b", Judgement(Verdict.HOLD, (METRIC,), ("x",), gates), at=1, metrics=metrics)
         history.decide(conn, SOURCE, "resume", "Ada")
         judged(conn, "part", at=2, scope="pages 1-2")
-        found = {each.metric: each.points for each in board.series(conn, SOURCE, "line_items")}
+        found = {each.metric: each.points for each in queries.series(conn, SOURCE, "line_items")}
         assert set(found) == {*metrics, "plan.delete"}
         first, second = found[METRIC]
         assert (first.value, first.limit, first.verdict, first.accepted) == (10, None, None, False)
@@ -284,7 +284,7 @@ class TestSeries:
     def test_last_ones_up_to_the_limit(self, conn):
         for number in range(5):
             judged(conn, f"{number}", value=number, at=number)
-        [series] = board.series(conn, SOURCE, "line_items", limit=3)
+        [series] = queries.series(conn, SOURCE, "line_items", limit=3)
         assert [point.value for point in series.points] == [2, 3, 4]
 
 
@@ -292,7 +292,7 @@ class TestSyncLog:
     @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
     def test_every_page_size_shows_each_row_once(self, conn, limit):
         ids = [a_sync(conn) for _ in range(4)]
-        found = list(pages(lambda **asked: board.sync_rows(conn, SOURCE, **asked), limit=limit))
+        found = list(pages(lambda **asked: queries.sync_rows(conn, SOURCE, **asked), limit=limit))
         assert [row.sync_id for page in found for row in page.items] == ids[::-1]
         assert [bool(page.next_cursor) for page in found] == [True] * (len(found) - 1) + [False]
 
@@ -304,7 +304,7 @@ class TestSyncLog:
         conn.execute("UPDATE confidence.sync_log SET started_at = %s WHERE sync_id = %s", [START, one])
 
         def found(**asked):
-            return [row.sync_id for row in board.sync_rows(conn, SOURCE, **asked).items]
+            return [row.sync_id for row in queries.sync_rows(conn, SOURCE, **asked).items]
 
         assert found() == [three, two, one]
         assert found(kind="sync") == [two, one]
@@ -314,18 +314,18 @@ class TestSyncLog:
     def test_counts_and_what_undid_it(self, conn):
         sync_id = a_sync(conn, entities={"customers": Counts(read=5, inserted=2), "invoices": Counts(updated=1)})
         rollback = a_sync(conn, "rollback", run="w/1", undoes=sync_id, reason="a mistake")
-        row = board.sync_row(conn, SOURCE, sync_id)
+        row = queries.sync_row(conn, SOURCE, sync_id)
         assert row.counts == Counts(read=5, inserted=2, updated=1)
         assert row.entities == {"customers": Counts(read=5, inserted=2), "invoices": Counts(updated=1)}
         assert (row.requests, row.undone_by) == (4, rollback)
-        undoing = board.sync_row(conn, SOURCE, rollback)
+        undoing = queries.sync_row(conn, SOURCE, rollback)
         assert (undoing.undoes, undoing.reason, undoing.undone_by) == (sync_id, "a mistake", None)
-        assert board.sync_row(conn, "square", sync_id) is None
+        assert queries.sync_row(conn, "square", sync_id) is None
 
     def test_rollback_that_failed_undid_nothing(self, conn):
         sync_id = a_sync(conn)
         a_sync(conn, "rollback", run="w/1", undoes=sync_id, error="conflicts")
-        assert board.sync_row(conn, SOURCE, sync_id).undone_by is None
+        assert queries.sync_row(conn, SOURCE, sync_id).undone_by is None
 
 
 def change(conn, sync_id, operation, before, after, **key):
@@ -342,7 +342,7 @@ class TestChanges:
         change(conn, 1, "update", {"id": 8, "city": "Ulm", "zip": None}, {"id": 8, "city": "Bonn", "zip": None}, id=8)
         change(conn, 1, "delete", {"id": 9, "city": "Ulm"}, None, id=9)
         change(conn, 2, "insert", None, None, id=1)
-        deleted, updated, inserted = board.changes(conn, 1).items
+        deleted, updated, inserted = queries.changes(conn, 1).items
         assert (inserted.key, inserted.operation, inserted.differences) == ({"id": 7}, "insert", ())
         assert updated.differences == (Difference("city", "Ulm", "Bonn"),)
         assert updated.table == "repairshopr.customers"
@@ -352,13 +352,13 @@ class TestChanges:
     def test_every_page_size_shows_each_change_once(self, conn, limit):
         for number in range(3):
             change(conn, 1, "insert", None, None, id=number)
-        found = list(pages(lambda **asked: board.changes(conn, 1, **asked), limit=limit))
+        found = list(pages(lambda **asked: queries.changes(conn, 1, **asked), limit=limit))
         assert [each.key["id"] for page in found for each in page.items] == [2, 1, 0]
 
 
 class TestRun:
     def test_of_a_run_that_left_nothing(self, conn):
-        assert board.run(conn, "repairshopr_reconcile/none") is None
+        assert queries.run(conn, "repairshopr_reconcile/none") is None
 
     def test_scans_and_what_followed(self, conn):
         judged(conn, "first", HELD, run=RECONCILE, at=0, plan=(9, 9, 9))
@@ -367,7 +367,7 @@ class TestRun:
         judged(conn, "other", HELD, run="other", at=3)
         repair = a_sync(conn, "repair", run=RECONCILE, entities={"line_items": Counts(inserted=1, superseded=1)})
         watermark = a_sync(conn, "watermark", run=RECONCILE)
-        found = board.run(conn, RECONCILE)
+        found = queries.run(conn, RECONCILE)
         assert (found.run, found.source, found.verdict) == (RECONCILE, SOURCE, Verdict.WARN)
         assert [scan.scan_id for scan in found.scans] == ["b", "again", "first"]
         assert found.planned == Plan(5, 2, 3)
@@ -383,13 +383,13 @@ class TestRun:
         doubtful(conn, "a", [1], hours=1, run=RECONCILE)
         doubtful(conn, "a", [2], hours=2, run=RECONCILE)
         doubtful(conn, "a", [3], run="a later one")
-        found = board.run(conn, RECONCILE)
+        found = queries.run(conn, RECONCILE)
         assert (found.rows, found.proven) == (15, 13)
         assert [row.key for row in found.unproven] == [[2], [1]]
 
     def test_of_a_sync(self, conn):
         sync_id = a_sync(conn)
-        found = board.run(conn, f"{SOURCE}_sync/1")
+        found = queries.run(conn, f"{SOURCE}_sync/1")
         assert (found.source, found.verdict, found.scans, found.planned) == (SOURCE, None, (), Plan(0, 0, 0))
         assert (found.applied, found.syncs[0].sync_id) == (Counts(), sync_id)
 
@@ -398,21 +398,21 @@ class TestRun:
 def test_cursor_that_no_page_gave_is_refused(conn, cursor):
     if cursor:
         with pytest.raises(CursorRefused, match="take next_cursor of the page before"):
-            board.scans(conn, SOURCE, cursor=cursor)
+            queries.scans(conn, SOURCE, cursor=cursor)
     else:
-        assert board.scans(conn, SOURCE, cursor=cursor).items == ()
+        assert queries.scans(conn, SOURCE, cursor=cursor).items == ()
 
 
 def test_cursor_of_another_list_is_refused(conn):
     for number in range(2):
         judged(conn, f"{number}", at=number)
     with pytest.raises(CursorRefused):
-        board.sync_rows(conn, SOURCE, cursor=board.scans(conn, SOURCE, limit=1).next_cursor)
+        queries.sync_rows(conn, SOURCE, cursor=queries.scans(conn, SOURCE, limit=1).next_cursor)
 
 
 def test_limits_are_bounded(conn):
     for number in range(205):
         judged(conn, f"{number:03}", at=number)
-    assert len(board.scans(conn, SOURCE, limit=100_000).items) == 200
-    assert len(board.scans(conn, SOURCE, limit=0).items) == 1
-    assert len(list(pages(lambda **asked: board.scans(conn, SOURCE, **asked), limit=1000))) == 2
+    assert len(queries.scans(conn, SOURCE, limit=100_000).items) == 200
+    assert len(queries.scans(conn, SOURCE, limit=0).items) == 1
+    assert len(list(pages(lambda **asked: queries.scans(conn, SOURCE, **asked), limit=1000))) == 2

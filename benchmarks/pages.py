@@ -7,7 +7,7 @@ import psycopg
 from benchmarks.figures import Figure, Section
 from benchmarks.measure import BenchError, Measured, run
 from benchmarks.world import warehouse
-from include.confidence import board
+from include.confidence import queries
 from stack.postgres import Postgres
 
 Start = Callable[[], None]
@@ -59,11 +59,11 @@ FROM (
 
 def standing(postgres: Postgres, runs: int) -> Section:
     """The overview of five sources, beside a plain aggregate over all of their scans."""
-    with warehouse(postgres, "board") as url:
+    with warehouse(postgres, "pages") as url:
         sources = _fill(url, runs)
-        ours = run(postgres, "overview", "benchmarks.board:overview", warehouse=url)
-        plain = run(postgres, "last verdicts, plain aggregate", "benchmarks.board:aggregate", warehouse=url)
-        page = run(postgres, "page of scans from the middle", "benchmarks.board:deep_page", warehouse=url)
+        ours = run(postgres, "overview", "benchmarks.pages:overview", warehouse=url)
+        plain = run(postgres, "last verdicts, plain aggregate", "benchmarks.pages:aggregate", warehouse=url)
+        page = run(postgres, "page of scans from the middle", "benchmarks.pages:deep_page", warehouse=url)
     for took in (ours, plain):
         if took.result != sources:
             raise BenchError(f"overview: {took.result} sources were answered for, not {sources}")
@@ -108,7 +108,7 @@ def overview(start: Start, *, warehouse: str) -> int:
         sources = _sources(conn)
     start()
     with psycopg.connect(warehouse, autocommit=True) as conn:
-        return sum(status.verdict is not None for status in board.overview(conn, sources))
+        return sum(status.verdict is not None for status in queries.overview(conn, sources))
 
 
 def aggregate(start: Start, *, warehouse: str) -> int:
@@ -124,7 +124,7 @@ def deep_page(start: Start, *, warehouse: str) -> int:
         source, asked = _sources(conn)[0], {}
         query = "SELECT count(*) / 2 FROM confidence.forensic_run WHERE source = %s"
         half = conn.execute(query, [source]).fetchone()[0]
-        for _ in range(half // board.MAX_PAGE):
-            asked = {"cursor": board.scans(conn, source, limit=board.MAX_PAGE, **asked).next_cursor}
+        for _ in range(half // queries.MAX_PAGE):
+            asked = {"cursor": queries.scans(conn, source, limit=queries.MAX_PAGE, **asked).next_cursor}
         start()
-        return len(board.scans(conn, source, **asked).items)
+        return len(queries.scans(conn, source, **asked).items)
