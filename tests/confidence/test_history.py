@@ -209,6 +209,27 @@ def test_a_scan_that_is_not_recorded_is_told(conn, write):
         write(conn)
 
 
+class TestLatest:
+    def test_scan_of_its_entity_has_its_plan(self, conn):
+        history.record(conn, summary(scan_id="before"))
+        history.record(conn, latest := summary(scan_id="latest"))
+        history.record(conn, summary(scan_id="other entity", entity="invoices"))
+        history.record(conn, summary(scan_id="other source", source="square"))
+        history.require_latest(conn, latest)
+
+    def test_scan_has_replaced_the_plans_of_those_before(self, conn):
+        history.record(conn, before := summary(scan_id="before"))
+        history.record(conn, summary(scan_id="latest", scope="pages 3-10"))
+        with pytest.raises(
+            PlanGone, match=r"the plan of line_items was replaced by a later scan \(latest\): clear scan"
+        ):
+            history.require_latest(conn, before)
+
+    def test_scan_is_none_where_nothing_was_recorded(self, conn):
+        with pytest.raises(PlanGone, match=r"the plan of line_items was replaced by a later scan \(None\)"):
+            history.require_latest(conn, summary(scan_id="lost"))
+
+
 def test_refresh_sets_and_clears_the_reason_of_a_stopped_writer(conn):
     assert history.refresh_hold(conn, "repairshopr") is None
     judged(conn, "a", HELD)

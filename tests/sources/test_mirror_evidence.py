@@ -1,13 +1,13 @@
 """What a mirror takes for proof, and what it doesn't: a vendor that lies, lags and leaves things out."""
 
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 
 from include.api.errors import ApiError, NotFound
 from include.confidence import unproven
-from include.simulators.repairshopr import Mutation
+from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror import repair as repairing
 from include.sources.mirror import scan as scanning
@@ -54,6 +54,10 @@ def emptied_with_its_totals(request, data):
     return {"line_items": [], "meta": {"total_pages": 1, "total_entries": 0, "per_page": 100, "page": 1}}
 
 
+def nameless(request, data):
+    return {**data, "line_items": [{**row, "invoice_id": None} for row in data["line_items"]]}
+
+
 def not_found(request, data):
     raise NotFound("404")
 
@@ -85,6 +89,33 @@ class TestChildrenOfASync:
         filled.control.mutate(Mutation("delete", "line_items", line, silent=True))
         sync(filled.context)
         assert before - live(conn, "line_items") == {line}
+
+    def test_in_a_list_of_their_own_have_to_name_their_invoice(self, filled, conn):
+        before = live(conn, "line_items")
+        touched_invoice(filled, conn)
+        told = "a row doesn't name the invoice_id that was asked for"
+        with (
+            twisted(filled.context, always(nameless, "/line_items")) as context,
+            pytest.raises(SyncFailed, match=told),
+        ):
+            sync(context)
+        assert live(conn, "line_items") == before
+
+    def test_inside_their_invoice_need_not_name_it(self, filled, conn):
+        """Its own address was asked, so it agrees that one of them is gone."""
+        invoice = touched_invoice(filled, conn)
+        (line,) = conn.execute("SELECT min(id) FROM repairshopr.line_items WHERE invoice_id = %s", [invoice]).fetchone()
+        filled.control.mutate(Mutation("delete", "line_items", line, silent=True))
+        told = []
+
+        def lie(request, data):
+            told.append(request)
+            return {**data, "invoice": nameless(request, data["invoice"])}
+
+        with twisted(filled.context, always(lie, f"/invoices/{invoice}")) as context:
+            sync(context)
+        assert told
+        assert line not in live(conn, "line_items")
 
     def test_that_come_later_than_their_invoice_get_a_second_chance(self, filled, conn):
         """A replica shows the new invoice before its lines."""
@@ -122,6 +153,68 @@ class TestAPageThatContradictsItsTotals:
     def test_is_no_evidence(self, filled, conn, path, key, page):
         with twisted(filled.context, self.lie(path, key, page)) as context, pytest.raises(ApiError, match="is empty"):
             scan_entity(replace_context(filled, context), key)
+
+
+class TestAListThatIsReadFromBothEnds:
+    """Payments come by their ids, 25 to a page, so that the newest of the 190 stand on the eighth."""
+
+    @pytest.fixture
+    def filled(self, open_shop, conn):
+        few = dict.fromkeys(("customers", "invoices", "line_items", "tickets", "estimates"), 10)
+        shop = open_shop(**few, payments=190, products=100)
+        sync(shop.context)
+        return shop
+
+    @pytest.fixture
+    def new(self, filled):
+        (payment,) = filled.control.mutate(Mutation("insert", "payments", row={"ref_num": "new"}))
+        filled.control.reset_counters()
+        return payment
+
+    def test_ends_on_each_side_where_a_page_shows_nothing_young(self, filled, conn, new):
+        on_the_page_before = filled.control.ids("payments")[160]
+        filled.control.mutate(Mutation("update", "payments", on_the_page_before, {"ref_num": "changed"}))
+        sync(filled.context)
+        assert new in live(conn, "payments")
+        query = "SELECT ref_num FROM repairshopr.payments WHERE id = %s"
+        assert conn.execute(query, [on_the_page_before]).fetchone() == ("changed",)
+        counters = filled.control.counters()
+        # The first page, one that is asked for ahead, and the last three. Products come by their change.
+        assert counters.total("GET payments") <= 5
+        assert counters.total("GET products") <= 2
+
+    def test_is_read_to_its_end_where_neither_total_nor_order_tells_of_one(self, filled, conn, new):
+        filled.control.fault(Fault("total_pages", resource="payments", value=None, times=None))
+        sync(filled.context)
+        assert new in live(conn, "payments")
+
+    @pytest.mark.parametrize("often", [1, 2])
+    def test_may_contradict_its_totals_once(self, filled, conn, new, often):
+        told = []
+
+        def lie(request, data):
+            if request.params.get("page") == 8 and len(told) < often:
+                told.append(request)
+                return {**data, "payments": []}
+            return data
+
+        fails = pytest.raises(SyncFailed, match=r"payments: .*page 8: .*is empty")
+        with twisted(filled.context, always(lie, "/payments")) as context, fails if often > 1 else nullcontext():
+            sync(context)
+        assert len(told) == often
+        assert (new in live(conn, "payments")) is (often == 1)
+
+    def test_and_shows_nothing_is_none(self, filled, conn, new):
+        before = live(conn, "payments")
+
+        def lie(request, data):
+            return {"payments": [], "meta": {"total_pages": 0, "page": 1}}
+
+        told = f"the list of payments shows nothing, and the copy has {len(before)} rows"
+        with twisted(filled.context, always(lie, "/payments")) as context, pytest.raises(SyncFailed, match=told):
+            sync(context)
+        sync(filled.context)
+        assert live(conn, "payments") == before | {new}
 
 
 def replace_context(shop, context):
@@ -222,6 +315,22 @@ class TestTheAccount:
         assert "NUL" in doubts(conn, "customers")[customer].why
         assert (summary.incomplete, summary.proven) == ("", summary.rows - 1)
 
+    def test_names_a_row_that_is_refused_twice_once(self, filled, conn):
+        filled.control.mutate(Mutation("insert", "customers", row={"firstname": "A\0B"}))
+        # The newest come first.
+        filled.control.fault(Fault("duplicate_rows", resource="customers", value=1))
+        summary = scan_entity(filled, "customers")
+        assert (summary.metrics["rows_refused"], summary.metrics["api_unique_not_in_db"]) == (2, 1)
+        assert (summary.accounts["customers"].missing, summary.proven) == (1, summary.rows - 1)
+
+    def test_does_not_take_a_refused_row_that_the_copy_has_for_one_that_it_lacks(self, filled, conn):
+        (customer,) = conn.execute("SELECT min(id) FROM repairshopr.customers").fetchone()
+        filled.control.mutate(Mutation("update", "customers", customer, {"firstname": "A\0B"}))
+        summary = scan_entity(filled, "customers")
+        assert (summary.metrics["rows_refused"], summary.metrics["api_unique_not_in_db"]) == (1, 0)
+        assert doubts(conn, "customers").keys() == {customer}
+        assert (summary.accounts["customers"].missing, summary.proven) == (0, summary.rows - 1)
+
     def test_of_refused_rows_alone_is_none(self, filled, conn):
         def refused(request, data):
             return {**data, "estimates": [{**row, "number": "\0"} for row in data["estimates"]]}
@@ -278,6 +387,12 @@ class TestSecondLooks:
         assert filled.control.counters().total("GET payments/{id}") == 0
 
 
+def open_changes(shop, scans, sync_id):
+    """How many planned changes verify finds open, and whether that is worse than none."""
+    (check,) = [c for c in verify(shop.context, scans, sync_id) if c.figure == "planned_changes_open"]
+    return check.after, check.worse
+
+
 class TestVerify:
     def test_sees_a_repair_that_wrote_nothing(self, filled, conn, monkeypatch):
         drift(filled, conn)
@@ -300,6 +415,42 @@ class TestVerify:
         conn.execute(f"INSERT INTO staging.repairshopr_line_items_scan_plan ({names}) SELECT {names} FROM kept")
         worse = [check for check in verify(filled.context, scans, sync_id) if check.worse]
         assert "planned_changes_open" in {check.figure for check in worse}
+
+    @pytest.mark.parametrize(
+        ("kind", "spoilt"),
+        [
+            ("missing", "name = 'by mistake'"),
+            ("changed", "name = 'by mistake'"),
+            ("changed", "deleted_at = now()"),
+            ("deleted", "deleted_at = NULL, name = 'by mistake'"),
+        ],
+    )
+    def test_sees_a_repair_that_wrote_something_else(self, filled, conn, kind, spoilt):
+        row = dict(zip(("missing", "deleted", "changed"), drift(filled, conn), strict=True))[kind]
+        scans = [scan_entity(filled)]
+        sync_id, _ = repair(filled.context, scans)
+        assert open_changes(filled, scans, sync_id) == (0, False)
+        conn.execute(f"UPDATE repairshopr.line_items SET {spoilt} WHERE id = %s", [row])
+        assert open_changes(filled, scans, sync_id) == (1, True)
+
+    @pytest.mark.parametrize("written", [True, False])
+    def test_counts_anew_what_is_still_missing(self, filled, conn, monkeypatch, written):
+        """A line is lost with its invoice, and comes back alone, or not at all."""
+        lone = "SELECT min(id), invoice_id FROM repairshopr.line_items GROUP BY 2 HAVING count(*) = 1 LIMIT 1"
+        line, invoice = conn.execute(lone).fetchone()
+        conn.execute("UPDATE repairshopr.line_items SET deleted_at = now() WHERE id = %s", [line])
+        conn.execute("UPDATE repairshopr.invoices SET deleted_at = now() WHERE id = %s", [invoice])
+        scans = [scan_entity(filled)]
+        if not written:
+            monkeypatch.setattr(repairing, "apply_plan", lambda *_: Merged())
+        sync_id, _ = repair(filled.context, scans)
+        checks = {check.figure: check for check in verify(filled.context, scans, sync_id)}
+        found = checks["missing_invoice_ids_without_parent_invoice_row"]
+        assert (found.before, found.after) == (1, 0 if written else 1)
+        orphans = checks["db_null_parent_invoice_id_count"]
+        assert (orphans.before, orphans.after, orphans.worse) == (0, 1 if written else 0, written)
+        assert conn.execute("SELECT id FROM staging.repairshopr_line_items_scan_plan").fetchall() == [(line,)]
+        assert (line in live(conn, "line_items")) is written
 
     def test_leaves_what_was_superseded(self, filled, conn):
         _, deleted, changed = drift(filled, conn)

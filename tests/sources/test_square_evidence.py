@@ -352,6 +352,13 @@ class TestFallenVariations:
         assert plan(scanned(seller, VARIATIONS)) == (1, 1, 0)
         assert doubts(conn, VARIATIONS) == {}
 
+    def test_fall_with_an_item_whose_tombstone_comes_by_sync(self, seller, conn, item):
+        """Their own list still shows them."""
+        mine, others = self.variations(conn, item), set(rows(conn, VARIATIONS))
+        seller.control.mutate(Mutation("delete", "items", item, cascade=False))
+        sync(seller.context)
+        assert set(rows(conn, VARIATIONS)) == others - mine
+
     def test_fall_with_an_item_whose_tombstone_comes_by_repair(self, seller, conn, item):
         """Their own list still shows them."""
         mine = self.variations(conn, item)
@@ -646,6 +653,23 @@ class TestPoorerRecords:
         sync(seller.context)
         assert order in rows(conn, "orders")
         assert order in {key[0] for key in rows(conn, "order_line_items")}
+
+    def test_new_order_that_the_list_alone_has_spoilt_is_stored(self, seller, conn):
+        """As the batch shows it, whatever else has changed: the copy has nothing that it could overwrite."""
+        (new,) = seller.control.mutate(
+            Mutation("create", "orders"),
+            Mutation("update", "orders", seller.control.ids("orders")[0], {"ticket_name": "Changed"}),
+        )[:1]
+
+        def lie(request, data):
+            orders = [{**row, "created_at": "soon"} if row["id"] == new else row for row in data.get("orders", [])]
+            return {**data, "orders": orders}
+
+        with twisted(seller.context, always(lie, "/v2/orders/search")) as context:
+            sync(context)
+        assert new in rows(conn, "orders")
+        assert new in {key[0] for key in rows(conn, "order_line_items")}
+        assert "Changed" in {row["ticket_name"] for row in rows(conn, "orders").values()}
 
     def test_stub_of_an_object_is_no_tombstone(self, seller, conn):
         first = seller.control.ids("categories")[0]

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from include.api.paginators import Single
 from include.simulators.tekmetric import Fault, Mutation
-from include.sources.base import SyncFailed
+from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror import gap
+from include.sources.mirror.entity import Listing, Newest
 from include.sources.tekmetric import SOURCE
 
 from .tekmetric import (
@@ -345,6 +348,34 @@ class TestBoards:
             loaded.sync()
         assert (loaded.watermark(EAST), loaded.watermark(WEST)) == (before, instant(control.now()))
         assert order(conn, west)["amount_paid"] == 4711
+
+
+NOTED = {"since": "2024-03-01T12:00:00Z", "after": "2024-03-01T12:00:01Z", "before": "2024-03-01T11:59:59Z"}
+
+
+@pytest.mark.parametrize(
+    ("pages", "reached", "oldest"),
+    [
+        ([(["after", "before"], 0)], True, "before"),
+        ([(["before"], 0), (["after"], 0)], True, "before"),
+        ([(["since", "after"], 0)], False, "since"),
+        ([(["after"], 0), ([None], 0)], False, "after"),
+        ([([], 0)], False, None),
+        ([(["after"], 1), (["after"], 0)], True, "after"),
+    ],
+)
+def test_board_reaches_back_where_it_shows_an_order_that_changed_before(pages, reached, oldest):
+    """An order of that very moment may have left others of it out. What has no place on the board is older than all."""
+    entity, since = entity_of(SOURCE, "repair_orders"), instant(NOTED["since"])
+    told: dict[str, Any] = {}
+    pulled = SimpleNamespace(
+        entity=entity, told=lambda number: told, save_told=lambda number, **some: told.update(some)
+    )
+    listing = Listing(None, Single(), newest=Newest(since, "true"))
+    for shown, left_out in pages:
+        orders = [{"shop_id": EAST, "tm_id": 1, "updated_date": NOTED.get(each)} for each in shown]
+        gap.note(pulled, 0, listing, orders, left_out=left_out)
+    assert told == {"reached": reached, "oldest": oldest and instant(NOTED[oldest]).isoformat()}
 
 
 class TestLists:

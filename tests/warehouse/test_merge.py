@@ -1,6 +1,7 @@
 """Comparison, plan and merge: the copy becomes the source, and the audit can tell what it was."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -218,11 +219,25 @@ class TestStatus:
         assert compare.plan_counts(stage)["insert", "young"] == 1
         assert compare.plan_counts(stage)["delete", "confirmed"] == 0
 
+    def test_rows_that_are_dated_days_ahead_are_not_young(self, conn):
+        """No sync would bring them. A clock that is some hours fast is no such date."""
+        ahead = {1: timedelta(0), 2: timedelta(hours=23), 3: timedelta(hours=25)}
+        feed = [part(id_) | {"updated_at": (datetime.now(UTC) + by).isoformat()} for id_, by in ahead.items()]
+        stage = staged(conn, PARTS, [feed])
+        compare.plan_writes(stage, young_after=day(1))
+        young, sure = ("insert", "young"), ("insert", "confirmed")
+        assert plan(stage) == {1: young, 2: young, 3: sure}
+
     def test_rows_without_a_version_are_neither(self, conn):
         synced(conn, PARTS, [part(1, changed=2)])
         stage = staged(conn, PARTS, [[part(1, "new") | {"updated_at": None}]])
         compare.plan_writes(stage, young_after=day(0))
         assert plan(stage) == {1: ("update", "confirmed")}
+
+    def test_rows_of_a_table_without_versions_are_never_young(self, conn):
+        stage = staged(conn, STOCK, [[bin_("A", 1, 5)]])
+        compare.plan_writes(stage, young_after=day(0))
+        assert compare.plan_counts(stage) == {("insert", "confirmed"): 1}
 
     def test_deletes_stay_within_their_condition(self, conn):
         synced(conn, PARTS, [part(1, "a"), part(2, "a"), part(3, "b")])

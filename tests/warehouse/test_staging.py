@@ -30,6 +30,11 @@ def rows(stage: Stage) -> list[tuple]:
     return stage.conn.execute(query).fetchall()
 
 
+def of(stage: Stage) -> tuple[sql.Identifier, sql.Identifier]:
+    """The tables that go with the pull."""
+    return stage.sql, stage.refused
+
+
 def pull(conn: psycopg.Connection) -> tuple:
     return conn.execute("SELECT position, complete, pages, rows_read, rows_refused FROM staging.pull").fetchone()
 
@@ -113,6 +118,14 @@ class TestOpen:
         stage.drop()
         assert conn.execute(sql.SQL("SELECT count(*) FROM {}").format(stage.plan)).fetchone() == (1,)
         assert pull(conn) is None
+
+    def test_dropped_stage_leaves_no_rows_and_no_other_pull(self, conn):
+        dropped, other = open_(conn), Stage.open(conn, STOCK, SOURCE, "test", "ticket")
+        dropped.drop()
+        for stage, left in ((dropped, False), (other, True)):
+            tables = [conn.execute("SELECT to_regclass(%s)", [t.as_string()]).fetchone() != (None,) for t in of(stage)]
+            assert tables == [left, left]
+        assert conn.execute("SELECT pull FROM staging.pull").fetchall() == [(other.pull.pull,)]
 
 
 class TestRefusedRows:

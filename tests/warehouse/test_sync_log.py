@@ -80,6 +80,21 @@ def test_first_state_that_a_sync_found_is_the_one_remembered(conn):
     assert log(conn, second, "state_before")[0]["parts/"]["watermark"] == day(1).isoformat()
 
 
+def test_what_nobody_asks_for_any_more_is_forgotten_and_remembered_by_the_sync(conn):
+    first = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    others = [(SOURCE, "parts", "west"), (SOURCE, "stock", "east"), ("repairshopr", "parts", "east")]
+    for source, entity, partition in [(SOURCE, "parts", "east"), (SOURCE, "stock", ""), *others]:
+        sync_log.advance(conn, first, source, entity, watermark=day(1), partition=partition)
+    second = sync_log.begin(conn, SOURCE, "sync", "shop_sync/2")
+    sync_log.forget(conn, second, SOURCE, [("parts", "east"), ("stock", "")])
+    kept = conn.execute("SELECT source, entity, partition FROM confidence.sync_state").fetchall()
+    assert sorted(kept) == sorted(others)
+    (before,) = log(conn, second, "state_before")
+    assert {name: state["watermark"] for name, state in before.items()} == dict.fromkeys(
+        ["parts/east", "stock/"], day(1).isoformat()
+    )
+
+
 def test_what_ended_long_ago_expires_but_what_states_and_rollbacks_stand_on(conn):
     undone, old, present, young = (synced(conn, PARTS, [part(1, f"name {n}", changed=n)], day(n)) for n in range(4))
     undo = sync_log.begin(conn, SOURCE, "rollback", "t/1", undoes=undone.sync_id)

@@ -227,6 +227,24 @@ class TestRow:
             table.row({"of": {"id": 3}, "a": {"b": [5]}})
         assert table.key_of({"of": [3]}) is None
 
+    @pytest.mark.parametrize(
+        ("record", "lacking"),
+        [
+            ({"a": {"b": {"c": 5}}}, None),
+            ({"a": {"b": {"c": None}}}, None),
+            ({"a": {"b": None}}, None),
+            ({"a": None}, None),
+            ({"a": {"b": {}}}, ["cents"]),
+            ({"a": {}}, ["cents"]),
+            ({"a": {"b": [5]}}, ["cents"]),
+            ({"a": SECRET}, ["cents"]),
+            ({}, ["cents"]),
+        ],
+    )
+    def test_record_names_a_column_by_a_null_anywhere_on_the_way(self, record, lacking):
+        table = Table("s", "t", (Column("id", identifier), Column("cents", integer, field="a.b.c")), version=None)
+        assert table.lacking({"id": 3} | record) == lacking
+
     def test_key_of_several_columns(self):
         assert STOCK.key_of({"place": "A", "bin": "2"}) == ("A", 2)
         assert STOCK.key_of({"place": "A"}) is None

@@ -186,7 +186,8 @@ def _refused_missing(stage: Stage) -> int:
     key = sql.SQL("jsonb_build_array({})").format(identifiers(stage.table.key, "t"))
     return stage.conn.execute(
         sql.SQL(
-            "SELECT count(*) FROM {} r WHERE NOT EXISTS (SELECT FROM {} t WHERE t.deleted_at IS NULL AND {} = r.key)"
+            "SELECT count(DISTINCT r.key) FROM {} r"
+            " WHERE NOT EXISTS (SELECT FROM {} t WHERE t.deleted_at IS NULL AND {} = r.key)"
         ).format(stage.refused, stage.table.sql, key)
     ).fetchone()[0]
 
