@@ -30,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from psycopg.types.json import Jsonb
 from sqlalchemy import insert
 
+from docs.reference import load
 from include.confidence import findings, history
 from include.confidence.account import Account
 from include.confidence.policy import Gate, Judgement, Verdict
@@ -712,14 +713,11 @@ class TestDocs:
         assert any(example <= known and len(example) >= min(3, len(known)) for example in examples)
 
     def test_confs_have_only_params_of_their_dag(self):
-        checked = 0
-        for dag, conf in re.findall(r"`(\w+)`[^`|]*? with `(\{.*?\})`", self.TEXT):
-            file = REPOSITORY / "dags" / f"{dag}.py"
-            if file.exists():
-                params = set(re.findall(r'^        "(\w+)": Param\(', file.read_text(), re.MULTILINE))
-                assert set(json.loads(conf)) <= params, (dag, conf)
-                checked += 1
-        assert checked > 10
+        params = {dag.dag_id: set(dag.params) for dag in load(REPOSITORY / "dags")}
+        found = [each for each in re.findall(r"`(\w+)`[^`|]*? with `(\{.*?\})`", self.TEXT) if each[0] in params]
+        assert len(found) > 10
+        for dag, conf in found:
+            assert set(json.loads(conf)) <= params[dag], (dag, conf)
 
 
 class TestUnreachable:
