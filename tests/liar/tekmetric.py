@@ -156,7 +156,10 @@ class Vendor:
         return f"{name} {asked.params.get('board', '')}".strip()
 
     def kinds(self, family: str) -> Mapping[str, Lie]:
-        return KINDS
+        # An order's total is an amount, of which a cent more or less is no lie: nobody knows where the vendor rounds.
+        return {
+            name: lie for name, lie in KINDS.items() if name != "miscounted" or not family.startswith("repair-order")
+        }
 
     def entities(self, family: str) -> Collection[str]:
         kinds = {"customer": "customers", "vehicle": "vehicles", "employee": "employees", "employees-lite": "employees"}

@@ -1,7 +1,7 @@
 """A scan of Flex: each class counted once, from a real difference; accounts; plan; a resumed scan; and its repair."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,6 +10,7 @@ from include.api.errors import FixConfiguration, TryLater
 from include.confidence import history
 from include.confidence.summary import ForensicSummary
 from include.sources.base import IntegrityFailed, OutcomeUnknown, SyncFailed
+from include.sources.flex import element
 from include.sources.flex import scan as scans
 from include.sources.flex.crews import Scope
 
@@ -578,6 +579,15 @@ class TestRepair:
         _, counts = agency.repair(summary)
         assert (counts.inserted, counts.deleted, counts.superseded) == (1, 0, 1)
         assert {*agency.crew(crew.booked)} == {crew.of_ann, crew.of_bob, later}
+
+    def test_gives_an_added_line_its_role_though_no_answer_names_the_line(self, agency, monkeypatch):
+        booked, add = agency.book(), element.calls.add
+        _, resource = agency.hire(booked)
+        summary = agency.scan()
+        monkeypatch.setattr(element.calls, "add", lambda *asked: replace(add(*asked), kind="unknown", line_id=None))
+        agency.repair(summary)
+        assert agency.crew(booked)[resource].role_id is not None
+        assert changes(agency.scan()) == (0, 0, 0)
 
     def test_that_flex_refuses_fails_and_the_rest_is_done(self, agency):
         booked = [agency.book(), agency.book()]

@@ -1,6 +1,6 @@
 """Repair: what the scan has planned, where it is still called for; and whether Flex is better for it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from threading import Event
@@ -18,7 +18,7 @@ from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import Context, each
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import Report, Worker, wanted
-from include.sources.flex.plan import Plan, key
+from include.sources.flex.plan import Action, Add, Plan, SetRole, key
 from include.sources.flex.rows import Line
 from include.sources.flex.scan import Seen, evidence, evidence_id, look
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish, require_not_stopped
@@ -112,10 +112,16 @@ def verify(context: Context, summary: ForensicSummary, sync_id: int) -> list[Che
     ]
 
 
-def _only(planned: Collection[str], crew: Crew, lines: Sequence[Line]) -> Plan:
-    """Of what the crew call needs now only what the gate has judged."""
+def _only(planned: Set[str], crew: Crew, lines: Sequence[Line]) -> Plan:
+    """Of what the crew call needs now only what the gate has judged. An add was judged with the role of its line."""
     plan = wanted(crew, lines)
-    return replace(plan, actions=tuple(action for action in plan.actions if key(action) in planned))
+
+    def judged(action: Action) -> bool:
+        if isinstance(action, SetRole) and action.line_id in crew.owned:
+            return not planned.isdisjoint({key(action), key(Add(action.resource_id, action.role_id, ()))})
+        return key(action) in planned
+
+    return replace(plan, actions=tuple(filter(judged, plan.actions)))
 
 
 def _require_known(context: Context, summary: ForensicSummary, sync_id: int, reports: Collection[Report]) -> None:

@@ -55,7 +55,8 @@ def require_agreement(pulled: Pulled, key: tuple, listed: Readings, *, refused: 
     `listed` is the record as its list has shown it, empty where it hasn't. `refused`: the list has shown it, but so
     that it could not be stored.
     """
-    if not _changes(pulled, key):
+    # Of what the copy lacks a sync takes what the own address shows; a scan is to prove it, and so takes neither.
+    if not (_changes(pulled, key) or (listed and pulled.stage.pull.purpose == "scan" and _inserts(pulled, key))):
         return
     seen = readings(pulled, key)
     if listed:
@@ -111,6 +112,13 @@ def _changes(pulled: Pulled, key: tuple) -> bool:
         pulled.stage.conn.execute(query.format(stage.plan, which, counts)).fetchone()[0]
         for stage, which, counts in plans
     )
+
+
+def _inserts(pulled: Pulled, key: tuple) -> bool:
+    """Whether the record itself would be written anew, or back from its tombstone."""
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE _status = 'confirmed' AND _operation = 'insert' AND {})")
+    which = are(pulled.entity.table.key, key)
+    return pulled.stage.conn.execute(query.format(pulled.stage.plan, which)).fetchone()[0]
 
 
 def _lacks_something(pulled: Pulled, key: tuple) -> bool:

@@ -264,16 +264,16 @@ class Completed:
     """A page with its records in full.
 
     `deleted`: the keys of those that say themselves that they are deleted; `told_deleted`: of those that a feed of
-    changes says are. `absent`: of those that are not at their own
-    address, though the list shows them. `known`: how many the list shows once more, or as the copy has them.
+    changes says are. `absent`: of those that are not at their own address, though the list shows them. `known`: how
+    many the list shows once more, or as the copy has them.
     """
 
     page: Page
     deleted: tuple[tuple, ...] = ()
-    told_deleted: tuple[tuple, ...] = ()
     absent: tuple[tuple, ...] = ()
     known: int = 0
     skipped: tuple[Skipped, ...] = ()
+    told_deleted: tuple[tuple, ...] = ()
 
 
 def complete(

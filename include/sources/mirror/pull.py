@@ -11,7 +11,7 @@ from typing import Any
 from psycopg import sql
 
 from include.api.errors import ApiError, FixConfiguration, RefuseData
-from include.api.fetch import pages
+from include.api.fetch import page_request, pages
 from include.api.paginators import Page
 from include.sources.base import entity_of
 from include.sources.mirror import gap, lookup
@@ -138,7 +138,8 @@ class Pulled:
     ) -> Mapping[str, Mapping[str, Any]]:
         """Of each list by its number: its first page in staging, and how many rows it says that it has.
 
-        A list that becomes shorter while it is read has fewer in the end. `counts`: those before the page.
+        The largest counts: of a list that becomes shorter while it is read nobody knows whether it left out the others.
+        `counts`: those before the page.
         """
         before = self.told(number) or {
             "partition": partition,
@@ -152,9 +153,9 @@ class Pulled:
         if promised is None and page.total_pages and page.total_pages > 1:
             # All pages but the last are full.
             promised = (page.total_pages - 1) * largest + 1
-        promised = min(filter(None, (before["promised"], promised)), default=None) if promised else before["promised"]
         added = [(read - r, refused - f) for (read, refused), (r, f) in zip(self._counts, counts, strict=True)]
         total = [(r + read, f + refused) for (r, f), (read, refused) in zip(before["counts"], added, strict=True)]
+        promised = max(filter(None, (before["promised"], promised)), default=None)
         return {**self.lists, str(number): {**before, "promised": promised, "largest": largest, "counts": total}}
 
     def require_stored(self, *partitions: str, ended: bool = False) -> None:
@@ -341,7 +342,7 @@ def read(
             _fail(pulled, listings, number, error)
         else:
             if last is None and not pulled.failed.get(listing.partition):
-                _read_again_if_short(pulled, listings, number)
+                _read_again_if_short(context, pulled, listings, number)
     _leave_out_refused(pulled)
     return pulled
 
@@ -409,13 +410,15 @@ def _fail(pulled: Pulled, listings: Sequence[Listing], number: int, error: ApiEr
             stage.finish()
 
 
-def _read_again_if_short(pulled: Pulled, listings: Sequence[Listing], number: int) -> None:
+def _read_again_if_short(context: Context, pulled: Pulled, listings: Sequence[Listing], number: int) -> None:
     """Reopen the list if it shows fewer rows than it says; a sync always, a scan if that costs fewer look-ups.
 
     Where a sync's list stays short its partition is cut: what it leaves out would be missing in the copy.
     """
     if pulled.entity.discovery:
         return
+    if pulled.shortage(number):
+        _ask_total_again(context, pulled, listings[number], number)
     shortage, told = pulled.shortage(number), pulled.told(number)
     readings, before = told.get("readings", 1), told.get("shortage")
     syncs = pulled.stage.pull.purpose == "sync"
@@ -433,6 +436,15 @@ def _read_again_if_short(pulled: Pulled, listings: Sequence[Listing], number: in
             " ask the API's vendor"
         )
         pulled.stage.save_progress(cut={**pulled.cut, listings[number].partition: why})
+
+
+def _ask_total_again(context: Context, pulled: Pulled, listing: Listing, number: int) -> None:
+    """Keep the total that the first page tells now: the list may have become shorter while it was read."""
+    paginator = listing.paginator
+    answer = context.client.send(page_request(listing.request, paginator, paginator.start))
+    total = paginator.read(answer, paginator.start).total_entries
+    if total is not None and total < pulled.told(number)["promised"]:
+        pulled.save_told(number, promised=total)
 
 
 def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetime | None) -> None:
