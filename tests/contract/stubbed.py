@@ -142,7 +142,7 @@ class Stubbed:
 
     def cut(self, entity: Entity, page: int) -> None:
         """Let the page of the whole list fail once, for good."""
-        self.stub.fault(Fault(503, entity=entity.name, skip=page - 1))
+        self.stub.fault(Fault(503, entity=entity.name, after=page - 1))
 
     def absent(self, entity: Entity) -> tuple:
         """Values to look up that the source has nothing for."""

@@ -104,6 +104,7 @@ def routes(source: Mirror, rows: Mapping[str, Sequence[Record]]) -> list[Route]:
     found: list[Route] = []
     for entity in source.entities:
         _require_known(source, entity)
+    for entity in source.entities:
         found += _lists(source, entity)
         found += [_looked(source, entity, each, rows) for each in (entity.lookup, entity.lookup.witness) if each]
     return sorted(found, key=lambda route: -route.rank)

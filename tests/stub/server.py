@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl
@@ -26,14 +27,14 @@ PAGE = 4
 class Fault:
     """What happens to requests in place of an answer: a status, or a page that has lost its rows (`dropped`).
 
-    `entity`: only requests for pages of its list. `skip`: how many of those are answered before. `times`: how often,
+    `entity`: only requests for pages of its list. `after`: how many of those are answered before. `times`: how often,
     None for good. `of_lookups`: another status for look-ups.
     """
 
     status: int = 503
     dropped: bool = False
     entity: str | None = None
-    skip: int = 0
+    after: int = 0
     times: int | None = 1
     of_lookups: int | None = None
 
@@ -43,8 +44,8 @@ class Fault:
             return False
         if (self.entity and route.entity.name != self.entity) or self.times == 0:
             return False
-        if self.skip:
-            self.skip -= 1
+        if self.after:
+            self.after -= 1
             return False
         self.times = self.times and self.times - 1
         return True
@@ -97,7 +98,7 @@ class Stub:
             return 404, {"error": "no such address"}
         if isinstance(route, Listed):
             return 200, self._list(route, request, values, dropped=bool(fault))
-        return self._look(route, request, values)
+        return self._look(route, values)
 
     def _found(self, request: Said) -> tuple[Route | None, list[tuple[str, ...]]]:
         path = request["path",]
@@ -129,13 +130,25 @@ class Stub:
             rows.sort(key=lambda row: moments.read(value_of(entity, row, entity.table.moment)), reverse=True)
         return rows
 
-    def _look(self, route: Looked, request: Said, values: Sequence[tuple[str, ...]]) -> tuple[int, Any]:
+    def _look(self, route: Looked, values: Sequence[tuple[str, ...]]) -> tuple[int, Any]:
+        """The answer to a look-up; a record's own address shows it with all that several look-ups find inside it."""
+        same = [each for each in self._routes if isinstance(each, Looked) and each.template == route.template]
+        answers = [answer for each in same if (answer := self._looked(each, values)) is not None]
+        return (200, reduce(_merged, answers)) if answers else (404, {"error": "not found"})
+
+    def _looked(self, route: Looked, values: Sequence[tuple[str, ...]]) -> Any:
+        """What one look-up is to read, None where its own address shows nothing."""
         entity, lookup = route.entity, route.lookup
         rows = [row for row in self.store.rows[entity.name] if values_of(entity, row, lookup.by) in values]
         if lookup.paginator:
-            page = paging.Asked(0, rows, None, 1, len(rows))
-            return 200, paging.answer(lookup.paginator, page)
+            return paging.answer(lookup.paginator, paging.Asked(0, rows, None, 1, len(rows)))
         parent = parent_of(self.store.source, route, values[0], self.store.rows)
         if lookup.own and not rows and not parent:
-            return 404, {"error": "not found"}
-        return 200, route.shape.answer(rows, parent or {})
+            return None
+        return route.shape.answer(rows, parent or {})
+
+
+def _merged(one: Any, other: Any) -> Any:
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return other
+    return {**one, **{name: _merged(one.get(name), inner) for name, inner in other.items()}}

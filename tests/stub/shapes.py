@@ -16,7 +16,7 @@ class Shape:
 
     def answer(self, rows: Sequence[Record], around: Record) -> Any:
         """Return the answer; `around` is what stands beside the innermost name."""
-        inner = list(rows) if self.many else dict(rows[0])
+        inner = list(rows) if self.many else dict(rows[0]) if rows else None
         for depth, name in enumerate(reversed(self.path)):
             inner = {**(around if depth == 0 else {}), name: inner}
         return inner

@@ -36,6 +36,7 @@ class Store:
                     f"EXAMPLES has no record of {entity.name}: add one as the API of {source.name} sends it"
                 )
             self.rows[entity.name] = [json.loads(json.dumps(each), parse_float=Decimal) for each in given]
+            _require_fields(source, entity, self.rows[entity.name])
         for entity in source.entities:
             self._grow(entity, CHILDREN if entity.parent else ROWS)
         for entity in source.entities:
@@ -143,6 +144,25 @@ def _put(record: Record, path: Sequence[str], value: Any) -> Record:
     first, *others = path
     inner = record.get(first)
     return {**record, first: _put(inner if isinstance(inner, dict) else {}, others, value) if others else value}
+
+
+def _require_fields(source: Mirror, entity: Entity, rows: Sequence[Record]) -> None:
+    """A column whose field no example has may be one that is read under a wrong name."""
+    for column in entity.table.names:
+        path = path_of(entity, column)
+        if not any(_has(row, path) for row in rows):
+            raise WrongExamples(
+                f"no example of {source.name}.{entity.name} has the field {'.'.join(path)} of column {column}: add it,"
+                " or see what the API calls it"
+            )
+
+
+def _has(record: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        if not isinstance(record, dict) or name not in record:
+            return False
+        record = record[name]
+    return True
 
 
 def _require_keys(source: Mirror, entity: Entity, rows: Sequence[Record]) -> None:
