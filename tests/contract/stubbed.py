@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from include.api.client import ApiClient, Request
-from include.api.paginators import PageNumber
+from include.api.paginators import PageNumber, Single
 from include.confidence.summary import Plan
 from include.simulators import serving
 from include.sources import get_source
@@ -132,13 +132,14 @@ class Stubbed:
     def pages(self, entity: Entity) -> int:
         """How many pages the entity's list has, in all of its requests."""
         rows, parts = self.records(entity), entity.partitions
+        page = len(rows) if isinstance(entity.paginator, Single) else PAGE
         if parts is None:
-            return len(entity.views) * -(-len(rows) // PAGE)
+            return len(entity.views) * -(-len(rows) // page)
         listed = self.records(entity_of(self.source, parts.listed_by))
         values = [str(entity_of(self.source, parts.listed_by).table.key_of(record)[0]) for record in listed]
         handfuls = [values[at : at + parts.size] for at in range(0, len(values), parts.size)]
         sizes = [sum(str(value_of(entity, row, parts.column)) in some for row in rows) for some in handfuls]
-        return len(entity.views) * sum(max(1, -(-size // PAGE)) for size in sizes)
+        return len(entity.views) * sum(max(1, -(-size // page)) for size in sizes)
 
     def cut(self, entity: Entity, page: int) -> None:
         """Let the page of the whole list fail once, for good."""
