@@ -19,6 +19,8 @@ from tests.stub.template import Place, Said, Template, mark, said, template
 # Four moments by which the filter for changes is found in a request.
 SINCE, OTHER_SINCE = datetime(2031, 3, 4, 5, 6, 7, tzinfo=UTC), datetime(2032, 4, 5, 6, 7, 8, tzinfo=UTC)
 UNTIL, OTHER_UNTIL = datetime(2033, 5, 6, 7, 8, 9, tzinfo=UTC), datetime(2034, 6, 7, 8, 9, 10, tzinfo=UTC)
+# A filter may reach further back than it is asked to, for what comes late.
+LATEST = timedelta(days=100)
 
 
 class NotServed(Exception):
@@ -133,8 +135,8 @@ def _lists(source: Mirror, entity: Entity) -> Iterator[Listed]:
             since = _unlike(request, ask(listing, OTHER_SINCE, UNTIL))
             until = _unlike(request, ask(listing, SINCE, OTHER_UNTIL))
             form = changes.format if isinstance(changes, Since) else ""
-            for place in (*since, *until):
-                _require_moment(source, entity, said(request)[place], form)
+            for place, moment in (*((each, SINCE) for each in since), *((each, UNTIL) for each in until)):
+                _require_moment(source, entity, said(request)[place], form, moment)
             made = template(_without(request, {*since, *until}), marks, several=True)
             if made is None:
                 raise NotServed(source.name, f"{source.name}.{entity.name} doesn't show which parts it asks for")
@@ -168,12 +170,14 @@ def _without(request: Request, places: set[Place]) -> Request:
     return replace(request, params=kept(request.params, ("query",)), body=kept(request.body, ("body",)))
 
 
-def _require_moment(source: Mirror, entity: Entity, value: Any, form: str) -> None:
+def _require_moment(source: Mirror, entity: Entity, value: Any, form: str, moment: datetime) -> None:
     try:
-        moments.read(value, form=form)
+        told = abs(moments.read(value, form=form) - moment) < LATEST
     except (ValueError, ArithmeticError):
+        told = False
+    if not told:
         where = f"{source.name}.{entity.name}"
-        raise NotServed(source.name, f"{where} is asked for changes in a form that is no time: {value!r}") from None
+        raise NotServed(source.name, f"{where} is asked for changes in a form that is no time: {value!r}")
 
 
 def _looked(source: Mirror, entity: Entity, lookup: Lookup, rows: Mapping[str, Sequence[Record]]) -> Looked:

@@ -251,6 +251,10 @@ class TestNotServed:
             (tools(lookup=BLIND), "the look-up of shop.tools doesn't show which id it asks for"),
             (tools(lookup=STRANGE), "shop.tools is read from an answer of unknown shape"),
             (tools(changes=WORDY), "shop.tools is asked for changes in a form that is no time: 'from 2031-03-04"),
+            (
+                tools(changes=Since("since", format="week %U")),
+                "shop.tools is asked for changes in a form that is no time: 'week 09'",
+            ),
             (tools(partitions=BLIND_PARTS), "shop.tools doesn't show which parts it asks for"),
         ],
     )
