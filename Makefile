@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test liar mutants up down bench lint docs screenshots lock clean
+.PHONY: demo test contract liar mutants up down bench lint docs screenshots lock clean new-source tables
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -15,6 +15,19 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 $(STACKS:%=--ignore %)
 	$(BIN)/python -m pytest $(STACKS)
+
+# What every source has to pass, for one of them: NAME=.
+contract: $(READY)
+	$(BIN)/python -m pytest tests/contract tests/dags/test_integrity.py tests/test_running_platform.py -k "$(NAME)"
+
+# The files of a new source: NAME=.
+new-source: $(READY)
+	$(BIN)/python -m stack.new_source $(NAME)
+	$(BIN)/python -m docs.reference
+
+# Its migration anew, from the tables that it declares by now: NAME=.
+tables: $(READY)
+	$(BIN)/python -m stack.new_source $(NAME) --tables
 
 # Random lies against every source, N runs each; SOURCE= for one, SEED= to play one run again.
 liar: $(READY)

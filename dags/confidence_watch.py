@@ -11,7 +11,7 @@ which a run is just doing. Each finding is one message until it is gone; the pag
 - The writer is stopped, and the run that stopped it has ended, was deleted, or was marked by hand.
 - The writer is stopped, and its DAG is paused, or the run does not move.
 - The writer's pool is missing, is closed over a writer that runs, is open over one that is stopped, or has other slots
-  than `plugins/pools.json` declares.
+  than one.
 - The sync or the runbook of a source that has been synced is paused.
 - A run looks well, but has not scanned everything, or its repair failed, or nobody has judged its scans.
 - A repair was applied, and nobody has verified it.

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include.sources.pools import declared_pools
+
 if TYPE_CHECKING:
     from airflow.sdk import DAG, Param
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "dags.md"
 DAGS = REPOSITORY / "dags"
-POOLS = REPOSITORY / "plugins" / "pools.json"
 
 # Airflow reads its settings when it is first imported. Nothing listens on port 1: parsing must not need a database.
 SETTINGS = {
@@ -53,7 +54,7 @@ def load(folder: Path) -> list["DAG"]:
 
 
 def render(dags: Iterable["DAG"], pools: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page: `dags` in their order, then `pools` as plugins/pools.json declares them."""
+    """The page: `dags` in their order, then `pools` as the sources declare them."""
     dags = list(dags)
     contents = "\n".join(f"- [`{dag.dag_id}`](#{dag.dag_id}): {_title(dag)}" for dag in dags)
     declared = ([f"`{name}`", pool["slots"], pool["description"]] for name, pool in sorted(pools.items()))
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="airflow-home-") as home:
         os.environ.update(SETTINGS, AIRFLOW_HOME=home)
         try:
-            page = render(load(DAGS), json.loads(POOLS.read_text()))
+            page = render(load(DAGS), declared_pools())
         except BrokenDag as error:
             print(f"docs: {error}", file=sys.stderr)
             return 1

@@ -3,20 +3,18 @@
 That is Airflow's metadata, the warehouse's tables, and the pools that don't exist yet. Safe at every start.
 """
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 
-from stack.settings import REPOSITORY
+from include.sources.pools import declared_pools
 
-POOLS = REPOSITORY / "plugins" / "pools.json"
 AIRFLOW_MIGRATION = [sys.executable, "-m", "airflow", "db", "migrate"]
 WAREHOUSE_MIGRATION = [sys.executable, "-m", "include.warehouse.migrate"]
 
@@ -35,7 +33,7 @@ def metadata_version(url: str) -> str:
     return f"{version('apache-airflow-core')} {revision}"
 
 
-def create_missing_pools(url: str, declared: Path = POOLS) -> None:
+def create_missing_pools(url: str, declared: Mapping[str, Mapping[str, Any]]) -> None:
     """Create the declared pools that the metadata database at `url` lacks.
 
     An existing pool is never touched: one with 0 slots is a stopped writer, and stays so over a restart.
@@ -47,14 +45,14 @@ def create_missing_pools(url: str, declared: Path = POOLS) -> None:
             VALUES (%(name)s, %(slots)s, %(description)s, %(include_deferred)s)
             ON CONFLICT (pool) DO NOTHING
             """,
-            [{"name": name, **pool} for name, pool in json.loads(declared.read_text()).items()],
+            [{"name": name, **pool} for name, pool in declared.items()],
         )
 
 
 def main() -> None:
     for command in (AIRFLOW_MIGRATION, WAREHOUSE_MIGRATION):
         subprocess.run(command, check=True)
-    create_missing_pools(metadata_url(os.environ))
+    create_missing_pools(metadata_url(os.environ), declared_pools())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from include.sources.pools import declared_pools
 from stack.guardian import Family, StackError, guarded
 from stack.ports import LOOPBACK
 from stack.postgres import Server
@@ -96,7 +97,7 @@ def _prepare(family: Family, home: Home, process_environment: Mapping[str, str])
         family.run("airflow-migrate", AIRFLOW_MIGRATION, process_environment)
         migrated.write_text(metadata_version(url))
     family.run("warehouse-migrate", WAREHOUSE_MIGRATION, process_environment)
-    create_missing_pools(url)
+    create_missing_pools(url, declared_pools())
 
 
 def _wait_until_ready(

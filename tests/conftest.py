@@ -14,8 +14,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from psycopg import sql
 
 from include.confidence import spans
+from include.sources import REGISTRY
 from include.warehouse.migrate import migrate
 from stack.postgres import Postgres, Server
+from stack.settings import SIMULATORS
 from tests.folders import quick_folder
 
 pytest_plugins = ["tests.running_platform"]
@@ -27,7 +29,9 @@ collect_ignore = [] if BROWSER or os.environ.get("CI") else ["browser"]
 
 def pytest_report_header() -> list[str]:
     """Say what is left out."""
-    return ["no Chromium found: tests/browser is left out (Debian: apt install chromium)"] if collect_ignore else []
+    browser = ["no Chromium found: tests/browser is left out (Debian: apt install chromium)"] if collect_ignore else []
+    stubbed = [source for source in REGISTRY if source not in SIMULATORS]
+    return browser + ([f"no simulator, so neither act nor lies: {', '.join(stubbed)}"] if stubbed else [])
 
 
 # Airflow reads its settings when it is first imported. No test may reach what the developer's shell names (a real

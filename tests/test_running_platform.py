@@ -9,7 +9,7 @@ import pytest
 from airflow._shared.module_loading import find_path_from_directory
 from airflow.configuration import conf
 
-from include.sources import REGISTRY
+from include.sources import KINDS, REGISTRY, get_source
 from stack.settings import REPOSITORY
 
 # Each layer with the ones that it may import, besides itself. All other modules are above it.
@@ -21,18 +21,14 @@ MAY_IMPORT = {
     "include.simulators": set(),
     "plugins": {"include.api", "include.warehouse", "include.confidence", "include.sources"},
     "dags": {"plugins", "include.sources", "include.warehouse"},
-    # The demo gives the simulator its orders.
-    "stack": {"include.simulators"},
+    # The demo gives the simulator its orders; pools and a new source's tables follow from the sources.
+    "stack": {"include.simulators", "include.sources", "include.warehouse"},
 }
 HOUSE = ("dags", "plugins", "include", "stack", "tests", "benchmarks")
 SUBPACKAGES = ("include.sources", "include.simulators")
-# What sources of one kind share, beside the sources.
-KINDS = ("mirror",)
 
-# Where a source is declared or registered: the only places of the product that name it.
+# Where a source is declared: the only places of the product that name it.
 NAMED_IN = {
-    "include/sources/__init__.py",
-    "plugins/pools.json",
     *(f"dags/{source}_{job}.py" for source in REGISTRY for job in ("sync", "reconcile")),
 }
 NAMED_UNDER = (
@@ -120,9 +116,10 @@ def test_sources_and_simulators_never_import_each_other(package):
     assert offenders(files(package.replace(".", "/")), sideways) == []
 
 
-def test_every_registered_source_is_a_package_and_every_package_is_registered():
+def test_every_package_beside_the_kinds_is_a_registered_source():
     packages = {path.parent.name for path in (REPOSITORY / "include" / "sources").glob("*/__init__.py")}
     assert packages == {*REGISTRY, *KINDS}
+    assert {source: get_source(source).name for source in REGISTRY} == {source: source for source in REGISTRY}
 
 
 @pytest.mark.parametrize("source", REGISTRY)

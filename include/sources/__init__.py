@@ -1,10 +1,20 @@
-"""The sources, one package each. Registering one here is all that the other layers need to know of it."""
+"""The sources, one package each. A package in this folder is registered by being there."""
 
 from importlib import import_module
+from pathlib import Path
 
 from include.sources.base import Source
 
-REGISTRY = ("flex", "repairshopr", "square", "storage", "tekmetric")
+# What sources of one kind share. These packages are no sources.
+KINDS = ("mirror",)
+
+
+def _packages() -> tuple[str, ...]:
+    found = {path.parent.name for path in Path(__file__).parent.glob("*/__init__.py")}
+    return tuple(sorted(found - set(KINDS)))
+
+
+REGISTRY = _packages()
 
 
 def get_source(name: str) -> Source:

@@ -154,11 +154,12 @@ class Column:
 class Table:
     """A mirrored table.
 
-    `key`: the primary key's columns. `version`: the column that tells an older state of a row from a newer one
-    (a time or a number), if the source has one. `changed`: the time of a row's last change where `version` is a
-    number; it also tells older from newer where a row lacks that number. `required`: columns that every record of the
-    source fills; one that leaves one of them empty is refused, since it is not the whole record. `tombstone`: the flag
-    by which a record says that it is deleted; others may fall with it, so that one look is no proof.
+    `key`: the primary key's columns, in the order of `columns`. `version`: the column that tells an older state of a
+    row from a newer one (a time or a number), if the source has one. `changed`: the time of a row's last change where
+    `version` is a number; it also tells older from newer where a row lacks that number. `required`: columns that every
+    record of the source fills; one that leaves one of them empty is refused, since it is not the whole record.
+    `tombstone`: the flag by which a record says that it is deleted; others may fall with it, so that one look is no
+    proof.
     """
 
     schema: str
@@ -175,6 +176,8 @@ class Table:
         unknown = sorted(named - {column.name for column in self.columns})
         if unknown:
             raise ValueError(f"table {self.full_name} names columns that it doesn't have: {', '.join(unknown)}")
+        if tuple(column.name for column in self.columns if column.name in self.key) != self.key:
+            raise ValueError(f"table {self.full_name} names its key in another order than its columns")
 
     @property
     def moment(self) -> str | None:

@@ -1,12 +1,10 @@
 """Airflow's own REST API, as the service user of the connection `airflow_api`: pools, and the state of other runs."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import quote
 
 from airflow.sdk import BaseHook
@@ -14,6 +12,7 @@ from airflow.sdk import BaseHook
 from include.api.client import ApiClient, Request
 from include.api.errors import NotFound
 from include.confidence.watch import Run
+from include.sources.pools import declared_pools
 from plugins.hooks.source import base_url
 
 CONNECTION = "airflow_api"
@@ -21,7 +20,6 @@ CONNECTION = "airflow_api"
 CLOSED_BY = re.compile(r"STOPPED by (?P<run>.+) \(epoch \d+\)")
 # States in which a process is at work for a task.
 WORKING = {"running", "restarting", "deferred"}
-POOLS = Path(__file__).resolve().parents[1] / "pools.json"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class AirflowApi:
             self._client.send(Request("/api/v2/pools", method="POST", body={"name": name} | figures))
 
     def open_pool(self, name: str) -> None:
-        """Give the pool its slots and description as declared in pools.json."""
+        """Give the pool its slots and description as declared."""
         declared = declared_pools()[name]
         self.set_pool(name, declared["slots"], declared["description"])
 
@@ -116,11 +114,6 @@ def closed_by(run: str, epoch: int) -> str:
 def _run_path(name: str) -> str:
     dag_id, _, run_id = name.partition("/")
     return f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns/{quote(run_id, safe='')}"
-
-
-def declared_pools() -> Mapping[str, Mapping]:
-    """The pools as they should be while nothing is stopped."""
-    return json.loads(POOLS.read_text())
 
 
 @contextmanager

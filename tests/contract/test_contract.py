@@ -22,7 +22,8 @@ from include.warehouse.fence import FenceError
 from include.warehouse.sync_log import Counts
 from plugins.hooks.airflow_api import declared_pools
 from stack.settings import REPOSITORY, SIMULATORS
-from tests.contract.account import Run
+from tests.contract.account import Account, Run
+from tests.contract.stubbed import Stubbed
 
 NOTHING = {"insert": 0, "update": 0, "delete": 0}
 # What keeps a verb from its end when the source doesn't answer, or the copy.
@@ -30,11 +31,16 @@ CUT = (ApiError, SyncFailed, psycopg.OperationalError)
 
 VERBS = ("sync", "scan", "repair", "verify")
 
+
+def account_of(source: str) -> type[Account]:
+    return import_module(f"tests.contract.{source}").Account
+
+
 # Every source, and whether its scans look at a part only; not every source has such scans.
 WHOLE = [(source, False) for source in REGISTRY]
-PART = [(source, True) for source in REGISTRY if import_module(f"tests.contract.{source}").Account.part is not None]
+PART = [(source, True) for source in REGISTRY if account_of(source).part is not None]
 # Those whose repair is one transaction.
-ATOMIC = [(source, True) for source in REGISTRY if import_module(f"tests.contract.{source}").Account.atomic]
+ATOMIC = [(source, True) for source in REGISTRY if account_of(source).atomic]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -80,13 +86,16 @@ class TestRegistered:
         writer = fence.read(conn, source)
         assert (writer.stopped, writer.epoch) == (False, 0)
 
-    def test_with_pool_dags_simulator_and_connections(self, source):
-        compose = (REPOSITORY / "docker-compose.yaml").read_text()
+    def test_with_pool_and_dags(self, source):
         assert f"{source}_writer" in declared_pools()
         for job in ("sync", "reconcile"):
             assert (REPOSITORY / "dags" / f"{source}_{job}.py").is_file()
-        assert SIMULATORS[source].connections
-        for connection in SIMULATORS[source].connections:
+
+    def test_with_a_simulator_and_connections_or_a_stub(self, source):
+        """The connection of a source without a simulator comes from .env as it is."""
+        compose = (REPOSITORY / "docker-compose.yaml").read_text()
+        assert issubclass(account_of(source), Stubbed) == (source not in SIMULATORS)
+        for connection in SIMULATORS[source].connections if source in SIMULATORS else ():
             assert f"AIRFLOW_CONN_{connection.upper()}" in compose
         assert (get_source(source).switch or "") in compose
 

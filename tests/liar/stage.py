@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 from uuid import uuid4
@@ -15,11 +16,16 @@ from starlette.types import ASGIApp
 from include.api.client import ApiClient
 from include.simulators import serving
 from include.simulators.serving import Simulator
+from include.sources import REGISTRY
 from stack.postgres import Server
 from tests.contract.account import Account, Run
 from tests.liar.kept import Kept
 from tests.liar.lies import Lie
 from tests.liar.wire import WORLD, Asked, Wire
+
+# Sources with a stage, and those without: a stub has none.
+STAGED = tuple(source for source in REGISTRY if Path(__file__).with_name(f"{source}.py").exists())
+UNSTAGED = tuple(source for source in REGISTRY if source not in STAGED)
 
 Key = tuple
 # Rows by table and key.

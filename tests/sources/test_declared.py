@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from include.api.client import Request
-from include.api.paginators import PageNumber
+from include.api.paginators import Cursor, PageNumber
 from include.sources.mirror.entity import (
     BothEnds,
     Discovery,
@@ -89,6 +89,10 @@ class TestEntity:
             ({"listing": None}, "it has either a listing or a discovery"),
             ({"discovery": BRIEF}, "it has either a listing or a discovery"),
             ({"paginator": None}, "its listing has no paginator"),
+            (
+                {"changes": BothEnds(), "paginator": Cursor("orders")},
+                "a list that is read from both ends has page numbers",
+            ),
             (
                 {**IN_BRIEF, "changes": SINCE},
                 "records that lists show in brief are found by reading those lists whole (changes=FullList())",

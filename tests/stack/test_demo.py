@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from include.sources import REGISTRY
 from stack import demo
 from stack.control import Stack
 from stack.demo.steps import Unexpected, expect, some
 from stack.guardian import StackError
+from stack.settings import SIMULATORS
 
 
 def test_every_source_has_its_act():
-    assert sorted(demo.ACTS) == sorted(REGISTRY)
+    assert sorted(demo.ACTS) == sorted(SIMULATORS)
 
 
 def test_an_unexpected_outcome_names_what_differs_and_nothing_else():

@@ -1,10 +1,10 @@
-import json
-from pathlib import Path
+from collections.abc import Mapping
 
 import psycopg
 import pytest
 
-from stack.prepare import POOLS, create_missing_pools, metadata_version
+from include.sources.pools import declared_pools
+from stack.prepare import create_missing_pools, metadata_version
 
 # As Airflow's migration makes it.
 SLOT_POOL = """
@@ -16,14 +16,12 @@ CREATE TABLE slot_pool (
 
 
 @pytest.fixture
-def declared(tmp_path: Path) -> Path:
-    path = tmp_path / "pools.json"
+def declared() -> Mapping[str, Mapping]:
     pool = {"slots": 1, "include_deferred": True, "description": "new"}
-    path.write_text(json.dumps({"a_writer": pool, "b_writer": pool}))
-    return path
+    return {"a_writer": pool, "b_writer": pool}
 
 
-def test_missing_pools_are_created_and_a_stopped_writer_stays_stopped(warehouse_url: str, declared: Path):
+def test_missing_pools_are_created_and_a_stopped_writer_stays_stopped(warehouse_url: str, declared: Mapping):
     with psycopg.connect(warehouse_url) as connection:
         connection.execute(SLOT_POOL)
         connection.execute(
@@ -38,7 +36,7 @@ def test_missing_pools_are_created_and_a_stopped_writer_stays_stopped(warehouse_
 
 
 def test_declared_pools_have_one_slot_and_count_deferred_tasks():
-    for name, pool in json.loads(POOLS.read_text()).items():
+    for name, pool in declared_pools().items():
         assert name.endswith("_writer")
         assert (pool["slots"], pool["include_deferred"]) == (1, True)
 

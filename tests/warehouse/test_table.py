@@ -193,6 +193,23 @@ def as_stored(conn: psycopg.Connection, value: object, type_: str) -> object:
     return conn.execute("SELECT value FROM sent", prepare=False).fetchone()[0]
 
 
+class TestDeclared:
+    @pytest.mark.parametrize("key", [("a", "b"), ("b",)])
+    def test_key_in_the_order_of_its_columns(self, key):
+        assert Table("shop", "parts", (Column("a"), Column("b")), key=key, version=None).key == key
+
+    @pytest.mark.parametrize(
+        ("key", "why"),
+        [
+            (("b", "a"), "table shop.parts names its key in another order than its columns"),
+            (("a", "c"), "table shop.parts names columns that it doesn't have: c"),
+        ],
+    )
+    def test_refuses_a_key_that_rows_would_not_have(self, key, why):
+        with pytest.raises(ValueError, match=f"^{why}$"):
+            Table("shop", "parts", (Column("a"), Column("b")), key=key, version=None)
+
+
 class TestRow:
     def test_values_come_in_column_order(self):
         row = PARTS.row({"updated_at": "2026-01-01", "price": "1.50", "id": "7", "more": 1, "name": None})

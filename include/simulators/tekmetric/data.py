@@ -43,12 +43,12 @@ _LABOR_RATES = (16_500, 14_950, 17_525)
 _DISPOSAL = Fee(name="Oil disposal", amount=395, taxable=True)
 # Name, category, hours, the parts by name, brand, quantity, retail and cost of one.
 _SERVICES = (
-    ("Oil change", "Maintenance", "0.5", (("Oil 5W-30", "Acme", "4.73", 899, 412), ("Filter", None, "1", 1499, 523))),
-    ("Brake job", "Brakes", "2.25", (("Rotor", "Acme", "2", 8995, 4310), ("Brake pads", "Orbit", "1", 7450, 3125))),
-    ("Cooling system", "Engine", "1.7", (("Coolant", "Acme", "2.5", 1895, 890), (None, "Orbit", "1", 4425, 1999))),
+    ("Oil change", "Maintenance", "0.5", (("Oil 5W-30", "Summit", "4.73", 899, 412), ("Filter", None, "1", 1499, 523))),
+    ("Brake job", "Brakes", "2.25", (("Rotor", "Summit", "2", 8995, 4310), ("Brake pads", "Orbit", "1", 7450, 3125))),
+    ("Cooling system", "Engine", "1.7", (("Coolant", "Summit", "2.5", 1895, 890), (None, "Orbit", "1", 4425, 1999))),
     ("Alignment", "Suspension", "1.15", ()),
     ("Spark plugs", "Engine", "1.35", (("Spark plug", "Orbit", "6", 1733, 846), ("Gasket", None, "1", 2150, 975))),
-    ("Battery", "Electrical", "0.4", (("Battery", "Acme", "1", 18999, 12150), ("Terminal", "Acme", "1", 655, 210))),
+    ("Battery", "Electrical", "0.4", (("Battery", "Summit", "1", 18999, 12150), ("Terminal", "Summit", "1", 655, 210))),
     ("Wiper and wash", "Maintenance", "0.3", (("Washer fluid", None, "0.5", 799, 301),)),
     ("Suspension", "Suspension", "3.6", (("Strut", "Orbit", "1", 15450, 8275), ("Strut", "Orbit", "1", 15450, 8275))),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from psycopg import Connection, sql
 
 from include.api.client import Answer, ApiClient, Request
-from include.api.paginators import Paginator
+from include.api.paginators import PageNumber, Paginator, SpringPage
 from include.confidence.integrity import Severity
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
 from include.warehouse.table import Table
@@ -339,6 +339,8 @@ def _wrong_list(entity: Entity) -> str:
         return "its listing has no paginator"
     if entity.discovery and not isinstance(entity.changes, FullList):
         return "records that lists show in brief are found by reading those lists whole (changes=FullList())"
+    if isinstance(entity.changes, BothEnds) and not isinstance(entity.paginator, PageNumber | SpringPage):
+        return "a list that is read from both ends has page numbers"
     if len(entity.views) > 1 and not isinstance(entity.changes, Since | Window | FullList):
         return "several views are for lists that are read from their start"
     if entity.partitions and isinstance(entity.changes, BothEnds):

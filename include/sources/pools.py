@@ -1,0 +1,18 @@
+"""The pool of each source's writer. It has one slot, so that nothing else writes to the copy meanwhile."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from include.sources import REGISTRY
+
+
+def declared_pools() -> Mapping[str, Mapping[str, Any]]:
+    """Return each writer's pool by its name, as it should be while nothing is stopped."""
+    return {
+        f"{source}_writer": {
+            "slots": 1,
+            "include_deferred": True,
+            "description": f"Tasks that write the copy of {source}. 0 slots: the writer is stopped.",
+        }
+        for source in REGISTRY
+    }

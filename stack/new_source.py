@@ -1,0 +1,190 @@
+"""Begin a new source: `python -m stack.new_source acme` writes its files, with one list as an example.
+
+With `--tables` only the migration is written anew, from the tables that the source declares by now.
+"""
+
+import argparse
+import keyword
+import re
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from string import Template
+
+from include.sources import KINDS, REGISTRY
+from include.sources.mirror.source import Mirror
+from include.warehouse.table import (
+    Column,
+    Table,
+    boolean,
+    decimal,
+    identifier,
+    instant,
+    integer,
+    structure,
+    text,
+    unix_time,
+)
+from stack.settings import REPOSITORY
+
+TEMPLATES = Path(__file__).with_name("templates")
+VERSIONS = REPOSITORY / "include" / "warehouse" / "migrations" / "versions"
+MADE = "Made by `make tables"
+TYPES = {
+    boolean: "boolean",
+    decimal: "numeric",
+    identifier: "bigint",
+    instant: "timestamptz",
+    integer: "bigint",
+    structure: "jsonb",
+    unix_time: "timestamptz",
+    text: "text",
+}
+# In place of the type of a column that is read by a function of the source's own.
+UNKNOWN = "TYPE?"
+# Schemas of the warehouse, and connections, that are not a source's.
+TAKEN = {"airflow_api", "confidence", "images_db", "notifications", "public", "staging", "warehouse", *KINDS}
+
+
+class NotMade(Exception):
+    """Nothing was written. The message says why in one line, and what to do."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m stack.new_source", description=__doc__)
+    parser.add_argument("name", help="of the source: its package, schema, connection, and the beginning of its DAGs")
+    parser.add_argument("--tables", action="store_true", help="write the migration anew from the declared tables")
+    arguments = parser.parse_args()
+    try:
+        told = write_tables(arguments.name) if arguments.tables else write_source(arguments.name)
+    except NotMade as error:
+        print(f"new-source: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(told))
+    return 0
+
+
+def write_source(name: str) -> list[str]:
+    """Write the files of a new source; return what to tell. Raises NotMade."""
+    _require_name(name)
+    files = {
+        REPOSITORY / "include" / "sources" / name / "__init__.py": "source",
+        REPOSITORY / "dags" / f"{name}_sync.py": "sync",
+        REPOSITORY / "dags" / f"{name}_reconcile.py": "reconcile",
+        REPOSITORY / "tests" / "contract" / f"{name}.py": "examples",
+    }
+    there = [path for path in files if path.exists()]
+    if there:
+        raise NotMade(f"{_short(there[0])} exists already. Remove it, or take another name")
+    texts = {path: _filled(template, name=name, title=_title(name)) for path, template in files.items()}
+    for path, written in texts.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(written)
+    migration = VERSIONS / f"{_next_revision()}_{name}.py"
+    _write_migration(migration, name)
+    return [
+        *(f"written: {_short(path)}" for path in (*files, migration)),
+        f"next: fill in {_short(next(iter(files)))} and tests/contract/{name}.py as docs/new-source.md says",
+        f"then: make tables NAME={name} && make contract NAME={name}",
+    ]
+
+
+def write_tables(name: str) -> list[str]:
+    """Write the source's migration anew; return what to tell. Raises NotMade."""
+    if name not in REGISTRY:
+        raise NotMade(f"there is no source {name!r}. Begin it with `make new-source NAME={name}`")
+    migrations = sorted(VERSIONS.glob(f"[0-9][0-9][0-9][0-9]_{name}.py"))
+    if len(migrations) != 1 or MADE not in migrations[0].read_text():
+        raise NotMade(f"the migration of {name} is written by hand. Change its tables by a migration of their own")
+    open_columns = _write_migration(migrations[0], name)
+    told = [f"written: {_short(migrations[0])}"]
+    if open_columns:
+        columns = ", ".join(open_columns)
+        told.append(f"next: write the types of {columns} in place of {UNKNOWN!r}: functions of the source read them")
+    return told
+
+
+def _require_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{1,29}", name) or keyword.iskeyword(name):
+        raise NotMade(f"{name!r} is no name: it takes 2 to 30 small letters, digits and underscores, a letter first")
+    if name in REGISTRY or name in TAKEN:
+        raise NotMade(f"{name!r} is taken. Take another name")
+    if named := _naming(name):
+        raise NotMade(
+            f"the word {name!r} stands in {_short(named[0])}, so nobody could tell where the source is named. Take"
+            " another name"
+        )
+
+
+def _naming(name: str) -> list[Path]:
+    """The files of the product in which the name is a word."""
+    word = re.compile(rf"(?<![^\W_]){name}(?![^\W_])", re.IGNORECASE)
+    files = (path for folder in ("dags", "plugins", "include") for path in sorted((REPOSITORY / folder).rglob("*.py")))
+    return [path for path in files if word.search(path.read_text())]
+
+
+def _next_revision() -> str:
+    return f"{int(max(path.name[:4] for path in VERSIONS.glob('[0-9]*.py'))) + 1:04}"
+
+
+def _write_migration(path: Path, name: str) -> list[str]:
+    """Write the migration from the declared tables; return the columns whose types are not known."""
+    source: Mirror = import_module(f"include.sources.{name}").SOURCE
+    tables = [table for entity in source.entities for table in entity.tables]
+    tables += [derived.table for derived in source.derived]
+    revision = path.name[:4]
+    path.write_text(
+        _filled(
+            "migration",
+            name=name,
+            title=_title(name),
+            revision=revision,
+            before=f"{int(revision) - 1:04}",
+            tables="".join(map(_table, tables)),
+            indexes=_indexes(source),
+        )
+    )
+    return [f"{table.name}.{column.name}" for table in tables for column in table.columns if _type(column) == UNKNOWN]
+
+
+def _table(table: Table) -> str:
+    """The table's entry in the migration."""
+    types = {column.name: _type(column) for column in table.columns}
+    key = ", ".join(f'"{name}": "{types[name]}"' for name in table.key)
+    columns = _lines(f'"{name}": "{kind}"' for name, kind in types.items() if name not in table.key)
+    unhashed = "".join(f'"{column.name}", ' for column in table.columns if not column.compared)
+    entries = [f"{{{key}}}", f"{{\n{columns}        }}", f"({unhashed.removesuffix(' ')})"]
+    return f'    "{table.name}": (\n' + "".join(f"        {entry},\n" for entry in entries) + "    ),\n"
+
+
+def _lines(entries: Iterable[str]) -> str:
+    return "".join(f"            {entry},\n" for entry in entries)
+
+
+def _type(column: Column) -> str:
+    return TYPES.get(column.read, UNKNOWN)
+
+
+def _indexes(source: Mirror) -> str:
+    """The entries for the columns by which rows are found that belong to others."""
+    found = [(e.table, e.lookup.by) for e in source.entities if e.lookup.by != e.table.key]
+    found += [(part.table, part.by) for e in source.entities for part in e.parts if part.by != part.table.key]
+    lines = "".join(f'    "{table.name} ({", ".join(columns)})",\n' for table, columns in found)
+    return f"\n{lines}" if lines else ""
+
+
+def _filled(template: str, **values: str) -> str:
+    return Template((TEMPLATES / f"{template}.py.template").read_text()).substitute(values)
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").title()
+
+
+def _short(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

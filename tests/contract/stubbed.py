@@ -1,0 +1,265 @@
+"""The contract's adapter of a mirror without a simulator: a stub of its API, made from its declaration and examples.
+
+`tests/contract/<name>.py` of such a source has the examples alone:
+
+    EXAMPLES = {"customers": [{"id": 1, "name": "Ann", "updated_at": "2026-03-01T08:00:00Z"}]}
+    Account, opened = stubbed("<name>", EXAMPLES)
+
+An example is a record as the API sends it; more records are made from it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from include.api.client import ApiClient, Request
+from include.api.paginators import PageNumber, Single
+from include.confidence.summary import Plan
+from include.simulators import serving
+from include.sources import get_source
+from include.sources.base import entity_of
+from include.sources.mirror.entity import Entity, FullList
+from include.sources.mirror.source import Mirror
+from include.warehouse.table import Table, text
+from tests.contract.account import Asking, Questions
+from tests.stub import Fault, Store, Stub, WrongExamples
+from tests.stub.declared import value_of
+from tests.stub.server import PAGE, TOKEN
+from tests.stub.template import said
+
+Examples = Mapping[str, Sequence[Mapping[str, Any]]]
+ABSENT = 987_654_321
+
+
+class Stubbed:
+    """A few rows a page. `stubbed` makes the class of a source."""
+
+    source: Mirror
+    examples: Examples
+    spoilt: Mapping[str, str]
+    given: Mapping[str, Any]
+    computed: frozenset[str]
+    atomic = True
+    params: Mapping[str, Any]
+    part: Mapping[str, Any] | None
+    shapes: Mapping[str, Callable[[Any], Any]]
+
+    def __init__(self, stub: Stub, url: str, conn: psycopg.Connection):
+        self.questions = Questions()
+        self.stub, self._url, self._conn = stub, url, conn
+        self._listing = False
+
+    @contextmanager
+    def api(
+        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+    ) -> Iterator[ApiClient]:
+        url, headers = self._url + base_path, authorize(TOKEN)
+        # One attempt, or it would mend the failure of a list.
+        with Asking(self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1) as client:
+            yield client
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        return self.given
+
+    def copy(self) -> Mapping[str, Mapping]:
+        tables = [table for entity in self.source.entities for table in entity.tables]
+        return {table.name: self._rows(table) for table in (*tables, *(d.table for d in self.source.derived))}
+
+    def change(self) -> None:
+        """A new record, one that has changed, and one that is deleted, in each list that is asked for changes."""
+        for entity in self.source.entities:
+            if entity.changes is None:
+                continue
+            self.stub.store.insert(entity)
+            if column := self._text(entity):
+                self.stub.store.update(entity, 0, column, "changed")
+            if self._deletes(entity):
+                self.stub.store.delete(entity, 1)
+
+    def drift(self) -> Mapping[str, Plan]:
+        """A record that the copy lacks, one that differs, and one that the source hasn't any more.
+
+        So it is with the rows inside records. What is asked for by parts gets a new part in place of the last.
+        """
+        updates = {entity.name: self._spoil_some(entity) for entity in self.source.entities}
+        for entity in self.source.entities:
+            if self._lists_parts(entity):
+                self.stub.store.insert(entity, silent=True)
+            elif self._deletes(entity):
+                self.stub.store.delete(entity, 2, silent=True)
+        return {entity.name: self._planned(entity, updates[entity.name]) for entity in self.source.entities}
+
+    def _spoil_some(self, entity: Entity) -> int:
+        """Lose and spoil rows of the copy; return how many were spoilt."""
+        first, second, _, *others = self.records(entity)
+        if not self._lists_parts(entity):
+            self._lose(entity.table, entity.table.key_of(first))
+        self._spoil(entity.table, entity.table.key_of(second))
+        for part in entity.parts:
+            inside = [part.table.key_of(row) for record in others for row in part.rows(record)]
+            if len(inside) < 2:
+                raise WrongExamples(f"no example of {entity.name} has rows of {part.table.name} inside it: give one")
+            self._lose(part.table, inside[0])
+            self._spoil(part.table, inside[1])
+        return 1 + len(entity.parts)
+
+    def _planned(self, entity: Entity, updates: int) -> Plan:
+        truth, copy = self._truth(entity), {table.name: set(self._rows(table)) for table in entity.tables}
+        missing = sum(len(truth[name] - copy[name]) for name in copy)
+        surplus = 0 if entity.history else sum(len(copy[name] - truth[name]) for name in copy)
+        return Plan(insert=missing, update=updates, delete=surplus)
+
+    def fail(self) -> None:
+        # A list that is refused is read again from its start, in case that its cursor has expired; a record that
+        # can't be looked up now is left for later.
+        self.stub.fault(Fault(503 if self._listing else 401))
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        self.stub.fault(Fault(503, times=None))
+        yield
+        self.stub.clear()
+
+    def records(self, entity: Entity) -> list[Mapping[str, Any]]:
+        """Every record that belongs into the mirror, as the API sends it."""
+        return list(self.stub.store.rows[entity.name])
+
+    def pages(self, entity: Entity) -> int:
+        """How many pages the entity's list has, in all of its requests."""
+        rows, parts = self.records(entity), entity.partitions
+        page = len(rows) if isinstance(entity.paginator, Single) else PAGE
+        if parts is None:
+            return len(entity.views) * -(-len(rows) // page)
+        listed = self.records(entity_of(self.source, parts.listed_by))
+        values = [str(entity_of(self.source, parts.listed_by).table.key_of(record)[0]) for record in listed]
+        handfuls = [values[at : at + parts.size] for at in range(0, len(values), parts.size)]
+        sizes = [sum(str(value_of(entity, row, parts.column)) in some for row in rows) for some in handfuls]
+        return len(entity.views) * sum(max(1, -(-size // page)) for size in sizes)
+
+    def cut(self, entity: Entity, page: int) -> None:
+        """Let the page of the whole list fail once, for good."""
+        self.stub.fault(Fault(503, entity=entity.name, after=page - 1))
+
+    def absent(self, entity: Entity) -> tuple:
+        """Values to look up that the source has nothing for."""
+        known = dict(zip(entity.table.names, entity.table.row(self.records(entity)[0]), strict=True))
+        return tuple(ABSENT if isinstance(known[name], int) else str(ABSENT) for name in entity.lookup.by)
+
+    def _asked(self, request: Request) -> None:
+        self._listing = self.stub.is_list(said(request))
+        self.questions.ask()
+
+    def _lists_parts(self, entity: Entity) -> bool:
+        """Whether its records are what other lists are asked for by. Those of a part fall with it."""
+        return any(each.partitions and each.partitions.listed_by == entity.name for each in self.source.entities)
+
+    def _deletes(self, entity: Entity) -> bool:
+        return not entity.history and not self._lists_parts(entity)
+
+    def _text(self, entity: Entity) -> str | None:
+        """A column of text that may hold anything, None if there is none."""
+        if entity.name in self.spoilt:
+            return self.spoilt[entity.name]
+        fixed = {*entity.lookup.by, *(name for need in entity.needs for name in need.by)}
+        fixed |= {entity.partitions.column} if entity.partitions else set()
+        return _free_text(entity.table, fixed)
+
+    def _truth(self, entity: Entity) -> Mapping[str, set[tuple]]:
+        """The keys of what the source has, by table."""
+        records = self.records(entity)
+        inside = {p.table.name: {p.table.key_of(row) for r in records for row in p.rows(r)} for p in entity.parts}
+        return {entity.name: {entity.table.key_of(record) for record in records}, **inside}
+
+    def _rows(self, table: Table) -> Mapping[tuple, Mapping]:
+        rows = self._conn.execute(sql.SQL("SELECT to_jsonb(t) FROM {} t").format(table.sql))
+        return {tuple(row[name] for name in table.key): row for (row,) in rows}
+
+    def _lose(self, table: Table, key: tuple) -> None:
+        self._do("DELETE FROM {table} t WHERE {same}", table, key)
+
+    def _spoil(self, table: Table, key: tuple) -> None:
+        column = self.spoilt.get(table.name) or _free_text(table, set())
+        if column is None:
+            raise WrongExamples(f"{table.full_name} has no text that may be spoilt: name a column in `spoilt`")
+        spoilt = {"column": sql.Identifier(column), "other": self._other(table, column)}
+        self._do("UPDATE {table} t SET {column} = {other} WHERE {same}", table, key, **spoilt)
+
+    def _other(self, table: Table, column: str) -> sql.Composable:
+        """Another value for a column of any kind."""
+        query = "SELECT data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
+        (kind,) = self._conn.execute(f"{query} AND column_name = %s", [table.schema, table.name, column]).fetchone()
+        if kind == "text":
+            return sql.Literal("spoilt")
+        if kind in ("bigint", "numeric"):
+            return sql.SQL("coalesce({}, 0) + 1").format(sql.Identifier(column))
+        return sql.SQL("NULL")
+
+    def _do(self, query: str, table: Table, key: tuple, **more: sql.Composable) -> None:
+        same = [
+            sql.SQL("t.{} = {}").format(sql.Identifier(name), sql.Literal(value))
+            for name, value in zip(table.key, key, strict=True)
+        ]
+        parts = {"table": table.sql, "same": sql.SQL(" AND ").join(same), **more}
+        written = self._conn.execute(sql.SQL(query).format(**parts)).rowcount
+        assert written == 1, f"{table.name}: {written} rows for {key}"
+
+
+def _free_text(table: Table, fixed: set[str]) -> str | None:
+    """The first column of text that nothing hangs on."""
+    fixed = fixed | {*table.key, *filter(None, (table.version, table.changed, table.tombstone))}
+    free = (c.name for c in table.columns if c.read is text and c.name in table.compared and c.name not in fixed)
+    return next(free, None)
+
+
+def _hasty(entity: Entity) -> Entity:
+    """The entity without its pauses."""
+    if isinstance(entity.changes, FullList):
+        return replace(entity, changes=replace(entity.changes, every=timedelta(0)))
+    return entity
+
+
+def stubbed(
+    name: str,
+    examples: Examples,
+    *,
+    spoilt: Mapping[str, str] | None = None,
+    shapes: Mapping[str, Callable[[Any], Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> tuple[type[Stubbed], Callable[[str], AbstractContextManager[Stubbed]]]:
+    """Return the account's class and `opened`, as the contract wants them.
+
+    `examples`: records as the API sends them, one or more of each entity. `spoilt`: by table, a column that may hold
+    anything, where the first column of text may not. `shapes`: by column, what a value comes in, where a reader takes
+    it out of something. `settings`: what the connection says beside address and token. `params`: those of a run, where
+    the source has its own.
+    """
+    declared = get_source(name)
+    source = replace(declared, entities=tuple(map(_hasty, declared.entities)))
+    # Only lists with page numbers have parts that can be asked for.
+    numbered = all(isinstance(e.paginator, PageNumber) and not e.partitions for e in source.entities)
+    of_class = {
+        "source": source,
+        "examples": examples,
+        "spoilt": spoilt or {},
+        "given": settings or {},
+        "shapes": shapes or {},
+        "computed": frozenset(derived.table.name for derived in source.derived),
+        "params": {"progress_every": 250, **(params or {})},
+        "part": {"page_end": 1, "compute_db_not_in_api": False} if numbered else None,
+    }
+    account = type(f"{name.title()}Account", (Stubbed,), of_class)
+
+    @contextmanager
+    def opened(warehouse: str) -> Iterator[Stubbed]:
+        """An account; server and connections are gone afterwards."""
+        stub = Stub(Store(source, examples))
+        with serving.in_thread(stub) as url, psycopg.connect(warehouse, autocommit=True) as conn:
+            yield account(stub, url, conn)
+
+    return account, opened

@@ -1,0 +1,230 @@
+"""What a mirror's declaration says of its vendor: which requests there are, and what each asks for.
+
+All that depends on how entities are declared stands here and in `paging`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from include.api.client import Request
+from include.api.paginators import Paginator
+from include.sources.mirror.entity import Entity, Lookup, Since, Window
+from include.sources.mirror.source import Mirror
+from tests.stub import moments, paging
+from tests.stub.shapes import Record, Shape, find
+from tests.stub.template import Place, Said, Template, mark, said, template
+
+# Four moments by which the filter for changes is found in a request.
+SINCE, OTHER_SINCE = datetime(2031, 3, 4, 5, 6, 7, tzinfo=UTC), datetime(2032, 4, 5, 6, 7, 8, tzinfo=UTC)
+UNTIL, OTHER_UNTIL = datetime(2033, 5, 6, 7, 8, 9, tzinfo=UTC), datetime(2034, 6, 7, 8, 9, 10, tzinfo=UTC)
+# A filter may reach further back than it is asked to, for what comes late.
+LATEST = timedelta(days=100)
+
+
+class NotServed(Exception):
+    """The stub doesn't know the vendor's ways. The message says which, and what to write by hand."""
+
+    def __init__(self, source: str, what: str):
+        super().__init__(
+            f"{what}. The stub doesn't know such an API: write a simulator (include/simulators/{source}/) and an"
+            f" adapter (tests/contract/{source}.py) by hand, as tekmetric has them"
+        )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A request for a list: of everything, or of what changed between the moments in these places of it.
+
+    The values of the template are partitions.
+    """
+
+    entity: Entity
+    template: Template
+    paginator: Paginator
+    since: tuple[Place, ...] = ()
+    until: tuple[Place, ...] = ()
+    form: str = ""
+
+    def read(self, request: Said) -> list[tuple[str, ...]] | None:
+        """Return the values that the request asks for; None where it is another request."""
+        if any(place not in request for place in (*self.since, *self.until)):
+            return None
+        return self.template.read(request)
+
+    @property
+    def rank(self) -> int:
+        return self.template.rank + 2 * len(self.since + self.until)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A request for the rows that have the template's values in the lookup's columns.
+
+    `inside`: the rows come inside the record of their parent.
+    """
+
+    entity: Entity
+    lookup: Lookup
+    template: Template
+    inside: bool
+    shape: Shape | None = None
+
+    def read(self, request: Said) -> list[tuple[str, ...]] | None:
+        """Return the values that the request asks for; None where it is another request."""
+        return self.template.read(request)
+
+    @property
+    def rank(self) -> int:
+        return self.template.rank
+
+
+Route = Listed | Looked
+
+
+def path_of(entity: Entity, name: str) -> tuple[str, ...]:
+    """Where in a record the value of a column stands."""
+    column = next(column for column in entity.table.columns if column.name == name)
+    return tuple((column.field or column.name).split("."))
+
+
+def value_of(entity: Entity, record: Record, name: str) -> Any:
+    """Return the value in the column's place of a record, None where there is none."""
+    value: Any = record
+    for each in path_of(entity, name):
+        value = value.get(each) if isinstance(value, Mapping) else None
+    return value
+
+
+def values_of(entity: Entity, record: Record, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(value_of(entity, record, name)) for name in names)
+
+
+def routes(source: Mirror, rows: Mapping[str, Sequence[Record]]) -> list[Route]:
+    """Return every request that the declaration makes, those that say most first. Raises NotServed."""
+    found: list[Route] = []
+    for entity in source.entities:
+        _require_known(source, entity)
+    for entity in source.entities:
+        found += _lists(source, entity)
+        found += [_looked(source, entity, each, rows) for each in (entity.lookup, entity.lookup.witness) if each]
+    return sorted(found, key=lambda route: -route.rank)
+
+
+def _require_known(source: Mirror, entity: Entity) -> None:
+    reasons = {
+        "is found by lists in brief (Discovery), whose requests depend on the run": entity.discovery,
+        "has rows that fall with others (Falls)": entity.falls,
+        "is looked up by several requests for one record (Lookup.beside)": entity.lookup.beside,
+        "has a paginator of its own": entity.listing and type(entity.paginator) not in paging.KINDS,
+    }
+    for reason, found in reasons.items():
+        if found:
+            raise NotServed(source.name, f"{source.name}.{entity.name} {reason}")
+
+
+def _lists(source: Mirror, entity: Entity) -> Iterator[Listed]:
+    changes, parts = entity.changes, entity.partitions
+    marks = [mark(number) for number in range(parts.size)] if parts else []
+    for view in entity.views:
+        listing = replace(entity.listing, params={**entity.listing.params, **view})
+        listing = parts.request(listing, marks) if parts else listing
+        for ask in _readings(changes):
+            request = ask(listing, SINCE, UNTIL)
+            since = _unlike(request, ask(listing, OTHER_SINCE, UNTIL))
+            until = _unlike(request, ask(listing, SINCE, OTHER_UNTIL))
+            form = changes.format if isinstance(changes, Since) else ""
+            for place, moment in (*((each, SINCE) for each in since), *((each, UNTIL) for each in until)):
+                _require_moment(source, entity, said(request)[place], form, moment)
+            made = template(_without(request, {*since, *until}), marks, several=True)
+            if made is None:
+                raise NotServed(source.name, f"{source.name}.{entity.name} doesn't show which parts it asks for")
+            yield Listed(entity, made, entity.paginator, since, until, form)
+
+
+def _readings(changes: Any) -> list[Callable[[Request, datetime, datetime], Request]]:
+    """The whole list, and the lists of what changed."""
+    whole = [lambda listing, since, until: listing]
+    if isinstance(changes, Since):
+        return [*whole, lambda listing, since, until: changes.request(listing, since)]
+    if isinstance(changes, Window):
+        return [*whole, changes.request, *filter(None, [changes.late])]
+    return whole
+
+
+def _unlike(request: Request, other: Request) -> tuple[Place, ...]:
+    """The places in which two requests differ."""
+    one, two = said(request), said(other)
+    return tuple(place for place in one if one[place] != two.get(place))
+
+
+def _without(request: Request, places: set[Place]) -> Request:
+    """The request without what stands in these places of query and body."""
+
+    def kept(inner: Any, place: Place) -> Any:
+        if not isinstance(inner, Mapping):
+            return inner
+        return {name: kept(each, (*place, name)) for name, each in inner.items() if (*place, name) not in places}
+
+    return replace(request, params=kept(request.params, ("query",)), body=kept(request.body, ("body",)))
+
+
+def _require_moment(source: Mirror, entity: Entity, value: Any, form: str, moment: datetime) -> None:
+    try:
+        told = abs(moments.read(value, form=form) - moment) < LATEST
+    except (ValueError, ArithmeticError):
+        told = False
+    if not told:
+        where = f"{source.name}.{entity.name}"
+        raise NotServed(source.name, f"{where} is asked for changes in a form that is no time: {value!r}")
+
+
+def _looked(source: Mirror, entity: Entity, lookup: Lookup, rows: Mapping[str, Sequence[Record]]) -> Looked:
+    several = lookup.batch > 1
+    marks = [mark(number) for number in range(2 if several else len(lookup.by))]
+    where = f"{source.name}.{entity.name}"
+    try:
+        request = lookup.request([(each,) for each in marks]) if several else lookup.request(*marks)
+    except Exception as error:
+        raise NotServed(source.name, f"the look-up of {where} takes no text ({type(error).__name__})") from error
+    made = template(request, marks, several=several)
+    if made is None:
+        raise NotServed(source.name, f"the look-up of {where} doesn't show which {', '.join(lookup.by)} it asks for")
+    inside = lookup.own and lookup.by != entity.table.key
+    looked = Looked(entity, lookup, made, inside)
+    return looked if lookup.paginator else replace(looked, shape=_shape(source, looked, rows))
+
+
+def _shape(source: Mirror, looked: Looked, rows: Mapping[str, Sequence[Record]]) -> Shape:
+    """The shape in which the reader takes the rows that belong to the first row."""
+    entity, lookup = looked.entity, looked.lookup
+    values = values_of(entity, rows[entity.name][0], lookup.by)
+    records = [row for row in rows[entity.name] if values_of(entity, row, lookup.by) == values]
+    check = (lookup.request([values]) if lookup.batch > 1 else lookup.request(*values)).check
+    around = parent_of(source, looked, values, rows) or {}
+    shape = find(lookup.rows, records, around, check or (lambda data: None))
+    if shape is None:
+        raise NotServed(source.name, f"{source.name}.{entity.name} is read from an answer of unknown shape")
+    return shape
+
+
+def parent_of(
+    source: Mirror, looked: Looked, values: tuple[str, ...], rows: Mapping[str, Sequence[Record]]
+) -> Record | None:
+    """The record of the parent that has these values as its key, where its rows come inside it."""
+    if not (looked.inside and looked.entity.parent):
+        return None
+    parent = next(entity for entity in source.entities if entity.name == looked.entity.parent)
+    found = (row for row in rows[parent.name] if values_of(parent, row, parent.table.key) == values)
+    return next(found, None)
+
+
+def changed_after(listed: Listed, record: Record, since: datetime | None, until: datetime | None) -> bool:
+    """Whether the record changed between the moments; one that doesn't say when did."""
+    moment = value_of(listed.entity, record, listed.entity.table.moment) if listed.entity.table.moment else None
+    if moment is None:
+        return True
+    changed = moments.read(moment)
+    # A filter may be less exact than the records.
+    return not (since and changed < since) and not (until and changed > until + timedelta(seconds=1))

@@ -1,0 +1,154 @@
+"""The stub over HTTP: routes from the declaration, rows from the store, and faults to order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from threading import Lock
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from include.simulators.control import decoded, encoder
+from include.sources.mirror.entity import BothEnds
+from tests.stub import moments, paging
+from tests.stub.declared import Listed, Looked, Route, changed_after, parent_of, routes, value_of, values_of
+from tests.stub.shapes import Record
+from tests.stub.store import Store
+from tests.stub.template import Said, asked
+
+TOKEN = "stub-token"
+PAGE = 4
+
+
+@dataclass
+class Fault:
+    """What happens to requests in place of an answer: a status, or a page that has lost its rows (`dropped`).
+
+    `entity`: only requests for pages of its list. `after`: how many of those are answered before. `times`: how often,
+    None for good. `of_lookups`: another status for look-ups.
+    """
+
+    status: int = 503
+    dropped: bool = False
+    entity: str | None = None
+    after: int = 0
+    times: int | None = 1
+    of_lookups: int | None = None
+
+    def meets(self, route: Route | None) -> bool:
+        """Whether it happens to a request, which counts then."""
+        if (self.entity or self.dropped) and not isinstance(route, Listed):
+            return False
+        if (self.entity and route.entity.name != self.entity) or self.times == 0:
+            return False
+        if self.after:
+            self.after -= 1
+            return False
+        self.times = self.times and self.times - 1
+        return True
+
+
+class Stub:
+    """An ASGI application. `store` has its rows, which may be changed while it runs."""
+
+    def __init__(self, store: Store, *, page: int = PAGE):
+        self.store = store
+        self._page = page
+        self._routes = routes(store.source, store.rows)
+        self._headers = store.source.authorize(TOKEN)
+        self._faults: list[Fault] = []
+        self._lock = Lock()
+
+    def fault(self, fault: Fault) -> None:
+        """Order misbehaviour."""
+        with self._lock:
+            self._faults.append(fault)
+
+    def clear(self) -> None:
+        """Drop the faults that are still open."""
+        with self._lock:
+            self._faults.clear()
+
+    def is_list(self, request: Said) -> bool:
+        """Whether the request is for a page of a list."""
+        return isinstance(self._found(request)[0], Listed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        body = await request.body()
+        query = parse_qsl(request.url.query, keep_blank_values=True)
+        said = asked(request.method, scope["path"], query, decoded(body) if body else None)
+        status, data = self._answer(said, request.headers)
+        response = Response(encoder.encode(data), status, media_type="application/json")
+        await response(scope, receive, send)
+
+    def _answer(self, request: Said, headers: Mapping[str, str]) -> tuple[int, Any]:
+        if any(headers.get(name) != value for name, value in self._headers.items()):
+            return 401, {"error": "wrong token"}
+        route, values = self._found(request)
+        with self._lock:
+            fault = next((fault for fault in self._faults if fault.meets(route)), None)
+        if fault and not fault.dropped:
+            of_lookup = fault.of_lookups if isinstance(route, Looked) else None
+            return of_lookup or fault.status, {"error": "on order"}
+        if route is None:
+            return 404, {"error": "no such address"}
+        if isinstance(route, Listed):
+            return 200, self._list(route, request, values, dropped=bool(fault))
+        return self._look(route, values)
+
+    def _found(self, request: Said) -> tuple[Route | None, list[tuple[str, ...]]]:
+        path = request["path",]
+        path = path.removeprefix(self.store.source.base_path)
+        for route in self._routes:
+            values = route.read({**request, ("path",): path})
+            if values is not None:
+                return route, values
+        return None, []
+
+    def _list(self, route: Listed, request: Said, values: Sequence[tuple[str, ...]], *, dropped: bool) -> Any:
+        rows = self._rows(route)
+        if parts := route.entity.partitions:
+            rows = [row for row in rows if values_of(route.entity, row, [parts.column]) in values]
+        since, until = (
+            [moments.read(request[place], form=route.form) for place in places if place in request]
+            for places in (route.since, route.until)
+        )
+        rows = [row for row in rows if changed_after(route, row, min(since, default=None), max(until, default=None))]
+        page = paging.cut(route.paginator, request, rows, self._page)
+        if dropped:
+            page = paging.Asked(page.number, (), page.following, page.pages, page.total)
+        return paging.answer(route.paginator, page)
+
+    def _rows(self, route: Listed) -> Sequence[Record]:
+        """All rows of a list. One that is read from both ends has those first that changed last."""
+        rows, entity = list(self.store.rows[route.entity.name]), route.entity
+        if isinstance(entity.changes, BothEnds) and entity.table.moment:
+            rows.sort(key=lambda row: moments.read(value_of(entity, row, entity.table.moment)), reverse=True)
+        return rows
+
+    def _look(self, route: Looked, values: Sequence[tuple[str, ...]]) -> tuple[int, Any]:
+        """The answer to a look-up; a record's own address shows it with all that several look-ups find inside it."""
+        same = [each for each in self._routes if isinstance(each, Looked) and each.template == route.template]
+        answers = [answer for each in same if (answer := self._looked(each, values)) is not None]
+        return (200, reduce(_merged, answers)) if answers else (404, {"error": "not found"})
+
+    def _looked(self, route: Looked, values: Sequence[tuple[str, ...]]) -> Any:
+        """What one look-up is to read, None where its own address shows nothing."""
+        entity, lookup = route.entity, route.lookup
+        rows = [row for row in self.store.rows[entity.name] if values_of(entity, row, lookup.by) in values]
+        if lookup.paginator:
+            return paging.answer(lookup.paginator, paging.Asked(0, rows, None, 1, len(rows)))
+        parent = parent_of(self.store.source, route, values[0], self.store.rows)
+        if lookup.own and not rows and not parent:
+            return None
+        return route.shape.answer(rows, parent or {})
+
+
+def _merged(one: Any, other: Any) -> Any:
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return other
+    return {**one, **{name: _merged(one.get(name), inner) for name, inner in other.items()}}

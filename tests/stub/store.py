@@ -1,0 +1,178 @@
+"""The rows that a stub serves, made from a few examples of the author, and changed as a vendor's users would."""
+
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from include.sources.mirror.entity import Entity, Part
+from include.sources.mirror.source import Mirror
+from tests.stub import moments
+from tests.stub.declared import path_of, value_of, values_of
+
+# How many rows there are of each entity, at least; of those that have a parent some parents have two.
+ROWS, CHILDREN = 10, 15
+# What changes has changed a moment ago: a window ends at the second in which a sync begins.
+MOMENT_AGO = timedelta(seconds=10)
+Record = dict[str, Any]
+
+
+class WrongExamples(Exception):
+    """The examples of an entity can't be used. The message says what to change in them."""
+
+
+class Store:
+    """The rows of each entity, in the order in which they came."""
+
+    def __init__(self, source: Mirror, examples: Mapping[str, Sequence[Mapping[str, Any]]]):
+        self.source = source
+        self.rows: dict[str, list[Record]] = {}
+        for entity in source.entities:
+            given = examples.get(entity.name) or ()
+            if not given:
+                raise WrongExamples(
+                    f"EXAMPLES has no record of {entity.name}: add one as the API of {source.name} sends it"
+                )
+            self.rows[entity.name] = [json.loads(json.dumps(each), parse_float=Decimal) for each in given]
+            _require_fields(source, entity, self.rows[entity.name])
+        for entity in source.entities:
+            self._grow(entity, CHILDREN if entity.parent else ROWS)
+        for entity in source.entities:
+            self._refer(entity)
+            _require_keys(source, entity, self.rows[entity.name])
+
+    def insert(self, entity: Entity, *, silent: bool = False) -> Record:
+        """Add a row like the first, with a key of its own; `silent`: it doesn't say that it is new."""
+        row = _clone(entity, self.rows[entity.name][0], len(self.rows[entity.name]) + 1)
+        self.rows[entity.name].append(row if silent else self._touched(entity, row))
+        return row
+
+    def update(self, entity: Entity, place: int, column: str, value: Any, *, silent: bool = False) -> None:
+        """Set a column of the row at that place; `silent`: its time of change stays."""
+        row = _put(self.rows[entity.name][place], path_of(entity, column), value)
+        self.rows[entity.name][place] = row if silent else self._touched(entity, row)
+
+    def delete(self, entity: Entity, place: int, *, silent: bool = False) -> None:
+        """Delete the row at that place with its children. Where the API tells of deletes it does, unless `silent`."""
+        row = self.rows[entity.name][place]
+        if entity.table.tombstone and not silent:
+            self.update(entity, place, entity.table.tombstone, True)
+            return
+        del self.rows[entity.name][place]
+        key = values_of(entity, row, entity.table.key)
+        for child in self.source.children(entity):
+            kept = [each for each in self.rows[child.name] if values_of(child, each, child.lookup.by) != key]
+            self.rows[child.name] = kept
+
+    def _touched(self, entity: Entity, row: Record) -> Record:
+        """The row with a newer time of change, and the highest version where those are numbers."""
+        table = entity.table
+        if table.moment and (before := value_of(entity, row, table.moment)) is not None:
+            row = _put(row, path_of(entity, table.moment), moments.write(datetime.now(UTC) - MOMENT_AGO, before))
+        if table.version and table.version != table.moment:
+            versions = [value_of(entity, each, table.version) for each in self.rows[entity.name]]
+            row = _put(row, path_of(entity, table.version), max(filter(None, versions), default=0) + 1)
+        return row
+
+    def _grow(self, entity: Entity, count: int) -> None:
+        rows, given = self.rows[entity.name], len(self.rows[entity.name])
+        rows += [_clone(entity, rows[place % given], place // given) for place in range(given, max(given, count))]
+
+    def _refer(self, entity: Entity) -> None:
+        """Let the rows name rows of those entities that they belong to."""
+        for name, columns in _references(entity):
+            other = next(each for each in self.source.entities if each.name == name)
+            for place, row in enumerate(self.rows[entity.name]):
+                named = self.rows[name][place % len(self.rows[name])]
+                for column, key in zip(columns, other.table.key, strict=True):
+                    row = _put(row, path_of(entity, column), value_of(other, named, key))
+                self.rows[entity.name][place] = row
+
+
+def _references(entity: Entity) -> list[tuple[str, Sequence[str]]]:
+    """The entities that the rows name, each with the columns."""
+    found: list[tuple[str, Sequence[str]]] = [(need.entity, need.by) for need in entity.needs]
+    if entity.partitions and entity.partitions.listed_by:
+        found.append((entity.partitions.listed_by, [entity.partitions.column]))
+    if entity.parent:
+        found.append((entity.parent, entity.lookup.by))
+    return [(name, columns) for name, columns in found if name != entity.name]
+
+
+def _clone(entity: Entity, row: Record, number: int) -> Record:
+    """Another record like the row, whose keys are its own, and those of the rows inside it."""
+    pointing = {column for _, columns in _references(entity) for column in columns}
+    clone = deepcopy(row)
+    for part in entity.parts:
+        clone = _renamed(clone, _part_keys(part, row), number)
+    for column in entity.table.key:
+        if column not in pointing:
+            clone = _put(clone, path_of(entity, column), _other(value_of(entity, row, column), number))
+    return clone
+
+
+def _part_keys(part: Part, row: Record) -> set[tuple[str, str]]:
+    """The keys of the rows inside a record: the names of their fields, and their values."""
+    fields = {c.name: (c.field or c.name) for c in part.table.columns if c.name in part.table.key}
+    wanted = {field for name, field in fields.items() if name not in part.by}
+    return {(field, str(inner[field])) for inner in part.rows(row) for field in wanted if field in inner}
+
+
+def _renamed(value: Any, keys: set[tuple[str, str]], number: int) -> Any:
+    if isinstance(value, list):
+        return [_renamed(each, keys, number) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _other(each, number) if (name, str(each)) in keys else _renamed(each, keys, number)
+        for name, each in value.items()
+    }
+
+
+def _other(value: Any, number: int) -> Any:
+    """Another key of the same kind."""
+    if isinstance(value, int):
+        return value + 1000 * number
+    text = str(value)
+    return str(int(text) + 1000 * number) if text.isdigit() else f"{text}-{number}"
+
+
+def _put(record: Record, path: Sequence[str], value: Any) -> Record:
+    """The record with that value in that place."""
+    first, *others = path
+    inner = record.get(first)
+    return {**record, first: _put(inner if isinstance(inner, dict) else {}, others, value) if others else value}
+
+
+def _require_fields(source: Mirror, entity: Entity, rows: Sequence[Record]) -> None:
+    """A column whose field no example has may be one that is read under a wrong name."""
+    for column in entity.table.names:
+        path = path_of(entity, column)
+        if not any(_has(row, path) for row in rows):
+            raise WrongExamples(
+                f"no example of {source.name}.{entity.name} has the field {'.'.join(path)} of column {column}: add it,"
+                " or see what the API calls it"
+            )
+
+
+def _has(record: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        if not isinstance(record, dict) or name not in record:
+            return False
+        record = record[name]
+    return True
+
+
+def _require_keys(source: Mirror, entity: Entity, rows: Sequence[Record]) -> None:
+    where = f"{source.name}.{entity.name}"
+    keys = [entity.table.key_of(row) for row in rows]
+    if None in keys:
+        raise WrongExamples(f"no usable key can be made from the examples of {where}: give {len(rows)} of your own")
+    if len(set(keys)) < len(keys):
+        raise WrongExamples(f"two records of {where} get the same key: give examples whose keys are further apart")
+    for column in dict.fromkeys((*entity.table.key, *entity.lookup.by)):
+        read = dict(zip(entity.table.names, entity.table.row(rows[0]), strict=True))[column]
+        if str(value_of(entity, rows[0], column)) != str(read):
+            raise WrongExamples(f"{where} is asked for by {column}, which is stored otherwise than the API sends it")

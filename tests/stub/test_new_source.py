@@ -1,0 +1,182 @@
+"""A new source: what is written for it, and the tutorial's, pass the contract in a copy of the repository."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from include.sources.mirror import entity, source
+from include.warehouse import table
+from stack import new_source
+from stack.new_source import NotMade, write_source, write_tables
+from stack.postgres import Server
+from stack.settings import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "new-source.md").read_text()
+# Each block of code of a file, in order; together they are the file.
+BLOCK = re.compile(r"^`([\w/]+\.py)`, [^\n]*:\n\n```python\n(.*?)```", re.DOTALL | re.MULTILINE)
+PARTS = (
+    "benchmarks",
+    "dags",
+    "docs",
+    "include",
+    "plugins",
+    "stack",
+    "tests",
+    "docker-compose.yaml",
+    "pyproject.toml",
+    "Dockerfile",
+)
+BEGUN, TAUGHT, WIDE = "acme", "lendesk", "wharf"
+# Of the wide one what shows that the stub serves each kind of list as it is asked for.
+FEW = f"{WIDE} and (drift or mends or twice or brings_every or lookup or page or wherever)"
+# Lines that somebody has to write, at most.
+BY_HAND = 150
+
+
+def tutorial() -> dict[str, str]:
+    """The files of the tutorial by their paths."""
+    files: dict[str, str] = {}
+    for path, code in BLOCK.findall(PAGE):
+        files[path] = f"{files[path]}\n\n{code}" if path in files else code
+    return files
+
+
+def run(repository: Path, *command: str, **environment: str) -> str:
+    """Run a command of Python in a repository; return what it prints. It has to end well."""
+    known = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", ""), **environment}
+    done = subprocess.run([sys.executable, "-m", *command], cwd=repository, env=known, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The repository with both sources, as they are after the commands."""
+    folder = tmp_path_factory.mktemp("repository")
+    for part in PARTS:
+        path = REPOSITORY / part
+        if path.is_dir():
+            shutil.copytree(path, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(path, folder / part)
+    for name in (BEGUN, TAUGHT, WIDE):
+        run(folder, "stack.new_source", name)
+    for path, code in tutorial().items():
+        assert (folder / path).exists(), path
+        (folder / path).write_text(code)
+    shutil.copy(folder / "tests" / "stub" / "wide.py", folder / "include" / "sources" / WIDE / "__init__.py")
+    shutil.copy(folder / "tests" / "stub" / "wide_examples.py", folder / "tests" / "contract" / f"{WIDE}.py")
+    for name in (TAUGHT, WIDE):
+        run(folder, "stack.new_source", name, "--tables")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def passed(copy: Path, name: str, postgres: Server) -> int:
+    """Run what `make contract` runs; return how many tests have passed."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    [line] = re.findall(r'^contract: .*\n\t\$\(BIN\)/python -m (pytest .*) -k "\$\(NAME\)"$', makefile, re.MULTILINE)
+    arguments = [*line.split(), "-k", name, "-p", "no:cacheprovider"]
+    told = run(copy, *arguments, STACK_POSTGRES_URL=postgres.url("postgres"))
+    assert f"no simulator, so neither act nor lies: {BEGUN}, {TAUGHT}, {WIDE}" in told
+    return int(re.search(r"(\d+) passed", told)[1])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("name", "tests"), [(BEGUN, 70), (TAUGHT, 80), (FEW, 15)], ids=[BEGUN, TAUGHT, WIDE])
+def test_passes_its_contract(copy, postgres, name, tests):
+    assert passed(copy, name, postgres) > tests
+
+
+def test_is_written_as_the_house_writes(copy):
+    run(copy, "ruff", "check", ".", "--no-cache")
+    run(copy, "ruff", "format", "--check", ".", "--no-cache")
+
+
+@pytest.mark.parametrize("name", [BEGUN, TAUGHT])
+def test_needs_few_lines_by_hand(copy, name):
+    paths = [f"include/sources/{name}/__init__.py", f"tests/contract/{name}.py"]
+    lines = [line for path in paths for line in (copy / path).read_text().splitlines() if line.strip()]
+    assert len(lines) <= BY_HAND
+
+
+def test_tables_are_those_that_the_tutorial_declares(copy):
+    [migration] = (copy / "include" / "warehouse" / "migrations" / "versions").glob("*_lendesk.py")
+    text = migration.read_text()
+    assert re.findall(r'^    "(\w+)": \(', text, re.MULTILINE) == ["members", "loans"]
+    assert '"fee": "numeric"' in text
+    assert '{"id": "text"}' in text
+
+
+class TestRefused:
+    """By one line, and nothing is written."""
+
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("Acme", "'Acme' is no name: it takes 2 to 30 small letters"),
+            ("a-b", "'a-b' is no name"),
+            ("class", "'class' is no name"),
+            ("repairshopr", "'repairshopr' is taken. Take another name"),
+            ("mirror", "'mirror' is taken"),
+            ("warehouse", "'warehouse' is taken"),
+            ("status", "the word 'status' stands in "),
+        ],
+    )
+    def test_a_name_that_can_not_be(self, name, why):
+        before = sorted(REPOSITORY.glob("include/sources/*"))
+        with pytest.raises(NotMade, match=re.escape(why)):
+            write_source(name)
+        assert sorted(REPOSITORY.glob("include/sources/*")) == before
+
+    def test_tables_of_no_source_and_of_one_by_hand(self):
+        with pytest.raises(NotMade, match=r"there is no source 'acme'\. Begin it with `make new-source NAME=acme`"):
+            write_tables("acme")
+        with pytest.raises(NotMade, match="the migration of repairshopr is written by hand"):
+            write_tables("repairshopr")
+
+    def test_by_the_command(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["new_source", "flex"])
+        assert new_source.main() == 1
+        assert capsys.readouterr().err == "new-source: 'flex' is taken. Take another name\n"
+
+    def test_a_second_time(self, copy):
+        with pytest.raises(AssertionError, match="new-source: 'acme' is taken"):
+            run(copy, "stack.new_source", "acme")
+
+
+def messages(module: object) -> Iterator[str]:
+    """The texts by which a declaration is refused, as far as they don't depend on it."""
+    for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+        raised = isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.func.id == "ValueError"
+        if raised:
+            yield from texts(node.exc.args)
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith("_wrong"):
+            yield from texts([each.value for each in ast.walk(node) if isinstance(each, ast.Return)])
+
+
+def texts(nodes: list[ast.expr]) -> Iterator[str]:
+    for node in nodes:
+        for part in ast.walk(node):
+            if isinstance(part, ast.Constant) and isinstance(part.value, str) and len(part.value.strip(" :.,")) > 3:
+                yield part.value.strip(" :.,")
+
+
+@pytest.mark.parametrize("module", [entity, source], ids=["entity", "source"])
+def test_the_tutorial_explains_every_refusal(module):
+    found = set(messages(module)) - {"shown"}
+    assert len(found) > 5
+    assert [text for text in sorted(found) if text not in PAGE] == []
+
+
+@pytest.mark.parametrize("text", ["columns that it doesn't have", "its key in another order than its columns"])
+def test_the_tutorial_explains_what_a_table_refuses(text):
+    assert text in PAGE
+    assert text in Path(table.__file__).read_text()

@@ -1,0 +1,273 @@
+"""The stub alone, asked over HTTP without the project's client: what it serves, refuses and spoils."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+
+from include.api.client import Request
+from include.api.paginators import Cursor, PageNumber, Single, SpringPage
+from include.simulators import serving
+from include.sources import get_source
+from include.sources.mirror.entity import BothEnds, Entity, FullList, Lookup, Partitions, Since, Window
+from include.sources.mirror.source import Mirror
+from include.warehouse.table import Column, Table, instant, text
+from tests.stub import Fault, NotServed, Store, Stub, WrongExamples
+
+COLUMNS = (Column("id"), Column("city"), Column("note"), Column("gone"), Column("changed", instant))
+TOOLS = Table("shop", "tools", COLUMNS, version="changed")
+LINES = Table("shop", "lines", (Column("id"), Column("tool", text, "tool.id")), version=None)
+OWN = Lookup(request=lambda id_: Request(f"/tools/{id_}"), rows=lambda data: [data["tool"]])
+TOOL = {"id": "t1", "city": "Ulm", "note": "x", "gone": None, "changed": "2026-03-01T08:00:00Z"}
+LINE = {"id": "l1", "tool": {"id": "t1"}}
+EXAMPLES = {"tools": [TOOL], "lines": [LINE]}
+
+
+def tools(**more: Any) -> Entity:
+    usual = {"listing": Request("/tools"), "paginator": PageNumber("tools"), "changes": Since("since"), "lookup": OWN}
+    return Entity(**{"table": TOOLS, **usual, **more})
+
+
+def lines(**more: Any) -> Entity:
+    inside = Lookup(by=("tool",), request=OWN.request, rows=lambda data: data["tool"]["lines"])
+    listed = Lookup(
+        by=("tool",),
+        request=lambda id_: Request("/lines", {"tool": id_}),
+        rows=lambda data: data["lines"],
+        own=False,
+        witness=inside,
+    )
+    usual = {"listing": Request("/lines"), "paginator": SpringPage("lines"), "parent": "tools", "lookup": listed}
+    return Entity(**{"table": LINES, **usual, **more})
+
+
+class Asker:
+    """The stub, and a way to ask it."""
+
+    def __init__(self, stub: Stub, url: str):
+        self.stub, self._url = stub, url
+
+    def ask(self, path: str, *, method: str = "GET", body: Any = None, token: str = "stub-token") -> tuple[int, Any]:
+        headers = {"Authorization": token}
+        answer = requests.request(method, f"{self._url}/v1{path}", json=body, headers=headers, timeout=5)
+        return answer.status_code, answer.json()
+
+    def data(self, path: str, **more: Any) -> Any:
+        status, data = self.ask(path, **more)
+        assert status == 200, data
+        return data
+
+
+@contextmanager
+def served(*entities: Entity) -> Iterator[Asker]:
+    stub = Stub(Store(mirror(*entities), EXAMPLES))
+    with serving.in_thread(stub) as url:
+        yield Asker(stub, url)
+
+
+def mirror(*entities: Entity) -> Mirror:
+    every = timedelta(minutes=5)
+    return Mirror("shop", "/v1", lambda token: {"Authorization": token}, entities or (tools(), lines()), every)
+
+
+def ids(rows: list[dict]) -> list[str]:
+    return [row["id"] for row in rows]
+
+
+class TestLists:
+    def test_numbered_pages_tell_their_totals(self):
+        with served() as shop:
+            first, last, behind = (shop.data(f"/tools?page={number}") for number in (1, 3, 4))
+        assert first["meta"] == {"total_pages": 3, "total_entries": 10}
+        assert (ids(first["tools"]), len(last["tools"]), behind["tools"]) == (["t1", "t1-1", "t1-2", "t1-3"], 2, [])
+
+    def test_pages_of_spring_say_which_is_the_last(self):
+        with served() as shop:
+            first, last = (shop.data(f"/lines?page={number}") for number in (0, 3))
+        assert (first["last"], first["totalPages"], first["totalElements"], len(first["lines"])) == (False, 4, 15, 4)
+        assert (last["last"], len(last["lines"])) == (True, 3)
+
+    @pytest.mark.parametrize("in_body", [False, True])
+    def test_a_cursor_leads_to_the_next_page_until_there_is_none(self, in_body):
+        paginator = Cursor("items", param="after", token="next", more="more", in_body=in_body)
+        method = "POST" if in_body else "GET"
+        listing = Request("/tools/search", method=method, body={"all": True} if in_body else None)
+        pages, token = [], None
+        with served(tools(listing=listing, paginator=paginator)) as shop:
+            while not pages or token:
+                after = {"after": token} if token else {}
+                query = f"?after={token}" if token and not in_body else ""
+                body = {"all": True, **after} if in_body else None
+                page = shop.data(f"/tools/search{query}", method=method, body=body)
+                pages.append(page["items"])
+                token = page.get("next")
+                assert page["more"] == bool(token)
+        assert list(map(len, pages)) == [4, 4, 2]
+
+    def test_a_single_answer_is_the_whole_list(self):
+        with served(tools(paginator=Single(), changes=FullList())) as shop:
+            assert len(shop.data("/tools")) == 10
+
+    def test_a_list_that_is_read_from_both_ends_begins_with_what_changed_last(self):
+        with served(tools(changes=BothEnds())) as shop:
+            shop.stub.store.update(shop.stub.store.source.entities[0], 7, "note", "new")
+            assert shop.data("/tools")["tools"][0]["note"] == "new"
+
+
+def between(listing: Request, start: datetime, end: datetime) -> Request:
+    return replace(listing, body={"filter": {"from": start.isoformat(), "to": end.isoformat()}})
+
+
+class TestChanges:
+    @pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%SZ", "%d.%m.%Y %H:%M", "%s"])
+    def test_since(self, form):
+        moment = datetime.now(UTC) - timedelta(hours=1)
+        text = str(int(moment.timestamp())) if form == "%s" else moment.strftime(form)
+        with served(tools(changes=Since("since", format=form))) as shop:
+            assert shop.data(f"/tools?since={text}")["tools"] == []
+            new = shop.stub.store.insert(shop.stub.store.source.entities[0])
+            assert ids(shop.data(f"/tools?since={text}")["tools"]) == [new["id"]]
+            assert len(shop.data("/tools")["tools"]) == 4
+
+    def test_window_has_two_ends_which_belong_to_it(self):
+        now, hour = datetime.now(UTC), timedelta(hours=1)
+        listing = Request("/tools/search", method="POST", body={"filter": {}})
+        with served(tools(listing=listing, changes=Window(between))) as shop:
+            shop.stub.store.insert(shop.stub.store.source.entities[0])
+            windows = [(now - hour, now + hour), (now - 2 * hour, now - hour), (now + hour, now + 2 * hour)]
+            found = [between(listing, *each).body for each in windows]
+            assert [len(shop.data("/tools/search", method="POST", body=body)["tools"]) for body in found] == [1, 0, 0]
+
+
+class TestLookups:
+    def test_own_address(self):
+        with served() as shop:
+            assert shop.data("/tools/t1-3")["tool"]["id"] == "t1-3"
+            assert shop.ask("/tools/nobody")[0] == 404
+
+    def test_children_are_a_list_and_inside_their_parent(self):
+        with served() as shop:
+            assert ids(shop.data("/lines?tool=t1")["lines"]) == ["l1", "l1-10"]
+            assert ids(shop.data("/tools/t1")["tool"]["lines"]) == ["l1", "l1-10"]
+            assert shop.data("/lines?tool=nobody")["lines"] == []
+
+    def test_several_at_once(self):
+        def request(values: list[tuple]) -> Request:
+            return Request("/tools/some", method="POST", body={"ids": [id_ for (id_,) in values]})
+
+        batch = Lookup(request=request, rows=lambda data: data["found"], own=False, batch=50, witness=OWN)
+        with served(tools(lookup=batch)) as shop:
+            found = shop.data("/tools/some", method="POST", body={"ids": ["t1-2", "nobody", "t1"]})
+        assert sorted(ids(found["found"])) == ["t1", "t1-2"]
+
+    def test_parts_are_asked_for_by_name(self):
+        def of(listing: Request, cities: list[str]) -> Request:
+            return replace(listing, params={**listing.params, "cities": ",".join(cities)})
+
+        parts = Partitions(lambda context: ["Ulm"], of, column="city", size=2)
+        with served(tools(partitions=parts)) as shop:
+            shop.stub.store.update(shop.stub.store.source.entities[0], 0, "city", "Rom")
+            counts = [
+                shop.data(f"/tools?cities={cities}")["meta"]["total_entries"] for cities in ("Ulm,Bonn", "Rom,Ulm")
+            ]
+        assert counts == [9, 10]
+
+
+class TestFaults:
+    def test_once_and_for_good(self):
+        with served() as shop:
+            shop.stub.fault(Fault(500))
+            assert [shop.ask("/tools")[0] for _ in range(2)] == [500, 200]
+            shop.stub.fault(Fault(503, times=None))
+            assert [shop.ask(path)[0] for path in ("/tools", "/tools/t1")] == [503, 503]
+            shop.stub.clear()
+            assert shop.ask("/tools")[0] == 200
+
+    def test_at_one_page_of_a_list(self):
+        with served() as shop:
+            shop.stub.fault(Fault(502, entity="tools", after=1))
+            asked = ["/tools/t1", "/lines", "/tools?page=1", "/tools?page=2", "/tools?page=3"]
+            assert [shop.ask(path)[0] for path in asked] == [200, 200, 200, 502, 200]
+
+    def test_a_page_that_lost_its_rows(self):
+        with served() as shop:
+            shop.stub.fault(Fault(dropped=True))
+            assert shop.data("/tools") == {"tools": [], "meta": {"total_pages": 3, "total_entries": 10}}
+            assert len(shop.data("/tools")["tools"]) == 4
+
+    def test_a_wrong_token_and_an_unknown_address(self):
+        with served() as shop:
+            assert (shop.ask("/tools", token="wrong")[0], shop.ask("/elsewhere")[0]) == (401, 404)
+
+
+class TestStore:
+    def test_a_record_takes_its_children_with_it(self):
+        store = Store(mirror(), EXAMPLES)
+        store.delete(store.source.entities[0], 0, silent=True)
+        assert (len(store.rows["tools"]), len(store.rows["lines"])) == (9, 13)
+
+    def test_a_delete_is_told_where_the_api_does(self):
+        store = Store(mirror(tools(table=replace(TOOLS, tombstone="gone"))), EXAMPLES)
+        store.delete(store.source.entities[0], 0)
+        assert (len(store.rows["tools"]), store.rows["tools"][0]["gone"]) == (10, True)
+        assert store.rows["tools"][0]["changed"] > TOOL["changed"]
+
+    @pytest.mark.parametrize(
+        ("examples", "why"),
+        [
+            ({}, "EXAMPLES has no record of tools: add one as the API of shop sends it"),
+            (
+                {"tools": [{"id": "t1"}, {"id": "t2", "city": "Ulm", "note": ""}]},
+                "no example of shop.tools has the field gone of column gone: add it, or see what the API calls it",
+            ),
+            ({"tools": [{**TOOL, "id": None}]}, "no usable key can be made from the examples of shop.tools"),
+            ({"tools": [TOOL, TOOL]}, "two records of shop.tools get the same key"),
+        ],
+    )
+    def test_examples_that_can_not_be_used(self, examples, why):
+        with pytest.raises(WrongExamples, match=why):
+            Store(mirror(tools()), examples)
+
+
+BROKEN = Lookup(request=lambda id_: Request(f"/tools/{int(id_)}"), rows=OWN.rows)
+BLIND = Lookup(request=lambda id_: Request("/tools/any"), rows=OWN.rows)
+STRANGE = Lookup(request=OWN.request, rows=lambda data: [{**data["tool"], "more": 1}])
+WORDY = Window(lambda listing, start, end: replace(listing, params={"when": f"from {start} to {end}"}))
+BLIND_PARTS = Partitions(lambda context: [], lambda listing, cities: listing, column="city")
+
+
+class TestNotServed:
+    """One line, which says what the stub doesn't know and what to write by hand."""
+
+    @pytest.mark.parametrize(
+        ("entity", "why"),
+        [
+            (tools(lookup=BROKEN), "the look-up of shop.tools takes no text (ValueError)"),
+            (tools(lookup=BLIND), "the look-up of shop.tools doesn't show which id it asks for"),
+            (tools(lookup=STRANGE), "shop.tools is read from an answer of unknown shape"),
+            (tools(changes=WORDY), "shop.tools is asked for changes in a form that is no time: 'from 2031-03-04"),
+            (
+                tools(changes=Since("since", format="week %U")),
+                "shop.tools is asked for changes in a form that is no time: 'week 09'",
+            ),
+            (tools(partitions=BLIND_PARTS), "shop.tools doesn't show which parts it asks for"),
+        ],
+    )
+    def test_ways_that_are_not_known(self, entity, why):
+        with pytest.raises(NotServed) as caught:
+            Stub(Store(mirror(entity), EXAMPLES))
+        assert str(caught.value).startswith(why)
+        assert str(caught.value).endswith("adapter (tests/contract/shop.py) by hand, as tekmetric has them")
+
+    @pytest.mark.parametrize(
+        ("source", "why"),
+        [("tekmetric", "is found by lists in brief"), ("square", "has rows that fall with others")],
+    )
+    def test_declared_sources_that_have_simulators_for_that_reason(self, source, why):
+        with pytest.raises(NotServed, match=why):
+            Stub(SimpleNamespace(source=get_source(source), rows={}))

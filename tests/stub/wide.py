@@ -1,0 +1,113 @@
+"""A source that declares lists of every kind which the stub serves: its contract shows that the stub does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from include.api.client import Request
+from include.api.paginators import Cursor, PageNumber, Single, SpringPage
+from include.confidence.policy import Trend
+from include.sources.mirror.entity import BothEnds, Context, Entity, FullList, Lookup, Part, Partitions, Since, Window
+from include.sources.mirror.source import Mirror
+from include.warehouse.table import Column, Table, decimal, identifier, instant, integer
+
+ID, UPDATED = Column("id", identifier), Column("updated", instant)
+PIERS = Table("wharf", "piers", (Column("id"), Column("name"), UPDATED), version="updated")
+SHIPS = Table(
+    "wharf",
+    "ships",
+    (Column("id"), Column("pier", field="pier.id"), Column("name"), Column("revision", integer), UPDATED),
+    version="revision",
+    changed="updated",
+)
+CARGO = Table(
+    "wharf",
+    "cargo",
+    (Column("ship_id"), Column("code"), Column("what"), Column("kg", decimal)),
+    key=("ship_id", "code"),
+    version=None,
+)
+NOTES = Table(
+    "wharf", "notes", (Column("id", identifier), Column("ship_id"), Column("note"), UPDATED), version="updated"
+)
+PRICES = Table("wharf", "prices", (ID, Column("what"), UPDATED), version="updated")
+LOG = Table("wharf", "log", (ID, Column("what"), UPDATED), version="updated")
+
+
+def own(path: str) -> Lookup:
+    return Lookup(request=lambda id_: Request(f"/{path}/{id_}"), rows=lambda data: [data["item"]])
+
+
+def time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def between(field: str):
+    """A reading of the ships whose `field` is between two moments."""
+
+    def reading(listing: Request, start: datetime, end: datetime) -> Request:
+        return replace(listing, body={**listing.body, "query": {field: {"from": time(start), "to": time(end)}}})
+
+    return reading
+
+
+def piers(context: Context) -> list[str]:
+    query = "SELECT id FROM wharf.piers WHERE deleted_at IS NULL ORDER BY id"
+    return [id_ for (id_,) in context.conn.execute(query)]
+
+
+def of_piers(listing: Request, some: Sequence[str]) -> Request:
+    return replace(listing, body={**listing.body, "piers": list(some)})
+
+
+SOURCE = Mirror(
+    name="wharf",
+    base_path="",
+    authorize=lambda token: {"Authorization": token},
+    every=timedelta(minutes=30),
+    lookback=timedelta(minutes=45),
+    entities=(
+        Entity(PIERS, own("piers"), Request("/piers"), Single(), changes=FullList(timedelta(days=1))),
+        Entity(
+            SHIPS,
+            Lookup(
+                request=lambda ids: Request("/ships/batch", method="POST", body={"ids": [id_ for (id_,) in ids]}),
+                rows=lambda data: data.get("items", []),
+                own=False,
+                batch=20,
+                witness=own("ships"),
+            ),
+            Request("/ships/search", method="POST", body={"query": {}, "limit": 100}),
+            Cursor("items", token="next", in_body=True, optional=True),
+            changes=Window(between("updated"), late=between("created")),
+            partitions=Partitions(piers, of_piers, column="pier", listed_by="piers", size=4),
+            parts=(
+                Part(CARGO, lambda ship: [{**each, "ship_id": ship["id"]} for each in ship["cargo"]], by=("ship_id",)),
+            ),
+        ),
+        Entity(
+            NOTES,
+            Lookup(
+                by=("ship_id",),
+                request=lambda id_: Request("/notes", {"ship": id_}),
+                rows=lambda data: data["content"],
+                paginator=SpringPage(),
+                own=False,
+                complete=True,
+            ),
+            Request("/notes"),
+            SpringPage(),
+            parent="ships",
+        ),
+        Entity(PRICES, own("prices"), Request("/prices"), PageNumber("prices"), changes=BothEnds()),
+        Entity(
+            LOG,
+            own("log"),
+            Request("/log", {"all": "true"}),
+            Cursor("log"),
+            changes=Since("from", "%Y-%m-%d %H:%M"),
+            history=True,
+            gates=(Trend("api_unique_not_in_db"), Trend("rows_differing")),
+        ),
+    ),
+)

@@ -1,0 +1,15 @@
+"""Examples of the records of `wide`, as a new source has them in tests/contract/."""
+
+from tests.contract.stubbed import stubbed
+
+UPDATED = {"updated": "2026-03-01T08:00:00Z"}
+CARGO = [{"code": "a", "what": "tea", "kg": 1.5}, {"code": "b", "what": "silk", "kg": 1}]
+EXAMPLES = {
+    "piers": [{"id": "p", "name": "North", **UPDATED}],
+    "ships": [{"id": "s", "pier": {"id": "p"}, "name": "Ann", "revision": 3, "cargo": CARGO, **UPDATED}],
+    "notes": [{"id": 1, "ship_id": "s", "note": "late", **UPDATED}],
+    "prices": [{"id": 1, "what": "mooring", **UPDATED}],
+    "log": [{"id": 1, "what": "opened", **UPDATED}],
+}
+
+Account, opened = stubbed("wharf", EXAMPLES)
