@@ -31,7 +31,6 @@ SHORTEST_TIMEOUT_SECONDS = 0.1
 # Longer waits are no use to a task, and some are too long for the system's clock functions.
 LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 BUSY = {408, 429}
-ABSENT = {404, 410}
 # Half a surrogate pair, as JSON writes it, and not a backslash before "ud83d".
 HALF_PAIR = re.compile(
     rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
@@ -263,13 +262,11 @@ class ApiClient:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if status in BUSY or status >= 500 or (status == 403 and _is_limited(response.headers)):
             return self._busy(where, response)
-        if status in ABSENT and ("json" in kind or not response.content):
-            return NotFound(f"{where} answered {status}: it does not exist there.", status=status)
-        if status in ABSENT:
+        if status == 404 and ("json" in kind or not response.content):
+            return NotFound(f"{where} answered 404: it does not exist there.", status=status)
+        if status == 404:
             # A proxy's or a wrong host's page is no proof that a record is gone.
-            return TryLater(
-                f"{where} answered {status} with {kind or 'a body'}, not the API's own answer", status=status
-            )
+            return TryLater(f"{where} answered 404 with {kind or 'a body'}, not the API's own answer", status=status)
         if not 200 <= status < 300:
             return FixConfiguration(
                 f"{where} answered {status}{_told(response)}{_remedy(status, self.name)}", status=status

@@ -164,7 +164,7 @@ def test_no_content(server, connect, reply):
         (403, "permissions"),
         (405, "params"),
         (409, "params"),
-        (418, "params"),
+        (410, "params"),
         (422, "params"),
     ],
 )
@@ -178,13 +178,12 @@ def test_fix_configuration(server, connect, reply, status, advice):
     assert len(server.received) == 1
 
 
-@pytest.mark.parametrize("status", [404, 410])
 @pytest.mark.parametrize("content_type", ["application/json", None])
-def test_not_found(server, connect, reply, content_type, status):
-    server.replies(reply(b"", status=status, content_type=content_type))
+def test_not_found(server, connect, reply, content_type):
+    server.replies(reply(b"", status=404, content_type=content_type))
     error = fetch_error(connect(), Request("/items/17"))
     assert type(error) is NotFound
-    assert f"acme: GET /items/17 answered {status}" in str(error)
+    assert "acme: GET /items/17 answered 404" in str(error)
     assert len(server.received) == 1
 
 
@@ -216,7 +215,6 @@ def test_try_later(server, connect, reply, status):
         ({"body": b"OK", "content_type": "text/plain"}, "text/plain"),
         ({"body": b"<html>", "content_type": "text/html", "status": 404}, "not the API's own answer"),
         ({"body": b"404 page not found", "content_type": "text/plain", "status": 404}, "not the API's own answer"),
-        ({"body": b"<html>gone</html>", "content_type": "text/html", "status": 410}, "not the API's own answer"),
         ({"body": b"<html>login</html>"}, "broken JSON"),
         ({"body": b""}, "broken JSON"),
         ({"body": b'{"items": [{"id": 1}, {"i'}, "broken JSON"),

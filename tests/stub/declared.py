@@ -134,7 +134,7 @@ def _lists(source: Mirror, entity: Entity) -> Iterator[Listed]:
             request = ask(listing, SINCE, UNTIL)
             since = _unlike(request, ask(listing, OTHER_SINCE, UNTIL))
             until = _unlike(request, ask(listing, SINCE, OTHER_UNTIL))
-            form = changes.format if isinstance(changes, Since) else ""
+            form = changes.format if isinstance(changes, Since) and isinstance(changes.format, str) else ""
             for place, moment in (*((each, SINCE) for each in since), *((each, UNTIL) for each in until)):
                 _require_moment(source, entity, said(request)[place], form, moment)
             made = template(_without(request, {*since, *until}), marks, several=True)

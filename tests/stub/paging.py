@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
-from include.api.paginators import Cursor, PageNumber, Paginator, Single, SpringPage
+from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Paginator, Single, SpringPage
 from tests.stub.template import Said
 
 Record = Mapping[str, Any]
-KINDS = (Cursor, PageNumber, Single, SpringPage)
+KINDS = (Cursor, LastId, NextLink, PageNumber, Single, SpringPage)
 # A token says where the next page begins; to the client it is any text.
 TOKEN = "after-"
+# What a link to the next page has beside what was asked for.
+SKIP = "skip_token"
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,27 @@ class Asked:
 def cut(paginator: Paginator, request: Said, rows: Sequence[Record], size: int) -> Asked:
     """Return the page that the request asks for; one behind the end is empty."""
     size = len(rows) or 1 if isinstance(paginator, Single) else size
-    number = _number(paginator, request)
-    pages = -(-len(rows) // size)
-    following = number + 1 if number + 1 < pages else None
-    return Asked(number, rows[number * size : (number + 1) * size], following, pages, len(rows))
+    if isinstance(paginator, LastId):
+        start = _behind(paginator, request, rows)
+        number = -(-start // size)
+    else:
+        number = _number(paginator, request)
+        start = number * size
+    following = number + 1 if start + size < len(rows) else None
+    return Asked(number, rows[start : start + size], following, -(-len(rows) // size), len(rows))
+
+
+def _behind(paginator: LastId, request: Said, rows: Sequence[Record]) -> int:
+    """The place behind the row of the id that the request names; the start of the list where none is named."""
+    given = request.get(("query", paginator.param))
+    return next((place for place, row in enumerate(rows, 1) if str(row[paginator.id]) == given), 0)
 
 
 def _number(paginator: Paginator, request: Said) -> int:
     if isinstance(paginator, Single):
         return 0
+    if isinstance(paginator, NextLink):
+        return int(request.get(("query", SKIP), 0))
     in_body = isinstance(paginator, Cursor) and paginator.in_body
     given = request.get(("body" if in_body else "query", paginator.param))
     if isinstance(paginator, Cursor):
@@ -44,9 +59,27 @@ def _number(paginator: Paginator, request: Said) -> int:
     return int(given) - paginator.start if given else 0
 
 
-def answer(paginator: Paginator, page: Asked) -> Any:
+def link(request: Said, page: Asked) -> str | None:
+    """Return the address of the next page: that of this one, but for the place where it begins."""
+    if page.following is None:
+        return None
+    query = {place[1]: value for place, value in request.items() if place[0] == "query"}
+    return f"https://api.example{request['path',]}?{urlencode({**query, SKIP: page.following}, doseq=True)}"
+
+
+def headers(paginator: Paginator, page: Asked, request: Said) -> Mapping[str, str]:
+    """Return what the answer's headers say of the next page."""
+    address = link(request, page) if isinstance(paginator, NextLink) and paginator.key is None else None
+    return {"Link": f'<{address}>; rel="next"'} if address else {}
+
+
+def answer(paginator: Paginator, page: Asked, request: Said) -> Any:
     """Return the page as JSON has it."""
     rows = list(page.rows)
+    if isinstance(paginator, LastId):
+        return {paginator.rows: rows, paginator.more: page.following is not None}
+    if isinstance(paginator, NextLink):
+        return _linked(paginator, page, request) if paginator.rows else rows
     if isinstance(paginator, Single):
         return rows
     if isinstance(paginator, SpringPage):
@@ -61,4 +94,13 @@ def answer(paginator: Paginator, page: Asked) -> Any:
         told[paginator.more] = page.following is not None
     if paginator.as_of:
         told[paginator.as_of] = datetime.now(UTC).isoformat()
+    return told
+
+
+def _linked(paginator: NextLink, page: Asked, request: Said) -> Any:
+    told: dict[str, Any] = {paginator.rows: list(page.rows)}
+    if paginator.key and page.following is not None:
+        told[paginator.key] = link(request, page)
+    if paginator.total:
+        told[paginator.total] = page.total
     return told

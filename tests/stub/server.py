@@ -1,7 +1,7 @@
 """The stub over HTTP: routes from the declaration, rows from the store, and faults to order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from threading import Lock
 from typing import Any
@@ -81,24 +81,26 @@ class Stub:
         body = await request.body()
         query = parse_qsl(request.url.query, keep_blank_values=True)
         said = asked(request.method, scope["path"], query, decoded(body) if body else None)
-        status, data = self._answer(said, request.headers)
-        response = Response(encoder.encode(data), status, media_type="application/json")
+        status, data, headers = self._answer(said, request.headers)
+        response = Response(encoder.encode(data), status, headers, media_type="application/json")
         await response(scope, receive, send)
 
-    def _answer(self, request: Said, headers: Mapping[str, str]) -> tuple[int, Any]:
+    def _answer(self, request: Said, headers: Mapping[str, str]) -> tuple[int, Any, Mapping[str, str]]:
         if any(headers.get(name) != value for name, value in self._headers.items()):
-            return 401, {"error": "wrong token"}
+            return 401, {"error": "wrong token"}, {}
         route, values = self._found(request)
         with self._lock:
             fault = next((fault for fault in self._faults if fault.meets(route)), None)
         if fault and not fault.dropped:
             of_lookup = fault.of_lookups if isinstance(route, Looked) else None
-            return of_lookup or fault.status, {"error": "on order"}
+            return of_lookup or fault.status, {"error": "on order"}, {}
         if route is None:
-            return 404, {"error": "no such address"}
+            return 404, {"error": "no such address"}, {}
         if isinstance(route, Listed):
-            return 200, self._list(route, request, values, dropped=bool(fault))
-        return self._look(route, values)
+            page = self._list(route, request, values, dropped=bool(fault))
+            told = route.paginator, page, request
+            return 200, paging.answer(*told), paging.headers(*told)
+        return *self._look(route, request, values), {}
 
     def _found(self, request: Said) -> tuple[Route | None, list[tuple[str, ...]]]:
         path = request["path",]
@@ -109,7 +111,7 @@ class Stub:
                 return route, values
         return None, []
 
-    def _list(self, route: Listed, request: Said, values: Sequence[tuple[str, ...]], *, dropped: bool) -> Any:
+    def _list(self, route: Listed, request: Said, values: Sequence[tuple[str, ...]], *, dropped: bool) -> paging.Asked:
         rows = self._rows(route)
         if parts := route.entity.partitions:
             rows = [row for row in rows if values_of(route.entity, row, [parts.column]) in values]
@@ -119,9 +121,7 @@ class Stub:
         )
         rows = [row for row in rows if changed_after(route, row, min(since, default=None), max(until, default=None))]
         page = paging.cut(route.paginator, request, rows, self._page)
-        if dropped:
-            page = paging.Asked(page.number, (), page.following, page.pages, page.total)
-        return paging.answer(route.paginator, page)
+        return replace(page, rows=()) if dropped else page
 
     def _rows(self, route: Listed) -> Sequence[Record]:
         """All rows of a list. One that is read from both ends has those first that changed last."""
@@ -130,18 +130,18 @@ class Stub:
             rows.sort(key=lambda row: moments.read(value_of(entity, row, entity.table.moment)), reverse=True)
         return rows
 
-    def _look(self, route: Looked, values: Sequence[tuple[str, ...]]) -> tuple[int, Any]:
+    def _look(self, route: Looked, request: Said, values: Sequence[tuple[str, ...]]) -> tuple[int, Any]:
         """The answer to a look-up; a record's own address shows it with all that several look-ups find inside it."""
         same = [each for each in self._routes if isinstance(each, Looked) and each.template == route.template]
-        answers = [answer for each in same if (answer := self._looked(each, values)) is not None]
+        answers = [answer for each in same if (answer := self._looked(each, request, values)) is not None]
         return (200, reduce(_merged, answers)) if answers else (404, {"error": "not found"})
 
-    def _looked(self, route: Looked, values: Sequence[tuple[str, ...]]) -> Any:
+    def _looked(self, route: Looked, request: Said, values: Sequence[tuple[str, ...]]) -> Any:
         """What one look-up is to read, None where its own address shows nothing."""
         entity, lookup = route.entity, route.lookup
         rows = [row for row in self.store.rows[entity.name] if values_of(entity, row, lookup.by) in values]
         if lookup.paginator:
-            return paging.answer(lookup.paginator, paging.Asked(0, rows, None, 1, len(rows)))
+            return paging.answer(lookup.paginator, paging.Asked(0, rows, None, 1, len(rows)), request)
         parent = parent_of(self.store.source, route, values[0], self.store.rows)
         if lookup.own and not rows and not parent:
             return None

@@ -95,7 +95,7 @@ def test_passes_its_contract(copy, postgres, name, tests):
     assert passed(copy, name, postgres) > tests
 
 
-def test_is_written_as_the_house_writes(copy):
+def test_passes_the_lint(copy):
     run(copy, "ruff", "check", ".", "--no-cache")
     run(copy, "ruff", "format", "--check", ".", "--no-cache")
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from include.api.client import Request
-from include.api.paginators import Cursor, PageNumber, Single, SpringPage
+from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Single, SpringPage
 from include.simulators import serving
 from include.sources import get_source
 from include.sources.mirror.entity import BothEnds, Entity, FullList, Lookup, Partitions, Since, Window
@@ -53,9 +54,14 @@ class Asker:
         self.stub, self._url = stub, url
 
     def ask(self, path: str, *, method: str = "GET", body: Any = None, token: str = "stub-token") -> tuple[int, Any]:
-        headers = {"Authorization": token}
-        answer = requests.request(method, f"{self._url}/v1{path}", json=body, headers=headers, timeout=5)
+        answer = self.answer(path, method=method, body=body, token=token)
         return answer.status_code, answer.json()
+
+    def answer(
+        self, path: str, *, method: str = "GET", body: Any = None, token: str = "stub-token"
+    ) -> requests.Response:
+        headers = {"Authorization": token}
+        return requests.request(method, f"{self._url}/v1{path}", json=body, headers=headers, timeout=5)
 
     def data(self, path: str, **more: Any) -> Any:
         status, data = self.ask(path, **more)
@@ -108,6 +114,26 @@ class TestLists:
                 token = page.get("next")
                 assert page["more"] == bool(token)
         assert list(map(len, pages)) == [4, 4, 2]
+
+    def test_the_last_id_leads_to_the_next_page_until_no_more_follow(self):
+        with served(tools(paginator=LastId("items"))) as shop:
+            found = [shop.data("/tools")]
+            while found[-1]["has_more"]:
+                found.append(shop.data(f"/tools?starting_after={found[-1]['items'][-1]['id']}"))
+        assert [len(page["items"]) for page in found] == [4, 4, 2]
+        assert len({id_ for page in found for id_ in ids(page["items"])}) == 10
+
+    @pytest.mark.parametrize("key", [None, "next"])
+    def test_a_link_leads_to_the_next_page_and_asks_for_the_same(self, key):
+        paginator = NextLink("items", key=key, total="count")
+        with served(tools(paginator=paginator, listing=Request("/tools", {"sort": "id"}))) as shop:
+            found, link = [], "?sort=id"
+            while link:
+                answer = shop.answer(f"/tools?{urlsplit(link).query}")
+                found.append(answer.json())
+                link = found[-1].get("next") if key else answer.links.get("next", {}).get("url")
+        assert [len(page["items"]) for page in found] == [4, 4, 2]
+        assert {page["count"] for page in found} == {10}
 
     def test_a_single_answer_is_the_whole_list(self):
         with served(tools(paginator=Single(), changes=FullList())) as shop:
