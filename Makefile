@@ -18,7 +18,7 @@ test: $(READY)
 
 # What every source has to pass, for one of them: NAME=.
 contract: $(READY)
-	$(BIN)/python -m pytest tests/contract tests/dags/test_integrity.py tests/test_running_platform.py -k "$(NAME)"
+	$(BIN)/python -m pytest tests/contract tests/dags/test_integrity.py tests/test_layout.py -k "$(NAME)"
 
 # The files of a new source: NAME=.
 new-source: $(READY)
