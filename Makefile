@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test contract liar mutants up down bench lint docs screenshots lock clean new-source tables
+.PHONY: demo test check contract liar mutants up down bench lint docs screenshots lock clean new-source tables
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -15,6 +15,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 $(STACKS:%=--ignore %)
 	$(BIN)/python -m pytest $(STACKS)
+
+# What tells soonest that a change broke something: style and docs, then the tests of what all sources share.
+check: lint
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 tests/api tests/confidence tests/warehouse tests/test_*.py
 
 # What every source has to pass, for one of them: NAME=.
 contract: $(READY)
