@@ -120,7 +120,7 @@ def _doubt_unasked(context: Context, summary: ForensicSummary, new: set[str]) ->
 
     Each scan asks the source which partitions there are, and one answer may lack what another showed.
     """
-    asked = summary.metrics.get("partitions_asked")
+    asked = summary.telemetry.get("partitions_asked")
     if new and asked is not None and len(_partitions(context, summary.entity)) > asked:
         why = "the scan did not ask for it: the source listed it to another scan alone. The next scan asks for it"
         doubts = [Doubt([f"the list of {partition}"], why) for partition in sorted(new)]

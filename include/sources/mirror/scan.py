@@ -326,13 +326,12 @@ def _summary(
             f"{name}_surplus": found["delete", "confirmed"],
             f"{name}_differing": found["update", "confirmed"],
         }
-    if entity.partitions:
-        metrics["partitions_asked"] = len(pulled.partitions)
     telemetry = {
         "page_start": scope.first,
         "page_end": _final_page(stage, scope),
         "api_reported_total_entries": total,
         "gap_vs_api_reported_total": None if total is None else total - figures["live_rows"],
+        "partitions_asked": len(pulled.partitions) if entity.partitions else None,
     }
     examples = {
         "missing_examples": figures["missing_examples"],
