@@ -78,7 +78,7 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Left:
+class Problem:
     """What could not be read or stored: its name, and why. `needs_person`: asking again would not change that."""
 
     name: str
@@ -89,15 +89,15 @@ class Left:
         return f"{self.name} ({self.why.rstrip('.')})"
 
 
-class RecordsLeft(Exception):
+class RecordsSkipped(Exception):
     """Some records were not read, so the watermark stays before them. The message names them."""
 
-    def __init__(self, left: Sequence[Left]):
+    def __init__(self, problems: Sequence[Problem]):
         super().__init__(
-            f"{len(left)} of its records are not proven and were not written, the others were:"
-            f" {', '.join(map(str, left[:EXAMPLES]))}"
+            f"{len(problems)} of its records are not proven and were not written, the others were:"
+            f" {', '.join(map(str, problems[:EXAMPLES]))}"
         )
-        self.needs_person = any(each.needs_person for each in left)
+        self.needs_person = any(each.needs_person for each in problems)
 
 
 def sync(context: Context, *, full: bool = False, only: str | None = None) -> tuple[int, Mapping[str, Counts]]:
@@ -119,7 +119,7 @@ def sync(context: Context, *, full: bool = False, only: str | None = None) -> tu
                 continue
             try:
                 run.sync(entity)
-            except (ApiError, PullError, RecordsLeft) as error:
+            except (ApiError, PullError, RecordsSkipped) as error:
                 log.error("%s.%s: %s", source.name, entity.name, error)
                 failures[entity.name] = error
         with fence.writing(conn, source.name, epoch=writer.epoch):
@@ -194,7 +194,7 @@ class _Run:
     def sync(self, entity: Entity) -> None:
         """Read, compare and write an entity with what belongs to it.
 
-        Raises RecordsLeft once all that is proven is written: the watermark stays before what is not.
+        Raises RecordsSkipped once all that is proven is written: the watermark stays before what is not.
         """
         started, context = time.monotonic(), self.context
         source, conn = context.source, context.conn
@@ -207,11 +207,11 @@ class _Run:
         _plan(context, pulled)
         # A person who asks for everything may have added a column, which makes a suspect of every row.
         second_look(context, pulled, every=self.full)
-        children, left = _children(context, pulled) if incremental else ([], [])
+        children, problems = _children(context, pulled) if incremental else ([], [])
         needed, unreadable = _needed(context, pulled)
-        left += [each for some in (pulled, *children) for each in _unproven(some)]
-        reached = self._reached(pulled, groups, unproven=bool(left))
-        left += unreadable + unlisted + _skipped(pulled)
+        problems += [each for some in (pulled, *children) for each in _unproven(some)]
+        reached = self._reached(pulled, groups, unproven=bool(problems))
+        problems += unreadable + unlisted + _skipped(pulled)
         with fence.writing(conn, source.name, epoch=self.epoch):
             for stage in needed:
                 self._merge(stage)
@@ -223,8 +223,8 @@ class _Run:
         for stage in needed:
             stage.drop()
         log.info("%s.%s: %s, %s", source.name, entity.name, self.counts[entity.name], reached)
-        if left:
-            raise RecordsLeft(left)
+        if problems:
+            raise RecordsSkipped(problems)
 
     def _advance(
         self,
@@ -356,13 +356,13 @@ def source_time(context: Context) -> datetime:
     return min(now, datetime.now(UTC))
 
 
-def _partitions(context: Context, entity: Entity) -> tuple[Sequence[str], list[Left]]:
+def _partitions(context: Context, entity: Entity) -> tuple[Sequence[str], list[Problem]]:
     """The entity's partitions; also what is to be told where the source doesn't list them, so that some may lack."""
     try:
         return every_partition(context, entity), []
     except ApiError as error:
         name = entity.partitions.listed_by
-        return partitions(context, entity), [Left(f"perhaps all of {name} that the copy lacks", str(error))]
+        return partitions(context, entity), [Problem(f"perhaps all of {name} that the copy lacks", str(error))]
 
 
 def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool) -> list[Group]:
@@ -444,7 +444,7 @@ def _time(column: Any, row: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[Left]]:
+def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[Problem]]:
     """Stage and plan the children of all parents that were listed, of each kind that has had its first full sync.
 
     Not of the changed parents alone: a source may show a parent before its children, so children get a second chance
@@ -453,7 +453,7 @@ def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[Left
     parents = pulled.stage
     key = identifiers(pulled.entity.table.key)
     listed = parents.conn.execute(sql.SQL("SELECT {0} FROM {1} ORDER BY {0}").format(key, parents.sql)).fetchall()
-    found, left = [], []
+    found, problems = [], []
     for child in context.source.children(pulled.entity):
         if _never_synced(context, child):
             continue
@@ -462,22 +462,22 @@ def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[Left
             children = children.fresh(context)
         for value, look in look_up(context, child.table, child.lookup, listed):
             if look.unknown:
-                left.append(Left(f"{child.name} of {_text(value)}", look.unknown, look.needs_person))
+                problems.append(Problem(f"{child.name} of {_text(value)}", look.unknown, look.needs_person))
             else:
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
-        left += _too_many_refused(children)
+        problems += _too_many_refused(children)
         _plan_set(context, children, read)
         second_look(context, children)
         found.append(children)
-    return found, left
+    return found, problems
 
 
-def _too_many_refused(pulled: Pulled) -> list[Left]:
+def _too_many_refused(pulled: Pulled) -> list[Problem]:
     try:
         pulled.require_stored()
     except TooManyRefused as error:
-        return [Left(pulled.entity.name, str(error))]
+        return [Problem(pulled.entity.name, str(error))]
     return []
 
 
@@ -493,46 +493,46 @@ def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> N
     leave_unreadable(stage)
 
 
-def _skipped(pulled: Pulled) -> list[Left]:
+def _skipped(pulled: Pulled) -> list[Problem]:
     """The records and partitions that could not be read, each with the reason."""
     return [
-        *(Left(each.name, each.reason, each.needs_person) for each in pulled.skipped if each.failed),
-        *(Left(f"all of {partition}", why) for partition, why in pulled.failed.items()),
-        *(Left(f"perhaps others of {part}" if part else "perhaps others", why) for part, why in pulled.cut.items()),
+        *(Problem(each.name, each.reason, each.needs_person) for each in pulled.skipped if each.failed),
+        *(Problem(f"all of {partition}", why) for partition, why in pulled.failed.items()),
+        *(Problem(f"perhaps others of {part}" if part else "perhaps others", why) for part, why in pulled.cut.items()),
     ]
 
 
-def _unproven(pulled: Pulled) -> list[Left]:
+def _unproven(pulled: Pulled) -> list[Problem]:
     """The rows that not even a second look could prove, each with the reason."""
     found = []
     for stage in pulled.stages:
         query = sql.SQL("SELECT {}, coalesce(_why, '') FROM {} WHERE _status = 'unproven' ORDER BY 1")
         key = sql.SQL("concat_ws('/', {})").format(identifiers(stage.table.key))
         rows = stage.conn.execute(query.format(key, stage.plan)).fetchall()
-        found += [Left(f"{stage.table.name} {name}", why) for name, why in rows]
+        found += [Problem(f"{stage.table.name} {name}", why) for name, why in rows]
     return found
 
 
-def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[Left]]:
+def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[Problem]]:
     """Stage and plan what the records name and the copy lacks; also says what of that could not be read or stored.
 
     It keeps out none of the records, which are whole without it; but the sync fails by its name.
     """
-    stages, left = [], []
+    stages, problems = [], []
     for need in pulled.entity.needs:
         entity = entity_of(context.source, need.entity)
         ticket = f"{context.run} {pulled.stage.pull.attempt}"
         stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
         for value, look in look_up(context, entity.table, entity.lookup, _lacking(pulled, need, entity)):
             if look.unknown:
-                left.append(Left(f"{entity.name} {_text(value)}", look.unknown, look.needs_person))
+                problems.append(Problem(f"{entity.name} {_text(value)}", look.unknown, look.needs_person))
             elif look.rows:
                 stage.store(look.rows, next_position=list(value), page_info={})
-        left += [Left(f"{entity.name} {_text(key)}", why) for key, why in stage.refusals()]
+        problems += [Problem(f"{entity.name} {_text(key)}", why) for key, why in stage.refusals()]
         compare.drop_repeats(stage)
         compare.plan_writes(stage)
         stages.append(stage)
-    return stages, left
+    return stages, problems
 
 
 def _text(key: Sequence) -> str:
@@ -596,7 +596,7 @@ def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
         " Mend what the reason names, then clear this task"
     )
     needs_person = any(
-        isinstance(error, FixConfiguration) or (isinstance(error, RecordsLeft) and error.needs_person)
+        isinstance(error, FixConfiguration) or (isinstance(error, RecordsSkipped) and error.needs_person)
         for error in failures.values()
     )
     return NeedsPerson(message) if needs_person else SyncFailed(message)
