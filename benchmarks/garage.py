@@ -8,8 +8,8 @@ from psycopg import sql
 
 from include.api.client import ApiClient
 from include.sources import get_source
+from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Context
-from include.sources.mirror.sync import derive
 from include.warehouse import sync_log
 
 SOURCE = get_source("tekmetric")

@@ -12,10 +12,11 @@ from include.confidence import history, unproven
 from include.confidence.summary import ForensicSummary
 from include.confidence.unproven import Doubt
 from include.sources.base import Check, entity_of
+from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import Pulled, fell_since, partitions, plan_parts
-from include.sources.mirror.sync import derive, source_time
+from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import plan_table, stage_name

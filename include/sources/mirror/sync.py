@@ -3,50 +3,44 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
 
-from psycopg import Connection, sql
+from psycopg import sql
 
 from include.api.errors import ApiError, FixConfiguration, RefuseData
-from include.api.fetch import page_request, pages, refuse_contradiction
-from include.api.paginators import FRESH, Page
-from include.sources.base import NeedsPerson, SyncFailed, entity_of
+from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror import gap
+from include.sources.mirror.both_ends import from_both_ends, require_rows
+from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import (
     BothEnds,
     Context,
-    Derived,
     Entity,
     Feed,
     FullList,
     Listing,
-    Need,
     Since,
     Window,
 )
-from include.sources.mirror.lookup import look_up
+from include.sources.mirror.planning import plan, skip_changes_before_reset
 from include.sources.mirror.pull import (
     Pulled,
     every_partition,
-    fell_since,
     handfuls,
-    leave_unreadable,
     lists,
     partitions,
-    plan_parts,
     read_partitions,
     whole_list,
 )
+from include.sources.mirror.related import Problem, children_of, needed_by, never_synced, skipped, unproven
 from include.sources.mirror.second_look import second_look
-from include.warehouse import compare, fence, sync_log
+from include.warehouse import fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.staging import PullError, Stage, TooManyRefused
+from include.warehouse.staging import PullError, Stage
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import among, identifiers, pairs
 
 log = logging.getLogger(__name__)
 
@@ -75,18 +69,6 @@ class Reached:
 
     watermark: datetime | None
     in_step: bool
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What could not be read or stored: its name, and why. `needs_person`: asking again would not change that."""
-
-    name: str
-    why: str
-    needs_person: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.why.rstrip('.')})"
 
 
 class RecordsSkipped(Exception):
@@ -139,34 +121,6 @@ def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error:
     sync_log.finish(context.conn, sync_id, counts, error, **traffic)
 
 
-def derive(context: Context, sync_id: int, *, whole: bool = False) -> Mapping[str, Counts]:
-    """Bring the computed tables in line with the mirrored ones; the caller's transaction holds the fence.
-
-    `whole`: compute all of them anew, not only what was written since they were.
-    """
-    conn, counts = context.conn, {}
-    for derived in context.source.derived:
-        touched = sql.SQL("true") if whole else _touched(conn, derived)
-        stage = Stage.open(conn, derived.table, context.source.name, "derive", f"sync_id {sync_id}")
-        stage.fill(sql.SQL(derived.query).format(touched=touched) if derived.touched else sql.SQL(derived.query))
-        compare.plan_writes(stage)
-        within = sql.SQL("{} AND NOT ({})").format(touched, sql.SQL(derived.keep))
-        compare.plan_deletes(stage, status="confirmed", within=within)
-        counts[derived.table.name] = Counts.of(apply_plan(conn, derived.table, stage.plan, sync_id))
-        stage.drop()
-    return counts
-
-
-def _touched(conn: Connection, derived: Derived) -> sql.Composable:
-    """The condition on rows `t` that they may have to be computed anew: since a sync has last changed one of them.
-
-    So what a sync wrote that was cut off before this is not forgotten. An empty table is computed as a whole.
-    """
-    newest = sql.SQL("SELECT max(sync_id) FROM {} t WHERE NOT ({})").format(derived.table.sql, sql.SQL(derived.keep))
-    since = conn.execute(newest).fetchone()[0] if derived.touched else None
-    return sql.SQL("true") if since is None else sql.SQL(derived.touched).format(since=sql.Literal(since))
-
-
 class _Run:
     """One sync: its id, the epoch at which it began, the source's clock then, and its counts per table so far."""
 
@@ -184,7 +138,7 @@ class _Run:
 
     def due(self, entity: Entity) -> bool:
         """Whether the entity is read at all: a child comes with its parent, and some lists are read now and then."""
-        if self.full or _never_synced(self.context, entity):
+        if self.full or never_synced(self.context, entity):
             return True
         if isinstance(entity.changes, FullList):
             since = sync_log.since_in_step(self.context.conn, self.context.source.name, entity.name)
@@ -203,15 +157,15 @@ class _Run:
         pulled, groups = self._pull(entity, groups)
         incremental = all(group.since for group in groups)
         if not self.full:
-            _skip(context, pulled)
-        _plan(context, pulled)
+            skip_changes_before_reset(context, pulled)
+        plan(context, pulled)
         # A person who asks for everything may have added a column, which makes a suspect of every row.
         second_look(context, pulled, every=self.full)
-        children, problems = _children(context, pulled) if incremental else ([], [])
-        needed, unreadable = _needed(context, pulled)
-        problems += [each for some in (pulled, *children) for each in _unproven(some)]
+        children, problems = children_of(context, pulled) if incremental else ([], [])
+        needed, unreadable = needed_by(context, pulled)
+        problems += [each for some in (pulled, *children) for each in unproven(some)]
         reached = self._reached(pulled, groups, unproven=bool(problems))
-        problems += unreadable + unlisted + _skipped(pulled)
+        problems += unreadable + unlisted + skipped(pulled)
         with fence.writing(conn, source.name, epoch=self.epoch):
             for stage in needed:
                 self._merge(stage)
@@ -270,10 +224,10 @@ class _Run:
         if pulled.stage.resumed and incremental:
             pulled = pulled.fresh(context)
         if isinstance(entity.changes, BothEnds) and groups[0].since:
-            for page in _from_both_ends(context, entity, groups[0].since):
+            for page in from_both_ends(context, entity, groups[0].since):
                 pulled.append(page, page.next)
                 pulled.require_stored(ended=pulled.stage.pull.complete)
-            _require_rows(pulled)
+            require_rows(pulled)
             return pulled, groups
 
         def listings(singly: bool) -> list[Listing]:
@@ -382,211 +336,6 @@ def _merge(stage: Stage, sync_id: int) -> Counts:
     read, refused = stage.pull.rows_read, stage.pull.rows_refused
     unchanged = max(0, read - refused - merged.inserted - merged.updated - merged.superseded)
     return Counts.of(merged, read=read, unchanged=unchanged, failed=refused)
-
-
-def _never_synced(context: Context, entity: Entity) -> bool:
-    """Whether the entity, or a part of it, waits for its first sync."""
-    states = [sync_log.state(context.conn, context.source.name, entity.name, p) for p in partitions(context, entity)]
-    return not all(state.watermark for state in states)
-
-
-def _from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterator[Page]:
-    """Pages from the first on, then from the last back, each way until a page holds nothing young.
-
-    Without a usable total there is no last page to begin at: then the list is read on to its end, unless it is in
-    falling order of its versions, in which all that follows is older.
-    """
-    seen: list[datetime] = []
-    for page in pages(context.client, entity.listing, entity.paginator):
-        yield page
-        moments = _times(entity, page)
-        seen += moments
-        if max(moments, default=since) < since and (page.total_pages or seen == sorted(seen, reverse=True)):
-            break
-    for number in range(page.total_pages or 0, page.position, -1):
-        page = _page(context, entity, number)
-        yield page
-        if max(_times(entity, page), default=since) < since:
-            break
-
-
-def _require_rows(pulled: Pulled) -> None:
-    """Raises PullError where a list of everything shows nothing, though the copy has rows: so it tells nothing."""
-    name, rows = pulled.entity.name, compare.live_rows(pulled.stage)
-    if rows and not pulled.stage.pull.rows_read:
-        raise PullError(
-            f"the list of {name} shows nothing, and the copy has {rows} rows. Run the task again; if it stays so, look"
-            " at the list at the source"
-        )
-
-
-def _page(context: Context, entity: Entity, number: int) -> Page:
-    """One page of the entity's list, which has to fit its own totals; it may be asked for twice for that."""
-    for _ in range(2):
-        answer = context.client.send(page_request(entity.listing, entity.paginator, number))
-        page = entity.paginator.read(answer, number)
-        why = entity.paginator.contradiction(page, FRESH)
-        if not why:
-            return page
-    refuse_contradiction(f"{context.client.name}: {entity.listing}, page {number}", why)
-
-
-def _times(entity: Entity, page: Page) -> list[datetime]:
-    """When the page's rows last changed, as far as that can be read."""
-    column = next(column for column in entity.table.columns if column.name == entity.table.moment)
-    return [moment for row in page.rows if (moment := _time(column, row))]
-
-
-def _time(column: Any, row: Mapping[str, Any]) -> datetime | None:
-    try:
-        return column.read(row.get(column.field or column.name))
-    except ValueError:
-        return None
-
-
-def _children(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[Problem]]:
-    """Stage and plan the children of all parents that were listed, of each kind that has had its first full sync.
-
-    Not of the changed parents alone: a source may show a parent before its children, so children get a second chance
-    for as long as their parent is in the lookback. Also says whose children could not be read.
-    """
-    parents = pulled.stage
-    key = identifiers(pulled.entity.table.key)
-    listed = parents.conn.execute(sql.SQL("SELECT {0} FROM {1} ORDER BY {0}").format(key, parents.sql)).fetchall()
-    found, problems = [], []
-    for child in context.source.children(pulled.entity):
-        if _never_synced(context, child):
-            continue
-        children, read = Pulled.open(context, child, "sync", f"children of {parents.pull.ticket}"), []
-        if children.stage.resumed:
-            children = children.fresh(context)
-        for value, look in look_up(context, child.table, child.lookup, listed):
-            if look.unknown:
-                problems.append(Problem(f"{child.name} of {_text(value)}", look.unknown, look.needs_person))
-            else:
-                children.append(Page(None, list(look.rows), None), list(value))
-                read.append(value)
-        problems += _too_many_refused(children)
-        _plan_set(context, children, read)
-        second_look(context, children)
-        found.append(children)
-    return found, problems
-
-
-def _too_many_refused(pulled: Pulled) -> list[Problem]:
-    try:
-        pulled.require_stored()
-    except TooManyRefused as error:
-        return [Problem(pulled.entity.name, str(error))]
-    return []
-
-
-def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> None:
-    """Plan the children of these parents as a set: what it doesn't show any more wants a second look.
-
-    A child that could not be read is not gone; one without a usable key may be any of those that seem to be.
-    """
-    stage = children.stage
-    _plan(context, children)
-    within = among(children.entity.lookup.by, parents, "t")
-    compare.plan_deletes(stage, status="candidate", within=within)
-    leave_unreadable(stage)
-
-
-def _skipped(pulled: Pulled) -> list[Problem]:
-    """The records and partitions that could not be read, each with the reason."""
-    return [
-        *(Problem(each.name, each.reason, each.needs_person) for each in pulled.skipped if each.failed),
-        *(Problem(f"all of {partition}", why) for partition, why in pulled.failed.items()),
-        *(Problem(f"perhaps others of {part}" if part else "perhaps others", why) for part, why in pulled.cut.items()),
-    ]
-
-
-def _unproven(pulled: Pulled) -> list[Problem]:
-    """The rows that not even a second look could prove, each with the reason."""
-    found = []
-    for stage in pulled.stages:
-        query = sql.SQL("SELECT {}, coalesce(_why, '') FROM {} WHERE _status = 'unproven' ORDER BY 1")
-        key = sql.SQL("concat_ws('/', {})").format(identifiers(stage.table.key))
-        rows = stage.conn.execute(query.format(key, stage.plan)).fetchall()
-        found += [Problem(f"{stage.table.name} {name}", why) for name, why in rows]
-    return found
-
-
-def _needed(context: Context, pulled: Pulled) -> tuple[list[Stage], list[Problem]]:
-    """Stage and plan what the records name and the copy lacks; also says what of that could not be read or stored.
-
-    It keeps out none of the records, which are whole without it; but the sync fails by its name.
-    """
-    stages, problems = [], []
-    for need in pulled.entity.needs:
-        entity = entity_of(context.source, need.entity)
-        ticket = f"{context.run} {pulled.stage.pull.attempt}"
-        stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
-        for value, look in look_up(context, entity.table, entity.lookup, _lacking(pulled, need, entity)):
-            if look.unknown:
-                problems.append(Problem(f"{entity.name} {_text(value)}", look.unknown, look.needs_person))
-            elif look.rows:
-                stage.store(look.rows, next_position=list(value), page_info={})
-        problems += [Problem(f"{entity.name} {_text(key)}", why) for key, why in stage.refusals()]
-        compare.drop_repeats(stage)
-        compare.plan_writes(stage)
-        stages.append(stage)
-    return stages, problems
-
-
-def _text(key: Sequence) -> str:
-    return "/".join(map(str, key))
-
-
-def _lacking(pulled: Pulled, need: Need, entity: Entity) -> list[tuple]:
-    """The keys that the staged records name and the copy doesn't know, not even as deleted."""
-    return pulled.stage.conn.execute(
-        sql.SQL(
-            "SELECT DISTINCT {by} FROM {stage} s WHERE NOT EXISTS (SELECT FROM {target} t WHERE {same}) AND {named}"
-        ).format(
-            by=identifiers(need.by, "s"),
-            stage=pulled.stage.sql,
-            target=entity.table.sql,
-            same=pairs(entity.table.key, "t", need.by, "s"),
-            named=sql.SQL("({}) IS NOT NULL").format(identifiers(need.by, "s")),
-        )
-    ).fetchall()
-
-
-def _plan(context: Context, pulled: Pulled) -> None:
-    """Plan what a sync writes: candidates where a second look has to decide."""
-    for stage in pulled.stages:
-        stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
-    told_deleted = among(pulled.entity.table.key, pulled.told_deleted, "t") if pulled.told_deleted else None
-    if told_deleted:
-        # What the feed showed of them before counts for nothing.
-        pulled.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(pulled.stage.sql, told_deleted))
-    pulled.drop_repeats()
-    compare.plan_writes(pulled.stage, doubtful="candidate")
-    if fell := fell_since(context, pulled):
-        compare.plan_deletes(pulled.stage, status="confirmed", within=fell)
-    if told_deleted:
-        compare.plan_deletes(pulled.stage, status="candidate", within=told_deleted)
-    if pulled.deleted:
-        within = among(pulled.entity.table.key, pulled.deleted, "t")
-        compare.plan_deletes(pulled.stage, status="confirmed", within=within)
-    plan_parts(pulled)
-
-
-def _skip(context: Context, pulled: Pulled) -> None:
-    """Leave out what changed before a person reset the watermark, in lists that show it all the same."""
-    table = pulled.entity.table
-    for partition in partitions(context, pulled.entity):
-        read_from = sync_log.state(context.conn, context.source.name, pulled.entity.name, partition).read_from
-        if read_from and table.moment:
-            query = sql.SQL("DELETE FROM {} WHERE {} < {}").format(
-                pulled.stage.sql, sql.Identifier(table.moment), sql.Literal(read_from)
-            )
-            if partition:
-                column = sql.Identifier(pulled.entity.partitions.column)
-                query += sql.SQL(" AND {}::text = {}").format(column, sql.Literal(partition))
-            context.conn.execute(query)
 
 
 def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:

@@ -1,0 +1,39 @@
+"""Derived tables: computed from mirrored ones after each sync and repair."""
+
+from collections.abc import Mapping
+
+from psycopg import Connection, sql
+
+from include.sources.mirror.entity import Context, Derived
+from include.warehouse import compare
+from include.warehouse.merge import apply_plan
+from include.warehouse.staging import Stage
+from include.warehouse.sync_log import Counts
+
+
+def derive(context: Context, sync_id: int, *, whole: bool = False) -> Mapping[str, Counts]:
+    """Bring the computed tables in line with the mirrored ones; the caller's transaction holds the fence.
+
+    `whole`: compute all of them anew, not only what was written since they were.
+    """
+    conn, counts = context.conn, {}
+    for derived in context.source.derived:
+        touched = sql.SQL("true") if whole else _touched(conn, derived)
+        stage = Stage.open(conn, derived.table, context.source.name, "derive", f"sync_id {sync_id}")
+        stage.fill(sql.SQL(derived.query).format(touched=touched) if derived.touched else sql.SQL(derived.query))
+        compare.plan_writes(stage)
+        within = sql.SQL("{} AND NOT ({})").format(touched, sql.SQL(derived.keep))
+        compare.plan_deletes(stage, status="confirmed", within=within)
+        counts[derived.table.name] = Counts.of(apply_plan(conn, derived.table, stage.plan, sync_id))
+        stage.drop()
+    return counts
+
+
+def _touched(conn: Connection, derived: Derived) -> sql.Composable:
+    """The condition on rows `t` that they may have to be computed anew: since a sync has last changed one of them.
+
+    So what a sync wrote that was cut off before this is not forgotten. An empty table is computed as a whole.
+    """
+    newest = sql.SQL("SELECT max(sync_id) FROM {} t WHERE NOT ({})").format(derived.table.sql, sql.SQL(derived.keep))
+    since = conn.execute(newest).fetchone()[0] if derived.touched else None
+    return sql.SQL("true") if since is None else sql.SQL(derived.touched).format(since=sql.Literal(since))
