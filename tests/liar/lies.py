@@ -527,7 +527,7 @@ async def mangled(telling: Telling, truth: Reply) -> Reply:
         "half": Reply(200, truth.body[: len(truth.body) // 2], json),
         "cut": Reply(200, truth.body, json, cut=True),
         "packed": Reply(200, truth.body, {**json, "content-encoding": "gzip"}),
-        "wide": Reply(200, truth.body.decode().encode("utf-16"), json),
+        "wide": Reply(200, truth.body.decode(errors="replace").encode("utf-16"), json),
         "plain": Reply(200, truth.body, {**kept, "content-type": "text/plain"}),
         "more": Reply(200, truth.body + b"]}", json),
         "text": Reply(200, b'"ok"', json),
