@@ -41,7 +41,7 @@ CODE = re.compile(r"[A-Z][A-Z_]{2,40}")
 ERRORS = ("errors", "error")
 # The same beside rows or a record, or in their place; a record that is the answer itself may have such fields.
 ENVELOPES = (*ERRORS, "message", "messages", "exceptionMessage")
-# What an answer says of itself where it is an error: by these keys and values.
+# Keys and values by which an answer says that it failed. A record that is the answer itself may have them too.
 FAILED = {"success": (False,), "ok": (False,), "status": ("error", "fail", "failed", "failure")}
 # An answer that doesn't fit the question is asked for once more: it may have been a bad moment.
 ATTEMPTS_AT_DATA = 2
@@ -341,15 +341,17 @@ class ApiClient:
         return f"{self.name}: {request}"
 
 
-def refuse_errors(data: Any, keys: Sequence[str] = ERRORS) -> None:
-    """Raise RefuseData for an answer that carries an error under one of the keys, or says that it failed.
+def refuse_envelope(data: Any) -> None:
+    """Raise RefuseData for an answer around rows or a record that carries an error or says that it failed."""
+    refuse_errors(data, ENVELOPES)
+    failed = [key for key, values in FAILED.items() if isinstance(data, dict) and data.get(key) in values]
+    if failed:
+        raise RefuseData(f"its {failed[0]!r} says that it failed, so it is no answer")
 
-    It may do so beside data.
-    """
-    if not isinstance(data, dict):
-        return
-    found = [key for key in keys if data.get(key)]
-    found += [key for key, values in FAILED.items() if data.get(key) in values]
+
+def refuse_errors(data: Any, keys: Sequence[str] = ERRORS) -> None:
+    """Raise RefuseData for an answer that carries an error under one of the keys, be it beside data."""
+    found = [key for key in keys if isinstance(data, dict) and data.get(key)]
     if found:
         codes = sorted(error_codes(data))
         told = f" ({', '.join(codes)})" if codes else ""

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from requests.utils import parse_header_links
 
-from include.api.client import ENVELOPES, ERRORS, Answer, Request, refuse_errors
+from include.api.client import ERRORS, Answer, Request, refuse_envelope
 from include.api.errors import RefuseData
 
 Position = int | str | None
@@ -166,8 +166,9 @@ class LastId(Paginator):
 class NextLink(Paginator):
     """Each answer carries the address of the next page: under `key`, or as `rel="next"` of its Link header.
 
-    Of that address the query alone is used, so that no answer can send the request, and its token, elsewhere. `rows`:
-    the key of the list; None where the answer is a plain array. `total`: the key of the count of all rows, if any.
+    Of that address the query alone is used, so that no answer can send the request, and its token, elsewhere. What the
+    request asks for stays, also where the address leaves it out. `rows`: the key of the list; None where the answer is
+    a plain array. `total`: the key of the count of all rows, if any.
     """
 
     rows: str | None = None
@@ -176,13 +177,17 @@ class NextLink(Paginator):
     start: None = field(default=None, init=False)
     expires = True
 
+    def __post_init__(self) -> None:
+        if self.rows is None and (self.key or self.total):
+            raise ValueError("a plain array has no keys: its next page is in the Link header, and it tells no total")
+
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
             return base
         query: dict[str, list[str]] = {}
         for name, value in parse_qsl(str(position), keep_blank_values=True):
             query.setdefault(name, []).append(value)
-        return replace(base, params=query)
+        return replace(base, params={**base.params, **query})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
         if self.rows is None:
@@ -195,7 +200,7 @@ class NextLink(Paginator):
             link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
         if link is not None and not (isinstance(link, str) and urlsplit(link).query):
             raise RefuseData("the address of the next page has no query to ask for it by")
-        total = _count(answer.data.get(self.total)) if self.total and self.rows else None
+        total = _count(answer.data.get(self.total)) if self.total else None
         following = urlsplit(link).query if link else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
@@ -333,7 +338,7 @@ def _object(data: Any) -> dict:
     """The answer's object, which carries no error beside the rows or in their place."""
     if not isinstance(data, dict):
         raise RefuseData("the answer is no JSON object")
-    refuse_errors(data, ENVELOPES)
+    refuse_envelope(data)
     return data
 
 

@@ -283,7 +283,7 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
 @pytest.mark.parametrize("verdict", [{"success": False}, {"ok": False}, {"status": "error"}])
 @pytest.mark.parametrize("paginator", [LINES, Cursor("line_items"), Cursor("line_items", optional=True), Single()])
 def test_a_list_that_says_that_it_failed_is_refused(paginator, verdict):
-    with pytest.raises(RefuseData, match=f"carries '{next(iter(verdict))}'"):
+    with pytest.raises(RefuseData, match=f"its '{next(iter(verdict))}' says that it failed"):
         paginator.read(Answer({"line_items": [], **verdict}), paginator.start)
     assert paginator.read(Answer({"line_items": rows(1), "success": True, "status": "ok"}), paginator.start)
 
@@ -351,6 +351,7 @@ def test_next_link_follows_the_query_of_the_header_alone():
         "/issues",
         {"per_page": ["3"], "labels": ["a", "b"], "page": ["2"]},
     )
+    assert pages.request(replace(base, params={"state": "all"}), "page=2").params == {"state": "all", "page": ["2"]}
     assert pages.request(base, None) == base
     assert (
         pages.read(Answer(rows(3), headers={"Link": '<https://a.example/?page=1>; rel="prev"'}), "page=2").next is None
@@ -372,6 +373,12 @@ def test_next_link_in_the_answer():
 def test_next_link_without_a_query_is_refused(link):
     with pytest.raises(RefuseData, match="no query"):
         NextLink("value", key="next").read(Answer({"value": rows(1), "next": link}), None)
+
+
+@pytest.mark.parametrize("more", [{"key": "next"}, {"total": "count"}])
+def test_next_link_of_a_plain_array_is_in_the_header(more):
+    with pytest.raises(ValueError, match="a plain array has no keys"):
+        NextLink(**more)
 
 
 @pytest.mark.parametrize("data", [None, {}, {"error": "hush"}, [1], "rows"])

@@ -10,7 +10,7 @@ from tests.running_platform import POOL, RECONCILE, SOURCE, SYNC, Platform
 def scanning(platform) -> str:
     """A run that may repair, in the middle of its scans."""
     platform.lose(3)
-    platform.shop.set(latency_ms=700)
+    platform.shop.set(latency_ms=1200)
     run_id = platform.airflow.trigger(RECONCILE, dry_run=False)
     # The order of the scans is not fixed: one of them is at work.
     until(lambda: "running" in scans(platform, run_id), "a scan to run", 90)

@@ -148,6 +148,7 @@ class TestEntity:
                 {**IN_BRIEF, "lookup": BY_PLACE},
                 "records that lists show in brief are named and looked up by the table's key",
             ),
+            ({"lookup": BY_PLACE}, "a record's own address is made from the table's key"),
         ],
     )
     def test_kinds_that_do_not(self, more, why):

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from include.api.client import ApiClient, Request
 from include.api.paginators import LastId
 from include.simulators import serving
-from include.sources.base import entity_of
+from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.entity import Context, Entity, Feed, Lookup, as_unix_time
 from include.sources.mirror.lookup import names
 from include.sources.mirror.scan import Scope, scan
@@ -54,7 +54,7 @@ SOURCE = Mirror(
                 request=lambda since: Request("/events", {"limit": 3, "created[gte]": as_unix_time(since)}),
                 paginator=PAGES,
                 record=lambda event: None if event["type"] == "customer.deleted" else event["data"]["object"],
-                deleted=lambda event: (event["data"]["object"]["id"],) if event["type"] == "customer.deleted" else None,
+                deleted=lambda event: event["data"]["object"] if event["type"] == "customer.deleted" else None,
                 keeps=timedelta(days=30),
             ),
         ),
@@ -183,6 +183,28 @@ def test_delete_that_is_told_of_a_living_record_deletes_nothing(context, vendor,
     recent(vendor)
     vendor.put("cus_3", "Alive")
     vendor.tell("customer.deleted", {"id": "cus_3"})
+    sync(context)
+    assert live(conn) == true(vendor)
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ({"type": "customer.deleted", "data": {"object": {}}}, "is deleted, but not which"),
+        ({"type": "customer.updated", "data": None}, "not the shape that is read"),
+        ({"type": "customer.updated", "data": {"object": "cus_1"}}, "no JSON object"),
+        ({"data": {"object": {}}}, "not the shape that is read"),
+    ],
+)
+def test_event_of_another_shape_is_named_and_nothing_is_skipped(context, vendor, conn, event, why):
+    recent(vendor)
+    before = conn.execute("SELECT watermark FROM confidence.sync_state WHERE source = 'feed'").fetchall()
+    vendor.put("cus_1", "First")
+    vendor.events.append({"id": "evt_odd", "created": int(vendor.now.timestamp()), **event})
+    with pytest.raises(SyncFailed, match=f"customers: .*{why}"):
+        sync(context)
+    assert conn.execute("SELECT watermark FROM confidence.sync_state WHERE source = 'feed'").fetchall() == before
+    vendor.events.pop()
     sync(context)
     assert live(conn) == true(vendor)
 

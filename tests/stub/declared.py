@@ -205,7 +205,8 @@ def _shape(source: Mirror, looked: Looked, rows: Mapping[str, Sequence[Record]])
     around = parent_of(source, looked, values, rows) or {}
     shape = find(lookup.rows, records, around, check or (lambda data: None))
     if shape is None:
-        raise NotServed(source.name, f"{source.name}.{entity.name} is read from an answer of unknown shape")
+        where = f"{source.name}.{entity.name}"
+        raise NotServed(source.name, f"{where} is read from an answer of unknown shape (`rows` of its look-up)")
     return shape
 
 

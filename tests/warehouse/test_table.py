@@ -26,19 +26,11 @@ from include.warehouse.table import (
     text,
     unix_time,
 )
+from stack.new_source import TYPES
 from tests.warehouse.shop import PARTS, STOCK
 
 SECRET = "s3cret-value"
 BIGGEST = 2**63 - 1
-TYPES = {
-    identifier: "bigint",
-    integer: "bigint",
-    decimal: "numeric",
-    instant: "timestamptz",
-    text: "text",
-    boolean: "boolean",
-    structure: "jsonb",
-}
 
 
 @pytest.mark.parametrize(

@@ -50,16 +50,16 @@ class Feed:
     """Changes come from a list of their own, apart from the records: events, say.
 
     `request` asks for what changed since a time, page by page of `paginator`. `record` takes out of an event the record
-    as the table reads it, None where it has none. `deleted` takes out the key of a record that the event says is
-    deleted, else None: then the record's own address decides. `keeps`: for how long the vendor keeps events; a sync
-    that is further behind reads the records' own list. Events in any order will do: of a record's states the newest
-    version counts.
+    as the table reads it, None where it has none. `deleted` takes out a record of which the event says that it is
+    deleted, with its key at least, else None: then the record's own address decides. `keeps`: for how long the vendor
+    keeps events; a sync that is further behind reads the records' own list. Events in any order will do: of a record's
+    states the newest version counts.
     """
 
     request: Callable[[datetime], Request]
     paginator: Paginator
     record: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
-    deleted: Callable[[Mapping[str, Any]], tuple | None] = lambda event: None
+    deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda event: None
     keeps: timedelta | None = None
 
 
@@ -134,8 +134,8 @@ class Listing:
 
     `partition`: what it is a part of; `adds`: what its rows don't say of themselves; `shape`: a row as the entity's
     table reads it, None for one that doesn't count. `named`: the rows, where the run names them and nothing is asked
-    for. `newest`: what a sync needs to know of a list in brief that shows only so many records. `deleted`: the key of a
-    record that the row says is deleted, None for all other rows.
+    for. `newest`: what a sync needs to know of a list in brief that shows only so many records. `deleted`: as in
+    `Feed`, whose rows are events; None for all other lists.
     """
 
     request: Request | None
@@ -145,7 +145,7 @@ class Listing:
     shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
     named: Sequence[Mapping[str, Any]] = ()
     newest: Newest | None = None
-    deleted: Callable[[Mapping[str, Any]], tuple | None] | None = None
+    deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -380,6 +380,8 @@ def _wrong_columns(entity: Entity) -> str:
         return "what lists show in brief is in its table too"
     if entity.discovery and not (entity.discovery.shown.key == entity.table.key == entity.lookup.by):
         return "records that lists show in brief are named and looked up by the table's key"
+    if entity.lookup.own and not entity.parent and entity.lookup.by != entity.table.key:
+        return "a record's own address is made from the table's key"
     return ""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
-from include.api.client import ENVELOPES, Answer, Request, refuse_errors
+from include.api.client import Answer, Request, refuse_envelope
 from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.paginators import Page
@@ -42,7 +42,7 @@ def names(value: Any, *path: str) -> Callable[[Any], None]:
 
     def check(data: Any) -> None:
         if len(path) > 1:
-            refuse_errors(data, ENVELOPES)
+            refuse_envelope(data)
         found = data
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
@@ -263,8 +263,8 @@ class Skipped:
 class Completed:
     """A page with its records in full.
 
-    `deleted`: the keys of those that say themselves that they are deleted; `told_deleted`: of those that a feed of
-    changes says are. `absent`: of those that are not at their own address, though the list shows them. `known`: how
+    `deleted`: the keys of those that say themselves that they are deleted; `delete_events`: of those of which a feed of
+    changes says so. `absent`: of those that are not at their own address, though the list shows them. `known`: how
     many the list shows once more, or as the copy has them.
     """
 
@@ -273,7 +273,7 @@ class Completed:
     absent: tuple[tuple, ...] = ()
     known: int = 0
     skipped: tuple[Skipped, ...] = ()
-    told_deleted: tuple[tuple, ...] = ()
+    delete_events: tuple[tuple, ...] = ()
 
 
 def complete(

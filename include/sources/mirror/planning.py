@@ -12,16 +12,16 @@ def plan(context: Context, pulled: Pulled) -> None:
     """Plan what a sync writes: candidates where a second look has to decide."""
     for stage in pulled.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
-    told_deleted = among(pulled.entity.table.key, pulled.told_deleted, "t") if pulled.told_deleted else None
-    if told_deleted:
+    deleted_by_event = among(pulled.entity.table.key, pulled.delete_events, "t") if pulled.delete_events else None
+    if deleted_by_event:
         # What the feed showed of them before counts for nothing.
-        pulled.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(pulled.stage.sql, told_deleted))
+        pulled.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(pulled.stage.sql, deleted_by_event))
     pulled.drop_repeats()
     compare.plan_writes(pulled.stage, doubtful="candidate")
     if fell := fell_since(context, pulled):
         compare.plan_deletes(pulled.stage, status="confirmed", within=fell)
-    if told_deleted:
-        compare.plan_deletes(pulled.stage, status="candidate", within=told_deleted)
+    if deleted_by_event:
+        compare.plan_deletes(pulled.stage, status="candidate", within=deleted_by_event)
     if pulled.deleted:
         within = among(pulled.entity.table.key, pulled.deleted, "t")
         compare.plan_deletes(pulled.stage, status="confirmed", within=within)

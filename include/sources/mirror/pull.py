@@ -76,7 +76,7 @@ class Pulled:
                 self.stage.remember_refused([(each.key, True, each.reason) for each in found.skipped if each.failed])
                 self.stage.save_progress(
                     deleted=[*self._progress("deleted"), *map(list, found.deleted)],
-                    told_deleted=[*self._progress("told_deleted"), *map(list, found.told_deleted)],
+                    delete_events=[*self._progress("delete_events"), *map(list, found.delete_events)],
                     skipped=[*self._progress("skipped"), *map(asdict, found.skipped)],
                     absent=[*self._progress("absent"), *(list(map(str, key)) for key in found.absent)],
                     known=self.progress.get("known", 0) + found.known,
@@ -149,10 +149,7 @@ class Pulled:
             "counts": self._none,
         }
         largest = max(before["largest"], len(page.rows))
-        promised = page.total_entries
-        if promised is None and page.total_pages and page.total_pages > 1:
-            # All pages but the last are full.
-            promised = (page.total_pages - 1) * largest + 1
+        promised = _promised(page, largest)
         added = [(read - r, refused - f) for (read, refused), (r, f) in zip(self._counts, counts, strict=True)]
         total = [(r + read, f + refused) for (r, f), (read, refused) in zip(before["counts"], added, strict=True)]
         promised = max(filter(None, (before["promised"], promised)), default=None)
@@ -175,9 +172,9 @@ class Pulled:
         return self._progress("deleted")
 
     @property
-    def told_deleted(self) -> list[list]:
+    def delete_events(self) -> list[list]:
         """The keys of the records of which a feed of changes says that they are deleted."""
-        return self._progress("told_deleted")
+        return self._progress("delete_events")
 
     @property
     def absent(self) -> list[list[str]]:
@@ -292,6 +289,14 @@ def nested(part: Part, record: Row) -> list[Row]:
     if any(count > 1 for count in keys.values()):
         raise RefuseData(f"the record lists one of its {part.table.name} twice")
     return rows
+
+
+def _promised(page: Page, largest: int) -> int | None:
+    """How many rows the list has at least, as the page says; None where it says nothing. `largest`: rows of a page."""
+    if page.total_entries is None and page.total_pages and page.total_pages > 1:
+        # All pages but the last are full.
+        return (page.total_pages - 1) * largest + 1
+    return page.total_entries
 
 
 Progress = Callable[[Pulled], None]
@@ -415,7 +420,8 @@ def _read_again_if_short(context: Context, pulled: Pulled, listings: Sequence[Li
 
     Where a sync's list stays short its partition is cut: what it leaves out would be missing in the copy.
     """
-    if pulled.entity.discovery:
+    # Lists in brief and feeds of events tell how many of those there are, not how many records.
+    if pulled.entity.discovery or listings[number].deleted:
         return
     if pulled.shortage(number):
         _ask_total_again(context, pulled, listings[number], number)
@@ -440,26 +446,43 @@ def _read_again_if_short(context: Context, pulled: Pulled, listings: Sequence[Li
 
 def _ask_total_again(context: Context, pulled: Pulled, listing: Listing, number: int) -> None:
     """Keep the total that the first page tells now: the list may have become shorter while it was read."""
-    paginator = listing.paginator
-    answer = context.client.send(page_request(listing.request, paginator, paginator.start))
-    total = paginator.read(answer, paginator.start).total_entries
-    if total is not None and total < pulled.told(number)["promised"]:
+    paginator, told = listing.paginator, pulled.told(number)
+    try:
+        answer = context.client.send(page_request(listing.request, paginator, paginator.start))
+        total = _promised(paginator.read(answer, paginator.start), told["largest"])
+    except ApiError as error:
+        log.warning("%s The list of %s counts as short, since nobody knows its total", error, pulled.entity.name)
+        return
+    if total is not None and total < told["promised"]:
         pulled.save_told(number, promised=total)
 
 
 def _append(context: Context, pulled: Pulled, step: _Step, known_before: datetime | None) -> None:
     number, listing, page, following = step
-    shapes = filter(None, map(listing.shape, page.rows))
-    rows = [{**listing.adds, **row} for row in shapes] if listing.adds else list(shapes)
+    shapes = _taken_out(listing.shape, page)
+    rows = [{**listing.adds, **row} for row in shapes] if listing.adds else shapes
     found = _completed(context, pulled, listing, dataclasses.replace(page, rows=rows), known_before)
     if listing.deleted:
-        found = dataclasses.replace(found, told_deleted=tuple(filter(None, map(listing.deleted, page.rows))))
+        found = dataclasses.replace(found, delete_events=_delete_events(pulled.entity.table, listing, page))
     if listing.named:
         # No list has shown what the run names.
         found = dataclasses.replace(found, absent=())
     pulled.append(found.page, following, found, number, listing.partition)
     if listing.newest:
         gap.note(pulled, number, listing, rows, left_out=len(page.rows) - len(rows))
+
+
+def _taken_out(read: Callable[[Row], Row | None], page: Page) -> list[Row]:
+    """What the reader finds in each row of the page, if anything. Raises RefuseData for a row of another shape."""
+    return rows_of(lambda: (found for row in page.rows if (found := read(row)) is not None))
+
+
+def _delete_events(table: Table, listing: Listing, page: Page) -> tuple[tuple, ...]:
+    """The keys of the records that events say are deleted. Raises RefuseData where one has no usable key."""
+    keys = [table.key_of(record) for record in _taken_out(listing.deleted, page)]
+    if None in keys:
+        raise RefuseData(f"an event says that a record of {table.name} is deleted, but not which")
+    return tuple(keys)
 
 
 def _completed(

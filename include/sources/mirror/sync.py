@@ -155,7 +155,8 @@ class _Run:
         values, unlisted = _partitions(context, entity)
         groups = _groups(context, entity, values, self.full)
         pulled, groups = self._pull(entity, groups)
-        incremental = all(group.since for group in groups)
+        # A list that is read in place of a feed, since that doesn't reach back so far, shows changes too.
+        incremental = not (self.full or never_synced(context, entity))
         if not self.full:
             skip_changes_before_reset(context, pulled)
         plan(context, pulled)
