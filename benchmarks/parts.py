@@ -99,7 +99,7 @@ def scan_and_comparison(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
 def _scan(postgres: Postgres, shop: Simulator, copy: str, rows: int, page_size: int, latency: int) -> Figure:
     shop.control.set(page_sizes={LINES.name: page_size}, latency_ms=latency)
     name = f"{rows:,} rows, {page_size:,} a page" + (f", {latency} ms a page" if latency else "")
-    took = run(postgres, f"scan of {name}", "benchmarks.work:scan_entity", run=f"bench/{name}", **_where(shop, copy))
+    took = run(postgres, f"scan of {name}", "benchmarks.work:scan_metrics", run=f"bench/{name}", **_where(shop, copy))
     if took.result["api_unique_ids"] != rows or took.result["api_unique_not_in_db"]:
         raise BenchError(f"scan of {name}: the copy should be in step, but the scan found {took.result}")
     if latency or page_size != LARGE_PAGE:
@@ -208,7 +208,7 @@ def limit(postgres: Postgres, sizes: Sizes) -> Section:
         copy = stack.enter_context(warehouse(postgres, "limit"))
         for entity in enough:
             job = prepared(
-                "benchmarks.work:scan_entity", run="bench/limit", entity=entity, limited=True, **_where(shop, copy)
+                "benchmarks.work:scan_metrics", run="bench/limit", entity=entity, limited=True, **_where(shop, copy)
             )
             stack.enter_context(job).begin()
         time.sleep(sizes.warm_up)

@@ -8,8 +8,8 @@ import psycopg
 from include.api.client import ApiClient
 from include.sources import get_source
 from include.sources.mirror.entity import Context
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 
 SOURCE = get_source("square")
@@ -21,7 +21,7 @@ def bring(start: Callable[[], None], *, url: str, token: str, warehouse: str, fu
     """Sync everything, or what changed; returns the rows read and written, and the requests sent."""
     with _context(url, token, warehouse) as context:
         start()
-        _, counts = sync(context, full=full)
+        _, counts = sync_entities(context, full=full)
         written = sum(n.inserted + n.updated + n.deleted for n in counts.values())
         read = sum(n.read for n in counts.values())
         return {"read": read, "written": written, "requests": context.client.requests_sent}
@@ -32,7 +32,7 @@ def look(start: Callable[[], None], *, url: str, token: str, warehouse: str) -> 
     with _context(url, token, warehouse) as context:
         writer = fence.stop(context.conn, SOURCE.name, RUN, timeout=10)
         start()
-        found = [scan(context, entity, writer.epoch, Scope()) for entity in SOURCE.entities]
+        found = [scan_entity(context, entity, writer.epoch, Scope()) for entity in SOURCE.entities]
         return {
             "read": sum(summary.metrics["api_rows_scanned"] for summary in found),
             "planned": sum(sum(vars(summary.plan).values()) for summary in found),

@@ -11,8 +11,8 @@ from include.api.client import ApiClient, NoLimit
 from include.sources import get_source
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Context
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from include.warehouse import compare, fence
 from include.warehouse.rate_limit import SharedLimit
 from include.warehouse.staging import Stage
@@ -25,21 +25,21 @@ TICKET = "comparison"
 WORKERS = 4
 
 
-def scan_entity(
+def scan_metrics(
     start: Start, *, url: str, token: str, warehouse: str, run: str, entity: str = LINES.name, limited: bool = False
 ) -> dict[str, int | None]:
     """Scan one entity as `run`; `limited`: at the vendor's limit. Returns the metrics."""
     with _context(url, token, warehouse, run, limited) as context:
         writer = fence.stop(context.conn, SOURCE.name, run, timeout=10)
         start()
-        return dict(scan(context, entity_of(SOURCE, entity), writer.epoch, Scope()).metrics)
+        return dict(scan_entity(context, entity_of(SOURCE, entity), writer.epoch, Scope()).metrics)
 
 
 def load(start: Start, *, url: str, token: str, warehouse: str) -> int:
     """Bring all line items into an empty warehouse by a full sync; returns the number of rows inserted."""
     with _context(url, token, warehouse, "bench/load", limited=False) as context:
         start()
-        _, counts = sync(context, full=True, only=LINES.name)
+        _, counts = sync_entities(context, full=True, only=LINES.name)
         return counts[LINES.name].inserted
 
 

@@ -17,7 +17,7 @@ from include.simulators import storage
 from include.simulators.repairshopr import Control, Mutation
 from include.sources import REGISTRY, get_source
 from include.sources.mirror.entity import Context
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from stack.airflow import Airflow, until
 from stack.control import Stack
 from stack.postgres import Postgres
@@ -235,7 +235,7 @@ class Platform:
             headers = shop.authorize("demo-token")
             url = self.stack.simulator_urls[SOURCE] + shop.base_path
             with ApiClient(SOURCE, url, headers=headers) as client:
-                sync(Context(shop, client, conn, "tests/reset"))
+                sync_entities(Context(shop, client, conn, "tests/reset"))
         for source in REGISTRY:
             self.airflow.set_slots(f"{source}_writer", 1)
         self.service.told.clear()

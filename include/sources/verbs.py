@@ -12,7 +12,7 @@ from include.warehouse import fence
 from include.warehouse.sync_log import Counts
 
 
-def sync(context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+def run_sync(context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
     """`Source.sync`."""
     with span("sync", **_work(context, params), dry_run=dry_run) as opened:
         synced = context.source.sync(context, params, dry_run=dry_run)
@@ -22,7 +22,7 @@ def sync(context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synce
     return synced
 
 
-def scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any], *, dry_run: bool) -> ForensicSummary:
+def run_scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any], *, dry_run: bool) -> ForensicSummary:
     """`Source.scan`; `dry_run` tells whether the run means to repair.
 
     What the same scan found before is void from now on. Raises ScanUnderWay while a repair of the source is at work.
@@ -36,7 +36,7 @@ def scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any], *
     return summary
 
 
-def repair(
+def run_repair(
     context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
 ) -> tuple[int, Mapping[str, Counts]]:
     """`Source.repair`, by scans that were judged just as they are.
@@ -55,7 +55,7 @@ def repair(
     return sync_id, counts
 
 
-def verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+def run_verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
     """`Source.verify`, by the scans whose plans were applied. Raises FenceError, or NotJudged where they are gone."""
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
     history.require_evidence(context.conn, writer, [entity.name for entity in context.source.entities], summaries)

@@ -51,7 +51,7 @@ class ReconcileOperator(SourceOperator):
                 raise DownstreamTasksSkipped(tasks=["verify"])
             require_enabled(self.source)
             with metrics.timed(self.source, "repair"):
-                sync_id, counts = verbs.repair(opened, scans, context["params"])
+                sync_id, counts = verbs.run_repair(opened, scans, context["params"])
         result = {"sync_id": sync_id, "counts": {entity: vars(count) for entity, count in counts.items()}}
         log_line(context, self.source, "repair", dry_run=False, **result)
         for entity, count in result["counts"].items():

@@ -49,7 +49,7 @@ class ScanOperator(SourceOperator):
             source_hook.opened(self.source, run_name(context)) as opened,
         ):
             writer = fence.require_stopped(opened.conn, self.source, opened.run)
-            summary = verbs.scan(opened, self.entity, writer.epoch, params, dry_run=dry_run)
+            summary = verbs.run_scan(opened, self.entity, writer.epoch, params, dry_run=dry_run)
         log.info(summary.line())
         metrics.send(summary.figures, self.source, self.entity, "scan")
         context["ti"].xcom_push(key=XCOM_KEY, value=summary.to_json())

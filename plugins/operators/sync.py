@@ -46,7 +46,7 @@ class SyncOperator(SourceOperator):
         run, alerts = run_name(context), []
         with source_hook.opened(self.source, run) as opened:
             try:
-                synced = verbs.sync(opened, context["params"], dry_run=dry_run)
+                synced = verbs.run_sync(opened, context["params"], dry_run=dry_run)
             finally:
                 # A lost connection is the failure to tell, and would only hide behind a second one.
                 if not opened.conn.closed:

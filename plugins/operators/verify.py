@@ -51,7 +51,7 @@ class VerifyOperator(SourceOperator):
             fence.require_stopped(opened.conn, self.source, opened.run)
             sync_id = _to_verify(opened)
             with metrics.timed(self.source, "verify"):
-                checks = verbs.verify(opened, scans, sync_id)
+                checks = verbs.run_verify(opened, scans, sync_id)
             for check in checks:
                 log.info("%s.%s: %d before, %d after", check.entity, check.figure, check.before, check.after)
             worse = [check for check in checks if check.worse]

@@ -122,7 +122,7 @@ class Run:
 
     def sync(self, mode: str = "incremental") -> Synced:
         with self.context() as context:
-            return verbs.sync(context, {**self.account.params, "mode": mode}, dry_run=False)
+            return verbs.run_sync(context, {**self.account.params, "mode": mode}, dry_run=False)
 
     def stop(self) -> int:
         """Stop the writer; the epoch."""
@@ -138,7 +138,7 @@ class Run:
     def scan_one(self, entity: str, **params: Any) -> ForensicSummary:
         epoch = self.stop()
         with self.context() as context:
-            return verbs.scan(context, entity, epoch, {**self.account.params, **params}, dry_run=True)
+            return verbs.run_scan(context, entity, epoch, {**self.account.params, **params}, dry_run=True)
 
     def repair(self, summaries: Sequence[ForensicSummary], **params: Any) -> tuple[int, Mapping[str, Counts]]:
         """Let every scan pass the gate, and repair."""
@@ -146,11 +146,11 @@ class Run:
             with suppress(PlanGone):
                 history.save_judgement(self.conn, summary, PASSED)
         with self.context() as context:
-            return verbs.repair(context, summaries, {**self.account.params, **params})
+            return verbs.run_repair(context, summaries, {**self.account.params, **params})
 
     def verify(self, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
         with self.context() as context:
-            return verbs.verify(context, summaries, sync_id)
+            return verbs.run_verify(context, summaries, sync_id)
 
     def reset_watermarks(self) -> int:
         with self.context() as context:

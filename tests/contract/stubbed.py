@@ -23,7 +23,8 @@ from include.confidence.summary import Plan
 from include.simulators import serving
 from include.sources import get_source
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Entity, Feed, FullList
+from include.sources.mirror.changes import Feed, FullList
+from include.sources.mirror.entity import Entity
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import Table, text
 from tests.contract.account import Asking, Questions

@@ -220,7 +220,7 @@ class TestRepair:
         filled.account.drift()
         scans, before = filled.scan(), filled.standing()
         with filled.context() as context, pytest.raises(NotJudged, match="was not judged"):
-            verbs.repair(context, scans, filled.account.params)
+            verbs.run_repair(context, scans, filled.account.params)
         with pytest.raises(NotJudged, match=f"{scans[-1].entity} was not scanned"):
             filled.repair(scans[:-1])
         filled.scan_one(scans[0].entity)

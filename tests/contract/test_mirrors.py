@@ -22,7 +22,8 @@ from psycopg.types.json import Jsonb, set_json_loads
 from include.api.client import Request, decode_json
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.entity import Derived, Entity, Part, Since, Window
+from include.sources.mirror.changes import Since, Window
+from include.sources.mirror.entity import Derived, Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import partitions
 from include.sources.mirror.source import Mirror
@@ -186,12 +187,13 @@ class TestDeclared:
     def test_asks_for_less_where_the_list_has_a_filter(self, source, name):
         """Both ends of a window, and its start, go into the request; the rest of it stays as it was."""
         entity = declared(source, name)
-        listing, hour = entity.listing, timedelta(hours=1)
+        hour = timedelta(hours=1)
         readings = {Since: ["request"], Window: ["request", "late"]}.get(type(entity.changes), [])
         for reading in filter(None, (getattr(entity.changes, reading) for reading in readings)):
             ends = [(NIGHT,), (NIGHT + hour,)]
             if isinstance(entity.changes, Window):
                 ends = [(NIGHT, NIGHT + hour), (NIGHT, NIGHT + 2 * hour), (NIGHT + hour, NIGHT + 2 * hour)]
+            listing = entity.listing
             requests = [reading(listing, *moments) for moments in ends]
             for request in requests:
                 assert (request.path, request.method) == (listing.path, listing.method)
@@ -201,7 +203,7 @@ class TestDeclared:
 
     def test_partitions_go_into_the_request(self, source, name):
         entity = declared(source, name)
-        if entity.partitions and entity.listing:
+        if entity.partitions and not isinstance(entity, Discovered):
             assert entity.partitions.size > 0
             some = [str(7001 + number) for number in range(entity.partitions.size)]
             text = text_of(entity.partitions.request(entity.listing, some))
@@ -213,13 +215,15 @@ def text_of(request: Request) -> str:
     return str((request.path, request.params, request.body))
 
 
-@pytest.mark.parametrize(("source", "name"), [(s, name) for s, name in ENTITIES if declared(s, name).discovery])
+@pytest.mark.parametrize(
+    ("source", "name"), [(s, name) for s, name in ENTITIES if isinstance(declared(s, name), Discovered)]
+)
 def test_lists_in_brief_are_of_one_partition_each(filled, source, name):
     entity = entity_of(filled.source, name)
     with filled.context() as opened:
         context = replace(opened, params=filled.account.params)
         for partition in partitions(context, entity):
-            listings = entity.discovery.lists(context, partition, None)
+            listings = entity.lists(context, partition, None)
             assert {listing.partition for listing in listings} == {partition}
             asked = [listing.request for listing in listings if not listing.named]
             assert [request for request in asked if request and partition not in text_of(request)] == []

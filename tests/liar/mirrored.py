@@ -11,7 +11,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from include.api.client import decode_json
-from include.sources.mirror.entity import BothEnds, Entity, FullList
+from include.sources.mirror.changes import BothEnds, FullList
+from include.sources.mirror.entity import Entity
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
 from tests.contract.account import Run

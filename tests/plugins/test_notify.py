@@ -19,7 +19,7 @@ from include.confidence import history
 from include.confidence.messages import Event, Kind
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from include.warehouse.fence import DrainTimeout
 from plugins import deadline, notify
 from plugins.operators.report import STEPS, RunFailed
@@ -172,7 +172,7 @@ class TestTell:
 def filled(control, opened):
     """An account whose copy is complete; returns its control."""
     with opened() as context:
-        sync(context)
+        sync_entities(context)
     return control
 
 

@@ -16,7 +16,7 @@ from airflow.sdk.observability import stats
 from include.api.errors import FixConfiguration
 from include.confidence.outcome import Evidence
 from include.simulators.repairshopr import Fault, Mutation
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from include.warehouse.fence import Writer
 from plugins import assets
 from plugins.operators.report import STEPS, RunFailed
@@ -30,7 +30,7 @@ LINES = f"sync_confidence.{SOURCE}.line_items"
 def filled(control, opened):
     """An account whose copy is complete; returns its control."""
     with opened() as context:
-        sync(context)
+        sync_entities(context)
     return control
 
 

@@ -29,7 +29,7 @@ from include.simulators.repairshopr import Fault, Mutation
 from include.sources import get_source, repairshopr
 from include.sources.base import ScanRefused, SyncFailed
 from include.sources.mirror.source import Mirror
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
 from include.warehouse.sync_log import Counts
@@ -46,7 +46,7 @@ from tests.plugins.conftest import POOL, SOURCE, Run, answer, entities, execute,
 def filled(control, opened):
     """An account whose copy is complete; returns its control."""
     with opened() as context:
-        sync(context)
+        sync_entities(context)
     return control
 
 

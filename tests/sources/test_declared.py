@@ -7,19 +7,8 @@ import pytest
 
 from include.api.client import Request
 from include.api.paginators import Cursor, PageNumber
-from include.sources.mirror.entity import (
-    BothEnds,
-    Discovery,
-    Entity,
-    Falls,
-    FullList,
-    Lookup,
-    Need,
-    Part,
-    Partitions,
-    Since,
-    Window,
-)
+from include.sources.mirror.changes import BothEnds, FullList, Since, Window
+from include.sources.mirror.entity import Child, Discovered, Entity, Falls, Listed, Lookup, Need, Part, Partitions
 from include.sources.mirror.source import Mirror
 from include.sources.storage.source import Storage
 from include.warehouse.table import Column, Table, identifier
@@ -33,30 +22,30 @@ WINDOW = Window(lambda listing, start, end: listing)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
 FALLS = Falls("t.item IS NULL", "items", ("item",), stands=lambda item: True)
-BRIEF = Discovery(lambda context, partition, since: [], replace(TABLE, columns=TABLE.columns[:1]))
-IN_BRIEF = {"listing": None, "paginator": None, "discovery": BRIEF, "changes": FullList()}
+BRIEF = replace(TABLE, columns=TABLE.columns[:1])
 
 
-def entity(**more):
-    return Entity(
-        **{
-            "table": TABLE,
-            "lookup": OWN,
-            "listing": Request("/orders"),
-            "paginator": PageNumber("orders"),
-            "changes": SINCE,
-            **more,
-        }
-    )
+def listed(**more):
+    usual = {"table": TABLE, "lookup": OWN, "listing": Request("/orders"), "paginator": PageNumber("orders")}
+    return Listed(**{**usual, "changes": SINCE, **more})
+
+
+def of_place(**more):
+    usual = {"table": TABLE, "lookup": BY_PLACE, "listing": Request("/orders"), "paginator": PageNumber("orders")}
+    return Child(**{**usual, "parent": "places", **more})
+
+
+def discovered(**more):
+    return Discovered(**{"table": TABLE, "lookup": OWN, "lists": lambda *asked: [], "shown": BRIEF, **more})
 
 
 def child(name="lines", parent="orders", by=("order_id",)):
     table = replace(LINES, name=name)
-    return entity(table=table, lookup=replace(OWN, by=by), changes=None, parent=parent)
+    return of_place(table=table, lookup=replace(OWN, by=by), parent=parent)
 
 
 def mirror(*entities, **more):
-    options = {"every": timedelta(minutes=5), "entities": entities or (entity(),), **more}
+    options = {"every": timedelta(minutes=5), "entities": entities or (listed(),), **more}
     return Mirror(name="shop", base_path="", authorize=lambda token: {}, **options)
 
 
@@ -68,34 +57,50 @@ def refusal(make, *args, **options):
 
 class TestEntity:
     @pytest.mark.parametrize(
-        "more",
+        ("make", "more"),
         [
-            {},
-            {"history": True},
-            {"parts": PARTS, "partitions": PLACES, "falls": FALLS, "changes": WINDOW, "views": ({}, {"all": 1})},
-            {"changes": BothEnds()},
-            {"changes": None, "parent": "places", "lookup": BY_PLACE},
-            {**IN_BRIEF, "partitions": PLACES, "parts": PARTS},
+            (listed, {}),
+            (listed, {"history": True}),
+            (
+                listed,
+                {"parts": PARTS, "partitions": PLACES, "falls": FALLS, "changes": WINDOW, "views": ({}, {"all": 1})},
+            ),
+            (listed, {"changes": BothEnds()}),
+            (of_place, {}),
+            (discovered, {"partitions": PLACES, "parts": PARTS}),
         ],
     )
-    def test_kinds_that_go_together(self, more):
-        assert entity(**more).name == "orders"
+    def test_what_goes_together(self, make, more):
+        assert make(**more).name == "orders"
+
+    @pytest.mark.parametrize(
+        ("make", "unfit"),
+        [
+            (listed, {"parent": "places"}),
+            (listed, {"lists": lambda *asked: []}),
+            (of_place, {"changes": SINCE}),
+            (of_place, {"partitions": PLACES}),
+            (of_place, {"parts": PARTS}),
+            (of_place, {"history": True}),
+            (discovered, {"listing": Request("/orders")}),
+            (discovered, {"changes": SINCE}),
+            (discovered, {"history": True}),
+        ],
+    )
+    def test_a_kind_has_nothing_of_another(self, make, unfit):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{next(iter(unfit))}'"):
+            make(**unfit)
+
+    def test_is_of_one_of_the_kinds(self):
+        with pytest.raises(TypeError, match="an entity is Listed, Child or Discovered"):
+            Entity(TABLE, OWN)
 
     @pytest.mark.parametrize(
         ("more", "why"),
         [
-            ({"changes": None}, "either it says how it is asked for changes, or it names its parent"),
-            ({"parent": "places"}, "either it says how it is asked for changes, or it names its parent"),
-            ({"listing": None}, "it has either a listing or a discovery"),
-            ({"discovery": BRIEF}, "it has either a listing or a discovery"),
-            ({"paginator": None}, "its listing has no paginator"),
             (
                 {"changes": BothEnds(), "paginator": Cursor("orders")},
                 "a list that is read from both ends has page numbers",
-            ),
-            (
-                {**IN_BRIEF, "changes": SINCE},
-                "records that lists show in brief are found by reading those lists whole (changes=FullList())",
             ),
             (
                 {"changes": BothEnds(), "views": ({}, {"all": 1})},
@@ -104,10 +109,6 @@ class TestEntity:
             (
                 {"changes": BothEnds(), "partitions": PLACES},
                 "a list that is read from both ends is one list, and has no partitions",
-            ),
-            (
-                {"changes": None, "parent": "places", "lookup": BY_PLACE, "partitions": PLACES},
-                "rows that are asked for by their parent have no partitions",
             ),
             (
                 {"history": True, "changes": FullList()},
@@ -136,23 +137,25 @@ class TestEntity:
                 "lines doesn't name the record's key by order_id, id",
             ),
             ({"parts": PARTS, "lookup": BY_PLACE}, "a record with rows inside it is looked up by its key"),
-            (
-                {"changes": None, "parent": "places"},
-                "rows that are asked for by their parent are not looked up by their own key",
-            ),
-            (
-                {**IN_BRIEF, "discovery": replace(BRIEF, shown=LINES)},
-                "what lists show in brief is in its table too",
-            ),
-            (
-                {**IN_BRIEF, "lookup": BY_PLACE},
-                "records that lists show in brief are named and looked up by the table's key",
-            ),
             ({"lookup": BY_PLACE}, "a record's own address is made from the table's key"),
         ],
     )
-    def test_kinds_that_do_not(self, more, why):
-        assert refusal(entity, **more) == f"shop.orders: {why}"
+    def test_what_does_not(self, more, why):
+        assert refusal(listed, **more) == f"shop.orders: {why}"
+
+    def test_child_is_looked_up_by_its_parent(self):
+        why = "rows that are asked for by their parent are not looked up by their own key"
+        assert refusal(of_place, lookup=OWN) == f"shop.orders: {why}"
+
+    @pytest.mark.parametrize(
+        ("more", "why"),
+        [
+            ({"shown": LINES}, "what lists show in brief is in its table too"),
+            ({"lookup": BY_PLACE}, "records that lists show in brief are named and looked up by the table's key"),
+        ],
+    )
+    def test_brief_that_is_of_another_table(self, more, why):
+        assert refusal(discovered, **more) == f"shop.orders: {why}"
 
     def test_rows_that_do_not_say_their_part_are_asked_for_by_one(self):
         why = "rows that don't say their place can be asked for by one place only"
@@ -211,29 +214,29 @@ class TestMirror:
         ("entities", "unknown"),
         [
             ((child(parent="invoices"),), "invoices"),
-            ((entity(needs=(Need("items", ("item",)),)),), "items"),
-            ((entity(falls=FALLS),), "items"),
-            ((entity(partitions=replace(PLACES, listed_by="places")),), "places"),
-            ((child(parent="invoices"), entity(falls=FALLS)), "invoices, items"),
+            ((listed(needs=(Need("items", ("item",)),)),), "items"),
+            ((listed(falls=FALLS),), "items"),
+            ((listed(partitions=replace(PLACES, listed_by="places")),), "places"),
+            ((child(parent="invoices"), listed(falls=FALLS)), "invoices, items"),
         ],
     )
     def test_others_that_are_not_there(self, entities, unknown):
         assert refusal(mirror, *entities) == f"shop has no entities {unknown}, which others name"
 
     def test_two_of_one_name(self):
-        assert refusal(mirror, entity(), entity()) == "two entities of shop have the same name"
+        assert refusal(mirror, listed(), listed()) == "two entities of shop have the same name"
 
     def test_child_of_a_child(self):
         grandchild = child(name="notes", parent="lines")
         why = "notes names lines as its parent, which has a parent itself"
-        assert refusal(mirror, entity(), child(), grandchild) == why
+        assert refusal(mirror, listed(), child(), grandchild) == why
 
     def test_child_that_names_half_of_its_parents_key(self):
-        parent = entity(table=replace(TABLE, key=("id", "place")), lookup=replace(OWN, by=("id", "place")))
+        parent = listed(table=replace(TABLE, key=("id", "place")), lookup=replace(OWN, by=("id", "place")))
         assert refusal(mirror, parent, child()) == "lines doesn't name the key of orders by order_id"
 
     def test_parent_with_its_child(self):
-        source = mirror(entity(), child())
+        source = mirror(listed(), child())
         assert [each.name for each in source.children(source.entities[0])] == ["lines"]
 
 

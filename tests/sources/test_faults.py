@@ -9,7 +9,7 @@ import pytest
 from include.api.errors import FixConfiguration, RefuseData, TryLater
 from include.simulators.repairshopr import Fault
 from include.sources.base import SyncFailed
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from include.warehouse.staging import PullError
 
 from .test_scan import DRIFT, scan_entity
@@ -62,7 +62,7 @@ def audit_and_rows(conn):
 
 @pytest.mark.parametrize("fault", HARMLESS.values(), ids=HARMLESS)
 def test_scan_copes(shop, conn, fault):
-    sync(shop.context)
+    sync_entities(shop.context)
     shop.control.fault(fault)
     summary = scan_entity(shop)
     assert {summary.plan.insert, summary.plan.update, summary.plan.delete} == {0}
@@ -73,7 +73,7 @@ def test_scan_copes(shop, conn, fault):
 
 @pytest.mark.parametrize(("fault", "error", "advice"), HOPELESS.values(), ids=HOPELESS)
 def test_scan_fails_with_what_to_do(shop, conn, fault, error, advice):
-    sync(shop.context)
+    sync_entities(shop.context)
     before = audit_and_rows(conn)
     shop.control.fault(fault)
     with pytest.raises(error, match=advice):
@@ -86,7 +86,7 @@ def test_scan_fails_with_what_to_do(shop, conn, fault, error, advice):
 def test_sync_keeps_the_watermark_of_what_failed(shop, conn, fault, error, advice):
     shop.control.fault(fault)
     with pytest.raises(SyncFailed, match=advice):
-        sync(shop.context)
+        sync_entities(shop.context)
     state = dict(conn.execute("SELECT entity, watermark FROM confidence.sync_state").fetchall())
     assert "line_items" not in state
     assert len(state) == 6
@@ -97,7 +97,7 @@ def test_drift_figures_stand_beside_the_raw_ones(shop, conn):
 
     A list that leaves out so much is no list.
     """
-    sync(shop.context)
+    sync_entities(shop.context)
     shop.control.fault(Fault("same_page", resource="line_items", value=1, page=2, times=None))
     summary = scan_entity(shop)
     metrics = summary.metrics
@@ -107,7 +107,7 @@ def test_drift_figures_stand_beside_the_raw_ones(shop, conn):
 
 
 def test_answer_without_rows_is_refused(shop, conn):
-    sync(shop.context)
+    sync_entities(shop.context)
     shop.control.fault(Fault("status", resource="line_items", status=200, body="error", times=None))
     with pytest.raises(RefuseData, match="whether the API has changed"):
         scan_entity(shop)

@@ -19,11 +19,12 @@ from include.api.client import ApiClient, Request
 from include.api.paginators import LastId
 from include.simulators import serving
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.entity import Context, Entity, Feed, Lookup, as_unix_time
+from include.sources.mirror.changes import Feed, as_unix_time
+from include.sources.mirror.entity import Context, Listed, Lookup
 from include.sources.mirror.lookup import names
-from include.sources.mirror.scan import Scope, scan
+from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.source import Mirror
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.migrations.ddl import create_mirror
 from include.warehouse.table import Column, Table, unix_time
@@ -42,7 +43,7 @@ SOURCE = Mirror(
     authorize=lambda token: {},
     every=timedelta(minutes=5),
     entities=(
-        Entity(
+        Listed(
             table=CUSTOMERS,
             listing=Request("/customers", {"limit": 3}),
             paginator=PAGES,
@@ -135,7 +136,7 @@ def context(vendor: Vendor, conn: psycopg.Connection, warehouse: str) -> Iterato
     engine.dispose()
     with serving.in_thread(vendor.app) as url, ApiClient("feed", url + "/v1", attempts=1) as client:
         context = Context(SOURCE, client, conn, "feed_reconcile/test")
-        sync(context)
+        sync_entities(context)
         # The server's clock is ours: what changed before that would be behind the lookback.
         conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '1 hour' WHERE source = 'feed'")
         vendor.asked.clear()
@@ -164,7 +165,7 @@ def test_changes_come_by_the_feed_alone(context, vendor, conn):
     vendor.put("cus_1", "First")
     vendor.put("cus_new", "New", kind="customer.created")
     vendor.put("cus_1", "Second")
-    sync(context)
+    sync_entities(context)
     assert live(conn)["cus_1"] == "Second"
     assert live(conn) == true(vendor)
     assert set(vendor.asked) == {"/v1/events"}
@@ -174,7 +175,7 @@ def test_delete_that_the_feed_tells_is_proven_at_the_records_address(context, ve
     recent(vendor)
     vendor.put("cus_2", "Changed before its end")
     vendor.delete("cus_2")
-    sync(context)
+    sync_entities(context)
     assert live(conn) == true(vendor)
     assert "/v1/customers/cus_2" in vendor.asked
 
@@ -183,7 +184,7 @@ def test_delete_that_is_told_of_a_living_record_deletes_nothing(context, vendor,
     recent(vendor)
     vendor.put("cus_3", "Alive")
     vendor.tell("customer.deleted", {"id": "cus_3"})
-    sync(context)
+    sync_entities(context)
     assert live(conn) == true(vendor)
 
 
@@ -202,10 +203,10 @@ def test_event_of_another_shape_is_named_and_nothing_is_skipped(context, vendor,
     vendor.put("cus_1", "First")
     vendor.events.append({"id": "evt_odd", "created": int(vendor.now.timestamp()), **event})
     with pytest.raises(SyncFailed, match=f"customers: .*{why}"):
-        sync(context)
+        sync_entities(context)
     assert conn.execute("SELECT watermark FROM confidence.sync_state WHERE source = 'feed'").fetchall() == before
     vendor.events.pop()
-    sync(context)
+    sync_entities(context)
     assert live(conn) == true(vendor)
 
 
@@ -213,7 +214,7 @@ def test_sync_that_is_further_behind_than_the_feed_reads_the_list(context, vendo
     vendor.put("cus_4", "Its event is gone")
     vendor.events.clear()
     conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '31 days' WHERE source = 'feed'")
-    sync(context)
+    sync_entities(context)
     assert live(conn)["cus_4"] == "Its event is gone"
     assert set(vendor.asked) == {"/v1/customers"}
 
@@ -223,6 +224,6 @@ def test_scan_compares_with_the_list(context, vendor, conn):
     conn.execute("DELETE FROM feed.customers WHERE id = 'cus_6'")
     vendor.delete("cus_7")
     writer = fence.stop(conn, "feed", context.run, timeout=1)
-    summary = scan(context, entity_of(SOURCE, "customers"), writer.epoch, Scope())
+    summary = scan_entity(context, entity_of(SOURCE, "customers"), writer.epoch, Scope())
     assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (1, 1, 1)
     assert summary.proven == summary.rows

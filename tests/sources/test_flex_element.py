@@ -61,7 +61,7 @@ class Stage:
         return self.worker.conn
 
     def sync(self, **fields) -> Report:
-        return element.sync(replace(self.worker, **fields), self.element)
+        return element.sync_element(replace(self.worker, **fields), self.element)
 
     def hire(self, code: str = "FOH-T") -> tuple[UUID, UUID]:
         """Somebody new who is assigned: technician and resource."""
@@ -426,7 +426,7 @@ class TestNothingIsWritten:
     def test_to_an_element_that_is_not_there(self, stage):
         lost = uuid4()
         assign(stage.conn, call(stage.conn, lost), person(stage.conn, uuid4()))
-        assert element.sync(stage.worker, lost).state == "unreadable"
+        assert element.sync_element(stage.worker, lost).state == "unreadable"
 
     def test_after_a_failed_read_of_the_desired(self, stage, changed, monkeypatch):
         before = changed()
@@ -522,7 +522,7 @@ class TestChanged:
 def run_at(barrier, results, url: str, flex_url: str, token: str, element_id: UUID) -> None:
     with working(url, flex_url, token) as worker:
         barrier.wait(20)
-        results.put(element.sync(worker, element_id).state)
+        results.put(element.sync_element(worker, element_id).state)
 
 
 def test_two_processes_at_once_make_one_line(stage, url, account):

@@ -331,9 +331,9 @@ class TestGone:
         stage.sync()
         old, new = stage.element, stage.flex.control.create_element()
         stage.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s WHERE id = %s", [new, stage.call])
-        report = element.sync(stage.worker, new)
+        report = element.sync_element(stage.worker, new)
         assert (report.state, report.count("added"), report.count("stale")) == ("done", 2, 0)
-        assert element.sync(stage.worker, old).count("pruned") == 1
+        assert element.sync_element(stage.worker, old).count("pruned") == 1
         assert {*stage.crew()} == {first[1]}
         assert second[1] in {line.resource_id for line in stage.flex.control.lines(new)}
 
@@ -487,11 +487,11 @@ class TestMoves:
         stage.sync()
         new = stage.flex.control.create_element()
         stage.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s WHERE id = %s", [new, stage.call])
-        report = element.sync(stage.worker, stage.element)
+        report = element.sync_element(stage.worker, stage.element)
         assert (report.state, {*stage.crew()}) == ("waiting", {resource})
         assert "stays on element" in report.problems[0]
-        assert element.sync(stage.worker, new).state == "done"
-        assert element.sync(stage.worker, stage.element).state == "done"
+        assert element.sync_element(stage.worker, new).state == "done"
+        assert element.sync_element(stage.worker, stage.element).state == "done"
         assert stage.crew() == {}
 
 
@@ -592,7 +592,7 @@ def test_whatever_is_answered_a_crew_call_has_an_end_that_is_known(stage, data):
     assign(stage.conn, call_id, who, "FOH-R")
     own(stage.conn, here, KNOWN[0] if not owned_anywhere(stage) else uuid4(), resource)
     api = Anything(lambda: data.draw(ANSWERS))
-    report = element.sync(replace(stage.worker, api=api), here)
+    report = element.sync_element(replace(stage.worker, api=api), here)
     assert report.state in ("done", "failed", "refused", "unreadable", "uncertain")
     if report.state in ("unreadable", "refused"):
         assert api.writes == 0

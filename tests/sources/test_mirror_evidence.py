@@ -12,8 +12,8 @@ from include.sources.base import SyncFailed
 from include.sources.mirror import repair as repairing
 from include.sources.mirror import scan as scanning
 from include.sources.mirror import second_look
-from include.sources.mirror.repair import repair, reset_watermarks, verify
-from include.sources.mirror.sync import sync
+from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
+from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.merge import Merged
 from include.warehouse.staging import PullError
@@ -33,7 +33,7 @@ def doubts(conn, table):
 
 @pytest.fixture
 def filled(shop, conn):
-    sync(shop.context)
+    sync_entities(shop.context)
     return shop
 
 
@@ -69,9 +69,9 @@ class TestChildrenOfASync:
         before = live(conn, "line_items")
         invoice = touched_invoice(filled, conn)
         with twisted(filled.context, often(lie, "/line_items")) as context, suppress(SyncFailed):
-            sync(context)
+            sync_entities(context)
         assert live(conn, "line_items") == before
-        sync(filled.context)
+        sync_entities(filled.context)
         assert live(conn, "line_items") == before
         note = conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone()
         assert note == ("changed",)
@@ -80,14 +80,14 @@ class TestChildrenOfASync:
         touched_invoice(filled, conn)
         lie = always(emptied_with_its_totals, "/line_items")
         with twisted(filled.context, lie) as context, pytest.raises(SyncFailed, match="another address does"):
-            sync(context)
+            sync_entities(context)
 
     def test_are_gone_where_the_invoice_agrees(self, filled, conn):
         invoice = touched_invoice(filled, conn)
         (line,) = conn.execute("SELECT min(id) FROM repairshopr.line_items WHERE invoice_id = %s", [invoice]).fetchone()
         before = live(conn, "line_items")
         filled.control.mutate(Mutation("delete", "line_items", line, silent=True))
-        sync(filled.context)
+        sync_entities(filled.context)
         assert before - live(conn, "line_items") == {line}
 
     def test_in_a_list_of_their_own_have_to_name_their_invoice(self, filled, conn):
@@ -98,7 +98,7 @@ class TestChildrenOfASync:
             twisted(filled.context, always(nameless, "/line_items")) as context,
             pytest.raises(SyncFailed, match=told),
         ):
-            sync(context)
+            sync_entities(context)
         assert live(conn, "line_items") == before
 
     def test_inside_their_invoice_need_not_name_it(self, filled, conn):
@@ -113,7 +113,7 @@ class TestChildrenOfASync:
             return {**data, "invoice": nameless(request, data["invoice"])}
 
         with twisted(filled.context, always(lie, f"/invoices/{invoice}")) as context:
-            sync(context)
+            sync_entities(context)
         assert told
         assert line not in live(conn, "line_items")
 
@@ -126,9 +126,9 @@ class TestChildrenOfASync:
         query = "SELECT name FROM repairshopr.line_items WHERE invoice_id = %s"
         lagging = always(emptied_with_its_totals, "/line_items", invoice_id=invoice)
         with twisted(filled.context, lagging) as context:
-            sync(context)
+            sync_entities(context)
         assert conn.execute(query, [invoice]).fetchall() == []
-        sync(filled.context)
+        sync_entities(filled.context)
         assert conn.execute(query, [invoice]).fetchall() == [("late",)]
 
 
@@ -146,9 +146,9 @@ class TestAPageThatContradictsItsTotals:
 
     def test_fails_a_first_load(self, shop, conn, path, key, page):
         with twisted(shop.context, self.lie(path, key, page)) as context, pytest.raises(SyncFailed, match=key):
-            sync(context)
+            sync_entities(context)
         assert not conn.execute("SELECT FROM confidence.sync_state WHERE entity = %s", [key]).fetchall()
-        sync(shop.context)
+        sync_entities(shop.context)
 
     def test_is_no_evidence(self, filled, conn, path, key, page):
         with twisted(filled.context, self.lie(path, key, page)) as context, pytest.raises(ApiError, match="is empty"):
@@ -162,7 +162,7 @@ class TestAListThatIsReadFromBothEnds:
     def filled(self, open_shop, conn):
         few = dict.fromkeys(("customers", "invoices", "line_items", "tickets", "estimates"), 10)
         shop = open_shop(**few, payments=190, products=100)
-        sync(shop.context)
+        sync_entities(shop.context)
         return shop
 
     @pytest.fixture
@@ -174,7 +174,7 @@ class TestAListThatIsReadFromBothEnds:
     def test_ends_on_each_side_where_a_page_shows_nothing_young(self, filled, conn, new):
         on_the_page_before = filled.control.ids("payments")[160]
         filled.control.mutate(Mutation("update", "payments", on_the_page_before, {"ref_num": "changed"}))
-        sync(filled.context)
+        sync_entities(filled.context)
         assert new in live(conn, "payments")
         query = "SELECT ref_num FROM repairshopr.payments WHERE id = %s"
         assert conn.execute(query, [on_the_page_before]).fetchone() == ("changed",)
@@ -185,7 +185,7 @@ class TestAListThatIsReadFromBothEnds:
 
     def test_is_read_to_its_end_where_neither_total_nor_order_tells_of_one(self, filled, conn, new):
         filled.control.fault(Fault("total_pages", resource="payments", value=None, times=None))
-        sync(filled.context)
+        sync_entities(filled.context)
         assert new in live(conn, "payments")
 
     @pytest.mark.parametrize("often", [1, 2])
@@ -200,7 +200,7 @@ class TestAListThatIsReadFromBothEnds:
 
         fails = pytest.raises(SyncFailed, match=r"payments: .*page 8: .*is empty")
         with twisted(filled.context, always(lie, "/payments")) as context, fails if often > 1 else nullcontext():
-            sync(context)
+            sync_entities(context)
         assert len(told) == often
         assert (new in live(conn, "payments")) is (often == 1)
 
@@ -212,8 +212,8 @@ class TestAListThatIsReadFromBothEnds:
 
         told = f"the list of payments shows nothing, and the copy has {len(before)} rows"
         with twisted(filled.context, always(lie, "/payments")) as context, pytest.raises(SyncFailed, match=told):
-            sync(context)
-        sync(filled.context)
+            sync_entities(context)
+        sync_entities(filled.context)
         assert live(conn, "payments") == before | {new}
 
 
@@ -266,7 +266,7 @@ class TestAnAnswerThatDoesNotFitTheQuestion:
         with twisted(filled.context, feed) as context:
             scans = [scan_entity(replace_context(filled, context))]
         assert sum(vars(scans[0].plan).values()) == 0
-        repair(filled.context, scans)
+        repair_entities(filled.context, scans)
         assert conn.execute(links).fetchall() == before
 
 
@@ -289,7 +289,7 @@ class TestAPoorerRecord:
             summary = scan_entity(replace_context(filled, context), "customers")
             fence.resume(conn, SOURCE.name, RUN)
             with suppress(SyncFailed):
-                sync(context)
+                sync_entities(context)
         assert summary.plan.update == 0
         assert conn.execute("SELECT * FROM repairshopr.customers ORDER BY id").fetchall() == before
 
@@ -374,7 +374,7 @@ class TestSecondLooks:
         """As after a column was added, which makes a suspect of every row."""
         monkeypatch.setattr(second_look, "SECOND_LOOKS", 2)
         conn.execute("UPDATE repairshopr.customers SET notes = 'by hand'")
-        sync(filled.context, full=True)
+        sync_entities(filled.context, full=True)
         summary = scan_entity(filled, "customers")
         assert (summary.metrics["rows_differing"], summary.metrics["unproven"]) == (0, 0)
 
@@ -389,7 +389,7 @@ class TestSecondLooks:
 
 def open_changes(shop, scans, sync_id):
     """How many planned changes verify finds open, and whether that is worse than none."""
-    (check,) = [c for c in verify(shop.context, scans, sync_id) if c.figure == "planned_changes_open"]
+    (check,) = [c for c in verify_repair(shop.context, scans, sync_id) if c.figure == "planned_changes_open"]
     return check.after, check.worse
 
 
@@ -398,8 +398,8 @@ class TestVerify:
         drift(filled, conn)
         scans = [scan_entity(filled)]
         monkeypatch.setattr(repairing, "apply_plan", lambda *_: Merged(0, 0, 0, 3))
-        sync_id, _ = repair(filled.context, scans)
-        open_ = [c for c in verify(filled.context, scans, sync_id) if c.figure == "planned_changes_open"]
+        sync_id, _ = repair_entities(filled.context, scans)
+        open_ = [c for c in verify_repair(filled.context, scans, sync_id) if c.figure == "planned_changes_open"]
         assert [(check.before, check.after, check.worse) for check in open_] == [(0, 3, True)]
 
     @pytest.mark.parametrize("half", ["insert", "update", "delete"])
@@ -408,12 +408,12 @@ class TestVerify:
         scans = [scan_entity(filled)]
         conn.execute("CREATE TABLE kept AS SELECT * FROM staging.repairshopr_line_items_scan_plan")
         conn.execute("DELETE FROM staging.repairshopr_line_items_scan_plan WHERE _operation = %s", [half])
-        sync_id, _ = repair(filled.context, scans)
+        sync_id, _ = repair_entities(filled.context, scans)
         conn.execute("DELETE FROM staging.repairshopr_line_items_scan_plan")
         columns = [c.name for c in conn.execute("SELECT * FROM kept LIMIT 0").description if c.name != "row_hash"]
         names = ", ".join(columns)
         conn.execute(f"INSERT INTO staging.repairshopr_line_items_scan_plan ({names}) SELECT {names} FROM kept")
-        worse = [check for check in verify(filled.context, scans, sync_id) if check.worse]
+        worse = [check for check in verify_repair(filled.context, scans, sync_id) if check.worse]
         assert "planned_changes_open" in {check.figure for check in worse}
 
     @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ class TestVerify:
     def test_sees_a_repair_that_wrote_something_else(self, filled, conn, kind, spoilt):
         row = dict(zip(("missing", "deleted", "changed"), drift(filled, conn), strict=True))[kind]
         scans = [scan_entity(filled)]
-        sync_id, _ = repair(filled.context, scans)
+        sync_id, _ = repair_entities(filled.context, scans)
         assert open_changes(filled, scans, sync_id) == (0, False)
         conn.execute(f"UPDATE repairshopr.line_items SET {spoilt} WHERE id = %s", [row])
         assert open_changes(filled, scans, sync_id) == (1, True)
@@ -443,8 +443,8 @@ class TestVerify:
         scans = [scan_entity(filled)]
         if not written:
             monkeypatch.setattr(repairing, "apply_plan", lambda *_: Merged())
-        sync_id, _ = repair(filled.context, scans)
-        checks = {check.figure: check for check in verify(filled.context, scans, sync_id)}
+        sync_id, _ = repair_entities(filled.context, scans)
+        checks = {check.figure: check for check in verify_repair(filled.context, scans, sync_id)}
         found = checks["missing_invoice_ids_without_parent_invoice_row"]
         assert (found.before, found.after) == (1, 0 if written else 1)
         orphans = checks["db_null_parent_invoice_id_count"]
@@ -456,9 +456,9 @@ class TestVerify:
         _, deleted, changed = drift(filled, conn)
         scans = [scan_entity(filled)]
         conn.execute("UPDATE repairshopr.line_items SET name = 'by hand' WHERE id IN (%s, %s)", [deleted, changed])
-        sync_id, counts = repair(filled.context, scans)
+        sync_id, counts = repair_entities(filled.context, scans)
         assert counts["line_items"].superseded == 2
-        open_ = [c for c in verify(filled.context, scans, sync_id) if c.figure == "planned_changes_open"]
+        open_ = [c for c in verify_repair(filled.context, scans, sync_id) if c.figure == "planned_changes_open"]
         assert [(check.after, check.worse) for check in open_] == [(0, False)]
 
 
@@ -469,11 +469,11 @@ def test_a_reset_watermark_skips_what_changed_before_it(filled, conn):
     time.sleep(3)
     reset_watermarks(filled.context)
     fence.resume(conn, SOURCE.name, RUN)
-    sync(filled.context)
+    sync_entities(filled.context)
     note = conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone()
     assert note != ("changed",)
     filled.control.mutate(Mutation("update", "invoices", invoice, {"note": "changed again"}))
-    sync(filled.context)
+    sync_entities(filled.context)
     note = conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone()
     assert note == ("changed again",)
 
@@ -486,11 +486,11 @@ def test_a_reset_watermark_skips_what_a_list_shows_all_the_same(filled, conn):
     time.sleep(3)
     reset_watermarks(filled.context)
     fence.resume(conn, SOURCE.name, RUN)
-    sync(filled.context)
+    sync_entities(filled.context)
     notes = "SELECT notes FROM repairshopr.customers WHERE id = %s"
     assert conn.execute(notes, [customer]).fetchone() != ("changed",)
     filled.control.mutate(Mutation("update", "customers", customer, {"notes": "changed again"}))
-    sync(filled.context)
+    sync_entities(filled.context)
     assert conn.execute(notes, [customer]).fetchone() == ("changed again",)
 
 

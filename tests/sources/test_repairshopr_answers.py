@@ -5,8 +5,8 @@ import pytest
 from include.api.errors import ApiError
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 
 from .conftest import RUN, SOURCE
@@ -30,13 +30,13 @@ def shop(open_shop):
 
 @pytest.fixture
 def synced(shop):
-    sync(shop.context)
+    sync_entities(shop.context)
     return shop
 
 
 def scanned(shop, name):
     writer = fence.stop(shop.context.conn, SOURCE.name, RUN, timeout=1)
-    return scan(shop.context, entity_of(SOURCE, name), writer.epoch, Scope())
+    return scan_entity(shop.context, entity_of(SOURCE, name), writer.epoch, Scope())
 
 
 def live(conn, table):
@@ -69,7 +69,7 @@ def test_disabled_products_that_the_list_hides_stay(synced, conn):
 def test_list_that_is_asked_for_a_page_past_its_end(shop, conn, past_end, name):
     """Where its last page is full, or its only page is short."""
     shop.control.set(past_end=past_end, page_sizes={"payments": 5})
-    sync(shop.context, only=name)
+    sync_entities(shop.context, only=name)
     assert live(conn, name) == set(shop.control.ids(name))
     summary = scanned(shop, name)
     assert (changes(summary), summary.metrics["unproven"], summary.incomplete) == ((0, 0, 0), 0, "")
@@ -78,7 +78,7 @@ def test_list_that_is_asked_for_a_page_past_its_end(shop, conn, past_end, name):
 def test_list_without_totals_that_repeats_its_only_page_may_ignore_page_numbers(shop, conn):
     shop.control.set(past_end="last")
     with pytest.raises(SyncFailed, match=r"products: .*goes in circles"):
-        sync(shop.context, only="products")
+        sync_entities(shop.context, only="products")
 
 
 def test_page_of_rows_inserted_ahead_is_no_loop(synced, conn):
@@ -95,11 +95,11 @@ def test_lines_that_lag_behind_their_invoice_come_with_the_next_sync(synced, con
     control.lag("line_items", embedded=embedded)
     (invoice,) = control.mutate(Mutation("insert", "invoices"))
     (line,) = control.mutate(Mutation("insert", "line_items", row={"invoice_id": invoice}))
-    sync(synced.context)
+    sync_entities(synced.context)
     assert invoice in live(conn, "invoices")
     assert line not in live(conn, "line_items")
     control.catch_up()
-    sync(synced.context)
+    sync_entities(synced.context)
     assert line in live(conn, "line_items")
 
 
@@ -109,7 +109,7 @@ def test_error_with_200_is_no_list(synced, conn, body, resource):
     before = live(conn, resource)
     synced.control.fault(Fault("status", status=200, body=body, resource=resource, times=None))
     with pytest.raises(SyncFailed):
-        sync(synced.context, full=True)
+        sync_entities(synced.context, full=True)
     assert live(conn, resource) == before
     with pytest.raises(ApiError):
         scanned(synced, resource)
@@ -127,7 +127,7 @@ def test_message_beside_an_empty_list_is_no_empty_list(synced, conn, resource):
     before = conn.execute(query, [resource]).fetchall()
     lie = always(lambda request, data: {resource: [], "message": "temporarily unavailable"}, f"/{resource}")
     with twisted(synced.context, lie) as context, pytest.raises(SyncFailed, match=f"{resource}.*'message'"):
-        sync(context)
+        sync_entities(context)
     assert conn.execute(query, [resource]).fetchall() == before
 
 
@@ -142,7 +142,7 @@ def test_message_beside_an_invoice_without_lines_proves_no_absence(synced, conn)
         return {**data, "line_items": [], "meta": {}} if request.params.get("invoice_id") else data
 
     with twisted(synced.context, always(lie, "/")) as context, pytest.raises(SyncFailed, match="'message'"):
-        sync(context)
+        sync_entities(context)
     assert live(conn, "line_items") == before
 
 
@@ -166,5 +166,5 @@ def test_line_that_names_no_invoice_erases_no_link(synced, conn, form):
     summary = scanned(synced, "line_items")
     assert changes(summary) == (0, 0, 0)
     fence.resume(conn, SOURCE.name, RUN)
-    sync(synced.context, full=True)
+    sync_entities(synced.context, full=True)
     assert conn.execute(links).fetchall() == before

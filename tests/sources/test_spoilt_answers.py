@@ -11,7 +11,7 @@ from include.api.errors import NotFound
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror.entity import Context
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 
 from .conftest import Shop
 from .test_mirror_evidence import live, replace_context
@@ -21,7 +21,7 @@ from .twisted import always, once, twisted
 
 @pytest.fixture
 def filled(shop: Shop) -> Shop:
-    sync(shop.context)
+    sync_entities(shop.context)
     return shop
 
 
@@ -65,7 +65,7 @@ def test_newer_record_without_a_value_that_the_copy_has_is_looked_at_twice(fille
         return data
 
     with twisted(filled.context, always(lie, f"/{resource}")) as context, suppress(SyncFailed):
-        sync(context)
+        sync_entities(context)
     assert told
     assert conn.execute(value, [id_]).fetchone() == was
 
@@ -73,7 +73,7 @@ def test_newer_record_without_a_value_that_the_copy_has_is_looked_at_twice(fille
 @pytest.mark.parametrize("resource", ["customers", "line_items"])
 def test_total_that_is_wrong_for_good_keeps_out_nothing_that_is_shown(shop, conn, resource):
     with twisted(shop.context, always(more_entries, f"/{resource}")) as context, pytest.raises(SyncFailed):
-        sync(context)
+        sync_entities(context)
     assert live(conn, resource) == set(shop.control.ids(resource)) - (
         {i for i in shop.control.ids(resource) if not shop.control.row(resource, i)["invoice_id"]}
         if resource == "line_items"
@@ -90,7 +90,7 @@ def test_page_in_the_middle_that_is_short_is_told(shop, conn, resource):
         twisted(shop.context, always(lie, f"/{resource}")) as context,
         pytest.raises(SyncFailed, match=rf"{resource}: .*perhaps others"),
     ):
-        sync(context)
+        sync_entities(context)
 
 
 def test_half_a_surrogate_spoils_its_own_record_only(shop, conn):
@@ -98,7 +98,7 @@ def test_half_a_surrogate_spoils_its_own_record_only(shop, conn):
         return body.replace(b'"firstname":"', rb'"firstname":"\ud83d', 1) if "/customers" in url else body
 
     with raw(shop.context, change) as context, suppress(SyncFailed):
-        sync(context)
+        sync_entities(context)
     assert len(live(conn, "customers")) >= 38
 
 
@@ -108,10 +108,10 @@ def test_clock_that_is_a_year_ahead_does_not_blind_the_syncs_that_follow(filled,
         return body
 
     with raw(filled.context, change) as context:
-        sync(context)
+        sync_entities(context)
     invoice = filled.control.ids("invoices")[0]
     filled.control.mutate(Mutation("update", "invoices", invoice, {"note": "changed"}))
-    sync(filled.context)
+    sync_entities(filled.context)
     assert conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone() == ("changed",)
 
 
@@ -123,7 +123,7 @@ def test_list_of_everything_that_shows_nothing_is_none(filled, conn):
         twisted(filled.context, always(lie, "/customers")) as context,
         pytest.raises(SyncFailed, match="the list of customers shows nothing, and the copy has 40 rows"),
     ):
-        sync(context)
+        sync_entities(context)
     assert len(live(conn, "customers")) == 40
 
 
@@ -134,7 +134,7 @@ def test_absurd_total_ends_in_words(shop, conn, name, told, number):
         return {**data, "meta": {**data.get("meta", {}), name: number}}
 
     with twisted(shop.context, told(lie, "/estimates")) as context, suppress(SyncFailed):
-        sync(context)
+        sync_entities(context)
     assert live(conn, "payments")
 
 
@@ -143,7 +143,7 @@ def test_body_that_is_nested_too_deep_ends_in_words(filled):
         return b"[" * 200_000 if "/products" in url else body
 
     with raw(filled.context, change) as context, pytest.raises(SyncFailed, match="products"):
-        sync(context)
+        sync_entities(context)
 
 
 def test_line_that_can_not_be_stored_does_not_keep_others_from_going(filled, conn):
@@ -156,7 +156,7 @@ def test_line_that_can_not_be_stored_does_not_keep_others_from_going(filled, con
         Mutation("delete", "line_items", gone, silent=True),
     )
     with pytest.raises(SyncFailed):
-        sync(filled.context)
+        sync_entities(filled.context)
     assert gone not in live(conn, "line_items")
     assert bad in live(conn, "line_items")
 
@@ -174,7 +174,7 @@ def test_lines_that_can_not_be_stored_keep_out_no_invoices(filled, conn):
         twisted(filled.context, always(lie, "/line_items", invoice_id=first)) as context,
         pytest.raises(SyncFailed, match=r"invoices: .*21 of \d+ rows of repairshopr\.line_items could not be stored"),
     ):
-        sync(context)
+        sync_entities(context)
     query = "SELECT id FROM repairshopr.invoices WHERE note = 'changed'"
     assert {first, second} <= {id_ for (id_,) in conn.execute(query)}
     assert line in live(conn, "line_items")

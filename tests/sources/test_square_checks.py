@@ -7,9 +7,9 @@ import pytest
 from include.confidence.integrity import Severity
 from include.simulators.square import Fault, Mutation
 from include.sources.base import IntegrityFailed, ScanRefused, entity_of
-from include.sources.mirror.repair import repair, verify
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.repair import repair_entities, verify_repair
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
 from include.sources.square import SOURCE
 from include.sources.square.checks import CHECKS
@@ -196,7 +196,7 @@ def test_errors_are_gates_of_their_entity_and_warnings_are_not():
 def synced(conn) -> Iterator[Seller]:
     """A seller whose mirror has had its first load, some hours ago."""
     with selling(conn, **SMALL) as seller:
-        sync(seller.context)
+        sync_entities(seller.context)
         seller.control.advance(6 * 3600)
         yield seller
 
@@ -254,7 +254,7 @@ class TestValidate:
             Mutation("refund", "payments", refundable, {"amount": 5}),
             Mutation("update", "counts", control.ids("counts")[0], {"quantity": "7.25"}),
         )
-        sync(synced.context)
+        sync_entities(synced.context)
         assert [str(finding) for finding in validate(synced.context) if finding.failed] == []
 
     def test_missing_and_surplus_rows_are_named_though_the_counts_agree(self, synced, conn):
@@ -328,7 +328,7 @@ class TestValidate:
 def test_scan_counts_violations(synced, conn):
     put(conn, "tenders", {"id": "TX", "order_id": "OX", "amount_money": usd(1)})
     writer = fence.stop(conn, SOURCE.name, RUN, timeout=1)
-    summary = scan(synced.context, entity_of(SOURCE, "orders"), writer.epoch, Scope())
+    summary = scan_entity(synced.context, entity_of(SOURCE, "orders"), writer.epoch, Scope())
     found = {name: n for name, n in summary.metrics.items() if name.endswith("_violations") and n}
     assert found == {"tenders_without_order_violations": 1}
 
@@ -340,10 +340,10 @@ def test_verify_bears_what_the_source_breaks_itself_up_to_the_gates_margin(synce
     paid = sorted({row["order_id"] for row in rows(conn, "payments").values()})[:orders]
     synced.control.mutate(*(Mutation("delete", "orders", id_, silent=True) for id_ in paid))
     summaries = [
-        scan(synced.context, entity_of(SOURCE, name), writer.epoch, Scope()) for name in ("orders", "payments")
+        scan_entity(synced.context, entity_of(SOURCE, name), writer.epoch, Scope()) for name in ("orders", "payments")
     ]
-    sync_id, _ = repair(synced.context, summaries)
-    checks = verify(synced.context, summaries, sync_id)
+    sync_id, _ = repair_entities(synced.context, summaries)
+    checks = verify_repair(synced.context, summaries, sync_id)
     after = {check.figure: check.after for check in checks}
     assert after["payments_without_order_violations"] >= orders
     assert [check.figure for check in checks if check.worse and check.entity == "payments"] == worse

@@ -13,9 +13,9 @@ from include.confidence import health, unproven
 from include.simulators.square import Fault, Mutation
 from include.sources.base import IntegrityFailed, SyncFailed, entity_of
 from include.sources.mirror import second_look
-from include.sources.mirror.repair import repair, verify
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.repair import repair_entities, verify_repair
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
 from include.sources.square import SOURCE
 from include.warehouse import fence
@@ -36,7 +36,7 @@ def first_load(postgres, migrated) -> Iterator[str]:
     """The name of a database with the mirror of the seller as it is at the start."""
     for url in copy_of(postgres, migrated):
         with psycopg.connect(url, autocommit=True) as conn, selling(conn, **SMALL) as seller:
-            sync(seller.context)
+            sync_entities(seller.context)
         yield conninfo_to_dict(url)["dbname"]
 
 
@@ -55,7 +55,7 @@ def seller(conn) -> Iterator[Seller]:
 
 def scanned(seller, name):
     writer = fence.stop(seller.context.conn, SOURCE.name, RUN, timeout=1)
-    return scan(seller.context, entity_of(SOURCE, name), writer.epoch, Scope())
+    return scan_entity(seller.context, entity_of(SOURCE, name), writer.epoch, Scope())
 
 
 def plan(summary):
@@ -70,8 +70,8 @@ def doubts(conn, table):
 
 def repaired(seller, *summaries):
     """Repair, and let no check of the verification be worse."""
-    sync_id, _ = repair(seller.context, summaries)
-    assert [check for check in verify(seller.context, summaries, sync_id) if check.worse] == []
+    sync_id, _ = repair_entities(seller.context, summaries)
+    assert [check for check in verify_repair(seller.context, summaries, sync_id) if check.worse] == []
 
 
 class TestErrorsBesideData:
@@ -90,10 +90,10 @@ class TestErrorsBesideData:
         seller.control.fault(Fault("errors", SEARCH, rows=2, times=None))
         before = contents(conn)
         with pytest.raises(SyncFailed, match=f"{CATEGORIES}: .*'errors'"):
-            sync(seller.context)
+            sync_entities(seller.context)
         assert contents(conn) == before
         seller.control.clear()
-        sync(seller.context)
+        sync_entities(seller.context)
         assert "Renamed" in {row["name"] for row in rows(conn, ITEMS).values()}
 
     @pytest.mark.parametrize(
@@ -112,21 +112,21 @@ class TestErrorsBesideData:
         before = conn.execute(query, [name]).fetchall()
         with twisted(seller.context, always(lambda request, data: MESSAGE, path)) as context:
             with pytest.raises(SyncFailed, match=name):
-                sync(context)
+                sync_entities(context)
             with pytest.raises(ApiError):
                 scanned(replace(seller, context=context), name)
         assert conn.execute(query, [name]).fetchall() == before
 
     def test_change_behind_a_message_is_not_lost(self, seller, conn):
         seller.control.advance(10 * 24 * 3600)
-        sync(seller.context)
+        sync_entities(seller.context)
         seller.control.mutate(Mutation("update", "orders", seller.control.ids("orders")[0], {"reference_id": "R-1"}))
         for _ in range(3):
             lie = always(lambda request, data: MESSAGE, "/v2/orders/search")
             with twisted(seller.context, lie) as context, suppress(SyncFailed):
-                sync(context)
+                sync_entities(context)
             seller.control.advance(30 * 60)
-        sync(seller.context)
+        sync_entities(seller.context)
         assert "R-1" in {row["reference_id"] for row in rows(conn, "orders").values()}
 
     @pytest.mark.parametrize("body", ["errors", "message", "error", "nothing"])
@@ -184,7 +184,7 @@ class TestAbsence:
     def test_is_not_what_a_list_leaves_out(self, seller, conn, name):
         paid = [id_ for id_, row in rows(conn, "payments").items() if not row["refund_ids"]][:6]
         seller.control.mutate(*(Mutation("refund", "payments", id_, {"amount": 1}) for id_ in paid))
-        sync(seller.context)
+        sync_entities(seller.context)
         path = {"vendors": "vendors/search", "order_refunds": "refunds"}.get(name, name)
         seller.control.fault(Fault("missing_rows", path, rows=1, times=None))
         summary = scanned(seller, name)
@@ -293,7 +293,7 @@ class TestCounts:
         """Readings that the list shows no more are out of scope; all others are compared."""
         before = len(rows(conn, "inventory_counts"))
         seller.control.mutate(Mutation("update", "counts", count, {"quantity": "17"}))
-        sync(seller.context)
+        sync_entities(seller.context)
         account = scanned(seller, "inventory_counts").accounts["inventory_counts"]
         assert (account.listed, account.compared, account.live) == (before, before, before + 1)
         assert (account.equal, account.out_of_scope, account.not_proven) == (before, 1, 0)
@@ -314,7 +314,7 @@ class TestFallenVariations:
         """A sync takes nothing out by the word of the copy; what is lost with the item comes back with it."""
         mine, before = self.variations(conn, item), contents(conn)
         conn.execute(f"UPDATE square.catalog_items SET {how} WHERE id = %s", [item])
-        sync(seller.context)
+        sync_entities(seller.context)
         assert self.variations(conn, item) == mine
         conn.execute("UPDATE square.catalog_variations SET deleted_at = now() WHERE item_id = %s", [item])
         gone = "UPDATE square.catalog_vendor_info SET deleted_at = now() WHERE variation_id = ANY (%s)"
@@ -356,7 +356,7 @@ class TestFallenVariations:
         """Their own list still shows them."""
         mine, others = self.variations(conn, item), set(rows(conn, VARIATIONS))
         seller.control.mutate(Mutation("delete", "items", item, cascade=False))
-        sync(seller.context)
+        sync_entities(seller.context)
         assert set(rows(conn, VARIATIONS)) == others - mine
 
     def test_fall_with_an_item_whose_tombstone_comes_by_repair(self, seller, conn, item):
@@ -400,7 +400,7 @@ class TestOneLocation:
             Mutation("create", "orders", fields={"location_id": other}),
         )
         with pytest.raises(SyncFailed, match=f"orders: .*all of {refused}") as failed:
-            sync(seller.context)
+            sync_entities(seller.context)
         assert fault.kind == "errors" or "403 (INSUFFICIENT_SCOPES)" in str(failed.value)
         orders = rows(conn, "orders")
         assert (there in orders, elsewhere in orders) == (False, True)
@@ -408,7 +408,7 @@ class TestOneLocation:
         after = {(entity, place): moment for entity, place, moment in conn.execute(query)}
         assert {key for key in before if after[key] == before[key]} == {("orders", refused), ("payments", refused)}
         seller.control.clear()
-        sync(seller.context)
+        sync_entities(seller.context)
         assert there in rows(conn, "orders")
 
     @REFUSED
@@ -426,7 +426,7 @@ class TestOneLocation:
     def test_of_all_fails_as_one(self, seller, conn):
         seller.control.fault(Fault("status", "orders/search", status=401, times=None))
         with pytest.raises(SyncFailed, match=r"orders: .*401 \(UNAUTHORIZED\)"):
-            sync(seller.context)
+            sync_entities(seller.context)
 
     @pytest.mark.parametrize("spoil", [{"created_at": "soon"}, {"tenders": [{"id": "T", "created_at": "soon"}]}])
     def test_with_too_many_orders_that_can_not_be_stored_leaves_the_others(self, seller, conn, spoil):
@@ -444,7 +444,7 @@ class TestOneLocation:
             twisted(seller.context, lie) as context,
             pytest.raises(SyncFailed, match=f"orders: .*all of {place} .*could not be stored"),
         ):
-            sync(context)
+            sync_entities(context)
         assert {new, lost} <= set(rows(conn, "orders"))
         conn.execute("DELETE FROM square.orders WHERE id = %s", [lost])
         with twisted(seller.context, lie) as context:
@@ -467,7 +467,7 @@ class TestOneLocation:
             return {**data, "payments": [*data.get("payments", []), *more]}
 
         with twisted(seller.context, lie) as context, pytest.raises(SyncFailed, match="payments: ") as failed:
-            sync(context, full=True)
+            sync_entities(context, full=True)
         assert [f"all of {place} (" in str(failed.value) for place in (*bad, other)] == [True, True, False]
         assert new in {row["order_id"] for row in rows(conn, "payments").values()}
 
@@ -527,7 +527,7 @@ class TestLocationThatTheCopyLacks:
     def test_is_synced_though_it_can_not_be_stored_itself(self, seller, conn):
         (new,) = seller.control.mutate(Mutation("create", "locations", fields={"name": "A\0B"}))
         (order,) = seller.control.mutate(Mutation("create", "orders", fields={"location_id": new}))
-        sync(seller.context)
+        sync_entities(seller.context)
         assert new not in rows(conn, "locations")
         assert order in rows(conn, "orders")
         assert order in {row["order_id"] for row in rows(conn, "payments").values()}
@@ -546,7 +546,7 @@ class TestLocationThatTheCopyLacks:
             twisted(seller.context, lie) as context,
             pytest.raises(SyncFailed, match=r"orders: .*perhaps all of locations that the copy lacks \(503"),
         ):
-            sync(context)
+            sync_entities(context)
         assert order in rows(conn, "orders")
 
 
@@ -566,7 +566,7 @@ class TestPoorerRecords:
         before = contents(conn)
         self.lie(seller, "poorer", fields=(field,))
         with pytest.raises(Exception, match=r"could not be stored|not proven"):
-            sync(seller.context, full=True)
+            sync_entities(seller.context, full=True)
         assert contents(conn) == before
 
     @pytest.mark.parametrize(
@@ -579,7 +579,7 @@ class TestPoorerRecords:
         summary = scanned(seller, "orders")
         assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 0)
         fence.resume(conn, SOURCE.name, RUN)
-        sync(seller.context, full=True)
+        sync_entities(seller.context, full=True)
         assert contents(conn) == before
 
     def test_list_of_orders_without_lines_is_no_list(self, seller, conn):
@@ -590,7 +590,7 @@ class TestPoorerRecords:
         assert "nobody knows what else it leaves out" in summary.incomplete
         fence.resume(conn, SOURCE.name, RUN)
         with pytest.raises(SyncFailed, match=r"rows of square\.orders could not be stored"):
-            sync(seller.context, full=True)
+            sync_entities(seller.context, full=True)
         assert contents(conn) == before
 
     def test_one_answer_of_the_same_version_with_other_content_changes_nothing(self, seller, conn):
@@ -600,7 +600,7 @@ class TestPoorerRecords:
         summary = scanned(seller, "orders")
         assert (plan(summary), summary.metrics["feed_noise"]) == (NOTHING, 3)
         fence.resume(conn, SOURCE.name, RUN)
-        sync(seller.context, full=True)
+        sync_entities(seller.context, full=True)
         assert contents(conn) == before
 
     def test_two_answers_of_the_same_version_are_believed(self, seller, conn, order):
@@ -612,7 +612,7 @@ class TestPoorerRecords:
         seller.control.fault(Fault("swapped", "orders/search", rows=2, times=None))
         scanned(seller, "orders")
         fence.resume(conn, SOURCE.name, RUN)
-        sync(seller.context, full=True)
+        sync_entities(seller.context, full=True)
         assert contents(conn) == before
 
     def test_batch_that_swaps_ids_changes_nothing(self, seller, conn):
@@ -647,10 +647,10 @@ class TestPoorerRecords:
         (order,) = seller.control.mutate(Mutation("create", "orders"))
         self.lie(seller, "poorer", fields=("line_items",))
         with pytest.raises(SyncFailed, match="orders"):
-            sync(seller.context)
+            sync_entities(seller.context)
         assert order not in rows(conn, "orders")
         seller.control.clear()
-        sync(seller.context)
+        sync_entities(seller.context)
         assert order in rows(conn, "orders")
         assert order in {key[0] for key in rows(conn, "order_line_items")}
 
@@ -666,7 +666,7 @@ class TestPoorerRecords:
             return {**data, "orders": orders}
 
         with twisted(seller.context, always(lie, "/v2/orders/search")) as context:
-            sync(context)
+            sync_entities(context)
         assert new in rows(conn, "orders")
         assert new in {key[0] for key in rows(conn, "order_line_items")}
         assert "Changed" in {row["ticket_name"] for row in rows(conn, "orders").values()}
@@ -714,7 +714,7 @@ class TestDefaultFilters:
         (order,) = seller.control.mutate(Mutation("create", "orders"))
         payment = seller.control.row("orders", order)["tenders"][0]["payment_id"]
         seller.control.mutate(Mutation("update", "payments", payment, {"is_offline_payment": True}, silent=True))
-        sync(seller.context)
+        sync_entities(seller.context)
         assert rows(conn, "payments")[payment]["is_offline_payment"] is True
         conn.execute("DELETE FROM square.payments WHERE is_offline_payment")
         offline = [id_ for id_ in seller.control.ids("payments") if is_offline(seller, id_)]
@@ -729,7 +729,7 @@ class TestDefaultFilters:
             Mutation("update", "vendors", seller.control.ids("vendors")[0], {"status": "INACTIVE"}),
             *(Mutation("create", "orders", fields={"state": s}) for s in ("OPEN", "DRAFT", "CANCELED", "COMPLETED")),
         )
-        sync(seller.context)
+        sync_entities(seller.context)
         assert plan(scanned(seller, name)) == NOTHING
         kinds = {"catalog_inventory": "counts", "inventory_counts": "counts", "order_refunds": "refunds"}
         kind = kinds.get(name, name.removeprefix("catalog_"))
@@ -771,7 +771,7 @@ class TestSpoiltAnswers:
             return data
 
         with twisted(seller.context, lie) as context, suppress(SyncFailed):
-            sync(context)
+            sync_entities(context)
         assert told
         assert mine <= set(rows(conn, VARIATIONS))
 
@@ -837,10 +837,10 @@ class TestSpoiltAnswers:
             return data
 
         with twisted(seller.context, lie) as context:
-            sync(context, full=True)
+            sync_entities(context, full=True)
             assert rows(conn, "payments")[id_]["updated_at"].startswith("2099")
             conn.execute("UPDATE square.payments SET note = 'by hand' WHERE id = %s", [id_])
-            sync(context)
+            sync_entities(context)
             summary = scanned(replace(seller, context=context), "payments")
         assert plan(summary)[1] == 1 or summary.proven < summary.rows
 
@@ -859,7 +859,7 @@ class TestSpoiltAnswers:
             return data
 
         with twisted(seller.context, lie) as context, suppress(SyncFailed):
-            sync(context)
+            sync_entities(context)
         assert told
         now = rows(conn, "payments")[id_]
         assert (now["order_id"], now["total_money"]) == (was["order_id"], was["total_money"])
@@ -871,7 +871,7 @@ class TestSpoiltAnswers:
             return data
 
         with twisted(seller.context, lie) as context:
-            sync(context)
+            sync_entities(context)
 
     def test_line_that_can_not_be_read_keeps_no_others_from_going(self, seller, conn):
         lines = rows(conn, "order_line_items")

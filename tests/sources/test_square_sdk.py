@@ -9,7 +9,7 @@ import pytest
 from square import Square
 
 from include.simulators.square import Mutation
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 
 from .square import Seller, rows, selling
 
@@ -26,7 +26,7 @@ def synced(conn: psycopg.Connection) -> Iterator[Seller]:
             Mutation("create", "orders", fields={"created_at": "2026-01-03T10:00:00Z"}),
             Mutation("refund", "payments", payment["id"], {"amount": 1}),
         )
-        sync(seller.context)
+        sync_entities(seller.context)
         yield seller
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from include.simulators.square import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.repair import repair, verify
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.repair import repair_entities, verify_repair
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from include.sources.square import SOURCE
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Tables, roll_back
@@ -38,7 +38,7 @@ def seller(conn) -> Iterator[Seller]:
 @pytest.fixture
 def synced(seller) -> Seller:
     """A seller whose mirror has had its first load, some hours ago."""
-    sync(seller.context)
+    sync_entities(seller.context)
     seller.control.advance(6 * 3600)
     return seller
 
@@ -56,13 +56,13 @@ def change(seller, *mutations):
     """Carry out the mutations and sync; return their ids and what became otherwise in the mirror."""
     before = contents(seller.context.conn)
     ids = seller.control.mutate(*mutations)
-    sync(seller.context)
+    sync_entities(seller.context)
     return ids, changed(before, contents(seller.context.conn))
 
 
-def scan_entity(seller, name):
+def scanned(seller, name):
     writer = fence.stop(seller.context.conn, SOURCE.name, RUN, timeout=1)
-    return scan(seller.context, entity_of(SOURCE, name), writer.epoch, Scope())
+    return scan_entity(seller.context, entity_of(SOURCE, name), writer.epoch, Scope())
 
 
 def drift(summary):
@@ -72,7 +72,7 @@ def drift(summary):
 
 
 def test_first_sync_brings_every_record(seller, conn):
-    sync(seller.context)
+    sync_entities(seller.context)
     control = seller.control
     for kind, table in KINDS.items():
         assert sorted(rows(conn, table)) == control.ids(kind)
@@ -93,7 +93,7 @@ def test_first_sync_brings_every_record(seller, conn):
 
 
 def test_closed_location_has_its_orders_and_payments(seller, conn):
-    sync(seller.context)
+    sync_entities(seller.context)
     (closed,) = (id_ for id_, row in rows(conn, "locations").items() if row["status"] == "INACTIVE")
     for table in ("orders", "payments"):
         assert closed in {row["location_id"] for row in rows(conn, table).values()}
@@ -102,7 +102,7 @@ def test_closed_location_has_its_orders_and_payments(seller, conn):
 def test_sync_twice_changes_nothing(synced, conn):
     before = contents(conn, live=False)
     entries = conn.execute("SELECT count(*) FROM confidence.change_log").fetchone()
-    sync(synced.context)
+    sync_entities(synced.context)
     assert contents(conn, live=False) == before
     assert conn.execute("SELECT count(*) FROM confidence.change_log").fetchone() == entries
 
@@ -121,14 +121,14 @@ def test_increments_equal_one_first_load(synced, conn, migrated, postgres):
         Mutation("update", "vendors", control.ids("vendors")[0], {"status": "INACTIVE"}),
         Mutation("update", "counts", control.ids("counts")[0], {"quantity": "7.25"}),
     )
-    sync(synced.context)
+    sync_entities(synced.context)
     control.mutate(Mutation("update", "orders", orders[0], {"ticket_name": "Later"}), Mutation("create", "locations"))
-    sync(synced.context)
+    sync_entities(synced.context)
     grown = contents(conn)
     conn.execute("UPDATE confidence.sync_state SET watermark = NULL")
     for table in TABLES.values():
         conn.execute(f"TRUNCATE {table.full_name}")
-    sync(synced.context)
+    sync_entities(synced.context)
     loaded = contents(conn)
     # The history also keeps what the vendor doesn't show any more.
     assert grown.pop("inventory_counts").items() > loaded.pop("inventory_counts").items()
@@ -183,15 +183,15 @@ class TestCatalog:
         query = "UPDATE square.catalog_items SET (is_deleted, version, sync_id) = (true, version + 1, %s) WHERE id = %s"
         conn.execute(query, [cut_off, item])
         sync_log.finish(conn, cut_off, {}, error="cut off")
-        first, _ = sync(synced.context)
+        first, _ = sync_entities(synced.context)
         assert not mine & set(rows(conn, "catalog_variations"))
         query = "SELECT count(*) FROM confidence.change_log WHERE sync_id = %s AND table_name ~ 'variations'"
         assert conn.execute(query, [first]).fetchone() == (len(mine),)
-        again, _ = sync(synced.context)
+        again, _ = sync_entities(synced.context)
         synced.control.mutate(*(Mutation("update", "variations", id_, {"name": "Still here"}) for id_ in mine))
-        later, _ = sync(synced.context)
+        later, _ = sync_entities(synced.context)
         assert [conn.execute(query, [id_]).fetchone()[0] for id_ in (again, later)] == [0, 0]
-        assert drift(scan_entity(synced, "catalog_variations"))["confirmed_missing"] == len(mine)
+        assert drift(scanned(synced, "catalog_variations"))["confirmed_missing"] == len(mine)
 
     def test_changed_and_fallen_at_once_is_one_change_and_is_rolled_back(self, synced, conn):
         item = synced.control.ids("items")[0]
@@ -202,7 +202,7 @@ class TestCatalog:
             Mutation("delete", "items", item, cascade=False),
             Mutation("create", "orders"),
         )
-        sync_id, _ = sync(synced.context)
+        sync_id, _ = sync_entities(synced.context)
         twice = "SELECT key FROM confidence.change_log WHERE sync_id = %s GROUP BY table_name, key HAVING count(*) > 1"
         assert conn.execute(twice, [sync_id]).fetchall() == []
         assert everything(conn) != before
@@ -216,7 +216,7 @@ class TestCatalog:
 
     def test_watermark_is_the_vendors_latest_time(self, synced, conn):
         synced.control.mutate(Mutation("update", "items", synced.control.ids("items")[0], {"name": "Renamed"}))
-        sync(synced.context)
+        sync_entities(synced.context)
         query = "SELECT watermark FROM confidence.sync_state WHERE entity = 'catalog_items'"
         assert (
             conn.execute(query).fetchone()[0].isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -227,7 +227,7 @@ class TestCatalog:
         """A lagging list shows what it showed before."""
         item = synced.control.ids("items")[0]
         conn.execute("UPDATE square.catalog_items SET (name, version) = ('Newer', version + 1) WHERE id = %s", [item])
-        sync(synced.context, full=True)
+        sync_entities(synced.context, full=True)
         assert rows(conn, "catalog_items")[item]["name"] == "Newer"
 
 
@@ -246,10 +246,10 @@ class TestCounts:
     def test_history_is_corrected_where_a_reading_was_wrong(self, synced, conn):
         count = synced.control.ids("counts")[0]
         synced.control.mutate(Mutation("update", "counts", count, {"quantity": "99"}, silent=True))
-        sync(synced.context, full=True)
+        sync_entities(synced.context, full=True)
         kept = [row for key, row in rows(conn, "inventory_counts").items() if ":".join(key[:3]) == count]
         assert [row["quantity"] for row in kept] == [99]
-        assert drift(scan_entity(synced, "inventory_counts")) == {}
+        assert drift(scanned(synced, "inventory_counts")) == {}
 
 
 class TestOrders:
@@ -279,13 +279,13 @@ class TestOrders:
     def test_sale_of_a_till_that_was_offline(self, synced, conn):
         control = synced.control
         control.advance(5 * 86_400)
-        sync(synced.context)
+        sync_entities(synced.context)
         created = (
             conn.execute("SELECT %s::timestamptz - interval '70 hours'", [control.now()]).fetchone()[0].isoformat()
         )
         old = {"created_at": created, "updated_at": created, "closed_at": created}
         (order,) = control.mutate(Mutation("create", "orders", fields=old))
-        sync(synced.context)
+        sync_entities(synced.context)
         assert order in rows(conn, "orders")
 
     def test_refund_changes_order_and_payment_and_is_no_sale(self, synced, conn):
@@ -303,7 +303,7 @@ class TestOrders:
 
     def test_fee_that_moves_nothing_else_is_read_while_the_payment_is_young(self, synced, conn):
         (order,) = synced.control.mutate(Mutation("create", "orders"))
-        sync(synced.context)
+        sync_entities(synced.context)
         payment = next(id_ for id_, row in rows(conn, "payments").items() if row["order_id"] == order)
         synced.control.advance(3 * 3600)
         fee = [{"type": "INITIAL", "amount_money": {"amount": 31, "currency": "USD"}}]
@@ -317,7 +317,7 @@ class TestOrders:
             " WHERE id = %s",
             [order],
         )
-        sync(synced.context, full=True)
+        sync_entities(synced.context, full=True)
         assert rows(conn, "orders")[order]["ticket_name"] == "Newer"
 
 
@@ -332,7 +332,7 @@ class TestPartitions:
         )
         synced.control.advance(30 * 86_400)
         synced.control.reset_counters()
-        sync(synced.context)
+        sync_entities(synced.context)
         assert order in rows(conn, "orders")
         # Its whole list, and the two windows of the others.
         assert synced.control.counters().requests["POST orders/search"] == {"200": 3}
@@ -342,7 +342,7 @@ class TestPartitions:
 
     def test_more_locations_than_fit_into_a_request(self, conn):
         with selling(conn, **SMALL | {"locations": 12}) as seller:
-            sync(seller.context)
+            sync_entities(seller.context)
             assert sorted(rows(conn, "orders")) == seller.control.ids("orders")
             assert seller.control.counters().requests["POST orders/search"] == {"200": 2}
 
@@ -350,11 +350,11 @@ class TestPartitions:
         synced.control.fault(Fault("status", endpoint="orders/search", nth=2, times=None, status=401))
         (order,) = synced.control.mutate(Mutation("create", "orders"))
         with pytest.raises(SyncFailed, match=r"orders: .*401"):
-            sync(synced.context)
+            sync_entities(synced.context)
         assert order not in rows(conn, "orders")
         synced.control.clear()
         synced.control.advance(86_400)
-        sync(synced.context)
+        sync_entities(synced.context)
         assert order in rows(conn, "orders")
 
 
@@ -364,8 +364,8 @@ class TestScan:
         synced.control.mutate(
             Mutation("delete", "items", synced.control.ids("items")[0], cascade=False), Mutation("create", "orders")
         )
-        sync(synced.context)
-        assert drift(scan_entity(synced, entity)) == {}
+        sync_entities(synced.context)
+        assert drift(scanned(synced, entity)) == {}
 
     def test_silent_changes_are_found_and_repaired(self, synced, conn):
         control = synced.control
@@ -380,13 +380,13 @@ class TestScan:
             Mutation("update", "orders", order["id"], {"line_items": lines, "total_money": total}, silent=True),
             Mutation("delete", "variations", control.ids("variations")[1], silent=True),
         )
-        sync(synced.context)
+        sync_entities(synced.context)
         assert rows(conn, "catalog_variations")[variation]["sku"] != "SILENT"
-        summaries = [scan_entity(synced, name) for name in ("catalog_variations", "orders")]
+        summaries = [scanned(synced, name) for name in ("catalog_variations", "orders")]
         assert [summary.metrics["confirmed_deleted"] for summary in summaries] == [1, 0]
         assert summaries[1].metrics["order_line_items_surplus"] == 1
-        sync_id, _ = repair(synced.context, summaries)
-        assert not [check for check in verify(synced.context, summaries, sync_id) if check.worse]
+        sync_id, _ = repair_entities(synced.context, summaries)
+        assert not [check for check in verify_repair(synced.context, summaries, sync_id) if check.worse]
         assert rows(conn, "catalog_variations")[variation]["sku"] == "SILENT"
         assert rows(conn, "square_item_library_export")[variation]["sku"] == "SILENT"
-        assert [drift(scan_entity(synced, name)) for name in ("catalog_variations", "orders")] == [{}, {}]
+        assert [drift(scanned(synced, name)) for name in ("catalog_variations", "orders")] == [{}, {}]

@@ -6,7 +6,7 @@ import pytest
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror.repair import reset_watermarks
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.rollback import RollbackRefused, Tables, roll_back
 
@@ -34,7 +34,7 @@ def audit(conn: psycopg.Connection) -> int:
 
 
 def test_first_sync_brings_every_row(shop, conn):
-    sync_id, counts = sync(shop.context)
+    sync_id, counts = sync_entities(shop.context)
     for table in set(TABLES) - {"line_items"}:
         assert live_ids(conn, table) == shop.control.ids(table)
         assert counts[table].inserted == len(shop.control.ids(table))
@@ -49,7 +49,7 @@ def test_first_sync_brings_every_row(shop, conn):
 
 
 def test_money_and_times_arrive_exactly(shop, conn):
-    sync(shop.context)
+    sync_entities(shop.context)
     line = shop.control.row("line_items", live_ids(conn, "line_items")[0])
     price, created = conn.execute(
         "SELECT price, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
@@ -61,9 +61,9 @@ def test_money_and_times_arrive_exactly(shop, conn):
 
 
 def test_sync_twice_changes_nothing(shop, conn):
-    sync(shop.context)
+    sync_entities(shop.context)
     before, entries = contents(conn), audit(conn)
-    _, counts = sync(shop.context)
+    _, counts = sync_entities(shop.context)
     after = contents(conn)
     assert {t: after[t] for t in TABLES} == {t: before[t] for t in TABLES}
     assert audit(conn) == entries
@@ -71,7 +71,7 @@ def test_sync_twice_changes_nothing(shop, conn):
 
 
 def test_changes_arrive_and_vanished_lines_are_tombstoned(shop, conn):
-    sync(shop.context)
+    sync_entities(shop.context)
     line = live_ids(conn, "line_items")[0]
     invoice = shop.control.row("line_items", line)["invoice_id"]
     customer = shop.control.ids("customers")[3]
@@ -81,7 +81,7 @@ def test_changes_arrive_and_vanished_lines_are_tombstoned(shop, conn):
     shop.control.mutate(
         Mutation("delete", "line_items", line), Mutation("update", "customers", customer, {"city": "Elsewhere"})
     )
-    _, counts = sync(shop.context)
+    _, counts = sync_entities(shop.context)
     assert line not in live_ids(conn, "line_items")
     assert new_line in live_ids(conn, "line_items")
     assert conn.execute("SELECT invoice_id FROM repairshopr.line_items WHERE id = %s", [line]).fetchone() == (invoice,)
@@ -91,14 +91,14 @@ def test_changes_arrive_and_vanished_lines_are_tombstoned(shop, conn):
 
 
 def test_incremental_sync_asks_for_little(shop, conn):
-    sync(shop.context)
+    sync_entities(shop.context)
     shop.control.reset_counters()
-    sync(shop.context)
+    sync_entities(shop.context)
     assert shop.control.counters().total() <= 14
 
 
 def test_rollback_gives_back_every_row_and_the_watermarks(shop, conn):
-    sync(shop.context)
+    sync_entities(shop.context)
     before = contents(conn)
     invoice = shop.control.ids("invoices")[0]
     lines = [i for i in live_ids(conn, "line_items") if shop.control.row("line_items", i)["invoice_id"] == invoice]
@@ -107,7 +107,7 @@ def test_rollback_gives_back_every_row_and_the_watermarks(shop, conn):
         Mutation("delete", "line_items", lines[0]),
         Mutation("insert", "customers", row={"firstname": "New"}),
     )
-    second, _ = sync(shop.context)
+    second, _ = sync_entities(shop.context)
     changed = contents(conn)
     assert changed != before
 
@@ -124,18 +124,18 @@ def test_rollback_gives_back_every_row_and_the_watermarks(shop, conn):
 
 def test_rollback_of_the_first_load_empties_the_tables(shop, conn):
     empty = contents(conn)
-    first, _ = sync(shop.context)
+    first, _ = sync_entities(shop.context)
     roll_back(conn, Tables(conn), first, run="t/1", reason="test", dry_run=False)
     assert contents(conn) == empty
 
 
 def test_rollback_refuses_by_name_what_came_later(shop, conn):
-    sync(shop.context)
+    sync_entities(shop.context)
     customer = shop.control.ids("customers")[0]
     syncs = []
     for city in ("One", "Two"):
         shop.control.mutate(Mutation("update", "customers", customer, {"city": city}))
-        syncs.append(sync(shop.context)[0])
+        syncs.append(sync_entities(shop.context)[0])
     with pytest.raises(RollbackRefused, match=f"repairshopr.customers by sync_id {syncs[1]}.*such as {customer}"):
         roll_back(conn, Tables(conn), syncs[0], run="t/1", reason="test", dry_run=False)
     roll_back(conn, Tables(conn), syncs[0], run="t/1", reason="test", dry_run=False, force=True)
@@ -147,12 +147,12 @@ def test_rollback_refuses_by_name_what_came_later(shop, conn):
 
 @pytest.mark.parametrize(("status", "error"), [(403, NeedsPerson), (503, SyncFailed)])
 def test_refused_right_for_the_children_alone_needs_a_person_and_keeps_the_parents(shop, conn, status, error):
-    sync(shop.context)
+    sync_entities(shop.context)
     invoice = shop.control.ids("invoices")[0]
     shop.control.mutate(Mutation("update", "invoices", invoice, {"note": "changed"}))
     shop.control.fault(Fault("status", resource="line_items", status=status, times=None))
     with pytest.raises(SyncFailed, match=f"line_items of {invoice}") as caught:
-        sync(shop.context)
+        sync_entities(shop.context)
     assert type(caught.value) is error
     assert conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone() == ("changed",)
 
@@ -160,40 +160,40 @@ def test_refused_right_for_the_children_alone_needs_a_person_and_keeps_the_paren
 def test_one_failing_entity_holds_up_no_other(shop, conn):
     shop.control.fault(Fault("status", resource="payments", status=500, times=None))
     with pytest.raises(SyncFailed, match=r"repairshopr was not synced as a whole.*payments.*clear this task"):
-        sync(shop.context)
+        sync_entities(shop.context)
     assert live_ids(conn, "payments") == []
     assert live_ids(conn, "tickets") == shop.control.ids("tickets")
     logged = conn.execute("SELECT state, requests, request_errors FROM confidence.sync_log").fetchone()
     # Three attempts at the one list.
     assert logged == ("failed", shop.context.client.requests_sent, 3)
     shop.control.clear()
-    sync(shop.context)
+    sync_entities(shop.context)
     assert live_ids(conn, "payments") == shop.control.ids("payments")
 
 
 def test_stopped_writer_refuses_the_sync(shop, conn):
     fence.stop(conn, "repairshopr", "repairshopr_reconcile/x", timeout=1)
     with pytest.raises(fence.FenceError, match="stopped by repairshopr_reconcile/x"):
-        sync(shop.context)
+        sync_entities(shop.context)
 
 
 @pytest.mark.parametrize("page", range(1, 6))
 def test_first_load_cut_off_at_any_page_goes_on_there(shop, conn, page):
     shop.control.fault(Fault("status", resource="invoices", page=page, status=401))
     with pytest.raises(SyncFailed):
-        sync(shop.context)
+        sync_entities(shop.context)
     shop.control.reset_counters()
-    sync(shop.context)
+    sync_entities(shop.context)
     assert live_ids(conn, "invoices") == shop.control.ids("invoices")
 
 
 def test_reset_watermarks_spares_what_was_never_synced(shop, conn):
     shop.control.fault(Fault("status", resource="payments", status=401, times=None))
     with pytest.raises(SyncFailed):
-        sync(shop.context)
+        sync_entities(shop.context)
     shop.control.clear()
     fence.stop(conn, "repairshopr", shop.context.run, timeout=1)
     reset_watermarks(shop.context)
     fence.resume(conn, "repairshopr", shop.context.run)
-    sync(shop.context)
+    sync_entities(shop.context)
     assert live_ids(conn, "payments") == shop.control.ids("payments")

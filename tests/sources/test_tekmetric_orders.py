@@ -298,7 +298,7 @@ class TestLookedUp:
         request.check({"id": 7, "firstName": None, "make": None})
 
     def test_list_of_employees_is_whole_and_of_all(self):
-        (listing,) = entity_of(SOURCE, "employees").discovery.lists(context(), "6212", None)
+        (listing,) = entity_of(SOURCE, "employees").lists(context(), "6212", None)
         assert listing.request.params == {"status": "ALL", "size": 500}
         listing.request.check([{"id": 1}] * 499)
         for data in ([{"id": 1}] * 500, {"content": []}, [{"id": 1, "shopId": 9001}]):

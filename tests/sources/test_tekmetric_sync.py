@@ -13,7 +13,7 @@ import pytest
 from include.api.errors import FixConfiguration
 from include.simulators.tekmetric import Fault, Mutation, Shop
 from include.sources.base import IntegrityFailed, ScanRefused, SyncFailed
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from include.sources.tekmetric import SOURCE
 
 from .tekmetric import (
@@ -327,7 +327,7 @@ class TestBackfill:
 
         def backfill() -> None:
             with SOURCE.open(conn, shops.run, shops) as context:
-                sync(replace(context, params=PARAMS), full=True, only="repair_orders")
+                sync_entities(replace(context, params=PARAMS), full=True, only="repair_orders")
 
         lone = {"shops": (Shop(EAST, "JJ AUTO", "America/New_York"),), "orders": 2, "customers": 1, "employees": 1}
         with trading(conn, **lone, list_size=1, board_limit=1) as shops:

@@ -12,8 +12,8 @@ from include.simulators import repairshopr as simulator
 from include.sources import get_source
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Context
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from include.warehouse.migrate import migrate
 from stack.demo import repairshopr as act
 from stack.demo.steps import expect
@@ -38,7 +38,7 @@ def context(account: simulator.Simulator, warehouse_url: str) -> Iterator[Contex
         ApiClient(SOURCE.name, account.url + SOURCE.base_path, headers=headers) as client,
     ):
         made = Context(SOURCE, client, copy, "a run")
-        sync(made, full=True)
+        sync_entities(made, full=True)
         yield made
 
 
@@ -50,14 +50,16 @@ def demo(account: simulator.Simulator, context: Context) -> act.Shop:
 
 def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: act.Shop):
     drift = act.drift_silently(demo.shop, demo.warehouse)
-    found = {name: scan(context, entity_of(SOURCE, name), 0, Scope()).metrics for name in ("invoices", "line_items")}
+    found = {
+        name: scan_entity(context, entity_of(SOURCE, name), 0, Scope()).metrics for name in ("invoices", "line_items")
+    }
     expect("metrics", found["line_items"], drift.figures | {"api_duplicate_rows": act.REPEATED_ROWS})
     assert found["invoices"]["confirmed_missing"] == 1
 
 
 def test_no_sync_sees_what_the_demo_broke(context: Context, demo: act.Shop):
     act.drift_silently(demo.shop, demo.warehouse)
-    _, counts = sync(context)
+    _, counts = sync_entities(context)
     assert {(n.inserted, n.updated, n.deleted) for n in counts.values()} == {(0, 0, 0)}
 
 

@@ -12,8 +12,8 @@ from include.simulators import square as simulator
 from include.sources import get_source
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Context
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from stack.demo import square as act
 from stack.demo.steps import expect
 
@@ -36,7 +36,7 @@ def context(account: simulator.Simulator, warehouse: str) -> Iterator[Context]:
         ApiClient(SOURCE.name, account.url, headers=headers) as client,
     ):
         made = Context(SOURCE, client, copy, "a run")
-        sync(made, full=True)
+        sync_entities(made, full=True)
         yield made
 
 
@@ -68,7 +68,7 @@ def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: 
         after = demo.rows_at_source()
         changed = act.changes(before, after)
         assert {"catalog_items", "inventory_counts", "orders", "order_refunds", "square_sales"} <= changed.keys()
-        sync(context)
+        sync_entities(context)
         assert demo.written_since(last) == changed
         assert act.differing(after, demo.keys_in_copy()) == []
 
@@ -76,22 +76,22 @@ def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: 
 @pytest.mark.parametrize("locations", [9, 11])
 def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, demo: act.Till, locations: int):
     demo.seller.mutate(*(simulator.Mutation("create", "locations") for _ in range(locations - 9)))
-    sync(context)
+    sync_entities(context)
     demo.seller.reset_counters()
-    sync(context)
+    sync_entities(context)
     assert demo.seller.counters().total() == act.incremental_requests(locations)
 
 
 def test_no_sync_sees_what_the_demo_broke(context: Context, demo: act.Till):
     act.drift_silently(demo)
     last = demo.last_sync_id()
-    sync(context)
+    sync_entities(context)
     assert demo.written_since(last).keys() <= {derived.table.name for derived in SOURCE.derived}
 
 
 def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: act.Till):
     drift = act.drift_silently(demo)
     for entity in act.ENTITIES:
-        metrics = scan(context, entity_of(SOURCE, entity), 0, Scope()).metrics
+        metrics = scan_entity(context, entity_of(SOURCE, entity), 0, Scope()).metrics
         expected = dict.fromkeys(act.DRIFT, 0) | drift.figures.get(entity, {})
         expect(f"the metrics of {entity}", {name: metrics[name] or 0 for name in expected}, expected)

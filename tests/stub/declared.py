@@ -10,7 +10,8 @@ from typing import Any
 
 from include.api.client import Request
 from include.api.paginators import Paginator
-from include.sources.mirror.entity import Entity, Lookup, Since, Window
+from include.sources.mirror.changes import Since, Window
+from include.sources.mirror.entity import Child, Discovered, Entity, Lookup
 from include.sources.mirror.source import Mirror
 from tests.stub import moments, paging
 from tests.stub.shapes import Record, Shape, find
@@ -34,7 +35,7 @@ class NotServed(Exception):
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListRoute:
     """A request for a list: of everything, or of what changed between the moments in these places of it.
 
     The values of the template are partitions.
@@ -59,7 +60,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Looked:
+class LookupRoute:
     """A request for the rows that have the template's values in the lookup's columns.
 
     `inside`: the rows come inside the record of their parent.
@@ -80,7 +81,7 @@ class Looked:
         return self.template.rank
 
 
-Route = Listed | Looked
+Route = ListRoute | LookupRoute
 
 
 def path_of(entity: Entity, name: str) -> tuple[str, ...]:
@@ -114,17 +115,17 @@ def routes(source: Mirror, rows: Mapping[str, Sequence[Record]]) -> list[Route]:
 
 def _require_known(source: Mirror, entity: Entity) -> None:
     reasons = {
-        "is found by lists in brief (Discovery), whose requests depend on the run": entity.discovery,
+        "is found by lists in brief (Discovered), whose requests depend on the run": isinstance(entity, Discovered),
         "has rows that fall with others (Falls)": entity.falls,
         "is looked up by several requests for one record (Lookup.beside)": entity.lookup.beside,
-        "has a paginator of its own": entity.listing and type(entity.paginator) not in paging.KINDS,
+        "has a paginator of its own": not isinstance(entity, Discovered) and type(entity.paginator) not in paging.KINDS,
     }
     for reason, found in reasons.items():
         if found:
             raise NotServed(source.name, f"{source.name}.{entity.name} {reason}")
 
 
-def _lists(source: Mirror, entity: Entity) -> Iterator[Listed]:
+def _lists(source: Mirror, entity: Entity) -> Iterator[ListRoute]:
     changes, parts = entity.changes, entity.partitions
     marks = [mark(number) for number in range(parts.size)] if parts else []
     for view in entity.views:
@@ -140,7 +141,7 @@ def _lists(source: Mirror, entity: Entity) -> Iterator[Listed]:
             made = template(_without(request, {*since, *until}), marks, several=True)
             if made is None:
                 raise NotServed(source.name, f"{source.name}.{entity.name} doesn't show which parts it asks for")
-            yield Listed(entity, made, entity.paginator, since, until, form)
+            yield ListRoute(entity, made, entity.paginator, since, until, form)
 
 
 def _readings(changes: Any) -> list[Callable[[Request, datetime, datetime], Request]]:
@@ -180,7 +181,7 @@ def _require_moment(source: Mirror, entity: Entity, value: Any, form: str, momen
         raise NotServed(source.name, f"{where} is asked for changes in a form that is no time: {value!r}")
 
 
-def _looked(source: Mirror, entity: Entity, lookup: Lookup, rows: Mapping[str, Sequence[Record]]) -> Looked:
+def _looked(source: Mirror, entity: Entity, lookup: Lookup, rows: Mapping[str, Sequence[Record]]) -> LookupRoute:
     several = lookup.batch > 1
     marks = [mark(number) for number in range(2 if several else len(lookup.by))]
     where = f"{source.name}.{entity.name}"
@@ -192,11 +193,11 @@ def _looked(source: Mirror, entity: Entity, lookup: Lookup, rows: Mapping[str, S
     if made is None:
         raise NotServed(source.name, f"the look-up of {where} doesn't show which {', '.join(lookup.by)} it asks for")
     inside = lookup.own and lookup.by != entity.table.key
-    looked = Looked(entity, lookup, made, inside)
+    looked = LookupRoute(entity, lookup, made, inside)
     return looked if lookup.paginator else replace(looked, shape=_shape(source, looked, rows))
 
 
-def _shape(source: Mirror, looked: Looked, rows: Mapping[str, Sequence[Record]]) -> Shape:
+def _shape(source: Mirror, looked: LookupRoute, rows: Mapping[str, Sequence[Record]]) -> Shape:
     """The shape in which the reader takes the rows that belong to the first row."""
     entity, lookup = looked.entity, looked.lookup
     values = values_of(entity, rows[entity.name][0], lookup.by)
@@ -211,17 +212,17 @@ def _shape(source: Mirror, looked: Looked, rows: Mapping[str, Sequence[Record]])
 
 
 def parent_of(
-    source: Mirror, looked: Looked, values: tuple[str, ...], rows: Mapping[str, Sequence[Record]]
+    source: Mirror, looked: LookupRoute, values: tuple[str, ...], rows: Mapping[str, Sequence[Record]]
 ) -> Record | None:
     """The record of the parent that has these values as its key, where its rows come inside it."""
-    if not (looked.inside and looked.entity.parent):
+    if not (looked.inside and isinstance(looked.entity, Child)):
         return None
     parent = next(entity for entity in source.entities if entity.name == looked.entity.parent)
     found = (row for row in rows[parent.name] if values_of(parent, row, parent.table.key) == values)
     return next(found, None)
 
 
-def changed_after(listed: Listed, record: Record, since: datetime | None, until: datetime | None) -> bool:
+def changed_after(listed: ListRoute, record: Record, since: datetime | None, until: datetime | None) -> bool:
     """Whether the record changed between the moments; one that doesn't say when did."""
     moment = value_of(listed.entity, record, listed.entity.table.moment) if listed.entity.table.moment else None
     if moment is None:

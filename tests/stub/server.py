@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from include.simulators.control import decoded, encoder
-from include.sources.mirror.entity import BothEnds
+from include.sources.mirror.changes import BothEnds
 from tests.stub import moments, paging
-from tests.stub.declared import Listed, Looked, Route, changed_after, parent_of, routes, value_of, values_of
+from tests.stub.declared import ListRoute, LookupRoute, Route, changed_after, parent_of, routes, value_of, values_of
 from tests.stub.shapes import Record
 from tests.stub.store import Store
 from tests.stub.template import Said, asked
@@ -40,7 +40,7 @@ class Fault:
 
     def meets(self, route: Route | None) -> bool:
         """Whether it happens to a request, which counts then."""
-        if (self.entity or self.dropped) and not isinstance(route, Listed):
+        if (self.entity or self.dropped) and not isinstance(route, ListRoute):
             return False
         if (self.entity and route.entity.name != self.entity) or self.times == 0:
             return False
@@ -74,7 +74,7 @@ class Stub:
 
     def is_list(self, request: Said) -> bool:
         """Whether the request is for a page of a list."""
-        return isinstance(self._found(request)[0], Listed)
+        return isinstance(self._found(request)[0], ListRoute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -92,11 +92,11 @@ class Stub:
         with self._lock:
             fault = next((fault for fault in self._faults if fault.meets(route)), None)
         if fault and not fault.dropped:
-            of_lookup = fault.of_lookups if isinstance(route, Looked) else None
+            of_lookup = fault.of_lookups if isinstance(route, LookupRoute) else None
             return of_lookup or fault.status, {"error": "on order"}, {}
         if route is None:
             return 404, {"error": "no such address"}, {}
-        if isinstance(route, Listed):
+        if isinstance(route, ListRoute):
             page = self._list(route, request, values, dropped=bool(fault))
             told = route.paginator, page, request
             return 200, paging.answer(*told), paging.headers(*told)
@@ -111,7 +111,9 @@ class Stub:
                 return route, values
         return None, []
 
-    def _list(self, route: Listed, request: Said, values: Sequence[tuple[str, ...]], *, dropped: bool) -> paging.Asked:
+    def _list(
+        self, route: ListRoute, request: Said, values: Sequence[tuple[str, ...]], *, dropped: bool
+    ) -> paging.Asked:
         rows = self._rows(route)
         if parts := route.entity.partitions:
             rows = [row for row in rows if values_of(route.entity, row, [parts.column]) in values]
@@ -123,20 +125,20 @@ class Stub:
         page = paging.cut(route.paginator, request, rows, self._page)
         return replace(page, rows=()) if dropped else page
 
-    def _rows(self, route: Listed) -> Sequence[Record]:
+    def _rows(self, route: ListRoute) -> Sequence[Record]:
         """All rows of a list. One that is read from both ends has those first that changed last."""
         rows, entity = list(self.store.rows[route.entity.name]), route.entity
         if isinstance(entity.changes, BothEnds) and entity.table.moment:
             rows.sort(key=lambda row: moments.read(value_of(entity, row, entity.table.moment)), reverse=True)
         return rows
 
-    def _look(self, route: Looked, request: Said, values: Sequence[tuple[str, ...]]) -> tuple[int, Any]:
+    def _look(self, route: LookupRoute, request: Said, values: Sequence[tuple[str, ...]]) -> tuple[int, Any]:
         """The answer to a look-up; a record's own address shows it with all that several look-ups find inside it."""
-        same = [each for each in self._routes if isinstance(each, Looked) and each.template == route.template]
+        same = [each for each in self._routes if isinstance(each, LookupRoute) and each.template == route.template]
         answers = [answer for each in same if (answer := self._looked(each, request, values)) is not None]
         return (200, reduce(_merged, answers)) if answers else (404, {"error": "not found"})
 
-    def _looked(self, route: Looked, request: Said, values: Sequence[tuple[str, ...]]) -> Any:
+    def _looked(self, route: LookupRoute, request: Said, values: Sequence[tuple[str, ...]]) -> Any:
         """What one look-up is to read, None where its own address shows nothing."""
         entity, lookup = route.entity, route.lookup
         rows = [row for row in self.store.rows[entity.name] if values_of(entity, row, lookup.by) in values]

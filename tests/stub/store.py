@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from include.sources.mirror.entity import Entity, Part
+from include.sources.mirror.entity import Child, Entity, Part
 from include.sources.mirror.source import Mirror
 from tests.stub import moments
 from tests.stub.declared import path_of, value_of, values_of
@@ -38,7 +38,7 @@ class Store:
             self.rows[entity.name] = [json.loads(json.dumps(each), parse_float=Decimal) for each in given]
             _require_fields(source, entity, self.rows[entity.name])
         for entity in source.entities:
-            self._grow(entity, CHILDREN if entity.parent else ROWS)
+            self._grow(entity, CHILDREN if isinstance(entity, Child) else ROWS)
         for entity in source.entities:
             self._refer(entity)
             _require_keys(source, entity, self.rows[entity.name])
@@ -96,7 +96,7 @@ def _references(entity: Entity) -> list[tuple[str, Sequence[str]]]:
     found: list[tuple[str, Sequence[str]]] = [(need.entity, need.by) for need in entity.needs]
     if entity.partitions and entity.partitions.listed_by:
         found.append((entity.partitions.listed_by, [entity.partitions.column]))
-    if entity.parent:
+    if isinstance(entity, Child):
         found.append((entity.parent, entity.lookup.by))
     return [(name, columns) for name, columns in found if name != entity.name]
 

@@ -15,7 +15,8 @@ from include.api.client import Request
 from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Single, SpringPage
 from include.simulators import serving
 from include.sources import get_source
-from include.sources.mirror.entity import BothEnds, Entity, FullList, Lookup, Partitions, Since, Window
+from include.sources.mirror.changes import BothEnds, FullList, Since, Window
+from include.sources.mirror.entity import Child, Entity, Listed, Lookup, Partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import Column, Table, instant, text
 from tests.stub import Fault, NotServed, Store, Stub, WrongExamples
@@ -29,12 +30,12 @@ LINE = {"id": "l1", "tool": {"id": "t1"}}
 EXAMPLES = {"tools": [TOOL], "lines": [LINE]}
 
 
-def tools(**more: Any) -> Entity:
+def tools(**more: Any) -> Listed:
     usual = {"listing": Request("/tools"), "paginator": PageNumber("tools"), "changes": Since("since"), "lookup": OWN}
-    return Entity(**{"table": TOOLS, **usual, **more})
+    return Listed(**{"table": TOOLS, **usual, **more})
 
 
-def lines(**more: Any) -> Entity:
+def lines(**more: Any) -> Child:
     inside = Lookup(by=("tool",), request=OWN.request, rows=lambda data: data["tool"]["lines"])
     listed = Lookup(
         by=("tool",),
@@ -44,7 +45,7 @@ def lines(**more: Any) -> Entity:
         witness=inside,
     )
     usual = {"listing": Request("/lines"), "paginator": SpringPage("lines"), "parent": "tools", "lookup": listed}
-    return Entity(**{"table": LINES, **usual, **more})
+    return Child(**{"table": LINES, **usual, **more})
 
 
 class Asker:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from include.api.client import Request
 from include.api.paginators import Cursor, PageNumber, Single, SpringPage
 from include.confidence.policy import Trend
-from include.sources.mirror.entity import BothEnds, Context, Entity, FullList, Lookup, Part, Partitions, Since, Window
+from include.sources.mirror.changes import BothEnds, FullList, Since, Window
+from include.sources.mirror.entity import Child, Context, Listed, Lookup, Part, Partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import Column, Table, decimal, identifier, instant, integer
 
@@ -67,8 +68,8 @@ SOURCE = Mirror(
     every=timedelta(minutes=30),
     lookback=timedelta(minutes=45),
     entities=(
-        Entity(PIERS, own("piers"), Request("/piers"), Single(), changes=FullList(timedelta(days=1))),
-        Entity(
+        Listed(PIERS, own("piers"), Request("/piers"), Single(), changes=FullList(timedelta(days=1))),
+        Listed(
             SHIPS,
             Lookup(
                 request=lambda ids: Request("/ships/batch", method="POST", body={"ids": [id_ for (id_,) in ids]}),
@@ -85,7 +86,7 @@ SOURCE = Mirror(
                 Part(CARGO, lambda ship: [{**each, "ship_id": ship["id"]} for each in ship["cargo"]], by=("ship_id",)),
             ),
         ),
-        Entity(
+        Child(
             NOTES,
             Lookup(
                 by=("ship_id",),
@@ -99,8 +100,8 @@ SOURCE = Mirror(
             SpringPage(),
             parent="ships",
         ),
-        Entity(PRICES, own("prices"), Request("/prices"), PageNumber("prices"), changes=BothEnds()),
-        Entity(
+        Listed(PRICES, own("prices"), Request("/prices"), PageNumber("prices"), changes=BothEnds()),
+        Listed(
             LOG,
             own("log"),
             Request("/log", {"all": "true"}),

@@ -222,12 +222,12 @@ def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
     return plan(crew.desired, crew.rows, crew.owned, lines)
 
 
-def sync(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:
+def sync_element(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:
     """Bring one element to the desired crew, or do what else is planned for it."""
     began = time.monotonic()
     try:
         with gate.claimed(worker.conn, element_id, worker.run, worker.sync_id) as held:
-            report = _Element(worker, held, planner).sync()
+            report = _Element(worker, held, planner).run()
     except GateClosed as closed:
         report = Report(element_id, closed.state, problems=(str(closed),))
     return replace(report, seconds=time.monotonic() - began)
@@ -249,7 +249,7 @@ class _Element:
         self._looked = Looked(())
         self._plan = Plan((), (), (), ())
 
-    def sync(self) -> Report:
+    def run(self) -> Report:
         """Read, plan and write until nobody interferes."""
         try:
             return self._report(self._passes())

@@ -41,7 +41,7 @@ SELECT flex_element_id, array(SELECT jsonb_array_elements_text(superseded)) FROM
 """
 
 
-def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str, Counts]]:
+def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str, Counts]]:
     """Carry out the plan, crew call by crew call; return the sync_id and what was done.
 
     Each is read anew, and of what it needs now only what was planned is done; the rest is superseded. Raises
@@ -64,7 +64,7 @@ def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str
     def work(worker: Worker, element_id: UUID) -> Report | None:
         if doubtful.is_set():
             return None
-        report = element.sync(worker, element_id, partial(_only, planned[element_id]))
+        report = element.sync_element(worker, element_id, partial(_only, planned[element_id]))
         if report.state == "uncertain":
             doubtful.set()
         return report
@@ -86,7 +86,7 @@ def repair(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str
     return sync_id, {ENTITY: record.counts(reports, superseded(reports))}
 
 
-def verify(context: Context, summary: ForensicSummary, sync_id: int) -> list[Check]:
+def verify_repair(context: Context, summary: ForensicSummary, sync_id: int) -> list[Check]:
     """Read the crew calls that were repaired once more: what of the plan is open, and what came up beside it.
 
     Only what was superseded may still be open.

@@ -133,7 +133,7 @@ class Seen:
     planned: Mapping[str, str] = field(default_factory=dict)
 
 
-def scan(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
+def scan_elements(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
     """Compare the scope's crew calls with what is desired, and keep evidence and plan. Reads only.
 
     What the attempt before has seen is not read again. A crew call that proves nothing, or gives no answer at the end

@@ -86,19 +86,19 @@ class Flex:
             raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
         if params["mode"] == "validate":
             return _validated(context)
-        return sync.sync(context, params)
+        return sync.sync_elements(context, params)
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
-        return scan.scan(context, epoch, Scope.of(params))
+        return scan.scan_elements(context, epoch, Scope.of(params))
 
     def repair(
         self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
         (summary,) = summaries
-        return repair.repair(context, summary)
+        return repair.repair_elements(context, summary)
 
     def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
-        return repair.verify(context, summaries[0], sync_id)
+        return repair.verify_repair(context, summaries[0], sync_id)
 
     def reset_watermarks(self, context: Context) -> int:
         return undo.skip_changes(context)

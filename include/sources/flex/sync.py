@@ -80,7 +80,7 @@ class Changes:
     until: datetime
 
 
-def sync(context: Context, params: Mapping[str, Any]) -> Synced:
+def sync_elements(context: Context, params: Mapping[str, Any]) -> Synced:
     """Bring every crew call of the scope in step; those that fail don't hold up the others, and fail the sync.
 
     A change is settled once all crew calls of its job are in step. Raises SyncFailed, naming what isn't, or
@@ -125,7 +125,7 @@ def carried_out(
     elements: Collection[UUID],
     sync_id: int,
     fenced: Any,
-    work: Any = element.sync,
+    work: Any = element.sync_element,
     triggered_by: UUID | None = None,
 ) -> Iterator[Report]:
     """The reports of the elements as they come, each in flex_sync_log already; none of those that weren't begun.

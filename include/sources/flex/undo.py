@@ -250,7 +250,7 @@ class FlexCopy:
             return {ENTITY: sum((each.foreseen() for each in by_element.values()), Counts())}
 
         def work(worker: Worker, element_id: UUID) -> Report:
-            return element.sync(worker, element_id, by_element[element_id].undoing)
+            return element.sync_element(worker, element_id, by_element[element_id].undoing)
 
         (run,) = conn.execute("SELECT run FROM confidence.sync_log WHERE sync_id = %s", [own]).fetchone()
         context = replace(self.context, run=run)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from psycopg import sql
 
+from include.sources.mirror.entity import Discovered
 from include.sources.mirror.pull import Pulled
 from include.warehouse import compare
 from include.warehouse.staging import Stage
@@ -63,7 +64,8 @@ def require_agreement(pulled: Pulled, key: tuple, listed: Readings, *, refused: 
         if not all(map(_agree, listed, seen)) and not _changed_since(pulled, seen[0][key], listed[0][key]):
             raise Disagreement("its list and the look at it alone show different content")
         # A list in brief shows no content of its own: both looks were at one address.
-        if pulled.entity.discovery and _lacks_something(pulled, key) and not _newer_than_copy(pulled, key):
+        brief = isinstance(pulled.entity, Discovered)
+        if brief and _lacks_something(pulled, key) and not _newer_than_copy(pulled, key):
             raise Disagreement(
                 "it lacks what the copy has, though it has not changed since, and one address alone says so"
             )

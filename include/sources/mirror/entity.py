@@ -1,9 +1,9 @@
 """What a mirrored source declares: its entities, how each is listed, asked for changes and looked up one by one."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from psycopg import Connection, sql
 
@@ -11,6 +11,7 @@ from include.api.client import Answer, ApiClient, Request
 from include.api.paginators import PageNumber, Paginator, SpringPage
 from include.confidence.integrity import Severity
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
+from include.sources.mirror.changes import BothEnds, Changes, Feed, FullList, Since, Window
 from include.warehouse.table import Table
 
 if TYPE_CHECKING:
@@ -18,81 +19,6 @@ if TYPE_CHECKING:
 
 # One drift metric for each way in which source and copy can differ, under the names of the forensic summary.
 DRIFT = (Trend("api_unique_not_in_db"), Trend("db_not_in_api_unique"), Trend("rows_differing"))
-
-
-def as_unix_time(moment: datetime) -> int:
-    """A time as whole seconds since 1970: a `format` of `Since`."""
-    return int(moment.timestamp())
-
-
-@dataclass(frozen=True)
-class Since:
-    """The list takes a filter for changes: `param` names it, in the query or in the body.
-
-    `format` writes the time in UTC: a pattern of strftime, or a function such as `as_unix_time`.
-    """
-
-    param: str
-    format: str | Callable[[datetime], Any] = "%Y-%m-%dT%H:%M:%S.%fZ"
-    in_body: bool = False
-
-    def request(self, listing: Request, since: datetime) -> Request:
-        """The request for what changed since then."""
-        moment = since.astimezone(UTC)
-        changed = {self.param: moment.strftime(self.format) if isinstance(self.format, str) else self.format(moment)}
-        if self.in_body:
-            return replace(listing, body={**listing.body, **changed})
-        return replace(listing, params={**listing.params, **changed})
-
-
-@dataclass(frozen=True)
-class Feed:
-    """Changes come from a list of their own, apart from the records: events, say.
-
-    `request` asks for what changed since a time, page by page of `paginator`. `record` takes out of an event the record
-    as the table reads it, None where it has none. `deleted` takes out a record of which the event says that it is
-    deleted, with its key at least, else None: then the record's own address decides. `keeps`: for how long the vendor
-    keeps events; a sync that is further behind reads the records' own list. Events in any order will do: of a record's
-    states the newest version counts.
-    """
-
-    request: Callable[[datetime], Request]
-    paginator: Paginator
-    record: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
-    deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda event: None
-    keeps: timedelta | None = None
-
-
-@dataclass(frozen=True)
-class BothEnds:
-    """The list has no filter for changes: read it from both ends until a page holds nothing young.
-
-    That finds what changed whether the list is sorted by id or by time, either way round. Old rows changed in the
-    middle of a list that is sorted by id are left to the nightly scan.
-    """
-
-
-@dataclass(frozen=True)
-class Window:
-    """The list takes both ends of a time of change, inclusive: `request` puts them in.
-
-    The end is the source's clock when the sync began; what changes while pages are read is left to the next sync.
-    `late`: the request for what was created so near to the window that its change may have come behind it.
-    """
-
-    request: Callable[[Request, datetime, datetime], Request]
-    late: Callable[[Request, datetime, datetime], Request] | None = None
-
-
-@dataclass(frozen=True)
-class FullList:
-    """The list has no filter and no end to begin at, but is short: a sync reads all of it and compares.
-
-    `every`: how old the last reading has to be; each sync reads it by default. What the list doesn't show any more is
-    left to the nightly scan, which looks twice.
-    """
-
-    every: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True)
@@ -146,25 +72,6 @@ class Listing:
     named: Sequence[Mapping[str, Any]] = ()
     newest: Newest | None = None
     deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = None
-
-
-@dataclass(frozen=True)
-class Discovery:
-    """The source's lists show the records only in brief: each is made whole by the entity's lookup.
-
-    `lists`: those that show, for a partition, what changed since a time, or all that the run asks for where it is None.
-    `shown`: the table's key and what else of its columns the lists show. An incremental sync doesn't look up a record
-    of which the copy has all that is shown; where that is the key alone, every record is looked up. The watermark
-    stays before the version, or else before the time of change, that is shown of a record which was left. `within`: the
-    condition on rows `t` of the copy that a scan's lists would show. `partial`: whether the run asks for a part only,
-    so that no watermark may move. `limit`: how many records a sync looks up at most, 0 for no limit.
-    """
-
-    lists: Callable[["Context", str, datetime | None], Sequence[Listing]]
-    shown: Table
-    within: Callable[["Context"], sql.Composable] = lambda context: sql.SQL("true")
-    partial: Callable[["Context"], bool] = lambda context: False
-    limit: Callable[["Context"], int] = lambda context: 0
 
 
 @dataclass(frozen=True)
@@ -281,37 +188,33 @@ class Forensics(Protocol):
 
 @dataclass(frozen=True)
 class Entity:
-    """A list of the source and the table that mirrors it.
+    """A kind of record that the source has, and the table that mirrors it: `Listed`, `Child` or `Discovered`.
 
-    `changes` is None where the rows are asked for by their parent: `parent` names that entity, and the lookup's `by`
-    are the columns that point to it. Then the rows of a changed parent are replaced as a set. `views`: where the
-    listing leaves some rows out unless it is asked for them, the params of the lists that together show all.
-    `discovery`: several lists, or lists in brief, take the place of the listing. `parts` come inside the records.
-    `history`: the list shows the newest rows only; what it doesn't show any more is kept, and is out of scope.
-    `falls`: which rows fall with those of another entity; a part of this one's plan, so that a sync changes no row
-    twice.
+    `needs`: the records of other entities that these name. `falls`: which rows fall with those of another entity; a
+    part of this one's plan, so that a sync changes no row twice. `gates`, `repair_share` and `unproven` are its
+    policies.
     """
 
     table: Table
     lookup: Lookup
-    listing: Request | None = None
-    paginator: Paginator | None = None
-    views: tuple[Mapping[str, Any], ...] = ({},)
-    discovery: Discovery | None = None
-    changes: Since | Window | Feed | BothEnds | FullList | None = None
-    parent: str | None = None
-    parts: tuple[Part, ...] = ()
-    partitions: Partitions | None = None
+    _: KW_ONLY
     needs: tuple[Need, ...] = ()
-    history: bool = False
     falls: Falls | None = None
     gates: tuple[Trend | Growth, ...] = DRIFT
     repair_share: RepairShare = field(default_factory=RepairShare)
     unproven: Unproven = field(default_factory=Unproven)
     forensics: Forensics | None = None
 
+    # What only some kinds have. `read_every`: where syncs read whole lists, how old the last reading has to be.
+    changes: ClassVar[Changes | None] = None
+    views: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    parts: ClassVar[tuple[Part, ...]] = ()
+    partitions: ClassVar[Partitions | None] = None
+    history: ClassVar[bool] = False
+    read_every: ClassVar[timedelta | None] = None
+
     def __post_init__(self) -> None:
-        wrong = _contradiction(self)
+        wrong = self._wrong_columns() or self._wrong()
         if wrong:
             raise ValueError(f"{self.table.full_name}: {wrong}")
 
@@ -324,63 +227,121 @@ class Entity:
         """Its own table and those of its parts."""
         return (self.table, *(part.table for part in self.parts))
 
+    def _wrong(self) -> str:
+        """What in the declaration can't be meant for this kind of entity; empty if nothing is."""
+        raise TypeError("an entity is Listed, Child or Discovered")
 
-def _contradiction(entity: Entity) -> str:
-    """What in the entity's declaration can't be meant; empty if nothing is."""
-    return _wrong_list(entity) or _wrong_history(entity) or _wrong_columns(entity)
-
-
-def _wrong_list(entity: Entity) -> str:
-    if (entity.changes is None) != (entity.parent is not None):
-        return "either it says how it is asked for changes, or it names its parent"
-    if (entity.discovery is None) == (entity.listing is None):
-        return "it has either a listing or a discovery"
-    if entity.listing and entity.paginator is None:
-        return "its listing has no paginator"
-    if entity.discovery and not isinstance(entity.changes, FullList):
-        return "records that lists show in brief are found by reading those lists whole (changes=FullList())"
-    if isinstance(entity.changes, BothEnds) and not isinstance(entity.paginator, PageNumber | SpringPage):
-        return "a list that is read from both ends has page numbers"
-    if len(entity.views) > 1 and not isinstance(entity.changes, Since | Window | FullList):
-        return "several views are for lists that are read from their start"
-    if entity.partitions and isinstance(entity.changes, BothEnds):
-        return "a list that is read from both ends is one list, and has no partitions"
-    if entity.partitions and isinstance(entity.changes, Feed):
-        return "a feed of changes is one list for all, and has no partitions"
-    if entity.partitions and entity.parent:
-        return "rows that are asked for by their parent have no partitions"
-    return ""
+    def _wrong_columns(self) -> str:
+        columns = set(self.table.names)
+        named = {*self.lookup.by, *(c for need in self.needs for c in need.by)}
+        named |= {self.partitions.column} if self.partitions else set()
+        named |= set(self.falls.by) if self.falls else set()
+        if named - columns:
+            return f"it names columns that its table doesn't have: {', '.join(sorted(named - columns))}"
+        for part in self.parts:
+            if len(part.by) != len(self.table.key) or set(part.by) - set(part.table.names):
+                return f"{part.table.name} doesn't name the record's key by {', '.join(part.by)}"
+        if self.parts and self.lookup.by != self.table.key:
+            return "a record with rows inside it is looked up by its key"
+        return ""
 
 
-def _wrong_history(entity: Entity) -> str:
-    if entity.history and isinstance(entity.changes, FullList):
-        return "a history is no whole list: it shows the newest rows only"
-    if entity.history and entity.parts:
-        return "records of a history have no rows inside them: those of one record are a set"
-    if entity.history and entity.falls:
-        return "rows of a history are kept, so none falls with another"
-    return ""
+@dataclass(frozen=True)
+class Listed(Entity):
+    """Records of a list that shows them whole.
+
+    `changes`: how the list is asked for what changed. `views`: where the listing leaves some rows out unless it is
+    asked for them, the params of the lists that together show all. `parts` come inside the records. `history`: the list
+    shows the newest rows only; what it doesn't show any more is kept, and is out of scope.
+    """
+
+    listing: Request
+    paginator: Paginator
+    _: KW_ONLY
+    # field(), or the other kinds' None would be its default.
+    changes: Changes = field()
+    views: tuple[Mapping[str, Any], ...] = ({},)
+    partitions: Partitions | None = None
+    parts: tuple[Part, ...] = ()
+    history: bool = False
+
+    @property
+    def read_every(self) -> timedelta | None:
+        return self.changes.every if isinstance(self.changes, FullList) else None
+
+    def _wrong(self) -> str:
+        if isinstance(self.changes, BothEnds) and not isinstance(self.paginator, PageNumber | SpringPage):
+            return "a list that is read from both ends has page numbers"
+        if len(self.views) > 1 and not isinstance(self.changes, Since | Window | FullList):
+            return "several views are for lists that are read from their start"
+        if self.partitions and isinstance(self.changes, BothEnds):
+            return "a list that is read from both ends is one list, and has no partitions"
+        if self.partitions and isinstance(self.changes, Feed):
+            return "a feed of changes is one list for all, and has no partitions"
+        return self._wrong_history() or _wrong_address(self)
+
+    def _wrong_history(self) -> str:
+        if self.history and isinstance(self.changes, FullList):
+            return "a history is no whole list: it shows the newest rows only"
+        if self.history and self.parts:
+            return "records of a history have no rows inside them: those of one record are a set"
+        if self.history and self.falls:
+            return "rows of a history are kept, so none falls with another"
+        return ""
 
 
-def _wrong_columns(entity: Entity) -> str:
-    columns = set(entity.table.names)
-    named = {*entity.lookup.by, *(c for need in entity.needs for c in need.by)}
-    named |= {entity.partitions.column} if entity.partitions else set()
-    named |= set(entity.falls.by) if entity.falls else set()
-    if named - columns:
-        return f"it names columns that its table doesn't have: {', '.join(sorted(named - columns))}"
-    for part in entity.parts:
-        if len(part.by) != len(entity.table.key) or set(part.by) - set(part.table.names):
-            return f"{part.table.name} doesn't name the record's key by {', '.join(part.by)}"
-    if entity.parts and entity.lookup.by != entity.table.key:
-        return "a record with rows inside it is looked up by its key"
-    if entity.parent and set(entity.lookup.by) & set(entity.table.key):
-        return "rows that are asked for by their parent are not looked up by their own key"
-    if entity.discovery and set(entity.discovery.shown.names) - columns:
-        return "what lists show in brief is in its table too"
-    if entity.discovery and not (entity.discovery.shown.key == entity.table.key == entity.lookup.by):
-        return "records that lists show in brief are named and looked up by the table's key"
-    if entity.lookup.own and not entity.parent and entity.lookup.by != entity.table.key:
+@dataclass(frozen=True)
+class Child(Entity):
+    """Rows that a sync asks for by their parent, and replaces as a set where the parent changed.
+
+    `listing`: the list of all of them, which scans read. `parent`: the entity's name; the lookup's `by` are the columns
+    that point to it.
+    """
+
+    listing: Request
+    paginator: Paginator
+    parent: str
+
+    def _wrong(self) -> str:
+        if set(self.lookup.by) & set(self.table.key):
+            return "rows that are asked for by their parent are not looked up by their own key"
+        return ""
+
+
+@dataclass(frozen=True)
+class Discovered(Entity):
+    """Records that the source's lists show only in brief: the lookup reads each of them whole.
+
+    `lists`: those that show, for a partition, what changed since a time, or all that the run asks for where it is None.
+    `shown`: the table's key and what else of its columns the lists show. An incremental sync doesn't look up a record
+    of which the copy has all that is shown; where that is the key alone, every record is looked up. The watermark
+    stays before the version, or else before the time of change, that is shown of a record which was left out. `within`:
+    the condition on rows `t` of the copy that a scan's lists would show. `partial`: whether the run asks for a part
+    only, so that no watermark may move. `limit`: how many records a sync looks up at most, 0 for no limit.
+    `read_every`: how old the last reading has to be before a sync reads the lists again. `parts` come inside the
+    records.
+    """
+
+    lists: Callable[["Context", str, datetime | None], Sequence[Listing]]
+    shown: Table
+    _: KW_ONLY
+    within: Callable[["Context"], sql.Composable] = lambda context: sql.SQL("true")
+    partial: Callable[["Context"], bool] = lambda context: False
+    limit: Callable[["Context"], int] = lambda context: 0
+    read_every: timedelta = timedelta(0)
+    partitions: Partitions | None = None
+    parts: tuple[Part, ...] = ()
+
+    def _wrong(self) -> str:
+        if set(self.shown.names) - set(self.table.names):
+            return "what lists show in brief is in its table too"
+        if not self.shown.key == self.table.key == self.lookup.by:
+            return "records that lists show in brief are named and looked up by the table's key"
+        return _wrong_address(self)
+
+
+def _wrong_address(entity: Entity) -> str:
+    if entity.lookup.own and entity.lookup.by != entity.table.key:
         return "a record's own address is made from the table's key"
     return ""
 

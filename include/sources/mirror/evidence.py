@@ -4,7 +4,7 @@ from psycopg import sql
 
 from include.confidence import unproven
 from include.confidence.account import Account
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import Context, Discovered
 from include.sources.mirror.pull import Pulled
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers, pairs, same_key
@@ -21,8 +21,8 @@ def scope_of(context: Context, pulled: Pulled, row: str) -> sql.Composable:
         asked = sql.SQL(", ").join(map(sql.Literal, pulled.partitions))
         column = sql.Identifier(row, entity.partitions.column)
         conditions.append(sql.SQL("coalesce({}::text IN ({}), true)").format(column, asked))
-    if entity.discovery:
-        conditions.append(sql.SQL("coalesce({}, true)").format(entity.discovery.within(context)))
+    if isinstance(entity, Discovered):
+        conditions.append(sql.SQL("coalesce({}, true)").format(entity.within(context)))
     return sql.SQL("({})").format(sql.SQL(" AND ").join(conditions))
 
 
@@ -91,7 +91,7 @@ def _unseen(pulled: Pulled) -> int:
     """How many rows the lists say that they have, and neither they nor a second look has shown."""
     lists = pulled.lists.values()
     promised = [each["promised"] for each in lists]
-    if not promised or None in promised or pulled.entity.discovery:
+    if not promised or None in promised or isinstance(pulled.entity, Discovered):
         return 0
     compared = pulled.progress["compared"]["compared"][pulled.entity.name]
     refused = sum(each["counts"][0][1] for each in lists)

@@ -12,7 +12,7 @@ from include.api.client import Answer, Request, refuse_envelope
 from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.paginators import Page
-from include.sources.mirror.entity import Context, Entity, Lookup
+from include.sources.mirror.entity import Context, Discovered, Entity, Lookup
 from include.warehouse.table import RowRefused, Table, among, identifiers
 
 # Why a record was skipped, when the reason is on our side.
@@ -326,12 +326,12 @@ def _skipped(entity: Entity, key: tuple, partition: str, brief: Row, look: Look)
     return Skipped(list(key), partition, moment and moment.isoformat(), look.unknown, look.needs_person)
 
 
-def known(context: Context, entity: Entity, page: Page, since: datetime) -> set[tuple]:
+def known(context: Context, entity: Discovered, page: Page, since: datetime) -> set[tuple]:
     """The keys of the page's rows of which the copy has just what they show, and that did not change since then.
 
     What changed in the lookback is read again: what belongs to a record may come later than the record.
     """
-    shown = entity.discovery.shown
+    shown = entity.shown
     briefs = {key: row for row in page.rows if (key := shown.key_of(row))}
     if shown.names == shown.key or not briefs:
         return set()
@@ -356,9 +356,9 @@ def _brief(shown: Table, row: Row) -> tuple | None:
         return None
 
 
-def moment_of(entity: Entity, row: Row) -> datetime | None:
+def moment_of(entity: Discovered, row: Row) -> datetime | None:
     """From when on the lists show the record, as far as that can be read."""
-    shown = entity.discovery.shown
+    shown = entity.shown
     brief = _brief(shown, row) or ()
     told = dict(zip(shown.names, brief, strict=False))
     return told.get(shown.version) or told.get(shown.changed)

@@ -15,7 +15,7 @@ from include.api.fetch import page_request, pages
 from include.api.paginators import Page
 from include.sources.base import entity_of
 from include.sources.mirror import gap, lookup
-from include.sources.mirror.entity import Context, Entity, Listing, Part
+from include.sources.mirror.entity import Context, Discovered, Entity, Listing, Part
 from include.sources.mirror.lookup import Completed, Row, Skipped, rows_of
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
@@ -421,7 +421,7 @@ def _read_again_if_short(context: Context, pulled: Pulled, listings: Sequence[Li
     Where a sync's list stays short its partition is cut: what it leaves out would be missing in the copy.
     """
     # Lists in brief and feeds of events tell how many of those there are, not how many records.
-    if pulled.entity.discovery or listings[number].deleted:
+    if isinstance(pulled.entity, Discovered) or listings[number].deleted:
         return
     if pulled.shortage(number):
         _ask_total_again(context, pulled, listings[number], number)
@@ -490,12 +490,12 @@ def _completed(
 ) -> Completed:
     """The page with its records in full."""
     entity, stage = pulled.entity, pulled.stage
-    if entity.discovery is None:
+    if not isinstance(entity, Discovered):
         return Completed(page)
     skip = staged(stage, filter(None, map(entity.table.key_of, page.rows)))
     if known_before:
         skip |= lookup.known(context, entity, page, known_before)
-    limit = entity.discovery.limit(context) if stage.pull.purpose == "sync" else 0
+    limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
     room = max(0, limit - stage.pull.rows_read) if limit else None
     return lookup.complete(context, entity, page, listing.partition, skip=skip, room=room)
 
@@ -570,17 +570,18 @@ def handfuls(entity: Entity, values: Sequence[str], *, singly: bool = False) -> 
 
 
 def lists(context: Context, entity: Entity, handful: Sequence[str], since: datetime | None = None) -> list[Listing]:
-    """The lists of some partitions: of what changed since then where there is a discovery, else of everything."""
-    if entity.discovery:
-        return [each for partition in handful for each in entity.discovery.lists(context, partition, since)]
-    views = [dataclasses.replace(entity.listing, params={**entity.listing.params, **view}) for view in entity.views]
+    """The lists of some partitions: of what changed since then for records that are discovered, else of everything."""
+    if isinstance(entity, Discovered):
+        return [each for partition in handful for each in entity.lists(context, partition, since)]
+    listing = entity.listing
+    requests = [dataclasses.replace(listing, params={**listing.params, **view}) for view in entity.views]
     parts, (partition, *others) = entity.partitions, handful
     if parts is None:
-        return [Listing(view, entity.paginator) for view in views]
+        return [Listing(each, entity.paginator) for each in requests]
     adds = {parts.column: partition} if parts.adds else {}
     # A list of several partitions fails as a whole.
     name = "" if others else partition
-    return [Listing(parts.request(view, handful), entity.paginator, name, adds) for view in views]
+    return [Listing(parts.request(each, handful), entity.paginator, name, adds) for each in requests]
 
 
 def plan_parts(pulled: Pulled, *, surplus: bool = False) -> None:

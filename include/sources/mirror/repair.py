@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SAMPLE = 20
 
 
-def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int, Mapping[str, Counts]]:
+def repair_entities(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int, Mapping[str, Counts]]:
     """Apply the plans of all scans under one sync_id, in one transaction; return it with the counts per entity."""
     conn, source = context.conn, context.source
     writer = fence.require_stopped(conn, source.name, context.run)
@@ -56,7 +56,7 @@ def repair(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int,
     return sync_id, counts
 
 
-def verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+def verify_repair(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
     """Compare the copy after the repair with the plans and, for a sample of the repaired rows, with the source.
 
     Raises TryLater where the source tells nothing of any row of the sample.

@@ -15,7 +15,7 @@ from include.confidence.account import Account
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.entity import Context, Entity, FullList
+from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.pull import Pulled, leave_unknown, plan_parts, read_whole
@@ -76,7 +76,7 @@ class Scope:
         return ", ".join(filter(None, [self.filtered, pages])) or "all"
 
 
-def scan(context: Context, entity: Entity, epoch: int, scope: Scope) -> ForensicSummary:
+def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> ForensicSummary:
     """Scan the entity, leave the evidence in confidence.forensic_run and the plan in staging; return the summary.
 
     A scan that was cut off goes on from the page that it had reached, as long as the writer has been stopped all the
@@ -258,9 +258,7 @@ def _in_step(context: Context, pulled: Pulled) -> datetime | sql.Composable | No
     """The time after which a staged row `s` is young: how far the entity, or the row's partition, has been synced."""
     entity, conn, source = pulled.entity, context.conn, context.source.name
     clock = pulled.stage.pull.source_time or datetime.now(UTC)
-    overdue = (
-        clock - SYNC_BRINGS_WITHIN - (entity.changes.every if isinstance(entity.changes, FullList) else timedelta(0))
-    )
+    overdue = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 
     def young_after(watermark: datetime | None) -> datetime | None:
         return watermark and max(watermark, overdue)

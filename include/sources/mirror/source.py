@@ -11,10 +11,10 @@ from psycopg import Connection
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of, require_lookback
-from include.sources.mirror.entity import Context, Derived, Entity, Invariant
-from include.sources.mirror.repair import repair, reset_watermarks, verify
-from include.sources.mirror.scan import Scope, scan
-from include.sources.mirror.sync import sync
+from include.sources.mirror.entity import Child, Context, Derived, Entity, Invariant
+from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
 from include.warehouse.rollback import Copy, Tables
 from include.warehouse.sync_log import Counts
@@ -46,7 +46,8 @@ class Mirror:
 
     def __post_init__(self) -> None:
         names = [entity.name for entity in self.entities]
-        wanted = {entity.parent for entity in self.entities} | {n.entity for e in self.entities for n in e.needs}
+        wanted = {need.entity for entity in self.entities for need in entity.needs}
+        wanted |= {child.parent for child in self.entities if isinstance(child, Child)}
         wanted |= {entity.partitions.listed_by for entity in self.entities if entity.partitions}
         wanted |= {entity.falls.entity for entity in self.entities if entity.falls}
         unknown = sorted(filter(None, wanted - set(names)))
@@ -54,12 +55,13 @@ class Mirror:
             raise ValueError(f"{self.name} has no entities {', '.join(unknown)}, which others name")
         if len(set(names)) < len(names):
             raise ValueError(f"two entities of {self.name} have the same name")
-        for child in filter(lambda entity: entity.parent, self.entities):
-            _require_parent(child, entity_of(self, child.parent))
+        for child in self.entities:
+            if isinstance(child, Child):
+                _require_parent(child, entity_of(self, child.parent))
         require_lookback(self.name, self.lookback, self.every)
 
-    def children(self, entity: Entity) -> tuple[Entity, ...]:
-        return tuple(child for child in self.entities if child.parent == entity.name)
+    def children(self, entity: Entity) -> tuple[Child, ...]:
+        return tuple(each for each in self.entities if isinstance(each, Child) and each.parent == entity.name)
 
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
@@ -75,10 +77,10 @@ class Mirror:
         if params["mode"] == "validate":
             findings = validate(context)
             return Synced(None, {}, {"checks": len(findings), "warnings": [str(f) for f in findings if f.failed]})
-        return Synced(*sync(context, full=params["mode"] != "incremental"))
+        return Synced(*sync_entities(context, full=params["mode"] != "incremental"))
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
-        return scan(replace(context, params=params), entity_of(self, entity), epoch, self.scope(entity, params))
+        return scan_entity(replace(context, params=params), entity_of(self, entity), epoch, self.scope(entity, params))
 
     def scope(self, entity: str, params: Mapping[str, Any]) -> Scope:
         """What part of the entity a scan with these params looks at."""
@@ -87,10 +89,10 @@ class Mirror:
     def repair(
         self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
-        return repair(context, summaries)
+        return repair_entities(context, summaries)
 
     def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
-        return verify(context, summaries, sync_id)
+        return verify_repair(context, summaries, sync_id)
 
     def reset_watermarks(self, context: Context) -> int:
         return reset_watermarks(context)
@@ -107,8 +109,8 @@ class Mirror:
         return {}
 
 
-def _require_parent(child: Entity, parent: Entity) -> None:
-    if parent.parent:
+def _require_parent(child: Child, parent: Entity) -> None:
+    if isinstance(parent, Child):
         raise ValueError(f"{child.name} names {parent.name} as its parent, which has a parent itself")
     if len(child.lookup.by) != len(parent.table.key):
         raise ValueError(f"{child.name} doesn't name the key of {parent.name} by {', '.join(child.lookup.by)}")

@@ -14,17 +14,9 @@ from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror import gap
 from include.sources.mirror.both_ends import from_both_ends, require_rows
+from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import (
-    BothEnds,
-    Context,
-    Entity,
-    Feed,
-    FullList,
-    Listing,
-    Since,
-    Window,
-)
+from include.sources.mirror.entity import Child, Context, Discovered, Entity, Listing
 from include.sources.mirror.planning import plan, skip_changes_before_reset
 from include.sources.mirror.pull import (
     Pulled,
@@ -82,7 +74,7 @@ class RecordsSkipped(Exception):
         self.needs_person = any(each.needs_person for each in problems)
 
 
-def sync(context: Context, *, full: bool = False, only: str | None = None) -> tuple[int, Mapping[str, Counts]]:
+def sync_entities(context: Context, *, full: bool = False, only: str | None = None) -> tuple[int, Mapping[str, Counts]]:
     """Bring every entity of the source, or `only` that one, up to date and return (sync_id, counts per table).
 
     Each entity's rows, audit and watermark are one transaction, so an entity that fails doesn't hold up the others:
@@ -93,14 +85,14 @@ def sync(context: Context, *, full: bool = False, only: str | None = None) -> tu
     if writer.stopped:
         raise fence.FenceError(f"{writer}; nothing was read or written, the sync catches up after the resume")
     sync_id = sync_log.begin(conn, source.name, "sync", context.run, reason="full" if full else None)
-    run = _Run(context, sync_id, writer.epoch, full)
+    run = _Sync(context, sync_id, writer.epoch, full)
     failures: dict[str, Exception] = {}
     try:
         for entity in source.entities:
             if entity.name != only and (only or not run.due(entity)):
                 continue
             try:
-                run.sync(entity)
+                run.sync_entity(entity)
             except (ApiError, PullError, RecordsSkipped) as error:
                 log.error("%s.%s: %s", source.name, entity.name, error)
                 failures[entity.name] = error
@@ -121,7 +113,7 @@ def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error:
     sync_log.finish(context.conn, sync_id, counts, error, **traffic)
 
 
-class _Run:
+class _Sync:
     """One sync: its id, the epoch at which it began, the source's clock then, and its counts per table so far."""
 
     def __init__(self, context: Context, sync_id: int, epoch: int, full: bool):
@@ -140,12 +132,12 @@ class _Run:
         """Whether the entity is read at all: a child comes with its parent, and some lists are read now and then."""
         if self.full or never_synced(self.context, entity):
             return True
-        if isinstance(entity.changes, FullList):
+        if entity.read_every is not None:
             since = sync_log.since_in_step(self.context.conn, self.context.source.name, entity.name)
-            return since is None or since >= entity.changes.every
-        return entity.parent is None
+            return since is None or since >= entity.read_every
+        return not isinstance(entity, Child)
 
-    def sync(self, entity: Entity) -> None:
+    def sync_entity(self, entity: Entity) -> None:
         """Read, compare and write an entity with what belongs to it.
 
         Raises RecordsSkipped once all that is proven is written: the watermark stays before what is not.
@@ -218,7 +210,7 @@ class _Run:
         """Stage what the groups ask for; only a full pull that was cut off goes on where it was."""
         context = self.context
         ticket = "; ".join(map(str, groups))
-        if entity.discovery:
+        if isinstance(entity, Discovered):
             ticket += f"; {json.dumps(dict(context.params), sort_keys=True)}"
         pulled = Pulled.open(context, entity, "sync", ticket)
         incremental = any(group.since for group in groups) and not self.full
@@ -237,13 +229,13 @@ class _Run:
 
         known_before = None if self.full else min((g.since for g in groups if g.since), default=None)
         pulled = read_partitions(context, pulled, listings, known_before=known_before)
-        if entity.discovery and not entity.discovery.partial(context) and not entity.discovery.limit(context):
+        if isinstance(entity, Discovered) and not entity.partial(context) and not entity.limit(context):
             gap.close(context, pulled, listings(singly=False))
         return pulled, groups
 
     def _listings(self, entity: Entity, group: Group) -> list[Listing]:
         changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
-        if group.since is None or entity.discovery or isinstance(changes, FullList):
+        if group.since is None or changes is None or isinstance(changes, FullList):
             return whole
         if isinstance(changes, Feed):
             shape = {"shape": changes.record, "deleted": changes.deleted}
@@ -265,7 +257,7 @@ class _Run:
         """
         context, entity = self.context, pulled.entity
         moment, found = self._moment(pulled, groups), {}
-        stays = unproven or bool(entity.discovery and entity.discovery.partial(context))
+        stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
         for partition in (partition for group in groups for partition in group.partitions):
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
             skipped = [each.moment for each in pulled.skipped if each.partition == partition]
@@ -326,8 +318,9 @@ def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool)
     for partition in values:
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
         since = None if full else state.since(context.source.lookback)
-        if isinstance(entity.changes, Feed) and entity.changes.keeps and since:
-            since = since if since > datetime.now(UTC) - entity.changes.keeps else None
+        changes = entity.changes
+        if isinstance(changes, Feed) and changes.keeps and since:
+            since = since if since > datetime.now(UTC) - changes.keeps else None
         by_since.setdefault(since, []).append(partition)
     return [Group(handful, since) for since, values in by_since.items() for handful in handfuls(entity, values)]
 

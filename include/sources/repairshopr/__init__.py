@@ -13,7 +13,8 @@ from datetime import timedelta
 
 from include.api.client import Request
 from include.api.paginators import PageNumber
-from include.sources.mirror.entity import BothEnds, Entity, Lookup, Since
+from include.sources.mirror.changes import BothEnds, Since
+from include.sources.mirror.entity import Child, Listed, Lookup
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.repairshopr import tables
@@ -25,8 +26,8 @@ NEWEST_FIRST = {"sort": "updated_at DESC"}
 ALL_CUSTOMERS = {**NEWEST_FIRST, "include_disabled": "true"}
 
 
-def _listed(table: Table, singular: str, changes: Since | BothEnds, params: dict[str, str] | None = None) -> Entity:
-    return Entity(
+def _listed(table: Table, singular: str, changes: Since | BothEnds, params: dict[str, str] | None = None) -> Listed:
+    return Listed(
         table=table,
         listing=Request(f"/{table.name}", params or {}),
         paginator=PageNumber(rows=table.name),
@@ -55,7 +56,7 @@ SOURCE = Mirror(
     entities=(
         _listed(tables.CUSTOMERS, "customer", BothEnds(), ALL_CUSTOMERS),
         _listed(tables.INVOICES, "invoice", Since("since_updated_at")),
-        Entity(
+        Child(
             table=tables.LINE_ITEMS,
             listing=Request("/line_items", {"invoice_id_not_null": "true"}),
             paginator=LINES,

@@ -15,7 +15,8 @@ from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Cursor, optional_rows
 from include.confidence.policy import Trend
-from include.sources.mirror.entity import Context, Entity, Falls, FullList, Lookup, Part, Partitions, Since, Window
+from include.sources.mirror.changes import FullList, Since, Window
+from include.sources.mirror.entity import Context, Falls, Listed, Lookup, Part, Partitions
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import guarded
@@ -52,10 +53,10 @@ def _time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _catalog(table: Table, kind: str, **more: Any) -> Entity:
+def _catalog(table: Table, kind: str, **more: Any) -> Listed:
     listing = {"object_types": [kind], "include_deleted_objects": True, "limit": 1000}
     of_kind = all_are("objects", "type", [kind])
-    return Entity(
+    return Listed(
         table=table,
         listing=_post("/v2/catalog/search", listing, both(of_kind, has("latest_time"))),
         paginator=Cursor(rows="objects", in_body=True, optional=True, as_of="latest_time"),
@@ -105,7 +106,7 @@ def _vendor_infos(variation: Record) -> list[Record]:
 COUNTS = Cursor(rows="counts", in_body=True, optional=True)
 
 
-def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Entity:
+def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Listed:
     """The counts in these states, in all if there are none."""
     path, body = "/v2/inventory/counts/batch-retrieve", {"limit": 1000, **({"states": states} if states else {})}
     in_states = all_are("counts", "state", states) if states else None
@@ -113,7 +114,7 @@ def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Entity
     def of_variation(inventory: Record, variation: Record | None) -> list[Record]:
         return [count for count in counts_of(inventory, variation) if not states or count.get("state") in states]
 
-    return Entity(
+    return Listed(
         table=table,
         listing=_post(path, body, in_states),
         paginator=COUNTS,
@@ -172,7 +173,7 @@ def _orders_between(listing: Request, field: str, start: datetime, end: datetime
     return replace(listing, body={**listing.body, "query": _orders(field, between)})
 
 
-ORDERS = Entity(
+ORDERS = Listed(
     table=tables.ORDERS,
     listing=_post("/v2/orders/search", {"limit": 1000, "query": _orders("created_at")}),
     paginator=Cursor(rows="orders", in_body=True, optional=True),
@@ -208,9 +209,9 @@ ORDERS = Entity(
 )
 
 
-def _money_moved(table: Table, resource: str, singular: str, **more: Any) -> Entity:
+def _money_moved(table: Table, resource: str, singular: str, **more: Any) -> Listed:
     """Payments or refunds. Without a status or a fee they come first, so all that is young is read once more."""
-    return Entity(
+    return Listed(
         table=table,
         listing=Request(f"/v2/{resource}", {"begin_time": BEGINNING, "sort_order": "ASC", "limit": 100}),
         paginator=Cursor(rows=resource, optional=True),
@@ -231,7 +232,7 @@ def _created_between(listing: Request, start: datetime, end: datetime) -> Reques
 
 
 ENTITIES = (
-    Entity(
+    Listed(
         table=tables.LOCATIONS,
         # Closed ones are listed too.
         listing=Request("/v2/locations", check=some("locations")),
@@ -239,7 +240,7 @@ ENTITIES = (
         lookup=_own("/v2/locations", "location"),
         changes=FullList(),
     ),
-    Entity(
+    Listed(
         table=tables.VENDORS,
         listing=_post(
             "/v2/vendors/search",

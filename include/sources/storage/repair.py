@@ -56,7 +56,7 @@ SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s:
 """
 
 
-def repair(context: Context, summary: ForensicSummary, order: Order) -> tuple[int, Mapping[str, Counts]]:
+def repair_images(context: Context, summary: ForensicSummary, order: Order) -> tuple[int, Mapping[str, Counts]]:
     """Apply the plan of the scan under one sync_id; return it with the counts."""
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
     history.require_latest(context.conn, summary)
@@ -290,7 +290,7 @@ def resolve(conn: Connection, images: Connection, source: str) -> None:
         log.warning("sync_id %d had been cut off at its commit, which was %s", sync_id, outcome)
 
 
-def verify(context: Context, summary: ForensicSummary, sync_id: int, *, workers: int) -> list[Check]:
+def verify_repair(context: Context, summary: ForensicSummary, sync_id: int, *, workers: int) -> list[Check]:
     """Which planned changes the images don't show, and which of a sample of written images are unlike their objects.
 
     Raises TryLater where the store tells nothing of any of the sample.

@@ -19,7 +19,7 @@ from include.sources.storage.check import Context, Order, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
-from include.sources.storage.repair import apply, logged, plan_of, repair, resolve, verify
+from include.sources.storage.repair import apply, logged, plan_of, resolve, verify_repair
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Copy
@@ -130,10 +130,10 @@ class Storage:
         self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
         (summary,) = summaries
-        return repair(context, summary, _order(params, summary.scan_id))
+        return repair_images(context, summary, _order(params, summary.scan_id))
 
     def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
-        return verify(context, summaries[0], sync_id, workers=WORKERS)
+        return verify_repair(context, summaries[0], sync_id, workers=WORKERS)
 
     def reset_watermarks(self, context: Context) -> int:
         conn, now = context.conn, images.clock(context.images)

@@ -12,7 +12,8 @@ from typing import Any
 from include.api.client import Request
 from include.api.paginators import Single, SpringPage
 from include.confidence.health import Limits
-from include.sources.mirror.entity import Context, Discovery, Entity, FullList, Listing, Lookup
+from include.sources.mirror.changes import FullList
+from include.sources.mirror.entity import Context, Discovered, Listed, Listing, Lookup
 from include.sources.mirror.validate import guarded
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.checks import CHECKS
@@ -22,7 +23,7 @@ from include.sources.tekmetric.shops import partitions
 from include.sources.tekmetric.source import Tekmetric
 from include.warehouse.table import Table
 
-DAILY = FullList(every=timedelta(days=1))
+DAILY = timedelta(days=1)
 
 
 # Of each kind of record some of the fields that tell one from a mere message.
@@ -35,18 +36,18 @@ FIELDS = {
 EMPLOYEES_AT_MOST = 500
 
 
-def _listed(table: Table, singular: str) -> Entity:
+def _listed(table: Table, singular: str) -> Listed:
     """Customers or vehicles, whose list shows them whole."""
 
     def of_shop(listing: Request, shop_id: str) -> Request:
         return replace(listing, path=f"/shop/{shop_id}{listing.path}", check=answers.of_shop(int(shop_id)))
 
-    return Entity(
+    return Listed(
         table=table,
         listing=Request(f"/{singular}", {"size": 100}),
         paginator=SpringPage(),
         lookup=_lookup(singular),
-        changes=DAILY,
+        changes=FullList(every=DAILY),
         partitions=partitions(of_shop),
     )
 
@@ -73,11 +74,12 @@ def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:
 
 # Of an employee the list shows nothing that tells of a change.
 NAMED = Table(tables.SCHEMA, "employees", tables.EMPLOYEES.columns[:2], key=tables.EMPLOYEES.key, version=None)
-EMPLOYEES = Entity(
+EMPLOYEES = Discovered(
     table=tables.EMPLOYEES,
     lookup=_lookup("employee"),
-    discovery=Discovery(_employees, NAMED),
-    changes=DAILY,
+    lists=_employees,
+    shown=NAMED,
+    read_every=DAILY,
     partitions=partitions(lambda listing, shop_id: listing),
 )
 
@@ -94,5 +96,5 @@ SOURCE = Tekmetric(
     entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
     checks=CHECKS,
-    health=Limits(rarely={entity.name: DAILY.every for entity in ENTITIES if entity.changes is DAILY}),
+    health=Limits(rarely={entity.name: DAILY for entity in ENTITIES if entity.read_every == DAILY}),
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from include.api.client import Request
 from include.api.errors import RefuseData
-from include.sources.mirror.entity import Context, Discovery, Entity, FullList, Lookup, Need, Part
+from include.sources.mirror.entity import Context, Discovered, Lookup, Need, Part
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of
@@ -205,7 +205,7 @@ def _fees(order: Record) -> Iterator[Record]:
 
 
 OF_ORDER = ("shop_id", "tm_repair_order_id")
-REPAIR_ORDERS = Entity(
+REPAIR_ORDERS = Discovered(
     table=tables.REPAIR_ORDERS,
     lookup=Lookup(
         by=("shop_id", "tm_id"),
@@ -217,8 +217,11 @@ REPAIR_ORDERS = Entity(
         rows=record,
         finish=_local,
     ),
-    discovery=Discovery(lists, SHOWN, within, partial, limit=lambda context: context.params.get("limit", 0)),
-    changes=FullList(),
+    lists=lists,
+    shown=SHOWN,
+    within=within,
+    partial=partial,
+    limit=lambda context: context.params.get("limit", 0),
     partitions=partitions(lambda listing, shop_id: listing),
     parts=(
         Part(tables.JOBS, _jobs, by=OF_ORDER),

@@ -11,7 +11,7 @@ from include.sources.base import ScanRefused, Synced
 from include.sources.mirror.entity import Context
 from include.sources.mirror.scan import Scope
 from include.sources.mirror.source import Mirror
-from include.sources.mirror.sync import sync
+from include.sources.mirror.sync import sync_entities
 from include.sources.tekmetric.shops import configure, shops_of
 from include.sources.tekmetric.snapshot import snapshot
 from include.warehouse import sync_log
@@ -42,7 +42,7 @@ class Tekmetric(Mirror):
             shops = shops_of(context)
             if len(shops) > 1:
                 raise ScanRefused(f"ro_id wants shop_id beside it, which is one of {', '.join(map(str, shops))}")
-            return Synced(*sync(context, only="repair_orders"))
+            return Synced(*sync_entities(context, only="repair_orders"))
         return super().sync(context, params, dry_run=dry_run)
 
     def scope(self, entity: str, params: Mapping[str, Any]) -> Scope:
