@@ -19,7 +19,7 @@ from include.sources.storage.check import Context, Order, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
-from include.sources.storage.repair import apply, logged, plan_of, resolve, verify_repair
+from include.sources.storage.repair import apply, logged, plan_of, repair_images, resolve, verify_repair
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Copy
