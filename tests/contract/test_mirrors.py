@@ -25,7 +25,7 @@ from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.changes import Since, Window
 from include.sources.mirror.entity import Derived, Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import partitions
+from include.sources.mirror.partitions import partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.staging import Stage
 from include.warehouse.table import Column, Table, identifiers

@@ -345,8 +345,8 @@ class TestTheAccount:
         """As if the comparison had overlooked one."""
         suspected = scanning.suspect
 
-        def forgetful(context, pulled, **more):
-            found = suspected(context, pulled, **more)
+        def forgetful(context, extract, **more):
+            found = suspected(context, extract, **more)
             conn.execute(
                 "DELETE FROM staging.repairshopr_customers_scan WHERE id = (SELECT min(id) FROM repairshopr.customers)"
             )

@@ -368,13 +368,13 @@ def test_board_reaches_back_where_it_shows_an_order_that_changed_before(pages, r
     """An order of that very moment may have left others of it out. What has no place on the board is older than all."""
     entity, since = entity_of(SOURCE, "repair_orders"), instant(NOTED["since"])
     told: dict[str, Any] = {}
-    pulled = SimpleNamespace(
-        entity=entity, told=lambda number: told, save_told=lambda number, **some: told.update(some)
+    extract = SimpleNamespace(
+        entity=entity, list_state=lambda number: told, save_list_state=lambda number, **some: told.update(some)
     )
     listing = Listing(None, Single(), newest=Newest(since, "true"))
     for shown, left_out in pages:
         orders = [{"shop_id": EAST, "tm_id": 1, "updated_date": NOTED.get(each)} for each in shown]
-        gap.note(pulled, 0, listing, orders, left_out=left_out)
+        gap.note(extract, 0, listing, orders, left_out=left_out)
     assert told == {"reached": reached, "oldest": oldest and instant(NOTED[oldest]).isoformat()}
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from psycopg import sql
 
 from include.sources.mirror.entity import Discovered
-from include.sources.mirror.pull import Pulled
+from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.staging import Stage
 from include.warehouse.table import are, identifiers, same_key
@@ -44,38 +44,40 @@ class Reading:
 Readings = list[Mapping[tuple, Reading]]
 
 
-def readings(pulled: Pulled, key: tuple) -> Readings:
+def readings(extract: Extract, key: tuple) -> Readings:
     """A record as it is staged, and the rows inside it, each table by itself; empty where the record is not staged."""
-    own = _staged(pulled.stage, are(pulled.entity.table.key, key))
-    return [own, *(_staged(stage, are(part.by, key)) for part, stage in pulled.parts)] if own else []
+    own = _staged(extract.stage, are(extract.entity.table.key, key))
+    return [own, *(_staged(stage, are(part.by, key)) for part, stage in extract.parts)] if own else []
 
 
-def require_agreement(pulled: Pulled, key: tuple, listed: Readings, *, refused: bool) -> None:
+def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused: bool) -> None:
     """Raise Disagreement if what is staged by now would change the copy, though nothing but one look says so.
 
     `listed` is the record as its list has shown it, empty where it hasn't. `refused`: the list has shown it, but so
     that it could not be stored.
     """
     # Of what the copy lacks a sync takes what the own address shows; a scan is to prove it, and so takes neither.
-    if not (_changes(pulled, key) or (listed and pulled.stage.pull.purpose == "scan" and _inserts(pulled, key))):
+    if not (_changes(extract, key) or (listed and extract.stage.pull.purpose == "scan" and _inserts(extract, key))):
         return
-    seen = readings(pulled, key)
+    seen = readings(extract, key)
     if listed:
-        if not all(map(_agree, listed, seen)) and not _changed_since(pulled, seen[0][key], listed[0][key]):
+        if not all(map(_agree, listed, seen)) and not _changed_since(extract, seen[0][key], listed[0][key]):
             raise Disagreement("its list and the look at it alone show different content")
         # A list in brief shows no content of its own: both looks were at one address.
-        brief = isinstance(pulled.entity, Discovered)
-        if brief and _lacks_something(pulled, key) and not _newer_than_copy(pulled, key):
+        brief = isinstance(extract.entity, Discovered)
+        if brief and _lacks_something(extract, key) and not _newer_than_copy(extract, key):
             raise Disagreement(
                 "it lacks what the copy has, though it has not changed since, and one address alone says so"
             )
-    elif not ((pulled.entity.lookup.own or refused) and _newer_than_copy(pulled, key)) or _lacks_something(pulled, key):
+    elif not ((extract.entity.lookup.own or refused) and _newer_than_copy(extract, key)) or _lacks_something(
+        extract, key
+    ):
         raise Disagreement("only one look shows it, with other content than the copy has")
 
 
-def _changed_since(pulled: Pulled, seen: Reading, listed: Reading) -> bool:
+def _changed_since(extract: Extract, seen: Reading, listed: Reading) -> bool:
     """Whether the record has changed after its list was read: then the look alone can show it so."""
-    read_at = pulled.stage.pull.source_time
+    read_at = extract.stage.pull.source_time
     late = read_at is None or (seen.moment is not None and seen.moment > read_at)
     return seen.newer(listed) and late
 
@@ -101,31 +103,31 @@ def _staged(stage: Stage, which: sql.Composable) -> Mapping[tuple, Reading]:
     return found
 
 
-def _changes(pulled: Pulled, key: tuple) -> bool:
+def _changes(extract: Extract, key: tuple) -> bool:
     """Whether a row that the copy has, or a row inside a record that it has, would be written or deleted."""
-    plans = [(pulled.stage, are(pulled.entity.table.key, key), sql.SQL("_operation <> 'insert'"))]
-    if pulled.parts:
+    plans = [(extract.stage, are(extract.entity.table.key, key), sql.SQL("_operation <> 'insert'"))]
+    if extract.parts:
         alive = sql.SQL("EXISTS (SELECT FROM {} t WHERE t.deleted_at IS NULL AND {})").format(
-            pulled.entity.table.sql, are(pulled.entity.table.key, key, "t")
+            extract.entity.table.sql, are(extract.entity.table.key, key, "t")
         )
-        plans += [(stage, are(part.by, key), alive) for part, stage in pulled.parts]
+        plans += [(stage, are(part.by, key), alive) for part, stage in extract.parts]
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE _status = 'confirmed' AND {} AND {})")
     return any(
-        pulled.stage.conn.execute(query.format(stage.plan, which, counts)).fetchone()[0]
+        extract.stage.conn.execute(query.format(stage.plan, which, counts)).fetchone()[0]
         for stage, which, counts in plans
     )
 
 
-def _inserts(pulled: Pulled, key: tuple) -> bool:
+def _inserts(extract: Extract, key: tuple) -> bool:
     """Whether the record itself would be written anew, or back from its tombstone."""
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE _status = 'confirmed' AND _operation = 'insert' AND {})")
-    which = are(pulled.entity.table.key, key)
-    return pulled.stage.conn.execute(query.format(pulled.stage.plan, which)).fetchone()[0]
+    which = are(extract.entity.table.key, key)
+    return extract.stage.conn.execute(query.format(extract.stage.plan, which)).fetchone()[0]
 
 
-def _lacks_something(pulled: Pulled, key: tuple) -> bool:
+def _lacks_something(extract: Extract, key: tuple) -> bool:
     """Whether a row doesn't name what the copy has in it."""
-    plans = [(pulled.stage, pulled.entity.table.key), *((stage, part.by) for part, stage in pulled.parts)]
+    plans = [(extract.stage, extract.entity.table.key), *((stage, part.by) for part, stage in extract.parts)]
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} s JOIN {} t ON {} WHERE {} AND {})")
     return any(
         stage.conn.execute(
@@ -141,14 +143,14 @@ def _lacks_something(pulled: Pulled, key: tuple) -> bool:
     )
 
 
-def _newer_than_copy(pulled: Pulled, key: tuple) -> bool:
-    table = pulled.entity.table
+def _newer_than_copy(extract: Extract, key: tuple) -> bool:
+    table = extract.entity.table
     query = sql.SQL("SELECT {} FROM {} s JOIN {} t USING ({}) WHERE {}").format(
         compare.newer(table, "s", "t"),
-        pulled.stage.sql,
+        extract.stage.sql,
         table.sql,
         identifiers(table.key),
         are(table.key, key, "s"),
     )
-    found = pulled.stage.conn.execute(query).fetchone()
+    found = extract.stage.conn.execute(query).fetchone()
     return bool(found and found[0])

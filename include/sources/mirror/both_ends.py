@@ -7,7 +7,7 @@ from typing import Any
 from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
 from include.sources.mirror.entity import Context, Entity
-from include.sources.mirror.pull import Pulled
+from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.staging import PullError
 
@@ -32,10 +32,10 @@ def from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterato
             break
 
 
-def require_rows(pulled: Pulled) -> None:
+def require_rows(extract: Extract) -> None:
     """Raises PullError where a list of everything shows nothing, though the copy has rows: so it tells nothing."""
-    name, rows = pulled.entity.name, compare.live_rows(pulled.stage)
-    if rows and not pulled.stage.pull.rows_read:
+    name, rows = extract.entity.name, compare.live_rows(extract.stage)
+    if rows and not extract.stage.pull.rows_read:
         raise PullError(
             f"the list of {name} shows nothing, and the copy has {rows} rows. Run the task again; if it stays so, look"
             " at the list at the source"

@@ -5,20 +5,20 @@ from psycopg import sql
 from include.confidence import unproven
 from include.confidence.account import Account
 from include.sources.mirror.entity import Context, Discovered
-from include.sources.mirror.pull import Pulled
+from include.sources.mirror.extract import Extract
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers, pairs, same_key
 
 
-def scope_of(context: Context, pulled: Pulled, row: str) -> sql.Composable:
+def scope_of(context: Context, extract: Extract, row: str) -> sql.Composable:
     """The condition on a row of the copy that the scan's lists would show it; never null.
 
     Rows of partitions that are not asked for are out of scope only where the source's own rows don't name theirs. Else
     such a row may have been spoilt, and is looked up by itself.
     """
-    entity, conditions = pulled.entity, [sql.SQL("true")]
+    entity, conditions = extract.entity, [sql.SQL("true")]
     if entity.partitions and entity.partitions.adds:
-        asked = sql.SQL(", ").join(map(sql.Literal, pulled.partitions))
+        asked = sql.SQL(", ").join(map(sql.Literal, extract.partitions))
         column = sql.Identifier(row, entity.partitions.column)
         conditions.append(sql.SQL("coalesce({}::text IN ({}), true)").format(column, asked))
     if isinstance(entity, Discovered):
@@ -26,18 +26,18 @@ def scope_of(context: Context, pulled: Pulled, row: str) -> sql.Composable:
     return sql.SQL("({})").format(sql.SQL(" AND ").join(conditions))
 
 
-def account(context: Context, pulled: Pulled, stage: Stage, compared: int, *, surplus: bool) -> Account:
+def account(context: Context, extract: Extract, stage: Stage, compared: int, *, surplus: bool) -> Account:
     """The account of one table of the scan, after the second look.
 
     `compared`: how many rows were staged of the lists alone. `surplus`: whether rows that the lists don't show were
     looked for.
     """
-    own = stage is pulled.stage
+    own = stage is extract.stage
     progress, pull = stage.pull.progress or {}, stage.pull
-    skipped = len(pulled.skipped) if own else 0
-    absent = len(pulled.absent) + len(pulled.deleted) if own else 0
-    known = pulled.progress.get("known", 0) if own else 0
-    names = _names(stage) | {"out_of_scope": _out_of_scope(context, pulled, stage, surplus)}
+    skipped = len(extract.skipped) if own else 0
+    absent = len(extract.absent) + len(extract.deleted) if own else 0
+    known = extract.progress.get("known", 0) if own else 0
+    names = _names(stage) | {"out_of_scope": _out_of_scope(context, extract, stage, surplus)}
     live = context.conn.execute(sql.SQL(COPY_SIDE).format(**names)).fetchone()
     names["refused_missing"] = sql.SQL(REFUSED_MISSING).format(**names)
     missing = context.conn.execute(sql.SQL(SOURCE_SIDE).format(**names)).fetchone()
@@ -48,7 +48,7 @@ def account(context: Context, pulled: Pulled, stage: Stage, compared: int, *, su
         compared=compared + progress["fallen"] + absent,
         **dict(zip(("live", "equal", "differing", "surplus", "young", "unproven", "out_of_scope"), live, strict=True)),
         **dict(zip(("missing", "missing_unproven"), missing, strict=True)),
-        unseen=_unseen(pulled) if own else 0,
+        unseen=_unseen(extract) if own else 0,
     )
 
 
@@ -68,51 +68,51 @@ def _names(stage: Stage) -> dict[str, sql.Composable]:
     }
 
 
-def _out_of_scope(context: Context, pulled: Pulled, stage: Stage, surplus: bool) -> sql.Composable:
+def _out_of_scope(context: Context, extract: Extract, stage: Stage, surplus: bool) -> sql.Composable:
     """The condition on rows `t` of the copy, which no list shows, that the scan was not to compare them."""
-    if stage is pulled.stage:
-        if not surplus or pulled.entity.history:
+    if stage is extract.stage:
+        if not surplus or extract.entity.history:
             return sql.SQL("true")
-        return sql.SQL("NOT {}").format(scope_of(context, pulled, "t"))
-    part = next(part for part, each in pulled.parts if each is stage)
-    key = pulled.entity.table.key
+        return sql.SQL("NOT {}").format(scope_of(context, extract, "t"))
+    part = next(part for part, each in extract.parts if each is stage)
+    key = extract.entity.table.key
     return sql.SQL("NOT EXISTS (SELECT FROM {} w WHERE {}) AND NOT EXISTS (SELECT FROM {} w WHERE {})").format(
-        pulled.stage.sql, pairs(part.by, "t", key, "w"), pulled.stage.plan, pairs(part.by, "t", key, "w")
+        extract.stage.sql, pairs(part.by, "t", key, "w"), extract.stage.plan, pairs(part.by, "t", key, "w")
     )
 
 
-def left_out(pulled: Pulled) -> int:
+def left_out(extract: Extract) -> int:
     """How many live rows the lists left out, though a second look found them."""
     query = "SELECT count(*) FROM {} WHERE NOT _listed AND _looked AND _operation <> 'delete'"
-    return pulled.stage.conn.execute(sql.SQL(query).format(pulled.stage.plan)).fetchone()[0]
+    return extract.stage.conn.execute(sql.SQL(query).format(extract.stage.plan)).fetchone()[0]
 
 
-def _unseen(pulled: Pulled) -> int:
+def _unseen(extract: Extract) -> int:
     """How many rows the lists say that they have, and neither they nor a second look has shown."""
-    lists = pulled.lists.values()
+    lists = extract.lists.values()
     promised = [each["promised"] for each in lists]
-    if not promised or None in promised or isinstance(pulled.entity, Discovered):
+    if not promised or None in promised or isinstance(extract.entity, Discovered):
         return 0
-    compared = pulled.progress["compared"]["compared"][pulled.entity.name]
+    compared = extract.progress["compared"]["compared"][extract.entity.name]
     refused = sum(each["counts"][0][1] for each in lists)
-    seen = compared + pulled.progress["fallen"] + refused + left_out(pulled)
+    seen = compared + extract.progress["fallen"] + refused + left_out(extract)
     return max(0, sum(promised) - seen)
 
 
-def too_much_left_out(pulled: Pulled, account: Account) -> str:
+def too_much_left_out(extract: Extract, account: Account) -> str:
     """Why a list that leaves out so many live rows is none; empty if it is one."""
-    count = left_out(pulled)
-    if not pulled.entity.unproven.too_many(count, account.rows):
+    count = left_out(extract)
+    if not extract.entity.unproven.too_many(count, account.rows):
         return ""
     return (
-        f"{pulled.entity.name}: the list leaves out {count} of {account.rows} rows that are there when they are asked"
+        f"{extract.entity.name}: the list leaves out {count} of {account.rows} rows that are there when they are asked"
         " for by themselves, so nobody knows what else it leaves out. Look at the list at the source"
     )
 
 
-def remember(context: Context, pulled: Pulled, *, whole: bool) -> None:
+def remember(context: Context, extract: Extract, *, whole: bool) -> None:
     """Bring confidence.unproven in line with what the scan has found. `whole`: it looked at all of the source."""
-    for stage in pulled.stages:
+    for stage in extract.stages:
         names = _names(stage)
         unproven.remember_query(
             context.conn,

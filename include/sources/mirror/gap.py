@@ -8,60 +8,58 @@ knows yet, the watermark stays, and the sync fails by name. The next sync finds 
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import sql
 
 from include.api.paginators import Page
 from include.sources.mirror.entity import Context, Listing
+from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import complete, moment_of
 from include.warehouse.staging import TooManyRefused
 from include.warehouse.table import among, identifiers, same_key
-
-if TYPE_CHECKING:
-    from include.sources.mirror.pull import Pulled
 
 # Records that are looked up behind one list. In a list without such a limit none of them has changed.
 LOOKS = 50
 
 
-def note(pulled: "Pulled", number: int, listing: Listing, rows: Sequence[Mapping[str, Any]], *, left_out: int) -> None:
+def note(extract: Extract, number: int, listing: Listing, rows: Sequence[Mapping[str, Any]], *, left_out: int) -> None:
     """Remember how far back the list has shown records; those that its shape has left out are older than all others."""
-    told = pulled.told(number)
-    moments = [moment.isoformat() for row in rows if (moment := moment_of(pulled.entity, row))]
-    oldest = min(filter(None, [told.get("oldest"), *moments]), key=datetime.fromisoformat, default=None)
-    reached = told.get("reached", False) or left_out > 0
+    state = extract.list_state(number)
+    moments = [moment.isoformat() for row in rows if (moment := moment_of(extract.entity, row))]
+    oldest = min(filter(None, [state.get("oldest"), *moments]), key=datetime.fromisoformat, default=None)
+    reached = state.get("reached", False) or left_out > 0
     reached = reached or (oldest is not None and datetime.fromisoformat(oldest) < listing.newest.since)
-    pulled.save_told(number, oldest=oldest, reached=reached)
+    extract.save_list_state(number, oldest=oldest, reached=reached)
 
 
-def close(context: Context, pulled: "Pulled", listings: Sequence[Listing]) -> None:
+def close(context: Context, extract: Extract, listings: Sequence[Listing]) -> None:
     """Look up what the lists may have left out, and remember the partitions of which one did leave out something."""
     for number, listing in enumerate(listings):
-        told = pulled.told(number)
-        if listing.newest is None or not told or told["reached"] or listing.partition in pulled.failed:
+        state = extract.list_state(number)
+        if listing.newest is None or not state or state["reached"] or listing.partition in extract.failed:
             continue
-        hidden = _hidden(context, pulled, listing, told["oldest"])
-        rows = [dict(zip(pulled.entity.table.key, key, strict=True)) for key in hidden]
-        found = complete(context, pulled.entity, Page(None, rows, None), listing.partition, skip=(), room=None)
-        pulled.append(found.page, None, found, number, listing.partition)
+        hidden = _hidden(context, extract, listing, state["oldest"])
+        rows = [dict(zip(extract.entity.table.key, key, strict=True)) for key in hidden]
+        found = complete(context, extract.entity, Page(None, rows, None), listing.partition, skip=(), room=None)
+        extract.append(found.page, None, found, number, listing.partition)
         try:
-            pulled.require_stored(listing.partition)
+            extract.require_stored(listing.partition)
         except TooManyRefused as error:
-            pulled.leave_out(listing.partition, str(error))
-        changed = _changed(context, pulled, listing, hidden)
+            extract.leave_out(listing.partition, str(error))
+        changed = _changed(context, extract, listing, hidden)
         if changed:
             since = listing.newest.since.isoformat(timespec="seconds")
             why = (
                 f"a list shows no record that changed before {since}, and left out {changed} that had changed: those"
                 " were written, but it may have left out others that are new"
             )
-            pulled.stage.save_progress(cut={**pulled.cut, listing.partition: why})
+            extract.stage.save_progress(cut={**extract.cut, listing.partition: why})
 
 
-def _hidden(context: Context, pulled: "Pulled", listing: Listing, oldest: str | None) -> list[tuple]:
+def _hidden(context: Context, extract: Extract, listing: Listing, oldest: str | None) -> list[tuple]:
     """The keys of the copy's records that the list would show behind its oldest one, those that changed last first."""
-    table = pulled.entity.table
+    table = extract.entity.table
     behind = sql.SQL("true")
     if oldest:
         behind = sql.SQL("coalesce(t.{} <= {}, true)").format(sql.Identifier(table.moment), sql.Literal(oldest))
@@ -73,11 +71,11 @@ def _hidden(context: Context, pulled: "Pulled", listing: Listing, oldest: str | 
         ).format(
             key=identifiers(table.key, "t"),
             table=table.sql,
-            column=sql.Identifier(pulled.entity.partitions.column),
+            column=sql.Identifier(extract.entity.partitions.column),
             partition=sql.Literal(listing.partition),
             holds=sql.SQL(listing.newest.holds),
             behind=behind,
-            stage=pulled.stage.sql,
+            stage=extract.stage.sql,
             same=same_key(table.key, "s", "t"),
             moment=sql.Identifier(table.moment),
             limit=sql.Literal(LOOKS),
@@ -85,15 +83,15 @@ def _hidden(context: Context, pulled: "Pulled", listing: Listing, oldest: str | 
     ).fetchall()
 
 
-def _changed(context: Context, pulled: "Pulled", listing: Listing, keys: Sequence[tuple]) -> int:
+def _changed(context: Context, extract: Extract, listing: Listing, keys: Sequence[tuple]) -> int:
     """How many of these records have changed since the copy, and would still be shown by the list."""
-    table, moment = pulled.entity.table, sql.Identifier(pulled.entity.table.moment)
+    table, moment = extract.entity.table, sql.Identifier(extract.entity.table.moment)
     return context.conn.execute(
         sql.SQL(
             "SELECT count(*) FROM {stage} t JOIN {table} c ON {same}"
             " WHERE {among} AND {holds} AND t.{moment} > coalesce(c.{moment}, '-infinity')"
         ).format(
-            stage=pulled.stage.sql,
+            stage=extract.stage.sql,
             table=table.sql,
             same=same_key(table.key, "c", "t"),
             among=among(table.key, keys, "t"),

@@ -1,43 +1,206 @@
-"""What a sync is to write of the records that it has staged."""
+"""Plans: which rows of the copy a sync or a scan wants to write, and how far each of them is proven."""
+
+from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
+from include.sources.base import entity_of
 from include.sources.mirror.entity import Context
-from include.sources.mirror.pull import Pulled, fell_since, partitions, plan_parts
+from include.sources.mirror.extract import Extract, nested
+from include.sources.mirror.lookup import Row
+from include.sources.mirror.partitions import partitions
 from include.warehouse import compare, sync_log
-from include.warehouse.table import among
+from include.warehouse.staging import Stage
+from include.warehouse.table import among, are, identifiers, pairs
 
 
-def plan(context: Context, pulled: Pulled) -> None:
+def plan(context: Context, extract: Extract) -> None:
     """Plan what a sync writes: candidates where a second look has to decide."""
-    for stage in pulled.stages:
+    for stage in extract.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
-    deleted_by_event = among(pulled.entity.table.key, pulled.delete_events, "t") if pulled.delete_events else None
+    deleted_by_event = among(extract.entity.table.key, extract.delete_events, "t") if extract.delete_events else None
     if deleted_by_event:
         # What the feed showed of them before counts for nothing.
-        pulled.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(pulled.stage.sql, deleted_by_event))
-    pulled.drop_repeats()
-    compare.plan_writes(pulled.stage, doubtful="candidate")
-    if fell := fell_since(context, pulled):
-        compare.plan_deletes(pulled.stage, status="confirmed", within=fell)
+        extract.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(extract.stage.sql, deleted_by_event))
+    extract.drop_repeats()
+    compare.plan_writes(extract.stage, doubtful="candidate")
+    if fell := fell_since(context, extract):
+        compare.plan_deletes(extract.stage, status="confirmed", within=fell)
     if deleted_by_event:
-        compare.plan_deletes(pulled.stage, status="candidate", within=deleted_by_event)
-    if pulled.deleted:
-        within = among(pulled.entity.table.key, pulled.deleted, "t")
-        compare.plan_deletes(pulled.stage, status="confirmed", within=within)
-    plan_parts(pulled)
+        compare.plan_deletes(extract.stage, status="candidate", within=deleted_by_event)
+    if extract.deleted:
+        within = among(extract.entity.table.key, extract.deleted, "t")
+        compare.plan_deletes(extract.stage, status="confirmed", within=within)
+    plan_parts(extract)
 
 
-def skip_changes_before_reset(context: Context, pulled: Pulled) -> None:
+def fell_since(context: Context, extract: Extract) -> sql.Composable | None:
+    """The condition on rows `t` that fell with one which was written after the last sync of theirs.
+
+    Not with any row that the copy takes for deleted: what no sync wrote may be what is wrong.
+    """
+    falls = extract.entity.falls
+    if falls is None:
+        return None
+    other = entity_of(context.source, falls.entity).table
+    return sql.SQL(
+        "({fell} AND EXISTS (SELECT FROM {other} o WHERE {same} AND o.sync_id > coalesce("
+        "(SELECT min(sync_id) FROM confidence.sync_state WHERE source = {source} AND entity = {entity}), 0)))"
+    ).format(
+        fell=extract.falls,
+        other=other.sql,
+        same=pairs(other.key, "o", falls.by, "t"),
+        source=sql.Literal(context.source.name),
+        entity=sql.Literal(extract.entity.name),
+    )
+
+
+def plan_parts(extract: Extract, *, surplus: bool = False) -> None:
+    """Plan the nested rows of the records that are staged, each record's as a set, by the status of its own plan.
+
+    Nested rows of a record that is older than the copy count for nothing. Those that differ while their record shows no
+    newer version want a second look, as do all that seem to be gone. A nested row that could not be read may be any of
+    those that seem to be gone: then none counts as gone. `surplus`: those whose record neither list nor copy has want a
+    second look too.
+    """
+    table = extract.entity.table
+    for part, stage in extract.parts:
+        names = {
+            "part": stage.sql,
+            "plan": stage.plan,
+            "whole": extract.stage.sql,
+            "whole_plan": extract.stage.plan,
+            "key": identifiers(table.key),
+            "t_by": identifiers(part.by, "t"),
+            "same": extract.of_record(part, "p", "w"),
+            "records": table.sql,
+            "of_copy": extract.of_record(part, "t", "r"),
+            "of_list": extract.of_record(part, "t", "w"),
+            "p_of_copy": extract.of_record(part, "p", "r"),
+            "w_newer": compare.newer(table, "w", "r"),
+        }
+        older = stage.conn.execute(sql.SQL(DROP_OLDER).format(**names)).rowcount
+        if older:
+            stage.save_progress(fallen=(stage.pull.progress or {}).get("fallen", 0) + older)
+        compare.plan_writes(stage, doubtful="candidate")
+        compare.plan_deletes(stage, status="candidate", within=sql.SQL(OF_RECORDS).format(**names))
+        stage.conn.execute(sql.SQL(NOT_NEWER).format(**names))
+        leave_unreadable(stage)
+        if surplus:
+            compare.plan_deletes(stage, status="candidate", within=sql.SQL(ORPHANS).format(**names))
+        stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
+
+
+def leave_unreadable(stage: Stage) -> None:
+    """Leave rows that seem to be gone unproven where they may be ones that could not be stored."""
+    if stage.pull.rows_refused:
+        names = {"plan": stage.plan, "refused": stage.refused, "p_key": identifiers(stage.table.key, "p")}
+        stage.conn.execute(sql.SQL(UNREADABLE).format(**names))
+
+
+def leave_unknown(extract: Extract, unknown: Mapping[tuple, str]) -> None:
+    """Leave staged rows unproven that may have fallen with others, also those that are as in the copy.
+
+    `unknown`: those others, each with the reason why nobody knows.
+    """
+    stage = extract.stage
+    for value, why in unknown.items():
+        names = {
+            "plan": stage.plan,
+            "stage": stage.sql,
+            "columns": identifiers(stage.table.names),
+            "key": identifiers(stage.table.key),
+            "why": sql.Literal(why),
+            "fell": are(extract.entity.falls.by, value),
+        }
+        stage.conn.execute(sql.SQL(UNKNOWN).format(**names))
+
+
+def replace_record(extract: Extract, record: Row) -> None:
+    """Put a fresher reading of a record in place of what the pull saw, and plan it anew, confirmed.
+
+    Raises RefuseData or RowRefused, and changes nothing then.
+    """
+    key = extract.entity.table.key_of(record)
+    rows = {part: nested(part, record) for part, _ in extract.parts}
+    _replace_rows(extract.stage, are(extract.entity.table.key, key), [record])
+    for part, stage in extract.parts:
+        of_record = are(part.by, key)
+        _replace_rows(stage, of_record, rows[part])
+        compare.plan_deletes(stage, status="confirmed", within=of_record)
+
+
+def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -> None:
+    """Stage these rows in place of others, and plan them anew; one that was planned and turns out equal is noise."""
+    key = stage.table.key
+    planned = stage.conn.execute(
+        sql.SQL("DELETE FROM {} WHERE {} RETURNING {}, _listed").format(stage.plan, which, identifiers(key))
+    ).fetchall()
+    stage.replace_rows(which, records)
+    compare.plan_writes(stage, only=which, older="confirmed")
+    for *values, listed in planned:
+        names = {
+            "plan": stage.plan,
+            "stage": stage.sql,
+            "columns": identifiers(stage.table.names),
+            "this": are(key, values),
+            "listed": sql.Literal(listed),
+        }
+        stage.conn.execute(sql.SQL(NOISE).format(**names))
+        stage.conn.execute(sql.SQL("UPDATE {plan} SET _looked = true, _listed = {listed} WHERE {this}").format(**names))
+
+
+def skip_changes_before_reset(context: Context, extract: Extract) -> None:
     """Leave out what changed before a person reset the watermark, in lists that show it all the same."""
-    table = pulled.entity.table
-    for partition in partitions(context, pulled.entity):
-        read_from = sync_log.state(context.conn, context.source.name, pulled.entity.name, partition).read_from
+    table = extract.entity.table
+    for partition in partitions(context, extract.entity):
+        read_from = sync_log.state(context.conn, context.source.name, extract.entity.name, partition).read_from
         if read_from and table.moment:
             query = sql.SQL("DELETE FROM {} WHERE {} < {}").format(
-                pulled.stage.sql, sql.Identifier(table.moment), sql.Literal(read_from)
+                extract.stage.sql, sql.Identifier(table.moment), sql.Literal(read_from)
             )
             if partition:
-                column = sql.Identifier(pulled.entity.partitions.column)
+                column = sql.Identifier(extract.entity.partitions.column)
                 query += sql.SQL(" AND {}::text = {}").format(column, sql.Literal(partition))
             context.conn.execute(query)
+
+
+NOISE = """
+INSERT INTO {plan} ({columns}, _operation, _status) SELECT {columns}, 'update', 'noise' FROM {stage} WHERE {this}
+ON CONFLICT DO NOTHING
+"""
+
+UNKNOWN = """
+INSERT INTO {plan} ({columns}, _operation, _status, _why, _looked)
+SELECT {columns}, 'update', 'unproven', {why}, true FROM {stage} WHERE {fell}
+ON CONFLICT ({key}) DO UPDATE SET _status = excluded._status, _why = excluded._why, _looked = true
+"""
+
+DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE {same} AND w._status = 'stale'"
+
+# One set, so that it is joined: an OR of several would search each for every row once memory is short.
+OF_RECORDS = """({t_by}) IN (
+  SELECT {key} FROM {whole} EXCEPT SELECT {key} FROM {whole_plan} WHERE _status = 'stale'
+  UNION SELECT {key} FROM {whole_plan} WHERE _operation = 'delete')
+"""
+
+ORPHANS = """NOT EXISTS (SELECT FROM {records} r WHERE {of_copy} AND r.deleted_at IS NULL)
+  AND NOT EXISTS (SELECT FROM {whole} w WHERE {of_list})
+"""
+
+NOT_NEWER = """
+UPDATE {plan} p SET _status = 'candidate' FROM {whole} w JOIN {records} r USING ({key})
+WHERE {same} AND p._status = 'confirmed' AND r.deleted_at IS NULL AND NOT {w_newer}
+"""
+
+UNREADABLE = """
+UPDATE {plan} p SET _status = 'unproven', _why = 'a row can not be stored as it is shown, and may be this one'
+WHERE _operation = 'delete'
+  AND (jsonb_build_array({p_key}) IN (SELECT key FROM {refused}) OR EXISTS (SELECT FROM {refused} WHERE NOT usable))
+"""
+
+AS_THE_RECORD = """
+UPDATE {plan} p SET _status = w._status, _why = w._why FROM {whole_plan} w
+WHERE {same} AND (w._status IN ('candidate', 'young', 'unproven') AND p._status IN ('confirmed', 'candidate')
+  OR w._status = 'confirmed' AND w._operation = 'delete' AND p._status = 'candidate')
+"""

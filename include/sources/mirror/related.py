@@ -8,9 +8,10 @@ from psycopg import sql
 from include.api.paginators import Page
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Context, Entity, Need
+from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.planning import plan
-from include.sources.mirror.pull import Pulled, leave_unreadable, partitions
+from include.sources.mirror.partitions import partitions
+from include.sources.mirror.planning import leave_unreadable, plan
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage, TooManyRefused
@@ -35,20 +36,20 @@ def never_synced(context: Context, entity: Entity) -> bool:
     return not all(state.watermark for state in states)
 
 
-def children_of(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[Problem]]:
+def children_of(context: Context, extract: Extract) -> tuple[list[Extract], list[Problem]]:
     """Stage and plan the children of all parents that were listed, of each kind that has had its first full sync.
 
     Not of the changed parents alone: a source may show a parent before its children, so children get a second chance
     for as long as their parent is in the lookback. Also says whose children could not be read.
     """
-    parents = pulled.stage
-    key = identifiers(pulled.entity.table.key)
+    parents = extract.stage
+    key = identifiers(extract.entity.table.key)
     listed = parents.conn.execute(sql.SQL("SELECT {0} FROM {1} ORDER BY {0}").format(key, parents.sql)).fetchall()
     found, problems = [], []
-    for child in context.source.children(pulled.entity):
+    for child in context.source.children(extract.entity):
         if never_synced(context, child):
             continue
-        children, read = Pulled.open(context, child, "sync", f"children of {parents.pull.ticket}"), []
+        children, read = Extract.open(context, child, "sync", f"children of {parents.pull.ticket}"), []
         if children.stage.resumed:
             children = children.fresh(context)
         for value, look in look_up(context, child.table, child.lookup, listed):
@@ -64,15 +65,15 @@ def children_of(context: Context, pulled: Pulled) -> tuple[list[Pulled], list[Pr
     return found, problems
 
 
-def _too_many_refused(pulled: Pulled) -> list[Problem]:
+def _too_many_refused(extract: Extract) -> list[Problem]:
     try:
-        pulled.require_stored()
+        extract.require_stored()
     except TooManyRefused as error:
-        return [Problem(pulled.entity.name, str(error))]
+        return [Problem(extract.entity.name, str(error))]
     return []
 
 
-def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> None:
+def _plan_set(context: Context, children: Extract, parents: Sequence[tuple]) -> None:
     """Plan the children of these parents as a set: what it doesn't show any more wants a second look.
 
     A child that could not be read is not gone; one without a usable key may be any of those that seem to be.
@@ -84,19 +85,19 @@ def _plan_set(context: Context, children: Pulled, parents: Sequence[tuple]) -> N
     leave_unreadable(stage)
 
 
-def skipped(pulled: Pulled) -> list[Problem]:
+def skipped(extract: Extract) -> list[Problem]:
     """The records and partitions that could not be read, each with the reason."""
     return [
-        *(Problem(each.name, each.reason, each.needs_person) for each in pulled.skipped if each.failed),
-        *(Problem(f"all of {partition}", why) for partition, why in pulled.failed.items()),
-        *(Problem(f"perhaps others of {part}" if part else "perhaps others", why) for part, why in pulled.cut.items()),
+        *(Problem(each.name, each.reason, each.needs_person) for each in extract.skipped if each.failed),
+        *(Problem(f"all of {partition}", why) for partition, why in extract.failed.items()),
+        *(Problem(f"perhaps others of {part}" if part else "perhaps others", why) for part, why in extract.cut.items()),
     ]
 
 
-def unproven(pulled: Pulled) -> list[Problem]:
+def unproven(extract: Extract) -> list[Problem]:
     """The rows that not even a second look could prove, each with the reason."""
     found = []
-    for stage in pulled.stages:
+    for stage in extract.stages:
         query = sql.SQL("SELECT {}, coalesce(_why, '') FROM {} WHERE _status = 'unproven' ORDER BY 1")
         key = sql.SQL("concat_ws('/', {})").format(identifiers(stage.table.key))
         rows = stage.conn.execute(query.format(key, stage.plan)).fetchall()
@@ -104,17 +105,17 @@ def unproven(pulled: Pulled) -> list[Problem]:
     return found
 
 
-def needed_by(context: Context, pulled: Pulled) -> tuple[list[Stage], list[Problem]]:
+def needed_by(context: Context, extract: Extract) -> tuple[list[Stage], list[Problem]]:
     """Stage and plan what the records name and the copy lacks; also says what of that could not be read or stored.
 
     It keeps out none of the records, which are whole without it; but the sync fails by its name.
     """
     stages, problems = [], []
-    for need in pulled.entity.needs:
+    for need in extract.entity.needs:
         entity = entity_of(context.source, need.entity)
-        ticket = f"{context.run} {pulled.stage.pull.attempt}"
+        ticket = f"{context.run} {extract.stage.pull.attempt}"
         stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
-        for value, look in look_up(context, entity.table, entity.lookup, _lacking(pulled, need, entity)):
+        for value, look in look_up(context, entity.table, entity.lookup, _lacking(extract, need, entity)):
             if look.unknown:
                 problems.append(Problem(f"{entity.name} {_text(value)}", look.unknown, look.needs_person))
             elif look.rows:
@@ -130,14 +131,14 @@ def _text(key: Sequence) -> str:
     return "/".join(map(str, key))
 
 
-def _lacking(pulled: Pulled, need: Need, entity: Entity) -> list[tuple]:
+def _lacking(extract: Extract, need: Need, entity: Entity) -> list[tuple]:
     """The keys that the staged records name and the copy doesn't know, not even as deleted."""
-    return pulled.stage.conn.execute(
+    return extract.stage.conn.execute(
         sql.SQL(
             "SELECT DISTINCT {by} FROM {stage} s WHERE NOT EXISTS (SELECT FROM {target} t WHERE {same}) AND {named}"
         ).format(
             by=identifiers(need.by, "s"),
-            stage=pulled.stage.sql,
+            stage=extract.stage.sql,
             target=entity.table.sql,
             same=pairs(entity.table.key, "t", need.by, "s"),
             named=sql.SQL("({}) IS NOT NULL").format(identifiers(need.by, "s")),

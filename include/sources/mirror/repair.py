@@ -14,8 +14,10 @@ from include.confidence.unproven import Doubt
 from include.sources.base import Check, entity_of
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, fell_since, partitions, plan_parts
+from include.sources.mirror.partitions import partitions
+from include.sources.mirror.planning import fell_since, plan_parts
 from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -97,18 +99,18 @@ def _fall(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts
     """Tombstone the rows that fall with what the repair has changed in another table, and the rows inside them."""
     if entity.falls is None:
         return {}
-    pulled = Pulled.open(context, entity, "falls", f"sync_id {sync_id}")
-    compare.plan_deletes(pulled.stage, status="confirmed", within=fell_since(context, pulled))
-    for part, stage in pulled.parts:
+    extract = Extract.open(context, entity, "falls", f"sync_id {sync_id}")
+    compare.plan_deletes(extract.stage, status="confirmed", within=fell_since(context, extract))
+    for part, stage in extract.parts:
         of_fallen = sql.SQL("({}) IN (SELECT {} FROM {})").format(
-            identifiers(part.by, "t"), identifiers(entity.table.key), pulled.stage.plan
+            identifiers(part.by, "t"), identifiers(entity.table.key), extract.stage.plan
         )
         compare.plan_deletes(stage, status="confirmed", within=of_fallen)
     counts = {
         stage.table.name: Counts.of(apply_plan(context.conn, stage.table, stage.plan, sync_id))
-        for stage in pulled.stages
+        for stage in extract.stages
     }
-    pulled.drop()
+    extract.drop()
     return counts
 
 
@@ -183,7 +185,7 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
     """
     table = entity.table
     sample = _sample(context, entity, sync_id)
-    pulled = Pulled.open(context, entity, "verify", f"sync_id {sync_id}, {context.run}")
+    extract = Extract.open(context, entity, "verify", f"sync_id {sync_id}, {context.run}")
     seen, unknown, why = set(), set(), ""
     for value, look in look_up(context, table, entity.lookup, {by for by, _ in sample.values()}):
         if look.unknown:
@@ -193,20 +195,20 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
             continue
         rows = [row for row in look.rows if table.key_of(row) in sample]
         seen |= {table.key_of(row) for row in rows}
-        pulled.append(Page(None, rows, None), list(value))
+        extract.append(Page(None, rows, None), list(value))
     if sample and unknown == set(sample):
         raise TryLater(f"The repair of {entity.name} is applied (sync_id {sync_id}), and could not be verified: {why}")
-    pulled.drop_repeats()
-    compare.plan_writes(pulled.stage, young_after=_changed_since(context, entity))
-    plan_parts(pulled)
+    extract.drop_repeats()
+    compare.plan_writes(extract.stage, young_after=_changed_since(context, entity))
+    plan_parts(extract)
     unlike = sum(
         n
-        for stage in pulled.stages
+        for stage in extract.stages
         for (_, status), n in compare.plan_counts(stage).items()
         if status in ("confirmed", "candidate", "unproven")
     )
-    refused = sum(stage.pull.rows_refused for stage in pulled.stages)
-    pulled.drop()
+    refused = sum(stage.pull.rows_refused for stage in extract.stages)
+    extract.drop()
     vanished = sum(1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown)
     return unlike + refused + vanished
 

@@ -17,8 +17,10 @@ from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
+from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, leave_unknown, plan_parts, read_whole
+from include.sources.mirror.planning import leave_unknown, plan_parts
+from include.sources.mirror.read import read_whole
 from include.sources.mirror.second_look import Looks, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
@@ -85,23 +87,23 @@ def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> F
     conn = context.conn
     _require_synced(context, entity)
     scan_id = f"{context.run}/{entity.name}/{epoch}"
-    pulled = read_whole(
+    extract = read_whole(
         context,
         entity,
         "scan",
         f"{scan_id}/{scope}",
         first=scope.first if scope.partial else None,
         last=scope.page_end or None,
-        progress=lambda pulled: _progress(pulled, scope),
+        progress=lambda extract: _progress(extract, scope),
     )
-    figures = _compared(context, scope, pulled)
-    looks = second_look(context, pulled)
+    figures = _compared(context, scope, extract)
+    looks = second_look(context, extract)
     with conn.transaction():
-        remember(context, pulled, whole=str(scope) == "all")
-        summary = _summary(context, scope, pulled, figures, scan_id, epoch, looks)
+        remember(context, extract, whole=str(scope) == "all")
+        summary = _summary(context, scope, extract, figures, scan_id, epoch, looks)
         history.record(conn, summary)
-        history.keep_progress(conn, scan_id, pulled.progress.get("lines", []))
-        pulled.drop()
+        history.keep_progress(conn, scan_id, extract.progress.get("lines", []))
+        extract.drop()
     return summary
 
 
@@ -114,12 +116,12 @@ def _require_synced(context: Context, entity: Entity) -> None:
         )
 
 
-def _progress(pulled: Pulled, scope: Scope) -> None:
+def _progress(extract: Extract, scope: Scope) -> None:
     """Now and then a log line; its counts go on from the line before, so a line costs what came since."""
-    stage, pull = pulled.stage, pulled.stage.pull
+    stage, pull = extract.stage, extract.stage.pull
     if not (pull.complete or (scope.progress_every and pull.pages % scope.progress_every == 0)):
         return
-    before = pulled.progress.get("told") or {}
+    before = extract.progress.get("told") or {}
     unique, missing = count_new(stage, before.get("pages", 0))
     unique += before.get("unique", 0)
     missing += before.get("missing", 0)
@@ -137,7 +139,7 @@ def _progress(pulled: Pulled, scope: Scope) -> None:
         "missing_unique_ids_so_far": missing,
     }
     told = {"pages": stage.pull.pages, "unique": unique, "missing": missing}
-    stage.save_progress(told=told, lines=[*pulled.progress.get("lines", []), line])
+    stage.save_progress(told=told, lines=[*extract.progress.get("lines", []), line])
     log.info(json.dumps(line, sort_keys=True))
 
 
@@ -150,21 +152,21 @@ def _final_page(stage: Stage, scope: Scope) -> int:
     return min(scope.page_end, last) if scope.page_end else last
 
 
-def _compared(context: Context, scope: Scope, pulled: Pulled) -> Mapping[str, Any]:
+def _compared(context: Context, scope: Scope, extract: Extract) -> Mapping[str, Any]:
     """Compare stage and copy once; the figures stay with the pull for an attempt that comes after."""
-    stage, entity, conn = pulled.stage, pulled.entity, context.conn
-    done = pulled.progress.get("compared")
+    stage, entity, conn = extract.stage, extract.entity, context.conn
+    done = extract.progress.get("compared")
     if done:
         return done
     work = {"source": context.source.name, "entity": entity.name, "run": context.run}
-    standing = still_standing(context, pulled)
+    standing = still_standing(context, extract)
     with span("compare", **work) as opened, conn.transaction():
-        repeats = suspect(context, pulled, surplus=scope.not_in_api, standing=standing)
+        repeats = suspect(context, extract, surplus=scope.not_in_api, standing=standing)
         forensics = entity.forensics(conn, stage.plan) if entity.forensics else {}
         figures = {
             "identical": repeats.identical,
             "differing": repeats.differing,
-            "compared": {each.table.name: stage_rows(each) for each in pulled.stages},
+            "compared": {each.table.name: stage_rows(each) for each in extract.stages},
             "live_rows": compare.live_rows(stage),
             "missing": _planned(compare.plan_counts(stage), "insert") + _refused_missing(stage),
             "surplus": _planned(compare.plan_counts(stage), "delete"),
@@ -192,19 +194,19 @@ def _refused_missing(stage: Stage) -> int:
     ).fetchone()[0]
 
 
-def still_standing(context: Context, pulled: Pulled) -> Mapping[tuple, str]:
+def still_standing(context: Context, extract: Extract) -> Mapping[tuple, str]:
     """The rows with which listed ones have fallen in the copy, though they stand at the source, or may stand there.
 
     Each with the reason why that is unknown, empty where it is known. What the copy holds of those that stand is wrong,
     and another scan of the run repairs it; what fell with them comes back with them.
     """
-    falls = pulled.entity.falls
+    falls = extract.entity.falls
     if falls is None:
         return {}
     other = entity_of(context.source, falls.entity)
-    fallen = pulled.stage.conn.execute(
+    fallen = extract.stage.conn.execute(
         sql.SQL("SELECT DISTINCT {} FROM {} t WHERE {}").format(
-            identifiers(falls.by, "t"), pulled.stage.sql, pulled.falls
+            identifiers(falls.by, "t"), extract.stage.sql, extract.falls
         )
     ).fetchall()
     standing: dict[tuple, str] = {}
@@ -224,40 +226,40 @@ def still_standing(context: Context, pulled: Pulled) -> Mapping[tuple, str]:
 
 
 def suspect(
-    context: Context, pulled: Pulled, *, surplus: bool = True, standing: Mapping[tuple, str] = MappingProxyType({})
+    context: Context, extract: Extract, *, surplus: bool = True, standing: Mapping[tuple, str] = MappingProxyType({})
 ) -> Repeats:
     """Plan what differs between the list and the copy: candidates where a second look has to decide.
 
     `surplus`: rows of the copy that the list has not count too. `standing`: what `still_standing` has found. The
     caller's transaction holds it together.
     """
-    stage, entity, conn = pulled.stage, pulled.entity, context.conn
-    for each in pulled.stages:
+    stage, entity, conn = extract.stage, extract.entity, context.conn
+    for each in extract.stages:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
-    repeats = pulled.drop_repeats(list(standing))
-    compare.plan_writes(stage, young_after=_in_step(context, pulled), doubtful="candidate", older="candidate")
+    repeats = extract.drop_repeats(list(standing))
+    compare.plan_writes(stage, young_after=_in_step(context, extract), doubtful="candidate", older="candidate")
     if surplus and not entity.history:
-        compare.plan_deletes(stage, status="candidate", within=scope_of(context, pulled, "t"))
-        _leave_failed(pulled)
-    leave_unknown(pulled, {value: why for value, why in standing.items() if why})
-    plan_parts(pulled, surplus=surplus)
+        compare.plan_deletes(stage, status="candidate", within=scope_of(context, extract, "t"))
+        _leave_failed(extract)
+    leave_unknown(extract, {value: why for value, why in standing.items() if why})
+    plan_parts(extract, surplus=surplus)
     return repeats
 
 
-def _leave_failed(pulled: Pulled) -> None:
+def _leave_failed(extract: Extract) -> None:
     """Rows of a partition whose list could not be read are unproven, and no suspects."""
-    plan = pulled.stage.plan
+    plan = extract.stage.plan
     update = sql.SQL("UPDATE {} SET _status = 'unproven', _why = {} WHERE _operation = 'delete' AND {}::text = {}")
-    for partition, why in pulled.failed.items():
-        column = sql.Identifier(pulled.entity.partitions.column)
-        pulled.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
+    for partition, why in extract.failed.items():
+        column = sql.Identifier(extract.entity.partitions.column)
+        extract.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
 
 
-def _in_step(context: Context, pulled: Pulled) -> datetime | sql.Composable | None:
+def _in_step(context: Context, extract: Extract) -> datetime | sql.Composable | None:
     """The time after which a staged row `s` is young: how far the entity, or the row's partition, has been synced."""
-    entity, conn, source = pulled.entity, context.conn, context.source.name
-    clock = pulled.stage.pull.source_time or datetime.now(UTC)
+    entity, conn, source = extract.entity, context.conn, context.source.name
+    clock = extract.stage.pull.source_time or datetime.now(UTC)
     overdue = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 
     def young_after(watermark: datetime | None) -> datetime | None:
@@ -269,7 +271,7 @@ def _in_step(context: Context, pulled: Pulled) -> datetime | sql.Composable | No
         sql.SQL("WHEN {} THEN {}").format(
             sql.Literal(each), sql.Literal(young_after(sync_log.state(conn, source, entity.name, each).watermark))
         )
-        for each in pulled.partitions
+        for each in extract.partitions
     ]
     column = sql.Identifier(entity.partitions.column)
     return sql.SQL("CASE s.{}::text {} END").format(column, sql.SQL(" ").join(parts)) if parts else None
@@ -282,13 +284,13 @@ def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
 def _summary(
     context: Context,
     scope: Scope,
-    pulled: Pulled,
+    extract: Extract,
     figures: Mapping[str, Any],
     scan_id: str,
     epoch: int,
     looks: Looks,
 ) -> ForensicSummary:
-    entity, stage = pulled.entity, pulled.stage
+    entity, stage = extract.entity, extract.stage
     counts, pull = compare.plan_counts(stage), stage.pull
     compared = scope.not_in_api and not entity.history
     scanned = pull.rows_read - pull.rows_refused
@@ -296,10 +298,10 @@ def _summary(
     confirmed = _total([counts])
     total = pull.total_entries
     accounts = {
-        each.table.name: account(context, pulled, each, figures["compared"][each.table.name], surplus=scope.not_in_api)
-        for each in pulled.stages
+        each.table.name: account(context, extract, each, figures["compared"][each.table.name], surplus=scope.not_in_api)
+        for each in extract.stages
     }
-    tables = [each.table.name for each in pulled.stages]
+    tables = [each.table.name for each in extract.stages]
     metrics = {
         "api_rows_scanned": scanned,
         "api_unique_ids": scanned - repeats,
@@ -317,7 +319,7 @@ def _summary(
         **unproven.metrics(context.conn, context.source.name, tables),
         **figures["forensics"],
     }
-    parts = {part.table.name: compare.plan_counts(each) for part, each in pulled.parts}
+    parts = {part.table.name: compare.plan_counts(each) for part, each in extract.parts}
     for name, found in parts.items():
         metrics |= {
             f"{name}_missing": found["insert", "confirmed"],
@@ -329,7 +331,7 @@ def _summary(
         "page_end": _final_page(stage, scope),
         "api_reported_total_entries": total,
         "gap_vs_api_reported_total": None if total is None else total - figures["live_rows"],
-        "partitions_asked": len(pulled.partitions) if entity.partitions else None,
+        "partitions_asked": len(extract.partitions) if entity.partitions else None,
     }
     examples = {
         "missing_examples": figures["missing_examples"],
@@ -349,16 +351,16 @@ def _summary(
         live_rows=sum(each.looked_at for each in accounts.values()),
         examples=examples,
         accounts=accounts,
-        incomplete=_incomplete(pulled, accounts, looks),
+        incomplete=_incomplete(extract, accounts, looks),
     )
 
 
-def _incomplete(pulled: Pulled, accounts: Mapping[str, Account], looks: Looks) -> str:
+def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: Looks) -> str:
     """Why the scan is no evidence; empty if it is."""
-    entity, name = pulled.entity, pulled.entity.name
+    entity, name = extract.entity, extract.entity.name
     if looks.in_vain:
         return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
-    return entity.unproven.no_evidence(accounts) or too_much_left_out(pulled, accounts[name])
+    return entity.unproven.no_evidence(accounts) or too_much_left_out(extract, accounts[name])
 
 
 def _total(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:

@@ -10,8 +10,9 @@ from psycopg import sql
 from include.api.errors import RefuseData
 from include.sources.mirror.agreement import Disagreement, readings, require_agreement
 from include.sources.mirror.entity import Context, Lookup
+from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Look, look_up
-from include.sources.mirror.pull import Pulled, replace
+from include.sources.mirror.planning import replace_record
 from include.warehouse.staging import staged
 from include.warehouse.table import RowRefused, are, identifiers, key_array, same_key
 
@@ -47,41 +48,41 @@ class Looks:
         return self.asked >= FEW and not self.answered
 
 
-def second_look(context: Context, pulled: Pulled, *, every: bool = False) -> Looks:
+def second_look(context: Context, extract: Extract, *, every: bool = False) -> Looks:
     """Ask about every suspect, as far as the budget goes unless it is about `every` one; the others stay unproven."""
     budget = None if every else SECOND_LOOKS
-    table, lookup = pulled.entity.table, pulled.entity.lookup
-    suspects, silent, answered, finds = _suspects(context, pulled, budget), {}, 0, False
+    table, lookup = extract.entity.table, extract.entity.lookup
+    suspects, silent, answered, finds = _suspects(context, extract, budget), {}, 0, False
     for value, look in look_up(context, table, lookup, suspects):
         answered += not look.unknown
         finds |= _finds(look)
-        silent[value] = [suspect for suspect in suspects[value] if not _shown(pulled, suspect, look)]
+        silent[value] = [suspect for suspect in suspects[value] if not _shown(extract, suspect, look)]
     silent = {value: some for value, some in silent.items() if some}
     if lookup.witness:
         # A batch may leave open far more than can be asked for one by one.
         asked = list(islice((value for value in suspects if value in silent), budget))
         looks = list(look_up(context, table, lookup.witness, asked))
         finds = any(_finds(look) for _, look in looks)
-        gone = [suspect for value, look in looks for suspect in silent[value] if not _heard(pulled, suspect, look)]
+        gone = [suspect for value, look in looks for suspect in silent[value] if not _heard(extract, suspect, look)]
         lookup = lookup.witness
     else:
         gone = [suspect for some in silent.values() for suspect in some]
-    if gone and not (finds or _finds_a_known_row(context, pulled, lookup)):
+    if gone and not (finds or _finds_a_known_row(context, extract, lookup)):
         for suspect in gone:
-            _unproven(pulled, suspect, NOTHING_FOUND)
+            _unproven(extract, suspect, NOTHING_FOUND)
     else:
         for suspect in gone:
-            _gone(pulled, suspect)
-    _leave(pulled)
+            _gone(extract, suspect)
+    _leave(extract)
     return Looks(len(suspects), answered)
 
 
-def _finds_a_known_row(context: Context, pulled: Pulled, lookup: Lookup) -> bool:
+def _finds_a_known_row(context: Context, extract: Extract, lookup: Lookup) -> bool:
     """Whether looks by the key find a row that list and copy both have, if there is one: else the address may be gone.
 
     A parent that is not there is an answer about its children.
     """
-    table, stage = pulled.entity.table, pulled.stage
+    table, stage = extract.entity.table, extract.stage
     if lookup.by != table.key:
         return True
     query = "SELECT {} FROM {} s JOIN {} t ON {} WHERE t.deleted_at IS NULL AND ({}) IS NOT NULL LIMIT 1"
@@ -95,9 +96,9 @@ def _finds(look: Look) -> bool:
     return bool(look.rows) or look.tombstone
 
 
-def _suspects(context: Context, pulled: Pulled, budget: int | None) -> Mapping[tuple, list[Suspect]]:
+def _suspects(context: Context, extract: Extract, budget: int | None) -> Mapping[tuple, list[Suspect]]:
     """The suspects by the values that they are asked for by, as many as the budget allows, in the order of waiting."""
-    entity, conn = pulled.entity, context.conn
+    entity, conn = extract.entity, context.conn
     key, by = entity.table.key, entity.lookup.by
     keys, bys = [f"k{n}" for n in range(len(key))], [f"b{n}" for n in range(len(by))]
     names = {
@@ -111,7 +112,7 @@ def _suspects(context: Context, pulled: Pulled, budget: int | None) -> Mapping[t
         ),
         "key": identifiers(key, "c"),
         "by": identifiers(by, "c"),
-        "candidates": _candidates(pulled),
+        "candidates": _candidates(extract),
         "source": sql.Literal(context.source.name),
         "entity": sql.Literal(entity.name),
         "limit": sql.Literal(budget and budget * entity.lookup.batch),
@@ -123,9 +124,9 @@ def _suspects(context: Context, pulled: Pulled, budget: int | None) -> Mapping[t
     return found
 
 
-def _candidates(pulled: Pulled) -> sql.Composable:
+def _candidates(extract: Extract) -> sql.Composable:
     """The query for what is not proven: candidates, records with such rows inside them, and rows that were refused."""
-    entity, stage = pulled.entity, pulled.stage
+    entity, stage = extract.entity, extract.stage
     table, columns = entity.table, tuple(dict.fromkeys((*entity.table.key, *entity.lookup.by)))
     plan = sql.SQL("SELECT {}, _operation FROM {} p WHERE _status = 'candidate'").format(
         identifiers(columns, "p"), stage.plan
@@ -136,7 +137,7 @@ def _candidates(pulled: Pulled) -> sql.Composable:
             sql.SQL("SELECT {}, NULL FROM {} p WHERE _status = 'candidate'").format(
                 identifiers(part.by, "p"), each.plan
             )
-            for part, each in pulled.parts
+            for part, each in extract.parts
         ]
         typed = sql.SQL(", ").join(
             sql.SQL("(jsonb_populate_record(NULL::{}, jsonb_object({}::text[], {}))).{}").format(
@@ -152,79 +153,79 @@ def _candidates(pulled: Pulled) -> sql.Composable:
     return sql.SQL(" UNION ALL ").join(queries)
 
 
-def _shown(pulled: Pulled, suspect: Suspect, look: Look) -> bool:
+def _shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
     """Settle a suspect of which the look says anything else than that it is not there."""
-    table = pulled.entity.table
+    table = extract.entity.table
     rows = {table.key_of(row): row for row in look.rows}
     if look.unknown or (suspect.key not in rows and None in rows):
-        _unproven(pulled, suspect, look.unknown or "a row without a usable id came in its place")
+        _unproven(extract, suspect, look.unknown or "a row without a usable id came in its place")
         return True
     if suspect.key not in rows:
         return False
     try:
-        with pulled.stage.conn.transaction():
-            listed = readings(pulled, suspect.key)
-            replace(pulled, rows[suspect.key])
+        with extract.stage.conn.transaction():
+            listed = readings(extract, suspect.key)
+            replace_record(extract, rows[suspect.key])
             refused = not listed and suspect.operation is None
-            require_agreement(pulled, suspect.key, listed, refused=refused)
-            _mended(pulled, suspect)
+            require_agreement(extract, suspect.key, listed, refused=refused)
+            _mended(extract, suspect)
     except (RowRefused, RefuseData) as reason:
-        _unproven(pulled, suspect, f"it is there, but can't be stored: {reason}")
+        _unproven(extract, suspect, f"it is there, but can't be stored: {reason}")
     except Disagreement as reason:
-        _unproven(pulled, suspect, str(reason))
+        _unproven(extract, suspect, str(reason))
     return True
 
 
-def _heard(pulled: Pulled, suspect: Suspect, look: Look) -> bool:
+def _heard(extract: Extract, suspect: Suspect, look: Look) -> bool:
     """Settle a suspect of which the own address of the record or its parent says anything else than the list."""
-    there = {pulled.entity.table.key_of(row) for row in look.rows}
+    there = {extract.entity.table.key_of(row) for row in look.rows}
     if look.unknown:
-        _unproven(pulled, suspect, look.unknown)
+        _unproven(extract, suspect, look.unknown)
     elif suspect.key in there or None in there:
-        _unproven(pulled, suspect, "its list doesn't show it, but another address does")
+        _unproven(extract, suspect, "its list doesn't show it, but another address does")
     else:
         return False
     return True
 
 
-def _gone(pulled: Pulled, suspect: Suspect) -> None:
+def _gone(extract: Extract, suspect: Suspect) -> None:
     """Settle a row that is not there when it is asked for by itself."""
-    if staged(pulled.stage, [suspect.key]) or list(map(str, suspect.key)) in pulled.absent:
-        _unproven(pulled, suspect, "the list shows it, but it is not found by itself")
+    if staged(extract.stage, [suspect.key]) or list(map(str, suspect.key)) in extract.absent:
+        _unproven(extract, suspect, "the list shows it, but it is not found by itself")
     else:
-        _settle(pulled, suspect, "confirmed")
+        _settle(extract, suspect, "confirmed")
 
 
-def _unproven(pulled: Pulled, suspect: Suspect, why: str) -> None:
-    log.warning("a row of %s stays unproven: %s", pulled.entity.name, why)
-    _settle(pulled, suspect, "unproven", why)
+def _unproven(extract: Extract, suspect: Suspect, why: str) -> None:
+    log.warning("a row of %s stays unproven: %s", extract.entity.name, why)
+    _settle(extract, suspect, "unproven", why)
 
 
-def _settle(pulled: Pulled, suspect: Suspect, status: str, why: str | None = None) -> None:
+def _settle(extract: Extract, suspect: Suspect, status: str, why: str | None = None) -> None:
     """Settle a row and the rows inside it."""
-    plans = [(pulled.stage.plan, pulled.entity.table.key)]
-    plans += [(stage.plan, part.by) for part, stage in pulled.parts]
+    plans = [(extract.stage.plan, extract.entity.table.key)]
+    plans += [(stage.plan, part.by) for part, stage in extract.parts]
     update = sql.SQL("UPDATE {} SET _status = {}, _why = {}, _looked = true WHERE _status = 'candidate' AND {}")
-    with pulled.stage.conn.transaction():
+    with extract.stage.conn.transaction():
         for plan, columns in plans:
             which = are(columns, suspect.key)
-            pulled.stage.conn.execute(update.format(plan, sql.Literal(status), sql.Literal(why), which))
+            extract.stage.conn.execute(update.format(plan, sql.Literal(status), sql.Literal(why), which))
         looked = sql.SQL("UPDATE {} SET looked = true, reason = coalesce({}, reason) WHERE key = {}")
-        pulled.stage.conn.execute(looked.format(pulled.stage.refused, sql.Literal(why), key_array(suspect.key)))
+        extract.stage.conn.execute(looked.format(extract.stage.refused, sql.Literal(why), key_array(suspect.key)))
 
 
-def _mended(pulled: Pulled, suspect: Suspect) -> None:
+def _mended(extract: Extract, suspect: Suspect) -> None:
     """A row that was refused as the list shows it can be stored as it is shown by itself."""
     query = sql.SQL("UPDATE {} SET mended = true WHERE key = {}")
-    pulled.stage.conn.execute(query.format(pulled.stage.refused, key_array(suspect.key)))
+    extract.stage.conn.execute(query.format(extract.stage.refused, key_array(suspect.key)))
 
 
-def _leave(pulled: Pulled) -> None:
+def _leave(extract: Extract) -> None:
     """What is still a candidate stays unproven."""
-    by = identifiers(pulled.entity.lookup.by)
+    by = identifiers(extract.entity.lookup.by)
     left = 0
-    for each in pulled.stages:
-        askable = sql.SQL("({}) IS NOT NULL").format(by) if each is pulled.stage else sql.SQL("true")
+    for each in extract.stages:
+        askable = sql.SQL("({}) IS NOT NULL").format(by) if each is extract.stage else sql.SQL("true")
         left += each.conn.execute(
             sql.SQL(
                 "UPDATE {} SET _status = 'unproven', _why = CASE WHEN {} THEN {} ELSE {} END"
@@ -232,7 +233,7 @@ def _leave(pulled: Pulled) -> None:
             ).format(each.plan, askable, sql.Literal(NOT_LOOKED), sql.Literal(NO_WAY))
         ).rowcount
     if left:
-        log.warning("%d suspects of %s were not looked at, and are not repaired by this run", left, pulled.entity.name)
+        log.warning("%d suspects of %s were not looked at, and are not repaired by this run", left, extract.entity.name)
 
 
 WAITING = """

@@ -17,16 +17,10 @@ from include.sources.mirror.both_ends import from_both_ends, require_rows
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Context, Discovered, Entity, Listing
+from include.sources.mirror.extract import Extract
+from include.sources.mirror.partitions import every_partition, handfuls, lists, partitions, whole_list
 from include.sources.mirror.planning import plan, skip_changes_before_reset
-from include.sources.mirror.pull import (
-    Pulled,
-    every_partition,
-    handfuls,
-    lists,
-    partitions,
-    read_partitions,
-    whole_list,
-)
+from include.sources.mirror.read import read_partitions
 from include.sources.mirror.related import Problem, children_of, needed_by, never_synced, skipped, unproven
 from include.sources.mirror.second_look import second_look
 from include.warehouse import fence, sync_log
@@ -146,26 +140,26 @@ class _Sync:
         source, conn = context.source, context.conn
         values, unlisted = _partitions(context, entity)
         groups = _groups(context, entity, values, self.full)
-        pulled, groups = self._pull(entity, groups)
+        extract, groups = self._pull(entity, groups)
         # A list that is read in place of a feed, since that doesn't reach back so far, shows changes too.
         incremental = not (self.full or never_synced(context, entity))
         if not self.full:
-            skip_changes_before_reset(context, pulled)
-        plan(context, pulled)
+            skip_changes_before_reset(context, extract)
+        plan(context, extract)
         # A person who asks for everything may have added a column, which makes a suspect of every row.
-        second_look(context, pulled, every=self.full)
-        children, problems = children_of(context, pulled) if incremental else ([], [])
-        needed, unreadable = needed_by(context, pulled)
-        problems += [each for some in (pulled, *children) for each in unproven(some)]
-        reached = self._reached(pulled, groups, unproven=bool(problems))
-        problems += unreadable + unlisted + skipped(pulled)
+        second_look(context, extract, every=self.full)
+        children, problems = children_of(context, extract) if incremental else ([], [])
+        needed, unreadable = needed_by(context, extract)
+        problems += [each for some in (extract, *children) for each in unproven(some)]
+        reached = self._reached(extract, groups, unproven=bool(problems))
+        problems += unreadable + unlisted + skipped(extract)
         with fence.writing(conn, source.name, epoch=self.epoch):
             for stage in needed:
                 self._merge(stage)
-            for each in (pulled, *children):
+            for each in (extract, *children):
                 for stage in each.stages:
-                    self._advance(stage, pulled, reached if stage is pulled.stage else None, reached, started)
-        for each in (pulled, *children):
+                    self._advance(stage, extract, reached if stage is extract.stage else None, reached, started)
+        for each in (extract, *children):
             each.drop()
         for stage in needed:
             stage.drop()
@@ -176,7 +170,7 @@ class _Sync:
     def _advance(
         self,
         stage: Stage,
-        pulled: Pulled,
+        extract: Extract,
         own: Mapping[str, Reached] | None,
         reached: Mapping[str, Reached],
         started: float,
@@ -184,7 +178,7 @@ class _Sync:
         """Write a table's plan and move its state; nested rows and children are as far as their records."""
         counts = self._merge(stage)
         # Nested rows have no versions, their records have.
-        version = _newest_version(pulled.stage if stage in pulled.stages else stage)
+        version = _newest_version(extract.stage if stage in extract.stages else stage)
         oldest = min(filter(None, (each.watermark for each in reached.values())), default=None)
         whole = {"": Reached(oldest, all(each.in_step for each in reached.values()))}
         for partition, each in (own or whole).items():
@@ -206,32 +200,32 @@ class _Sync:
         self.counts[name] = self.counts.get(name, Counts()) + counts
         return counts
 
-    def _pull(self, entity: Entity, groups: Sequence[Group]) -> tuple[Pulled, Sequence[Group]]:
+    def _pull(self, entity: Entity, groups: Sequence[Group]) -> tuple[Extract, Sequence[Group]]:
         """Stage what the groups ask for; only a full pull that was cut off goes on where it was."""
         context = self.context
         ticket = "; ".join(map(str, groups))
         if isinstance(entity, Discovered):
             ticket += f"; {json.dumps(dict(context.params), sort_keys=True)}"
-        pulled = Pulled.open(context, entity, "sync", ticket)
+        extract = Extract.open(context, entity, "sync", ticket)
         incremental = any(group.since for group in groups) and not self.full
-        if pulled.stage.resumed and incremental:
-            pulled = pulled.fresh(context)
+        if extract.stage.resumed and incremental:
+            extract = extract.fresh(context)
         if isinstance(entity.changes, BothEnds) and groups[0].since:
             for page in from_both_ends(context, entity, groups[0].since):
-                pulled.append(page, page.next)
-                pulled.require_stored(ended=pulled.stage.pull.complete)
-            require_rows(pulled)
-            return pulled, groups
+                extract.append(page, page.next)
+                extract.require_stored(ended=extract.stage.pull.complete)
+            require_rows(extract)
+            return extract, groups
 
         def listings(singly: bool) -> list[Listing]:
             some = [Group((one,), g.since) for g in groups for one in g.partitions] if singly else groups
             return [listing for group in some for listing in self._listings(entity, group)]
 
         known_before = None if self.full else min((g.since for g in groups if g.since), default=None)
-        pulled = read_partitions(context, pulled, listings, known_before=known_before)
+        extract = read_partitions(context, extract, listings, known_before=known_before)
         if isinstance(entity, Discovered) and not entity.partial(context) and not entity.limit(context):
-            gap.close(context, pulled, listings(singly=False))
-        return pulled, groups
+            gap.close(context, extract, listings(singly=False))
+        return extract, groups
 
     def _listings(self, entity: Entity, group: Group) -> list[Listing]:
         changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
@@ -249,37 +243,37 @@ class _Sync:
             for reading in readings
         ]
 
-    def _reached(self, pulled: Pulled, groups: Sequence[Group], *, unproven: bool) -> Mapping[str, Reached]:
+    def _reached(self, extract: Extract, groups: Sequence[Group], *, unproven: bool) -> Mapping[str, Reached]:
         """How far each partition has come.
 
         If a record is skipped, the watermark stops before its version (or its change time). It stays where it is if
         something is not proven, if the partition's list could not be read, or if a part was asked for.
         """
-        context, entity = self.context, pulled.entity
-        moment, found = self._moment(pulled, groups), {}
+        context, entity = self.context, extract.entity
+        moment, found = self._moment(extract, groups), {}
         stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
         for partition in (partition for group in groups for partition in group.partitions):
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
-            skipped = [each.moment for each in pulled.skipped if each.partition == partition]
-            if stays or None in skipped or partition in pulled.failed or partition in pulled.cut:
+            skipped = [each.moment for each in extract.skipped if each.partition == partition]
+            if stays or None in skipped or partition in extract.failed or partition in extract.cut:
                 found[partition] = Reached(before, in_step=False)
             else:
                 times = [datetime.fromisoformat(each) for each in skipped] + [moment]
                 found[partition] = Reached(min(filter(None, times), default=None), in_step=not skipped)
         return found
 
-    def _moment(self, pulled: Pulled, groups: Sequence[Group]) -> datetime | None:
+    def _moment(self, extract: Extract, groups: Sequence[Group]) -> datetime | None:
         """The source's clock when the pull began, or its newest row where it tells no time; it never moves back.
 
         It never passes our own clock: where the source's is wrong all changes until then would be left out.
         """
-        stage, moment = pulled.stage, pulled.stage.pull.source_time
-        if isinstance(pulled.entity.changes, Window) and any(group.since for group in groups):
+        stage, moment = extract.stage, extract.stage.pull.source_time
+        if isinstance(extract.entity.changes, Window) and any(group.since for group in groups):
             moment = self.until
         if moment is None and stage.table.moment:
             newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
             moment = stage.conn.execute(newest).fetchone()[0]
-        before = sync_log.oldest_watermark(stage.conn, self.context.source.name, pulled.entity.name)
+        before = sync_log.oldest_watermark(stage.conn, self.context.source.name, extract.entity.name)
         found = max((time for time in (moment, before) if time), default=None)
         return found and min(found, datetime.now(UTC))
 

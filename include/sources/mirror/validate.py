@@ -22,8 +22,9 @@ from include.confidence.policy import Trend
 from include.confidence.summary import MAX_EXAMPLES
 from include.sources.base import IntegrityFailed, ScanRefused
 from include.sources.mirror.entity import Context, Entity, Forensics, Invariant
+from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.pull import Pulled, read_whole
+from include.sources.mirror.read import read_whole
 from include.sources.mirror.scan import still_standing, suspect
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
@@ -103,13 +104,13 @@ def _counts(context: Context, entity: Entity) -> list[Finding]:
 
     A row that seems missing or surplus is looked up once more; what that does not refute counts.
     """
-    pulled = read_whole(context, entity, "validate", context.run)
-    standing = still_standing(context, pulled)
+    extract = read_whole(context, entity, "validate", context.run)
+    standing = still_standing(context, extract)
     with context.conn.transaction():
-        suspect(context, pulled, standing=standing)
-    second_look(context, pulled)
-    findings = [_count(stage) for stage in pulled.stages]
-    pulled.drop()
+        suspect(context, extract, standing=standing)
+    second_look(context, extract)
+    findings = [_count(stage) for stage in extract.stages]
+    extract.drop()
     return findings
 
 
@@ -133,16 +134,16 @@ def _sampled(context: Context, entity: Entity) -> Finding:
     """
     table, sample = entity.table, _sample(context, entity)
     records = _looked_up(context, entity, sample)
-    pulled = Pulled.open(context, entity, "sample", context.run).fresh(context)
-    pulled.append(Page(None, records, None), None)
-    for stage in pulled.stages:
+    extract = Extract.open(context, entity, "sample", context.run).fresh(context)
+    extract.append(Page(None, records, None), None)
+    for stage in extract.stages:
         compare.drop_repeats(stage)
     keys = context.conn.execute(
-        sql.SQL("SELECT {} FROM {}").format(identifiers(table.key), pulled.stage.sql)
+        sql.SQL("SELECT {} FROM {}").format(identifiers(table.key), extract.stage.sql)
     ).fetchall()
     absent = [] if entity.history else [f"{_named(key)}: surplus" for key in sorted(sample.keys() - set(keys))]
-    differing = _differing(context, pulled)
-    pulled.drop()
+    differing = _differing(context, extract)
+    extract.drop()
     severity = Severity.WARNING if entity.history else Severity.ERROR
     mismatches = (*absent, *differing)
     return Finding(f"{entity.name}_sample", severity, 0, len(mismatches), mismatches)
@@ -171,18 +172,18 @@ def _looked_up(context: Context, entity: Entity, sample: Mapping[tuple, tuple]) 
     return records
 
 
-def _differing(context: Context, pulled: Pulled) -> list[str]:
+def _differing(context: Context, extract: Extract) -> list[str]:
     """The rows, those of parts with their table, each with the columns in which it differs."""
-    entity, table = pulled.entity, pulled.entity.table
+    entity, table = extract.entity, extract.entity.table
     watermark = sync_log.oldest_watermark(context.conn, context.source.name, entity.name)
     settled = sql.SQL("coalesce({} <= {}, true)").format(
         sql.Identifier(table.moment) if table.moment else sql.NULL, sql.Literal(watermark)
     )
     of_record = sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})")
-    whole = of_record.format(identifiers(table.key), identifiers(table.key), pulled.stage.sql, settled)
-    found = [f"{_named(key)}: {', '.join(columns)}" for columns, *key in _unlike(pulled.stage, whole)]
-    for part, stage in pulled.parts:
-        within = of_record.format(identifiers(part.by), identifiers(table.key), pulled.stage.sql, settled)
+    whole = of_record.format(identifiers(table.key), identifiers(table.key), extract.stage.sql, settled)
+    found = [f"{_named(key)}: {', '.join(columns)}" for columns, *key in _unlike(extract.stage, whole)]
+    for part, stage in extract.parts:
+        within = of_record.format(identifiers(part.by), identifiers(table.key), extract.stage.sql, settled)
         rows = _unlike(stage, within)
         found += [f"{part.table.name} {_named(key)}: {', '.join(columns)}" for columns, *key in rows]
     return found
