@@ -31,7 +31,7 @@ def pytest_report_header() -> list[str]:
     """Say what is left out."""
     browser = ["no Chromium found: tests/browser is left out (Debian: apt install chromium)"] if collect_ignore else []
     stubbed = [source for source in REGISTRY if source not in SIMULATORS]
-    return browser + ([f"no simulator, so neither act nor lies: {', '.join(stubbed)}"] if stubbed else [])
+    return browser + ([f"no simulator, so neither scenario nor lies: {', '.join(stubbed)}"] if stubbed else [])
 
 
 # Airflow reads its settings when it is first imported. No test may reach what the developer's shell names (a real

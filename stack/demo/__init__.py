@@ -1,4 +1,4 @@
-"""The demo: the runbook's nights on invented data, told on screen and checked at every step; an act for each source.
+"""The demo: nights of the runbook on invented data, shown on screen, each step checked; a scenario for each source.
 
 Every figure is read from the running system: the simulators, the databases, Airflow's API. The first one that is not
 as it should be ends the demo with `Unexpected`.
@@ -23,7 +23,7 @@ from stack.settings import SIMULATORS
 
 # By the source, in the order in which they are told, each in its Demo: first what the runbook is, last the copy that
 # isn't in our hands.
-ACTS = {
+SCENARIOS = {
     "repairshopr": repairshopr.tell,
     "square": square.tell,
     "storage": storage.tell,
@@ -74,12 +74,12 @@ def run(stack: Stack, *, once: bool) -> int:
 
 
 def tell(stack: Stack, screen: Console) -> None:
-    """The whole story, act by act. Raises Unexpected at the first outcome that is not as it should be."""
+    """The whole story, scenario by scenario. Raises Unexpected at the first outcome that is not as it should be."""
     started = time.monotonic()
     airflow = Airflow(stack.api_url, "admin", stack.password("admin"))
     with closing(psycopg.connect(stack.warehouse_url, autocommit=True)) as warehouse:
-        for source, act in ACTS.items():
-            act(Demo(source, airflow, warehouse, screen), stack)
+        for source, scenario in SCENARIOS.items():
+            scenario(Demo(source, airflow, warehouse, screen), stack)
     screen.rule(f"Everything was as it should be, in {time.monotonic() - started:.0f} s")
 
 

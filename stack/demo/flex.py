@@ -1,4 +1,4 @@
-"""Flex's act: our assignments are the truth, and the copy is where people work, too. An add is never made twice."""
+"""Flex's scenario: our assignments are the truth, and people work in the copy, too. No add is made twice."""
 
 import random
 from collections import Counter
@@ -119,7 +119,7 @@ class Job:
 
 
 def tell(demo: Demo, stack: Stack) -> None:
-    """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
     office = Office(**vars(demo), flex=Control(stack.simulator_urls[demo.source]))
     office.flex.clear()
     try:

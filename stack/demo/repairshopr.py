@@ -1,4 +1,4 @@
-"""RepairShopr's act: a shop mirrored in the warehouse. Drift on both sides is found, repaired, held, and undone."""
+"""RepairShopr's scenario: a shop mirrored in the warehouse. Drift is found, repaired, held and undone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class Drift:
 
 
 def tell(demo: Demo, stack: Stack) -> None:
-    """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
     url = stack.simulator_urls[demo.source]
     shop = Shop(**vars(demo), shop=Control(url), shop_url=url)
     clear_leftovers(shop)

@@ -1,4 +1,4 @@
-"""Square's act: a seller mirrored in the warehouse. A sync brings just what changed, a repair what no sync can see."""
+"""Square's scenario: a seller mirrored in the warehouse. A sync brings what changed, a repair what no sync sees."""
 
 import time
 from collections import Counter
@@ -197,7 +197,7 @@ class Drift:
 
 
 def tell(demo: Demo, stack: Stack) -> None:
-    """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
     till = Till(**vars(demo), seller=Control(stack.simulator_urls[demo.source]))
     begin(till)
     before, foundation = load(till)

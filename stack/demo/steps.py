@@ -1,4 +1,4 @@
-"""What all acts share: Airflow as a person uses it, the warehouse, the screen, and how an outcome is judged."""
+"""What all scenarios share: Airflow as a person uses it, the warehouse, the screen, and how an outcome is judged."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ class Unexpected(StackError):
 
 @dataclass(frozen=True)
 class Demo:
-    """What an act about one source reads and moves: a person's Airflow, the warehouse (autocommit), the screen."""
+    """What a scenario about one source reads and moves: a person's Airflow, the warehouse (autocommit), the screen."""
 
     source: str
     airflow: Airflow

@@ -1,4 +1,4 @@
-"""Storage's act: an application's images against a bucket. What is missing is marked, what is unknown is left alone."""
+"""Storage's scenario: an application's images against a bucket. Missing images are marked, unknown ones left alone."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -136,7 +136,7 @@ class Drift:
 
 
 def tell(demo: Demo, stack: Stack) -> None:
-    """The act, step by step. Raises Unexpected at the first outcome that is not as it should be.
+    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be.
 
     However it ends, the bucket is whole again and the switch is off.
     """
@@ -157,7 +157,7 @@ def tell(demo: Demo, stack: Stack) -> None:
 
 @contextmanager
 def opened(demo: Demo, stack: Stack) -> Iterator[StorageDemo]:
-    """The act's demo. Raises StackError where the store keeps its objects elsewhere."""
+    """The scenario's demo. Raises StackError where the store keeps its objects elsewhere."""
     folder = stack.home.folder / "objects"
     if not folder.is_dir():
         raise StackError(

@@ -1,4 +1,4 @@
-"""Tekmetric's act: two shops whose lists show little. A sync asks for what changed, and days add up to the cent."""
+"""Tekmetric's scenario: two shops, listed in brief. A sync asks for what changed, and days add up to the cent."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -111,7 +111,7 @@ class Garage(Demo):
 
 
 def tell(demo: Demo, stack: Stack) -> None:
-    """The act, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
     garage = Garage(**vars(demo), shops=Control(stack.simulator_urls[demo.source]))
     load(garage)
     follow(garage)

@@ -12,7 +12,7 @@ from stack.settings import SIMULATORS
 
 
 def test_every_source_has_its_act():
-    assert sorted(demo.ACTS) == sorted(SIMULATORS)
+    assert sorted(demo.SCENARIOS) == sorted(SIMULATORS)
 
 
 def test_an_unexpected_outcome_names_what_differs_and_nothing_else():

@@ -1,4 +1,4 @@
-"""What Flex's act changes and breaks, and how it counts."""
+"""What Flex's scenario changes and breaks, and how it counts."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from include.sources import get_source
 from include.sources.base import OutcomeUnknown
 from include.warehouse import fence
 from include.warehouse.rate_limit import Quota
-from stack.demo import flex as act
+from stack.demo import flex as scenario
 from stack.demo.steps import Unexpected, expect
 from stack.settings import BUSINESS_ROLES
 
@@ -67,7 +67,7 @@ class Night:
     def scan(self) -> ForensicSummary:
         epoch = fence.stop(self.warehouse, SOURCE.name, "a run", timeout=1).epoch
         with SOURCE.open(self.warehouse, "a run", self) as context:
-            return SOURCE.scan(context, act.ENTITY, epoch, PARAMS)
+            return SOURCE.scan(context, scenario.ENTITY, epoch, PARAMS)
 
 
 @pytest.fixture
@@ -86,12 +86,12 @@ def night(warehouse: str) -> Iterator[Night]:
 
 
 @pytest.fixture
-def demo(night: Night) -> act.Office:
-    """The act's demo, without its Airflow."""
-    return act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.account.control)
+def demo(night: Night) -> scenario.Office:
+    """The scenario's demo, without its Airflow."""
+    return scenario.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.account.control)
 
 
-def test_the_first_sync_brings_every_crew_and_the_act_counts_it(night: Night, demo: act.Office):
+def test_the_first_sync_brings_every_crew_and_the_act_counts_it(night: Night, demo: scenario.Office):
     desired = demo.desired()
     assert sorted(desired) == sorted(night.account.control.elements())
     assert {len(crew) for crew in desired.values()} == {0, 5, 6, 12}
@@ -100,7 +100,7 @@ def test_the_first_sync_brings_every_crew_and_the_act_counts_it(night: Night, de
     demo.expect_in_step()
 
 
-def test_a_crew_that_differs_is_noticed(night: Night, demo: act.Office):
+def test_a_crew_that_differs_is_noticed(night: Night, demo: scenario.Office):
     element, crew = next((element, crew) for element, crew in demo.desired().items() if crew)
     contact = next(iter(crew))
     for broken in (
@@ -116,38 +116,38 @@ def test_a_crew_that_differs_is_noticed(night: Night, demo: act.Office):
     demo.expect_in_step()
 
 
-def test_a_row_that_names_another_line_is_noticed(demo: act.Office):
+def test_a_row_that_names_another_line_is_noticed(demo: scenario.Office):
     demo.warehouse.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = gen_random_uuid()")
     with pytest.raises(Unexpected, match="rows that name no such line"):
         demo.expect_in_step()
 
 
-def test_a_booked_job_is_brought_with_just_what_the_demo_says(night: Night, demo: act.Office):
+def test_a_booked_job_is_brought_with_just_what_the_demo_says(night: Night, demo: scenario.Office):
     for _ in range(2):
-        job = act.book(demo)
+        job = scenario.book(demo)
         assert len(set(job.crew)) == len(job.crew) == 5
         assert night.sync()["added"] == len(job.crew)
         expect("sent", demo.writes([*job.elements.values()]), {"add done": 5, "role done": 3})
         demo.expect_in_step()
 
 
-def test_a_scan_finds_just_what_the_demo_says_was_done_by_hand(night: Night, demo: act.Office):
-    happened, figures = act.work_by_hand(demo)
+def test_a_scan_finds_just_what_the_demo_says_was_done_by_hand(night: Night, demo: scenario.Office):
+    happened, figures = scenario.work_by_hand(demo)
     assert len({*happened.values()}) == 3
     summary = night.scan()
     expect("metrics", summary.metrics, figures)
     assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (1, 1, 0)
 
 
-def test_a_lost_answer_is_doubted_and_released(night: Night, demo: act.Office):
-    job = act.book(demo)
+def test_a_lost_answer_is_doubted_and_released(night: Night, demo: scenario.Office):
+    job = scenario.book(demo)
     night.sync()
     element = job.elements["sound"]
     demo.flex.fault(
         Fault("drop", path=f"line-item/{element}/add-resource/*", method="POST", committed=True),
         Fault("object", path=f"line-item/{element}/row-data", method="GET", nth=3, times=None),
     )
-    contact = act.assign_late(demo, job)
+    contact = scenario.assign_late(demo, job)
     for _ in range(2):
         with pytest.raises(OutcomeUnknown, match=f"element {element} is uncertain: .*release_element"):
             night.sync()
@@ -165,7 +165,7 @@ def test_after_a_restart_of_the_simulator_every_crew_is_brought_again(night: Nig
     with simulator.running(simulator.Config(elements=0, seed=2)) as account:
         account.control.create_elements(night.account.control.elements())
         restarted = Night(account, night.warehouse, night.url)
-        demo = act.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), account.control)
+        demo = scenario.Office(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), account.control)
         rows = demo.rows()
         assert restarted.scan().metrics["missing_in_flex"] == sum(rows.values())
         fence.resume(night.warehouse, SOURCE.name, "a run")

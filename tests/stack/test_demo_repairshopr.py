@@ -1,4 +1,4 @@
-"""What RepairShopr's act breaks, and how it counts."""
+"""What RepairShopr's scenario breaks, and how it counts."""
 
 import io
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from include.sources.mirror.entity import Context
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse.migrate import migrate
-from stack.demo import repairshopr as act
+from stack.demo import repairshopr as scenario
 from stack.demo.steps import expect
 
 SOURCE = get_source("repairshopr")
@@ -43,28 +43,28 @@ def context(account: simulator.Simulator, warehouse_url: str) -> Iterator[Contex
 
 
 @pytest.fixture
-def demo(account: simulator.Simulator, context: Context) -> act.Shop:
-    """The act's demo, without its Airflow."""
-    return act.Shop(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control, account.url)
+def demo(account: simulator.Simulator, context: Context) -> scenario.Shop:
+    """The scenario's demo, without its Airflow."""
+    return scenario.Shop(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control, account.url)
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: act.Shop):
-    drift = act.drift_silently(demo.shop, demo.warehouse)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: scenario.Shop):
+    drift = scenario.drift_silently(demo.shop, demo.warehouse)
     found = {
         name: scan_entity(context, entity_of(SOURCE, name), 0, Scope()).metrics for name in ("invoices", "line_items")
     }
-    expect("metrics", found["line_items"], drift.figures | {"api_duplicate_rows": act.REPEATED_ROWS})
+    expect("metrics", found["line_items"], drift.figures | {"api_duplicate_rows": scenario.REPEATED_ROWS})
     assert found["invoices"]["confirmed_missing"] == 1
 
 
-def test_no_sync_sees_what_the_demo_broke(context: Context, demo: act.Shop):
-    act.drift_silently(demo.shop, demo.warehouse)
+def test_no_sync_sees_what_the_demo_broke(context: Context, demo: scenario.Shop):
+    scenario.drift_silently(demo.shop, demo.warehouse)
     _, counts = sync_entities(context)
     assert {(n.inserted, n.updated, n.deleted) for n in counts.values()} == {(0, 0, 0)}
 
 
-def test_a_copy_in_step_has_the_rows_of_the_source(demo: act.Shop):
+def test_a_copy_in_step_has_the_rows_of_the_source(demo: scenario.Shop):
     assert demo.rows_in_copy() == demo.rows_at_source()
-    act.drift_silently(demo.shop, demo.warehouse)
+    scenario.drift_silently(demo.shop, demo.warehouse)
     source, copy = demo.rows_at_source(), demo.rows_in_copy()
-    assert {table for table in act.TABLES if source[table] != copy[table]} == {"invoices", "line_items"}
+    assert {table for table in scenario.TABLES if source[table] != copy[table]} == {"invoices", "line_items"}

@@ -1,4 +1,4 @@
-"""What Square's act changes and breaks, and how it counts."""
+"""What Square's scenario changes and breaks, and how it counts."""
 
 import io
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from include.sources.base import entity_of
 from include.sources.mirror.entity import Context
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
-from stack.demo import square as act
+from stack.demo import square as scenario
 from stack.demo.steps import expect
 
 SOURCE = get_source("square")
@@ -41,57 +41,57 @@ def context(account: simulator.Simulator, warehouse: str) -> Iterator[Context]:
 
 
 @pytest.fixture
-def demo(account: simulator.Simulator, context: Context) -> act.Till:
-    """The act's demo, without its Airflow."""
-    return act.Till(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control)
+def demo(account: simulator.Simulator, context: Context) -> scenario.Till:
+    """The scenario's demo, without its Airflow."""
+    return scenario.Till(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control)
 
 
 def test_the_act_counts_every_table():
     mirrored = [table.name for entity in SOURCE.entities for table in entity.tables]
-    assert sorted(act.TABLES) == sorted([*mirrored, *(derived.table.name for derived in SOURCE.derived)])
-    assert [*act.ENTITIES] == [entity.name for entity in SOURCE.entities]
+    assert sorted(scenario.TABLES) == sorted([*mirrored, *(derived.table.name for derived in SOURCE.derived)])
+    assert [*scenario.ENTITIES] == [entity.name for entity in SOURCE.entities]
 
 
-def test_a_copy_in_step_has_the_rows_of_the_source(demo: act.Till):
+def test_a_copy_in_step_has_the_rows_of_the_source(demo: scenario.Till):
     source = demo.rows_at_source()
-    assert all(source[table] for table in act.TABLES)
-    assert act.differing(source, demo.keys_in_copy()) == []
-    act.drift_silently(demo)
-    broken = act.differing(demo.rows_at_source(), demo.keys_in_copy())
+    assert all(source[table] for table in scenario.TABLES)
+    assert scenario.differing(source, demo.keys_in_copy()) == []
+    scenario.drift_silently(demo)
+    broken = scenario.differing(demo.rows_at_source(), demo.keys_in_copy())
     assert {"orders", "order_line_items", "transactions", "payments"} <= {*broken}
 
 
-def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: Context, demo: act.Till):
+def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: Context, demo: scenario.Till):
     for _ in range(2):
         before, last = demo.rows_at_source(), demo.last_sync_id()
-        act.change(demo.seller)
+        scenario.change(demo.seller)
         after = demo.rows_at_source()
-        changed = act.changes(before, after)
+        changed = scenario.changes(before, after)
         assert {"catalog_items", "inventory_counts", "orders", "order_refunds", "square_sales"} <= changed.keys()
         sync_entities(context)
         assert demo.written_since(last) == changed
-        assert act.differing(after, demo.keys_in_copy()) == []
+        assert scenario.differing(after, demo.keys_in_copy()) == []
 
 
 @pytest.mark.parametrize("locations", [9, 11])
-def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, demo: act.Till, locations: int):
+def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, demo: scenario.Till, locations: int):
     demo.seller.mutate(*(simulator.Mutation("create", "locations") for _ in range(locations - 9)))
     sync_entities(context)
     demo.seller.reset_counters()
     sync_entities(context)
-    assert demo.seller.counters().total() == act.incremental_requests(locations)
+    assert demo.seller.counters().total() == scenario.incremental_requests(locations)
 
 
-def test_no_sync_sees_what_the_demo_broke(context: Context, demo: act.Till):
-    act.drift_silently(demo)
+def test_no_sync_sees_what_the_demo_broke(context: Context, demo: scenario.Till):
+    scenario.drift_silently(demo)
     last = demo.last_sync_id()
     sync_entities(context)
     assert demo.written_since(last).keys() <= {derived.table.name for derived in SOURCE.derived}
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: act.Till):
-    drift = act.drift_silently(demo)
-    for entity in act.ENTITIES:
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: scenario.Till):
+    drift = scenario.drift_silently(demo)
+    for entity in scenario.ENTITIES:
         metrics = scan_entity(context, entity_of(SOURCE, entity), 0, Scope()).metrics
-        expected = dict.fromkeys(act.DRIFT, 0) | drift.figures.get(entity, {})
+        expected = dict.fromkeys(scenario.DRIFT, 0) | drift.figures.get(entity, {})
         expect(f"the metrics of {entity}", {name: metrics[name] or 0 for name in expected}, expected)

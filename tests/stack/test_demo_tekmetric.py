@@ -1,4 +1,4 @@
-"""What Tekmetric's act changes and breaks, and how it counts."""
+"""What Tekmetric's scenario changes and breaks, and how it counts."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ from include.confidence.summary import ForensicSummary
 from include.simulators import tekmetric as simulator
 from include.sources import get_source
 from include.warehouse import fence
-from stack.demo import tekmetric as act
+from stack.demo import tekmetric as scenario
 from stack.demo.steps import expect
 from stack.settings import SHOPS
 
@@ -62,67 +62,67 @@ def night(warehouse: str) -> Iterator[Night]:
 
 
 @pytest.fixture
-def demo(night: Night) -> act.Garage:
-    """The act's demo, without its Airflow."""
-    return act.Garage(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.shops.control)
+def demo(night: Night) -> scenario.Garage:
+    """The scenario's demo, without its Airflow."""
+    return scenario.Garage(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.shops.control)
 
 
 def test_the_act_counts_every_mirrored_table():
-    assert [*act.KEYS] == [table.name for entity in SOURCE.entities for table in entity.tables]
-    assert [*act.ENTITIES] == [entity.name for entity in SOURCE.entities]
+    assert [*scenario.KEYS] == [table.name for entity in SOURCE.entities for table in entity.tables]
+    assert [*scenario.ENTITIES] == [entity.name for entity in SOURCE.entities]
 
 
-def test_a_copy_in_step_has_the_rows_and_the_days_of_the_source(demo: act.Garage):
+def test_a_copy_in_step_has_the_rows_and_the_days_of_the_source(demo: scenario.Garage):
     source, days = demo.at_source(), demo.days_at_source()
-    assert all(source[table] for table in act.KEYS)
+    assert all(source[table] for table in scenario.KEYS)
     assert source == demo.in_copy()
     assert {shop for shop, _ in days} == {shop["tm_id"] for shop in SHOPS}
     assert days == demo.days_in_copy()
-    act.drift_silently(demo)
+    scenario.drift_silently(demo)
     broken, copy = demo.at_source(), demo.in_copy()
-    assert {"repair_orders", *act.PARTS} - {"job_sublets"} <= {
-        table for table in act.KEYS if broken[table] != copy[table]
+    assert {"repair_orders", *scenario.PARTS} - {"job_sublets"} <= {
+        table for table in scenario.KEYS if broken[table] != copy[table]
     }
     assert demo.days_at_source() != demo.days_in_copy()
 
 
-def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(night: Night, demo: act.Garage):
+def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(night: Night, demo: scenario.Garage):
     for _ in range(2):
         last, before = demo.last_sync_id(), demo.days_in_copy()
-        orders = {*act.change(demo.shops).values()}
+        orders = {*scenario.change(demo.shops).values()}
         demo.shops.reset_counters()
         night.sync()
         assert len(orders) == 3
         assert demo.orders_written_since(last) == orders
         asked = demo.shops.counters()
         beside = asked.total() - asked.total("board")
-        assert 3 * len(orders) + 2 <= beside <= act.REQUESTS_AN_ORDER * len(orders)
+        assert 3 * len(orders) + 2 <= beside <= scenario.REQUESTS_AN_ORDER * len(orders)
         assert demo.at_source() == demo.in_copy()
         assert before != demo.days_in_copy() == demo.days_at_source()
 
 
-def test_no_sync_sees_what_the_demo_broke(night: Night, demo: act.Garage):
-    act.drift_silently(demo)
+def test_no_sync_sees_what_the_demo_broke(night: Night, demo: scenario.Garage):
+    scenario.drift_silently(demo)
     last = demo.last_sync_id()
     night.sync()
     assert demo.orders_written_since(last) == set()
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(night: Night, demo: act.Garage):
-    _, figures = act.drift_silently(demo)
-    for entity in act.ENTITIES:
-        expected = figures if entity == "repair_orders" else dict.fromkeys(act.DRIFT, 0)
+def test_a_scan_finds_just_what_the_demo_says_it_broke(night: Night, demo: scenario.Garage):
+    _, figures = scenario.drift_silently(demo)
+    for entity in scenario.ENTITIES:
+        expected = figures if entity == "repair_orders" else dict.fromkeys(scenario.DRIFT, 0)
         expect(f"the metrics of {entity}", night.scan(entity).metrics, expected)
 
 
 def test_an_order_counts_on_the_day_of_its_shop():
     order = {"shop_id": 6212, "posted": "2026-11-02T03:30:00Z", "completed": "2026-10-30T12:00:00Z"}
-    assert act.day_of(order) == date(2026, 11, 1)
-    assert act.day_of(order | {"posted": None}) == date(2026, 10, 30)
-    assert act.day_of(order | {"posted": None, "completed": None}) is None
+    assert scenario.day_of(order) == date(2026, 11, 1)
+    assert scenario.day_of(order | {"posted": None}) == date(2026, 10, 30)
+    assert scenario.day_of(order | {"posted": None, "completed": None}) is None
 
 
-def test_an_emptied_copy_is_filled_anew(night: Night, demo: act.Garage):
+def test_an_emptied_copy_is_filled_anew(night: Night, demo: scenario.Garage):
     demo.empty()
     assert not any(demo.in_copy().values())
     night.sync("backfill", days_back=0)

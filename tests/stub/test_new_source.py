@@ -85,7 +85,7 @@ def passed(copy: Path, name: str, postgres: Server) -> int:
     [line] = re.findall(r'^contract: .*\n\t\$\(BIN\)/python -m (pytest .*) -k "\$\(NAME\)"$', makefile, re.MULTILINE)
     arguments = [*line.split(), "-k", name, "-p", "no:cacheprovider"]
     told = run(copy, *arguments, STACK_POSTGRES_URL=postgres.url("postgres"))
-    assert f"no simulator, so neither act nor lies: {BEGUN}, {TAUGHT}, {WIDE}" in told
+    assert f"no simulator, so neither scenario nor lies: {BEGUN}, {TAUGHT}, {WIDE}" in told
     return int(re.search(r"(\d+) passed", told)[1])
 
 
