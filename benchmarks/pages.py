@@ -7,7 +7,9 @@ import psycopg
 from benchmarks.figures import Figure, Section
 from benchmarks.measure import BenchError, Measured, run
 from benchmarks.world import warehouse
-from include.confidence import queries
+from include.confidence.queries.overview import read_statuses
+from include.confidence.queries.paging import MAX_PAGE
+from include.confidence.queries.scans import list_scans
 from stack.postgres import Postgres
 
 Start = Callable[[], None]
@@ -108,7 +110,7 @@ def overview(start: Start, *, warehouse: str) -> int:
         sources = _sources(conn)
     start()
     with psycopg.connect(warehouse, autocommit=True) as conn:
-        return sum(status.verdict is not None for status in queries.overview(conn, sources))
+        return sum(status.verdict is not None for status in read_statuses(conn, sources))
 
 
 def aggregate(start: Start, *, warehouse: str) -> int:
@@ -124,7 +126,7 @@ def deep_page(start: Start, *, warehouse: str) -> int:
         source, asked = _sources(conn)[0], {}
         query = "SELECT count(*) / 2 FROM confidence.forensic_run WHERE source = %s"
         half = conn.execute(query, [source]).fetchone()[0]
-        for _ in range(half // queries.MAX_PAGE):
-            asked = {"cursor": queries.scans(conn, source, limit=queries.MAX_PAGE, **asked).next_cursor}
+        for _ in range(half // MAX_PAGE):
+            asked = {"cursor": list_scans(conn, source, limit=MAX_PAGE, **asked).next_cursor}
         start()
-        return len(queries.scans(conn, source, **asked).items)
+        return len(list_scans(conn, source, **asked).items)

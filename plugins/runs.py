@@ -27,9 +27,9 @@ class NotEnabled(AirflowFailException):
 # What a second try can't mend: the message says what a person has to do.
 FAILS_AT_ONCE = [
     "include.api.errors.FixConfiguration",
-    "include.confidence.history.HoldChanged",
-    "include.confidence.history.NotJudged",
-    "include.confidence.history.PlanGone",
+    "include.confidence.holds.HoldChanged",
+    "include.confidence.repair_lock.NotJudged",
+    "include.confidence.scan_log.PlanGone",
     "include.confidence.summary.UnusableSummary",
     "include.sources.base.IntegrityFailed",
     "include.sources.base.NeedsPerson",

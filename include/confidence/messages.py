@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Self
 
 from include.confidence.health import Alert
-from include.confidence.history import Decision, Hold
+from include.confidence.holds import Decision, Hold
 from include.confidence.outcome import Gap
 from include.confidence.policy import Verdict
 from include.confidence.watch import Finding

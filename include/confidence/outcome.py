@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from include.confidence.policy import SEVERITY, Verdict
+from include.confidence.policy import Verdict, worst_verdict
 from include.warehouse.fence import Writer
 from include.warehouse.sync_log import Counts
 
@@ -16,7 +16,7 @@ OPEN_CHANGES = "planned_changes_open"
 
 
 @dataclass(frozen=True)
-class Scanned:
+class LatestScan:
     """The newest scan of an entity by the run.
 
     `complete`: it is evidence, and was not begun again since. `planned` counts the changes of its plan. Of the `rows`
@@ -63,7 +63,7 @@ class Evidence:
     run: str
     writer: Writer
     entities: tuple[str, ...]
-    scans: tuple[Scanned, ...]
+    scans: tuple[LatestScan, ...]
     repairs: tuple[Repair, ...] = ()
     decision: str | None = None
     decided_by: str | None = None
@@ -72,8 +72,7 @@ class Evidence:
     @property
     def verdict(self) -> Verdict | None:
         """The worst, None where nothing was judged."""
-        judged = [scan.verdict for scan in self.scans if scan.verdict]
-        return max(judged, key=SEVERITY.__getitem__, default=None)
+        return worst_verdict(scan.verdict for scan in self.scans)
 
     @property
     def planned(self) -> int:

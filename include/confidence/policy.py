@@ -1,6 +1,6 @@
 """The gate: is a scan's drift worse than in the runs before, and what follows from that? Pure functions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -300,6 +300,11 @@ class Unproven:
 
 
 Policy = Trend | Growth | Limit | RepairShare | Unproven
+
+
+def worst_verdict(verdicts: Iterable[Verdict | None]) -> Verdict | None:
+    """Return the most serious of the verdicts; None if nothing was judged."""
+    return max((verdict for verdict in verdicts if verdict is not None), key=SEVERITY.__getitem__, default=None)
 
 
 def judge(summary: ForensicSummary, history: Sequence[PastRun], policies: Sequence[Policy]) -> Judgement:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
 # Rows that a message or a summary names.
@@ -141,6 +141,16 @@ def examples(conn: Connection, source: str, tables: Sequence[str]) -> dict[str, 
         [source, list(tables), EXAMPLES],
     ).fetchall()
     return {"unproven_examples": [key for (key,) in found]}
+
+
+def count_by_table(conn: Connection, sources: Sequence[str]) -> list[tuple[str, str, int, datetime]]:
+    """Of each source and table how many rows no scan could prove, and since when the oldest waits."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(
+            "SELECT source, entity, count(*), min(first_seen) FROM confidence.unproven WHERE source = ANY (%s)"
+            " GROUP BY source, entity ORDER BY source, entity",
+            [list(sources)],
+        ).fetchall()
 
 
 REMEMBER = """

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from include.confidence import history
+from include.confidence import repair_lock
 from include.confidence.spans import Attribute, span
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Context, Synced
@@ -29,7 +29,7 @@ def run_scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any
     """
     with (
         span("scan", **_work(context, params), entity=entity, dry_run=dry_run) as opened,
-        history.scanning(context.conn, context.source.name, context.run, entity, epoch),
+        repair_lock.scanning(context.conn, context.source.name, context.run, entity, epoch),
     ):
         summary = context.source.scan(context, entity, epoch, params)
         opened.set_attributes({"scope": summary.scope, "incomplete": bool(summary.incomplete), **summary.figures})
@@ -48,7 +48,7 @@ def run_repair(
     entities = [entity.name for entity in context.source.entities]
     with (
         span("repair", **_work(context, params), dry_run=False) as opened,
-        history.repairing(context.conn, writer, entities, summaries),
+        repair_lock.repairing(context.conn, writer, entities, summaries),
     ):
         sync_id, counts = context.source.repair(context, summaries, params)
         opened.set_attributes({"sync_id": sync_id, **_written(counts)})
@@ -58,7 +58,7 @@ def run_repair(
 def run_verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
     """`Source.verify`, by the scans whose plans were applied. Raises FenceError, or NotJudged where they are gone."""
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
-    history.require_evidence(context.conn, writer, [entity.name for entity in context.source.entities], summaries)
+    repair_lock.require_evidence(context.conn, writer, [entity.name for entity in context.source.entities], summaries)
     with span("verify", **_work(context, {}), sync_id=sync_id) as opened:
         checks = context.source.verify(context, summaries, sync_id)
         opened.set_attributes({"checks": len(checks), "worse": sum(check.worse for check in checks)})

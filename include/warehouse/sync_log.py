@@ -1,6 +1,6 @@
 """The log of syncs and repairs, and how far each entity is in step with its source."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 
@@ -101,6 +101,14 @@ def finish(
             request_errors,
             sync_id,
         ],
+    )
+
+
+def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, str | int]]) -> None:
+    """Keep what verify has found after the repair: whoever asks later whether it was verified finds it here."""
+    conn.execute(
+        "UPDATE confidence.sync_log SET verified_at = clock_timestamp(), checks = %s WHERE sync_id = %s",
+        [Jsonb([dict(check) for check in checks]), sync_id],
     )
 
 

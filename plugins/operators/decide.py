@@ -8,8 +8,8 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
-from include.confidence import history, messages
-from include.confidence.history import NOBODY, Decision
+from include.confidence import holds, messages
+from include.confidence.holds import NOBODY, Decision, Hold
 from include.warehouse import fence
 from plugins import notify
 from plugins.hooks import warehouse
@@ -58,15 +58,15 @@ class DecideOperator(HITLOperator):
         run = run_name(context)
         with warehouse.connect(run) as conn, conn.transaction():
             writer = fence.require_stopped(conn, self.source, run)
-            holds = history.open_holds(conn, self.source)
-            history.note_asked(conn, holds)
-        if not holds:
+            found = holds.open_holds(conn, self.source)
+            holds.note_asked(conn, found)
+        if not found:
             raise AirflowSkipException("nothing holds the writer")
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
-        self.body = _body(writer, holds)
+        self.body = _body(writer, found)
         hours = float(Variable.get("decision_timeout_hours", default=TIMEOUT_HOURS))
         self.response_timeout = timedelta(hours=hours)
-        event = messages.of_hold(writer, holds, run, hours, notify.question_link(run))
+        event = messages.of_hold(writer, found, run, hours, notify.question_link(run))
         # Called once the question is put, before the task waits.
         self.notifiers = [lambda _: notify.tell(run, self.source, [event])]
         return super().execute(context)
@@ -78,9 +78,9 @@ class DecideOperator(HITLOperator):
         run = run_name(context)
         with warehouse.connect(run) as conn, conn.transaction():
             fence.require_stopped(conn, self.source, run)
-            history.require_asked(conn, self.source)
-            history.decide(conn, self.source, decision, who)
-            history.refresh_hold(conn, self.source)
+            holds.require_asked(conn, self.source)
+            holds.decide(conn, self.source, decision, who)
+            holds.refresh_hold(conn, self.source)
         log.info("decided by %s: %s", who, decision)
         result = {"decision": str(decision), "by": who}
         if decision is Decision.REPAIR:
@@ -89,10 +89,10 @@ class DecideOperator(HITLOperator):
         raise DownstreamTasksSkipped(tasks=["reconcile", "verify"])
 
 
-def _body(writer: fence.Writer, holds: list[history.Hold]) -> str:
+def _body(writer: fence.Writer, found: list[Hold]) -> str:
     reasons = "\n".join(
         f"- **{hold.entity}** ({hold.scope}, scanned {hold.scanned_at:%Y-%m-%d %H:%M %Z}): {'; '.join(hold.reasons)}"
-        for hold in holds
+        for hold in found
     )
     return (
         f"The writer of `{writer.source}` is stopped since {writer.since:%Y-%m-%d %H:%M %Z} and stays so until you"

@@ -5,7 +5,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from include.confidence import history
+from include.confidence import holds, judgements
 from include.confidence.policy import SEVERITY, Judgement, Verdict, judge
 from include.confidence.summary import ForensicSummary, UnusableSummary
 from include.sources import get_source
@@ -42,7 +42,7 @@ class GateCheckOperator(SourceOperator):
             _require_fresh(scans, fence.require_stopped(conn, self.source, run), self.source)
             with conn.transaction():
                 judgements = [self._judge(conn, scan) for scan in scans]
-                hold = history.refresh_hold(conn, self.source)
+                hold = holds.refresh_hold(conn, self.source)
         result = {
             "verdict": str(max((j.verdict for j in judgements), key=list(Verdict).index)),
             "reasons": [reason for judgement in judgements for reason in judgement.reasons],
@@ -59,8 +59,8 @@ class GateCheckOperator(SourceOperator):
 
     def _judge(self, conn: Any, scan: ForensicSummary) -> Judgement:
         entity = entity_of(get_source(self.source), scan.entity)
-        judgement = judge(scan, history.past_runs(conn, scan), policies(entity))
-        history.save_judgement(conn, scan, judgement)
+        judgement = judge(scan, judgements.past_runs(conn, scan), policies(entity))
+        judgements.save_judgement(conn, scan, judgement)
         metrics.send({"verdict": SEVERITY[judgement.verdict]}, self.source, scan.entity)
         log.info("%s: %s", scan.entity, judgement.verdict)
         for gate in judgement.gates:

@@ -5,8 +5,8 @@ from typing import Any
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from include.confidence import history
-from include.confidence.history import Decision
+from include.confidence import run_evidence
+from include.confidence.holds import Decision
 from include.confidence.summary import ForensicSummary
 from include.sources import verbs
 from include.warehouse import fence
@@ -43,7 +43,7 @@ class ReconcileOperator(SourceOperator):
             if writer.hold_reason:
                 raise fence.FenceError(f"{writer}; nothing was applied. Clear decide with downstream and answer it")
             entities = [entity.name for entity in opened.source.entities]
-            decision = history.evidence(opened.conn, self.source, opened.run, entities).decision
+            decision = run_evidence.read(opened.conn, self.source, opened.run, entities).decision
             if is_dry(context, self.source) and decision != Decision.REPAIR:
                 _tell_plan(scans)
                 planned = {scan.entity: vars(scan.plan) for scan in scans}

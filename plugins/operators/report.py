@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.confidence import history, messages, outcome, unproven
+from include.confidence import holds, messages, outcome, run_evidence, unproven
 from include.confidence.messages import Failure, RunFacts
 from include.confidence.outcome import Evidence, Gap
 from include.confidence.unproven import Unproven
@@ -64,8 +64,8 @@ class ReportOperator(SourceOperator):
         run, source = run_name(context), get_source(self.source)
         states = _states(context)
         with warehouse.connect(run) as conn:
-            evidence = history.evidence(conn, self.source, run, [entity.name for entity in source.entities])
-            worse = history.judged_worse(conn, self.source, run)
+            evidence = run_evidence.read(conn, self.source, run, [entity.name for entity in source.entities])
+            worse = run_evidence.judged_worse(conn, self.source, run)
             doubts = unproven.oldest(conn, self.source)
         if not evidence.writer.stopped:
             self._open_pool(run)
@@ -125,7 +125,7 @@ class ReportOperator(SourceOperator):
             planned=evidence.planned,
             sync_id=evidence.repair and evidence.repair.sync_id,
             decision=evidence.decision,
-            answered=evidence.decided_by != history.NOBODY,
+            answered=evidence.decided_by != holds.NOBODY,
             rows=evidence.rows,
             proven=evidence.proven,
             unproven=tuple(map(str, doubts)),

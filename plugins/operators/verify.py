@@ -6,11 +6,11 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from psycopg import Connection
 
-from include.confidence import history
+from include.confidence import holds, run_evidence
 from include.confidence.summary import ForensicSummary
 from include.sources import verbs
 from include.sources.base import Check, Context
-from include.warehouse import fence
+from include.warehouse import fence, sync_log
 from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
@@ -58,7 +58,7 @@ class VerifyOperator(SourceOperator):
             metrics.send({"worse": len(worse)}, self.source, "verify")
             log_line(context, self.source, "verify", sync_id=sync_id, checks=len(checks), worse=len(worse))
             with opened.conn.transaction():
-                history.save_checks(opened.conn, sync_id, [vars(check) for check in checks])
+                sync_log.save_checks(opened.conn, sync_id, [vars(check) for check in checks])
                 if worse:
                     self._hold(opened.conn, scans, worse, _reason(worse, sync_id))
             if worse:
@@ -68,14 +68,14 @@ class VerifyOperator(SourceOperator):
     def _hold(self, conn: Connection, scans: list[ForensicSummary], worse: list[Check], reason: str) -> None:
         for scan in scans:
             if scan.entity in {check.entity for check in worse}:
-                history.mark_hold(conn, scan.scan_id, reason)
-        history.refresh_hold(conn, self.source)
+                holds.mark_hold(conn, scan.scan_id, reason)
+        holds.refresh_hold(conn, self.source)
 
 
 def _to_verify(opened: Context) -> int:
     """The sync_id of the run's repair that nobody has verified yet."""
     entities = [entity.name for entity in opened.source.entities]
-    repair = history.evidence(opened.conn, opened.source.name, opened.run, entities).repair
+    repair = run_evidence.read(opened.conn, opened.source.name, opened.run, entities).repair
     if repair is None:
         raise AirflowSkipException("nothing was applied")
     if repair.verified_at or repair.undone:

@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from psycopg import Connection
 
 from include.api.errors import ApiError
-from include.confidence import findings, history, messages, outbox, outcome
+from include.confidence import findings, holds, messages, outbox, outcome, run_evidence, unfinished_work
 from include.confidence.messages import WATCH, Failure, Kind
 from include.confidence.outcome import Gap
 from include.confidence.watch import Facts, Finding, Left, Pool, Run
@@ -78,8 +78,8 @@ def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts
     """How the source stands now. `look_up` gives a run by its name."""
     pool = api.pool(f"{source}_writer")
     writer = fence.read(conn, source)
-    unjudged, unverified = history.unjudged(conn, source), history.unverified(conn, source)
-    unfinished = history.unfinished(conn, source)
+    unjudged, unverified = unfinished_work.unjudged(conn, source), unfinished_work.unverified(conn, source)
+    unfinished = unfinished_work.unfinished(conn, source)
     runs = {run for run, _ in [*unjudged, *unverified, *unfinished]}
     known = outbox.told_runs(conn, source, runs)
 
@@ -90,7 +90,7 @@ def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts
         now=datetime.now(UTC),
         writer=writer,
         stopper=look_up(writer.run or "") if writer.stopped else None,
-        stop_known=history.stays_stopped(conn, source)
+        stop_known=holds.stays_stopped(conn, source)
         or bool(outbox.told_runs(conn, source, [writer.run or ""], writer.since)),
         pool=pool and Pool(pool.slots, pool.include_deferred, look_up(pool.closer) if pool.closer else None),
         declared=_declared(f"{source}_writer"),
@@ -118,7 +118,7 @@ def _not_done(conn: Connection, look_up: Any, writer: Writer) -> tuple[Run, Gap]
         return None
     entities = [entity.name for entity in get_source(writer.source).entities]
     # The warehouse does not know whether it was a dry run, so a missing repair does not count here.
-    gap = outcome.gap(history.evidence(conn, writer.source, writer.run, entities), dry_run=True)
+    gap = outcome.gap(run_evidence.read(conn, writer.source, writer.run, entities), dry_run=True)
     return gap and (run, gap)
 
 

@@ -18,9 +18,13 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import AwareDatetime
 
-from include.confidence import queries
 from include.confidence.policy import Verdict
-from include.confidence.queries import MAX_PAGE, PAGE, Change, Page, Run, Scan, SyncRow
+from include.confidence.queries.changes import Change, list_changes
+from include.confidence.queries.paging import MAX_PAGE, PAGE, Page
+from include.confidence.queries.runs import Run, read_run
+from include.confidence.queries.scans import Scan, latest_scans, list_scans
+from include.confidence.queries.syncs import SyncRow, list_syncs, read_sync
+from include.confidence.unproven import count_by_table
 from include.sources import REGISTRY
 from plugins.pages import prometheus
 from plugins.pages.access import Source, Sources, SyncId, refuse_nul, require_readable
@@ -117,7 +121,7 @@ def source_runs(
     limit: Limit = PAGE,
 ) -> Page[Scan]:
     """The scans of the source's runs with metrics, gates and verdicts, newest first."""
-    return queries.scans(conn, source, verdict=verdict, entity=entity, since=since, cursor=cursor, limit=limit)
+    return list_scans(conn, source, verdict=verdict, entity=entity, since=since, cursor=cursor, limit=limit)
 
 
 @router.get("/sync-status/{source}/sync-log", tags=["history"], responses=NOT_FOUND)
@@ -131,7 +135,7 @@ def source_sync_log(
     limit: Limit = PAGE,
 ) -> Page[SyncRow]:
     """The source's syncs, repairs, rollbacks and watermarks, newest first."""
-    return queries.sync_rows(conn, source, kind=kind, state=state, since=since, cursor=cursor, limit=limit)
+    return list_syncs(conn, source, kind=kind, state=state, since=since, cursor=cursor, limit=limit)
 
 
 @router.get("/sync-status/{source}/sync-log/{sync_id}/changes", tags=["history"], responses=NOT_FOUND)
@@ -143,12 +147,12 @@ def source_changes(
     limit: Limit = PAGE,
 ) -> Page[Change]:
     """The rows that a sync or repair has changed, by key, with the columns that differ before and after."""
-    if queries.sync_row(conn, source, sync_id) is None:
+    if read_sync(conn, source, sync_id) is None:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,
             f"{source} has no sync_id {sync_id}: GET sync-status/{source}/sync-log lists those that are kept",
         )
-    return queries.changes(conn, sync_id, cursor=cursor, limit=limit)
+    return list_changes(conn, sync_id, cursor=cursor, limit=limit)
 
 
 @router.get(
@@ -160,7 +164,7 @@ def source_changes(
 def one_run(dag_id: str, run_id: str, conn: Warehouse, user: GetUserDep) -> Run:
     """What a run left in the warehouse: its scans with their gates, how many rows it has proven and which not, what it
     planned to change and what it changed."""
-    found = queries.run(conn, f"{dag_id}/{run_id}")
+    found = read_run(conn, f"{dag_id}/{run_id}")
     if found is None:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,
@@ -183,8 +187,8 @@ def metrics(conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
     text = prometheus.exposition(
         overview(conn, session, sources),
         {source: health_figures(conn, source) for source in sources},
-        {source: queries.latest(conn, source) for source in sources},
-        queries.unproven_by_table(conn, sources),
+        {source: latest_scans(conn, source) for source in sources},
+        count_by_table(conn, sources),
     )
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 

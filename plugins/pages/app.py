@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from include.confidence.queries import CursorRefused
+from include.confidence.queries.paging import CursorRefused
 from plugins.pages import api, html
 from plugins.pages.warehouse import WarehouseUnavailable
 

@@ -14,9 +14,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.routing import APIRoute
 
-from include.confidence import queries
-from include.confidence.policy import SEVERITY, Verdict
-from include.confidence.queries import Part, Scan, Series
+from include.confidence.policy import SEVERITY, Verdict, worst_verdict
+from include.confidence.queries import paging
+from include.confidence.queries.changes import list_changes
+from include.confidence.queries.runs import read_run
+from include.confidence.queries.scans import Scan, list_scans
+from include.confidence.queries.syncs import list_syncs, read_sync
+from include.confidence.queries.trends import Part, Series, list_parts, read_series
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
 from plugins.pages import status
@@ -58,7 +62,7 @@ class Page(APIRoute):
                 return await handle(request)
             except WarehouseUnavailable as error:
                 return _message(request, "No figures now", _sentence(str(error)), code=503)
-            except queries.CursorRefused as error:
+            except paging.CursorRefused as error:
                 return _message(request, "No such page", _sentence(str(error)), code=422)
             except RequestValidationError:
                 return _message(request, "No such page", "The address is not one that these pages give.", code=422)
@@ -122,7 +126,7 @@ def of_source(
             here=source,
             link=("/dags/warehouse_migrate", "Trigger warehouse_migrate"),
         )
-    parts = queries.parts(conn, source)
+    parts = list_parts(conn, source)
     shown = chosen(parts, detail.scans, entity, scope)
     repair = detail.last_repair
     return page(
@@ -133,12 +137,12 @@ def of_source(
         status=detail,
         parts=parts,
         shown=shown,
-        series=urgent_first(queries.series(conn, source, shown.entity, shown.scope)) if shown else [],
-        runs=runs_of(queries.scans(conn, source, limit=SCANS)),
+        series=urgent_first(read_series(conn, source, shown.entity, shown.scope)) if shown else [],
+        runs=runs_of(list_scans(conn, source, limit=SCANS)),
         drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
         repair=repair,
-        changes=queries.changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
-        syncs=queries.sync_rows(conn, source, cursor=syncs),
+        changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
+        syncs=list_syncs(conn, source, cursor=syncs),
         health=detail.health,
     )
 
@@ -148,7 +152,7 @@ def of_sync(
     request: Request, source: Source, sync_id: SyncId, conn: Warehouse, sources: Sources, changes: Asked = None
 ) -> Response:
     """One sync, repair or rollback: what it changed, and the form that undoes it."""
-    row = queries.sync_row(conn, source, sync_id)
+    row = read_sync(conn, source, sync_id)
     if row is None:
         raise HTTPException(404, f"{source} has no sync_id {sync_id}")
     return page(
@@ -158,7 +162,7 @@ def of_sync(
         here=source,
         sync=row,
         names=list(vars(row.counts)),
-        changes=queries.changes(conn, sync_id, cursor=changes),
+        changes=list_changes(conn, sync_id, cursor=changes),
     )
 
 
@@ -186,7 +190,7 @@ def of_dag(request: Request, dag_id: str, conn: Warehouse, session: SessionDep, 
 def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: Sources) -> Response:
     """The tab of a DAG run: what it scanned, judged, planned and applied."""
     name = f"{dag_id}/{run}"
-    found = queries.run(conn, name)
+    found = read_run(conn, name)
     if found is None:
         return _message(
             request,
@@ -209,7 +213,7 @@ def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: So
         run=found,
         scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,
-        changes=queries.changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
+        changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
     )
 
 
@@ -247,7 +251,7 @@ def is_scanning(standing: SourceStatus) -> bool:
 def chosen(parts: Sequence[Part], scans: Iterable[Scan], entity: str | None, scope: str) -> Part | None:
     """The part whose trends are shown: the one asked for, else the one that stands worst, else the first."""
     named = [part for part in parts if (part.entity, part.scope) == (entity, scope)]
-    worst = queries.worst(scan.verdict for scan in scans)
+    worst = worst_verdict(scan.verdict for scan in scans)
     badly = {(scan.entity, scan.scope) for scan in scans if worst not in (None, Verdict.PASS) and scan.verdict == worst}
     whole = [part for part in parts if part.scope == "all"]
     return next(iter([*named, *(part for part in parts if (part.entity, part.scope) in badly), *whole, *parts]), None)
@@ -258,7 +262,7 @@ def urgent_first(series: Sequence[Series]) -> list[Series]:
     return sorted(series, key=lambda line: SEVERITY[line.points[-1].verdict], reverse=True)
 
 
-def runs_of(scans: queries.Page[Scan]) -> list[ScannedRun]:
+def runs_of(scans: paging.Page[Scan]) -> list[ScannedRun]:
     """The runs of which all scans are on the page, newest first; a run's newest scan of each entity counts."""
     runs = [_scanned_run(list(found)) for _, found in groupby(scans.items, key=lambda scan: scan.run)]
     return runs[:-1] if scans.next_cursor and len(runs) > 1 else runs
@@ -270,7 +274,7 @@ def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:
     return ScannedRun(
         run=scans[0].run,
         scanned_at=scans[0].scanned_at,
-        verdict=queries.worst(scan.verdict for scan in newest),
+        verdict=worst_verdict(scan.verdict for scan in newest),
         entities=len(newest),
         plan=Plan(*(sum(getattr(scan.plan, what) for scan in newest) for what in ("insert", "update", "delete"))),
         decision=decided.decision,

@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from include.confidence.policy import SEVERITY
-from include.confidence.queries import Scan
+from include.confidence.queries.scans import Scan
 from plugins.pages.status import HealthFigures, SourceStatus
 
 PREFIX = "sync_confidence"

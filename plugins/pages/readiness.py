@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from psycopg import Connection
 
-from include.confidence import queries
-from include.confidence.queries import Status
+from include.confidence.queries.overview import Status, read_statuses
 from include.confidence.watch import Code
 from plugins.pages.status import health_figures
 from plugins.pages.warehouse import WarehouseUnavailable, opened
@@ -49,7 +48,7 @@ def readiness(sources: Sequence[str], named: str | None = None) -> Readiness:
 
 
 def _reasons(conn: Connection, sources: Sequence[str], named: str | None) -> Iterator[Reason]:
-    found = {status.writer.source: status for status in queries.overview(conn, sources)}
+    found = {status.writer.source: status for status in read_statuses(conn, sources)}
     for source in sources:
         if source not in found:
             line = f"the warehouse has no row for {source}: run the DAG warehouse_migrate"

@@ -15,7 +15,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from include.confidence.queries import Series, SyncRow
+from include.confidence.queries.syncs import SyncRow
+from include.confidence.queries.trends import Series
 
 FOLDER = Path(__file__).parent
 # The library of the plots comes with its Python package; nothing is asked of another host.

@@ -7,9 +7,12 @@ from datetime import timedelta
 from psycopg import Connection
 from sqlalchemy.orm import Session
 
-from include.confidence import health, queries
-from include.confidence.queries import Scan, Status, SyncRow
-from include.confidence.unproven import Unproven
+from include.confidence import health
+from include.confidence.queries.overview import Status, read_statuses
+from include.confidence.queries.paging import MAX_PAGE
+from include.confidence.queries.scans import Scan, latest_scans
+from include.confidence.queries.syncs import SyncRow, list_syncs
+from include.confidence.unproven import Unproven, oldest
 from include.sources import get_source
 from plugins.pages.airflow_state import Orchestration, orchestration
 
@@ -82,7 +85,7 @@ def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list
             entities=tuple(entity.name for entity in get_source(name).entities),
             airflow=in_airflow[name],
         )
-        for status in queries.overview(conn, sources)
+        for status in read_statuses(conn, sources)
         for name in [status.writer.source]
     ]
 
@@ -92,12 +95,12 @@ def detail(conn: Connection, session: Session, source: str) -> SourceDetail | No
     found = overview(conn, session, [source])
     if not found:
         return None
-    repairs = queries.sync_rows(conn, source, kind="repair", limit=1).items
+    repairs = list_syncs(conn, source, kind="repair", limit=1).items
     return SourceDetail(
         **vars(found[0]),
         health=health_figures(conn, source),
-        unproven_rows=tuple(queries.unproven(conn, source)),
-        scans=tuple(queries.latest(conn, source)),
+        unproven_rows=tuple(oldest(conn, source, MAX_PAGE)),
+        scans=tuple(latest_scans(conn, source)),
         last_repair=repairs[0] if repairs else None,
     )
 

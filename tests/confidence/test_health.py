@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.confidence import history
+from include.confidence import scan_log
 from include.confidence.health import Figures, Limits, TableHealth, assess, read
 from include.warehouse import sync_log
 from include.warehouse.sync_log import Counts
@@ -221,7 +221,7 @@ def test_discrepancies_are_those_of_the_last_whole_scan(conn):
     advance(conn, a_sync(conn), "line_items", MINUTE)
     assert read(conn, SOURCE).tables[0].discrepancies is None
     for scan_id, plan, scope in (("first", (9, 9, 9), "all"), ("last", (1, 2, 3), "all"), ("part", (4, 4, 4), "p. 1")):
-        history.record(conn, summary(scan_id=scan_id, plan=plan, scope=scope))
+        scan_log.record(conn, summary(scan_id=scan_id, plan=plan, scope=scope))
     [table] = read(conn, SOURCE).tables
     assert (table.discrepancies, table.verdict) == (6, None)
 

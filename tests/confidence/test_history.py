@@ -8,9 +8,11 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from include.confidence import history
-from include.confidence.history import HoldChanged, NotJudged, PlanGone, ScanUnderWay
+from include.confidence import holds, judgements, repair_lock, scan_log
+from include.confidence.holds import HoldChanged
 from include.confidence.policy import Judgement, PastRun, Trend, Verdict, judge
+from include.confidence.repair_lock import NotJudged, ScanUnderWay
+from include.confidence.scan_log import PlanGone
 from include.confidence.summary import ForensicSummary
 from include.warehouse import fence
 from include.warehouse.fence import FenceError
@@ -24,8 +26,8 @@ HELD = Judgement(Verdict.HOLD, (METRIC,), ("far too many",), ())
 
 def judged(conn, scan_id, judgement=PASSED, value=0, **figures) -> ForensicSummary:
     scanned = summary(value, scan_id=scan_id, **figures)
-    history.record(conn, scanned)
-    history.save_judgement(conn, scanned, judgement)
+    scan_log.record(conn, scanned)
+    judgements.save_judgement(conn, scanned, judgement)
     return scanned
 
 
@@ -41,7 +43,7 @@ def writer(conn) -> tuple:
 
 def test_evidence_is_kept_before_the_verdict(conn):
     scanned = summary(7)
-    history.record(conn, scanned)
+    scan_log.record(conn, scanned)
     (row,) = rows(conn)
     assert ForensicSummary.from_json(row["summary"]) == scanned
     assert row["metrics"] == {METRIC: 7}
@@ -49,13 +51,13 @@ def test_evidence_is_kept_before_the_verdict(conn):
     assert (row["scan_id"], row["run"], row["epoch"]) == ("scan", "run of scan", 1)
     assert abs(row["scanned_at"] - datetime.now(UTC)).total_seconds() < 60
     assert (row["verdict"], row["decision"]) == (None, None)
-    assert history.past_runs(conn, summary(scan_id="next")) == []
+    assert judgements.past_runs(conn, summary(scan_id="next")) == []
 
 
 def test_a_judgement_is_written_beside_its_evidence(conn):
     scanned = summary(500)
-    history.record(conn, scanned)
-    history.save_judgement(conn, scanned, judge(scanned, passes(100), [Trend(METRIC), Trend("not_measured")]))
+    scan_log.record(conn, scanned)
+    judgements.save_judgement(conn, scanned, judge(scanned, passes(100), [Trend(METRIC), Trend("not_measured")]))
     (row,) = rows(conn)
     assert (row["verdict"], row["worse"], row["baseline"]) == ("warn", [METRIC], {METRIC: 100})
     assert row["reasons"] == [
@@ -66,7 +68,7 @@ def test_a_judgement_is_written_beside_its_evidence(conn):
 def test_the_same_scan_once_more_replaces_evidence_and_verdict(conn):
     judged(conn, "scan", Judgement(Verdict.WARN, (METRIC,), ("too many",), ()), value=5)
     first = rows(conn)[0]["scanned_at"]
-    history.record(conn, summary(6, scan_id="scan"))
+    scan_log.record(conn, summary(6, scan_id="scan"))
     (row,) = rows(conn)
     assert (row["metrics"], row["verdict"], row["worse"], row["reasons"]) == ({METRIC: 6}, None, [], [])
     assert row["scanned_at"] > first
@@ -77,11 +79,11 @@ def test_a_scan_that_is_made_anew_while_it_is_judged_gets_no_verdict(warehouse):
     scanned = summary(5)
     anew = "UPDATE confidence.forensic_run SET rescanned = true WHERE scan_id = %s"
     with psycopg.connect(warehouse, autocommit=True) as conn, psycopg.connect(warehouse, autocommit=True) as other:
-        history.record(conn, scanned)
+        scan_log.record(conn, scanned)
 
         def judged() -> None:
             with conn.transaction():
-                history.save_judgement(conn, scanned, PASSED)
+                judgements.save_judgement(conn, scanned, PASSED)
 
         with pytest.raises(PlanGone, match="scanned anew"):
             while_changing(other, anew, [scanned.scan_id], conn, judged)
@@ -90,29 +92,29 @@ def test_a_scan_that_is_made_anew_while_it_is_judged_gets_no_verdict(warehouse):
 
 def test_judging_a_held_scan_again_does_not_end_its_hold(conn):
     scanned = judged(conn, "scan")
-    history.mark_hold(conn, "scan", "verify is worse than scan")
-    history.save_judgement(conn, scanned, PASSED)
-    assert [hold.reasons for hold in history.open_holds(conn, "repairshopr")] == [("verify is worse than scan",)]
+    holds.mark_hold(conn, "scan", "verify is worse than scan")
+    judgements.save_judgement(conn, scanned, PASSED)
+    assert [hold.reasons for hold in holds.open_holds(conn, "repairshopr")] == [("verify is worse than scan",)]
 
 
 def test_judging_a_decided_scan_again_keeps_the_decision(conn):
     scanned = judged(conn, "scan", HELD)
-    history.decide(conn, "repairshopr", "resume", "oncall")
-    history.save_judgement(conn, scanned, HELD)
-    assert history.open_holds(conn, "repairshopr") == []
+    holds.decide(conn, "repairshopr", "resume", "oncall")
+    judgements.save_judgement(conn, scanned, HELD)
+    assert holds.open_holds(conn, "repairshopr") == []
     assert rows(conn)[0]["decided_by"] == "oncall"
 
 
 def test_past_runs_come_newest_first_with_all_that_a_judgement_needs(conn):
     judged(conn, "one", value=1)
     judged(conn, "two", HELD, value=2)
-    history.decide(conn, "repairshopr", "resume", "oncall")
+    holds.decide(conn, "repairshopr", "resume", "oncall")
     judged(conn, "three", HELD, value=3)
-    history.decide(conn, "repairshopr", "repair", "oncall")
+    holds.decide(conn, "repairshopr", "repair", "oncall")
     judged(conn, "four", HELD, value=4)
-    history.decide(conn, "repairshopr", "keep", "oncall")
+    holds.decide(conn, "repairshopr", "keep", "oncall")
     judged(conn, "five", HELD, value=5)
-    assert history.past_runs(conn, summary(scan_id="now")) == [
+    assert judgements.past_runs(conn, summary(scan_id="now")) == [
         PastRun("five", {METRIC: 5}, Verdict.HOLD, (METRIC,), accepted=False, held=True),
         PastRun("four", {METRIC: 4}, Verdict.HOLD, (METRIC,), accepted=False, held=True),
         PastRun("three", {METRIC: 3}, Verdict.HOLD, (METRIC,), accepted=False, held=False),
@@ -126,18 +128,18 @@ def test_past_runs_are_of_the_same_source_entity_and_scope(conn):
     judged(conn, "other entity", entity="invoices")
     judged(conn, "other scope", scope="pages 3-10")
     judged(conn, "same")
-    assert [run.scan_id for run in history.past_runs(conn, summary(scan_id="now"))] == ["same"]
+    assert [run.scan_id for run in judgements.past_runs(conn, summary(scan_id="now"))] == ["same"]
 
 
 def test_past_runs_leave_out_the_run_itself_but_not_its_holds(conn):
     judged(conn, "first try", run="tonight")
     judged(conn, "second try", HELD, run="tonight")
     scanned = judged(conn, "third try", run="tonight")
-    assert [run.scan_id for run in history.past_runs(conn, scanned)] == ["second try"]
+    assert [run.scan_id for run in judgements.past_runs(conn, scanned)] == ["second try"]
 
 
 def test_a_judged_scan_is_not_its_own_past(conn):
-    assert history.past_runs(conn, judged(conn, "scan", HELD)) == []
+    assert judgements.past_runs(conn, judged(conn, "scan", HELD)) == []
 
 
 def test_past_runs_go_back_to_the_good_runs_past_all_bad_ones(conn):
@@ -145,16 +147,16 @@ def test_past_runs_go_back_to_the_good_runs_past_all_bad_ones(conn):
         judged(conn, f"good {night}")
     for night in range(6):
         judged(conn, f"bad {night}", HELD)
-    found = [run.scan_id for run in history.past_runs(conn, summary(scan_id="now"), limit=2)]
+    found = [run.scan_id for run in judgements.past_runs(conn, summary(scan_id="now"), limit=2)]
     assert found == [*(f"bad {night}" for night in reversed(range(6))), "good 3", "good 2"]
 
 
 def test_past_runs_know_the_accepted_run_however_old(conn):
     judged(conn, "accepted", HELD)
-    history.decide(conn, "repairshopr", "resume", "oncall")
+    holds.decide(conn, "repairshopr", "resume", "oncall")
     for night in range(4):
         judged(conn, f"good {night}")
-    found = [run.scan_id for run in history.past_runs(conn, summary(scan_id="now"), limit=2)]
+    found = [run.scan_id for run in judgements.past_runs(conn, summary(scan_id="now"), limit=2)]
     assert found == ["good 3", "good 2", "accepted"]
 
 
@@ -165,33 +167,33 @@ def test_open_holds_are_the_latest_of_each_entity_and_scope(conn):
     judged(conn, "b2", entity="invoices")
     judged(conn, "c1", HELD, scope="pages 3-10")
     judged(conn, "d1", HELD, source="square")
-    holds = history.open_holds(conn, "repairshopr")
-    assert [(hold.scan_id, hold.entity, hold.scope, hold.run, hold.reasons) for hold in holds] == [
+    found = holds.open_holds(conn, "repairshopr")
+    assert [(hold.scan_id, hold.entity, hold.scope, hold.run, hold.reasons) for hold in found] == [
         ("a2", "line_items", "all", "run of a2", ("far too many",)),
         ("c1", "line_items", "pages 3-10", "run of c1", ("far too many",)),
     ]
-    assert holds[0].scanned_at.tzinfo
+    assert found[0].scanned_at.tzinfo
 
 
 def test_a_scan_that_is_not_judged_yet_does_not_end_a_hold(conn):
     judged(conn, "held", HELD)
-    history.record(conn, summary(scan_id="new"))
-    assert [hold.scan_id for hold in history.open_holds(conn, "repairshopr")] == ["held"]
+    scan_log.record(conn, summary(scan_id="new"))
+    assert [hold.scan_id for hold in holds.open_holds(conn, "repairshopr")] == ["held"]
 
 
 def test_mark_hold_adds_its_reason_once(conn):
     judged(conn, "scan", Judgement(Verdict.WARN, (METRIC,), ("too many",), ()))
-    history.mark_hold(conn, "scan", "verify is worse than scan")
-    history.mark_hold(conn, "scan", "verify is worse than scan")
+    holds.mark_hold(conn, "scan", "verify is worse than scan")
+    holds.mark_hold(conn, "scan", "verify is worse than scan")
     (row,) = rows(conn)
     assert (row["verdict"], row["reasons"]) == ("hold", ["too many", "verify is worse than scan"])
 
 
 def test_mark_hold_opens_a_decided_hold_again_and_keeps_who_decided(conn):
     judged(conn, "scan", HELD)
-    history.decide(conn, "repairshopr", "repair", "oncall")
-    history.mark_hold(conn, "scan", "verify is worse than scan")
-    (hold,) = history.open_holds(conn, "repairshopr")
+    holds.decide(conn, "repairshopr", "repair", "oncall")
+    holds.mark_hold(conn, "scan", "verify is worse than scan")
+    (hold,) = holds.open_holds(conn, "repairshopr")
     assert hold.reasons[0] == "far too many"
     assert hold.reasons[1].startswith("repair decided by oncall at 20")
     assert hold.reasons[2] == "verify is worse than scan"
@@ -200,8 +202,8 @@ def test_mark_hold_opens_a_decided_hold_again_and_keeps_who_decided(conn):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda conn: history.mark_hold(conn, "lost", "why"),
-        lambda conn: history.save_judgement(conn, summary(scan_id="lost"), PASSED),
+        lambda conn: holds.mark_hold(conn, "lost", "why"),
+        lambda conn: judgements.save_judgement(conn, summary(scan_id="lost"), PASSED),
     ],
 )
 def test_a_scan_that_is_not_recorded_is_told(conn, write):
@@ -211,60 +213,60 @@ def test_a_scan_that_is_not_recorded_is_told(conn, write):
 
 class TestLatest:
     def test_scan_of_its_entity_has_its_plan(self, conn):
-        history.record(conn, summary(scan_id="before"))
-        history.record(conn, latest := summary(scan_id="latest"))
-        history.record(conn, summary(scan_id="other entity", entity="invoices"))
-        history.record(conn, summary(scan_id="other source", source="square"))
-        history.require_latest(conn, latest)
+        scan_log.record(conn, summary(scan_id="before"))
+        scan_log.record(conn, latest := summary(scan_id="latest"))
+        scan_log.record(conn, summary(scan_id="other entity", entity="invoices"))
+        scan_log.record(conn, summary(scan_id="other source", source="square"))
+        scan_log.require_latest(conn, latest)
 
     def test_scan_has_replaced_the_plans_of_those_before(self, conn):
-        history.record(conn, before := summary(scan_id="before"))
-        history.record(conn, summary(scan_id="latest", scope="pages 3-10"))
+        scan_log.record(conn, before := summary(scan_id="before"))
+        scan_log.record(conn, summary(scan_id="latest", scope="pages 3-10"))
         with pytest.raises(
             PlanGone, match=r"the plan of line_items was replaced by a later scan \(latest\): clear scan"
         ):
-            history.require_latest(conn, before)
+            scan_log.require_latest(conn, before)
 
     def test_scan_is_none_where_nothing_was_recorded(self, conn):
         with pytest.raises(PlanGone, match=r"the plan of line_items was replaced by a later scan \(None\)"):
-            history.require_latest(conn, summary(scan_id="lost"))
+            scan_log.require_latest(conn, summary(scan_id="lost"))
 
 
 def test_refresh_sets_and_clears_the_reason_of_a_stopped_writer(conn):
-    assert history.refresh_hold(conn, "repairshopr") is None
+    assert holds.refresh_hold(conn, "repairshopr") is None
     judged(conn, "a", HELD)
     judged(conn, "b", HELD, entity="invoices")
     reason = "invoices (all): far too many; line_items (all): far too many"
-    assert history.refresh_hold(conn, "repairshopr") == reason
+    assert holds.refresh_hold(conn, "repairshopr") == reason
     assert writer(conn) == ("stopped", reason)
     judged(conn, "c")
     judged(conn, "d", entity="invoices")
-    assert history.refresh_hold(conn, "repairshopr") is None
+    assert holds.refresh_hold(conn, "repairshopr") is None
     assert writer(conn) == ("stopped", None)
 
 
 def test_refresh_of_a_running_writer_has_nothing_to_do_without_a_hold(conn):
     conn.execute("UPDATE confidence.writer SET state = 'running'")
-    assert history.refresh_hold(conn, "repairshopr") is None
+    assert holds.refresh_hold(conn, "repairshopr") is None
 
 
 def test_refresh_refuses_a_hold_on_a_running_writer(conn):
     conn.execute("UPDATE confidence.writer SET state = 'running'")
     judged(conn, "scan", HELD)
     with pytest.raises(FenceError, match=r"running while a hold is open .*far too many.*clear stop_writer"):
-        history.refresh_hold(conn, "repairshopr")
+        holds.refresh_hold(conn, "repairshopr")
     assert writer(conn) == ("running", None)
 
 
 @pytest.mark.parametrize(("decision", "open_after"), [("keep", ["scan"]), ("resume", []), ("repair", [])])
 def test_a_decision_is_written_with_who_and_when(conn, decision, open_after):
     judged(conn, "scan", HELD)
-    history.refresh_hold(conn, "repairshopr")
-    assert [hold.scan_id for hold in history.decide(conn, "repairshopr", decision, "oncall")] == ["scan"]
+    holds.refresh_hold(conn, "repairshopr")
+    assert [hold.scan_id for hold in holds.decide(conn, "repairshopr", decision, "oncall")] == ["scan"]
     (row,) = rows(conn)
     assert (row["decision"], row["decided_by"]) == (decision, "oncall")
     assert row["decided_at"] > row["scanned_at"]
-    assert [hold.scan_id for hold in history.open_holds(conn, "repairshopr")] == open_after
+    assert [hold.scan_id for hold in holds.open_holds(conn, "repairshopr")] == open_after
     assert (writer(conn)[1] is not None) == bool(open_after)
 
 
@@ -273,7 +275,7 @@ def test_a_decision_is_about_all_open_holds_of_its_source_and_no_others(conn):
     judged(conn, "line_items", HELD)
     judged(conn, "invoices", HELD, entity="invoices")
     judged(conn, "square", HELD, source="square")
-    decided = history.decide(conn, "repairshopr", "resume", "oncall")
+    decided = holds.decide(conn, "repairshopr", "resume", "oncall")
     assert [hold.scan_id for hold in decided] == ["invoices", "line_items"]
     assert {row["scan_id"]: row["decision"] for row in rows(conn)} == {
         "ended": None,
@@ -285,27 +287,27 @@ def test_a_decision_is_about_all_open_holds_of_its_source_and_no_others(conn):
 
 def test_keep_can_be_answered_anew(conn):
     judged(conn, "scan", HELD)
-    history.decide(conn, "repairshopr", "keep", "oncall")
-    history.decide(conn, "repairshopr", "repair", "somebody else")
+    holds.decide(conn, "repairshopr", "keep", "oncall")
+    holds.decide(conn, "repairshopr", "repair", "somebody else")
     assert (rows(conn)[0]["decision"], rows(conn)[0]["decided_by"]) == ("repair", "somebody else")
 
 
 def test_a_decision_without_an_open_hold_changes_nothing(conn):
     judged(conn, "scan")
-    assert history.decide(conn, "repairshopr", "resume", "oncall") == []
+    assert holds.decide(conn, "repairshopr", "resume", "oncall") == []
     assert rows(conn)[0]["decision"] is None
 
 
 def test_an_unknown_decision_is_refused(conn):
     judged(conn, "scan", HELD)
     with pytest.raises(ValueError, match="'maybe' is not a valid Decision"):
-        history.decide(conn, "repairshopr", "maybe", "oncall")
+        holds.decide(conn, "repairshopr", "maybe", "oncall")
 
 
 def test_the_caller_owns_the_transaction(migrated_url, conn):
     judged(conn, "scan", HELD)
-    history.mark_hold(conn, "scan", "why")
-    history.decide(conn, "repairshopr", "keep", "oncall")
+    holds.mark_hold(conn, "scan", "why")
+    holds.decide(conn, "repairshopr", "keep", "oncall")
     with psycopg.connect(migrated_url) as other:
         assert rows(other) == []
 
@@ -313,10 +315,10 @@ def test_the_caller_owns_the_transaction(migrated_url, conn):
 def test_the_callers_row_factory_does_not_matter(conn):
     conn.row_factory = dict_row
     judged(conn, "scan", HELD, value=400)
-    assert history.past_runs(conn, summary(scan_id="now")) == [
+    assert judgements.past_runs(conn, summary(scan_id="now")) == [
         PastRun("scan", past(400).metrics, Verdict.HOLD, (METRIC,), accepted=False, held=True)
     ]
-    assert history.refresh_hold(conn, "repairshopr") == "line_items (all): far too many"
+    assert holds.refresh_hold(conn, "repairshopr") == "line_items (all): far too many"
 
 
 TONIGHT = {"run": "tonight", "epoch": 1}
@@ -331,11 +333,11 @@ class TestRepairing:
     def scans(self, conn) -> list[ForensicSummary]:
         scans = [summary(scan_id=f"scan of {entity}", entity=entity, **TONIGHT) for entity in self.entities]
         for scanned in scans:
-            history.record(conn, scanned)
+            scan_log.record(conn, scanned)
         return scans
 
     def repair(self, conn, scans) -> None:
-        with history.repairing(conn, fence.read(conn, "repairshopr"), self.entities, scans):
+        with repair_lock.repairing(conn, fence.read(conn, "repairshopr"), self.entities, scans):
             pass
 
     def refusal(self, conn, scans) -> str:
@@ -349,94 +351,94 @@ class TestRepairing:
     @pytest.mark.parametrize("verdict", [PASSED, WARNED])
     def test_by_scans_that_passed_the_gate(self, conn, scans, verdict):
         for scanned in scans:
-            history.save_judgement(conn, scanned, verdict)
+            judgements.save_judgement(conn, scanned, verdict)
         self.repair(conn, scans)
 
     def test_by_a_persons_decision_to_repair_only(self, conn, scans):
-        history.save_judgement(conn, scans[0], PASSED)
-        history.save_judgement(conn, scans[1], HELD)
+        judgements.save_judgement(conn, scans[0], PASSED)
+        judgements.save_judgement(conn, scans[1], HELD)
         assert "invoices is held, and nobody has decided" in self.refusal(conn, scans)
-        history.decide(conn, "repairshopr", "keep", "oncall")
+        holds.decide(conn, "repairshopr", "keep", "oncall")
         assert "invoices is held" in self.refusal(conn, scans)
-        history.decide(conn, "repairshopr", "repair", "oncall")
+        holds.decide(conn, "repairshopr", "repair", "oncall")
         self.repair(conn, scans)
-        history.mark_hold(conn, scans[1].scan_id, "verify is worse than scan")
+        holds.mark_hold(conn, scans[1].scan_id, "verify is worse than scan")
         assert "invoices is held" in self.refusal(conn, scans)
 
     def test_a_decision_to_resume_repairs_nothing(self, conn, scans):
-        history.save_judgement(conn, scans[0], PASSED)
-        history.save_judgement(conn, scans[1], HELD)
-        history.decide(conn, "repairshopr", "resume", "oncall")
+        judgements.save_judgement(conn, scans[0], PASSED)
+        judgements.save_judgement(conn, scans[1], HELD)
+        holds.decide(conn, "repairshopr", "resume", "oncall")
         assert "invoices is held" in self.refusal(conn, scans)
 
     def test_a_scan_that_nobody_judged_repairs_nothing(self, conn, scans):
-        history.save_judgement(conn, scans[0], PASSED)
+        judgements.save_judgement(conn, scans[0], PASSED)
         message = self.refusal(conn, scans)
         assert "invoices was not judged: gate_check did not get to its end" in message
         assert "line_items" not in message
 
     def test_every_entity_has_to_be_scanned(self, conn, scans):
         for scanned in scans:
-            history.save_judgement(conn, scanned, PASSED)
+            judgements.save_judgement(conn, scanned, PASSED)
         assert "invoices was not scanned" in self.refusal(conn, scans[:1])
         assert "invoices was not scanned; line_items was not scanned" in self.refusal(conn, [])
 
     @pytest.mark.parametrize("other", [{"run": "last night"}, {"epoch": 2}])
     def test_a_scan_from_before_this_stop_repairs_nothing(self, conn, scans, other):
         for scanned in scans:
-            history.save_judgement(conn, scanned, PASSED)
+            judgements.save_judgement(conn, scanned, PASSED)
         elsewhere = replace(scans[0], **other)
         assert "line_items was scanned before this stop" in self.refusal(conn, [elsewhere, scans[1]])
 
     def test_an_incomplete_scan_repairs_nothing(self, conn, scans):
         for scanned in scans:
-            history.save_judgement(conn, scanned, PASSED)
+            judgements.save_judgement(conn, scanned, PASSED)
         unsure = replace(scans[0], incomplete="3 pages stayed unread")
         assert "line_items has no evidence (3 pages stayed unread)" in self.refusal(conn, [unsure, scans[1]])
 
     def test_a_verdict_is_of_the_evidence_that_was_judged(self, conn, scans):
         for scanned in scans:
-            history.save_judgement(conn, scanned, PASSED)
+            judgements.save_judgement(conn, scanned, PASSED)
         again = summary(scan_id=scans[0].scan_id, **TONIGHT)
-        history.record(conn, again)
+        scan_log.record(conn, again)
         assert "line_items was scanned anew" in self.refusal(conn, scans)
         assert "line_items was not judged" in self.refusal(conn, [again, scans[1]])
-        history.save_judgement(conn, again, PASSED)
+        judgements.save_judgement(conn, again, PASSED)
         self.repair(conn, [again, scans[1]])
 
     def test_a_scan_that_has_begun_again_makes_what_it_found_void(self, conn, scans):
         """Its plan may be overwritten by half, whether the attempt comes to its end or not."""
         for scanned in scans:
-            history.save_judgement(conn, scanned, PASSED)
-        with pytest.raises(RuntimeError), history.scanning(conn, "repairshopr", "tonight", "invoices", 1):
+            judgements.save_judgement(conn, scanned, PASSED)
+        with pytest.raises(RuntimeError), repair_lock.scanning(conn, "repairshopr", "tonight", "invoices", 1):
             raise RuntimeError("cut off")
         assert "invoices was scanned anew" in self.refusal(conn, scans)
         with pytest.raises(PlanGone, match="invoices was scanned anew"):
-            history.save_judgement(conn, scans[1], PASSED)
+            judgements.save_judgement(conn, scans[1], PASSED)
 
     def test_other_scans_are_left_alone_by_one_that_begins(self, conn, scans):
         for scanned in scans:
-            history.save_judgement(conn, scanned, PASSED)
+            judgements.save_judgement(conn, scanned, PASSED)
         for source, run, entity, epoch in [
             ("square", "tonight", "invoices", 1),
             ("repairshopr", "last night", "invoices", 1),
             ("repairshopr", "tonight", "payments", 1),
             ("repairshopr", "tonight", "invoices", 2),
         ]:
-            with history.scanning(conn, source, run, entity, epoch):
+            with repair_lock.scanning(conn, source, run, entity, epoch):
                 pass
         self.repair(conn, scans)
 
     def test_excludes_scans_and_repairs_of_its_source(self, migrated_url, conn, scans):
         for scanned in scans:
-            history.save_judgement(conn, scanned, PASSED)
+            judgements.save_judgement(conn, scanned, PASSED)
         writer = fence.read(conn, "repairshopr")
         with psycopg.connect(migrated_url) as other:
 
             def scan(source: str = "repairshopr", of: psycopg.Connection = other) -> AbstractContextManager[None]:
-                return history.scanning(of, source, "tonight", "payments", 1)
+                return repair_lock.scanning(of, source, "tonight", "payments", 1)
 
-            with history.repairing(conn, writer, self.entities, scans):
+            with repair_lock.repairing(conn, writer, self.entities, scans):
                 with pytest.raises(ScanUnderWay, match="scan or repair of repairshopr is still at work"), scan():
                     pass
                 with scan("square"):
@@ -446,9 +448,9 @@ class TestRepairing:
             self.repair(conn, scans)
 
     def test_a_judgement_of_figures_that_were_replaced_meanwhile_is_refused(self, conn, scans):
-        history.record(conn, summary(scan_id=scans[0].scan_id, **TONIGHT))
+        scan_log.record(conn, summary(scan_id=scans[0].scan_id, **TONIGHT))
         with pytest.raises(PlanGone, match="line_items was scanned anew"):
-            history.save_judgement(conn, scans[0], PASSED)
+            judgements.save_judgement(conn, scans[0], PASSED)
         assert [row["verdict"] for row in rows(conn)] == [None, None]
 
 
@@ -457,18 +459,18 @@ class TestAsked:
         return judged(conn, "scan", HELD, **TONIGHT)
 
     def ask(self, conn) -> None:
-        history.note_asked(conn, history.open_holds(conn, "repairshopr"))
+        holds.note_asked(conn, holds.open_holds(conn, "repairshopr"))
 
     def refused(self, conn, entity="line_items") -> None:
         with pytest.raises(HoldChanged, match=rf"{entity} \(all\) was scanned or held since.*Clear decide"):
-            history.require_asked(conn, "repairshopr")
+            holds.require_asked(conn, "repairshopr")
 
     def test_an_answer_needs_a_question(self, conn):
-        history.require_asked(conn, "repairshopr")
+        holds.require_asked(conn, "repairshopr")
         self.held(conn)
         self.refused(conn)
         self.ask(conn)
-        history.require_asked(conn, "repairshopr")
+        holds.require_asked(conn, "repairshopr")
 
     def test_a_hold_that_came_since_was_not_asked_about(self, conn):
         self.held(conn)
@@ -479,13 +481,13 @@ class TestAsked:
     def test_another_reason_was_not_asked_about(self, conn):
         self.held(conn)
         self.ask(conn)
-        history.mark_hold(conn, "scan", "verify is worse than scan")
+        holds.mark_hold(conn, "scan", "verify is worse than scan")
         self.refused(conn)
 
     def test_newer_evidence_was_not_asked_about(self, conn):
         self.held(conn)
         self.ask(conn)
-        with history.scanning(conn, "repairshopr", "tonight", "line_items", 1):
+        with repair_lock.scanning(conn, "repairshopr", "tonight", "line_items", 1):
             self.refused(conn)
-        history.record(conn, summary(scan_id="scan", **TONIGHT))
+        scan_log.record(conn, summary(scan_id="scan", **TONIGHT))
         self.refused(conn)

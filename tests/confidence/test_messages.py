@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from psycopg.errors import UniqueViolation
 
 from include.confidence.health import Alert
-from include.confidence.history import Decision, Hold
+from include.confidence.holds import Decision, Hold
 from include.confidence.messages import (
     MAX_LINES,
     Event,

@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 from psycopg import Connection
 
-from include.confidence import history
+from include.confidence import holds, judgements, scan_log
 from include.confidence.policy import GROWTH_RUNS, Growth, RepairShare, Trend, judge
 from tests.confidence.builders import METRIC, summary
 
@@ -25,14 +25,14 @@ class Runbook:
         return self.gate(summary(scan_id=f"night {next(self.nights)}", metrics=metrics, **figures))
 
     def gate(self, scanned) -> str:
-        history.record(self.conn, scanned)
-        judgement = judge(scanned, history.past_runs(self.conn, scanned), POLICIES)
-        history.save_judgement(self.conn, scanned, judgement)
-        history.refresh_hold(self.conn, scanned.source)
+        scan_log.record(self.conn, scanned)
+        judgement = judge(scanned, judgements.past_runs(self.conn, scanned), POLICIES)
+        judgements.save_judgement(self.conn, scanned, judgement)
+        holds.refresh_hold(self.conn, scanned.source)
         return judgement.verdict
 
     def answer(self, decision: str) -> None:
-        history.decide(self.conn, "repairshopr", decision, "oncall")
+        holds.decide(self.conn, "repairshopr", decision, "oncall")
 
     @property
     def held(self) -> str | None:
@@ -195,8 +195,8 @@ def test_nights_on_which_another_metric_is_worse_count_for_the_one_that_grows(ru
 def test_a_repair_that_made_things_worse_is_held_over_the_next_scan(runbook):
     runbook.night(100)
     runbook.night(100)
-    history.mark_hold(runbook.conn, "night 2", "verify found 300 more than scan, roll back sync_id 7")
-    assert "roll back sync_id 7" in history.refresh_hold(runbook.conn, "repairshopr")
+    holds.mark_hold(runbook.conn, "night 2", "verify found 300 more than scan, roll back sync_id 7")
+    assert "roll back sync_id 7" in holds.refresh_hold(runbook.conn, "repairshopr")
     assert runbook.night(400) == "hold"
     assert runbook.night(100) == "pass"
     assert runbook.held is None
@@ -214,10 +214,10 @@ def test_a_scan_made_again_in_the_same_run_is_not_a_second_bad_night(runbook):
 def test_a_scan_made_again_does_not_shake_off_the_hold(runbook, again):
     runbook.night(100)
     runbook.gate(summary(100, scan_id="tonight's scan", run="tonight"))
-    history.mark_hold(runbook.conn, "tonight's scan", "the outcome of a repair is unknown")
-    history.refresh_hold(runbook.conn, "repairshopr")
-    history.record(runbook.conn, summary(400, scan_id=again, run="tonight"))
-    assert "outcome of a repair is unknown" in history.refresh_hold(runbook.conn, "repairshopr")
+    holds.mark_hold(runbook.conn, "tonight's scan", "the outcome of a repair is unknown")
+    holds.refresh_hold(runbook.conn, "repairshopr")
+    scan_log.record(runbook.conn, summary(400, scan_id=again, run="tonight"))
+    assert "outcome of a repair is unknown" in holds.refresh_hold(runbook.conn, "repairshopr")
     assert runbook.gate(summary(400, scan_id=again, run="tonight")) == "hold"
     assert runbook.gate(summary(100, scan_id=again, run="tonight")) == "pass"
     assert runbook.held is None

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.confidence import history
+from include.confidence import holds, judgements, repair_lock, run_evidence, scan_log
 from include.confidence.account import Account
-from include.confidence.outcome import Evidence, Repair, Scanned, gap, not_confirmed
+from include.confidence.outcome import Evidence, LatestScan, Repair, gap, not_confirmed
 from include.confidence.policy import Judgement, Verdict
 from include.warehouse import sync_log
 from include.warehouse.fence import Writer
@@ -25,9 +25,9 @@ HELD = replace(STOPPED, hold_reason="too much")
 ENTITIES = ("customers", "lines")
 
 
-def scanned(entity: str, planned: int = 0, **changes: Any) -> Scanned:
+def scanned(entity: str, planned: int = 0, **changes: Any) -> LatestScan:
     found = {"complete": True, "verdict": Verdict.PASS, "rows": 10, "proven": 10, "epoch": 7}
-    return Scanned(entity=entity, scope="all", scanned_at=NIGHT, planned=planned, **found | changes)
+    return LatestScan(entity=entity, scope="all", scanned_at=NIGHT, planned=planned, **found | changes)
 
 
 def repaired(state: str = "success", *, verified: bool = True, still_open: int = 0, **changes: Any) -> Repair:
@@ -150,12 +150,12 @@ class TestEvidence:
     def scan(self, conn, entity: str = "line_items", verdict: Verdict | None = Verdict.PASS, **changes: Any) -> None:
         found = {"run": "tonight", "scan_id": f"scan of {entity}", "entity": entity} | changes
         scan = summary(**found)
-        history.record(conn, scan)
+        scan_log.record(conn, scan)
         if verdict:
-            history.save_judgement(conn, scan, Judgement(verdict, (), (), ()))
+            judgements.save_judgement(conn, scan, Judgement(verdict, (), (), ()))
 
     def found(self, conn) -> Evidence:
-        return history.evidence(conn, "repairshopr", "tonight", self.entities)
+        return run_evidence.read(conn, "repairshopr", "tonight", self.entities)
 
     def test_of_a_run_that_left_nothing(self, conn):
         found = self.found(conn)
@@ -178,7 +178,7 @@ class TestEvidence:
 
     def test_scan_that_has_begun_again_is_none(self, conn):
         self.scan(conn)
-        with history.scanning(conn, "repairshopr", "tonight", "line_items", 1):
+        with repair_lock.scanning(conn, "repairshopr", "tonight", "line_items", 1):
             [scan] = self.found(conn).scans
         assert not scan.complete
 
@@ -189,7 +189,7 @@ class TestEvidence:
         sync_log.begin(conn, "repairshopr", "sync", "tonight")
         sync_log.finish(conn, second, {"line_items": Counts(deleted=2, superseded=1, failed=1)})
         checks = [{"entity": "line_items", "figure": "planned_changes_open", "before": 4, "after": 0, "margin": 0}]
-        history.save_checks(conn, second, checks)
+        sync_log.save_checks(conn, second, checks)
         found = self.found(conn)
         assert [repair.sync_id for repair in found.repairs] == [second, first]
         assert (found.repair.state, found.repair.left, found.repair.undone) == ("success", 2, False)
@@ -204,17 +204,17 @@ class TestEvidence:
         self.scan(conn, scan_id="earlier", run="last night", verdict=Verdict.HOLD, scope="pages 3-10")
         self.scan(conn)
         assert self.found(conn).decision is None
-        history.decide(conn, "repairshopr", "repair", "Ada")
+        holds.decide(conn, "repairshopr", "repair", "Ada")
         assert (self.found(conn).decision, self.found(conn).decided_by) == ("repair", "Ada")
         self.scan(conn, scan_id="later", run="next night", verdict=Verdict.HOLD)
-        history.decide(conn, "repairshopr", "resume", "Bob")
+        holds.decide(conn, "repairshopr", "resume", "Bob")
         assert self.found(conn).decision == "repair"
-        assert history.evidence(conn, "repairshopr", "next night", self.entities).decision == "resume"
+        assert run_evidence.read(conn, "repairshopr", "next night", self.entities).decision == "resume"
 
     def test_decision_is_about_all_scans_that_were_made_before_it(self, conn):
         self.scan(conn, "invoices")
         self.scan(conn, verdict=Verdict.HOLD)
-        history.decide(conn, "repairshopr", "repair", "Ada")
+        holds.decide(conn, "repairshopr", "repair", "Ada")
         assert self.found(conn).decision == "repair"
         self.scan(conn, scan_id="scanned once more")
         assert self.found(conn).decision is None

@@ -5,11 +5,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from psycopg.types.json import Jsonb
 
-from include.confidence import findings, history, queries
+from include.confidence import findings, holds, judgements, scan_log
 from include.confidence.account import Account
 from include.confidence.policy import Gate, Judgement, Trend, Verdict, judge
-from include.confidence.queries import CursorRefused, Difference
+from include.confidence.queries.changes import Difference, list_changes
+from include.confidence.queries.overview import Status, read_statuses
+from include.confidence.queries.paging import CursorRefused
+from include.confidence.queries.runs import read_run
+from include.confidence.queries.scans import latest_scans, list_scans
+from include.confidence.queries.syncs import list_syncs, read_sync
+from include.confidence.queries.trends import list_parts, read_series
 from include.confidence.summary import Plan
+from include.confidence.unproven import count_by_table, oldest
 from include.confidence.watch import Code, Finding
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
@@ -25,9 +32,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def judged(conn, scan_id, judgement=PASSED, value=0, *, at=None, **figures):
     """A scan with its verdict, a minute after the one before unless told when."""
     scanned = summary(value, scan_id=scan_id, **figures)
-    history.record(conn, scanned)
+    scan_log.record(conn, scanned)
     if judgement is not None:
-        history.save_judgement(conn, scanned, judgement)
+        judgements.save_judgement(conn, scanned, judgement)
     if at is not None:
         conn.execute(
             "UPDATE confidence.forensic_run SET scanned_at = %s WHERE scan_id = %s",
@@ -42,8 +49,8 @@ def a_sync(conn, kind="sync", run=f"{SOURCE}_sync/1", error=None, source=SOURCE,
     return sync_id
 
 
-def status(conn, source=SOURCE) -> queries.Status:
-    (found,) = queries.overview(conn, [source])
+def status(conn, source=SOURCE) -> Status:
+    (found,) = read_statuses(conn, [source])
     return found
 
 
@@ -66,7 +73,7 @@ class TestOverview:
         assert known == {"writer": found.writer, "unproven": 0, "findings": ()}
 
     def test_sources_come_as_asked_and_unknown_ones_not(self, conn):
-        found = queries.overview(conn, ["storage", "nothing", "repairshopr"])
+        found = read_statuses(conn, ["storage", "nothing", "repairshopr"])
         assert [each.writer.source for each in found] == ["storage", "repairshopr"]
 
     def test_verdict_is_the_worst_of_the_last_judged_run(self, conn):
@@ -103,9 +110,9 @@ class TestOverview:
         found = status(conn)
         assert found.unproven == 2
         assert (datetime.now(UTC) - found.unproven_since).total_seconds() == pytest.approx(5 * 3600, abs=60)
-        assert [row.key for row in queries.unproven(conn, SOURCE)] == [[2, "x"], [1]]
-        assert len(queries.unproven(conn, SOURCE, limit=1)) == 1
-        tables = queries.unproven_by_table(conn, [SOURCE, "square"])
+        assert [row.key for row in oldest(conn, SOURCE)] == [[2, "x"], [1]]
+        assert len(oldest(conn, SOURCE, limit=1)) == 1
+        tables = count_by_table(conn, [SOURCE, "square"])
         assert [table[:3] for table in tables] == [
             (SOURCE, "customers", 1),
             (SOURCE, "invoices", 1),
@@ -181,7 +188,7 @@ class TestScans:
         accounts = {"a": Account(live=10, equal=8, unproven=2), "b": Account(live=5, equal=5, missing=1)}
         judged(conn, "counted", at=1, accounts=accounts, incomplete="3 pages stayed unread")
         judged(conn, "not counted", at=0)
-        counted, bare = queries.scans(conn, SOURCE).items
+        counted, bare = list_scans(conn, SOURCE).items
         assert (counted.rows, counted.proven, counted.accounts) == (16, 14, accounts)
         assert counted.incomplete == "3 pages stayed unread"
         assert (bare.rows, bare.proven, bare.accounts, bare.incomplete) == (None, None, {}, "")
@@ -189,10 +196,10 @@ class TestScans:
     def test_gates_are_kept_as_they_were_judged(self, conn):
         judged(conn, "before", value=100, run="1", at=0)
         scanned = summary(500, scan_id="now", run="2", plan=(3, 2, 1))
-        history.record(conn, scanned)
-        judgement = judge(scanned, history.past_runs(conn, scanned), [Trend(METRIC), Trend("not_measured")])
-        history.save_judgement(conn, scanned, judgement)
-        scan = queries.scans(conn, SOURCE).items[0]
+        scan_log.record(conn, scanned)
+        judgement = judge(scanned, judgements.past_runs(conn, scanned), [Trend(METRIC), Trend("not_measured")])
+        judgements.save_judgement(conn, scanned, judgement)
+        scan = list_scans(conn, SOURCE).items[0]
         assert scan.gates == judgement.gates
         assert scan.gates[0] == Gate(METRIC, 100.0, 125.0, 500, Verdict.WARN, judgement.reasons[0])
         assert scan.gates[1].verdict is None
@@ -202,25 +209,25 @@ class TestScans:
 
     def test_same_scan_once_more_has_no_gates_yet(self, conn):
         judged(conn, "scan", judge(summary(5), [], [Trend(METRIC)]))
-        assert queries.scans(conn, SOURCE).items[0].gates
-        history.record(conn, summary(6, scan_id="scan"))
-        assert queries.scans(conn, SOURCE).items[0].gates == ()
+        assert list_scans(conn, SOURCE).items[0].gates
+        scan_log.record(conn, summary(6, scan_id="scan"))
+        assert list_scans(conn, SOURCE).items[0].gates == ()
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8, 200])
     def test_every_page_size_shows_each_scan_once(self, conn, limit):
         # Three share an instant.
         for number, minute in enumerate([0, 1, 1, 1, 2, 3, 4]):
             judged(conn, f"scan {number}", at=minute)
-        found = list(pages(lambda **asked: queries.scans(conn, SOURCE, **asked), limit=limit))
+        found = list(pages(lambda **asked: list_scans(conn, SOURCE, **asked), limit=limit))
         assert [len(page.items) for page in found[:-1]] == [limit] * (len(found) - 1)
         assert [scan.scan_id for page in found for scan in page.items] == [f"scan {n}" for n in range(6, -1, -1)]
 
     def test_what_comes_meanwhile_moves_nothing(self, conn):
         for number in range(4):
             judged(conn, f"scan {number}", at=number)
-        first = queries.scans(conn, SOURCE, limit=2)
+        first = list_scans(conn, SOURCE, limit=2)
         judged(conn, "new", at=9)
-        second = queries.scans(conn, SOURCE, limit=2, cursor=first.next_cursor)
+        second = list_scans(conn, SOURCE, limit=2, cursor=first.next_cursor)
         assert [scan.scan_id for scan in second.items] == ["scan 1", "scan 0"]
         assert second.next_cursor is None
 
@@ -231,7 +238,7 @@ class TestScans:
         judged(conn, "d", HELD, at=3, source="square")
 
         def found(**asked):
-            return [scan.scan_id for scan in queries.scans(conn, SOURCE, **asked).items]
+            return [scan.scan_id for scan in list_scans(conn, SOURCE, **asked).items]
 
         assert found() == ["c", "b", "a"]
         assert found(verdict="hold") == ["c", "b"]
@@ -245,16 +252,16 @@ class TestScans:
                 for age in range(3):
                     judged(conn, f"{entity} {scope} {age}", at=10 - age, entity=entity, scope=scope)
         judged(conn, "other", at=99, source="square", entity="orders")
-        found = [scan.scan_id for scan in queries.latest(conn, SOURCE)]
+        found = [scan.scan_id for scan in latest_scans(conn, SOURCE)]
         assert found == ["customers all 0", "customers pages 1-2 0", "invoices all 0", "invoices pages 1-2 0"]
-        assert queries.latest(conn, "storage") == []
+        assert latest_scans(conn, "storage") == []
 
     def test_parts_are_counted(self, conn):
         judged(conn, "a", at=0)
         judged(conn, "b", at=1)
         judged(conn, "c", at=2, scope="pages 1-2")
         judged(conn, "d", at=0, entity="customers")
-        found = [(part.entity, part.scope, part.scans) for part in queries.parts(conn, SOURCE)]
+        found = [(part.entity, part.scope, part.scans) for part in list_parts(conn, SOURCE)]
         assert found == [("customers", "all", 1), ("line_items", "pages 1-2", 1), ("line_items", "all", 2)]
 
 
@@ -269,9 +276,9 @@ class TestSeries:
         metrics = {METRIC: 40, "rows_differing": 2, "feed_noise": 1}
         judged(conn, "a", value=10, at=0)
         judged(conn, "b", Judgement(Verdict.HOLD, (METRIC,), ("x",), gates), at=1, metrics=metrics)
-        history.decide(conn, SOURCE, "resume", "Ada")
+        holds.decide(conn, SOURCE, "resume", "Ada")
         judged(conn, "part", at=2, scope="pages 1-2")
-        found = {each.metric: each.points for each in queries.series(conn, SOURCE, "line_items")}
+        found = {each.metric: each.points for each in read_series(conn, SOURCE, "line_items")}
         assert set(found) == {*metrics, "plan.delete"}
         first, second = found[METRIC]
         assert (first.value, first.limit, first.verdict, first.accepted) == (10, None, None, False)
@@ -284,7 +291,7 @@ class TestSeries:
     def test_last_ones_up_to_the_limit(self, conn):
         for number in range(5):
             judged(conn, f"{number}", value=number, at=number)
-        [series] = queries.series(conn, SOURCE, "line_items", limit=3)
+        [series] = read_series(conn, SOURCE, "line_items", limit=3)
         assert [point.value for point in series.points] == [2, 3, 4]
 
 
@@ -292,7 +299,7 @@ class TestSyncLog:
     @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
     def test_every_page_size_shows_each_row_once(self, conn, limit):
         ids = [a_sync(conn) for _ in range(4)]
-        found = list(pages(lambda **asked: queries.sync_rows(conn, SOURCE, **asked), limit=limit))
+        found = list(pages(lambda **asked: list_syncs(conn, SOURCE, **asked), limit=limit))
         assert [row.sync_id for page in found for row in page.items] == ids[::-1]
         assert [bool(page.next_cursor) for page in found] == [True] * (len(found) - 1) + [False]
 
@@ -304,7 +311,7 @@ class TestSyncLog:
         conn.execute("UPDATE confidence.sync_log SET started_at = %s WHERE sync_id = %s", [START, one])
 
         def found(**asked):
-            return [row.sync_id for row in queries.sync_rows(conn, SOURCE, **asked).items]
+            return [row.sync_id for row in list_syncs(conn, SOURCE, **asked).items]
 
         assert found() == [three, two, one]
         assert found(kind="sync") == [two, one]
@@ -314,18 +321,18 @@ class TestSyncLog:
     def test_counts_and_what_undid_it(self, conn):
         sync_id = a_sync(conn, entities={"customers": Counts(read=5, inserted=2), "invoices": Counts(updated=1)})
         rollback = a_sync(conn, "rollback", run="w/1", undoes=sync_id, reason="a mistake")
-        row = queries.sync_row(conn, SOURCE, sync_id)
+        row = read_sync(conn, SOURCE, sync_id)
         assert row.counts == Counts(read=5, inserted=2, updated=1)
         assert row.entities == {"customers": Counts(read=5, inserted=2), "invoices": Counts(updated=1)}
         assert (row.requests, row.undone_by) == (4, rollback)
-        undoing = queries.sync_row(conn, SOURCE, rollback)
+        undoing = read_sync(conn, SOURCE, rollback)
         assert (undoing.undoes, undoing.reason, undoing.undone_by) == (sync_id, "a mistake", None)
-        assert queries.sync_row(conn, "square", sync_id) is None
+        assert read_sync(conn, "square", sync_id) is None
 
     def test_rollback_that_failed_undid_nothing(self, conn):
         sync_id = a_sync(conn)
         a_sync(conn, "rollback", run="w/1", undoes=sync_id, error="conflicts")
-        assert queries.sync_row(conn, SOURCE, sync_id).undone_by is None
+        assert read_sync(conn, SOURCE, sync_id).undone_by is None
 
 
 def change(conn, sync_id, operation, before, after, **key):
@@ -342,7 +349,7 @@ class TestChanges:
         change(conn, 1, "update", {"id": 8, "city": "Ulm", "zip": None}, {"id": 8, "city": "Bonn", "zip": None}, id=8)
         change(conn, 1, "delete", {"id": 9, "city": "Ulm"}, None, id=9)
         change(conn, 2, "insert", None, None, id=1)
-        deleted, updated, inserted = queries.changes(conn, 1).items
+        deleted, updated, inserted = list_changes(conn, 1).items
         assert (inserted.key, inserted.operation, inserted.differences) == ({"id": 7}, "insert", ())
         assert updated.differences == (Difference("city", "Ulm", "Bonn"),)
         assert updated.table == "repairshopr.customers"
@@ -352,13 +359,13 @@ class TestChanges:
     def test_every_page_size_shows_each_change_once(self, conn, limit):
         for number in range(3):
             change(conn, 1, "insert", None, None, id=number)
-        found = list(pages(lambda **asked: queries.changes(conn, 1, **asked), limit=limit))
+        found = list(pages(lambda **asked: list_changes(conn, 1, **asked), limit=limit))
         assert [each.key["id"] for page in found for each in page.items] == [2, 1, 0]
 
 
 class TestRun:
     def test_of_a_run_that_left_nothing(self, conn):
-        assert queries.run(conn, "repairshopr_reconcile/none") is None
+        assert read_run(conn, "repairshopr_reconcile/none") is None
 
     def test_scans_and_what_followed(self, conn):
         judged(conn, "first", HELD, run=RECONCILE, at=0, plan=(9, 9, 9))
@@ -367,7 +374,7 @@ class TestRun:
         judged(conn, "other", HELD, run="other", at=3)
         repair = a_sync(conn, "repair", run=RECONCILE, entities={"line_items": Counts(inserted=1, superseded=1)})
         watermark = a_sync(conn, "watermark", run=RECONCILE)
-        found = queries.run(conn, RECONCILE)
+        found = read_run(conn, RECONCILE)
         assert (found.run, found.source, found.verdict) == (RECONCILE, SOURCE, Verdict.WARN)
         assert [scan.scan_id for scan in found.scans] == ["b", "again", "first"]
         assert found.planned == Plan(5, 2, 3)
@@ -383,13 +390,13 @@ class TestRun:
         doubtful(conn, "a", [1], hours=1, run=RECONCILE)
         doubtful(conn, "a", [2], hours=2, run=RECONCILE)
         doubtful(conn, "a", [3], run="a later one")
-        found = queries.run(conn, RECONCILE)
+        found = read_run(conn, RECONCILE)
         assert (found.rows, found.proven) == (15, 13)
         assert [row.key for row in found.unproven] == [[2], [1]]
 
     def test_of_a_sync(self, conn):
         sync_id = a_sync(conn)
-        found = queries.run(conn, f"{SOURCE}_sync/1")
+        found = read_run(conn, f"{SOURCE}_sync/1")
         assert (found.source, found.verdict, found.scans, found.planned) == (SOURCE, None, (), Plan(0, 0, 0))
         assert (found.applied, found.syncs[0].sync_id) == (Counts(), sync_id)
 
@@ -398,21 +405,21 @@ class TestRun:
 def test_cursor_that_no_page_gave_is_refused(conn, cursor):
     if cursor:
         with pytest.raises(CursorRefused, match="take next_cursor of the page before"):
-            queries.scans(conn, SOURCE, cursor=cursor)
+            list_scans(conn, SOURCE, cursor=cursor)
     else:
-        assert queries.scans(conn, SOURCE, cursor=cursor).items == ()
+        assert list_scans(conn, SOURCE, cursor=cursor).items == ()
 
 
 def test_cursor_of_another_list_is_refused(conn):
     for number in range(2):
         judged(conn, f"{number}", at=number)
     with pytest.raises(CursorRefused):
-        queries.sync_rows(conn, SOURCE, cursor=queries.scans(conn, SOURCE, limit=1).next_cursor)
+        list_syncs(conn, SOURCE, cursor=list_scans(conn, SOURCE, limit=1).next_cursor)
 
 
 def test_limits_are_bounded(conn):
     for number in range(205):
         judged(conn, f"{number:03}", at=number)
-    assert len(queries.scans(conn, SOURCE, limit=100_000).items) == 200
-    assert len(queries.scans(conn, SOURCE, limit=0).items) == 1
-    assert len(list(pages(lambda **asked: queries.scans(conn, SOURCE, **asked), limit=1000))) == 2
+    assert len(list_scans(conn, SOURCE, limit=100_000).items) == 200
+    assert len(list_scans(conn, SOURCE, limit=0).items) == 1
+    assert len(list(pages(lambda **asked: list_scans(conn, SOURCE, **asked), limit=1000))) == 2

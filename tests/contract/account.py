@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from psycopg import Connection
 
 from include.api.client import Answer, ApiClient, Request
-from include.confidence import history
-from include.confidence.history import PlanGone
+from include.confidence import judgements
 from include.confidence.policy import Judgement, Verdict
+from include.confidence.scan_log import PlanGone
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources import verbs
 from include.sources.base import Check, Connections, Context, Source, Synced
@@ -144,7 +144,7 @@ class Run:
         """Let every scan pass the gate, and repair."""
         for summary in summaries:
             with suppress(PlanGone):
-                history.save_judgement(self.conn, summary, PASSED)
+                judgements.save_judgement(self.conn, summary, PASSED)
         with self.context() as context:
             return verbs.run_repair(context, summaries, {**self.account.params, **params})
 

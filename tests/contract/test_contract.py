@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.trace import StatusCode
 
 from include.api.errors import ApiError
-from include.confidence.history import NotJudged
 from include.confidence.policy import Limit
+from include.confidence.repair_lock import NotJudged
 from include.confidence.summary import ForensicSummary
 from include.sources import REGISTRY, get_source, verbs
 from include.sources.base import SyncFailed, entity_of

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from include.confidence import history
+from include.confidence import holds
 from include.confidence.summary import ForensicSummary
 from include.warehouse.fence import FenceError
 from include.warehouse.sync_log import Counts
@@ -195,7 +195,7 @@ class _Run:
             self._run.resume()
         except FenceError as hold:
             self._red(str(hold))
-            history.decide(self._conn, self._run.source.name, history.Decision.RESUME, "liar")
+            holds.decide(self._conn, self._run.source.name, holds.Decision.RESUME, "liar")
             self._run.resume()
             return True
         return False

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import DownstreamTasksSkipped
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from psycopg import sql
 
-from include.confidence import history
+from include.confidence import judgements, scan_log
 from include.confidence.account import Account
 from include.confidence.policy import Judgement, Verdict
 from include.simulators import repairshopr as simulator
@@ -278,10 +278,10 @@ def judged(conn: psycopg.Connection, run: Run, **scans: dict[str, Any]) -> None:
             epoch=writer.epoch,
             **changes,
         )
-        history.record(conn, scanned)
+        scan_log.record(conn, scanned)
         if verdict:
             reasons = () if verdict is Verdict.PASS else (f"{entity} has drifted",)
-            history.save_judgement(conn, scanned, Judgement(verdict, (), reasons, ()))
+            judgements.save_judgement(conn, scanned, Judgement(verdict, (), reasons, ()))
 
 
 def entities(source: str = SOURCE) -> list[str]:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped, TaskAwaitingInput
 
-from include.confidence import history
+from include.confidence import holds
 from include.confidence.messages import Event, Kind
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
@@ -212,7 +212,7 @@ class TestRun:
         )
 
     def test_hold_that_nobody_answers_is_told_again_and_one_that_a_person_keeps_is_not(self, held, conn, service):
-        history.note_asked(conn, history.open_holds(conn, SOURCE))
+        holds.note_asked(conn, holds.open_holds(conn, SOURCE))
         for who in ("Ada", None):
             with pytest.raises(DownstreamTasksSkipped):
                 answer(held, "Keep stopped", who)

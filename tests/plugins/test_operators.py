@@ -19,11 +19,12 @@ from airflow.sdk.observability import stats
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from include.confidence import history
+from include.confidence import holds
 from include.confidence.account import Account
 from include.confidence.health import Limits
-from include.confidence.history import HoldChanged, NotJudged
+from include.confidence.holds import HoldChanged
 from include.confidence.policy import RepairShare, Verdict
+from include.confidence.repair_lock import NotJudged
 from include.confidence.summary import UnusableSummary
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources import get_source, repairshopr
@@ -435,7 +436,7 @@ class TestHold:
         execute(held, "gate_check")
         with pytest.raises(HoldChanged, match=r"line_items.*Clear decide with downstream"):
             answer(held, "Repair, then resume")
-        assert history.open_holds(conn, SOURCE)
+        assert holds.open_holds(conn, SOURCE)
         with pytest.raises(TaskAwaitingInput):
             execute(held, "decide")
         assert answer(held, "Repair, then resume") == {"decision": "repair", "by": "Ada"}
@@ -445,7 +446,7 @@ class TestHold:
         fence.stop(conn, SOURCE, "repairshopr_reconcile/scheduled__2", timeout=1)
         with pytest.raises(FenceError, match="scheduled__2"):
             answer(held, "Resume without repair")
-        assert history.open_holds(conn, SOURCE)
+        assert holds.open_holds(conn, SOURCE)
 
     def test_without_a_hold_nobody_is_asked(self, airflow, filled, asked):
         run = Run()
@@ -621,7 +622,7 @@ class TestReport:
         judged(conn, run, line_items={"plan": (0, 0, 3)})
         sync_id = self.repair(conn, run)
         assert self.refused(run).startswith(f"the repair (sync_id {sync_id}) was applied and never verified")
-        history.save_checks(conn, sync_id, [])
+        sync_log.save_checks(conn, sync_id, [])
         assert self.report(run)["repair"] == {"sync_id": sync_id, "state": "success", "verified": True}
 
     def test_repair_that_was_rolled_back_needs_no_look(self, run, conn):
@@ -640,7 +641,7 @@ class TestReport:
     def test_resume_writer_marked_as_done_over_a_stopped_writer(self, run, conn, held):
         execute(run, "stop_writer")
         judged(conn, run, line_items={"verdict": Verdict.HOLD if held else Verdict.PASS})
-        history.refresh_hold(conn, SOURCE)
+        holds.refresh_hold(conn, SOURCE)
         message = self.refused(run)
         assert message.startswith(f"the writer of repairshopr is stopped by {run.name}")
         assert ("clear decide with downstream" in message) == held

@@ -31,7 +31,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import insert
 
 from docs.reference import load
-from include.confidence import findings, history
+from include.confidence import findings, holds, judgements, scan_log
 from include.confidence.account import Account
 from include.confidence.policy import Gate, Judgement, Verdict
 from include.confidence.summary import ForensicSummary, Plan
@@ -202,7 +202,7 @@ def fill(conn: psycopg.Connection) -> None:
     failed = sync_log.begin(conn, SOURCE, "sync", f"{SOURCE}_sync/2")
     sync_log.finish(conn, failed, {}, "the vendor is down")
     fence.stop(conn, SOURCE, RUN, 1)
-    history.refresh_hold(conn, SOURCE)
+    holds.refresh_hold(conn, SOURCE)
     conn.execute(
         "INSERT INTO confidence.unproven (source, entity, key, why, nights, run, first_seen) VALUES"
         " (%(source)s, 'invoices', '[4, \"x\"]', 'HTTP 404', 1, 'another run', now() - interval '1 hour'),"
@@ -213,8 +213,8 @@ def fill(conn: psycopg.Connection) -> None:
 
 
 def judged(conn: psycopg.Connection, scanned: ForensicSummary, judgement: Judgement, hours: int) -> None:
-    history.record(conn, scanned)
-    history.save_judgement(conn, scanned, judgement)
+    scan_log.record(conn, scanned)
+    judgements.save_judgement(conn, scanned, judgement)
     conn.execute(
         "UPDATE confidence.forensic_run SET scanned_at = %s WHERE scan_id = %s",
         [START + timedelta(hours=hours), scanned.scan_id],

@@ -15,19 +15,13 @@ from fastapi.testclient import TestClient
 from include.confidence.account import Account
 from include.confidence.findings import Standing
 from include.confidence.policy import Gate, Verdict
-from include.confidence.queries import (
-    Change,
-    Difference,
-    Page,
-    Part,
-    Point,
-    Progress,
-    Reading,
-    Run,
-    Scan,
-    Series,
-    SyncRow,
-)
+from include.confidence.queries.changes import Change, Difference
+from include.confidence.queries.overview import Progress, Reading
+from include.confidence.queries.paging import Page
+from include.confidence.queries.runs import Run
+from include.confidence.queries.scans import Scan
+from include.confidence.queries.syncs import SyncRow
+from include.confidence.queries.trends import Part, Point, Series
 from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
@@ -240,18 +234,18 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     says: dict[str, Any] = {
         "overview": [DETAIL],
         "detail": DETAIL,
-        "parts": [Part("customers", "all", 2, AT), Part("line_items", "all", 2, AT)],
-        "series": [SERIES],
-        "scans": Page((SCAN,), None),
-        "changes": Page((CHANGE,), "older"),
-        "sync_rows": Page((ROW,), "older"),
-        "sync_row": ROW,
-        "run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
+        "list_parts": [Part("customers", "all", 2, AT), Part("line_items", "all", 2, AT)],
+        "read_series": [SERIES],
+        "list_scans": Page((SCAN,), None),
+        "list_changes": Page((CHANGE,), "older"),
+        "list_syncs": Page((ROW,), "older"),
+        "read_sync": ROW,
+        "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
     }
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
-    for name in ("parts", "series", "scans", "changes", "sync_rows", "sync_row", "run"):
-        monkeypatch.setattr(html.queries, name, lambda *_, of=name, **__: says[of])
+    for name in ("list_parts", "read_series", "list_scans", "list_changes", "list_syncs", "read_sync", "read_run"):
+        monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     return says
 
 
@@ -333,7 +327,8 @@ def test_without_data_the_overview_says_what_to_start(known):
 
 
 def test_without_data_a_source_says_what_to_start(known):
-    known |= {"detail": BARE, "parts": [], "series": [], "scans": Page((), None), "sync_rows": Page((), None)}
+    nothing = Page((), None)
+    known |= {"detail": BARE, "list_parts": [], "read_series": [], "list_scans": nothing, "list_syncs": nothing}
     page = of_source()
     assert "No scan yet" in page.text
     assert "Never synced" in page.text
@@ -427,7 +422,7 @@ def test_what_was_proven_and_what_not_is_on_every_page(known):
 
 def test_without_an_account_nothing_is_claimed(known):
     scan = replace(SCAN, rows=None, proven=None, incomplete="3 pages stayed unread")
-    known["run"] = replace(known["run"], scans=(scan,), rows=None, proven=None, unproven=())
+    known["read_run"] = replace(known["read_run"], scans=(scan,), rows=None, proven=None, unproven=())
     page = of_run()
     assert "rows proven" not in page.text
     assert page.text.count("No account of the rows was kept") == 2
@@ -444,7 +439,7 @@ def test_what_the_watch_has_found_is_shown(known):
 
 
 def test_run_that_left_nothing_says_so(known):
-    known["run"] = None
+    known["read_run"] = None
     assert "has left no scan and no sync" in of_run().text
     assert "warehouse_migrate does no work that is recorded" in of_run("warehouse_migrate").text
 
@@ -469,7 +464,7 @@ def test_sync_shows_its_changes_and_a_filled_in_form(known):
 
 @pytest.mark.parametrize("row", [replace(ROW, undone_by=9), replace(ROW, state="running")])
 def test_what_is_undone_or_under_way_has_no_form(known, row):
-    known["sync_row"] = row
+    known["read_sync"] = row
     assert not of_sync().all("form")
 
 
@@ -497,13 +492,13 @@ def test_nothing_of_the_warehouse_is_markup(known):
     known |= {
         "overview": [replace(found, progress=None)],
         "detail": found,
-        "parts": [Part(HOSTILE, HOSTILE, 1, AT)],
-        "series": [replace(SERIES, entity=HOSTILE, scope=HOSTILE, metric=HOSTILE)],
-        "scans": Page((scan,), None),
-        "changes": Page((change,), HOSTILE),
-        "sync_rows": Page((row,), HOSTILE),
-        "sync_row": row,
-        "run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, None, None, (doubt,), row.counts, (row,)),
+        "list_parts": [Part(HOSTILE, HOSTILE, 1, AT)],
+        "read_series": [replace(SERIES, entity=HOSTILE, scope=HOSTILE, metric=HOSTILE)],
+        "list_scans": Page((scan,), None),
+        "list_changes": Page((change,), HOSTILE),
+        "list_syncs": Page((row,), HOSTILE),
+        "read_sync": row,
+        "read_run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, None, None, (doubt,), row.counts, (row,)),
     }
     for page in (overview(), of_source(), of_sync(), of_run()):
         assert HOSTILE in page.text

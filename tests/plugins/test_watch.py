@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 
-from include.confidence import findings, history
+from include.confidence import findings, holds
 from include.confidence.policy import Verdict
 from include.confidence.watch import Code
 from include.sources import REGISTRY
@@ -82,7 +82,7 @@ class TestFinds:
 
     def test_nothing_while_a_question_waits(self, stopped, airflow, conn):
         judged(conn, stopped, tickets={"verdict": Verdict.HOLD})
-        history.refresh_hold(conn, SOURCE)
+        holds.refresh_hold(conn, SOURCE)
         airflow.tasks[stopped.name] = [{"state": "awaiting_input"}]
         assert found(conn) == []
 
@@ -182,7 +182,7 @@ class TestFinds:
         assert Code.UNVERIFIED not in found(conn)
         conn.execute("DELETE FROM confidence.forensic_run WHERE run = %s", [later_run.name])
         assert Code.UNVERIFIED in found(conn)
-        history.save_checks(conn, sync_id, [])
+        sync_log.save_checks(conn, sync_id, [])
         assert Code.UNVERIFIED not in found(conn)
 
     def test_repair_whose_run_has_scanned_again(self, stopped, airflow, conn):
@@ -276,8 +276,8 @@ class TestTells:
     @pytest.mark.parametrize(("who", "told"), [("Ada", 0), (None, 1)])
     def test_not_what_a_person_has_answered(self, stopped, airflow, conn, service, who, told):
         judged(conn, stopped, tickets={"verdict": Verdict.HOLD})
-        history.refresh_hold(conn, SOURCE)
-        history.note_asked(conn, history.open_holds(conn, SOURCE))
+        holds.refresh_hold(conn, SOURCE)
+        holds.note_asked(conn, holds.open_holds(conn, SOURCE))
         with pytest.raises(DownstreamTasksSkipped):
             answer(stopped, "Keep stopped", who)
         airflow.runs[stopped.name] = "failed"

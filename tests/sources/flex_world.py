@@ -14,8 +14,9 @@ import psycopg
 
 from include.api.client import Answer, ApiClient, Request
 from include.api.errors import ApiError
-from include.confidence import history
-from include.confidence.history import NotJudged, PlanGone
+from include.confidence import holds
+from include.confidence.repair_lock import NotJudged
+from include.confidence.scan_log import PlanGone
 from include.simulators.flex import Fault, Line, Mutation, Simulator
 from include.simulators.flex.config import ROLES
 from include.sources import get_source
@@ -304,7 +305,7 @@ class World:
         writer = fence.read(self.conn, "flex")
         if writer.stopped:
             with self.conn.transaction():
-                history.decide(self.conn, "flex", "resume", "somebody")
+                holds.decide(self.conn, "flex", "resume", "somebody")
             fence.resume(self.conn, "flex", writer.run)
 
     # The end.

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from include.api.errors import FixConfiguration, TryLater
-from include.confidence import history
+from include.confidence import holds
 from include.confidence.summary import ForensicSummary
 from include.sources.base import IntegrityFailed, OutcomeUnknown, SyncFailed
 from include.sources.flex import element
@@ -626,7 +626,7 @@ class TestRepair:
         with pytest.raises(OutcomeUnknown, match="release_element") as unknown:
             agency.repair(summary)
         assert agency.control.counters().total("add-resource") == 2
-        [hold] = history.open_holds(agency.conn, "flex")
+        [hold] = holds.open_holds(agency.conn, "flex")
         assert hold.reasons == (str(unknown.value),)
         entry = agency.synced()
         assert (entry["state"], entry["rows_inserted"], entry["rows_superseded"]) == ("failed", 1, 0)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.api.errors import FixConfiguration, TryLater
-from include.confidence import history
+from include.confidence import judgements
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.repair import repair_entities, verify_repair
@@ -192,7 +192,7 @@ def test_what_no_sync_has_brought_for_days_is_missing(shop, conn):
     )
     summary = scanned(shop, "customers")
     assert (summary.metrics["rows_differing"], summary.metrics["rows_young"], summary.plan.update) == (1, 1, 1)
-    history.save_judgement(conn, summary, PASSED)
+    judgements.save_judgement(conn, summary, PASSED)
     sync_id, _ = repair_entities(shop.context, [summary])
     assert all(check.after == 0 for check in verify_repair(shop.context, [summary], sync_id))
     conn.execute("UPDATE repairshopr.customers SET firstname = 'not written' WHERE id = %s", [old])

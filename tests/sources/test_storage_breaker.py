@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from include.confidence import history
+from include.confidence import holds, judgements
 from include.confidence.policy import Verdict, judge
 from include.sources.base import SyncFailed
 from include.sources.storage import SOURCE
@@ -40,9 +40,9 @@ def judged(photos: Photos, name: str, **params: object):
     photos = run(photos, name)
     summary = photos.scan(**params)
     with photos.conn.transaction():
-        judgement = judge(summary, history.past_runs(photos.conn, summary), GATES)
-        history.save_judgement(photos.conn, summary, judgement)
-        history.refresh_hold(photos.conn, "storage")
+        judgement = judge(summary, judgements.past_runs(photos.conn, summary), GATES)
+        judgements.save_judgement(photos.conn, summary, judgement)
+        holds.refresh_hold(photos.conn, "storage")
     return photos, summary, judgement.verdict
 
 
@@ -52,7 +52,7 @@ def resume(photos: Photos) -> None:
 
 def decide(photos: Photos, decision: str) -> None:
     with photos.conn.transaction():
-        history.decide(photos.conn, "storage", decision, "somebody")
+        holds.decide(photos.conn, "storage", decision, "somebody")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from include.api.errors import TryLater
-from include.confidence import history
+from include.confidence import holds, scan_log
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, OutcomeUnknown, SyncFailed
 from include.sources.flex import element, record
@@ -50,7 +50,7 @@ def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Ma
     """
     conn = context.conn
     writer = fence.require_stopped(conn, SOURCE, context.run)
-    history.require_latest(conn, summary)
+    scan_log.require_latest(conn, summary)
     require_unique_key(conn)
     planned = evidence(conn, summary)
     sync_id = sync_log.begin(conn, SOURCE, "repair", context.run)
@@ -137,8 +137,8 @@ def _require_known(context: Context, summary: ForensicSummary, sync_id: int, rep
         " answer decide with 'Resume without repair', then run flex_sync with release_element"
     )
     with conn.transaction():
-        history.mark_hold(conn, summary.scan_id, reason)
-        history.refresh_hold(conn, SOURCE)
+        holds.mark_hold(conn, summary.scan_id, reason)
+        holds.refresh_hold(conn, SOURCE)
     raise OutcomeUnknown(reason)
 
 

@@ -13,7 +13,7 @@ from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
 from include.api.errors import ApiError, FixConfiguration, NotSent
-from include.confidence import history, unproven
+from include.confidence import scan_log, unproven
 from include.confidence.account import Account
 from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
@@ -165,8 +165,8 @@ def scan_elements(context: Context, epoch: int, scope: Scope) -> ForensicSummary
         for table in TABLES:
             _remember(context, evidence_id(scan_id, scope), table, whole=scope == Scope())
         summary = _summary(context, scan_id, epoch, scope, elements)
-        history.record(conn, summary)
-        history.keep_progress(conn, scan_id, lines)
+        scan_log.record(conn, summary)
+        scan_log.keep_progress(conn, scan_id, lines)
     return summary
 
 

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from include.api.errors import TryLater
 from include.api.paginators import Page
-from include.confidence import history, unproven
+from include.confidence import scan_log, unproven
 from include.confidence.summary import ForensicSummary
 from include.confidence.unproven import Doubt
 from include.sources.base import Check, entity_of
@@ -36,7 +36,7 @@ def repair_entities(context: Context, summaries: Sequence[ForensicSummary]) -> t
     conn, source = context.conn, context.source
     writer = fence.require_stopped(conn, source.name, context.run)
     for summary in summaries:
-        history.require_latest(conn, summary)
+        scan_log.require_latest(conn, summary)
     sync_id = sync_log.begin(conn, source.name, "repair", context.run)
     counts: dict[str, Counts] = {}
     try:

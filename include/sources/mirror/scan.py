@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import sql
 
-from include.confidence import history, unproven
+from include.confidence import scan_log, unproven
 from include.confidence.account import Account
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
@@ -101,8 +101,8 @@ def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> F
     with conn.transaction():
         remember(context, extract, whole=str(scope) == "all")
         summary = _summary(context, scope, extract, figures, scan_id, epoch, looks)
-        history.record(conn, summary)
-        history.keep_progress(conn, scan_id, extract.progress.get("lines", []))
+        scan_log.record(conn, summary)
+        scan_log.keep_progress(conn, scan_id, extract.progress.get("lines", []))
         extract.drop()
     return summary
 

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from include.api.bucket import Presence, Way
 from include.api.errors import TryLater
-from include.confidence import history
+from include.confidence import scan_log
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check
 from include.sources.storage import breaker, images, look
@@ -59,7 +59,7 @@ SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s:
 def repair_images(context: Context, summary: ForensicSummary, order: Order) -> tuple[int, Mapping[str, Counts]]:
     """Apply the plan of the scan under one sync_id; return it with the counts."""
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
-    history.require_latest(context.conn, summary)
+    scan_log.require_latest(context.conn, summary)
     with logged(context, "repair") as done:
         done.counts = apply(context, order, done.sync_id, summary, epoch=writer.epoch, run=context.run)
     return done.sync_id, done.counts

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from include.confidence import history
+from include.confidence import scan_log
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
 from include.confidence.summary import ForensicSummary
@@ -121,8 +121,8 @@ class Storage:
         with context.conn.transaction():
             found = find(context, order, checked).summary(context, order, scan_id, epoch)
             summary = remember(context, order, checked, found)
-            history.record(context.conn, summary)
-            history.keep_progress(context.conn, scan_id, progress(checked.objects))
+            scan_log.record(context.conn, summary)
+            scan_log.keep_progress(context.conn, scan_id, progress(checked.objects))
         checked.forget(keep=bool(summary.incomplete))
         return summary
 

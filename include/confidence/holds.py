@@ -1,0 +1,151 @@
+"""Holds, which keep a writer stopped, and the decisions that people make about them.
+
+Every function works in the transaction of the connection that it is given and never commits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from psycopg import Connection
+from psycopg.rows import args_row, tuple_row
+
+from include.confidence.scan_log import unknown_scan
+from include.warehouse import fence
+
+# Who has decided where nobody answered in time.
+NOBODY = "nobody (unanswered)"
+
+
+class HoldChanged(Exception):
+    """What holds the writer is not what a person was asked about. The message says what to clear."""
+
+
+class Decision(StrEnum):
+    """What a person can answer to a hold."""
+
+    KEEP = "keep"
+    RESUME = "resume"
+    REPAIR = "repair"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A hold that nothing has ended yet. `asked`: a person was asked about it, and it was not scanned anew since."""
+
+    scan_id: str
+    entity: str
+    scope: str
+    run: str
+    reasons: tuple[str, ...]
+    scanned_at: datetime
+    asked: bool = False
+
+
+def mark_hold(conn: Connection, scan_id: str, reason: str) -> None:
+    """Hold after the gate: what followed from the scan went wrong. Raises LookupError for an unknown scan.
+
+    The hold is open again even if it was decided before; that decision stays readable among the reasons.
+    """
+    updated = conn.execute(
+        """
+        UPDATE confidence.forensic_run SET verdict = 'hold',
+          reasons = array_remove(reasons, %(reason)s)
+            || CASE WHEN decision IS NOT NULL
+                 THEN ARRAY[format('%%s decided by %%s at %%s', decision, decided_by, decided_at)] END
+            || ARRAY[%(reason)s],
+          decision = NULL, decided_by = NULL, decided_at = NULL, asked_at = NULL
+        WHERE scan_id = %(scan_id)s
+        """,
+        {"scan_id": scan_id, "reason": reason},
+    )
+    if not updated.rowcount:
+        raise unknown_scan(scan_id)
+
+
+def open_holds(conn: Connection, source: str) -> list[Hold]:
+    """Where the latest judged scan of an entity and scope says hold, undecided or decided to be kept."""
+    with conn.cursor(row_factory=args_row(_hold)) as cursor:
+        return cursor.execute(
+            """
+            SELECT scan_id, entity, scope, run, reasons, scanned_at, asked_at IS NOT NULL AND NOT rescanned FROM (
+              SELECT DISTINCT ON (entity, scope) * FROM confidence.forensic_run
+              WHERE source = %s AND verdict IS NOT NULL
+              ORDER BY entity, scope, scanned_at DESC
+            ) AS latest
+            WHERE verdict = 'hold' AND coalesce(decision, 'keep') = 'keep'
+            ORDER BY entity, scope
+            """,
+            [source],
+        ).fetchall()
+
+
+def refresh_hold(conn: Connection, source: str) -> str | None:
+    """Set the writer's hold reason from the open holds and return it, None when there is none.
+
+    Raises FenceError when a hold is open and the writer runs. Only a stopped writer's row is touched, so this
+    never waits for a sync that is under way.
+    """
+    holds = open_holds(conn, source)
+    reason = "; ".join(f"{hold.entity} ({hold.scope}): {'; '.join(hold.reasons)}" for hold in holds) or None
+    updated = conn.execute(
+        "UPDATE confidence.writer SET hold_reason = %s WHERE source = %s AND state = 'stopped'",
+        [reason, source],
+    )
+    if reason and not updated.rowcount:
+        writer = fence.read(conn, source)
+        raise fence.FenceError(f"{writer} while a hold is open ({reason}): clear stop_writer with downstream")
+    return reason
+
+
+def note_asked(conn: Connection, holds: Sequence[Hold]) -> None:
+    """A person is about to be asked about these holds."""
+    conn.execute(
+        "UPDATE confidence.forensic_run SET asked_at = clock_timestamp() WHERE scan_id = ANY (%s)",
+        [[hold.scan_id for hold in holds]],
+    )
+
+
+def require_asked(conn: Connection, source: str) -> None:
+    """Raise HoldChanged where the source is held by more than a person was asked about, or by newer evidence."""
+    unasked = [f"{hold.entity} ({hold.scope})" for hold in open_holds(conn, source) if not hold.asked]
+    if unasked:
+        raise HoldChanged(
+            f"the answer came for an earlier question: {', '.join(unasked)} was scanned or held since. Nothing was"
+            " decided, the writer stays stopped. Clear decide with downstream to be asked again"
+        )
+
+
+def decide(conn: Connection, source: str, decision: str, who: str) -> list[Hold]:
+    """Answer all open holds of a source and return them. Raises ValueError for an unknown decision.
+
+    `resume` accepts their figures as the new baseline, `repair` closes them without that, `keep` leaves them
+    open. The writer must be stopped, as for `refresh_hold`.
+    """
+    holds = open_holds(conn, source)
+    conn.execute(
+        """
+        UPDATE confidence.forensic_run SET decision = %s, decided_by = %s, decided_at = clock_timestamp()
+        WHERE scan_id = ANY(%s)
+        """,
+        [Decision(decision), who, [hold.scan_id for hold in holds]],
+    )
+    refresh_hold(conn, source)
+    return holds
+
+
+def stays_stopped(conn: Connection, source: str) -> bool:
+    """Whether a person has answered that the writer stays stopped, about each of its holds."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        answers = cursor.execute(
+            "SELECT decision = 'keep' AND decided_by <> %s FROM confidence.forensic_run WHERE scan_id = ANY (%s)",
+            [NOBODY, [hold.scan_id for hold in open_holds(conn, source)]],
+        ).fetchall()
+    return bool(answers) and all(kept for (kept,) in answers)
+
+
+def _hold(
+    scan_id: str, entity: str, scope: str, run: str, reasons: list[str], scanned_at: datetime, asked: bool
+) -> Hold:
+    return Hold(scan_id, entity, scope, run, tuple(reasons), scanned_at, asked)

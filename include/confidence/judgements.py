@@ -1,0 +1,115 @@
+"""Verdicts, kept beside the evidence that they are about, and the earlier scans that a gate compares with.
+
+Every function works in the transaction of the connection that it is given and never commits. The order of a
+gate is `scan_log.record` (evidence first), `past_runs`, `policy.judge`, `save_judgement`, `holds.refresh_hold`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+
+from psycopg import Connection
+from psycopg.rows import args_row, tuple_row
+from psycopg.types.json import Jsonb
+
+from include.confidence.holds import Decision
+from include.confidence.policy import GROWTH_RUNS, Judgement, PastRun, Verdict
+from include.confidence.scan_log import PlanGone, unknown_scan
+from include.confidence.summary import ForensicSummary
+
+
+def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RUNS) -> list[PastRun]:
+    """The judged scans of the same source, entity and scope, newest first, back to the `limit`-th good one.
+
+    The limit counts good runs (not held, or accepted) only, so that a long series of bad nights never pushes the
+    baseline out of sight; the newest accepted run is there however old it is. Earlier scans of the same run
+    don't count, as a scan that is cleared and made again is not a second bad night; except its holds, which a
+    second scan must not get rid of unseen.
+    """
+    with conn.cursor(row_factory=args_row(_past_run)) as cursor:
+        return cursor.execute(
+            """
+            WITH judged AS (
+              SELECT * FROM confidence.forensic_run
+              WHERE source = %(source)s AND entity = %(entity)s AND scope = %(scope)s
+                AND verdict IS NOT NULL AND scan_id <> %(scan_id)s AND (run <> %(run)s OR verdict = 'hold')
+            )
+            SELECT scan_id, metrics, verdict, worse, decision, scanned_at FROM judged
+            WHERE scanned_at >= coalesce(
+              (SELECT scanned_at FROM judged WHERE verdict <> 'hold' OR decision = 'resume'
+               ORDER BY scanned_at DESC LIMIT 1 OFFSET %(limit)s - 1),
+              '-infinity')
+              OR scan_id = (
+                SELECT scan_id FROM judged WHERE decision = 'resume' ORDER BY scanned_at DESC LIMIT 1)
+            ORDER BY scanned_at DESC
+            """,
+            {
+                "source": summary.source,
+                "entity": summary.entity,
+                "scope": summary.scope,
+                "scan_id": summary.scan_id,
+                "run": summary.run,
+                "limit": limit,
+            },
+        ).fetchall()
+
+
+def save_judgement(conn: Connection, summary: ForensicSummary, judgement: Judgement) -> None:
+    """Write the verdict beside its evidence.
+
+    A hold of this very scan that is open is left as it is: judging the same evidence once more can't end it. Raises
+    LookupError when the scan is not recorded, PlanGone where it was made anew since.
+    """
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        found = cursor.execute(
+            """
+            SELECT (verdict = 'hold' AND coalesce(decision, 'keep') = 'keep') IS TRUE,
+              rescanned OR summary ->> 'evidence' IS DISTINCT FROM %s
+            FROM confidence.forensic_run WHERE scan_id = %s FOR UPDATE
+            """,
+            [summary.evidence, summary.scan_id],
+        ).fetchone()
+    if found is None:
+        raise unknown_scan(summary.scan_id)
+    held, replaced = found
+    if replaced:
+        raise PlanGone(
+            f"{summary.entity} was scanned anew since it left these figures, which are no evidence any more: clear scan"
+            " with downstream"
+        )
+    if held:
+        return
+    conn.execute(
+        """
+        UPDATE confidence.forensic_run SET verdict = %(verdict)s, worse = %(worse)s, reasons = %(reasons)s,
+          baseline = %(baseline)s, gates = %(gates)s
+        WHERE scan_id = %(scan_id)s
+        """,
+        {
+            "scan_id": summary.scan_id,
+            "verdict": judgement.verdict,
+            "worse": list(judgement.worse),
+            "reasons": list(judgement.reasons),
+            "baseline": Jsonb({g.metric: g.baseline for g in judgement.gates if g.baseline is not None}),
+            "gates": Jsonb([asdict(gate) for gate in judgement.gates]),
+        },
+    )
+
+
+def _past_run(
+    scan_id: str,
+    metrics: Mapping[str, int | None],
+    verdict: str,
+    worse: list[str],
+    decision: str | None,
+    scanned_at: datetime,
+) -> PastRun:
+    return PastRun(
+        scan_id=scan_id,
+        metrics=metrics,
+        verdict=Verdict(verdict),
+        worse=tuple(worse),
+        accepted=decision == Decision.RESUME,
+        held=verdict == Verdict.HOLD and decision in (None, Decision.KEEP),
+        scanned_at=scanned_at,
+    )

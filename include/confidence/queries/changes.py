@@ -1,0 +1,52 @@
+"""Rows of the change log: what a sync or repair has changed, column by column. Reads only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection, sql
+
+from include.confidence.queries.paging import PAGE, Page, decode_cursor, fetch_rows, make_page
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A column that a change has changed."""
+
+    column: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row that a sync or repair has changed, by key; of most that are inserted no values are kept."""
+
+    change_id: int
+    table: str
+    key: Mapping[str, Any]
+    operation: str
+    differences: tuple[Difference, ...]
+
+
+def list_changes(conn: Connection, sync_id: int, *, cursor: str | None = None, limit: int = PAGE) -> Page[Change]:
+    """The rows that a sync or repair has changed, newest first. Raises CursorRefused."""
+    wanted = [("sync_id = %s", sync_id)]
+    wanted += [("change_id < %s", *decode_cursor(cursor, int))] if cursor else []
+    rows = fetch_rows(conn, CHANGES, wanted, "change_id DESC", limit)
+    return make_page([_change(row) for row in rows], limit, lambda change: [change.change_id])
+
+
+def _change(row: Mapping[str, Any]) -> Change:
+    before, after = row["before"] or {}, row["after"] or {}
+    columns = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return Change(
+        change_id=row["change_id"],
+        table=row["table_name"],
+        key=row["key"],
+        operation=row["operation"],
+        differences=tuple(Difference(name, before.get(name), after.get(name)) for name in columns),
+    )
+
+
+CHANGES = sql.SQL("SELECT change_id, table_name, key, operation, before, after FROM confidence.change_log")

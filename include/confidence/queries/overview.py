@@ -1,0 +1,175 @@
+"""How the sources stand now, as the overview shows it. Reads only. Durations are in seconds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg.rows import dict_row
+
+from include.confidence import findings
+from include.confidence.account import Account
+from include.confidence.findings import Standing
+from include.confidence.policy import Verdict, worst_verdict
+from include.confidence.queries.syncs import SYNC_COLUMNS, SyncRow, sync_row_of
+from include.warehouse.fence import Writer
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An entity whose scan is under way. `total_pages` is what the source said, `updated_at` its last page."""
+
+    entity: str
+    pages: int
+    total_pages: int | None
+    rows_read: int
+    started_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the scans of the run that stopped the writer have come: entities that are done, and those under way."""
+
+    run: str
+    scanned: tuple[str, ...]
+    reading: tuple[Reading, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a source stands now.
+
+    `verdict` is the worst of the last run that was judged, `scanned_at` when that scanned, and of the `rows` on both
+    sides it has `proven` some. `unproven` rows wait since `unproven_since`. `freshness_seconds` is how far the table
+    `stalest` is behind. `findings` are the watch's, which has looked at `watched_at`. None: not known yet, or nothing
+    under way.
+    """
+
+    writer: Writer
+    verdict: Verdict | None
+    judged_run: str | None
+    scanned_at: datetime | None
+    rows: int | None
+    proven: int | None
+    unproven: int
+    unproven_since: datetime | None
+    freshness_seconds: float | None
+    stalest: str | None
+    last_sync: SyncRow | None
+    progress: Progress | None
+    findings: tuple[Standing, ...]
+    watched_at: datetime | None
+
+
+def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
+    """How the sources stand, in their order; one that the warehouse has no writer for is left out."""
+    names = {"sources": list(sources)}
+    with conn.cursor(row_factory=dict_row) as cursor:
+        standing = {row["source"]: row for row in cursor.execute(STANDING, names).fetchall()}
+        freshness = {row["source"]: row for row in cursor.execute(FRESHNESS, names).fetchall()}
+        synced = {row["source"]: sync_row_of(row) for row in cursor.execute(LAST_SYNCS, names).fetchall()}
+        progress = {row["source"]: row for row in cursor.execute(PROGRESS, names).fetchall()}
+    found = [name for name in sources if name in standing]
+    watched = findings.standing(conn, sources)
+    return [
+        _status(
+            standing[name],
+            freshness.get(name),
+            synced.get(name),
+            progress.get(name),
+            tuple(finding for finding in watched if finding.source == name),
+        )
+        for name in found
+    ]
+
+
+def _status(
+    row: Mapping[str, Any],
+    freshness: Mapping[str, Any] | None,
+    synced: SyncRow | None,
+    scanning: Any,
+    watched: tuple[Standing, ...],
+) -> Status:
+    accounts = [Account(**account) for tables in row["accounts"] or [] for account in (tables or {}).values()]
+    return Status(
+        writer=Writer(*(row[name] for name in ("source", "state", "epoch", "run", "since", "hold_reason"))),
+        verdict=worst_verdict(map(Verdict, row["verdicts"] or [])),
+        judged_run=row["judged_run"],
+        scanned_at=row["scanned_at"],
+        rows=sum(account.rows for account in accounts) if accounts else None,
+        proven=sum(account.proven for account in accounts) if accounts else None,
+        unproven=row["unproven"],
+        unproven_since=row["unproven_since"],
+        freshness_seconds=freshness and freshness["seconds"],
+        stalest=freshness and freshness["entity"],
+        last_sync=synced,
+        progress=scanning and _progress(scanning),
+        findings=watched,
+        watched_at=row["watched_at"],
+    )
+
+
+def _progress(row: Mapping[str, Any]) -> Progress:
+    times = ("started_at", "updated_at")
+    reading = [each | {name: datetime.fromisoformat(each[name]) for name in times} for each in row["reading"]]
+    return Progress(row["run"], tuple(row["scanned"]), tuple(Reading(**each) for each in reading))
+
+
+# Of the last judged run the verdict on each entity as it was scanned last.
+STANDING = """
+SELECT w.source, w.state, w.epoch, w.run, w.since, w.hold_reason, last.run AS judged_run, judged.verdicts,
+  judged.scanned_at, judged.accounts, doubtful.unproven, doubtful.unproven_since,
+  (SELECT looked_at FROM confidence.watch WHERE watch.source = w.source) AS watched_at
+FROM confidence.writer w
+LEFT JOIN LATERAL (
+  SELECT f.run FROM confidence.forensic_run f WHERE f.source = w.source AND f.verdict IS NOT NULL
+  ORDER BY f.scanned_at DESC, f.scan_id DESC LIMIT 1
+) AS last ON true
+LEFT JOIN LATERAL (
+  SELECT array_agg(newest.verdict) AS verdicts, max(newest.scanned_at) AS scanned_at,
+    jsonb_agg(newest.summary -> 'accounts') AS accounts
+  FROM (
+    SELECT DISTINCT ON (f.entity, f.scope) f.verdict, f.scanned_at, f.summary FROM confidence.forensic_run f
+    WHERE f.run = last.run AND f.source = w.source AND f.verdict IS NOT NULL
+    ORDER BY f.entity, f.scope, f.scanned_at DESC
+  ) AS newest
+) AS judged ON true
+CROSS JOIN LATERAL (
+  SELECT count(*) AS unproven, min(u.first_seen) AS unproven_since FROM confidence.unproven u
+  WHERE u.source = w.source
+) AS doubtful
+WHERE w.source = ANY (%(sources)s)
+"""
+
+
+FRESHNESS = """
+SELECT DISTINCT ON (source) source, entity, extract(epoch FROM freshness)::double precision AS seconds
+FROM confidence.health WHERE source = ANY (%(sources)s) ORDER BY source, freshness DESC
+"""
+
+
+LAST_SYNCS = sql.SQL("""
+SELECT {columns} FROM confidence.writer w CROSS JOIN LATERAL (
+  SELECT * FROM confidence.sync_log WHERE source = w.source AND kind = 'sync' ORDER BY sync_id DESC LIMIT 1
+) AS l WHERE w.source = ANY (%(sources)s)
+""").format(columns=SYNC_COLUMNS)
+
+
+# A pull is part of the scan under way only by its ticket, which names run and epoch: one that failed leaves its own.
+PROGRESS = """
+SELECT w.source, w.run,
+  ARRAY(
+    SELECT DISTINCT f.entity FROM confidence.forensic_run f
+    WHERE f.run = w.run AND f.source = w.source AND f.epoch = w.epoch ORDER BY f.entity
+  ) AS scanned,
+  coalesce((
+    SELECT jsonb_agg(jsonb_build_object('entity', p.entity, 'pages', p.pages, 'total_pages', p.total_pages,
+      'rows_read', p.rows_read, 'started_at', p.started_at, 'updated_at', p.updated_at) ORDER BY p.entity)
+    FROM staging.pull p
+    WHERE p.source = w.source AND p.purpose = 'scan'
+      AND starts_with(p.ticket, w.run || '/' || p.entity || '/' || w.epoch || '/')
+  ), '[]') AS reading
+FROM confidence.writer w WHERE w.source = ANY (%(sources)s) AND w.state = 'stopped'
+"""

@@ -1,0 +1,58 @@
+"""What one run has left in the warehouse, as the page of a run shows it. Reads only."""
+
+from dataclasses import dataclass
+
+from psycopg import Connection
+
+from include.confidence.policy import Verdict, worst_verdict
+from include.confidence.queries.paging import MAX_PAGE, fetch_rows
+from include.confidence.queries.scans import SCANS, Scan, scan_of
+from include.confidence.queries.syncs import SYNC_ROWS, SyncRow, sync_row_of
+from include.confidence.summary import Plan
+from include.confidence.unproven import Unproven, oldest
+from include.warehouse.sync_log import Counts
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run (`dag_id/run_id`) left: its scans, and the rows of the sync log, newest first, the first 200 each.
+
+    `planned` adds up the plans of the newest scan of each entity, of whose `rows` it has `proven` some; `applied` what
+    its repairs have done. `unproven`: rows that it could not prove and no later run has, oldest first, the first 200.
+    """
+
+    run: str
+    source: str
+    verdict: Verdict | None
+    scans: tuple[Scan, ...]
+    planned: Plan
+    rows: int | None
+    proven: int | None
+    unproven: tuple[Unproven, ...]
+    applied: Counts
+    syncs: tuple[SyncRow, ...]
+
+
+def read_run(conn: Connection, name: str) -> Run | None:
+    """What the run `dag_id/run_id` left in the warehouse; None where that is nothing."""
+    found = [
+        scan_of(row) for row in fetch_rows(conn, SCANS, [("run = %s", name)], "scanned_at DESC, scan_id", MAX_PAGE)
+    ]
+    syncs = [sync_row_of(row) for row in fetch_rows(conn, SYNC_ROWS, [("run = %s", name)], "sync_id DESC", MAX_PAGE)]
+    if not (found or syncs):
+        return None
+    newest = list({(scan.entity, scan.scope): scan for scan in reversed(found)}.values())
+    counted = [scan for scan in newest if scan.rows is not None]
+    source = (found or syncs)[0].source
+    return Run(
+        run=name,
+        source=source,
+        verdict=worst_verdict(scan.verdict for scan in newest),
+        scans=tuple(found),
+        planned=Plan(*(sum(getattr(scan.plan, what) for scan in newest) for what in ("insert", "update", "delete"))),
+        rows=sum(scan.rows for scan in counted) if counted else None,
+        proven=sum(scan.proven for scan in counted) if counted else None,
+        unproven=tuple(oldest(conn, source, MAX_PAGE, run=name)),
+        applied=sum((row.counts for row in syncs if row.kind == "repair"), Counts()),
+        syncs=tuple(syncs),
+    )

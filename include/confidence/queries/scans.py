@@ -1,0 +1,124 @@
+"""Scans, with their metrics, gates and verdicts, as people and their systems read them. Reads only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg.rows import dict_row
+
+from include.confidence.account import Account
+from include.confidence.policy import Gate, Verdict
+from include.confidence.queries.paging import MAX_PAGE, PAGE, Page, cursor_time, decode_cursor, fetch_rows, make_page
+from include.confidence.summary import Plan
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan of an entity as it was judged. `verdict` is None and `gates` are empty until then.
+
+    `plan`: rows that its repair would change. Of the `rows` on both sides it has `proven` some; both are None where it
+    kept no account, which `accounts` are by table. `incomplete` says why it is no evidence. `decision` (keep, resume,
+    repair) is a person's about a hold. `examples` are ids, or say what is wrong with each.
+    """
+
+    scan_id: str
+    source: str
+    entity: str
+    scope: str
+    run: str
+    epoch: int
+    scanned_at: datetime
+    verdict: Verdict | None
+    reasons: tuple[str, ...]
+    metrics: Mapping[str, int | None]
+    telemetry: Mapping[str, int | str | None]
+    gates: tuple[Gate, ...]
+    plan: Plan
+    live_rows: int
+    rows: int | None
+    proven: int | None
+    accounts: Mapping[str, Account]
+    incomplete: str
+    examples: Mapping[str, list[Any]]
+    decision: str | None
+    decided_by: str | None
+    decided_at: datetime | None
+
+
+def list_scans(
+    conn: Connection,
+    source: str,
+    *,
+    verdict: str | None = None,
+    entity: str | None = None,
+    since: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = PAGE,
+) -> Page[Scan]:
+    """The source's scans, newest first; `since` when at the earliest. Raises CursorRefused."""
+    wanted = [("source = %s", source)]
+    wanted += [("verdict = %s", verdict)] if verdict else []
+    wanted += [("entity = %s", entity)] if entity else []
+    wanted += [("scanned_at >= %s", since)] if since else []
+    if cursor:
+        time, scan_id = decode_cursor(cursor, str, str)
+        wanted.append(("(scanned_at, scan_id) < (%s, %s)", cursor_time(time), scan_id))
+    rows = fetch_rows(conn, SCANS, wanted, "scanned_at DESC, scan_id DESC", limit)
+    return make_page([scan_of(row) for row in rows], limit, lambda scan: [scan.scanned_at.isoformat(), scan.scan_id])
+
+
+def latest_scans(conn: Connection, source: str) -> list[Scan]:
+    """The last scan of each entity and scope: what drifted, with examples. The first 200."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return [scan_of(row) for row in cursor.execute(LATEST, {"source": source, "limit": MAX_PAGE}).fetchall()]
+
+
+def scan_of(row: Mapping[str, Any]) -> Scan:
+    summary = row["summary"]
+    accounts = {table: Account(**account) for table, account in summary.get("accounts", {}).items()}
+    same = ("scan_id", "source", "entity", "scope", "run", "epoch", "scanned_at", "metrics")
+    return Scan(
+        **{name: row[name] for name in (*same, "decision", "decided_by", "decided_at")},
+        verdict=_verdict(row["verdict"]),
+        reasons=tuple(row["reasons"]),
+        telemetry=summary["telemetry"],
+        gates=gates_of(row),
+        plan=Plan(**summary["plan"]),
+        live_rows=summary["live_rows"],
+        rows=sum(account.rows for account in accounts.values()) if accounts else None,
+        proven=sum(account.proven for account in accounts.values()) if accounts else None,
+        accounts=accounts,
+        incomplete=summary.get("incomplete", ""),
+        examples=summary["examples"],
+    )
+
+
+def gates_of(row: Mapping[str, Any]) -> tuple[Gate, ...]:
+    return tuple(Gate(**gate | {"verdict": _verdict(gate["verdict"])}) for gate in row["gates"])
+
+
+def _verdict(text: str | None) -> Verdict | None:
+    return None if text is None else Verdict(text)
+
+
+SCANS = sql.SQL("SELECT * FROM confidence.forensic_run")
+
+
+# From one entity and scope to the next along the index, instead of through all of the runs.
+LATEST = """
+WITH RECURSIVE part AS (
+  (SELECT entity, scope FROM confidence.forensic_run WHERE source = %(source)s ORDER BY entity, scope LIMIT 1)
+  UNION ALL
+  SELECT next.entity, next.scope FROM part CROSS JOIN LATERAL (
+    SELECT f.entity, f.scope FROM confidence.forensic_run f
+    WHERE f.source = %(source)s AND (f.entity, f.scope) > (part.entity, part.scope)
+    ORDER BY f.entity, f.scope LIMIT 1
+  ) AS next
+)
+SELECT last.* FROM (SELECT * FROM part LIMIT %(limit)s) AS part CROSS JOIN LATERAL (
+  SELECT * FROM confidence.forensic_run f
+  WHERE f.source = %(source)s AND f.entity = part.entity AND f.scope = part.scope ORDER BY f.scanned_at DESC LIMIT 1
+) AS last ORDER BY last.entity, last.scope
+"""

@@ -1,0 +1,82 @@
+"""Rows of the sync log, as people and their systems read them. Reads only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+
+from include.confidence.queries.paging import PAGE, Page, decode_cursor, fetch_rows, make_page
+from include.warehouse.sync_log import Counts
+
+
+@dataclass(frozen=True)
+class SyncRow:
+    """A row of the sync log: a sync, repair, rollback or watermark; `entities` are its counts by entity.
+
+    `undoes`: the sync_id that a rollback undid, `undone_by` the rollback of this one.
+    """
+
+    sync_id: int
+    source: str
+    kind: str
+    run: str
+    state: str
+    started_at: datetime
+    finished_at: datetime | None
+    duration_seconds: float | None
+    counts: Counts
+    entities: Mapping[str, Counts]
+    requests: int
+    request_errors: int
+    undoes: int | None
+    undone_by: int | None
+    reason: str | None
+    error: str | None
+
+
+def list_syncs(
+    conn: Connection,
+    source: str,
+    *,
+    kind: str | None = None,
+    state: str | None = None,
+    since: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = PAGE,
+) -> Page[SyncRow]:
+    """The source's sync log, newest first; `since` when it began at the earliest. Raises CursorRefused."""
+    wanted = [("source = %s", source)]
+    wanted += [("kind = %s", kind)] if kind else []
+    wanted += [("state = %s", state)] if state else []
+    wanted += [("started_at >= %s", since)] if since else []
+    wanted += [("sync_id < %s", *decode_cursor(cursor, int))] if cursor else []
+    rows = fetch_rows(conn, SYNC_ROWS, wanted, "sync_id DESC", limit)
+    return make_page([sync_row_of(row) for row in rows], limit, lambda row: [row.sync_id])
+
+
+def read_sync(conn: Connection, source: str, sync_id: int) -> SyncRow | None:
+    """One row of the source's sync log."""
+    rows = fetch_rows(conn, SYNC_ROWS, [("source = %s", source), ("sync_id = %s", sync_id)], "sync_id", 1)
+    return sync_row_of(rows[0]) if rows else None
+
+
+def sync_row_of(row: Mapping[str, Any]) -> SyncRow:
+    same = ("sync_id", "source", "kind", "run", "state", "started_at", "finished_at", "requests", "request_errors")
+    counted = ("read", "inserted", "updated", "deleted", "unchanged", "superseded", "failed")
+    seconds = row["duration_seconds"]
+    return SyncRow(
+        **{name: row[name] for name in (*same, "undoes", "undone_by", "reason", "error")},
+        duration_seconds=None if seconds is None else float(seconds),
+        counts=Counts(**{name: row[f"rows_{name}"] for name in counted}),
+        entities={entity: Counts(**counts) for entity, counts in row["entities"].items()},
+    )
+
+
+SYNC_COLUMNS = sql.SQL("""
+  l.*, (SELECT max(later.sync_id) FROM confidence.sync_log later
+        WHERE later.undoes = l.sync_id AND later.state = 'success') AS undone_by
+""")
+
+SYNC_ROWS = sql.SQL("SELECT {} FROM confidence.sync_log l").format(SYNC_COLUMNS)

@@ -1,0 +1,97 @@
+"""What the warehouse has of one run: its scans, repairs and decision, as `report` and `verify` ask for them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from psycopg import Connection
+from psycopg.rows import args_row, tuple_row
+
+from include.confidence.account import Account
+from include.confidence.outcome import Evidence, LatestScan, Repair
+from include.confidence.policy import Verdict
+from include.warehouse import fence
+from include.warehouse.sync_log import Counts
+
+
+def read(conn: Connection, source: str, run: str, entities: Sequence[str]) -> Evidence:
+    """What the warehouse has of a run over the source, whose entities are given."""
+    names = {"source": source, "run": run}
+    with conn.cursor(row_factory=args_row(_latest_scan)) as cursor:
+        scans = tuple(cursor.execute(SCANS_OF_RUN, names).fetchall())
+    with conn.cursor(row_factory=args_row(_repair)) as cursor:
+        repairs = tuple(cursor.execute(REPAIRS_OF_RUN, names).fetchall())
+    # A decision is about all of the scans: one that was made before the last of them is about others.
+    names |= {"begun": max((scan.scanned_at for scan in scans), default=None)}
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        decision = cursor.execute(DECISION_OF_RUN, names).fetchone() or (None, None)
+        (unproven,) = cursor.execute(
+            "SELECT count(*) FROM confidence.unproven WHERE source = %(source)s", names
+        ).fetchone()
+    writer = fence.read(conn, source)
+    return Evidence(run, writer, tuple(entities), scans, repairs, *decision, unproven)
+
+
+def judged_worse(conn: Connection, source: str, run: str) -> list[str]:
+    """A line for each scan of the run that did not pass, with its reasons."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        rows = cursor.execute(
+            "SELECT entity, scope, reasons FROM confidence.forensic_run"
+            " WHERE source = %s AND run = %s AND verdict IN ('warn', 'hold') ORDER BY entity, scope, scanned_at",
+            [source, run],
+        ).fetchall()
+    return [f"{entity} ({scope}): {'; '.join(reasons)}" for entity, scope, reasons in rows]
+
+
+def _latest_scan(
+    entity: str, scope: str, epoch: int, scanned_at: datetime, rescanned: bool, verdict: str | None, summary: dict
+) -> LatestScan:
+    counted = [Account(**account) for account in summary.get("accounts", {}).values()]
+    return LatestScan(
+        entity=entity,
+        scope=scope,
+        epoch=epoch,
+        scanned_at=scanned_at,
+        complete=not (rescanned or summary.get("incomplete")),
+        verdict=Verdict(verdict) if verdict else None,
+        planned=sum(summary["plan"].values()),
+        rows=sum(account.rows for account in counted) if counted else None,
+        proven=sum(account.proven for account in counted) if counted else None,
+    )
+
+
+def _repair(
+    sync_id: int,
+    state: str,
+    started_at: datetime,
+    entities: Mapping[str, Mapping[str, int]],
+    verified_at: datetime | None,
+    checks: list[dict] | None,
+    undone: bool,
+) -> Repair:
+    counts = {table: Counts(**count) for table, count in entities.items()}
+    return Repair(sync_id, state, started_at, counts, verified_at, tuple(checks or ()), undone)
+
+
+SCANS_OF_RUN = """
+SELECT DISTINCT ON (entity) entity, scope, epoch, scanned_at, rescanned, verdict, summary
+FROM confidence.forensic_run WHERE source = %(source)s AND run = %(run)s ORDER BY entity, scanned_at DESC
+"""
+
+
+REPAIRS_OF_RUN = """
+SELECT l.sync_id, l.state, l.started_at, l.entities, l.verified_at, l.checks,
+  EXISTS (SELECT FROM confidence.sync_log u WHERE u.undoes = l.sync_id AND u.state = 'success')
+FROM confidence.sync_log l WHERE l.source = %(source)s AND l.run = %(run)s AND l.kind = 'repair'
+ORDER BY l.sync_id DESC
+"""
+
+
+# Also about a hold that an earlier run has left, but not one that was decided in a later run.
+DECISION_OF_RUN = """
+SELECT decision, decided_by FROM confidence.forensic_run
+WHERE source = %(source)s AND decided_at > %(begun)s AND decided_at < coalesce(
+  (SELECT min(scanned_at) FROM confidence.forensic_run
+   WHERE source = %(source)s AND run <> %(run)s AND scanned_at > %(begun)s),
+  'infinity')
+ORDER BY decided_at DESC LIMIT 1
+"""

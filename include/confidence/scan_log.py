@@ -1,0 +1,79 @@
+"""The scans of all runs, kept with their evidence in `confidence.forensic_run`: write them, and tell the latest.
+
+Every function works in the transaction of the connection that it is given and never commits.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
+
+from include.confidence.summary import ForensicSummary
+
+
+class PlanGone(Exception):
+    """A scan's plan is not in the warehouse any more. The message says what to clear."""
+
+
+def record(conn: Connection, summary: ForensicSummary) -> None:
+    """Keep a scan's evidence, not judged yet. The same scan once more replaces what it found before.
+
+    Evidence that a hold rests on is moved aside instead: the hold stays open until the new one is judged, and
+    what a person accepted stays known.
+    """
+    conn.execute(
+        """
+        UPDATE confidence.forensic_run SET scan_id = scan_id || ' of ' || scanned_at
+        WHERE scan_id = %s AND verdict = 'hold'
+        """,
+        [summary.scan_id],
+    )
+    conn.execute(
+        """
+        INSERT INTO confidence.forensic_run (scan_id, source, entity, scope, run, epoch, summary, metrics)
+        VALUES (%(scan_id)s, %(source)s, %(entity)s, %(scope)s, %(run)s, %(epoch)s, %(summary)s, %(metrics)s)
+        ON CONFLICT (scan_id) DO UPDATE SET
+          (source, entity, scope, run, epoch, summary, metrics) = (
+            excluded.source, excluded.entity, excluded.scope, excluded.run, excluded.epoch,
+            excluded.summary, excluded.metrics),
+          (scanned_at, verdict, worse, reasons, baseline, gates, rescanned, asked_at, decision, decided_by,
+            decided_at) = (
+            DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT)
+        """,
+        {
+            "scan_id": summary.scan_id,
+            "source": summary.source,
+            "entity": summary.entity,
+            "scope": summary.scope,
+            "run": summary.run,
+            "epoch": summary.epoch,
+            "summary": Jsonb(summary.to_json()),
+            "metrics": Jsonb(dict(summary.metrics)),
+        },
+    )
+
+
+def keep_progress(conn: Connection, scan_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Keep a scan's lines of progress beside its evidence."""
+    conn.execute("UPDATE confidence.forensic_run SET progress = %s WHERE scan_id = %s", [Jsonb(list(lines)), scan_id])
+
+
+def require_latest(conn: Connection, summary: ForensicSummary) -> None:
+    """A later scan replaces the plan; then this one has nothing to apply any more. Raises PlanGone."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        latest = cursor.execute(
+            "SELECT scan_id FROM confidence.forensic_run WHERE source = %s AND entity = %s"
+            " ORDER BY scanned_at DESC LIMIT 1",
+            [summary.source, summary.entity],
+        ).fetchone()
+    if latest is None or latest[0] != summary.scan_id:
+        raise PlanGone(
+            f"the plan of {summary.entity} was replaced by a later scan ({latest and latest[0]}):"
+            " clear scan with downstream to make a new one"
+        )
+
+
+def unknown_scan(scan_id: str) -> LookupError:
+    return LookupError(f"Scan {scan_id} is not in confidence.forensic_run: clear scan with downstream.")

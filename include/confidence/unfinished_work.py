@@ -1,0 +1,57 @@
+"""What runs have left undone in the warehouse, as the watch asks for it: scans, repairs and rows of the sync log."""
+
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+
+def unjudged(conn: Connection, source: str) -> list[tuple[str, str]]:
+    """By run the entities whose newest scan, not older than a week, nobody has judged."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(
+            """
+            SELECT run, string_agg(entity, ', ' ORDER BY entity) FROM (
+              SELECT DISTINCT ON (entity) entity, run, verdict FROM confidence.forensic_run
+              WHERE source = %s AND scanned_at > now() - interval '7 days' ORDER BY entity, scanned_at DESC
+            ) AS newest
+            WHERE verdict IS NULL GROUP BY run ORDER BY run
+            """,
+            [source],
+        ).fetchall()
+
+
+def unverified(conn: Connection, source: str) -> list[tuple[str, str]]:
+    """The run and sync_id of each repair of the last week that nobody has verified, and no later scan has looked at."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(UNVERIFIED, [source]).fetchall()
+
+
+def unfinished(conn: Connection, source: str) -> list[tuple[str, str]]:
+    """The run, and kind and sync_id, of each row of the sync log that is open."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(
+            "SELECT run, kind || ' ' || sync_id FROM confidence.sync_log WHERE source = %s AND state = 'running'"
+            " ORDER BY sync_id",
+            [source],
+        ).fetchall()
+
+
+# A later scan of the same entities and scopes, judged, has looked at every row that the repair may have changed.
+UNVERIFIED = """
+SELECT l.run, 'sync_id ' || l.sync_id FROM confidence.sync_log l
+WHERE l.source = %s AND l.kind = 'repair' AND l.state = 'success' AND l.verified_at IS NULL
+  AND l.finished_at > now() - interval '7 days'
+  AND NOT EXISTS (SELECT FROM confidence.sync_log u WHERE u.undoes = l.sync_id AND u.state = 'success')
+  AND (
+    NOT EXISTS (SELECT FROM confidence.forensic_run later
+                WHERE later.source = l.source AND later.scanned_at > l.finished_at)
+    OR EXISTS (
+      SELECT FROM confidence.forensic_run own
+      WHERE own.source = l.source AND own.run = l.run AND NOT EXISTS (
+        SELECT FROM confidence.forensic_run later
+        WHERE later.source = own.source AND later.entity = own.entity AND later.scope = own.scope
+          AND later.scanned_at > l.finished_at AND later.verdict IS NOT NULL AND NOT later.rescanned
+      )
+    )
+  )
+ORDER BY l.sync_id
+"""
