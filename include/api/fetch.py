@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient
 from include.api.errors import ApiError, FixConfiguration, PageLimit, PaginationLoop, RefuseData
 from include.api.paginators import FRESH, Crawl, Page, Paginator, Position
+from include.api.request import Answer, Request
 
 Submit = Callable[[Request], Future[Answer]]
 

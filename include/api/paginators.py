@@ -13,8 +13,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from requests.utils import parse_header_links
 
-from include.api.client import ERRORS, Answer, Request, refuse_envelope
+from include.api.envelopes import ERRORS, refuse_envelope
 from include.api.errors import RefuseData
+from include.api.request import Answer, Request
 
 Position = int | str | None
 

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from airflow.sdk import BaseHook
 
-from include.api.client import ApiClient, Request
+from include.api.client import ApiClient
 from include.api.errors import NotFound
+from include.api.request import Request
 from include.confidence.watch import Run
 from include.sources.pools import declared_pools
 from plugins.hooks.source import base_url

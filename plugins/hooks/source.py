@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from airflow.sdk import BaseHook, Connection
 
-from include.api.client import ApiClient, Limiter, NoLimit
+from include.api.client import ApiClient
 from include.api.errors import FixConfiguration
+from include.api.limits import Limiter, NoLimit
 from include.sources import get_source
 from include.sources.base import Context
 from include.warehouse.rate_limit import Both, Quota, RequestCount, SharedLimit

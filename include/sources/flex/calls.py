@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient
 from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
+from include.api.request import Answer, Request
 from include.sources.flex import rows
 from include.sources.flex.rows import Item, Line, Unreadable
 

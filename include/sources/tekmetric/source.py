@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from include.api.client import Answer, Request
+from include.api.request import Answer, Request
 from include.sources.base import ScanRefused, Synced
 from include.sources.mirror.entity import Context
 from include.sources.mirror.scan import Scope
