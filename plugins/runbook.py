@@ -7,6 +7,7 @@ from airflow.sdk import CronTriggerTimetable
 from airflow.task.trigger_rule import TriggerRule
 
 from plugins.deadline import stopped_too_long
+from plugins.failures import DEFAULT_ARGS
 from plugins.operators.decide import DecideOperator
 from plugins.operators.gate_check import GateCheckOperator
 from plugins.operators.reconcile import ReconcileOperator
@@ -15,7 +16,6 @@ from plugins.operators.resume_writer import ResumeWriterOperator
 from plugins.operators.scan import ScanOperator
 from plugins.operators.stop_writer import StopWriterOperator
 from plugins.operators.verify import VerifyOperator
-from plugins.runs import DEFAULT_ARGS
 
 
 def cron(expression: str) -> CronTriggerTimetable:

@@ -14,7 +14,7 @@ from include.sources import get_source
 from include.sources.base import Context
 from include.warehouse.rate_limit import Both, Quota, RequestCount, SharedLimit
 from plugins.hooks import warehouse
-from plugins.runs import variable
+from plugins.settings import variable
 
 if TYPE_CHECKING:
     from include.api.bucket import Bucket

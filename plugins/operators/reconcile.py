@@ -14,7 +14,9 @@ from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, log_line, require_enabled, run_name
+from plugins.results import log_line
+from plugins.runs import is_dry, run_name
+from plugins.settings import require_enabled
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from plugins import assets, metrics, notify
 from plugins.hooks import airflow_api, warehouse
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, log_line, push_result, run_name
+from plugins.results import log_line, push_result
+from plugins.runs import is_dry, run_name
 
 log = logging.getLogger(__name__)
 

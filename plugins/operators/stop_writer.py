@@ -10,7 +10,9 @@ from include.warehouse import fence
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, Pool, closed_by
 from plugins.operators.base import SourceOperator
-from plugins.runs import is_dry, log_line, refuse_unknown_conf, require_enabled, run_name
+from plugins.results import log_line
+from plugins.runs import is_dry, refuse_unknown_conf, run_name
+from plugins.settings import require_enabled
 
 log = logging.getLogger(__name__)
 

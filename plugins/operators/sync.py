@@ -12,7 +12,9 @@ from include.sources import get_source, verbs
 from plugins import metrics, notify
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
-from plugins.runs import is_dry, log_line, push_result, refuse_unknown_conf, require_enabled, run_name
+from plugins.results import log_line, push_result
+from plugins.runs import is_dry, refuse_unknown_conf, run_name
+from plugins.settings import require_enabled
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
-from plugins.runs import log_line, run_name
+from plugins.results import log_line
+from plugins.runs import run_name
 
 log = logging.getLogger(__name__)
 
