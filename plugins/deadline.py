@@ -24,7 +24,7 @@ def stopped_too_long(source: str) -> DeadlineAlert:
     """
     hours = _limit_hours()
     return DeadlineAlert(
-        # With a deadline that counts from queueing Airflow 3.3.2 answers 500 to clearing a task. A run without a logical
+        # With a deadline that counts from queueing, Airflow 3.3.2 answers 500 to clearing a task. A run without logical
         # date, such as one of the REST API, has no deadline; then the one of the waiting sync tells.
         reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
         interval=timedelta(hours=hours) + MARGIN,

@@ -142,7 +142,7 @@ class Bucket:
 
     @property
     def requests_failed(self) -> int:
-        """The number of requests that failed, retried ones included, or that are not answered yet. A 404 is an answer."""
+        """The number of requests that failed (retried ones included) or are not answered yet. A 404 is an answer."""
         with self._lock:
             return self._requests - self._answered
 
@@ -348,7 +348,7 @@ class Bucket:
         return Look(key, Presence.EMPTY if key in page.empty else Presence.PRESENT)
 
     def _ask(self, operation: str, **params: Any) -> dict[str, Any] | ApiError:
-        """Return boto3's answer, or the error as a value: boto3's errors quote URLs, and must not become its context."""
+        """Return boto3's answer, or the error as a value: errors of boto3 quote URLs, and must not be its context."""
         send = {
             "HeadBucket": self._client.head_bucket,
             "HeadObject": self._client.head_object,

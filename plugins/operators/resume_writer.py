@@ -24,8 +24,8 @@ the message names and clear this task.
 class ResumeWriterOperator(SourceOperator):
     """Let the writer run again. If the writer is held, fail with the reason; the writer stays stopped.
 
-    As the runbook's teardown this also runs after a failed scan or repair. With the param `reset_watermark`, and without
-    `dry_run`, the next sync skips changes made while the writer was stopped.
+    As the runbook's teardown this also runs after a failed scan or repair. With the param `reset_watermark` on and
+    `dry_run` off, the next sync skips changes made while the writer was stopped.
     """
 
     on_call = ON_CALL
