@@ -7,7 +7,8 @@ from dataclasses import asdict
 import psycopg
 from psycopg import sql
 
-from include.api.client import ApiClient, NoLimit
+from include.api.client import ApiClient
+from include.api.limits import NoLimit
 from include.sources import get_source
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Context

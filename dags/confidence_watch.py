@@ -28,9 +28,9 @@ the metric `sync_confidence_watch_timestamp_seconds`.
 
 from airflow.sdk import dag
 
+from plugins.failures import DEFAULT_ARGS
 from plugins.operators.watch import WatchOperator
 from plugins.runbook import cron
-from plugins.runs import DEFAULT_ARGS
 
 
 @dag(

@@ -13,8 +13,9 @@ from typing import Any
 from airflow.sdk import dag, task
 
 from include.warehouse.migrate import migrate as migrate_warehouse
+from plugins.failures import DEFAULT_ARGS
 from plugins.hooks import warehouse
-from plugins.runs import DEFAULT_ARGS, refuse_unknown_conf
+from plugins.runs import refuse_unknown_conf
 
 
 @dag(

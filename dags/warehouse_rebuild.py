@@ -19,8 +19,9 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import dag
 
 from include.sources import REGISTRY
+from plugins.failures import DEFAULT_ARGS
 from plugins.params import choice
-from plugins.runs import DEFAULT_ARGS, refuse_unknown_conf
+from plugins.runs import refuse_unknown_conf
 
 
 def _run(task_id: str, dag_id: str, **conf: object) -> TriggerDagRunOperator:

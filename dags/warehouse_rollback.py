@@ -19,9 +19,9 @@ wait for the running sync and clear the task.
 
 from airflow.sdk import Param, dag
 
+from plugins.failures import DEFAULT_ARGS
 from plugins.operators.rollback import RollbackOperator
 from plugins.params import flag
-from plugins.runs import DEFAULT_ARGS
 
 
 @dag(

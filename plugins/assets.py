@@ -1,4 +1,4 @@
-"""The asset of a source: data that a run of its runbook has just confirmed, for others to schedule on."""
+"""The asset of a source. It gets an event when a run of the runbook has confirmed the copy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +14,20 @@ FILTERS = "Which part"
 
 
 def confirmed(source: str) -> Asset:
-    """The asset that gets an event from each run that has confirmed the source's copy."""
+    """Return the asset `<source>_confirmed`."""
     return Asset(name=f"{source}_confirmed", uri=f"sync-confidence://{source}")
 
 
 def outlet(source: str) -> AssetAlias:
-    """What `report` declares: of an alias there is an event only where the task adds one, of an asset always."""
+    """Return the alias that `report` declares as its outlet.
+
+    With an asset as outlet each success would be an event; with an alias the task decides.
+    """
     return AssetAlias(name=f"{source}_reconcile")
 
 
 def doubt(context: Mapping[str, Any], evidence: Evidence) -> str:
-    """Why a run that has succeeded did not confirm the copy, in a few words; empty where it did."""
+    """Return why a successful run has not confirmed the copy, in a few words; empty if it has."""
     filters = _filters(context)
     if filters:
         return f"only a part was looked at ({', '.join(filters)})"
@@ -32,7 +35,7 @@ def doubt(context: Mapping[str, Any], evidence: Evidence) -> str:
 
 
 def emit(context: Mapping[str, Any], source: str, evidence: Evidence, scans: Sequence[ForensicSummary]) -> None:
-    """Have Airflow create the asset's event when the task succeeds; the figures are the event's `extra`."""
+    """Add an event of the asset, which Airflow creates when the task succeeds. Its `extra` has the figures."""
     figures = {scan.entity: {"scope": scan.scope, **scan.figures} for scan in scans}
     extra = {
         "source": source,
@@ -47,7 +50,7 @@ def emit(context: Mapping[str, Any], source: str, evidence: Evidence, scans: Seq
 
 
 def _filters(context: Mapping[str, Any]) -> list[str]:
-    """Params by which the run looks at something else than a scheduled one."""
+    """Return the filters whose values differ from the defaults, which scheduled runs have."""
     declared, given = context["dag"].params, context["params"]
     filters = [name for name in declared if declared.get_param(name).schema.get("section") == FILTERS]
     return sorted(name for name in filters if given[name] != declared[name])

@@ -1,4 +1,4 @@
-"""The alert that a writer has been stopped for too long, whichever run has stopped it and however that has ended."""
+"""The alert that a writer has been stopped for too long, even if the run that stopped it has ended."""
 
 import os
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ from include.warehouse import fence
 from plugins import notify
 from plugins.hooks import warehouse
 
-# From the time at which a run is due to the stop of its writer: a running sync is given as long to end.
+# The most time between the logical date of a run and the stop of its writer: a running sync has this long to end.
 MARGIN = timedelta(minutes=15)
 
 
 def stopped_too_long(source: str) -> DeadlineAlert:
-    """The alert for a DAG of the source. How long is too long is read with the DAG file, so from the environment.
+    """Return the alert for a DAG of the source. The limit is WRITER_STOPPED_LIMIT_HOURS of the environment, or 4.
 
-    On `<source>_reconcile` it looks after the stop of that run, also when the run has failed meanwhile; on
-    `<source>_sync` after any other, since a run of that DAG waits for as long as the writer stands.
+    On `<source>_reconcile` the alert covers the stop of that run, even if the run has failed since. On `<source>_sync`
+    it covers every other stop, since a sync waits while the writer is stopped.
     """
     hours = _limit_hours()
     return DeadlineAlert(
-        # Of a run with a deadline from its queueing Airflow 3.3.2 can clear no task: it answers 500. A run without a
-        # logical date, as by the REST API, has none of its own; the waiting sync's is then the one that tells.
+        # With a deadline that counts from queueing, Airflow 3.3.2 answers 500 to clearing a task. A run without logical
+        # date, such as one of the REST API, has no deadline; then the one of the waiting sync tells.
         reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
         interval=timedelta(hours=hours) + MARGIN,
         callback=SyncCallback(tell_long_stop, kwargs={"source": source, "hours": hours}),
@@ -33,7 +33,7 @@ def stopped_too_long(source: str) -> DeadlineAlert:
 
 
 def tell_long_stop(source: str, hours: float, context: Mapping[str, Any]) -> None:
-    """Tell that the writer has been stopped for longer than so many hours, if it has."""
+    """Tell people if the writer has been stopped for longer than `hours`. Airflow calls this at the deadline."""
     run = "{dag_id}/{dag_run_id}".format(**context["dag_run"])
     with warehouse.connect(run) as conn:
         writer = fence.read(conn, source)

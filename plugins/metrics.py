@@ -1,6 +1,6 @@
-"""Metrics, by Airflow's own facility: StatsD or OpenTelemetry, as Airflow is set; nothing where it is not.
+"""Metrics through Airflow: StatsD or OpenTelemetry as Airflow is configured, else nothing.
 
-The names say what they are of: plain StatsD has no tags.
+Source and entity are part of a metric's name, since plain StatsD has no tags.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from include.confidence.spans import PREFIX
 
 
 def send(figures: Mapping[str, float | None], *names: str) -> None:
-    """Send those figures that are known as gauges `sync_confidence.<names>.<figure>`."""
+    """Send each figure that is not None as the gauge `sync_confidence.<names>.<figure>`."""
     for figure, value in figures.items():
         if value is not None:
             stats.gauge(_name(*names, figure), value)
 
 
 def timed(*names: str) -> AbstractContextManager[Any]:
-    """Send how long the block took, whatever became of it, as the timer `sync_confidence.<names>.duration`."""
+    """Return a context that sends its duration as the timer `sync_confidence.<names>.duration`, also on failure."""
     return stats.timer(_name(*names, "duration"))
 
 

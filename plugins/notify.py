@@ -1,7 +1,7 @@
 """Tell people what they have to know, by the connection `notifications`: to Slack, mail or whatever it names.
 
-A message that can't be sent never changes what becomes of a task: it is one line of warning, and whoever tells
-something next tries again, the next sync at the latest.
+A message that can't be sent never fails a task. It is logged as a warning, and sent again with the next message, or by
+the next sync.
 """
 
 import logging
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECTION = "notifications"
-# Both together are less than the 20 seconds after which Airflow ends the process of a task that has failed.
+# Together less than the 20 seconds after which Airflow ends the process of a failed task.
 CONNECT_SECONDS = 5
 SEND_SECONDS = 8
 NEEDED = 'it needs {"config": {"path": "<Apprise URL of the service>"}} as its extra'
 
 
 def tell(run: str, source: str, events: Sequence[Event] = (), *, ended: Collection[Kind] = ()) -> None:
-    """Send each event that was not told yet, and what could not be sent before. Never raises.
+    """Send each event that people were not told yet, and those that could not be sent before. Never raises.
 
-    What of the kinds `ended` is not among `events` is over: should it come again, it is told again. Where the
-    warehouse, which knows what was told, can't be reached, all are sent.
+    Events of the kinds `ended` that are not in `events` are over: if they come again, people are told again. The
+    warehouse knows what was told; if it can't be reached, all events are sent.
     """
     services = _services()
     if services is None and events:
@@ -56,28 +56,28 @@ def tell(run: str, source: str, events: Sequence[Event] = (), *, ended: Collecti
 
 
 def run_link(run: str) -> str:
-    """Where Airflow's UI shows the run `dag_id/run_id`."""
+    """Return the address of the run `dag_id/run_id` in Airflow's UI."""
     dag_id, _, run_id = run.partition("/")
     base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
     return f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe=':')}"
 
 
 def question_link(run: str) -> str:
-    """Where Airflow's UI asks what `decide` of the run asks."""
+    """Return the address in Airflow's UI where the question of the run's task `decide` is answered."""
     return f"{run_link(run)}/tasks/decide/required_actions?map_index=-1"
 
 
 def _services() -> "Apprise | None":
-    """The services that the connection names, none of them where it is wrong; None where there is no connection."""
+    """Return the services that the connection names: none if it is unusable, None if there is no connection."""
     try:
         connection = BaseHook.get_connection(CONNECTION)
     except AirflowNotFoundException:
         return None
-    # Slow to import, which only those pay who are told something.
+    # Slow to import, so only when needed.
     from airflow.providers.apprise.hooks.apprise import AppriseHook
     from apprise import Apprise
 
-    # Their lines may name the address of a service, which holds its token.
+    # Their log lines may name the address of a service, and that holds its token.
     apprise_log = logging.getLogger("apprise")
     apprise_log.handlers, apprise_log.propagate = [logging.NullHandler()], False
     logging.getLogger("urllib3").setLevel(logging.INFO)
@@ -90,7 +90,7 @@ def _services() -> "Apprise | None":
 
 
 def _send(services: "Apprise", event: Event) -> bool:
-    """Whether a service took it."""
+    """Send an event; return whether at least one service has accepted it."""
     from apprise import NotifyType
 
     if not len(services):

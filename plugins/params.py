@@ -1,4 +1,4 @@
-"""The fields of the DAGs' trigger forms: each kind of field, and those that several DAGs have."""
+"""The fields of trigger forms: each kind of field, and fields that several DAGs share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,40 +12,40 @@ HOW, AFTERWARDS = "How it works", "The writer afterwards"
 
 
 def flag(default: bool, title: str, description: str, section: str | None = None) -> Param:
-    """A box to tick."""
+    """Return a checkbox."""
     return _field(default, title, description, section, type="boolean")
 
 
 def number(
     default: int, title: str, description: str, section: str | None = None, *, least: int = 0, most: int | None = None
 ) -> Param:
-    """A whole number."""
+    """Return a field for a whole number."""
     limits = {"minimum": least} | ({} if most is None else {"maximum": most})
     return _field(default, title, description, section, type="integer", **limits)
 
 
 def choice(default: str, values: Sequence[str], title: str, description: str, section: str | None = None) -> Param:
-    """One of these values."""
+    """Return a field for one of these values."""
     return _field(default, title, description, section, enum=list(values))
 
 
 def several(values: Sequence[str], title: str, description: str, section: str | None = None) -> Param:
-    """Any number of these values, none by default."""
+    """Return a field for any number of these values, none by default."""
     return _field([], title, description, section, type="array", items={"type": "string", "enum": list(values)})
 
 
 def some_number(title: str, description: str, section: str | None = None, *, empty: str) -> Param:
-    """A whole number, or nothing; `empty` is how the form names that."""
+    """Return a field for a whole number or nothing, which the form shows as `empty`."""
     return _field(None, title, description, section, type=["null", "integer"], values_display={"null": empty})
 
 
 def some_uuid(title: str, description: str, section: str | None = None) -> Param:
-    """A UUID, or nothing."""
+    """Return a field for a UUID or nothing."""
     return _field(None, title, description, section, type=["null", "string"], format="uuid")
 
 
 def some_choice(values: Sequence[str], title: str, description: str, section: str | None = None) -> Param:
-    """One of these values, or any."""
+    """Return a field for one of these values, or for any of them."""
     return _field(
         None,
         title,
@@ -98,6 +98,6 @@ RESET_WATERMARK = {
 
 
 def progress_every(pages: int) -> dict[str, Param]:
-    """How often a scan tells how far it has come."""
+    """Return the field that says after how many pages a scan logs its progress."""
     what = "A line of progress goes to the log every so many pages; 0 = after the last page only."
     return {"progress_every": number(pages, "Pages between progress lines", what, HOW)}

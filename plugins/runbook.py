@@ -7,6 +7,7 @@ from airflow.sdk import CronTriggerTimetable
 from airflow.task.trigger_rule import TriggerRule
 
 from plugins.deadline import stopped_too_long
+from plugins.failures import DEFAULT_ARGS
 from plugins.operators.decide import DecideOperator
 from plugins.operators.gate_check import GateCheckOperator
 from plugins.operators.reconcile import ReconcileOperator
@@ -15,16 +16,15 @@ from plugins.operators.resume_writer import ResumeWriterOperator
 from plugins.operators.scan import ScanOperator
 from plugins.operators.stop_writer import StopWriterOperator
 from plugins.operators.verify import VerifyOperator
-from plugins.runs import DEFAULT_ARGS
 
 
 def cron(expression: str) -> CronTriggerTimetable:
-    """When a DAG runs, in UTC. Without a start date its first run is the next one due, not the one missed last."""
+    """Return a timetable in UTC. A new DAG begins with the next run that is due; no missed run is made up."""
     return CronTriggerTimetable(expression, timezone="UTC")
 
 
 def of_source(source: str, job: Literal["sync", "reconcile"]) -> dict[str, Any]:
-    """What `@dag` is told of every source's sync and runbook."""
+    """Return the arguments of `@dag` that are the same for every source's sync and runbook."""
     return {
         "dag_id": f"{source}_{job}",
         "catchup": False,
@@ -37,7 +37,7 @@ def of_source(source: str, job: Literal["sync", "reconcile"]) -> dict[str, Any]:
 
 
 def runbook(source: str, entities: Sequence[str]) -> None:
-    """The tasks of the runbook; `scan` is mapped over the entities where there are several."""
+    """Create the tasks of the runbook. `scan` is mapped over the entities if there are several."""
     stop_writer = StopWriterOperator(task_id="stop_writer", source=source).as_setup()
     scan = _scan(source, entities)
     gate_check = GateCheckOperator(task_id="gate_check", source=source)
@@ -47,7 +47,7 @@ def runbook(source: str, entities: Sequence[str]) -> None:
     resume_writer = ResumeWriterOperator(task_id="resume_writer", source=source).as_teardown(
         setups=stop_writer, on_failure_fail_dagrun=True
     )
-    # A teardown too: a person who marks the whole run leaves it, and it ends the run in the truth.
+    # A teardown too: it still runs if a person marks the whole run, and sets the run's true state.
     report = ReportOperator(task_id="report", source=source).as_teardown(on_failure_fail_dagrun=True)
 
     stop_writer >> scan >> gate_check >> decide >> reconcile >> verify >> resume_writer

@@ -1,7 +1,7 @@
 """Registers the pages and endpoints of Sync confidence with Airflow.
 
-The one module here that Airflow imports in each of its processes: it stays light. The app behind it is imported at
-its first request, which only the API server gets.
+Airflow imports this module, and no other of this folder, in each of its processes, so it has to stay light. The app
+itself is imported with the first request, which only the API server gets.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,1 +1,1 @@
-"""The HTTP side: a client that keeps its patience, paginators, and errors sorted by what to do about them."""
+"""Access to APIs and S3 stores: a client with retries, paginators, and errors sorted by what to do about them."""

@@ -1,8 +1,8 @@
-"""A bucket of any S3 store, read only: is it there, which keys does it hold, does an object exist.
+"""A bucket of any S3 store, read only: does it exist, which keys does it hold, does an object exist.
 
-A key is present (maybe empty), absent or unknown. Absent is what the store itself says of a bucket that has been
-proven: 404 to a HEAD of the key, or a listing without it. Whatever keeps an answer away leaves the key unknown, and so
-does an answer that doesn't fit its question.
+A key is present (perhaps with an empty object), absent or unknown. It is absent only if the store itself says so of a
+bucket that is proven to exist: by a 404 to a HEAD of the key, or by a listing without it. Without an answer, or with an
+answer that doesn't fit the question, the key is unknown.
 """
 
 import threading
@@ -29,14 +29,14 @@ Keys = list[str]
 
 # No key of a real bucket comes after this one.
 LAST = "\U0010fffd"
-# So many looks in a row without an answer are an outage, and the next ones would fare no better.
+# After so many looks in a row without an answer the store may be down; then a known object is asked for.
 UNKNOWN_IN_A_ROW = 20
-# A store that stands at a key which is deleted meanwhile may begin its listing anew; not for ever.
+# Some stores begin a listing again if the key that they had reached is deleted. More often than this is a loop.
 MOST_RESTARTS = 3
 
 
 class Presence(StrEnum):
-    """What is known of a key. EMPTY: its object is there, and has no content."""
+    """What is known about a key. EMPTY: the object exists, but has no content."""
 
     PRESENT = "present"
     EMPTY = "empty"
@@ -45,7 +45,7 @@ class Presence(StrEnum):
 
 
 class Way(StrEnum):
-    """How a key is looked at: by its own address, or in the bucket's index. Each is a witness of its own."""
+    """How a key is looked at: by its own address, or in the bucket's listing. The two are independent witnesses."""
 
     HEAD = "head"
     LIST = "list"
@@ -57,10 +57,10 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at one key found; `reason` is one line that says why it is UNKNOWN.
+    """What a look at one key found.
 
-    `later`: another time there may be an answer. `restorable`: ABSENT, but only marked as deleted in a bucket with
-    versions.
+    `reason`: why the key is UNKNOWN, in one line. `later`: a later look may have an answer. `restorable`: the object is
+    ABSENT because it is marked as deleted in a bucket with versions, so it can be restored.
     """
 
     key: str
@@ -72,26 +72,26 @@ class Look:
 
 @dataclass(frozen=True)
 class Range:
-    """The keys behind `start` up to and including `end` (None: to the last one), in the order of UTF-8 bytes."""
+    """The keys after `start`, up to and including `end` (None: to the last one), in the order of UTF-8 bytes."""
 
     start: str = ""
     end: str | None = None
 
     def keys(self, page: Page) -> Keys:
-        """Those of a sorted page that lie in the range."""
+        """Return the keys of a sorted page that lie in the range."""
         end = len(page.keys) if self.end is None else bisect_right(page.keys, self.end)
         return list(page.keys[bisect_right(page.keys, self.start) : end])
 
     def ends_with(self, page: Page) -> bool:
-        """Whether nothing of the range follows the page."""
+        """Return whether no key of the range comes after the page."""
         return not page.more or (self.end is not None and page.keys[-1] >= self.end)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A page of a listing: the index of its range, its keys in order, and where the range goes on behind it.
+    """A page of a listing: the index of its range, its keys in order, and the position of the next page.
 
-    `position` is JSON, None when the range is done. `empty`: keys whose objects have no content.
+    `position` is JSON, None if this was the last page of the range. `empty`: keys whose objects have no content.
     """
 
     range: int
@@ -101,9 +101,9 @@ class Listing:
 
 
 def client_config(workers: int) -> Config:
-    """What boto3's client needs for `workers` threads that each wait for small answers.
+    """Return a configuration of boto3's client for `workers` threads that each wait for small answers.
 
-    What the connection itself sets goes before: `client_config(workers).merge(own)`.
+    To let a connection's own settings win: `client_config(workers).merge(own)`.
     """
     return Config(
         retries={"mode": "standard", "total_max_attempts": 4},
@@ -117,8 +117,8 @@ def client_config(workers: int) -> Config:
 class Bucket:
     """The bucket `name` of the store that boto3's S3 `client` talks to; any number of threads may share it.
 
-    The client is the bucket's own from then on: its `list_objects_v2` answers otherwise than boto3 documents.
-    It also decides on timeouts and attempts (see `client_config`). `connection` is what messages point to.
+    Don't use the client for anything else: its `list_objects_v2` no longer answers as boto3 documents. Timeouts and
+    attempts are those of the client (see `client_config`). `connection` is the name that messages point to.
     """
 
     def __init__(self, client: BaseClient, name: str, *, connection: str):
@@ -137,20 +137,20 @@ class Bucket:
 
     @property
     def requests(self) -> int:
-        """Requests that the client has sent so far, retries included."""
+        """The number of requests sent so far, retries included."""
         return self._requests
 
     @property
     def requests_failed(self) -> int:
-        """Of those the ones that failed, retried ones included; a 404 is an answer. Those on their way count, too."""
+        """The number of requests that failed (retried ones included) or are not answered yet. A 404 is an answer."""
         with self._lock:
             return self._requests - self._answered
 
     @cached_property
     def honours_start_after(self) -> bool:
-        """Whether the store lists from any key on, as S3 does; one request, the first time.
+        """Whether the store can start a listing after any key, as S3 can. The first use sends one request.
 
-        Some stores begin at the first key where the one to start after is not among theirs.
+        Some stores begin with their first key if they don't hold the key to start after.
         """
         page = self._page(1, StartAfter=LAST)
         return not page.keys or page.keys[0] > LAST
@@ -158,8 +158,8 @@ class Bucket:
     def prove(self) -> None:
         """Return if the bucket exists and the client may use it.
 
-        Raises FixConfiguration where it doesn't, may not or where the connection is wrong, and TryLater where the
-        store gave no usable answer for now.
+        Raises FixConfiguration if it does not exist, may not be used, or the connection is wrong; TryLater if the store
+        gave no usable answer.
         """
         self._proven = False
         answer = self._ask("HeadBucket")
@@ -172,21 +172,21 @@ class Bucket:
         self._proven = True
 
     def look(self, key: str, way: Way = Way.HEAD) -> Look:
-        """Ask for one object. Never raises for what the store or the network answers: that is UNKNOWN.
+        """Look for one object. An error of the store or the network is not raised: the key is UNKNOWN then.
 
-        HEAD: a 404 is ABSENT only after `prove`, since a bucket that is not there answers the same; the word NoSuchKey
-        of a store that says it needs no proof. LIST: the first key that begins with this one is it, or it is ABSENT.
+        HEAD: a 404 means ABSENT only after `prove`, since a missing bucket answers the same; with the store's word
+        NoSuchKey it always does. LIST: the key is ABSENT unless it is the first one of those that begin with it.
         """
         return self._look(key, way)[0]
 
     def look_all(
         self, keys: Iterable[str], workers: int, *, way: Way = Way.HEAD, known: Sequence[str] = ()
     ) -> Iterator[Look]:
-        """Look at each key, up to `workers` at once, in the order in which answers come; `keys` is read as needed.
+        """Yield a look at each key, up to `workers` at once, in the order in which answers come.
 
-        After 20 UNKNOWN in a row one of the keys that are `known` to be there has to answer. If none does, nothing
-        more is asked, and an error of the last one's class is raised: TryLater, or FixConfiguration where waiting
-        changes nothing.
+        `keys` is read only as fast as needed. After 20 UNKNOWN in a row one of the `known` keys, whose objects exist,
+        has to be found. If none is, the rest is not looked at, and the last look's error is raised: TryLater, or
+        FixConfiguration if waiting changes nothing.
         """
         waiting, unknown = iter(keys), 0
         with self._threads(workers) as threads:
@@ -205,13 +205,13 @@ class Bucket:
                         unknown = 0
 
     def finds(self, keys: Sequence[str], way: Way) -> bool:
-        """Whether one of the keys is there; as many requests as it takes to find one."""
+        """Return whether one of the keys is there. It sends one request after the other until one is found."""
         return any(self.look(key, way).presence in (Presence.PRESENT, Presence.EMPTY) for key in keys)
 
     def list_from(self, after: str, size: int = 1000) -> Page:
-        """The keys that follow `after`, up to `size` (at most 1000): one request.
+        """Return the keys that follow `after`, up to `size` (at most 1000), mostly by one request.
 
-        Raises RefuseData where the store begins elsewhere (see `honours_start_after`), else as `list` does.
+        Raises RefuseData if the store begins elsewhere (see `honours_start_after`), else what `list` raises.
         """
         return self._page_after(after, size)
 
@@ -223,15 +223,16 @@ class Bucket:
         workers: int = 4,
         size: int = 1000,
     ) -> Iterator[Listing]:
-        """The keys of all ranges, page by page: pages of one range in order, up to `workers` ranges at once.
+        """Yield the keys of all ranges page by page, the pages of one range in order, up to `workers` ranges at once.
 
-        While the caller works on a page, the next one of its range is fetched. `positions` are those of listings
-        that were seen before, by range; there the listing goes on, and what stands at None is not listed again.
+        While the caller works on a page, the next one of its range is fetched. `positions` maps the index of a range to
+        the position of the last page seen by an earlier call. The listing goes on there; None means that the range is
+        done.
 
-        A store that doesn't honour start-after is listed in one chain of pages from its first key to its last, all
-        of it as range 0. The other ranges then are empty, and done when the chain comes to its end.
+        A store that can't start after any key (see `honours_start_after`) is listed from its first key to its last, all
+        of it as range 0. The other ranges are empty then, and done at the end.
 
-        Raises FixConfiguration, TryLater, RefuseData (a store that gives its keys out of order) or PaginationLoop.
+        Raises FixConfiguration, TryLater, RefuseData (the keys are out of order) or PaginationLoop.
         """
         if all(index in positions and positions[index] is None for index in range(len(ranges))):
             return
@@ -262,7 +263,7 @@ class Bucket:
                     yield Listing(index, ranges[index].keys(page), position, page.empty)
 
     def _list_chain(self, ranges: int, position: Mapping[str, str], size: int) -> Iterator[Listing]:
-        """The whole bucket by the store's tokens, each key once, also where the store begins anew on the way."""
+        """Yield the whole bucket by the store's tokens, each key once, even if the store begins again on the way."""
         after, token, restarts = position.get("after", ""), position.get("token"), 0
         last = after
         while True:
@@ -284,20 +285,19 @@ class Bucket:
             yield Listing(0, keys, {"after": after, "token": token}, page.empty)
 
     def _page_after(self, after: str, size: int) -> Page:
-        """The page of keys that follow `after`. It is empty only if nothing follows."""
+        """Return the page of keys that follow `after`. It is empty only if none follows."""
         page = self._first_page(size, **({"StartAfter": after} if after else {}))
         if page.keys and page.keys[0] <= after:
             raise RefuseData(
-                f"{self._where} began elsewhere than at the key that it was asked to start after. "
-                "Look at single objects instead."
+                f"{self._where} began elsewhere than after the key that was asked for. Look at single objects instead."
             )
         return page
 
     def _first_page(self, size: int, **question: str) -> Page:
-        """The first page with keys that the question leads to."""
+        """Return the first page that has keys, going on by tokens past pages without any."""
         page, tokens = self._page(size, **question), set()
         prefix = {name: value for name, value in question.items() if name == "Prefix"}
-        # A store that has passed over many deleted objects may answer with a token alone.
+        # A store that has skipped many deleted objects may answer with a token only.
         while page.more and not page.keys:
             if page.token in tokens:
                 raise PaginationLoop(f"{self._where}: pages without keys lead to themselves.")
@@ -306,7 +306,7 @@ class Bucket:
         return page
 
     def _page(self, size: int, **question: str) -> Page:
-        """One page, which fits the question: bucket, prefix, place, size and order."""
+        """Return one page. Raises TryLater or RefuseData unless bucket, prefix, place, size and order are as asked."""
         answer = self._ask("ListObjectsV2", MaxKeys=size, **question)
         if isinstance(answer, ApiError):
             raise answer
@@ -347,7 +347,7 @@ class Bucket:
         return Look(key, Presence.EMPTY if key in page.empty else Presence.PRESENT)
 
     def _ask(self, operation: str, **params: Any) -> dict[str, Any] | ApiError:
-        """boto3's answer, or the error as a value: boto3's own quote URLs, and must not ride along as context."""
+        """Return boto3's answer, or the error as a value: errors of boto3 quote URLs, and must not be its context."""
         send = {
             "HeadBucket": self._client.head_bucket,
             "HeadObject": self._client.head_object,
@@ -371,7 +371,7 @@ class Bucket:
             self._requests += 1
 
     def _count_answered(self, parsed_response: dict[str, Any] | None, **_: object) -> None:
-        # Failures can't be counted instead: a body that is cut off is no event.
+        # Failures can't be counted instead: boto3 sends no event for an answer that is cut off.
         status = parsed_response["ResponseMetadata"]["HTTPStatusCode"] if parsed_response else None
         if status is not None and (status < 300 or status == 404):
             with self._lock:

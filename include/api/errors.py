@@ -1,7 +1,7 @@
 """Errors of an API, sorted by what to do about them.
 
-Every message says what happened, where (name of the API, method and path) and what to do next. None of them
-carries a query value, a body or a token: they end up in logs that many people read.
+Every message says what happened, where (name of the API, method and path) and what to do next. No message carries a
+query value, a body or a token, since many people read the logs.
 """
 
 
@@ -19,15 +19,15 @@ class FixConfiguration(ApiError):
 
     @property
     def concerns_all(self) -> bool:
-        """Whether any other request would fail too: no status, or credentials that are not accepted.
+        """Whether any other request would fail too: it could not be sent, or the credentials are not accepted.
 
-        A right may lack for one record or one list alone.
+        A missing right (403) may concern one record or one list only.
         """
         return self.status in (None, 401)
 
 
 class TryLater(ApiError):
-    """No usable answer for now: whatever was asked for is unknown, neither present nor absent."""
+    """There is no usable answer for now. What was asked for is unknown: neither present nor absent."""
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None):
         """`retry_after` is the wait in seconds that the server asked for, None where it named none."""
@@ -36,22 +36,24 @@ class TryLater(ApiError):
 
 
 class RefuseData(TryLater):
-    """The answer is sound JSON, but no answer to what was asked: an error in place of data, another record, a list
-    that contradicts its own totals. It is asked for once more; then what was asked for is unknown.
+    """The answer is valid JSON, but doesn't fit the question.
+
+    Examples: an error in place of data, another record, a list that contradicts its own totals. The client asks once
+    more; if the answer still doesn't fit, what was asked for is unknown.
     """
 
 
 class NotSent(TryLater):
-    """The request never went out: nothing can have come of it."""
+    """The request was not sent, so it has had no effect."""
 
 
 class NotFound(ApiError):
-    """The API itself says that what was asked for does not exist: absence is proven."""
+    """The API itself says that what was asked for does not exist. The absence is proven."""
 
 
 class PaginationLoop(ApiError):
-    """The feed led back to a page that it had given before."""
+    """The pages of a list lead back to a page that was read before."""
 
 
 class PageLimit(ApiError):
-    """The feed goes on past the hard limit of pages."""
+    """The list has more pages than the limit allows."""

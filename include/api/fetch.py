@@ -1,4 +1,4 @@
-"""Page after page of a feed, and many small look-ups, with a bounded number of requests at once."""
+"""Read a list page by page, or send many small requests, with a bounded number of requests at once."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient
 from include.api.errors import ApiError, FixConfiguration, PageLimit, PaginationLoop, RefuseData
 from include.api.paginators import FRESH, Crawl, Page, Paginator, Position
+from include.api.request import Answer, Request
 
 Submit = Callable[[Request], Future[Answer]]
 
@@ -30,16 +31,16 @@ def pages(
     workers: int = 1,
     limit: int = 100_000,
 ) -> Iterator[Page]:
-    """The pages of a feed in order, from `position` (default: the first) to its end or to page number `stop`.
+    """Yield the pages of a list in order, from `position` (default: the first) to the end or to page number `stop`.
 
-    `rows`: how many the pages before `position` have shown.
+    `rows` is the number of rows on the pages before `position`.
 
-    While the caller works on a page, the next ones are fetched: up to `workers` where a total tells that they
-    exist, else one. Closing the iterator ends its threads; a request that is on its way is waited for.
+    While the caller works on a page, the next ones are fetched: up to `workers` if the list's total says that they
+    exist, else one. Closing the iterator ends its threads; it waits for requests that have been sent.
 
-    A doubtful page is fetched once more before it counts; one that contradicts its totals even then raises RefuseData,
-    as does an answer without rows. A feed that goes in circles raises PaginationLoop, one of more than `limit` pages
-    PageLimit. Whatever `client.send` raises comes through when the page that it belongs to is due.
+    A doubtful page is fetched once more. Raises RefuseData if the page contradicts its totals even then, or if an
+    answer has no rows; PaginationLoop if the list goes in circles; PageLimit if it has more than `limit` pages; and
+    whatever `client.send` raises, when the page of that request is due.
     """
     position = paginator.start if position is None else position
     if stop is not None and position > stop:
@@ -80,7 +81,7 @@ def pages(
 
 
 def page_request(request: Request, paginator: Paginator, position: Position) -> Request:
-    """The request for the page at `position`, whose answer has to hold one."""
+    """Return the request for the page at `position`. Its check refuses an answer without a page."""
     asked = paginator.request(request, position)
 
     def check(data: Any) -> None:
@@ -92,7 +93,7 @@ def page_request(request: Request, paginator: Paginator, position: Position) -> 
 
 
 def refuse_contradiction(where: str, why: str) -> None:
-    """Raise RefuseData if there is a reason why a page can't be true."""
+    """Raise RefuseData if `why` is not empty: it says what a page contradicts."""
     if why:
         raise RefuseData(f"{where}: {why}. What it leaves out is unknown. Run the task again later.")
 
@@ -104,12 +105,12 @@ def fetch_all(
     workers: int = 4,
     then: Callable[[Request, Answer | ApiError], Iterable[Request]] = lambda request, outcome: (),
 ) -> Iterator[tuple[Request, Answer | ApiError]]:
-    """Each request with its answer, in the order in which answers come, up to `workers` at once.
+    """Yield each request with its answer, in the order in which answers come, up to `workers` at once.
 
-    `then`: what is to be asked once a request has been answered, before other requests.
+    `then(request, outcome)` returns more requests to send, ahead of those that wait.
 
-    What is absent comes as NotFound and what stays unknown as another ApiError, as values. What no other request would
-    fare better with is raised: credentials that are not accepted, a host that can't be reached at all.
+    Errors are yielded as values: NotFound for what is absent, another ApiError for what stays unknown. Only an error
+    that any other request would meet too is raised (see `FixConfiguration.concerns_all`).
     """
     waiting, first = iter(requests), deque[Request]()
     with _threads(client, workers) as submit:
@@ -130,7 +131,7 @@ def fetch_all(
 
 @contextmanager
 def _threads(client: ApiClient, workers: int) -> Iterator[Submit]:
-    """A way to send requests in up to `workers` threads, all of which have ended when the context is left."""
+    """Yield a function that sends a request in one of up to `workers` threads. On leaving, all threads have ended."""
     cancel = Event()
     with ThreadPoolExecutor(workers, thread_name_prefix=f"{client.name}-fetch") as executor:
         try:
@@ -161,15 +162,15 @@ def _read(where: str, paginator: Paginator, answer: Answer, position: Position, 
 
 
 def _name(position: Position, number: int) -> str:
-    """Tokens are query values, and stay out of messages."""
+    """Return how messages call a page. Tokens are query values, and stay out of messages."""
     return f"page {position}" if isinstance(position, int) else f"page {number} of this crawl"
 
 
 class _Loops:
-    """Remembers tokens and pages, 16 bytes each, and knows a feed that goes in circles.
+    """Recognizes a list whose pages go in circles. It remembers 16 bytes of each token and page.
 
-    Single pages may come twice: rows that are inserted ahead move others back. Some servers repeat their last page
-    behind the end.
+    A single page may come twice, since rows that are inserted before it move it back. Some servers also repeat their
+    last page after the end.
     """
 
     def __init__(self, start: Position):
@@ -180,9 +181,10 @@ class _Loops:
         self._same = 0
 
     def check(self, where: str, page: Page, *, past_end: bool, told: bool) -> bool:
-        """Whether the feed has ended by repeating its last page. Raises PaginationLoop where it goes in circles.
+        """Return whether the list has ended by repeating its last page. Raises PaginationLoop if it goes in circles.
 
-        `told`: the feed tells its total. Else one that repeats its only page may ignore the page that it is asked for.
+        `told`: the list names its total. Without a total, a server that repeats its only page may just ignore which
+        page it is asked for, so that is no end.
         """
         if page.rows:
             digest = _digest(page.rows)

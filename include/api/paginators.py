@@ -1,7 +1,7 @@
 """How APIs cut a list into pages: where to start, how to ask for a page, what follows it.
 
-Paginators are immutable. What has to be remembered from page to page is in a `Crawl`, and a crawl can start
-at any position: positions are plain JSON values (a page number or a token) that a task may store.
+Paginators are immutable; a `Crawl` holds what has to be remembered from page to page. A crawl can start at any
+position. Positions are plain JSON values (a page number or a token), so a task may store them.
 """
 
 from abc import ABC, abstractmethod
@@ -13,18 +13,19 @@ from urllib.parse import parse_qsl, urlsplit
 
 from requests.utils import parse_header_links
 
-from include.api.client import ERRORS, Answer, Request, refuse_envelope
+from include.api.envelopes import ERRORS, refuse_envelope
 from include.api.errors import RefuseData
+from include.api.request import Answer, Request
 
 Position = int | str | None
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page of a feed. `next` is the position to go on from, None at the end of the feed.
+    """One page of a list. `next` is the position of the next page, None at the end of the list.
 
-    `total_pages` and `total_entries` are what the server claims, None where it claims nothing usable. `date`
-    is the server's clock, `as_of` the moment up to which it says that the feed is complete.
+    `total_pages` and `total_entries` are what the server claims, None if it claims nothing usable. `date` is the
+    server's clock. `as_of` is the time up to which the server says that the list is complete.
     """
 
     position: Position
@@ -38,14 +39,14 @@ class Page:
 
 @dataclass(frozen=True)
 class Crawl:
-    """What the pages so far have shown: the largest page in rows, the total that was claimed last, and all rows."""
+    """The pages so far: rows of the largest page, the total of pages claimed last, and the number of all rows."""
 
     largest: int = 0
     total_pages: int | None = None
     rows: int = 0
 
     def after(self, page: Page) -> "Crawl":
-        """The same with one page more."""
+        """Return the crawl with one more page."""
         known = self.total_pages if page.total_pages is None else page.total_pages
         return Crawl(max(self.largest, len(page.rows)), known, self.rows + len(page.rows))
 
@@ -54,9 +55,9 @@ FRESH = Crawl()
 
 
 class Paginator(ABC):
-    """What all kinds have in common. `rows` is the key of the list in an answer.
+    """The rule by which an API cuts a list into pages. `rows` is the key of the list in an answer.
 
-    `expires`: whether a position that was kept for a while may not be accepted any more.
+    `expires`: True if the API may refuse a position that was stored for a while.
     """
 
     rows: str
@@ -65,36 +66,39 @@ class Paginator(ABC):
 
     @abstractmethod
     def request(self, base: Request, position: Position) -> Request:
-        """The request for the page at `position`."""
+        """Return the request for the page at `position`."""
 
     @abstractmethod
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        """The page in the answer for `position`; RefuseData when there is none to be found."""
+        """Return the page at `position` from its answer. Raises RefuseData if the answer holds none."""
 
     def ahead(self, position: Position, crawl: Crawl, count: int) -> list[Position]:
-        """Up to `count` positions after `position` that are known to exist before it is read."""
+        """Return up to `count` positions after `position` that are known to exist before that page is read."""
         return []
 
     def doubtful(self, page: Page, crawl: Crawl) -> bool:
-        """Whether a page is worth to be asked for once more, since it may be empty by mistake."""
+        """Return whether a page may be empty by mistake, so that it should be fetched once more."""
         return not page.rows and page.next is not None
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
-        """Why the page can't be what its own totals, or else those of the pages before, say; empty if it can."""
+        """Return why the page contradicts the totals of the list, empty if it doesn't.
+
+        Its own totals count; if it has none, those of the pages before.
+        """
         return ""
 
     def past_end(self, page: Page, crawl: Crawl) -> bool:
-        """Whether the page lies behind all that was promised, where some servers repeat their last page."""
+        """Return whether the page lies after the last one by the totals: some servers repeat their last page there."""
         return False
 
 
 @dataclass(frozen=True)
 class Cursor(Paginator):
-    """Each answer carries the token of the next page under `token`; one without a token is the last.
+    """Each answer carries the token of the next page under `token`; the last page has none.
 
-    The token goes back as `param`, in the query or, with `in_body`, in the JSON body. `more`: the key of a flag that is
-    false on the last page, whatever token that has. `optional`: an answer without rows may lack their key, if it has no
-    other keys than these. `as_of`: the key of the moment up to which the feed is complete, in ISO 8601.
+    The token is sent as `param`, in the query or, with `in_body`, in the JSON body. `more`: the key of a flag that is
+    false on the last page, even if that page has a token. `optional`: an answer without rows may leave out the key
+    `rows` if it has no unknown keys. `as_of`: the key of the time up to which the list is complete, in ISO 8601.
     """
 
     rows: str
@@ -135,7 +139,7 @@ class Cursor(Paginator):
 
 @dataclass(frozen=True)
 class LastId(Paginator):
-    """Each page is asked for by the last id of the one before it, as `param`; `more` is false on the last page.
+    """Each page is asked for by the last id of the page before, sent as `param`; `more` is false on the last page.
 
     `id`: the key of a row's id.
     """
@@ -166,9 +170,9 @@ class LastId(Paginator):
 class NextLink(Paginator):
     """Each answer carries the address of the next page: under `key`, or as `rel="next"` of its Link header.
 
-    Of that address the query alone is used, so that no answer can send the request, and its token, elsewhere. What the
-    request asks for stays, also where the address leaves it out. `rows`: the key of the list; None where the answer is
-    a plain array. `total`: the key of the count of all rows, if any.
+    Only the query of that address is used, so that no answer can send the request and its token to another host. The
+    request's own params stay even if the address leaves them out. `rows`: the key of the list, None if the answer is a
+    plain array. `total`: the key of the count of all rows, None if there is none.
     """
 
     rows: str | None = None
@@ -213,7 +217,7 @@ class NextLink(Paginator):
 
 @dataclass(frozen=True)
 class Single(Paginator):
-    """Everything in one answer: a plain array, or an object that is the only row."""
+    """The whole list comes in one answer: a plain array, or an object that is the only row."""
 
     start: None = field(default=None, init=False)
 
@@ -226,7 +230,7 @@ class Single(Paginator):
 
 
 class _Numbered(Paginator):
-    """Pages with numbers, from `start` on."""
+    """Pages have numbers, counted from `start`."""
 
     param: str
     start: int
@@ -239,7 +243,7 @@ class _Numbered(Paginator):
         return list(range(position + 1, min(position + count, last) + 1))
 
     def doubtful(self, page: Page, crawl: Crawl) -> bool:
-        # Without any total an empty page is the only sign of the end, and so is worth a second look.
+        # Without any total an empty page is the only sign of the end, so it is fetched twice.
         claims = [total for total in (crawl.total_pages, page.total_pages) if total is not None]
         return not page.rows and (not claims or self._nth(page.position) < max(claims))
 
@@ -249,7 +253,7 @@ class _Numbered(Paginator):
         number = self._nth(page.position)
         if number == 1 and page.total_entries:
             return f"the list is empty, but says that it has {page.total_entries} entries"
-        # An empty list may be told as one page. A list that tells no totals with this page may have become shorter.
+        # Some servers count an empty list as one page. If this page names no totals, the list may have become shorter.
         last = (crawl.total_pages or 0) - 1 if page.total_pages is None else page.total_pages
         if number <= last and (number, last) != (1, 1):
             return f"page {number} is empty, but the list says that it has {max(last, number)} pages"
@@ -259,16 +263,16 @@ class _Numbered(Paginator):
         return self._nth(page.position) > max(crawl.total_pages or 0, page.total_pages or 0, 2)
 
     def _nth(self, position: int) -> int:
-        """The number of pages up to and including the one at `position`."""
+        """Return the number of pages up to and including the one at `position`."""
         return position - self.start + 1
 
 
 @dataclass(frozen=True)
 class PageNumber(_Numbered):
-    """Pages with numbers, and totals under `meta` of which any part may be missing, text or wrong.
+    """Pages have numbers, and totals under `meta`. Any total may be missing, a text, or wrong.
 
-    A total is no proof of the end, only of more: below it the crawl goes on, past empty pages too; from there
-    on it goes on as long as pages are full.
+    A total proves only that more pages exist. Up to it the crawl goes on, even past empty pages; after it the crawl
+    goes on as long as pages are full.
     """
 
     rows: str
@@ -290,7 +294,7 @@ class PageNumber(_Numbered):
 
 @dataclass(frozen=True)
 class SpringPage(_Numbered):
-    """Spring's page objects, `content` with `totalPages` and `last`; or plain arrays up to an empty one."""
+    """Spring's page objects (`content` with `totalPages` and `last`), or plain arrays until one is empty."""
 
     rows: str = "content"
     param: str = "page"
@@ -302,17 +306,17 @@ class SpringPage(_Numbered):
         total = _count(data.get("totalPages"))
         page = Page(position, rows, None, total, _count(data.get("totalElements")), answer.date)
         known = crawl.after(page).total_pages
-        # Where neither sign tells of an end, rows tell of more.
+        # If neither `last` nor a total says where the list ends, it ends with the first page without rows.
         ended = data.get("last", known is not None) is True
         more = self._nth(position) < (known or 0) or (bool(rows) and not ended)
         return replace(page, next=position + 1 if more else None)
 
 
 def _is_full(rows: list, meta: Mapping[str, Any], crawl: Crawl) -> bool:
-    """Whether a page holds as many rows as a page can.
+    """Return whether a page holds as many rows as a page can.
 
-    `per_page` counts only beside a usable total, and never above what pages really held: some vendors tell 25
-    where a page has 20 rows, and every page would look like the last.
+    `per_page` counts only beside a usable total, and only up to the largest page so far. Some vendors say 25 although
+    their pages have 20 rows; every page would look like the last.
     """
     per_page = _count(meta.get("per_page")) if _count(meta.get("total_pages")) is not None else None
     sizes = [size for size in (per_page, crawl.largest) if size]
@@ -320,9 +324,9 @@ def _is_full(rows: list, meta: Mapping[str, Any], crawl: Crawl) -> bool:
 
 
 def optional_rows(data: Any, key: str, beside: Collection[str | None] = ()) -> list[dict]:
-    """The rows of an answer that may lack their key, if it has no other keys than those `beside`.
+    """Return the rows under `key`. The key may be missing if the answer has no keys but those in `beside`.
 
-    Raises RefuseData for any other answer without rows: nobody knows what it means.
+    Raises RefuseData for any other answer without rows, since its meaning is unknown.
     """
     data = _object(data)
     if key not in data and data.keys() - {*beside, *ERRORS}:
@@ -335,7 +339,7 @@ def _listed(answer: Answer, key: str) -> list[dict]:
 
 
 def _object(data: Any) -> dict:
-    """The answer's object, which carries no error beside the rows or in their place."""
+    """Return the answer as an object. Raises RefuseData if it is none, or carries an error."""
     if not isinstance(data, dict):
         raise RefuseData("the answer is no JSON object")
     refuse_envelope(data)
@@ -351,7 +355,7 @@ def _rows(rows: Any, key: str) -> list[dict]:
 
 
 def _count(value: Any) -> int | None:
-    """A count that came as a number or as digits, None for anything else."""
+    """Return a count given as a number or as digits, None for anything else."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
     return value if type(value) is int and 0 <= value < 10**18 else None

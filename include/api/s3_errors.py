@@ -1,4 +1,4 @@
-"""What the failures of boto3 mean for the one who asked an S3 store, by what to do about them."""
+"""What failures of boto3 mean: errors sorted by what to do about them."""
 
 import re
 import ssl
@@ -23,7 +23,7 @@ NO_ANSWER = (BotoCoreError, UnicodeError)
 
 BUSY = {408, 429}
 REGION = "x-amz-bucket-region"
-# What the headers of the stores themselves begin with.
+# Prefixes of headers that only a store sends.
 OWN_HEADERS = ("x-amz-", "x-minio-", "x-goog-")
 REDIRECTS = {301, 302, 307, 308}
 WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
@@ -36,7 +36,7 @@ OPERATIONS = {
 
 
 class Missing(NotFound):
-    """The object does not exist. `restorable`: it is only marked as deleted, in a bucket with versions."""
+    """The object does not exist. `restorable`: it is marked as deleted in a bucket with versions."""
 
     def __init__(self, message: str, *, restorable: bool):
         super().__init__(message)
@@ -44,14 +44,17 @@ class Missing(NotFound):
 
 
 class S3Errors:
-    """Judges what was asked of one bucket through one connection, which is what messages point to."""
+    """Turns failures of requests to one bucket into errors. Messages point to `connection`."""
 
     def __init__(self, connection: str, bucket: str):
         self._connection = connection
         self._bucket = bucket
 
     def refused(self, operation: str, error: ClientError, *, proven: bool) -> ApiError:
-        """What an answer other than 2xx means; Missing is an object missing in a bucket that is `proven`."""
+        """Return what an answer other than 2xx means.
+
+        A 404 to HeadObject is Missing only if the bucket is `proven`, or if the store names the object.
+        """
         answer, where = error.response, self.where(operation)
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = answer.get("Error", {}).get("Code", "")
@@ -90,7 +93,7 @@ class S3Errors:
         )
 
     def not_the_store(self, operation: str, status: int) -> ApiError:
-        """A proxy's or a wrong host's answer proves nothing."""
+        """Return the error for an answer of a proxy or a wrong host, which proves nothing."""
         return TryLater(
             f"{self.where(operation)} answered {status}, but not as a store does: a proxy's page, or another server. "
             f"Check endpoint_url of connection {self._connection!r} if it stays so."
@@ -119,7 +122,7 @@ class S3Errors:
         return f": the store refuses the request as wrong. Check keys, region_name and endpoint_url of {name}."
 
     def unanswered(self, operation: str, error: Exception) -> ApiError:
-        """What it means that there was no answer."""
+        """Return what it means that there was no answer."""
         where, kind, name = self.where(operation), type(error).__name__, f"connection {self._connection!r}"
         if isinstance(error, SSLError) and not _cut_off(error):
             return FixConfiguration(
@@ -132,14 +135,15 @@ class S3Errors:
         return FixConfiguration(f"{where} can't be sent ({kind}). Check keys, bucket_name and endpoint_url of {name}.")
 
     def where(self, operation: str) -> str:
-        """The beginning of a message."""
+        """Return the beginning of a message: connection, operation and bucket."""
         return f"{self._connection}: {OPERATIONS[operation].format(self._bucket)}"
 
 
 def end_redirects(client: BaseClient) -> None:
-    """Keep a client of boto3 from asking for a bucket's region in the answer to that very question, for ever.
+    """Keep a client of boto3 from following redirects for ever.
 
-    It does so where all requests are redirected and no answer names a region, as by a proxy from http to https.
+    boto3 asks for the bucket's region after a redirect. If that request is redirected too, and no answer names a
+    region (as with a proxy from http to https), it asks without end.
     """
     client.meta.events.register_first("needs-retry.s3.HeadBucket", _end_redirect, unique_id=__name__)
 
@@ -150,14 +154,14 @@ def _end_redirect(response: Any, request_dict: dict[str, Any], **_: object) -> N
 
 
 def is_html(answer: dict[str, Any]) -> bool:
-    """Whether boto3's answer, or that of its error, came as a page for people."""
+    """Return whether the answer, or that of boto3's error, is an HTML page."""
     return _content_type(_headers(answer)) == "text/html"
 
 
 def is_own_answer(operation: str, answer: dict[str, Any]) -> bool:
-    """Whether a 200 is the store's own. One about an object names its ETag and its size.
+    """Return whether a 200 comes from the store. One about an object names its ETag and its size.
 
-    An object may be a page for people itself; then the answer has one of a store's headers, too.
+    An object may be an HTML page itself; then the answer has one of a store's headers as well.
     """
     if operation == "HeadObject" and not {"ETag", "ContentLength"} <= answer.keys():
         return False
@@ -165,7 +169,7 @@ def is_own_answer(operation: str, answer: dict[str, Any]) -> bool:
 
 
 def _is_of_a_store(headers: dict[str, str]) -> bool:
-    """Whether a store, and no server in between, has answered an error."""
+    """Return whether an error comes from a store, and not from a server in between."""
     return _has_own_headers(headers) or _content_type(headers).endswith("/xml")
 
 
@@ -182,11 +186,11 @@ def _content_type(headers: dict[str, str]) -> str:
 
 
 def _said(status: int, code: str) -> str:
-    """Status and the store's word for it; of a HEAD boto3 knows the status alone and repeats it as the word."""
+    """Return the status and the store's code. boto3 knows no code for a HEAD, and repeats the status in its place."""
     return f"{status} ({code})" if re.fullmatch("[A-Za-z]{1,50}", code) else f"{status}"
 
 
 def _cut_off(error: SSLError) -> bool:
-    """True for a TLS connection that broke, as opposed to one that could never be trusted."""
+    """Return True for a TLS connection that broke, False for one that could never be trusted."""
     cause = next(iter(getattr(error.kwargs.get("error"), "args", ())), None)
     return isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError)

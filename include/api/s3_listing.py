@@ -1,8 +1,8 @@
 """The pages of a bucket's listing (ListObjectsV2), read far faster than boto3 reads them.
 
-boto3 builds a tree of each page twice and then objects of every field, of which the keys alone are wanted. Here a
-page of the usual form is read by a regular expression; any other form is parsed as XML. A page that could hide a
-key is no page at all: a key that is not seen would read as an object that is not there.
+boto3 parses each page into a tree twice and then builds objects of every field, although only the keys are needed.
+Here a regular expression reads a page of the usual form, and any other form is parsed as XML. A page that could hide a
+key is refused: a key that is not seen would count as an object that does not exist.
 """
 
 import re
@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from botocore.client import BaseClient
 
 PAGE = "Page"
-# The code of S3's errors that a page gets which can't be read.
+# The error code that a page gets if it can't be read.
 UNREADABLE = "UnreadableListing"
 
 _START = re.compile(
@@ -26,17 +26,17 @@ _KEY = re.compile(r"<Contents>\s*<Key>([^<]*)</Key>")
 _OBJECT = re.compile(r"<Contents>.*?</Contents>", re.DOTALL)
 _EMPTY = re.compile(r"<Size>\s*0\s*</Size>")
 _FIELD = re.compile(r"<(\w+)>([^<&\s]*)</\1>|<(\w+) ?/>")
-# What a page repeats of the question that it answers.
+# The fields in which a page repeats the question.
 _ECHO = ("Name", "Prefix", "StartAfter", "ContinuationToken")
 _FIELDS = (*_ECHO, "IsTruncated", "NextContinuationToken", "KeyCount", "EncodingType")
 
 
 @dataclass(frozen=True)
 class Page:
-    """Keys in the store's order, and the token to go on with where more of them follow.
+    """Keys in the store's order. `more`: keys follow, and `token` leads to them.
 
-    `empty`: those whose objects have no content. `echo`: which bucket, prefix and place the page says that it is about,
-    by the names of S3's fields; what a page doesn't say is left out.
+    `empty`: keys whose objects have no content. `echo`: the bucket, prefix and place that the page says it is about, by
+    the names of S3's fields. Fields that the page leaves out are missing.
     """
 
     keys: Sequence[str]
@@ -46,7 +46,7 @@ class Page:
     echo: Mapping[str, str] = field(default_factory=dict)
 
     def answers(self, question: Mapping[str, str]) -> bool:
-        """Whether nothing that the page says of its question contradicts the one that was asked."""
+        """Return whether the page's `echo` fits the question that was asked."""
         return all(question.get(name, "") in (said, unquote_plus(said)) for name, said in self.echo.items())
 
 
@@ -55,10 +55,10 @@ _Read = tuple[list[str], dict[str, str], list[str]]
 
 
 def read_leanly(client: BaseClient) -> None:
-    """Make `list_objects_v2` of a client of boto3 answer with a `Page` under the name PAGE, and without `Contents`.
+    """Make a boto3 client's `list_objects_v2` answer with a `Page` under the key PAGE, and without `Contents`.
 
-    A page that can't be read counts as the store's error 500 with the code UNREADABLE, so that boto3 asks again as
-    its configuration says. All else (signing, errors, redirects) stays boto3's.
+    A page that can't be read becomes an error 500 with the code UNREADABLE, so that boto3 retries it as configured.
+    Signing, errors and redirects stay with boto3.
     """
     # One of boto3's handlers parses the whole page to see whether it is an error. It is registered for `s3.*`, and only
     # an earlier wildcard comes before that.
@@ -78,17 +78,17 @@ def _replace(response_dict: dict[str, Any], customized_response_dict: dict[str, 
 
 
 def read_page(body: bytes) -> Page | None:
-    """The page that the body of an answer holds, None where that is not certain."""
+    """Return the page in an answer's body, None if it can't be read with certainty."""
     return _page(*(_scan(body) or _parse(body) or ((), {}, ())))
 
 
 def _scan(body: bytes) -> _Read | None:
-    """What a page of the usual form holds, None for any other: entities and comments among the rest."""
+    """Read a page of the usual form. Return None for any other, such as one with entities in keys or comments."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return None
-    # The single character is found far sooner than the pair.
+    # Looking for the single character first is much faster.
     commented = "!" in text and "<!" in text
     if commented or not _START.match(text) or not text.rstrip().endswith(_END):
         return None
@@ -96,7 +96,7 @@ def _scan(body: bytes) -> _Read | None:
     together = "".join(keys)
     if text.count("Contents>") != 2 * len(keys) or "&" in together or "\r" in together:
         return None
-    # What isn't about single objects stands before the first of them or behind the last one.
+    # The fields of the page itself stand before the first object or after the last one.
     frame = text[: text.find("<Contents>")] + text[text.rfind("</Contents>") :] if keys else text
     fields = {name or bare: value for name, value, bare in _FIELD.findall(frame)}
     if any(f"<{name}" in frame and name not in fields for name in _FIELDS):
@@ -106,7 +106,7 @@ def _scan(body: bytes) -> _Read | None:
 
 
 def _parse(body: bytes) -> _Read | None:
-    """The same by the rules of XML, None if it is no page."""
+    """Read a page as XML. Return None if it is none."""
     try:
         root = ElementTree.fromstring(body)
     except (ElementTree.ParseError, LookupError, ValueError):
@@ -131,7 +131,7 @@ def _page(keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str]) 
     more = {"true": True, "false": False}.get(fields.get("IsTruncated", ""))
     token = fields.get("NextContinuationToken") or None
     complete = fields.get("KeyCount", str(len(keys))) == str(len(keys)) and all(keys)
-    # More follows if there is a token, and only then; a page that says something else contradicts itself.
+    # There is a token if and only if more keys follow; any other page contradicts itself.
     if more is not (token is not None) or not complete or not fields.get("Name"):
         return None
     return Page(keys, more, token, frozenset(empty), {name: fields[name] for name in _ECHO if name in fields})

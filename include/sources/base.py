@@ -1,4 +1,4 @@
-"""What every source offers, of whatever kind: code that knows no source calls these, and nothing else."""
+"""The contract of every source. Code outside a source's package calls these methods and nothing else."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ScanRefused(ValueError):
-    """The scan's params contradict each other, or there is nothing to scan yet. The message says what to change."""
+    """The run's params contradict each other, or there is nothing to scan yet. The message says what to change."""
 
 
 class SyncFailed(Exception):
@@ -29,22 +29,22 @@ class SyncFailed(Exception):
 
 
 class NeedsPerson(SyncFailed):
-    """The source refuses our credentials or the request: no later try mends it before a person has acted."""
+    """The source refuses our credentials or the request. Trying again is useless until a person has acted."""
 
 
 class IntegrityFailed(Exception):
-    """The copy breaks what has to hold in it. The message names checks and rows, and says what to do."""
+    """Rows of the copy contradict each other. The message names checks and rows, and says what to do."""
 
 
 class OutcomeUnknown(SyncFailed):
-    """A write to a copy that is not in our hands may have happened, and is never repeated.
+    """Nobody knows whether a write to a copy outside the warehouse happened. It is not repeated.
 
     The message says what to do.
     """
 
 
 class Connections(Protocol):
-    """Opens what a source works with, each by the name of its connection; closed again with the `with` block."""
+    """Opens what a source works with, by the name of the connection. Everything is closed with the `with` block."""
 
     def api(
         self,
@@ -55,23 +55,26 @@ class Connections(Protocol):
         per_minute: float | None,
         quota: Quota | None = None,
     ) -> AbstractContextManager[ApiClient]:
-        """An HTTP API: `base_path` follows the host, `authorize` makes the headers from the connection's token."""
+        """Open an HTTP API. `base_path` follows the host; `authorize(token)` returns the headers.
+
+        `per_minute` and `quota` limit the requests of all runs together; None is no limit.
+        """
 
     def settings(self, name: str) -> Mapping[str, Any]:
-        """What the connection says beside address and token."""
+        """Return the connection's settings other than address and token."""
 
     def variable(self, name: str) -> str | None:
-        """A setting of the installation by its name; None where nobody has set it."""
+        """Return a setting of the installation by its name, None if nobody has set it."""
 
     def bucket(self, name: str) -> "AbstractContextManager[Bucket]":
-        """The bucket that the connection names, on any S3 endpoint."""
+        """Open the bucket that the connection names, on any S3 endpoint."""
 
     def database(self, name: str) -> AbstractContextManager[Connection]:
-        """A Postgres database in autocommit."""
+        """Open a Postgres database in autocommit."""
 
 
 class Context(Protocol):
-    """A source opened for a run (`dag_id/run_id`): `conn` is the warehouse in autocommit."""
+    """A source opened for the run `run` (`dag_id/run_id`). `conn` is the warehouse in autocommit."""
 
     source: "Source"
     conn: Connection
@@ -79,7 +82,7 @@ class Context(Protocol):
 
 
 class Entity(Protocol):
-    """What one scan looks at, and its policies; `policies` adds what holds for every source."""
+    """The unit that a scan looks at, with its policies. `policies()` adds those of every source."""
 
     name: str
     gates: tuple[Policy, ...]
@@ -89,9 +92,9 @@ class Entity(Protocol):
 
 @dataclass(frozen=True)
 class Synced:
-    """What a sync did: the counts of each entity, and its result under the names of `Source.result`.
+    """What a sync did: the counts of each entity, and figures as `Source.result` names them.
 
-    `sync_id` is None where it only looked.
+    `sync_id` is None if the sync only checked the copy.
     """
 
     sync_id: int | None
@@ -101,9 +104,9 @@ class Synced:
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of an entity before and after the repair.
+    """One figure of an entity, as the scan found it (`before`) and after the repair.
 
-    It is `worse` if it got larger than the scan found it, by more than `margin`.
+    It is `worse` if it has grown by more than `margin`.
     """
 
     entity: str
@@ -118,10 +121,10 @@ class Check:
 
 
 class Source(Protocol):
-    """A source with its copy. `params` are those of the DAG that asks.
+    """A source with its copy. `params` are those of the DAG run.
 
-    `switch` names the setting that has to be 1 before anything is applied to the copy; None where there is none.
-    `health`: above which figures of its syncs there is an alert.
+    `switch`: the name of a setting that has to be 1 before the copy may be changed, None if there is none. `health`:
+    the figures of syncs above which there is an alert.
     """
 
     name: str
@@ -130,35 +133,48 @@ class Source(Protocol):
     health: Limits
 
     def open(self, conn: Connection, run: str, connections: Connections) -> AbstractContextManager[Context]:
-        """The context in which all other steps work."""
+        """Open the context that the steps of a run get."""
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
-        """Bring the copy in step with what changed since the watermark. Raises SyncFailed, or OutcomeUnknown."""
+        """Bring the copy in step with what changed since the watermark.
+
+        Raises SyncFailed, or its kinds NeedsPerson and OutcomeUnknown.
+        """
 
     def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
-        """Compare one entity with its copy, leave evidence and plan in the warehouse. Raises ScanRefused."""
+        """Compare one entity with its copy; leave evidence and plan in the warehouse. Raises ScanRefused.
+
+        `epoch` is the number of the stop of the writer.
+        """
 
     def repair(
         self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
-        """Apply the plans of all scans under one sync_id; return it with the counts. Raises PlanGone."""
+        """Apply the plans of all scans under one sync_id; return it with the counts by entity. Raises PlanGone."""
 
     def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
-        """Compare the copy after the repair with the scans and, for a sample of it, with the source."""
+        """Compare the repaired copy with the scans and a sample of it with the source. `sync_id` is the repair's."""
 
     def reset_watermarks(self, context: Context) -> int:
-        """Set the watermarks to the source's present time; return the sync_id of that."""
+        """Set the watermarks to the source's present time; return the sync_id of this change."""
 
     def copy(self, conn: Connection, connections: Connections) -> AbstractContextManager[Copy]:
-        """The copy as a rollback needs it."""
+        """Open the copy for a rollback."""
 
     def alerts(self, conn: Connection) -> Sequence[Alert]:
-        """What of the source's own figures is above its limits, beside what `health` says of all."""
+        """Return alerts about figures that only this source has, beside those that `health` limits."""
 
     def result(
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool
     ) -> Mapping[str, Any]:
-        """A run's figures under the names that the source's users know; empty where the summaries say it all."""
+        """Return a run's figures under the names that the source's users know; empty if it has no such names."""
+
+
+class ExpiringSource(Source, Protocol):
+    """A source that keeps some rows for a limited time. The task `clean_up` of its sync DAG drops them."""
+
+    def clean_up(self, context: Context) -> Mapping[str, int]:
+        """Drop the rows that have expired; return how many, by kind."""
 
 
 def entity_of(source: Source, name: str) -> Entity:
@@ -170,7 +186,10 @@ def entity_of(source: Source, name: str) -> Entity:
 
 
 def require_lookback(name: str, lookback: timedelta, every: timedelta) -> None:
-    """Raise ValueError unless a sync reads again what the one before has read: a row that it missed is read then."""
+    """Raise ValueError unless the lookback is longer than the time between two syncs.
+
+    Then each sync reads again what the one before read, and finds rows that it missed.
+    """
     if lookback <= every:
         raise ValueError(
             f"the lookback of {name} ({lookback}) is not longer than the time between two syncs ({every}): what one"
@@ -179,10 +198,10 @@ def require_lookback(name: str, lookback: timedelta, every: timedelta) -> None:
 
 
 def policies(entity: Entity) -> list[Policy]:
-    """By what the entity's figures are judged: its gates and, as in every source, their growth and what is unproven.
+    """Return all policies that judge the entity: its own gates, `Growth` for each trend, repair share and unproven.
 
-    A gate `Growth` of the entity's own replaces the one that its metric would get, which is never laxer in rows than
-    the trend.
+    A trend whose metric has its own `Growth` among the gates gets no other. The added one allows no more rows than the
+    trend.
     """
     own = {gate.metric for gate in entity.gates if isinstance(gate, Growth)}
     trends = [gate for gate in entity.gates if isinstance(gate, Trend) and gate.metric not in own]

@@ -1,4 +1,4 @@
-"""The verbs of a source as the tasks of a run call them: each in a span that says what it did."""
+"""The steps of a run as its tasks call them: the methods of `Source`, each in a span and behind its guards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from include.warehouse.sync_log import Counts
 
 
 def run_sync(context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
-    """`Source.sync`."""
+    """Call `Source.sync` in a span with the counts."""
     with span("sync", **_work(context, params), dry_run=dry_run) as opened:
         synced = context.source.sync(context, params, dry_run=dry_run)
         opened.set_attributes(_written(synced.counts))
@@ -23,9 +23,10 @@ def run_sync(context: Context, params: Mapping[str, Any], *, dry_run: bool) -> S
 
 
 def run_scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any], *, dry_run: bool) -> ForensicSummary:
-    """`Source.scan`; `dry_run` tells whether the run means to repair.
+    """Call `Source.scan` in a span with the figures. `dry_run` is only told in the span.
 
-    What the same scan found before is void from now on. Raises ScanUnderWay while a repair of the source is at work.
+    The evidence of an earlier attempt at the same scan is void from now on. Raises ScanUnderWay while a repair of the
+    source is at work, and what `Source.scan` raises.
     """
     with (
         span("scan", **_work(context, params), entity=entity, dry_run=dry_run) as opened,
@@ -39,10 +40,10 @@ def run_scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any
 def run_repair(
     context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
 ) -> tuple[int, Mapping[str, Counts]]:
-    """`Source.repair`, by scans that were judged just as they are.
+    """Call `Source.repair` in a span with the counts, if exactly these scans were judged.
 
-    Raises FenceError unless the run has stopped the writer, NotJudged without that judgement, and ScanUnderWay while a
-    scan of the source is at work.
+    Raises FenceError unless the run has stopped the writer, NotJudged if the scans were not judged, ScanUnderWay while
+    a scan of the source is at work, and what `Source.repair` raises.
     """
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
     entities = [entity.name for entity in context.source.entities]
@@ -56,7 +57,11 @@ def run_repair(
 
 
 def run_verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
-    """`Source.verify`, by the scans whose plans were applied. Raises FenceError, or NotJudged where they are gone."""
+    """Call `Source.verify` in a span. `summaries` are the scans whose plans were applied.
+
+    Raises FenceError unless the run has stopped the writer, NotJudged if the scans are gone, and what `Source.verify`
+    raises.
+    """
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
     repair_lock.require_evidence(context.conn, writer, [entity.name for entity in context.source.entities], summaries)
     with span("verify", **_work(context, {}), sync_id=sync_id) as opened:
@@ -66,10 +71,10 @@ def run_verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: 
 
 
 def _work(context: Context, params: Mapping[str, Any]) -> dict[str, Attribute]:
-    """What is worked on; of the params those alone that can't be anything but a number."""
+    """Return the span's attributes that say what is worked on. Of the params only numbers: others may hold names."""
     return {"source": context.source.name, "run": context.run, "limit": params.get("limit")}
 
 
 def _written(counts: Mapping[str, Counts]) -> Mapping[str, int]:
-    """What was done with the rows of all tables together."""
+    """Return the counts of all tables together."""
     return asdict(sum(counts.values(), Counts()))

@@ -1,4 +1,4 @@
-"""Airflow's own REST API, as the service user of the connection `airflow_api`: pools, and the state of other runs."""
+"""Airflow's REST API, used as the service user of the connection `airflow_api`: pools and states of runs."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from airflow.sdk import BaseHook
 
-from include.api.client import ApiClient, Request
+from include.api.client import ApiClient
 from include.api.errors import NotFound
+from include.api.request import Request
 from include.confidence.watch import Run
 from include.sources.pools import declared_pools
 from plugins.hooks.source import base_url
@@ -33,13 +34,13 @@ class Pool:
 
     @property
     def closer(self) -> str | None:
-        """The run that has closed it, by its description."""
+        """The run that has closed the pool, by the pool's description."""
         found = CLOSED_BY.fullmatch(self.description)
         return found and found["run"]
 
 
 class AirflowApi:
-    """The few calls that a runbook needs."""
+    """The calls that the tasks need. All raise what `ApiClient.send` raises."""
 
     def __init__(self, client: ApiClient):
         self._client = client
@@ -53,27 +54,27 @@ class AirflowApi:
         return Pool(data["slots"], data["occupied_slots"], data["description"] or "", data["include_deferred"])
 
     def set_pool(self, name: str, slots: int, description: str) -> None:
-        """Set slots and description; deferred tasks count. A pool that somebody has deleted is made anew."""
+        """Set slots and description; deferred tasks count. A pool that was deleted is created again."""
         figures = {"slots": slots, "include_deferred": True, "description": description}
         params = {"update_mask": ["slots", "description", "include_deferred"]}
         try:
-            # The API wants name and include_deferred in the body even where the mask leaves them out.
+            # The API requires name and include_deferred in the body even if the mask leaves them out.
             self._client.send(Request(f"/api/v2/pools/{quote(name)}", params, "PATCH", {"pool": name} | figures))
         except NotFound:
             self._client.send(Request("/api/v2/pools", method="POST", body={"name": name} | figures))
 
     def open_pool(self, name: str) -> None:
-        """Give the pool its slots and description as declared."""
+        """Set the pool's slots and description as declared."""
         declared = declared_pools()[name]
         self.set_pool(name, declared["slots"], declared["description"])
 
     def run_state(self, run: str) -> str | None:
-        """Return the state of the run `dag_id/run_id`; None if there is no such run any more."""
+        """Return the state of the run `dag_id/run_id`, None if there is no such run."""
         found = self._run(run)
         return found and found["state"]
 
     def run(self, name: str) -> Run:
-        """Return the run `dag_id/run_id` as it is now, with what its tasks are doing."""
+        """Return the run `dag_id/run_id` with the states of its tasks. Its state is None if there is no such run."""
         found = self._run(name)
         if found is None:
             return Run(name, None)
@@ -91,7 +92,7 @@ class AirflowApi:
         )
 
     def is_paused(self, dag_id: str) -> bool:
-        """Whether the DAG is paused; one that isn't there is not."""
+        """Return whether the DAG is paused, False if there is no such DAG."""
         try:
             return self._client.get(f"/api/v2/dags/{quote(dag_id)}").data["is_paused"]
         except NotFound:
@@ -107,7 +108,7 @@ class AirflowApi:
 
 
 def closed_by(run: str, epoch: int) -> str:
-    """The description of a pool that the run has closed; the same that `Pool.closer` reads."""
+    """Return the description of a pool that the run has closed. `Pool.closer` reads it."""
     return f"STOPPED by {run} (epoch {epoch})"
 
 
@@ -118,7 +119,7 @@ def _run_path(name: str) -> str:
 
 @contextmanager
 def opened() -> Iterator[AirflowApi]:
-    """Log in and yield the API. Raises FixConfiguration where the service user is refused."""
+    """Log in and yield the API. Raises FixConfiguration if the service user is refused."""
     connection = BaseHook.get_connection(CONNECTION)
     login = {"username": connection.login, "password": connection.password}
     with ApiClient(CONNECTION, base_url(connection)) as client:

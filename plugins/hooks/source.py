@@ -1,4 +1,4 @@
-"""A source and the warehouse, ready to work with: what every step of a runbook opens first."""
+"""Open a source and the warehouse through Airflow's connections, as every step of a run does first."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from airflow.sdk import BaseHook, Connection
 
-from include.api.client import ApiClient, Limiter, NoLimit
+from include.api.client import ApiClient
 from include.api.errors import FixConfiguration
+from include.api.limits import Limiter, NoLimit
 from include.sources import get_source
 from include.sources.base import Context
 from include.warehouse.rate_limit import Both, Quota, RequestCount, SharedLimit
 from plugins.hooks import warehouse
-from plugins.runs import variable
+from plugins.settings import variable
 
 if TYPE_CHECKING:
     from include.api.bucket import Bucket
 
-# Requests of one task that are on their way at once: to an API that counts them, and to a store.
+# The most requests that one task sends at once: to an API, and to an S3 store.
 WORKERS, STORE_WORKERS = 4, 64
-# What one task may spend on an API, its waiting included, before it gives up.
+# The time that one task may spend on requests to an API, waiting included.
 BUDGET_SECONDS = 6 * 3600
 
 
 class AirflowConnections:
-    """Opens what a source asks for through Airflow's connections, for a run that the warehouse shows by name."""
+    """The `Connections` of a source, taken from Airflow. Database sessions are named after the run."""
 
     def __init__(self, run: str):
         self._run = run
@@ -40,10 +41,10 @@ class AirflowConnections:
         per_minute: float | None,
         quota: Quota | None = None,
     ) -> Iterator[ApiClient]:
-        """The connection's host is the API's (https unless it names a scheme), its password the token.
+        """Open the API at the connection's host (https unless the host has a scheme). The password is the token.
 
-        Its extra `requests_per_minute`, `requests_per_hour` and `requests_per_day` replace the vendor's limits for this
-        account; 0 lifts one.
+        `requests_per_minute`, `requests_per_hour` and `requests_per_day` in the connection's extra replace the limits
+        given here; 0 is no limit.
         """
         connection = BaseHook.get_connection(name)
         with (
@@ -63,16 +64,16 @@ class AirflowConnections:
         return variable(name)
 
     def settings(self, name: str) -> Mapping[str, Any]:
-        """The connection's extra."""
+        """Return the connection's extra."""
         return BaseHook.get_connection(name).extra_dejson
 
     @contextmanager
     def bucket(self, name: str) -> "Iterator[Bucket]":
-        """Keys, endpoint and region are the aws connection's; its service_config for s3 names the bucket.
+        """Open the bucket in the `service_config` for s3 of the aws connection, which also has keys and endpoint.
 
-        Raises FixConfiguration where it names none.
+        Raises FixConfiguration if the connection names no bucket.
         """
-        # Slow to import, which the other sources need not pay.
+        # Slow to import, and only needed here.
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
         from botocore.config import Config
 
@@ -97,14 +98,14 @@ class AirflowConnections:
 
 @contextmanager
 def opened(name: str, run: str) -> Iterator[Context]:
-    """The context for `run` (`dag_id/run_id`) of the source `name`."""
+    """Open the source `name` for the run `run` (`dag_id/run_id`)."""
     source = get_source(name)
     with warehouse.connect(run) as conn, source.open(conn, run, AirflowConnections(run)) as context:
         yield context
 
 
 def base_url(connection: Connection) -> str:
-    """Scheme, host and port of a connection of type http."""
+    """Return scheme, host and port of a connection of type http."""
     host = (connection.host or "").rstrip("/")
     if "://" not in host:
         host = f"{connection.schema or 'https'}://{host}"

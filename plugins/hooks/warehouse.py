@@ -9,9 +9,9 @@ CONNECTION = "warehouse"
 
 
 def connect(purpose: str, connection_id: str = CONNECTION, *, timeout: int | None = None) -> psycopg.Connection:
-    """Open the database in autocommit: transactions are explicit. The server shows `purpose` of the session.
+    """Open the database in autocommit: transactions are explicit. `purpose` becomes the session's application_name.
 
-    `timeout`: seconds after which who can't wait gives up, where the connection says nothing else.
+    `timeout`: connect timeout in seconds, unless the connection sets one.
     """
     hook = PostgresHook(postgres_conn_id=connection_id)
     if timeout is not None:
@@ -23,5 +23,5 @@ def connect(purpose: str, connection_id: str = CONNECTION, *, timeout: int | Non
 
 
 def url() -> str:
-    """The libpq URL, for the migrations."""
+    """Return the libpq URL, which the migrations need."""
     return PostgresHook(postgres_conn_id=CONNECTION).get_uri()

@@ -1,4 +1,4 @@
-"""What the tasks of all sources have in common: what to do if they fail, and a way to the page of their run."""
+"""The base of all tasks of a source: documentation in Airflow's UI and a link to the page of the run."""
 
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -8,7 +8,7 @@ from airflow.sdk.configuration import conf
 
 
 class RunPage(BaseOperatorLink):
-    """The button in a task's details that leads to its run's figures and verdicts, in the tab of Sync confidence."""
+    """The button in a task's details that leads to the run's tab Sync confidence, with figures and verdicts."""
 
     name = "Sync confidence"
 
@@ -18,7 +18,7 @@ class RunPage(BaseOperatorLink):
 
 
 class SourceOperator(BaseOperator):
-    """A task of a source. `on_call` is its documentation in Airflow's UI: what it did, and what to do if it failed."""
+    """A task of a source. `on_call` is its documentation in Airflow's UI: what it does, and what to do if it fails."""
 
     on_call: ClassVar[str]
     operator_extra_links = (RunPage(),)

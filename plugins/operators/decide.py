@@ -1,4 +1,4 @@
-"""`decide`: a person's answer to a hold; nothing runs and nothing writes while it waits."""
+"""`decide`: ask a person what to do about a hold. Nothing is written while the task waits."""
 
 import logging
 from datetime import timedelta
@@ -23,7 +23,7 @@ OPTIONS = {
     "Resume without repair": Decision.RESUME,
     "Repair, then resume": Decision.REPAIR,
 }
-# Unanswered for so long, the writer stays stopped and the run fails: before the next night begins.
+# Without an answer for so long the writer stays stopped and the run fails, before the next night's run.
 TIMEOUT_HOURS = 20.0
 
 ON_CALL = """
@@ -34,11 +34,11 @@ Asks a person what to do about a hold; skipped where there is none. Nothing is w
 
 
 class DecideOperator(HITLOperator):
-    """Ask what to do about the source's hold; skipped where there is none.
+    """Ask what to do about the source's hold. The task is skipped if nothing holds the writer.
 
     The Airflow Variable `decision_timeout_hours` replaces the 20 hours after which "keep stopped" is assumed. The
-    answer is kept in confidence.forensic_run with who and when. It counts only for what was asked: where something else
-    holds the writer by then, nothing is decided and the task fails.
+    answer is stored in confidence.forensic_run with name and time. It applies only to the holds that the question
+    named: if the holds have changed by then, nothing is decided and the task fails.
     """
 
     operator_extra_links = (*HITLOperator.operator_extra_links, RunPage())
@@ -67,7 +67,7 @@ class DecideOperator(HITLOperator):
         hours = float(Variable.get("decision_timeout_hours", default=TIMEOUT_HOURS))
         self.response_timeout = timedelta(hours=hours)
         event = messages.of_hold(writer, found, run, hours, notify.question_link(run))
-        # Called once the question is put, before the task waits.
+        # Called after Airflow has stored the question, before the task waits.
         self.notifiers = [lambda _: notify.tell(run, self.source, [event])]
         return super().execute(context)
 

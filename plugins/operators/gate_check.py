@@ -1,4 +1,4 @@
-"""`gate_check`: this run's figures against the good runs before; pass, warn or hold."""
+"""`gate_check`: compare the figures of the scans with earlier good runs; the verdict is pass, warn or hold."""
 
 import logging
 from typing import Any
@@ -15,7 +15,8 @@ from plugins import metrics
 from plugins.hooks import warehouse
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
-from plugins.runs import log_line, run_name
+from plugins.results import log_line
+from plugins.runs import run_name
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,10 @@ Judges the scans' figures by the good runs before: pass, warn or hold. Writes th
 
 
 class GateCheckOperator(SourceOperator):
-    """Judge every scan of the run and keep verdicts and holds in the warehouse.
+    """Judge every scan of the run; store verdicts and holds in the warehouse.
 
-    Returns {"verdict", "reasons", "drift": planned changes, "hold": why the writer is held, or None}. Without a hold
-    `decide` is skipped, and with nothing to repair `reconcile` and `verify` too.
+    Returns {"verdict", "reasons", "drift": number of planned changes, "hold": why the writer is held, or None}. Without
+    a hold `decide` is skipped; if nothing is planned either, `reconcile` and `verify` are skipped too.
     """
 
     on_call = ON_CALL
@@ -80,7 +81,7 @@ def _not_needed(result: dict[str, Any]) -> list[str]:
 
 
 def _require_fresh(scans: list[ForensicSummary], writer: fence.Writer, source: str) -> None:
-    """Every entity has been scanned behind the stop that stands now: the writer has not run in between."""
+    """Raise UnusableSummary unless every entity was scanned completely since the present stop of the writer."""
     stale = [scan.entity for scan in scans if scan.epoch != writer.epoch or scan.incomplete]
     missing = {entity.name for entity in get_source(source).entities} - {scan.entity for scan in scans}
     if stale or missing:

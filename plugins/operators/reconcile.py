@@ -1,4 +1,4 @@
-"""`reconcile`: apply what the scans have planned, where a row is still as they saw it."""
+"""`reconcile`: apply the plans of the scans to each row that is still as the scan saw it."""
 
 import logging
 from typing import Any
@@ -14,7 +14,9 @@ from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, log_line, require_enabled, run_name
+from plugins.results import log_line
+from plugins.runs import is_dry, run_name
+from plugins.settings import require_enabled
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +30,10 @@ says first, then clear `decide` with downstream and answer it.
 
 
 class ReconcileOperator(SourceOperator):
-    """Repair the copy under one sync_id; on a dry run only say what would be done.
+    """Repair the copy under one sync_id; on a dry run only log the plan.
 
-    Refused unless the gate has judged just these scans, or a person has decided to repair them. Returns {"sync_id",
-    "counts" per entity}. A person's decision to repair overrides the dry run, not a switch that the source has.
+    Fails unless the gate has judged exactly these scans, or a person has decided to repair them. Returns {"sync_id",
+    "counts" by entity}. A person's decision to repair overrides `dry_run`, but not the source's switch.
     """
 
     on_call = ON_CALL

@@ -1,4 +1,4 @@
-"""`report`: the leaf that makes the run's state true, and the last line that a person reads."""
+"""`report`: the last task. It sets the run's true state and says what to do next."""
 
 import logging
 from collections.abc import Sequence
@@ -15,11 +15,12 @@ from plugins import assets, metrics, notify
 from plugins.hooks import airflow_api, warehouse
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
-from plugins.runs import is_dry, log_line, push_result, run_name
+from plugins.results import log_line, push_result
+from plugins.runs import is_dry, run_name
 
 log = logging.getLogger(__name__)
 
-# The first of these that failed is the cause; the others follow from it.
+# In the order in which they run. The first that failed is the cause of the other failures.
 STEPS = ("stop_writer", "scan", "gate_check", "decide", "reconcile", "verify", "resume_writer")
 NEXT = {
     "stop_writer": "read its log, then clear stop_writer with downstream",
@@ -48,11 +49,11 @@ warehouse does not have what the steps were to leave there.
 class ReportOperator(SourceOperator):
     """Sum the run up in one JSON line, tell people what they have to know, and fail if anything failed.
 
-    What the tasks' states say is not believed alone: scans, verdicts, repairs, their verification and the writer are
-    read from the warehouse. A run that confirms the copy emits its asset.
+    The states of the tasks are not enough, since people can mark them: scans, verdicts, repairs, verification and the
+    writer are read from the warehouse. A run that confirms the copy emits its asset.
 
-    A stop that was cut off before it reached the fence leaves the pool closed over a running writer; the pool is
-    opened again here, so that no writer is stopped in silence.
+    If `stop_writer` was cut off before it closed the fence, the pool is closed although the writer runs. The pool is
+    opened again here, so that no sync waits unnoticed.
     """
 
     on_call = ON_CALL
@@ -88,7 +89,7 @@ class ReportOperator(SourceOperator):
         return summary
 
     def _confirm(self, context: Any, evidence: Evidence) -> None:
-        """Emit the source's asset if the run has confirmed the copy, else say why it has not."""
+        """Emit the source's asset if the run has confirmed the copy, else log why it has not."""
         doubt = assets.doubt(context, evidence)
         if doubt:
             log.info("no event of %s: %s", assets.confirmed(self.source).name, doubt)
@@ -96,7 +97,10 @@ class ReportOperator(SourceOperator):
             assets.emit(context, self.source, evidence, summaries(context))
 
     def tell_failure(self, context: Any, failure: Failure) -> None:
-        """Tell that how the run has ended could not be found out, unless the report is what failed it."""
+        """Tell people that this task failed by itself, so that the run's state is unknown.
+
+        If it failed because a step failed (RunFailed), people know already.
+        """
         if isinstance(context.get("exception"), RunFailed):
             return
         run = run_name(context)
@@ -141,7 +145,7 @@ class ReportOperator(SourceOperator):
 
 
 def _figures(evidence: Evidence, worse: list[str], doubts: Sequence[Unproven]) -> dict[str, Any]:
-    """What the warehouse has of the run, as the line of the report says it."""
+    """Return the run's figures in the warehouse, as the line of the report has them."""
     repair = evidence.repair
     return {
         "verdict": evidence.verdict,
@@ -158,13 +162,13 @@ def _figures(evidence: Evidence, worse: list[str], doubts: Sequence[Unproven]) -
 
 
 def _failures(context: Any, step: str | None) -> tuple[Failure, ...]:
-    """Why the step failed; of a mapped one each part that did."""
+    """Return why the step failed: one failure for each mapped task that failed."""
     found = (context["ti"].xcom_pull(task_ids=step, key="failure") if step else None) or []
     return tuple(Failure(**data) for data in (found if isinstance(found, list) else [found]))
 
 
 def _states(context: Any) -> dict[str, str]:
-    """The state of each step; of a mapped one the worst."""
+    """Return the state of each step. If it is mapped, a failed or unfinished task decides."""
     run_id, dag_id = context["run_id"], context["dag"].dag_id
     found = context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id])[run_id]
     states: dict[str, str] = {}

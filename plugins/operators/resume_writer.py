@@ -1,4 +1,4 @@
-"""`resume_writer`: the fence, then the pool; or not, while something holds the writer."""
+"""`resume_writer`: open the fence, then the pool, unless something holds the writer."""
 
 import logging
 from typing import Any
@@ -8,7 +8,8 @@ from plugins import metrics
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
-from plugins.runs import log_line, run_name
+from plugins.results import log_line
+from plugins.runs import run_name
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +22,10 @@ the message names and clear this task.
 
 
 class ResumeWriterOperator(SourceOperator):
-    """Let the writer run again, unless it is held: then it fails with the reason, and the writer stays stopped.
+    """Let the writer run again. If the writer is held, fail with the reason; the writer stays stopped.
 
-    Also the runbook's teardown: after a failed scan or repair the writer goes on as before. With the param
-    `reset_watermark` (and no dry run) changes made while it stood are skipped.
+    As the runbook's teardown this also runs after a failed scan or repair. With the param `reset_watermark` on and
+    `dry_run` off, the next sync skips changes made while the writer was stopped.
     """
 
     on_call = ON_CALL

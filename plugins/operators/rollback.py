@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class RollbackOperator(BaseOperator):
-    """Restore the rows and the sync_state that `params.sync_id` found; `dry_run` only counts them.
+    """Restore rows and sync_state as they were before `params.sync_id`; with `dry_run` only count them.
 
-    Returns {"sync_id": of the rollback itself, None on a dry run, "tables": counts, "conflicts"}.
+    Returns {"sync_id": that of the rollback, None on a dry run, "tables": counts by table, "conflicts"}.
     """
 
     def execute(self, context: Any) -> dict[str, Any]:

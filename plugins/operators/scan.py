@@ -1,4 +1,4 @@
-"""`scan`: one entity of the source against its copy; leaves `forensic_summary` in XCom."""
+"""`scan`: compare one entity of the source with its copy; push the XCom `forensic_summary`."""
 
 import logging
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ XCOM_KEY = "forensic_summary"
 
 
 class ScanIncomplete(Exception):
-    """Something stayed unknown, so the scan is no evidence; its summary says what."""
+    """Too much is unknown, so the scan is no evidence. The message says what."""
 
 
 ON_CALL = """
@@ -30,10 +30,10 @@ with downstream; an attempt that is retried goes on where the one before was cut
 
 
 class ScanOperator(SourceOperator):
-    """Scan `entity` while the writer stands; read only.
+    """Scan `entity` while the writer is stopped. Read only.
 
-    Pushes the summary (counts, ids of examples, a few KB) under the XCom key `forensic_summary`; it is one line of JSON
-    in the log too. A retry goes on from the page that the attempt before had reached.
+    Pushes the summary (counts, ids of examples, a few KB) under the XCom key `forensic_summary` and logs it as one line
+    of JSON. A retry goes on from the page that the last attempt had reached.
     """
 
     on_call = ON_CALL
@@ -58,6 +58,6 @@ class ScanOperator(SourceOperator):
 
 
 def summaries(context: Mapping[str, Any]) -> list[ForensicSummary]:
-    """The summaries that the run's scans left, in the source's order of entities."""
+    """Return the summaries of the run's scans, in the source's order of entities."""
     found = context["ti"].xcom_pull(task_ids="scan", key=XCOM_KEY) or []
     return [ForensicSummary.from_json(data) for data in (found if isinstance(found, list) else [found])]

@@ -1,4 +1,4 @@
-"""`stop_writer`: the pool to 0 slots, then the fence; from here on nothing else writes."""
+"""`stop_writer`: set the pool to 0 slots, wait for the running sync, close the fence. Then nothing else writes."""
 
 import logging
 import time
@@ -10,7 +10,9 @@ from include.warehouse import fence
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, Pool, closed_by
 from plugins.operators.base import SourceOperator
-from plugins.runs import is_dry, log_line, refuse_unknown_conf, require_enabled, run_name
+from plugins.results import log_line
+from plugins.runs import is_dry, refuse_unknown_conf, run_name
+from plugins.settings import require_enabled
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +28,11 @@ downstream.
 
 
 class StopWriterOperator(SourceOperator):
-    """Stop the source's writer and wait until it has come to rest.
+    """Stop the source's writer and wait until its tasks have ended.
 
-    Returns {"epoch": the stop's number}. A stop that this run already has is kept with its epoch. If the writer does
-    not come to rest in time, or anything else goes wrong, the pool is opened again. The Airflow Variable
-    `drain_timeout_seconds` replaces the 15 minutes that a running sync is given.
+    Returns {"epoch": the number of the stop}. If this run has stopped the writer already, the epoch stays the same. If
+    a sync does not end in time, or anything else goes wrong, the pool is opened again. The Airflow Variable
+    `drain_timeout_seconds` replaces the 15 minutes that a running sync has to end.
     """
 
     on_call = ON_CALL
@@ -50,7 +52,7 @@ class StopWriterOperator(SourceOperator):
             before = fence.read(conn, self.source)
             _refuse_if_at_work(api, before, run)
             try:
-                api.set_pool(self.pool_name, 0, closed_by(run, before.epoch + (not _mine(before, run))))
+                api.set_pool(self.pool_name, 0, closed_by(run, before.epoch + (not _is_stopped_by(before, run))))
                 self._drain(api, deadline, timeout)
                 writer = fence.stop(conn, self.source, run, max(1, deadline - time.monotonic()))
             except BaseException:
@@ -69,12 +71,12 @@ class StopWriterOperator(SourceOperator):
             time.sleep(2)
 
 
-def _mine(writer: fence.Writer, run: str) -> bool:
+def _is_stopped_by(writer: fence.Writer, run: str) -> bool:
     return writer.stopped and writer.run == run
 
 
 def _refuse_if_at_work(api: AirflowApi, writer: fence.Writer, run: str) -> None:
-    """Two runs of the runbook never overlap, however they were started."""
+    """Raise FenceError if another run of the runbook has stopped the writer and is still at work."""
     if writer.stopped and writer.run != run and api.run_state(writer.run) in ("running", "queued"):
         raise fence.FenceError(
             f"{writer}, and that run is still at work (or waits in decide): let it end or answer it,"

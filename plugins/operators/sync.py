@@ -1,4 +1,4 @@
-"""`sync`: the writer. What changed at the source since the watermark, into the warehouse."""
+"""`sync`: the writer's task. It brings what changed at the source since the watermark into the copy."""
 
 import logging
 from typing import Any
@@ -12,7 +12,9 @@ from include.sources import get_source, verbs
 from plugins import metrics, notify
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
-from plugins.runs import is_dry, log_line, push_result, refuse_unknown_conf, require_enabled, run_name
+from plugins.results import log_line, push_result
+from plugins.runs import is_dry, refuse_unknown_conf, run_name
+from plugins.settings import require_enabled
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +27,13 @@ The DAG's documentation goes through the messages.
 
 
 class SyncOperator(SourceOperator):
-    """Sync every entity of the source; the param `mode` is `incremental` or `full`.
+    """Sync every entity of the source; the param `mode` is `incremental`, `full`, or another that the source has.
 
-    Runs in the source's writer pool, which a reconcile run closes. Returns {"sync_id", "counts" per entity}; a result
-    under the names of the source's users, where it has one, is the XCom `result`. Whatever became of the sync, how the
-    source stands then is a line of JSON in the log and metrics, and the XCom `health` what of that is an alert.
-    People are told of alerts, and of a sync that has failed for good.
+    Runs in the source's writer pool, which a run of the runbook closes. Returns {"sync_id", "counts" by entity}. A
+    source with figures for its users pushes them as the XCom `result`.
+
+    Even if the sync fails, the source's health is logged as one line of JSON and sent as metrics, and its alerts are
+    the XCom `health`. People are told of alerts, and of a sync whose last try has failed.
     """
 
     on_call = ON_CALL
@@ -48,7 +51,7 @@ class SyncOperator(SourceOperator):
             try:
                 synced = verbs.run_sync(opened, context["params"], dry_run=dry_run)
             finally:
-                # A lost connection is the failure to tell, and would only hide behind a second one.
+                # If the connection is lost, a second error here would only hide the first.
                 if not opened.conn.closed:
                     alerts = tell_health(context, self.source, opened.conn)
         refused = sum(count.failed for count in synced.counts.values())
@@ -63,7 +66,7 @@ class SyncOperator(SourceOperator):
         return result
 
     def tell_failure(self, context: Any, failure: Failure) -> None:
-        """Tell that the last try has failed, and the alerts that it left."""
+        """Tell people that the last try has failed, and the alerts that it found."""
         run = run_name(context)
         link = notify.run_link(run)
         alerts = [Alert(**found) for found in context["ti"].xcom_pull(task_ids=self.task_id, key="health") or []]
@@ -73,7 +76,7 @@ class SyncOperator(SourceOperator):
 
 
 def tell_health(context: Any, source: str, conn: Connection) -> list[Alert]:
-    """Log the source's figures and send them as metrics; log alerts, leave them as the XCom `health`, return them."""
+    """Log the source's health and send it as metrics. Log the alerts, push them as the XCom `health`, return them."""
     figures = read(conn, source)
     if figures is None:
         return []

@@ -1,4 +1,4 @@
-"""`verify`: did the repair make the copy better? If anything got worse, the writer is held."""
+"""`verify`: check that the repair has made the copy better. If anything got worse, the writer is held."""
 
 import logging
 from typing import Any
@@ -15,7 +15,8 @@ from plugins import metrics
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
-from plugins.runs import log_line, run_name
+from plugins.results import log_line
+from plugins.runs import run_name
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +26,11 @@ class MadeWorse(AirflowFailException):
 
 
 class NotEnded(Exception):
-    """The repair has not ended, or not well, although its task does not look failed."""
+    """The repair has not ended or has failed, although its task looks successful."""
 
 
 ON_CALL = """
-Looks whether the copy is better for the repair, and keeps in the warehouse what it has found.
+Checks whether the repair has made the copy better, and stores what it found in the warehouse.
 
 **If it fails:** if the writer is held, roll back the `sync_id` that the message names (`warehouse_rollback`). Then
 clear `scan` with downstream.
@@ -37,10 +38,10 @@ clear `scan` with downstream.
 
 
 class VerifyOperator(SourceOperator):
-    """Compare the repaired copy with the scans and a sample of it with the source.
+    """Compare the repaired copy with the scans, and a sample of it with the source.
 
-    Which repair that is the warehouse says; one that was verified already is left alone. Returns the figures before and
-    after. Where one got worse it holds the writer and fails, naming the sync_id to roll back.
+    The run's repair is read from the warehouse; the task is skipped if that was verified already. Returns the figures
+    before and after. If one got worse, the task holds the writer and fails; its message names the sync_id to roll back.
     """
 
     on_call = ON_CALL
@@ -73,7 +74,7 @@ class VerifyOperator(SourceOperator):
 
 
 def _to_verify(opened: Context) -> int:
-    """The sync_id of the run's repair that nobody has verified yet."""
+    """Return the sync_id of the run's repair. Raises AirflowSkipException if there is none to verify, or NotEnded."""
     entities = [entity.name for entity in opened.source.entities]
     repair = run_evidence.read(opened.conn, opened.source.name, opened.run, entities).repair
     if repair is None:

@@ -1,4 +1,4 @@
-"""`watch`: compares fence, holds, scans and repairs in the warehouse with what Airflow is doing, and tells people."""
+"""`watch`: compare the warehouse (fence, holds, scans, repairs) with Airflow, and tell people what is wrong."""
 
 import logging
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ RECENT = timedelta(days=7)
 log = logging.getLogger(__name__)
 
 ON_CALL = """
-Looks at every source, and tells what stands still or was left undone. Changes nothing.
+Looks at every source, and tells people what does not move or was left undone. Changes nothing.
 
 **If it fails:** nothing depends on it, and the next run looks again. Mend what the message names.
 """
@@ -40,9 +40,10 @@ class WatchFailed(Exception):
 
 
 class WatchOperator(BaseOperator):
-    """Compare each source's standing in the warehouse with Airflow, and tell what is wrong, once until it is gone.
+    """Compare each source's state in the warehouse with Airflow, and tell people what is wrong.
 
-    Returns {source: codes of what was found}. Told is what two passes have seen, some minutes apart.
+    Returns {source: codes of the findings}. People are told a finding once two passes, minutes apart, have seen it, and
+    again only after it was gone.
     """
 
     def __init__(self, **kwargs: Any):
@@ -67,7 +68,7 @@ class WatchOperator(BaseOperator):
         return result
 
     def tell_failure(self, context: Any, failure: Failure) -> None:
-        """Tell that the watch has failed, unless the run before has told so."""
+        """Tell people that the watch has failed, unless the last run failed too and has told them."""
         if _failed_before(context):
             return
         run = run_name(context)
@@ -75,7 +76,7 @@ class WatchOperator(BaseOperator):
 
 
 def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts:
-    """How the source stands now. `look_up` gives a run by its name."""
+    """Return the source's state now, in the warehouse and in Airflow. `look_up` returns a run by its name."""
     pool = api.pool(f"{source}_writer")
     writer = fence.read(conn, source)
     unjudged, unverified = unfinished_work.unjudged(conn, source), unfinished_work.unverified(conn, source)
@@ -103,14 +104,17 @@ def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts
 
 
 def _paused(conn: Connection, api: AirflowApi, source: str) -> tuple[str, ...]:
-    """Those of the source's DAGs that are paused; of a source that was never synced that is as it should be."""
+    """Return the source's DAGs that are paused; none if the source was never synced, since it is not in use then."""
     if not sync_log.ever_synced(conn, source):
         return ()
     return tuple(dag for dag in (f"{source}_sync", f"{source}_reconcile") if api.is_paused(dag))
 
 
 def _not_done(conn: Connection, look_up: Any, writer: Writer) -> tuple[Run, Gap] | None:
-    """What the last run of the runbook left out although it is green, if it stopped the writer within a week."""
+    """Return the last successful run of the runbook with what it left out, None if it left out nothing.
+
+    Runs that stopped the writer more than a week ago are not looked at.
+    """
     if writer.run is None or datetime.now(UTC) - writer.since > RECENT:
         return None
     run = look_up(writer.run)
@@ -128,7 +132,7 @@ def _declared(name: str) -> Pool:
 
 
 def _tell(run: str, source: str, found: list[Finding], settled: list[Finding]) -> None:
-    """Log what was found; people are told what is settled and news to them."""
+    """Log every finding; tell people the settled ones that they don't know yet."""
     for finding in found:
         log.warning("%s: %s; %s. Next: %s", source, finding.what, finding.consequence, finding.next_step)
     events = [
@@ -140,7 +144,7 @@ def _tell(run: str, source: str, found: list[Finding], settled: list[Finding]) -
 
 
 def _failed_before(context: Any) -> bool:
-    """Whether the task of the run before has failed; not known where no task's process is left to ask."""
+    """Return whether the last run's task has failed too; False if it can't be asked, outside the task's process."""
     if not context.get("exception"):
         return False
     before = context["ti"].get_previous_ti()

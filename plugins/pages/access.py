@@ -1,4 +1,4 @@
-"""Who may see what: a source is seen by those who may read the runs of its runbook DAG."""
+"""Access to the pages: who may read the runs of `<source>_reconcile` may see the source."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +13,7 @@ from include.sources import REGISTRY
 
 
 def refuse_nul(request: Request) -> None:
-    """Raise a 422 if the address holds a NUL character: no database can look for one."""
+    """Raise a 422 if the address holds a NUL character, which Postgres accepts in no text."""
     asked = [request.url.path, *(text for pair in request.query_params.multi_items() for text in pair)]
     if any("\0" in text for text in asked):
         raise HTTPException(
@@ -23,12 +23,12 @@ def refuse_nul(request: Request) -> None:
 
 
 def runbook(source: str) -> str:
-    """The DAG whose readers may see the source."""
+    """Return the DAG whose readers may see the source."""
     return f"{source}_reconcile"
 
 
 def readable(sources: Sequence[str], user: GetUserDep) -> tuple[str, ...]:
-    """Those of the sources that the user may see."""
+    """Return the sources that the user may see."""
     teams = DagModel.get_dag_id_to_team_name_mapping([runbook(source) for source in sources])
     return tuple(
         source
@@ -43,7 +43,7 @@ def readable(sources: Sequence[str], user: GetUserDep) -> tuple[str, ...]:
 
 
 def require_readable(source: str, user: GetUserDep) -> str:
-    """The source, if there is one of that name (else 404) and the user may see it (else 403)."""
+    """Return the source's name. Raises a 404 if there is no such source, and a 403 if the user may not see it."""
     if source not in REGISTRY:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source: GET sync-status lists those that there are"

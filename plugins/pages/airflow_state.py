@@ -1,4 +1,4 @@
-"""What Airflow itself knows of the sources: the next runs, the run at work, the question that waits for an answer."""
+"""The sources in Airflow's own database: next runs, the running runbook, the question that waits for an answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ DECIDE = "decide"
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a DAG runs next, None where no run is due; `paused`: not before it is switched on again."""
+    """When a DAG runs next, None if no run is due. A `paused` DAG does not run until it is switched on again."""
 
     next_run: datetime | None
     paused: bool
@@ -27,7 +27,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Decision:
-    """The question that waits for a person, and the page in Airflow's UI where to answer it."""
+    """The question that waits for a person. `link` is the page in Airflow's UI where it is answered."""
 
     run_id: str
     subject: str
@@ -37,9 +37,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Orchestration:
-    """A source in Airflow. A schedule is None where Airflow doesn't know the DAG (yet).
+    """A source in Airflow. A schedule is None if Airflow does not know the DAG.
 
-    `running`: the id of the reconcile run that is at work or waits for its answer, the one that began last.
+    `running`: the id of the newest reconcile run that is running or waits for an answer.
     """
 
     reconcile: Schedule | None
@@ -49,7 +49,7 @@ class Orchestration:
 
 
 def orchestration(session: Session, sources: Sequence[str]) -> Mapping[str, Orchestration]:
-    """How the sources stand in Airflow's own database."""
+    """Return each source's state in Airflow's database, by name."""
     runbooks = {f"{source}_reconcile": source for source in sources}
     schedules = _schedules(session, [*runbooks, *(f"{source}_sync" for source in sources)])
     running, decisions = _running(session, list(runbooks)), _decisions(session, list(runbooks))
@@ -62,7 +62,7 @@ def orchestration(session: Session, sources: Sequence[str]) -> Mapping[str, Orch
 
 
 def run_link(dag_id: str, run_id: str) -> str:
-    """The run's page in Airflow's UI."""
+    """Return the address of the run in Airflow's UI."""
     return f"{_ui()}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
 
 

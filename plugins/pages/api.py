@@ -1,4 +1,4 @@
-"""The JSON endpoints: how the sources stand, their runs and their sync log, readiness, and figures for Prometheus."""
+"""The JSON endpoints: state of the sources, their runs and sync log, readiness, and figures for Prometheus."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ Since = Annotated[
 
 
 def refuse_unknown_params(request: Request) -> None:
-    """A misspelt filter would silently select everything."""
+    """Raise a 422 for a query parameter that the endpoint does not know: a misspelt filter would select everything."""
     known = {field.alias for field in get_flat_dependant(request.scope["route"].dependant).query_params}
     unknown = sorted(set(request.query_params) - known)
     if unknown:
@@ -58,7 +58,7 @@ def refuse_unknown_params(request: Request) -> None:
 
 
 def one_line(error: RequestValidationError) -> str:
-    """What is wrong with a request, and where."""
+    """Return what is wrong with a request, and where, in one line."""
     return "; ".join(
         f"{' '.join(map(str, problem['loc']))}: {problem['msg']} (given: {str(problem.get('input'))[:80]!r})"
         for problem in error.errors()
@@ -194,7 +194,7 @@ def metrics(conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
 
 
 def readiness_router(*, open_to_all: bool) -> APIRouter:
-    """The endpoint that a load balancer asks; `open_to_all`: without a login, and then of all sources."""
+    """Return the router of /readiness, for load balancers. `open_to_all`: no login is needed, and all sources count."""
     routes = APIRouter(
         dependencies=[
             *([] if open_to_all else [Depends(requires_authenticated())]),

@@ -25,8 +25,8 @@ are `{"detail": "<one line: what, where, what to do>"}`.
 
 
 def create_app(*, open_readiness: bool = False) -> FastAPI:
-    """The app; `open_readiness`: /readiness answers without a login."""
-    # Neither its description nor the usual pages about it are open to anyone, and those come from another host.
+    """Return the app. `open_readiness`: /readiness needs no login."""
+    # FastAPI's own pages would be open to anyone and load scripts from another host.
     app = FastAPI(
         title="Sync confidence", version="1", description=DESCRIPTION, openapi_url=None, docs_url=None, redoc_url=None
     )
@@ -41,7 +41,7 @@ def create_app(*, open_readiness: bool = False) -> FastAPI:
 
 
 def _describe(request: Request) -> dict[str, Any]:
-    """The OpenAPI of all endpoints, at the address where the app is mounted."""
+    """Return the OpenAPI of all endpoints, with the address where the app is mounted."""
     return request.app.openapi() | {"servers": [{"url": request.scope["root_path"]}]}
 
 

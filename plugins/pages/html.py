@@ -1,4 +1,4 @@
-"""The pages in Airflow's UI: all sources, one of them, a run, a sync. They read; what they link to changes things."""
+"""The pages in Airflow's UI: all sources, one source, a run, a sync. They only read."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ from plugins.pages.render import STATIC, page, run_id, run_ui
 from plugins.pages.status import SourceStatus
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 
-# The overview is asked for again after so many seconds: while something is at work, and otherwise.
+# Seconds after which a browser reloads the overview: while a run is at work, and otherwise.
 SOON, LATER = 5, 30
-# Scans of which the last runs are made, and changed rows shown beside other things.
+# The newest scans, from which the list of runs is made; and the changed rows shown on a page of a source or run.
 SCANS, CHANGES = 200, 12
 
 Asked = Annotated[str | None, Query()]
@@ -39,7 +39,7 @@ Asked = Annotated[str | None, Query()]
 
 @dataclass(frozen=True)
 class ScannedRun:
-    """A run by its scans. `decision` is a person's about a hold, and who and when."""
+    """A run, summed up from its scans. `decision` is a person's answer to a hold, with name and time."""
 
     run: str
     scanned_at: datetime
@@ -52,7 +52,7 @@ class ScannedRun:
 
 
 class Page(APIRoute):
-    """What goes wrong is a page too, which says what to do."""
+    """A route that answers errors with a page that says what to do."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
@@ -82,7 +82,7 @@ router = APIRouter(
 
 @router.get("/static/{name}")
 def static(name: str, request: Request) -> Response:
-    """A file of the pages; one asked for by its version never changes."""
+    """A static file. If the address has a version, browsers may keep the file for good."""
     if name not in STATIC:
         raise HTTPException(404, "There is no such file")
     keeping = "private, max-age=31536000, immutable" if "v" in request.query_params else "private, max-age=3600"
@@ -151,7 +151,7 @@ def of_source(
 def of_sync(
     request: Request, source: Source, sync_id: SyncId, conn: Warehouse, sources: Sources, changes: Asked = None
 ) -> Response:
-    """One sync, repair or rollback: what it changed, and the form that undoes it."""
+    """One sync, repair or rollback: what it changed, and the form to undo it."""
     row = read_sync(conn, source, sync_id)
     if row is None:
         raise HTTPException(404, f"{source} has no sync_id {sync_id}")
@@ -218,13 +218,13 @@ def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: So
 
 
 def source_of(dag_id: str) -> str | None:
-    """The source whose sync or runbook the DAG is."""
+    """Return the source whose sync or runbook the DAG is, None for any other DAG."""
     source, _, what = dag_id.rpartition("_")
     return source if source in REGISTRY and what in ("sync", "reconcile") else None
 
 
 def summed_up(standing: Sequence[SourceStatus]) -> str:
-    """How many sources stand how; those that need a person first."""
+    """Return how many sources are held, stopped and running, in one sentence; those that need a person first."""
     held = [found.source for found in standing if found.writer.hold_reason]
     stopped = [found for found in standing if found.writer.stopped and not found.writer.hold_reason]
     parts = [
@@ -242,14 +242,17 @@ def summed_up(standing: Sequence[SourceStatus]) -> str:
 
 
 def is_scanning(standing: SourceStatus) -> bool:
-    """Whether a run is at work on scans: its writer is stopped, not held, and some entity is not scanned yet."""
+    """Return whether a run is scanning: the writer is stopped but not held, and an entity is not scanned yet."""
     if standing.progress is None or standing.writer.hold_reason or standing.airflow.running is None:
         return False
     return len(standing.progress.scanned) < len(standing.entities)
 
 
 def chosen(parts: Sequence[Part], scans: Iterable[Scan], entity: str | None, scope: str) -> Part | None:
-    """The part whose trends are shown: the one asked for, else the one that stands worst, else the first."""
+    """Return the part (entity and scope) whose trends are shown, None if there is none.
+
+    It is the one that was asked for, else the one with the worst verdict, else the first.
+    """
     named = [part for part in parts if (part.entity, part.scope) == (entity, scope)]
     worst = worst_verdict(scan.verdict for scan in scans)
     badly = {(scan.entity, scan.scope) for scan in scans if worst not in (None, Verdict.PASS) and scan.verdict == worst}
@@ -258,12 +261,12 @@ def chosen(parts: Sequence[Part], scans: Iterable[Scan], entity: str | None, sco
 
 
 def urgent_first(series: Sequence[Series]) -> list[Series]:
-    """Those on which the last verdict was worst first."""
+    """Return the series sorted by their last verdict, the worst first."""
     return sorted(series, key=lambda line: SEVERITY[line.points[-1].verdict], reverse=True)
 
 
 def runs_of(scans: paging.Page[Scan]) -> list[ScannedRun]:
-    """The runs of which all scans are on the page, newest first; a run's newest scan of each entity counts."""
+    """Return the runs whose scans are all on the page, newest first. The newest scan of each entity counts."""
     runs = [_scanned_run(list(found)) for _, found in groupby(scans.items, key=lambda scan: scan.run)]
     return runs[:-1] if scans.next_cursor and len(runs) > 1 else runs
 
@@ -284,7 +287,7 @@ def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:
 
 
 def _require(source: str, sources: Sequence[str]) -> None:
-    """The right to a DAG is not yet the right to what its source's runbook found."""
+    """Raise a 403 unless the user may see the source: a right to the sync DAG is no right to the runbook's findings."""
     if source not in sources:
         raise HTTPException(403, f"{source} is not for you to see")
 
@@ -292,7 +295,7 @@ def _require(source: str, sources: Sequence[str]) -> None:
 def _message(
     request: Request, title: str, *lines: str, code: int = 200, link: tuple[str, str] | None = None, **values: Any
 ) -> Response:
-    """A page that says one thing; `link` leads to a page of Airflow's UI."""
+    """Return a page with a title and a few lines. `link` leads to a page of Airflow's UI."""
     return page(request, "message.html", code=code, title=title, lines=lines, link=link, **values)
 
 

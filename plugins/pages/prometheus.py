@@ -1,4 +1,4 @@
-"""The figures of the sources in Prometheus' text form."""
+"""The figures of the sources in Prometheus' text format."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ Sample = tuple[Sequence[str], float | None]
 
 
 class _Families(Collector):
-    """Figures that were read already."""
+    """A collector of figures that were read before."""
 
     def __init__(self, families: Iterable[GaugeMetricFamily]):
         self._families = list(families)
@@ -33,11 +33,11 @@ def exposition(
     scans: Mapping[str, Sequence[Scan]],
     unproven: Sequence[tuple[str, str, int, datetime]] = (),
 ) -> bytes:
-    """The figures; one that is not known yet has no line. `scans`: the last ones of each source.
+    """Return the figures as text. A figure that is not known yet has no line.
 
-    `unproven`: by source and table how many rows no scan could prove, and since when.
+    `scans`: the last scans of each source. `unproven`: (source, table, rows that no scan could prove, since when).
     """
-    # Of its own: Prometheus' default one has the figures of the web server's process.
+    # A new registry: Prometheus' default one has figures of the web server's process.
     registry = CollectorRegistry()
     registry.register(_Families([*_standing(statuses), *_health(health), *_scans(scans), *_unproven(unproven)]))
     return generate_latest(registry)

@@ -1,4 +1,4 @@
-"""Whether who builds on the copies may rely on them now, as a load balancer asks: yes or no, with the reasons."""
+"""Readiness, as load balancers ask for it: whether the copies can be relied on now, and if not, why."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from include.confidence.watch import Code
 from plugins.pages.status import health_figures
 from plugins.pages.warehouse import WarehouseUnavailable, opened
 
-# A writer that a runbook has stopped goes on within so many hours, unless it is held.
+# A writer that is not held is stopped for less than so many hours.
 STOPPED_HOURS = "4"
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why not: a `code` for machines, the source (None: all of them), and a line that says what to do."""
+    """Why the copies are not ready: a `code` for machines, the source (None: all), and a line that says what to do."""
 
     code: str
     source: str | None
@@ -27,17 +27,17 @@ class Reason:
 
 @dataclass(frozen=True)
 class Readiness:
-    """`ready` if there is no reason against it."""
+    """The answer. It is `ready` if there are no reasons against it."""
 
     ready: bool
     reasons: tuple[Reason, ...]
 
 
 def readiness(sources: Sequence[str], named: str | None = None) -> Readiness:
-    """Whether the sources are ready, or the one that is named.
+    """Return whether the source `named` is ready, or all `sources` if none is named.
 
-    Of all sources those that were never synced are left out, as not in use; the one that is named has to be synced.
-    The environment's WRITER_STOPPED_LIMIT_HOURS replaces the 4 hours that a writer may be stopped.
+    A source that was never synced is not ready if it is named, and otherwise ignored as not in use. The environment's
+    WRITER_STOPPED_LIMIT_HOURS replaces the 4 hours that a writer may be stopped.
     """
     try:
         with opened() as conn:

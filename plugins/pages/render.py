@@ -1,4 +1,4 @@
-"""Templates, and the words in which they put figures and times. What comes from the warehouse is always escaped."""
+"""Templates, and the filters that format figures and times for them. All values are escaped."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series
 
 FOLDER = Path(__file__).parent
-# The library of the plots comes with its Python package; nothing is asked of another host.
+# The plot library comes from its Python package, so browsers load nothing from another host.
 PLOTLY = Path(find_spec("plotly").submodule_search_locations[0]) / "package_data" / "plotly.min.js"
 STATIC = {path.name: path for path in [*sorted((FOLDER / "static").iterdir()), PLOTLY]}
 # Scripts are our files and nothing else. Styles may be inline: the plots need that.
@@ -34,13 +34,13 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 NONE = "\N{EN DASH}"
-# How Airflow names runs: `manual__2026-03-08T03:00:00.123456+00:00`.
+# Ids that Airflow makes: `manual__2026-03-08T03:00:00.123456+00:00`.
 MADE_ID = re.compile(r"(\w+?)__(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)")
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def page(request: Request, template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
-    """The template as an answer. `home` is where the pages are mounted, `airflow` where its UI is."""
+    """Render a template. It also gets `home` (where the pages are mounted), `airflow` (where the UI is) and `now`."""
     home = request.scope.get("root_path", "").rstrip("/")
     places = {"home": home, "airflow": home.rpartition("/")[0], "now": datetime.now(UTC)}
     defaults = {"here": None, "sources": ()}
@@ -48,22 +48,22 @@ def page(request: Request, template: str, *, code: int = 200, **values: Any) -> 
 
 
 def clock(at: datetime, precision: str = "seconds") -> str:
-    """In UTC, to the second or to what else `isoformat` takes."""
+    """Format a time in UTC, to the second or to another `timespec` of `isoformat`."""
     return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(' ', precision)} UTC"
 
 
 def iso(at: datetime) -> str:
-    """For machines, in UTC."""
+    """Format a time in UTC for machines."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def ago(at: datetime, now: datetime) -> str:
-    """How long before now."""
+    """Return how long ago a time was, such as "2 h 5 min ago"."""
     return f"{span(max(now - at, timedelta(0)))} ago"
 
 
 def span(time: float | timedelta | None) -> str:
-    """A time that passed (seconds, if a number) by its two largest units."""
+    """Format a duration (seconds, if a number) by its two largest units, such as "2 h 5 min"."""
     if time is None:
         return NONE
     seconds = time.total_seconds() if isinstance(time, timedelta) else time
@@ -79,14 +79,14 @@ def span(time: float | timedelta | None) -> str:
 
 
 def number(figure: float | None) -> str:
-    """With thousands apart; a fraction only where there is one."""
+    """Format a number with thousands separators, and with decimals only if it has a fraction."""
     if figure is None:
         return NONE
     return f"{figure:,.0f}" if figure == int(figure) else f"{figure:,.2f}"
 
 
 def said(value: Any) -> str:
-    """A value of the warehouse in one line: a key by its columns, several columns of an id apart."""
+    """Format a JSON value of the warehouse in one line: an object as "name value, ...", a list as "a / b"."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {said(part)}" for name, part in value.items())
     if isinstance(value, list):
@@ -95,43 +95,43 @@ def said(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """For a part of a path or query."""
+    """Quote a text for a part of a path or query."""
     return quote(text, safe="")
 
 
 def dag_id(run: str) -> str:
-    """Of a run's name `dag_id/run_id`."""
+    """Return the first part of a run's name `dag_id/run_id`."""
     return run.partition("/")[0]
 
 
 def run_id(run: str) -> str:
-    """Of a run's name `dag_id/run_id`."""
+    """Return the second part of a run's name `dag_id/run_id`."""
     return run.partition("/")[2] or run
 
 
 def run_short(run: str) -> str:
-    """The id of a run without what Airflow adds to make it unique; one that a person has chosen as it is."""
+    """Return type, day and time of an id that Airflow made; any other id as it is."""
     made = MADE_ID.match(run_id(run))
     return " ".join(made.groups()) if made else run_id(run)
 
 
 def run_ui(run: str | None) -> str:
-    """Where Airflow's UI shows the run."""
+    """Return the path of the run in Airflow's UI."""
     return f"/dags/{quoted(dag_id(run or ''))}/runs/{quoted(run_id(run or ''))}"
 
 
 def undoable(row: SyncRow) -> bool:
-    """Whether the sync may be rolled back; one that failed may have committed some of its rows."""
+    """Return whether the sync can be rolled back. A failed one can: it may have committed some of its rows."""
     return row.state != "running" and row.undone_by is None
 
 
 def judged(series: Series) -> bool:
-    """Whether a gate looks at the metric."""
+    """Return whether a gate has judged the metric, or would."""
     return any(point.verdict or point.limit is not None for point in series.points)
 
 
 def points(series: Series) -> list[dict[str, Any]]:
-    """What the plot of a series is drawn from; times in UTC without saying so, as the library wants them."""
+    """Return the points of a series for its plot. Times are in UTC without a zone, as the library needs them."""
     return [
         {
             "at": iso(point.scanned_at).removesuffix("Z"),
@@ -146,7 +146,7 @@ def points(series: Series) -> list[dict[str, Any]]:
 
 
 def spoken(series: Series) -> str:
-    """The plot for those who can't see it."""
+    """Return a text in place of a plot, for those who can't see it."""
     last = series.points[-1]
     scans = f"{len(series.points)} scan{'' if len(series.points) == 1 else 's'}"
     return (
@@ -161,7 +161,7 @@ def _environment() -> Environment:
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
     made.filters |= {word.__name__: word for word in (*words, undoable)}
-    # A changed file has another address, so that browsers may keep what they have.
+    # If a file changes, its address does too; so browsers may keep files.
     files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
     made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}
     return made

@@ -1,4 +1,4 @@
-"""How the sources stand: what the warehouse and Airflow know of them, put together. Durations are in seconds."""
+"""The state of the sources, from the warehouse and Airflow together. Durations are in seconds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from plugins.pages.airflow_state import Orchestration, orchestration
 
 @dataclass(frozen=True)
 class SourceStatus(Status):
-    """A source at a glance; `entities` are what a whole scan looks at."""
+    """A source at a glance. `entities` are those that a whole scan compares."""
 
     source: str
     entities: tuple[str, ...]
@@ -28,7 +28,7 @@ class SourceStatus(Status):
 
 @dataclass(frozen=True)
 class TableFigures:
-    """How far a table is behind its source, what its last sync changed, and what the last whole scan found."""
+    """A table: how far it is behind the source, rows that the last sync changed, what the last whole scan found."""
 
     table: str
     freshness_seconds: float
@@ -50,7 +50,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class HealthFigures:
-    """The last successful sync beside the median of those before it, the requests of the last day, the tables."""
+    """Health of a source: duration of the last successful sync and the median before, a day's requests, tables."""
 
     seconds: float | None
     median_seconds: float | None
@@ -64,9 +64,9 @@ class HealthFigures:
 
 @dataclass(frozen=True)
 class SourceDetail(SourceStatus):
-    """A source in full: health (None before its first sync), the last scan of each part, the last repair.
+    """A source in full: health (None before the first sync), the last scan of each entity and scope, the last repair.
 
-    `unproven_rows`: those that no scan could prove, oldest first, the first 200.
+    `unproven_rows`: the first 200 rows that no scan could prove, oldest first.
     """
 
     health: HealthFigures | None
@@ -76,7 +76,7 @@ class SourceDetail(SourceStatus):
 
 
 def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list[SourceStatus]:
-    """The sources at a glance, in their order; those that the warehouse has no row for yet are left out."""
+    """Return the sources at a glance, in the given order. Sources without a row in the warehouse are left out."""
     in_airflow = orchestration(session, sources)
     return [
         SourceStatus(
@@ -91,7 +91,7 @@ def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list
 
 
 def detail(conn: Connection, session: Session, source: str) -> SourceDetail | None:
-    """The source in full; None where the warehouse has no row for it yet."""
+    """Return the source in full, None if the warehouse has no row for it."""
     found = overview(conn, session, [source])
     if not found:
         return None
@@ -106,7 +106,7 @@ def detail(conn: Connection, session: Session, source: str) -> SourceDetail | No
 
 
 def health_figures(conn: Connection, source: str) -> HealthFigures | None:
-    """The source's health with its alerts; None before its first sync."""
+    """Return the source's health with its alerts, None before the first sync."""
     figures = health.read(conn, source)
     if figures is None:
         return None

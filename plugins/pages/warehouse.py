@@ -1,4 +1,4 @@
-"""The warehouse for the web server: a few shared connections that only read, and one clear line where there is none."""
+"""The warehouse for the web server: a few shared connections that only read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ from psycopg_pool import ConnectionPool
 from plugins.hooks import warehouse
 
 MOST_CONNECTIONS = 4
-# A page waits no longer: for a connection, and for the answer to a query.
+# The most that a page waits for a connection, and for the answer to a query.
 WAIT_SECONDS, QUERY_SECONDS = 3, 15
 
 NOT_MIGRATED = (errors.InvalidSchemaName, errors.UndefinedColumn, errors.UndefinedFunction, errors.UndefinedTable)
 
 
 class WarehouseUnavailable(Exception):
-    """The warehouse can't be asked now. The message says what to do, and nothing of the connection's secrets."""
+    """The warehouse can't be queried now. The message says what to do, and holds no secrets of the connection."""
 
 
 @contextmanager
 def opened() -> Iterator[Connection]:
-    """A connection in autocommit that reads only. Raises WarehouseUnavailable, for queries within the block too."""
+    """Yield a read-only connection in autocommit. Raises WarehouseUnavailable, also for queries in the block."""
     try:
         with _pool().connection() as conn:
             yield conn
@@ -51,12 +51,12 @@ def _each() -> Iterator[Connection]:
         yield conn
 
 
-# Given back before the answer is sent.
+# The connection is given back before the answer is sent.
 Warehouse = Annotated[Connection, Depends(_each, scope="function")]
 
 
 class _Connected(Connection[Any]):
-    """Opened through Airflow's connection, whatever it says by then."""
+    """A connection of the pool, opened with what Airflow's connection says at that time."""
 
     @classmethod
     def connect(cls, conninfo: str = "", **_: Any) -> Connection:
@@ -68,7 +68,7 @@ class _Connected(Connection[Any]):
 
 @cache
 def _pool() -> ConnectionPool:
-    """Opened by the first who needs it; what raises here is not kept."""
+    """Return the pool, opened at the first call. An error is not cached: the next call tries again."""
     try:
         BaseHook.get_connection(warehouse.CONNECTION)
     except (AirflowNotFoundException, AirflowRuntimeError):
@@ -81,9 +81,9 @@ def _pool() -> ConnectionPool:
         min_size=0,
         max_size=MOST_CONNECTIONS,
         timeout=WAIT_SECONDS,
-        # Given up as soon as who waits has: the next one begins anew, instead of waiting for a late attempt.
+        # Not longer than a page waits: the next page begins its own attempt.
         reconnect_timeout=WAIT_SECONDS,
-        # A connection that the server has dropped meanwhile is replaced.
+        # Replaces connections that the server has dropped.
         check=ConnectionPool.check_connection,
         name="sync confidence",
         open=True,

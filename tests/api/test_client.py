@@ -18,8 +18,10 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.api.client import ApiClient, Request, _http_date, _retry_after
+from include.api.client import ApiClient
 from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, RefuseData, TryLater
+from include.api.request import Request
+from include.api.responses import http_date, retry_after
 
 NOON = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
 
@@ -434,14 +436,14 @@ def test_an_unreadable_retry_after(server, connect, reply, header):
 
 @given(st.text(alphabet=st.characters(codec="latin-1")) | st.integers().map(str) | st.floats().map(str))
 def test_any_header_is_a_wait_of_at_most_a_day_or_none(text):
-    seconds = _retry_after({"Retry-After": text})
+    seconds = retry_after({"Retry-After": text})
     assert seconds is None or 0 <= seconds <= 86_400
 
 
 @given(st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC)))
 def test_http_dates_come_back(date):
     date = date.replace(microsecond=0)
-    assert _http_date(format_datetime(date, usegmt=True)) == date
+    assert http_date(format_datetime(date, usegmt=True)) == date
 
 
 def test_what_passes_by_itself_does_not_show(server, connect, reply, caplog):

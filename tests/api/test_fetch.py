@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.api.client import Answer, Request
 from include.api.errors import (
     ApiError,
     FixConfiguration,
@@ -21,6 +20,7 @@ from include.api.errors import (
 )
 from include.api.fetch import fetch_all, pages
 from include.api.paginators import Cursor, Page, PageNumber, SpringPage
+from include.api.request import Answer, Request
 
 FEED = Request("/line_items", {"api_key": "hush"})
 NUMBERED = PageNumber("rows")

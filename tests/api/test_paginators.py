@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.api.client import Answer, Request
 from include.api.errors import RefuseData
 from include.api.paginators import Crawl, Cursor, LastId, NextLink, Page, PageNumber, Single, SpringPage
+from include.api.request import Answer, Request
 
 NOON = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
 LINES = PageNumber("line_items")

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from psycopg import Connection
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient
+from include.api.request import Answer, Request
 from include.confidence import judgements
 from include.confidence.policy import Judgement, Verdict
 from include.confidence.scan_log import PlanGone

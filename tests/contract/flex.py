@@ -8,7 +8,8 @@ from uuid import UUID, uuid5
 
 import psycopg
 
-from include.api.client import ApiClient, Request
+from include.api.client import ApiClient
+from include.api.request import Request
 from include.confidence.summary import Plan
 from include.simulators import flex as simulator
 from include.simulators.flex import Fault, Mutation

@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from include.api.client import ApiClient, NoLimit
+from include.api.client import ApiClient
+from include.api.limits import NoLimit
 from include.confidence.summary import Plan
 from include.simulators import repairshopr as simulator
 from include.simulators.repairshopr import Fault, Mutation

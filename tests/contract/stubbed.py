@@ -17,8 +17,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from include.api.client import ApiClient, Request
+from include.api.client import ApiClient
 from include.api.paginators import PageNumber, Single
+from include.api.request import Request
 from include.confidence.summary import Plan
 from include.simulators import serving
 from include.sources import get_source

@@ -11,7 +11,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from include.api.client import ApiClient, Request
+from include.api.client import ApiClient
+from include.api.request import Request
 from include.confidence.summary import Plan
 from include.simulators import tekmetric as simulator
 from include.simulators.tekmetric import Fault, Mutation

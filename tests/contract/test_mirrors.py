@@ -19,7 +19,8 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb, set_json_loads
 
-from include.api.client import Request, decode_json
+from include.api.decoding import decode_json
+from include.api.request import Request
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.changes import Since, Window

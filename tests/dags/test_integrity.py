@@ -17,8 +17,8 @@ from croniter import croniter
 from include.sources import REGISTRY, get_source
 from plugins.assets import FILTERS, confirmed, outlet
 from plugins.deadline import stopped_too_long
+from plugins.failures import DEFAULT_ARGS, FAILS_AT_ONCE
 from plugins.hooks.airflow_api import declared_pools
-from plugins.runs import DEFAULT_ARGS, FAILS_AT_ONCE
 from stack.settings import REPOSITORY
 
 DAG_IDS = {

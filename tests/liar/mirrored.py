@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from include.api.client import decode_json
+from include.api.decoding import decode_json
 from include.sources.mirror.changes import BothEnds, FullList
 from include.sources.mirror.entity import Entity
 from include.warehouse import sync_log

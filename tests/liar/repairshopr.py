@@ -11,7 +11,8 @@ import psycopg
 from psycopg.types.json import set_json_loads
 from starlette.types import ASGIApp
 
-from include.api.client import ApiClient, decode_json
+from include.api.client import ApiClient
+from include.api.decoding import decode_json
 from include.simulators import repairshopr as simulator
 from include.simulators.repairshopr import store
 from include.simulators.repairshopr.account import Account as Simulated

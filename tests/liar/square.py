@@ -10,7 +10,8 @@ import psycopg
 from psycopg.types.json import set_json_loads
 from starlette.types import ASGIApp
 
-from include.api.client import ApiClient, decode_json
+from include.api.client import ApiClient
+from include.api.decoding import decode_json
 from include.simulators import square as simulator
 from include.simulators.serving import Simulator
 from include.simulators.square.app import create

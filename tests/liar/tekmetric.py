@@ -12,7 +12,8 @@ import requests
 from psycopg.types.json import set_json_loads
 from starlette.types import ASGIApp
 
-from include.api.client import ApiClient, decode_json
+from include.api.client import ApiClient
+from include.api.decoding import decode_json
 from include.simulators import tekmetric as simulator
 from include.simulators.serving import Simulator
 from include.simulators.tekmetric.account import Account as Simulated

@@ -12,8 +12,8 @@ import pytest
 from airflow.sdk import Connection
 
 from include.api.bucket import Bucket, Presence
-from include.api.client import NoLimit
 from include.api.errors import FixConfiguration, NotSent
+from include.api.limits import NoLimit
 from include.confidence.watch import Run
 from include.simulators import flex as flex_simulator
 from include.simulators.storage import Store

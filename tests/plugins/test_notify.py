@@ -22,10 +22,11 @@ from include.sources.base import SyncFailed
 from include.sources.mirror.sync import sync_entities
 from include.warehouse.fence import DrainTimeout
 from plugins import deadline, notify
+from plugins.failures import on_failure
 from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.scan import ScanIncomplete
 from plugins.operators.sync import SyncOperator
-from plugins.runs import ConfRefused, on_failure
+from plugins.runs import ConfRefused
 from tests.notifications import Service
 from tests.plugins.conftest import KINDS, SOURCE, Run, answer, execute, judged, live_lines, skipped
 

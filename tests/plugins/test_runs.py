@@ -11,17 +11,10 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from include.api.errors import TryLater
 from include.warehouse.fence import DrainTimeout
-from plugins.runs import (
-    DEFAULT_ARGS,
-    FAILS_AT_ONCE,
-    ConfRefused,
-    NotEnabled,
-    is_dry,
-    push_result,
-    refuse_unknown_conf,
-    require_enabled,
-    run_name,
-)
+from plugins.failures import DEFAULT_ARGS, FAILS_AT_ONCE
+from plugins.results import push_result
+from plugins.runs import ConfRefused, is_dry, refuse_unknown_conf, run_name
+from plugins.settings import NotEnabled, require_enabled
 
 
 def context(conf, *params):

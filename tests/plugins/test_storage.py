@@ -18,7 +18,7 @@ from include.warehouse.rollback import RollbackRefused
 from plugins.operators.report import STEPS
 from plugins.operators.rollback import RollbackOperator
 from plugins.operators.sync import SyncOperator
-from plugins.runs import NotEnabled
+from plugins.settings import NotEnabled
 from tests.images import ORIGINAL, STAGED
 from tests.plugins.conftest import Run, answer, execute, skipped
 

@@ -14,9 +14,10 @@ from include.confidence.watch import Code
 from include.sources import REGISTRY
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
+from plugins.failures import on_failure
 from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.watch import WatchFailed, WatchOperator
-from plugins.runs import ConfRefused, on_failure
+from plugins.runs import ConfRefused
 from tests.notifications import Service
 from tests.plugins.conftest import POOL, SOURCE, Run, answer, execute, judged
 

@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient
 from include.api.errors import ApiError
+from include.api.request import Answer, Request
 from include.confidence import holds
 from include.confidence.repair_lock import NotJudged
 from include.confidence.scan_log import PlanGone

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from include.api.client import Request
 from include.api.paginators import Cursor, PageNumber
+from include.api.request import Request
 from include.sources.mirror.changes import BothEnds, FullList, Since, Window
 from include.sources.mirror.entity import Child, Discovered, Entity, Falls, Listed, Lookup, Need, Part, Partitions
 from include.sources.mirror.source import Mirror

@@ -15,8 +15,9 @@ from starlette.requests import Request as Asked
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from include.api.client import ApiClient, Request
+from include.api.client import ApiClient
 from include.api.paginators import LastId
+from include.api.request import Request
 from include.simulators import serving
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.changes import Feed, as_unix_time

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.api.client import Request
 from include.api.errors import TryLater
+from include.api.request import Request
 from include.simulators.flex import Config, Fault, Simulator, running
 from include.sources.base import OutcomeUnknown
 from include.warehouse import fence

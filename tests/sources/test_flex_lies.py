@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.api.client import Answer, Request
+from include.api.request import Answer, Request
 from include.simulators.flex import Fault, Mutation
 from include.sources.flex import calls, element
 from include.sources.flex.calls import Outcome

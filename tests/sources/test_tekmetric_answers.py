@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from include.api.client import decode_json
+from include.api.decoding import decode_json
 from include.api.errors import RefuseData
 from include.simulators.clock import Clock
 from include.simulators.tekmetric import Config, rows

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.api.client import Answer, Request
 from include.api.errors import FixConfiguration, RefuseData
+from include.api.request import Answer, Request
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Context, Listing
 from include.sources.tekmetric import SOURCE, lists, tables

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient
 from include.api.errors import ApiError
+from include.api.request import Answer, Request
 from include.sources.mirror.entity import Context
 
 Twist = Callable[[Request, Any], Any]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.api.client import Request
 from include.api.paginators import Paginator
+from include.api.request import Request
 from include.sources.mirror.changes import Since, Window
 from include.sources.mirror.entity import Child, Discovered, Entity, Lookup
 from include.sources.mirror.source import Mirror

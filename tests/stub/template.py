@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from include.api.client import Request
+from include.api.request import Request
 
 # A place in a request: ("method",), ("path",), ("query", name), or ("body", name, ...).
 Place = tuple[str, ...]

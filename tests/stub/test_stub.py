@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from include.api.client import Request
 from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Single, SpringPage
+from include.api.request import Request
 from include.simulators import serving
 from include.sources import get_source
 from include.sources.mirror.changes import BothEnds, FullList, Since, Window

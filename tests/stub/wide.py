@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from include.api.client import Request
 from include.api.paginators import Cursor, PageNumber, Single, SpringPage
+from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.mirror.changes import BothEnds, FullList, Since, Window
 from include.sources.mirror.entity import Child, Context, Listed, Lookup, Part, Partitions

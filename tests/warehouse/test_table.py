@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.types.json import set_json_loads
 
-from include.api.client import decode_json
+from include.api.decoding import decode_json
 from include.warehouse.table import (
     Column,
     RowRefused,

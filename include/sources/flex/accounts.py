@@ -1,4 +1,4 @@
-"""Where each row of a crew call has ended up in a scan: our assignments are the source, Flex is the copy.
+"""The account of a scan, crew call by crew call: our assignments are the source, Flex is the copy.
 
 Three tables: the crew calls in Flex, the lines of contacts on them, and our rows that say which line is whose.
 """
@@ -17,7 +17,7 @@ from include.sources.flex.rows import CONTACT, Line
 CALLS, LINES, ROWS = "flex_crew_calls", "flex_line_items", "flex_crew_assignments"
 TABLES = (CALLS, LINES, ROWS)
 
-# What becomes of the lines of a finding. Contacts that people added are not ours to compare.
+# In which column of the account the lines of a finding count. Contacts that people added are not compared.
 ENDS = {
     "matched": "equal",
     "missing_row": "differing",
@@ -26,7 +26,7 @@ ENDS = {
     "undesired_owned": "surplus",
     "unknown_in_flex": "out_of_scope",
 }
-# What may be found on a crew call that is as it should be.
+# The findings of a crew call that is in step.
 IN_STEP = frozenset({"matched", "unknown_in_flex"})
 ROLE_NOT_TOLD = "Flex doesn't tell the business role of this contact"
 
@@ -40,7 +40,10 @@ class Standing:
 
 
 def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> Standing:
-    """How a crew call stands of which all lines are known. A contact whose role Flex does not tell is unproven."""
+    """Return the accounts of a crew call whose lines are all known.
+
+    A contact with a role to be written is unproven if Flex does not show its role.
+    """
     contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
     of_lines = _listed_lines(crew, contacts) + Counter(live=len(contacts))
     untold: list[UUID] = []
@@ -71,7 +74,7 @@ def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> S
 
 
 def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
-    """How a crew call stands of which nobody knows what is on it: all that we know of is unproven."""
+    """Return the accounts of a crew call whose lines are not known: every line and row that we know of is unproven."""
     there = {**{row.line_id: row.resource_id for row in crew.rows}, **crew.owned}
     known = sorted(crew.known)
     lost = sorted({each.resource_id for each in crew.desired} - {None} - {there[line_id] for line_id in known})
@@ -99,7 +102,7 @@ def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
 
 
 def _listed_lines(crew: Crew, there: Collection[UUID]) -> Counter[str]:
-    """Count whom we want on the crew call: each contact once, and refused who has none and no line."""
+    """Count the technicians that we want on the crew call: each contact once. One without contact and line is refused."""
     kept = {row.member for row in crew.rows if row.line_id in there}
     seen: set = set()
     figures = Counter(listed=len(crew.desired))
@@ -114,7 +117,7 @@ def _listed_lines(crew: Crew, there: Collection[UUID]) -> Counter[str]:
 
 
 def _listed_rows(crew: Crew) -> Counter[str]:
-    """Who shall have a row: each member once. Who has no contact needs none."""
+    """Count the rows that there should be: one for each member. One without contact and row is refused."""
     named = {row.member for row in crew.rows}
     seen: set = set()
     figures = Counter(listed=len(crew.desired))
@@ -132,7 +135,7 @@ def _without_row(crew: Crew) -> set:
 
 
 def _leads(line_id: UUID | None, resource_id: UUID | None, contacts: Mapping[UUID, Line]) -> bool:
-    """Whether a row names the line of its person, or none where the person has no contact."""
+    """Return whether a row names the line of its technician, or no line if the technician has no contact."""
     if line_id not in contacts:
         return line_id is None and resource_id is None
     return resource_id in (None, contacts[line_id].resource_id)

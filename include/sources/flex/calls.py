@@ -1,4 +1,4 @@
-"""What is asked of Flex: three reads, and the three writes, each with what its answer says became of it."""
+"""The requests to Flex: three reads, and three writes, which return the outcome that the answer tells."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -6,23 +6,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient
 from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
+from include.api.request import Answer, Request
 from include.sources.flex import rows
 from include.sources.flex.rows import Item, Line, Unreadable
 
-# Whoever gets one of these is told that nothing happened.
+# Statuses that say that the write did not happen.
 FINAL = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422, 429})
-# No other request fares better.
+# Statuses that any other request would get too.
 STOPS = frozenset({401, 403})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the answer to a write says: `unknown` means that it may have happened. A read has to prove each.
+    """What the answer to a write says. `unknown`: it may have happened. A read has to prove every outcome.
 
-    `line_id` is the line that an add says it has made; an add that is `done` has one. `reason` says why it isn't
-    `done`, one line. What wasn't `sent` needs no proof.
+    `line_id` is the new line that the answer to an add names; an add that is `done` has one. `reason` says in one line
+    why it is not `done`. A write that was not `sent` needs no proof.
     """
 
     kind: Literal["done", "refused", "unknown"]
@@ -32,27 +33,27 @@ class Outcome:
 
 
 class Stopped(FixConfiguration):
-    """Flex refused a write for want of a right, so it didn't happen; it would refuse all others as well."""
+    """A write did not happen, because a right is missing or Flex can't be reached. All others would fail too."""
 
 
 def lines(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bool = False) -> list[Line]:
-    """The rows of a crew call; `mapped` are the lines that are ours. `owed` to what was just sent, as in `Request`.
+    """Return the lines that the rows of a crew call show. `mapped` are the lines that are ours, `owed` as in `Request`.
 
-    Raises Unreadable where the answer proves nothing, and whatever `ApiClient.send` does.
+    Raises Unreadable if the answer proves nothing, and whatever `ApiClient.send` raises.
     """
     params = {"_dc": _now(), "codeList": ["contact", "business-role"], "node": "root"}
     return rows.read(_read(api, Request(f"line-item/{element_id}/row-data/", params, owed=owed)), mapped)
 
 
 def items(api: ApiClient, element_id: UUID, *, owed: bool = False) -> Mapping[UUID, Item]:
-    """The lines in a crew call's own record, by their ids. Raises as `lines` does."""
+    """Return the lines in a crew call's own record, by their ids. Raises what `lines` raises."""
     return rows.items(_read(api, _record(element_id, owed)), element_id)
 
 
 def exists(api: ApiClient, line_id: UUID) -> bool:
-    """Whether a line is there by its own address, wherever it is.
+    """Return whether a line exists by its own address, on whatever crew call.
 
-    Raises Unreadable where the answer tells neither, and whatever `ApiClient.send` does.
+    Raises Unreadable if the answer proves neither, and whatever `ApiClient.send` raises.
     """
     try:
         rows.require_record(_read(api, _record(line_id, False)), line_id)
@@ -62,7 +63,7 @@ def exists(api: ApiClient, line_id: UUID) -> bool:
 
 
 def add(api: ApiClient, element_id: UUID, resource_id: UUID) -> Outcome:
-    """Add a line for a contact: another one, if there is one already. Raises Stopped."""
+    """Add a line for a contact, even if it has one already. Raises Stopped."""
     answer = _write(api, Request(f"line-item/{element_id}/add-resource/{resource_id}", method="POST", idempotent=False))
     if isinstance(answer, Outcome):
         return answer
@@ -73,7 +74,7 @@ def add(api: ApiClient, element_id: UUID, resource_id: UUID) -> Outcome:
 
 
 def remove(api: ApiClient, line_id: UUID) -> Outcome:
-    """Delete one line. One that is gone already is `done`. Raises Stopped."""
+    """Delete a line. If there is no such line, that is `done`. Raises Stopped."""
     answer = _write(api, Request(f"line-item/{line_id}", method="DELETE", idempotent=False), missing="done")
     return answer if isinstance(answer, Outcome) else Outcome("done")
 
@@ -87,7 +88,7 @@ def set_role(api: ApiClient, element_id: UUID, line_id: UUID, role_id: UUID) -> 
 
 
 def _read(api: ApiClient, request: Request) -> Any:
-    """The answer's data. Raises Unreadable where only this one is refused: others may well be answered."""
+    """Return the answer's data. Raises Unreadable if Flex refuses only this request, so that others may go on."""
     try:
         return api.send(request).data
     except FixConfiguration as error:
@@ -101,12 +102,12 @@ def _record(thing_id: UUID, owed: bool) -> Request:
 
 
 def _now() -> int:
-    """What a cache kept is no proof of anything."""
+    """Return a param that keeps caches from answering: only a fresh answer proves anything."""
     return time.time_ns() // 1_000_000
 
 
 def _write(api: ApiClient, request: Request, missing: Literal["done", "refused"] = "refused") -> Answer | Outcome:
-    """Send once. The answer, if it says that it was done, or else the outcome; `missing` is that of a 404."""
+    """Send a write once. Return its answer if that is a success, else the outcome. `missing`: the outcome of a 404."""
     try:
         answer = api.send(request)
     except NotFound as error:
@@ -114,7 +115,7 @@ def _write(api: ApiClient, request: Request, missing: Literal["done", "refused"]
     except NotSent as error:
         return Outcome("refused", reason=str(error), sent=False)
     except FixConfiguration as error:
-        # Without a status it couldn't be sent at all: no trusted TLS, or no usable host.
+        # Without a status it was not sent: no trusted TLS connection, or no usable host.
         if error.status is None or error.status in STOPS:
             raise Stopped(str(error), status=error.status) from None
         return _judged(api, request, error)
@@ -136,7 +137,7 @@ def _refusal(api: ApiClient, request: Request, error: ApiError) -> str:
 
 
 def _added(answer: Answer) -> UUID | None:
-    """The id of the one line that an add made, in any of the shapes that were seen; None where none or several."""
+    """Return the id of the line that an add has made, in any known form of the answer; None unless it is exactly one."""
     told = answer.data
     if not isinstance(told, dict) or any(told.get(key) for key in rows.ERRORS):
         return None

@@ -1,4 +1,4 @@
-"""What has to hold in the warehouse after the duplicates are gone: queries, and how many rows each has to find."""
+"""Checks of our tables: queries, and how many rows each has to find."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from include.warehouse.unique import key_query
 
 @dataclass(frozen=True)
 class Verification:
-    """A query and the number of rows that it has to find. Its columns are ids and whatever tells the row apart."""
+    """A query and the number of rows that it has to find. Its columns identify a row in messages."""
 
     name: str
     query: str
@@ -25,7 +25,7 @@ SELECT crew_call_id, technician_id FROM flex.flex_crew_assignments
 GROUP BY crew_call_id, technician_id HAVING count(*) > 1
 """
 
-# Rows are put there with ON CONFLICT over these columns.
+# Rows are written with ON CONFLICT on these columns.
 UNIQUE_KEY = key_query("flex.flex_crew_assignments", ("crew_call_id", "technician_id"))
 MIGRATE = "Run the DAG warehouse_migrate: it removes duplicates and puts the unique key back"
 
@@ -35,7 +35,7 @@ SELECT job_id, department, failed_count FROM (
 ) recent WHERE failed_count > 0
 """
 
-# Only Flex knows what lines it has; these are the ones that a sync saw to be gone.
+# Only Flex knows which lines it has. These are lines that a sync has seen to be gone.
 STALE_ASSIGNMENTS = """
 SELECT a.crew_call_id, a.technician_id, a.flex_line_item_id
 FROM flex.flex_crew_assignments a JOIN flex.owned_line o USING (flex_line_item_id) WHERE o.gone_at IS NOT NULL
@@ -50,7 +50,7 @@ VERIFICATIONS = (
 
 
 def require_unique_key(conn: Connection) -> None:
-    """Raises IntegrityFailed without the key: what is added in Flex could not be written down here."""
+    """Raise IntegrityFailed if the key is missing: then lines added in Flex could not be stored here."""
     if conn.execute(UNIQUE_KEY).fetchone() is None:
         raise IntegrityFailed(
             "the unique key of flex.flex_crew_assignments is missing, so nothing was asked of Flex and nothing was"
@@ -59,7 +59,7 @@ def require_unique_key(conn: Connection) -> None:
 
 
 def verify(conn: Connection) -> list[Finding]:
-    """Make every verification. Rows are named (`a/b`) where there should be none."""
+    """Make all checks; return a finding for each. Rows that should not exist are named as `a/b`."""
     return [_find(conn, each) for each in VERIFICATIONS]
 
 

@@ -1,4 +1,4 @@
-"""Which crew calls in Flex a run is about, and working at several of them at once, each in one pair of hands."""
+"""Which crew calls in Flex a run works on, and how it works on several of them at once."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -23,8 +23,9 @@ DEPARTMENTS = ("sound", "lights")
 
 Result = TypeVar("Result")
 
-# Where a call was deleted or points elsewhere now, the lines that we made there are still ours, and what a gate stands
-# for has still to be known. A line that was found to be gone is looked for a few times more, in case it comes back.
+# If a call of ours was deleted or points elsewhere now, the lines that we made there are still ours. A gate that is not
+# idle still has a write to be cleared up. A line that was found to be gone is looked for during 7 more days, since it
+# may be back.
 ELEMENTS = """
 SELECT e.flex_element_id FROM (
   SELECT flex_element_id, job_id, department FROM flex.flex_crew_calls
@@ -39,7 +40,7 @@ WHERE (%(jobs)s::uuid[] IS NULL OR e.job_id = ANY (%(jobs)s))
 GROUP BY 1, g.last_claim ORDER BY g.last_claim NULLS FIRST, 1
 """
 
-# Their people have to be on another crew call before their lines here may go.
+# Crew calls with lines of technicians who have moved to another crew call. They get their line there first.
 LEFT_BEHIND = """
 SELECT DISTINCT o.flex_element_id FROM flex.owned_line o JOIN flex.flex_crew_calls c ON c.id = o.crew_call_id
 WHERE o.gone_at IS NULL AND c.flex_element_id <> o.flex_element_id AND o.flex_element_id = ANY (%s)
@@ -48,7 +49,10 @@ WHERE o.gone_at IS NULL AND c.flex_element_id <> o.flex_element_id AND o.flex_el
 
 @dataclass(frozen=True)
 class Context:
-    """The account in Flex and the warehouse, in autocommit, for a run (`dag_id/run_id`)."""
+    """The opened source: `conn` is the warehouse in autocommit, `run` is `dag_id/run_id`.
+
+    `prune`: delete lines of ours that no row leads to.
+    """
 
     source: "Flex"
     conn: Connection
@@ -61,7 +65,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Scope:
-    """One job, or all that aren't over; all departments where none is named."""
+    """Which crew calls a run works on: of one job, or of all jobs that are not over; of some departments, or all."""
 
     job_id: UUID | None = None
     departments: tuple[str, ...] = ()
@@ -76,9 +80,9 @@ class Scope:
         return ", ".join([*parts, *self.departments]) or "all"
 
     def elements(self, conn: Connection, jobs: Collection[UUID] | None = None) -> list[UUID]:
-        """The crew calls in Flex, of these jobs only if any are named, be they over or not.
+        """Return the crew calls in Flex. If `jobs` are given, only theirs, even if a job is over.
 
-        First those that were worked at the longest time ago: so each has its turn, however short the quota is.
+        Those that were worked on the longest time ago come first, so that each gets its turn even with a small quota.
         """
         named = [self.job_id] if self.job_id else None if jobs is None else list(jobs)
         with conn.cursor(row_factory=scalar_row) as cursor:
@@ -86,21 +90,24 @@ class Scope:
 
 
 def in_turn(conn: Connection, elements: Collection[UUID]) -> tuple[list[UUID], list[UUID]]:
-    """The crew calls to work at first, and those to work at once these are done, since people leave them for others."""
+    """Return the crew calls to work on first, and those to work on after that.
+
+    From the second ones technicians have moved to others; their lines may go once they have new ones.
+    """
     with conn.cursor(row_factory=scalar_row) as cursor:
         left = set(cursor.execute(LEFT_BEHIND, [list(elements)]))
     return [each for each in elements if each not in left], [each for each in elements if each in left]
 
 
 class _NotBegun(Exception):
-    """It was stopped before its turn."""
+    """The work was stopped before this element's turn."""
 
 
 def each(context: Context, element_ids: Iterable[UUID], work: Callable[[Connection, UUID], Result]) -> Iterator[Result]:
-    """What `work` returns for each element, as they come; each has a connection of its own.
+    """Yield what `work(conn, element_id)` returns, in the order in which the elements are done.
 
-    If one fails no further ones begin; its error is raised after the results of those that were underway. Neither do
-    any once the caller is interrupted.
+    Elements that are worked on at the same time have different connections. If one fails, no other is begun; the error
+    is raised after the results of those under way. If the caller is interrupted, no other is begun either.
     """
     elements = list(element_ids)
     failure: BaseException | None = None
@@ -114,7 +121,7 @@ def each(context: Context, element_ids: Iterable[UUID], work: Callable[[Connecti
                 raise _NotBegun
             return work(conn, element_id)
         except BaseException:
-            # Here, since the caller would hear of it only after the next one has begun.
+            # Set here: the caller learns of the error only after the next element has begun.
             stopped.set()
             raise
         finally:

@@ -1,4 +1,4 @@
-"""Who shall be on a crew call in Flex, as the application says, and what we know of it."""
+"""Who should be on a crew call in Flex by our assignments, and what the warehouse knows about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from psycopg.rows import tuple_row
 from include.sources.flex.plan import Desired, Member, Row
 from include.sources.flex.roles import Roles
 
-# Spelt in several ways; gear goes out without crew.
+# The job type of gear without crew; it is spelt in several ways.
 DRY_HIRE = "dryhire"
 
 ROLE = sql.SQL("CASE c.department WHEN 'sound' THEN a.sound_role ELSE a.lights_role END")
 
-# Who has an explicit role in the call's department, whatever became of the invitation. A person may be assigned several
-# times, a day each.
+# Technicians with an explicit role in the call's department, whatever the state of the invitation. One may be assigned
+# several times, for a day each.
 ASSIGNED = sql.SQL("""
 FROM flex.flex_crew_calls c
 JOIN flex.jobs j ON j.id = c.job_id AND regexp_replace(lower(coalesce(j.job_type, '')), '[^a-z]', '', 'g') <>
@@ -36,7 +36,7 @@ CALLS = sql.SQL("""
 SELECT id, job_id, department FROM flex.flex_crew_calls WHERE flex_element_id = %(element)s ORDER BY id
 """)
 
-# A line that is known to be on another crew call in Flex is named from before the call came to point here.
+# The last column: the line is on another crew call in Flex, so the row named it before the call pointed here.
 ROWS = """
 SELECT a.crew_call_id, a.technician_id, a.flex_line_item_id, p.flex_resource_id,
   coalesce(o.flex_element_id, k.flex_element_id, c.flex_element_id) <> c.flex_element_id
@@ -53,7 +53,7 @@ SELECT flex_line_item_id, flex_resource_id, gone_at IS NOT NULL FROM flex.owned_
 WHERE flex_element_id = %(element)s
 """
 
-# The lines here of people whose call points to another crew call in Flex now, as long as they have no line there.
+# Lines here of technicians whose call points to another crew call in Flex now, and who have no line there yet.
 LEAVING = sql.SQL("""
 SELECT DISTINCT o.flex_line_item_id
 {assigned}
@@ -63,7 +63,7 @@ WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL AND c.flex_element_i
   AND p.flex_resource_id IS NOT NULL AND coalesce(r.flex_line_item_id, o.flex_line_item_id) = o.flex_line_item_id
 """).format(assigned=ASSIGNED)
 
-# Not over our rows and lines: those only change in the hands of who holds the gate, and by cascades from these.
+# Our rows and lines are left out: only the holder of the gate changes them, and cascades from these tables.
 TOKEN = sql.SQL("""
 SELECT md5((SELECT coalesce(jsonb_agg(c), '[]') FROM ({calls}) c)::text
   || (SELECT coalesce(jsonb_agg(d), '[]') FROM ({desired}) d (call, technician, department, code, resource))::text)
@@ -80,12 +80,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Crew:
-    """All that the warehouse holds about one crew call in Flex, of all of ours that point to it, at one instant.
+    """What the warehouse knows about one crew call in Flex at one instant; several calls of ours may point to it.
 
-    `owned` are the lines there that we made, and their contacts as far as they are known; `gone` are those that we made
-    and that were found to be gone. `elsewhere` are lines that rows name and that are on another crew call in Flex;
-    `leaving` are lines of people who have to be on another one before they may go. `token` changes with who is
-    desired, with what role and resource, and with the calls. `diagnostics` are one line each.
+    `owned`: lines there that we made, with their contacts if known. `gone`: lines that we made and that no longer exist
+    in Flex. `elsewhere`: lines that rows name and that are on another crew call in Flex. `leaving`: lines of
+    technicians who need a line on another crew call before these may be deleted. `token` changes with the calls and
+    with who is desired, in which role and with which resource. `diagnostics` are one line each.
     """
 
     calls: Mapping[UUID, Call]
@@ -100,17 +100,17 @@ class Crew:
 
     @property
     def mapped(self) -> frozenset[UUID]:
-        """The lines that are ours by our rows or by the journal, be they gone."""
+        """All lines that are ours by our rows or by the journal, gone ones included."""
         return frozenset(self.owned) | self.gone | {row.line_id for row in self.rows if row.line_id}
 
     @property
     def known(self) -> frozenset[UUID]:
-        """The lines that have to be there, as far as we know."""
+        """The lines of ours that should be on this crew call in Flex."""
         return self.mapped - self.gone - self.elsewhere
 
 
 def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
-    """Read the crew of an element. `conn` is in autocommit, and not in a transaction."""
+    """Read what the warehouse knows about an element. `conn` is in autocommit, and not in a transaction."""
     named = {"element": element_id, "dry_hire": DRY_HIRE}
     with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -138,6 +138,6 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
 
 
 def token(conn: Connection, element_id: UUID) -> str:
-    """The present token of an element's crew."""
+    """Return the present token of an element's crew."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(TOKEN, {"element": element_id, "dry_hire": DRY_HIRE}).fetchone()[0]

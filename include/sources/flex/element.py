@@ -1,6 +1,6 @@
-"""One crew call in Flex brought to the desired crew, from the claim of its gate to the release.
+"""Bring one crew call in Flex to the desired crew, from the claim of its gate to the release.
 
-What happened in Flex is noted even if the writer was stopped meanwhile: it is the truth, and the stop came too late.
+What happened in Flex is stored even if the writer was stopped meanwhile: the stop came too late to prevent it.
 """
 
 import time
@@ -38,7 +38,7 @@ from include.sources.flex.roles import Roles
 from include.sources.flex.rows import CONTACT, Line, Unreadable
 from include.warehouse.fence import FenceError
 
-# How often it is begun anew because people changed the crew meanwhile.
+# How often the work is begun again because people have changed the crew meanwhile.
 PASSES = 8
 
 Kind = Literal[
@@ -57,7 +57,7 @@ Kind = Literal[
     "role_failed",
     "prune_failed",
 ]
-# What Flex refused of what a crew needs. A line that is left over harms no crew.
+# Refusals that leave a crew wrong. A line that could not be pruned harms no crew.
 FAILED = ("add_failed", "remove_failed", "role_failed")
 State = Literal["done", "failed", "waiting", "refused", "changed", "unreadable", "busy", "uncertain", "stopped"]
 
@@ -109,10 +109,10 @@ BACK = "UPDATE flex.owned_line SET gone_at = NULL WHERE flex_line_item_id = ANY 
 
 @dataclass(frozen=True)
 class Worker:
-    """What a worker brings: `conn` is its own, in autocommit; `run` is dag_id/run_id.
+    """What the work on an element needs. `conn` belongs to one thread, in autocommit; `run` is `dag_id/run_id`.
 
-    `fenced` begins a transaction that may write, or raises FenceError. With `prune` lines of ours that no row leads to
-    are deleted too. After each of `pauses` (seconds) Flex is asked again for what it does not show.
+    `fenced(conn)` opens a transaction that may write, or raises FenceError. `prune`: delete lines of ours that no row
+    leads to. `pauses`: after each of these seconds Flex is asked again for something that it does not show.
     """
 
     api: ApiClient
@@ -125,13 +125,13 @@ class Worker:
     pauses: Sequence[float] = ()
 
 
-# What to do about an element, by the crew that it shall have and the lines that are there.
+# Plans what to do about an element, from what the warehouse knows and the lines in Flex.
 Planner = Callable[[Crew, Sequence[Line]], Plan]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a resource, for these rows; `kept`, if it was there, failed, if Flex refused."""
+    """What happened to a resource, and for which rows. `kept`: it was there already; `..._failed`: Flex refused."""
 
     kind: Kind
     resource_id: UUID | None
@@ -140,13 +140,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of an element, and all that happened. `problems` and `diagnostics` are one line each.
+    """The result of the work on an element. `problems` and `diagnostics` are one line each.
 
-    `crew` and `lines` are what was read last; None and 0 where nothing was. Of the states `failed` means that Flex
-    did not do something, `waiting` that a line has to stay until its person is somewhere else, `refused` that the crew
-    can't be written as it is, `changed` that people kept changing it; `unreadable`, `busy` and `uncertain` tell why
-    nothing more was written. `stopped`: nothing more may be written anywhere, since `stop` was raised. `called_for` are
-    the changes that were to be made (`plan.key`); `orphans_left` says why orphans were not deleted.
+    The states: `done`; `failed`: Flex did not do something; `waiting`: a line has to stay until its technician has one
+    elsewhere; `refused`: the crew can't be written as it is; `changed`: people kept changing the crew; `unreadable`,
+    `busy` and `uncertain`: nothing more was written for this reason; `stopped`: `stop` was raised, and nothing more may
+    be written anywhere.
+
+    `crew` and the number of `lines` are what was read last, None and 0 if nothing was. `called_for`: the changes that
+    were needed (`plan.key`). `orphans_left`: why orphans were not deleted.
     """
 
     element_id: UUID
@@ -163,32 +165,32 @@ class Report:
     seconds: float = 0.0
 
     def count(self, *kinds: Kind) -> int:
-        """How many events of these kinds there were."""
+        """Return the number of events of these kinds."""
         return sum(event.kind in kinds for event in self.events)
 
 
 class _Changed(Exception):
-    """Who is desired isn't any more who was read."""
+    """The desired crew has changed since it was read."""
 
 
 class _Lost(Exception):
-    """The answer to a write does not say what became of it."""
+    """The answer to a write does not say whether it happened."""
 
 
 class _InDoubt(Exception):
-    """Nobody knows what became of a write; the gate says so already."""
+    """Nobody knows whether a write happened. The gate is uncertain already."""
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """A write that was sent, and what its answer says; only a read tells what became of it."""
+    """A write that was sent, and what its answer says. Only a read proves whether it happened."""
 
     operation_id: int
     action: Add | Remove | SetRole
     outcome: Outcome
 
     def shown(self, lines: Sequence[Line], before: Collection[UUID]) -> bool:
-        """Whether these lines show that it was done; `before` are the lines that were there before it."""
+        """Return whether `lines` show that the write was done. `before`: ids of the lines before the write."""
         match self.action:
             case Add():
                 there = _lines_of(self.action.resource_id, lines)
@@ -199,31 +201,34 @@ class _Sent:
                 return any((line.line_id, line.role_id) == (self.action.line_id, self.action.role_id) for line in lines)
 
     def judged(self, lines: Sequence[Line] | None, before: Collection[UUID], why: str) -> Outcome:
-        """What became of it, by the lines that are there since; None: they could not be read, `why`."""
+        """Return the outcome of the write by the `lines` read after it. None: they could not be read, for the reason `why`.
+
+        `before`: ids of the lines before the write.
+        """
         told, action = self.outcome.kind, self.action
-        # An add that was refused made no line: one that is there by now was made by somebody else.
+        # A refused add made no line; if the contact has a new line, somebody else has made it.
         if lines is not None and not (told == "refused" and isinstance(action, Add)) and self.shown(lines, before):
             made = _lines_of(action.resource_id, lines)[0] if isinstance(action, Add) else None
             return Outcome("done", made)
         if told == "refused":
             return self.outcome
         reason = "; ".join(filter(None, [self.outcome.reason, why]))
-        # That an orphan may go a little later harms nobody.
+        # It harms nobody if an orphan is deleted later.
         if isinstance(action, Remove) and action.orphan:
             return Outcome("refused", reason=reason)
-        # Nothing of it is underway any more, and to write it again does no harm.
+        # The write is over, and writing it again does no harm.
         if lines is not None and told == "done" and not isinstance(action, Add):
             return Outcome("refused", reason=f"Flex took it for done, but {reason}")
         return Outcome("unknown", self.outcome.line_id, reason)
 
 
 def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
-    """Bring the element to the desired crew."""
+    """Plan to bring the element to the desired crew."""
     return plan(crew.desired, crew.rows, crew.owned, lines)
 
 
 def sync_element(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:
-    """Bring one element to the desired crew, or do what else is planned for it."""
+    """Bring one element to the desired crew, or do what another `planner` plans. Errors become states of the report."""
     began = time.monotonic()
     try:
         with gate.claimed(worker.conn, element_id, worker.run, worker.sync_id) as held:
@@ -234,6 +239,8 @@ def sync_element(worker: Worker, element_id: UUID, planner: Planner = wanted) ->
 
 
 class _Element:
+    """The work on one element whose gate is claimed."""
+
     def __init__(self, worker: Worker, held: Gate, planner: Planner) -> None:
         self._worker, self._gate, self._planner = worker, held, planner
         self._api, self._conn, self._id = worker.api, worker.conn, held.element_id
@@ -243,14 +250,14 @@ class _Element:
         self._waiting: list[str] = []
         self._called_for: set[str] = set()
         self._sent: list[_Sent] = []
-        # Whom rows were made to name a line in this pass.
+        # Rows that were written in this pass, with the line that each names.
         self._named: dict[Member, UUID] = {}
         self._crew: Crew | None = None
         self._looked = Looked(())
         self._plan = Plan((), (), (), ())
 
     def run(self) -> Report:
-        """Read, plan and write until nobody interferes."""
+        """Read, plan and write, again if the crew changes meanwhile; return the report."""
         try:
             return self._report(self._passes())
         except (FixConfiguration, FenceError, GateLost, NotSent) as error:
@@ -296,7 +303,7 @@ class _Element:
         )
 
     def _read(self) -> None:
-        """Read and plan. Whatever has to be done follows from what both lists of Flex show."""
+        """Read the crew and both lists of Flex, store lines that are gone or back, and plan."""
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._looked = patient(self._worker.pauses, self._look)
         if self._note_lines():
@@ -308,18 +315,18 @@ class _Element:
         looked = look(self._api, self._id, self._crew)
         require_there(looked, self._id, self._crew)
         actions = self._planner(self._crew, looked.lines).actions
-        # A line that is back counts as ours, which may bring up more to do.
+        # A line that is back counts as ours, so there may be more to do.
         if not actions and not looked.back:
             return looked
         if not looked.sure:
             looked = confirmed(self._api, self._id, looked)
-        # No record tells roles.
+        # The record does not show roles.
         if not looked.told or any(isinstance(action, SetRole) for action in actions):
             require_same(self._api, self._id, self._crew, looked)
         return looked
 
     def _note_lines(self) -> bool:
-        """Note the lines that are gone, with the rows that name them, and those that are back. Whether any were."""
+        """Store which lines are gone or back, and drop rows that name gone lines. Return whether there were any."""
         gone, back = self._looked.gone, self._looked.back
         lost = (gone | self._crew.gone) - back
         stale = [row for row in self._crew.rows if row.line_id in lost]
@@ -335,7 +342,7 @@ class _Element:
         return True
 
     def _carry_out(self) -> None:
-        """Nobody who only gets another line is without one in between: the old one goes once the new one is proven."""
+        """Carry out the plan. If a technician gets another line, the old one is deleted only after the new one is proven."""
         actions = self._plan.actions
         self._note([each for each in actions if isinstance(each, Adopt | Remap | Forget)])
         removals = [each for each in actions if isinstance(each, Remove)]
@@ -357,7 +364,7 @@ class _Element:
                     self._remove(action)
 
     def _moving(self, removal: Remove) -> list[Member]:
-        """Those of the crew call whose row names this line, and who are to have another one."""
+        """Return the desired members whose row names this line, and who are to get another one."""
         wanted = {each.member for each in self._crew.desired}
         return [
             row.member
@@ -371,14 +378,14 @@ class _Element:
         )
 
     def _keep(self) -> None:
-        """Note who was there already."""
+        """Add an event `kept` for each contact that was there already."""
         new = {event.resource_id for event in self._events if event.kind == "added"}
         for finding in self._plan.findings:
             if finding.kind in ("matched", "role_mismatch", "missing_row") and finding.resource_id not in new:
                 self._events.append(Event("kept", finding.resource_id, finding.members))
 
     def _note(self, actions: Sequence[Adopt | Remap | Forget]) -> None:
-        """Change rows of ours only."""
+        """Carry out the actions that only change our rows."""
         if not actions:
             return
         there = {line.line_id for line in self._looked.lines}
@@ -399,7 +406,7 @@ class _Element:
                     self._events.append(Event("forgotten", None, (action.member,)))
 
     def _add(self, action: Add) -> Iterator[SetRole]:
-        """Add a line; the role to be written then, if the answer names the line."""
+        """Add a line. Yield the role to be written after that, if the answer names the line."""
         member = action.members[0]
         outcome = self._send(
             action,
@@ -410,7 +417,7 @@ class _Element:
             yield SetRole(outcome.line_id, action.resource_id, action.role_id)
 
     def _new(self, outcome: Outcome) -> Outcome:
-        """A line that was there before was not made now."""
+        """Return the outcome of an add, `unknown` if its answer names a line that was there before."""
         known = self._crew.mapped | {line.line_id for line in self._looked.lines}
         if outcome.line_id in known | {each.outcome.line_id for each in self._sent} - {None}:
             return Outcome("unknown", reason="the answer to an add names a line that was there before")
@@ -446,7 +453,7 @@ class _Element:
         return self._crew.calls.get(member.crew_call_id) if member else None
 
     def _send(self, action: Add | Remove | SetRole, write: Write, call: Callable[[], Outcome]) -> Outcome:
-        """Journal a write, then make it. Raises _Lost where it may have happened: nothing more is sent then."""
+        """Journal a write, then send it. Raises _Lost if it may have happened: nothing more is sent then."""
         with self._writing():
             operation_id = gate.sent(self._conn, self._gate, write)
         try:
@@ -455,7 +462,7 @@ class _Element:
             self._answered(operation_id, action, Outcome("refused", reason=str(stopped)))
             raise
         self._answered(operation_id, action, outcome)
-        # An orphan holds up nothing.
+        # The work goes on after a lost answer about an orphan.
         if outcome.kind == "unknown" and not (isinstance(action, Remove) and action.orphan):
             raise _Lost
         return outcome
@@ -466,12 +473,12 @@ class _Element:
 
     @contextmanager
     def _proving(self) -> Iterator[None]:
-        """Whatever goes wrong within: what was sent is proven, or doubted. Raises _InDoubt."""
+        """Prove what was sent in the block by a read, even if the block fails. Raises _InDoubt."""
         try:
             yield
         except _Lost:
             self._prove()
-            # It is known now; the rest is planned anew.
+            # Its outcome is known now. The rest is planned again.
             raise _Changed from None
         except BaseException:
             self._prove()
@@ -479,7 +486,7 @@ class _Element:
         self._prove()
 
     def _prove(self) -> None:
-        """Read what is there since, and settle what was sent."""
+        """Read the lines and settle the writes that were sent. Raises _InDoubt if an outcome is unknown."""
         sent, self._sent = self._sent, []
         if not sent:
             return
@@ -511,7 +518,7 @@ class _Element:
             raise _InDoubt(f"{'; '.join(sorted(reasons))} ({len(unknown)} of {len(sent)} writes)")
 
     def _since(self, sent: Sequence[_Sent], before: Collection[UUID]) -> Sequence[Line]:
-        """The lines that are there since; Flex is asked again while something isn't shown that should be."""
+        """Return the lines after the writes. Flex is asked again as long as it does not show them all."""
         mapped = self._crew.mapped | {each.outcome.line_id for each in sent if each.outcome.line_id}
         last: list[Sequence[Line]] = []
 
@@ -529,6 +536,7 @@ class _Element:
             raise
 
     def _apply(self, each: _Sent, outcome: Outcome) -> None:
+        """Store a write that is done in our tables."""
         match each.action:
             case Add() as action:
                 member = action.members[0]
@@ -541,7 +549,7 @@ class _Element:
                 self._drop(action.members)
 
     def _tell(self, each: _Sent, outcome: Outcome) -> None:
-        """Note what became of a write; of one that is unknown the gate tells."""
+        """Add the event of a write. An unknown outcome has none, since the gate is uncertain then."""
         kinds: dict[str, Kind] = _KINDS["prune" if getattr(each.action, "orphan", False) else type(each.action)]
         if outcome.kind in kinds:
             kind = kinds[outcome.kind]
@@ -551,7 +559,7 @@ class _Element:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """A transaction while nobody stopped us, the gate is ours and the crew is as read. Raises _Changed."""
+        """Open a transaction that may write. Raises FenceError, GateLost, or _Changed if the crew is not as read."""
         with self._worker.fenced(self._conn):
             gate.require(self._conn, self._gate)
             if desired.token(self._conn, self._id) != self._crew.token:
@@ -559,7 +567,7 @@ class _Element:
             yield
 
     def _put(self, line_id: UUID | None, members: Iterable[Member]) -> None:
-        """Have rows name a line. Where call or person are gone there is none: the line stays ours without."""
+        """Write the rows of these members, naming the line. If call or technician are gone, there is no row."""
         for member in members:
             self._conn.execute(PUT, self._row(member) | {"line": line_id})
             self._named[member] = line_id

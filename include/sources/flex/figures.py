@@ -1,4 +1,4 @@
-"""The original's alerts, from the view flex.sync_health: failures of an hour, slow syncs, duplicates."""
+"""Alerts from the view flex.sync_health: failures within an hour, slow syncs, duplicates."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ SECONDS = 10.0
 
 
 def alerts(conn: Connection) -> list[Alert]:
-    """What of the last hour is above the limits, each with what to do."""
+    """Return an alert for each figure of the last hour that is above its limit."""
     with conn.cursor(row_factory=namedtuple_row) as cursor:
         hour = cursor.execute("SELECT * FROM flex.sync_health WHERE period = 'hour'").fetchone()
     return list(_above(hour))

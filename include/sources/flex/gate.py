@@ -1,7 +1,8 @@
-"""The gate of a crew call in Flex: one writer at a time, and a journal of what it sent.
+"""The gate of a crew call in Flex: it lets one writer in at a time, and keeps a journal of what the writer sends.
 
-The gate's row doesn't expire. Beside it the writer holds a lock of its database session, which nobody outlives: a busy
-gate whose lock is free was left by a crash. What was underway then may have happened, and a person has to decide.
+The row of the gate does not expire. The writer also holds an advisory lock of its database session, which ends with the
+session. So a busy gate whose lock is free was left by a crash. A write that was under way may have happened, and a
+person has to decide.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,7 @@ ORDER BY 1
 
 
 class GateClosed(Exception):
-    """Nothing may be written to the element now; `state` is that of its gate. The message says what to do."""
+    """The element can't be written now. `state` is that of its gate. The message says what to do."""
 
     def __init__(self, element_id: UUID, state: Literal["busy", "uncertain"]) -> None:
         advice = {
@@ -81,12 +82,12 @@ class GateClosed(Exception):
 
 
 class GateLost(Exception):
-    """Somebody took the gate meanwhile; nothing was written."""
+    """Another run has claimed the gate meanwhile. Nothing was written."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate that is ours. `acquired_at` tells this claim from any other, of the same run too."""
+    """A claimed gate. `acquired_at` identifies the claim, since a run may claim a gate several times."""
 
     element_id: UUID
     owner: str
@@ -96,9 +97,9 @@ class Gate:
 
 @dataclass(frozen=True)
 class Write:
-    """A write to Flex, as the journal keeps it: for whom it is, and a line unless one is added.
+    """A write to Flex as the journal stores it. `line_id` is None for an add.
 
-    `call` is that of the member: the line is ours, or in doubt, though the call may be gone by then.
+    `call` is the member's. The journal copies it, since the call may be deleted while the line is still ours.
     """
 
     kind: Literal["add", "remove", "role"]
@@ -112,25 +113,25 @@ class Write:
 
 @contextmanager
 def claimed(conn: Connection, element_id: UUID, owner: str, sync_id: int) -> Iterator[Gate]:
-    """The gate, ours until the block ends; `conn` is in autocommit, and no other thread's. Raises GateClosed.
+    """Claim the gate until the block ends. `conn` is in autocommit and used by one thread only. Raises GateClosed.
 
-    A gate with an operation that isn't cleared by then stays as it is.
+    If an operation is not settled at the end, the gate stays busy or uncertain.
     """
     gate = claim(conn, element_id, owner, sync_id)
     try:
         yield gate
     finally:
-        # With its session a lost connection has lost the lock too.
+        # If the connection is lost, the lock is gone with its session.
         if not conn.closed:
             release(conn, gate)
 
 
 @contextmanager
 def reopened(conn: Connection, element_id: UUID) -> Iterator[None]:
-    """Keep an uncertain gate from everybody until the block ends: idle then, or uncertain still if the block fails.
+    """Lock an uncertain gate until the block ends. It becomes idle then, or stays uncertain if the block fails.
 
-    One that a crash left with an operation underway is uncertain too. Raises GateClosed where another is at work,
-    ValueError where nothing is uncertain.
+    A gate that a crash left with an operation under way is uncertain too. Raises GateClosed if another run is at work,
+    and ValueError if the gate is not uncertain.
     """
     if not _locked(conn, element_id):
         raise GateClosed(element_id, "busy")
@@ -147,9 +148,9 @@ def reopened(conn: Connection, element_id: UUID) -> Iterator[None]:
 
 
 def claim(conn: Connection, element_id: UUID, owner: str, sync_id: int) -> Gate:
-    """Take the gate for a run (`dag_id/run_id`). Raises GateClosed.
+    """Claim the gate for a run (`dag_id/run_id`). Raises GateClosed.
 
-    One that was left by a crash is taken over; if an operation was underway it becomes uncertain instead.
+    A gate that a crash left busy is taken over. If an operation was under way, it becomes uncertain instead.
     """
     if not _locked(conn, element_id):
         raise GateClosed(element_id, "busy")
@@ -166,7 +167,7 @@ def claim(conn: Connection, element_id: UUID, owner: str, sync_id: int) -> Gate:
 
 
 def release(conn: Connection, gate: Gate) -> None:
-    """Give the gate back, unless an operation is underway or in doubt."""
+    """Make the gate idle, unless an operation is under way or unknown; give the lock back."""
     conn.execute(
         "UPDATE flex.element_gate SET state = 'idle', owner = NULL, acquired_at = NULL"
         " WHERE flex_element_id = %s AND state = 'busy' AND acquired_at = %s AND operation_id IS NULL",
@@ -176,7 +177,10 @@ def release(conn: Connection, gate: Gate) -> None:
 
 
 def sent(conn: Connection, gate: Gate, write: Write) -> int:
-    """Journal a write that is about to be sent and return its operation; the caller commits first. Raises GateLost."""
+    """Journal a write before it is sent; return its operation_id. Raises GateLost.
+
+    The caller commits before it sends the write.
+    """
     values = {
         "sync_id": gate.sync_id,
         "element": gate.element_id,
@@ -196,18 +200,18 @@ def sent(conn: Connection, gate: Gate, write: Write) -> int:
 
 
 def answered(conn: Connection, operation_id: int, outcome: Outcome) -> None:
-    """Note what the answer to a write says. The gate stands for it until a read has shown what happened."""
+    """Store what the answer to a write says. The gate still names the operation, until a read proves the outcome."""
     conn.execute(ANSWERED, {"operation": operation_id, "reason": outcome.reason, "line": outcome.line_id})
 
 
 def settle(conn: Connection, operation_id: int, outcome: Outcome) -> None:
-    """Note what became of a write, as a read has shown it: done or refused."""
+    """Store the outcome of a write that a read has proven: done or refused."""
     values = {"operation": operation_id, "state": outcome.kind, "reason": outcome.reason, "line": outcome.line_id}
     conn.execute(SETTLE, values)
 
 
 def stand(conn: Connection, gate: Gate, operation_id: int | None) -> None:
-    """Have the gate name the operation that it stands for; None: there is nothing to wait for. Raises GateLost."""
+    """Set the operation whose outcome the gate waits for, None if all are known. Raises GateLost."""
     changed = conn.execute(
         "UPDATE flex.element_gate SET operation_id = %s"
         " WHERE flex_element_id = %s AND state = 'busy' AND acquired_at = %s",
@@ -218,14 +222,14 @@ def stand(conn: Connection, gate: Gate, operation_id: int | None) -> None:
 
 
 def require(conn: Connection, gate: Gate) -> None:
-    """Raises GateLost unless the gate is ours still; it is until the caller's transaction ends."""
+    """Raise GateLost unless the gate is still ours. It stays ours until the caller's transaction ends."""
     query = "SELECT FROM flex.element_gate WHERE flex_element_id = %s AND state = 'busy' AND acquired_at = %s FOR SHARE"
     if conn.execute(query, [gate.element_id, gate.acquired_at]).fetchone() is None:
         raise _lost(gate)
 
 
 def doubt(conn: Connection, element_id: UUID, operations: Sequence[int], reason: str) -> None:
-    """Note that nobody knows what became of these operations, and keep everybody away from the element."""
+    """Store that the outcome of these operations is unknown. The gate becomes uncertain, so nobody writes."""
     conn.execute(DOUBT, {"operations": list(operations), "reason": reason})
     conn.execute(
         "UPDATE flex.element_gate SET state = 'uncertain', operation_id = %s WHERE flex_element_id = %s",
@@ -238,7 +242,7 @@ def _lost(gate: Gate) -> GateLost:
 
 
 def _take(conn: Connection, element_id: UUID, owner: str) -> datetime | None:
-    """When the gate was taken; None where it is uncertain, or is found to be."""
+    """Claim the gate; return when. Return None if it is uncertain, or becomes so because a crash left an operation."""
     conn.execute(
         "INSERT INTO flex.element_gate (flex_element_id) VALUES (%s) ON CONFLICT DO NOTHING",
         [element_id],
@@ -251,7 +255,7 @@ def _take(conn: Connection, element_id: UUID, owner: str) -> datetime | None:
 
 
 def _doubt_what_a_crash_left(conn: Connection, element_id: UUID) -> None:
-    """Where a gate is busy with an operation, and its lock is ours, whoever was at work is gone."""
+    """Make the gate uncertain if it is busy with an operation. The caller holds the lock, so its writer has crashed."""
     left = [operation_id for (operation_id,) in conn.execute(LEFT, [element_id])]
     if left:
         doubt(conn, element_id, left, CRASHED)

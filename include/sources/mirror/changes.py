@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.api.client import Request
 from include.api.paginators import Paginator
+from include.api.request import Request
 
 
 def as_unix_time(moment: datetime) -> int:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from psycopg import Connection, sql
 
-from include.api.client import Answer, ApiClient, Request
+from include.api.client import ApiClient
 from include.api.paginators import PageNumber, Paginator, SpringPage
+from include.api.request import Answer, Request
 from include.confidence.integrity import Severity
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
 from include.sources.mirror.changes import BothEnds, Changes, Feed, FullList, Since, Window

@@ -8,10 +8,11 @@ from typing import Any
 
 from psycopg import sql
 
-from include.api.client import Answer, Request, refuse_envelope
+from include.api.envelopes import refuse_envelope
 from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.paginators import Page
+from include.api.request import Answer, Request
 from include.sources.mirror.entity import Context, Discovered, Entity, Lookup
 from include.warehouse.table import RowRefused, Table, among, identifiers
 

@@ -11,8 +11,8 @@ estimates come in the same feed as those of invoices, and are left out: they are
 
 from datetime import timedelta
 
-from include.api.client import Request
 from include.api.paginators import PageNumber
+from include.api.request import Request
 from include.sources.mirror.changes import BothEnds, Since
 from include.sources.mirror.entity import Child, Listed, Lookup
 from include.sources.mirror.lookup import names

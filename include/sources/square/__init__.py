@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-from include.api.client import Request
 from include.api.errors import RefuseData
 from include.api.paginators import Cursor, optional_rows
+from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.mirror.changes import FullList, Since, Window
 from include.sources.mirror.entity import Context, Falls, Listed, Lookup, Part, Partitions

@@ -1,11 +1,11 @@
-"""The breaker: no unattended run may write down a mass loss, however small the runs are that it falls into.
+"""The breaker: it keeps unattended runs from marking a mass loss as missing, even in small portions over many runs.
 
-It remembers over runs (`storage.breaker`). Counted are the images that unattended runs have marked lately: all of them
-for a whole scan; for a sync, or a scan of a part, those since all images were last looked at and passed. A person's
-decision starts the count anew.
+The table `storage.breaker` remembers what each run looked at and marked. A scan of all images adds up the marks of the
+last days. A sync, or a scan of a part, adds up only those since a scan of all images last passed. A person's decision
+starts the count again.
 
-A sync that was refused stays refused until a person decides, a whole scan passes, or the objects that it missed are
-there again. And whatever is missing has to be missing from a bucket that shows what other images need: see `others`.
+A refused sync stays refused until a person decides, a scan of all images passes, or the missing objects are back. An
+object counts as missing only if the bucket shows objects of other images (see `shows_others`).
 """
 
 from collections.abc import Sequence
@@ -37,17 +37,17 @@ LIMITS: tuple[Policy, ...] = (
     Limit("missing_original", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=CAUSE),
     Limit("missing_staged", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=WORKER),
     Limit("missing_lately", of="looked_at_lately", share=SHARE, min_rows=MIN_IMAGES, message=LATELY),
-    # Missing from a bucket that shows none of what other images need either.
+    # Missing from a bucket that does not show the objects of other images either.
     Limit("missing_in_doubt", of="looked_at", share=0, message=CAUSE),
 )
 
-# Objects of a refusal that are asked for again.
+# How many missing objects a refusal stores. The next sync looks for them again.
 REMEMBERED = 40
 
 
 @dataclass(frozen=True)
 class Restorable:
-    """Objects that are only marked as deleted are told: bringing them back is better than writing down their loss."""
+    """The policy that warns of objects that are only marked as deleted: restoring them is better than a repair."""
 
     metric: str = "restorable"
 
@@ -64,7 +64,7 @@ class Restorable:
 
 @dataclass(frozen=True)
 class Lately:
-    """What unattended runs have looked at and marked."""
+    """How many images earlier unattended runs have looked at and marked."""
 
     looked_at: int
     marked: int
@@ -72,7 +72,7 @@ class Lately:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A sync that was refused: when, why, and some of the objects that it missed."""
+    """A refused sync: when, why, and keys of some of the missing objects."""
 
     at: datetime
     refused: str
@@ -80,13 +80,13 @@ class Refusal:
 
 
 def lately(conn: Connection, run: str, *, whole: bool) -> Lately:
-    """What counts beside the check of this run, which is of all images or of some."""
+    """Return what earlier unattended runs add to the check of this run. `whole`: it is of all images."""
     looked_at, marked = conn.execute(LATELY_QUERY, {"run": run, "whole": whole}).fetchone()
     return Lately(looked_at, marked)
 
 
 def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked: int, whole: bool) -> None:
-    """Keep what a run has looked at, of all images or some, and marked; call it in the transaction of the write."""
+    """Store how many images a run has looked at and marked. Call it in the transaction that writes the marks."""
     conn.execute("DELETE FROM storage.breaker WHERE at < now() - interval '30 days'")
     conn.execute(
         "INSERT INTO storage.breaker (run, sync_id, looked_at, marked, whole) VALUES (%s, %s, %s, %s, %s)",
@@ -95,7 +95,7 @@ def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked
 
 
 def refuse(conn: Connection, run: str, plan: sql.Identifier, reason: str, *, looked_at: int) -> None:
-    """Keep that a sync was refused, with some of the objects that it missed."""
+    """Store that a sync was refused, with some of the missing objects."""
     keys = [key for (key,) in conn.execute(sql.SQL(MISSED).format(plan=plan, limit=REMEMBERED))]
     conn.execute(
         "INSERT INTO storage.breaker (run, looked_at, refused, keys) VALUES (%s, %s, %s, %s)",
@@ -104,7 +104,10 @@ def refuse(conn: Connection, run: str, plan: sql.Identifier, reason: str, *, loo
 
 
 def require_closed(conn: Connection, bucket: Bucket, workers: int) -> None:
-    """Return if no refusal stands, or if what the last one missed is there again. Raises SyncFailed."""
+    """Raise SyncFailed if an earlier sync was refused and its missing objects are still missing.
+
+    If they are there again, the refusal ends.
+    """
     with conn.cursor(row_factory=class_row(Refusal)) as cursor:
         refusal = cursor.execute(OPEN_REFUSAL).fetchone()
     if refusal is None:
@@ -122,10 +125,10 @@ def require_closed(conn: Connection, bucket: Bucket, workers: int) -> None:
 
 
 def shows_others(looks: Sequence[Look], there_before: int) -> bool:
-    """Whether a bucket that misses something shows what other images need: at least half of it.
+    """Return whether the bucket shows at least half of the objects that other images need.
 
-    `looks`: at objects of other images. Where there are none, one image that the check found in order has to do.
-    Raises TryLater if it depends on those that can't be told.
+    `looks` are looks at those objects. If there are none, it is enough that the check found `there_before` > 0 images
+    in order. Raises TryLater if the looks without an answer could change the result.
     """
     unanswered = [each for each in looks if each.later]
     there = sum(each.presence in (Presence.PRESENT, Presence.EMPTY) for each in looks)
@@ -135,7 +138,7 @@ def shows_others(looks: Sequence[Look], there_before: int) -> bool:
     return there >= absent if there + absent else there_before > 0
 
 
-# Marks that a rollback took back, or a person decided, don't count.
+# Marks that a rollback undid, or that a person decided on, don't count.
 LATELY_QUERY = """
 WITH decided AS (
   SELECT max(decided_at) AS at FROM confidence.forensic_run

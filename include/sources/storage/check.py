@@ -1,7 +1,7 @@
-"""The check that scan and sync share: images against objects, every suspect looked at twice, and a plan to mend it.
+"""The check that scan and sync share: compare images with objects, look twice at every suspect, plan the changes.
 
-Nothing is missing by one witness: LIST and HEAD have to agree, at two times. Present is what either shows; of a scan of
-all images a sample is looked at in the other way too.
+An object is missing only if LIST and HEAD agree, at two times. It is present if either shows it; a scan of all images
+also looks at a sample of the present objects in the other way.
 """
 
 import hashlib
@@ -27,15 +27,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Other images by which a bucket that misses something is proven.
+# How many other images are looked at to see whether the bucket shows anything.
 OTHERS = 10
-# Suspects that are asked for by HEAD where a listing is to be the second look. It also tells what can be restored.
+# Suspects that are asked for by HEAD before a second LIST. A HEAD also says which objects can be restored.
 ASKED_OF_MANY = 20
 
 
 @dataclass(frozen=True)
 class Context:
-    """The bucket, the application's database and the warehouse, both in autocommit, for a run (`dag_id/run_id`)."""
+    """The opened source: `conn` is the warehouse, `images` the application's database, both in autocommit.
+
+    `run` is `dag_id/run_id`.
+    """
 
     source: "Storage"
     conn: Connection
@@ -46,10 +49,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Order:
-    """What to check and how: `batch` images at a time, `workers` requests at once, errors healed or not.
+    """What to check and how: `batch` images at a time, `workers` requests at once.
 
-    `purpose` keeps the staged rows of sync and scan apart; `ticket` tells an attempt whether it may go on where the
-    one before was cut off.
+    `heal`: give marked images whose objects are back their former status. `purpose` (`sync` or `scan`) keeps their
+    staged rows apart. An attempt goes on where the last one was cut off if that had the same `ticket`.
     """
 
     scope: Scope
@@ -61,22 +64,23 @@ class Order:
 
     @property
     def seed(self) -> int:
-        """A number by chance, the same for all attempts."""
+        """A pseudorandom number, the same for all attempts."""
         return zlib.crc32(self.ticket.encode())
 
     @property
     def chance(self) -> str:
-        """An id by chance, the same for all attempts."""
+        """A pseudorandom id, the same for all attempts."""
         return str(UUID(hashlib.md5(self.ticket.encode(), usedforsecurity=False).hexdigest()))
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was looked at, in staging, and what came of it beside the plan.
+    """The result of a check: stages with images (`staged`, with the plan), first, second and third looks, and figures.
 
-    `started`: the application's time at the beginning. `in_order`: images of which the first look found everything;
-    `doubted` of them another look did not bear out. `shown`: whether a bucket that misses something shows what other
-    images need. `unanswered`: why nothing of what was to be looked at a second time gave an answer, if so.
+    `listing`: the first look was a LIST. `started`: the application's time at the beginning. `in_order`: images whose
+    objects the first look found. `doubted`: those of them whose objects the sample did not find again. `shown`: False
+    if objects are missing and the bucket doesn't show objects of other images either. `unanswered`: why no second look
+    had an answer, empty if one had.
     """
 
     staged: Stage
@@ -95,7 +99,7 @@ class Checked:
         return self.staged, self.objects, self.again, self.third
 
     def forget(self, *, keep: bool) -> None:
-        """Drop what is staged; `keep` what the next attempt need not read again, all but unknown objects."""
+        """Drop the stages. `keep`: leave rows that the next attempt need not read again; stages with unknown objects go."""
         for stage in self.stages:
             unknown = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE presence = 'unknown')").format(stage.sql)
             whole = stage is self.staged or (stage is self.objects and not stage.conn.execute(unknown).fetchone()[0])
@@ -104,9 +108,9 @@ class Checked:
 
 
 def check(context: Context, order: Order) -> Checked:
-    """Compare the scope's images with the bucket; the plan stays in staging. Reads only.
+    """Compare the scope's images with the bucket; leave the plan in staging. Read only.
 
-    Raises FixConfiguration or TryLater where the bucket can't be proven or a LIST fails.
+    Raises FixConfiguration or TryLater if the bucket can't be proven or a LIST fails.
     """
     look.prove(context.bucket)
     staged = _stage(context, IMAGES, order.purpose, order.ticket)
@@ -115,7 +119,8 @@ def check(context: Context, order: Order) -> Checked:
     )
     started, size, listing = _begin(context, order, staged)
     if listing:
-        # Objects first: an object is there after its row, so an orphan is not one whose row came too late to be read.
+        # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
+        # Otherwise a new object would look like an orphan.
         look.list_bucket(context.bucket, context.images, objects, expected=size.known, workers=order.workers)
         _read_images(context, order, staged, started)
     else:
@@ -137,7 +142,7 @@ def _stage(context: Context, table: Any, purpose: str, ticket: str) -> Stage:
 
 
 def _begin(context: Context, order: Order, staged: Stage) -> tuple[datetime, Size, bool]:
-    """When the check began, how much there is to look at, whether by LIST; all attempts keep what the first chose."""
+    """Return when the check began, its size, and whether to LIST. All attempts use what the first one chose."""
     if not staged.pull.progress:
         size = images.size(context.images, order.scope)
         started = images.clock(context.images)
@@ -166,9 +171,9 @@ def _read_images(context: Context, order: Order, staged: Stage, started: datetim
 def _second_look(
     context: Context, order: Order, staged: Stage, looks: Sequence[Stage], listing: bool, size: Size
 ) -> str:
-    """After a pause look at every suspect in the other way, and settle the plan by what is found.
+    """After a pause look at every suspect in the other way, and settle the plan with the result.
 
-    Returns why none of them could be looked at, if so.
+    Return why no look had an answer, empty if one had.
     """
     conn, (objects, again, third) = staged.conn, looks
     bucket, options = context.bucket, {"workers": order.workers, "known": look.known(objects)}
@@ -178,15 +183,15 @@ def _second_look(
         time.sleep(context.source.pause.total_seconds())
     many = look.listing_is_cheaper(count, size) and bucket.honours_start_after
     if listing:
-        # Many are looked at by another LIST, since a HEAD each is asked for before the write anyway; unless some of
-        # them are there, and a LIST is not to be believed.
+        # If there are many suspects, the second look is another LIST; a HEAD of each comes before the write anyway. But
+        # if a HEAD finds some of them, the LIST can't be trusted, and all get a HEAD.
         some = plan.some_suspects(conn, staged.plan, ASKED_OF_MANY, order.seed) if many else plan.no_suspects
         look.look_again(bucket, some, third, Way.HEAD, **options)
         many = many and not look.known(third)
     way = Way.LIST if many or not listing else Way.HEAD
     look.look_again(bucket, plan.suspects_of(conn, staged.plan), again, way, by_pages=many, **options)
     if not listing:
-        # What came meanwhile is there by HEAD as well; else the two disagree.
+        # LIST shows these and HEAD did not. If they came meanwhile, another HEAD shows them too.
         look.look_again(bucket, plan.disputed(conn, staged.plan, looks), third, Way.HEAD, **options)
     plan.settle(conn, staged.plan, looks, listed_whole=listing)
     if not order.heal:
@@ -196,17 +201,17 @@ def _second_look(
 
 
 def _unanswered(looks: Stage) -> str:
-    """Why none of these looks had an answer; empty if one had, or none was needed."""
+    """Return why no look had an answer, empty if one had or there were no looks."""
     query = "SELECT count(*) FILTER (WHERE presence <> 'unknown'), coalesce(min(reason), '') FROM {}"
     answered, reason = looks.conn.execute(sql.SQL(query).format(looks.sql)).fetchone()
     return "" if answered else reason
 
 
 def _audit(context: Context, order: Order, staged: Stage, objects: Stage, listing: bool) -> tuple[int, str]:
-    """Look at a sample of what was found in the other way too.
+    """Look at a sample of the objects that were found in the other way too, in a scan of all images.
 
-    How many images are doubted by it, and why none of the sample gave an answer, if so. Only a scan of all images can
-    confirm them, so only that is audited.
+    Return how many images are unproven by that, and why no look of the sample had an answer (empty if one had). Other
+    checks have no sample, since only a scan of all images can confirm the copy.
     """
     size = context.source.audit if order.scope.whole else 0
     keys = plan.sample(staged, size, order.seed) if size else []
@@ -225,7 +230,7 @@ def _audit(context: Context, order: Order, staged: Stage, objects: Stage, listin
 
 
 def _shown(context: Context, order: Order, staged: Stage, started: datetime, in_order: int) -> bool:
-    """Whether a bucket that misses something shows what other images need; True where nothing is missing."""
+    """Return True if nothing is missing, or if the bucket shows the objects of other images."""
     missing = plan.missing(staged.conn, staged.plan)
     if not missing or order.scope.whole:
         return not missing or in_order > 0

@@ -1,4 +1,4 @@
-"""The figures of a check: what is judged, where every image and every object has ended up, and what is not proven."""
+"""The figures of a check: metrics, the account of all images and objects, and images that are not proven."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ TABLES = (IMAGES.name,)
 
 @dataclass(frozen=True)
 class Findings:
-    """A check's figures and examples; `incomplete` says why it proves nothing.
+    """A check's figures and examples. `incomplete`: why the check proves nothing, empty if it does.
 
-    `open`: images that are not proven and that no scan has named yet; `oldest` is the earliest of their times of
-    change.
+    `open`: the number of images that had no answer and that no scan has named as unproven yet. `oldest`: the earliest
+    time at which one of them was changed. `reasons`: why they had no answer.
     """
 
     metrics: Mapping[str, int | None]
@@ -59,7 +59,7 @@ class Findings:
 
 
 def find(context: Context, order: Order, checked: Checked) -> Findings:
-    """Count what a check has found."""
+    """Return the figures of a check."""
     conn = context.conn
     counted = _counted(conn, checked)
     account = _account(checked, counted)
@@ -93,7 +93,10 @@ def find(context: Context, order: Order, checked: Checked) -> Findings:
 
 
 def remember(context: Context, order: Order, checked: Checked, summary: ForensicSummary) -> ForensicSummary:
-    """Keep which images are not proven, in the transaction that records the scan; the summary with their figures."""
+    """Store which images are not proven; return the summary with their figures.
+
+    Call it in the transaction that records the scan.
+    """
     conn, source = context.conn, context.source.name
     read = sql.SQL("SELECT jsonb_build_array(id) AS key FROM {}").format(checked.staged.sql)
     unproven.remember_query(
@@ -128,9 +131,9 @@ def _counted(conn: Connection, checked: Checked) -> dict[str, Any]:
 
 
 def _account(checked: Checked, counted: Mapping[str, int]) -> Account:
-    """Where the images have ended up, and the objects that were listed or asked for.
+    """Return the account of images and objects.
 
-    Rows and objects are counted as they come, their ends in the warehouse.
+    The totals are counted while reading; where each row ended up is counted in the warehouse. So the sums can fail.
     """
     objects = checked.objects.pull
     return Account(
@@ -147,7 +150,10 @@ def _account(checked: Checked, counted: Mapping[str, int]) -> Account:
 
 
 def _incomplete(checked: Checked, account: Account, unanswered: int, reasons: str) -> str:
-    """Why the check proves nothing: what gave no answer is asked once more before it is named as not proven."""
+    """Return why the check proves nothing, empty if it does.
+
+    Images without an answer make it incomplete once, so that the next attempt asks again.
+    """
     if checked.unanswered:
         return f"{account.unproven} images could not be looked at: {checked.unanswered.rstrip('.')}"
     if unanswered:
@@ -166,7 +172,7 @@ def _examples(conn: Connection, planned: sql.Identifier) -> dict[str, list]:
 
 
 def _orphans(context: Context, checked: Checked) -> int:
-    """Objects that no row names; an original that is shared has a row of its own."""
+    """Return the number of objects that no row names. Rows of original_images count too."""
     query = sql.SQL(ORPHANS).format(images=checked.staged.sql, objects=checked.objects.sql)
     with context.conn.transaction(), context.conn.cursor(name="orphans") as cursor:
         cursor.itersize = SUSPECTS
@@ -187,7 +193,7 @@ def _next_cursor(scope: Scope, staged: Stage) -> str | None:
     return staged.conn.execute(query).fetchone()[0]
 
 
-# Why images are not proven; one may count in several.
+# Reasons why images are not proven. One image may count in several.
 NOT_PROVEN = (
     *("unknown", "foreign_bucket", "unreadable_url", "without_original"),
     *("empty_object", "other_reading", "unknown_status"),
@@ -241,7 +247,7 @@ FROM (
 ) p
 """
 
-# Asked again by the next attempt of a scan, and by each sync, until a scan has named them.
+# Images without an answer. Scans and syncs ask for them again until a scan has named them in confidence.unproven.
 OPEN = """
 SELECT count(*) FILTER (WHERE unknown = 'later'), count(*), min(updated_at),
   coalesce((SELECT string_agg(reason, ' ') FROM (

@@ -1,4 +1,4 @@
-"""The application's images: which rows a check takes, where their objects should be, and how they are staged."""
+"""The application's images: which rows a check reads, where their objects should be, and how rows are staged."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MARKED = sql.SQL("(i.status = 'error' AND i.error IN ({}, {}))").format(
     sql.Literal(ORIGINAL_MISSING), sql.Literal(STAGED_MISSING)
 )
 
-# A client has so long to upload after the row exists, and a worker's last change so long to become visible.
+# A client may upload an object this long after its row exists, and a worker's change may become visible this late.
 GRACE = timedelta(minutes=15)
 
 
@@ -28,7 +28,7 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-# What a check stages of images and objects; the types are in the warehouse, the tables in staging.
+# The columns of images and objects that a check stages.
 IMAGES = Table(
     schema="storage",
     name="images",
@@ -53,8 +53,10 @@ OBJECTS = Table(
 
 @dataclass(frozen=True)
 class Scope:
-    """Which images are checked: all; of a project, in a status, `limit` of them (0: all) after `cursor`; or those
-    changed after `since`, and those that were marked, which may have their objects back.
+    """Which images are checked, all by default.
+
+    Filters: of a project, in a status, at most `limit` (0: no limit) with ids after `cursor`. `since`: those changed
+    after that time, and all that are marked, since their objects may be back.
     """
 
     project_id: str | None = None
@@ -65,7 +67,7 @@ class Scope:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Scope":
-        """The scope that a run's params ask for. Raises ScanRefused naming the one that is wrong."""
+        """Return the scope that a run's params ask for. Raises ScanRefused, naming the param that is wrong."""
         status = params["status"] or None
         if status not in (None, *STATUSES):
             raise ScanRefused(f"status {status!r} is none of {', '.join(STATUSES)}: trigger a new run with one of them")
@@ -78,7 +80,7 @@ class Scope:
 
     @property
     def whole(self) -> bool:
-        """Whether every image is in it, without which no object can be called an orphan."""
+        """Whether the scope has every image. Only then can an object be called an orphan."""
         return self == Scope()
 
     def __str__(self) -> str:
@@ -91,8 +93,8 @@ class Scope:
         return ", ".join(part for part in parts if part) or "all"
 
     def where(self, after: str | None) -> sql.Composed:
-        """The condition on `i`, an image, from the cursor on or `after` a later one."""
-        # A deleted image's objects are no orphans; but for that nobody asks for deleted images.
+        """Return the condition on images `i` in the scope, with ids after `after`, or else after the cursor."""
+        # Deleted images are read only to tell that their objects are no orphans.
         conditions = [sql.SQL("true" if self.whole else "i.deleted_at IS NULL")]
         for condition, value in (
             ("i.id > {}", after or self.cursor),
@@ -107,7 +109,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Size:
-    """How many requests the two ways to look would cost: objects to ask for, and objects that the table names."""
+    """The size of a check: objects to look at (`to_check`), and objects that the whole table names (`known`)."""
 
     to_check: int
     known: int
@@ -120,16 +122,16 @@ FROM images i LEFT JOIN original_images o ON o.id = i.original_image_id AND i.or
 WHERE {where} ORDER BY i.id {rest}
 """
 
-# A time of change that lies further ahead than clocks differ says nothing of an image's age.
+# A time of change far in the future says nothing about an image's age, so such an image is not young.
 YOUNG = "i.updated_at > {started} - {grace} AND i.updated_at <= {started} + {grace}"
 
-# Ids are random, so the ones that follow a random one are a fair sample.
+# Ids are random, so the images after a random id are a fair sample.
 OTHERS = """
 i.deleted_at IS NULL AND i.status IN ('queued', 'ready') AND i.updated_at <= {before} AND i.id {side} {start}
 AND i.id <> ALL ({without})
 """
 
-# Rows of an application come in the order of random ids, so the first ones are a fair sample.
+# Ids are random, so the first rows are a fair sample.
 SAMPLE = "SELECT original_url, staged_url FROM images ORDER BY id LIMIT 2000"
 
 SIZE = """
@@ -141,12 +143,12 @@ FROM images i
 
 
 def clock(images: Connection) -> datetime:
-    """The application's time, by which its rows are young or not."""
+    """Return the clock of the application's database. Whether a row is young is told by it."""
     return images.execute("SELECT clock_timestamp()").fetchone()[0]
 
 
 def size(images: Connection, scope: Scope) -> Size:
-    """Count what a check of the scope has to look at."""
+    """Return the size of a check of the scope."""
     to_check, known = images.execute(sql.SQL(SIZE).format(where=scope.where(None))).fetchone()
     return Size(min(to_check, 2 * scope.limit) if scope.limit else to_check, known)
 
@@ -154,10 +156,10 @@ def size(images: Connection, scope: Scope) -> Size:
 def read(
     images: Connection, scope: Scope, bucket: str, *, started: datetime, batch: int, after: str | None, taken: int
 ) -> Iterator[tuple[list[dict[str, Any]], str | None]]:
-    """The scope's images in the order of their ids, as IMAGES stages them: (batch, id to go on after or None).
+    """Yield the scope's images by id as (rows for the stage IMAGES, id to go on after; None at the end).
 
-    `after` and `taken`: where an earlier attempt has come to, and how many rows it took. `started`: the application's
-    time at the beginning; rows changed within the grace before it are young.
+    `after`: the last id that an earlier attempt read. `taken`: how many rows it read. `started`: the application's time
+    at the beginning; rows changed within GRACE before it are young.
     """
     while True:
         limit = min(batch, scope.limit - taken) if scope.limit else batch
@@ -173,7 +175,7 @@ def read(
 
 
 def locked(images: Connection, ids: Sequence[str], bucket: str) -> dict[str, dict[str, Any]]:
-    """The images of these ids as they stand, by id, locked until the transaction ends."""
+    """Lock the images of these ids until the transaction ends; return their present rows by id."""
     where = sql.SQL("i.id = ANY ({})").format([UUID(id_) for id_ in ids])
     query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=sql.SQL("FOR UPDATE OF i"))
     return {row[0]: _staged(row, bucket) for row in images.execute(query).fetchall()}
@@ -182,9 +184,9 @@ def locked(images: Connection, ids: Sequence[str], bucket: str) -> dict[str, dic
 def others(
     images: Connection, bucket: str, *, before: datetime, without: Sequence[str], start: str, limit: int
 ) -> list[str]:
-    """The keys of objects that up to `limit` other images need, the ids that follow `start` first.
+    """Return the keys of objects that up to `limit` other images need, beginning with the ids after `start`.
 
-    They were last changed `before` that time; the ids `without` are left out.
+    Only images that were last changed before `before` count. The ids in `without` are left out.
     """
     rows: list[tuple] = []
     for side in (">", "<="):
@@ -200,7 +202,7 @@ def others(
 
 
 def sample_keys(images: Connection, bucket: str) -> list[str]:
-    """Keys of some images in their order, to cut the bucket into ranges of about the same size."""
+    """Return the sorted keys of some images, by which to cut the bucket into ranges of about the same size."""
     places = (_place(url, bucket) for urls in images.execute(SAMPLE) for url in urls)
     return sorted(key for _, key, _ in places if key)
 
@@ -227,7 +229,7 @@ def _staged(row: tuple, bucket: str) -> dict[str, Any]:
 
 
 def _place(url: str | None, bucket: str) -> tuple[str, str | None, list[str] | None]:
-    """(here, the key, what else the url may mean), or (foreign, unreadable or none, None, None)."""
+    """Return ("here", key, other keys that the url may mean), or ("foreign", "unreadable" or "none", None, None)."""
     if url is None:
         return "none", None, None
     try:

@@ -1,4 +1,4 @@
-"""Looking at objects: by LIST where many are asked for, by HEAD where few are. What each look said is staged."""
+"""Look at objects: by LIST if many are needed, by HEAD if few are. The result of each look is staged."""
 
 import json
 import logging
@@ -18,30 +18,31 @@ from include.warehouse.staging import Stage
 log = logging.getLogger(__name__)
 
 PAGE = 1000
-# A page of a LIST takes a store about as long as two HEADs.
+# A page of a LIST costs a store about as much as two HEADs.
 LIST_COST = 2
 # Pages of a LIST, or batches of HEADs, between two lines of progress.
 PROGRESS_EVERY = 100
-# Objects that are there, asked for again where many others in a row give no answer.
+# How many present objects are asked for again if many looks in a row have no answer.
 KNOWN = 3
 
 
 def prove(bucket: Bucket) -> None:
-    """Return if the bucket is there, as `Bucket.prove` does, and gives a listing.
+    """Return if the bucket exists and can be listed. Raises what `Bucket.prove` and `Bucket.list_from` raise.
 
-    A server that is no store may have a page where the bucket would be, and none where its objects would be.
+    Without the listing a server that is no store could pass: it may have a page at the bucket's address, and answer 404
+    to all objects.
     """
     bucket.prove()
     bucket.list_from("", 1)
 
 
 def listing_is_cheaper(objects: int, size: Size) -> bool:
-    """Whether reading the bucket from end to end costs less than asking for so many of its objects."""
+    """Return whether listing the whole bucket costs less than a HEAD of so many objects."""
     return objects > LIST_COST * math.ceil(size.known / PAGE)
 
 
 def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: int, workers: int) -> None:
-    """Stage every key of the bucket, in ranges of about the same size at once; goes on where it was cut off."""
+    """Stage every key of the bucket, several ranges at once. A later attempt goes on where it was cut off."""
     if objects.pull.complete:
         return
     ranges = _ranges(bucket, copy, objects, expected, workers)
@@ -59,7 +60,7 @@ def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: i
 
 
 def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int) -> None:
-    """Ask for each object that the staged images need, a batch of images at a time."""
+    """Stage a HEAD of each object that the staged images need, a batch of images at a time."""
     while not objects.pull.complete:
         after = objects.pull.position
         found = staged.conn.execute(
@@ -84,10 +85,10 @@ def look_again(
     workers: int,
     known: Sequence[str] = (),
 ) -> None:
-    """Look at each suspect once more and stage what was said.
+    """Look at each suspect once more and stage the results.
 
-    `suspects`: the keys in their order that follow a key, some thousands at most, none at the end. `by_pages`: the
-    listing is read around them, which costs less where they are many. `known`: see `Bucket.look_all`.
+    `suspects(after)` returns the next keys in order, some thousands at most, none at the end. `by_pages`: read pages of
+    the listing around the keys, which costs less if they are many. `known`: see `Bucket.look_all`.
     """
     while not looks.pull.complete:
         keys = suspects(looks.pull.position or "")
@@ -96,13 +97,13 @@ def look_again(
 
 
 def known(objects: Stage) -> list[str]:
-    """Some of the objects that are there."""
+    """Return the keys of some objects that are present."""
     query = sql.SQL("SELECT key FROM {} WHERE presence = 'present' LIMIT {}").format(objects.sql, KNOWN)
     return [key for (key,) in objects.conn.execute(query)]
 
 
 def _listed_around(bucket: Bucket, keys: list[str]) -> Iterator[dict[str, Any]]:
-    """What the listing says of the keys, read from just before the first one that is not settled yet."""
+    """Yield whether the listing has each key. Each page begins just before the first key that is not settled."""
     place, after, more = 0, "", True
     while place < len(keys) and more:
         after = max(after, keys[place][:-1])
@@ -118,13 +119,13 @@ def _listed_around(bucket: Bucket, keys: list[str]) -> Iterator[dict[str, Any]]:
 def _asked(
     bucket: Bucket, keys: Iterable[str], workers: int, way: Way, known: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """What a look at each key said."""
+    """Yield the result of a look at each key, as a row of OBJECTS."""
     absent = False
     for look in bucket.look_all(keys, workers, way=way, known=known):
         absent = absent or look.presence is Presence.ABSENT
         yield _said(look, way)
     if absent:
-        # The objects of a bucket that went away meanwhile answer as missing ones do.
+        # If the bucket itself were gone by now, its objects would look missing too.
         bucket.prove()
 
 
@@ -137,7 +138,7 @@ def _listed(key: str, presence: Presence) -> dict[str, Any]:
 
 
 def _ranges(bucket: Bucket, copy: Connection, objects: Stage, expected: int, workers: int) -> list[Range]:
-    """The ranges of this pull, the same for each of its attempts."""
+    """Return the ranges of the listing, the same for all attempts."""
     borders = (objects.pull.progress or {}).get("borders")
     if borders is None:
         borders = _borders(images.sample_keys(copy, bucket.name), min(workers, expected // (10 * PAGE)))
@@ -152,7 +153,7 @@ def _borders(keys: list[str], parts: int) -> list[str]:
 
 
 def progress(objects: Stage) -> Sequence[Mapping[str, Any]]:
-    """The lines of progress so far, those of earlier attempts included."""
+    """Return the lines of progress so far, those of earlier attempts included."""
     return (objects.pull.progress or {}).get("lines", [])
 
 
@@ -176,7 +177,7 @@ SELECT id::text FROM (
 ORDER BY 1 DESC LIMIT 1
 """
 
-# An image in error by our hand may have both of its objects back. Images may share an object that was found before.
+# An image that a run has marked may have its objects back. Images may share an object that was looked at before.
 NEEDED = """
 WITH batch AS (
   SELECT *, status = 'error' AND error IN ({original_missing}, {staged_missing}) AS ours FROM {images}

@@ -1,13 +1,13 @@
-"""The plan of a check: what each image's objects look like, and what is to become of the image, all in SQL.
+"""The plan of a check: the state of each image's objects, and what to do about the image, all in SQL.
 
-The plan holds every image that is not simply in order: to mark, to heal, or not proven. An image is judged unless it is
-deleted, young or in error. The state of each object that it needs:
+The plan holds every image that is not in order: to mark, to heal, or unproven. An image is judged unless it is deleted,
+young or in error. The states of the objects that it needs:
 
 - `present`, `absent` (both ways to look agree), or `empty`: there without content
-- `elsewhere`: found under another reading of its url only, which may be another object
-- `unknown`: no answer, or a refusal; `disputed`: LIST shows it, HEAD says that it is not there
+- `elsewhere`: only found under another reading of its url, so it may be another object
+- `unknown`: no answer, or a refusal; `disputed`: LIST shows it, but HEAD answers 404
 - `foreign`, `unreadable`, `none`: its url names another bucket, can't be read, or is missing
-- `unneeded`: a staged object of an image that is not ready, or names none
+- `unneeded`: the staged object of an image that is not ready or names none
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISS
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers
 
-# Suspects that are looked at in one go; the task that is cut off goes on behind them.
+# Suspects that are looked at together. A task that is cut off goes on after the last such group.
 SUSPECTS = 5000
 
 KNOWN_STATUSES = sql.SQL(", ").join(map(sql.Literal, STATUSES))
@@ -38,7 +38,10 @@ COLUMNS = [*IMAGES.names, "original_state", "staged_state", "unknown", "reason",
 
 
 def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
-    """Make the plan of what the first look found; how many images it found in order, to mark, and to heal."""
+    """Make the plan from the first look. Return how many images are in order, to mark and to heal.
+
+    The keys are `in_order`, `marks` and `heals`.
+    """
     conn = staged.conn
     parts = {
         "images": staged.sql,
@@ -66,30 +69,30 @@ def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
 
 
 def suspects_of(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> Callable[[str], list[str]]:
-    """The keys to look at for the plan's rows of that status, as `look_again` asks for them."""
+    """Return the function that gives `look_again` the keys needed by the plan's rows of that status."""
     return _following(conn, _keys(plan, status))
 
 
 def some_suspects(conn: Connection, plan: sql.Identifier, number: int, seed: int) -> Callable[[str], list[str]]:
-    """The same for so many keys of candidates, other ones for each seed."""
+    """Return the function for a sample of `number` keys of candidates, which depends on the seed."""
     query = sql.SQL("SELECT key FROM ({}) k ORDER BY hashtextextended(key, {}) LIMIT {}")
     keys = sql.SQL("SELECT key FROM ({}) s").format(query.format(_keys(plan, "candidate"), seed, number))
     return _following(conn, keys)
 
 
 def no_suspects(after: str) -> list[str]:
-    """The same for none."""
+    """Return no keys: the function if nothing is to be looked at."""
     return []
 
 
 def disputed(conn: Connection, plan: sql.Identifier, looks: Sequence[Stage]) -> Callable[[str], list[str]]:
-    """The same for the keys of candidates that LIST shows and HEAD does not."""
+    """Return the function for the keys of candidates that LIST shows and HEAD does not."""
     verdicts = _verdicts(plan, "candidate", looks, listed_whole=False)
     return _following(conn, sql.SQL("SELECT key FROM ({}) v WHERE state = 'disputed'").format(verdicts))
 
 
 def count_suspects(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> int:
-    """How many keys those are."""
+    """Return how many keys the plan's rows of that status need."""
     return conn.execute(sql.SQL("SELECT count(*) FROM ({}) k").format(_keys(plan, status))).fetchone()[0]
 
 
@@ -114,9 +117,10 @@ def settle(
     status: str = "candidate",
     listed_whole: bool = False,
 ) -> None:
-    """Decide the plan's rows of that status by all looks at their objects, of which the later of a way counts.
+    """Settle the plan's rows of that status by all looks at their objects.
 
-    `listed_whole`: a complete listing is among the looks, so what it doesn't show is absent by it.
+    Of several looks in the same way (LIST or HEAD) the last counts. `listed_whole`: one of the looks is a complete
+    listing, so a key that it doesn't show is absent by LIST.
     """
     with conn.transaction():
         conn.execute("DROP TABLE IF EXISTS pg_temp.verdict")
@@ -141,13 +145,13 @@ def settle(
 
 
 def leave_heals(conn: Connection, plan: sql.Identifier) -> None:
-    """Only count what could be healed."""
+    """Turn confirmed heals into `healable`: they are only counted."""
     query = "UPDATE {} SET _status = 'healable' WHERE _operation = 'heal' AND _status = 'confirmed'"
     conn.execute(sql.SQL(query).format(plan))
 
 
 def sample(staged: Stage, size: int, seed: int) -> list[str]:
-    """The keys of about `size` objects that images in order need, other ones for each seed."""
+    """Return the keys of about `size` objects that images in order need: a sample that depends on the seed."""
     conn = staged.conn
     (images,) = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(staged.sql)).fetchone()
     query = sql.SQL(SAMPLE).format(images=staged.sql, plan=staged.plan)
@@ -156,7 +160,10 @@ def sample(staged: Stage, size: int, seed: int) -> list[str]:
 
 
 def doubt(staged: Stage, looks: Sequence[Look]) -> int:
-    """Plan as unproven the images in order that need one of these objects, which another look did not find."""
+    """Add images in order to the plan as unproven if one of these looks, at their objects, did not find it.
+
+    Return how many images that were.
+    """
     parts = {"images": staged.sql, "plan": staged.plan, "columns": identifiers(COLUMNS)}
     values = {
         "keys": [look.key for look in looks],
@@ -169,24 +176,24 @@ def doubt(staged: Stage, looks: Sequence[Look]) -> int:
 
 
 def missing(conn: Connection, plan: sql.Identifier) -> list[str]:
-    """The ids of the images that miss an object."""
+    """Return the ids of the images whose object is missing."""
     query = sql.SQL("SELECT id::text FROM {} WHERE _operation = 'mark' AND _status IN ('confirmed', 'left')")
     return [id_ for (id_,) in conn.execute(query.format(plan))]
 
 
 def remembered(conn: Connection) -> list[str]:
-    """The ids of the images that earlier scans could not prove."""
+    """Return the ids of the images that earlier scans could not prove."""
     query = "SELECT key ->> 0 FROM confidence.unproven WHERE source = 'storage' AND entity = 'images'"
     return [id_ for (id_,) in conn.execute(query)]
 
 
 def doubts(plan: sql.Identifier) -> sql.Composed:
-    """The images that are not proven, as `unproven.remember_query` takes them."""
+    """Return the query for unproven images that `unproven.remember_query` takes."""
     return sql.SQL(DOUBTS).format(plan=plan, statuses=KNOWN_STATUSES, original=_why("original"), staged=_why("staged"))
 
 
 def _first_state(name: str, object_: str, not_looked_for: sql.SQL, objects: Stage) -> sql.Composed:
-    """The state of an object by the first look."""
+    """Return the expression for the state of an object by the first look."""
     return sql.SQL(FIRST_STATE).format(
         presence=sql.Identifier(object_, "presence"),
         others=sql.Identifier("i", f"{name}_others"),
@@ -201,7 +208,7 @@ def _settled(name: str) -> sql.Composed:
 
 
 def _why(name: str) -> sql.Composed:
-    """Why the state of that object leaves its image unproven."""
+    """Return the expression for why the state of an object leaves its image unproven."""
     state = sql.Identifier(f"{name}_state")
     cases = [
         sql.SQL("WHEN {} = {} THEN {}").format(state, sql.Literal(known), sql.Literal(why.format(name)))
@@ -213,7 +220,7 @@ def _why(name: str) -> sql.Composed:
 
 
 def _verdicts(plan: sql.Identifier, status: str, looks: Sequence[Stage], listed_whole: bool) -> sql.Composed:
-    """What is known of each key that the plan's rows of that status need: `key`, `state`, and how it was found."""
+    """Return the query for the state of each key that the plan's rows of that status need, by all looks together."""
     all_looks = sql.SQL(" UNION ALL ").join(
         sql.SQL("SELECT {number} AS number, key, presence, reason, way, later, restorable FROM {looks}").format(
             number=number, looks=stage.sql
@@ -228,7 +235,7 @@ def _verdicts(plan: sql.Identifier, status: str, looks: Sequence[Stage], listed_
 
 
 def as_planned(staged: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
-    """Whether an image is still as a planned change has seen it: its state, and where its objects are."""
+    """Return whether an image is still as the planned change saw it: status, error, time of change, and keys."""
     names = ("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others")
     return not staged["deleted"] and all(staged[name] == planned[name] for name in names)
 
@@ -238,7 +245,7 @@ STAGED_NOT_LOOKED_FOR = sql.SQL(
     "WHEN i.status <> 'ready' OR NOT i.has_staged THEN 'unneeded' WHEN i.staged_place <> 'here' THEN i.staged_place"
 )
 
-# Images in processing are looked at too, but never written: a worker is at them.
+# Images in processing are looked at too, but never written, since a worker is changing them.
 JUDGE = """
 WITH judged AS MATERIALIZED (
   SELECT i.id, {original} AS original, {staged} AS staged, i.status IN ({statuses}) AS known
@@ -274,7 +281,7 @@ CASE {not_looked_for}
   ELSE 'absent' END
 """
 
-# Marked by our hand: the image is as the last entry of the audit has left it.
+# An image that a run has marked is still as its last entry in the change log left it.
 PLAN_HEALS = """
 INSERT INTO {plan} ({columns}, looked, _operation, _status)
 SELECT {data}, 'present', 'present', NULL, NULL, c.before ->> 'status', c.before ->> 'error', false, 'heal', 'candidate'

@@ -1,10 +1,12 @@
-"""Writing the status of images: each change proven once more, guarded, read back, audited; and what a crash left of it.
+"""Write the status of images: prove each change once more, lock, write, read back, audit; and recover from a crash.
 
-The application's database may make something else of a write, by a trigger or a policy. So rows are locked and compared
-before the write and read after it. What they show then is audited; one that doesn't show what was planned has failed.
+A trigger or a policy of the application's database may change what is written. So rows are locked and compared before
+the write, and read after it. The audit keeps what they show then; a row that doesn't show the planned status has
+failed.
 
-Images and audit are in two databases. Both transactions are open together; the audit is committed first, with the
-number of the other transaction, so that after a crash between the two the application's database can be asked.
+Images and audit are in two databases, whose transactions are open at the same time. The audit is committed first, with
+the number of the other transaction. After a crash between the two commits, the application's database is asked whether
+that transaction was committed (see `resolve`).
 """
 
 import logging
@@ -36,9 +38,9 @@ from include.warehouse.table import identifiers
 log = logging.getLogger(__name__)
 
 TABLE = "images"
-# The fence is held meanwhile.
+# Short, since the fence is locked meanwhile.
 LOCK_TIMEOUT = "30s"
-# Written images whose object verify asks for once more.
+# Written images whose objects `verify` looks at once more.
 SAMPLE = 20
 PLANNED = (
     *("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others"),
@@ -57,7 +59,10 @@ SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s:
 
 
 def repair_images(context: Context, summary: ForensicSummary, order: Order) -> tuple[int, Mapping[str, Counts]]:
-    """Apply the plan of the scan under one sync_id; return it with the counts."""
+    """Apply the plan of the scan under one sync_id; return it with the counts.
+
+    Raises FenceError, PlanGone, and what `apply` raises.
+    """
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
     scan_log.require_latest(context.conn, summary)
     with logged(context, "repair") as done:
@@ -66,7 +71,7 @@ def repair_images(context: Context, summary: ForensicSummary, order: Order) -> t
 
 
 class Logged:
-    """A row of the sync log that is open, and the counts to close it with."""
+    """An open row of the sync log, and the counts to close it with."""
 
     def __init__(self, sync_id: int):
         self.sync_id = sync_id
@@ -75,7 +80,7 @@ class Logged:
 
 @contextmanager
 def logged(context: Context, kind: str) -> Iterator[Logged]:
-    """Open a row of the sync log and close it with what became of the block."""
+    """Open a row of the sync log; close it at the end of the block with its counts or its error."""
     done = Logged(sync_log.begin(context.conn, context.source.name, kind, context.run))
     try:
         yield done
@@ -101,10 +106,10 @@ def apply(
     run: str | None = None,
     also: Callable[[Counts], None] = lambda counts: None,
 ) -> Mapping[str, Counts]:
-    """Write the confirmed changes of the order's plan; `also` runs in the warehouse's transaction, with their counts.
+    """Write the confirmed changes of the order's plan; return the counts of `images` and `healed`.
 
-    Before that each is proven once more by HEAD and by LIST: the plan may be hours old. Raises TryLater, and nothing is
-    written, where that gives no answer.
+    Each change is proven once more by HEAD and by LIST before, since the plan may be hours old. `also(counts)` runs in
+    the transaction of the warehouse. Raises TryLater, without writing anything, if a look has no answer.
     """
     conn, plan = context.conn, plan_of(context, order.purpose)
     confirmed = _count(conn, plan)
@@ -128,7 +133,7 @@ def apply(
 
 @contextmanager
 def changing(images: Connection) -> Iterator[None]:
-    """A transaction of the application's database. Raises TryLater where a row stays locked by the application."""
+    """Open a transaction of the application's database. Raises TryLater if the application keeps a row locked."""
     try:
         with images.transaction():
             images.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
@@ -145,9 +150,10 @@ def plan_of(context: Context, purpose: str) -> sql.Identifier:
 
 
 def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: str, workers: int) -> None:
-    """Ask for each object of the confirmed changes, in both ways.
+    """Look at each object of the confirmed changes again, by HEAD and by LIST, and settle the plan.
 
-    A change that isn't called for any more becomes `noise`, one whose object the store refuses to tell `unproven`.
+    A change that is not needed any more becomes `noise`. If the store refuses to answer about its object, it becomes
+    `unproven`. Raises TryLater if a later look may have an answer, or if no look had one.
     """
     conn, bucket, source = context.conn, context.bucket, context.source.name
     look.prove(bucket)
@@ -169,7 +175,7 @@ def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: st
 
 
 def others_keys(context: Context, plan: sql.Identifier) -> list[str]:
-    """Keys that images need which the plan leaves alone: where many changes get no answer, one of these has to."""
+    """Return keys that images outside the plan need, as `known` keys of `Bucket.look_all`."""
     conn, before = context.conn, images.clock(context.images) - images.GRACE
     without = [id_ for (id_,) in conn.execute(sql.SQL("SELECT id::text FROM {}").format(plan))]
     start, limit = str(UUID(int=0)), look.KNOWN
@@ -177,7 +183,10 @@ def others_keys(context: Context, plan: sql.Identifier) -> list[str]:
 
 
 def _nothing_proven(looks: Stage) -> str:
-    """Why these looks prove nothing: one may have an answer later, or not one had any. Empty if they do."""
+    """Return why the looks prove nothing, empty if they do.
+
+    They prove nothing if one of them may have an answer later, or if none had an answer.
+    """
     later, answered, reason = looks.conn.execute(
         sql.SQL(
             "SELECT count(*) FILTER (WHERE presence = 'unknown' AND later),"
@@ -188,7 +197,7 @@ def _nothing_proven(looks: Stage) -> str:
 
 
 def planned(conn: Connection, plan: sql.Identifier, batch: int) -> Iterator[list[dict[str, Any]]]:
-    """The confirmed changes in the order of their ids, `batch` rows at a time."""
+    """Yield the confirmed changes by id, `batch` rows at a time."""
     query = sql.SQL(
         "SELECT id::text, {} FROM {} WHERE _status = 'confirmed'"
         " AND (%(last)s::uuid IS NULL OR id > %(last)s) ORDER BY id LIMIT %(batch)s"
@@ -201,14 +210,17 @@ def planned(conn: Connection, plan: sql.Identifier, batch: int) -> Iterator[list
 
 
 def write(context: Context, plan: sql.Identifier, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> Counts:
-    """Update the images that are still as read, and audit what the database made of them."""
+    """Update the images that are still as the plan saw them, and audit what the database shows then.
+
+    Images that have changed become `superseded` in the plan. Return the counts.
+    """
     if not rows:
         return Counts()
     found = images.locked(context.images, [row["id"] for row in rows], context.bucket.name)
     same = [row for row in rows if row["id"] in found and as_planned(found[row["id"]], row)]
     supersede(context.conn, plan, {row["id"] for row in rows} - {row["id"] for row in same})
     context.images.execute(UPDATE, {name: [row[name] for row in same] for name in ("id", "new_status", "new_error")})
-    # Triggers that would wait for the commit work now.
+    # Run triggers now that would otherwise wait for the commit.
     context.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
     after = standing(context.images, [row["id"] for row in same])
     before = {row["id"]: state(row["status"], row["error"], row["updated_at"]) for row in same}
@@ -219,28 +231,28 @@ def write(context: Context, plan: sql.Identifier, sync_id: int, rows: Sequence[M
 
 
 def standing(images_: Connection, ids: Sequence[str]) -> dict[str, dict[str, str | None]]:
-    """What of these images we change, as the database shows it now."""
+    """Return the present status, error and time of change of these images, by id."""
     return {id_: state(*rest) for id_, *rest in images_.execute(STANDING, [list(ids)]).fetchall()}
 
 
 def shows(now: Mapping[str, str | None] | None, row: Mapping[str, Any]) -> bool:
-    """Whether the image has the status and the error that were planned for it."""
+    """Return whether the image has the status and the error that were planned."""
     return now is not None and (now["status"], now["error"]) == (row["new_status"], row["new_error"])
 
 
 def supersede(conn: Connection, plan: sql.Identifier, ids: Collection[str]) -> None:
-    """Take out of the plan what is not as the plan saw it any more."""
+    """Mark planned changes as superseded: their images are no longer as the plan saw them."""
     query = sql.SQL("UPDATE {} SET _status = 'superseded' WHERE id = ANY (%s::uuid[])").format(plan)
     conn.execute(query, [list(ids)])
 
 
 def state(status: str, error: str | None, updated_at: datetime) -> dict[str, str | None]:
-    """What of an image we change, as the audit keeps it."""
+    """Return status, error and time of change as the audit stores them."""
     return {"status": status, "error": error, "updated_at": updated_at.astimezone(UTC).isoformat()}
 
 
 def audit(conn: Connection, sync_id: int, changes: Sequence[tuple[str, Mapping, Mapping]]) -> None:
-    """Enter changes (id, before, after) into the change log."""
+    """Write changes (id, before, after) to the change log."""
     with conn.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after)"
@@ -250,15 +262,16 @@ def audit(conn: Connection, sync_id: int, changes: Sequence[tuple[str, Mapping, 
 
 
 def note_transaction(conn: Connection, images: Connection, sync_id: int) -> None:
-    """Keep the number of the application's open transaction with the sync, for `resolve`."""
+    """Store the number of the application's open transaction in the sync log, for `resolve`."""
     (number,) = images.execute("SELECT pg_current_xact_id()::text").fetchone()
     conn.execute("UPDATE confidence.sync_log SET copy_transaction = %s WHERE sync_id = %s", [number, sync_id])
 
 
 def resolve(conn: Connection, images: Connection, source: str) -> None:
-    """Find out what became of writes that a crash cut off between the two commits, and make the log true.
+    """Find out whether writes were committed that a crash cut off between the two commits; correct the sync log.
 
-    Raises TryLater while such a transaction is still open, and RuntimeError where its database has forgotten it.
+    Raises TryLater while such a transaction is still open, and RuntimeError if the application's database no longer
+    knows it.
     """
     open_ = conn.execute(
         "SELECT sync_id, copy_transaction FROM confidence.sync_log"
@@ -291,9 +304,9 @@ def resolve(conn: Connection, images: Connection, source: str) -> None:
 
 
 def verify_repair(context: Context, summary: ForensicSummary, sync_id: int, *, workers: int) -> list[Check]:
-    """Which planned changes the images don't show, and which of a sample of written images are unlike their objects.
+    """Count planned changes that the images don't show, and written images of a sample that contradict their objects.
 
-    Raises TryLater where the store tells nothing of any of the sample.
+    Raises TryLater if the store gives no answer about any image of the sample.
     """
     plan = plan_of(context, "scan")
     unlike = sum(_open(context, sync_id, rows) for rows in planned(context.conn, plan, 1000))
@@ -304,9 +317,9 @@ def verify_repair(context: Context, summary: ForensicSummary, sync_id: int, *, w
 
 
 def _open(context: Context, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Images that don't show what was planned, unless the application has gone on since they did.
+    """Count images that don't show what was planned, unless the application has changed them after the repair.
 
-    What the repair superseded is not planned any more.
+    Superseded changes are not among the `rows`.
     """
     ids = [row["id"] for row in rows]
     now = standing(context.images, ids)
@@ -315,15 +328,15 @@ def _open(context: Context, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> 
 
 
 def _went_on(now: Mapping[str, Mapping], written: Mapping[str, Mapping], row: Mapping[str, Any]) -> bool:
-    """Whether the image did show it, and was changed or deleted afterwards."""
+    """Return whether the image did show the planned status, and was changed or deleted afterwards."""
     after, present = written.get(row["id"]), now.get(row["id"])
     return shows(after, row) and (present is None or present["updated_at"] != after["updated_at"])
 
 
 def _unlike_objects(context: Context, plan: sql.Identifier, sync_id: int, workers: int) -> int:
-    """Of a sample of written images those marked though an object that they missed is there, or healed without one.
+    """Count images of a sample that were marked although the object is present, or healed although it is missing.
 
-    Raises TryLater where the store tells nothing of any of them.
+    Raises TryLater if the store gives no answer about any of them.
     """
     with context.conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(SAMPLE_ROWS.format(plan), [sync_id, TABLE, sync_id, SAMPLE]).fetchall()
@@ -353,8 +366,8 @@ SELECT key ->> 'id', after FROM confidence.change_log
 WHERE sync_id = %s AND table_name = %s AND key ->> 'id' = ANY (%s)
 """
 
-# By chance, the same for all attempts. Of a marked image the object whose absence its error tells, of a healed one its
-# original.
+# A pseudorandom sample, the same for all attempts. Of a marked image its keys are those of the missing object that its
+# error names; of a healed one those of the original.
 SAMPLE_ROWS = sql.SQL("""
 SELECT _operation, array_remove(CASE WHEN _operation = 'heal' OR original_state = 'absent'
   THEN original_key || original_others ELSE staged_key || staged_others END, NULL) AS keys

@@ -1,4 +1,4 @@
-"""The source `storage`: which images a run checks, how its figures are judged, and what it does about them."""
+"""The source `storage`: which images a run checks, how its figures are judged, and what is written."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,20 +25,20 @@ from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Copy
 from include.warehouse.sync_log import Counts
 
-# Requests at once where no param asks for another number.
+# Requests at once if no param says another number.
 WORKERS = 5
 
-# A dry sync has a watermark of its own, so that it hides nothing from the one that writes.
+# The partition of the watermark of dry syncs. With a shared one a writing sync would skip what a dry one has seen.
 DRY = "dry run"
 
 
-# Of the images that a sync reads so many at least need not be proven: the nightly scan names them.
+# A sync tolerates this many unproven images, or a share if that is more: the nightly scan names them.
 UNPROVEN_IN_SYNC = 5
 
 
 @dataclass(frozen=True)
 class Images:
-    """The one thing that a scan looks at."""
+    """The only entity."""
 
     name: str = IMAGES.name
     gates: tuple[Policy, ...] = (
@@ -48,16 +48,17 @@ class Images:
         *breaker.LIMITS,
         breaker.Restorable(),
     )
-    # Of a small table, too, a mass change is a person's.
+    # A mass change needs a person, even in a small table.
     repair_share: RepairShare = field(default_factory=partial(RepairShare, min_rows=breaker.MIN_IMAGES))
     unproven: Unproven = UNPROVEN
 
 
 @dataclass(frozen=True)
 class Storage:
-    """`pause`: between the first look at a suspect and the second. `every` and `lookback`: as with a mirror.
+    """The source. `pause` is the time between the first and the second look at a suspect.
 
-    `audit`: objects that a scan of all images looks at in the other way too, other ones in each run.
+    `every`: the time between two syncs. `lookback`: how far behind its watermark a sync reads again. `audit`: the
+    number of present objects that a scan of all images looks at in the other way too, other ones in each run.
     """
 
     name: str = "storage"
@@ -79,10 +80,10 @@ class Storage:
             yield Context(self, conn, run, bucket, database)
 
     def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
-        """Check the images that changed since the watermark; mark what is missing, heal what is there again.
+        """Check the images that changed since the watermark; mark images whose objects are missing, heal the others.
 
-        More missing than accidents explain are left to the scan and its gate: SyncFailed. So are images that could not
-        be looked at, once all others are in step; the watermark stays before them until a scan has named them.
+        Raises SyncFailed without writing if too many are missing or unproven: the scan and its gate decide then. Raises
+        SyncFailed after writing if images had no answer; the watermark stops before them until a scan has named them.
         """
         conn, writer = context.conn, fence.read(context.conn, self.name)
         if writer.stopped:
@@ -140,7 +141,7 @@ class Storage:
         writer = fence.require_stopped(conn, self.name, context.run)
         with logged(context, "watermark") as done, fence.writing(conn, self.name, epoch=writer.epoch, run=context.run):
             for partition in ("", DRY):
-                # One that was never set stays so, or the first sync would skip what it has to read.
+                # A watermark that was never set stays unset: the first sync has to read everything.
                 if sync_log.state(conn, self.name, IMAGES.name, partition).watermark:
                     moved = {"watermark": now, "read_from": now, "partition": partition}
                     sync_log.advance(conn, done.sync_id, self.name, IMAGES.name, **moved)
@@ -158,7 +159,7 @@ class Storage:
     def result(
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool
     ) -> Mapping[str, Any]:
-        """The keys that the images' own reconciliation had, and those that it lacked."""
+        """Return the figures under the keys of the reconciliation that this source replaces, and some more."""
         if not summaries:
             return {}
         (summary,) = summaries
@@ -187,14 +188,14 @@ def _order(params: Mapping[str, Any], scan_id: str) -> Order:
 
 
 def _watermark(findings: Findings, started: datetime) -> datetime:
-    """Younger images were not judged yet; what could not be looked at is looked at again."""
+    """Return the watermark of the sync: before young images, which were not judged, and those without an answer."""
     if findings.oldest is None:
         return started - GRACE
     return min(started - GRACE, findings.oldest - timedelta(microseconds=1))
 
 
 def _require_harmless(context: Context, order: Order, findings: Findings, summary: ForensicSummary) -> None:
-    """What the gate would hold is nothing for an unattended write, nor is a check that proves nothing."""
+    """Raise SyncFailed if the check proves too little, or if the gate of a scan would hold for its figures."""
     account = findings.account
     if account.wrong_sum:
         raise SyncFailed(f"{account.wrong_sum}. Nothing was written; the next sync looks again")
@@ -220,7 +221,7 @@ def _why(summary: ForensicSummary) -> str:
 
 
 def _require_whole(findings: Findings, sync_id: int, counts: Counts) -> None:
-    """All else is in step; what is not is told."""
+    """Raise SyncFailed if some images could not be written or looked at, although all others are in step."""
     if counts.failed:
         raise SyncFailed(
             f"{counts.failed} images do not show the status that was written, as if a trigger or a policy of the"

@@ -1,7 +1,7 @@
-"""The way back: the images of a sync as they were before it.
+"""Rollback of a sync or repair: images get their former status, error and time of change.
 
-A dry run locks nothing; what changes between the conflicts and the restoring is refused. As with every write, rows are
-read back, since the application's database may make something else of it.
+A dry run locks nothing. If an image changes between the check for conflicts and the write, the rollback is refused.
+Rows are read after the write, since the application's database may change it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,9 +29,9 @@ WHERE i.id = b.id
 
 @dataclass(frozen=True)
 class ImagesCopy:
-    """The images' database as a rollback needs it, with the warehouse that has the audit.
+    """The images for a rollback. `conn` is the warehouse with the audit, `images` the application's database.
 
-    `conflicting`: the images that `conflicts` has found.
+    `conflicting`: ids of the images that `conflicts` has found.
     """
 
     conn: Connection
@@ -42,7 +42,7 @@ class ImagesCopy:
         return changing(self.images)
 
     def conflicts(self, sync_id: int) -> list[str]:
-        """Images that are not as the sync left them."""
+        """Return what has changed since the sync, as lines for a message. Empty if nothing has."""
         changed = []
         for changes in self._changes(sync_id):
             found = standing(self.images, [id_ for id_, _, _ in changes])
@@ -62,9 +62,9 @@ class ImagesCopy:
         return [f"{len(changed)} of {TABLE} {who} (such as {', '.join(changed[:EXAMPLES])})"]
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
-        """Status, error and updated_at as before; an image that is gone stays gone.
+        """Write status, error and updated_at as before the sync; return the counts. A deleted image stays deleted.
 
-        Raises RollbackRefused where an image was changed meanwhile, or does not take its former state.
+        Raises RollbackRefused if an image was changed meanwhile, or does not show its former state after the write.
         """
         restored = sum(
             self._there(changes) if dry_run else self._put_back(changes, own) for changes in self._changes(sync_id)
@@ -87,7 +87,7 @@ class ImagesCopy:
         back = [(id_, before) for id_, before, _ in changes if id_ in found]
         columns = {name: [before[name] for _, before in back] for name in ("status", "error", "updated_at")}
         self.images.execute(PUT_BACK, {"id": [id_ for id_, _ in back], **columns})
-        # Triggers that would wait for the commit work now.
+        # Run triggers now that would otherwise wait for the commit.
         self.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
         now = standing(self.images, [id_ for id_, _ in back])
         self._require(
@@ -104,7 +104,7 @@ class ImagesCopy:
             raise RollbackRefused(f"{len(broken)} of {TABLE} (such as {examples}) {why}. Nothing was written")
 
     def _changes(self, sync_id: int) -> Iterator[Sequence[tuple[str, dict, dict]]]:
-        """The sync's changes (id, before, after), a batch at a time."""
+        """Yield the sync's changes (id, before, after), a batch at a time."""
         query = (
             "SELECT change_id, key ->> 'id', before, after FROM confidence.change_log"
             " WHERE sync_id = %s AND table_name = %s AND change_id > %s ORDER BY change_id LIMIT %s"
@@ -116,5 +116,5 @@ class ImagesCopy:
 
 
 def _shows(now: Mapping[str, str | None] | None, before: Mapping[str, str | None]) -> bool:
-    """Whether status and error are the former ones; the time of change may be the database's own."""
+    """Return whether status and error are the former ones. The database may set the time of change itself."""
     return now is not None and (now["status"], now["error"]) == (before["status"], before["error"])

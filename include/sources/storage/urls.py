@@ -1,7 +1,7 @@
-"""Where an object's url points: the bucket, and the keys that it may mean.
+"""Read the url of an object: the bucket, and the keys that it may mean.
 
-A url is ambiguous as soon as it holds `%`, `?` or `#`: who made it may have encoded the key, as the standard wants, or
-just put it behind a slash. An object is missing only if none of the readings exists, so no plausible one is left out.
+A url with `%`, `?` or `#` is ambiguous: the key may be encoded, as the standard demands, or may stand there as it is.
+An object is missing only if the bucket has none of the keys, so every plausible reading counts.
 """
 
 import re
@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 AWS = re.compile(
     r"(?:(?P<bucket>.+?)\.)?s3(?:-[a-z0-9-]+)?(?:\.dualstack)?(?:\.[a-z]+(?:-[a-z0-9]+)+)?\.amazonaws\.com(?:\.cn)?"
 )
-# From the last `?` on, if a parameter signs the url or names a version: then it is a query, and no part of a key.
+# The text from the last `?` on is a query, and no part of a key, if a parameter signs the url or names a version.
 QUERY = re.compile(r"\?(?:[^?]*&)?(?:x-amz-[a-z0-9-]+|awsaccesskeyid|versionid)=[^?]*\Z", re.IGNORECASE)
 QUERY_OR_FRAGMENT = re.compile(r"[?#]")
 NO_HOST = re.compile(r"[?#\\\s]")
@@ -21,12 +21,12 @@ KNOWN_HOSTS = 1_024
 
 
 class UnreadableUrl(ValueError):
-    """A text that names no object in a bucket. The message is one line and doesn't repeat the text."""
+    """The text is no url of an object. The message is one line and does not repeat the text."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """A bucket, and the keys in it that a url may mean: at least one, the standard reading first."""
+    """A bucket, and the keys that a url may mean: at least one, the standard reading first."""
 
     bucket: str
     keys: tuple[str, ...]
@@ -34,9 +34,10 @@ class Location:
 
 @dataclass(frozen=True)
 class _Host:
-    """What scheme and host say: the bucket, None where the path names it. `raw`: the path is not encoded.
+    """What scheme and host say: the bucket, None if the path names it. `raw`: the path is not encoded.
 
-    `repeated`: a key that begins so may not be one yet, since the path may name the bucket, and the host not.
+    `repeated`: a prefix of the path that may not belong to the key. The bucket's name is one if the host seems to name
+    the bucket too, since the host may do so by chance.
     """
 
     bucket: str | None = None
@@ -45,11 +46,11 @@ class _Host:
 
 
 def locate(url: str, bucket: str) -> Location:
-    """Read where `url` points; `bucket` is the configured one, by which a host of any vendor is known to name it.
+    """Return the bucket and the possible keys of `url`. `bucket` is the configured one.
 
-    Any other bucket is named as the url has it. One slash parts host, bucket and key; all further slashes belong to
-    the key, and a key that begins with one is also read without it. A `+` is a plus sign. A decoded key that isn't
-    UTF-8 is no reading. Raises UnreadableUrl, also for a key with a NUL.
+    A host that begins with the configured bucket names it; any other bucket is returned as the url has it. One slash
+    separates host, bucket and key. Further slashes belong to the key, which is also read without those at its start. A
+    `+` is a plus sign. If decoding gives no UTF-8, the text stays as it is. Raises UnreadableUrl, also for a NUL.
     """
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
@@ -57,7 +58,7 @@ def locate(url: str, bucket: str) -> Location:
     name, key = host.bucket, path
     if name is None:
         name, _, key = path.lstrip("/").partition("/")
-    # Millions of urls are plain: they are read without further ado.
+    # Most of millions of urls are plain, and need no further work.
     if key and not ("%" in path or "?" in path or "#" in path or key[0] == "/" or key.startswith(host.repeated)):
         return Location(name, (key,))
     return Location(name, _readings(name, key, host))
@@ -81,7 +82,7 @@ def _host(scheme: str, authority: str, bucket: str) -> _Host:
 
 
 def _readings(name: str, key: str, host: _Host) -> tuple[str, ...]:
-    """All readings of a key that isn't plain, the standard one first."""
+    """Return all readings of a key that is not plain, the standard one first."""
     if QUERY_OR_FRAGMENT.search(name):
         raise _no_key()
     if host.raw:
@@ -98,13 +99,13 @@ def _readings(name: str, key: str, host: _Host) -> tuple[str, ...]:
 
 
 def _decoded(text: str) -> str:
-    """The text without percent-encoding; as it is where that gives no UTF-8, which no key of S3 is."""
+    """Return the text without percent-encoding, or as it is if that gives no UTF-8: all keys of S3 are UTF-8."""
     try:
         decoded = unquote_to_bytes(text).decode()
     except UnicodeError:
         return text
     if "\0" in decoded:
-        # It may exist, and no text in Postgres can hold it to look for it.
+        # Such a key may exist, but Postgres can't store it.
         raise UnreadableUrl("the url names a key with a NUL character")
     return decoded
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from include.api.client import Request
 from include.api.paginators import Single, SpringPage
+from include.api.request import Request
 from include.confidence.health import Limits
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Context, Discovered, Listed, Listing, Lookup

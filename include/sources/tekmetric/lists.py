@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 from psycopg import sql
 
-from include.api.client import Answer, Request, decode_json
+from include.api.decoding import decode_json
 from include.api.errors import RefuseData
 from include.api.paginators import FRESH, Crawl, Cursor, Page, Position, Single, SpringPage
+from include.api.request import Answer, Request
 from include.sources.mirror.entity import Context, Listing, Newest
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.shops import Shop, shops_of

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from include.api.client import Request
 from include.api.errors import RefuseData
+from include.api.request import Request
 from include.sources.mirror.entity import Context, Discovered, Lookup, Need, Part
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within

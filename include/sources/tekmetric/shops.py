@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from psycopg import Connection
 
-from include.api.client import Request
 from include.api.errors import FixConfiguration
+from include.api.request import Request
 from include.sources.base import ScanRefused
 from include.sources.mirror.entity import Context, Partitions
 from include.sources.tekmetric import tables

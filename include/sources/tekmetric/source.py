@@ -1,4 +1,4 @@
-"""Tekmetric as a mirror: its shops, the answers that are kept for a while, and snapshots by hand."""
+"""Tekmetric as a mirror, with shops, manual snapshots, and answers that are kept for a limited time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from include.api.client import Answer, Request
+from include.api.request import Answer, Request
 from include.sources.base import ScanRefused, Synced
 from include.sources.mirror.entity import Context
 from include.sources.mirror.scan import Scope
@@ -16,15 +16,15 @@ from include.sources.tekmetric.shops import configure, shops_of
 from include.sources.tekmetric.snapshot import snapshot
 from include.warehouse import sync_log
 
-# As it came, with characters that a row may not have.
+# JSON as text keeps characters that a row may not have.
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 @dataclass(frozen=True)
 class Tekmetric(Mirror):
-    """A mirror whose run may ask for one order alone, or to keep what the vendor answered.
+    """A mirror that can also sync one order only, take a snapshot of it, and keep the vendor's answers.
 
-    `log_days`: for how long the log of syncs and the audit are kept.
+    `log_days`: days for which the sync log and the change log are kept.
     """
 
     log_days: int = 30
@@ -52,13 +52,13 @@ class Tekmetric(Mirror):
         return replace(super().scope(entity, params), filtered=", ".join(filters))
 
     def clean_up(self, context: Context) -> Mapping[str, int]:
-        """Drop the answers that have expired, and the log that is old enough. Returns how many rows, of each."""
+        """Drop kept answers that have expired, and old rows of the sync log; return how many of each."""
         answers = context.conn.execute("DELETE FROM tekmetric.tm_raw_payloads WHERE expires_at <= now()").rowcount
         return {"raw_payloads": answers, "syncs": sync_log.expire(context.conn, self.name, self.log_days)}
 
 
 def keep(context: Context, values: tuple, request: Request, answer: Answer) -> None:
-    """Keep an answer until it expires, to look things up in."""
+    """Store an answer in tm_raw_payloads until it expires. `values`: the ids of shop and order."""
     shop_id, tm_id = values
     context.conn.execute(
         "INSERT INTO tekmetric.tm_raw_payloads (shop_id, endpoint, tm_entity_id, payload, run)"
