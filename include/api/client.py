@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import requests
 from requests.adapters import HTTPAdapter
 
+from include.api.error_policy import ErrorPolicy
 from include.api.errors import ApiError, NotFound, NotSent, TryLater
 from include.api.limits import Limiter, NoLimit
 from include.api.request import Answer, Request
@@ -20,8 +21,8 @@ SHORTEST_TIMEOUT_SECONDS = 0.1
 class ApiClient:
     """Sends requests to one API; up to `connections` threads may share it. A context manager.
 
-    `name` is the connection that messages point to. `timeout` is (connect, read) in seconds. For `attempts`, `backoff`
-    and `budget_seconds` see `Retries`. `verify` is as in requests.
+    `name` is the connection that messages point to. `error_policy`: what the API's own statuses mean. `timeout` is
+    (connect, read) in seconds. For `attempts`, `backoff` and `budget_seconds` see `Retries`, for `verify` requests.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class ApiClient:
         *,
         headers: Mapping[str, str] | None = None,
         limiter: Limiter | None = None,
+        error_policy: ErrorPolicy | None = None,
         timeout: tuple[float, float] = (10.0, 60.0),
         attempts: int = 6,
         budget_seconds: float | None = None,
@@ -41,6 +43,7 @@ class ApiClient:
         self.name = name
         self._base_url = base_url.rstrip("/")
         self._limiter = limiter or NoLimit()
+        self._error_policy = error_policy or ErrorPolicy()
         self._timeout = timeout
         self._retries = Retries(attempts, backoff, budget_seconds)
         self._lock = threading.Lock()
@@ -114,13 +117,17 @@ class ApiClient:
             )
         except (requests.RequestException, UnicodeError) as error:
             return error_without_response(self.name, request, error)
-        return answer_of(self.name, request, response)
+        return answer_of(self.name, request, response, self._error_policy)
 
     def _note(self, error: ApiError) -> None:
         """Count the error, and make all users of the API wait if its server asks for that."""
         with self._lock:
             self._errors[type(error).__name__] += 1
-        if isinstance(error, TryLater) and error.status in LIMITED and error.retry_after is not None:
+        if (
+            isinstance(error, TryLater)
+            and error.status in LIMITED | self._error_policy.wait
+            and error.retry_after is not None
+        ):
             self._limiter.pause(error.retry_after)
 
 

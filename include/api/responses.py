@@ -10,6 +10,7 @@ import requests
 
 from include.api.decoding import BROKEN_JSON, decode_body, decode_json
 from include.api.envelopes import codes_in_brackets, refuse_errors
+from include.api.error_policy import ErrorPolicy
 from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData, TryLater
 from include.api.request import Answer, Request
 
@@ -20,12 +21,14 @@ BUSY = {408, 429}
 LIMITED = {403, 429}
 
 
-def answer_of(name: str, request: Request, response: requests.Response) -> Answer | ApiError:
-    """Return what the response says: an answer that fits the question, or an error. `name` is the API's connection.
+def answer_of(name: str, request: Request, response: requests.Response, policy: ErrorPolicy) -> Answer | ApiError:
+    """Return what the response says: an answer that fits the question, or an error.
+
+    `name` is the API's connection, `policy` says what its own statuses mean.
 
     An error of class RefuseData: an answer of success that carries an error, or that the request's check refuses.
     """
-    answer = _judge(name, request, response)
+    answer = _judge(name, request, response, policy)
     if isinstance(answer, ApiError):
         return answer
     try:
@@ -53,20 +56,23 @@ def error_without_response(name: str, request: Request, error: Exception) -> Api
     return TryLater(f"{where}: the connection failed ({kind})")
 
 
-def _judge(name: str, request: Request, response: requests.Response) -> Answer | ApiError:
+def _judge(name: str, request: Request, response: requests.Response, policy: ErrorPolicy) -> Answer | ApiError:
     """Look at the status first, at the content type second, at the body last.
 
     An error's message repeats nothing of the body but the vendor's codes.
     """
     status, where = response.status_code, f"{name}: {request}"
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if status in BUSY or status >= 500 or (status == 403 and _is_limited(response.headers)):
+    if status in BUSY | policy.wait or status >= 500 or (status == 403 and _is_limited(response.headers)):
         return TryLater(f"{where} answered {status}", status=status, retry_after=retry_after(response.headers))
-    if status == 404 and ("json" in kind or not response.content):
-        return NotFound(f"{where} answered 404: it does not exist there.", status=status)
-    if status == 404:
+    if status in policy.unknown:
+        return RefuseData(f"{where} answered {status}{_codes(response)}", status=status)
+    absent = status in {404} | policy.absent
+    if absent and ("json" in kind or not response.content):
+        return NotFound(f"{where} answered {status}: it does not exist there.", status=status)
+    if absent:
         # A proxy's or a wrong host's page is no proof that a record is gone.
-        return TryLater(f"{where} answered 404 with {kind or 'a body'}, not the API's own answer", status=status)
+        return TryLater(f"{where} answered {status} with {kind or 'a body'}, not the API's own answer", status=status)
     if not 200 <= status < 300:
         return FixConfiguration(f"{where} answered {status}{_codes(response)}{_remedy(status, name)}", status=status)
     date = http_date(response.headers.get("Date"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from psycopg import Connection
 
 from include.api.client import ApiClient
+from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Growth, Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
@@ -54,6 +55,7 @@ class Connections(Protocol):
         authorize: Callable[[str], Mapping[str, str]],
         per_minute: float | None,
         quota: Quota | None = None,
+        error_policy: ErrorPolicy | None = None,
     ) -> AbstractContextManager[ApiClient]:
         """Open an HTTP API. `base_path` follows the host; `authorize(token)` returns the headers.
 

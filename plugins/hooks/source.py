@@ -8,6 +8,7 @@ import psycopg
 from airflow.sdk import BaseHook, Connection
 
 from include.api.client import ApiClient
+from include.api.error_policy import ErrorPolicy
 from include.api.errors import FixConfiguration
 from include.api.limits import Limiter, NoLimit
 from include.sources import get_source
@@ -40,6 +41,7 @@ class AirflowConnections:
         authorize: Callable[[str], Mapping[str, str]],
         per_minute: float | None,
         quota: Quota | None = None,
+        error_policy: ErrorPolicy | None = None,
     ) -> Iterator[ApiClient]:
         """Open the API at the connection's host (https unless the host has a scheme). The password is the token.
 
@@ -54,6 +56,7 @@ class AirflowConnections:
                 base_url(connection) + base_path,
                 headers=authorize(connection.password or ""),
                 limiter=_limiter(name, per_minute, quota or Quota(), connection, limit_conn),
+                error_policy=error_policy,
                 budget_seconds=BUDGET_SECONDS,
                 connections=WORKERS,
             ) as client,

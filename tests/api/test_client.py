@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.api.client import ApiClient
+from include.api.error_policy import ErrorPolicy
 from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, RefuseData, TryLater
 from include.api.request import Request
 from include.api.responses import http_date, retry_after
@@ -199,6 +200,41 @@ def test_a_refusal_for_the_time_being_is_waited_for(server, connect, reply, head
 def test_a_refusal_with_requests_left_is_a_missing_right(server, connect, reply):
     server.replies(reply(status=403, headers={"X-RateLimit-Remaining": "17"}))
     assert type(fetch_error(connect())) is FixConfiguration
+
+
+def test_own_statuses_mean_what_the_policy_says(server, connect, reply):
+    policy = ErrorPolicy(wait=frozenset({430}), unknown=frozenset({422}), absent=frozenset({410}))
+    limiter = Limiter()
+    client = connect(attempts=3, error_policy=policy, limiter=limiter)
+    server.replies(reply(status=430, headers={"Retry-After": "7"}), reply({"id": 1}))
+    assert client.send(ITEMS, cancel=Waits()).data == {"id": 1}
+    assert limiter.pauses == [7.0]
+    for status, kind, requests in (
+        (422, RefuseData, 2),
+        (410, NotFound, 1),
+        (404, NotFound, 1),
+        (409, FixConfiguration, 1),
+    ):
+        server.received.clear()
+        server.replies(reply({}, status=status))
+        error = fetch_error(client)
+        assert (type(error), error.status, len(server.received)) == (kind, status, requests)
+
+
+def test_a_page_of_a_proxy_proves_nothing_whatever_the_policy_says(server, connect, reply):
+    server.replies(reply(b"<html>", status=410, content_type="text/html"))
+    assert type(fetch_error(connect(attempts=1, error_policy=ErrorPolicy(absent=frozenset({410}))))) is TryLater
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 408, 429, 500])
+def test_what_means_the_same_everywhere_is_no_policy(status):
+    with pytest.raises(ValueError, match=f"the meaning of {status} is the same for all APIs"):
+        ErrorPolicy(wait=frozenset({status}))
+
+
+def test_a_status_means_one_thing():
+    with pytest.raises(ValueError, match="means one thing"):
+        ErrorPolicy(wait=frozenset({410}), absent=frozenset({410}))
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 520, 599])

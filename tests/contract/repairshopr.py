@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from include.api.client import ApiClient
+from include.api.error_policy import ErrorPolicy
 from include.api.limits import NoLimit
 from include.confidence.summary import Plan
 from include.simulators import repairshopr as simulator
@@ -61,7 +62,13 @@ class Account:
 
     @contextmanager
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        error_policy: ErrorPolicy,
     ) -> Iterator[ApiClient]:
         with ApiClient(
             name,

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from include.api.client import ApiClient
+from include.api.error_policy import ErrorPolicy
 from include.api.paginators import PageNumber, Single
 from include.api.request import Request
 from include.confidence.summary import Plan
@@ -58,11 +59,19 @@ class Stubbed:
 
     @contextmanager
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        error_policy: ErrorPolicy,
     ) -> Iterator[ApiClient]:
         url, headers = self._url + base_path, authorize(TOKEN)
         # One attempt, or it would mend the failure of a list.
-        with Asking(self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1) as client:
+        with Asking(
+            self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1, error_policy=error_policy
+        ) as client:
             yield client
 
     def settings(self, name: str) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from include.api.client import ApiClient
+from include.api.error_policy import ErrorPolicy
 from include.api.request import Request
 from include.confidence.summary import Plan
 from include.simulators import tekmetric as simulator
@@ -101,7 +102,13 @@ class Account:
 
     @contextmanager
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        error_policy: ErrorPolicy,
     ) -> Iterator[ApiClient]:
         url, headers = self._running.url + base_path, authorize(self._running.token)
         # One attempt, or it would mend the failure of a list.

@@ -16,10 +16,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from include.api.client import ApiClient
+from include.api.error_policy import ErrorPolicy
 from include.api.paginators import LastId
 from include.api.request import Request
 from include.simulators import serving
-from include.sources.base import SyncFailed, entity_of
+from include.sources.base import NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror.changes import Feed, as_unix_time
 from include.sources.mirror.entity import Context, Listed, Lookup
 from include.sources.mirror.lookup import names
@@ -72,6 +73,8 @@ class Vendor:
         self.events: list[dict[str, Any]] = []
         self.deleted: set[str] = set()
         self.asked: list[str] = []
+        # What the address of a record that is gone answers.
+        self.gone = 200
         self.now = datetime.now(UTC) - timedelta(hours=2)
         routes = [("/v1/customers", self._list), ("/v1/customers/{id}", self._one), ("/v1/events", self._feed)]
         self.app = Starlette(routes=[Route(path, endpoint) for path, endpoint in routes])
@@ -105,7 +108,7 @@ class Vendor:
         self.asked.append(asked.url.path)
         id_ = asked.path_params["id"]
         if id_ in self.deleted:
-            return JSONResponse({"id": id_, "deleted": True})
+            return JSONResponse({"id": id_, "deleted": True}, self.gone)
         if id_ not in self.customers:
             return JSONResponse({}, 404)
         return JSONResponse(self.customers[id_])
@@ -179,6 +182,18 @@ def test_delete_that_the_feed_tells_is_proven_at_the_records_address(context, ve
     sync_entities(context)
     assert live(conn) == true(vendor)
     assert "/v1/customers/cus_2" in vendor.asked
+
+
+def test_status_proves_an_absence_if_the_policy_says_so(context, vendor, conn, monkeypatch):
+    recent(vendor)
+    vendor.gone = 410
+    vendor.delete("cus_2")
+    with pytest.raises(NeedsPerson, match="answered 410"):
+        sync_entities(context)
+    assert "cus_2" in live(conn)
+    monkeypatch.setattr(context.client, "_error_policy", ErrorPolicy(absent=frozenset({410})))
+    sync_entities(context)
+    assert live(conn) == true(vendor)
 
 
 def test_delete_that_is_told_of_a_living_record_deletes_nothing(context, vendor, conn):

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from include.api.client import ApiClient
+from include.api.error_policy import ErrorPolicy
 from include.confidence.summary import ForensicSummary
 from include.simulators import tekmetric as simulator
 from include.sources import get_source
@@ -33,7 +34,13 @@ class Night:
 
     @contextmanager
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        error_policy: ErrorPolicy,
     ) -> Iterator[ApiClient]:
         with ApiClient(name, self.shops.url + base_path, headers=authorize(self.shops.token)) as client:
             yield client

@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of, require_lookback
@@ -27,9 +28,9 @@ class Mirror:
     `base_path` follows the connection's host. `authorize` makes the request headers from the connection's token.
     `derived` tables are computed after each sync and repair, in this order. `checks` are what a validation makes of the
     copy alone.
-    `per_minute`: the vendor's limit of requests, None for no limit. `every`: the time between two syncs, as the
-    schedule of the DAG has it. `lookback`: how far behind the watermark a sync reads again; longer than `every`,
-    so that a row which one sync missed has a second chance.
+    `per_minute`: the vendor's limit of requests, None for no limit. `error_policy`: what the API's own statuses mean.
+    `every`: the time between two syncs, as the schedule of the DAG has it. `lookback`: how far behind the watermark a
+    sync reads again; longer than `every`, so that a row which one sync missed has a second chance.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Mirror:
     derived: tuple[Derived, ...] = ()
     checks: tuple[Invariant, ...] = ()
     per_minute: float | None = None
+    error_policy: ErrorPolicy = field(default_factory=ErrorPolicy)
     lookback: timedelta = timedelta(minutes=20)
     switch: str | None = None
     health: Limits = field(default_factory=Limits)
@@ -66,7 +68,11 @@ class Mirror:
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
         with connections.api(
-            self.name, base_path=self.base_path, authorize=self.authorize, per_minute=self.per_minute
+            self.name,
+            base_path=self.base_path,
+            authorize=self.authorize,
+            per_minute=self.per_minute,
+            error_policy=self.error_policy,
         ) as client:
             yield Context(self, client, conn, run, settings=connections.settings(self.name))
 
