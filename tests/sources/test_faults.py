@@ -12,7 +12,7 @@ from include.sources.base import SyncFailed
 from include.sources.mirror.sync import sync_entities
 from include.warehouse.staging import PullError
 
-from .test_scan import DRIFT, scan_entity
+from .test_scan import DRIFT, scanned
 
 ONCE = {"page": 2, "resource": "line_items"}
 ALWAYS = {"resource": "line_items", "times": None}
@@ -64,7 +64,7 @@ def audit_and_rows(conn):
 def test_scan_copes(shop, conn, fault):
     sync_entities(shop.context)
     shop.control.fault(fault)
-    summary = scan_entity(shop)
+    summary = scanned(shop)
     assert {summary.plan.insert, summary.plan.update, summary.plan.delete} == {0}
     assert summary.metrics["confirmed_missing"] == summary.metrics["confirmed_deleted"] == 0
     assert summary.metrics["unproven"] == 0
@@ -77,7 +77,7 @@ def test_scan_fails_with_what_to_do(shop, conn, fault, error, advice):
     before = audit_and_rows(conn)
     shop.control.fault(fault)
     with pytest.raises(error, match=advice):
-        scan_entity(shop)
+        scanned(shop)
     assert audit_and_rows(conn) == before
     assert conn.execute("SELECT count(*) FROM confidence.forensic_run").fetchone() == (0,)
 
@@ -99,7 +99,7 @@ def test_drift_figures_stand_beside_the_raw_ones(shop, conn):
     """
     sync_entities(shop.context)
     shop.control.fault(Fault("same_page", resource="line_items", value=1, page=2, times=None))
-    summary = scan_entity(shop)
+    summary = scanned(shop)
     metrics = summary.metrics
     assert metrics["db_not_in_api_unique"] == metrics["feed_noise"] > 0
     assert all(metrics[name] == 0 for name in DRIFT if name != "db_not_in_api_unique")
@@ -110,4 +110,4 @@ def test_answer_without_rows_is_refused(shop, conn):
     sync_entities(shop.context)
     shop.control.fault(Fault("status", resource="line_items", status=200, body="error", times=None))
     with pytest.raises(RefuseData, match="whether the API has changed"):
-        scan_entity(shop)
+        scanned(shop)

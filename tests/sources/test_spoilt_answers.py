@@ -15,7 +15,7 @@ from include.sources.mirror.sync import sync_entities
 
 from .conftest import Shop
 from .test_mirror_evidence import live, replace_context
-from .test_scan import scan_entity
+from .test_scan import scanned
 from .twisted import always, once, twisted
 
 
@@ -192,5 +192,5 @@ def test_address_that_finds_nothing_at_all_proves_no_absence(filled, conn, resou
 
     with twisted(filled.context, once(lie, f"/{resource}")) as context:
         context.client._exchange = moved(context.client._exchange)
-        summary = scan_entity(replace_context(filled, context), resource)
+        summary = scanned(replace_context(filled, context), resource)
     assert (summary.plan.delete, summary.metrics["unproven"]) == (0, 2)
