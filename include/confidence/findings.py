@@ -1,4 +1,4 @@
-"""What the watch has found, kept in `confidence.finding` from one pass to the next."""
+"""The findings of the watch, kept in `confidence.finding` from one pass to the next."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,10 @@ from include.confidence.watch import GRACE, Finding
 
 @dataclass(frozen=True)
 class Standing:
-    """A finding of the last pass, and since when there is one. `settled`: for longer than something in passing."""
+    """A finding that the last pass still saw, and when a pass first saw it.
+
+    `settled`: it has lasted for 4 minutes, longer than what a run at work causes in passing.
+    """
 
     source: str
     code: str
@@ -25,7 +28,10 @@ class Standing:
 
 
 def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Finding]:
-    """Make these the source's findings, and return those that are more than something in passing."""
+    """Replace the source's findings by `found`; return those that are settled (see Standing).
+
+    A finding that was kept before keeps the time when it was first seen.
+    """
     rows = [{**asdict(finding), "key": finding.key, "code": str(finding.code)} for finding in found]
     with conn.transaction(), conn.cursor(row_factory=scalar_row) as cursor:
         cursor.execute(
@@ -52,7 +58,7 @@ def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Findin
 
 
 def standing(conn: Connection, sources: Sequence[str]) -> list[Standing]:
-    """The findings of these sources, the oldest first."""
+    """Return the kept findings of these sources, oldest first."""
     with conn.cursor(row_factory=class_row(Standing)) as cursor:
         return cursor.execute(
             "SELECT source, code, run, what, consequence, next_step, first_seen,"

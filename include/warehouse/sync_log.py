@@ -79,7 +79,7 @@ def begin(
     with conn.transaction():
         conn.execute(
             "UPDATE confidence.sync_log SET state = 'failed', finished_at = clock_timestamp(),"
-            " error = 'ended without a word; what it had committed stands in change_log'"
+            " error = 'its process ended without closing this row; change_log has what it had committed'"
             " WHERE source = %s AND kind = %s AND state = 'running'",
             [source, kind],
         )
