@@ -14,7 +14,7 @@ from include.confidence.watch import GRACE, Finding
 class Standing:
     """A finding that the last pass still saw, and when a pass first saw it.
 
-    `settled`: it has lasted for 4 minutes, longer than what a run at work causes in passing.
+    `settled`: it has lasted for at least 4 minutes, so it is not just a step that a run was taking.
     """
 
     source: str
@@ -28,9 +28,10 @@ class Standing:
 
 
 def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Finding]:
-    """Replace the source's findings by `found`; return those that are settled (see Standing).
+    """Replace the source's findings by those that this pass has found, and note when it did.
 
-    A finding that was kept before keeps the time when it was first seen.
+    A finding that was kept before keeps the time when it was first seen. Returns the findings of which people should be
+    told: those first seen at least 4 minutes ago.
     """
     rows = [{**asdict(finding), "key": finding.key, "code": str(finding.code)} for finding in found]
     with conn.transaction(), conn.cursor(row_factory=scalar_row) as cursor:

@@ -127,6 +127,7 @@ def of_run(facts: RunFacts) -> Event | None:
     if facts.failed is None:
         return _warned(facts) if facts.verdict == Verdict.WARN else None
     refused = any(failure.error in REFUSED for failure in facts.failures)
+    # resume_writer fails after the answer "keep stopped", and who has answered knows it.
     kept = facts.failed == "resume_writer" and facts.decision == Decision.KEEP and facts.answered
     return None if refused or kept else _failed(facts)
 

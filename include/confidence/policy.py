@@ -351,13 +351,16 @@ def _or_held(gate: Gate, history: Sequence[PastRun]) -> Gate:
 
 
 def _levels(figures: Sequence[int]) -> list[int]:
-    """Return the median of each 7 consecutive figures, in the order of their first."""
+    """Return the median of each 7 consecutive figures. Both lists are newest first."""
     weeks = range(len(figures) - LEVEL_RUNS + 1)
     return [sorted(figures[first : first + LEVEL_RUNS])[LEVEL_RUNS // 2] for first in weeks]
 
 
 def _rising(figures: Sequence[int], levels: Sequence[int]) -> bool:
-    """Return whether the newest level is the highest, and neither of the last two figures is below it. Newest first."""
+    """Return whether the newest level is the highest, and neither of the two newest figures is below it.
+
+    Both lists are newest first.
+    """
     return min(figures[:2]) >= levels[0] > max(levels[1:], default=levels[0])
 
 

@@ -73,8 +73,8 @@ def require_evidence(
 ) -> None:
     """Raise NotJudged unless these are complete scans of all `entities`, made since the writer was stopped.
 
-    No newer attempt of a scan may have begun. `judged`: the gate must not hold any of them either, unless a person has
-    decided to repair.
+    No newer attempt of a scan may have begun. `judged`: the gate must have judged each of them as `pass` or `warn` too;
+    after a `hold` a person must have decided to repair.
     """
     with conn.cursor(row_factory=class_row(_RecordedScan)) as cursor:
         rows = cursor.execute(

@@ -73,9 +73,7 @@ def plan_writes(
     older: str = "stale",
     only: sql.Composable | None = None,
 ) -> None:
-    """Plan an insert for each staged row that the copy lacks or has as a tombstone, and an update for each other one.
-
-    Rows on which stage and copy agree are left out.
+    """Plan an insert for staged rows that the copy lacks or has as tombstones, and an update for those that differ.
 
     - `young_after`: a row that changed later gets the status `young`; a time, or SQL over the staged row `s`
     - `doubtful`: the status of a change that one look does not prove: the row comes back over its tombstone, differs
@@ -166,10 +164,10 @@ def _alive(key: tuple[str, ...]) -> sql.Composed:
 
 
 def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` changed later than `after`."""
+    """Return the SQL condition that the staged row `s` changed later than `after`; false without a time to compare."""
     if moment is None or after is None:
         return sql.SQL("false")
-    # A sync would not bring a row whose time of change is days ahead, so such a row is not young.
+    # No sync brings a row whose time of change is more than a day ahead. Such a row counts as drift.
     return sql.SQL("(s.{0} > {1} AND s.{0} < clock_timestamp() + interval '1 day')").format(
         sql.Identifier(moment), after if isinstance(after, sql.Composable) else sql.Literal(after)
     )
@@ -186,7 +184,10 @@ def _versions(table: Table, comparison: str) -> sql.Composable:
 
 
 def newer(table: Table, record: str, copy: str) -> sql.Composable:
-    """Return the SQL condition that the row `record` has a newer version than the row `copy`."""
+    """Return the SQL condition that the row `record` has a newer version than the row `copy`.
+
+    The first version column that both rows fill decides. If there is none, the condition is false.
+    """
     comparisons = [
         sql.SQL("{} > {}").format(sql.Identifier(record, name), sql.Identifier(copy, name))
         for name in version_columns(table)

@@ -108,8 +108,8 @@ def _count(conn: Connection, query: str, parts: dict[str, sql.Composable]) -> in
 def _renew_statistics(conn: Connection, table: Table, written: int) -> None:
     """Analyze the table after a large change, without waiting for autovacuum.
 
-    Postgres takes a table that was never analyzed for almost empty. It would plan the next queries on it, those of the
-    derived tables first, as nested loops that take minutes.
+    A table that was never analyzed looks almost empty to Postgres. The next queries on it, those of the derived tables
+    first, would run as nested loops that take minutes.
     """
     query = "SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = %s::regclass"
     known = conn.execute(query, [table.full_name]).fetchone()[0]

@@ -180,7 +180,7 @@ def put_back_states(conn: Connection, source: str, sync_id: int) -> None:
 def _states(conn: Connection, sync_id: int) -> list[tuple[str, str]]:
     """Return entity and partition of each state that the sync moved."""
     return conn.execute(
-        # A partition may have slashes of its own.
+        # Each key is entity/partition; the partition may contain slashes too.
         "SELECT split_part(key, '/', 1), substr(key, strpos(key, '/') + 1)"
         " FROM confidence.sync_log, jsonb_object_keys(state_before) AS key WHERE sync_id = %s",
         [sync_id],

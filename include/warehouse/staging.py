@@ -134,6 +134,7 @@ class Stage:
 
     @property
     def resumed(self) -> bool:
+        """Whether the pull has stored pages already."""
         return self.pull.pages > 0
 
     def append(self, page: Iterable[Mapping[str, Any]], **how: Any) -> None:
@@ -164,7 +165,7 @@ class Stage:
         number = self.pull.pages + 1
         rows, refused, read = self._read_rows(page, count() if places is None else places, refuse or {})
         with self.conn.transaction():
-            self._move(
+            self._update_pull(
                 position=next_position,
                 complete=next_position is None,
                 pages=number,
@@ -188,7 +189,7 @@ class Stage:
 
     def save_progress(self, **figures: Any) -> None:
         """Add figures to the pull's progress, for the next attempt. Raises PullError as `store` does."""
-        self._move(progress={**(self.pull.progress or {}), **figures})
+        self._update_pull(progress={**(self.pull.progress or {}), **figures})
 
     def drop(self) -> None:
         """Delete the pull and its staged rows. The plan stays."""
@@ -197,11 +198,11 @@ class Stage:
 
     def reopen(self, position: Any) -> None:
         """Let a complete pull go on at `position`. Raises PullError as `store` does."""
-        self._move(position=position, complete=False)
+        self._update_pull(position=position, complete=False)
 
     def finish(self) -> None:
         """Mark the pull as complete, wherever it is. Raises PullError as `store` does."""
-        self._move(position=None, complete=True)
+        self._update_pull(position=None, complete=True)
 
     def remember_refused(self, refused: list[tuple[list, bool, str]]) -> None:
         """Keep which rows could not be read or stored, as (key, usable, reason).
@@ -237,7 +238,7 @@ class Stage:
                     self.sql, identifiers(self.table.names), query
                 )
             )
-            self._move(complete=True, pages=1)
+            self._update_pull(complete=True, pages=1)
 
     def _read_rows(
         self, page: Iterable[Mapping[str, Any]], places: Iterable[int], refuse: Mapping[int, str]
@@ -282,8 +283,8 @@ class Stage:
             [(*_named_by(self.table, record, page, place), reason) for place, reason, record in refused]
         )
 
-    def _move(self, **changes: Any) -> None:
-        """Change these columns of the pull. Raises PullError if another attempt has taken it over."""
+    def _update_pull(self, **changes: Any) -> None:
+        """Set these columns of the pull. Raises PullError if another attempt has taken it over, or it is gone."""
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in changes)
         values = [Jsonb(v, _json) if name in ("position", "progress") else v for name, v in changes.items()]
         moved = self.conn.execute(

@@ -32,7 +32,7 @@ class Counts:
 
     @classmethod
     def of(cls, merged: Merged, *, read: int = 0, unchanged: int = 0, failed: int = 0) -> "Counts":
-        """Return the counts of a plan that was applied, with what the caller counted itself."""
+        """Return the counts of an applied plan (`merged`), with those that the caller has counted."""
         return cls(read=read, unchanged=unchanged, failed=failed, **asdict(merged))
 
 
@@ -134,7 +134,8 @@ def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, st
 def expire(conn: Connection, source: str, days: int) -> int:
     """Delete log rows that ended more than `days` days ago, with their change log; return how many log rows.
 
-    They can't be rolled back any more. Rows that a present state or a later rollback refers to are kept.
+    They can't be rolled back any more. A row is kept if a present watermark comes from it, or if a rollback names it as
+    undone.
     """
     query = """
         WITH old AS (

@@ -259,7 +259,10 @@ class Table:
 
 
 def _within(value: Any, path: list[str]) -> Any:
-    """Follow the names into nested objects; return None if one on the way is missing or null. Raises ValueError."""
+    """Return the value at the end of `path` into nested objects; None if something on the way is missing or null.
+
+    Raises ValueError if something on the way is no object.
+    """
     for name in path:
         if value is None:
             return None

@@ -31,9 +31,9 @@ class Change:
 
 def list_changes(conn: Connection, sync_id: int, *, cursor: str | None = None, limit: int = PAGE) -> Page[Change]:
     """Return a page of the rows that a sync or repair has changed, newest first. Raises CursorRefused."""
-    wanted = [("sync_id = %s", sync_id)]
-    wanted += [("change_id < %s", *decode_cursor(cursor, int))] if cursor else []
-    rows = fetch_rows(conn, CHANGES, wanted, "change_id DESC", limit)
+    filters = [("sync_id = %s", sync_id)]
+    filters += [("change_id < %s", *decode_cursor(cursor, int))] if cursor else []
+    rows = fetch_rows(conn, CHANGES, filters, "change_id DESC", limit)
     return make_page([_change(row) for row in rows], limit, lambda change: [change.change_id])
 
 

@@ -90,9 +90,9 @@ def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
 def _status(
     row: Mapping[str, Any],
     freshness: Mapping[str, Any] | None,
-    synced: SyncRow | None,
-    scanning: Any,
-    watched: tuple[Standing, ...],
+    last_sync: SyncRow | None,
+    progress: Mapping[str, Any] | None,
+    found: tuple[Standing, ...],
 ) -> Status:
     accounts = [Account(**account) for tables in row["accounts"] or [] for account in (tables or {}).values()]
     return Status(
@@ -106,9 +106,9 @@ def _status(
         unproven_since=row["unproven_since"],
         freshness_seconds=freshness and freshness["seconds"],
         stalest=freshness and freshness["entity"],
-        last_sync=synced,
-        progress=scanning and _progress(scanning),
-        findings=watched,
+        last_sync=last_sync,
+        progress=progress and _progress(progress),
+        findings=found,
         watched_at=row["watched_at"],
     )
 

@@ -33,21 +33,24 @@ class Page(Generic[Item]):
 
 
 def fetch_rows(
-    conn: Connection, query: sql.Composable, wanted: Sequence[tuple], order: str, limit: int
+    conn: Connection, query: sql.Composable, filters: Sequence[tuple], order: str, limit: int
 ) -> list[dict[str, Any]]:
     """Return the rows of a page and one more, which tells whether another page follows.
 
-    `wanted`: at least one condition, each as (SQL, its values...). `order`: the SQL after ORDER BY.
+    `filters`: at least one condition, each as (SQL, its values...). `order`: the SQL after ORDER BY.
     """
-    conditions = sql.SQL(" AND ").join(sql.SQL(condition) for condition, *_ in wanted)
+    conditions = sql.SQL(" AND ").join(sql.SQL(condition) for condition, *_ in filters)
     composed = sql.SQL("{} WHERE {} ORDER BY {} LIMIT %s").format(query, conditions, sql.SQL(order))
-    values = [value for _, *given in wanted for value in given]
+    values = [value for _, *given in filters for value in given]
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(composed, [*values, bounded(limit, MAX_PAGE) + 1]).fetchall()
 
 
 def make_page(items: list[Item], limit: int, place: Callable[[Item], list[Any]]) -> Page[Item]:
-    """Return the page of what `fetch_rows` gave. `place` returns the values by which a cursor names an item."""
+    """Return the page with the first `limit` of `items`, which are one for each row that `fetch_rows` gave.
+
+    `place`: returns the values by which a cursor names an item.
+    """
     limit = bounded(limit, MAX_PAGE)
     shown = items[:limit]
     return Page(tuple(shown), _encoded(place(shown[-1])) if len(items) > limit else None)

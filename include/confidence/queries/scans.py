@@ -62,14 +62,14 @@ def list_scans(
     limit: int = PAGE,
 ) -> Page[Scan]:
     """Return a page of the source's scans, newest first. `since`: none older than that. Raises CursorRefused."""
-    wanted = [("source = %s", source)]
-    wanted += [("verdict = %s", verdict)] if verdict else []
-    wanted += [("entity = %s", entity)] if entity else []
-    wanted += [("scanned_at >= %s", since)] if since else []
+    filters = [("source = %s", source)]
+    filters += [("verdict = %s", verdict)] if verdict else []
+    filters += [("entity = %s", entity)] if entity else []
+    filters += [("scanned_at >= %s", since)] if since else []
     if cursor:
         time, scan_id = decode_cursor(cursor, str, str)
-        wanted.append(("(scanned_at, scan_id) < (%s, %s)", cursor_time(time), scan_id))
-    rows = fetch_rows(conn, SCANS, wanted, "scanned_at DESC, scan_id DESC", limit)
+        filters.append(("(scanned_at, scan_id) < (%s, %s)", cursor_time(time), scan_id))
+    rows = fetch_rows(conn, SCANS, filters, "scanned_at DESC, scan_id DESC", limit)
     return make_page([scan_of(row) for row in rows], limit, lambda scan: [scan.scanned_at.isoformat(), scan.scan_id])
 
 

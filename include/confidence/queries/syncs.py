@@ -49,12 +49,12 @@ def list_syncs(
     limit: int = PAGE,
 ) -> Page[SyncRow]:
     """Return a page of the source's sync log, newest first. `since`: none that began earlier. Raises CursorRefused."""
-    wanted = [("source = %s", source)]
-    wanted += [("kind = %s", kind)] if kind else []
-    wanted += [("state = %s", state)] if state else []
-    wanted += [("started_at >= %s", since)] if since else []
-    wanted += [("sync_id < %s", *decode_cursor(cursor, int))] if cursor else []
-    rows = fetch_rows(conn, SYNC_ROWS, wanted, "sync_id DESC", limit)
+    filters = [("source = %s", source)]
+    filters += [("kind = %s", kind)] if kind else []
+    filters += [("state = %s", state)] if state else []
+    filters += [("started_at >= %s", since)] if since else []
+    filters += [("sync_id < %s", *decode_cursor(cursor, int))] if cursor else []
+    rows = fetch_rows(conn, SYNC_ROWS, filters, "sync_id DESC", limit)
     return make_page([sync_row_of(row) for row in rows], limit, lambda row: [row.sync_id])
 
 

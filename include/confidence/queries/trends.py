@@ -54,7 +54,7 @@ class Series:
 
 
 def list_parts(conn: Connection, source: str) -> list[Part]:
-    """Return what the source's scans looked at, by entity and, in each, the scope that was scanned last first."""
+    """Return each entity and scope of the source that has scans: by entity, the last scanned first. The first 200."""
     with conn.cursor(row_factory=class_row(Part)) as cursor:
         return cursor.execute(
             """
