@@ -206,7 +206,7 @@ def _unrepaired(evidence: Evidence, dry_run: bool) -> Gap | None:
     return Gap(
         "reconcile",
         what,
-        "what of the plan is in the copy is not known; confidence.change_log has what was committed",
+        "nobody knows how much of the plan is in the copy; confidence.change_log has what was committed",
         "clear scan (all of its map indexes) with downstream",
     )
 
