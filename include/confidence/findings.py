@@ -1,4 +1,4 @@
-"""What the watch has found, kept in `confidence.finding` from one pass to the next."""
+"""The findings of the watch, kept in `confidence.finding` from one pass to the next."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,10 @@ from include.confidence.watch import GRACE, Finding
 
 @dataclass(frozen=True)
 class Standing:
-    """A finding of the last pass, and since when there is one. `settled`: for longer than something in passing."""
+    """A finding that the last pass still saw, and when a pass first saw it.
+
+    `settled`: it has lasted for at least 4 minutes, so it is not just a step that a run was taking.
+    """
 
     source: str
     code: str
@@ -25,7 +28,11 @@ class Standing:
 
 
 def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Finding]:
-    """Make these the source's findings, and return those that are more than something in passing."""
+    """Replace the source's findings by those that this pass has found, and note when it did.
+
+    A finding that was kept before keeps the time when it was first seen. Returns the findings of which people should be
+    told: those first seen at least 4 minutes ago.
+    """
     rows = [{**asdict(finding), "key": finding.key, "code": str(finding.code)} for finding in found]
     with conn.transaction(), conn.cursor(row_factory=scalar_row) as cursor:
         cursor.execute(
@@ -52,7 +59,7 @@ def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Findin
 
 
 def standing(conn: Connection, sources: Sequence[str]) -> list[Standing]:
-    """The findings of these sources, the oldest first."""
+    """Return the kept findings of these sources, oldest first."""
     with conn.cursor(row_factory=class_row(Standing)) as cursor:
         return cursor.execute(
             "SELECT source, code, run, what, consequence, next_step, first_seen,"

@@ -1,4 +1,4 @@
-"""Health: how the syncs of a source do, and what of that is worth an alert. The rules are pure functions."""
+"""Health: figures about a source's syncs, and an alert for each one above its limit. The rules are pure functions."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,12 @@ from psycopg.rows import namedtuple_row
 
 @dataclass(frozen=True)
 class Limits:
-    """What still is in order; a figure above it is an alert.
+    """The limits of a source's figures; a figure above its limit is an alert.
 
-    `duration`: of the last sync, as a multiple of the median before it, and at least `seconds`. `error_rate`: the
-    failed share of a day's requests, and at least `errors` of them. `freshness`: how far behind a table may be, as a
-    multiple of the time between two scheduled syncs, or between two readings of those tables that are read `rarely`.
-    The floors keep a hiccup among few requests from being an alert.
+    - `duration`: the last sync's, as a multiple of the median of those before; never below `seconds`
+    - `error_rate`: the share of a day's requests that failed; fewer failures than `errors` are never an alert
+    - `freshness`: how far a table may be behind its source, as a multiple of the time between two scheduled syncs
+    - `rarely`: for tables that not every sync reads, the time between two readings, in place of that of the syncs
     """
 
     duration: float = 3.0
@@ -30,8 +30,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class TableHealth:
-    """`freshness`: how far the table is behind its source. `discrepancies`: rows that the last whole scan planned to
-    change, None before the first, and `verdict` the gate's on them.
+    """The health of one table.
+
+    - `freshness`: how far the table is behind its source
+    - `rows_changed`: by its last sync
+    - `discrepancies`: how many changes the last whole scan planned; None before the first
+    - `verdict`: the gate's, on that scan
     """
 
     table: str
@@ -43,10 +47,11 @@ class TableHealth:
 
 @dataclass(frozen=True)
 class Figures:
-    """How a source stands now.
+    """A source's figures as of now; None if not known yet.
 
-    `seconds` the last successful sync took, `median_seconds` the 20 before it; `requests` and `request_errors` of the
-    last day; `schedule` between two scheduled syncs. None: not known yet.
+    - `seconds`: how long the last successful sync took; `median_seconds`: the median of the 20 before it
+    - `requests`: of the last day, of which `request_errors` failed
+    - `schedule`: the time between two scheduled syncs
     """
 
     source: str
@@ -59,17 +64,24 @@ class Figures:
 
     @property
     def error_rate(self) -> float | None:
+        """The share of the requests that failed; None without requests."""
         return self.request_errors / self.requests if self.requests else None
 
     def line(self) -> str:
-        """The figures as one line of JSON for the log; times in seconds."""
+        """Return the figures as one line of JSON for the log; times in seconds."""
         flat = {"event": "health", **asdict(self), "error_rate": self.error_rate}
         return json.dumps(flat, sort_keys=True, default=timedelta.total_seconds)
 
 
 @dataclass(frozen=True)
 class Alert:
-    """A figure above its limit; both in seconds, or shares. `line` says what it is and what to do next."""
+    """A figure above its limit.
+
+    - `rule`: `duration`, `error_rate` or `freshness`
+    - `subject`: the source, or `source.table`
+    - `figure`, `limit`: in seconds, or shares
+    - `line`: a sentence for people: what is wrong, and what to do next
+    """
 
     rule: str
     subject: str
@@ -78,11 +90,12 @@ class Alert:
     line: str
 
     def to_json(self) -> dict[str, Any]:
+        """Return the alert as a dict of plain JSON types."""
         return asdict(self)
 
 
 def read(conn: Connection, source: str) -> Figures | None:
-    """The source's figures as of now; None before its first sync."""
+    """Return the source's figures as of now; None before its first sync."""
     with conn.cursor(row_factory=namedtuple_row) as cursor:
         rows = cursor.execute("SELECT * FROM confidence.health WHERE source = %s ORDER BY entity", [source]).fetchall()
     if not rows:
@@ -102,7 +115,7 @@ def read(conn: Connection, source: str) -> Figures | None:
 
 
 def assess(figures: Figures, limits: Limits) -> list[Alert]:
-    """What is above its limit; a figure that has nothing to be compared with yet is not."""
+    """Return an alert for each figure above its limit. A figure that is not known yet is never above it."""
     return [*_duration(figures, limits), *_error_rate(figures, limits), *_freshness(figures, limits)]
 
 

@@ -14,16 +14,16 @@ from psycopg.rows import args_row, tuple_row
 from include.confidence.scan_log import unknown_scan
 from include.warehouse import fence
 
-# Who has decided where nobody answered in time.
+# Stands for the person if nobody answered in time.
 NOBODY = "nobody (unanswered)"
 
 
 class HoldChanged(Exception):
-    """What holds the writer is not what a person was asked about. The message says what to clear."""
+    """What holds the writer is not what a person was asked about. The message says which task to clear."""
 
 
 class Decision(StrEnum):
-    """What a person can answer to a hold."""
+    """A person's answer to a hold: keep stopped, resume without repair, or repair, then resume."""
 
     KEEP = "keep"
     RESUME = "resume"
@@ -32,7 +32,10 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Hold:
-    """A hold that nothing has ended yet. `asked`: a person was asked about it, and it was not scanned anew since."""
+    """An open hold, with the scan that it rests on.
+
+    `asked`: a person was asked about it, and the entity was not scanned again since.
+    """
 
     scan_id: str
     entity: str
@@ -44,9 +47,9 @@ class Hold:
 
 
 def mark_hold(conn: Connection, scan_id: str, reason: str) -> None:
-    """Hold after the gate: what followed from the scan went wrong. Raises LookupError for an unknown scan.
+    """Hold the writer because the repair by this scan went wrong. Raises LookupError for an unknown scan.
 
-    The hold is open again even if it was decided before; that decision stays readable among the reasons.
+    A decision about an earlier hold of the scan does not count any more; it is kept as one of the reasons.
     """
     updated = conn.execute(
         """
@@ -65,7 +68,11 @@ def mark_hold(conn: Connection, scan_id: str, reason: str) -> None:
 
 
 def open_holds(conn: Connection, source: str) -> list[Hold]:
-    """Where the latest judged scan of an entity and scope says hold, undecided or decided to be kept."""
+    """Return the source's open holds.
+
+    A hold is open if the latest judged scan of its entity and scope says `hold`, and either nobody has decided or the
+    decision was to keep the writer stopped.
+    """
     with conn.cursor(row_factory=args_row(_hold)) as cursor:
         return cursor.execute(
             """
@@ -82,10 +89,10 @@ def open_holds(conn: Connection, source: str) -> list[Hold]:
 
 
 def refresh_hold(conn: Connection, source: str) -> str | None:
-    """Set the writer's hold reason from the open holds and return it, None when there is none.
+    """Set the stopped writer's hold reason from the open holds and return it; None if there are none.
 
-    Raises FenceError when a hold is open and the writer runs. Only a stopped writer's row is touched, so this
-    never waits for a sync that is under way.
+    Raises FenceError if a hold is open but the writer runs. A running writer's row is not touched, so this never waits
+    for a sync.
     """
     holds = open_holds(conn, source)
     reason = "; ".join(f"{hold.entity} ({hold.scope}): {'; '.join(hold.reasons)}" for hold in holds) or None
@@ -100,7 +107,7 @@ def refresh_hold(conn: Connection, source: str) -> str | None:
 
 
 def note_asked(conn: Connection, holds: Sequence[Hold]) -> None:
-    """A person is about to be asked about these holds."""
+    """Keep that a person is asked about these holds now."""
     conn.execute(
         "UPDATE confidence.forensic_run SET asked_at = clock_timestamp() WHERE scan_id = ANY (%s)",
         [[hold.scan_id for hold in holds]],
@@ -108,7 +115,7 @@ def note_asked(conn: Connection, holds: Sequence[Hold]) -> None:
 
 
 def require_asked(conn: Connection, source: str) -> None:
-    """Raise HoldChanged where the source is held by more than a person was asked about, or by newer evidence."""
+    """Raise HoldChanged if a person was not asked about each open hold, or the entity was scanned again since."""
     unasked = [f"{hold.entity} ({hold.scope})" for hold in open_holds(conn, source) if not hold.asked]
     if unasked:
         raise HoldChanged(
@@ -118,10 +125,10 @@ def require_asked(conn: Connection, source: str) -> None:
 
 
 def decide(conn: Connection, source: str, decision: str, who: str) -> list[Hold]:
-    """Answer all open holds of a source and return them. Raises ValueError for an unknown decision.
+    """Keep the decision about all open holds of a source, made by `who`; return these holds.
 
-    `resume` accepts their figures as the new baseline, `repair` closes them without that, `keep` leaves them
-    open. The writer must be stopped, as for `refresh_hold`.
+    `resume` accepts their figures as the new baseline, `repair` ends them without that, `keep` leaves them open. Raises
+    ValueError for another decision, and FenceError as `refresh_hold` does.
     """
     holds = open_holds(conn, source)
     conn.execute(
@@ -136,7 +143,7 @@ def decide(conn: Connection, source: str, decision: str, who: str) -> list[Hold]
 
 
 def stays_stopped(conn: Connection, source: str) -> bool:
-    """Whether a person has answered that the writer stays stopped, about each of its holds."""
+    """Return whether a person (not the time-out) has decided for each open hold that the writer stays stopped."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         answers = cursor.execute(
             "SELECT decision = 'keep' AND decided_by <> %s FROM confidence.forensic_run WHERE scan_id = ANY (%s)",

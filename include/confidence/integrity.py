@@ -1,4 +1,4 @@
-"""What a validation of a copy found: each check with what was expected and what is there, kept in the warehouse."""
+"""The results of a validation (mode `validate`), which checks rules inside a copy, kept in the warehouse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from include.confidence.summary import MAX_EXAMPLES
 
 
 class Severity(StrEnum):
-    """What a failed check means: an error fails the validation, a warning is only told."""
+    """What a failed check means: an error fails the validation, a warning is only reported."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -19,9 +19,10 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's outcome. `examples` name the rows that failed it: ids, and in what, never their data.
+    """The result of one check: a figure that was `expected`, and the `actual` one.
 
-    Rows may fail though the figures agree: one missing, another too many.
+    `examples` name rows that fail the check, by id and never with their data. Rows may fail although the figures agree,
+    if one is missing and another is too many.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Finding:
 
     @property
     def failed(self) -> bool:
+        """Whether the figures differ or a row fails."""
         return self.expected != self.actual or bool(self.examples)
 
     def __str__(self) -> str:
@@ -40,7 +42,7 @@ class Finding:
 
 
 def record(conn: Connection, source: str, run: str, findings: Sequence[Finding]) -> None:
-    """Keep the findings of a run (`dag_id/run_id`), of each the first 25 examples; all or none."""
+    """Keep the findings of a run (`dag_id/run_id`), each with its first 25 examples; all of them or none."""
     with conn.transaction(), conn.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO confidence.integrity_check (run, source, name, severity, expected, actual, examples)"

@@ -1,7 +1,7 @@
-"""Verdicts, kept beside the evidence that they are about, and the earlier scans that a gate compares with.
+"""The verdicts on scans, kept with the evidence, and the earlier scans that a new one is judged by.
 
-Every function works in the transaction of the connection that it is given and never commits. The order of a
-gate is `scan_log.record` (evidence first), `past_runs`, `policy.judge`, `save_judgement`, `holds.refresh_hold`.
+Every function works in the transaction of the connection that it is given and never commits. They are called in this
+order: `scan_log.record`, then `past_runs`, `policy.judge`, `save_judgement`, `holds.refresh_hold`.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,11 @@ from include.confidence.summary import ForensicSummary
 
 
 def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RUNS) -> list[PastRun]:
-    """The judged scans of the same source, entity and scope, newest first, back to the `limit`-th good one.
+    """Return the judged scans of the same source, entity and scope, newest first, for `policy.judge`.
 
-    The limit counts good runs (not held, or accepted) only, so that a long series of bad nights never pushes the
-    baseline out of sight; the newest accepted run is there however old it is. Earlier scans of the same run
-    don't count, as a scan that is cleared and made again is not a second bad night; except its holds, which a
-    second scan must not get rid of unseen.
+    They go back to the `limit`-th good run (not held, or accepted by a person), so that many bad nights don't hide the
+    baseline. The newest accepted run is among them however old it is. Earlier scans of the same run are left out, as
+    clearing a scan does not make a second bad night; but its holds are not, so that clearing can't remove a hold.
     """
     with conn.cursor(row_factory=args_row(_past_run)) as cursor:
         return cursor.execute(
@@ -55,10 +54,10 @@ def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RU
 
 
 def save_judgement(conn: Connection, summary: ForensicSummary, judgement: Judgement) -> None:
-    """Write the verdict beside its evidence.
+    """Keep the verdict with the scan's evidence.
 
-    A hold of this very scan that is open is left as it is: judging the same evidence once more can't end it. Raises
-    LookupError when the scan is not recorded, PlanGone where it was made anew since.
+    If this scan has an open hold already, nothing changes: judging the same evidence again can't end a hold.
+    Raises LookupError if the scan is not recorded, PlanGone if a newer attempt of it has begun.
     """
     with conn.cursor(row_factory=tuple_row) as cursor:
         found = cursor.execute(

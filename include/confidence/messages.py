@@ -1,4 +1,4 @@
-"""What people are told: from the facts of a run the one event that it is, or none. Pure functions."""
+"""The messages to people: turn what has happened into an event, or into none if nobody needs it. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,18 @@ from include.confidence.policy import Verdict
 from include.confidence.watch import Finding
 from include.warehouse.fence import Writer
 
-# Lines of one message; who wants all of them follows the link.
+# How many lines of a list a message shows; the page behind its link has all.
 MAX_LINES = 5
-# What a person reads at once who has just started the run.
+# Errors that nobody is told of: the person who has just started the run reads them in Airflow.
 REFUSED = ("ConfRefused",)
+# The modules whose errors have messages without rows of the warehouse.
 OUR_CODE = ("include.", "plugins.")
-# What stands for a source where an event is about all of them.
+# Takes the place of the source in an event about all sources.
 WATCH = "confidence_watch"
 
 
 class Kind(StrEnum):
-    """What kinds of events there are."""
+    """The kinds of events."""
 
     WARN = "warn"
     HOLD = "hold"
@@ -53,7 +54,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that people are told once: whoever comes upon it again finds its `key` taken."""
+    """A message to people. Events with the same `key` are sent once."""
 
     key: str
     kind: Kind
@@ -65,9 +66,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task failed: the error's class and, where it is one of our own, its message.
+    """Why a task failed: the error's class and, if it is one of this project's, its message.
 
-    Another's message may quote rows of the warehouse. `subject` is the part of the task's work, where it has parts.
+    Other errors' messages may quote rows of the warehouse. `subject`: the entity, if the task works on one of several.
     """
 
     error: str = "its process was lost"
@@ -76,7 +77,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: object, subject: str = "") -> Self:
-        """`error` is the exception, or None where no process lived to tell."""
+        """Return the failure for an exception; for anything else, that the task's process was lost."""
         if not isinstance(error, BaseException):
             return cls(subject=subject)
         own = type(error).__module__.startswith(OUR_CODE)
@@ -91,11 +92,13 @@ class Failure:
 class RunFacts:
     """How a run of the runbook has ended.
 
-    `failed` is the first step that failed, None where none did, with why and what to do next. `gap`: what no task
-    failed at, and is not done all the same. `reasons`: a line for each scan above its limits. `planned` changes;
-    `sync_id` under which they were applied. `decision`: how a hold was answered; `answered` is False where nobody did,
-    and the default was taken. Of the `rows` on both sides the scans have `proven` some; `unproven`: a line for each of
-    the others, oldest first.
+    - `failed`: the first step that failed, None if none did; `failures` say why, `next_step` what to do
+    - `gap`: work that is not done although no task failed
+    - `reasons`: a line for each scan that did not pass
+    - `planned`: how many changes were planned; `sync_id`: under which they were applied, None if they were not
+    - `decision`: the answer to a hold; `answered` is False if nobody answered in time
+    - `rows`: rows in scope, of which the scans have `proven` some
+    - `unproven`: a line for each unproven row, oldest first
     """
 
     source: str
@@ -118,18 +121,19 @@ class RunFacts:
 
 
 def of_run(facts: RunFacts) -> Event | None:
-    """The event that the end of a run is; None where nobody needs to know, or knows already."""
+    """Return the event for the end of a run; None if nobody needs to know it, or a person knows it already."""
     if facts.gap:
         return _not_done(facts, facts.gap)
     if facts.failed is None:
         return _warned(facts) if facts.verdict == Verdict.WARN else None
     refused = any(failure.error in REFUSED for failure in facts.failures)
+    # resume_writer fails after the answer "keep stopped", and who has answered knows it.
     kept = facts.failed == "resume_writer" and facts.decision == Decision.KEEP and facts.answered
     return None if refused or kept else _failed(facts)
 
 
 def of_hold(writer: Writer, holds: Sequence[Hold], run: str, hours: float, link: str) -> Event:
-    """The writer is held and a person is asked at `link`, for so many `hours`."""
+    """Return the event that asks a person to decide about a hold, at `link` and within so many `hours`."""
     lines = [f"{hold.entity} ({hold.scope}): {'; '.join(hold.reasons)}" for hold in holds]
     consequence = (
         f"nothing was repaired and nothing is written; unanswered for {hours:g} hours, it stays so and the run fails"
@@ -146,7 +150,7 @@ def of_hold(writer: Writer, holds: Sequence[Hold], run: str, hours: float, link:
 
 
 def of_lost_report(source: str, run: str, failure: Failure, link: str) -> Event:
-    """How a run has ended could not be found out."""
+    """Return the event that `report` could not find out how a run has ended."""
     consequence = "whether the writer runs is not known; if the run had stopped it, it stays stopped"
     next_step = "bring back what can't be reached, then clear resume_writer with downstream"
     return Event(
@@ -160,7 +164,10 @@ def of_lost_report(source: str, run: str, failure: Failure, link: str) -> Event:
 
 
 def of_sync(source: str, run: str, failure: Failure, link: str) -> Event | None:
-    """A sync has failed; the same error is told once until a sync succeeds. None where a person's conf was refused."""
+    """Return the event that a sync has failed; None if it only refused the conf that a person gave.
+
+    An error of the same class is sent once, until a sync succeeds.
+    """
     if failure.error in REFUSED:
         return None
     consequence = "what could not be synced keeps its watermark, and the copy falls behind its source"
@@ -176,7 +183,7 @@ def of_sync(source: str, run: str, failure: Failure, link: str) -> Event | None:
 
 
 def of_alerts(source: str, run: str, alerts: Sequence[Alert], link: str) -> list[Event]:
-    """One event for each rule that is broken, by however many tables; told once until none breaks it."""
+    """Return one event for each rule that has alerts. It is sent once, until the rule has none any more."""
     by_rule = groupby(sorted(alerts, key=attrgetter("rule")), key=attrgetter("rule"))
     consequence = "the copy is behind its source, or soon will be; syncs go on"
     return [
@@ -193,9 +200,12 @@ def of_alerts(source: str, run: str, alerts: Sequence[Alert], link: str) -> list
 
 
 def of_long_stop(writer: Writer, now: datetime, limit: timedelta, run: str, link: str) -> Event | None:
-    """The writer has been stopped for longer than `limit`; None where it has not. Told once for each stop."""
-    stopped = now - writer.since
-    if not writer.stopped or stopped <= limit:
+    """Return the event that the writer has been stopped for longer than `limit`; None if it has not.
+
+    It is sent once for each stop.
+    """
+    duration = now - writer.since
+    if not writer.stopped or duration <= limit:
         return None
     lines = [f"{writer}; the limit is {_hours(limit)} hours"]
     if writer.hold_reason:
@@ -207,13 +217,16 @@ def of_long_stop(writer: Writer, now: datetime, limit: timedelta, run: str, link
         Kind.STOPPED_LONG,
         writer.source,
         run,
-        f"{writer.source}: the writer has been stopped for {_hours(stopped)} hours",
+        f"{writer.source}: the writer has been stopped for {_hours(duration)} hours",
         _text(lines, "nothing is synced; the copy falls behind its source", next_step, run, link),
     )
 
 
 def of_finding(finding: Finding, run: str, link: str) -> Event:
-    """What the watch has found; told once until it is gone. `run` is the one to look at."""
+    """Return the event for a finding of the watch, with the run to look at.
+
+    It is sent once, until the finding is gone.
+    """
     return Event(
         f"{Kind.WATCH}/{finding.key}",
         Kind.WATCH,
@@ -225,7 +238,7 @@ def of_finding(finding: Finding, run: str, link: str) -> Event:
 
 
 def of_lost_watch(run: str, failure: Failure, link: str) -> Event:
-    """The watch itself has failed; told once until it has looked at all sources again."""
+    """Return the event that the watch itself has failed. It is sent once, until the watch succeeds again."""
     consequence = "syncs and nightly runs go on, but a writer that stands still may go unnoticed"
     next_step = "do what the message says; the watch tries again by itself"
     return Event(
@@ -239,6 +252,7 @@ def of_lost_watch(run: str, failure: Failure, link: str) -> Event:
 
 
 def _warned(facts: RunFacts) -> Event:
+    """Return the event for a run with the verdict `warn`."""
     changes = f"{facts.planned} planned changes"
     if facts.sync_id is not None:
         repaired = f"{changes} were applied under sync_id {facts.sync_id} and verified"
@@ -257,6 +271,7 @@ def _warned(facts: RunFacts) -> Event:
 
 
 def _not_done(facts: RunFacts, gap: Gap) -> Event:
+    """Return the event for a run that left work undone although no task failed."""
     return Event(
         f"{Kind.NOT_DONE}/{facts.run}/{gap.step}",
         Kind.NOT_DONE,
@@ -268,8 +283,9 @@ def _not_done(facts: RunFacts, gap: Gap) -> Event:
 
 
 def _failed(facts: RunFacts) -> Event:
+    """Return the event for a run with a failed step."""
     kind, headline, consequence = _classified(facts)
-    # Of one run's failures of a kind these may differ.
+    # These kinds can come several times in one run: then the step, or the sync_id, tells the events apart.
     part = {Kind.FAILED: f"/{facts.failed}", Kind.WORSE: f"/{facts.sync_id}"}.get(kind, "")
     lines = [str(failure) for failure in facts.failures] or [f"{facts.failed} did not run to its end"]
     standing = f"{consequence}; {_standing(facts.writer)}"
@@ -284,7 +300,7 @@ def _failed(facts: RunFacts) -> Event:
 
 
 def _classified(facts: RunFacts) -> tuple[Kind, str, str]:
-    """What a failed run is: its kind, headline and consequence, the writer's state apart."""
+    """Return kind, headline and consequence of a failed run; the consequence leaves out the writer's state."""
     held = facts.writer.stopped and facts.writer.hold_reason is not None
     errors = {failure.error for failure in facts.failures}
     match facts.failed:
@@ -310,6 +326,7 @@ def _classified(facts: RunFacts) -> tuple[Kind, str, str]:
 def _text(
     lines: Sequence[str], consequence: str, next_step: str, run: str, link: str, *, also: Sequence[str] = ()
 ) -> str:
+    """Return the text of a message: what happened, what that means, what to do next, and where to look."""
     shown = [*_shortened(lines), *also]
     return "\n".join([*shown, f"Consequence: {consequence}.", f"Next: {next_step}.", f"Run: {run}", link])
 
@@ -319,11 +336,11 @@ def _shortened(lines: Sequence[str]) -> list[str]:
 
 
 def _proven(facts: RunFacts) -> list[str]:
-    """How many rows were proven, and which were not; nothing where no scan has counted them."""
+    """Return a line that says how many rows are proven, and which are not; [] if no scan has counted them."""
     if not facts.rows:
         return []
-    doubts = _shortened(facts.unproven)
-    return [f"{facts.proven} of {facts.rows} rows proven" + (f"; not proven: {'; '.join(doubts)}" if doubts else "")]
+    shown = _shortened(facts.unproven)
+    return [f"{facts.proven} of {facts.rows} rows proven" + (f"; not proven: {'; '.join(shown)}" if shown else "")]
 
 
 def _standing(writer: Writer) -> str:

@@ -1,7 +1,4 @@
-"""Events on their way to people, kept in `confidence.notification` so that each is told once.
-
-None of these commits by itself on a connection in autocommit but by its statement; `sending` is a transaction.
-"""
+"""Messages to people, kept in `confidence.notification` so that each is sent once."""
 
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -11,12 +8,12 @@ from psycopg.rows import args_row, scalar_row
 
 from include.confidence.messages import Event, Kind
 
-# What could not be sent for so long is of no use to anybody any more.
+# A message that could not be sent within this time is dropped.
 KEPT = "1 day"
 
 
 def note(conn: Connection, event: Event) -> None:
-    """Put the event among those to be sent, unless its key is there already, sent or not."""
+    """Keep the event to be sent, unless one with its key was kept before, sent or not, and has not ended."""
     conn.execute(
         """
         INSERT INTO confidence.notification (key, source, run, kind, title, text)
@@ -28,7 +25,7 @@ def note(conn: Connection, event: Event) -> None:
 
 
 def end(conn: Connection, source: str, kinds: Collection[Kind], still: Collection[str]) -> None:
-    """What of these kinds is not `still` so has ended: when it comes again, it is told again."""
+    """End the source's events of these kinds, except those with keys in `still`. An ended event can be sent anew."""
     conn.execute(
         """
         UPDATE confidence.notification SET ended_at = clock_timestamp()
@@ -39,7 +36,10 @@ def end(conn: Connection, source: str, kinds: Collection[Kind], still: Collectio
 
 
 def told_runs(conn: Connection, source: str, runs: Collection[str], since: datetime | None = None) -> set[str]:
-    """Those of the runs of which people were told that something failed, or that the writer stays stopped."""
+    """Return those of `runs` about which people were told, after `since`, that something failed or stands still.
+
+    A question about a hold and a finding of the watch don't count: they don't tell how a run has ended.
+    """
     serious = [str(kind) for kind in Kind if kind.serious and kind not in (Kind.HOLD, Kind.WATCH)]
     with conn.cursor(row_factory=scalar_row) as cursor:
         found = cursor.execute(
@@ -52,7 +52,10 @@ def told_runs(conn: Connection, source: str, runs: Collection[str], since: datet
 
 
 def send_next(conn: Connection, send: Callable[[Event], bool]) -> bool:
-    """Send the oldest event that nobody has sent or is sending; False where there is none, or `send` said so."""
+    """Send the oldest event that nobody has sent or is sending.
+
+    `send` returns whether it could send the event. Returns False if it could not, or if there is no event.
+    """
     with conn.transaction(), conn.cursor(row_factory=args_row(_event)) as cursor:
         event = cursor.execute(
             """

@@ -1,6 +1,7 @@
-"""How a run of the runbook has really ended: by what the warehouse has of it, whatever its tasks look like.
+"""How a run of the runbook has really ended, by what it left in the warehouse and not by the states of its tasks.
 
-A person can mark any task as done. What a task was to leave in the warehouse can't be marked. Pure functions.
+A person can mark any task as done in Airflow, but nobody can mark what the task should have left in the warehouse. Pure
+functions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +12,18 @@ from include.confidence.policy import Verdict, worst_verdict
 from include.warehouse.fence import Writer
 from include.warehouse.sync_log import Counts
 
-# The figure by which a source's verify tells what of the plan the copy does not show.
+# The figure in which a source's verify counts planned changes that the copy still lacks after the repair.
 OPEN_CHANGES = "planned_changes_open"
 
 
 @dataclass(frozen=True)
 class LatestScan:
-    """The newest scan of an entity by the run.
+    """The newest scan of an entity in a run.
 
-    `complete`: it is evidence, and was not begun again since. `planned` counts the changes of its plan. Of the `rows`
-    on either side it has `proven` some; both are None where it kept no account.
+    - `complete`: it is evidence, and no newer attempt has begun
+    - `verdict`: None if it was not judged
+    - `planned`: how many changes its plan has
+    - `rows`: rows in scope, of which it has `proven` some; both are None if it kept no account
     """
 
     entity: str
@@ -36,7 +39,13 @@ class LatestScan:
 
 @dataclass(frozen=True)
 class Repair:
-    """A repair of the run, with its counts by table; `checks`: what verify found, as it left it."""
+    """A repair of a run.
+
+    - `state`: `running`, `success` or `failed`, as the sync log has it
+    - `counts`: by table
+    - `verified_at`: when verify has checked it, None if it has not; `checks`: what verify found
+    - `undone`: it was rolled back
+    """
 
     sync_id: int
     state: str
@@ -48,16 +57,19 @@ class Repair:
 
     @property
     def left(self) -> int:
-        """Planned rows that it did not change."""
+        """How many planned changes it did not make."""
         return sum(count.superseded + count.failed for count in self.counts.values())
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the warehouse has of a run: its scans, its repairs (newest first), and the writer now.
+    """What the warehouse has of a run.
 
-    `entities` are all that the source has. `decision` is what was decided about its holds since the scans, and
-    `decided_by` whom. `unproven` counts the source's rows that no scan could prove.
+    - `writer`: as it is now
+    - `entities`: all that the source has
+    - `scans`: the newest of each entity; `repairs`: newest first
+    - `decision`: made about the source's holds since the scans, by `decided_by`; None if none was
+    - `unproven`: how many rows of the source are unproven
     """
 
     run: str
@@ -71,32 +83,38 @@ class Evidence:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The worst, None where nothing was judged."""
+        """The worst verdict on the scans; None if none was judged."""
         return worst_verdict(scan.verdict for scan in self.scans)
 
     @property
     def planned(self) -> int:
+        """How many changes the scans have planned."""
         return sum(scan.planned for scan in self.scans)
 
     @property
     def rows(self) -> int:
+        """How many rows the scans had in scope."""
         return sum(scan.rows or 0 for scan in self.scans)
 
     @property
     def proven(self) -> int:
+        """How many of the `rows` the scans have proven."""
         return sum(scan.proven or 0 for scan in self.scans)
 
     @property
     def repair(self) -> Repair | None:
-        """The last repair by these scans; what was repaired before them they have seen themselves."""
-        begun = min((scan.scanned_at for scan in self.scans), default=None)
-        found = [repair for repair in self.repairs if begun is None or repair.started_at > begun]
+        """The newest repair that began after the first of the scans; None if there is none.
+
+        Of an earlier repair the scans have seen the result.
+        """
+        scanned_at = min((scan.scanned_at for scan in self.scans), default=None)
+        found = [repair for repair in self.repairs if scanned_at is None or repair.started_at > scanned_at]
         return found[0] if found else None
 
 
 @dataclass(frozen=True)
 class Gap:
-    """What a run has not done, although its tasks look as if it had; `step` is the task that was to do it."""
+    """Work that a run has not done although none of its tasks failed. `step` is the task that should have done it."""
 
     step: str
     what: str
@@ -105,7 +123,7 @@ class Gap:
 
 
 def gap(evidence: Evidence, *, dry_run: bool) -> Gap | None:
-    """The first step whose work is not in the warehouse; None where all of it is."""
+    """Return the first step whose work is not in the warehouse; None if all work is there."""
     found = (
         _unscanned(evidence),
         _unjudged(evidence),
@@ -117,20 +135,21 @@ def gap(evidence: Evidence, *, dry_run: bool) -> Gap | None:
 
 
 def not_confirmed(evidence: Evidence) -> str:
-    """Why a run without a gap did not prove its copy, in a few words; empty where it did."""
-    later = [scan.entity for scan in evidence.scans if scan.epoch != evidence.writer.epoch]
-    if later:
+    """Say in a few words why a run without a gap is not confirmed; empty if it is."""
+    outdated = [scan.entity for scan in evidence.scans if scan.epoch != evidence.writer.epoch]
+    if outdated:
         return "the writer was stopped again since the scans"
     uncounted = [scan.entity for scan in evidence.scans if scan.rows is None]
     if uncounted:
         return f"no account of all rows was kept ({', '.join(uncounted)})"
-    doubtful = sum(scan.rows - scan.proven for scan in evidence.scans)
-    if doubtful or evidence.unproven:
-        return f"{max(doubtful, evidence.unproven)} rows could not be proven"
+    unproven = sum(scan.rows - scan.proven for scan in evidence.scans)
+    if unproven or evidence.unproven:
+        return f"{max(unproven, evidence.unproven)} rows could not be proven"
     return _not_repaired(evidence)
 
 
 def _not_repaired(evidence: Evidence) -> str:
+    """Say which planned changes the copy still lacks, or may lack; empty if none."""
     repair = evidence.repair
     if evidence.decision == "resume":
         return "resumed without repair"
@@ -138,14 +157,15 @@ def _not_repaired(evidence: Evidence) -> str:
         return f"{evidence.planned} planned changes were not applied" if evidence.planned else ""
     if repair.left:
         return f"{repair.left} planned changes were left alone"
-    found = {check["entity"]: check["after"] for check in repair.checks if check["figure"] == OPEN_CHANGES}
-    unseen = [scan.entity for scan in evidence.scans if scan.planned and scan.entity not in found]
-    if unseen:
-        return f"the repair was not verified ({', '.join(unseen)})"
-    return f"{sum(found.values())} planned changes are still open" if any(found.values()) else ""
+    still_open = {check["entity"]: check["after"] for check in repair.checks if check["figure"] == OPEN_CHANGES}
+    unverified = [scan.entity for scan in evidence.scans if scan.planned and scan.entity not in still_open]
+    if unverified:
+        return f"the repair was not verified ({', '.join(unverified)})"
+    return f"{sum(still_open.values())} planned changes are still open" if any(still_open.values()) else ""
 
 
 def _unscanned(evidence: Evidence) -> Gap | None:
+    """Return the gap if an entity has no complete scan."""
     done = {scan.entity for scan in evidence.scans if scan.complete}
     missing = [entity for entity in evidence.entities if entity not in done]
     if not missing:
@@ -159,6 +179,7 @@ def _unscanned(evidence: Evidence) -> Gap | None:
 
 
 def _unjudged(evidence: Evidence) -> Gap | None:
+    """Return the gap if a scan was not judged."""
     missing = [scan.entity for scan in evidence.scans if scan.verdict is None]
     if not missing:
         return None
@@ -171,6 +192,7 @@ def _unjudged(evidence: Evidence) -> Gap | None:
 
 
 def _unrepaired(evidence: Evidence, dry_run: bool) -> Gap | None:
+    """Return the gap if a repair failed or has not ended, or if there is none although it was called for."""
     repair = evidence.repair
     passed = not dry_run and evidence.verdict != Verdict.HOLD
     called_for = evidence.decision == "repair" if evidence.decision else passed
@@ -184,12 +206,13 @@ def _unrepaired(evidence: Evidence, dry_run: bool) -> Gap | None:
     return Gap(
         "reconcile",
         what,
-        "what of the plan is in the copy is not known; confidence.change_log has what was committed",
+        "nobody knows how much of the plan is in the copy; confidence.change_log has what was committed",
         "clear scan (all of its map indexes) with downstream",
     )
 
 
 def _unverified(evidence: Evidence) -> Gap | None:
+    """Return the gap if the repair was neither verified nor rolled back."""
     repair = evidence.repair
     if not repair or repair.undone or repair.verified_at:
         return None
@@ -202,6 +225,7 @@ def _unverified(evidence: Evidence) -> Gap | None:
 
 
 def _stopped(evidence: Evidence) -> Gap | None:
+    """Return the gap if the run has left the writer stopped."""
     writer = evidence.writer
     if not writer.stopped or writer.run != evidence.run:
         return None

@@ -1,4 +1,4 @@
-"""The gate: is a scan's drift worse than in the runs before, and what follows from that? Pure functions."""
+"""The gate: compare a scan's figures with those of the runs before, and judge them. Pure functions."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,30 +11,30 @@ from statistics import median
 from include.confidence.account import Account
 from include.confidence.summary import ForensicSummary
 
-# How many good runs a baseline is the median of.
+# A baseline is the median of so many good runs.
 BASELINE_RUNS = 5
 
-# Growth: the level is the median of a week of runs, so that neither a single run nor the day of the week moves it.
+# Growth compares levels. A level is the median of a week of runs, so that one run or the day of the week don't move it.
 LEVEL_RUNS = 7
-# How many runs, the present one among them, the lowest level is looked for in: six weeks of nights.
+# The lowest level is looked for in so many runs, the present one included: six weeks of nights.
 GROWTH_RUNS = 42
-# Growth that was warned of in so many of so many runs before holds if it still goes on.
+# Growth holds if it goes on after warnings in WARNED_RUNS of the last OF_RUNS runs.
 WARNED_RUNS, OF_RUNS = 7, 14
 
 
 class Verdict(StrEnum):
-    """What the gate says of a scan."""
+    """The gate's verdict on a scan."""
 
     PASS = "pass"
     WARN = "warn"
     HOLD = "hold"
 
 
-# From harmless to serious. A gate that had nothing to judge is as harmless as one that passed.
+# Higher is worse. A gate without a figure to judge counts as one that passed.
 SEVERITY: dict[Verdict | None, int] = {None: 0, Verdict.PASS: 0, Verdict.WARN: 1, Verdict.HOLD: 2}
 
 KEPT = "the writer is kept stopped until a decision"
-# What growth means and what to do about it.
+# The end of each message about growth: what it means and what to do next.
 MEND = (
     "A few more rows differ every night and nothing puts them right: find what the examples of this scan have in"
     " common, mend the cause, and repair"
@@ -45,8 +45,10 @@ MEND = (
 class PastRun:
     """An earlier judged scan of the same source, entity and scope.
 
-    `accepted`: a person decided to resume, so its figures are the new normal. `held`: its hold is still open.
-    `scanned_at` is told to people and judged by nothing.
+    - `worse`: the metrics that were above their limits
+    - `accepted`: a person decided to resume without repair, so its figures are the new baseline
+    - `held`: its hold is still open
+    - `scanned_at`: for messages only
     """
 
     scan_id: str
@@ -60,9 +62,12 @@ class PastRun:
 
 @dataclass(frozen=True)
 class Gate:
-    """One figure against its limit. `verdict` is None where the scan did not measure the figure.
+    """One figure of a scan, held against its limit.
 
-    `limit` is the highest value that still passes; None while there is no baseline to draw it from.
+    - `baseline`: the figure that it is compared with, None if there is none
+    - `limit`: the highest value that still passes, None if it needs a baseline and there is none
+    - `value`, `verdict`: None if the scan did not measure the figure
+    - `reason`: a sentence for people, None if there is nothing to say
     """
 
     metric: str
@@ -75,9 +80,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The worst verdict of all gates, the metrics above their limits, and a line for each thing worth saying.
+    """What all gates together say of a scan.
 
-    The lines that matter most come first.
+    - `verdict`: the worst of the gates
+    - `worse`: the metrics above their limits
+    - `reasons`: sentences for people, the most serious first
     """
 
     verdict: Verdict
@@ -100,6 +107,7 @@ class Trend:
     share: float = 0.001
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        """Return the one gate of this policy; `history` as for `judge`."""
         value = summary.metrics.get(self.metric)
         baseline = _baseline(self.metric, history)
         if value is None:
@@ -115,10 +123,11 @@ class Trend:
         return [Gate(self.metric, _number(baseline), _number(limit), value, verdict, f"{above}: {consequence}")]
 
     def margin(self, baseline: Decimal | int, summary: ForensicSummary) -> Decimal:
-        """By how much the metric may rise above the baseline."""
+        """Return by how many rows the metric may rise above the baseline."""
         return max(baseline * _exact(self.relative), Decimal(self.absolute), summary.live_rows * _exact(self.share))
 
     def _consequence(self, history: Sequence[PastRun]) -> tuple[Verdict, str]:
+        """Return the verdict on a metric above its limit, and the words for it."""
         before = history[0]
         if before.held:
             return Verdict.HOLD, f"the hold of scan {before.scan_id} stays, {KEPT}"
@@ -147,9 +156,11 @@ class Growth:
 
     @property
     def name(self) -> str:
+        """The name of its gate's figure."""
         return f"growth.{self.metric}"
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        """Return the one gate of this policy, none while there are too few runs; `history` as for `judge`."""
         value = summary.metrics.get(self.metric)
         runs = list(islice(_good_runs(self.metric, history), GROWTH_RUNS - 1))
         if len(runs) < LEVEL_RUNS:
@@ -173,13 +184,15 @@ class Growth:
         return [Gate(self.name, None, _number(limit), rise, verdict, reason)]
 
     def margin(self, lowest: int, summary: ForensicSummary) -> Decimal:
-        """By how many rows the level may rise above the lowest."""
+        """Return by how many rows the level may rise above the lowest."""
         return max(lowest * _exact(self.relative), Decimal(self.absolute), summary.live_rows * _exact(self.share))
 
     def _held(self, before: PastRun) -> bool:
+        """Return whether the run before was held for growth of this metric, and nobody has accepted it."""
         return before.verdict is Verdict.HOLD and self.name in before.worse and not before.accepted
 
     def _consequence(self, history: Sequence[PastRun], change: str) -> tuple[Verdict, str]:
+        """Return the verdict on growth above its margin, and the words for it."""
         if self._held(history[0]):
             return Verdict.HOLD, f"it has not fallen back since the hold of scan {history[0].scan_id}, {KEPT}"
         warned = sum(self.name in run.worse for run in takewhile(_not_accepted, history[:OF_RUNS]))
@@ -191,10 +204,10 @@ class Growth:
 
 @dataclass(frozen=True)
 class Limit:
-    """`metric` above `share` of the metric `of`, and above `min_rows` rows, holds at once, on a first run too.
+    """`metric` must not exceed both `share` of the metric `of` and `min_rows` rows. If it does, it holds at once.
 
-    `message` says what that most likely means. A level that a person has accepted holds again only when the
-    metric rises above it by as much again; without that, every night after the decision would hold.
+    `message` says what that most likely means. After a person has accepted such a figure, the limit rises by that
+    figure; otherwise every night after the decision would hold again.
     """
 
     metric: str
@@ -204,6 +217,7 @@ class Limit:
     message: str = field(kw_only=True)
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        """Return the one gate of this policy; `history` as for `judge`."""
         value, whole = summary.metrics.get(self.metric), summary.metrics.get(self.of)
         baseline = _baseline(self.metric, history)
         if value is None or whole is None:
@@ -228,13 +242,13 @@ class Limit:
 
 @dataclass(frozen=True)
 class RepairShare:
-    """A repair that would delete or change more than `min_rows` rows and a share of the live rows looked at holds.
+    """A repair must not delete more than the share `delete` of the live rows looked at, nor update more than `change`.
 
-    To change means to update. Inserts overwrite nothing and a rollback takes them back without loss; counting
-    them would hold every first repair into an empty copy. Rows that the copy lacks are a metric's business.
+    Up to `min_rows` rows always pass; more than both holds. Inserts are not limited: they overwrite nothing, a rollback
+    takes them back without loss, and every first repair into an empty copy would hold.
 
-    A decision to resume does not accept a mass change: were it accepted, the next nightly run would apply it
-    unattended. It holds again for as long as the plan is that large.
+    A decision to resume does not accept such a plan. If it did, the next night would apply the plan unattended. The
+    gate holds again for as long as the plan is that large.
     """
 
     delete: float = 0.05
@@ -242,6 +256,7 @@ class RepairShare:
     min_rows: int = 20
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        """Return two gates, `plan.delete` and `plan.update`. The runs before don't matter."""
         return [
             self._gate("delete", summary.plan.delete, self.delete, summary.live_rows),
             self._gate("update", summary.plan.update, self.change, summary.live_rows),
@@ -260,10 +275,10 @@ class RepairShare:
 
 @dataclass(frozen=True)
 class Unproven:
-    """Rows that could not be proven: every entity is judged by it.
+    """Rows that stay unproven. Every entity is judged by it.
 
-    Those that more than one night could not prove warn, with their ids. If more than `share` of a table's rows are
-    unproven in one scan, and more than `min_rows` (or half of a smaller table), that scan is no evidence.
+    A row that is unproven for more than one night warns. A scan in which too many rows of a table are unproven is no
+    evidence: more than `share` of them, and more than `min_rows` (or, in a small table, more than half).
     """
 
     metric: str = "unproven_overdue"
@@ -271,15 +286,15 @@ class Unproven:
     min_rows: int = 20
 
     def too_many(self, count: int, rows: int) -> bool:
-        """Whether so many of a table's rows say more about the scan than about themselves."""
+        """Return whether so many unproven rows, of so many in the table, make the scan no evidence."""
         return count > max(self.share * rows, min(self.min_rows, rows / 2))
 
     def no_evidence(self, accounts: Mapping[str, Account]) -> str:
-        """Why a scan with these accounts, by table, proves nothing; empty if it is evidence."""
+        """Say why a scan with these accounts, by table, is no evidence; empty if it is evidence."""
         for table, account in accounts.items():
             if account.wrong_sum:
                 return f"{table}: {account.wrong_sum}. Some rows were not accounted for, so the scan is no evidence"
-            # A list's total may be wrong by itself, and never fails a scan.
+            # `unseen` follows from the list's total, which may be wrong. It never makes a scan fail.
             if self.too_many(account.not_proven - account.unseen, account.rows - account.unseen):
                 return (
                     f"{table}: {account.not_proven} of {account.rows} rows could not be proven, too many for the scan"
@@ -288,6 +303,7 @@ class Unproven:
         return ""
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        """Return one gate, which warns with the keys of the rows that have waited longest. It ignores `history`."""
         overdue = summary.metrics.get(self.metric)
         if not overdue:
             return [Gate(self.metric, None, 0, overdue, None if overdue is None else Verdict.PASS)]
@@ -308,12 +324,15 @@ def worst_verdict(verdicts: Iterable[Verdict | None]) -> Verdict | None:
 
 
 def judge(summary: ForensicSummary, history: Sequence[PastRun], policies: Sequence[Policy]) -> Judgement:
-    """Judge a scan against `history`: its source, entity and scope, newest first, without the scan itself."""
+    """Judge a scan by the policies.
+
+    `history`: the judged scans of the same source, entity and scope before this one, newest first.
+    """
     gates = tuple(_or_held(gate, history) for policy in policies for gate in policy.gates(summary, history))
     by_severity = sorted(gates, key=lambda gate: SEVERITY[gate.verdict], reverse=True)
     worse = dict.fromkeys(gate.metric for gate in gates if SEVERITY[gate.verdict])
     verdicts = [Verdict.PASS, *(gate.verdict for gate in gates if gate.verdict)]
-    # Who has to act reads what is wrong, not what has no baseline yet.
+    # If something is wrong, lines such as "baseline set" are left out.
     serious = tuple(gate.reason for gate in by_severity if gate.reason and SEVERITY[gate.verdict])
     return Judgement(
         verdict=max(verdicts, key=SEVERITY.__getitem__),
@@ -324,7 +343,7 @@ def judge(summary: ForensicSummary, history: Sequence[PastRun], policies: Sequen
 
 
 def _or_held(gate: Gate, history: Sequence[PastRun]) -> Gate:
-    """The gate; if its figure was not measured and the run before is held for it, a hold."""
+    """Return the gate, or a hold if its figure was not measured and the run before is still held for that figure."""
     if gate.verdict or not (history and history[0].held and gate.metric in history[0].worse):
         return gate
     reason = f"{gate.metric} was not measured: the hold of scan {history[0].scan_id} stays, {KEPT}"
@@ -332,13 +351,16 @@ def _or_held(gate: Gate, history: Sequence[PastRun]) -> Gate:
 
 
 def _levels(figures: Sequence[int]) -> list[int]:
-    """The median of each week of runs, in their order."""
+    """Return the median of each 7 consecutive figures. Both lists are newest first."""
     weeks = range(len(figures) - LEVEL_RUNS + 1)
     return [sorted(figures[first : first + LEVEL_RUNS])[LEVEL_RUNS // 2] for first in weeks]
 
 
 def _rising(figures: Sequence[int], levels: Sequence[int]) -> bool:
-    """Whether the newest level is the highest of all, and the last two figures have not fallen below it."""
+    """Return whether the newest level is the highest, and neither of the two newest figures is below it.
+
+    Both lists are newest first.
+    """
     return min(figures[:2]) >= levels[0] > max(levels[1:], default=levels[0])
 
 
@@ -347,15 +369,15 @@ def _when(run: PastRun) -> str:
 
 
 def _baseline(metric: str, history: Sequence[PastRun]) -> Decimal | None:
-    """The median of the metric in the newest good runs."""
+    """Return the median of the metric in the last five good runs; None if there are none."""
     newest = [Decimal(run.metrics[metric]) for run in islice(_good_runs(metric, history), BASELINE_RUNS)]
     return median(newest) if newest else None
 
 
 def _good_runs(metric: str, history: Sequence[PastRun]) -> Iterator[PastRun]:
-    """The runs that a later figure may be compared with, newest first, back to the newest that a person accepted.
+    """Yield the good runs, newest first: those that measured the metric, found it not worse, and were not held.
 
-    They measured the metric, it was not worse, and nothing held them.
+    A run that a person accepted is good too. It is the last one, as older figures don't count any more.
     """
     for run in history:
         good = run.accepted or (run.verdict is not Verdict.HOLD and metric not in run.worse)
@@ -370,7 +392,7 @@ def _not_accepted(run: PastRun) -> bool:
 
 
 def _exact(share: float) -> Decimal:
-    """A share as it is written: in binary, 10 * 1.1 is a little more than 11, and borders are exact."""
+    """Return a share as the decimal that it is written as. As floats, 10 * 1.1 is a little more than 11."""
     return Decimal(str(share))
 
 

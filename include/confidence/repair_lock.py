@@ -15,16 +15,16 @@ from include.warehouse import fence
 
 
 class NotJudged(Exception):
-    """A repair lacks evidence, or the judgement of just this evidence. The message says of what, and what to clear."""
+    """A repair lacks evidence, or the gate's judgement of it. The message says of which scans, and what to clear."""
 
 
 class ScanUnderWay(Exception):
-    """Scan and repair of a source exclude each other, and the other one is at work."""
+    """A scan or repair of the source is at work, so this one can't begin. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class _RecordedScan:
-    """What the warehouse keeps of a scan, as far as a repair rests on it."""
+    """A scan in the warehouse, with what a repair needs to know of it."""
 
     scan_id: str
     evidence: str | None
@@ -35,10 +35,10 @@ class _RecordedScan:
 
 @contextmanager
 def scanning(conn: Connection, source: str, run: str, entity: str, epoch: int) -> Iterator[None]:
-    """Scan within this block: it keeps repairs of the source out, and what this scan found before is void from now on.
+    """Keep repairs of the source out while the block scans. Raises ScanUnderWay while a repair is at work.
 
-    The plan is overwritten on the way, so nothing may be repaired by the evidence before, even if this attempt fails.
-    Raises ScanUnderWay while a repair is at work.
+    What an earlier attempt of this scan found is no evidence from now on, even if this attempt fails, because a scan
+    overwrites the plan while it works.
     """
     with _lock(conn, source, "pg_try_advisory_lock_shared", "pg_advisory_unlock_shared"):
         conn.execute(
@@ -53,10 +53,10 @@ def scanning(conn: Connection, source: str, run: str, entity: str, epoch: int) -
 def repairing(
     conn: Connection, writer: fence.Writer, entities: Collection[str], summaries: Sequence[ForensicSummary]
 ) -> Iterator[None]:
-    """Repair within this block, by these scans of all `entities`: it keeps scans of the source out.
+    """Keep scans of the source out while the block repairs by these `summaries`.
 
-    Raises NotJudged unless the gate has judged just these scans as `pass` or `warn`, or a person has decided to repair;
-    ScanUnderWay while a scan or another repair of the source is at work.
+    Raises ScanUnderWay while a scan or another repair is at work. Raises NotJudged unless the summaries cover all
+    `entities`, and the gate has judged each `pass` or `warn`, or a person has decided to repair.
     """
     with _lock(conn, writer.source, "pg_try_advisory_lock", "pg_advisory_unlock"):
         require_evidence(conn, writer, entities, summaries, judged=True)
@@ -71,9 +71,10 @@ def require_evidence(
     *,
     judged: bool = False,
 ) -> None:
-    """Raise NotJudged unless these are the scans of all `entities` behind the present stop, complete and the latest.
+    """Raise NotJudged unless these are complete scans of all `entities`, made since the writer was stopped.
 
-    `judged`: each has to have passed the gate too, or a person's decision to repair.
+    No newer attempt of a scan may have begun. `judged`: the gate must have judged each of them as `pass` or `warn` too;
+    after a `hold` a person must have decided to repair.
     """
     with conn.cursor(row_factory=class_row(_RecordedScan)) as cursor:
         rows = cursor.execute(
@@ -81,11 +82,11 @@ def require_evidence(
             " FROM confidence.forensic_run WHERE source = %s AND scan_id = ANY (%s)",
             [writer.source, [summary.scan_id for summary in summaries]],
         ).fetchall()
-    kept = {row.scan_id: row for row in rows}
+    recorded = {row.scan_id: row for row in rows}
     missing = sorted(set(entities) - {summary.entity for summary in summaries})
     problems = [f"{entity} was not scanned" for entity in missing]
     for summary in summaries:
-        problem = _problem(summary, kept.get(summary.scan_id), writer, judged=judged)
+        problem = _problem(summary, recorded.get(summary.scan_id), writer, judged=judged)
         problems += [f"{summary.entity} {problem}"] if problem else []
     if problems:
         raise NotJudged(
@@ -94,23 +95,24 @@ def require_evidence(
         )
 
 
-def _problem(summary: ForensicSummary, kept: _RecordedScan | None, writer: fence.Writer, *, judged: bool) -> str:
-    """Why nothing may be repaired by this scan; empty if it may."""
+def _problem(summary: ForensicSummary, recorded: _RecordedScan | None, writer: fence.Writer, *, judged: bool) -> str:
+    """Say why nothing may be repaired by this scan; empty if it may."""
     if (summary.run, summary.epoch) != (writer.run, writer.epoch):
         return "was scanned before this stop of the writer"
     if summary.incomplete:
         return f"has no evidence ({summary.incomplete})"
-    if kept is None or kept.rescanned or kept.evidence != summary.evidence:
+    if recorded is None or recorded.rescanned or recorded.evidence != summary.evidence:
         return "was scanned anew since, or its evidence is not in the warehouse"
-    if judged and kept.verdict is None:
+    if judged and recorded.verdict is None:
         return "was not judged: gate_check did not get to its end, however its task looks"
-    if judged and kept.verdict == Verdict.HOLD and kept.decision != Decision.REPAIR:
+    if judged and recorded.verdict == Verdict.HOLD and recorded.decision != Decision.REPAIR:
         return "is held, and nobody has decided to repair it"
     return ""
 
 
 @contextmanager
 def _lock(conn: Connection, source: str, lock: str, unlock: str) -> Iterator[None]:
+    """Hold the source's advisory lock during the block, by these functions of Postgres. Raises ScanUnderWay."""
     call = sql.SQL("SELECT {}(hashtextextended(%s, 0))")
     key = [f"confidence.forensic_run of {source}"]
     with conn.cursor(row_factory=tuple_row) as cursor:
@@ -124,6 +126,6 @@ def _lock(conn: Connection, source: str, lock: str, unlock: str) -> Iterator[Non
     try:
         yield
     finally:
-        # A session that was lost has lost its lock too.
+        # If the connection is lost, Postgres has released the lock already.
         with suppress(psycopg.Error):
             conn.execute(call.format(sql.Identifier(unlock)), key)

@@ -1,4 +1,4 @@
-"""What the warehouse has of one run: its scans, repairs and decision, as `report` and `verify` ask for them."""
+"""Read what the warehouse has of one run: scans, repairs, decision. The steps of a runbook and the watch ask for it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,25 +14,25 @@ from include.warehouse.sync_log import Counts
 
 
 def read(conn: Connection, source: str, run: str, entities: Sequence[str]) -> Evidence:
-    """What the warehouse has of a run over the source, whose entities are given."""
-    names = {"source": source, "run": run}
+    """Return what the warehouse has of a run. `entities`: the names of all that the source has."""
+    params = {"source": source, "run": run}
     with conn.cursor(row_factory=args_row(_latest_scan)) as cursor:
-        scans = tuple(cursor.execute(SCANS_OF_RUN, names).fetchall())
+        scans = tuple(cursor.execute(SCANS_OF_RUN, params).fetchall())
     with conn.cursor(row_factory=args_row(_repair)) as cursor:
-        repairs = tuple(cursor.execute(REPAIRS_OF_RUN, names).fetchall())
-    # A decision is about all of the scans: one that was made before the last of them is about others.
-    names |= {"begun": max((scan.scanned_at for scan in scans), default=None)}
+        repairs = tuple(cursor.execute(REPAIRS_OF_RUN, params).fetchall())
+    # A decision is about all of the run's scans, so one from before the last scan is about an earlier run's.
+    params |= {"begun": max((scan.scanned_at for scan in scans), default=None)}
     with conn.cursor(row_factory=tuple_row) as cursor:
-        decision = cursor.execute(DECISION_OF_RUN, names).fetchone() or (None, None)
+        decision = cursor.execute(DECISION_OF_RUN, params).fetchone() or (None, None)
         (unproven,) = cursor.execute(
-            "SELECT count(*) FROM confidence.unproven WHERE source = %(source)s", names
+            "SELECT count(*) FROM confidence.unproven WHERE source = %(source)s", params
         ).fetchone()
     writer = fence.read(conn, source)
     return Evidence(run, writer, tuple(entities), scans, repairs, *decision, unproven)
 
 
 def judged_worse(conn: Connection, source: str, run: str) -> list[str]:
-    """A line for each scan of the run that did not pass, with its reasons."""
+    """Return a line for each scan of the run that did not pass, with its reasons."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(
             "SELECT entity, scope, reasons FROM confidence.forensic_run"
@@ -86,7 +86,8 @@ ORDER BY l.sync_id DESC
 """
 
 
-# Also about a hold that an earlier run has left, but not one that was decided in a later run.
+# The newest decision after this run's scans and before the first scan of a later run. It may be about a hold that an
+# earlier run has left.
 DECISION_OF_RUN = """
 SELECT decision, decided_by FROM confidence.forensic_run
 WHERE source = %(source)s AND decided_at > %(begun)s AND decided_at < coalesce(

@@ -1,4 +1,4 @@
-"""The scans of all runs, kept with their evidence in `confidence.forensic_run`: write them, and tell the latest.
+"""The scans of all runs with their evidence, kept in `confidence.forensic_run`.
 
 Every function works in the transaction of the connection that it is given and never commits.
 """
@@ -14,14 +14,14 @@ from include.confidence.summary import ForensicSummary
 
 
 class PlanGone(Exception):
-    """A scan's plan is not in the warehouse any more. The message says what to clear."""
+    """A later scan has replaced the plan or the figures of this one. The message says which task to clear."""
 
 
 def record(conn: Connection, summary: ForensicSummary) -> None:
-    """Keep a scan's evidence, not judged yet. The same scan once more replaces what it found before.
+    """Keep a scan's evidence, not judged yet. It replaces that of an earlier attempt with the same `scan_id`.
 
-    Evidence that a hold rests on is moved aside instead: the hold stays open until the new one is judged, and
-    what a person accepted stays known.
+    If the earlier attempt was judged `hold`, it stays under another `scan_id`: the hold stays open until the new
+    evidence is judged, and a person's decision stays known.
     """
     conn.execute(
         """
@@ -56,12 +56,12 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
 
 
 def keep_progress(conn: Connection, scan_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Keep a scan's lines of progress beside its evidence."""
+    """Keep a scan's `scan_progress` lines with its evidence."""
     conn.execute("UPDATE confidence.forensic_run SET progress = %s WHERE scan_id = %s", [Jsonb(list(lines)), scan_id])
 
 
 def require_latest(conn: Connection, summary: ForensicSummary) -> None:
-    """A later scan replaces the plan; then this one has nothing to apply any more. Raises PlanGone."""
+    """Raise PlanGone unless this is the latest scan of its entity: a later one replaces the plan."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         latest = cursor.execute(
             "SELECT scan_id FROM confidence.forensic_run WHERE source = %s AND entity = %s"
@@ -76,4 +76,5 @@ def require_latest(conn: Connection, summary: ForensicSummary) -> None:
 
 
 def unknown_scan(scan_id: str) -> LookupError:
+    """Return the error to raise if the warehouse has no such scan."""
     return LookupError(f"Scan {scan_id} is not in confidence.forensic_run: clear scan with downstream.")

@@ -1,7 +1,6 @@
-"""Spans of OpenTelemetry, which go to whatever provider the process has; without one they cost next to nothing.
+"""Spans of OpenTelemetry. They go to the provider that the process has set; without one they do nothing.
 
-A span says what was worked on and how much was found: names, ids and counts. It never holds a row, nor the text of an
-error, in which a database may quote one.
+A span has names, ids and counts. It never has a row, nor the message of an error, which may quote a row.
 """
 
 from collections.abc import Iterator
@@ -18,9 +17,9 @@ Attribute = str | int | float | bool | None
 
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[Span]:
-    """A span `sync_confidence.<name>` below the one that is open, with those attributes that are known.
+    """Open the span `sync_confidence.<name>` below the present one, with those attributes that are not None.
 
-    An error marks it with its class, and goes on.
+    An error within the block is raised on; the span gets the name of its class.
     """
     options = {"record_exception": False, "set_status_on_exception": False}
     with tracer.start_as_current_span(f"{PREFIX}.{name}", attributes=known(attributes), **options) as opened:
@@ -33,5 +32,5 @@ def span(name: str, **attributes: Attribute) -> Iterator[Span]:
 
 
 def known(attributes: dict[str, Attribute]) -> dict[str, str | int | float | bool]:
-    """Those attributes that have a value: a span can't say that one is not known."""
+    """Return the attributes that are not None, as a span can't hold None."""
     return {name: value for name, value in attributes.items() if value is not None}

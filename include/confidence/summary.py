@@ -1,4 +1,4 @@
-"""What one scan found: the evidence that travels from the scan to the gate and into the history."""
+"""The summary of one scan: the evidence that the scan hands to the gate and keeps in the warehouse."""
 
 import json
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ MAX_EXAMPLES = 25
 
 
 class UnusableSummary(ValueError):
-    """A `forensic_summary` that this code can't read; the message says what to clear."""
+    """This code can't read a `forensic_summary`. The message says which task to clear."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many rows of the copy a repair would change, confirmed rows only."""
+    """How many confirmed changes a repair would make to the copy, by operation."""
 
     insert: int
     update: int
@@ -29,15 +29,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class ForensicSummary:
-    """The figures of one scan of one entity.
+    """What one scan of one entity found. A few KB, as it travels by XCom.
 
-    `scope` is "all" for a whole scan and names the part otherwise ("pages 3-10"); only the same scopes are
-    compared. `metrics` are judged, `telemetry` is only recorded; None means that the scan did not measure it.
-    `live_rows` counts the rows alive in the copy that were looked at: shares are of these. `examples` hold ids (of
-    several columns as a list) or say what is wrong with each, at most 25 a list, so that the summary stays a few KB.
-    `accounts` say, by table, where every row has ended up. `incomplete` says why the scan is no evidence: the run
-    fails. `evidence` names this very scan: another attempt has another, also if it has the same `scan_id`. Raises
-    ValueError for longer lists, and for a figure named like a field.
+    - `scope`: "all", or the part that was scanned ("pages 3-10"); only scans of the same scope are compared
+    - `scan_id`: the same for each attempt of the same scan; `evidence` is another one for each attempt
+    - `metrics`: figures that a gate may judge; `telemetry`: figures that are only recorded. None: not measured
+    - `plan`: the changes that a repair would make
+    - `live_rows`: live rows of the copy that were compared; shares are of these
+    - `examples`: lists of at most 25 keys (of several columns as a list), or of what is wrong with each
+    - `accounts`: by table, in which state each row was found
+    - `incomplete`: why the scan is no evidence, so that the run fails; empty if it is
+
+    Raises ValueError for a longer list of examples, and for a name used twice among fields, figures and examples.
     """
 
     source: str
@@ -72,7 +75,7 @@ class ForensicSummary:
             raise ValueError(f"more than {MAX_EXAMPLES} examples in the summary of {self.entity}: {', '.join(long)}")
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as a dict of plain JSON types, for XCom and the history."""
+        """Return the summary as a dict of plain JSON types, for XCom and the warehouse."""
         return vars(self) | {
             "metrics": dict(self.metrics),
             "telemetry": dict(self.telemetry),
@@ -83,24 +86,24 @@ class ForensicSummary:
 
     @property
     def rows(self) -> int:
-        """The rows of source and copy that the scan was to prove."""
+        """How many rows of source and copy are in scope, in all tables."""
         return sum(account.rows for account in self.accounts.values())
 
     @property
     def proven(self) -> int:
-        """Those of which it can tell whether source and copy agree."""
+        """How many of the `rows` are proven."""
         return sum(account.proven for account in self.accounts.values())
 
     @property
     def figures(self) -> Mapping[str, int]:
-        """All that was counted, by name: the metrics that were measured, the live rows, and the plan as `planned_*`."""
+        """All figures by name: the measured metrics, `live_rows`, and the plan as `planned_insert`, ..."""
         measured = {name: value for name, value in self.metrics.items() if value is not None}
         planned = {f"planned_{operation}": count for operation, count in vars(self.plan).items()}
         return {**measured, "live_rows": self.live_rows, **planned}
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """Read what `to_json` gave. Raises UnusableSummary for another version, missing or ill-typed keys."""
+        """Return the summary that `to_json` wrote as `data`. Raises UnusableSummary if the version or a key differs."""
         version = data.get("version") if isinstance(data, dict) else None
         if version != VERSION:
             raise _unusable(f"its version is {version!r}, this code reads {VERSION}")
@@ -110,7 +113,7 @@ class ForensicSummary:
             raise _unusable(str(error)) from None
 
     def line(self) -> str:
-        """The summary as one line of JSON for the log: keys sorted, every figure at the top level."""
+        """Return the summary as one line of JSON for the log, with every figure at the top level and sorted keys."""
         flat = self.to_json() | {"event": "forensic_summary"}
         for group in ("metrics", "telemetry", "examples"):
             flat |= flat.pop(group)

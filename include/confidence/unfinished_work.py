@@ -1,11 +1,14 @@
-"""What runs have left undone in the warehouse, as the watch asks for it: scans, repairs and rows of the sync log."""
+"""Read what runs have left undone in the warehouse, for the watch: scans, repairs and rows of the sync log.
+
+Each function returns rows of (run, what of it is undone).
+"""
 
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
 
 def unjudged(conn: Connection, source: str) -> list[tuple[str, str]]:
-    """By run the entities whose newest scan, not older than a week, nobody has judged."""
+    """Return (run, entities) for the entities whose newest scan was not judged. Only scans of the last week count."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(
             """
@@ -20,13 +23,13 @@ def unjudged(conn: Connection, source: str) -> list[tuple[str, str]]:
 
 
 def unverified(conn: Connection, source: str) -> list[tuple[str, str]]:
-    """The run and sync_id of each repair of the last week that nobody has verified, and no later scan has looked at."""
+    """Return (run, sync_id) of repairs of the last week that neither verify nor a later scan has checked."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(UNVERIFIED, [source]).fetchall()
 
 
 def unfinished(conn: Connection, source: str) -> list[tuple[str, str]]:
-    """The run, and kind and sync_id, of each row of the sync log that is open."""
+    """Return (run, kind and sync_id) of each row of the sync log that is still open."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(
             "SELECT run, kind || ' ' || sync_id FROM confidence.sync_log WHERE source = %s AND state = 'running'"
@@ -35,7 +38,7 @@ def unfinished(conn: Connection, source: str) -> list[tuple[str, str]]:
         ).fetchall()
 
 
-# A later scan of the same entities and scopes, judged, has looked at every row that the repair may have changed.
+# A later judged scan of the same entities and scopes has checked every row that the repair may have changed.
 UNVERIFIED = """
 SELECT l.run, 'sync_id ' || l.sync_id FROM confidence.sync_log l
 WHERE l.source = %s AND l.kind = 'repair' AND l.state = 'success' AND l.verified_at IS NULL

@@ -1,6 +1,7 @@
-"""Rows of which no scan could prove whether source and copy agree: why, since when, and when they were last looked at.
+"""Unproven rows: no scan could tell whether source and copy agree on them.
 
-Kept in `confidence.unproven` until a scan proves them, so that a later scan looks first at what has waited longest.
+`confidence.unproven` keeps each with the reason until a scan proves it. The second look asks first for the rows that
+have waited longest.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,15 +12,17 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
-# Rows that a message or a summary names.
+# How many rows a message or a summary names.
 EXAMPLES = 25
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A row that this scan could not prove: the values of its key, why, and whether it was looked at a second time.
+    """A row that a scan could not prove.
 
-    A row without a usable key is named by where it was listed.
+    - `key`: the values of its key; if it has no usable one, a text that says where it was listed
+    - `why`: the reason, for people
+    - `looked`: whether the second look asked for it
     """
 
     key: Sequence[int | str]
@@ -29,7 +32,10 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Unproven:
-    """A remembered row. `nights` counts the runs that could not prove it; `last_look` is None if none looked at it."""
+    """An unproven row, as the warehouse keeps it.
+
+    `nights`: how many runs could not prove it. `last_look`: when a second look asked for it last; None if none has.
+    """
 
     entity: str
     key: Sequence[int | str]
@@ -46,16 +52,16 @@ class Unproven:
 
 
 def remember(conn: Connection, source: str, entity: str, run: str, doubts: Iterable[Doubt]) -> None:
-    """Make these the unproven rows of a table; call it in the transaction that records the scan of all of it.
+    """Replace the unproven rows of a table by those of a scan of the whole table.
 
-    `entity` is the table's name. A row that was remembered keeps when it was first seen; all others of the table are
-    forgotten, since the scan has proven them. A run counts as one night however often it scans.
+    `entity` is the table's name. Call it in the transaction that records the scan. A row that was unproven before keeps
+    the time when it was first seen. A run counts as one night however often it scans.
     """
     _remember(conn, source, entity, run, doubts, proven=None)
 
 
 def add(conn: Connection, source: str, entity: str, run: str, doubts: Iterable[Doubt]) -> None:
-    """Remember these rows of a table as unproven too; all that was remembered stays."""
+    """Add these rows to the unproven rows of a table; those that are kept already stay."""
     _remember(conn, source, entity, run, doubts, proven=sql.SQL("SELECT NULL::jsonb AS key WHERE false"))
 
 
@@ -80,10 +86,10 @@ def remember_query(
     *,
     proven: sql.Composable | None = None,
 ) -> None:
-    """The same for doubts that a query selects, as `key` (a jsonb array), `why` and `looked`.
+    """Do what `remember` does, for rows that a query selects as `key` (a jsonb array), `why` and `looked`.
 
-    `proven`: where the scan looked at a part of the table only, a query for the keys that it has proven, as `key`; the
-    others stay remembered.
+    `proven`: a query for the keys that the scan has proven, as `key`, if it looked at a part of the table only. Rows
+    that neither query selects stay as they are.
     """
     parts = {
         "doubts": doubts,
@@ -97,7 +103,7 @@ def remember_query(
 
 
 def of(conn: Connection, source: str, entity: str, limit: int = EXAMPLES) -> list[Unproven]:
-    """The unproven rows of a table, those that have waited longest first."""
+    """Return the unproven rows of a table, those that have waited longest first."""
     with conn.cursor(row_factory=class_row(Unproven)) as cursor:
         return cursor.execute(
             "SELECT entity, key, why, first_seen, nights, last_look FROM confidence.unproven"
@@ -107,9 +113,9 @@ def of(conn: Connection, source: str, entity: str, limit: int = EXAMPLES) -> lis
 
 
 def oldest(conn: Connection, source: str, limit: int = EXAMPLES, *, run: str | None = None) -> list[Unproven]:
-    """The unproven rows of all tables of the source, those that have waited longest first.
+    """Return the unproven rows of all tables of a source, those that have waited longest first.
 
-    `run`: those only that this run was the last that could not prove.
+    `run`: only rows for which this run was the last that could not prove them.
     """
     with conn.cursor(row_factory=class_row(Unproven)) as cursor:
         return cursor.execute(
@@ -121,9 +127,9 @@ def oldest(conn: Connection, source: str, limit: int = EXAMPLES, *, run: str | N
 
 
 def metrics(conn: Connection, source: str, tables: Sequence[str]) -> dict[str, int]:
-    """What a scan's summary says of the unproven rows of its tables, once they are remembered.
+    """Return the metrics `unproven` and `unproven_overdue` (for more than one night) of these tables.
 
-    `unproven_overdue`: those that more than one night could not prove.
+    Call it after `remember`.
     """
     count, overdue = conn.execute(
         "SELECT count(*), count(*) FILTER (WHERE nights > 1) FROM confidence.unproven"
@@ -134,7 +140,7 @@ def metrics(conn: Connection, source: str, tables: Sequence[str]) -> dict[str, i
 
 
 def examples(conn: Connection, source: str, tables: Sequence[str]) -> dict[str, list]:
-    """The keys of those rows, the longest waiting first."""
+    """Return {"unproven_examples": keys} of these tables for a scan's summary, those that have waited longest first."""
     found = conn.execute(
         "SELECT CASE jsonb_array_length(key) WHEN 1 THEN key -> 0 ELSE key END FROM confidence.unproven"
         " WHERE source = %s AND entity = ANY (%s) ORDER BY nights DESC, first_seen, key LIMIT %s",
@@ -144,7 +150,7 @@ def examples(conn: Connection, source: str, tables: Sequence[str]) -> dict[str, 
 
 
 def count_by_table(conn: Connection, sources: Sequence[str]) -> list[tuple[str, str, int, datetime]]:
-    """Of each source and table how many rows no scan could prove, and since when the oldest waits."""
+    """Return (source, table, number of unproven rows, when the oldest was first seen) for each table with such rows."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(
             "SELECT source, entity, count(*), min(first_seen) FROM confidence.unproven WHERE source = ANY (%s)"

@@ -1,8 +1,8 @@
-"""What no task of a run can tell: that the run has ended, was deleted or does not move, and what it left behind.
+"""What the watch (the DAG `confidence_watch`) looks for: states that no task of a run can report, because none runs.
 
-`findings` compares what the warehouse says of a source (fence, holds, scans, repairs) with what Airflow is doing.
-Pure functions. A finding counts once two passes that are GRACE apart have seen it: what a run is just doing is over by
-then.
+`findings` compares what the warehouse has of a source (fence, holds, scans, repairs) with what Airflow is doing. Pure
+functions. People are told of a finding once two passes that are GRACE apart have seen it: by then a step that a run was
+just taking is over.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from include.confidence.outcome import Gap
 from include.warehouse.fence import Writer
 
 GRACE = timedelta(minutes=4)
-# A run that is at work begins a task, ends one or tries one again at least this often, unless one is running.
+# A run without a running task is stuck if no task has begun, ended or been queued for this long.
 STUCK = timedelta(minutes=20)
 AT_WORK = ("queued", "running")
 
 
 class Code(StrEnum):
-    """What can be wrong."""
+    """The kinds of findings."""
 
     UNATTENDED = "writer_unattended"
     PAUSED = "dag_paused"
@@ -37,6 +37,7 @@ class Code(StrEnum):
 
     @property
     def title(self) -> str:
+        """The headline of a message about it."""
         return TITLES[self]
 
 
@@ -58,10 +59,14 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run `dag_id/run_id` as Airflow shows it; its `state` is None if there is no such run (any more).
+    """A run as Airflow shows it.
 
-    `paused`: its DAG is. `asking`: `decide` waits for an answer. `working`: a task is running. `moved_at`: when a task
-    last began, ended or was queued.
+    - `name`: `dag_id/run_id`
+    - `state`: None if Airflow has no such run (any more)
+    - `paused`: its DAG is paused
+    - `asking`: `decide` waits for an answer
+    - `working`: a task is running
+    - `moved_at`: when a task last began, ended or was queued
     """
 
     name: str
@@ -73,22 +78,23 @@ class Run:
 
     @property
     def at_work(self) -> bool:
+        """Whether the run has not ended."""
         return self.state in AT_WORK
 
     def stuck(self, now: datetime, since: datetime) -> bool:
-        """Whether nothing has moved for long, since then at the earliest."""
+        """Return whether the run is at work, but no task of it has moved for 20 minutes. They count from `since` on."""
         waits = self.at_work and not (self.asking or self.working)
         return waits and now - max(self.moved_at or since, since) > STUCK
 
     @property
     def ended(self) -> str:
-        """What became of it, in words."""
+        """How the run has ended, in words."""
         return f"that run has ended ({self.state})" if self.state else "that run is not in Airflow (any more)"
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool of Airflow. `closer`: the run that has closed it, by what its description says."""
+    """A pool of Airflow. `closer`: the run that has closed it, according to its description."""
 
     slots: int
     include_deferred: bool
@@ -100,10 +106,10 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Left:
-    """What a run has left in the warehouse unfinished: `subject` names it, the entities or the `sync_id`.
+class UnfinishedWork:
+    """Work in the warehouse that a run has not finished.
 
-    `told`: people know that the run failed.
+    `subject`: the entities, or kind and sync_id. `told`: people were told that the run failed.
     """
 
     run: Run
@@ -113,13 +119,17 @@ class Left:
 
 @dataclass(frozen=True)
 class Facts:
-    """How a source stands.
+    """What the warehouse and Airflow say of a source now.
 
-    `stopper`: the run that has stopped the writer, None while it runs. `stop_known`: people were told of this stop at
-    the end of that run, or one has answered that it stays. `pool` is None if it is missing, `declared` is as it should
-    be while nothing is stopped. `paused`: those of the source's DAGs that are, unless it was never synced. `not_done`:
-    what the last run left out although it is green. `unjudged`: scans, the newest of each entity; `unverified`: repairs
-    that no later scan has seen; `unfinished`: rows of the sync log that are open.
+    - `stopper`: the run that has stopped the writer; None while the writer runs
+    - `stop_known`: people were told of this stop when that run ended, or a person has answered that the writer stays
+      stopped
+    - `pool`: the writer's pool, None if it is missing; `declared`: how the pool should be while the writer runs
+    - `paused`: the source's DAGs that are paused; empty if the source was never synced
+    - `not_done`: the last run and what it left undone, although it is green
+    - `unjudged`: scans without a verdict, among the newest of each entity
+    - `unverified`: repairs that neither verify nor a later scan has checked
+    - `unfinished`: rows of the sync log that are open
     """
 
     now: datetime
@@ -130,16 +140,18 @@ class Facts:
     declared: Pool
     paused: tuple[str, ...] = ()
     not_done: tuple[Run, Gap] | None = None
-    unjudged: tuple[Left, ...] = ()
-    unverified: tuple[Left, ...] = ()
-    unfinished: tuple[Left, ...] = ()
+    unjudged: tuple[UnfinishedWork, ...] = ()
+    unverified: tuple[UnfinishedWork, ...] = ()
+    unfinished: tuple[UnfinishedWork, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong: what it is, what it means for the data, and the one next step.
+    """Something that is wrong: what it is, what it means for the data, and what to do next.
 
-    `subject` tells it from others of its code. `known`: people know it already, so it is shown but not told.
+    - `subject`: tells it from other findings with the same code
+    - `run`: the run to look at
+    - `known`: people know of it already, so the pages show it but no message is sent
     """
 
     code: Code
@@ -153,24 +165,25 @@ class Finding:
 
     @property
     def key(self) -> str:
+        """The finding's name, by which passes recognize it."""
         return f"{self.source}/{self.code}/{self.subject}"
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """What is wrong with the source now; nothing while a run does what it has to."""
+    """Return what is wrong with the source now; [] if nothing is."""
     found = [*_writer(facts), *_pool(facts), *_switched_off(facts), *_not_done(facts)]
-    found += [each for left in facts.unjudged if (each := _unjudged(facts, left))]
-    found += [_unverified(facts, left) for left in facts.unverified if not left.run.at_work]
-    found += [_unfinished(facts, left) for left in facts.unfinished if not left.run.at_work]
+    found += [each for work in facts.unjudged if (each := _unjudged(facts, work))]
+    found += [_unverified(facts, work) for work in facts.unverified if not work.run.at_work]
+    found += [_unfinished(facts, work) for work in facts.unfinished if not work.run.at_work]
     return found
 
 
 def _writer(facts: Facts) -> Iterator[Finding]:
-    """At most one: what keeps a stopped writer from being let run again."""
+    """Yield at most one finding: why nobody will let the stopped writer run again."""
     writer, run = facts.writer, facts.stopper
     if not writer.stopped or run is None:
         return
-    # Who was told of a run that failed knows; of one that was marked or deleted since, nobody does.
+    # People were told if the run failed. If it was marked or deleted afterwards, they don't know about that.
     known = facts.stop_known and run.state == "failed"
     found = Finding(
         Code.UNATTENDED,
@@ -204,6 +217,7 @@ def _writer(facts: Facts) -> Iterator[Finding]:
 
 
 def _way_out(facts: Facts, run: Run) -> str:
+    """Say what to do so that the stopped writer runs again."""
     if run.state is None:
         step = f"trigger {_runbook(facts)}: it takes the stopped writer over, scans, and lets it run again or asks"
     elif facts.writer.hold_reason:
@@ -214,7 +228,7 @@ def _way_out(facts: Facts, run: Run) -> str:
 
 
 def _pool(facts: Facts) -> Iterator[Finding]:
-    """At most one: in what the pool is not as the fence is."""
+    """Yield at most one finding: how the writer's pool differs from what the fence calls for."""
     source, writer, pool = facts.writer.source, facts.writer, facts.pool
     name = f"{source}_writer"
     found = Finding(
@@ -257,14 +271,14 @@ def _pool(facts: Facts) -> Iterator[Finding]:
 
 
 def _closing(facts: Facts, run: Run | None) -> bool:
-    """Whether a run is on the way from the pool to the fence, or from the fence to the pool."""
+    """Return whether the run is between the two steps of a stop or a resume: one for the pool, one for the fence."""
     if run is None or not run.at_work:
         return False
     return run.working or not (run.paused or run.stuck(facts.now, facts.writer.since))
 
 
 def _switched_off(facts: Facts) -> Iterator[Finding]:
-    """A runbook that is paused in the middle has been told of already."""
+    """Yield a finding for each paused DAG, except a runbook that has stopped the writer: `_writer` has that one."""
     runbook = _runbook(facts)
     for dag in facts.paused:
         if dag == runbook and facts.writer.stopped:
@@ -281,7 +295,7 @@ def _switched_off(facts: Facts) -> Iterator[Finding]:
 
 
 def _not_done(facts: Facts) -> Iterator[Finding]:
-    """What a green run left out. A stopped writer, verdicts and looks at repairs have findings of their own."""
+    """Yield a finding for scans or a repair that a green run left undone. The other gaps have findings of their own."""
     run, gap = facts.not_done or (None, None)
     if gap and gap.step in ("scan", "reconcile") and not facts.writer.stopped:
         yield Finding(
@@ -295,45 +309,47 @@ def _not_done(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _unjudged(facts: Facts, left: Left) -> Finding | None:
-    """A run that failed says so itself; one that is green over unjudged scans says what is not so."""
-    if left.run.state != "success":
+def _unjudged(facts: Facts, work: UnfinishedWork) -> Finding | None:
+    """Return a finding for unjudged scans of a green run; None for any other run, which shows itself that it failed."""
+    if work.run.state != "success":
         return None
     return Finding(
         Code.UNJUDGED,
         facts.writer.source,
-        left.run.name,
-        left.run.name,
-        f"the run {left.run.name} looks well, but nobody has judged its last scans of {left.subject}",
+        work.run.name,
+        work.run.name,
+        f"the run {work.run.name} looks well, but nobody has judged its last scans of {work.subject}",
         "whether the drift is worse than before is not known, whatever the run looks like",
         f"clear scan of that run with downstream, or trigger {_runbook(facts)}",
     )
 
 
-def _unverified(facts: Facts, left: Left) -> Finding:
+def _unverified(facts: Facts, work: UnfinishedWork) -> Finding:
+    """Return the finding for a repair that nobody has verified."""
     return Finding(
         Code.UNVERIFIED,
         facts.writer.source,
-        left.subject,
-        left.run.name,
-        f"the repair {left.subject} of the run {left.run.name} was applied, and nobody has verified it",
+        work.subject,
+        work.run.name,
+        f"the repair {work.subject} of the run {work.run.name} was applied, and nobody has verified it",
         "whether the copy is right since then is not known",
         f"trigger {_runbook(facts)}, a dry run is enough: its scans look at every row",
-        left.told,
+        work.told,
     )
 
 
-def _unfinished(facts: Facts, left: Left) -> Finding:
-    dag = left.run.name.partition("/")[0]
+def _unfinished(facts: Facts, work: UnfinishedWork) -> Finding:
+    """Return the finding for an open row of the sync log."""
+    dag = work.run.name.partition("/")[0]
     return Finding(
         Code.UNFINISHED,
         facts.writer.source,
-        left.subject,
-        left.run.name,
-        f"{left.subject} of the run {left.run.name} is still open in confidence.sync_log, but {left.run.ended}",
+        work.subject,
+        work.run.name,
+        f"{work.subject} of the run {work.run.name} is still open in confidence.sync_log, but {work.run.ended}",
         "confidence.change_log has what it had committed by then; the rest was not done",
         f"trigger {dag}: its next run closes the row and does the rest",
-        left.told,
+        work.told,
     )
 
 

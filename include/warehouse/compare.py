@@ -1,16 +1,23 @@
-"""Source against copy, in SQL: what stands twice in the source, what differs, and the plan that would mend it.
+"""Compare staged rows with the copy in SQL, and plan the changes that would bring the copy in step.
 
-A plan row names an `_operation`, the row to write (or, for a delete, the row as it stood) and the state in which the
-copy was seen (`_seen_hash`, `_seen_deleted`); its `_status` says how sure it is:
+The stage has the rows as the source showed them. Each row of the plan is one change: the row to write or, for a
+delete, the row as the copy has it. These columns describe the change:
 
-- `candidate`: one look is no proof; a second look decides
-- `confirmed`: may be applied
-- `noise`: explained by the second look, an artefact of the feed
-- `unproven`: the second look could not tell, or its budget was spent; `_why` says so, and `_looked` whether it came
-- `young`: changed so shortly ago that the next sync brings it: no drift
-- `stale`: the source showed an older version than the copy has; never written
+- `_operation`: `insert`, `update` or `delete`
+- `_seen_hash`, `_seen_deleted`: the content and the tombstone of the copy's row when it was compared
+- `_status`: whether the change may be applied, see below
+- `_why`: why the change is unproven
+- `_looked`: true if the second look has asked for the row
+- `_listed`: false if the source's list did not show the row
 
-`_listed` is false for a row of the copy that the source's list did not show.
+| `_status` | Meaning |
+| --- | --- |
+| `candidate` | One look does not prove it; the second look decides. |
+| `confirmed` | It is proven and may be applied. |
+| `noise` | The second look found source and copy in agreement. |
+| `unproven` | The second look could not tell, or it had no requests left. |
+| `young` | The row changed so recently that the next sync brings it; no drift. |
+| `stale` | The source showed an older version than the copy has; never applied. |
 """
 
 from collections import Counter
@@ -26,7 +33,7 @@ from include.warehouse.table import Table, identifiers, same_key
 
 @dataclass(frozen=True)
 class Repeats:
-    """Rows whose key the feed had shown before: with the same content, or another."""
+    """How many rows the source listed again, by key: with `identical` or `differing` content."""
 
     identical: int
     differing: int
@@ -37,7 +44,10 @@ class Repeats:
 
 
 def drop_repeats(stage: Stage) -> Repeats:
-    """Keep one row a key, the newest version and of those the one seen last; count the others."""
+    """Delete all rows but one for each key from the stage; return how many were deleted.
+
+    The row with the newest version stays; if several have it, the one that was listed last.
+    """
     table = stage.table
     newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in version_columns(table)]
     order = sql.SQL(", ").join([*newest, sql.SQL("_page DESC, _place DESC")])
@@ -63,12 +73,13 @@ def plan_writes(
     older: str = "stale",
     only: sql.Composable | None = None,
 ) -> None:
-    """Plan an insert for each row that the copy has not (or only as a tombstone) and an update where it differs.
+    """Plan an insert for staged rows that the copy lacks or has as tombstones, and an update for those that differ.
 
-    `young_after`: leave rows alone that changed later, a time or an expression over the staged row `s`. `doubtful`: the
-    status of a row that comes back over its tombstone, of one that differs without being newer, of one that lacks a
-    value which the copy has, and of one that newly says that it is deleted. `older`: the status of one of which the
-    source shows an older version than the copy has. `only`: a condition on the staged rows.
+    - `young_after`: a row that changed later gets the status `young`; a time, or SQL over the staged row `s`
+    - `doubtful`: the status of a change that one look does not prove: the row comes back over its tombstone, differs
+      without being newer, lost a value that the copy has, or newly says that it is deleted
+    - `older`: the status of a change if the staged version is older than the copy's
+    - `only`: an SQL condition on the staged rows; no other row is planned
     """
     table = stage.table
     stage.conn.execute(
@@ -80,8 +91,8 @@ def plan_writes(
             young=_young(table.moment, young_after),
             stale=_versions(table, "<"),
             newer=_versions(table, ">"),
-            emptied=_emptied(table),
-            buried=_buried(table),
+            lost_value=_lost_value(table),
+            newly_deleted=_newly_deleted(table),
             older=sql.Literal(older),
             doubtful=sql.Literal(doubtful),
             only=only or sql.SQL("true"),
@@ -93,7 +104,10 @@ def plan_writes(
 
 
 def plan_deletes(stage: Stage, *, status: str, within: sql.Composable | None = None) -> None:
-    """Plan a delete for each live row `t` of the copy, `within` a condition, that the stage has not."""
+    """Plan a delete with this status for each live row of the copy that the stage lacks.
+
+    `within`: an SQL condition on the copy's row `t`; rows for which it is false are left alone.
+    """
     table = stage.table
     stage.conn.execute(
         sql.SQL(
@@ -114,7 +128,7 @@ def plan_deletes(stage: Stage, *, status: str, within: sql.Composable | None = N
 
 
 def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
-    """Count the plan's rows by (operation, status); absent pairs count 0."""
+    """Return how many changes the plan has, by (operation, status); 0 for a pair that it lacks."""
     rows = stage.conn.execute(
         sql.SQL("SELECT _operation, _status, count(*) FROM {} GROUP BY 1, 2").format(stage.plan)
     ).fetchall()
@@ -122,9 +136,9 @@ def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
 
 
 def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
-    """The keys of the first rows planned for `operation` that are drift, in the order of the list, then of their keys.
+    """Return the keys of the first `limit` rows that are planned for `operation` and are drift.
 
-    As JSON has them.
+    Rows that the source listed come first, in its order. A key is a JSON value; of several columns, a list of values.
     """
     key = stage.table.key
     rows = stage.conn.execute(
@@ -139,49 +153,58 @@ def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
 
 
 def live_rows(stage: Stage) -> int:
-    """Count the rows alive in the copy."""
+    """Return how many live rows the copy has."""
     query = sql.SQL("SELECT count(*) FROM {} WHERE deleted_at IS NULL").format(stage.table.sql)
     return stage.conn.execute(query).fetchone()[0]
 
 
 def _alive(key: tuple[str, ...]) -> sql.Composed:
+    """Return the SQL condition that the copy has the row `t`, and not as a tombstone."""
     return sql.SQL("(t.{} IS NOT NULL AND t.deleted_at IS NULL)").format(sql.Identifier(key[0]))
 
 
 def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.Composable:
+    """Return the SQL condition that the staged row `s` changed later than `after`; false without a time to compare."""
     if moment is None or after is None:
         return sql.SQL("false")
-    # No sync brings what is dated days ahead.
+    # No sync brings a row whose time of change is more than a day ahead. Such a row counts as drift.
     return sql.SQL("(s.{0} > {1} AND s.{0} < clock_timestamp() + interval '1 day')").format(
         sql.Identifier(moment), after if isinstance(after, sql.Composable) else sql.Literal(after)
     )
 
 
 def _versions(table: Table, comparison: str) -> sql.Composable:
-    """The condition that the staged row `s` is older (<) or newer (>) than the copy's `t`.
+    """Return the SQL condition that the staged row `s` is older (<) or newer (>) than the copy's row `t`.
 
-    Of the columns that tell, the first that neither lacks decides; where there is none, neither is true.
+    The first version column that both rows fill decides. If there is none, the condition is false.
     """
     names = version_columns(table)
-    told = [sql.SQL("s.{0} {1} t.{0}").format(sql.Identifier(name), sql.SQL(comparison)) for name in names]
-    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*told, sql.SQL("false")]))
+    comparisons = [sql.SQL("s.{0} {1} t.{0}").format(sql.Identifier(name), sql.SQL(comparison)) for name in names]
+    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*comparisons, sql.SQL("false")]))
 
 
 def newer(table: Table, record: str, copy: str) -> sql.Composable:
-    """The condition that row `record` shows a newer version than row `copy`."""
-    told = [
+    """Return the SQL condition that the row `record` has a newer version than the row `copy`.
+
+    The first version column that both rows fill decides. If there is none, the condition is false.
+    """
+    comparisons = [
         sql.SQL("{} > {}").format(sql.Identifier(record, name), sql.Identifier(copy, name))
         for name in version_columns(table)
     ]
-    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*told, sql.SQL("false")]))
+    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*comparisons, sql.SQL("false")]))
 
 
 def version_columns(table: Table) -> list[str]:
+    """Return the columns that tell an older version from a newer one, the decisive one first."""
     return [name for name in (table.version, table.changed) if name]
 
 
 def poorer(table: Table) -> sql.Composable:
-    """The condition that the copy's row `t` has a value in a column that the staged record `s` doesn't name."""
+    """Return the SQL condition that the staged record `s` leaves out a column in which the copy's row `t` has a value.
+
+    A column counts as left out if the source's record does not name it at all; an explicit null is a value here.
+    """
     lost = [
         sql.SQL("{} = ANY (s._lacks) AND t.{} IS NOT NULL").format(sql.Literal(name), sql.Identifier(name))
         for name in table.compared
@@ -189,14 +212,14 @@ def poorer(table: Table) -> sql.Composable:
     return sql.SQL("(s._lacks IS NOT NULL AND ({}))").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
 
 
-def _emptied(table: Table) -> sql.Composable:
-    """The condition that the staged record `s` has nothing in a column in which the copy's row `t` has a value."""
+def _lost_value(table: Table) -> sql.Composable:
+    """Return the SQL condition that the staged row `s` is null in a column in which the copy's row `t` has a value."""
     lost = [sql.SQL("(s.{0} IS NULL AND t.{0} IS NOT NULL)").format(sql.Identifier(name)) for name in table.compared]
     return sql.SQL("({})").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
 
 
-def _buried(table: Table) -> sql.Composable:
-    """The condition that the staged record `s` says that it is deleted, and the copy's row `t` doesn't."""
+def _newly_deleted(table: Table) -> sql.Composable:
+    """Return the SQL condition that the staged row `s` says that it is deleted, and the copy's row `t` does not."""
     if table.tombstone is None:
         return sql.SQL("false")
     return sql.SQL("(s.{0} IS TRUE AND t.{0} IS NOT TRUE)").format(sql.Identifier(table.tombstone))
@@ -209,7 +232,7 @@ SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
     WHEN t.row_hash IS NULL THEN 'confirmed'
     WHEN NOT {alive} THEN {doubtful}
     WHEN {stale} THEN {older}
-    WHEN {newer} AND NOT {emptied} AND NOT {buried} THEN 'confirmed'
+    WHEN {newer} AND NOT {lost_value} AND NOT {newly_deleted} THEN 'confirmed'
     ELSE {doubtful} END,
   t.row_hash, t.deleted_at IS NOT NULL
 FROM (SELECT * FROM {stage} WHERE {only}) s LEFT JOIN {target} t ON {same}

@@ -1,7 +1,8 @@
-"""The fence: one row a source that every writing transaction locks, so that a stopped writer can't write.
+"""The fence: one row of `confidence.writer` for each source. Every writing transaction locks it, so that a stopped
+writer can't write.
 
-The pool in Airflow is what people see and what keeps the queue waiting; this row is the guarantee. Stopping updates
-the row, and so waits for every open writing transaction; a later one finds the new state and epoch and is refused.
+Airflow's pool shows people that the writer is stopped, and keeps its tasks waiting. The fence is the guarantee. `stop`
+updates the row, and so waits for every open writing transaction; a later one finds the new state and is refused.
 """
 
 from collections.abc import Iterator
@@ -14,16 +15,23 @@ from psycopg.rows import class_row
 
 
 class FenceError(Exception):
-    """The fence doesn't let this through. The message says who holds it and what to do."""
+    """The fence refuses the step. The message says who stopped the writer, and what to do."""
 
 
 class DrainTimeout(FenceError):
-    """A writing transaction was still open when the time to stop ran out."""
+    """The writer could not be stopped in time: a writing transaction was still open."""
 
 
 @dataclass(frozen=True)
 class Writer:
-    """A source's writer: `epoch` counts its stops, `run` is who stopped it last, `since` the last change of state."""
+    """A source's writer, as the fence's row has it.
+
+    - `state`: `running` or `stopped`
+    - `epoch`: how often the writer was stopped or a sync rolled back
+    - `run`: the run (`dag_id/run_id`) that stopped the writer last
+    - `since`: when `state` last changed
+    - `hold_reason`: why the writer is held; None if it is not
+    """
 
     source: str
     state: str
@@ -44,15 +52,16 @@ class Writer:
 
 
 def read(conn: Connection, source: str) -> Writer:
-    """Return the writer as committed now."""
+    """Return the source's writer as it is committed now. Raises FenceError if the source has no row."""
     return _fetch(conn, source, "")
 
 
 def stop(conn: Connection, source: str, run: str, timeout: float) -> Writer:
-    """Stop the writer for `run`, after every open writing transaction; waits at most `timeout` seconds.
+    """Stop the writer for `run` and return it. Waits up to `timeout` seconds for open writing transactions to end.
 
-    A stop that this run already has is kept with its epoch: nobody wrote in between. A stop of another run is taken
-    over with a new epoch, and its hold with it. Raises DrainTimeout naming the sessions that still write.
+    If this run has stopped the writer before, the epoch stays, as nobody wrote in between. If another run has, this
+    run takes the stop over: the epoch rises, and a hold stays. Raises DrainTimeout, which names the sessions that
+    still write.
     """
     try:
         with conn.transaction():
@@ -74,7 +83,10 @@ def stop(conn: Connection, source: str, run: str, timeout: float) -> Writer:
 
 
 def resume(conn: Connection, source: str, run: str) -> Writer:
-    """Let the writer run again. Only the run that stopped it may, and only while nothing holds it."""
+    """Let the writer run again and return it. A running writer is returned as it is.
+
+    Raises FenceError if another run has stopped the writer, or if it is held.
+    """
     with conn.transaction():
         writer = _fetch(conn, source, "FOR UPDATE")
         if not writer.stopped:
@@ -91,16 +103,16 @@ def resume(conn: Connection, source: str, run: str) -> Writer:
 
 
 def require_stopped(conn: Connection, source: str, run: str) -> Writer:
-    """Return the writer if it is stopped by `run`; every step of a runbook checks this first."""
+    """Return the writer if `run` has stopped it, else raise FenceError. Every step of a runbook calls this first."""
     return _required(_fetch(conn, source, ""), run)
 
 
 @contextmanager
 def writing(conn: Connection, source: str, *, epoch: int, run: str | None = None) -> Iterator[Writer]:
-    """A transaction that may write for the source, holding the fence open until it ends.
+    """Open a transaction that may write to the source's copy. The writer can't be stopped until it ends.
 
-    A sync gives the epoch at which it began and needs a running writer; a repair gives its `run` too and needs the
-    writer stopped by that run.
+    `epoch`: the epoch when the caller began. A sync leaves out `run`, and the writer has to be running. A repair gives
+    its `run`, which has to have stopped the writer. Raises FenceError otherwise, or if the epoch has changed.
     """
     with conn.transaction():
         writer = _fetch(conn, source, "FOR SHARE")
@@ -118,10 +130,11 @@ def writing(conn: Connection, source: str, *, epoch: int, run: str | None = None
 
 @contextmanager
 def exclusive(conn: Connection, source: str, timeout: float) -> Iterator[Writer]:
-    """A transaction that keeps every other writer of the source out; a reconcile run at work is not interrupted.
+    """Open a transaction during which nobody else can write to the source's copy.
 
-    It takes an epoch of its own: a sync that has read before it can't write after it, and scans from before it are
-    no evidence any more.
+    It waits up to `timeout` seconds for open writing transactions, and raises the epoch: a sync that began before
+    can't write afterwards, and earlier scans are no evidence any more. Raises FenceError while a runbook is at work on
+    the source, DrainTimeout if a writing transaction does not end in time.
     """
     try:
         with conn.transaction():
@@ -160,7 +173,7 @@ def _fetch(conn: Connection, source: str, lock: str) -> Writer:
 
 
 def _writing(conn: Connection) -> str:
-    """The sessions that write behind a fence, for the message. Postgres doesn't tell which source's row they lock."""
+    """Return the sessions that lock a row of the fence, for a message. Postgres does not tell which source's row."""
     rows = conn.execute(
         "SELECT DISTINCT a.pid, a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
         " WHERE l.relation = 'confidence.writer'::regclass AND l.mode = 'RowShareLock' AND a.pid <> pg_backend_pid()"

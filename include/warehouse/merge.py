@@ -1,4 +1,7 @@
-"""Apply a plan to the copy with an audit entry a row, only where the row is still as the plan saw it."""
+"""Apply a plan to the copy, and each change only if the row is still as the plan saw it.
+
+Each change that is made gets an entry in the change log.
+"""
 
 from dataclasses import dataclass
 
@@ -6,13 +9,13 @@ from psycopg import Connection, sql
 
 from include.warehouse.table import Table, identifiers, key_object, same_key
 
-# The share of a table's rows whose change makes its statistics outdated, as autovacuum has it.
+# After a change of this share of a table's rows its statistics are renewed. Autovacuum's default is the same.
 OUTDATED = 0.1
 
 
 @dataclass(frozen=True)
 class Merged:
-    """Rows written, and `superseded`: planned rows that had changed since they were seen, left alone."""
+    """How many rows were written. `superseded`: planned changes left out because the row is not as the plan saw it."""
 
     inserted: int = 0
     updated: int = 0
@@ -21,9 +24,10 @@ class Merged:
 
 
 def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: int) -> Merged:
-    """Apply the confirmed rows of `plan`; the caller's transaction holds the fence.
+    """Apply the confirmed changes of `plan` under `sync_id`, in a transaction of `fence.writing`.
 
-    Deletes set a tombstone. A row that comes back over its tombstone counts as inserted and is audited as an update.
+    A delete sets a tombstone. A row that comes back over its tombstone counts as inserted, and the change log has it as
+    an update.
     """
     parts = {
         "plan": plan,
@@ -62,7 +66,7 @@ WITH new AS (
 SELECT count(*) FROM new
 """
 
-# The rows before and after are returned together: a join of the two would be planned for a single row, as a loop.
+# RETURNING gives the row before and after at once. Postgres would plan a join of both as a loop over single rows.
 UPDATE = """
 WITH old AS (
   SELECT t.* FROM {target} t JOIN {plan} p ON {t_is_p}
@@ -102,10 +106,10 @@ def _count(conn: Connection, query: str, parts: dict[str, sql.Composable]) -> in
 
 
 def _renew_statistics(conn: Connection, table: Table, written: int) -> None:
-    """Bring the planner's figures up to a large change at once: autovacuum comes a minute later, or much later.
+    """Analyze the table after a large change, without waiting for autovacuum.
 
-    A table that was never analyzed seems to hold next to no live rows, and what reads it next, the computed tables
-    first, would be planned as loops that take minutes.
+    A table that was never analyzed looks almost empty to Postgres. The next queries on it, those of the derived tables
+    first, would run as nested loops that take minutes.
     """
     query = "SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = %s::regclass"
     known = conn.execute(query, [table.full_name]).fetchone()[0]

@@ -12,12 +12,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
-# Start-up commands and the DAG may migrate at the same moment: one does, the other waits and finds it done.
+# An advisory lock: if start-up and the DAG migrate at the same moment, one waits and then finds nothing to do.
 LOCK = 7_205_759_403
 
 
 def migrate(url: str) -> str:
-    """Run all missing migrations on the warehouse at the libpq `url`; return the revision that it now has."""
+    """Run all missing migrations on the warehouse at the libpq URL `url`; return the revision that it has then."""
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
@@ -35,7 +35,7 @@ def migrate(url: str) -> str:
 
 
 def _ensure(connection: Connection, config: Config, revision: str) -> None:
-    """Call `ensure` of each migration up to `revision` that has one: what must hold whenever migrations are run."""
+    """Call `ensure()` of each migration up to `revision` that defines it. It is called on every run of migrations."""
     scripts = list(ScriptDirectory.from_config(config).iterate_revisions(revision, "base"))
     with Operations.context(MigrationContext.configure(connection)):
         for script in reversed(scripts):
@@ -44,6 +44,7 @@ def _ensure(connection: Connection, config: Config, revision: str) -> None:
 
 
 def main() -> None:
+    """Migrate the warehouse that the environment's AIRFLOW_CONN_WAREHOUSE names."""
     url = os.environ.get("AIRFLOW_CONN_WAREHOUSE")
     if not url:
         sys.exit(

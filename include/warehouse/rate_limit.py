@@ -1,4 +1,4 @@
-"""A rate limit and a quota that hold across threads, tasks and machines: their only state is in the warehouse."""
+"""A rate limit and a quota that threads, tasks and machines share: their only state is in the warehouse."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from psycopg import Connection
 
 @dataclass(frozen=True)
 class Quota:
-    """How many requests an account may make within any hour and any day; None: as many as it likes."""
+    """How many requests an account may make within any hour and any day; None for no limit."""
 
     per_hour: int | None = None
     per_day: int | None = None
@@ -20,11 +20,11 @@ class Quota:
 
 
 class SharedLimit:
-    """Hands out evenly spaced moments at which a request may be sent.
+    """Spaces requests evenly, so that no sliding minute has more than the vendor allows.
 
-    `per_minute` is the vendor's limit. Even spacing keeps any sliding minute below it; the utilisation leaves room for
-    the jitter of the network, so that requests that bunch up on their way don't cross the limit at the vendor's door.
-    `conn` must be in autocommit and is used by this object alone.
+    `per_minute` is the vendor's limit, and `UTILISATION` the share of it that is used: the network delays some requests
+    more than others, so they arrive less evenly than they were sent. `conn` must be in autocommit, and nothing else may
+    use it.
     """
 
     UTILISATION = 0.975
@@ -48,7 +48,7 @@ class SharedLimit:
             time.sleep(delay)
 
     def pause(self, seconds: float) -> None:
-        """Let nobody send for `seconds`: the vendor asked for it."""
+        """Let no request be sent for `seconds`, because the vendor asked for a pause."""
         self._move(
             "INSERT INTO confidence.rate_limit AS r VALUES (%(api)s, clock_timestamp() + %(step)s * interval '1 s')"
             " ON CONFLICT (api) DO UPDATE SET"
@@ -58,11 +58,12 @@ class SharedLimit:
         )
 
     def _move(self, query: str, step: float) -> float:
+        """Move the time of the next free request by `step` seconds; return the figure that the query selects."""
         with self._lock:
             return self._conn.execute(query, {"api": self._api, "step": step}).fetchone()[0]
 
 
-# A minute counts until its last second is that old.
+# Requests are counted by the minute. A minute counts in full until its last second is an hour, or a day, old.
 COUNT = """
 WITH spent AS (
   SELECT coalesce(sum(requests) FILTER (WHERE minute > now() - interval '61 minutes'), 0) AS hour,
@@ -80,10 +81,10 @@ SELECT hour, day, EXISTS (SELECT FROM counted) FROM spent
 
 
 class RequestCount:
-    """Counts the requests of an API by the minute and lets none go out above the quota.
+    """Counts the requests to an API and refuses those above the quota.
 
-    Who comes at the same moment may each be let in as the last: a quota belongs a little below the vendor's. `conn`
-    must be in autocommit and is used by this object alone.
+    Concurrent callers can overshoot the quota slightly, so set it below the vendor's. `conn` must be in autocommit, and
+    nothing else may use it.
     """
 
     def __init__(self, conn: Connection, api: str, quota: Quota):
@@ -96,7 +97,7 @@ class RequestCount:
         )
 
     def acquire(self) -> str | None:
-        """Count one request; or say which quota is used up."""
+        """Count one request and return None. If the quota is used up, count nothing and return a message."""
         named = {"api": self._api, "per_hour": self._quota.per_hour, "per_day": self._quota.per_day}
         with self._lock:
             hour, day, counted = self._conn.execute(COUNT, named).fetchone()
@@ -109,18 +110,20 @@ class RequestCount:
         )
 
     def pause(self, seconds: float) -> None:
-        """A count knows no pause."""
+        """Do nothing: a pause does not change what was counted."""
 
 
 @dataclass(frozen=True)
 class Both:
-    """A quota, then a rate limit (or none)."""
+    """A quota and a rate limit as one: the quota is asked first. `limit` has `acquire` and `pause`, as SharedLimit."""
 
     count: RequestCount
     limit: Any
 
     def acquire(self) -> str | None:
+        """Block until a request may be sent and return None; return a message if the quota is used up."""
         return self.count.acquire() or self.limit.acquire()
 
     def pause(self, seconds: float) -> None:
+        """Let no request be sent for `seconds`."""
         self.limit.pause(seconds)

@@ -1,4 +1,4 @@
-"""Undo a sync, a repair or an earlier rollback by its sync_id: rows and sync_state as they were before it."""
+"""Undo a sync, a repair or an earlier rollback by its sync_id: put rows and watermarks back as they were before it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,16 +11,22 @@ from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import identifiers, key_object, same_key
 
+# How many keys a message names for each table.
 EXAMPLES = 5
 
 
 class RollbackRefused(Exception):
-    """The rollback would undo what came later, or there is nothing by that id. The message names it."""
+    """The sync_id is unknown, or rows have changed since. The message says which, and what to do."""
 
 
 @dataclass(frozen=True)
 class Undone:
-    """What a rollback did, or would do: its own sync_id (None on a dry run) and the counts per table."""
+    """What a rollback did, or on a dry run would do.
+
+    - `sync_id`: the rollback's own; None on a dry run
+    - `tables`: the counts of rows, by table
+    - `conflicts`: a line for each table with rows that have changed since the sync
+    """
 
     sync_id: int | None
     tables: Mapping[str, Counts]
@@ -28,24 +34,24 @@ class Undone:
 
 
 class Copy(Protocol):
-    """Where a source's copy lives, as far as a rollback goes there."""
+    """What a rollback needs of a source's copy, wherever the copy is."""
 
     def transaction(self) -> AbstractContextManager[Any]:
-        """Of the copy's own database, committed after that of the warehouse."""
+        """Open a transaction in the copy's own database. It commits after the warehouse's."""
 
     def conflicts(self, sync_id: int) -> list[str]:
-        """A line for each table with rows that are not as the sync left them."""
+        """Return a line for each table with rows that have changed since the sync `sync_id`."""
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
-        """Put back what the sync changed, audited under `own`; the counts per table.
+        """Put back the rows that `sync_id` changed, with entries in the change log under `own`; return counts by table.
 
-        On a dry run the caller undoes both transactions; what is in neither is only counted.
+        After a dry run the caller rolls both transactions back. Rows outside them must only be counted then.
         """
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Mirrored tables: the copy is in the warehouse itself."""
+    """The copy of a mirror: tables in the warehouse itself. Its methods are those of Copy."""
 
     conn: Connection
 
@@ -59,15 +65,16 @@ class Tables:
         return {name: _restore(self.conn, name, sync_id, own) for name in self._changed(sync_id)}
 
     def _changed(self, sync_id: int) -> list[str]:
+        """Return the tables to restore, in an order that keeps foreign keys intact."""
         return [name for (name,) in self.conn.execute(CHANGED, [sync_id])]
 
 
 class _DryRun(Exception):
-    """Ends the transactions of a preview."""
+    """Raised at the end of a dry run, to roll its transactions back."""
 
 
 def source_of(conn: Connection, sync_id: int) -> str:
-    """The source that the sync belongs to. Raises RollbackRefused for an unknown sync_id."""
+    """Return the source that the sync belongs to. Raises RollbackRefused for an unknown sync_id."""
     row = conn.execute("SELECT source FROM confidence.sync_log WHERE sync_id = %s", [sync_id]).fetchone()
     if row is None:
         raise RollbackRefused(f"there is no sync_id {sync_id}: look it up in confidence.sync_log")
@@ -85,10 +92,11 @@ def roll_back(
     dry_run: bool = True,
     timeout: float = 60,
 ) -> Undone:
-    """Restore every row that `sync_id` changed, and the sync_state that it found.
+    """Put back every row that `sync_id` changed and the watermarks that it moved, all of it or nothing.
 
-    Refuses where a row has changed since, naming the later syncs, unless `force`. The rollback is a sync_id of its
-    own and can be rolled back. One transaction: all of it or nothing.
+    The rollback gets a sync_id of its own, with `reason`, and can be rolled back too. A dry run only counts. Raises
+    RollbackRefused if a row has changed since, unless `force` overwrites such rows; FenceError while a runbook is at
+    work on the source; DrainTimeout if a writing transaction does not end within `timeout` seconds.
     """
     source = source_of(conn, sync_id)
     own = sync_log.begin(conn, source, "rollback", run, undoes=sync_id, reason=reason)
@@ -118,7 +126,7 @@ def roll_back(
 
 @contextmanager
 def _alone(conn: Connection, source: str, timeout: float, *, dry_run: bool) -> Iterator[None]:
-    """A transaction that keeps every other writer of the source out. A dry run keeps nobody out, nor waits for one."""
+    """Open a transaction during which nobody else can write to the copy; on a dry run others can."""
     if dry_run:
         with conn.transaction():
             yield
@@ -128,7 +136,7 @@ def _alone(conn: Connection, source: str, timeout: float, *, dry_run: bool) -> I
 
 
 def _conflicts(conn: Connection, name: str, sync_id: int) -> list[str]:
-    """One line per table: which rows are not as the sync left them, and which later syncs changed them."""
+    """Return a line that says how many rows of the table have changed since the sync, and by what; [] if none has."""
     parts = _parts(conn, name, sync_id)
     rows = conn.execute(sql.SQL(CONFLICTS).format(**parts)).fetchall()
     if not rows:
@@ -140,6 +148,7 @@ def _conflicts(conn: Connection, name: str, sync_id: int) -> list[str]:
 
 
 def _restore(conn: Connection, name: str, sync_id: int, own: int) -> Counts:
+    """Put back the rows of the table `name` that `sync_id` changed; return how many, by what was done."""
     parts = _parts(conn, name, sync_id) | {"own": sql.Literal(own)}
     removed = conn.execute(sql.SQL(REMOVE).format(**parts)).fetchone()[0]
     updated = conn.execute(sql.SQL(PUT_BACK).format(**parts)).fetchone()[0]
@@ -148,12 +157,13 @@ def _restore(conn: Connection, name: str, sync_id: int, own: int) -> Counts:
 
 
 def _restore_states(conn: Connection, source: str, sync_id: int, own: int) -> None:
+    """Put back the watermarks that `sync_id` moved, and keep the present ones with the rollback `own`."""
     sync_log.remember_states(conn, own, source, _states(conn, sync_id))
     put_back_states(conn, source, sync_id)
 
 
 def put_back_states(conn: Connection, source: str, sync_id: int) -> None:
-    """Set the source's sync_state to what `sync_id` found."""
+    """Put the states (watermarks) of the source back as they were when `sync_id` first moved them."""
     for entity, partition in _states(conn, sync_id):
         conn.execute(
             "DELETE FROM confidence.sync_state WHERE source = %s AND entity = %s AND partition = %s",
@@ -168,9 +178,9 @@ def put_back_states(conn: Connection, source: str, sync_id: int) -> None:
 
 
 def _states(conn: Connection, sync_id: int) -> list[tuple[str, str]]:
-    """Entity and partition of the states that the sync moved."""
+    """Return entity and partition of each state that the sync moved."""
     return conn.execute(
-        # A partition may have slashes of its own.
+        # Each key is entity/partition; the partition may contain slashes too.
         "SELECT split_part(key, '/', 1), substr(key, strpos(key, '/') + 1)"
         " FROM confidence.sync_log, jsonb_object_keys(state_before) AS key WHERE sync_id = %s",
         [sync_id],
@@ -178,6 +188,7 @@ def _states(conn: Connection, sync_id: int) -> list[tuple[str, str]]:
 
 
 def _parts(conn: Connection, name: str, sync_id: int) -> dict[str, sql.Composable]:
+    """Return what the statements below are formatted with, for one table and sync."""
     schema, table = name.split(".")
     columns = conn.execute(
         "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
@@ -207,7 +218,8 @@ def _parts(conn: Connection, name: str, sync_id: int) -> dict[str, sql.Composabl
     }
 
 
-# Tables before those that they refer to: removing a row there would take theirs along, and the audit not know of it.
+# A table comes before those that it refers to by foreign keys. If the row there were deleted first, Postgres could
+# delete the row here with it, and the change log would lack that delete.
 CHANGED = """
 WITH RECURSIVE changed AS (
   SELECT DISTINCT table_name AS name FROM confidence.change_log WHERE sync_id = %s
@@ -219,7 +231,7 @@ WITH RECURSIVE changed AS (
 SELECT name FROM referred GROUP BY name ORDER BY count(*) DESC, name
 """
 
-# A row is as the sync left it when its content and its tombstone are; one that the sync removed must still be gone.
+# A row has changed since the sync if its content or its tombstone has, or if the sync removed it and it is back.
 CONFLICTS = """
 SELECT c.key, (SELECT array_agg(DISTINCT l.sync_id) FROM confidence.change_log l
                WHERE l.table_name = {name} AND l.key = c.key AND l.sync_id > {sync_id})
@@ -230,7 +242,7 @@ WHERE CASE WHEN c.after_hash IS NULL THEN t.sync_id IS NOT NULL
 ORDER BY c.change_id
 """
 
-# Rows that the sync inserted go away for good: before it they had never been there.
+# Rows that the sync inserted are really deleted, without a tombstone: before it the copy had never had them.
 REMOVE = """
 WITH gone AS (
   DELETE FROM {target} t USING {changes} WHERE {same} AND c.operation = 'insert'

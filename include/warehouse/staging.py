@@ -1,4 +1,8 @@
-"""Rows on their way: pages are copied into an unlogged table, with the resume point in the same transaction."""
+"""The staging tables: rows of a source on their way to the comparison with the copy.
+
+A pull reads an entity page by page. It stores each page's rows in an unlogged table (the stage), and in the same
+transaction the position of the next page, so that a later attempt can resume it.
+"""
 
 import json
 import uuid
@@ -16,38 +20,48 @@ from psycopg.types.json import Jsonb
 
 from include.warehouse.table import RowRefused, Table, among, identifiers, key_array, same_key
 
-# The share of rows that may be refused before the pull is no evidence any more, and the count below which it may.
+# A pull fails if it refuses more than this share of its rows, and more than this number of them.
 REFUSED_SHARE, REFUSED_FLOOR = 0.01, 20
 
-# A row's place on its page, its values, and the columns that its record doesn't name.
+# A row's place on its page, its values, and the columns that its record does not name.
 StagedRow = tuple[int, tuple, list[str] | None]
 
-# Keys may hold times.
+# Keys and positions may hold times.
 _json = partial(json.dumps, default=str)
 _payload = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class PullError(Exception):
-    """The pull can't go on or can't be used. The message says why and what to do."""
+    """The pull can't go on, or its rows can't be used. The message says why and what to do."""
 
 
 class TooManyRefused(PullError):
-    """So many rows can't be stored that the others are no evidence either."""
+    """So many rows were refused that the others are no evidence either."""
 
 
 def too_many_refused(read: int, refused: int, *, ended: bool) -> bool:
-    """Return whether that is so of these numbers of rows. `ended`: no more will come."""
+    """Return whether a pull has refused too many of the rows that it read. `ended`: it has read all of them.
+
+    Too many are more than 1 % and more than 20 rows, or all rows of a pull that read at least two.
+    """
     none_stored = ended and read > 1 and refused == read
     return none_stored or refused > max(REFUSED_FLOOR, REFUSED_SHARE * read)
 
 
 @dataclass(frozen=True)
 class Pull:
-    """How far a pull has come.
+    """How far a pull has come; a row of `staging.pull`.
 
-    `position`: the resume point to ask for next, None at the start. `ticket`: what the pull belongs to; only a pull
-    with the same ticket is resumed. `source_time`: the source's clock when the pull began. `rows_read` counts every
-    row received, `rows_refused` those that could not be stored (in confidence.quarantine, with the reason).
+    - `pull`: its name, which is the staging table's too
+    - `purpose`: what the rows are for, such as `scan`
+    - `ticket`: names the work that the pull belongs to; a pull is resumed only by an attempt with the same ticket
+    - `attempt`: the attempt that reads now; every other one is refused
+    - `position`: where the next page is, as the paginator understands it; None at the start and at the end
+    - `complete`: all pages were read
+    - `rows_read`: rows that the source sent; `rows_refused` of them are in confidence.quarantine with the reason
+    - `source_time`: the source's clock when the pull began
+    - `total_entries`, `total_pages`: what the source says that its list has
+    - `progress`: figures that the caller keeps for the next attempt
     """
 
     pull: str
@@ -74,17 +88,21 @@ class Pull:
 
 
 def stage_name(source: str, entity: str, purpose: str) -> str:
-    """The name of a pull and its staging table."""
+    """Return the name of a pull, and of its staging table."""
     return f"{source}_{entity}_{purpose}"
 
 
 def plan_table(name: str) -> sql.Identifier:
-    """The plan that belongs to the stage of that name; it outlives the stage."""
+    """Return the plan's table that belongs to the stage `name`. It stays when the stage is dropped."""
     return sql.Identifier("staging", f"{name}_plan")
 
 
 class Stage:
-    """The staging table of one entity and purpose, and how far its pull has come."""
+    """The staging table of one entity and purpose, with its pull.
+
+    `sql`, `plan` and `refused` are the names of three tables: the staged rows, the plan (see compare.py), and the rows
+    that could not be stored.
+    """
 
     def __init__(self, conn: Connection, table: Table, pull: Pull):
         self.conn = conn
@@ -96,10 +114,10 @@ class Stage:
 
     @classmethod
     def open(cls, conn: Connection, table: Table, source: str, purpose: str, ticket: str) -> "Stage":
-        """Resume the unfinished pull of this ticket, or start anew with empty tables.
+        """Resume the pull if it has this ticket, else start a new one with empty tables.
 
-        Opening takes the pull over: an earlier attempt that still runs can't append any more. A pull that failed for
-        its refused rows is not resumed: behind them it would look whole.
+        This takes the pull over: an earlier attempt that still runs can't store anything any more. A pull that refused
+        too many rows is not resumed but started anew: a resumed one could go on to its end as if it were whole.
         """
         name = stage_name(source, table.name, purpose)
         with conn.transaction():
@@ -116,10 +134,11 @@ class Stage:
 
     @property
     def resumed(self) -> bool:
+        """Whether the pull has stored pages already."""
         return self.pull.pages > 0
 
     def append(self, page: Iterable[Mapping[str, Any]], **how: Any) -> None:
-        """`store` a page. Raises TooManyRefused when too many rows had to be refused by then."""
+        """`store` a page with the same arguments; then raise TooManyRefused if the pull has refused too many rows."""
         self.store(page, **how)
         if self.pull.too_many_refused:
             raise self.refusal(self.pull.rows_read, self.pull.rows_refused)
@@ -133,18 +152,20 @@ class Stage:
         places: Iterable[int] | None = None,
         refuse: Mapping[int, str] | None = None,
     ) -> None:
-        """Store a page's rows and the next resume point, both or neither.
+        """Store a page's rows and the position of the next page, both or neither.
 
-        There is no wait for the disk: Postgres flushes nothing for a transaction that wrote to unlogged tables alone.
-        `page_info`: any of source_time (kept from the first page), total_entries, total_pages. `places`: each row's
-        place on the page, for rows that come several to a place; by default they are counted. `refuse`: why the row at
-        a place is not to be stored.
-        Raises PullError when another attempt took the pull over.
+        - `next_position`: None ends the pull
+        - `page_info`: any of `source_time` and `total_entries` (both kept from the first page) and `total_pages`
+        - `places`: each row's place on the page, if several rows share one; by default 0, 1, 2, ...
+        - `refuse`: reasons by place; the rows there are refused instead of stored
+
+        Raises PullError if another attempt has taken the pull over. Postgres does not wait for the disk here, as the
+        transaction writes to unlogged tables only.
         """
         number = self.pull.pages + 1
         rows, refused, read = self._read_rows(page, count() if places is None else places, refuse or {})
         with self.conn.transaction():
-            self._move(
+            self._update_pull(
                 position=next_position,
                 complete=next_position is None,
                 pages=number,
@@ -158,7 +179,7 @@ class Stage:
             self._quarantine(refused, number)
 
     def refusal(self, read: int, refused: int) -> TooManyRefused:
-        """What to raise when so many of the rows could not be stored."""
+        """Return the error to raise if `refused` of `read` rows are too many."""
         pull = self.pull
         return TooManyRefused(
             f"{refused} of {read} rows of {pull.source}.{pull.entity} could not be stored: see the reasons in"
@@ -167,51 +188,62 @@ class Stage:
         )
 
     def save_progress(self, **figures: Any) -> None:
-        """Keep figures with the pull, for the next attempt."""
-        self._move(progress={**(self.pull.progress or {}), **figures})
+        """Add figures to the pull's progress, for the next attempt. Raises PullError as `store` does."""
+        self._update_pull(progress={**(self.pull.progress or {}), **figures})
 
     def drop(self) -> None:
-        """Forget the pull; the plan stays."""
+        """Delete the pull and its staged rows. The plan stays."""
         self.conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.sql, self.refused))
         self.conn.execute("DELETE FROM staging.pull WHERE pull = %s", [self.pull.pull])
 
     def reopen(self, position: Any) -> None:
-        """Let a pull that has come to its end go on at `position`."""
-        self._move(position=position, complete=False)
+        """Let a complete pull go on at `position`. Raises PullError as `store` does."""
+        self._update_pull(position=position, complete=False)
 
     def finish(self) -> None:
-        """End the pull where it is."""
-        self._move(position=None, complete=True)
+        """Mark the pull as complete, wherever it is. Raises PullError as `store` does."""
+        self._update_pull(position=None, complete=True)
 
     def remember_refused(self, refused: list[tuple[list, bool, str]]) -> None:
-        """Keep with the pull which rows could not be read or stored: the key, whether it is one, and the reason."""
+        """Keep which rows could not be read or stored, as (key, usable, reason).
+
+        `usable`: whether the first item is really the row's key; otherwise it says where the row was listed.
+        """
         statement = sql.SQL("INSERT INTO {} (key, usable, reason) VALUES ({}, {}, {})")
-        for key, *told in refused:
-            self.conn.execute(statement.format(self.refused, key_array(key), *map(sql.Literal, told)))
+        for key, usable, reason in refused:
+            values = key_array(key), sql.Literal(usable), sql.Literal(reason)
+            self.conn.execute(statement.format(self.refused, *values))
 
     def refusals(self) -> list[tuple[list, str]]:
-        """The rows that could not be stored, each by its key or where it was listed, with the reason."""
+        """Return (key, reason) of each row that could not be stored; without a usable key, where it was listed."""
         return self.conn.execute(sql.SQL("SELECT key, reason FROM {} ORDER BY key").format(self.refused)).fetchall()
 
     def replace_rows(self, where: sql.Composable, records: Iterable[Mapping[str, Any]]) -> None:
-        """Put a fresher reading, of page 0, in place of the rows that the condition names. Raises RowRefused."""
+        """Replace the staged rows for which `where` is true by these records, as rows of page 0.
+
+        Raises RowRefused if one of them can't be stored; then nothing is replaced.
+        """
         rows = [(0, self.table.row(record), self.table.lacking(record)) for record in records]
         self.conn.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self.sql, where))
         self._copy(rows, 0)
 
     def fill(self, query: sql.Composable) -> None:
-        """Store what a query of the warehouse selects, in the order of the table's columns."""
+        """Store the rows that a query selects as the only page of the pull, which is complete then.
+
+        The query selects the table's columns in their order. Raises PullError as `store` does.
+        """
         with self.conn.transaction():
             self.conn.execute(
                 sql.SQL("INSERT INTO {} ({}, _page, _place) SELECT q.*, 1, 0 FROM ({}) q").format(
                     self.sql, identifiers(self.table.names), query
                 )
             )
-            self._move(complete=True, pages=1)
+            self._update_pull(complete=True, pages=1)
 
     def _read_rows(
         self, page: Iterable[Mapping[str, Any]], places: Iterable[int], refuse: Mapping[int, str]
     ) -> tuple[list[StagedRow], list[tuple[int, str, Any]], int]:
+        """Return the page's rows, the refused ones as (place, reason, record), and how many records the page had."""
         rows, refused, read = [], [], 0
         for place, record in zip(places, page, strict=False):
             read += 1
@@ -224,6 +256,7 @@ class Stage:
         return rows, refused, read
 
     def _copy(self, rows: list[StagedRow], page: int) -> None:
+        """Write the rows to the staging table."""
         statement = sql.SQL("COPY {} ({}, _page, _place, _lacks) FROM STDIN").format(
             self.sql, identifiers(self.table.names)
         )
@@ -232,6 +265,7 @@ class Stage:
                 copy.write_row((*row, page, place, lacks))
 
     def _quarantine(self, refused: list[tuple[int, str, Any]], page: int) -> None:
+        """Keep the refused rows, as (place, reason, record), in confidence.quarantine and with the pull."""
         for _, reason, record in refused:
             self.conn.execute(
                 "INSERT INTO confidence.quarantine (source, entity, pull, key, reason, payload)"
@@ -249,7 +283,8 @@ class Stage:
             [(*_named_by(self.table, record, page, place), reason) for place, reason, record in refused]
         )
 
-    def _move(self, **changes: Any) -> None:
+    def _update_pull(self, **changes: Any) -> None:
+        """Set these columns of the pull. Raises PullError if another attempt has taken it over, or it is gone."""
         assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in changes)
         values = [Jsonb(v, _json) if name in ("position", "progress") else v for name, v in changes.items()]
         moved = self.conn.execute(
@@ -266,7 +301,11 @@ class Stage:
         self.pull = replace(self.pull, **changes)
 
     def _create(self) -> None:
-        """Empty tables: the stage, unlogged, and the plan, logged: an emptied plan would look like nothing to do."""
+        """Create the pull and its empty tables.
+
+        The plan is a logged table: Postgres empties unlogged ones after a crash, and an empty plan would mean that
+        there is nothing to repair.
+        """
         conn, table, pull = self.conn, self.table, self.pull
         conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}, {}").format(self.sql, self.plan, self.refused))
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
@@ -300,14 +339,14 @@ class Stage:
 
 
 def staged(stage: Stage, keys: Iterable[tuple]) -> set[tuple]:
-    """Those of the keys of which the stage has a row."""
+    """Return those of the keys that the stage has a row of."""
     query = sql.SQL("SELECT {} FROM {} WHERE {}")
     key = stage.table.key
     return set(stage.conn.execute(query.format(identifiers(key), stage.sql, among(key, keys))).fetchall())
 
 
 def count_new(stage: Stage, after_page: int) -> tuple[int, int]:
-    """Count the distinct keys that pages after `after_page` brought, and those of them that the copy has not."""
+    """Return how many keys only the pages after `after_page` have, and how many of these the copy lacks."""
     key = stage.table.key
     return stage.conn.execute(
         sql.SQL(
@@ -327,16 +366,18 @@ def count_new(stage: Stage, after_page: int) -> tuple[int, int]:
 
 
 def _named_by(table: Table, record: Any, page: int, place: int) -> tuple[list, bool]:
-    """The record's key, or where it was listed if it has no usable one; and which of both it is."""
+    """Return the record's key and True; if it has no usable key, where it was listed and False."""
     key = table.key_of(record) if isinstance(record, Mapping) else None
     return (list(key), True) if key else ([f"row {place + 1} of page {page}"], False)
 
 
 def _text_key(table: Table, record: Any) -> str | None:
+    """Return the record's key as text, its values joined by slashes; None if it has no usable key."""
     key = table.key_of(record) if isinstance(record, Mapping) else None
     return None if key is None else "/".join(map(str, key))
 
 
 def _read(conn: Connection, name: str) -> Pull | None:
+    """Return the pull of that name; None if there is none."""
     with conn.cursor(row_factory=class_row(Pull)) as cursor:
         return cursor.execute("SELECT * FROM staging.pull WHERE pull = %s", [name]).fetchone()

@@ -1,4 +1,4 @@
-"""The log of syncs and repairs, and how far each entity is in step with its source."""
+"""The log of syncs, repairs and rollbacks (`confidence.sync_log`), and each entity's watermark (`sync_state`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -13,7 +13,11 @@ from include.warehouse.merge import Merged
 
 @dataclass(frozen=True)
 class Counts:
-    """What a sync or a repair did with the rows of an entity."""
+    """What a sync or a repair did with the rows of an entity, in rows.
+
+    `read`: rows that the source sent. `superseded`: planned changes left out because the row had changed since.
+    `failed`: rows that could not be stored.
+    """
 
     read: int = 0
     inserted: int = 0
@@ -28,14 +32,19 @@ class Counts:
 
     @classmethod
     def of(cls, merged: Merged, *, read: int = 0, unchanged: int = 0, failed: int = 0) -> "Counts":
+        """Return the counts of an applied plan (`merged`), with those that the caller has counted."""
         return cls(read=read, unchanged=unchanged, failed=failed, **asdict(merged))
 
 
 @dataclass(frozen=True)
 class State:
-    """How far an entity is in step: everything up to `watermark` (the source's time) or `version` has been read.
+    """How far an entity, or a partition of it, was read.
 
-    `read_from`: what changed before that is not read again, since a person has reset the watermark.
+    - `watermark`: the source's time up to which everything was read; None before the first sync
+    - `version`: the same as a version number, for sources that count versions
+    - `read_from`: where a person has set the watermark by hand; nothing that changed earlier is read again
+    - `counts`: what the last sync did, as Counts has it
+    - `sync_id`: the sync that wrote this state
     """
 
     watermark: datetime | None = None
@@ -45,7 +54,10 @@ class State:
     sync_id: int | None = None
 
     def since(self, lookback: timedelta) -> datetime | None:
-        """From when on changes are read: the lookback before the watermark, but nothing before `read_from`."""
+        """Return the time from which to read changes: `lookback` before the watermark, but never before `read_from`.
+
+        None before the first sync.
+        """
         since = self.watermark and self.watermark - lookback
         return max(since, self.read_from) if since and self.read_from else since
 
@@ -59,11 +71,15 @@ def begin(
     undoes: int | None = None,
     reason: str | None = None,
 ) -> int:
-    """Open a log row and return its sync_id. Rows that a dead attempt left open are closed as failed."""
+    """Open a row of the sync log and return its sync_id.
+
+    `kind`: `sync`, `repair`, `rollback` or `watermark`. `undoes`: the sync_id that a rollback undoes. Rows of the same
+    source and kind that an earlier attempt left open are closed as failed.
+    """
     with conn.transaction():
         conn.execute(
             "UPDATE confidence.sync_log SET state = 'failed', finished_at = clock_timestamp(),"
-            " error = 'ended without a word; what it had committed stands in change_log'"
+            " error = 'its process ended without closing this row; change_log has what it had committed'"
             " WHERE source = %s AND kind = %s AND state = 'running'",
             [source, kind],
         )
@@ -83,7 +99,10 @@ def finish(
     requests: int = 0,
     request_errors: int = 0,
 ) -> None:
-    """Close the log row with the counts of each entity, and of the requests that it took."""
+    """Close the log row: as failed if there is an `error`, else as a success.
+
+    `entities`: the counts by entity. `requests`: how many requests it took, of which `request_errors` failed.
+    """
     total = sum(entities.values(), Counts())
     names = [f.name for f in fields(Counts)]
     assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(f"rows_{name}")) for name in names)
@@ -105,7 +124,7 @@ def finish(
 
 
 def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, str | int]]) -> None:
-    """Keep what verify has found after the repair: whoever asks later whether it was verified finds it here."""
+    """Mark the repair as verified now, and keep the checks that verify made."""
     conn.execute(
         "UPDATE confidence.sync_log SET verified_at = clock_timestamp(), checks = %s WHERE sync_id = %s",
         [Jsonb([dict(check) for check in checks]), sync_id],
@@ -113,9 +132,10 @@ def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, st
 
 
 def expire(conn: Connection, source: str, days: int) -> int:
-    """Drop what ended so many days ago, with its audit, and return how many log rows that were.
+    """Delete log rows that ended more than `days` days ago, with their change log; return how many log rows.
 
-    Kept is what the present states stand on, and what a later rollback has undone. What is dropped can't be undone.
+    They can't be rolled back any more. A row is kept if a present watermark comes from it, or if a rollback names it as
+    undone.
     """
     query = """
         WITH old AS (
@@ -131,7 +151,7 @@ def expire(conn: Connection, source: str, days: int) -> int:
 
 
 def state(conn: Connection, source: str, entity: str, partition: str = "") -> State:
-    """Return how far the entity is in step; an empty State before its first sync."""
+    """Return the state of the entity, or of a partition of it; an empty State before its first sync."""
     with conn.cursor(row_factory=class_row(State)) as cursor:
         found = cursor.execute(
             "SELECT watermark, version, read_from, counts, sync_id FROM confidence.sync_state"
@@ -142,22 +162,22 @@ def state(conn: Connection, source: str, entity: str, partition: str = "") -> St
 
 
 def ever_synced(conn: Connection, source: str) -> bool:
-    """Whether a sync of the source has ever ended well, as far as the log reaches back."""
+    """Return whether the log has a successful sync of the source."""
     query = "SELECT FROM confidence.sync_log WHERE source = %s AND kind = 'sync' AND state = 'success' LIMIT 1"
     return conn.execute(query, [source]).rowcount == 1
 
 
 def oldest_watermark(conn: Connection, source: str, entity: str) -> datetime | None:
-    """Up to when every partition of the entity has been read; None before its first sync."""
+    """Return the lowest watermark of the entity's partitions; None before its first sync."""
     query = "SELECT min(watermark) FROM confidence.sync_state WHERE source = %s AND entity = %s"
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(query, [source, entity]).fetchone()[0]
 
 
 def since_in_step(conn: Connection, source: str, entity: str) -> timedelta | None:
-    """How long ago a sync of the entity began that left nothing out; None if a partition has never had one.
+    """Return the time since the entity's last sync that left nothing out began; None if there was none.
 
-    Of its partitions the one that waits longest.
+    If the entity has partitions: the longest of their times; None if one of them never had such a sync.
     """
     query = (
         "SELECT CASE WHEN bool_and(in_step_at IS NOT NULL) THEN clock_timestamp() - min(in_step_at) END"
@@ -181,10 +201,11 @@ def advance(
     read_from: datetime | None = None,
     in_step: bool = False,
 ) -> None:
-    """Move the entity's state, in the transaction that writes its rows; the state before goes to the log row.
+    """Set the state of an entity, or of a partition of it, in the transaction that writes its rows.
 
-    `read_from` stays as it is where none is given. `in_step`: nothing was left out, so that the copy is in step with
-    the source as of the sync's beginning.
+    The state before is kept in the log row, for a rollback. `duration_seconds`: how long the sync of the entity took.
+    `read_from`: None keeps the present one. `in_step`: the sync left nothing out, so the copy has everything that the
+    source had when the sync began.
     """
     remember_states(conn, sync_id, source, [(entity, partition)])
     conn.execute(
@@ -214,7 +235,10 @@ def advance(
 
 
 def forget(conn: Connection, sync_id: int, source: str, states: list[tuple[str, str]]) -> None:
-    """Drop the states of entities (name, partition) that nobody asks for any more, in a transaction that may write."""
+    """Delete the states (entity, partition) of what is not synced any more; keep them in the log row for a rollback.
+
+    The caller's transaction holds the fence.
+    """
     remember_states(conn, sync_id, source, states)
     for entity, partition in states:
         conn.execute(
@@ -224,7 +248,7 @@ def forget(conn: Connection, sync_id: int, source: str, states: list[tuple[str, 
 
 
 def remember_states(conn: Connection, sync_id: int, source: str, entities: list[tuple[str, str]]) -> None:
-    """Write the present state of the entities (name, partition) into the log row, once each."""
+    """Keep the present state of each (entity, partition) in the log row, unless the row has one of it already."""
     for entity, partition in entities:
         conn.execute(
             "UPDATE confidence.sync_log SET state_before = jsonb_build_object(%(name)s::text,"

@@ -1,4 +1,8 @@
-"""Mirrored tables as data: which columns, and how each is read from the source's JSON."""
+"""The declaration of mirrored tables: their columns, and how each is read from the source's JSON.
+
+The readers (`integer`, `instant`, ...) take any JSON value. They raise ValueError with the end of a sentence that
+begins with the column's name, such as "is no whole number".
+"""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,20 +17,20 @@ from psycopg import sql
 
 BIGINT = range(-(2**63), 2**63)
 WHOLE = re.compile(r"\s*[+-]?\d{1,30}\s*")
-# Exponents as NUMERIC has them, and more digits than any figure needs. What doesn't fit is refused, never rounded.
+# The exponents that Postgres' NUMERIC has, and more digits than any figure needs. Other figures are refused.
 NUMERIC = Context(prec=1000, Emin=-15_384, Emax=131_071, traps=[InvalidOperation, Inexact])
 UNIX_START = datetime(1970, 1, 1, tzinfo=UTC)
-# NUL as JSON writes it, and not a backslash before "u0000".
+# NUL as JSON escapes it; an escaped backslash before the letters "u0000" is something else.
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class RowRefused(ValueError):
-    """A row that can't be stored: says which column and why, never the value."""
+    """A row can't be stored. The message says which column and why, but never has the value."""
 
 
 def integer(value: Any) -> int | None:
-    """A whole number, also when it comes as text; blank is null."""
+    """Return a whole number of 64 bits, also from text; None for null and empty text."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):
@@ -34,7 +38,7 @@ def integer(value: Any) -> int | None:
     if isinstance(value, str) and not WHOLE.fullmatch(value):
         raise ValueError("is no whole number")
     if isinstance(value, Decimal) and value.adjusted() > 18:
-        # Writing out all the digits of 1E+999999999 would take forever.
+        # int() would write out all the digits of 1E+999999999.
         raise ValueError("is no whole number of 64 bits")
     try:
         number = int(value)
@@ -47,7 +51,7 @@ def integer(value: Any) -> int | None:
 
 
 def identifier(value: Any) -> int | None:
-    """A vendor's numeric id: non-zero whole numbers and digit strings; anything else is no id (null)."""
+    """Return a vendor's numeric id, from a number or text. None for 0 and for everything else; it never raises."""
     if isinstance(value, str) and WHOLE.fullmatch(value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value == 0 or value not in BIGINT:
@@ -56,7 +60,7 @@ def identifier(value: Any) -> int | None:
 
 
 def decimal(value: Any) -> Decimal | None:
-    """An exact decimal from a number or text; blank is null."""
+    """Return an exact decimal, from a whole number, a Decimal or text; None for null and empty text."""
     if value is None or value == "":
         return None
     if isinstance(value, bool | float | list):
@@ -73,7 +77,7 @@ def decimal(value: Any) -> Decimal | None:
 
 
 def instant(value: Any) -> datetime | None:
-    """A moment in UTC; text in ISO 8601, taken as UTC where it names no offset; blank is null."""
+    """Return a time in UTC, from ISO 8601 text; without an offset it is in UTC. None for null and empty text."""
     if value is None or value == "":
         return None
     try:
@@ -84,7 +88,7 @@ def instant(value: Any) -> datetime | None:
 
 
 def unix_time(value: Any) -> datetime | None:
-    """A moment in UTC from seconds since 1970, also with a fraction or as text; blank is null."""
+    """Return a time in UTC, from seconds since 1970 as a number or text; None for null and empty text."""
     seconds = decimal(value)
     try:
         return None if seconds is None else UNIX_START + timedelta(seconds=float(seconds))
@@ -93,7 +97,7 @@ def unix_time(value: Any) -> datetime | None:
 
 
 def text(value: Any) -> str | None:
-    """Text; numbers become their digits."""
+    """Return text; a number or flag as Python writes it. None for null."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -106,7 +110,7 @@ def text(value: Any) -> str | None:
 
 
 def boolean(value: Any) -> bool | None:
-    """A flag, also as text; blank is null."""
+    """Return a flag, also from the text "true" or "false"; None for null and empty text."""
     if value is None or isinstance(value, bool):
         return value
     if value == "":
@@ -117,7 +121,7 @@ def boolean(value: Any) -> bool | None:
 
 
 def structure(value: Any) -> str | None:
-    """Any JSON value, as JSON text."""
+    """Return any JSON value as JSON text; None for null."""
     if value is None:
         return None
     encoded = _encode(value).decode()
@@ -127,6 +131,7 @@ def structure(value: Any) -> str | None:
 
 
 def _storable(value: str) -> None:
+    """Raise ValueError for text that Postgres can't store."""
     if "\0" in value:
         raise ValueError("holds a NUL character")
     try:
@@ -137,11 +142,12 @@ def _storable(value: str) -> None:
 
 @dataclass(frozen=True)
 class Column:
-    """A column, the reader of its value, and the source's name for it where that differs.
+    """A column of a mirrored table.
 
-    A name with dots leads into the record's objects, as `price.amount`; where one of them is missing, so is the value.
-    `compared`: False for what the source tells in one answer and leaves out in the next. Then a difference in it alone
-    is none: it is written with the others, and no part of the row's hash.
+    - `read`: turns the JSON value into the column's value; raises ValueError if it can't be stored
+    - `field`: the source's name for it, if another; dots lead into objects, as in `price.amount`
+    - `compared`: False for a value that the source sends in some answers only. It is no part of the row's hash, so a
+      row that differs in it alone is not written.
     """
 
     name: str
@@ -152,14 +158,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A mirrored table.
+    """A mirrored table. Raises ValueError if the names below are no columns, or the key is in another order.
 
-    `key`: the primary key's columns, in the order of `columns`. `version`: the column that tells an older state of a
-    row from a newer one (a time or a number), if the source has one. `changed`: the time of a row's last change where
-    `version` is a number; it also tells older from newer where a row lacks that number. `required`: columns that every
-    record of the source fills; one that leaves one of them empty is refused, since it is not the whole record.
-    `tombstone`: the flag by which a record says that it is deleted; others may fall with it, so that one look is no
-    proof.
+    - `key`: the columns of the primary key, in the order of `columns`
+    - `version`: the column (a time or a number) that tells an older version of a row from a newer one, if any
+    - `changed`: the column with the time of the last change, if `version` is a number; it decides between two versions
+      if one lacks the number
+    - `required`: columns that every whole record fills; a record without one of them is refused
+    - `tombstone`: the column in which the source flags a record as deleted; one look does not prove it
     """
 
     schema: str
@@ -181,7 +187,7 @@ class Table:
 
     @property
     def moment(self) -> str | None:
-        """The column with the time of a row's last change."""
+        """The column with the time of a row's last change; None if there is none."""
         return self.changed or self.version
 
     @property
@@ -198,7 +204,7 @@ class Table:
 
     @cached_property
     def compared(self) -> tuple[str, ...]:
-        """The columns in which two states of a row can differ."""
+        """The columns that are compared between source and copy: all but the key and those that are not `compared`."""
         return tuple(column.name for column in self.columns if column.compared and column.name not in self.key)
 
     @cached_property
@@ -207,7 +213,10 @@ class Table:
         return tuple((field, inner, c.read, c.name, c.name in self.key) for c, field, *inner in paths)
 
     def row(self, record: Mapping[str, Any]) -> tuple:
-        """Return the record's values in column order. Raises RowRefused where one can't be stored or is required."""
+        """Return the record's values in column order.
+
+        Raises RowRefused if a value can't be stored, or if one of the key or a required one is missing.
+        """
         values = []
         for field, inner, read, name, is_key in self._readers:
             try:
@@ -216,30 +225,30 @@ class Table:
                 raise RowRefused(f"{name} {error}") from None
             if value is None and is_key:
                 given = record.get(field)
-                worded = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
-                raise RowRefused(f"{name} is {'text, and declared as a number' if worded else 'no usable id'}")
+                is_text = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
+                raise RowRefused(f"{name} is {'text, and declared as a number' if is_text else 'no usable id'}")
             if value is None and name in self.required:
                 raise RowRefused(f"{name} is missing, which every record has")
             values.append(value)
         return tuple(values)
 
     def lacking(self, record: Mapping[str, Any]) -> list[str] | None:
-        """Return the columns that the record doesn't name at all, be it as null; None if it names all of them."""
+        """Return the columns that the record does not name, not even as null; None if it names all of them."""
         return [name for field, inner, _, name, _ in self._readers if not _named(record, [field, *inner])] or None
 
     def named(self, record: Mapping[str, Any], columns: Sequence[str]) -> tuple:
-        """Return what the record says in these columns; None where it says nothing that can be read."""
-        told = {}
+        """Return the record's values in `columns`; None for a value that is missing or can't be read."""
+        values = {}
         for field, inner, read, name, _ in self._readers:
             if name in columns:
                 try:
-                    told[name] = read(_within(record.get(field), inner))
+                    values[name] = read(_within(record.get(field), inner))
                 except ValueError:
-                    told[name] = None
-        return tuple(told[name] for name in columns)
+                    values[name] = None
+        return tuple(values[name] for name in columns)
 
     def key_of(self, record: Mapping[str, Any]) -> tuple | None:
-        """Return the record's key, or None where it has no usable one."""
+        """Return the record's key, or None if a value of it is missing or can't be read."""
         try:
             key = tuple(
                 read(_within(record.get(field), inner)) for field, inner, read, _, is_key in self._readers if is_key
@@ -250,6 +259,10 @@ class Table:
 
 
 def _within(value: Any, path: list[str]) -> Any:
+    """Return the value at the end of `path` into nested objects; None if something on the way is missing or null.
+
+    Raises ValueError if something on the way is no object.
+    """
     for name in path:
         if value is None:
             return None
@@ -260,7 +273,7 @@ def _within(value: Any, path: list[str]) -> Any:
 
 
 def _named(value: Any, path: list[str]) -> bool:
-    """Whether the record has the field that the path leads to, or an explicit null on the way."""
+    """Return whether the record names the field that `path` leads to, or has an explicit null on the way to it."""
     for name in path:
         if not isinstance(value, dict):
             return value is None
@@ -271,20 +284,20 @@ def _named(value: Any, path: list[str]) -> bool:
 
 
 def identifiers(names: tuple[str, ...] | list[str], qualifier: str | None = None) -> sql.Composed:
-    """`a, b` or `t.a, t.b`, quoted."""
+    """Return the SQL `a, b`, or `t.a, t.b` with the qualifier `t`."""
     parts = [sql.Identifier(qualifier, name) if qualifier else sql.Identifier(name) for name in names]
     return sql.SQL(", ").join(parts)
 
 
 def are(names: tuple[str, ...] | list[str], values: Iterable[Any], qualifier: str | None = None) -> sql.Composed:
-    """`a = 1 AND b = 2`, or of `t.a` and `t.b`."""
+    """Return the SQL `a = 1 AND b = 2`, or with a qualifier `t.a = 1 AND t.b = 2`."""
     columns = [sql.Identifier(qualifier, name) if qualifier else sql.Identifier(name) for name in names]
     both = zip(columns, values, strict=True)
     return sql.SQL(" AND ").join(sql.SQL("{} = {}").format(column, sql.Literal(value)) for column, value in both)
 
 
 def among(names: tuple[str, ...], keys: Iterable[Sequence[Any]], qualifier: str | None = None) -> sql.Composed:
-    """`(a, b) IN ((1, 2), (3, 4))`; false where there are no keys."""
+    """Return the SQL `(a, b) IN ((1, 2), (3, 4))`; `false` if there are no keys."""
     tuples = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
     if not tuples:
         return sql.Composed([sql.SQL("false")])
@@ -292,12 +305,12 @@ def among(names: tuple[str, ...], keys: Iterable[Sequence[Any]], qualifier: str 
 
 
 def same_key(key: tuple[str, ...], left: str, right: str) -> sql.Composed:
-    """`left.a = right.a AND ...` over the key."""
+    """Return the SQL `left.a = right.a AND ...` over the columns of the key."""
     return pairs(key, left, key, right)
 
 
 def pairs(names: tuple[str, ...], left: str, others: tuple[str, ...], right: str) -> sql.Composed:
-    """`left.a = right.b AND ...`."""
+    """Return the SQL `left.a = right.b AND ...`, for each of `names` and its partner in `others`."""
     both = zip(names, others, strict=True)
     return sql.SQL(" AND ").join(
         sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, other)) for name, other in both
@@ -305,11 +318,11 @@ def pairs(names: tuple[str, ...], left: str, others: tuple[str, ...], right: str
 
 
 def key_array(values: Iterable[Any]) -> sql.Composed:
-    """A key as the evidence names it: the JSON array that Postgres makes of the columns, times included."""
+    """Return the SQL of a key as a jsonb array, the form in which evidence names a row."""
     return sql.SQL("jsonb_build_array({})").format(sql.SQL(", ").join(map(sql.Literal, values)))
 
 
 def key_object(key: tuple[str, ...], qualifier: str) -> sql.Composed:
-    """The key as a jsonb object, the form in which change_log names a row."""
+    """Return the SQL of a row's key as a jsonb object, the form in which the change log names a row."""
     parts = [sql.SQL("{}, {}").format(sql.Literal(k), sql.Identifier(qualifier, k)) for k in key]
     return sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(parts))

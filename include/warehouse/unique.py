@@ -1,10 +1,10 @@
-"""Unique keys, as `INSERT ... ON CONFLICT (columns)` needs them."""
+"""Look up which unique key of a table serves `INSERT ... ON CONFLICT (columns)`."""
 
 from collections.abc import Collection
 
 from psycopg import sql
 
-# Its columns may be in any order, and others may be included.
+# The unique indexes over exactly the given columns, in any order. INCLUDE columns are not counted.
 INDEXES = sql.SQL("""
 SELECT i.indexrelid, i.indimmediate FROM pg_index i
 WHERE i.indrelid = {table}::regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
@@ -13,7 +13,7 @@ WHERE i.indrelid = {table}::regclass AND i.indisunique AND i.indisvalid AND i.in
     WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) ORDER BY 1)
 """)
 
-# With a deferrable one beside it no other serves: Postgres refuses the statement.
+# If one of the indexes is deferrable, Postgres refuses the statement, whatever other indexes there are.
 KEY = sql.SQL("""
 SELECT min(indexrelid::regclass::text) AS key FROM ({indexes}) AS indexes HAVING bool_and(indimmediate)
 """)
@@ -25,12 +25,15 @@ JOIN pg_constraint c ON c.conindid = indexes.indexrelid WHERE NOT indimmediate
 
 
 def key_query(table: str, columns: Collection[str]) -> str:
-    """A query for the unique key over exactly these columns, whatever its name: one row, or none if none serves."""
+    """Return the SQL that names the unique key over exactly these columns: one row, or none if no key serves."""
     return KEY.format(indexes=_indexes(table, columns)).as_string()
 
 
 def deferrable_query(table: str, columns: Collection[str]) -> str:
-    """A query for the deferrable keys over these columns, which keep others from serving: name and definition."""
+    """Return the SQL for the deferrable keys over these columns, which keep any other from serving.
+
+    Its rows have the name and the definition of each.
+    """
     return DEFERRABLE.format(indexes=_indexes(table, columns)).as_string()
 
 

@@ -13,7 +13,7 @@ from include.api.errors import ApiError
 from include.confidence import findings, holds, messages, outbox, outcome, run_evidence, unfinished_work
 from include.confidence.messages import WATCH, Failure, Kind
 from include.confidence.outcome import Gap
-from include.confidence.watch import Facts, Finding, Left, Pool, Run
+from include.confidence.watch import Facts, Finding, Pool, Run, UnfinishedWork
 from include.confidence.watch import findings as found_in
 from include.sources import REGISTRY, get_source
 from include.warehouse import fence, sync_log
@@ -84,8 +84,8 @@ def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts
     runs = {run for run, _ in [*unjudged, *unverified, *unfinished]}
     known = outbox.told_runs(conn, source, runs)
 
-    def left(rows: list[tuple[str, str]]) -> tuple[Left, ...]:
-        return tuple(Left(look_up(run), subject, run in known) for run, subject in rows)
+    def left(rows: list[tuple[str, str]]) -> tuple[UnfinishedWork, ...]:
+        return tuple(UnfinishedWork(look_up(run), subject, run in known) for run, subject in rows)
 
     return Facts(
         now=datetime.now(UTC),

@@ -1,9 +1,15 @@
-"""Summaries and past runs with the few figures that a test is about."""
+"""Summaries, judgements and past runs with the few figures that a test is about, and scans in the warehouse."""
 
-from include.confidence.policy import PastRun, Verdict
+from psycopg.rows import dict_row
+
+from include.confidence import judgements, scan_log
+from include.confidence.policy import Judgement, PastRun, Verdict
 from include.confidence.summary import ForensicSummary, Plan
 
 METRIC = "api_unique_not_in_db"
+PASSED = Judgement(Verdict.PASS, (), (), ())
+WARNED = Judgement(Verdict.WARN, (METRIC,), ("too many",), ())
+HELD = Judgement(Verdict.HOLD, (METRIC,), ("far too many",), ())
 
 
 def summary(value=0, *, live_rows=1000, plan=(0, 0, 0), scan_id="scan", run=None, **changes) -> ForensicSummary:
@@ -35,3 +41,15 @@ def past(value, verdict=Verdict.PASS, *, accepted=False, held=False, worse=None,
 
 def passes(*values) -> list[PastRun]:
     return [past(value) for value in values]
+
+
+def judged(conn, scan_id, judgement=PASSED, value=0, **figures) -> ForensicSummary:
+    scanned = summary(value, scan_id=scan_id, **figures)
+    scan_log.record(conn, scanned)
+    judgements.save_judgement(conn, scanned, judgement)
+    return scanned
+
+
+def rows(conn) -> list[dict]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute("SELECT * FROM confidence.forensic_run ORDER BY scanned_at").fetchall()

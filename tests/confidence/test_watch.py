@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.confidence.watch import STUCK, Code, Facts, Finding, Left, Pool, Run, findings
+from include.confidence.watch import STUCK, Code, Facts, Finding, Pool, Run, UnfinishedWork, findings
 from include.warehouse.fence import Writer
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -29,7 +29,7 @@ def facts(
     pool: Pool | None = DECLARED,
     *,
     stop_known: bool = False,
-    **left: tuple[Left, ...],
+    **left: tuple[UnfinishedWork, ...],
 ) -> Facts:
     return Facts(NOW, writer, stopper, stop_known, pool, DECLARED, **left)
 
@@ -60,9 +60,11 @@ class TestHealthy:
             stopped(replace(MOVING, state="queued", working=False)),
             stopped(replace(MOVING, working=False, asking=True, moved_at=SINCE), HELD),
             # What a run is just doing, or has failed at and said so.
-            stopped(MOVING, unjudged=(Left(MOVING, "lines"),), unfinished=(Left(MOVING, "repair 5"),)),
-            stopped(MOVING, unverified=(Left(MOVING, "sync_id 5"),)),
-            facts(unjudged=(Left(Run(NAME, "failed"), "lines"),)),
+            stopped(
+                MOVING, unjudged=(UnfinishedWork(MOVING, "lines"),), unfinished=(UnfinishedWork(MOVING, "repair 5"),)
+            ),
+            stopped(MOVING, unverified=(UnfinishedWork(MOVING, "sync_id 5"),)),
+            facts(unjudged=(UnfinishedWork(Run(NAME, "failed"), "lines"),)),
         ],
     )
     def test_run_that_does_what_it_has_to_is_nothing_to_tell(self, standing):
@@ -158,13 +160,13 @@ class TestLeft:
     @pytest.mark.parametrize("told", [True, False])
     @pytest.mark.parametrize("state", ["success", "failed", None])
     def test_repair_that_nobody_verified(self, state, told):
-        finding = only(findings(facts(unverified=(Left(Run(NAME, state), "sync_id 5", told),))))
+        finding = only(findings(facts(unverified=(UnfinishedWork(Run(NAME, state), "sync_id 5", told),))))
         assert (finding.code, finding.subject, finding.known) == (Code.UNVERIFIED, "sync_id 5", told)
         assert finding.next_step.startswith("trigger shop_reconcile, a dry run is enough")
 
     @pytest.mark.parametrize("told", [True, False])
     def test_row_that_was_never_closed(self, told):
-        finding = only(findings(facts(unfinished=(Left(Run("shop_sync/1", "failed"), "sync 6", told),))))
+        finding = only(findings(facts(unfinished=(UnfinishedWork(Run("shop_sync/1", "failed"), "sync 6", told),))))
         assert (finding.code, finding.known) == (Code.UNFINISHED, told)
         assert finding.what.startswith(
             "sync 6 of the run shop_sync/1 is still open in confidence.sync_log, but that run"
@@ -172,7 +174,7 @@ class TestLeft:
         assert finding.next_step.startswith("trigger shop_sync: ")
 
     def test_green_run_that_nobody_judged(self):
-        finding = only(findings(facts(unjudged=(Left(Run(NAME, "success"), "lines, customers", told=True),))))
+        finding = only(findings(facts(unjudged=(UnfinishedWork(Run(NAME, "success"), "lines, customers", told=True),))))
         assert (finding.code, finding.known) == (Code.UNJUDGED, False)
         assert "nobody has judged its last scans of lines, customers" in finding.what
 
@@ -207,7 +209,7 @@ def test_every_combination_has_at_most_one_finding_about_writer_and_pool_each(wr
 
 @given(st.sampled_from(RUNS), st.sampled_from(WRITERS), st.sampled_from(POOLS), st.booleans(), st.sampled_from(RUNS))
 def test_every_finding_says_what_it_means_and_one_next_step(run, writer, pool, known, other):
-    left = (Left(other, "sync_id 5", known),)
+    left = (UnfinishedWork(other, "sync_id 5", known),)
     standing = facts(
         writer, run if writer.stopped else None, pool, stop_known=known, unjudged=left, unverified=left, unfinished=left
     )

@@ -31,7 +31,7 @@ def test_what_a_dead_attempt_left_open_is_closed(conn):
     other_source = sync_log.begin(conn, "repairshopr", "sync", "repairshopr_sync/1")
     sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
     assert log(conn, dead, "state") == ("failed",)
-    assert "ended without a word" in log(conn, dead, "error")[0]
+    assert "ended without closing this row" in log(conn, dead, "error")[0]
     assert log(conn, other_kind, "state") == log(conn, other_source, "state") == ("running",)
 
 

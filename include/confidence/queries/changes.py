@@ -1,4 +1,4 @@
-"""Rows of the change log: what a sync or repair has changed, column by column. Reads only."""
+"""Read the change log: the rows that a sync or repair has changed, column by column."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from include.confidence.queries.paging import PAGE, Page, decode_cursor, fetch_r
 
 @dataclass(frozen=True)
 class Difference:
-    """A column that a change has changed."""
+    """A column that differs before and after a change."""
 
     column: str
     before: Any
@@ -20,7 +20,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Change:
-    """A row that a sync or repair has changed, by key; of most that are inserted no values are kept."""
+    """A row that a sync or repair has changed. The change log has no values of most rows that were inserted."""
 
     change_id: int
     table: str
@@ -30,10 +30,10 @@ class Change:
 
 
 def list_changes(conn: Connection, sync_id: int, *, cursor: str | None = None, limit: int = PAGE) -> Page[Change]:
-    """The rows that a sync or repair has changed, newest first. Raises CursorRefused."""
-    wanted = [("sync_id = %s", sync_id)]
-    wanted += [("change_id < %s", *decode_cursor(cursor, int))] if cursor else []
-    rows = fetch_rows(conn, CHANGES, wanted, "change_id DESC", limit)
+    """Return a page of the rows that a sync or repair has changed, newest first. Raises CursorRefused."""
+    filters = [("sync_id = %s", sync_id)]
+    filters += [("change_id < %s", *decode_cursor(cursor, int))] if cursor else []
+    rows = fetch_rows(conn, CHANGES, filters, "change_id DESC", limit)
     return make_page([_change(row) for row in rows], limit, lambda change: [change.change_id])
 
 

@@ -1,4 +1,4 @@
-"""How the sources stand now, as the overview shows it. Reads only. Durations are in seconds."""
+"""Read how the sources are now, for the overview."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from include.warehouse.fence import Writer
 
 @dataclass(frozen=True)
 class Reading:
-    """An entity whose scan is under way. `total_pages` is what the source said, `updated_at` its last page."""
+    """An entity that is being scanned. `total_pages`: what the source says. `updated_at`: when the last page came."""
 
     entity: str
     pages: int
@@ -30,7 +30,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the scans of the run that stopped the writer have come: entities that are done, and those under way."""
+    """The scans of the run that stopped the writer: entities that are scanned, and those that are being read."""
 
     run: str
     scanned: tuple[str, ...]
@@ -39,12 +39,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Status:
-    """How a source stands now.
+    """How a source is now; None means that it is not known yet.
 
-    `verdict` is the worst of the last run that was judged, `scanned_at` when that scanned, and of the `rows` on both
-    sides it has `proven` some. `unproven` rows wait since `unproven_since`. `freshness_seconds` is how far the table
-    `stalest` is behind. `findings` are the watch's, which has looked at `watched_at`. None: not known yet, or nothing
-    under way.
+    - `judged_run`: the last run that was judged; `verdict`: its worst verdict; `scanned_at`: when it scanned
+    - `rows`: rows in scope of that run, of which it has `proven` some
+    - `unproven`: how many rows are unproven; `unproven_since`: when the oldest of them was first seen
+    - `freshness_seconds`: how far the table `stalest` is behind its source; no other table is further behind
+    - `progress`: of the scans; None while the writer runs
+    - `findings`: of the watch, which looked last at `watched_at`
     """
 
     writer: Writer
@@ -64,13 +66,13 @@ class Status:
 
 
 def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
-    """How the sources stand, in their order; one that the warehouse has no writer for is left out."""
-    names = {"sources": list(sources)}
+    """Return how the sources are now, in their order. A source without a row of the fence is left out."""
+    params = {"sources": list(sources)}
     with conn.cursor(row_factory=dict_row) as cursor:
-        standing = {row["source"]: row for row in cursor.execute(STANDING, names).fetchall()}
-        freshness = {row["source"]: row for row in cursor.execute(FRESHNESS, names).fetchall()}
-        synced = {row["source"]: sync_row_of(row) for row in cursor.execute(LAST_SYNCS, names).fetchall()}
-        progress = {row["source"]: row for row in cursor.execute(PROGRESS, names).fetchall()}
+        standing = {row["source"]: row for row in cursor.execute(STANDING, params).fetchall()}
+        freshness = {row["source"]: row for row in cursor.execute(FRESHNESS, params).fetchall()}
+        synced = {row["source"]: sync_row_of(row) for row in cursor.execute(LAST_SYNCS, params).fetchall()}
+        progress = {row["source"]: row for row in cursor.execute(PROGRESS, params).fetchall()}
     found = [name for name in sources if name in standing]
     watched = findings.standing(conn, sources)
     return [
@@ -88,9 +90,9 @@ def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
 def _status(
     row: Mapping[str, Any],
     freshness: Mapping[str, Any] | None,
-    synced: SyncRow | None,
-    scanning: Any,
-    watched: tuple[Standing, ...],
+    last_sync: SyncRow | None,
+    progress: Mapping[str, Any] | None,
+    found: tuple[Standing, ...],
 ) -> Status:
     accounts = [Account(**account) for tables in row["accounts"] or [] for account in (tables or {}).values()]
     return Status(
@@ -104,9 +106,9 @@ def _status(
         unproven_since=row["unproven_since"],
         freshness_seconds=freshness and freshness["seconds"],
         stalest=freshness and freshness["entity"],
-        last_sync=synced,
-        progress=scanning and _progress(scanning),
-        findings=watched,
+        last_sync=last_sync,
+        progress=progress and _progress(progress),
+        findings=found,
         watched_at=row["watched_at"],
     )
 
@@ -117,7 +119,7 @@ def _progress(row: Mapping[str, Any]) -> Progress:
     return Progress(row["run"], tuple(row["scanned"]), tuple(Reading(**each) for each in reading))
 
 
-# Of the last judged run the verdict on each entity as it was scanned last.
+# The verdicts are those of the last judged run, on its newest scan of each entity and scope.
 STANDING = """
 SELECT w.source, w.state, w.epoch, w.run, w.since, w.hold_reason, last.run AS judged_run, judged.verdicts,
   judged.scanned_at, judged.accounts, doubtful.unproven, doubtful.unproven_since,
@@ -157,7 +159,8 @@ SELECT {columns} FROM confidence.writer w CROSS JOIN LATERAL (
 """).format(columns=SYNC_COLUMNS)
 
 
-# A pull is part of the scan under way only by its ticket, which names run and epoch: one that failed leaves its own.
+# A pull belongs to the scan under way if its ticket names the run and the epoch. An earlier scan that failed leaves its
+# pull behind.
 PROGRESS = """
 SELECT w.source, w.run,
   ARRAY(

@@ -1,4 +1,4 @@
-"""What one run has left in the warehouse, as the page of a run shows it. Reads only."""
+"""Read what one run has left in the warehouse, for the page of a run."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,13 @@ from include.warehouse.sync_log import Counts
 
 @dataclass(frozen=True)
 class Run:
-    """What one run (`dag_id/run_id`) left: its scans, and the rows of the sync log, newest first, the first 200 each.
+    """What one run (`dag_id/run_id`) has left in the warehouse.
 
-    `planned` adds up the plans of the newest scan of each entity, of whose `rows` it has `proven` some; `applied` what
-    its repairs have done. `unproven`: rows that it could not prove and no later run has, oldest first, the first 200.
+    - `verdict`: the worst on the newest scan of each entity and scope; None if none was judged
+    - `scans`, `syncs`: its scans and its rows of the sync log, newest first, the first 200 of each
+    - `planned`, `rows`, `proven`: sums over the newest scan of each entity and scope
+    - `unproven`: rows that it could not prove, and no later run has looked at; oldest first, the first 200
+    - `applied`: what its repairs have done
     """
 
     run: str
@@ -34,7 +37,7 @@ class Run:
 
 
 def read_run(conn: Connection, name: str) -> Run | None:
-    """What the run `dag_id/run_id` left in the warehouse; None where that is nothing."""
+    """Return what the run `dag_id/run_id` has left in the warehouse; None if it has left nothing."""
     found = [
         scan_of(row) for row in fetch_rows(conn, SCANS, [("run = %s", name)], "scanned_at DESC, scan_id", MAX_PAGE)
     ]

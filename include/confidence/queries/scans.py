@@ -1,4 +1,4 @@
-"""Scans, with their metrics, gates and verdicts, as people and their systems read them. Reads only."""
+"""Read scans with their metrics, gates and verdicts, for pages and endpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +16,15 @@ from include.confidence.summary import Plan
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan of an entity as it was judged. `verdict` is None and `gates` are empty until then.
+    """One scan of an entity.
 
-    `plan`: rows that its repair would change. Of the `rows` on both sides it has `proven` some; both are None where it
-    kept no account, which `accounts` are by table. `incomplete` says why it is no evidence. `decision` (keep, resume,
-    repair) is a person's about a hold. `examples` are ids, or say what is wrong with each.
+    - `verdict`, `gates`: None and empty until the scan is judged
+    - `plan`: how many changes a repair would make
+    - `rows`: rows in scope, of which the scan has `proven` some; both are None if it kept no account
+    - `accounts`: by table, in which state each row was found
+    - `incomplete`: why the scan is no evidence; empty if it is
+    - `examples`: ids, or what is wrong with each
+    - `decision`: a person's answer to a hold (keep, resume, repair), None if there is none
     """
 
     scan_id: str
@@ -57,25 +61,26 @@ def list_scans(
     cursor: str | None = None,
     limit: int = PAGE,
 ) -> Page[Scan]:
-    """The source's scans, newest first; `since` when at the earliest. Raises CursorRefused."""
-    wanted = [("source = %s", source)]
-    wanted += [("verdict = %s", verdict)] if verdict else []
-    wanted += [("entity = %s", entity)] if entity else []
-    wanted += [("scanned_at >= %s", since)] if since else []
+    """Return a page of the source's scans, newest first. `since`: none older than that. Raises CursorRefused."""
+    filters = [("source = %s", source)]
+    filters += [("verdict = %s", verdict)] if verdict else []
+    filters += [("entity = %s", entity)] if entity else []
+    filters += [("scanned_at >= %s", since)] if since else []
     if cursor:
         time, scan_id = decode_cursor(cursor, str, str)
-        wanted.append(("(scanned_at, scan_id) < (%s, %s)", cursor_time(time), scan_id))
-    rows = fetch_rows(conn, SCANS, wanted, "scanned_at DESC, scan_id DESC", limit)
+        filters.append(("(scanned_at, scan_id) < (%s, %s)", cursor_time(time), scan_id))
+    rows = fetch_rows(conn, SCANS, filters, "scanned_at DESC, scan_id DESC", limit)
     return make_page([scan_of(row) for row in rows], limit, lambda scan: [scan.scanned_at.isoformat(), scan.scan_id])
 
 
 def latest_scans(conn: Connection, source: str) -> list[Scan]:
-    """The last scan of each entity and scope: what drifted, with examples. The first 200."""
+    """Return the newest scan of each entity and scope, ordered by these; the first 200."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return [scan_of(row) for row in cursor.execute(LATEST, {"source": source, "limit": MAX_PAGE}).fetchall()]
 
 
 def scan_of(row: Mapping[str, Any]) -> Scan:
+    """Return the scan of a row of `confidence.forensic_run`."""
     summary = row["summary"]
     accounts = {table: Account(**account) for table, account in summary.get("accounts", {}).items()}
     same = ("scan_id", "source", "entity", "scope", "run", "epoch", "scanned_at", "metrics")
@@ -96,6 +101,7 @@ def scan_of(row: Mapping[str, Any]) -> Scan:
 
 
 def gates_of(row: Mapping[str, Any]) -> tuple[Gate, ...]:
+    """Return the gates of a row of `confidence.forensic_run`."""
     return tuple(Gate(**gate | {"verdict": _verdict(gate["verdict"])}) for gate in row["gates"])
 
 
@@ -106,7 +112,7 @@ def _verdict(text: str | None) -> Verdict | None:
 SCANS = sql.SQL("SELECT * FROM confidence.forensic_run")
 
 
-# From one entity and scope to the next along the index, instead of through all of the runs.
+# The recursion jumps in the index from one entity and scope to the next. DISTINCT ON would read the scans of all runs.
 LATEST = """
 WITH RECURSIVE part AS (
   (SELECT entity, scope FROM confidence.forensic_run WHERE source = %(source)s ORDER BY entity, scope LIMIT 1)

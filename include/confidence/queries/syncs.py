@@ -1,4 +1,4 @@
-"""Rows of the sync log, as people and their systems read them. Reads only."""
+"""Read the sync log, for pages and endpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +13,11 @@ from include.warehouse.sync_log import Counts
 
 @dataclass(frozen=True)
 class SyncRow:
-    """A row of the sync log: a sync, repair, rollback or watermark; `entities` are its counts by entity.
+    """A row of the sync log.
 
-    `undoes`: the sync_id that a rollback undid, `undone_by` the rollback of this one.
+    - `kind`: `sync`, `repair`, `rollback` or `watermark`
+    - `counts`: of all entities together; `entities`: the counts of each
+    - `undoes`: the sync_id that this rollback undid; `undone_by`: the sync_id of the rollback that undid this one
     """
 
     sync_id: int
@@ -46,23 +48,24 @@ def list_syncs(
     cursor: str | None = None,
     limit: int = PAGE,
 ) -> Page[SyncRow]:
-    """The source's sync log, newest first; `since` when it began at the earliest. Raises CursorRefused."""
-    wanted = [("source = %s", source)]
-    wanted += [("kind = %s", kind)] if kind else []
-    wanted += [("state = %s", state)] if state else []
-    wanted += [("started_at >= %s", since)] if since else []
-    wanted += [("sync_id < %s", *decode_cursor(cursor, int))] if cursor else []
-    rows = fetch_rows(conn, SYNC_ROWS, wanted, "sync_id DESC", limit)
+    """Return a page of the source's sync log, newest first. `since`: none that began earlier. Raises CursorRefused."""
+    filters = [("source = %s", source)]
+    filters += [("kind = %s", kind)] if kind else []
+    filters += [("state = %s", state)] if state else []
+    filters += [("started_at >= %s", since)] if since else []
+    filters += [("sync_id < %s", *decode_cursor(cursor, int))] if cursor else []
+    rows = fetch_rows(conn, SYNC_ROWS, filters, "sync_id DESC", limit)
     return make_page([sync_row_of(row) for row in rows], limit, lambda row: [row.sync_id])
 
 
 def read_sync(conn: Connection, source: str, sync_id: int) -> SyncRow | None:
-    """One row of the source's sync log."""
+    """Return one row of the source's sync log; None if the source has no such sync_id."""
     rows = fetch_rows(conn, SYNC_ROWS, [("source = %s", source), ("sync_id = %s", sync_id)], "sync_id", 1)
     return sync_row_of(rows[0]) if rows else None
 
 
 def sync_row_of(row: Mapping[str, Any]) -> SyncRow:
+    """Return the SyncRow of a row of SYNC_ROWS."""
     same = ("sync_id", "source", "kind", "run", "state", "started_at", "finished_at", "requests", "request_errors")
     counted = ("read", "inserted", "updated", "deleted", "unchanged", "superseded", "failed")
     seconds = row["duration_seconds"]

@@ -1,4 +1,4 @@
-"""Metrics over the runs, as the page of a source draws them. Reads only."""
+"""Read metrics over the runs, for the trends on a source's page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from include.confidence.policy import Gate, Verdict, worst_verdict
 from include.confidence.queries.paging import MAX_PAGE, bounded
 from include.confidence.queries.scans import gates_of
 
-# Points of a series: at most, and unless told otherwise.
+# How many points a series has at most, and by default.
 MAX_POINTS, POINTS = 365, 90
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is scanned under one name and so compared with itself; `scans` counts those that are kept."""
+    """An entity and scope, whose scans are compared with each other. `scans`: how many the warehouse has."""
 
     entity: str
     scope: str
@@ -28,9 +28,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Point:
-    """A figure in one run. `limit` is the strictest of its gates, `verdict` the worst of them, None without a gate.
+    """A figure in one run.
 
-    `accepted`: a person resumed with this figure, which is the baseline since.
+    `limit`, `verdict`: the lowest limit and the worst verdict of its gates, None without a gate. `accepted`: a person
+    decided to resume, and the figure is the baseline since.
     """
 
     scanned_at: datetime
@@ -44,7 +45,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """A metric, or another figure that is judged, over the runs, oldest first."""
+    """A metric, or another figure of a gate, over the runs, oldest first."""
 
     entity: str
     scope: str
@@ -53,7 +54,7 @@ class Series:
 
 
 def list_parts(conn: Connection, source: str) -> list[Part]:
-    """What the source's scans have looked at, by entity; of the scopes the one scanned last comes first."""
+    """Return each entity and scope of the source that has scans: by entity, the last scanned first. The first 200."""
     with conn.cursor(row_factory=class_row(Part)) as cursor:
         return cursor.execute(
             """
@@ -66,7 +67,7 @@ def list_parts(conn: Connection, source: str) -> list[Part]:
 
 
 def read_series(conn: Connection, source: str, entity: str, scope: str = "all", limit: int = POINTS) -> list[Series]:
-    """Every figure of an entity, metrics and what else is judged, over its last scans of that scope, at most 365."""
+    """Return a series for each figure of an entity, over its last `limit` (at most 365) scans of that scope."""
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             """
@@ -86,8 +87,9 @@ def read_series(conn: Connection, source: str, entity: str, scope: str = "all", 
 
 
 def _point(row: Mapping[str, Any], judged: Sequence[Gate], metric: str) -> Point:
+    """Return the metric's figure in the scan `row`, whose gates are `judged`."""
     gates = [gate for gate in judged if gate.metric == metric]
-    # What a repair would change is judged, but no metric.
+    # Gates also judge figures that are no metrics, such as plan.delete.
     figures = {gate.metric: gate.value for gate in gates} | row["metrics"]
     return Point(
         scanned_at=row["scanned_at"],
