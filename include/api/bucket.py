@@ -289,8 +289,7 @@ class Bucket:
         page = self._first_page(size, **({"StartAfter": after} if after else {}))
         if page.keys and page.keys[0] <= after:
             raise RefuseData(
-                f"{self._where} began elsewhere than after the key that was asked for. "
-                "Look at single objects instead."
+                f"{self._where} began elsewhere than after the key that was asked for. Look at single objects instead."
             )
         return page
 

@@ -102,7 +102,7 @@ def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
 
 
 def _listed_lines(crew: Crew, there: Collection[UUID]) -> Counter[str]:
-    """Count the technicians that we want on the crew call: each contact once. One without contact and line is refused."""
+    """Count the contacts that we want on the crew call, each once. A technician without contact and line is refused."""
     kept = {row.member for row in crew.rows if row.line_id in there}
     seen: set = set()
     figures = Counter(listed=len(crew.desired))

@@ -201,9 +201,9 @@ class _Sent:
                 return any((line.line_id, line.role_id) == (self.action.line_id, self.action.role_id) for line in lines)
 
     def judged(self, lines: Sequence[Line] | None, before: Collection[UUID], why: str) -> Outcome:
-        """Return the outcome of the write by the `lines` read after it. None: they could not be read, for the reason `why`.
+        """Return the outcome of the write by the `lines` read after it, None if they could not be read.
 
-        `before`: ids of the lines before the write.
+        `before`: ids of the lines before the write. `why`: the reason if the lines don't show it.
         """
         told, action = self.outcome.kind, self.action
         # A refused add made no line; if the contact has a new line, somebody else has made it.
@@ -342,7 +342,7 @@ class _Element:
         return True
 
     def _carry_out(self) -> None:
-        """Carry out the plan. If a technician gets another line, the old one is deleted only after the new one is proven."""
+        """Carry out the plan. If a technician gets another line, the old one is deleted after the new one is proven."""
         actions = self._plan.actions
         self._note([each for each in actions if isinstance(each, Adopt | Remap | Forget)])
         removals = [each for each in actions if isinstance(each, Remove)]
