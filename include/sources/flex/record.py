@@ -40,10 +40,11 @@ def log(conn: Connection, report: Report, sync_id: int, run: str, triggered_by: 
     for number, (call_id, call) in enumerate(crew_calls.items()):
         events = [event for event in report.events if any(each.crew_call_id == call_id for each in event.members)]
         # Orphans belong to no call, so only the first row has them.
-        told = _summary(report, call_id, [*events, *(orphans if number == 0 else ())])
-        told |= {"sync_id": sync_id, "run": run}
-        numbers = (told["added"], told["removed"], told["kept"], told["failed"], round(report.seconds * 1000))
-        conn.execute(LOG, [call.job_id, call.department, *numbers, triggered_by, Jsonb(told)])
+        summary = _summary(report, call_id, [*events, *(orphans if number == 0 else ())])
+        summary |= {"sync_id": sync_id, "run": run}
+        counted = [summary[name] for name in ("added", "removed", "kept", "failed")]
+        duration = round(report.seconds * 1000)
+        conn.execute(LOG, [call.job_id, call.department, *counted, duration, triggered_by, Jsonb(summary)])
 
 
 def counts(reports: Iterable[Report], superseded: int = 0) -> Counts:
@@ -94,6 +95,7 @@ def _members(report: Report, kind: str) -> Iterator[Member]:
 
 
 def _summary(report: Report, call_id: UUID | None, events: Collection[Event]) -> dict[str, Any]:
+    """Return the column `summary` of flex_sync_log for one of our crew calls, to which the events belong."""
     crew = report.crew
     of_call = [each for each in (crew.desired if crew else ()) if each.member.crew_call_id == call_id]
     rows = [row for row in (crew.rows if crew else ()) if row.member.crew_call_id == call_id]

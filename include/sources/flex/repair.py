@@ -61,6 +61,7 @@ def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Ma
     doubtful = Event()
 
     def superseded(reports: Collection[Report]) -> int:
+        """Return how many planned changes were not needed any more."""
         return sum(len(_superseded(report, planned[report.element_id])) for report in reports)
 
     def work(worker: Worker, element_id: UUID) -> Report | None:

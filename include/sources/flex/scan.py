@@ -333,17 +333,17 @@ def _subject(finding: Finding) -> str:
     return str(finding.resource_id or finding.members[0].technician_id)
 
 
-def _remember(context: Context, kept: str, table: str, *, whole: bool) -> None:
-    parts = {"table": sql.Literal(table), "scan": sql.Literal(kept), "source": sql.Literal(SOURCE)}
+def _remember(context: Context, stored_as: str, table: str, *, whole: bool) -> None:
+    parts = {"table": sql.Literal(table), "scan": sql.Literal(stored_as), "source": sql.Literal(SOURCE)}
     part = None if whole else REMEMBERED.format(**parts)
     unproven.remember_query(context.conn, SOURCE, table, context.run, DOUBTS.format(**parts), proven=part)
 
 
 def _summary(context: Context, scan_id: str, epoch: int, scope: Scope, elements: Sequence[UUID]) -> ForensicSummary:
-    conn, kept = context.conn, evidence_id(scan_id, scope)
-    figures: dict[str, int] = dict(conn.execute(FIGURES, [kept]).fetchall())
-    examples: dict[str, list[str]] = dict(conn.execute(SAMPLES, [EXAMPLES, kept]).fetchall())
-    accounts = _accounts(context, kept, scope, elements)
+    conn, stored_as = context.conn, evidence_id(scan_id, scope)
+    figures: dict[str, int] = dict(conn.execute(FIGURES, [stored_as]).fetchall())
+    examples: dict[str, list[str]] = dict(conn.execute(SAMPLES, [EXAMPLES, stored_as]).fetchall())
+    accounts = _accounts(context, stored_as, scope, elements)
     rows = accounts[ROWS]
     return ForensicSummary(
         source=SOURCE,
@@ -357,7 +357,7 @@ def _summary(context: Context, scan_id: str, epoch: int, scope: Scope, elements:
             **unproven.metrics(conn, SOURCE, TABLES),
         },
         telemetry={"requests": context.api.requests_sent},
-        plan=Plan(*conn.execute(PLANNED, [kept]).fetchone()),
+        plan=Plan(*conn.execute(PLANNED, [stored_as]).fetchone()),
         live_rows=rows.looked_at,
         examples={**{f"{kind}_ids": ids for kind, ids in examples.items()}, **_unproven_examples(conn)},
         accounts=accounts,
@@ -370,15 +370,15 @@ def _unproven_examples(conn: Connection) -> dict[str, list]:
     return {name: ids[:EXAMPLES] for name, ids in found.items() if ids}
 
 
-def _accounts(context: Context, kept: str, scope: Scope, elements: Sequence[UUID]) -> dict[str, Account]:
+def _accounts(context: Context, stored_as: str, scope: Scope, elements: Sequence[UUID]) -> dict[str, Account]:
     """Return the accounts of all crew calls together, with those that were not looked at."""
     conn = context.conn
     figures = {table: Counter[str]() for table in TABLES}
-    for table, name, number in conn.execute(ACCOUNTS, [kept]):
+    for table, name, number in conn.execute(ACCOUNTS, [stored_as]):
         figures[table][name] = number
     # Counted independently, so that the sum fails if a listed crew call was not looked at.
     figures[CALLS]["listed"] = len(elements)
-    named = {"scan": kept, "scope": scope.elements(conn), "calls": CALLS, "lines": LINES, "rows": ROWS}
+    named = {"scan": stored_as, "scope": scope.elements(conn), "calls": CALLS, "lines": LINES, "rows": ROWS}
     for table, new, number in conn.execute(OUTSIDE, named):
         figures[table] += Counter({"live": number, "young" if new else "out_of_scope": number})
     return {table: Account(**found) for table, found in figures.items()}

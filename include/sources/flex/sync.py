@@ -173,7 +173,7 @@ def finish(
 
 
 def waiting(conn: Connection) -> Changes:
-    """Return the changes that wait now. Later ones have other ids, and wait for the next sync."""
+    """Return the jobs that the application has noted in flex.job_change. Later notes wait for the next sync."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         (until,) = cursor.execute("SELECT clock_timestamp()").fetchone()
         return Changes(dict(cursor.execute("SELECT change_id, job_id FROM flex.job_change").fetchall()), until)

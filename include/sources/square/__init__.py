@@ -1,8 +1,8 @@
 """Square: cursors, versions and tombstones, mirrored in schema `square`.
 
 The lists have different filters for changes: the catalog and the counts since a time; orders, payments and refunds
-within a window of times; locations and vendors none, so they are read as a whole. Only the catalog deletes objects, and shows
-tombstones: `is_deleted` is the vendor's mark, `deleted_at` is ours. An archived item is not deleted.
+within a window of times; locations and vendors none, so they are read as a whole. Only the catalog deletes objects, and
+shows tombstones: `is_deleted` is the vendor's mark, `deleted_at` is ours. An archived item is not deleted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -148,6 +148,7 @@ def _locations(context: Context) -> list[str]:
 
 
 def _of_order(name: str) -> Callable[[Record], list[Record]]:
+    """Return the function that returns the objects of a list inside an order."""
     return lambda order: _inside(order, name, "order_id", order.get("id"))
 
 

@@ -53,6 +53,7 @@ def _listed(table: Table, singular: str) -> Listed:
 
 
 def _lookup(singular: str) -> Lookup:
+    """Return the look-up of a record at its own address in its shop."""
     return Lookup(
         by=("shop_id", "tm_id"),
         request=lambda shop_id, id_: Request(

@@ -88,6 +88,7 @@ def agree(head: Record, estimate: Record, profit: Record) -> None:
         raise RefuseData("head and estimate have different numbers, so they are not of one order")
     jobs = [job for job in objects(estimate, "jobs") if _value(job, "authorized", boolean)]
     labor, total = profit["laborProfit"], profit["totalProfit"]
+    # Labor may be discounted already or not, so a profit may be lower by any of the discounts.
     taken_off = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
     sold = sum(_worth(job, "labor") for job in jobs)
     if (
@@ -229,9 +230,10 @@ def _adds_up(job: Record) -> None:
 
 
 def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
-    """Raise RefuseData if jobs, fees, discounts and tax can't add up to the estimate's total.
+    """Raise RefuseData unless the estimate's total is between the lowest and the highest sum that its parts allow.
 
-    Declined jobs and the order's own sublets may be a part of the total or not.
+    The parts are jobs, fees, discounts and tax. Declined jobs and the order's own sublets, whose amounts are not known,
+    may count or not. If the estimate names no tax, it is estimated.
     """
     total = _cents(estimate, "total")
     if total and estimate["jobs"] is None:
@@ -251,6 +253,7 @@ def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
     tax = _cents(estimate, "taxes" if estimate.get("tax") is None else "tax")
     rate = _value(estimate, "taxRate", tables.exact)
     most_tax = (prices + fees) * (ANY_TAX if rate is None else rate) / 100 if tax is None else tax
+    # The amounts that are missing in the total if declined jobs don't count.
     left_out = _prices(declined) + sum(_worth(job, "fees") + (_cents(job, "discount") or 0) for job in declined)
     least = prices - left_out + fees - discount + (tax or 0) - CENTS
     most = prices + fees + own_fees - discount + most_tax + CENTS

@@ -79,6 +79,7 @@ class NextKeys(Cursor):
 
 
 def _plain(key: Any) -> bool:
+    """Return whether a key can be sent as a query parameter: a text or a number."""
     return isinstance(key, str | int | Decimal) and not isinstance(key, bool)
 
 
@@ -155,10 +156,12 @@ def _not_posted(context: Context, shop: Shop) -> list[Record]:
 
 
 def _brief(row: Record) -> Record:
+    """Return what a row of a board says: the order's key and dates."""
     return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
 
 
 def _of_report(row: Record) -> Record:
+    """Return what a row of the report says: the order's key and its date of posting."""
     return {"tm_id": row.get("repairOrderId"), "posted_at": row.get("postedDate")}
 
 

@@ -111,17 +111,17 @@ def _record(head: Record, estimate: Record, profit: Record) -> Record:
         "status_id": status_id,
         **_sums("potential", jobs, {name: OF_JOBS[name] for name in ("parts_total", "labor_total", "sublet_total")}),
         **_sums("authorized", agreed, OF_JOBS),
-        **_told(head, HEAD),
-        **_told(estimate, ESTIMATE),
+        **_fields(head, HEAD),
+        **_fields(estimate, ESTIMATE),
         # Either of two fields has the tax; the other may be null.
-        **_told(estimate, {"potential_tax": "taxes" if estimate.get("tax") is None else "tax"}),
-        **_told(profit, PROFIT),
+        **_fields(estimate, {"potential_tax": "taxes" if estimate.get("tax") is None else "tax"}),
+        **_fields(profit, PROFIT),
         "jobs": jobs,
         "fees": _lines(answers.objects(_object(estimate, "fees"), "data")),
     }
 
 
-def _told(answer: Record, fields: Mapping[str, str]) -> Record:
+def _fields(answer: Record, fields: Mapping[str, str]) -> Record:
     """Return the values of these fields (column -> path in the vendor's names) that the answer has."""
     found = {}
     for column, path in fields.items():

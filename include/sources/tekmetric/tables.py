@@ -36,7 +36,7 @@ def cents(value: Any) -> int | None:
 
 
 def exact(value: Any) -> Decimal | None:
-    """Return a number, such as one of per cent, as it is."""
+    """Return a number as it is. Raises ValueError if it is none, or implausibly large."""
     return _below(TOO_MANY, decimal(value))
 
 
