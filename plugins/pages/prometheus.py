@@ -91,7 +91,7 @@ def _health(health: Mapping[str, HealthFigures | None]) -> Iterator[GaugeMetricF
 
     yield each("sync_seconds", "What the last successful sync took.", lambda f: f.seconds)
     yield each("requests", "Requests to the source within a day.", lambda f: f.requests)
-    yield each("request_errors", "Those of these requests that failed.", lambda f: f.request_errors)
+    yield each("request_errors", "Requests to the source within a day that failed.", lambda f: f.request_errors)
     yield each("alerts", "Figures of the syncs that are above their limits.", lambda f: len(f.alerts))
     yield each_table("freshness_seconds", "How far the table is behind its source.", lambda t: t.freshness_seconds)
     yield each_table("discrepancies", "Rows that the last whole scan planned to change.", lambda t: t.discrepancies)
@@ -102,7 +102,7 @@ def _scans(scans: Mapping[str, Sequence[Scan]]) -> Iterator[GaugeMetricFamily]:
     last = [((source, scan.entity, scan.scope), scan) for source, found in scans.items() for scan in found]
     yield _gauge("rows", "Rows on both sides in the last scan.", labels, [(names, scan.rows) for names, scan in last])
     yield _gauge(
-        "rows_proven", "Those of these rows that it has proven.", labels, [(names, scan.proven) for names, scan in last]
+        "rows_proven", "Rows that the last scan has proven.", labels, [(names, scan.proven) for names, scan in last]
     )
     figures = [((*names, metric), value) for names, scan in last for metric, value in scan.metrics.items()]
     yield _gauge("forensic", "The figures of the last scan.", [*labels, "metric"], figures)
