@@ -1,11 +1,12 @@
 """
-# Watch: notice what stands still
+# Watch: notice what does not move
 
-Tells people what no task of a run can tell, because the run has ended, was deleted or does not move. It compares what
-the warehouse says of each source (fence, holds, scans, repairs) with what Airflow is doing, and changes nothing.
+Tells people what no task of a run can tell, because the run has ended, was deleted or does not move. It compares the
+warehouse (fence, holds, scans, repairs) with Airflow for each source, and changes nothing.
 
-**When:** every 5 minutes. People are told what two passes have seen, at least 4 minutes apart, so that nothing counts
-which a run is just doing. Each finding is one message until it is gone; the pages under *Sync confidence* show it too.
+**When:** every 5 minutes. People are told a finding once two passes, at least 4 minutes apart, have seen it; so the
+work of a run that is under way is no finding. A finding is told once until it is gone. The pages under *Sync
+confidence* show it too.
 
 ## What `watch` finds
 - The writer is stopped, and the run that stopped it has ended, was deleted, or was marked by hand.
@@ -17,13 +18,13 @@ which a run is just doing. Each finding is one message until it is gone; the pag
 - A repair was applied, and nobody has verified it.
 - A row of the sync log is open, but its run has ended.
 
-Each message says the one next step. Nothing is told while a question waits in `decide`, nor what the end of a failed
-run or a person's own answer has told already.
+Each message names one next step. Nothing is told while a question waits in `decide`, or if people know already: from
+the message of a failed run, or by their own answer.
 
 ## If `watch` fails
-The message names what it could not look at: a connection, a source whose row is missing in the warehouse. People are
-told once until a later run succeeds. If the scheduler itself stands still nobody looks: let your monitoring look at
-the metric `sync_confidence_watch_timestamp_seconds`.
+The message names what it could not look at: a connection, or a source whose row is missing in the warehouse. People are
+told once until a later run succeeds. If the scheduler itself is down, nothing watches: let your monitoring look at the
+metric `sync_confidence_watch_timestamp_seconds`.
 """
 
 from airflow.sdk import dag

@@ -1,9 +1,9 @@
 """
 # Flex: prove the crew calls
 
-Stops the writer, reads every crew call of the jobs that aren't over, compares it with our assignments, judges the
-differences by the good runs before, repairs what is safe if it may, and lets the writer run again, or keeps it stopped
-until a person decides.
+Stops the writer, compares every crew call of the jobs that aren't over with our assignments, and judges the differences
+by earlier good runs. Repairs what is safe if the run may write. Lets the writer run again, or keeps it stopped until a
+person decides.
 
 **When:** every night at 02:50 UTC, and by hand.
 
@@ -40,8 +40,8 @@ repair writes to Flex as `flex_sync` does, crew call by crew call; it has a `syn
 ## If a task fails
 Its message names the next step. In general:
 - `stop_writer`: the writer goes on as before. Clear `stop_writer` with downstream.
-- `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; an attempt that is retried goes on
-  behind the crew call that it had reached.
+- `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; a retry goes on after
+  the crew call that the last attempt had reached.
 - `gate_check`: clear `scan` with downstream for fresh evidence.
 - `decide`: clear it with downstream to be asked again.
 - `reconcile`: what it did stays done and stands in `flex.flex_sync_log`; clear `scan` with downstream for the rest. If

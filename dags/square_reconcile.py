@@ -1,8 +1,8 @@
 """
 # Square: prove the copy
 
-Stops the writer, scans Square and the copy, compares the drift with the good runs before, repairs what is safe
-if it may, and lets the writer run again, or keeps it stopped until a person decides.
+Stops the writer, compares Square with the copy, and judges the drift by earlier good runs. Repairs what is safe if the
+run may write. Lets the writer run again, or keeps it stopped until a person decides.
 
 **When:** every night at 04:20 UTC, and by hand.
 
@@ -26,8 +26,8 @@ decision, or for scheduled runs if the Airflow Variable `nightly_repair_sources`
 ## If a task fails
 Its message names the next step. In general:
 - `stop_writer`: the writer goes on as before. Clear `stop_writer` with downstream.
-- `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; an attempt that is retried goes on
-  from the page that it had reached.
+- `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; a retry goes on from
+  the page that the last attempt had reached.
 - `gate_check`, `reconcile`: clear `scan` with downstream for fresh evidence.
 - `decide`: clear it with downstream to be asked again.
 - `verify`: the writer is held. Roll back the `sync_id`, then clear `scan` with downstream.

@@ -1,9 +1,9 @@
 """
 # Storage: prove the images
 
-Stops the writer, compares the application's table `images` with the objects of the bucket, judges what is missing by
-the good runs before, marks images whose objects are missing if it may, and lets the writer run again, or keeps it
-stopped until a person decides.
+Stops the writer, compares the application's table `images` with the objects of the bucket, and judges what is missing
+by earlier good runs. Marks images whose objects are missing if the run may write. Lets the writer run again, or keeps
+it stopped until a person decides.
 
 **When:** every night at 03:40 UTC, and by hand: after a recovery or a migration of the bucket, and after an outage.
 
@@ -46,8 +46,8 @@ that no run has marked, deleted images, and all that is not proven.
 Its message names the next step. In general:
 - `stop_writer`: *reconciliation is not enabled*: set `RECONCILE_ENABLED` to 1 or leave `dry_run` on, and trigger anew.
   Else clear `stop_writer` with downstream.
-- `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; an attempt that is retried goes on
-  where the one before was cut off.
+- `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; a retry goes on where
+  the last attempt was cut off.
 - `gate_check`, `reconcile`: clear `scan` with downstream for fresh evidence.
 - `decide`: clear it with downstream to be asked again.
 - `verify`: the writer is held. Roll back the `sync_id`, then clear `scan` with downstream.

@@ -149,6 +149,7 @@ def end_redirects(client: BaseClient) -> None:
 
 
 def _end_redirect(response: Any, request_dict: dict[str, Any], **_: object) -> None:
+    """Tell boto3 that this request was redirected before: it follows one redirect only."""
     if response is not None and response[0].status_code in REDIRECTS and REGION not in response[0].headers:
         request_dict["context"]["s3_redirect"]["redirected"] = True
 

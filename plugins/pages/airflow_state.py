@@ -78,6 +78,7 @@ def _schedules(session: Session, dags: Sequence[str]) -> dict[str, Schedule]:
 
 
 def _running(session: Session, dags: Sequence[str]) -> dict[str, str]:
+    """Return the id of the running run of each DAG; of several runs the one that started last."""
     query = (
         select(DagRun.dag_id, DagRun.run_id)
         .where(DagRun.dag_id.in_(dags), DagRun.state == DagRunState.RUNNING)

@@ -39,18 +39,20 @@ def exposition(
     """
     # A new registry: Prometheus' default one has figures of the web server's process.
     registry = CollectorRegistry()
-    registry.register(_Families([*_standing(statuses), *_health(health), *_scans(scans), *_unproven(unproven)]))
+    registry.register(_Families([*_states(statuses), *_health(health), *_scans(scans), *_unproven(unproven)]))
     return generate_latest(registry)
 
 
-def _standing(statuses: Sequence[SourceStatus]) -> Iterator[GaugeMetricFamily]:
+def _states(statuses: Sequence[SourceStatus]) -> Iterator[GaugeMetricFamily]:
     def each(name: str, text: str, value) -> GaugeMetricFamily:
         return _gauge(name, text, SOURCE, [((status.source,), value(status)) for status in statuses])
 
     yield each("writer_stopped", "1 while the writer is stopped.", lambda s: s.writer.stopped)
     yield each("writer_held", "1 while a hold keeps the writer stopped.", lambda s: s.writer.hold_reason is not None)
     yield each(
-        "writer_since_timestamp_seconds", "Since when it is so with the writer.", lambda s: s.writer.since.timestamp()
+        "writer_since_timestamp_seconds",
+        "Since when the writer runs, or is stopped.",
+        lambda s: s.writer.since.timestamp(),
     )
     yield each("decision_open", "1 while a hold waits for a person's answer.", lambda s: s.airflow.decision is not None)
     yield each(
@@ -89,7 +91,7 @@ def _health(health: Mapping[str, HealthFigures | None]) -> Iterator[GaugeMetricF
 
     yield each("sync_seconds", "What the last successful sync took.", lambda f: f.seconds)
     yield each("requests", "Requests to the source within a day.", lambda f: f.requests)
-    yield each("request_errors", "Those of them that failed.", lambda f: f.request_errors)
+    yield each("request_errors", "Requests to the source within a day that failed.", lambda f: f.request_errors)
     yield each("alerts", "Figures of the syncs that are above their limits.", lambda f: len(f.alerts))
     yield each_table("freshness_seconds", "How far the table is behind its source.", lambda t: t.freshness_seconds)
     yield each_table("discrepancies", "Rows that the last whole scan planned to change.", lambda t: t.discrepancies)
@@ -99,7 +101,9 @@ def _scans(scans: Mapping[str, Sequence[Scan]]) -> Iterator[GaugeMetricFamily]:
     labels = ["source", "entity", "scope"]
     last = [((source, scan.entity, scan.scope), scan) for source, found in scans.items() for scan in found]
     yield _gauge("rows", "Rows on both sides in the last scan.", labels, [(names, scan.rows) for names, scan in last])
-    yield _gauge("rows_proven", "Those that it has proven.", labels, [(names, scan.proven) for names, scan in last])
+    yield _gauge(
+        "rows_proven", "Rows that the last scan has proven.", labels, [(names, scan.proven) for names, scan in last]
+    )
     figures = [((*names, metric), value) for names, scan in last for metric, value in scan.metrics.items()]
     yield _gauge("forensic", "The figures of the last scan.", [*labels, "metric"], figures)
 

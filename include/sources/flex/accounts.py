@@ -46,10 +46,10 @@ def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> S
     """
     contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
     of_lines = _listed_lines(crew, contacts) + Counter(live=len(contacts))
-    untold: list[UUID] = []
+    without_role: list[UUID] = []
     for finding in plan.findings:
         unsure = [each for each in finding.line_ids if finding.kind == "role_mismatch" and not contacts[each].role_told]
-        untold += unsure
+        without_role += unsure
         if finding.line_ids:
             of_lines["unproven" if unsure else ENDS[finding.kind]] += len(finding.line_ids)
         elif finding.resource_id:
@@ -69,7 +69,7 @@ def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> S
     call["equal" if in_step else "differing"] += 1
     return Standing(
         {CALLS: Account(**call), LINES: Account(**of_lines), ROWS: rows},
-        {LINES: _doubts(element_id, untold, ROLE_NOT_TOLD)},
+        {LINES: _doubts(element_id, without_role, ROLE_NOT_TOLD)},
     )
 
 
@@ -102,7 +102,7 @@ def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
 
 
 def _listed_lines(crew: Crew, there: Collection[UUID]) -> Counter[str]:
-    """Count the technicians that we want on the crew call: each contact once. One without contact and line is refused."""
+    """Count the contacts that we want on the crew call, each once. A technician without contact and line is refused."""
     kept = {row.member for row in crew.rows if row.line_id in there}
     seen: set = set()
     figures = Counter(listed=len(crew.desired))

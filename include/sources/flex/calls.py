@@ -137,7 +137,7 @@ def _refusal(api: ApiClient, request: Request, error: ApiError) -> str:
 
 
 def _added(answer: Answer) -> UUID | None:
-    """Return the id of the line that an add has made, in any known form of the answer; None unless it is exactly one."""
+    """Return the id of the line that an add has made, in any known form of the answer; None unless it is one id."""
     told = answer.data
     if not isinstance(told, dict) or any(told.get(key) for key in rows.ERRORS):
         return None

@@ -201,9 +201,9 @@ class _Sent:
                 return any((line.line_id, line.role_id) == (self.action.line_id, self.action.role_id) for line in lines)
 
     def judged(self, lines: Sequence[Line] | None, before: Collection[UUID], why: str) -> Outcome:
-        """Return the outcome of the write by the `lines` read after it. None: they could not be read, for the reason `why`.
+        """Return the outcome of the write by the `lines` read after it, None if they could not be read.
 
-        `before`: ids of the lines before the write.
+        `before`: ids of the lines before the write. `why`: the reason if the lines don't show it.
         """
         told, action = self.outcome.kind, self.action
         # A refused add made no line; if the contact has a new line, somebody else has made it.
@@ -342,7 +342,7 @@ class _Element:
         return True
 
     def _carry_out(self) -> None:
-        """Carry out the plan. If a technician gets another line, the old one is deleted only after the new one is proven."""
+        """Carry out the plan. If a technician gets another line, the old one is deleted after the new one is proven."""
         actions = self._plan.actions
         self._note([each for each in actions if isinstance(each, Adopt | Remap | Forget)])
         removals = [each for each in actions if isinstance(each, Remove)]
@@ -493,7 +493,7 @@ class _Element:
         before = {line.line_id for line in self._looked.lines}
         try:
             went_out = any(each.outcome.sent for each in sent)
-            lines = self._since(sent, before) if went_out else self._looked.lines
+            lines = self._lines_after(sent, before) if went_out else self._looked.lines
             why, stop = "a fresh read does not show it", None
         except (Unreadable, ApiError) as error:
             lines, why, stop = None, f"what was written could not be read: {error}", error
@@ -517,19 +517,19 @@ class _Element:
         if unknown:
             raise _InDoubt(f"{'; '.join(sorted(reasons))} ({len(unknown)} of {len(sent)} writes)")
 
-    def _since(self, sent: Sequence[_Sent], before: Collection[UUID]) -> Sequence[Line]:
+    def _lines_after(self, sent: Sequence[_Sent], before: Collection[UUID]) -> Sequence[Line]:
         """Return the lines after the writes. Flex is asked again as long as it does not show them all."""
         mapped = self._crew.mapped | {each.outcome.line_id for each in sent if each.outcome.line_id}
         last: list[Sequence[Line]] = []
 
-        def shown() -> Sequence[Line]:
+        def read() -> Sequence[Line]:
             last[:] = [both(self._api, self._id, mapped, owed=True)]
             if not all(each.outcome.kind == "refused" or each.shown(last[0], before) for each in sent):
                 raise Unreadable("not all that was written is shown yet")
             return last[0]
 
         try:
-            return patient(self._worker.pauses, shown)
+            return patient(self._worker.pauses, read)
         except Unreadable:
             if last:
                 return last[0]

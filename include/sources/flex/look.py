@@ -1,8 +1,8 @@
-"""What is on a crew call, as far as it is proven.
+"""Read what is on a crew call, and prove it.
 
-Flex has two lists of it: its rows, and its own record. One that is empty, short, late or another crew call's is found
-out by the other. A line of which we know is gone only if neither shows it and its own address answers 404. Whose line
-it is only the rows have to tell: where the record doesn't, they are read once more.
+Flex has two lists of its lines: the rows, and the crew call's own record. If one of them is empty, incomplete, late or
+another crew call's, the other shows that. A line that we know is gone only if neither list shows it and its own address
+answers 404. The record need not tell whose a line is; if it doesn't, the rows are read twice.
 """
 
 import logging
@@ -25,11 +25,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Looked:
-    """The lines on a crew call. `gone` are lines of which we knew that are proven to be gone; `back` are lines of ours
-    that were taken for gone before, and are there.
+    """What a read of a crew call has shown.
 
-    `sure`: both lists say so. Otherwise it is good only for finding that nothing has to be done. `told`: both also say
-    what each line is, and whose. `there`: whether there is such a crew call at all.
+    `gone`: lines that we knew and that are proven to be gone. `back`: lines of ours that were gone before and are there
+    again. `sure`: both lists agree; otherwise nothing may be written because of it. `told`: both lists also say of each
+    line what it is, and whose. `there`: the crew call exists in Flex.
     """
 
     lines: tuple[Line, ...]
@@ -41,9 +41,9 @@ class Looked:
 
 
 def look(api: ApiClient, element_id: UUID, crew: Crew, *, sure: bool = False) -> Looked:
-    """Read a crew call: its rows, and its record too if `sure`, or if the rows differ from what we know of.
+    """Read the rows of a crew call, and its record too if `sure`, or if the rows differ from the lines that we know.
 
-    Raises Unreadable, and whatever `ApiClient.send` does.
+    Raises Unreadable, and whatever `ApiClient.send` raises.
     """
     try:
         lines, there = tuple(calls.lines(api, element_id, crew.mapped)), True
@@ -62,7 +62,7 @@ def look(api: ApiClient, element_id: UUID, crew: Crew, *, sure: bool = False) ->
 
 
 def confirmed(api: ApiClient, element_id: UUID, looked: Looked) -> Looked:
-    """The same, if the crew call's own record shows the same lines, as far as it tells. Raises as `look` does."""
+    """Read the crew call's record too, and return `looked` as `sure` if both agree. Raises what `look` raises."""
     try:
         items = calls.items(api, element_id)
     except NotFound:
@@ -71,7 +71,7 @@ def confirmed(api: ApiClient, element_id: UUID, looked: Looked) -> Looked:
 
 
 def require_same(api: ApiClient, element_id: UUID, crew: Crew, looked: Looked) -> None:
-    """Raises Unreadable unless another read of the rows shows the same lines, people and roles."""
+    """Raise Unreadable unless another read of the rows shows the same lines, contacts and roles."""
     try:
         again = calls.lines(api, element_id, crew.mapped)
     except NotFound:
@@ -81,20 +81,20 @@ def require_same(api: ApiClient, element_id: UUID, crew: Crew, looked: Looked) -
 
 
 def require_there(looked: Looked, element_id: UUID, crew: Crew) -> None:
-    """Raises Unreadable where a call of ours names a crew call that Flex doesn't have: that has to be mended first."""
+    """Raise Unreadable if a call of ours names a crew call that Flex doesn't have: the call has to be corrected."""
     if crew.calls and not looked.there:
         raise Unreadable(f"Flex has no element {element_id}, though a crew call names it (both answer 404)")
 
 
 def both(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bool = False) -> tuple[Line, ...]:
-    """The lines that both lists show; `mapped` and `owed` as in `calls.lines`. Raises Unreadable where they differ."""
+    """Return the lines if both lists show the same, else raise Unreadable. `mapped` and `owed` as in `calls.lines`."""
     lines = calls.lines(api, element_id, mapped, owed=owed)
     _agree(lines, calls.items(api, element_id, owed=owed))
     return tuple(lines)
 
 
 def patient(pauses: Sequence[float], work: Callable[[], Result]) -> Result:
-    """Return what `work` does, trying again after each pause while it raises Unreadable."""
+    """Return the result of `work`. While it raises Unreadable, try again after each pause (seconds)."""
     for pause in pauses:
         try:
             return work()
@@ -113,9 +113,9 @@ def _require_no_record(api: ApiClient, element_id: UUID) -> None:
 
 
 def _agree(lines: Collection[Line], items: Mapping[UUID, Item]) -> bool:
-    """Whether the record tells of each line what the rows tell. Raises Unreadable where it tells something else.
+    """Return whether the record says of each line what the rows say. Raises Unreadable if it contradicts them.
 
-    Of what is no contact one list may leave out what the other shows; that harms nobody.
+    Lines that are no contacts may be missing in one of the lists; that does no harm.
     """
     shown = {line.line_id for line in lines}
     only_items = [line_id for line_id, item in items.items() if line_id not in shown and item.kind in (None, CONTACT)]
@@ -126,13 +126,13 @@ def _agree(lines: Collection[Line], items: Mapping[UUID, Item]) -> bool:
             f"its rows and its own record disagree: {len(only_rows)} contacts are only in its rows, {len(only_items)}"
             f" lines only in its record (such as {named})"
         )
-    # Each line is looked at, since any may be contradicted.
+    # A list, so that every line is checked for contradictions.
     told = [_is_told(line, items.get(line.line_id, Item())) for line in lines]
     return all(told)
 
 
 def _is_told(line: Line, item: Item) -> bool:
-    """Whether the record tells what a line is and, of a contact, whose. Raises Unreadable if the rows differ."""
+    """Return whether the record says what a line is and, of a contact, whose. Raises Unreadable if the rows differ."""
     if line.kind != CONTACT:
         if item.kind == CONTACT:
             raise Unreadable(f"line {line.line_id} is a contact by the record, and none by the rows")

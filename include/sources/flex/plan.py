@@ -1,7 +1,7 @@
-"""What has to change on one crew call in Flex, and in our rows, so that both hold the desired crew.
+"""Plan what has to change on one crew call in Flex, and in our rows, so that both hold the desired crew.
 
-Several crew calls of ours may point to the same one in Flex: then this is about all of them together. A resource has
-one line there, however many technicians and crew calls of ours want it.
+Several crew calls of ours may point to the same one in Flex; they are planned together. A resource has one line there,
+however many technicians and crew calls of ours want it.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -32,9 +32,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Desired:
-    """Who shall be on a crew call. `resource_id`: the technician's contact in Flex, None where the profile has none.
+    """A technician who should be on a crew call.
 
-    `role_id`: None where no business role is to be written.
+    `resource_id`: the technician's contact in Flex, None if the profile has none. `role_id`: the business role, None if
+    none is to be written.
     """
 
     member: Member
@@ -44,7 +45,7 @@ class Desired:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of ours: which line it says is the technician's, and which contact the technician's profile names."""
+    """A row of ours: the line that it names for the technician, and the contact in the technician's profile."""
 
     member: Member
     line_id: UUID | None
@@ -53,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Adopt:
-    """Write a row for a line that is there already. For the way back: a row as it was, whatever it named."""
+    """Write a row for a line that is there already. In a rollback: write a row as it was."""
 
     member: Member
     line_id: UUID | None
@@ -62,7 +63,7 @@ class Adopt:
 
 @dataclass(frozen=True)
 class Remap:
-    """Have a row name the line that its technician has now."""
+    """Change a row so that it names the present line of its technician."""
 
     member: Member
     line_id: UUID
@@ -71,7 +72,7 @@ class Remap:
 
 @dataclass(frozen=True)
 class Remove:
-    """Delete a line that we own, then the rows of `members`, who aren't desired. `orphan`: no row led to it."""
+    """Delete a line that we own, then the rows of `members`, who are not desired. `orphan`: no row leads to it."""
 
     line_id: UUID
     resource_id: UUID
@@ -81,14 +82,14 @@ class Remove:
 
 @dataclass(frozen=True)
 class Forget:
-    """Delete a row only: its line is gone, or somebody else wants it, or it isn't ours to delete."""
+    """Delete a row only: its line is gone, or somebody else needs the line, or the line is not ours."""
 
     member: Member
 
 
 @dataclass(frozen=True)
 class Add:
-    """Add a line, give it the role (None: no role), and have the rows of `members` name it, new or not."""
+    """Add a line, set its role (None: no role), and write the rows of `members` so that they name it."""
 
     resource_id: UUID
     role_id: UUID | None
@@ -109,7 +110,7 @@ ORDER = (Adopt, Remap, Remove, Forget, Add, SetRole)
 
 
 def key(action: Action) -> str:
-    """What an action does, and to what: the same for the same action of another plan, whatever else changed."""
+    """Return the name of an action. The same action in another plan has the same name."""
     match action:
         case Adopt() | Remap():
             return f"row {action.member.crew_call_id}/{action.member.technician_id} -> line {action.line_id}"
@@ -124,22 +125,22 @@ def key(action: Action) -> str:
 
 
 def stale_key(member: Member) -> str:
-    """What dropping a row whose line is gone is called among the planned changes."""
+    """Return the name of the planned change that drops a row whose line is gone."""
     return f"drop stale row {member.crew_call_id}/{member.technician_id}"
 
 
 def back_key(line_id: UUID) -> str:
-    """What it is called that a line of ours which was taken for gone counts as there again."""
+    """Return the name of the planned change that counts a line of ours as there again."""
     return f"line {line_id} is there again"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How a contact stands: its lines in Flex, and the rows that it is about.
+    """The state of a contact on a crew call, with its lines in Flex and the members that want it.
 
-    Each line of Flex and each desired resource is in one finding; the class is the first that fits of
-    duplicate_in_flex, missing_in_flex, missing_row (a row that names another line counts), role_mismatch, matched; of
-    what isn't desired, undesired_owned or unknown_in_flex.
+    Each line of Flex and each desired resource is in exactly one finding. Of a desired contact the class is the first
+    that applies of duplicate_in_flex, missing_in_flex, missing_row (also if a row names another line), role_mismatch,
+    matched. Any other contact is undesired_owned or unknown_in_flex.
     """
 
     kind: Class
@@ -150,7 +151,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found, and what to do about it in this order: nothing, if anything is refused.
+    """What was found, and what to do about it, in this order. If anything is refused, there are no actions.
 
     `refusals` and `diagnostics` are one line each, with ids and no names.
     """
@@ -164,8 +165,7 @@ class Plan:
 def plan(desired: Iterable[Desired], rows: Iterable[Row], owned: Collection[UUID], lines: Collection[Line]) -> Plan:
     """Compare the desired crew of one crew call in Flex with its lines there, our rows and the lines that we made.
 
-    `owned` are the ids of the lines that may be deleted; all others are kept, whoever they are for. `lines` is a
-    whole read of the crew call.
+    `owned` are the ids of lines that may be deleted; all others are kept. `lines` are all lines of the crew call.
     """
     crew = _Crew(desired, rows, owned, lines)
     refusals = tuple(crew.refusals())
@@ -188,14 +188,14 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Wish:
-    """All that is desired of one resource."""
+    """The members that want one resource, and their roles for it."""
 
     members: list[Member] = field(default_factory=list)
     roles: set[UUID] = field(default_factory=set)
 
 
 class _Crew:
-    """The crew calls of ours that point to one in Flex, and that one."""
+    """One crew call in Flex with all of ours that point to it. The methods yield the parts of the plan."""
 
     def __init__(
         self, desired: Iterable[Desired], rows: Iterable[Row], owned: Collection[UUID], lines: Collection[Line]
@@ -216,7 +216,7 @@ class _Crew:
         self._homeless = [member for member, each in self._desired.items() if each.resource_id is None]
 
     def refusals(self) -> Iterator[str]:
-        """Why nothing may be written."""
+        """Yield each reason why nothing may be written."""
         for resource_id, lines in self._twice.items():
             yield f"resource {resource_id} has {len(lines)} lines in Flex. Delete all but one there"
         for resource_id, wish in self._wishes.items():
@@ -230,15 +230,15 @@ class _Crew:
                 )
 
     def diagnostics(self) -> Iterator[str]:
-        """Who can't be brought to Flex."""
+        """Yield a line for each desired technician without a contact in Flex."""
         for member in self._homeless:
             yield f"technician {member.technician_id} is desired, but the profile names no resource in Flex"
 
     def wanted(self) -> Iterator[_Found]:
-        """The resources that are desired, but for those that are there twice."""
+        """Yield the desired resources, except those with several lines."""
         for resource_id, wish in self._wishes.items():
             line = self._line_of.get(resource_id)
-            # Of two neither is written: that is refused, and no mismatch by chance.
+            # With two roles none is written, since that is refused.
             role_id = next(iter(wish.roles)) if len(wish.roles) == 1 else None
             if line is None:
                 members = tuple(wish.members)
@@ -248,7 +248,7 @@ class _Crew:
                 yield self._present(line, wish, role_id)
 
     def kept(self) -> Iterator[_Found]:
-        """The lines of those who are desired and have a row, but no resource: they stay as they are."""
+        """Yield the lines of desired technicians who have a row but no resource: they stay as they are."""
         for line_id, members in self._without_resource().items():
             line = self._contacts.get(line_id)
             if line is None:
@@ -257,7 +257,7 @@ class _Crew:
                 yield _Found(Finding("matched", line.resource_id, (line_id,), members))
 
     def others(self) -> Iterator[_Found]:
-        """The lines that nobody wants, and those of resources that are there twice."""
+        """Yield the lines that nobody wants, and the resources with several lines."""
         for resource_id, lines in self._twice.items():
             members = tuple(self._wishes.get(resource_id, _Wish()).members)
             yield _Found(Finding("duplicate_in_flex", resource_id, tuple(line.line_id for line in lines), members))
@@ -268,7 +268,7 @@ class _Crew:
                 yield self._undesired(line)
 
     def forgotten(self, actions: Iterable[Action]) -> list[Forget]:
-        """The rows of those who aren't desired, but for those that go with a line."""
+        """Return a Forget for each row whose member is not desired, except rows that go with a removed line."""
         removed = {member for action in actions if isinstance(action, Remove) for member in action.members}
         return [Forget(member) for member in self._rows if member not in self._desired and member not in removed]
 
@@ -295,11 +295,11 @@ class _Crew:
         return _Found(Finding("undesired_owned", line.resource_id, (line.line_id,), members), [remove])
 
     def _line(self, row: Row) -> Line | None:
-        """The line that a row leads to, by its resource if the line that it names is gone."""
+        """Return the line that a row names; if that is gone, the line of its resource; None if there is neither."""
         return self._contacts.get(row.line_id) or self._line_of.get(row.resource_id)
 
     def _without_resource(self) -> dict[UUID, tuple[Member, ...]]:
-        """Lines named by rows of those who are desired without a resource."""
+        """Return the lines named by rows of desired members without a resource, with these members."""
         named: dict[UUID, tuple[Member, ...]] = {}
         for member in self._homeless:
             row = self._rows.get(member)

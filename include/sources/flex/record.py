@@ -1,4 +1,4 @@
-"""What is written down of a sync: a row of flex_sync_log for each job and department, and the run's counts."""
+"""Records of a sync: a row of flex_sync_log for each job and department, the counts, and the result."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ INSERT INTO flex.flex_sync_log
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 
-# For a crew call that is gone here, but has lines of ours.
+# Job and department of an element without a crew call here, by a line that we made there.
 MADE_FOR = """
 SELECT DISTINCT ON (flex_element_id) job_id, department FROM flex.owned_line WHERE flex_element_id = %s
 ORDER BY flex_element_id, made_at
@@ -26,11 +26,11 @@ ORDER BY flex_element_id, made_at
 
 
 def log(conn: Connection, report: Report, sync_id: int, run: str, triggered_by: UUID | None) -> None:
-    """A row of flex_sync_log for each of our crew calls that point to the element.
+    """Write a row of flex_sync_log for each of our crew calls that point to the element.
 
-    `triggered_by` is the profile of the person who asked for it; None: nobody of whom we know.
+    `triggered_by`: the profile of the person who asked for the sync, None if unknown.
     """
-    # A gate that is closed keeps even the crew from being read.
+    # If the gate was closed, the crew was not read.
     found = () if report.crew else conn.execute(CALLS, {"element": report.element_id})
     crew_calls = dict(report.crew.calls) if report.crew else {call_id: Call(*rest) for call_id, *rest in found}
     if not crew_calls:
@@ -39,20 +39,24 @@ def log(conn: Connection, report: Report, sync_id: int, run: str, triggered_by: 
     orphans = [event for event in report.events if not event.members]
     for number, (call_id, call) in enumerate(crew_calls.items()):
         events = [event for event in report.events if any(each.crew_call_id == call_id for each in event.members)]
-        # What was nobody's any more is told once.
-        told = _summary(report, call_id, [*events, *(orphans if number == 0 else ())])
-        told |= {"sync_id": sync_id, "run": run}
-        numbers = (told["added"], told["removed"], told["kept"], told["failed"], round(report.seconds * 1000))
-        conn.execute(LOG, [call.job_id, call.department, *numbers, triggered_by, Jsonb(told)])
+        # Orphans belong to no call, so only the first row has them.
+        summary = _summary(report, call_id, [*events, *(orphans if number == 0 else ())])
+        summary |= {"sync_id": sync_id, "run": run}
+        counted = [summary[name] for name in ("added", "removed", "kept", "failed")]
+        duration = round(report.seconds * 1000)
+        conn.execute(LOG, [call.job_id, call.department, *counted, duration, triggered_by, Jsonb(summary)])
 
 
 def counts(reports: Iterable[Report], superseded: int = 0) -> Counts:
-    """What was done to lines and rows, each change once: an add with its role and its rows is one."""
+    """Return the counts of all reports. An add with its role and rows counts once."""
     return sum((_counts(report) for report in reports), Counts(superseded=superseded))
 
 
 def result(reports: Collection[Report], without: Collection[UUID] = ()) -> Mapping[str, Any]:
-    """All reports in one, under the names that people know; `without`: jobs that have no crew call in Flex."""
+    """Return the figures of all reports under the names that people know.
+
+    `without`: jobs that have no crew call in Flex.
+    """
     events = [event for report in reports for event in report.events]
     notes = {note for report in reports for note in report.diagnostics}
     problems = [problem for report in reports for problem in report.problems]
@@ -91,6 +95,7 @@ def _members(report: Report, kind: str) -> Iterator[Member]:
 
 
 def _summary(report: Report, call_id: UUID | None, events: Collection[Event]) -> dict[str, Any]:
+    """Return the column `summary` of flex_sync_log for one of our crew calls, to which the events belong."""
     crew = report.crew
     of_call = [each for each in (crew.desired if crew else ()) if each.member.crew_call_id == call_id]
     rows = [row for row in (crew.rows if crew else ()) if row.member.crew_call_id == call_id]

@@ -1,4 +1,4 @@
-"""An element about which nobody knew what became of a write, opened again by a person."""
+"""Release an uncertain element: settle its unknown writes by what Flex shows, when a person asks for it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ WHERE operation_id = %(operation)s
 
 @dataclass(frozen=True)
 class Doubtful:
-    """An operation of which nobody knows whether it happened. `line_id` of an add is the one that its answer named."""
+    """An operation with unknown outcome. The `line_id` of an add is the line that its answer named."""
 
     operation_id: int
     kind: Literal["add", "remove", "role"]
@@ -42,12 +42,13 @@ class Doubtful:
 
 
 def release(worker: Worker, element_id: UUID) -> int:
-    """Settle what is unknown by what Flex shows now, make the gate idle, and return how many operations that were.
+    """Settle unknown operations by what Flex shows now and make the gate idle. Return how many were settled.
 
-    The line of an add is ours only if the add's answer named it. Any other line of that contact may be a person's: it
-    stays, and nothing is added beside it. Raises Unreadable, and all stays as it is, where what Flex shows proves
-    nothing or a resource has several lines; GateClosed; ValueError where nothing is uncertain; and whatever
-    `ApiClient.send` does.
+    A line is ours only if the answer to an add named it. Another line of the same contact may be a person's: it stays,
+    and no line is added.
+
+    Raises, and changes nothing: Unreadable if Flex proves nothing or a resource has several lines; GateClosed;
+    ValueError if the gate is not uncertain; and whatever `ApiClient.send` raises.
     """
     conn = worker.conn
     with gate.reopened(conn, element_id):
@@ -71,7 +72,7 @@ def release(worker: Worker, element_id: UUID) -> int:
 
 
 def _look(worker: Worker, element_id: UUID, crew: Crew) -> Looked:
-    """Read both lists, and the rows once more: a role may be settled by what they show."""
+    """Read both lists, and the rows twice, since roles are settled by the rows."""
     looked = look(worker.api, element_id, crew, sure=True)
     if looked.there:
         require_same(worker.api, element_id, crew, looked)
@@ -79,6 +80,7 @@ def _look(worker: Worker, element_id: UUID, crew: Crew) -> Looked:
 
 
 def _settle(worker: Worker, element_id: UUID, doubtful: Doubtful, lines: Collection[Line]) -> None:
+    """Set the operation to done or refused by the lines that are there now."""
     there = next((line for line in lines if line.line_id == doubtful.line_id and line.kind == CONTACT), None)
     happened = {
         "add": there is not None and there.resource_id == doubtful.resource_id,

@@ -1,4 +1,4 @@
-"""Repair: what the scan has planned, where it is still called for; and whether Flex is better for it."""
+"""Repair what a scan has planned, as far as it is still needed; verify that Flex is better for it."""
 
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
@@ -25,12 +25,12 @@ from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish, requi
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 
-# Once its writer is gone, what a gate still stands for has an outcome that nobody knows.
+# Gates that still wait for an outcome of the repair. Nobody is at work any more, so these outcomes stay unknown.
 OUTSTANDING = """
 SELECT g.flex_element_id FROM flex.element_gate g JOIN flex.operation USING (operation_id) WHERE sync_id = %s
 """
 
-# Each write was proven by a read, or the repair has failed and says which was not.
+# Writes that no read has proven. There are none unless the repair has failed.
 NOT_PROVEN = """
 SELECT count(*) FROM flex.operation WHERE sync_id = %s AND state IN ('sent', 'answered', 'unknown')
 """
@@ -42,11 +42,13 @@ SELECT flex_element_id, array(SELECT jsonb_array_elements_text(superseded)) FROM
 
 
 def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str, Counts]]:
-    """Carry out the plan, crew call by crew call; return the sync_id and what was done.
+    """Carry out the plan, crew call by crew call; return the sync_id and the counts.
 
-    Each is read anew, and of what it needs now only what was planned is done; the rest is superseded. Raises
-    OutcomeUnknown once nobody knows what became of a write: nothing further is begun, and the writer is held; TryLater
-    where crew calls could not be read; SyncFailed where Flex refused something. What was done by then stays done.
+    Each crew call is read again. A planned change that it still needs is made; any other is superseded.
+
+    Raises OutcomeUnknown if nobody knows whether a write happened: no further crew call is begun, and the writer is
+    held. Raises TryLater if crew calls could not be read, SyncFailed if Flex refused something. What was done by then
+    stays done.
     """
     conn = context.conn
     writer = fence.require_stopped(conn, SOURCE, context.run)
@@ -59,6 +61,7 @@ def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Ma
     doubtful = Event()
 
     def superseded(reports: Collection[Report]) -> int:
+        """Return how many planned changes were not needed any more."""
         return sum(len(_superseded(report, planned[report.element_id])) for report in reports)
 
     def work(worker: Worker, element_id: UUID) -> Report | None:
@@ -75,7 +78,7 @@ def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Ma
                 reports.append(report)
                 _supersede(conn, summary, report, planned[report.element_id])
         finally:
-            # Whatever else went wrong: people have to know first that nobody knows.
+            # An unknown outcome matters more than any other error, so it is raised first.
             _require_known(context, summary, sync_id, reports)
         require_not_stopped(reports)
         _require_done(reports)
@@ -87,9 +90,9 @@ def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Ma
 
 
 def verify_repair(context: Context, summary: ForensicSummary, sync_id: int) -> list[Check]:
-    """Read the crew calls that were repaired once more: what of the plan is open, and what came up beside it.
+    """Read the repaired crew calls again; return checks of open planned changes and of new problems.
 
-    Only what was superseded may still be open.
+    A superseded change may still be open.
     """
     conn = context.conn
     planned = evidence(conn, summary)
@@ -105,7 +108,7 @@ def verify_repair(context: Context, summary: ForensicSummary, sync_id: int) -> l
     duplicates = sum(found.figures.get("duplicate_in_flex", 0) for found in seen)
     return [
         Check(ENTITY, "planned_changes_open", excused, len(open_)),
-        # Where either was found nothing is planned.
+        # The scan plans nothing for such crew calls, so there were none before.
         Check(ENTITY, "duplicate_in_flex", 0, duplicates),
         Check(ENTITY, "unreadable", 0, unreadable),
         Check(ENTITY, "writes_not_proven", 0, conn.execute(NOT_PROVEN, [sync_id]).fetchone()[0]),
@@ -113,7 +116,10 @@ def verify_repair(context: Context, summary: ForensicSummary, sync_id: int) -> l
 
 
 def _only(planned: Set[str], crew: Crew, lines: Sequence[Line]) -> Plan:
-    """Of what the crew call needs now only what the gate has judged. An add was judged with the role of its line."""
+    """Return the plan for what the crew call needs now, reduced to changes that the scan has planned.
+
+    The role of a line that the repair adds was planned with the add.
+    """
     plan = wanted(crew, lines)
 
     def judged(action: Action) -> bool:
@@ -125,7 +131,7 @@ def _only(planned: Set[str], crew: Crew, lines: Sequence[Line]) -> Plan:
 
 
 def _require_known(context: Context, summary: ForensicSummary, sync_id: int, reports: Collection[Report]) -> None:
-    """Raises OutcomeUnknown, with the writer held, where a gate doesn't open any more."""
+    """Hold the writer and raise OutcomeUnknown if a gate is uncertain after the repair."""
     conn = context.conn
     uncertain = {report.element_id for report in reports if report.state == "uncertain"}
     uncertain |= {element_id for (element_id,) in conn.execute(OUTSTANDING, [sync_id])}
@@ -143,7 +149,8 @@ def _require_known(context: Context, summary: ForensicSummary, sync_id: int, rep
 
 
 def _require_done(reports: Collection[Report]) -> None:
-    # A line that nobody wants any more and that stays is a change that was not made.
+    """Raise TryLater if a crew call could not be read, SyncFailed if anything was not repaired."""
+    # An orphan that could not be deleted is a planned change that was not made.
     problems = "; ".join([problem for report in reports for problem in (*report.problems, *report.orphans_left)][:5])
     if any(report.state in ("unreadable", "stopped") for report in reports):
         raise TryLater(f"not all crew calls could be read again, the others are repaired: {problems}")
@@ -152,7 +159,7 @@ def _require_done(reports: Collection[Report]) -> None:
 
 
 def _supersede(conn: Connection, summary: ForensicSummary, report: Report, planned: Collection[str]) -> None:
-    """Keep the planned changes that were not called for any more when the crew call had its turn."""
+    """Store the planned changes that the crew call did not need any more."""
     values = [Jsonb(_superseded(report, planned)), evidence_id(summary.scan_id, summary.scope), report.element_id]
     conn.execute(SUPERSEDE, values)
 

@@ -1,4 +1,4 @@
-"""Business roles: from the codes of our assignments to the ids that the account has for them."""
+"""Business roles: the ids in the Flex account for the codes of our assignments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ import msgspec
 from include.api.errors import FixConfiguration
 
 Tier = Literal["responsible", "specialist", "technician"]
-# In the order in which they are looked for: a code may hold several.
+# In the order in which they are looked for. A code may hold several of them.
 MARKS: Mapping[str, Tier] = dict(zip(("-R", "-E", "-T"), get_args(Tier), strict=True))
 EXAMPLE = '{"business_roles": {"sound": {"responsible": "<uuid>", "specialist": "<uuid>", "technician": "<uuid>"}}}'
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a code means in a department: an id, or None and why it is skipped, one line."""
+    """The role of a code in a department: its id, or None and one line that says why it is skipped."""
 
     role_id: UUID | None
     diagnostic: str | None = None
@@ -30,7 +30,7 @@ class Roles:
     ids: Mapping[str, Mapping[Tier, UUID]]
 
     def role(self, department: str, code: str) -> Role:
-        """The role of an assignment's code (`FOH-R`). One that can't be told is skipped, which is no failure."""
+        """Return the role of an assignment's code, such as `FOH-R`. A code without a known role is no error."""
         if department not in self.ids:
             return Role(None, f"{department}: business roles skipped, connection 'flex' names none for it")
         tier = tier_of(code)
@@ -42,7 +42,7 @@ class Roles:
 
 
 def roles_of(settings: Mapping[str, Any]) -> Roles:
-    """The roles in a connection's extra; no department has any where it names none. Raises FixConfiguration."""
+    """Return the roles in a connection's extra, none if it names none. Raises FixConfiguration."""
     try:
         return Roles(msgspec.convert(settings.get("business_roles", {}), dict[str, dict[Tier, UUID]]))
     except msgspec.ValidationError as error:
@@ -52,5 +52,5 @@ def roles_of(settings: Mapping[str, Any]) -> Roles:
 
 
 def tier_of(code: str) -> Tier | None:
-    """The tier that a code holds anywhere in it, None if it holds none."""
+    """Return the tier whose mark is anywhere in the code, None if there is none."""
     return next((tier for mark, tier in MARKS.items() if mark in code), None)

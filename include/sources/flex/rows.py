@@ -1,6 +1,6 @@
-"""The lines of a crew call as Flex shows them, or why what it shows can't be relied on.
+"""Parse the lines of a crew call from answers of Flex, or say why an answer proves nothing.
 
-A read that is taken for an empty crew would have everybody added once more, so any doubt ends it.
+If a bad answer were taken for an empty crew, everybody would be added again. So any doubt raises Unreadable.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -9,25 +9,24 @@ from typing import Any, Literal
 from uuid import UUID
 
 CONTACT = "contact"
-# The one type that is known to have a resource and not to be a contact.
+# The only known type with a resource that is no contact.
 GEAR = "inventory"
 TYPES = ("managedResourceLineItemType", "type")
-# A failure that comes with status 200, in place of an answer or beside one.
+# Keys of an error that comes with status 200, in place of data or beside them.
 ERRORS = ("exceptionMessage", "error", "errors", "message")
-# Under which of these an item shows what lies under it; the same within `data`.
+# Keys under which an item may show the items below it, also within `data`.
 CHILDREN = ("children", "lineItems", "items")
 
 
 class Unreadable(ValueError):
-    """An answer that proves nothing of what is on the crew call. The message is one line, with ids and no names."""
+    """The answer does not prove what is on the crew call. The message is one line, with ids and no names."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line on a crew call. `role_id`: the business role of a contact, None where it has none, or tells none
-    (`role_told`).
+    """A line on a crew call. All lines but contacts are `other`: gear, and headers, which have no resource.
 
-    All but contacts are `other`: gear, and headers, which have no resource.
+    `role_id`: the business role of a contact, None if it has none, or if the answer doesn't say (`role_told` is False).
     """
 
     line_id: UUID
@@ -39,18 +38,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Item:
-    """A line in a crew call's own record, which need tell neither its type nor its resource (None)."""
+    """A line in a crew call's own record. Type and resource are None if the record leaves them out."""
 
     kind: str | None = None
     resource_id: UUID | None = None
 
 
 def read(answer: Any, mapped: Collection[UUID]) -> list[Line]:
-    """The lines in an answer to row-data (decoded JSON), each before those under it.
+    """Return the lines in an answer to row-data (decoded JSON), each before the lines below it.
 
-    `mapped` are the lines that are ours: in our rows, or in the journal. Raises Unreadable unless the answer is an
-    array of rows and proves of each, once, what it is, and what resource it has if it is a contact; and if one of
-    ours is no contact. A resource on two lines is left to the caller (see `duplicates`), who must not write then.
+    `mapped` are the lines that are ours, by our rows or by the journal.
+
+    Raises Unreadable unless the answer is an array of rows, each row says what it is (and of a contact, which
+    resource), each line comes once, and all lines of ours are contacts. Several lines of one resource are no error
+    here: the caller must look for `duplicates`, and not write if there are any.
     """
     if not isinstance(answer, list):
         raise Unreadable("the answer is no array of rows")
@@ -66,7 +67,7 @@ def read(answer: Any, mapped: Collection[UUID]) -> list[Line]:
 
 
 def duplicates(lines: Collection[Line]) -> dict[UUID, list[Line]]:
-    """The contacts that have several lines, by their resources."""
+    """Return the lines of each contact that has several, by resource."""
     by_resource: dict[UUID, list[Line]] = {}
     for line in lines:
         if line.kind == CONTACT and line.resource_id:
@@ -75,9 +76,9 @@ def duplicates(lines: Collection[Line]) -> dict[UUID, list[Line]]:
 
 
 def items(answer: Any, element_id: UUID) -> dict[UUID, Item]:
-    """All lines in a crew call's own record (decoded JSON), by their ids.
+    """Return all lines in a crew call's own record (decoded JSON), by their ids.
 
-    Raises Unreadable unless the record is that of the crew call, and shows what is on it, each line once.
+    Raises Unreadable unless the record is the crew call's and shows all lines on it, each once.
     """
     top = _children(require_record(answer, element_id))
     if top is None:
@@ -96,7 +97,7 @@ def items(answer: Any, element_id: UUID) -> dict[UUID, Item]:
         kind = _type(item, item_id) if any(item.get(key) is not None for key in TYPES) else None
         found[item_id] = Item(kind, _resource(item, item_id))
         children = _children(item)
-        # A branch that isn't shown may hide contacts.
+        # Items below that are not shown may be contacts.
         if children is None and (item.get("leaf") is False or item.get("container") is True):
             raise Unreadable(f"what lies under item {item_id} isn't shown")
         left += children or []
@@ -104,7 +105,7 @@ def items(answer: Any, element_id: UUID) -> dict[UUID, Item]:
 
 
 def require_record(answer: Any, thing_id: UUID) -> dict[str, Any]:
-    """Return the record in an answer to a request for one thing. Raises Unreadable unless it is that thing's."""
+    """Return the record of one line or crew call. Raises Unreadable unless the answer has that id, and no error."""
     if not isinstance(answer, dict):
         raise Unreadable(f"the record of {thing_id} is no object")
     if any(answer.get(key) for key in ERRORS):
@@ -116,13 +117,14 @@ def require_record(answer: Any, thing_id: UUID) -> dict[str, Any]:
 
 
 def named(answer: Mapping[str, Any]) -> set[UUID]:
-    """The ids by which an answer names the line that it is about, in any of the shapes that were seen."""
+    """Return the ids of the line that an answer is about, in any known form of the answer."""
     nested = answer.get("data")
     holders = [answer, *([nested] if isinstance(nested, dict) else [])]
     return {_id(holder, key) for holder in holders for key in ("id", "lineItemId")} - {None}
 
 
 def _children(item: Mapping[str, Any]) -> list[Any] | None:
+    """Return the items below an item, None if it shows none. Raises Unreadable for an unknown form."""
     nested = item.get("data")
     holders = [item, *([nested] if isinstance(nested, dict) else [])]
     shown = [holder[key] for holder in holders for key in CHILDREN if holder.get(key) is not None]
@@ -132,6 +134,7 @@ def _children(item: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _flat(rows: list[Any]) -> Iterator[dict[str, Any]]:
+    """Yield all rows, each before the rows below it. Raises Unreadable."""
     left = rows[::-1]
     while left:
         row = left.pop()
@@ -143,7 +146,7 @@ def _flat(rows: list[Any]) -> Iterator[dict[str, Any]]:
         children = row.get("children")
         if isinstance(children, list):
             left += children[::-1]
-        # A branch that isn't shown may hide contacts.
+        # Rows below that are not shown may be contacts.
         elif children is not None or row.get("leaf") is False:
             raise Unreadable(f"the children of row {_id(row, 'id')} aren't shown")
 
@@ -157,7 +160,7 @@ def _line(row: dict[str, Any]) -> Line:
         if resource_id is None:
             raise Unreadable(f"line {line_id} is a contact without a resource")
         return Line(line_id, "contact", resource_id, *_role(row))
-    # What has no resource is nobody. Of anything else a type that isn't known doesn't tell.
+    # A line without a resource is no contact. With a resource and an unknown type it may be one.
     if resource_id is not None and told != GEAR:
         raise Unreadable(f"line {line_id} has a resource, and a type that isn't known")
     return Line(line_id, "other", resource_id)
@@ -183,7 +186,7 @@ def _type(row: dict[str, Any], line_id: UUID) -> str:
 
 
 def _role(row: dict[str, Any]) -> tuple[UUID | None, bool]:
-    """The role, and whether the row tells it: nobody knows in what shape Flex does, or whether it always does."""
+    """Return the role, and whether the row says it. The vendor does not document how, or whether it always does."""
     value = row.get("business-role")
     if "business-role" not in row or (isinstance(value, dict) and "data" not in value):
         return None, False

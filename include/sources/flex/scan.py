@@ -1,4 +1,4 @@
-"""The scan: both lists of every crew call of the scope compared with the desired crew; nothing is written to Flex."""
+"""The scan: compare both lists of every crew call in the scope with the desired crew. Nothing is written to Flex."""
 
 import json
 import logging
@@ -48,16 +48,16 @@ log = logging.getLogger(__name__)
 EXAMPLES = 5
 UNPROVEN = Unproven()
 PROGRESS_EVERY = 50
-# After so many crew calls without an answer, one after the other, a scan finds out whether that is an outage.
+# After so many crew calls in a row without an answer, the scan checks whether Flex is down.
 FAILED_IN_A_ROW = 5
 
 CLASSES: tuple[str, ...] = get_args(Class)
-# What a crew call may be like as a whole, counted in crew calls, and rows of ours whose line is gone.
+# States of whole crew calls, counted in crew calls; and rows of ours whose line is gone, counted in rows.
 WHOLE = ("unreadable", "refused", "uncertain", "stale_rows")
 SIZES = ("crew_calls", "lines", "desired", "rows")
 
-# Nobody knows what such an element is like until the writer has claimed or released it: what a gate stands for is sent,
-# unproven or unknown.
+# The gate of such an element names a write that was sent, and whose outcome is not proven or unknown. So nobody knows
+# the state of the element until the writer has claimed or released it.
 UNCERTAIN = "SELECT flex_element_id FROM flex.element_gate WHERE operation_id IS NOT NULL"
 IN_DOUBT = "nobody knows what became of a write to its crew call"
 
@@ -88,7 +88,7 @@ SELECT t.key, f.key, sum(f.value::bigint)::bigint
 FROM flex.element_scan, jsonb_each(accounts) t, jsonb_each_text(t.value) f WHERE scan_id = %s GROUP BY 1, 2
 """
 
-# What was not looked at: of jobs that are over or not asked for; or, if the scope has it by now, new.
+# What the scan has not looked at: out of scope, or new if it has come into scope since.
 OUTSIDE = """
 WITH outside AS (
   SELECT flex_element_id, flex_element_id = ANY (%(scope)s) AS new FROM (
@@ -111,7 +111,7 @@ SELECT d.value -> 'key' AS key, d.value ->> 'why' AS why, (d.value ->> 'looked')
 FROM flex.element_scan, jsonb_array_elements(doubts -> {table}) d WHERE scan_id = {scan}
 """)
 
-# Of a part of the crew calls a scan proves the rows of these.
+# Rows on the crew calls that a scan of a part has looked at.
 REMEMBERED = sql.SQL("""
 SELECT key FROM confidence.unproven u WHERE source = {source} AND entity = {table} AND EXISTS (
   SELECT FROM flex.element_scan s LEFT JOIN flex.flex_crew_calls c USING (flex_element_id)
@@ -123,7 +123,7 @@ SELECT key FROM confidence.unproven u WHERE source = {source} AND entity = {tabl
 class Seen:
     """One crew call as the scan saw it.
 
-    `planned`: what a repair would do (`plan.key`), each with the kind of change that it is.
+    `planned`: the changes that a repair would make (`plan.key`), each with its kind: insert, update or delete.
     """
 
     element_id: UUID
@@ -134,11 +134,11 @@ class Seen:
 
 
 def scan_elements(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
-    """Compare the scope's crew calls with what is desired, and keep evidence and plan. Reads only.
+    """Compare the scope's crew calls with the desired crews; store evidence and plan. Reads only in Flex.
 
-    What the attempt before has seen is not read again. A crew call that proves nothing, or gives no answer at the end
-    of the scan either, is unproven with all that is known to be on it. Raises what `ApiClient.send` does where that
-    concerns all of them: a scan that was cut off is no evidence.
+    What the last attempt has read is not read again. If the answer about a crew call proves nothing, or there is none
+    even at the end of the scan, the crew call is unproven with all its known lines and rows. Raises what
+    `ApiClient.send` raises if that concerns all crew calls.
     """
     conn = context.conn
     scan_id = f"{context.run}/{ENTITY}/{epoch}"
@@ -171,9 +171,9 @@ def scan_elements(context: Context, epoch: int, scope: Scope) -> ForensicSummary
 
 
 class _Reading:
-    """The crew calls read one by one, by several threads; `put_off` are those that gave no answer, and the errors.
+    """Reads crew calls one by one, in several threads. `put_off` has those without an answer, with their errors.
 
-    `answered` is one that has answered, if any has.
+    `answered` is a crew call that had an answer, None if there is none yet.
     """
 
     def __init__(self, context: Context, underway: str, uncertain: Collection[UUID], answered: UUID | None) -> None:
@@ -183,7 +183,7 @@ class _Reading:
         self.put_off: dict[UUID, ApiError] = {}
 
     def first(self, conn: Connection, element_id: UUID) -> None:
-        """Read one, or put it off: what fails may be this crew call alone, or a bad moment. Raises in an outage."""
+        """Read a crew call. Put it off if the error may concern it alone, or pass; raise the error if Flex is down."""
         try:
             self._read(conn, element_id)
         except ApiError as error:
@@ -197,11 +197,14 @@ class _Reading:
             self._failed_in_a_row.clear()
 
     def last(self, conn: Connection, element_id: UUID) -> None:
-        """Read one that was put off; without an answer it is unreadable."""
+        """Read a crew call that was put off. Without an answer it is unreadable now."""
         self._read(conn, element_id, last=True)
 
     def _is_outage(self) -> bool:
-        """Whether many have failed, and one that had answered fails too: the many may be bad for good, side by side."""
+        """Return whether many crew calls in a row have failed, and one that had an answer before fails now too.
+
+        Without the second condition a few bad crew calls next to each other would look like an outage.
+        """
         if len(self._failed_in_a_row) < FAILED_IN_A_ROW:
             return False
         self._failed_in_a_row.clear()
@@ -225,14 +228,15 @@ class _Reading:
 
 
 def _concerns_all(error: ApiError) -> bool:
-    """Whether no other crew call would fare better."""
+    """Return whether the error would hit every other crew call too."""
     return isinstance(error, NotSent) or (isinstance(error, FixConfiguration) and error.concerns_all)
 
 
 def look(context: Context, element_id: UUID, *, uncertain: bool = False, last: bool = False) -> Seen:
-    """Read one crew call and compare it. Nobody knows what one that is `uncertain` is like, and nothing is planned.
+    """Read one crew call and compare it with the desired crew. If it is `uncertain`, it is unproven without a plan.
 
-    Raises what `ApiClient.send` does; at the `last` try only what concerns all crew calls, else it is unreadable.
+    Raises what `ApiClient.send` raises. At the `last` try only an error that concerns all crew calls is raised; after
+    any other the crew call is unreadable.
     """
     crew = desired.crew(context.conn, element_id, context.roles)
     sizes = {"crew_calls": 1, "desired": len(crew.desired), "rows": len(crew.rows), "uncertain": int(uncertain)}
@@ -264,30 +268,30 @@ def look(context: Context, element_id: UUID, *, uncertain: bool = False, last: b
 
 
 def evidence(conn: Connection, summary: ForensicSummary) -> dict[UUID, frozenset[str]]:
-    """What the scan has planned, by element; those with nothing to do are left out."""
+    """Return the names of the changes that the scan has planned, by element. Elements without any are left out."""
     query = "SELECT flex_element_id, planned FROM flex.element_scan WHERE scan_id = %s AND planned <> '{}'"
     found = conn.execute(query, [evidence_id(summary.scan_id, summary.scope)]).fetchall()
     return {element_id: frozenset(planned) for element_id, planned in found}
 
 
 def evidence_id(scan_id: str, scope: Scope | str) -> str:
-    """The name of a scan's evidence in flex.element_scan."""
+    """Return the id of a scan's evidence in flex.element_scan."""
     return f"{scan_id}/{scope}"
 
 
 def _looked(context: Context, element_id: UUID, crew: Crew) -> Looked:
-    """Read both lists. Where something differs of which the record doesn't tell, the rows are read once more."""
+    """Read both lists. If something differs that the record doesn't show, read the rows twice."""
     looked = look_at(context.api, element_id, crew, sure=True)
     require_there(looked, element_id, crew)
     found = {finding.kind for finding in wanted(crew, looked.lines).findings}
-    # No record tells roles.
+    # The record does not show roles.
     if "role_mismatch" in found or not (looked.told or found <= IN_STEP):
         require_same(context.api, element_id, crew, looked)
     return looked
 
 
 def _without_stale(crew: Crew, looked: Looked) -> tuple[Crew, list[Member]]:
-    """The crew as a sync corrects it first, without rows whose line is gone, and whose rows those are."""
+    """Return the crew without rows whose line is gone, and the members of those rows. A sync corrects this first."""
     gone = (looked.gone | crew.gone) - looked.back
     stale = [row.member for row in crew.rows if row.line_id in gone]
     rows = tuple(row for row in crew.rows if row.member not in stale)
@@ -296,12 +300,12 @@ def _without_stale(crew: Crew, looked: Looked) -> tuple[Crew, list[Member]]:
 
 
 def _planned(context: Context, plan: CrewPlan, stale: Sequence[Member], looked: Looked) -> dict[str, str]:
-    """What a repair would do; nothing where the crew call is refused."""
+    """Return the changes that a repair would make, none if the crew call is refused."""
     if plan.refusals:
         return {}
     actions = [action for action in plan.actions if context.prune or not (isinstance(action, Remove) and action.orphan)]
     planned = {key(action): _kind(action) for action in actions}
-    # Such a row goes with the repair, even if there is nothing else to do.
+    # The repair drops such a row even if there is nothing else to do.
     planned |= {stale_key(member): "delete" for member in stale if member not in _added(actions)}
     return planned | {back_key(line_id): "update" for line_id in looked.back}
 
@@ -325,21 +329,21 @@ def _kind(action: Action) -> str:
 
 
 def _subject(finding: Finding) -> str:
-    """The contact; where the profile names none, the technician."""
+    """Return the id of the contact, or of the technician if the profile names no contact."""
     return str(finding.resource_id or finding.members[0].technician_id)
 
 
-def _remember(context: Context, kept: str, table: str, *, whole: bool) -> None:
-    parts = {"table": sql.Literal(table), "scan": sql.Literal(kept), "source": sql.Literal(SOURCE)}
+def _remember(context: Context, stored_as: str, table: str, *, whole: bool) -> None:
+    parts = {"table": sql.Literal(table), "scan": sql.Literal(stored_as), "source": sql.Literal(SOURCE)}
     part = None if whole else REMEMBERED.format(**parts)
     unproven.remember_query(context.conn, SOURCE, table, context.run, DOUBTS.format(**parts), proven=part)
 
 
 def _summary(context: Context, scan_id: str, epoch: int, scope: Scope, elements: Sequence[UUID]) -> ForensicSummary:
-    conn, kept = context.conn, evidence_id(scan_id, scope)
-    figures: dict[str, int] = dict(conn.execute(FIGURES, [kept]).fetchall())
-    examples: dict[str, list[str]] = dict(conn.execute(SAMPLES, [EXAMPLES, kept]).fetchall())
-    accounts = _accounts(context, kept, scope, elements)
+    conn, stored_as = context.conn, evidence_id(scan_id, scope)
+    figures: dict[str, int] = dict(conn.execute(FIGURES, [stored_as]).fetchall())
+    examples: dict[str, list[str]] = dict(conn.execute(SAMPLES, [EXAMPLES, stored_as]).fetchall())
+    accounts = _accounts(context, stored_as, scope, elements)
     rows = accounts[ROWS]
     return ForensicSummary(
         source=SOURCE,
@@ -353,7 +357,7 @@ def _summary(context: Context, scan_id: str, epoch: int, scope: Scope, elements:
             **unproven.metrics(conn, SOURCE, TABLES),
         },
         telemetry={"requests": context.api.requests_sent},
-        plan=Plan(*conn.execute(PLANNED, [kept]).fetchone()),
+        plan=Plan(*conn.execute(PLANNED, [stored_as]).fetchone()),
         live_rows=rows.looked_at,
         examples={**{f"{kind}_ids": ids for kind, ids in examples.items()}, **_unproven_examples(conn)},
         accounts=accounts,
@@ -366,22 +370,22 @@ def _unproven_examples(conn: Connection) -> dict[str, list]:
     return {name: ids[:EXAMPLES] for name, ids in found.items() if ids}
 
 
-def _accounts(context: Context, kept: str, scope: Scope, elements: Sequence[UUID]) -> dict[str, Account]:
-    """The accounts of all crew calls together, with those that were not looked at."""
+def _accounts(context: Context, stored_as: str, scope: Scope, elements: Sequence[UUID]) -> dict[str, Account]:
+    """Return the accounts of all crew calls together, with those that were not looked at."""
     conn = context.conn
     figures = {table: Counter[str]() for table in TABLES}
-    for table, name, number in conn.execute(ACCOUNTS, [kept]):
+    for table, name, number in conn.execute(ACCOUNTS, [stored_as]):
         figures[table][name] = number
-    # Counted by itself: each crew call that was listed has to have been looked at.
+    # Counted independently, so that the sum fails if a listed crew call was not looked at.
     figures[CALLS]["listed"] = len(elements)
-    named = {"scan": kept, "scope": scope.elements(conn), "calls": CALLS, "lines": LINES, "rows": ROWS}
+    named = {"scan": stored_as, "scope": scope.elements(conn), "calls": CALLS, "lines": LINES, "rows": ROWS}
     for table, new, number in conn.execute(OUTSIDE, named):
         figures[table] += Counter({"live": number, "young" if new else "out_of_scope": number})
     return {table: Account(**found) for table, found in figures.items()}
 
 
 def _progress(context: Context, done: int, of: int) -> Mapping[str, Any]:
-    """A line of progress, which is logged too."""
+    """Log a line of progress; return it."""
     line = {"event": "scan_progress", "source": SOURCE, "entity": ENTITY, "crew_calls": done, "of": of}
     line["requests"] = context.api.requests_sent
     log.info(json.dumps(line, sort_keys=True))

@@ -1,4 +1,4 @@
-"""The source `flex`: what a run is about, how its figures are judged, and where everything else is done."""
+"""The source `flex`: its connection, its policies, and its steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,16 +24,16 @@ from include.warehouse.sync_log import Counts
 
 # Lines of ours that no row leads to are deleted unless this setting says false.
 PRUNE_SETTING = "FLEX_SYNC_PRUNE_ORPHANS"
-# The vendor's for Enterprise, less what may bunch up; a smaller contract's belong into the connection's extra.
+# Slightly below the vendor's quota for Enterprise, since concurrent requests can overshoot. The quota of a smaller
+# contract belongs in the connection's extra.
 QUOTA = Quota(per_hour=1_950, per_day=9_900)
 
 
 @dataclass(frozen=True)
 class CrewCalls:
-    """The one thing that a scan looks at.
+    """The only entity.
 
-    What the vendor's people do themselves (their own contacts, a deleted line) is drift too, so it is judged by its
-    trend.
+    Changes that people make in Flex (their own contacts, a deleted line) are drift too. So only trends are judged.
     """
 
     name: str = sync.ENTITY
@@ -55,10 +55,10 @@ class CrewCalls:
 
 @dataclass(frozen=True)
 class Flex:
-    """Here the warehouse is the truth, and the copy is at the vendor's: a wrong write is seen by a crew.
+    """The source. The warehouse is the truth, and the copy is in Flex, where a crew sees each wrong write.
 
-    `workers`: crew calls that are worked at at the same time; within one it is one request after the other. `pauses`:
-    seconds after which Flex is asked again, each time that it shows something that can't be relied on.
+    `workers`: the number of crew calls worked on at the same time, each with one request after the other. `pauses`:
+    seconds to wait before Flex is asked again about something that proves nothing.
     """
 
     name: str = sync.SOURCE
@@ -118,9 +118,9 @@ class Flex:
 
 
 def _validated(context: Context) -> Synced:
-    """Check our tables and keep the findings in confidence.integrity_check.
+    """Check our tables and store the findings in confidence.integrity_check.
 
-    Raises IntegrityFailed if one of severity error failed.
+    Raises IntegrityFailed if a check of severity error has failed.
     """
     findings = verify(context.conn)
     integrity.record(context.conn, context.source.name, context.run, findings)

@@ -1,4 +1,4 @@
-"""Sync: the crew calls of the jobs whose crew changed, or of all, brought to the desired crew."""
+"""Sync: bring the crew calls of jobs whose crew changed, or of all jobs, to the desired crew."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,17 +27,17 @@ from include.warehouse import fence, sync_log
 log = logging.getLogger(__name__)
 
 SOURCE, ENTITY = "flex", "crew"
-# Problems that a message names.
+# The most problems that a message names.
 EXAMPLES = 5
 
-# A job without a crew call in Flex, and without a line there that we made, has nothing to be brought in step.
+# Jobs without a crew call in Flex and without a line of ours there: there is nothing to sync.
 UNMAPPED = """
 SELECT id FROM unnest(%s::uuid[]) AS job (id)
 WHERE NOT EXISTS (SELECT FROM flex.flex_crew_calls WHERE job_id = job.id)
   AND NOT EXISTS (SELECT FROM flex.owned_line WHERE job_id = job.id AND gone_at IS NULL)
 """
 
-# Jobs none of whose elements lies outside of these.
+# Jobs whose elements are all among these.
 SETTLED = """
 SELECT id FROM unnest(%(jobs)s::uuid[]) AS job (id)
 WHERE NOT EXISTS (SELECT FROM flex.flex_crew_calls c
@@ -47,7 +47,7 @@ WHERE NOT EXISTS (SELECT FROM flex.flex_crew_calls c
 """
 
 
-# What isn't in step has its turn with the next sync, be it that nobody changes it by then.
+# Elements that are not in step are synced again by the next sync, even if nobody changes them.
 AGAIN = """
 INSERT INTO flex.job_change (job_id)
 SELECT DISTINCT job_id FROM (
@@ -56,10 +56,10 @@ SELECT DISTINCT job_id FROM (
 ) e WHERE flex_element_id = ANY (%s) AND NOT EXISTS (SELECT FROM flex.job_change c WHERE c.job_id = e.job_id)
 """
 
-# The states of a crew call of which nobody knows what is on it.
+# The states in which nobody knows what is on a crew call.
 UNPROVEN = ("unreadable", "uncertain")
 
-# There are many syncs between two nights, and only a scan counts these.
+# 0 nights: only a scan counts nights, and there are many syncs between two scans.
 REMEMBER = """
 INSERT INTO confidence.unproven (source, entity, key, why, nights, last_look, run)
 VALUES (%(source)s, %(table)s, jsonb_build_array(%(element)s::text), %(why)s, 0, clock_timestamp(), %(run)s)
@@ -74,17 +74,17 @@ DELETE FROM confidence.unproven WHERE source = %(source)s AND key ->> 0 IN (
 
 @dataclass(frozen=True)
 class Changes:
-    """The changes of the application that wait (change_id and job), as of `until`, the warehouse's clock."""
+    """The waiting changes of the application (change_id and job). `until` is the time at which they were read."""
 
     jobs: Mapping[int, UUID]
     until: datetime
 
 
 def sync_elements(context: Context, params: Mapping[str, Any]) -> Synced:
-    """Bring every crew call of the scope in step; those that fail don't hold up the others, and fail the sync.
+    """Bring every crew call of the scope in step. If one fails, the others are still synced, and the sync fails.
 
-    A change is settled once all crew calls of its job are in step. Raises SyncFailed, naming what isn't, or
-    OutcomeUnknown where nobody knows that of a crew call.
+    A waiting change is deleted once all crew calls of its job are in step. Raises SyncFailed, naming what is not in
+    step, or OutcomeUnknown if nobody knows whether a write happened.
     """
     conn = context.conn
     writer = fence.read(conn, SOURCE)
@@ -110,7 +110,7 @@ def sync_elements(context: Context, params: Mapping[str, Any]) -> Synced:
             _remember(conn, reports, context.run)
         require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
-            # Before a person has looked no second try fares better.
+            # With an unknown outcome a second try is useless before a person has looked.
             unknown = any(report.state == "uncertain" for report in reports)
             raise (OutcomeUnknown if unknown else SyncFailed)(_failures(reports, problems, len(elements)))
     except BaseException as error:
@@ -128,9 +128,10 @@ def carried_out(
     work: Any = element.sync_element,
     triggered_by: UUID | None = None,
 ) -> Iterator[Report]:
-    """The reports of the elements as they come, each in flex_sync_log already; none of those that weren't begun.
+    """Work on the elements; yield each report after it is written to flex_sync_log.
 
-    Once one was stopped no further ones begin.
+    `work(worker, element_id)` returns the report, None to leave the element out. Once a report says stop, no other
+    element is begun.
     """
     stopped = Event()
 
@@ -152,7 +153,7 @@ def carried_out(
 
 
 def require_not_stopped(reports: Collection[Report]) -> None:
-    """Raises what stopped the run, unless that passes by itself."""
+    """Raise the error that stopped the work, unless it is NotSent, which passes by itself."""
     for report in reports:
         if report.stop and not isinstance(report.stop, NotSent):
             raise report.stop
@@ -165,23 +166,23 @@ def worker_of(context: Context, conn: Connection, sync_id: int, fenced: Any) -> 
 def finish(
     context: Context, sync_id: int, reports: Collection[Report], error: str | None = None, superseded: int = 0
 ) -> None:
-    """Close the row of the sync log with what was done."""
+    """Close the row of the sync log with the counts, or with an error."""
     counted = {ENTITY: record.counts(reports, superseded)}
     traffic = {"requests": context.api.requests_sent, "request_errors": context.api.requests_failed}
     sync_log.finish(context.conn, sync_id, counted, error, **traffic)
 
 
 def waiting(conn: Connection) -> Changes:
-    """What waits now. What commits later has another id, and waits for the next sync."""
+    """Return the jobs that the application has noted in flex.job_change. Later notes wait for the next sync."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         (until,) = cursor.execute("SELECT clock_timestamp()").fetchone()
         return Changes(dict(cursor.execute("SELECT change_id, job_id FROM flex.job_change").fetchall()), until)
 
 
 def _elements(conn: Connection, scope: Scope, changes: Changes, mode: str) -> Sequence[UUID]:
-    """The elements to work at."""
+    """Return the elements to sync."""
     elements = scope.elements(conn, set(changes.jobs.values()))
-    # The first one brings everything in step, as with any source.
+    # The first sync brings everything in step, as with any source.
     if not scope.job_id and (mode == "full" or not sync_log.state(conn, SOURCE, ENTITY).watermark):
         everything = scope.elements(conn)
         elements = [*everything, *(each for each in elements if each not in {*everything})]
@@ -189,13 +190,13 @@ def _elements(conn: Connection, scope: Scope, changes: Changes, mode: str) -> Se
 
 
 def _unmapped(conn: Connection, jobs: Collection[UUID]) -> list[UUID]:
-    """The jobs that have no crew call in Flex: what changed about them is settled with that."""
+    """Return the jobs that have no crew call in Flex, and so nothing to sync."""
     with conn.cursor(row_factory=scalar_row) as cursor:
         return cursor.execute(UNMAPPED, [list(jobs)]).fetchall()
 
 
 def _release(context: Context, sync_id: int, fenced: Any, element_id: UUID) -> None:
-    """Raises SyncFailed where what Flex shows now doesn't settle it."""
+    """Release the element. Raises SyncFailed if what Flex shows now does not settle its writes."""
     worker = worker_of(context, context.conn, sync_id, fenced)
     try:
         settled = release(worker, element_id)
@@ -205,9 +206,9 @@ def _release(context: Context, sync_id: int, fenced: Any, element_id: UUID) -> N
 
 
 def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collection[Report], *, everything: bool) -> None:
-    """Forget the changes that are in Flex now; if they are all, the copy is in step up to when they were read.
+    """Delete the changes that are in Flex now. If that is all of them, advance the watermark to when they were read.
 
-    The first to say so is a sync of everything: before it there are crew calls that no change tells of.
+    The first watermark is set by a sync of everything, since older crew calls have no change that waits.
     """
     done = [report.element_id for report in reports if report.state == "done"]
     left = [report.element_id for report in reports if report.state != "done"]
@@ -225,7 +226,7 @@ def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collectio
 
 
 def _remember(conn: Connection, reports: Collection[Report], run: str) -> None:
-    """Keep the crew calls that could not be proven in confidence.unproven, and take those out that could."""
+    """Store unproven crew calls in confidence.unproven; delete those that are proven now."""
     for report in reports:
         named = {"source": SOURCE, "table": CALLS, "element": report.element_id, "run": run}
         if report.state in UNPROVEN:

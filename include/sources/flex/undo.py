@@ -1,7 +1,7 @@
-"""The way back: Flex and our rows as they were before a sync, as far as its journal and the audit tell.
+"""Rollback: bring Flex and our rows to the state before a sync, by the journal and the audit.
 
-A line that was deleted comes back as another line of the same contact: Flex gives it a new id, which our rows then
-name. What can't be taken back (a business role where there was none) is a conflict.
+A deleted line comes back as another line of the same contact: Flex gives it a new id, and our rows name that. A change
+that can't be undone (a business role where there was none) is a conflict.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ FROM flex.operation o LEFT JOIN flex.owned_line l USING (flex_line_item_id)
 WHERE o.sync_id = %s AND o.state = 'done' ORDER BY o.operation_id
 """
 
-# Rows as the sync found them first, and the line that each named in the end.
+# Each row as the sync found it, and the line that it named at the end.
 BEFORE = """
 SELECT DISTINCT ON (key) (key ->> 'crew_call_id')::uuid, (key ->> 'technician_id')::uuid, before IS NULL,
   (before ->> 'flex_line_item_id')::uuid, last_value((after ->> 'flex_line_item_id')::uuid) OVER (
@@ -43,13 +43,13 @@ FROM confidence.change_log WHERE sync_id = %s AND table_name = 'flex.flex_crew_a
 
 ELEMENT_OF = "SELECT id, flex_element_id FROM flex.flex_crew_calls WHERE id = ANY (%s)"
 
-# What succeeded since, and what of it took which back.
+# Later successful syncs, and which sync each of them undoes.
 SINCE = """
 SELECT sync_id, undoes FROM confidence.sync_log
 WHERE source = 'flex' AND sync_id > %s AND state = 'success' ORDER BY sync_id DESC
 """
 
-# A later write to the same contact, or one that may have happened.
+# Later writes to the same contacts, including those that may have happened.
 LATER = """
 SELECT DISTINCT o.flex_resource_id, later.sync_id FROM flex.operation o
 JOIN flex.operation later ON later.flex_element_id = o.flex_element_id AND later.sync_id > o.sync_id
@@ -70,7 +70,7 @@ WHERE o.sync_id = %(sync_id)s AND o.kind = 'role' AND o.state = 'done' AND o.rol
     AND a.flex_line_item_id = o.flex_line_item_id)
 """
 
-# The line would come back to a crew call that we don't know any more.
+# Removed lines whose crew call no longer exists here.
 HOMELESS = """
 SELECT o.flex_resource_id FROM flex.operation o JOIN flex.owned_line l USING (flex_line_item_id)
 WHERE o.sync_id = %s AND o.kind = 'remove' AND o.state = 'done' AND l.made_by IS DISTINCT FROM o.sync_id
@@ -83,7 +83,7 @@ SELECT flex_element_id FROM flex.element_gate WHERE state <> 'idle' AND (flex_el
   OR flex_element_id IN (SELECT flex_element_id FROM flex.operation WHERE sync_id = %s))
 """
 
-# Changes that a reset has skipped wait again, and the other way round.
+# Undoing a reset of watermarks: the changes that it skipped wait again. Undoing that skips them again.
 WAIT_AGAIN = """
 WITH back AS (
   INSERT INTO flex.job_change (change_id, job_id, changed_at) OVERRIDING SYSTEM VALUE
@@ -111,7 +111,7 @@ SKIP_AGAIN = SKIP.format(
 
 @dataclass(frozen=True)
 class Operation:
-    """A write that was done; call and technician are those that the line was made for, if we made it."""
+    """A write that was done. Call and technician are those for whom we made the line, None if we did not."""
 
     element_id: UUID
     kind: Literal["add", "remove", "role"]
@@ -124,7 +124,10 @@ class Operation:
 
 @dataclass(frozen=True)
 class RowBefore:
-    """A row as the sync found it: `absent`, or naming a line (None: naming none); `left`: the line in the end."""
+    """A row as the sync found it. `absent`: there was no row. `line_id`: the line that it named, None if none.
+
+    `left`: the line that it named after the sync.
+    """
 
     member: Member
     absent: bool
@@ -134,13 +137,17 @@ class RowBefore:
 
 @dataclass(frozen=True)
 class Done:
-    """What a sync has done to one element."""
+    """What a sync did to one element."""
 
     operations: tuple[Operation, ...]
     rows: tuple[RowBefore, ...]
 
     def net(self) -> tuple[Operation, ...]:
-        """What it comes to: without lines that came and went, and of each line's roles and ends only the first role."""
+        """Return the net effect of the operations.
+
+        Lines that the sync both added and removed are left out. Of several roles of a line only the first operation
+        counts, since it knows the role before the sync. A removed line keeps that role, to be added again with it.
+        """
         made, removed = self._lines("add"), self._lines("remove")
         roles: dict[UUID, UUID | None] = {}
         found = []
@@ -158,9 +165,9 @@ class Done:
         return tuple(found)
 
     def undoing(self, crew: Crew, lines: Sequence[Line]) -> Plan:
-        """The actions that take it back, by what is there now."""
+        """Return the plan that undoes it, from what the warehouse knows and Flex shows now."""
         there = {line.line_id: line for line in lines if line.kind == CONTACT}
-        # Of a line that went and came again since, under another id.
+        # Finds a line again that was removed and added since, under another id.
         ours = {line.resource_id: line.line_id for line in there.values() if line.line_id in crew.owned}
         named = {row.member: row.line_id for row in crew.rows}
         net = self.net()
@@ -187,7 +194,7 @@ class Done:
         return Plan((), tuple(sorted(actions, key=lambda action: ORDER.index(type(action)))), (), ())
 
     def foreseen(self) -> Counts:
-        """About what `undoing` comes to, without a look at Flex."""
+        """Return the counts that `undoing` will have, as far as they can be known without asking Flex."""
         net = self.net()
         with_line = {each.line_id for each in net if each.kind != "role"}
         changed = [row for row in self.rows if not row.absent or row.left]
@@ -211,7 +218,7 @@ class Done:
 
 @dataclass(frozen=True)
 class FlexCopy:
-    """Flex and our rows as a rollback needs them. Nothing of it is undone where a later step fails."""
+    """Flex and our rows for a rollback. If a later step fails, earlier writes stay: Flex has no transactions."""
 
     context: Context
 
@@ -219,7 +226,10 @@ class FlexCopy:
         return nullcontext()
 
     def conflicts(self, sync_id: int) -> list[str]:
-        """What was written again since, what can't be taken back, and what nobody may touch now."""
+        """Return what stands against the rollback, one line each.
+
+        That is what was written again since, what can't be undone, and crew calls that are busy or uncertain.
+        """
         conn = self.context.conn
         void = _void(conn, sync_id)
         later = [*conn.execute(LATER, [sync_id]), *conn.execute(LATER_ROWS, [sync_id])]
@@ -240,7 +250,7 @@ class FlexCopy:
         return found
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
-        """Take back what the sync did; the caller keeps all other writers out."""
+        """Undo what the sync did; return the counts. The caller keeps all other writers out. Raises SyncFailed."""
         conn = self.context.conn
         conn.execute(WAIT_AGAIN, {"sync_id": sync_id, "own": own})
         conn.execute(SKIP_AGAIN, {"sync_id": sync_id, "own": own})
@@ -254,7 +264,7 @@ class FlexCopy:
 
         (run,) = conn.execute("SELECT run FROM confidence.sync_log WHERE sync_id = %s", [own]).fetchone()
         context = replace(self.context, run=run)
-        # The fence is the caller's, and closed to everybody else.
+        # The caller holds the fence, so a plain transaction is enough.
         reports = list(carried_out(context, by_element, own, Connection.transaction, work))
         require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
@@ -266,7 +276,7 @@ class FlexCopy:
 
 
 def done(conn: Connection, sync_id: int) -> dict[UUID, Done]:
-    """What the sync has done, by element. Rows whose crew call is gone are gone with it."""
+    """Return what the sync did, by element. Rows whose crew call is gone here are left out."""
     with conn.cursor(row_factory=class_row(Operation)) as cursor:
         operations = cursor.execute(OPERATIONS, [sync_id]).fetchall()
     rows = [RowBefore(Member(*found[:2]), *found[2:]) for found in conn.execute(BEFORE, [sync_id])]
@@ -282,9 +292,9 @@ def done(conn: Connection, sync_id: int) -> dict[UUID, Done]:
 
 
 def skip_changes(context: Context) -> int:
-    """Forget the changes that wait, which a rollback brings back; return the sync_id of that.
+    """Delete the changes that wait; return the sync_id of this. A rollback brings them back.
 
-    The nightly scan finds what they were about all the same.
+    The nightly scan still finds the differences that they stand for.
     """
     conn = context.conn
     writer = fence.require_stopped(conn, SOURCE, context.run)
@@ -292,7 +302,7 @@ def skip_changes(context: Context) -> int:
     with fence.writing(conn, SOURCE, epoch=writer.epoch, run=context.run):
         (now,) = conn.execute("SELECT clock_timestamp()").fetchone()
         conn.execute(SKIP_ALL, {"own": sync_id})
-        # One that was never set stays so, or the first sync would skip what it has to write.
+        # A watermark that was never set stays unset: the first sync has to bring everything in step.
         if sync_log.state(conn, SOURCE, ENTITY).watermark:
             sync_log.advance(conn, sync_id, SOURCE, ENTITY, watermark=now)
     sync_log.finish(conn, sync_id, {})
@@ -308,7 +318,7 @@ def _put_back(row: RowBefore, crew: Crew) -> Iterator[Action]:
 
 
 def _void(conn: Connection, sync_id: int) -> set[int]:
-    """The later syncs that were taken back, and the rollbacks that did so: together they changed nothing."""
+    """Return later syncs that were undone, and the rollbacks that undid them: together they changed nothing."""
     void: set[int] = set()
     for later, undoes in conn.execute(SINCE, [sync_id]):
         if later not in void and undoes and undoes > sync_id:

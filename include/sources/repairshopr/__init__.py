@@ -1,12 +1,12 @@
 """RepairShopr: a REST API with page numbers, mirrored in schema `repairshopr`.
 
-Lists change while they are read, deletes leave no trace but a 404, and only invoices and tickets can be asked for what
-changed. So a global scan only names suspects; a narrow request decides.
+Lists change while they are read, a deleted record leaves no trace but a 404, and only invoices and tickets have a
+filter for changes. So a scan of a list only names suspects, and a narrow request decides.
 
-Each list is asked for everything that the vendor describes a way to ask for: disabled customers by a parameter, all
-else by leaving out the filters that choose some (`paid`, `status`, `mine` and the like). No parameter is known for
-disabled products: if the list leaves one out that the copy has, the second look finds it at its own address. Lines of
-estimates come in the same feed as those of invoices, and are left out: they are not mirrored.
+Each list is asked for all records. Disabled customers need a parameter for that; all other lists are complete without
+their filters (`paid`, `status`, `mine` and the like). No parameter is known for disabled products: if the list leaves
+one out that the copy has, the second look finds it at its own address. Line items of estimates are left out, since they
+are not mirrored.
 """
 
 from datetime import timedelta
@@ -40,7 +40,7 @@ def _listed(table: Table, singular: str, changes: Since | BothEnds, params: dict
 
 
 LINES = PageNumber(rows="line_items")
-# A list of lines proves nothing by its silence; the invoice, read as a whole, embeds its lines.
+# A list without a line does not prove that the line is gone. The whole invoice does: it holds all its lines.
 INVOICE = Lookup(
     by=("invoice_id",),
     request=lambda id_: Request(f"/invoices/{id_}", check=names(id_, "invoice", "id")),

@@ -1,4 +1,4 @@
-"""What the original's forensic pass knew of line items beyond missing and surplus rows."""
+"""Metrics of line items beside those of every mirror, and which of them are judged."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from psycopg import Connection, sql
 
 from include.confidence.policy import Trend
 
-# The four metrics that the runbook names. The feed shows rows twice by its nature: only growth of it is a sign.
+# The list always shows some rows twice, so only a rise of these metrics is a sign of drift.
 LINE_ITEM_GATES = (
     Trend("api_duplicate_rows"),
     Trend("api_unique_not_in_db"),
@@ -31,7 +31,7 @@ SELECT count(*) FROM repairshopr.line_items l WHERE deleted_at IS NULL AND NOT E
 
 
 def line_item_forensics(conn: Connection, plan: sql.Identifier) -> Mapping[str, int]:
-    """Missing lines by invoice, and lines of the copy whose invoice is unknown or missing there."""
+    """Count invoices with missing lines, those of them that the copy lacks, and the copy's lines without an invoice."""
     missing, without_parent = conn.execute(sql.SQL(MISSING).format(plan=plan)).fetchone()
     (orphans,) = conn.execute(ORPHANS).fetchone()
     return {

@@ -1,4 +1,4 @@
-"""RepairShopr's rows as the warehouse keeps them: names as in the API, times aware, money exact."""
+"""RepairShopr's tables: names as in the API, times with a zone, money exact."""
 
 from include.warehouse.table import (
     Column,
@@ -17,7 +17,7 @@ TIMES = (Column("created_at", instant), Column("updated_at", instant))
 
 
 def _table(name: str, *columns: Column, required: tuple[str, ...] = ()) -> Table:
-    """`required`: what every record has, beside its times."""
+    """Return a table. `required`: columns that every record has, in addition to its times."""
     times = tuple(column.name for column in TIMES)
     return Table("repairshopr", name, (ID, *columns, *TIMES), required=(*required, *times))
 
@@ -78,13 +78,13 @@ LINE_ITEMS = _table(
     Column("invoice_bundle_id", identifier),
     Column("discount_dollars", decimal),
     Column("product_category"),
-    # The list is asked for lines of invoices.
+    # The list is asked for lines of invoices only.
     required=("invoice_id",),
 )
 
 
 def _customer_id(value: object) -> int | None:
-    """Payments embed their customer; only the id is ours to keep here."""
+    """Return the id of the customer, whom a payment embeds as an object."""
     return identifier(value.get("id") if isinstance(value, dict) else value)
 
 

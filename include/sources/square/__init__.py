@@ -1,8 +1,8 @@
 """Square: cursors, versions and tombstones, mirrored in schema `square`.
 
-Each list is asked for what changed in the way that it allows: the catalog and the counts since a moment, orders,
-payments and refunds within a window of times of change, locations and vendors as a whole. Only the catalog deletes,
-and tells it: `is_deleted` is the vendor's word, `deleted_at` is ours. An archived item is not deleted.
+The lists have different filters for changes: the catalog and the counts since a time; orders, payments and refunds
+within a window of times; locations and vendors none, so they are read as a whole. Only the catalog deletes objects, and
+shows tombstones: `is_deleted` is the vendor's mark, `deleted_at` is ours. An archived item is not deleted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,21 +28,21 @@ from include.warehouse.table import Table
 
 # The version of the API whose shapes the tables follow.
 API_VERSION = "2025-10-16"
-# Sales of a till without a network come up to 72 hours late, with the times of the till.
+# Offline sales come up to 72 hours late, with the times of the till.
 LATE = timedelta(hours=96)
-# Payments and refunds are listed for the last year unless a beginning is named.
+# Without a beginning, payments and refunds are listed for the last year only.
 BEGINNING = "2009-01-01T00:00:00Z"
 
 Record = Mapping[str, Any]
 
 
 def _post(path: str, body: Record, check: Check | None = None) -> Request:
-    """A reading request, though it is a POST: it may be sent again."""
+    """Return a POST that only reads, so it may be sent again."""
     return Request(path, method="POST", body=body, check=check)
 
 
 def _own(path: str, singular: str) -> Lookup:
-    """The record's own address, which answers 404 for one that is not there."""
+    """Return the look-up of a record at its own address, which answers 404 if there is none."""
     return Lookup(
         request=lambda id_: Request(f"{path}/{quote(id_, safe='')}", check=names(id_, singular, "id")),
         rows=lambda data: [data[singular]],
@@ -80,12 +80,15 @@ CATALOG_OBJECT = _own("/v2/catalog/object", "object")
 
 
 def _alive(data: Record) -> list[Record]:
-    """The object at its own address; a tombstone is none."""
+    """Return [the object] of an answer at its own address, [] for a tombstone."""
     return [] if data["object"].get("is_deleted") else [data["object"]]
 
 
 def _inside(record: Record, name: str, by: str, id_: Any) -> list[Record]:
-    """The objects of a list inside a record, which they name in column `by`; the vendor leaves out empty lists."""
+    """Return the objects of the list `name` in a record, each with the record's id in column `by`.
+
+    The vendor leaves out empty lists. Raises RefuseData for anything but a list of objects.
+    """
     rows = record.get(name)
     if rows is None:
         return []
@@ -95,9 +98,9 @@ def _inside(record: Record, name: str, by: str, id_: Any) -> list[Record]:
 
 
 def _vendor_infos(variation: Record) -> list[Record]:
-    """They fall with their variation, also where its tombstone still shows them."""
+    """Return the vendor infos of a variation, none if it is deleted, even if its tombstone still shows them."""
     data = variation.get("item_variation_data")
-    # Data of another shape are refused with the variation's own row.
+    # If the data are no object, the variation's own row is refused.
     if variation.get("is_deleted") or not isinstance(data, dict):
         return []
     return _inside(data, "item_variation_vendor_infos", "variation_id", variation.get("id"))
@@ -107,7 +110,7 @@ COUNTS = Cursor(rows="counts", in_body=True, optional=True)
 
 
 def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Listed:
-    """The counts in these states, in all if there are none."""
+    """Return the entity for counts in these states, in all states if none are named."""
     path, body = "/v2/inventory/counts/batch-retrieve", {"limit": 1000, **({"states": states} if states else {})}
     in_states = all_are("counts", "state", states) if states else None
 
@@ -138,13 +141,14 @@ def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Listed
 
 
 def _locations(context: Context) -> list[str]:
-    """All that are there: closed ones have orders and payments too."""
+    """Return the ids of all locations in the copy. Closed ones have orders and payments too."""
     return [
         id_ for (id_,) in context.conn.execute("SELECT id FROM square.locations WHERE deleted_at IS NULL ORDER BY id")
     ]
 
 
 def _of_order(name: str) -> Callable[[Record], list[Record]]:
+    """Return the function that returns the objects of a list inside an order."""
     return lambda order: _inside(order, name, "order_id", order.get("id"))
 
 
@@ -153,18 +157,18 @@ def _line_items(order: Record) -> list[Record]:
 
 
 def _fulfillments(order: Record) -> list[Record]:
-    """Each with the details of its kind under one name."""
+    """Return the fulfillments of an order, each with the details of its type under `details`."""
     rows = _of_order("fulfillments")(order)
     return [{**row, "details": row.get(f"{str(row.get('type')).lower()}_details")} for row in rows]
 
 
 def _orders(field: str, between: Record | None = None) -> Record:
-    """The query for orders in the order of `field`, within its bounds if there are any."""
-    # Without the states it is not said which ones are left out.
+    """Return the query for orders sorted by `field`, within the bounds `between` if there are any."""
+    # All states are named: the vendor does not say which ones the default leaves out.
     wanted: dict[str, Any] = {"state_filter": {"states": ["OPEN", "COMPLETED", "CANCELED", "DRAFT"]}}
     if between:
         wanted["date_time_filter"] = {field: between}
-    # Ascending, or a page would miss what changes while the list is read; by the field of the filter, as is asked for.
+    # Ascending, or pages would miss orders that change while the list is read. The API wants the filter's field.
     return {"filter": wanted, "sort": {"sort_field": field.upper(), "sort_order": "ASC"}}
 
 
@@ -210,7 +214,10 @@ ORDERS = Listed(
 
 
 def _money_moved(table: Table, resource: str, singular: str, **more: Any) -> Listed:
-    """Payments or refunds. Without a status or a fee they come first, so all that is young is read once more."""
+    """Return the entity for payments or refunds.
+
+    They may first come without a status or a fee, so young ones are read once more (`late`).
+    """
     return Listed(
         table=table,
         listing=Request(f"/v2/{resource}", {"begin_time": BEGINNING, "sort_order": "ASC", "limit": 100}),
@@ -256,7 +263,7 @@ ENTITIES = (
         tables.CATALOG_VARIATIONS,
         "ITEM_VARIATION",
         parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by=("variation_id",)),),
-        # Tombstones of variations don't always come with that of their item; one that has come says it all.
+        # The tombstone of an item is not always followed by those of its variations, but deletes them too.
         falls=Falls(
             "t.is_deleted IS NOT TRUE AND t.item_id IN"
             " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
@@ -266,7 +273,7 @@ ENTITIES = (
         ),
     ),
     _counts(tables.CATALOG_INVENTORY, "variation_id", ["IN_STOCK"]),
-    # The list shows the newest counts only: older ones are the history, of which nothing counts as surplus.
+    # The list shows only the newest counts. Older ones in the copy are history, and never surplus.
     _counts(
         tables.INVENTORY_COUNTS,
         "catalog_object_id",
@@ -279,7 +286,7 @@ ENTITIES = (
         tables.PAYMENTS,
         "payments",
         "payment",
-        # Without a location only payments of the main one are listed.
+        # Without a location only payments of the main location are listed.
         partitions=Partitions(
             _locations,
             lambda listing, place: replace(
@@ -290,7 +297,7 @@ ENTITIES = (
             column="location_id",
             listed_by="locations",
         ),
-        # Unless asked for, those taken offline may be left out: `is_offline_payment` is false by default.
+        # Two lists, since `is_offline_payment` is false by default, and may leave out payments that were taken offline.
         views=({}, {"is_offline_payment": "true"}),
     ),
     _money_moved(tables.ORDER_REFUNDS, "refunds", "refund"),

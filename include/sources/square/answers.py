@@ -1,6 +1,6 @@
-"""What a valid answer of Square has beyond its form: it is about what was asked, and it is whole.
+"""Checks of Square's answers: whether they fit the question, and are complete.
 
-Each check is given an answer's data and raises RefuseData for one that is no answer to the question.
+A check is called with an answer's data, and raises RefuseData if the answer doesn't fit the question.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 
 
 def both(*checks: Check) -> Check:
-    """All of the checks, one after the other."""
+    """Return the check that makes all of these checks."""
 
     def check(data: Any) -> None:
         for each in checks:
@@ -24,7 +24,10 @@ def both(*checks: Check) -> Check:
 
 
 def all_are(rows: str, field: str, wanted: Collection[str]) -> Check:
-    """Each of the `rows` names one of the wanted values in `field`, or none: then its own table decides."""
+    """Return the check that no row has another value in `field` than the wanted ones.
+
+    A row without the field passes; its table decides whether that is allowed.
+    """
 
     def check(data: Any) -> None:
         others = [row for row in _rows(data, rows) if row.get(field) is not None and row[field] not in wanted]
@@ -35,7 +38,7 @@ def all_are(rows: str, field: str, wanted: Collection[str]) -> Check:
 
 
 def has(field: str) -> Check:
-    """The answer has the field, and not as null."""
+    """Return the check that the answer has the field, and not null."""
 
     def check(data: Any) -> None:
         if not isinstance(data, dict) or data.get(field) is None:
@@ -45,13 +48,13 @@ def has(field: str) -> Check:
 
 
 def whole(data: Any) -> None:
-    """The answer shows everything: no page follows it."""
+    """Raise RefuseData if another page follows the answer."""
     if isinstance(data, dict) and data.get("cursor"):
         raise RefuseData("it shows a page where everything was asked for")
 
 
 def some(rows: str) -> Check:
-    """The list is not empty: every seller has some of these."""
+    """Return the check that the list is not empty, for lists of which every seller has some rows."""
 
     def check(data: Any) -> None:
         if not _rows(data, rows):
@@ -61,10 +64,10 @@ def some(rows: str) -> Check:
 
 
 def lines_of(order: Record) -> Any:
-    """The line items of an order as they came, which Square leaves out where there are none.
+    """Return the line items of an order as they came. Square leaves them out if there are none.
 
-    Raises RefuseData where the total says that there are some: what is neither tip nor charge is the lines', custom
-    amounts included.
+    Raises RefuseData if they are missing although the total says that there are some: whatever is neither tip nor
+    service charge comes from line items, custom amounts included.
     """
     rows = order.get("line_items")
     if rows or order.get("returns"):
@@ -77,10 +80,11 @@ def lines_of(order: Record) -> Any:
 
 
 def counts_of(inventory: Record, variation: Record | None) -> list[Record]:
-    """The counts of a variation by its own address, and the variation itself by its own, None if it is not there.
+    """Return the counts in the answer about a variation's inventory. `variation` is the answer about the variation.
 
-    Raises RefuseData where a variation that is there seems to have no count at all: only the counts beside it prove
-    that one is gone. Counts that Square computes from those of components are in no list, and so count as gone.
+    `variation` is None if it does not exist. Raises RefuseData if a variation that exists has no count at all: a
+    missing count is proven only by other counts in the answer. Counts that Square estimates from components are left
+    out, as in its lists.
     """
     counts = optional_rows(inventory, "counts", ["cursor"])
     gone = variation is None or variation["object"].get("is_deleted")
@@ -90,7 +94,7 @@ def counts_of(inventory: Record, variation: Record | None) -> list[Record]:
 
 
 def _rows(data: Any, name: str) -> list[Record]:
-    """The rows of an answer, as far as they are there; their form is for the reader to judge."""
+    """Return the rows of an answer that are objects. Other forms are refused later, by the paginator."""
     rows = data.get(name) if isinstance(data, dict) else None
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 

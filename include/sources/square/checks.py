@@ -1,4 +1,4 @@
-"""What holds between Square's tables: rows name rows that are there, and the money adds up."""
+"""Invariants between Square's tables: rows name rows that exist, and the money adds up."""
 
 from psycopg import sql
 
@@ -15,7 +15,7 @@ AND NOT EXISTS (SELECT FROM {parent} p WHERE p.id = t.{column} AND {parent_livin
 
 
 def _living(table: Table, alias: str) -> sql.Composable:
-    """A row that is there: not gone here, nor deleted by the vendor's word."""
+    """Return the condition that a row is live: neither `deleted_at` nor the vendor's `is_deleted` is set."""
     gone = sql.SQL("{}.deleted_at IS NULL").format(sql.Identifier(alias))
     if "is_deleted" not in table.names:
         return gone
@@ -25,7 +25,7 @@ def _living(table: Table, alias: str) -> sql.Composable:
 def _names(
     name: str, entity: str, child: Table, column: str, parent: Table, severity: Severity = Severity.ERROR
 ) -> Invariant:
-    """Each living row of `child` that names something in `column` names a living row of `parent`."""
+    """Return an invariant: each live row of `child` with a value in `column` names a live row of `parent`."""
     query = ORPHANS.format(
         key=identifiers(child.key, "t"),
         child=child.sql,
@@ -37,13 +37,13 @@ def _names(
     return Invariant(name, entity, query, severity)
 
 
-# The vendor goes on counting what it has deleted, so any variation that was ever known will do.
+# The vendor also counts deleted variations, so any variation that was ever known is enough.
 INVENTORY_OF_VARIATIONS = """
 SELECT i.variation_id, i.location_id FROM square.catalog_inventory i
 WHERE i.deleted_at IS NULL AND NOT EXISTS (SELECT FROM square.catalog_variations v WHERE v.id = i.variation_id)
 """
 
-# A category is one that the item is filed under in the old way, the new way, or for reports.
+# An item names categories in the old field, the new one, and one for reports.
 ITEM_CATEGORIES = """
 SELECT i.id FROM square.catalog_items i
 WHERE i.deleted_at IS NULL AND i.is_deleted IS NOT TRUE AND EXISTS (
@@ -56,8 +56,8 @@ WHERE i.deleted_at IS NULL AND i.is_deleted IS NOT TRUE AND EXISTS (
     WHERE c.id = named.id AND c.deleted_at IS NULL AND c.is_deleted IS NOT TRUE))
 """
 
-# The lines' totals include charges that are apportioned, which a charge tells by its treatment or by its phase alone.
-# Square doesn't say whether a rounding is added or subtracted, so both are right.
+# The lines' totals include apportioned charges; a charge says so by its treatment or its phase. Square does not
+# document whether a rounding is added or subtracted, so both are right.
 ORDER_TOTALS = """
 WITH lines AS (
   SELECT order_id, sum(total_money) AS total FROM square.order_line_items WHERE deleted_at IS NULL GROUP BY order_id
@@ -75,7 +75,7 @@ WHERE o.deleted_at IS NULL AND o.total_money IS NOT NULL
     NOT IN (0, abs(coalesce(o.rounding_adjustment_money, 0)))
 """
 
-# An amount includes its tip. Where goods come back, a part of the total is paid with them.
+# An amount includes its tip. Orders with returns are left out, since the returned goods pay a part of the total.
 ORDER_TENDERS = """
 SELECT o.id FROM square.orders o
 LEFT JOIN (
@@ -92,7 +92,7 @@ WHERE p.deleted_at IS NULL AND r.deleted_at IS NULL AND coalesce(r.status, '') N
 GROUP BY p.id HAVING sum(r.amount_money) > p.total_money
 """
 
-# Only this way round: the history keeps what the vendor counts no more.
+# Only in this direction: the history keeps counts that the vendor no longer shows.
 STOCK_UNLIKE_HISTORY = """
 SELECT i.variation_id, i.location_id FROM square.catalog_inventory i
 LEFT JOIN LATERAL (
@@ -109,7 +109,7 @@ CHECKS = (
     _names("lines_without_order", "orders", tables.ORDER_LINE_ITEMS, "order_id", tables.ORDERS),
     _names("fulfillments_without_order", "orders", tables.ORDER_FULFILLMENTS, "order_id", tables.ORDERS),
     _names("returns_without_order", "orders", tables.ORDER_RETURNS, "order_id", tables.ORDERS),
-    # What comes back may have been sold before there was anything to read.
+    # Returned goods may have been sold before the oldest order that Square shows.
     _names(
         "returns_of_unknown_order", "orders", tables.ORDER_RETURNS, "source_order_id", tables.ORDERS, Severity.WARNING
     ),

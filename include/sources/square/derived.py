@@ -1,4 +1,4 @@
-"""Tables that are computed from Square's: where an item is sold, the sales, and the item library as a sheet."""
+"""Tables computed from Square's: where items are sold, the sales, and the item library as the vendor exports it."""
 
 from include.sources.mirror.entity import Derived
 from include.sources.square.tables import SCHEMA
@@ -9,7 +9,7 @@ def _table(name: str, names: str, key: str) -> Table:
     return Table(SCHEMA, name, tuple(map(Column, names.split())), tuple(key.split()), version=None)
 
 
-# An item that is sold out in one of its variations counts as sold out there, archived and closed ones included.
+# An item is sold out at a location if one of its variations is. Archived items and closed locations are included.
 AVAILABILITY = Derived(
     _table("catalog_location_availability", "item_id location_id sold_out", "item_id location_id"),
     """
@@ -27,7 +27,8 @@ WHERE i.is_deleted IS NOT TRUE AND i.deleted_at IS NULL AND l.deleted_at IS NULL
 """,
 )
 
-# Returns are orders of their own, without line items; an exchange has both and is a sale. Amounts are minor units.
+# A return is an order without line items, and no sale. An exchange has line items, so it is one. Amounts are in minor
+# units.
 SALES = Derived(
     _table(
         "square_sales",
@@ -52,8 +53,8 @@ WHERE o.state = 'COMPLETED' AND o.deleted_at IS NULL
 """,
 )
 
-# The columns of the vendor's export, as far as the catalog tells them; `locations` holds those that it has once a
-# location, by the location's name. Left out is what the API doesn't tell (reference handle, customer-facing name,
+# The columns of the vendor's export that the catalog can fill. `locations` holds the columns that the export has for
+# each location, by the location's name. Left out is what the API doesn't show (reference handle, customer-facing name,
 # weight, social media, online sale price, shipping, delivery, pickup and self-serve ordering) and what lies in objects
 # that aren't mirrored: names of options, taxes, modifier sets and units.
 ITEM_LIBRARY = Derived(

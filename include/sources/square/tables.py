@@ -1,8 +1,8 @@
-"""Square's rows as the warehouse keeps them: money in minor units beside its currency, quantities exact.
+"""Square's tables: money in minor units beside its currency, quantities exact.
 
-Lists and objects of the vendor that nobody asks for by their parts stay JSON. Line items, fulfillments and returns have
-ids that are unique only inside their order. What a table requires is what the vendor's description says that every
-object has when it is read; an answer without it shows a part of the object.
+Lists and objects whose parts are not needed stay JSON. Ids of line items, fulfillments and returns are unique only in
+their order. The required columns are those that every object has by the vendor's description; an answer without one
+shows only a part of the object.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ SCHEMA = "square"
 
 
 def token(value: Any) -> str | None:
-    """A vendor's id: text that is not blank; anything else is no id (null)."""
+    """Return a vendor's id, None for a blank text or any other type."""
     return text(value) if isinstance(value, str) and value.strip() else None
 
 
-# What the computed tables rely on in an override; it has no table of its own.
+# The fields of an override that the derived tables need. Overrides are stored as JSON, not in this table.
 OVERRIDE = Table(
     SCHEMA,
     "location_overrides",
@@ -35,7 +35,7 @@ OVERRIDE = Table(
 
 
 def overrides(value: Any) -> str | None:
-    """What holds at single locations, as JSON text."""
+    """Return a variation's overrides for single locations as JSON text. Raises ValueError if one is unusable."""
     if value is None:
         return None
     if not isinstance(value, list) or not all(isinstance(override, dict) for override in value):
@@ -46,7 +46,7 @@ def overrides(value: Any) -> str | None:
 
 
 def _money(name: str, field: str = "") -> Column:
-    """An amount in minor units, without its currency."""
+    """Return a column for an amount in minor units, without its currency."""
     return Column(name, integer, f"{field or name}.amount")
 
 
@@ -73,7 +73,7 @@ def _amounts(*names: str) -> tuple[Column, ...]:
 ID = Column("id", token)
 CREATED, UPDATED = _instants("created_at", "updated_at")
 VERSION = Column("version", integer)
-# What every object of the catalog has. A tombstone has nothing else.
+# The columns that every object of the catalog has. A tombstone has no others.
 OBJECT = (
     VERSION,
     Column("is_deleted", boolean),
@@ -84,7 +84,7 @@ OBJECT = (
 
 
 def _catalog(name: str, data: str, *columns: tuple[str, Callable[[Any], Any], str]) -> Table:
-    """A table of catalog objects, whose own columns (name, reader, field) lie under `data`."""
+    """Return a table of catalog objects. Its own columns (name, reader, field) are read from the object `data`."""
     own = (Column(column, read, f"{data}.{field or column}") for column, read, field in columns)
     return Table(
         SCHEMA,
@@ -191,7 +191,7 @@ CATALOG_VARIATIONS = _catalog(
     ("units_per_case", decimal, ""),
 )
 
-# The version of a vendor info counts for nothing: it comes inside its variation, whose version decides.
+# A vendor info comes inside its variation, whose version decides; so its own version is not used.
 _INFO = "item_variation_vendor_info_data"
 CATALOG_VENDOR_INFO = Table(
     SCHEMA,
@@ -239,7 +239,7 @@ INVENTORY_COUNTS = Table(
     required=("quantity",),
 )
 
-# An order that was not made through the API may have no version; then its time of change counts.
+# An order that was not made through the API may have no version; then its time of change is used.
 ORDERS = Table(
     SCHEMA,
     "orders",
@@ -325,7 +325,7 @@ TENDERS = Table(
     required=("type",),
 )
 
-# The vendor's transactions have become its orders; what is left of one is its id, place and time.
+# The vendor has replaced transactions by orders. What is left of one is its id, location and time.
 TRANSACTIONS = Table(
     SCHEMA,
     "transactions",

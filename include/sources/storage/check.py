@@ -99,7 +99,7 @@ class Checked:
         return self.staged, self.objects, self.again, self.third
 
     def forget(self, *, keep: bool) -> None:
-        """Drop the stages. `keep`: leave rows that the next attempt need not read again; stages with unknown objects go."""
+        """Drop the stages. `keep`: leave images, and objects if none is unknown, for the next attempt."""
         for stage in self.stages:
             unknown = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE presence = 'unknown')").format(stage.sql)
             whole = stage is self.staged or (stage is self.objects and not stage.conn.execute(unknown).fetchone()[0])

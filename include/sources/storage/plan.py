@@ -69,24 +69,27 @@ def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
 
 
 def suspects_of(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> Callable[[str], list[str]]:
-    """Return the function that gives `look_again` the keys needed by the plan's rows of that status."""
+    """Return the source of keys for `look_again`: the keys needed by the plan's rows of that status.
+
+    It is a function that returns up to SUSPECTS keys after a key, in order.
+    """
     return _following(conn, _keys(plan, status))
 
 
 def some_suspects(conn: Connection, plan: sql.Identifier, number: int, seed: int) -> Callable[[str], list[str]]:
-    """Return the function for a sample of `number` keys of candidates, which depends on the seed."""
+    """Return a source of keys as `suspects_of` does, for a sample of `number` keys that depends on the seed."""
     query = sql.SQL("SELECT key FROM ({}) k ORDER BY hashtextextended(key, {}) LIMIT {}")
     keys = sql.SQL("SELECT key FROM ({}) s").format(query.format(_keys(plan, "candidate"), seed, number))
     return _following(conn, keys)
 
 
 def no_suspects(after: str) -> list[str]:
-    """Return no keys: the function if nothing is to be looked at."""
+    """Return no keys: a source of keys for `look_again` if nothing is to be looked at."""
     return []
 
 
 def disputed(conn: Connection, plan: sql.Identifier, looks: Sequence[Stage]) -> Callable[[str], list[str]]:
-    """Return the function for the keys of candidates that LIST shows and HEAD does not."""
+    """Return a source of keys as `suspects_of` does, for those that LIST shows and HEAD does not."""
     verdicts = _verdicts(plan, "candidate", looks, listed_whole=False)
     return _following(conn, sql.SQL("SELECT key FROM ({}) v WHERE state = 'disputed'").format(verdicts))
 

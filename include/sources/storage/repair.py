@@ -146,6 +146,7 @@ def changing(images: Connection) -> Iterator[None]:
 
 
 def plan_of(context: Context, purpose: str) -> sql.Identifier:
+    """Return the table with the plan of a check of that purpose (`sync` or `scan`)."""
     return plan_table(stage_name(context.source.name, IMAGES.name, purpose))
 
 
@@ -175,7 +176,10 @@ def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: st
 
 
 def others_keys(context: Context, plan: sql.Identifier) -> list[str]:
-    """Return keys that images outside the plan need, as `known` keys of `Bucket.look_all`."""
+    """Return the keys of some objects that should exist, since images outside the plan need them.
+
+    If many looks at the planned changes have no answer, a look at these tells whether the store is down.
+    """
     conn, before = context.conn, images.clock(context.images) - images.GRACE
     without = [id_ for (id_,) in conn.execute(sql.SQL("SELECT id::text FROM {}").format(plan))]
     start, limit = str(UUID(int=0)), look.KNOWN

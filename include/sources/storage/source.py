@@ -216,6 +216,7 @@ def _require_harmless(context: Context, order: Order, findings: Findings, summar
 
 
 def _why(summary: ForensicSummary) -> str:
+    """Return the numbers of unproven images by reason, for a message."""
     counts = {name: summary.metrics[name] for name in NOT_PROVEN}
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 

@@ -74,9 +74,11 @@ class ImagesCopy:
         return {TABLE: Counts(updated=restored)}
 
     def _there(self, changes: Sequence[tuple[str, dict, dict]]) -> int:
+        """Return how many of the changed images still exist."""
         return len(standing(self.images, [id_ for id_, _, _ in changes]))
 
     def _put_back(self, changes: Sequence[tuple[str, dict, dict]], own: int) -> int:
+        """Write the former state of the changed images that still exist, and audit it; return how many these are."""
         ids = [id_ for id_, _, _ in changes]
         self.images.execute(LOCK, [ids])
         found = standing(self.images, ids)

@@ -1,8 +1,8 @@
-"""Tekmetric: boards that show little, orders that take three answers to be whole, mirrored in schema `tekmetric`.
+"""Tekmetric: lists that show orders in brief, orders that take three answers each, mirrored in schema `tekmetric`.
 
-The internal API of the vendor's web pages, since only that tells what an order earns. Its shops are those that the
-connection names. Customers, vehicles and employees have no filter for changes and are many: their lists are read once a
-day, and in between those are asked for by themselves that an order names and the copy lacks.
+The API is that of the vendor's web pages, since only that one shows what an order earns. The connection names the
+shops. The lists of customers, vehicles and employees are long and have no filter for changes, so they are read once a
+day. In between, a record is looked up if an order names it and the copy lacks it.
 """
 
 from dataclasses import replace
@@ -26,18 +26,18 @@ from include.warehouse.table import Table
 DAILY = timedelta(days=1)
 
 
-# Of each kind of record some of the fields that tell one from a mere message.
+# Fields of each kind of record. An answer with none of them is no record.
 FIELDS = {
     "customer": ("firstName", "lastName", "companyName"),
     "vehicle": ("customerId", "year", "make", "model", "vin"),
     "employee": ("firstName", "lastName"),
 }
-# The most employees that the list is asked for at once.
+# The page size of the list of employees, which has no other pages.
 EMPLOYEES_AT_MOST = 500
 
 
 def _listed(table: Table, singular: str) -> Listed:
-    """Customers or vehicles, whose list shows them whole."""
+    """Return the entity for customers or vehicles, whose list shows the whole records."""
 
     def of_shop(listing: Request, shop_id: str) -> Request:
         return replace(listing, path=f"/shop/{shop_id}{listing.path}", check=answers.of_shop(int(shop_id)))
@@ -53,6 +53,7 @@ def _listed(table: Table, singular: str) -> Listed:
 
 
 def _lookup(singular: str) -> Lookup:
+    """Return the look-up of a record at its own address in its shop."""
     return Lookup(
         by=("shop_id", "tm_id"),
         request=lambda shop_id, id_: Request(
@@ -63,7 +64,7 @@ def _lookup(singular: str) -> Lookup:
 
 
 def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:
-    """Their list tells neither pay nor rights."""
+    """Return the request for a shop's employees. This list shows neither pay nor rights."""
     request = Request(
         f"/shop/{shop_id}/employees-lite",
         {"status": "ALL", "size": EMPLOYEES_AT_MOST},
@@ -72,7 +73,7 @@ def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:
     return [Listing(request, Single(), shop_id, {"shop_id": int(shop_id)})]
 
 
-# Of an employee the list shows nothing that tells of a change.
+# The list shows nothing that tells whether an employee has changed.
 NAMED = Table(tables.SCHEMA, "employees", tables.EMPLOYEES.columns[:2], key=tables.EMPLOYEES.key, version=None)
 EMPLOYEES = Discovered(
     table=tables.EMPLOYEES,

@@ -1,9 +1,9 @@
-"""What answers have to be like, those about an order each by itself and all together. Any other answer is unknown.
+"""Checks of the vendor's answers: each by itself, and the three about an order together. Others count as unknown.
 
-The vendor documents none of this. Known from its examples and from an audit of real orders: an estimate's total is that
-of its jobs, fees and discounts with tax; lines add up to what their job says of them; the labor of a profit is that of
-the authorized jobs. Guessed: that an estimate's id is the order's. Not known: whether declined jobs count in a total.
-What the vendor leaves out (null) is compared with nothing.
+The vendor documents none of this. Its examples and an audit of real orders show: an estimate's total is that of its
+jobs, fees and discounts with tax; the items of a job add up to the job's amounts; the labor of a profit is that of the
+authorized jobs. That an estimate's id is the order's is a guess. Whether declined jobs count in a total is not known.
+Values that the vendor leaves out (null) are not compared.
 """
 
 from collections import Counter
@@ -19,16 +19,16 @@ Record = Mapping[str, Any]
 Check = Callable[[Any], None]
 
 DELETED = 7
-# What sums may differ by, since nobody knows where the vendor rounds: cents, and hours.
+# By how many cents and hours sums may differ, since the vendor's rounding is not known.
 CENTS, HOURS = 100, Decimal("0.05")
-# How much of a price may be tax, in per cent, where the estimate tells neither tax nor rate.
+# The highest tax in per cent, used if the estimate names neither tax nor rate.
 ANY_TAX = 15
-# What is in a job, and the amount that its items come to.
+# The lists of items in a job, and the job's field with the sum of each.
 ITEMS = {"parts": "partsPrice", "labor": "laborPrice", "sublets": "subletPrice", "fees": "feePrice"}
 
 
 def head(shop_id: int, id_: int) -> Check:
-    """Return the check of a head: it is that order's, and tells status and dates unless the order is deleted."""
+    """Return the check of a head: it is that order's, and has number, status and dates unless the order is deleted."""
 
     def check(data: Any) -> None:
         order = _of_order(data, id_)
@@ -47,7 +47,7 @@ def head(shop_id: int, id_: int) -> Check:
 
 
 def estimate(id_: int) -> Check:
-    """Return the check of an estimate: it is that order's, and its lists come to what it says."""
+    """Return the check of an estimate: it is that order's, and its lists add up to its amounts."""
 
     def check(data: Any) -> None:
         order = _of_order(data, id_)
@@ -66,7 +66,7 @@ def estimate(id_: int) -> Check:
 
 
 def profit(data: Any) -> None:
-    """Check a profit: it tells what is earned in total and by labor, be it nothing. It names no order."""
+    """Raise RefuseData unless a profit has its figures in total and for labor, 0 included. It names no order."""
     for name in ("totalProfit", "laborProfit"):
         part = _object(data).get(name)
         if not isinstance(part, dict):
@@ -79,15 +79,16 @@ def profit(data: Any) -> None:
 
 
 def agree(head: Record, estimate: Record, profit: Record) -> None:
-    """Raise RefuseData where the answers are of different orders, or of different states of one.
+    """Raise RefuseData if the answers are of different orders, or of different states of one order.
 
-    Orders whose authorized labor is the same can't be told apart by their profits.
+    A profit of another order with the same authorized labor is not recognized.
     """
     numbers = {number_of(head), number_of(estimate)} - {None}
     if len(numbers) > 1:
         raise RefuseData("head and estimate have different numbers, so they are not of one order")
     jobs = [job for job in objects(estimate, "jobs") if _value(job, "authorized", boolean)]
     labor, total = profit["laborProfit"], profit["totalProfit"]
+    # Labor may be discounted already or not, so a profit may be lower by any of the discounts.
     taken_off = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
     sold = sum(_worth(job, "labor") for job in jobs)
     if (
@@ -101,7 +102,7 @@ def agree(head: Record, estimate: Record, profit: Record) -> None:
 
 
 def record(shop_id: int, fields: Sequence[str]) -> Check:
-    """Return the check of a record of the shop's: it names at least one of these fields, be it as null."""
+    """Return the check of a record: it is of the shop, and has at least one of these fields, null included."""
 
     def check(data: Any) -> None:
         of_shop(shop_id)([_object(data)])
@@ -112,7 +113,7 @@ def record(shop_id: int, fields: Sequence[str]) -> Check:
 
 
 def of_shop(shop_id: int) -> Check:
-    """Return the check of a list: no row says that it is another shop's."""
+    """Return the check of a list: no row names another shop."""
 
     def check(data: Any) -> None:
         rows = data.get("content") if isinstance(data, dict) else data
@@ -125,7 +126,10 @@ def of_shop(shop_id: int) -> Check:
 
 
 def whole(shop_id: int, size: int) -> Check:
-    """Return the check of a list in one piece: it is one, of the shop, and shorter than it may be at most."""
+    """Return the check of a list without pages: it is a list of the shop's, with fewer rows than `size`.
+
+    With `size` rows there may be more.
+    """
 
     def check(data: Any) -> None:
         if not isinstance(data, list):
@@ -151,12 +155,12 @@ def status_of(head: Record) -> int | None:
 
 
 def number_of(order: Record) -> int | None:
-    """Return the number that people know the order by; it has either of two names."""
+    """Return the number by which people know the order. Either of two fields has it."""
     return _value(order, "repairOrderNumber" if "repairOrderNumber" in order else "roNumber", tables.integer)
 
 
 def objects(record: Record, name: str) -> list[Record]:
-    """Return the list of that name, empty where there is none. Raises RefuseData for anything but a list of objects."""
+    """Return the list of that name, empty if there is none. Raises RefuseData for anything but a list of objects."""
     value = record.get(name)
     if value is None:
         return []
@@ -190,7 +194,7 @@ def _cents(record: Record, name: str) -> int | None:
 
 
 def _are_told_apart(jobs: Sequence[Record]) -> None:
-    """Raise RefuseData where a job has no id, or an id comes twice among the jobs or among their items of one kind."""
+    """Raise RefuseData if a job has no id, or if two jobs, or two items of one kind, have the same id."""
     ids = [tables.identifier(job.get("id")) for job in jobs]
     if None in ids:
         raise RefuseData("a job has no id")
@@ -204,9 +208,9 @@ def _are_told_apart(jobs: Sequence[Record]) -> None:
 
 
 def _adds_up(job: Record) -> None:
-    """Raise RefuseData where the items of a job don't come to what the job says of them.
+    """Raise RefuseData if the items of a job don't add up to the job's amounts.
 
-    Its amounts may be lower by the job's discount, and those of parts higher by their core charges.
+    The amounts may be lower by the job's discount. That of parts may be higher by their core charges.
     """
     discount = _cents(job, "discount") or 0
     cores = sum((_cents(part, "coreCharge") or 0) * _quantity(part) for part in objects(job, "parts"))
@@ -226,9 +230,10 @@ def _adds_up(job: Record) -> None:
 
 
 def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
-    """Raise RefuseData where the jobs, with fees, discounts and tax, can't come to the estimate's total.
+    """Raise RefuseData unless the estimate's total is between the lowest and the highest sum that its parts allow.
 
-    What belongs to the order beside fees and discounts, its own sublets, may be a part of the total.
+    The parts are jobs, fees, discounts and tax. Declined jobs and the order's own sublets, whose amounts are not known,
+    may count or not. If the estimate names no tax, it is estimated.
     """
     total = _cents(estimate, "total")
     if total and estimate["jobs"] is None:
@@ -248,6 +253,7 @@ def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
     tax = _cents(estimate, "taxes" if estimate.get("tax") is None else "tax")
     rate = _value(estimate, "taxRate", tables.exact)
     most_tax = (prices + fees) * (ANY_TAX if rate is None else rate) / 100 if tax is None else tax
+    # The amounts that are missing in the total if declined jobs don't count.
     left_out = _prices(declined) + sum(_worth(job, "fees") + (_cents(job, "discount") or 0) for job in declined)
     least = prices - left_out + fees - discount + (tax or 0) - CENTS
     most = prices + fees + own_fees - discount + most_tax + CENTS
@@ -256,7 +262,7 @@ def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
 
 
 def _has_its_fees(estimate: Record, jobs: Sequence[Record]) -> None:
-    """Raise RefuseData where the estimate tells more fees than its jobs and its own list have."""
+    """Raise RefuseData if the estimate's sum of fees is above the fees of its jobs and of its own list."""
     told, listed = _cents(estimate, "feesTotal"), _own_fees(estimate, _prices(jobs))
     of_jobs = [_cents(job, "feePrice") if _listed(job, "fees") is None else _worth(job, "fees") for job in jobs]
     if None in (told, listed, *of_jobs):
@@ -266,9 +272,9 @@ def _has_its_fees(estimate: Record, jobs: Sequence[Record]) -> None:
 
 
 def _own_fees(estimate: Record, prices: Decimal | int) -> Decimal | int | None:
-    """Return what the order's own fees may come to at most; None where one tells no amount.
+    """Return the highest sum of the order's own fees, None if a fee has no amount.
 
-    A share is one of the prices of all jobs at most.
+    A fee in per cent is at most that share of the prices of all jobs.
     """
     fees = estimate.get("fees")
     amounts = []
@@ -284,13 +290,13 @@ def _prices(jobs: Sequence[Record]) -> Decimal | int:
 
 
 def _worth(job: Record, kind: str) -> Decimal | int:
-    """Return what the job says that its items of a kind come to, else what they come to as far as they tell."""
+    """Return the job's amount for a kind of items; if it has none, their sum, or 0 if an item has no amount."""
     told = _cents(job, ITEMS[kind])
     return (_listed(job, kind) or 0) if told is None else told
 
 
 def _listed(job: Record, kind: str) -> Decimal | int | None:
-    """Return what the items of a kind come to; None where one doesn't tell."""
+    """Return the sum of the items of a kind, None if one has no amount."""
     amounts = [LINES[kind](item) for item in objects(job, kind)]
     return None if None in amounts else sum(amounts)
 

@@ -1,8 +1,8 @@
-"""What holds between Tekmetric's tables: lines make up jobs, jobs make up orders, and what an order earns.
+"""Invariants between Tekmetric's tables: lines add up to jobs, jobs to orders, and orders to what they earn.
 
-An estimate and a profit are two answers, reckoned by the vendor in two places: here one is held against the other.
-Whatever the vendor leaves out (null) is compared with nothing. An order that changed after the sync's watermark may
-have changed between its answers too, so it doesn't count before the next sync has read it again.
+The vendor computes estimate and profit in two places; here they are compared. Values that the vendor leaves out (null)
+are not compared. An order that changed after the sync's watermark may have changed between its answers too, so it is
+left out until the next sync has read it again.
 """
 
 from psycopg import sql
@@ -13,8 +13,8 @@ from include.sources.tekmetric import tables
 from include.sources.tekmetric.metrics import SNAPSHOTS, SNAPSHOTS_OF
 from include.warehouse.table import Table, identifiers
 
-# In cents: what a line, and what a sum of lines, may differ by, since nobody knows where the vendor rounds. In points:
-# what two margins may, unless cents alone make that much.
+# By how many cents a line, and a sum of lines, may differ, since the vendor's rounding is not known; and by how many
+# points two margins may, unless a difference of cents explains more.
 LINE, TOTAL, POINTS = 10, 100, 0.5
 HOURS = 0.01
 
@@ -37,7 +37,7 @@ FROM tekmetric.job_labor l JOIN orders o ON o.shop_id = l.shop_id AND o.tm_id = 
 WHERE l.deleted_at IS NULL AND abs(coalesce(l.hours, 0) * coalesce(l.rate, 0) - l.total) > {line}
 """
 
-# What is in a job, as its estimate lists it, against what the same estimate says that it comes to.
+# The items of a job compared with the job's amounts in the same estimate.
 JOB_SUMS = """
 SELECT j.shop_id, j.tm_id
 FROM tekmetric.jobs j JOIN orders o ON o.shop_id = j.shop_id AND o.tm_id = j.tm_repair_order_id
@@ -78,7 +78,7 @@ WHERE j.deleted_at IS NULL AND greatest(
 ) > {total}
 """
 
-# Of an order's jobs, all and those that are agreed upon: how many, and what they come to.
+# The number and the sums of an order's jobs: of all, and of the authorized ones.
 WITH_JOBS = """
 orders o CROSS JOIN LATERAL (
   SELECT count(*) AS count, coalesce(sum(parts_total), 0) AS parts, coalesce(sum(labor_total), 0) AS labor,
@@ -103,7 +103,7 @@ orders o CROSS JOIN LATERAL (
 ) fees
 """
 
-# Fees and discounts of an order are those of its jobs and its own.
+# An order's fees and discounts include its own, which belong to no job.
 SUMS = """
 SELECT o.shop_id, o.tm_id FROM {with_jobs}
 CROSS JOIN LATERAL (
@@ -127,14 +127,14 @@ WHERE o.potential_tax - jobs.tax NOT BETWEEN -{total} AND {total} + fees.tax
   OR abs(o.authorized_tax - agreed.tax) > {total}
 """
 
-# The head says what is paid, the estimate what is still to be paid, the profit what that is the price of.
+# The head has what is paid, the estimate what is still to be paid, and the profit the price.
 BALANCES = """
 SELECT o.shop_id, o.tm_id FROM {with_jobs}
 WHERE agreed.count > 0
   AND o.amount_paid + o.balance_due - o.authorized_revenue - agreed.tax NOT BETWEEN -{total} AND {total} + fees.tax
 """
 
-# The profit in itself. A margin of nothing there is none, and none may be left from before.
+# The figures of a profit among themselves. Without revenue there is no margin, and the row must not keep an old one.
 PROFITS = """
 SELECT o.shop_id, o.tm_id FROM orders o
 WHERE greatest(
@@ -145,9 +145,8 @@ WHERE greatest(
   OR abs(o.authorized_profit * 100.0 / nullif(o.authorized_revenue, 0) - o.authorized_gp_percent) > {points}
 """
 
-# Our own calculation of every order from its estimate, as a snapshot of it would have it, beside the vendor's profit.
-# It leaves the fees of jobs out, which the vendor's counts. `guessed`: some labor has no rate but one that we assume,
-# so that its cost tells nothing.
+# Our own calculation of every order from its lines, as in a snapshot, beside the vendor's profit. It leaves out fees
+# of jobs, which the vendor counts. `guessed`: the rate of some labor is assumed, so its cost can't be compared.
 OWN = """
 SELECT s.shop_id, s.tm_repair_order_id, s.true_revenue + fees.total AS revenue, s.true_cost AS cost, labor.*,
   s.authorized_revenue, s.authorized_cost, s.tm_reported_gp_percent,
@@ -167,7 +166,7 @@ CROSS JOIN LATERAL (
 ) labor
 """
 
-# What a snapshot would tell of the orders that count, of whatever day.
+# Parts of the query for snapshots: of all checked orders, on any day.
 ANY_TIME = "('check', DATE '1970-01-01')"
 THOSE = "(t.shop_id, t.tm_id) IN (SELECT shop_id, tm_id FROM orders)"
 
@@ -210,14 +209,15 @@ SELECT found.* FROM (
 ) found JOIN orders o ON o.shop_id = found.shop_id AND o.tm_id = found.tm_repair_order_id
 """
 
-# The shop's day, not the vendor's: in the evening these differ.
+# The day is the shop's, which differs from the day in UTC in the evening.
 DAYS = """
 SELECT o.shop_id, o.tm_id FROM orders o JOIN tekmetric.shops s ON s.tm_id = o.shop_id
 WHERE (o.posted_date, o.completed_date)
   IS DISTINCT FROM ((o.posted_at AT TIME ZONE s.timezone)::date, (o.completed_at AT TIME ZONE s.timezone)::date)
 """
 
-# Those by hand are of any day, and of what was true then. An order that was posted anew leaves none behind.
+# Manual snapshots are left out: they may be of any day, and keep what was true then. If an order is posted again, the
+# snapshot of the former day has to be gone.
 SNAPSHOTS_UNLIKE = """
 SELECT s.shop_id, s.tm_repair_order_id, s.snapshot_date, s.snapshot_trigger
 FROM tekmetric.ro_snapshots s JOIN tekmetric.repair_orders o ON o.shop_id = s.shop_id AND o.tm_id = s.tm_repair_order_id
@@ -237,7 +237,7 @@ WHERE o.deleted_at IS NULL AND m.day IS NOT NULL AND NOT EXISTS (
     AND s.snapshot_trigger = m.trigger AND s.deleted_at IS NULL)
 """
 
-# No order counts twice, and a day that an order has left is reckoned without it.
+# No order counts twice, and an order that has left a day does not count there.
 DAYS_UNLIKE = """
 SELECT shop_id, metric_date
 FROM (
@@ -251,7 +251,7 @@ WHERE (s.ro_count, s.authorized_revenue, s.authorized_profit, s.true_profit)
   IS DISTINCT FROM (d.ro_count, d.authorized_revenue, d.authorized_profit, d.true_profit)
 """
 
-# Those by hand are kept when their order is deleted.
+# Manual snapshots are kept when their order is deleted.
 SNAPSHOTS_WITHOUT_ORDER = """
 SELECT s.shop_id, s.tm_repair_order_id, s.snapshot_date, s.snapshot_trigger
 FROM tekmetric.ro_snapshots s
@@ -266,7 +266,7 @@ AND NOT EXISTS (
   SELECT FROM {parent} p WHERE p.shop_id = t.shop_id AND p.tm_id = t.{column} AND p.deleted_at IS NULL)
 """
 
-# The job has to be of the same order. Under 0 are the fees of the order itself.
+# The job has to be of the same order. The fees of the order itself have job 0.
 OUTSIDE_JOBS = """
 SELECT {key} FROM {child} t WHERE t.deleted_at IS NULL AND t.tm_job_id <> 0
 AND NOT EXISTS (
@@ -289,24 +289,24 @@ PIECES = {
 
 
 def _holds(name: str, query: str, severity: Severity = Severity.ERROR) -> Invariant:
-    """A query about `orders`, which are those that count."""
+    """Return an invariant by a query over `orders`, the orders that are checked."""
     return Invariant(name, "repair_orders", sql.SQL(f"WITH orders AS ({ORDERS}) {query}").format(**PIECES), severity)
 
 
 def _names(name: str, child: Table, column: str, parent: Table, severity: Severity, entity: str) -> Invariant:
-    """Each living row of `child` that names something in `column` names a living row of `parent`."""
+    """Return an invariant: each live row of `child` with a value in `column` names a live row of `parent`."""
     key, column = identifiers(child.key, "t"), sql.Identifier(column)
     query = sql.SQL(ORPHANS).format(key=key, child=child.sql, column=column, parent=parent.sql)
     return Invariant(name, entity, query, severity)
 
 
 def _within(name: str, child: Table, column: str, parent: Table) -> Invariant:
-    """What is a part of an order is gone with it."""
+    """Return an invariant of severity error: parts of an order must be gone when the order is."""
     return _names(name, child, column, parent, Severity.ERROR, "repair_orders")
 
 
 def _known(name: str, child: Table, column: str, parent: Table, entity: str = "repair_orders") -> Invariant:
-    """Who and what an order names may be gone by now."""
+    """Return an invariant of severity warning: the records that an order names may be deleted by now."""
     return _names(name, child, column, parent, Severity.WARNING, entity)
 
 

@@ -1,7 +1,7 @@
-"""Where repair orders are listed: boards show what is in work and what changed last, the report what was posted.
+"""The lists of repair orders: boards show orders in work and the last changes, the report shows posted orders.
 
-No list shows an order whole, and none shows all. Orders that nobody has posted stand on no list for good, so a whole
-reading also asks for each of those that the copy has.
+No list shows whole orders, and no list shows all orders. An order that is not posted may leave every list, so a
+complete read also looks up each such order of the copy.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,13 +27,13 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Board:
-    """A board: the date by which an order is on it, and the condition on rows `t` of the copy that are."""
+    """A board: the date since which an order is on it, and the condition on rows `t` of the copy that are on it."""
 
     date: str
     holds: str
 
 
-# What was completed a while ago leaves ACTIVE, nobody knows when.
+# A completed order leaves ACTIVE at some time that is not documented.
 BOARDS = {
     "ACTIVE": Board("updatedDate", "t.status_id IN (1, 2)"),
     "POSTED": Board("postedDate", "t.status_id IN (5, 6)"),
@@ -41,7 +41,7 @@ BOARDS = {
 }
 # Before any order was posted.
 BEGINNING = date(2000, 1, 1)
-# The report doesn't show when an order changed, only since when it has been posted.
+# The report does not show when an order changed, only when it was posted.
 SHOWN = Table(
     tables.SCHEMA,
     "repair_orders",
@@ -55,9 +55,9 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 @dataclass(frozen=True)
 class NextKeys(Cursor):
-    """The report's pages. `nextKeys` go back as they came: a text as it is, of a list each item as a parameter.
+    """The pages of the report. `nextKeys` are sent back as they came: a text as it is, a list as several parameters.
 
-    A position is their JSON.
+    A position is the JSON of `nextKeys`.
     """
 
     def request(self, base: Request, position: Position) -> Request:
@@ -79,6 +79,7 @@ class NextKeys(Cursor):
 
 
 def _plain(key: Any) -> bool:
+    """Return whether a key can be sent as a query parameter: a text or a number."""
     return isinstance(key, str | int | Decimal) and not isinstance(key, bool)
 
 
@@ -87,9 +88,10 @@ REPORT = NextKeys(rows="content", param="nextKeys", token="nextKeys", more="hasN
 
 
 def lists(context: Context, shop_id: str, since: datetime | None) -> list[Listing]:
-    """One order, if the run names it; else the boards, and where they may not reach back so far also the rest.
+    """Return the lists that a sync or scan of one shop reads.
 
-    That is the report, and what the copy has and nobody has posted.
+    If the run names an order, that is this order only. Otherwise they are the boards; the report, if the boards may not
+    reach back far enough; and, without `since`, the orders of the copy that are not posted.
     """
     shop, params = shops_of(context)[int(shop_id)], context.params
     if params.get("ro_id"):
@@ -108,7 +110,7 @@ def lists(context: Context, shop_id: str, since: datetime | None) -> list[Listin
 
 
 def _boards(shop: Shop, names: list[str], oldest: date, since: datetime | None) -> list[Listing]:
-    """The boards; that of what is in work in columns too, which may show more."""
+    """Return the lists of the boards. ACTIVE is also read in columns, which may show more orders."""
     found = []
     for name in names:
         listing = _listing(shop, _board(shop, name, "list", "NONE", size=100), BOARD, _young(shop, name, oldest))
@@ -121,7 +123,7 @@ def _boards(shop: Shop, names: list[str], oldest: date, since: datetime | None) 
 
 
 def _first_day(shop: Shop, days_back: int) -> date:
-    """The shop's day with which a run begins that looks back for so many days; 0: before all of them."""
+    """Return the shop's day that is `days_back` days ago; for 0 a day before any order."""
     return datetime.now(shop.zone).date() - timedelta(days=days_back) if days_back else BEGINNING
 
 
@@ -134,7 +136,7 @@ def _board(shop: Shop, name: str, view: str, group: str, **more: int) -> Request
 
 
 def _report(shop: Shop, oldest: date) -> Request:
-    """Posted orders from that day on, by the shop's clock, whatever its offset on either day."""
+    """Return the request for orders posted since that day, in the shop's time zone."""
     start = datetime.combine(oldest, time.min, shop.zone)
     end = datetime.combine(datetime.now(shop.zone).date() + timedelta(days=1), time.min, shop.zone)
     span = {"start": start.isoformat(), "end": end.isoformat(), "timezone": shop.timezone, "shopIds": shop.tm_id}
@@ -146,7 +148,7 @@ def _report(shop: Shop, oldest: date) -> Request:
 
 
 def _not_posted(context: Context, shop: Shop) -> list[Record]:
-    """The orders of the copy that the run looks back to and that are not posted, each by its key."""
+    """Return the keys of the copy's orders that are within the run's days and not posted."""
     query = sql.SQL(
         "SELECT shop_id, tm_id FROM {} t WHERE deleted_at IS NULL AND posted_at IS NULL AND shop_id = {} AND {}"
     ).format(tables.REPAIR_ORDERS.sql, sql.Literal(shop.tm_id), within(context))
@@ -154,15 +156,20 @@ def _not_posted(context: Context, shop: Shop) -> list[Record]:
 
 
 def _brief(row: Record) -> Record:
+    """Return what a row of a board says: the order's key and dates."""
     return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
 
 
 def _of_report(row: Record) -> Record:
+    """Return what a row of the report says: the order's key and its date of posting."""
     return {"tm_id": row.get("repairOrderId"), "posted_at": row.get("postedDate")}
 
 
 def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | None]:
-    """Leaves out what changed before that day and is on the board since longer; what has no date to tell is kept."""
+    """Return the function that drops an order if it changed, and came to the board, before `oldest`.
+
+    An order without any date is kept.
+    """
 
     def shape(row: Record) -> Record | None:
         days = [day_of(shop, row.get(name)) for name in (BOARDS[board].date, "updatedDate")]
@@ -173,7 +180,7 @@ def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | 
 
 
 def day_of(shop: Shop, value: Any) -> date | None:
-    """The shop's day of an instant; None where it is none."""
+    """Return the day of an instant in the shop's time zone, None if the value is no instant."""
     try:
         moment = instant(value)
         return moment and moment.astimezone(shop.zone).date()
@@ -182,9 +189,9 @@ def day_of(shop: Shop, value: Any) -> date | None:
 
 
 def within(context: Context) -> sql.Composable:
-    """The condition on rows `t` of the copy that a scan compares: posted or, if not posted, changed in its days.
+    """Return the condition on rows `t` of the copy that a scan compares.
 
-    An order without any date is compared too.
+    These are orders posted within the run's days, or changed within them if they are not posted, or without any date.
     """
     days_back = context.params["days_back"]
     oldest = datetime.now(UTC).date() - timedelta(days=days_back) if days_back else BEGINNING
@@ -194,5 +201,5 @@ def within(context: Context) -> sql.Composable:
 
 
 def partial(context: Context) -> bool:
-    """A run that looks at one order or one board has not seen what else has changed."""
+    """Return whether a run reads only one order or one board, so that it has not seen all changes."""
     return bool(context.params.get("ro_id")) or context.params.get("board", "ALL") != "ALL"

@@ -1,14 +1,14 @@
-"""What is computed from the orders: a snapshot when one is completed or posted, and each day's figures from those.
+"""Tables computed from the orders: a snapshot when an order is completed or posted, and each day's figures from those.
 
-Authorized figures and labor are the vendor's, from its profit of the authorized jobs; parts, sublets and fees, which
-it doesn't tell apart, are summed from the lines. `true_*` is all reckoned from the lines, which makes it a check of the
-vendor's: `variance_percent` is the difference of the two margins in points.
+Authorized figures and labor are the vendor's, from its profit of the authorized jobs. The vendor does not split parts,
+sublets and fees, so these are summed from the lines. `true_*` is computed from the lines only, as a check of the
+vendor: `variance_percent` is the difference of the two margins in points.
 
-A snapshot keeps the rates that its labor was reckoned with. When an order changes later on, its lines keep them, so
-that a rise in wages doesn't change what past days have earned; only a line whose technician's rate was not known gets
-it once it is, and one that another technician took over gets theirs. The rates are kept here and not with the orders'
-lines, where a rise would make every old order differ from its source. To reckon anew with today's rates, remove the
-snapshots and rebuild.
+A snapshot keeps the hourly rates with which its labor was computed. When the order changes later, its lines keep these
+rates, so that a rise in wages does not change the profit of past days. A line gets a new rate only if the technician's
+rate was not known before, or if another technician took it over. The rates are not stored with the orders' lines, where
+a rise would make every old order differ from its source. To compute with today's rates, remove the snapshots and
+rebuild.
 """
 
 from datetime import date
@@ -31,9 +31,9 @@ def _table(name: str, key: str, data: str) -> Table:
     return Table(SCHEMA, name, tuple(map(Column, f"{key} {data}".split())), tuple(key.split()), version=None)
 
 
-# Products are cut to whole cents, line by line. Where no job is authorized nothing is sold: no fees, no discount. The
-# rate and the names of people who are gone still are theirs. All is looked up by the order's key, one order after the
-# other: the time is that of the orders, whatever the planner takes their number for.
+# Products are truncated to whole cents, line by line. If no job is authorized, nothing is sold: no fees, no
+# discounts. Employees and customers that are deleted still count for their rates and names. The lateral joins look
+# everything up by the order's key, so the time grows with the number of orders, whatever the planner estimates.
 SNAPSHOTS_OF = """
 WITH averages AS (
   SELECT shop_id, trunc(avg(hourly_rate)) AS rate FROM tekmetric.employees
@@ -144,8 +144,8 @@ SNAPSHOTS = Derived(
     keep="t.snapshot_trigger = 'manual'",
 )
 
-# All days of a changed order: a completed order that is posted later leaves the day of its completion. They are those
-# days for every shop, since the planner can look for days alone without guessing how many there are.
+# All days of a changed order: a completed order that is posted later leaves the day of its completion. The days are
+# computed again for every shop, since a query for days alone is planned well.
 TOUCHED_DAYS = """t.metric_date = ANY (ARRAY(
   SELECT DISTINCT s.snapshot_date FROM tekmetric.ro_snapshots s
   JOIN tekmetric.changed_orders({since}) USING (shop_id, tm_repair_order_id)))"""
@@ -195,7 +195,7 @@ FROM days
     touched=TOUCHED_DAYS,
 )
 
-# Labor that nobody is named for belongs to no technician; the shop's own figures have it.
+# Labor without a technician counts only in the shop's figures.
 TECHNICIANS = Derived(
     _table(
         "tech_daily_metrics",
@@ -226,12 +226,12 @@ FROM days
     touched=TOUCHED_DAYS,
 )
 
-# In this order: days are made from snapshots.
+# In this order, since days are computed from snapshots.
 DERIVED = (SNAPSHOTS, DAILY, TECHNICIANS)
 
 
 def by_hand(shop_id: int, tm_id: int, day: date) -> sql.Composed:
-    """The query for a manual snapshot of an order, whatever its state: one row in the snapshots' columns, or none."""
+    """Return the query for a manual snapshot of an order in any state: one row with the snapshots' columns, or none."""
     moment = sql.SQL("('manual', {}::date)").format(sql.Literal(day))
     order = sql.SQL("(t.shop_id, t.tm_id) = ({}, {})").format(sql.Literal(shop_id), sql.Literal(tm_id))
     return sql.SQL(SNAPSHOTS_OF).format(moments=moment, touched=order)

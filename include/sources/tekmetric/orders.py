@@ -1,8 +1,8 @@
-"""Repair orders: what the answers about one make together.
+"""Repair orders: each is put together from three answers.
 
-Each order is asked for by itself: its head (dates, status, people), its estimate (jobs and what is in them) and its
-profit (what the authorized jobs earn). That it is deleted is proven by a head that says so, or if head, estimate and
-profit all are not found, twice, and no list shows it. That the head alone is not found proves nothing.
+Each order is looked up: its head (dates, status, people), its estimate (jobs and their items) and its profit (what the
+authorized jobs earn). An order is deleted if its head says so; or if head, estimate and profit all answer 404, twice,
+and no list shows the order. A 404 of the head alone proves nothing.
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ from include.sources.tekmetric.shops import partitions, shops_of
 
 Record = Mapping[str, Any]
 
-# By their ids; the vendor's other words for them are not relied on.
+# By id, since the vendor has several words for a status.
 STATUSES = {1: "ESTIMATE", 2: "WORKINPROGRESS", 3: "COMPLETE", 4: "SAVED", 5: "POSTED", 6: "ACCRECV"}
-# What jobs come to, by the vendor's names.
+# The sums of jobs: our names and the vendor's.
 OF_JOBS = {
     "total": "total",
     "subtotal": "subTotal",
@@ -31,12 +31,12 @@ OF_JOBS = {
     "sublet_total": "subletPrice",
     "fees_total": "feePrice",
 }
-# What the vendor often leaves out, and what it is made of.
+# Sums that the vendor often leaves out, and how to compute them.
 MADE_OF = {
     "subTotal": {"partsPrice": 1, "laborPrice": 1, "subletPrice": 1, "feePrice": 1, "discount": -1},
     "tax": {"partsTaxTotal": 1, "laborTaxTotal": 1, "feesTaxTotal": 1},
 }
-# What the answers tell of an order itself: the columns, and the paths of the vendor's names.
+# The fields of an order in its answers: our columns, and the paths in the vendor's names.
 HEAD = {
     "tm_customer_id": "customer.id",
     "tm_vehicle_id": "vehicle.id",
@@ -53,7 +53,7 @@ HEAD = {
     "label_id": "repairOrderLabel.id",
     "notes": "notes",
 }
-# Its own sums hold what belongs to no job.
+# The estimate's own sums include what belongs to no job.
 ESTIMATE = {
     "potential_total": "total",
     "potential_subtotal": "subtotal",
@@ -80,10 +80,10 @@ PROFIT = {
 
 
 def record(head: Record, estimate: Record | None, profit: Record | None) -> list[Record]:
-    """Return the order as the warehouse keeps it, with its jobs; none if it says that it is deleted.
+    """Return [the order with its jobs, as the tables need it], or [] if the head says that it is deleted.
 
-    What the answers don't name at all, the order doesn't either. Raises RefuseData where they are of no order, of
-    different ones, or of different states of one, and where the order is there but its estimate or profit isn't.
+    Fields that the answers leave out are missing in the order too. Raises RefuseData if the answers are of no order, of
+    different orders, or of different states of one; and if the head is there, but not the estimate or the profit.
     """
     if not isinstance(head, dict) or not tables.identifier(head.get("id")):
         raise RefuseData("the head names no order")
@@ -111,18 +111,18 @@ def _record(head: Record, estimate: Record, profit: Record) -> Record:
         "status_id": status_id,
         **_sums("potential", jobs, {name: OF_JOBS[name] for name in ("parts_total", "labor_total", "sublet_total")}),
         **_sums("authorized", agreed, OF_JOBS),
-        **_told(head, HEAD),
-        **_told(estimate, ESTIMATE),
-        # Either of two fields tells the tax, at times as null.
-        **_told(estimate, {"potential_tax": "taxes" if estimate.get("tax") is None else "tax"}),
-        **_told(profit, PROFIT),
+        **_fields(head, HEAD),
+        **_fields(estimate, ESTIMATE),
+        # Either of two fields has the tax; the other may be null.
+        **_fields(estimate, {"potential_tax": "taxes" if estimate.get("tax") is None else "tax"}),
+        **_fields(profit, PROFIT),
         "jobs": jobs,
         "fees": _lines(answers.objects(_object(estimate, "fees"), "data")),
     }
 
 
-def _told(answer: Record, fields: Mapping[str, str]) -> Record:
-    """What the answer says in those fields (column -> path of the vendor's names), as far as it names them."""
+def _fields(answer: Record, fields: Mapping[str, str]) -> Record:
+    """Return the values of these fields (column -> path in the vendor's names) that the answer has."""
     found = {}
     for column, path in fields.items():
         outer, _, name = path.rpartition(".")
@@ -135,13 +135,13 @@ def _told(answer: Record, fields: Mapping[str, str]) -> Record:
 
 
 def _sums(kind: str, jobs: list[Record], fields: Mapping[str, str]) -> Record:
-    """What the jobs come to together. Raises ValueError for an amount that is none."""
+    """Return number and sums of the jobs as columns `<kind>_...`. Raises ValueError for an amount that is none."""
     sums = {f"{kind}_{name}": sum(_amount(job, field) for job in jobs) for name, field in fields.items()}
     return {f"{kind}_job_count": len(jobs), **sums}
 
 
 def _amount(job: Record, field: str) -> int:
-    """That amount of a job; where the vendor leaves it out, what the others make of it."""
+    """Return the amount of a job in that field; if the vendor leaves it out, computed from other fields, or 0."""
     amount = tables.cents(job.get(field))
     if amount is None:
         return sum(sign * _amount(job, each) for each, sign in MADE_OF.get(field, {}).items())
@@ -149,12 +149,12 @@ def _amount(job: Record, field: str) -> int:
 
 
 def _job(job: Record) -> Record:
-    """A job with its items, each of which has a name of its own."""
+    """Return a job whose items have a `line`, which identifies them in the job."""
     return {**job, **{kind: _lines(answers.objects(job, kind)) for kind in answers.ITEMS}}
 
 
 def _lines(items: list[Record]) -> list[Record]:
-    """The items, each with what tells it apart in its job: the vendor's id, or its name and its turn among those."""
+    """Return the items with their `line`: the vendor's id, or the name and a number among those of that name."""
     turns: Counter[str] = Counter()
     lines = []
     for item in items:
@@ -168,7 +168,7 @@ def _lines(items: list[Record]) -> list[Record]:
 
 
 def _object(record: Record, name: str) -> Record:
-    """The object of that name; empty where there is none. Raises RefuseData for anything else."""
+    """Return the object of that name, empty if there is none. Raises RefuseData for anything else."""
     value = record.get(name)
     if value is None:
         return {}
@@ -178,7 +178,7 @@ def _object(record: Record, name: str) -> Record:
 
 
 def _local(context: Context, order: Record) -> Record:
-    """The order with the shop's own days of posting and completion."""
+    """Return the order with the days of posting and completion in the shop's time zone."""
     shop = shops_of(context)[int(order["shop_id"])]
     moments = {"posted_date": "posted_at", "completed_date": "completed_at"}
     return {**order, **{day: day_of(shop, order[moment]) for day, moment in moments.items() if moment in order}}
@@ -199,7 +199,7 @@ def _items(name: str) -> Callable[[Record], Iterator[Record]]:
 
 
 def _fees(order: Record) -> Iterator[Record]:
-    """Those of the jobs, and under job 0 those of the order itself."""
+    """Yield the fees of the jobs, and those of the order itself as of job 0."""
     yield from _items("fees")(order)
     yield from ({**fee, **_of_order(order), "tm_job_id": 0} for fee in order["fees"])
 

@@ -1,4 +1,4 @@
-"""The shops: no list of the vendor tells them, the connection's extra does."""
+"""The shops. The connection's extra names them, since the vendor has no list of them."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -27,7 +27,7 @@ EXAMPLE = '{"shops": [{"tm_id": 6212, "name": "...", "timezone": "America/New_Yo
 
 @dataclass(frozen=True)
 class Shop:
-    """A shop by the vendor's id, with the time zone in which it tells its days."""
+    """A shop: the vendor's id, its name, and the time zone of its days."""
 
     tm_id: Annotated[int, msgspec.Meta(gt=0)]
     name: str
@@ -42,7 +42,10 @@ SHOPS = Annotated[list[Shop], msgspec.Meta(min_length=1)]
 
 
 def shops_of(context: Context) -> Mapping[int, Shop]:
-    """The shops of the connection by their ids, of those the run asks for. Raises FixConfiguration, ScanRefused."""
+    """Return the connection's shops by id; if the run names one of them, only that.
+
+    Raises FixConfiguration if the connection names none that is usable, ScanRefused if the run names another shop.
+    """
     try:
         shops = msgspec.convert(context.settings.get("shops"), SHOPS)
         known = {shop.tm_id: shop for shop in shops if tables.zone(shop.timezone)}
@@ -57,7 +60,7 @@ def shops_of(context: Context) -> Mapping[int, Shop]:
 
 
 def partitions(request: Callable[[Request, str], Request]) -> Partitions:
-    """Each shop has lists of its own."""
+    """Return the partitions of an entity: one for each shop. `request(listing, shop_id)` returns a shop's list."""
     return Partitions(
         values=lambda context: [str(tm_id) for tm_id in sorted(shops_of(context))],
         request=lambda listing, shop_ids: request(listing, shop_ids[0]),
@@ -67,9 +70,9 @@ def partitions(request: Callable[[Request, str], Request]) -> Partitions:
 
 
 def configure(context: Context) -> None:
-    """Bring the table of shops in line with the connection, under a sync_id of its own.
+    """Bring the table of shops in step with the connection, under a sync_id of its own.
 
-    What was read of one that is left out is kept, but nobody waits for its watermarks any more.
+    The rows of a shop that the connection no longer names are kept, but its watermarks are deleted.
     """
     conn, source = context.conn, context.source.name
     shops = shops_of(replace(context, params={}))
@@ -89,7 +92,7 @@ def configure(context: Context) -> None:
 
 
 def _left_out(conn: Connection, source: str, shops: Collection[int]) -> list[tuple[str, str]]:
-    """Entity and partition of the states of shops that the connection names no more."""
+    """Return (entity, partition) of each sync_state of a shop that the connection no longer names."""
     query = (
         "SELECT entity, partition FROM confidence.sync_state"
         " WHERE source = %s AND partition <> '' AND NOT partition = ANY (%s) ORDER BY 1, 2"

@@ -1,4 +1,4 @@
-"""Snapshots by hand: an order as it stands, whatever its state."""
+"""Manual snapshots of an order in any state."""
 
 import logging
 from datetime import datetime
@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def snapshot(context: Context) -> Synced:
-    """Keep the order `ro_id` as it stands, on the shop's present day; what is computed follows. Raises SyncFailed.
+    """Store a snapshot of the order `ro_id` on the shop's present day, and update the tables computed from snapshots.
 
-    Of a deleted order nothing is kept, which is no failure; snapshots that were made before stay.
+    A deleted order gets no snapshot, which is no failure; its earlier snapshots stay. Raises SyncFailed if the params
+    name no order of one shop, or if the copy has no such order.
     """
     conn, name, ro_id = context.conn, context.source.name, context.params.get("ro_id")
     shop, *others = shops_of(context).values()
@@ -48,7 +49,7 @@ def snapshot(context: Context) -> Synced:
 
 
 def _deleted(conn: Connection, shop: Shop, ro_id: int) -> bool | None:
-    """Whether the order is deleted; None where the copy doesn't know it."""
+    """Return whether the order is deleted, None if the copy has no such order."""
     query = "SELECT deleted_at IS NOT NULL FROM tekmetric.repair_orders WHERE shop_id = %s AND tm_id = %s"
     found = conn.execute(query, [shop.tm_id, ro_id]).fetchone()
     return found and found[0]

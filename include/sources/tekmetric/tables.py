@@ -1,15 +1,15 @@
-"""Tekmetric's rows as the warehouse keeps them: whole cents, exact quantities, instants in UTC, days of the shop.
+"""Tekmetric's tables: whole cents, exact quantities, instants in UTC, days in the shop's time zone.
 
-Employees, customers and vehicles are read as the vendor shows them, so are jobs and what is in them as an estimate
-shows them; to each our code adds what the vendor leaves out:
+Rows of employees, customers, vehicles, jobs and items of jobs are the vendor's records. Our code adds what the vendor
+leaves out:
 
-- `shop_id`: every record of a shop's (the vendor's employees don't name theirs)
-- `tm_repair_order_id`: jobs and items; `tm_job_id`: items, 0 for a fee of the order itself
-- `line`: items; the id as text, or what stands for it where the vendor gives none
+- `shop_id` in all of them, since not every record names its shop
+- `tm_repair_order_id` in jobs and items; `tm_job_id` in items, 0 for a fee of the order itself
+- `line` in items: the vendor's id as text, or a substitute if there is none
 
-A repair order is put together from several answers: one flat record with the columns' names, and in `margin` the
-vendor's share (0..1 or "NaN"), which becomes `authorized_gp_percent`; null where nothing was sold. Shops are those of
-the connection, under the columns' names.
+A repair order is put together from several answers as a flat record with the columns' names. Its `margin` is the
+vendor's share (0..1 or "NaN"), which becomes `authorized_gp_percent`, null if nothing was sold. Shops come from the
+connection, under the columns' names.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,38 +23,38 @@ from include.warehouse.table import Column, Table, boolean, decimal, identifier,
 
 SCHEMA = "tekmetric"
 DEFAULT_TIMEZONE = "America/New_York"
-# Nobody sells for that many cents, or has that many of anything; what is below can be multiplied and added up.
+# Limits for plausible cents and quantities. Values below them can be multiplied and added without overflow.
 TOO_MUCH, TOO_MANY = 10**12, 10**6
-# What floating point adds to a number that is smaller than the limit is less than that.
+# The error of floating point is smaller than DUST for numbers below the limit.
 MILLIONTH, DUST = Decimal("0.000001"), Decimal("1e-9")
 
 
 def cents(value: Any) -> int | None:
-    """A whole amount, from a number or text with what floating point left of it: rounded half up."""
+    """Return an amount rounded half up to whole cents, since the vendor's may have errors of floating point."""
     number = _below(TOO_MUCH, decimal(value))
     return None if number is None else int(number.to_integral_value(ROUND_HALF_UP))
 
 
 def exact(value: Any) -> Decimal | None:
-    """A number of per cent, as it is."""
+    """Return a number as it is. Raises ValueError if it is none, or implausibly large."""
     return _below(TOO_MANY, decimal(value))
 
 
 def hours(value: Any) -> Decimal | None:
-    """A number of hours as it is, but for what floating point adds to it: 2.9499999999999997 is 2.95."""
+    """Return a number of hours without the error of floating point: 2.9499999999999997 is 2.95."""
     number = exact(value)
     meant = number and number.quantize(MILLIONTH, ROUND_HALF_UP)
     return meant if number and abs(number - meant) < DUST else number
 
 
 def quantity(value: Any) -> Decimal | None:
-    """A number of pieces, to four places."""
+    """Return a number of pieces, rounded to four places."""
     number = _below(TOO_MANY, decimal(value))
     return None if number is None else number.quantize(Decimal("0.0001"), ROUND_HALF_UP)
 
 
 def percent(value: Any) -> Decimal | None:
-    """A share (0.665) as per cent, to two places; the vendor's "NaN", a share of nothing, is null."""
+    """Return a share (0.665) as per cent, rounded to two places. "NaN", the vendor's share of nothing, is None."""
     if value == "NaN":
         return None
     share = _below(TOO_MUCH, decimal(value))
@@ -62,28 +62,28 @@ def percent(value: Any) -> Decimal | None:
 
 
 def decided(value: Any) -> bool:
-    """Whether the customer said so; nobody asked yet counts as no."""
+    """Return whether the customer has said so, False if not asked yet."""
     return boolean(value) or False
 
 
 def name_of(value: Any) -> str | None:
-    """The name in `{id, name}`, or the value itself where the vendor shows just the name; blank is null."""
+    """Return the name in `{id, name}`, or the value itself if that is the name; None if it is blank."""
     name = text(value.get("name") if isinstance(value, dict) else value)
     return name if name and name.strip() else None
 
 
 def id_of(value: Any) -> int | None:
-    """The id in `{id, name}`, null where the vendor shows just the name."""
+    """Return the id in `{id, name}`, None if the value is only a name."""
     return identifier(value.get("id")) if isinstance(value, dict) else None
 
 
 def code_of(value: Any) -> str | None:
-    """The code in `{code, ...}`, or the value itself where it comes alone."""
+    """Return the code in `{code, ...}`, or the value itself if that is the code."""
     return text(value.get("code") if isinstance(value, dict) else value)
 
 
 def person(value: Any) -> str | None:
-    """The full name in an object that names somebody."""
+    """Return the full name in an object that describes a person. Raises ValueError for anything else."""
     if value is None:
         return None
     if not isinstance(value, dict):
@@ -93,7 +93,7 @@ def person(value: Any) -> str | None:
 
 
 def texts(value: Any) -> list[str] | None:
-    """Several texts; one alone counts as a list of it."""
+    """Return a list of texts; one text becomes a list with it."""
     if value is None or value == "":
         return None
     if not isinstance(value, list):
@@ -102,7 +102,10 @@ def texts(value: Any) -> list[str] | None:
 
 
 def day(value: Any) -> date | None:
-    """A calendar day, itself or in ISO 8601. An instant is none: which day it falls on, the shop's time zone tells."""
+    """Return a calendar day, given as a date or in ISO 8601. Raises ValueError for anything else.
+
+    An instant is refused: its day depends on the shop's time zone.
+    """
     if value is None or value == "":
         return None
     if type(value) is date:
@@ -114,12 +117,12 @@ def day(value: Any) -> date | None:
 
 
 def written_day(value: Any) -> date | None:
-    """The day as the vendor wrote it, also where a time of day follows."""
+    """Return the day at the start of a text, even if a time of day follows."""
     return day(value[:10] if isinstance(value, str) else value)
 
 
 def zone(value: Any) -> str:
-    """The name of a time zone."""
+    """Return the name of a time zone. Raises ValueError if there is none of that name."""
     name = DEFAULT_TIMEZONE if value is None else value
     if not isinstance(name, str) or name not in _zones():
         raise ValueError("is no time zone such as America/New_York")
@@ -138,7 +141,10 @@ def _below(limit: int, number: Decimal | None) -> Decimal | None:
 
 
 def _phone(primary: bool, name: str) -> Callable[[Any], str | None]:
-    """Reads `name` of the customer's primary phone (the first where none is marked), or of the next one."""
+    """Return a reader of field `name` of the customer's primary phone, or of the next one.
+
+    If none is marked as primary, the first is.
+    """
 
     def read(value: Any) -> str | None:
         phones = _phones(value)
@@ -172,7 +178,7 @@ def _instants(*names: str) -> tuple[Column, ...]:
 
 
 def _named(name: str, field: str, *, compared: bool = True) -> tuple[Column, Column]:
-    """The name and the id of what may come as `{id, name}` or as its name alone."""
+    """Return columns for name and id of a field that is either `{id, name}` or only the name."""
     return Column(name, name_of, field), Column(f"{name}_id", id_of, field, compared)
 
 
@@ -263,7 +269,7 @@ VEHICLES = Table(
         TM_ID,
         Column("tm_customer_id", identifier, "customerId"),
         Column("year", integer),
-        # The list may name them with their ids and the vehicle's own page without, or the other way round.
+        # The ids are not compared: the list may show them and the look-up not, or the other way round.
         *_named("make", "make", compared=False),
         *_named("model", "model", compared=False),
         *_named("sub_model", "subModel", compared=False),
@@ -285,7 +291,7 @@ VEHICLES = Table(
     version="updated_date",
 )
 
-# What an order comes to with all its jobs (potential_*), and with those that the customer agreed to (authorized_*).
+# Sums of an order over all its jobs (potential_*), and over those that the customer agreed to (authorized_*).
 SUMS = ("total", "subtotal", "tax", "discount", "job_count", "parts_total", "labor_total", "sublet_total", "fees_total")
 
 REPAIR_ORDERS = Table(
@@ -362,7 +368,7 @@ OF_JOB = ("shop_id", "tm_job_id", "line")
 
 
 def _items(name: str, *columns: Column, key: tuple[str, ...] = OF_JOB) -> Table:
-    """What is in a job. `line` is its name there, since the vendor's own id may be missing."""
+    """Return a table for items of jobs. `line` identifies an item in its job, since the vendor's id may be missing."""
     own = (SHOP_ID, OF_ORDER, Column("tm_job_id", integer), Column("line"), TM_ID, Column("name"))
     return Table(SCHEMA, name, (*own, *columns), key=key, version=None)
 
@@ -382,7 +388,7 @@ JOB_PARTS = _items(
     *(Column(name, boolean) for name in ("ordered", "received", "backordered")),
 )
 
-# The rate of the technician is the line's own, not what the employee earns today: null where the line tells none.
+# The technician's hourly cost is the line's, not the employee's present rate; null if the line has none.
 JOB_LABOR = _items(
     "job_labor",
     Column("description"),
@@ -404,7 +410,7 @@ JOB_SUBLETS = _items(
     Column("po_number", text, "poNumber"),
 )
 
-# The fees of an order itself have no job to tell them from those of another order.
+# The fees of an order itself all have job 0, so the order is part of the key.
 JOB_FEES = _items(
     "job_fees",
     Column("amount", cents),
