@@ -1,6 +1,6 @@
-"""The reference page of all DAGs, made from the DAG files: `python -m docs.reference` writes docs/dags.md.
+"""What the DAG files say, as pages: `python -m docs.reference` writes docs/dags.md and README's table of sources.
 
-With `--check` it writes nothing, and ends with code 1 where the page is stale. It needs no metadata database.
+With `--check` it writes nothing, and ends with code 1 if one of them is stale. It needs no metadata database.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from include.sources import REGISTRY
 from include.sources.pools import declared_pools
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "dags.md"
+README = REPOSITORY / "README.md"
+# The two lines around README's table.
+BEGIN, END = "<!-- Made by `make docs`. -->", "<!-- End. -->"
 DAGS = REPOSITORY / "dags"
 
 # Airflow reads its settings when it is first imported. Nothing listens on port 1: parsing must not need a database.
@@ -63,27 +67,66 @@ def render(dags: Iterable["DAG"], pools: Mapping[str, Mapping[str, Any]]) -> str
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+def render_readme(before: str, dags: Iterable["DAG"], sources: Iterable[str]) -> str:
+    """README with a fresh table of `sources`; the rest is as `before`."""
+    by_id = {dag.dag_id: dag for dag in dags}
+    rows = [_source(name, by_id[f"{name}_sync"], by_id[f"{name}_reconcile"]) for name in sources]
+    head, _, rest = before.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    table = _table(["Source", "Sync", "Runbook", "What the sync does"], rows)
+    return f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.reference", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; code 1 where the page is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; code 1 if a page is stale")
     check = parser.parse_args(arguments).check
     with tempfile.TemporaryDirectory(prefix="airflow-home-") as home:
         os.environ.update(SETTINGS, AIRFLOW_HOME=home)
         try:
-            page = render(load(DAGS), declared_pools())
+            dags = load(DAGS)
         except BrokenDag as error:
             print(f"docs: {error}", file=sys.stderr)
             return 1
+        pages = {
+            PAGE: render(dags, declared_pools()),
+            README: render_readme(README.read_text(), dags, REGISTRY),
+        }
     if not check:
-        PAGE.write_text(page)
-    elif not PAGE.exists() or PAGE.read_text() != page:
-        print(f"docs: {PAGE.relative_to(REPOSITORY)} is stale: run `make docs`", file=sys.stderr)
-        return 1
-    return 0
+        for path, page in pages.items():
+            path.write_text(page)
+        return 0
+    stale = [path for path, page in pages.items() if not path.exists() or path.read_text() != page]
+    for path in stale:
+        print(f"docs: {path.relative_to(REPOSITORY)} is stale: run `make docs`", file=sys.stderr)
+    return 1 if stale else 0
 
 
 def _title(dag: "DAG") -> str:
     return (dag.doc_md or "").strip().partition("\n")[0].lstrip("# ")
+
+
+def _source(name: str, sync: "DAG", reconcile: "DAG") -> list[str]:
+    title = _title(sync).partition(":")[0]
+    page = Path("docs") / f"{name}.md"
+    linked = f"[{title}]({page})" if (REPOSITORY / page).exists() else title
+    times = [f"[{_when(dag)}](docs/dags.md#{dag.dag_id})" for dag in (sync, reconcile)]
+    return [linked, *times, _first_sentence(sync)]
+
+
+def _when(dag: "DAG") -> str:
+    """The schedule in words, if it has one of the usual forms."""
+    minute, hour, days = dag.timetable.expression.split(maxsplit=2)
+    if days == "* * *" and minute.isdecimal() and hour.isdecimal():
+        return f"{int(hour):02}:{int(minute):02}"
+    if (hour, days) == ("*", "* * *") and re.fullmatch(r"(\*/)?\d+", minute):
+        return f"every {minute[2:]} minutes" if minute.startswith("*/") else "every hour"
+    return _schedule(dag)
+
+
+def _first_sentence(dag: "DAG") -> str:
+    paragraph = (dag.doc_md or "").strip().split("\n\n")[1].replace("\n", " ")
+    return re.split(r"(?<=\.) ", paragraph, maxsplit=1)[0]
 
 
 def _section(dag: "DAG") -> str:

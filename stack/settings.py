@@ -37,6 +37,8 @@ BUSINESS_ROLES = {
         "technician": "6b1e3f0a-2c54-4d5b-9a10-5f0c7e1d0003",
     }
 }
+# The arguments of a simulator, given the stack's Postgres and what the caller has set.
+Arguments = Callable[[Server, Mapping[str, str]], list[str]]
 # Where `make` puts it; the storage simulator serves its objects with it.
 RCLONE = REPOSITORY / ".venv" / "rclone" / "rclone"
 
@@ -122,15 +124,15 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Simulator:
-    """What stands in for a vendor whose connections the caller hasn't set.
+    """A simulator that runs while the caller has not set the vendor's connections.
 
-    `connections`: by its name, what each connection is, given the simulator's URL and the stack's Postgres.
-    `arguments`: what the simulator can't do without, given the stack's Postgres and what the caller has set.
-    `options`: what STACK_<NAME>_OPTIONS replaces, given the stack's home.
+    `connections`: the value of each connection by its name, given the simulator's URL and the stack's Postgres.
+    `arguments`: the arguments that it always gets.
+    `options`: the arguments that STACK_<NAME>_OPTIONS replaces, given the stack's home.
     """
 
     connections: Mapping[str, Callable[[str, Server], str]]
-    arguments: Callable[[Server, Mapping[str, str]], list[str]]
+    arguments: Arguments
     options: Callable[[Home], list[str]]
 
 
@@ -260,8 +262,8 @@ def _is_real(name: str, inherited: Mapping[str, str]) -> bool:
     return not missing
 
 
-def _api_connection(url: str, **named: Any) -> str:
-    extra = {"requests_per_minute": 0, **named}
+def _api_connection(url: str, extra: Mapping[str, Any]) -> str:
+    extra = {"requests_per_minute": 0, **extra}
     return json.dumps({"conn_type": "http", "host": url, "password": SIMULATOR_TOKEN, "extra": extra})
 
 
@@ -289,11 +291,15 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=f"{user.partition(':')[0]}@{server}").geturl()
 
 
+def _token(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
+    return ["--token", SIMULATOR_TOKEN]
+
+
 def _flex_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
     database = ["--database", _without_password(_application_url(postgres, "flex"))]
     # No invented jobs for a warehouse that may hold real ones.
     known = [] if _connection_variable("warehouse") in inherited else database
-    return [*known, "--token", SIMULATOR_TOKEN, "--roles", *BUSINESS_ROLES["sound"].values()]
+    return [*known, *_token(postgres, inherited), "--roles", *BUSINESS_ROLES["sound"].values()]
 
 
 def _storage_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
@@ -302,24 +308,26 @@ def _storage_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[s
     return ["--database", _without_password(_application_url(postgres, "app")), *keys]
 
 
-# By its vendor's name, which is that of its package too.
-SIMULATORS = {
-    "flex": Simulator(
-        connections={"flex": lambda url, postgres: _api_connection(url, business_roles=BUSINESS_ROLES)},
-        arguments=_flex_arguments,
-        options=lambda home: [],
-    ),
-    "repairshopr": Simulator(
-        connections={"repairshopr": lambda url, postgres: _api_connection(url)},
-        arguments=lambda postgres, inherited: [],
-        # No rate limit, to which the connection doesn't keep either: nobody shares this API.
-        options=lambda home: ["--no-limit"],
-    ),
-    "square": Simulator(
-        connections={"square": lambda url, postgres: _api_connection(url)},
-        arguments=lambda postgres, inherited: ["--token", SIMULATOR_TOKEN],
-        options=lambda home: ["--orders", "300"],
-    ),
+def _tekmetric_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
+    return [*_token(postgres, inherited), "--shops", json.dumps(SHOPS)]
+
+
+def _api(name: str, *options: str, arguments: Arguments = _token, **extra: Any) -> Simulator:
+    """A REST API with one connection of its own name; `extra` goes into the connection."""
+    connections = {name: lambda url, postgres: _api_connection(url, extra)}
+    return Simulator(connections, arguments, options=lambda home: list(options))
+
+
+def _packages() -> list[str]:
+    return sorted(path.parent.name for path in (REPOSITORY / "include" / "simulators").glob("*/__init__.py"))
+
+
+# By the source's name: every package in include/simulators. Listed are those that need more than a token.
+SIMULATORS = {name: _api(name) for name in _packages()} | {
+    "flex": _api("flex", arguments=_flex_arguments, business_roles=BUSINESS_ROLES),
+    # Without a rate limit: nobody shares this API.
+    "repairshopr": _api("repairshopr", "--no-limit"),
+    "square": _api("square", "--orders", "300"),
     "storage": Simulator(
         connections={
             "storage": lambda url, postgres: _bucket_connection(url),
@@ -328,9 +336,5 @@ SIMULATORS = {
         arguments=_storage_arguments,
         options=lambda home: ["--rclone", str(RCLONE), "--folder", str(home.folder / "objects")],
     ),
-    "tekmetric": Simulator(
-        connections={"tekmetric": lambda url, postgres: _api_connection(url, shops=SHOPS)},
-        arguments=lambda postgres, inherited: ["--token", SIMULATOR_TOKEN, "--shops", json.dumps(SHOPS)],
-        options=lambda home: ["--orders", "150"],
-    ),
+    "tekmetric": _api("tekmetric", "--orders", "150", arguments=_tekmetric_arguments, shops=SHOPS),
 }

@@ -23,6 +23,7 @@ def copy(tmp_path: Path) -> Path:
     """What the page is made from and by, to be changed."""
     for folder in ("dags", "docs", "include", "plugins"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(reference.README, tmp_path)
     return tmp_path
 
 
@@ -46,7 +47,7 @@ def dag() -> DAG:
     return made
 
 
-def test_the_page_is_fresh() -> None:
+def test_the_pages_are_fresh() -> None:
     done = run(REPOSITORY, "--check")
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -62,6 +63,41 @@ def test_a_changed_dag_makes_it_stale_until_it_is_made_anew(copy: Path) -> None:
 
     assert run(copy).returncode == 0
     assert page.read_text() == before.replace("| Reason |", "| Why it is undone |") != before
+
+
+def test_a_changed_schedule_makes_readme_stale_until_it_is_made_anew(copy: Path) -> None:
+    page, dag = copy / "README.md", copy / "dags" / "square_sync.py"
+    before = page.read_text()
+    dag.write_text(dag.read_text().replace("*/30 * * * *", "20 * * * *"))
+
+    assert "docs: README.md is stale: run `make docs`\n" in run(copy, "--check").stderr
+
+    assert run(copy).returncode == 0
+    assert (
+        page.read_text()
+        == before.replace("[every 30 minutes](docs/dags.md#square_sync)", "[every hour](docs/dags.md#square_sync)")
+        != before
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [("*/5 * * * *", "every 5 minutes"), ("7 * * * *", "every hour"), ("5 4 * * *", "04:05")]
+    + [(expression, f"`{expression}` (UTC)") for expression in ("5,35 * * * *", "0 */2 * * *", "0 3 * * 1")],
+)
+def test_readme_tells_of_a_source_by_its_dags(expression: str, told: str) -> None:
+    doc = "# Shop: keep\n\nReads what\nchanged. Writes it.\n\nMore."
+    dags = [
+        DAG(f"shop_{job}", doc_md=doc, schedule=CronTriggerTimetable(expression, timezone="UTC"))
+        for job in ("sync", "reconcile")
+    ]
+    before = f"Head\n{reference.BEGIN}\nold\n{reference.END}\nTail\n"
+
+    page = reference.render_readme(before, dags, ["shop"])
+
+    cells = [f"[{told}](docs/dags.md#shop_{job})" for job in ("sync", "reconcile")]
+    assert f"| Shop | {' | '.join(cells)} | Reads what changed. |\n" in page
+    assert (page[:5], page[-5:], "old" in page) == ("Head\n", "Tail\n", False)
 
 
 def test_the_page_tells_all_of_a_dag(dag: DAG) -> None:

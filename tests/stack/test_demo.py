@@ -27,16 +27,13 @@ def test_of_many_the_first_are_named():
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        f"AIRFLOW_CONN_{name}"
-        for name in ("WAREHOUSE", "NOTIFICATIONS", "REPAIRSHOPR", "SQUARE", "IMAGES_DB", "TEKMETRIC", "FLEX")
-    ],
+    "connection", ["warehouse", "notifications", *(name for each in SIMULATORS.values() for name in each.connections)]
 )
 def test_a_real_account_or_database_is_refused_before_anything_starts(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv(name, "postgresql://somewhere.example/real")
-    with pytest.raises(StackError, match=f"{name} may be real: unset it first"):
+    variable = f"AIRFLOW_CONN_{connection.upper()}"
+    monkeypatch.setenv(variable, "postgresql://somewhere.example/real")
+    with pytest.raises(StackError, match=f"{variable} may be real: unset it first"):
         demo.run(Stack(tmp_path), once=True)
     assert not any(tmp_path.iterdir())

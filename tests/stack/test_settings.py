@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
+from include.sources import REGISTRY
 from stack.guardian import StackError
 from stack.locks import pins
 from stack.ports import LOOPBACK, is_free
@@ -26,8 +27,7 @@ from stack.settings import (
     simulator_url,
 )
 
-SIMULATOR_PORTS = {"flex": 8, "repairshopr": 4, "square": 6, "storage": 5, "tekmetric": 7}
-PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators=SIMULATOR_PORTS)
+PORTS = Ports(api=1, worker_log=2, trigger_log=3, simulators={name: at for at, name in enumerate(SIMULATORS, 4)})
 POSTGRES = Server("postgresql://who:secret@elsewhere:5/postgres")
 
 
@@ -153,11 +153,15 @@ def test_a_password_with_escapes_reaches_the_simulator_as_it_is():
     assert simulator_environment(Server("postgresql://who:a%2Fb@elsewhere/postgres"), {})["PGPASSWORD"] == "a/b"
 
 
-def test_a_vendor_with_a_real_account_has_no_simulator():
-    assert simulated({}) == list(SIMULATORS) == ["flex", "repairshopr", "square", "storage", "tekmetric"]
-    assert simulated({"AIRFLOW_CONN_REPAIRSHOPR": "real"}) == ["flex", "square", "storage", "tekmetric"]
-    images = {"AIRFLOW_CONN_STORAGE": "real", "AIRFLOW_CONN_IMAGES_DB": "real"}
-    assert simulated(images) == ["flex", "repairshopr", "square", "tekmetric"]
+def test_every_simulator_stands_in_for_a_source():
+    assert set(SIMULATORS) <= set(REGISTRY)
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_a_vendor_with_a_real_account_has_no_simulator(name: str):
+    real = {f"AIRFLOW_CONN_{connection.upper()}": "real" for connection in SIMULATORS[name].connections}
+    assert simulated({}) == list(SIMULATORS)
+    assert simulated(real) == [other for other in SIMULATORS if other != name]
 
 
 @pytest.mark.parametrize(("given", "missing"), [("STORAGE", "IMAGES_DB"), ("IMAGES_DB", "STORAGE")])
@@ -174,12 +178,14 @@ def test_changes_are_applied_only_if_the_caller_enables_it(home: Home):
 def test_a_simulator_takes_options_from_its_variable(home: Home):
     options = {"STACK_REPAIRSHOPR_OPTIONS": "--seed 7 --no-limit"}
     command = simulator_command("repairshopr", home, PORTS, POSTGRES, options)
-    assert command[1:] == ["-m", "include.simulators.repairshopr", "--port", "4", "--seed", "7", "--no-limit"]
+    assert option(command, "--port") == str(PORTS.simulators["repairshopr"])
+    assert command[-3:] == ["--seed", "7", "--no-limit"]
+    assert simulator_command("repairshopr", home, PORTS, POSTGRES, {})[-1:] == ["--no-limit"]
 
 
 def test_objects_are_served_from_the_home_by_rclone_unless_options_say_otherwise(home: Home):
     command = simulator_command("storage", home, PORTS, POSTGRES, {})
-    assert command[1:5] == ["-m", "include.simulators.storage", "--port", "5"]
+    assert command[1:4] == ["-m", "include.simulators.storage", "--port"]
     assert command[-4:] == ["--rclone", str(RCLONE), "--folder", str(home.folder / "objects")]
     own = simulator_command("storage", home, PORTS, POSTGRES, {"STACK_STORAGE_OPTIONS": "--images 300"})
     assert own == [*command[:-4], "--images", "300"]
