@@ -127,21 +127,20 @@ def declaration(name: str) -> Mirror:
     try:
         return import_module(f"include.sources.{name}").SOURCE
     except Exception as error:
-        raise WrongDeclaration(_refusal(name, error)) from error
+        raise WrongDeclaration(refusal(REPOSITORY / "include" / "sources" / name / "__init__.py", error)) from error
 
 
-def _refusal(name: str, error: Exception) -> str:
-    """Say where in the package the error is, what is wrong, and what to do."""
-    package = REPOSITORY / "include" / "sources" / name
+def refusal(file: Path, error: Exception) -> str:
+    """Say in one line where in a module, or the package around it, the error is, what is wrong, and what to do."""
+    inside = file.parent if file.name == "__init__.py" else file
     places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         places.append((Path(error.filename), error.lineno))
-    # The last place in the package: behind it is only what refuses the declaration.
-    inside = [place for place in places if place[0].is_relative_to(package)]
-    path, line = inside[-1] if inside else (package / "__init__.py", 1)
+    # The last place in it: what comes behind that is only what refuses it.
+    path, line = next((place for place in reversed(places) if place[0].is_relative_to(inside)), (file, 1))
     what, todo = str(error), "Mend that line"
     if isinstance(error, SyntaxError):
-        what = f"{error.msg}"
+        what = error.msg
     elif isinstance(error, ValueError):
         todo = "The end of docs/new-source.md says what to do about it"
     elif isinstance(error, ImportError | TypeError):

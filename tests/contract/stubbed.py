@@ -240,14 +240,14 @@ def _require_drift(source: Mirror, rows: Mapping[str, Sequence[Record]], spoilt:
 
 
 @contextmanager
-def _ended_if_wrong(name: str) -> Iterator[None]:
-    """End the tests with one line about what is wrong: each of them would fail for that reason."""
+def _told_as_one_line(name: str) -> Iterator[None]:
+    """Let pytest tell one line about what is wrong, and no traceback."""
     try:
         yield
     except WrongDeclaration as error:
-        pytest.exit(str(error), returncode=1)
+        raise pytest.Collector.CollectError(str(error)) from error
     except (NotServed, WrongExamples, WrongLookup) as error:
-        pytest.exit(f"tests/contract/{name}.py: {error}", returncode=1)
+        raise pytest.Collector.CollectError(f"tests/contract/{name}.py: {error}") from error
 
 
 def stubbed(
@@ -263,7 +263,7 @@ def stubbed(
 ) -> tuple[type[Stubbed], Callable[[str], AbstractContextManager[Stubbed]]]:
     """Return the account's class and `opened`, as the contract wants them.
 
-    What can't be served ends the tests here, before the first of them, with one line that says what to do.
+    Raises CollectError, with one line that says what to do, where the declaration is refused or can't be served.
 
     `examples`: records as the API sends them, one or more of each entity. `events`: by entity with a `Feed`, what makes
     the event of a change from its kind (created, updated, deleted), the record and the time. `unique`: the tables of
@@ -276,7 +276,7 @@ def stubbed(
     def store() -> Store:
         return Store(source, examples, telling=events, unique=unique)
 
-    with _ended_if_wrong(name):
+    with _told_as_one_line(name):
         declared = declaration(name)
         source = replace(declared, entities=tuple(map(_hasty, declared.entities)))
         tried = store()
