@@ -215,8 +215,9 @@ def _indexes(source: Mirror) -> str:
     """The entries for the columns by which rows are found that belong to others."""
     found = [(e.table, e.lookup.by) for e in source.entities if e.lookup.by != e.table.key]
     found += [(part.table, part.by) for e in source.entities for part in e.parts if part.by != part.table.key]
-    lines = "".join(f'    "{table.name} ({", ".join(columns)})",\n' for table, columns in found)
-    return f"\n{lines}" if lines else ""
+    entries = [f'"{table.name} ({", ".join(columns)})",' for table, columns in found]
+    # As the formatter has it: one entry stays on its line.
+    return "".join(f"\n    {entry}" for entry in entries) + "\n" if len(entries) > 1 else "".join(entries)
 
 
 def _filled(template: str, **values: str) -> str:

@@ -246,8 +246,8 @@ def _require_shared(entity: Entity, unique: Collection[str]) -> None:
         if not _shared(part) and part.table.name not in unique:
             by, key = ", ".join(part.by), ", ".join(part.table.key)
             raise WrongExamples(
-                f"two records of {entity.table.full_name} may have rows with the same {key}, and of those"
-                f" {part.table.name} would keep one: add {by} to its key. If the API says that no two records share"
+                f"two records of {entity.table.full_name} can have rows with the same {key}, and {part.table.name}"
+                f" would keep only one of them: add {by} to its key. If the API says that no two records share"
                 f" one, say stubbed(..., unique={{{part.table.name!r}}})"
             )
 

@@ -291,7 +291,9 @@ class TestRowsInsideRecords:
         assert len(set(found)) == 20
 
     def test_are_asked_about_where_the_key_would_lose_some(self):
-        why = "and of those labels would keep one: add tool_id to its key. If the API says that no two records share"
+        why = (
+            "and labels would keep only one of them: add tool_id to its key. If the API says that no two records share"
+        )
         with pytest.raises(WrongExamples, match=why):
             Store(mirror(tools(parts=(labels("id"),))), LABELED)
 
