@@ -7,6 +7,7 @@ import argparse
 import keyword
 import re
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -51,6 +52,10 @@ class NotMade(Exception):
     """Nothing was written. The message says why in one line, and what to do."""
 
 
+class WrongDeclaration(Exception):
+    """A source's package can't be imported. The message says in one line where, why, and what to do."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stack.new_source", description=__doc__)
     parser.add_argument("name", help="of the source: its package, schema, connection, and the beginning of its DAGs")
@@ -58,7 +63,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         told = write_tables(arguments.name) if arguments.tables else write_source(arguments.name)
-    except NotMade as error:
+    except (NotMade, WrongDeclaration) as error:
         print(f"new-source: {error}", file=sys.stderr)
         return 1
     print("\n".join(told))
@@ -83,15 +88,27 @@ def write_source(name: str) -> list[str]:
         path.write_text(written)
     migration = VERSIONS / f"{_next_revision()}_{name}.py"
     _write_migration(migration, name)
+    todo = {
+        "source": "fill in: the tables and lists, as docs/new-source.md says",
+        "examples": "fill in: a record of each list, as the API sends it",
+        "sync": "change the schedule if need be",
+        "reconcile": "change the schedule if need be",
+    }
+    written = [(_short(path), todo[template]) for path, template in files.items()]
+    written += [
+        (_short(migration), f"not by hand: make tables NAME={name} writes it anew from the declared tables"),
+        ("docs/dags.md", "not by hand: make docs writes it anew from the DAGs (make new-source does so now)"),
+    ]
+    width = max(len(path) for path, _ in written)
     return [
-        *(f"written: {_short(path)}" for path in (*files, migration)),
-        f"next: fill in {_short(next(iter(files)))} and tests/contract/{name}.py as docs/new-source.md says",
+        "written:",
+        *(f"  {path:{width}}  {what}" for path, what in written),
         f"then: make tables NAME={name} && make contract NAME={name}",
     ]
 
 
 def write_tables(name: str) -> list[str]:
-    """Write the source's migration anew; return what to tell. Raises NotMade."""
+    """Write the source's migration anew; return what to tell. Raises NotMade and WrongDeclaration."""
     if name not in REGISTRY:
         raise NotMade(f"there is no source {name!r}. Begin it with `make new-source NAME={name}`")
     migrations = sorted(VERSIONS.glob(f"[0-9][0-9][0-9][0-9]_{name}.py"))
@@ -103,6 +120,34 @@ def write_tables(name: str) -> list[str]:
         columns = ", ".join(open_columns)
         told.append(f"next: write the types of {columns} in place of {UNKNOWN!r}: functions of the source read them")
     return told
+
+
+def declaration(name: str) -> Mirror:
+    """Return what the source's package declares. Raises WrongDeclaration."""
+    try:
+        return import_module(f"include.sources.{name}").SOURCE
+    except Exception as error:
+        raise WrongDeclaration(refusal(REPOSITORY / "include" / "sources" / name / "__init__.py", error)) from error
+
+
+def refusal(file: Path, error: Exception) -> str:
+    """Say in one line where in a module, or the package around it, the error is, what is wrong, and what to do."""
+    inside = file.parent if file.name == "__init__.py" else file
+    places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((Path(error.filename), error.lineno))
+    # The last place in it: what comes behind that is only what refuses it.
+    path, line = next((place for place in reversed(places) if place[0].is_relative_to(inside)), (file, 1))
+    what, todo = str(error), "Mend that line"
+    if isinstance(error, SyntaxError):
+        what = error.msg
+    elif isinstance(error, ValueError):
+        todo = "The end of docs/new-source.md says what to do about it"
+    elif isinstance(error, ImportError | TypeError):
+        todo = "Mend that line: docs/new-source.md shows what is imported from where, and how it is called"
+    else:
+        what = f"{type(error).__name__}: {error}"
+    return f"{_short(path)}:{line}: {what}. {todo}"
 
 
 def _require_name(name: str) -> None:
@@ -130,7 +175,7 @@ def _next_revision() -> str:
 
 def _write_migration(path: Path, name: str) -> list[str]:
     """Write the migration from the declared tables; return the columns whose types are not known."""
-    source: Mirror = import_module(f"include.sources.{name}").SOURCE
+    source = declaration(name)
     tables = [table for entity in source.entities for table in entity.tables]
     tables += [derived.table for derived in source.derived]
     revision = path.name[:4]
@@ -170,8 +215,9 @@ def _indexes(source: Mirror) -> str:
     """The entries for the columns by which rows are found that belong to others."""
     found = [(e.table, e.lookup.by) for e in source.entities if e.lookup.by != e.table.key]
     found += [(part.table, part.by) for e in source.entities for part in e.parts if part.by != part.table.key]
-    lines = "".join(f'    "{table.name} ({", ".join(columns)})",\n' for table, columns in found)
-    return f"\n{lines}" if lines else ""
+    entries = [f'"{table.name} ({", ".join(columns)})",' for table, columns in found]
+    # As the formatter has it: one entry stays on its line.
+    return "".join(f"\n    {entry}" for entry in entries) + "\n" if len(entries) > 1 else "".join(entries)
 
 
 def _filled(template: str, **values: str) -> str:

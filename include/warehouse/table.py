@@ -181,7 +181,9 @@ class Table:
         named = {*self.key, *self.required, *filter(None, (self.version, self.changed, self.tombstone))}
         unknown = sorted(named - {column.name for column in self.columns})
         if unknown:
-            raise ValueError(f"table {self.full_name} names columns that it doesn't have: {', '.join(unknown)}")
+            default = " (the default of `version`: say version=None, or another column)"
+            told = [f"{name}{default}" if name == self.version == type(self).version else name for name in unknown]
+            raise ValueError(f"table {self.full_name} names columns that it doesn't have: {', '.join(told)}")
         if tuple(column.name for column in self.columns if column.name in self.key) != self.key:
             raise ValueError(f"table {self.full_name} names its key in another order than its columns")
 

@@ -6,7 +6,21 @@ from importlib import import_module
 import psycopg
 import pytest
 
+from include.sources import REGISTRY
+from stack.new_source import refusal
+from stack.settings import REPOSITORY
 from tests.contract.account import Account, Run
+
+
+def pytest_sessionstart() -> None:
+    """End here, with one line, where a source or its adapter can't be used: many tests would fail for that alone."""
+    for source in REGISTRY:
+        try:
+            import_module(f"tests.contract.{source}")
+        except pytest.Collector.CollectError as error:
+            pytest.exit(str(error), returncode=1)
+        except Exception as error:  # noqa: BLE001 - the author's code may fail in any way
+            pytest.exit(refusal(REPOSITORY / "tests" / "contract" / f"{source}.py", error), returncode=1)
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@
 An example is a record as the API sends it; more records are made from it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from include.api.client import ApiClient
@@ -23,16 +24,17 @@ from include.api.paginators import PageNumber, Single
 from include.api.request import Request
 from include.confidence.summary import Plan
 from include.simulators import serving
-from include.sources import get_source
 from include.sources.base import entity_of
-from include.sources.mirror.changes import Feed, FullList
+from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Entity
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import Table, text
+from stack.new_source import WrongDeclaration, declaration
 from tests.contract.account import Asking, Questions
-from tests.stub import Fault, Store, Stub, WrongExamples
+from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup
 from tests.stub.declared import value_of
 from tests.stub.server import PAGE, TOKEN
+from tests.stub.store import Record, Telling
 from tests.stub.template import said
 
 Examples = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -113,8 +115,6 @@ class Stubbed:
         self._spoil(entity.table, entity.table.key_of(second))
         for part in entity.parts:
             inside = [part.table.key_of(row) for record in others for row in part.rows(record)]
-            if len(inside) < 2:
-                raise WrongExamples(f"no example of {entity.name} has rows of {part.table.name} inside it: give one")
             self._lose(part.table, inside[0])
             self._spoil(part.table, inside[1])
         return 1 + len(entity.parts)
@@ -195,8 +195,6 @@ class Stubbed:
 
     def _spoil(self, table: Table, key: tuple) -> None:
         column = self.spoilt.get(table.name) or _free_text(table, set())
-        if column is None:
-            raise WrongExamples(f"{table.full_name} has no text that may be spoilt: name a column in `spoilt`")
         spoilt = {"column": sql.Identifier(column), "other": self._other(table, column)}
         self._do("UPDATE {table} t SET {column} = {other} WHERE {same}", table, key, **spoilt)
 
@@ -228,18 +226,46 @@ def _free_text(table: Table, fixed: set[str]) -> str | None:
 
 
 def _hasty(entity: Entity) -> Entity:
-    """The entity without its pauses. No stub knows the events of a feed of changes: the list is read in its place."""
-    if isinstance(entity.changes, Feed):
-        return replace(entity, changes=FullList())
+    """The entity without its pauses."""
     if isinstance(entity.changes, FullList):
         return replace(entity, changes=replace(entity.changes, every=timedelta(0)))
     return entity
+
+
+def _require_drift(source: Mirror, rows: Mapping[str, Sequence[Record]], spoilt: Mapping[str, str]) -> None:
+    """Raise WrongExamples where no rows could be lost and spoilt."""
+    for entity in source.entities:
+        for table in entity.tables:
+            if not (spoilt.get(table.name) or _free_text(table, set())):
+                raise WrongExamples(
+                    f"{table.full_name} has no column of text that the tests may spoil: name another column of it,"
+                    f" stubbed(..., spoilt={{{table.name!r}: <column>}})"
+                )
+        for part in entity.parts:
+            if sum(len(list(part.rows(record))) for record in rows[entity.name][3:]) < 2:
+                raise WrongExamples(
+                    f"the examples of {entity.table.full_name} have too few rows of {part.table.name} inside them:"
+                    " give an example with some"
+                )
+
+
+@contextmanager
+def _told_as_one_line(name: str) -> Iterator[None]:
+    """Let pytest tell one line about what is wrong, and no traceback."""
+    try:
+        yield
+    except WrongDeclaration as error:
+        raise pytest.Collector.CollectError(str(error)) from error
+    except (NotServed, WrongExamples, WrongLookup) as error:
+        raise pytest.Collector.CollectError(f"tests/contract/{name}.py: {error}") from error
 
 
 def stubbed(
     name: str,
     examples: Examples,
     *,
+    events: Mapping[str, Telling] | None = None,
+    unique: Collection[str] = (),
     spoilt: Mapping[str, str] | None = None,
     shapes: Mapping[str, Callable[[Any], Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -247,13 +273,25 @@ def stubbed(
 ) -> tuple[type[Stubbed], Callable[[str], AbstractContextManager[Stubbed]]]:
     """Return the account's class and `opened`, as the contract wants them.
 
-    `examples`: records as the API sends them, one or more of each entity. `spoilt`: by table, a column that may hold
+    Raises CollectError, with one line that says what to do, where the declaration is refused or can't be served.
+
+    `examples`: records as the API sends them, one or more of each entity. `events`: by entity with a `Feed`, what makes
+    the event of a change from its kind (created, updated, deleted), the record and the time. `unique`: the tables of
+    rows inside records whose ids no two records share, as the API says. `spoilt`: by table, a column that may hold
     anything, where the first column of text may not. `shapes`: by column, what a value comes in, where a reader takes
     it out of something. `settings`: what the connection says beside address and token. `params`: those of a run, where
     the source has its own.
     """
-    declared = get_source(name)
-    source = replace(declared, entities=tuple(map(_hasty, declared.entities)))
+
+    def store() -> Store:
+        return Store(source, examples, telling=events, unique=unique)
+
+    with _told_as_one_line(name):
+        declared = declaration(name)
+        source = replace(declared, entities=tuple(map(_hasty, declared.entities)))
+        tried = store()
+        _require_drift(source, tried.rows, spoilt or {})
+        Stub(tried)
     # Only lists with page numbers have parts that can be asked for.
     numbered = all(isinstance(e.paginator, PageNumber) and not e.partitions for e in source.entities)
     of_class = {
@@ -271,7 +309,7 @@ def stubbed(
     @contextmanager
     def opened(warehouse: str) -> Iterator[Stubbed]:
         """An account; server and connections are gone afterwards."""
-        stub = Stub(Store(source, examples))
+        stub = Stub(store())
         with serving.in_thread(stub) as url, psycopg.connect(warehouse, autocommit=True) as conn:
             yield account(stub, url, conn)
 

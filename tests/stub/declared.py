@@ -10,11 +10,11 @@ from typing import Any
 
 from include.api.paginators import Paginator
 from include.api.request import Request
-from include.sources.mirror.changes import Since, Window
+from include.sources.mirror.changes import Feed, Since, Window
 from include.sources.mirror.entity import Child, Discovered, Entity, Lookup
 from include.sources.mirror.source import Mirror
 from tests.stub import moments, paging
-from tests.stub.shapes import Record, Shape, find
+from tests.stub.shapes import NoShape, Record, Shape, find
 from tests.stub.template import Place, Said, Template, mark, said, template
 
 # Four moments by which the filter for changes is found in a request.
@@ -34,11 +34,15 @@ class NotServed(Exception):
         )
 
 
+class WrongLookup(Exception):
+    """A look-up doesn't find the examples. The message says which request, what it does, and what to change."""
+
+
 @dataclass(frozen=True)
 class ListRoute:
     """A request for a list: of everything, or of what changed between the moments in these places of it.
 
-    The values of the template are partitions.
+    The values of the template are partitions. `feed`: its rows are the events of changes, not the records.
     """
 
     entity: Entity
@@ -47,6 +51,7 @@ class ListRoute:
     since: tuple[Place, ...] = ()
     until: tuple[Place, ...] = ()
     form: str = ""
+    feed: bool = False
 
     def read(self, request: Said) -> list[tuple[str, ...]] | None:
         """Return the values that the request asks for; None where it is another request."""
@@ -109,6 +114,7 @@ def routes(source: Mirror, rows: Mapping[str, Sequence[Record]]) -> list[Route]:
         _require_known(source, entity)
     for entity in source.entities:
         found += _lists(source, entity)
+        found += _feeds(source, entity)
         found += [_looked(source, entity, each, rows) for each in (entity.lookup, entity.lookup.witness) if each]
     return sorted(found, key=lambda route: -route.rank)
 
@@ -118,11 +124,28 @@ def _require_known(source: Mirror, entity: Entity) -> None:
         "is found by lists in brief (Discovered), whose requests depend on the run": isinstance(entity, Discovered),
         "has rows that fall with others (Falls)": entity.falls,
         "is looked up by several requests for one record (Lookup.beside)": entity.lookup.beside,
-        "has a paginator of its own": not isinstance(entity, Discovered) and type(entity.paginator) not in paging.KINDS,
+        "has a paginator of its own": not all(type(each) in paging.KINDS for each in _paginators(entity)),
     }
     for reason, found in reasons.items():
         if found:
             raise NotServed(source.name, f"{source.name}.{entity.name} {reason}")
+
+
+def _paginators(entity: Entity) -> list[Paginator]:
+    if isinstance(entity, Discovered):
+        return []
+    return [entity.paginator, *([entity.changes.paginator] if isinstance(entity.changes, Feed) else [])]
+
+
+def _feeds(source: Mirror, entity: Entity) -> Iterator[ListRoute]:
+    """The request for the events of a feed."""
+    if isinstance(entity.changes, Feed):
+        request = entity.changes.request(SINCE)
+        since = _unlike(request, entity.changes.request(OTHER_SINCE))
+        for place in since:
+            _require_moment(source, entity, said(request)[place], "", SINCE)
+        made = template(_without(request, set(since)), [])
+        yield ListRoute(entity, made, entity.changes.paginator, since, feed=True)
 
 
 def _lists(source: Mirror, entity: Entity) -> Iterator[ListRoute]:
@@ -202,13 +225,15 @@ def _shape(source: Mirror, looked: LookupRoute, rows: Mapping[str, Sequence[Reco
     entity, lookup = looked.entity, looked.lookup
     values = values_of(entity, rows[entity.name][0], lookup.by)
     records = [row for row in rows[entity.name] if values_of(entity, row, lookup.by) == values]
-    check = (lookup.request([values]) if lookup.batch > 1 else lookup.request(*values)).check
+    request = lookup.request([values]) if lookup.batch > 1 else lookup.request(*values)
     around = parent_of(source, looked, values, rows) or {}
-    shape = find(lookup.rows, records, around, check or (lambda data: None))
-    if shape is None:
-        where = f"{source.name}.{entity.name}"
-        raise NotServed(source.name, f"{where} is read from an answer of unknown shape (`rows` of its look-up)")
-    return shape
+    try:
+        return find(lookup.rows, records, around, request.check or (lambda data: None))
+    except NoShape as error:
+        raise WrongLookup(
+            f"the look-up of {source.name}.{entity.name} ({request}) doesn't find the example: {error}. Change `rows`"
+            " and `check` so that they read the API's answer, and find the record in it as the list has it"
+        ) from error
 
 
 def parent_of(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import reduce
 from threading import Lock
 from typing import Any
@@ -114,16 +115,28 @@ class Stub:
     def _list(
         self, route: ListRoute, request: Said, values: Sequence[tuple[str, ...]], *, dropped: bool
     ) -> paging.Asked:
-        rows = self._rows(route)
-        if parts := route.entity.partitions:
-            rows = [row for row in rows if values_of(route.entity, row, [parts.column]) in values]
         since, until = (
             [moments.read(request[place], form=route.form) for place in places if place in request]
             for places in (route.since, route.until)
         )
-        rows = [row for row in rows if changed_after(route, row, min(since, default=None), max(until, default=None))]
+        first, last = min(since, default=None), max(until, default=None)
+        rows = self._events(route, first) if route.feed else self._records(route, values, first, last)
         page = paging.cut(route.paginator, request, rows, self._page)
         return replace(page, rows=()) if dropped else page
+
+    def _events(self, route: ListRoute, since: datetime | None) -> Sequence[Record]:
+        """The events since then, newest first; where several entities ask for the same feed, those of all of them."""
+        asking = {each.entity.name for each in self._routes if each.template == route.template}
+        told = [each for each in self.store.events if each.entity in asking]
+        return [each.data for each in reversed(told) if since is None or each.moment >= since]
+
+    def _records(
+        self, route: ListRoute, values: Sequence[tuple[str, ...]], since: datetime | None, until: datetime | None
+    ) -> Sequence[Record]:
+        rows = self._rows(route)
+        if parts := route.entity.partitions:
+            rows = [row for row in rows if values_of(route.entity, row, [parts.column]) in values]
+        return [row for row in rows if changed_after(route, row, since, until)]
 
     def _rows(self, route: ListRoute) -> Sequence[Record]:
         """All rows of a list. One that is read from both ends has those first that changed last."""

@@ -1,12 +1,14 @@
 """The rows that a stub serves, made from a few examples of the author, and changed as a vendor's users would."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from include.sources.mirror.changes import Feed
 from include.sources.mirror.entity import Child, Entity, Part
 from include.sources.mirror.source import Mirror
 from tests.stub import moments
@@ -17,17 +19,42 @@ ROWS, CHILDREN = 10, 15
 # What changes has changed a moment ago: a window ends at the second in which a sync begins.
 MOMENT_AGO = timedelta(seconds=10)
 Record = dict[str, Any]
+# Makes the event of a change, as the API sends it, from its kind (created, updated or deleted), the record and the
+# time; None where the API tells no such change.
+Telling = Callable[[str, Record, datetime], Mapping[str, Any] | None]
 
 
 class WrongExamples(Exception):
     """The examples of an entity can't be used. The message says what to change in them."""
 
 
-class Store:
-    """The rows of each entity, in the order in which they came."""
+@dataclass(frozen=True)
+class Event:
+    """A change that a feed tells."""
 
-    def __init__(self, source: Mirror, examples: Mapping[str, Sequence[Mapping[str, Any]]]):
+    entity: str
+    moment: datetime
+    data: Mapping[str, Any]
+
+
+class Store:
+    """The rows of each entity, in the order in which they came, and the events of their changes.
+
+    `telling`: what makes those events, for each entity that has a feed. `unique`: the tables of rows inside records
+    of which no two records have one with the same id.
+    """
+
+    def __init__(
+        self,
+        source: Mirror,
+        examples: Mapping[str, Sequence[Mapping[str, Any]]],
+        *,
+        telling: Mapping[str, Telling] | None = None,
+        unique: Collection[str] = (),
+    ):
         self.source = source
+        self.events: list[Event] = []
+        self._telling = telling or {}
         self.rows: dict[str, list[Record]] = {}
         for entity in source.entities:
             given = examples.get(entity.name) or ()
@@ -36,23 +63,29 @@ class Store:
                     f"EXAMPLES has no record of {entity.name}: add one as the API of {source.name} sends it"
                 )
             self.rows[entity.name] = [json.loads(json.dumps(each), parse_float=Decimal) for each in given]
-            _require_fields(source, entity, self.rows[entity.name])
+            _require_fields(entity, self.rows[entity.name])
+            _require_shared(entity, unique)
         for entity in source.entities:
             self._grow(entity, CHILDREN if isinstance(entity, Child) else ROWS)
         for entity in source.entities:
             self._refer(entity)
             _require_keys(source, entity, self.rows[entity.name])
+            self._require_events(entity)
 
     def insert(self, entity: Entity, *, silent: bool = False) -> Record:
         """Add a row like the first, with a key of its own; `silent`: it doesn't say that it is new."""
         row = _clone(entity, self.rows[entity.name][0], len(self.rows[entity.name]) + 1)
         self.rows[entity.name].append(row if silent else self._touched(entity, row))
+        if not silent:
+            self._tell(entity, "created", self.rows[entity.name][-1])
         return row
 
     def update(self, entity: Entity, place: int, column: str, value: Any, *, silent: bool = False) -> None:
         """Set a column of the row at that place; `silent`: its time of change stays."""
         row = _put(self.rows[entity.name][place], path_of(entity, column), value)
         self.rows[entity.name][place] = row if silent else self._touched(entity, row)
+        if not silent:
+            self._tell(entity, "updated", self.rows[entity.name][place])
 
     def delete(self, entity: Entity, place: int, *, silent: bool = False) -> None:
         """Delete the row at that place with its children. Where the API tells of deletes it does, unless `silent`."""
@@ -61,10 +94,32 @@ class Store:
             self.update(entity, place, entity.table.tombstone, True)
             return
         del self.rows[entity.name][place]
+        if not silent:
+            self._tell(entity, "deleted", row)
         key = values_of(entity, row, entity.table.key)
         for child in self.source.children(entity):
             kept = [each for each in self.rows[child.name] if values_of(child, each, child.lookup.by) != key]
             self.rows[child.name] = kept
+
+    def _tell(self, entity: Entity, kind: str, record: Record) -> None:
+        moment = datetime.now(UTC) - MOMENT_AGO
+        if entity.name in self._telling and (event := self._telling[entity.name](kind, record, moment)):
+            self.events.append(Event(entity.name, moment, event))
+
+    def _require_events(self, entity: Entity) -> None:
+        """Events that the feed's declaration doesn't read would be told in vain."""
+        if not isinstance(entity.changes, Feed):
+            return
+        where, record = f"{self.source.name}.{entity.name}", self.rows[entity.name][0]
+        if entity.name not in self._telling:
+            raise WrongExamples(
+                f"{where} has a Feed, and nothing makes its events: give stubbed(..., events={{{entity.name!r}:"
+                " lambda kind, record, moment: ...}), which returns the event of a change as the API sends it"
+            )
+        for kind in ("created", "updated", "deleted"):
+            event = self._telling[entity.name](kind, record, datetime.now(UTC))
+            if event and (why := _unread(entity, event, record)):
+                raise WrongExamples(f"the Feed of {where} {why} an event of kind {kind!r}: change `events` or the Feed")
 
     def _touched(self, entity: Entity, row: Record) -> Record:
         """The row with a newer time of change, and the highest version where those are numbers."""
@@ -106,11 +161,20 @@ def _clone(entity: Entity, row: Record, number: int) -> Record:
     pointing = {column for _, columns in _references(entity) for column in columns}
     clone = deepcopy(row)
     for part in entity.parts:
-        clone = _renamed(clone, _part_keys(part, row), number)
+        if not _shared(part):
+            clone = _renamed(clone, _part_keys(part, row), number)
     for column in entity.table.key:
         if column not in pointing:
             clone = _put(clone, path_of(entity, column), _other(value_of(entity, row, column), number))
     return clone
+
+
+def _shared(part: Part) -> bool:
+    """Whether several records can have a row with the same id: its key tells them apart.
+
+    The stub lets all records share such ids, so that a sync which mixes them up shows.
+    """
+    return set(part.by) <= set(part.table.key)
 
 
 def _part_keys(part: Part, row: Record) -> set[tuple[str, str]]:
@@ -146,14 +210,45 @@ def _put(record: Record, path: Sequence[str], value: Any) -> Record:
     return {**record, first: _put(inner if isinstance(inner, dict) else {}, others, value) if others else value}
 
 
-def _require_fields(source: Mirror, entity: Entity, rows: Sequence[Record]) -> None:
+def _unread(entity: Entity, event: Mapping[str, Any], record: Record) -> str:
+    """Say what the entity's feed does with an event in place of reading the record from it; empty if it reads it."""
+    try:
+        found = [entity.changes.record(event), entity.changes.deleted(event)]
+    except Exception as error:  # noqa: BLE001 - the author's functions may fail in any way
+        return f"can't read ({type(error).__name__}: {error})"
+    keys = [entity.table.key_of(each) for each in found if each is not None]
+    return "" if entity.table.key_of(record) in keys else "finds no record in"
+
+
+def _require_fields(entity: Entity, rows: Sequence[Record]) -> None:
     """A column whose field no example has may be one that is read under a wrong name."""
-    for column in entity.table.names:
-        path = path_of(entity, column)
-        if not any(_has(row, path) for row in rows):
+    for table, records in ((entity.table, rows), *((part.table, _inside(entity, part, rows)) for part in entity.parts)):
+        for column in table.columns:
+            path = (column.field or column.name).split(".")
+            if not any(_has(record, path) for record in records):
+                raise WrongExamples(
+                    f"no example of {table.full_name} has the field {'.'.join(path)} of column {column.name}: add it,"
+                    " or see what the API calls it"
+                )
+
+
+def _inside(entity: Entity, part: Part, records: Sequence[Record]) -> list[Mapping[str, Any]]:
+    try:
+        return [row for record in records for row in part.rows(record)]
+    except Exception as error:
+        where = f"an example of {entity.table.full_name} as rows of {part.table.name}"
+        raise WrongExamples(f"`rows` of the Part can't read {where} ({type(error).__name__}: {error})") from error
+
+
+def _require_shared(entity: Entity, unique: Collection[str]) -> None:
+    """Such a key is right or loses rows, and only the author knows: the API's documentation says which."""
+    for part in entity.parts:
+        if not _shared(part) and part.table.name not in unique:
+            by, key = ", ".join(part.by), ", ".join(part.table.key)
             raise WrongExamples(
-                f"no example of {source.name}.{entity.name} has the field {'.'.join(path)} of column {column}: add it,"
-                " or see what the API calls it"
+                f"two records of {entity.table.full_name} can have rows with the same {key}, and {part.table.name}"
+                f" would keep only one of them: add {by} to its key. If the API says that no two records share"
+                f" one, say stubbed(..., unique={{{part.table.name!r}}})"
             )
 
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from include import sources
+from include.sources import get_source
 from include.sources.mirror import entity, source
 from include.warehouse import table
 from stack import new_source
-from stack.new_source import NotMade, write_source, write_tables
+from stack.new_source import NotMade, WrongDeclaration, declaration, write_source, write_tables
 from stack.postgres import Server
 from stack.settings import REPOSITORY
+from tests.contract.stubbed import stubbed
 
 PAGE = (REPOSITORY / "docs" / "new-source.md").read_text()
 # Each block of code of a file, in order; together they are the file.
@@ -38,6 +41,8 @@ BEGUN, TAUGHT, WIDE = "acme", "lendesk", "wharf"
 FEW = f"{WIDE} and (drift or mends or twice or brings_every or lookup or page or wherever)"
 # Lines that somebody has to write, at most.
 BY_HAND = 150
+# What the command has told, by source.
+WRITTEN: dict[str, str] = {}
 
 
 def tutorial() -> dict[str, str]:
@@ -67,7 +72,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         else:
             shutil.copy(path, folder / part)
     for name in (BEGUN, TAUGHT, WIDE):
-        run(folder, "stack.new_source", name)
+        WRITTEN[name] = run(folder, "stack.new_source", name)
     for path, code in tutorial().items():
         assert (folder / path).exists(), path
         (folder / path).write_text(code)
@@ -115,6 +120,10 @@ def test_tables_are_those_that_the_tutorial_declares(copy):
     assert '{"id": "text"}' in text
 
 
+def test_a_single_index_is_written_as_the_lint_wants_it():
+    assert new_source._indexes(get_source("repairshopr")) == '"line_items (invoice_id)",'
+
+
 class TestRefused:
     """By one line, and nothing is written."""
 
@@ -150,6 +159,92 @@ class TestRefused:
     def test_a_second_time(self, copy):
         with pytest.raises(AssertionError, match="new-source: 'acme' is taken"):
             run(copy, "stack.new_source", "acme")
+
+
+HEAD = "from include.warehouse.table import Column, Table\n"
+
+
+class TestWrongDeclaration:
+    """One line: file and line, what is wrong, what to do."""
+
+    @pytest.fixture
+    def package(self, tmp_path, monkeypatch) -> Iterator[Path]:
+        """The file of a source `broken`, which is registered."""
+        path = tmp_path / "include" / "sources" / "broken" / "__init__.py"
+        path.parent.mkdir(parents=True)
+        monkeypatch.setattr(new_source, "REPOSITORY", tmp_path)
+        monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(path.parents[1])])
+        yield path
+        sys.modules.pop("include.sources.broken", None)
+
+    @pytest.mark.parametrize(
+        ("code", "why"),
+        [
+            (
+                HEAD + 'T = Table("broken", "tools", (Column("id"),))',
+                "2: table broken.tools names columns that it doesn't have: updated_at (the default of `version`: say"
+                " version=None, or another column). The end of docs/new-source.md says what to do about it",
+            ),
+            (HEAD + 'T = Table("broken")', "2: Table.__init__() missing 2 required positional arguments: 'name' and"),
+            (HEAD + "T = (", "2: '(' was never closed. Mend that line"),
+            ("from include.warehouse.table import Colum", "1: cannot import name 'Colum' from 'include.warehouse."),
+            ("\n\nT = Tabel()", "3: NameError: name 'Tabel' is not defined. Mend that line"),
+            ("", "1: AttributeError: module 'include.sources.broken' has no attribute 'SOURCE'"),
+        ],
+        ids=["value", "type", "syntax", "import", "name", "none"],
+    )
+    def test_is_told_by_tables_and_contract(self, package, code, why):
+        package.write_text(code)
+        for attempt, error in (
+            (declaration, WrongDeclaration),
+            (lambda name: stubbed(name, {}), pytest.Collector.CollectError),
+        ):
+            with pytest.raises(error) as caught:
+                attempt("broken")
+            assert str(caught.value).startswith(f"include/sources/broken/__init__.py:{why}")
+            assert "\n" not in str(caught.value)
+
+    def test_by_the_command(self, package, monkeypatch, capsys):
+        package.write_text("SOURCE = 1 +")
+        monkeypatch.setattr(new_source, "write_tables", declaration)
+        monkeypatch.setattr(sys, "argv", ["new_source", "broken", "--tables"])
+        assert new_source.main() == 1
+        told = capsys.readouterr().err
+        assert told == "new-source: include/sources/broken/__init__.py:1: invalid syntax. Mend that line\n"
+
+    @pytest.mark.parametrize(
+        ("path", "change", "why"),
+        [
+            (f"include/sources/{BEGUN}/__init__.py", ("updated_at", "changed"), "names columns that it doesn't have"),
+            (f"tests/contract/{BEGUN}.py", ('"name"', '"nick"'), "has the field name of column name: add it"),
+            (f"tests/contract/{BEGUN}.py", ("EXAMPLES)", "EXAMPLE)"), "NameError: name 'EXAMPLE' is not defined"),
+        ],
+        ids=["declaration", "examples", "adapter"],
+    )
+    def test_ends_the_contract_before_its_first_test(self, copy, postgres, path, change, why):
+        file = copy / path
+        before = file.read_text()
+        file.write_text(before.replace(*change, 1))
+        try:
+            with pytest.raises(AssertionError, match=rf"Exit: {path}.*{why}") as caught:
+                passed(copy, BEGUN, postgres)
+        finally:
+            file.write_text(before)
+        assert "Traceback" not in str(caught.value)
+
+
+def test_tells_each_file_that_it_has_written(copy):
+    assert [line.split()[0] for line in WRITTEN[TAUGHT].splitlines() if line.startswith("  ")] == [
+        "include/sources/lendesk/__init__.py",
+        "dags/lendesk_sync.py",
+        "dags/lendesk_reconcile.py",
+        "tests/contract/lendesk.py",
+        *(
+            path.relative_to(copy).as_posix()
+            for path in copy.glob("include/warehouse/migrations/versions/*_lendesk.py")
+        ),
+        "docs/dags.md",
+    ]
 
 
 def messages(module: object) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The stub alone, asked over HTTP without the project's client: what it serves, refuses and spoils."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,11 +16,13 @@ from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Single,
 from include.api.request import Request
 from include.simulators import serving
 from include.sources import get_source
-from include.sources.mirror.changes import BothEnds, FullList, Since, Window
-from include.sources.mirror.entity import Child, Entity, Listed, Lookup, Partitions
+from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
+from include.sources.mirror.entity import Child, Entity, Listed, Lookup, Part, Partitions
+from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import Column, Table, instant, text
-from tests.stub import Fault, NotServed, Store, Stub, WrongExamples
+from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup
+from tests.stub.store import Telling
 
 COLUMNS = (Column("id"), Column("city"), Column("note"), Column("gone"), Column("changed", instant))
 TOOLS = Table("shop", "tools", COLUMNS, version="changed")
@@ -205,6 +208,108 @@ class TestLookups:
         assert counts == [9, 10]
 
 
+def feed(kind: str, more: str = "") -> Feed:
+    """The feed that all entities share, of which one takes the events of its own."""
+    return Feed(
+        request=lambda since: Request("/events", {"created[gte]": as_unix_time(since)}),
+        paginator=LastId("data"),
+        record=lambda event: event["object"] if event["type"] == f"{kind}.updated" else None,
+        deleted=lambda event: event["object"] if event["type"] == f"{kind}.deleted" else None,
+    )
+
+
+def telling(entity: str) -> Telling:
+    def event(kind: str, record: dict, moment: datetime) -> dict:
+        kind = "deleted" if kind == "deleted" else "updated"
+        return {"id": moment.isoformat(), "type": f"{entity}.{kind}", "object": record}
+
+    return event
+
+
+PEOPLE = Table("shop", "people", (Column("id"), Column("name")), version=None)
+
+
+def people(**more: Any) -> Listed:
+    own = Lookup(request=lambda id_: Request(f"/people/{id_}"), rows=lambda data: [data])
+    return Listed(PEOPLE, own, Request("/people"), LastId("data"), **more)
+
+
+class TestFeeds:
+    def test_tell_each_change_since_a_time_newest_first(self):
+        entities = tools(changes=feed("tools")), people(changes=feed("people"))
+        examples = {**EXAMPLES, "people": [{"id": "p1", "name": "Ann"}]}
+        events = {"tools": telling("tools"), "people": telling("people")}
+        store = Store(mirror(*entities), examples, telling=events)
+        start = int(datetime.now(UTC).timestamp()) - 60
+        stub = Stub(store)
+        with serving.in_thread(stub) as url:
+            shop = Asker(stub, url)
+            assert shop.data(f"/events?created[gte]={start}") == {"data": [], "has_more": False}
+            tool = store.insert(entities[0])
+            store.update(entities[1], 2, "name", "Bob")
+            store.delete(entities[0], 1)
+            store.delete(entities[0], 1, silent=True)
+            told = shop.data(f"/events?created[gte]={start}")["data"]
+            assert shop.data(f"/events?created[gte]={start + 120}")["data"] == []
+        assert [event["type"] for event in told] == ["tools.deleted", "people.updated", "tools.updated"]
+        assert ids([event["object"] for event in told]) == ["t1-1", "p1-2", tool["id"]]
+
+    @pytest.mark.parametrize(
+        ("telling", "why"),
+        [
+            ({}, r"shop.tools has a Feed, and nothing makes its events: give stubbed(..., events={'tools': "),
+            ({"tools": telling("else")}, "the Feed of shop.tools finds no record in an event of kind 'created'"),
+            (
+                {"tools": lambda kind, record, moment: {"id": "e"}},
+                "the Feed of shop.tools can't read (KeyError: 'type') an event of kind 'created'",
+            ),
+        ],
+    )
+    def test_that_nothing_tells_or_reads_are_refused(self, telling, why):
+        with pytest.raises(WrongExamples, match=re.escape(why)):
+            Store(mirror(tools(changes=feed("tools"))), EXAMPLES, telling=telling)
+
+
+def labels(*key: str, **more: Any) -> Part:
+    """Labels inside tools."""
+    table = Table("shop", "labels", (Column("tool_id"), Column("id"), Column("text")), key=key, version=None)
+    return Part(table, lambda tool: [{**label, "tool_id": tool["id"]} for label in tool["labels"]], by=("tool_id",))
+
+
+LABELED = {"tools": [{**TOOL, "labels": [{"id": "red", "text": "Red"}, {"id": "new", "text": "New"}]}]}
+
+
+class TestRowsInsideRecords:
+    def test_share_their_ids_where_the_key_tells_them_apart(self):
+        store = Store(mirror(tools(parts=(labels("tool_id", "id"),))), LABELED)
+        found = [[label["id"] for label in tool["labels"]] for tool in store.rows["tools"]]
+        assert found == [["red", "new"]] * 10
+
+    def test_have_ids_of_their_own_where_the_api_says_so(self):
+        store = Store(mirror(tools(parts=(labels("id"),))), LABELED, unique={"labels"})
+        found = [label["id"] for tool in store.rows["tools"] for label in tool["labels"]]
+        assert len(set(found)) == 20
+
+    def test_are_asked_about_where_the_key_would_lose_some(self):
+        why = (
+            "and labels would keep only one of them: add tool_id to its key. If the API says that no two records share"
+        )
+        with pytest.raises(WrongExamples, match=why):
+            Store(mirror(tools(parts=(labels("id"),))), LABELED)
+
+    @pytest.mark.parametrize(
+        ("labels_of", "why"),
+        [
+            ({}, "`rows` of the Part can't read an example of shop.tools as rows of labels (KeyError: 'labels')"),
+            ({"labels": [{"id": "red"}]}, "no example of shop.labels has the field text of column text: add it"),
+        ],
+    )
+    def test_that_the_examples_lack_are_refused(self, labels_of, why):
+        examples = {"tools": [{**TOOL, **labels_of}]}
+        with pytest.raises(WrongExamples, match=re.escape(why)):
+            Store(mirror(tools(parts=(labels("tool_id", "id"),))), examples)
+
+
 class TestFaults:
     def test_once_and_for_good(self):
         with served() as shop:
@@ -263,7 +368,6 @@ class TestStore:
 
 BROKEN = Lookup(request=lambda id_: Request(f"/tools/{int(id_)}"), rows=OWN.rows)
 BLIND = Lookup(request=lambda id_: Request("/tools/any"), rows=OWN.rows)
-STRANGE = Lookup(request=OWN.request, rows=lambda data: [{**data["tool"], "more": 1}])
 WORDY = Window(lambda listing, start, end: replace(listing, params={"when": f"from {start} to {end}"}))
 BLIND_PARTS = Partitions(lambda context: [], lambda listing, cities: listing, column="city")
 
@@ -276,7 +380,6 @@ class TestNotServed:
         [
             (tools(lookup=BROKEN), "the look-up of shop.tools takes no text (ValueError)"),
             (tools(lookup=BLIND), "the look-up of shop.tools doesn't show which id it asks for"),
-            (tools(lookup=STRANGE), "shop.tools is read from an answer of unknown shape"),
             (tools(changes=WORDY), "shop.tools is asked for changes in a form that is no time: 'from 2031-03-04"),
             (
                 tools(changes=Since("since", format="week %U")),
@@ -298,3 +401,28 @@ class TestNotServed:
     def test_declared_sources_that_have_simulators_for_that_reason(self, source, why):
         with pytest.raises(NotServed, match=why):
             Stub(SimpleNamespace(source=get_source(source), rows={}))
+
+
+class TestWrongLookup:
+    """One line, which says what became of the answer, and what to change."""
+
+    @pytest.mark.parametrize(
+        ("path", "rows", "why"),
+        [
+            ((), lambda data: [{**data["tool"], "more": 1}], 'from the answer {"tool": <record>} `rows` reads other'),
+            ((), lambda data: [{**data["tool"], "more": 1}], "records than the examples: with more"),
+            ((), lambda data: [each["x"] for each in data["all"]], "`rows` reads nothing (KeyError: 'x')"),
+            ((), lambda data: [data["tool"], data["tool"]], "`rows` reads 2 records in place of 1"),
+            (("tool", "id"), lambda data: data["tool"], "but `check` refuses it: its tool.id is missing"),
+            (("tool", "number"), lambda data: [data["tool"]], "but `check` refuses it: its tool.number is missing"),
+        ],
+    )
+    def test_says_what_the_reader_did(self, path, rows, why):
+        def request(id_: str) -> Request:
+            return Request(f"/tools/{id_}", check=names(id_, *path) if path else None)
+
+        with pytest.raises(WrongLookup) as caught:
+            Stub(Store(mirror(tools(lookup=Lookup(request=request, rows=rows))), EXAMPLES))
+        assert str(caught.value).startswith("the look-up of shop.tools (GET /tools/t1) doesn't find the example: from")
+        assert why in str(caught.value)
+        assert "Change `rows` and `check` so that they read the API's answer" in str(caught.value)

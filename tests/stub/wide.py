@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from include.api.paginators import Cursor, PageNumber, Single, SpringPage
+from include.api.paginators import Cursor, LastId, PageNumber, Single, SpringPage
 from include.api.request import Request
 from include.confidence.policy import Trend
-from include.sources.mirror.changes import BothEnds, FullList, Since, Window
+from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
 from include.sources.mirror.entity import Child, Context, Listed, Lookup, Part, Partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import Column, Table, decimal, identifier, instant, integer
@@ -32,6 +32,7 @@ NOTES = Table(
     "wharf", "notes", (Column("id", identifier), Column("ship_id"), Column("note"), UPDATED), version="updated"
 )
 PRICES = Table("wharf", "prices", (ID, Column("what"), UPDATED), version="updated")
+CREW = Table("wharf", "crew", (Column("id"), Column("name")), version=None)
 LOG = Table("wharf", "log", (ID, Column("what"), UPDATED), version="updated")
 
 
@@ -101,6 +102,19 @@ SOURCE = Mirror(
             parent="ships",
         ),
         Listed(PRICES, own("prices"), Request("/prices"), PageNumber("prices"), changes=BothEnds()),
+        Listed(
+            CREW,
+            own("crew"),
+            Request("/crew"),
+            LastId("data"),
+            changes=Feed(
+                request=lambda since: Request("/events", {"kind": "crew", "created[gte]": as_unix_time(since)}),
+                paginator=LastId("data"),
+                record=lambda event: None if event["type"] == "deleted" else event["object"],
+                deleted=lambda event: event["object"] if event["type"] == "deleted" else None,
+                keeps=timedelta(days=30),
+            ),
+        ),
         Listed(
             LOG,
             own("log"),

@@ -1,5 +1,9 @@
 """Examples of the records of `wide`, as a new source has them in tests/contract/."""
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
 from tests.contract.stubbed import stubbed
 
 UPDATED = {"updated": "2026-03-01T08:00:00Z"}
@@ -9,7 +13,13 @@ EXAMPLES = {
     "ships": [{"id": "s", "pier": {"id": "p"}, "name": "Ann", "revision": 3, "cargo": CARGO, **UPDATED}],
     "notes": [{"id": 1, "ship_id": "s", "note": "late", **UPDATED}],
     "prices": [{"id": 1, "what": "mooring", **UPDATED}],
+    "crew": [{"id": "c", "name": "Ann"}],
     "log": [{"id": 1, "what": "opened", **UPDATED}],
 }
 
-Account, opened = stubbed("wharf", EXAMPLES)
+
+def event(kind: str, record: Mapping[str, Any], moment: datetime) -> Mapping[str, Any]:
+    return {"id": f"event-{moment.isoformat()}", "type": kind, "object": record}
+
+
+Account, opened = stubbed("wharf", EXAMPLES, events={"crew": event})
