@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import product
 from uuid import uuid4
 
 import psycopg
@@ -14,8 +15,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from psycopg import sql
 
 from include.confidence import spans
-from include.sources import REGISTRY
+from include.sources import REGISTRY, get_source
+from include.sources.mirror.source import Mirror
 from include.warehouse.migrate import migrate
+from include.warehouse.staging import Stage
 from stack.postgres import Postgres, Server
 from stack.settings import SIMULATORS
 from tests.folders import quick_folder
@@ -82,6 +85,20 @@ def copy_of(postgres: Server, template: str) -> Iterator[str]:
             sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(*map(sql.Identifier, (name, template)))
         )
     yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+def with_staging_tables(postgres: Server, migrated: str) -> Iterator[str]:
+    """The name of a template that has the staging tables of all mirrors too: to create them takes most of a sync."""
+    name = f"template_{uuid4().hex}"
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, migrated))))
+    with psycopg.connect(postgres.url(name), autocommit=True) as conn:
+        mirrors = [source for source in map(get_source, REGISTRY) if isinstance(source, Mirror)]
+        for source, purpose in product(mirrors, ("sync", "scan")):
+            for table in (table for entity in source.entities for table in entity.tables):
+                Stage.open(conn, table, source.name, purpose, "tests").drop()
+    yield name
     postgres.drop_database(name)
 
 

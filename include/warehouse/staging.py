@@ -4,9 +4,10 @@ A pull reads an entity page by page. It stores each page's rows in an unlogged t
 transaction the position of the next page, so that a later attempt can resume it.
 """
 
+import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -129,7 +130,7 @@ class Stage:
                 conn.execute("UPDATE staging.pull SET attempt = %s WHERE pull = %s", [pull.attempt, name])
                 return cls(conn, table, pull)
             stage = cls(conn, table, Pull(name, source, table.name, purpose, ticket, uuid.uuid4()))
-            stage._create()
+            stage._begin()
             return stage
 
     @property
@@ -193,7 +194,7 @@ class Stage:
 
     def drop(self) -> None:
         """Delete the pull and its staged rows. The plan stays."""
-        self.conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}").format(self.sql, self.refused))
+        self._empty(self.sql, self.refused)
         self.conn.execute("DELETE FROM staging.pull WHERE pull = %s", [self.pull.pull])
 
     def reopen(self, position: Any) -> None:
@@ -257,6 +258,8 @@ class Stage:
 
     def _copy(self, rows: list[StagedRow], page: int) -> None:
         """Write the rows to the staging table."""
+        if not rows:
+            return
         statement = sql.SQL("COPY {} ({}, _page, _place, _lacks) FROM STDIN").format(
             self.sql, identifiers(self.table.names)
         )
@@ -300,42 +303,50 @@ class Stage:
             )
         self.pull = replace(self.pull, **changes)
 
-    def _create(self) -> None:
-        """Create the pull and its empty tables.
-
-        The plan is a logged table: Postgres empties unlogged ones after a crash, and an empty plan would mean that
-        there is nothing to repair.
-        """
-        conn, table, pull = self.conn, self.table, self.pull
-        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}, {}, {}").format(self.sql, self.plan, self.refused))
+    def _begin(self) -> None:
+        """Create the pull with empty tables: those of the last pull, or new ones if the mirrored table has changed."""
+        conn, pull = self.conn, self.pull
+        statements = [sql.SQL(each).format(**self._names) for each in CREATE]
+        made_for = self._made_for(statements)
+        tables = [each.as_string() for each in (self.plan, self.sql, self.refused)]
+        if conn.execute(MADE_FOR, tables).fetchone() == (made_for,):
+            self._empty(self.sql, self.plan, self.refused)
+        else:
+            conn.execute(sql.SQL("DROP TABLE IF EXISTS {stage}, {plan}, {refused}").format(**self._names))
+            for statement in statements:
+                conn.execute(statement)
+            conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.plan, sql.Literal(made_for)))
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
-        conn.execute(sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.sql, table.sql))
-        conn.execute(
-            sql.SQL(
-                "ALTER TABLE {} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,"
-                " ADD _page bigint, ADD _place int, ADD _lacks text[]"
-            ).format(self.sql)
-        )
-        conn.execute(sql.SQL("CREATE INDEX ON {} ({})").format(self.sql, identifiers(table.key)))
-        conn.execute(
-            sql.SQL(
-                "CREATE UNLOGGED TABLE {} (key jsonb, reason text, usable boolean, looked boolean DEFAULT false,"
-                " mended boolean DEFAULT false)"
-            ).format(self.refused)
-        )
-        conn.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING GENERATED)").format(self.plan, table.sql))
-        conn.execute(
-            sql.SQL(
-                "ALTER TABLE {} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,"
-                " ADD _operation text NOT NULL, ADD _status text NOT NULL, ADD _seen_hash bigint,"
-                " ADD _seen_deleted boolean, ADD _why text, ADD _looked boolean NOT NULL DEFAULT false,"
-                " ADD _listed boolean NOT NULL DEFAULT true, ADD PRIMARY KEY ({})"
-            ).format(self.plan, identifiers(table.key))
-        )
         conn.execute(
             "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)",
             [pull.pull, pull.source, pull.entity, pull.purpose, pull.ticket, pull.attempt],
         )
+
+    @property
+    def _names(self) -> Mapping[str, sql.Composable]:
+        return {
+            "stage": self.sql,
+            "plan": self.plan,
+            "refused": self.refused,
+            "table": self.table.sql,
+            "key": identifiers(self.table.key),
+        }
+
+    def _made_for(self, statements: Sequence[sql.Composed]) -> str:
+        """Return what the tables depend on, as a hash: the statements that create them, and the mirrored columns."""
+        columns = self.conn.execute(COLUMNS, [self.table.sql.as_string()]).fetchall()
+        text = "".join([*(each.as_string() for each in statements), *map(str, columns)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _empty(self, *tables: sql.Identifier) -> None:
+        """Empty the tables. To find one empty is much cheaper than to truncate it."""
+        full = [
+            table
+            for table in tables
+            if self.conn.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(table)).fetchone() is not None
+        ]
+        if full:
+            self.conn.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(full)))
 
 
 def staged(stage: Stage, keys: Iterable[tuple]) -> set[tuple]:
@@ -381,3 +392,37 @@ def _read(conn: Connection, name: str) -> Pull | None:
     """Return the pull of that name; None if there is none."""
     with conn.cursor(row_factory=class_row(Pull)) as cursor:
         return cursor.execute("SELECT * FROM staging.pull WHERE pull = %s", [name]).fetchone()
+
+
+# The plan is a logged table: Postgres empties unlogged ones after a crash, and an empty plan would mean that there is
+# nothing to repair.
+CREATE = (
+    "CREATE UNLOGGED TABLE {stage} (LIKE {table} INCLUDING GENERATED)",
+    """
+    ALTER TABLE {stage} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,
+      ADD _page bigint, ADD _place int, ADD _lacks text[]
+    """,
+    "CREATE INDEX ON {stage} ({key})",
+    """
+    CREATE UNLOGGED TABLE {refused} (
+      key jsonb, reason text, usable boolean, looked boolean DEFAULT false, mended boolean DEFAULT false)
+    """,
+    "CREATE TABLE {plan} (LIKE {table} INCLUDING GENERATED)",
+    """
+    ALTER TABLE {plan} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,
+      ADD _operation text NOT NULL, ADD _status text NOT NULL, ADD _seen_hash bigint, ADD _seen_deleted boolean,
+      ADD _why text, ADD _looked boolean NOT NULL DEFAULT false, ADD _listed boolean NOT NULL DEFAULT true,
+      ADD PRIMARY KEY ({key})
+    """,
+)
+
+COLUMNS = """
+SELECT attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)
+FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum AND attgenerated <> ''
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+
+MADE_FOR = """
+SELECT obj_description(to_regclass(%s), 'pg_class')
+WHERE to_regclass(%s) IS NOT NULL AND to_regclass(%s) IS NOT NULL
+"""

@@ -8,7 +8,9 @@ import pytest
 
 from include.sources import REGISTRY
 from stack.new_source import refusal
+from stack.postgres import Server
 from stack.settings import REPOSITORY
+from tests.conftest import with_staging_tables
 from tests.contract.account import Account, Run
 
 
@@ -21,6 +23,12 @@ def pytest_sessionstart() -> None:
             pytest.exit(str(error), returncode=1)
         except Exception as error:  # noqa: BLE001 - the author's code may fail in any way
             pytest.exit(refusal(REPOSITORY / "tests" / "contract" / f"{source}.py", error), returncode=1)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Server, migrated: str) -> Iterator[str]:
+    """The template of these tests' warehouses."""
+    yield from with_staging_tables(postgres, migrated)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ SEQUENCES = (
 
 
 class Kept:
-    """The state of a database at one moment. What is made later goes, when it is put back."""
+    """The state of a database at one moment. What comes later goes when it is put back."""
 
     def __init__(self, conn: psycopg.Connection) -> None:
         """Keep the state as it is now, in a schema `kept` of the database."""
@@ -41,7 +41,9 @@ class Kept:
     def put_back(self, conn: psycopg.Connection) -> None:
         with conn.transaction():
             known = set(self._tables)
-            later = [sql.Identifier(*each) for each in conn.execute(TABLES).fetchall() if each not in known]
-            if later:
-                conn.execute(sql.SQL("DROP TABLE {}").format(sql.SQL(", ").join(later)))
+            for schema, name in conn.execute(TABLES).fetchall():
+                if (schema, name) not in known:
+                    # Staging tables are used again.
+                    forget = "DELETE FROM {}" if schema == "staging" else "DROP TABLE {}"
+                    conn.execute(sql.SQL(forget).format(sql.Identifier(schema, name)))
             conn.execute(self._restore)

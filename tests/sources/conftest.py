@@ -17,7 +17,7 @@ from include.sources.mirror.entity import Context
 from include.sources.storage import look
 from stack.postgres import Server
 from tests import photos as photo_accounts
-from tests.conftest import copy_of
+from tests.conftest import copy_of, with_staging_tables
 from tests.photos import Photos
 
 from . import tekmetric
@@ -38,6 +38,12 @@ class Shop:
     @property
     def control(self) -> simulator.Control:
         return self.simulator.control
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Server, migrated: str) -> Iterator[str]:
+    """The template of these tests' warehouses."""
+    yield from with_staging_tables(postgres, migrated)
 
 
 @pytest.fixture

@@ -35,6 +35,16 @@ def of(stage: Stage) -> tuple[sql.Identifier, sql.Identifier]:
     return stage.sql, stage.refused
 
 
+def size(conn: psycopg.Connection, table: sql.Identifier) -> int:
+    return conn.execute(sql.SQL("SELECT count(*) FROM {}").format(table)).fetchone()[0]
+
+
+def oids(conn: psycopg.Connection, stage: Stage) -> list[int | None]:
+    """What identifies the stage's three tables."""
+    tables = [table.as_string() for table in (*of(stage), stage.plan)]
+    return [conn.execute("SELECT to_regclass(%s)::oid", [table]).fetchone()[0] for table in tables]
+
+
 def pull(conn: psycopg.Connection) -> tuple:
     return conn.execute("SELECT position, complete, pages, rows_read, rows_refused FROM staging.pull").fetchone()
 
@@ -113,6 +123,33 @@ class TestOpen:
         assert Stage.open(conn, STOCK, SOURCE, "test", "ticket").pull.pages == 0
         assert open_(conn).pull.pages == 1
 
+    def test_next_pull_uses_the_tables_again_and_finds_them_empty(self, conn):
+        stage = planned(conn, PARTS, [part(1)])
+        stage.remember_refused([([1], True, "why")])
+        before = oids(conn, stage)
+        again = Stage.open(conn, PARTS, SOURCE, stage.pull.purpose, "another")
+        assert oids(conn, again) == before
+        assert [size(conn, table) for table in (*of(again), again.plan)] == [0, 0, 0]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "ALTER TABLE {table} ADD colour text",
+            "ALTER TABLE {table} RENAME name TO title",
+            "DROP TABLE {stage}",
+            "DROP TABLE {refused}",
+            "DROP TABLE {plan}",
+        ],
+    )
+    def test_next_pull_makes_tables_that_do_not_fit_any_more_anew(self, conn, change):
+        stage = open_(conn)
+        before = oids(conn, stage)
+        names = {"table": PARTS.sql, "stage": stage.sql, "refused": stage.refused, "plan": stage.plan}
+        conn.execute(sql.SQL(change).format(**names))
+        again = oids(conn, open_(conn, "another"))
+        assert None not in again
+        assert not set(before) & set(again)
+
     def test_dropped_stage_leaves_its_plan(self, conn):
         stage = planned(conn, PARTS, [part(1)])
         stage.drop()
@@ -121,10 +158,11 @@ class TestOpen:
 
     def test_dropped_stage_leaves_no_rows_and_no_other_pull(self, conn):
         dropped, other = open_(conn), Stage.open(conn, STOCK, SOURCE, "test", "ticket")
+        for stage in (dropped, other):
+            stage.remember_refused([([1], True, "why")])
+        dropped.append([part(1)], next_position=2, page_info={})
         dropped.drop()
-        for stage, left in ((dropped, False), (other, True)):
-            tables = [conn.execute("SELECT to_regclass(%s)", [t.as_string()]).fetchone() != (None,) for t in of(stage)]
-            assert tables == [left, left]
+        assert [size(conn, table) for table in (*of(dropped), other.refused)] == [0, 0, 1]
         assert conn.execute("SELECT pull FROM staging.pull").fetchall() == [(other.pull.pull,)]
 
 
