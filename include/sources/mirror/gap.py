@@ -73,7 +73,7 @@ def _hidden(context: Context, extract: Extract, listing: Listing, oldest: str | 
             table=table.sql,
             column=sql.Identifier(extract.entity.partitions.column),
             partition=sql.Literal(listing.partition),
-            holds=sql.SQL(listing.newest.holds),
+            holds=sql.SQL(listing.newest.condition),
             behind=behind,
             stage=extract.stage.sql,
             same=same_key(table.key, "s", "t"),
@@ -95,7 +95,7 @@ def _changed(context: Context, extract: Extract, listing: Listing, keys: Sequenc
             table=table.sql,
             same=same_key(table.key, "c", "t"),
             among=among(table.key, keys, "t"),
-            holds=sql.SQL(listing.newest.holds),
+            holds=sql.SQL(listing.newest.condition),
             moment=moment,
         )
     ).fetchone()[0]

@@ -108,7 +108,7 @@ def _look_up(
     for request, answer in fetch_all(context.client, requests, workers=context.workers, then=then):
         some, place = asked.pop(id(request))
         if isinstance(answer, Answer):
-            context.keep(some[0], request, answer)
+            context.on_answer(some[0], request, answer)
         answers = found.setdefault(some[0], [None] * (1 + len(lookup.beside)))
         answers[place] = answer
         failed = isinstance(answer, ApiError) and not isinstance(answer, NotFound) and place == 0

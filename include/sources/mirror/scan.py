@@ -216,7 +216,7 @@ def still_standing(context: Context, extract: Extract) -> Mapping[tuple, str]:
             standing.pop(value, None)
             if look.unknown:
                 standing[value] = f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}"
-            elif any(falls.stands(row) for row in look.rows):
+            elif any(falls.alive(row) for row in look.rows):
                 standing[value] = ""
             if not look.rows:
                 silent.append(value)

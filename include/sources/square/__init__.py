@@ -262,7 +262,7 @@ ENTITIES = (
             " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
             entity="catalog_items",
             by=("item_id",),
-            stands=lambda item: not item.get("is_deleted"),
+            alive=lambda item: not item.get("is_deleted"),
         ),
     ),
     _counts(tables.CATALOG_INVENTORY, "variation_id", ["IN_STOCK"]),
