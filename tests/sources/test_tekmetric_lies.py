@@ -374,7 +374,7 @@ def test_board_reaches_back_where_it_shows_an_order_that_changed_before(pages, r
     listing = Listing(None, Single(), newest=NewestOnly(since, "true"))
     for shown, left_out in pages:
         orders = [{"shop_id": EAST, "tm_id": 1, "updated_date": NOTED.get(each)} for each in shown]
-        gap.note(extract, 0, listing, orders, left_out=left_out)
+        gap.remember_reach(extract, 0, listing, orders, ignored=left_out)
     assert told == {"reached": reached, "oldest": oldest and instant(NOTED[oldest]).isoformat()}
 
 

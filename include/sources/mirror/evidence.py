@@ -34,8 +34,8 @@ def account(context: Context, extract: Extract, stage: Stage, compared: int, *, 
     """
     own = stage is extract.stage
     progress, pull = stage.pull.progress or {}, stage.pull
-    skipped = len(extract.skipped) if own else 0
-    absent = len(extract.absent) + len(extract.deleted) if own else 0
+    skipped = len(extract.skipped_records) if own else 0
+    absent = len(extract.absent_keys) + len(extract.deleted_keys) if own else 0
     known = extract.progress.get("known", 0) if own else 0
     names = _names(stage) | {"out_of_scope": _out_of_scope(context, extract, stage, surplus)}
     live = context.conn.execute(sql.SQL(COPY_SIDE).format(**names)).fetchone()

@@ -6,9 +6,9 @@ from psycopg import sql
 
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Context
-from include.sources.mirror.extract import Extract, nested
+from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
-from include.sources.mirror.partitions import partitions
+from include.sources.mirror.partitions import known_partitions
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage
 from include.warehouse.table import among, are, identifiers, pairs
@@ -18,23 +18,24 @@ def plan(context: Context, extract: Extract) -> None:
     """Plan what a sync writes: candidates where a second look has to decide."""
     for stage in extract.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
-    deleted_by_event = among(extract.entity.table.key, extract.delete_events, "t") if extract.delete_events else None
+    reported = extract.event_deleted_keys
+    deleted_by_event = among(extract.entity.table.key, reported, "t") if reported else None
     if deleted_by_event:
-        # What the feed showed of them before counts for nothing.
+        # Earlier events of the same records are out of date.
         extract.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(extract.stage.sql, deleted_by_event))
     extract.drop_repeats()
     compare.plan_writes(extract.stage, doubtful="candidate")
-    if fell := fell_since(context, extract):
+    if fell := newly_deleted_implicitly(context, extract):
         compare.plan_deletes(extract.stage, status="confirmed", within=fell)
     if deleted_by_event:
         compare.plan_deletes(extract.stage, status="candidate", within=deleted_by_event)
-    if extract.deleted:
-        within = among(extract.entity.table.key, extract.deleted, "t")
+    if extract.deleted_keys:
+        within = among(extract.entity.table.key, extract.deleted_keys, "t")
         compare.plan_deletes(extract.stage, status="confirmed", within=within)
     plan_parts(extract)
 
 
-def fell_since(context: Context, extract: Extract) -> sql.Composable | None:
+def newly_deleted_implicitly(context: Context, extract: Extract) -> sql.Composable | None:
     """The condition on rows `t` that fell with one which was written after the last sync of theirs.
 
     Not with any row that the copy takes for deleted: what no sync wrote may be what is wrong.
@@ -47,7 +48,7 @@ def fell_since(context: Context, extract: Extract) -> sql.Composable | None:
         "({fell} AND EXISTS (SELECT FROM {other} o WHERE {same} AND o.sync_id > coalesce("
         "(SELECT min(sync_id) FROM confidence.sync_state WHERE source = {source} AND entity = {entity}), 0)))"
     ).format(
-        fell=extract.falls,
+        fell=extract.implicitly_deleted,
         other=other.sql,
         same=pairs(other.key, "o", falls.by, "t"),
         source=sql.Literal(context.source.name),
@@ -72,11 +73,11 @@ def plan_parts(extract: Extract, *, surplus: bool = False) -> None:
             "whole_plan": extract.stage.plan,
             "key": identifiers(table.key),
             "t_by": identifiers(part.by, "t"),
-            "same": extract.of_record(part, "p", "w"),
+            "same": extract.belongs_to_record(part, "p", "w"),
             "records": table.sql,
-            "of_copy": extract.of_record(part, "t", "r"),
-            "of_list": extract.of_record(part, "t", "w"),
-            "p_of_copy": extract.of_record(part, "p", "r"),
+            "of_copy": extract.belongs_to_record(part, "t", "r"),
+            "of_list": extract.belongs_to_record(part, "t", "w"),
+            "p_of_copy": extract.belongs_to_record(part, "p", "r"),
             "w_newer": compare.newer(table, "w", "r"),
         }
         older = stage.conn.execute(sql.SQL(DROP_OLDER).format(**names)).rowcount
@@ -122,7 +123,7 @@ def replace_record(extract: Extract, record: Row) -> None:
     Raises RefuseData or RowRefused, and changes nothing then.
     """
     key = extract.entity.table.key_of(record)
-    rows = {part: nested(part, record) for part, _ in extract.parts}
+    rows = {part: nested_rows(part, record) for part, _ in extract.parts}
     _replace_rows(extract.stage, are(extract.entity.table.key, key), [record])
     for part, stage in extract.parts:
         of_record = are(part.by, key)
@@ -153,7 +154,7 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
 def skip_changes_before_reset(context: Context, extract: Extract) -> None:
     """Leave out what changed before a person reset the watermark, in lists that show it all the same."""
     table = extract.entity.table
-    for partition in partitions(context, extract.entity):
+    for partition in known_partitions(context, extract.entity):
         read_from = sync_log.state(context.conn, context.source.name, extract.entity.name, partition).read_from
         if read_from and table.moment:
             query = sql.SQL("DELETE FROM {} WHERE {} < {}").format(

@@ -10,7 +10,7 @@ from include.sources.base import entity_of
 from include.sources.mirror.entity import Context, Entity, Need
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.partitions import partitions
+from include.sources.mirror.partitions import known_partitions
 from include.sources.mirror.planning import leave_unreadable, plan
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
@@ -32,7 +32,9 @@ class Problem:
 
 def never_synced(context: Context, entity: Entity) -> bool:
     """Whether the entity, or a part of it, waits for its first sync."""
-    states = [sync_log.state(context.conn, context.source.name, entity.name, p) for p in partitions(context, entity)]
+    states = [
+        sync_log.state(context.conn, context.source.name, entity.name, p) for p in known_partitions(context, entity)
+    ]
     return not all(state.watermark for state in states)
 
 
@@ -51,7 +53,7 @@ def children_of(context: Context, extract: Extract) -> tuple[list[Extract], list
             continue
         children, read = Extract.open(context, child, "sync", f"children of {parents.pull.ticket}"), []
         if children.stage.resumed:
-            children = children.fresh(context)
+            children = children.restart(context)
         for value, look in look_up(context, child.table, child.lookup, listed):
             if look.unknown:
                 problems.append(Problem(f"{child.name} of {_text(value)}", look.unknown, look.needs_person))
@@ -67,7 +69,7 @@ def children_of(context: Context, extract: Extract) -> tuple[list[Extract], list
 
 def _too_many_refused(extract: Extract) -> list[Problem]:
     try:
-        extract.require_stored()
+        extract.check_refused()
     except TooManyRefused as error:
         return [Problem(extract.entity.name, str(error))]
     return []
@@ -88,9 +90,12 @@ def _plan_set(context: Context, children: Extract, parents: Sequence[tuple]) -> 
 def skipped(extract: Extract) -> list[Problem]:
     """The records and partitions that could not be read, each with the reason."""
     return [
-        *(Problem(each.name, each.reason, each.needs_person) for each in extract.skipped if each.failed),
-        *(Problem(f"all of {partition}", why) for partition, why in extract.failed.items()),
-        *(Problem(f"perhaps others of {part}" if part else "perhaps others", why) for part, why in extract.cut.items()),
+        *(Problem(each.name, each.reason, each.needs_person) for each in extract.skipped_records if each.failed),
+        *(Problem(f"all of {partition}", why) for partition, why in extract.failed_partitions.items()),
+        *(
+            Problem(f"perhaps others of {partition}" if partition else "perhaps others", why)
+            for partition, why in extract.short_partitions.items()
+        ),
     ]
 
 

@@ -16,8 +16,8 @@ from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.partitions import partitions
-from include.sources.mirror.planning import fell_since, plan_parts
+from include.sources.mirror.partitions import known_partitions
+from include.sources.mirror.planning import newly_deleted_implicitly, plan_parts
 from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -86,7 +86,7 @@ def reset_watermarks(context: Context) -> int:
     sync_id = sync_log.begin(conn, source.name, "watermark", context.run, reason="reset_watermark")
     with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
         for entity in source.entities:
-            for partition in partitions(context, entity):
+            for partition in known_partitions(context, entity):
                 state = sync_log.state(conn, source.name, entity.name, partition)
                 if state.watermark:
                     moved = {"watermark": now, "read_from": now, "version": state.version, "partition": partition}
@@ -100,7 +100,7 @@ def _fall(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts
     if entity.falls is None:
         return {}
     extract = Extract.open(context, entity, "falls", f"sync_id {sync_id}")
-    compare.plan_deletes(extract.stage, status="confirmed", within=fell_since(context, extract))
+    compare.plan_deletes(extract.stage, status="confirmed", within=newly_deleted_implicitly(context, extract))
     for part, stage in extract.parts:
         of_fallen = sql.SQL("({}) IN (SELECT {} FROM {})").format(
             identifiers(part.by, "t"), identifiers(entity.table.key), extract.stage.plan
@@ -115,7 +115,7 @@ def _fall(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts
 
 
 def _partitions(context: Context, name: str) -> set[str]:
-    return set(partitions(context, entity_of(context.source, name)))
+    return set(known_partitions(context, entity_of(context.source, name)))
 
 
 def _doubt_unasked(context: Context, summary: ForensicSummary, new: set[str]) -> None:

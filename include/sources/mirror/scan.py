@@ -94,7 +94,7 @@ def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> F
         f"{scan_id}/{scope}",
         first=scope.first if scope.partial else None,
         last=scope.page_end or None,
-        progress=lambda extract: _progress(extract, scope),
+        on_page=lambda extract: _progress(extract, scope),
     )
     figures = _compared(context, scope, extract)
     looks = second_look(context, extract)
@@ -206,7 +206,7 @@ def still_standing(context: Context, extract: Extract) -> Mapping[tuple, str]:
     other = entity_of(context.source, falls.entity)
     fallen = extract.stage.conn.execute(
         sql.SQL("SELECT DISTINCT {} FROM {} t WHERE {}").format(
-            identifiers(falls.by, "t"), extract.stage.sql, extract.falls
+            identifiers(falls.by, "t"), extract.stage.sql, extract.implicitly_deleted
         )
     ).fetchall()
     standing: dict[tuple, str] = {}
@@ -251,7 +251,7 @@ def _leave_failed(extract: Extract) -> None:
     """Rows of a partition whose list could not be read are unproven, and no suspects."""
     plan = extract.stage.plan
     update = sql.SQL("UPDATE {} SET _status = 'unproven', _why = {} WHERE _operation = 'delete' AND {}::text = {}")
-    for partition, why in extract.failed.items():
+    for partition, why in extract.failed_partitions.items():
         column = sql.Identifier(extract.entity.partitions.column)
         extract.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
 

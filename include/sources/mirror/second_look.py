@@ -190,7 +190,7 @@ def _heard(extract: Extract, suspect: Suspect, look: Look) -> bool:
 
 def _gone(extract: Extract, suspect: Suspect) -> None:
     """Settle a row that is not there when it is asked for by itself."""
-    if staged(extract.stage, [suspect.key]) or list(map(str, suspect.key)) in extract.absent:
+    if staged(extract.stage, [suspect.key]) or list(map(str, suspect.key)) in extract.absent_keys:
         _unproven(extract, suspect, "the list shows it, but it is not found by itself")
     else:
         _settle(extract, suspect, "confirmed")

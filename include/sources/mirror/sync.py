@@ -13,12 +13,12 @@ from psycopg import sql
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror import gap
-from include.sources.mirror.both_ends import from_both_ends, require_rows
+from include.sources.mirror.both_ends import pages_from_both_ends, require_rows
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Context, Discovered, Entity, Listing
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.partitions import every_partition, handfuls, lists, partitions, whole_list
+from include.sources.mirror.partitions import all_listings, all_partitions, batch_listings, batches, known_partitions
 from include.sources.mirror.planning import plan, skip_changes_before_reset
 from include.sources.mirror.read import read_partitions
 from include.sources.mirror.related import Problem, children_of, needed_by, never_synced, skipped, unproven
@@ -209,11 +209,11 @@ class _Sync:
         extract = Extract.open(context, entity, "sync", ticket)
         incremental = any(group.since for group in groups) and not self.full
         if extract.stage.resumed and incremental:
-            extract = extract.fresh(context)
+            extract = extract.restart(context)
         if isinstance(entity.changes, BothEnds) and groups[0].since:
-            for page in from_both_ends(context, entity, groups[0].since):
+            for page in pages_from_both_ends(context, entity, groups[0].since):
                 extract.append(page, page.next)
-                extract.require_stored(ended=extract.stage.pull.complete)
+                extract.check_refused(ended=extract.stage.pull.complete)
             require_rows(extract)
             return extract, groups
 
@@ -221,14 +221,14 @@ class _Sync:
             some = [Group((one,), g.since) for g in groups for one in g.partitions] if singly else groups
             return [listing for group in some for listing in self._listings(entity, group)]
 
-        known_before = None if self.full else min((g.since for g in groups if g.since), default=None)
-        extract = read_partitions(context, extract, listings, known_before=known_before)
+        unchanged_before = None if self.full else min((g.since for g in groups if g.since), default=None)
+        extract = read_partitions(context, extract, listings, unchanged_before=unchanged_before)
         if isinstance(entity, Discovered) and not entity.partial(context) and not entity.limit(context):
-            gap.close(context, extract, listings(singly=False))
+            gap.look_up_hidden(context, extract, listings(singly=False))
         return extract, groups
 
     def _listings(self, entity: Entity, group: Group) -> list[Listing]:
-        changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
+        changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
         if group.since is None or changes is None or isinstance(changes, FullList):
             return whole
         if isinstance(changes, Feed):
@@ -254,8 +254,9 @@ class _Sync:
         stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
         for partition in (partition for group in groups for partition in group.partitions):
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
-            skipped = [each.moment for each in extract.skipped if each.partition == partition]
-            if stays or None in skipped or partition in extract.failed or partition in extract.cut:
+            skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
+            unread = partition in extract.failed_partitions or partition in extract.short_partitions
+            if stays or unread or None in skipped:
                 found[partition] = Reached(before, in_step=False)
             else:
                 times = [datetime.fromisoformat(each) for each in skipped] + [moment]
@@ -290,7 +291,7 @@ def _newest_version(stage: Stage) -> int | None:
 def source_time(context: Context) -> datetime:
     """The source's clock, but not later than ours. Raises RefuseData where it tells none."""
     entity = context.source.entities[0]
-    listing, *_ = whole_list(context, entity, partitions(context, entity))
+    listing, *_ = all_listings(context, entity, known_partitions(context, entity))
     now = context.client.send(listing.request).date
     if now is None:
         raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
@@ -300,10 +301,10 @@ def source_time(context: Context) -> datetime:
 def _partitions(context: Context, entity: Entity) -> tuple[Sequence[str], list[Problem]]:
     """The entity's partitions; also what is to be told where the source doesn't list them, so that some may lack."""
     try:
-        return every_partition(context, entity), []
+        return all_partitions(context, entity), []
     except ApiError as error:
         name = entity.partitions.listed_by
-        return partitions(context, entity), [Problem(f"perhaps all of {name} that the copy lacks", str(error))]
+        return known_partitions(context, entity), [Problem(f"perhaps all of {name} that the copy lacks", str(error))]
 
 
 def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool) -> list[Group]:
@@ -316,7 +317,7 @@ def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool)
         if isinstance(changes, Feed) and changes.keeps and since:
             since = since if since > datetime.now(UTC) - changes.keeps else None
         by_since.setdefault(since, []).append(partition)
-    return [Group(handful, since) for since, values in by_since.items() for handful in handfuls(entity, values)]
+    return [Group(handful, since) for since, values in by_since.items() for handful in batches(entity, values)]
 
 
 def _merge(stage: Stage, sync_id: int) -> Counts:

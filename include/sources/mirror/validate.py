@@ -134,7 +134,7 @@ def _sampled(context: Context, entity: Entity) -> Finding:
     """
     table, sample = entity.table, _sample(context, entity)
     records = _looked_up(context, entity, sample)
-    extract = Extract.open(context, entity, "sample", context.run).fresh(context)
+    extract = Extract.open(context, entity, "sample", context.run).restart(context)
     extract.append(Page(None, records, None), None)
     for stage in extract.stages:
         compare.drop_repeats(stage)
