@@ -1,4 +1,7 @@
-"""Plans: which rows of the copy a sync or a scan wants to write, and how far each of them is proven."""
+"""Plans: the changes that a sync or a scan wants to make to the copy, and how far each is proven.
+
+The statuses of a plan's rows are described in `include/warehouse/compare.py`.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +17,8 @@ from include.warehouse.staging import Stage
 from include.warehouse.table import among, are, identifiers, pairs
 
 
-def plan(context: Context, extract: Extract) -> None:
-    """Plan what a sync writes: candidates where a second look has to decide."""
+def plan_sync(context: Context, extract: Extract) -> None:
+    """Plan what a sync writes. Changes that need a second look become candidates."""
     for stage in extract.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
     reported = extract.event_deleted_keys
@@ -25,20 +28,21 @@ def plan(context: Context, extract: Extract) -> None:
         extract.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(extract.stage.sql, deleted_by_event))
     extract.drop_repeats()
     compare.plan_writes(extract.stage, doubtful="candidate")
-    if fell := newly_deleted_implicitly(context, extract):
-        compare.plan_deletes(extract.stage, status="confirmed", within=fell)
+    if implicit := newly_deleted_implicitly(context, extract):
+        compare.plan_deletes(extract.stage, status="confirmed", within=implicit)
     if deleted_by_event:
         compare.plan_deletes(extract.stage, status="candidate", within=deleted_by_event)
     if extract.deleted_keys:
         within = among(extract.entity.table.key, extract.deleted_keys, "t")
         compare.plan_deletes(extract.stage, status="confirmed", within=within)
-    plan_parts(extract)
+    plan_nested_rows(extract)
 
 
 def newly_deleted_implicitly(context: Context, extract: Extract) -> sql.Composable | None:
-    """The condition on rows `t` that fell with one which was written after the last sync of theirs.
+    """Return SQL over rows `t`, true if the row was implicitly deleted after this entity's last sync.
 
-    Not with any row that the copy takes for deleted: what no sync wrote may be what is wrong.
+    None if the entity has no implicit deletes. Other rows that are deleted in the copy don't count, since they may be
+    deleted by mistake.
     """
     falls = extract.entity.falls
     if falls is None:
@@ -56,13 +60,16 @@ def newly_deleted_implicitly(context: Context, extract: Extract) -> sql.Composab
     )
 
 
-def plan_parts(extract: Extract, *, surplus: bool = False) -> None:
-    """Plan the nested rows of the records that are staged, each record's as a set, by the status of its own plan.
+def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
+    """Plan the nested rows of all staged records, each record's as a set.
 
-    Nested rows of a record that is older than the copy count for nothing. Those that differ while their record shows no
-    newer version want a second look, as do all that seem to be gone. A nested row that could not be read may be any of
-    those that seem to be gone: then none counts as gone. `surplus`: those whose record neither list nor copy has want a
-    second look too.
+    - If the staged record is older than the copy, its nested rows are dropped.
+    - A nested row that differs is a candidate, unless its record has a newer version.
+    - A nested row that is missing in its record is a candidate for a delete. If it may be one of the rows that could
+      not be stored, it is unproven.
+    - If the record itself is a candidate, young, unproven or to be deleted, so are its nested rows.
+
+    `surplus`: make candidates for a delete also of nested rows whose record is neither staged nor live in the copy.
     """
     table = extract.entity.table
     for part, stage in extract.parts:
@@ -86,23 +93,26 @@ def plan_parts(extract: Extract, *, surplus: bool = False) -> None:
         compare.plan_writes(stage, doubtful="candidate")
         compare.plan_deletes(stage, status="candidate", within=sql.SQL(OF_RECORDS).format(**names))
         stage.conn.execute(sql.SQL(NOT_NEWER).format(**names))
-        leave_unreadable(stage)
+        mark_unreadable(stage)
         if surplus:
             compare.plan_deletes(stage, status="candidate", within=sql.SQL(ORPHANS).format(**names))
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
 
 
-def leave_unreadable(stage: Stage) -> None:
-    """Leave rows that seem to be gone unproven where they may be ones that could not be stored."""
+def mark_unreadable(stage: Stage) -> None:
+    """Mark planned deletes as unproven if the row may be one that was listed and could not be stored.
+
+    If a refused row has no usable key, it may be any of them.
+    """
     if stage.pull.rows_refused:
         names = {"plan": stage.plan, "refused": stage.refused, "p_key": identifiers(stage.table.key, "p")}
         stage.conn.execute(sql.SQL(UNREADABLE).format(**names))
 
 
-def leave_unknown(extract: Extract, unknown: Mapping[tuple, str]) -> None:
-    """Leave staged rows unproven that may have fallen with others, also those that are as in the copy.
+def mark_unknown_deletes(extract: Extract, unknown: Mapping[tuple, str]) -> None:
+    """Mark staged rows as unproven that may be implicitly deleted, even if they equal the copy.
 
-    `unknown`: those others, each with the reason why nobody knows.
+    `unknown`: the keys of the rows that they would be deleted with, each with the reason why its state is unknown.
     """
     stage = extract.stage
     for value, why in unknown.items():
@@ -118,9 +128,9 @@ def leave_unknown(extract: Extract, unknown: Mapping[tuple, str]) -> None:
 
 
 def replace_record(extract: Extract, record: Row) -> None:
-    """Put a fresher reading of a record in place of what the pull saw, and plan it anew, confirmed.
+    """Replace a staged record and its nested rows by a newer reading, and plan them again as confirmed.
 
-    Raises RefuseData or RowRefused, and changes nothing then.
+    The caller's transaction holds it together. Raises RefuseData or RowRefused where the record can't be stored.
     """
     key = extract.entity.table.key_of(record)
     rows = {part: nested_rows(part, record) for part, _ in extract.parts}
@@ -132,7 +142,10 @@ def replace_record(extract: Extract, record: Row) -> None:
 
 
 def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -> None:
-    """Stage these rows in place of others, and plan them anew; one that was planned and turns out equal is noise."""
+    """Replace the staged rows that the condition `which` names, and plan them again.
+
+    A row that was planned before and now equals the copy becomes noise.
+    """
     key = stage.table.key
     planned = stage.conn.execute(
         sql.SQL("DELETE FROM {} WHERE {} RETURNING {}, _listed").format(stage.plan, which, identifiers(key))
@@ -152,7 +165,7 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
 
 
 def skip_changes_before_reset(context: Context, extract: Extract) -> None:
-    """Leave out what changed before a person reset the watermark, in lists that show it all the same."""
+    """Drop staged rows that changed before a person reset the watermark, since their list shows them anyway."""
     table = extract.entity.table
     for partition in known_partitions(context, extract.entity):
         read_from = sync_log.state(context.conn, context.source.name, extract.entity.name, partition).read_from
@@ -179,7 +192,7 @@ ON CONFLICT ({key}) DO UPDATE SET _status = excluded._status, _why = excluded._w
 
 DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE {same} AND w._status = 'stale'"
 
-# One set, so that it is joined: an OR of several would search each for every row once memory is short.
+# One set, so that Postgres joins it. With an OR of several it would scan each for every row once memory is short.
 OF_RECORDS = """({t_by}) IN (
   SELECT {key} FROM {whole} EXCEPT SELECT {key} FROM {whole_plan} WHERE _status = 'stale'
   UNION SELECT {key} FROM {whole_plan} WHERE _operation = 'delete')

@@ -11,7 +11,7 @@ from include.sources.mirror.entity import Context, Entity, Need
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions
-from include.sources.mirror.planning import leave_unreadable, plan
+from include.sources.mirror.planning import mark_unreadable, plan_sync
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage, TooManyRefused
@@ -81,10 +81,10 @@ def _plan_set(context: Context, children: Extract, parents: Sequence[tuple]) -> 
     A child that could not be read is not gone; one without a usable key may be any of those that seem to be.
     """
     stage = children.stage
-    plan(context, children)
+    plan_sync(context, children)
     within = among(children.entity.lookup.by, parents, "t")
     compare.plan_deletes(stage, status="candidate", within=within)
-    leave_unreadable(stage)
+    mark_unreadable(stage)
 
 
 def skipped(extract: Extract) -> list[Problem]:

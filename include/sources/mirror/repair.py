@@ -17,7 +17,7 @@ from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions
-from include.sources.mirror.planning import newly_deleted_implicitly, plan_parts
+from include.sources.mirror.planning import newly_deleted_implicitly, plan_nested_rows
 from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -200,7 +200,7 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
         raise TryLater(f"The repair of {entity.name} is applied (sync_id {sync_id}), and could not be verified: {why}")
     extract.drop_repeats()
     compare.plan_writes(extract.stage, young_after=_changed_since(context, entity))
-    plan_parts(extract)
+    plan_nested_rows(extract)
     unlike = sum(
         n
         for stage in extract.stages

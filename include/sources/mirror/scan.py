@@ -19,9 +19,9 @@ from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.planning import leave_unknown, plan_parts
+from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
-from include.sources.mirror.second_look import Looks, second_look
+from include.sources.mirror.second_look import LookCounts, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
@@ -242,8 +242,8 @@ def suspect(
     if surplus and not entity.history:
         compare.plan_deletes(stage, status="candidate", within=scope_of(context, extract, "t"))
         _leave_failed(extract)
-    leave_unknown(extract, {value: why for value, why in standing.items() if why})
-    plan_parts(extract, surplus=surplus)
+    mark_unknown_deletes(extract, {value: why for value, why in standing.items() if why})
+    plan_nested_rows(extract, surplus=surplus)
     return repeats
 
 
@@ -288,7 +288,7 @@ def _summary(
     figures: Mapping[str, Any],
     scan_id: str,
     epoch: int,
-    looks: Looks,
+    looks: LookCounts,
 ) -> ForensicSummary:
     entity, stage = extract.entity, extract.stage
     counts, pull = compare.plan_counts(stage), stage.pull
@@ -355,10 +355,10 @@ def _summary(
     )
 
 
-def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: Looks) -> str:
+def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: LookCounts) -> str:
     """Why the scan is no evidence; empty if it is."""
     entity, name = extract.entity, extract.entity.name
-    if looks.in_vain:
+    if looks.all_unknown:
         return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
     return entity.unproven.no_evidence(accounts) or too_much_left_out(extract, accounts[name])
 

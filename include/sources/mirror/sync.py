@@ -19,7 +19,7 @@ from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Context, Discovered, Entity, Listing
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.partitions import all_listings, all_partitions, batch_listings, batches, known_partitions
-from include.sources.mirror.planning import plan, skip_changes_before_reset
+from include.sources.mirror.planning import plan_sync, skip_changes_before_reset
 from include.sources.mirror.read import read_partitions
 from include.sources.mirror.related import Problem, children_of, needed_by, never_synced, skipped, unproven
 from include.sources.mirror.second_look import second_look
@@ -145,7 +145,7 @@ class _Sync:
         incremental = not (self.full or never_synced(context, entity))
         if not self.full:
             skip_changes_before_reset(context, extract)
-        plan(context, extract)
+        plan_sync(context, extract)
         # A person who asks for everything may have added a column, which makes a suspect of every row.
         second_look(context, extract, every=self.full)
         children, problems = children_of(context, extract) if incremental else ([], [])
