@@ -25,7 +25,7 @@ from include.sources.mirror.entity import Context, Entity, Forensics, Invariant
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.read import read_whole
-from include.sources.mirror.scan import still_standing, suspect
+from include.sources.mirror.scan import find_possibly_alive, plan_suspects
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage
@@ -105,9 +105,9 @@ def _counts(context: Context, entity: Entity) -> list[Finding]:
     A row that seems missing or surplus is looked up once more; what that does not refute counts.
     """
     extract = read_whole(context, entity, "validate", context.run)
-    standing = still_standing(context, extract)
+    possibly_alive = find_possibly_alive(context, extract)
     with context.conn.transaction():
-        suspect(context, extract, standing=standing)
+        plan_suspects(context, extract, possibly_alive=possibly_alive)
     second_look(context, extract)
     findings = [_count(stage) for stage in extract.stages]
     extract.drop()
