@@ -32,8 +32,8 @@ def derive(context: Context, sync_id: int, *, whole: bool = False) -> Mapping[st
 def _possibly_stale(conn: Connection, derived: Derived) -> sql.Composable:
     """Return SQL over rows `t`, true if a sync may have changed the row's result since the table was last written.
 
-    True for all rows of an empty table. The changes of a sync that was interrupted before its tables were derived are
-    included.
+    True for all rows if the table is empty or declares no `touched`. The changes of a sync that was interrupted before
+    it derived the table are included.
     """
     newest = sql.SQL("SELECT max(sync_id) FROM {} t WHERE NOT ({})").format(derived.table.sql, sql.SQL(derived.keep))
     since = conn.execute(newest).fetchone()[0] if derived.touched else None

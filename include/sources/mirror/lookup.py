@@ -208,8 +208,9 @@ def _batch_looks(
 def _rows_by_value(
     table: Table, lookup: Lookup, batch: Sequence[tuple], rows: Sequence[Row]
 ) -> tuple[Mapping[tuple, list[Row]], bool]:
-    """Return the rows by the values that they name, and whether a batch has rows with other values."""
+    """Return the rows of each requested tuple of values, and whether rows with other values were left out."""
     if lookup.batch == 1:
+        # Rows needn't name the values, and those with other values have been refused.
         return {batch[0]: list(rows)}, False
     found: dict[tuple, list[Row]] = {value: [] for value in batch}
     has_wrong_rows = False
@@ -284,6 +285,7 @@ class SkippedRecord:
 
     @property
     def failed(self) -> bool:
+        """Whether the source is the reason. Records over the limit are left to the next sync."""
         return self.reason != OVER_LIMIT
 
     @property

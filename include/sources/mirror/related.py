@@ -85,7 +85,10 @@ def _plan_children(context: Context, children: Extract, parents: Sequence[tuple]
 
 
 def unread_records(extract: Extract) -> list[Problem]:
-    """Return the records and partitions that could not be read."""
+    """Return the records and partitions that could not be read, and the partitions that may have further records.
+
+    Records that a sync left to the next one because of its limit are no problem.
+    """
     return [
         *(Problem(each.name, each.reason, each.needs_person) for each in extract.skipped_records if each.failed),
         *(Problem(f"all of {partition}", why) for partition, why in extract.failed_partitions.items()),
@@ -110,7 +113,8 @@ def unproven_rows(extract: Extract) -> list[Problem]:
 def stage_needed(context: Context, extract: Extract) -> tuple[list[Stage], list[Problem]]:
     """Look up, stage and plan records that the staged ones refer to and the copy lacks. Return (stages, problems).
 
-    The staged records are complete without them, so a problem here doesn't keep them from being written.
+    The staged records are complete without them, so they are written even if there is a problem here. But the sync
+    then fails, with the problem in its message.
     """
     stages, problems = [], []
     for need in extract.entity.needs:

@@ -27,7 +27,7 @@ from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
 from include.warehouse.table import identifiers
 
-# A row that changed longer ago is not young, even if no sync has run since.
+# How long a row is young at most. Entities with `read_every` have that time in addition.
 SYNC_BRINGS_WITHIN = timedelta(days=1)
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,13 @@ class Scope:
 
     @property
     def partial(self) -> bool:
+        """Whether only some pages are scanned."""
         return self.first > 1 or self.page_end > 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole entity is scanned, with all pages and no filter."""
+        return str(self) == "all"
 
     def __str__(self) -> str:
         pages = f"pages {self.first}-{self.page_end or 'end'}" if self.partial else ""
@@ -104,7 +110,7 @@ def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> F
     figures = _comparison(context, scope, extract)
     looks = second_look(context, extract)
     with conn.transaction():
-        remember_unproven(context, extract, whole=str(scope) == "all")
+        remember_unproven(context, extract, whole=scope.whole)
         summary = _summary(context, scope, extract, figures, scan_id, epoch, looks)
         history.record(conn, summary)
         history.keep_progress(conn, scan_id, extract.progress.get("lines", []))
@@ -270,17 +276,17 @@ def _mark_failed_partitions(extract: Extract) -> None:
 
 
 def _young_after(context: Context, extract: Extract) -> datetime | sql.Composable | None:
-    """Return the time after which a staged row is young: the watermark, or the time by which a sync was due if later.
+    """Return the time after which a changed row is young. None if there is no watermark.
 
-    For an entity with partitions it is SQL over rows `s`, with the watermark of the row's partition. None if there is
-    no watermark.
+    It is the watermark, but no earlier than SYNC_BRINGS_WITHIN ago: a row that has waited longer is drift, even if no
+    sync has run. For an entity with partitions it is SQL over rows `s`, with the watermark of the row's partition.
     """
     entity, conn, source = extract.entity, context.conn, context.source.name
     clock = extract.stage.pull.source_time or datetime.now(UTC)
-    overdue = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
+    earliest = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 
     def young_after(watermark: datetime | None) -> datetime | None:
-        return watermark and max(watermark, overdue)
+        return watermark and max(watermark, earliest)
 
     if not entity.partitions:
         return young_after(sync_log.oldest_watermark(conn, source, entity.name))

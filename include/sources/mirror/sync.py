@@ -148,26 +148,26 @@ class _Sync:
     def sync_entity(self, entity: Entity) -> None:
         """Read an entity's changes, and write them with their children and the records that they refer to.
 
-        Raises RecordsSkipped after everything that is proven is written. The watermark then stops before what is not.
+        Raises RecordsSkipped after everything that is proven is written. No watermark has passed what is not.
         Raises ApiError or PullError where the entity can't be read, so that nothing is written.
         """
         started, context = time.monotonic(), self.context
-        partitions, unlisted = _partitions_to_read(context, entity)
+        partitions, partition_problems = _partitions_to_read(context, entity)
         groups = _groups(context, entity, partitions, self.full)
         extract = self._stage_changes(entity, groups)
         if not self.full:
             skip_changes_before_reset(context, extract)
         plan_sync(context, extract)
-        # If a person asks for everything, a column may be new, so that every row is a suspect.
+        # A person may read everything because a column is new. Then every row is a suspect, and no budget must apply.
         second_look(context, extract, every=self.full)
         # Judged by the watermark: a sync that is too far behind a feed reads whole lists, but needs the children too.
         incremental = not (self.full or never_synced(context, entity))
         children, problems = stage_children(context, extract) if incremental else ([], [])
-        needed, unread_needed = stage_needed(context, extract)
+        needed, needed_problems = stage_needed(context, extract)
         problems += [problem for each in (extract, *children) for problem in unproven_rows(each)]
         states = self._new_states(extract, groups, unproven=bool(problems))
         # The other problems stop no watermark, or only that of their partition.
-        problems += unread_needed + unlisted + unread_records(extract)
+        problems += needed_problems + partition_problems + unread_records(extract)
         self._write(extract, children, needed, states, started)
         log.info("%s.%s: %s, %s", context.source.name, entity.name, self.counts[entity.name], states)
         if problems:

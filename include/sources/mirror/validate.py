@@ -185,17 +185,20 @@ def _look_up_sample(context: Context, entity: Entity, sample: Mapping[tuple, tup
 
 
 def _differing_rows(context: Context, extract: Extract) -> list[str]:
-    """Return a text for each row that differs: its table if it is a nested row, its key and the differing columns."""
+    """Return a text for each row that differs: its table if it is a nested row, its key and the differing columns.
+
+    Records that changed after the watermark are left out, with their nested rows.
+    """
     entity, table = extract.entity, extract.entity.table
     watermark = sync_log.oldest_watermark(context.conn, context.source.name, entity.name)
-    settled = sql.SQL("coalesce({} <= {}, true)").format(
+    before_watermark = sql.SQL("coalesce({} <= {}, true)").format(
         sql.Identifier(table.moment) if table.moment else sql.NULL, sql.Literal(watermark)
     )
     of_record = sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})")
-    whole = of_record.format(identifiers(table.key), identifiers(table.key), extract.stage.sql, settled)
-    found = [f"{_key_text(key)}: {', '.join(columns)}" for columns, *key in _differing_columns(extract.stage, whole)]
+    within = of_record.format(identifiers(table.key), identifiers(table.key), extract.stage.sql, before_watermark)
+    found = [f"{_key_text(key)}: {', '.join(columns)}" for columns, *key in _differing_columns(extract.stage, within)]
     for part, stage in extract.parts:
-        within = of_record.format(identifiers(part.by), identifiers(table.key), extract.stage.sql, settled)
+        within = of_record.format(identifiers(part.by), identifiers(table.key), extract.stage.sql, before_watermark)
         rows = _differing_columns(stage, within)
         found += [f"{part.table.name} {_key_text(key)}: {', '.join(columns)}" for columns, *key in rows]
     return found
