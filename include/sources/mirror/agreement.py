@@ -100,13 +100,12 @@ def _table_readings(stage: Stage, which: sql.Composable) -> Mapping[tuple, Readi
     rows = stage.conn.execute(
         sql.SQL("SELECT _lacks, {} FROM {} WHERE {}").format(identifiers(names), stage.sql, which)
     ).fetchall()
-    end = len(table.key) + len(table.compared)
     found = {}
     for lacks, *values in rows:
-        content = dict(zip(table.compared, values[len(table.key) : end], strict=True))
-        content = {name: value for name, value in content.items() if name not in (lacks or ())}
-        version, changed_at = values[end : end + len(versions)], values[end + len(versions) :]
-        found[tuple(values[: len(table.key)])] = Reading(content, tuple(version), next(iter(changed_at), None))
+        row = dict(zip(names, values, strict=True))
+        key, version = tuple(row[name] for name in table.key), tuple(row[name] for name in versions)
+        content = {name: row[name] for name in table.compared if name not in (lacks or ())}
+        found[key] = Reading(content, version, row[table.moment] if table.moment else None)
     return found
 
 

@@ -24,7 +24,7 @@ def plan_sync(context: Context, extract: Extract) -> None:
     reported = extract.event_deleted_keys
     deleted_by_event = among(extract.entity.table.key, reported, "t") if reported else None
     if deleted_by_event:
-        # Earlier events of the same records are out of date.
+        # Whatever other events show of these records: a look-up decides.
         extract.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(extract.stage.sql, deleted_by_event))
     extract.drop_repeats()
     compare.plan_writes(extract.stage, doubtful="candidate")
@@ -130,7 +130,7 @@ def mark_unknown_deletes(extract: Extract, unknown: Mapping[tuple, str]) -> None
 def replace_record(extract: Extract, record: Row) -> None:
     """Replace a staged record and its nested rows by a newer reading, and plan them again as confirmed.
 
-    The caller's transaction holds it together. Raises RefuseData or RowRefused where the record can't be stored.
+    Call it in a transaction. Raises RefuseData or RowRefused where the record can't be stored.
     """
     key = extract.entity.table.key_of(record)
     rows = {part: nested_rows(part, record) for part, _ in extract.parts}

@@ -250,7 +250,7 @@ def plan_suspects(
     - `surplus`: plan deletes too, of rows of the copy that the list doesn't show
     - `possibly_alive`: the result of `find_possibly_alive`
 
-    Return the repeated rows that were dropped. The caller's transaction holds it together.
+    Return how many repeated rows were dropped. Call it in a transaction.
     """
     stage, entity, conn = extract.stage, extract.entity, context.conn
     for each in extract.stages:

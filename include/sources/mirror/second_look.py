@@ -120,6 +120,7 @@ def _suspects(context: Context, extract: Extract, budget: int | None) -> Mapping
     """
     entity, conn = extract.entity, context.conn
     key, by = entity.table.key, entity.lookup.by
+    # A column may be in both, so each gets an alias for either use.
     keys, bys = [f"k{n}" for n in range(len(key))], [f"b{n}" for n in range(len(by))]
     names = {
         "keys": identifiers(keys),

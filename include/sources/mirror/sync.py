@@ -231,11 +231,13 @@ class _Sync:
         context = self.context
         ticket = "; ".join(map(str, groups))
         if isinstance(entity, Discovered):
+            # What its lists show depends on the params.
             ticket += f"; {json.dumps(dict(context.params), sort_keys=True)}"
         extract = Extract.open(context, entity, "sync", ticket)
         incremental = any(group.since for group in groups) and not self.full
         if extract.stage.resumed and incremental:
             extract = extract.restart(context)
+        # A list that is read from both ends has no partitions, so there is one group.
         if isinstance(entity.changes, BothEnds) and groups[0].since:
             for page in pages_from_both_ends(context, entity, groups[0].since):
                 extract.append(page, page.next)
