@@ -229,8 +229,9 @@ class Extract:
     def drop_repeats(self, possibly_alive: Sequence[tuple] = ()) -> Repeats:
         """Deduplicate by key, drop implicitly deleted rows, then drop nested rows whose record was dropped.
 
-        `possibly_alive`: keys of rows that are deleted in the copy but perhaps not at the source. No row is dropped
-        because of these.
+        `possibly_alive`: keys of the other entity's rows that are deleted in the copy, but perhaps not at the source.
+        No row is dropped because of these. Return how many repeats of records were dropped; all counts are kept with
+        the pull.
         """
         repeats = compare.drop_repeats(self.stage)
         deleted = 0

@@ -48,8 +48,9 @@ def look_up_hidden(context: Context, extract: Extract, listings: Sequence[Listin
             continue
         hidden = _hidden_keys(context, extract, listing, state["oldest"])
         rows = [dict(zip(extract.entity.table.key, key, strict=True)) for key in hidden]
-        page = complete_page(context, extract.entity, Page(None, rows, None), listing.partition, skip=(), limit=None)
-        extract.append(page.page, None, page, number, listing.partition)
+        page = Page(None, rows, None)
+        complete = complete_page(context, extract.entity, page, listing.partition, skip=(), limit=None)
+        extract.append(complete.page, None, complete, number, listing.partition)
         try:
             extract.check_refused(listing.partition)
         except TooManyRefused as error:
@@ -65,7 +66,10 @@ def look_up_hidden(context: Context, extract: Extract, listings: Sequence[Listin
 
 
 def _hidden_keys(context: Context, extract: Extract, listing: Listing, oldest: str | None) -> list[tuple]:
-    """Return keys of the copy's records that the list would show after its oldest one, the latest changes first."""
+    """Return keys of the copy's records that the list may have left out, those with the latest changes first.
+
+    They belong on the list, but are not staged and changed no later than `oldest`, the oldest change that it showed.
+    """
     table = extract.entity.table
     behind = sql.SQL("true")
     if oldest:

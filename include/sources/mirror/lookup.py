@@ -364,9 +364,9 @@ def _skipped_record(entity: Entity, key: tuple, partition: str, brief: Row, look
 
 
 def unchanged_keys(context: Context, entity: Discovered, page: Page, since: datetime) -> set[tuple]:
-    """Return the keys of listed records whose shown values equal the copy's and that changed before `since`.
+    """Return the keys of listed records whose shown values equal the copy's, unless they changed at `since` or later.
 
-    Records that changed later are read again, because what belongs to a record may arrive after it.
+    Those are read again, because what belongs to a record may arrive after it.
     """
     shown = entity.shown
     briefs = {key: row for row in page.rows if (key := shown.key_of(row))}

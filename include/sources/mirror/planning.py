@@ -84,7 +84,6 @@ def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
             "records": table.sql,
             "of_copy": extract.belongs_to_record(part, "t", "r"),
             "of_list": extract.belongs_to_record(part, "t", "w"),
-            "p_of_copy": extract.belongs_to_record(part, "p", "r"),
             "w_newer": compare.newer(table, "w", "r"),
         }
         older = stage.conn.execute(sql.SQL(DROP_OLDER).format(**names)).rowcount

@@ -179,7 +179,7 @@ def _comparison(context: Context, scope: Scope, extract: Extract) -> Mapping[str
         figures = {
             "identical": repeats.identical,
             "differing": repeats.differing,
-            "compared": {each.table.name: stage_rows(each) for each in extract.stages},
+            "compared": {each.table.name: _count_staged(each) for each in extract.stages},
             "live_rows": compare.live_rows(stage),
             "missing": _planned(compare.plan_counts(stage), "insert") + _refused_missing(stage),
             "surplus": _planned(compare.plan_counts(stage), "delete"),
@@ -191,7 +191,7 @@ def _comparison(context: Context, scope: Scope, extract: Extract) -> Mapping[str
     return figures
 
 
-def stage_rows(stage: Stage) -> int:
+def _count_staged(stage: Stage) -> int:
     """Return the number of staged rows."""
     return stage.conn.execute(sql.SQL("SELECT count(*) FROM {}").format(stage.sql)).fetchone()[0]
 
@@ -208,11 +208,10 @@ def _refused_missing(stage: Stage) -> int:
 
 
 def find_possibly_alive(context: Context, extract: Extract) -> Mapping[tuple, str]:
-    """Look up the rows because of which staged rows are implicitly deleted, and return those that may not be deleted.
+    """Return the rows of the other entity that may be alive at the source, though staged rows are deleted with them.
 
-    The keys are theirs. The values say why the state at the source is unknown; they are empty if the row is alive
-    there. The copy is wrong about a row that is alive: another scan of the run repairs it, and this one must bring
-    back the rows that were deleted with it.
+    As {key: reason}: why the row's state is unknown, or empty if the row is alive. The copy is then wrong about that
+    row, and another scan of the run repairs it. This scan has to bring back the rows that were deleted with it.
     """
     falls = extract.entity.falls
     if falls is None:
