@@ -1,9 +1,8 @@
 """The second look: look up each suspect by itself, those that have waited longest first."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from psycopg import sql
 
@@ -70,28 +69,38 @@ def second_look(context: Context, extract: Extract, *, every: bool = False) -> L
         not_shown[value] = [suspect for suspect in suspects[value] if not _settle_shown(extract, suspect, look)]
     not_shown = {value: some for value, some in not_shown.items() if some}
     if lookup.witness:
-        lookup = lookup.witness
         # A batch may leave open far more suspects than can be looked up one by one.
-        asked = list(islice((value for value in suspects if value in not_shown), budget))
-        looks = list(look_up(context, table, lookup, asked))
-        found_any = any(_found(look) for _, look in looks)
-        absent = [
-            suspect
-            for value, look in looks
-            for suspect in not_shown[value]
-            if not _settle_contradicted(extract, suspect, look)
-        ]
+        not_shown = {value: not_shown[value] for value in [each for each in suspects if each in not_shown][:budget]}
+        lookup = lookup.witness
+        absent, found_any = _ask_witness(context, extract, lookup, not_shown)
     else:
         absent = [suspect for some in not_shown.values() for suspect in some]
     # If the address finds nothing at all, it may be out of order.
-    works = not absent or found_any or _finds_known_row(context, extract, lookup)
+    address_works = not absent or found_any or _finds_known_row(context, extract, lookup)
     for suspect in absent:
-        if works:
+        if address_works:
             _settle_absent(extract, suspect)
         else:
             _settle_unproven(extract, suspect, NOTHING_FOUND)
     _settle_rest(extract)
     return LookCounts(len(suspects), answered)
+
+
+def _ask_witness(
+    context: Context, extract: Extract, witness: Lookup, not_shown: Mapping[tuple, Sequence[Suspect]]
+) -> tuple[list[Suspect], bool]:
+    """Ask the witness about the suspects that a list did not show, and settle those about which it disagrees.
+
+    Return the suspects that are absent there too, and whether the witness found anything at all.
+    """
+    looks = list(look_up(context, extract.entity.table, witness, not_shown))
+    absent = [
+        suspect
+        for value, look in looks
+        for suspect in not_shown[value]
+        if not _settle_contradicted(extract, suspect, look)
+    ]
+    return absent, any(_found(look) for _, look in looks)
 
 
 def _finds_known_row(context: Context, extract: Extract, lookup: Lookup) -> bool:
