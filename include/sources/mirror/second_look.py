@@ -70,9 +70,9 @@ def second_look(context: Context, extract: Extract, *, every: bool = False) -> L
     not_shown = {value: some for value, some in not_shown.items() if some}
     if lookup.witness:
         # A batch may leave open far more suspects than can be looked up one by one.
-        not_shown = {value: not_shown[value] for value in [each for each in suspects if each in not_shown][:budget]}
+        asked = [value for value in suspects if value in not_shown][:budget]
         lookup = lookup.witness
-        absent, found_any = _ask_witness(context, extract, lookup, not_shown)
+        absent, found_any = _ask_witness(context, extract, lookup, {value: not_shown[value] for value in asked})
     else:
         absent = [suspect for some in not_shown.values() for suspect in some]
     # If the address finds nothing at all, it may be out of order.

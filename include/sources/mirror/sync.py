@@ -258,6 +258,7 @@ class _Sync:
     def _listings(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
         """Return the lists that show what changed in the group since its time, or everything without a time."""
         changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
+        # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
         if group.since is None or changes is None or isinstance(changes, FullList):
             return whole
         if isinstance(changes, Feed):
@@ -265,6 +266,7 @@ class _Sync:
             return [Listing(changes.request(group.since), changes.paginator, **shape)]
         if isinstance(changes, Since):
             return [replace(each, request=changes.request(each.request, group.since)) for each in whole]
+        # A `Window`: those with `BothEnds` are not read here.
         requests = [changes.request, changes.late] if changes.late else [changes.request]
         return [
             replace(each, request=request(each.request, group.since, self.window_end))
