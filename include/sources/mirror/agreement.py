@@ -93,7 +93,7 @@ def _agree(listed: Mapping[tuple, Reading], looked_up: Mapping[tuple, Reading]) 
 
 
 def _table_readings(stage: Stage, which: sql.Composable) -> Mapping[tuple, Reading]:
-    """Return the readings of the staged rows that the condition `which` names, by their keys."""
+    """Return the readings of staged rows by their keys. `which`: an SQL condition on the rows."""
     table, versions = stage.table, compare.version_columns(stage.table)
     moment = [table.moment] if table.moment else []
     names = (*table.key, *table.compared, *versions, *moment)

@@ -46,7 +46,7 @@ class Partitions:
 
 @dataclass(frozen=True)
 class NewestOnly:
-    """The limit of a list that shows only the records that changed last, and so may not reach back to `since`.
+    """The limit of a list with only the latest changes, which may not reach back to `since`.
 
     `condition`: SQL over rows `t` of the copy, true if the list would show the row without its limit.
     """
@@ -326,7 +326,7 @@ class Child(Entity):
 
 @dataclass(frozen=True)
 class Discovered(Entity):
-    """Records that the source's lists show only in brief, so that each has to be looked up.
+    """Records of lists that show them only in brief, so each record has to be looked up.
 
     - `lists`: return the lists of a partition with what changed since a time, or with everything if the time is None
     - `shown`: the columns that the lists show: the table's key, and perhaps more. An incremental sync skips records

@@ -188,7 +188,7 @@ class Extract:
 
     @property
     def skipped_records(self) -> list[SkippedRecord]:
-        """The listed records that were not read, except those that another list has brought."""
+        """The listed records that were not read, and were not brought by another list."""
         skipped = {tuple(each["key"]): SkippedRecord(**each) for each in self._progress_list("skipped")}
         found = staged(self.stage, skipped) if skipped else set()
         return [each for key, each in skipped.items() if key not in found]
@@ -211,7 +211,7 @@ class Extract:
 
     @property
     def short_partitions(self) -> Mapping[str, str]:
-        """The partitions with a list that did not show all that changed, with the reason of each."""
+        """The partitions with an incomplete list, with the reason of each."""
         return self.progress.get("cut", {})
 
     def shortage(self, number: int) -> int:

@@ -141,7 +141,7 @@ def _batches(values: Iterable[tuple], size: int) -> Iterator[list[tuple]]:
 
 
 def _checked_request(request: Request, table: Table, lookup: Lookup, batch: Sequence[tuple]) -> Request:
-    """Return the request with a check that its rows are those that were requested.
+    """Return the request with a check of its answer: it must have the requested rows.
 
     A list has its pages checked instead. If requests are sent beside this one, all answers are checked together later.
     """
@@ -196,8 +196,8 @@ def _batch_looks(
     for value in batch:
         requested = list(zip(lookup.by, value, strict=True))
         full = [{**row, **{name: each for name, each in requested if row.get(name) is None}} for row in rows[value]]
-        # A wrong row may have come in place of a right one. That doesn't matter if the key allows one row only, or if
-        # a witness will be asked about the rows that are not shown.
+        # A wrong row may have come in place of a right one. It does no harm if the key allows one row only, or if a
+        # witness will be asked about the missing rows.
         complete = rows[value] and (lookup.by == table.key or lookup.witness)
         if has_wrong_rows and not complete:
             yield value, Look(unknown=f"{request}: {_wrong_row(lookup)}")
@@ -394,7 +394,7 @@ def _brief_values(shown: Table, row: Row) -> tuple | None:
 
 
 def moment_of(entity: Discovered, row: Row) -> datetime | None:
-    """Return the version (or change time) that a list shows of a record; None if it shows none that can be read."""
+    """Return a listed record's version (or change time); None if the list shows none or it can't be read."""
     shown = entity.shown
     brief = _brief_values(shown, row) or ()
     values = dict(zip(shown.names, brief, strict=False))

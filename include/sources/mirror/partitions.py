@@ -53,7 +53,7 @@ def batch_listings(
 ) -> list[Listing]:
     """Return the lists of one batch of partitions.
 
-    They show everything, except that the lists of a `Discovered` entity show what changed since `since`.
+    They show everything. Only the lists of a `Discovered` entity show what changed since `since`.
     """
     if isinstance(entity, Discovered):
         return [listing for partition in batch for listing in entity.lists(context, partition, since)]

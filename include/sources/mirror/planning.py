@@ -141,7 +141,7 @@ def replace_record(extract: Extract, record: Row) -> None:
 
 
 def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -> None:
-    """Replace the staged rows that the condition `which` names, and plan them again.
+    """Replace staged rows by these records, and plan them again. `which`: an SQL condition on the rows.
 
     A row that was planned before and now equals the copy becomes noise.
     """

@@ -40,10 +40,10 @@ def read_lists(
     """Append all pages of the lists, one list after the other, from the resume point. Return the extract to go on with.
 
     - `first`, `last`: the first and the last page number to read, for a single list
-    - `unchanged_before`: for lists in brief, don't look up records that are as in the copy and changed before that time
+    - `unchanged_before`: for lists in brief, the time before which unchanged records need no look-up
     - `on_page`: called after each page
 
-    A list that shows fewer rows than its total claims is read again, as long as that shows more. If one of several
+    If a list shows fewer rows than its total claims, it is read again as long as this brings more. If one of several
     partitions fails, `Extract.failed_partitions` names it and the others are read.
 
     If the token of the next page has expired, the pull is restarted: what was staged may have changed meanwhile. The

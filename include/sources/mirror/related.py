@@ -1,4 +1,4 @@
-"""What a sync writes with its records: their children, the records that they refer to, and the problems of both."""
+"""What a sync writes beside its records: their children and the records they refer to, and the problems of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def _plan_children(context: Context, children: Extract, parents: Sequence[tuple]
 
 
 def unread_records(extract: Extract) -> list[Problem]:
-    """Return the records and partitions that could not be read, and the partitions that may have further records.
+    """Return the unread records and partitions, and the partitions with an incomplete list.
 
     Records that a sync left to the next one because of its limit are no problem.
     """

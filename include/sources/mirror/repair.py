@@ -83,8 +83,8 @@ def verify_repair(context: Context, summaries: Sequence[ForensicSummary], sync_i
 def reset_watermarks(context: Context) -> int:
     """Set all watermarks to the source's present time and return the sync_id of that.
 
-    The next sync then skips what changed while the writer was stopped. An entity that was never synced gets no
-    watermark, because that would skip its first load. Raises FenceError where the run has not stopped the writer.
+    The next sync then skips what changed while the writer was stopped. An entity without a watermark
+    gets none, because its first load would be skipped. Raises FenceError where the run has not stopped the writer.
     """
     conn, source = context.conn, context.source
     now = source_time(context)
@@ -124,7 +124,7 @@ def _delete_implicitly(context: Context, entity: Entity, sync_id: int) -> Mappin
 
 
 def _partitions(context: Context, name: str) -> set[str]:
-    """Return the partitions that the warehouse knows for the entity of that name."""
+    """Return the known partitions of an entity by its name."""
     return set(known_partitions(context, entity_of(context.source, name)))
 
 
@@ -238,7 +238,7 @@ def _scanned_until(context: Context, entity: Entity) -> datetime | None:
 
 
 def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[tuple, bool]]:
-    """Return a sample of the records that the repair wrote or tombstoned, or whose nested rows it wrote.
+    """Return a sample of the records that the repair has changed, in themselves or in their nested rows.
 
     As {key: (values to look the record up by, whether it is tombstoned)}. The sample depends on the sync_id only.
     """

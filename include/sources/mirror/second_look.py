@@ -89,7 +89,7 @@ def second_look(context: Context, extract: Extract, *, every: bool = False) -> L
 def _ask_witness(
     context: Context, extract: Extract, witness: Lookup, not_shown: Mapping[tuple, Sequence[Suspect]]
 ) -> tuple[list[Suspect], bool]:
-    """Ask the witness about the suspects that a list did not show, and settle those about which it disagrees.
+    """Ask the witness about suspects that a list did not show. Settle those it shows or can't tell.
 
     Return the suspects that are absent there too, and whether the witness found anything at all.
     """

@@ -27,8 +27,8 @@ class Mirror:
     - `base_path`: the path after the connection's host
     - `authorize`: make the request headers from the connection's token
     - `every`: the time between two syncs, as in the schedule of the DAG
-    - `lookback`: how far behind the watermark each sync reads again, so that a row that one sync missed has a second
-      chance. It is longer than `every`.
+    - `lookback`: how far behind the watermark each sync reads again. It is longer than `every`, so a row missed by one
+      sync has a second chance.
     - `derived`: tables to compute after each sync and repair, in this order
     - `checks`: the invariants of the copy
     - `per_minute`: the vendor's limit of requests, None for no limit

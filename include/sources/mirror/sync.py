@@ -69,8 +69,8 @@ class RecordsSkipped(Exception):
 
     def __init__(self, problems: Sequence[Problem]):
         super().__init__(
-            f"{len(problems)} of its records are not proven and were not written, the others were:"
-            f" {', '.join(map(str, problems[:EXAMPLES]))}"
+            f"{len(problems)} of its records are not proven and were not written:"
+            f" {', '.join(map(str, problems[:EXAMPLES]))}. The others were written"
         )
         self.needs_person = any(each.needs_person for each in problems)
 
@@ -256,7 +256,7 @@ class _Sync:
         return extract
 
     def _listings(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
-        """Return the lists that show what changed in the group since its time, or everything without a time."""
+        """Return the lists with the changes in the group since its time, or with everything if it has none."""
         changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
         # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
         if group.since is None or changes is None or isinstance(changes, FullList):
