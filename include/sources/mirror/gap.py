@@ -1,8 +1,7 @@
 """Gaps of lists with a limit, which show only the records that changed last.
 
-Such a list reaches back to a time if it shows a record that changed before. If it doesn't, a sync looks up
-records of the copy that the list may have left out, the latest changes first. If one of them has changed, the list was
-too short.
+Such a list reaches back to a time if it shows a record that changed before. If it doesn't, a sync looks up records of
+the copy that the list may have left out, the latest changes first. If one of them has changed, the list was too short.
 
 The changes that are found are written. But the list may also have left out records that are new, so the watermark
 stays and the sync fails. The next sync finds no such change any more and succeeds.

@@ -49,10 +49,10 @@ def newly_deleted_implicitly(context: Context, extract: Extract) -> sql.Composab
         return None
     other = entity_of(context.source, falls.entity).table
     return sql.SQL(
-        "({fell} AND EXISTS (SELECT FROM {other} o WHERE {same} AND o.sync_id > coalesce("
+        "({implicit} AND EXISTS (SELECT FROM {other} o WHERE {same} AND o.sync_id > coalesce("
         "(SELECT min(sync_id) FROM confidence.sync_state WHERE source = {source} AND entity = {entity}), 0)))"
     ).format(
-        fell=extract.implicitly_deleted,
+        implicit=extract.implicitly_deleted,
         other=other.sql,
         same=pairs(other.key, "o", falls.by, "t"),
         source=sql.Literal(context.source.name),
@@ -121,7 +121,7 @@ def mark_unknown_deletes(extract: Extract, unknown: Mapping[tuple, str]) -> None
             "columns": identifiers(stage.table.names),
             "key": identifiers(stage.table.key),
             "why": sql.Literal(why),
-            "fell": are(extract.entity.falls.by, value),
+            "implicit": are(extract.entity.falls.by, value),
         }
         stage.conn.execute(sql.SQL(UNKNOWN).format(**names))
 
@@ -185,7 +185,7 @@ ON CONFLICT DO NOTHING
 
 UNKNOWN = """
 INSERT INTO {plan} ({columns}, _operation, _status, _why, _looked)
-SELECT {columns}, 'update', 'unproven', {why}, true FROM {stage} WHERE {fell}
+SELECT {columns}, 'update', 'unproven', {why}, true FROM {stage} WHERE {implicit}
 ON CONFLICT ({key}) DO UPDATE SET _status = excluded._status, _why = excluded._why, _looked = true
 """
 

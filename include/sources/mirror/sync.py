@@ -130,7 +130,7 @@ class _Sync:
 
     @cached_property
     def window_end(self) -> datetime:
-        """The end of every `Window` of this sync: the source's clock when it was first asked for."""
+        """The end of every `Window` of this sync: the source's clock at the first use of it."""
         return source_time(self.context)
 
     def due(self, entity: Entity) -> bool:
@@ -183,7 +183,7 @@ class _Sync:
     ) -> None:
         """Apply all plans and save the new states in one transaction, then drop the staged rows."""
         oldest = min(filter(None, (state.watermark for state in states.values())), default=None)
-        # Nested rows and children are as far as their records, and have no partitions.
+        # Nested rows and children have one state for all partitions: that of the partition that is furthest behind.
         together = {"": NewState(oldest, all(state.in_step for state in states.values()))}
         with fence.writing(self.context.conn, self.context.source.name, epoch=self.epoch):
             for stage in needed:
