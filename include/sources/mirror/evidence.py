@@ -34,6 +34,7 @@ def account(context: Context, extract: Extract, stage: Stage, compared: int, *, 
     """
     own = stage is extract.stage
     progress, pull = stage.pull.progress or {}, stage.pull
+    # Listed, but not staged. Nested rows never are, since they come inside the records that are staged.
     skipped = len(extract.skipped_records) if own else 0
     absent = len(extract.absent_keys) + len(extract.deleted_keys) if own else 0
     known = extract.progress.get("known", 0) if own else 0
@@ -53,6 +54,7 @@ def account(context: Context, extract: Extract, stage: Stage, compared: int, *, 
 
 
 def _sql_names(stage: Stage) -> dict[str, sql.Composable]:
+    """Return the names in the queries below: tables, conditions on their keys, and keys as JSON arrays."""
     key = stage.table.key
     return {
         "table": stage.table.sql,
