@@ -26,7 +26,7 @@ from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.changes import Since, Window
 from include.sources.mirror.entity import Derived, Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.partitions import partitions
+from include.sources.mirror.partitions import known_partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.staging import Stage
 from include.warehouse.table import Column, Table, identifiers
@@ -223,7 +223,7 @@ def test_lists_in_brief_are_of_one_partition_each(filled, source, name):
     entity = entity_of(filled.source, name)
     with filled.context() as opened:
         context = replace(opened, params=filled.account.params)
-        for partition in partitions(context, entity):
+        for partition in known_partitions(context, entity):
             listings = entity.lists(context, partition, None)
             assert {listing.partition for listing in listings} == {partition}
             asked = [listing.request for listing in listings if not listing.named]
@@ -336,7 +336,7 @@ def test_every_partition_has_its_watermark(filled, conn, source):
     query = "SELECT partition FROM confidence.sync_state WHERE entity = %s AND watermark IS NOT NULL"
     for entity in filled.source.entities:
         with filled.context() as context:
-            values = partitions(context, entity)
+            values = known_partitions(context, entity)
         assert sorted(partition for (partition,) in conn.execute(query, [entity.name])) == sorted(values)
         assert len(values) > (entity.partitions.size if entity.partitions else 0)
 

@@ -21,7 +21,7 @@ SINCE = Since("since")
 WINDOW = Window(lambda listing, start, end: listing)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
-FALLS = Falls("t.item IS NULL", "items", ("item",), stands=lambda item: True)
+FALLS = Falls("t.item IS NULL", "items", ("item",), alive=lambda item: True)
 BRIEF = replace(TABLE, columns=TABLE.columns[:1])
 
 

@@ -343,16 +343,16 @@ class TestTheAccount:
 
     def test_fails_where_a_row_of_the_copy_has_no_end(self, filled, conn, monkeypatch):
         """As if the comparison had overlooked one."""
-        suspected = scanning.suspect
+        plan_suspects = scanning.plan_suspects
 
         def forgetful(context, extract, **more):
-            found = suspected(context, extract, **more)
+            found = plan_suspects(context, extract, **more)
             conn.execute(
                 "DELETE FROM staging.repairshopr_customers_scan WHERE id = (SELECT min(id) FROM repairshopr.customers)"
             )
             return found
 
-        monkeypatch.setattr(scanning, "suspect", forgetful)
+        monkeypatch.setattr(scanning, "plan_suspects", forgetful)
         summary = scanned(filled, "customers")
         assert "live rows" in summary.incomplete or "listed" in summary.incomplete
 

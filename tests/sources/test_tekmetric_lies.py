@@ -12,7 +12,7 @@ from include.api.paginators import Single
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror import gap
-from include.sources.mirror.entity import Listing, Newest
+from include.sources.mirror.entity import Listing, NewestOnly
 from include.sources.tekmetric import SOURCE
 
 from .tekmetric import (
@@ -371,10 +371,10 @@ def test_board_reaches_back_where_it_shows_an_order_that_changed_before(pages, r
     extract = SimpleNamespace(
         entity=entity, list_state=lambda number: told, save_list_state=lambda number, **some: told.update(some)
     )
-    listing = Listing(None, Single(), newest=Newest(since, "true"))
+    listing = Listing(None, Single(), newest=NewestOnly(since, "true"))
     for shown, left_out in pages:
         orders = [{"shop_id": EAST, "tm_id": 1, "updated_date": NOTED.get(each)} for each in shown]
-        gap.note(extract, 0, listing, orders, left_out=left_out)
+        gap.remember_reach(extract, 0, listing, orders, ignored=left_out)
     assert told == {"reached": reached, "oldest": oldest and instant(NOTED[oldest]).isoformat()}
 
 

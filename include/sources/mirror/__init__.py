@@ -1,1 +1,1 @@
-"""The kind of source that most are: an API whose lists are mirrored in the warehouse, table by table."""
+"""Mirrors, the most common kind of source: an API whose lists are copied into tables of the warehouse."""

@@ -1,7 +1,9 @@
-"""A change counts where two looks agree: the list's and the narrow one, or one of them and the copy.
+"""Agreement of two looks, without which a second look changes nothing.
 
-Where all three differ, one of the answers is wrong, and nobody knows which, unless the record has changed since its
-list was read. A newer version alone doesn't tell: an answer that swaps two records shows one of them so.
+Three readings of a record are compared: the list, the look-up and the copy. A change counts if two of them agree. If
+all three differ, an answer is wrong, unless the record has changed since its list was read.
+
+A newer version alone proves nothing: if an answer swaps two records, one of them appears with a newer version.
 """
 
 from collections.abc import Mapping
@@ -18,93 +20,97 @@ from include.warehouse.table import are, identifiers, same_key
 
 
 class Disagreement(Exception):
-    """The list and the narrow look show different content of a record."""
+    """The readings of a record contradict each other. The message says how."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A row as it was read: the values that the record names, its version, and its time of change."""
+    """A row as it was read: the values of the columns that the record names, its version columns and change time."""
 
     values: Mapping[str, object]
     version: tuple
     moment: datetime | None
 
     def agrees(self, other: "Reading") -> bool:
-        """Whether the other one says all that this one says; it may say more."""
+        """Return whether the other reading has all values of this one. It may have more."""
         return all(other.values.get(name) == value for name, value in self.values.items())
 
     def newer(self, other: "Reading") -> bool:
-        """Whether this shows a newer version: of the columns that tell, the first that neither lacks decides."""
+        """Return whether this reading has a newer version, by the first version column that both readings have."""
         for mine, theirs in zip(self.version, other.version, strict=True):
             if mine is not None and theirs is not None:
                 return mine > theirs
         return False
 
 
+# A record and its nested rows: for each of their tables, the readings by key.
 Readings = list[Mapping[tuple, Reading]]
 
 
-def readings(extract: Extract, key: tuple) -> Readings:
-    """A record as it is staged, and the rows inside it, each table by itself; empty where the record is not staged."""
-    own = _staged(extract.stage, are(extract.entity.table.key, key))
-    return [own, *(_staged(stage, are(part.by, key)) for part, stage in extract.parts)] if own else []
+def staged_readings(extract: Extract, key: tuple) -> Readings:
+    """Return the readings of a record and its nested rows in staging; empty if the record is not staged."""
+    own = _table_readings(extract.stage, are(extract.entity.table.key, key))
+    return [own, *(_table_readings(stage, are(part.by, key)) for part, stage in extract.parts)] if own else []
 
 
 def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused: bool) -> None:
-    """Raise Disagreement if what is staged by now would change the copy, though nothing but one look says so.
+    """Raise Disagreement if the looked-up record, now staged, would change the copy without a second witness.
 
-    `listed` is the record as its list has shown it, empty where it hasn't. `refused`: the list has shown it, but so
-    that it could not be stored.
+    - `listed`: the readings of the record as its list showed it; empty if the list didn't
+    - `refused`: the list showed the record, but in a form that could not be stored
     """
-    # Of what the copy lacks a sync takes what the own address shows; a scan is to prove it, and so takes neither.
-    if not (_changes(extract, key) or (listed and extract.stage.pull.purpose == "scan" and _inserts(extract, key))):
+    # If the copy lacks the record, a sync takes what its own address shows. A scan has to prove what it inserts.
+    scan_inserts = listed and extract.stage.pull.purpose == "scan" and _would_insert(extract, key)
+    if not (_would_change_copy(extract, key) or scan_inserts):
         return
-    seen = readings(extract, key)
+    looked_up = staged_readings(extract, key)
     if listed:
-        if not all(map(_agree, listed, seen)) and not _changed_since(extract, seen[0][key], listed[0][key]):
+        if not all(map(_agree, listed, looked_up)) and not _changed_since(extract, looked_up[0][key], listed[0][key]):
             raise Disagreement("its list and the look at it alone show different content")
-        # A list in brief shows no content of its own: both looks were at one address.
+        # The content of a record that is listed in brief was read twice from one address.
         brief = isinstance(extract.entity, Discovered)
         if brief and _lacks_something(extract, key) and not _newer_than_copy(extract, key):
             raise Disagreement(
                 "it lacks what the copy has, though it has not changed since, and one address alone says so"
             )
-    elif not ((extract.entity.lookup.own or refused) and _newer_than_copy(extract, key)) or _lacks_something(
-        extract, key
-    ):
+        return
+    # The look-up is the only witness. It is enough for a newer version from an address that can be trusted.
+    trusted = extract.entity.lookup.own or refused
+    if not (trusted and _newer_than_copy(extract, key)) or _lacks_something(extract, key):
         raise Disagreement("only one look shows it, with other content than the copy has")
 
 
-def _changed_since(extract: Extract, seen: Reading, listed: Reading) -> bool:
-    """Whether the record has changed after its list was read: then the look alone can show it so."""
+def _changed_since(extract: Extract, looked_up: Reading, listed: Reading) -> bool:
+    """Return whether the record has changed after its list was read, so that only the look-up can show the change."""
     read_at = extract.stage.pull.source_time
-    late = read_at is None or (seen.moment is not None and seen.moment > read_at)
-    return seen.newer(listed) and late
+    late = read_at is None or (looked_up.moment is not None and looked_up.moment > read_at)
+    return looked_up.newer(listed) and late
 
 
-def _agree(listed: Mapping[tuple, Reading], seen: Mapping[tuple, Reading]) -> bool:
-    return listed.keys() == seen.keys() and all(listed[key].agrees(seen[key]) for key in listed)
+def _agree(listed: Mapping[tuple, Reading], looked_up: Mapping[tuple, Reading]) -> bool:
+    """Return whether both have the same rows, with at least the listed values."""
+    return listed.keys() == looked_up.keys() and all(listed[key].agrees(looked_up[key]) for key in listed)
 
 
-def _staged(stage: Stage, which: sql.Composable) -> Mapping[tuple, Reading]:
+def _table_readings(stage: Stage, which: sql.Composable) -> Mapping[tuple, Reading]:
+    """Return the readings of staged rows by their keys. `which`: an SQL condition on the rows."""
     table, versions = stage.table, compare.version_columns(stage.table)
     moment = [table.moment] if table.moment else []
     names = (*table.key, *table.compared, *versions, *moment)
     rows = stage.conn.execute(
         sql.SQL("SELECT _lacks, {} FROM {} WHERE {}").format(identifiers(names), stage.sql, which)
     ).fetchall()
-    end = len(table.key) + len(table.compared)
     found = {}
     for lacks, *values in rows:
-        told = dict(zip(table.compared, values[len(table.key) : end], strict=True))
-        told = {name: value for name, value in told.items() if name not in (lacks or ())}
-        version, moved = values[end : end + len(versions)], values[end + len(versions) :]
-        found[tuple(values[: len(table.key)])] = Reading(told, tuple(version), next(iter(moved), None))
+        row = dict(zip(names, values, strict=True))
+        key, version = tuple(row[name] for name in table.key), tuple(row[name] for name in versions)
+        content = {name: row[name] for name in table.compared if name not in (lacks or ())}
+        found[key] = Reading(content, version, row[table.moment] if table.moment else None)
     return found
 
 
-def _changes(extract: Extract, key: tuple) -> bool:
-    """Whether a row that the copy has, or a row inside a record that it has, would be written or deleted."""
+def _would_change_copy(extract: Extract, key: tuple) -> bool:
+    """Return whether the plan updates or deletes a record of the copy, or changes its nested rows."""
     plans = [(extract.stage, are(extract.entity.table.key, key), sql.SQL("_operation <> 'insert'"))]
     if extract.parts:
         alive = sql.SQL("EXISTS (SELECT FROM {} t WHERE t.deleted_at IS NULL AND {})").format(
@@ -118,15 +124,15 @@ def _changes(extract: Extract, key: tuple) -> bool:
     )
 
 
-def _inserts(extract: Extract, key: tuple) -> bool:
-    """Whether the record itself would be written anew, or back from its tombstone."""
+def _would_insert(extract: Extract, key: tuple) -> bool:
+    """Return whether the plan inserts the record, or restores it over its tombstone."""
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE _status = 'confirmed' AND _operation = 'insert' AND {})")
     which = are(extract.entity.table.key, key)
     return extract.stage.conn.execute(query.format(extract.stage.plan, which)).fetchone()[0]
 
 
 def _lacks_something(extract: Extract, key: tuple) -> bool:
-    """Whether a row doesn't name what the copy has in it."""
+    """Return whether the staged record, or a nested row, lacks a column in which the copy has a value."""
     plans = [(extract.stage, extract.entity.table.key), *((stage, part.by) for part, stage in extract.parts)]
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} s JOIN {} t ON {} WHERE {} AND {})")
     return any(
@@ -144,6 +150,7 @@ def _lacks_something(extract: Extract, key: tuple) -> bool:
 
 
 def _newer_than_copy(extract: Extract, key: tuple) -> bool:
+    """Return whether the staged record has a newer version than the copy."""
     table = extract.entity.table
     query = sql.SQL("SELECT {} FROM {} s JOIN {} t USING ({}) WHERE {}").format(
         compare.newer(table, "s", "t"),

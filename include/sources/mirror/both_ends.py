@@ -1,4 +1,4 @@
-"""Lists without a filter for changes, read from both ends until a page holds nothing young."""
+"""Reading lists without a filter for changes: from both ends, until a page has no recent change."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -12,28 +12,28 @@ from include.warehouse import compare
 from include.warehouse.staging import PullError
 
 
-def from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterator[Page]:
-    """Pages from the first on, then from the last back, each way until a page holds nothing young.
+def pages_from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterator[Page]:
+    """Yield pages from the first forwards, then from the last backwards. Stop each way at a page without changes.
 
-    Without a usable total there is no last page to begin at: then the list is read on to its end, unless it is in
-    falling order of its versions, in which all that follows is older.
+    A change is a row that changed at `since` or later. Without a usable total the last page is not known. Then the
+    list is read forwards to its end, except if it is sorted by time of change with the latest first.
     """
     seen: list[datetime] = []
     for page in pages(context.client, entity.listing, entity.paginator):
         yield page
-        moments = _times(entity, page)
+        moments = _change_times(entity, page)
         seen += moments
         if max(moments, default=since) < since and (page.total_pages or seen == sorted(seen, reverse=True)):
             break
     for number in range(page.total_pages or 0, page.position, -1):
-        page = _page(context, entity, number)
+        page = _read_page(context, entity, number)
         yield page
-        if max(_times(entity, page), default=since) < since:
+        if max(_change_times(entity, page), default=since) < since:
             break
 
 
 def require_rows(extract: Extract) -> None:
-    """Raises PullError where a list of everything shows nothing, though the copy has rows: so it tells nothing."""
+    """Raise PullError where a whole list shows no rows though the copy has some: an empty list is no evidence."""
     name, rows = extract.entity.name, compare.live_rows(extract.stage)
     if rows and not extract.stage.pull.rows_read:
         raise PullError(
@@ -42,8 +42,11 @@ def require_rows(extract: Extract) -> None:
         )
 
 
-def _page(context: Context, entity: Entity, number: int) -> Page:
-    """One page of the entity's list, which has to fit its own totals; it may be asked for twice for that."""
+def _read_page(context: Context, entity: Entity, number: int) -> Page:
+    """Return one page of the entity's list. A page that contradicts its own totals is requested once more.
+
+    Raises RefuseData where it contradicts them again.
+    """
     for _ in range(2):
         answer = context.client.send(page_request(entity.listing, entity.paginator, number))
         page = entity.paginator.read(answer, number)
@@ -53,13 +56,13 @@ def _page(context: Context, entity: Entity, number: int) -> Page:
     refuse_contradiction(f"{context.client.name}: {entity.listing}, page {number}", why)
 
 
-def _times(entity: Entity, page: Page) -> list[datetime]:
-    """When the page's rows last changed, as far as that can be read."""
+def _change_times(entity: Entity, page: Page) -> list[datetime]:
+    """Return when the page's rows last changed, without times that can't be read."""
     column = next(column for column in entity.table.columns if column.name == entity.table.moment)
-    return [moment for row in page.rows if (moment := _time(column, row))]
+    return [moment for row in page.rows if (moment := _change_time(column, row))]
 
 
-def _time(column: Any, row: Mapping[str, Any]) -> datetime | None:
+def _change_time(column: Any, row: Mapping[str, Any]) -> datetime | None:
     try:
         return column.read(row.get(column.field or column.name))
     except ValueError:

@@ -1,4 +1,4 @@
-"""How a list is asked for what changed in it since the last sync."""
+"""The ways to ask a list for what changed since the last sync."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from include.api.request import Request
 
 
 def as_unix_time(moment: datetime) -> int:
-    """A time as whole seconds since 1970: a `format` of `Since`."""
+    """Return a time as whole seconds since 1970. A `format` for `Since`."""
     return int(moment.timestamp())
 
 
 @dataclass(frozen=True)
 class Since:
-    """The list takes a filter for changes: `param` names it, in the query or in the body.
+    """The list has a filter for changes: the param `param`, in the query or in the body.
 
-    `format` writes the time in UTC: a pattern of strftime, or a function such as `as_unix_time`.
+    `format`: how to write the time in UTC, as a strftime pattern or a function such as `as_unix_time`.
     """
 
     param: str
@@ -26,7 +26,7 @@ class Since:
     in_body: bool = False
 
     def request(self, listing: Request, since: datetime) -> Request:
-        """The request for what changed since then."""
+        """Return the request for what changed since then."""
         moment = since.astimezone(UTC)
         changed = {self.param: moment.strftime(self.format) if isinstance(self.format, str) else self.format(moment)}
         if self.in_body:
@@ -36,13 +36,13 @@ class Since:
 
 @dataclass(frozen=True)
 class Feed:
-    """Changes come from a list of their own, apart from the records: events, say.
+    """Changes come from a separate list, such as a list of events. The events may come in any order.
 
-    `request` asks for what changed since a time, page by page of `paginator`. `record` takes out of an event the record
-    as the table reads it, None where it has none. `deleted` takes out a record of which the event says that it is
-    deleted, with its key at least, else None: then the record's own address decides. `keeps`: for how long the vendor
-    keeps events; a sync that is further behind reads the records' own list. Events in any order will do: of a record's
-    states the newest version counts.
+    - `request`: make the request for the events since a time, in the pages of `paginator`
+    - `record`: extract the record from an event, as the table reads it; None if the event has none
+    - `deleted`: extract the deleted record, with at least its key; None if the event reports no delete. A look-up then
+      decides whether the record is gone.
+    - `keeps`: how long the vendor keeps events. A sync that is further behind reads the records' own list.
     """
 
     request: Callable[[datetime], Request]
@@ -54,19 +54,21 @@ class Feed:
 
 @dataclass(frozen=True)
 class BothEnds:
-    """The list has no filter for changes: read it from both ends until a page holds nothing young.
+    """The list has no filter for changes. Read it from both ends, until a page has no recent change.
 
-    That finds what changed whether the list is sorted by id or by time, either way round. Old rows changed in the
-    middle of a list that is sorted by id are left to the nightly scan.
+    This works for lists sorted by id or by time, ascending or descending. If the list is sorted by id, changes of old
+    rows in its middle are left to the nightly scan.
     """
 
 
 @dataclass(frozen=True)
 class Window:
-    """The list takes both ends of a time of change, inclusive: `request` puts them in.
+    """The list has a filter for changes with a start and an end, both inclusive.
 
-    The end is the source's clock when the sync began; what changes while pages are read is left to the next sync.
-    `late`: the request for what was created so near to the window that its change may have come behind it.
+    The end is the source's clock at the start of the sync. Changes during the sync are left to the next one.
+
+    - `request`: make the request for what changed in the window
+    - `late`: make the request for records created shortly before the window, whose updates may arrive late
     """
 
     request: Callable[[Request, datetime, datetime], Request]
@@ -75,14 +77,14 @@ class Window:
 
 @dataclass(frozen=True)
 class FullList:
-    """The list has no filter and no end to begin at, but is short: a sync reads all of it and compares.
+    """The list has no filter for changes but is short, so a sync reads and compares all of it.
 
-    `every`: how old the last reading has to be; each sync reads it by default. What the list doesn't show any more is
-    left to the nightly scan, which looks twice.
+    Rows that disappear from the list are left to the nightly scan, because it looks twice.
+    `every`: the least time between two readings. By default each sync reads the list.
     """
 
     every: timedelta = timedelta(0)
 
 
-# One of these: an entity that is listed says which.
+# What `Listed.changes` takes.
 Changes = Since | Window | Feed | BothEnds | FullList

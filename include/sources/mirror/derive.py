@@ -1,4 +1,4 @@
-"""Derived tables: computed from mirrored ones after each sync and repair."""
+"""Derived tables, which are computed from mirrored ones after each sync and repair."""
 
 from collections.abc import Mapping
 
@@ -12,13 +12,13 @@ from include.warehouse.sync_log import Counts
 
 
 def derive(context: Context, sync_id: int, *, whole: bool = False) -> Mapping[str, Counts]:
-    """Bring the computed tables in line with the mirrored ones; the caller's transaction holds the fence.
+    """Compute the derived tables again and write the rows that differ. Return the counts of each table.
 
-    `whole`: compute all of them anew, not only what was written since they were.
+    `whole`: compute all rows, not only the possibly stale ones. The caller's transaction holds the fence.
     """
     conn, counts = context.conn, {}
     for derived in context.source.derived:
-        touched = sql.SQL("true") if whole else _touched(conn, derived)
+        touched = sql.SQL("true") if whole else _possibly_stale(conn, derived)
         stage = Stage.open(conn, derived.table, context.source.name, "derive", f"sync_id {sync_id}")
         stage.fill(sql.SQL(derived.query).format(touched=touched) if derived.touched else sql.SQL(derived.query))
         compare.plan_writes(stage)
@@ -29,10 +29,11 @@ def derive(context: Context, sync_id: int, *, whole: bool = False) -> Mapping[st
     return counts
 
 
-def _touched(conn: Connection, derived: Derived) -> sql.Composable:
-    """The condition on rows `t` that they may have to be computed anew: since a sync has last changed one of them.
+def _possibly_stale(conn: Connection, derived: Derived) -> sql.Composable:
+    """Return SQL over rows `t`, true if a sync may have changed the row's result since the table was last written.
 
-    So what a sync wrote that was cut off before this is not forgotten. An empty table is computed as a whole.
+    True for all rows if the table is empty or declares no `touched`. The changes of a sync that was interrupted before
+    it derived the table are included.
     """
     newest = sql.SQL("SELECT max(sync_id) FROM {} t WHERE NOT ({})").format(derived.table.sql, sql.SQL(derived.keep))
     since = conn.execute(newest).fetchone()[0] if derived.touched else None

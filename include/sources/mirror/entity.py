@@ -1,4 +1,4 @@
-"""What a mirrored source declares: its entities, how each is listed, asked for changes and looked up one by one."""
+"""Declarations of a mirrored source: its entities, their lists, their partitions and their look-ups."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -18,18 +18,19 @@ from include.warehouse.table import Table
 if TYPE_CHECKING:
     from include.sources.mirror.source import Mirror
 
-# One drift metric for each way in which source and copy can differ, under the names of the forensic summary.
+# The default gates: one for each way in which source and copy can differ.
 DRIFT = (Trend("api_unique_not_in_db"), Trend("db_not_in_api_unique"), Trend("rows_differing"))
 
 
 @dataclass(frozen=True)
 class Partitions:
-    """The list is asked for in parts, by location for example, each with a watermark of its own.
+    """The parts in which a list is requested, such as locations. Each part has a watermark of its own.
 
-    `values` reads from the warehouse which parts there are, `request` puts up to `size` of them into a request.
-    `listed_by`: the entity whose records they are; then those that its list shows are parts too, since the copy may
-    lack one. `column` says of which part a row is. `adds`: the source's rows don't say it, so it is added to them; then
-    `size` is 1.
+    - `values`: return the partitions that the warehouse knows
+    - `request`: put up to `size` partitions into a request
+    - `column`: the table's column with the partition of a row
+    - `listed_by`: the entity whose records are the partitions. Its list is read too, since the copy may lack one.
+    - `adds`: the source's rows don't name their partition, so it is added to them. Then `size` has to be 1.
     """
 
     values: Callable[["Context"], Sequence[str]]
@@ -45,24 +46,26 @@ class Partitions:
 
 
 @dataclass(frozen=True)
-class Newest:
-    """The list shows only so many records, those that changed last: it may not reach back to `since`.
+class NewestOnly:
+    """The limit of a list with only the latest changes, which may not reach back to `since`.
 
-    `holds`: the condition on rows `t` of the copy that it would show without that limit.
+    `condition`: SQL over rows `t` of the copy, true if the list would show the row without its limit.
     """
 
     since: datetime
-    holds: str
+    condition: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A list to be read from its first page to its last.
+    """A list to read from its first page to its last.
 
-    `partition`: what it is a part of; `adds`: what its rows don't say of themselves; `shape`: a row as the entity's
-    table reads it, None for one that doesn't count. `named`: the rows, where the run names them and nothing is asked
-    for. `newest`: what a sync needs to know of a list in brief that shows only so many records. `deleted`: as in
-    `Feed`, whose rows are events; None for all other lists.
+    - `request`: None if there is nothing to request, because the run itself gives the rows in `named`
+    - `partition`: the partition that the list belongs to; empty if it belongs to several or to none
+    - `adds`: values to add to each row, because the source's rows lack them
+    - `shape`: convert a row to what the entity's table reads; None for a row to ignore
+    - `newest`: set by a sync if a list in brief shows a limited number of records
+    - `deleted`: as in `Feed`; None for all other lists
     """
 
     request: Request | None
@@ -71,13 +74,13 @@ class Listing:
     adds: Mapping[str, Any] = field(default_factory=dict)
     shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
     named: Sequence[Mapping[str, Any]] = ()
-    newest: Newest | None = None
+    newest: NewestOnly | None = None
     deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = None
 
 
 @dataclass(frozen=True)
 class Need:
-    """The entity of which a record names one, in the columns `by`: what the copy lacks of those is looked up."""
+    """A reference to a record of another entity, by the columns `by`. A sync looks up what the copy lacks."""
 
     entity: str
     by: tuple[str, ...]
@@ -85,9 +88,10 @@ class Need:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of a table of their own that come inside an entity's records; those of one record are a set.
+    """Nested rows: they come inside an entity's records and have a table of their own.
 
-    `rows` takes them out of a record, with the record's key in the columns `by`.
+    `rows`: extract them from a record, with the record's key in the columns `by`. The rows of one record are written
+    as a set.
     """
 
     table: Table
@@ -97,26 +101,27 @@ class Part:
 
 @dataclass(frozen=True)
 class Falls:
-    """A row falls with another one of the warehouse: then it counts as gone, whatever its own list shows.
+    """An implicit delete: a row is deleted because a row of another entity is, whatever its own list shows.
 
-    `condition`: true for a row `t` that fell. `entity`, `by`: the entity of the row that it falls with, and the columns
-    that name that one. `stands`: whether a record of that entity, as the source shows it, is one that nothing falls
-    with: a scan asks for those that the copy takes for fallen, since its own rows may be what is wrong.
+    - `condition`: SQL over rows `t`, true if the row is implicitly deleted because another was
+    - `entity`, `by`: the entity of the other row, and the columns that point to it
+    - `alive`: return whether a record of that entity, as the source shows it, is not deleted. A scan asks the source
+      this, since the other row may be deleted in the copy by mistake.
     """
 
     condition: str
     entity: str
     by: tuple[str, ...]
-    stands: Callable[[Mapping[str, Any]], bool]
+    alive: Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A table that is computed from mirrored ones: `query` selects its columns, in the table's order.
+    """A table that is computed from mirrored ones. `query` selects its columns, in the table's order.
 
-    `touched`: where the whole would be too much, the condition on rows `t` that those belong to what was written by
-    syncs after {since}. It limits what of the table is compared, and replaces {touched} in the query. `keep`: the
-    condition on rows `t` that are not computed.
+    - `touched`: SQL over rows `t`, true if a sync after {since} may have changed the row's result. Only those rows are
+      compared, and the condition replaces {touched} in `query`. Give it where computing all rows takes too long.
+    - `keep`: SQL over rows `t`, true if the row is not computed and must stay
     """
 
     table: Table
@@ -127,19 +132,25 @@ class Derived:
 
 @dataclass(frozen=True)
 class Lookup:
-    """The narrow request that shows whether a row is there.
+    """The narrow request that proves whether a row is present or absent.
 
-    `by`: the columns whose values go into the request; rows that share them share the request. With `batch`, up to so
-    many tuples of values go into one request, which gets a list of them. `rows`: reads the rows from the answer's
-    data; each has to name the values that were asked for, as far as it names any. `beside`: requests for what the first
-    one doesn't tell, sent once it has been answered, so that the first tells the oldest state. `rows` takes the data of
-    each, None where it was not found. `finish`: a row with what only the run knows.
+    - `request`: make the request from the values of the columns `by`. Rows with the same values share a request.
+    - `batch`: the largest number of value tuples in one request. If above 1, `request` takes a list of tuples.
+    - `rows`: read the rows from the answer's data. Each row has to agree with the requested values.
+    - `beside`: further requests for the same record, sent after the first is answered, so that the first shows the
+      oldest state. `rows` then takes the data of every answer, None for one that was not found.
+    - `finish`: complete a row with values that only the run knows
 
-    What proves that a row is absent:
-    - `own`: the request is the record's own address, so that the API's own 404 does, or a tombstone: then `rows` is [].
-    - else the request is a list, whose 404 or silence proves nothing. `witness`: a look-up of the same `by` at the own
-      address of the record or of its parent, read as a whole, which is asked about what the list doesn't show.
-    - `complete`: the list ends by its own totals or cursor; together with the entity's whole list it does.
+    How absence is proven:
+
+    - `own` (the default): the request goes to the record's own address. The API's own 404 proves absence, and so does
+      an answer in which `rows` finds nothing.
+    - not `own`: the request is a list, so its 404 or an empty answer proves nothing. `witness` then asks at the own
+      address of the record, or of its parent, by the same `by`.
+    - `complete`: the list shows by its totals or cursor where it ends. Absence is proven if neither this list nor the
+      entity's whole list shows the row.
+
+    Raises ValueError where the declaration contradicts itself.
     """
 
     request: Callable[..., Request]
@@ -166,9 +177,9 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Invariant:
-    """What holds in the copy whatever the source shows: `query` selects the keys of the rows that break it.
+    """A rule inside the copy. `query` selects the keys of the rows that break it.
 
-    `entity`: the one whose scan counts them, as `<name>_violations`. None is expected.
+    `entity`: the entity whose scans count those rows, as the metric `<name>_violations`.
     """
 
     name: str
@@ -182,18 +193,22 @@ class Invariant:
 
 
 class Forensics(Protocol):
-    """Metrics beyond the general comparison, computed where the plan of a finished scan and the copy are."""
+    """Compute further metrics of a scan, from the copy and the plan of the scan."""
 
     def __call__(self, conn: Connection, plan: sql.Identifier) -> Mapping[str, int]: ...
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A kind of record that the source has, and the table that mirrors it: `Listed`, `Child` or `Discovered`.
+    """A kind of record with the table that mirrors it. Declare a `Listed`, `Child` or `Discovered`.
 
-    `needs`: the records of other entities that these name. `falls`: which rows fall with those of another entity; a
-    part of this one's plan, so that a sync changes no row twice. `gates`, `repair_share` and `unproven` are its
-    policies.
+    - `needs`: the records of other entities that its records refer to
+    - `falls`: the rows that are implicitly deleted with rows of another entity. They are in this entity's plan, so a
+      sync changes no row twice.
+    - `gates`, `repair_share`, `unproven`: its policies
+    - `forensics`: further metrics of its scans
+
+    Raises ValueError where the declaration contradicts itself.
     """
 
     table: Table
@@ -206,7 +221,7 @@ class Entity:
     unproven: Unproven = field(default_factory=Unproven)
     forensics: Forensics | None = None
 
-    # What only some kinds have. `read_every`: where syncs read whole lists, how old the last reading has to be.
+    # Only some kinds have these. `read_every`: the least time between two readings, if syncs read whole lists.
     changes: ClassVar[Changes | None] = None
     views: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     parts: ClassVar[tuple[Part, ...]] = ()
@@ -215,7 +230,7 @@ class Entity:
     read_every: ClassVar[timedelta | None] = None
 
     def __post_init__(self) -> None:
-        wrong = self._wrong_columns() or self._wrong()
+        wrong = self._column_mistake() or self._mistake()
         if wrong:
             raise ValueError(f"{self.table.full_name}: {wrong}")
 
@@ -225,14 +240,14 @@ class Entity:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Its own table and those of its parts."""
+        """The entity's own table, then those of its nested rows."""
         return (self.table, *(part.table for part in self.parts))
 
-    def _wrong(self) -> str:
-        """What in the declaration can't be meant for this kind of entity; empty if nothing is."""
+    def _mistake(self) -> str:
+        """Return what this kind of entity can't have; empty if the declaration is right."""
         raise TypeError("an entity is Listed, Child or Discovered")
 
-    def _wrong_columns(self) -> str:
+    def _column_mistake(self) -> str:
         columns = set(self.table.names)
         named = {*self.lookup.by, *(c for need in self.needs for c in need.by)}
         named |= {self.partitions.column} if self.partitions else set()
@@ -249,11 +264,12 @@ class Entity:
 
 @dataclass(frozen=True)
 class Listed(Entity):
-    """Records of a list that shows them whole.
+    """Records of a list that shows them in full.
 
-    `changes`: how the list is asked for what changed. `views`: where the listing leaves some rows out unless it is
-    asked for them, the params of the lists that together show all. `parts` come inside the records. `history`: the list
-    shows the newest rows only; what it doesn't show any more is kept, and is out of scope.
+    - `changes`: how a sync asks for what changed
+    - `views`: several sets of params, if only several requests together show all rows
+    - `parts`: the nested rows in the records
+    - `history`: the list shows only the newest rows. Older rows stay in the copy and are out of scope.
     """
 
     listing: Request
@@ -270,7 +286,7 @@ class Listed(Entity):
     def read_every(self) -> timedelta | None:
         return self.changes.every if isinstance(self.changes, FullList) else None
 
-    def _wrong(self) -> str:
+    def _mistake(self) -> str:
         if isinstance(self.changes, BothEnds) and not isinstance(self.paginator, PageNumber | SpringPage):
             return "a list that is read from both ends has page numbers"
         if len(self.views) > 1 and not isinstance(self.changes, Since | Window | FullList):
@@ -279,9 +295,9 @@ class Listed(Entity):
             return "a list that is read from both ends is one list, and has no partitions"
         if self.partitions and isinstance(self.changes, Feed):
             return "a feed of changes is one list for all, and has no partitions"
-        return self._wrong_history() or _wrong_address(self)
+        return self._history_mistake() or _address_mistake(self)
 
-    def _wrong_history(self) -> str:
+    def _history_mistake(self) -> str:
         if self.history and isinstance(self.changes, FullList):
             return "a history is no whole list: it shows the newest rows only"
         if self.history and self.parts:
@@ -293,17 +309,17 @@ class Listed(Entity):
 
 @dataclass(frozen=True)
 class Child(Entity):
-    """Rows that a sync asks for by their parent, and replaces as a set where the parent changed.
+    """Rows that belong to a parent: when the parent changes, a sync reads them again and replaces them as a set.
 
-    `listing`: the list of all of them, which scans read. `parent`: the entity's name; the lookup's `by` are the columns
-    that point to it.
+    - `listing`: the list of all rows, for scans
+    - `parent`: the name of the parent's entity. The `by` of the look-up are the columns that point to the parent.
     """
 
     listing: Request
     paginator: Paginator
     parent: str
 
-    def _wrong(self) -> str:
+    def _mistake(self) -> str:
         if set(self.lookup.by) & set(self.table.key):
             return "rows that are asked for by their parent are not looked up by their own key"
         return ""
@@ -311,16 +327,17 @@ class Child(Entity):
 
 @dataclass(frozen=True)
 class Discovered(Entity):
-    """Records that the source's lists show only in brief: the lookup reads each of them whole.
+    """Records of lists that show them only in brief, so each record has to be looked up.
 
-    `lists`: those that show, for a partition, what changed since a time, or all that the run asks for where it is None.
-    `shown`: the table's key and what else of its columns the lists show. An incremental sync doesn't look up a record
-    of which the copy has all that is shown; where that is the key alone, every record is looked up. The watermark
-    stays before the version, or else before the time of change, that is shown of a record which was left out. `within`:
-    the condition on rows `t` of the copy that a scan's lists would show. `partial`: whether the run asks for a part
-    only, so that no watermark may move. `limit`: how many records a sync looks up at most, 0 for no limit.
-    `read_every`: how old the last reading has to be before a sync reads the lists again. `parts` come inside the
-    records.
+    - `lists`: return the lists of a partition with what changed since a time, or with everything if the time is None
+    - `shown`: the columns that the lists show: the table's key, and perhaps more. An incremental sync skips records
+      whose shown values equal the copy's. If only the key is shown, it looks up every record. If a record could not
+      be read, the watermark stops before its shown version (or change time).
+    - `within`: return SQL over rows `t` of the copy, true if a scan's lists would show the row
+    - `partial`: return whether the run reads only a part of the lists. Then no watermark moves.
+    - `limit`: return the largest number of look-ups of a sync, 0 for no limit
+    - `read_every`: the least time between two readings of the lists
+    - `parts`: the nested rows in the records
     """
 
     lists: Callable[["Context", str, datetime | None], Sequence[Listing]]
@@ -333,15 +350,15 @@ class Discovered(Entity):
     partitions: Partitions | None = None
     parts: tuple[Part, ...] = ()
 
-    def _wrong(self) -> str:
+    def _mistake(self) -> str:
         if set(self.shown.names) - set(self.table.names):
             return "what lists show in brief is in its table too"
         if not self.shown.key == self.table.key == self.lookup.by:
             return "records that lists show in brief are named and looked up by the table's key"
-        return _wrong_address(self)
+        return _address_mistake(self)
 
 
-def _wrong_address(entity: Entity) -> str:
+def _address_mistake(entity: Entity) -> str:
     if entity.lookup.own and entity.lookup.by != entity.table.key:
         return "a record's own address is made from the table's key"
     return ""
@@ -349,11 +366,14 @@ def _wrong_address(entity: Entity) -> str:
 
 @dataclass(frozen=True)
 class Context:
-    """What a step works with: the source, its API, the warehouse (autocommit) and who it works for.
+    """What every step works with: the source, the client of its API, the warehouse and the run.
 
-    `run` is `dag_id/run_id`, `params` are the run's, `settings` are what the connection says beside address and token;
-    `workers` bounds the requests on their way at once. `keep` is given each answer to a look-up with the values that
-    were looked up.
+    - `conn`: the warehouse, in autocommit mode
+    - `run`: `dag_id/run_id`
+    - `workers`: the largest number of requests at the same time
+    - `params`: the params of the run
+    - `settings`: the settings of the connection besides address and token
+    - `on_answer`: called with each answer to a look-up, after the looked-up values and the request
     """
 
     source: "Mirror"
@@ -363,4 +383,4 @@ class Context:
     workers: int = 4
     params: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    keep: Callable[[tuple, Request, Answer], None] = lambda values, request, answer: None
+    on_answer: Callable[[tuple, Request, Answer], None] = lambda values, request, answer: None

@@ -1,4 +1,4 @@
-"""What a scan proves: the account of every row on both sides, and what is left unproven."""
+"""The evidence of a scan: the account of every row on both sides, and the rows that stay unproven."""
 
 from psycopg import sql
 
@@ -10,16 +10,16 @@ from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers, pairs, same_key
 
 
-def scope_of(context: Context, extract: Extract, row: str) -> sql.Composable:
-    """The condition on a row of the copy that the scan's lists would show it; never null.
+def in_scope(context: Context, extract: Extract, alias: str) -> sql.Composable:
+    """Return SQL over rows `alias` of the copy, true if the scan's lists would show the row. It is never null.
 
-    Rows of partitions that are not asked for are out of scope only where the source's own rows don't name theirs. Else
-    such a row may have been spoilt, and is looked up by itself.
+    A row of a partition that was not requested is out of scope only if the source's rows don't name their partition.
+    Otherwise the copy may have a wrong partition for it, so it is in scope and will be looked up.
     """
     entity, conditions = extract.entity, [sql.SQL("true")]
     if entity.partitions and entity.partitions.adds:
         asked = sql.SQL(", ").join(map(sql.Literal, extract.partitions))
-        column = sql.Identifier(row, entity.partitions.column)
+        column = sql.Identifier(alias, entity.partitions.column)
         conditions.append(sql.SQL("coalesce({}::text IN ({}), true)").format(column, asked))
     if isinstance(entity, Discovered):
         conditions.append(sql.SQL("coalesce({}, true)").format(entity.within(context)))
@@ -27,17 +27,18 @@ def scope_of(context: Context, extract: Extract, row: str) -> sql.Composable:
 
 
 def account(context: Context, extract: Extract, stage: Stage, compared: int, *, surplus: bool) -> Account:
-    """The account of one table of the scan, after the second look.
+    """Return the account of one table of the scan, after the second look.
 
-    `compared`: how many rows were staged of the lists alone. `surplus`: whether rows that the lists don't show were
-    looked for.
+    - `compared`: the number of rows that the lists brought into staging
+    - `surplus`: whether the scan looked for rows of the copy that the lists don't show
     """
     own = stage is extract.stage
     progress, pull = stage.pull.progress or {}, stage.pull
-    skipped = len(extract.skipped) if own else 0
-    absent = len(extract.absent) + len(extract.deleted) if own else 0
+    # Listed, but not staged. Nested rows never are, since they come inside the records that are staged.
+    skipped = len(extract.skipped_records) if own else 0
+    absent = len(extract.absent_keys) + len(extract.deleted_keys) if own else 0
     known = extract.progress.get("known", 0) if own else 0
-    names = _names(stage) | {"out_of_scope": _out_of_scope(context, extract, stage, surplus)}
+    names = _sql_names(stage) | {"out_of_scope": _out_of_scope(context, extract, stage, surplus)}
     live = context.conn.execute(sql.SQL(COPY_SIDE).format(**names)).fetchone()
     names["refused_missing"] = sql.SQL(REFUSED_MISSING).format(**names)
     missing = context.conn.execute(sql.SQL(SOURCE_SIDE).format(**names)).fetchone()
@@ -48,11 +49,12 @@ def account(context: Context, extract: Extract, stage: Stage, compared: int, *, 
         compared=compared + progress["fallen"] + absent,
         **dict(zip(("live", "equal", "differing", "surplus", "young", "unproven", "out_of_scope"), live, strict=True)),
         **dict(zip(("missing", "missing_unproven"), missing, strict=True)),
-        unseen=_unseen(extract) if own else 0,
+        unseen=_count_unseen(extract) if own else 0,
     )
 
 
-def _names(stage: Stage) -> dict[str, sql.Composable]:
+def _sql_names(stage: Stage) -> dict[str, sql.Composable]:
+    """Return the names in the queries below: tables, conditions on their keys, and keys as JSON arrays."""
     key = stage.table.key
     return {
         "table": stage.table.sql,
@@ -69,11 +71,14 @@ def _names(stage: Stage) -> dict[str, sql.Composable]:
 
 
 def _out_of_scope(context: Context, extract: Extract, stage: Stage, surplus: bool) -> sql.Composable:
-    """The condition on rows `t` of the copy, which no list shows, that the scan was not to compare them."""
+    """Return SQL over rows `t` of the copy that no list shows, true if the scan was not to compare the row.
+
+    Nested rows are out of scope if their record is neither staged nor planned.
+    """
     if stage is extract.stage:
         if not surplus or extract.entity.history:
             return sql.SQL("true")
-        return sql.SQL("NOT {}").format(scope_of(context, extract, "t"))
+        return sql.SQL("NOT {}").format(in_scope(context, extract, "t"))
     part = next(part for part, each in extract.parts if each is stage)
     key = extract.entity.table.key
     return sql.SQL("NOT EXISTS (SELECT FROM {} w WHERE {}) AND NOT EXISTS (SELECT FROM {} w WHERE {})").format(
@@ -81,27 +86,27 @@ def _out_of_scope(context: Context, extract: Extract, stage: Stage, surplus: boo
     )
 
 
-def left_out(extract: Extract) -> int:
-    """How many live rows the lists left out, though a second look found them."""
+def count_unlisted(extract: Extract) -> int:
+    """Return how many live rows the lists did not show, but a second look found."""
     query = "SELECT count(*) FROM {} WHERE NOT _listed AND _looked AND _operation <> 'delete'"
     return extract.stage.conn.execute(sql.SQL(query).format(extract.stage.plan)).fetchone()[0]
 
 
-def _unseen(extract: Extract) -> int:
-    """How many rows the lists say that they have, and neither they nor a second look has shown."""
+def _count_unseen(extract: Extract) -> int:
+    """Return how many rows of the lists' totals neither the lists nor a second look has shown. 0 without totals."""
     lists = extract.lists.values()
     promised = [each["promised"] for each in lists]
     if not promised or None in promised or isinstance(extract.entity, Discovered):
         return 0
     compared = extract.progress["compared"]["compared"][extract.entity.name]
     refused = sum(each["counts"][0][1] for each in lists)
-    seen = compared + extract.progress["fallen"] + refused + left_out(extract)
+    seen = compared + extract.progress["fallen"] + refused + count_unlisted(extract)
     return max(0, sum(promised) - seen)
 
 
-def too_much_left_out(extract: Extract, account: Account) -> str:
-    """Why a list that leaves out so many live rows is none; empty if it is one."""
-    count = left_out(extract)
+def too_many_unlisted(extract: Extract, account: Account) -> str:
+    """Return why the list is no evidence, because it leaves out too many live rows; empty if it is evidence."""
+    count = count_unlisted(extract)
     if not extract.entity.unproven.too_many(count, account.rows):
         return ""
     return (
@@ -110,10 +115,13 @@ def too_much_left_out(extract: Extract, account: Account) -> str:
     )
 
 
-def remember(context: Context, extract: Extract, *, whole: bool) -> None:
-    """Bring confidence.unproven in line with what the scan has found. `whole`: it looked at all of the source."""
+def remember_unproven(context: Context, extract: Extract, *, whole: bool) -> None:
+    """Update confidence.unproven from the plan of the scan.
+
+    `whole`: the scan looked at everything. Otherwise only the rows that it looked at can be forgotten.
+    """
     for stage in extract.stages:
-        names = _names(stage)
+        names = _sql_names(stage)
         unproven.remember_query(
             context.conn,
             context.source.name,
@@ -135,7 +143,7 @@ SELECT count(*),
 FROM {table} t LEFT JOIN {stage} s ON {t_is_s} LEFT JOIN {plan} p ON {t_is_p} WHERE t.deleted_at IS NULL
 """
 
-# A row that was refused in a list and could be stored from its own address is staged.
+# A refused row that was later stored from its own address is staged, and not missing.
 REFUSED_MISSING = """
 SELECT count(DISTINCT r.key) FROM {refused} r WHERE NOT mended
   AND NOT EXISTS (SELECT FROM {table} t WHERE t.deleted_at IS NULL AND {t_key} = r.key)
@@ -157,8 +165,8 @@ SELECT key, reason, looked FROM {refused} r
 WHERE NOT mended AND NOT EXISTS (SELECT FROM {stage} s WHERE {s_key} = r.key)
 """
 
-# Rows without a usable key are named by where they were listed, and lists by their partition: both are told anew by
-# each scan.
+# The keys of what a scan looked at. Rows without a usable key are named by their place in the list, and failed lists by
+# their partition. Both are always forgotten, since each scan names them again.
 LOOKED_AT = """
 SELECT {s_key} AS key FROM {stage} s UNION SELECT {p_key} FROM {plan} p
 UNION SELECT key FROM confidence.unproven WHERE key ->> 0 LIKE 'row % of page %' OR key ->> 0 LIKE 'the list of %'

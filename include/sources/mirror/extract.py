@@ -1,4 +1,4 @@
-"""What a pull has staged of an entity: its records, and the rows inside them, with one resume point for all."""
+"""Extracts: an entity's records in staging, with their nested rows and one resume point for all."""
 
 import logging
 from collections import Counter
@@ -11,7 +11,7 @@ from psycopg import sql
 from include.api.errors import RefuseData
 from include.api.paginators import Page
 from include.sources.mirror.entity import Context, Entity, Part
-from include.sources.mirror.lookup import Completed, Row, Skipped, rows_of
+from include.sources.mirror.lookup import CompletePage, Row, SkippedRecord, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, staged, too_many_refused
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Extract:
-    """The stage of an entity's own rows, and those of its parts in the order in which they are declared."""
+    """The staging table of an entity's records, and one for each table of its nested rows, as they are declared."""
 
     entity: Entity
     stage: Stage
@@ -30,7 +30,7 @@ class Extract:
 
     @classmethod
     def open(cls, context: Context, entity: Entity, purpose: str, ticket: str) -> "Extract":
-        """Resume the unfinished pull of this ticket, or start anew."""
+        """Resume the unfinished pull of this ticket, or start a new one."""
 
         def stage(table: Table) -> Stage:
             return Stage.open(context.conn, table, context.source.name, purpose, ticket)
@@ -38,7 +38,7 @@ class Extract:
         extract = cls(entity, stage(entity.table), tuple((part, stage(part.table)) for part in entity.parts))
         if len({each.pull.pages for each in extract.stages}) == 1:
             return extract
-        # One that failed for its refused rows starts anew, and the others with it.
+        # A stage with too many refused rows was not resumed, so all of them start again.
         extract.drop()
         return cls.open(context, entity, purpose, ticket)
 
@@ -47,37 +47,47 @@ class Extract:
         return (self.stage, *(stage for _, stage in self.parts))
 
     def append(
-        self, page: Page, next_position: Any, found: Completed | None = None, number: int = 0, partition: str = ""
+        self,
+        page: Page,
+        next_position: Any,
+        looked_up: CompletePage | None = None,
+        number: int = 0,
+        partition: str = "",
     ) -> None:
-        """Store a page's records with their parts, and the next resume point: all or nothing.
+        """Store a page's records, their nested rows and the next resume point in one transaction.
 
-        `found` is what became of the page's other records; `number` and `partition` are of the page's list.
+        - `looked_up`: the outcome of the look-ups, for a list in brief; its `page` is `page`
+        - `number`, `partition`: of the list that the page belongs to
         """
-        # No list knows what comes after the source's own clock.
+        # A list can't be complete beyond the source's own clock.
         info = {"source_time": min(filter(None, (page.as_of, page.date)), default=None)}
         info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
-        inside, refuse = self._inside(page.rows)
+        inside, refuse = self._read_nested(page.rows)
         before = self._counts
         with self.stage.conn.transaction():
             for part, stage in self.parts:
                 rows, places = [row for _, row in inside[part]], [place for place, _ in inside[part]]
                 stage.store(rows, next_position=next_position, page_info=info, places=places)
             self.stage.store(page.rows, next_position=next_position, page_info=info, refuse=refuse)
-            self.stage.save_progress(lists=self._lists(number, partition, page, before))
-            if found:
-                self.stage.remember_refused([(each.key, True, each.reason) for each in found.skipped if each.failed])
-                self.stage.save_progress(
-                    deleted=[*self._progress("deleted"), *map(list, found.deleted)],
-                    delete_events=[*self._progress("delete_events"), *map(list, found.delete_events)],
-                    skipped=[*self._progress("skipped"), *map(asdict, found.skipped)],
-                    absent=[*self._progress("absent"), *(list(map(str, key)) for key in found.absent)],
-                    known=self.progress.get("known", 0) + found.known,
-                )
+            self.stage.save_progress(lists=self._states_after(number, partition, page, before))
+            if looked_up:
+                self._save_look_ups(looked_up)
 
-    def _inside(self, records: Sequence[Row]) -> tuple[Mapping[Part, list[tuple[int, Row]]], Mapping[int, str]]:
-        """The nested rows with the places of their records, and why records at some places are refused.
+    def _save_look_ups(self, page: CompletePage) -> None:
+        """Keep with the pull what the look-ups of a page have shown besides its records."""
+        self.stage.remember_refused([(each.key, True, each.reason) for each in page.skipped if each.failed])
+        self.stage.save_progress(
+            deleted=[*self._progress_list("deleted"), *map(list, page.deleted)],
+            delete_events=[*self._progress_list("delete_events"), *map(list, page.delete_events)],
+            skipped=[*self._progress_list("skipped"), *map(asdict, page.skipped)],
+            absent=[*self._progress_list("absent"), *(list(map(str, key)) for key in page.absent)],
+            known=self.progress.get("known", 0) + page.known,
+        )
 
-        A record without a key is refused, and has no nested rows that could be told from others.
+    def _read_nested(self, records: Sequence[Row]) -> tuple[Mapping[Part, list[tuple[int, Row]]], Mapping[int, str]]:
+        """Return the nested rows, each with its record's place on the page, and {place: reason} of refused records.
+
+        A record without a key has no nested rows here: the stage refuses the record itself.
         """
         inside: dict[Part, list[tuple[int, Row]]] = {part: [] for part, _ in self.parts}
         refuse: dict[int, str] = {}
@@ -85,7 +95,7 @@ class Extract:
             if not self.parts or not self.entity.table.key_of(record):
                 continue
             try:
-                found = {part: nested(part, record) for part, _ in self.parts}
+                found = {part: nested_rows(part, record) for part, _ in self.parts}
             except RefuseData as error:
                 refuse[place] = str(error)
                 continue
@@ -97,112 +107,115 @@ class Extract:
     def progress(self) -> Mapping[str, Any]:
         return self.stage.pull.progress or {}
 
-    def _progress(self, name: str) -> list:
+    def _progress_list(self, name: str) -> list:
         return self.progress.get(name, [])
 
     @property
     def _counts(self) -> list[tuple[int, int]]:
-        """Of each stage, how many rows were read, and how many of those refused."""
+        """(rows read, rows refused) of each stage."""
         return [(stage.pull.rows_read, stage.pull.rows_refused) for stage in self.stages]
 
     @property
-    def _none(self) -> list[tuple[int, int]]:
+    def _zero_counts(self) -> list[tuple[int, int]]:
         return [(0, 0) for _ in self.stages]
 
     @property
     def lists(self) -> Mapping[str, Mapping[str, Any]]:
-        """What is known of each list, by its number."""
+        """The state of each list that was begun, by its number."""
         return self.progress.get("lists") or {}
 
     def list_state(self, number: int) -> Mapping[str, Any]:
-        """The same of one list: empty before its first page."""
+        """Return the state of one list; empty before its first page."""
         return self.lists.get(str(number), {})
 
     def save_list_state(self, number: int, **state: Any) -> None:
         self.stage.save_progress(lists={**self.lists, str(number): {**self.list_state(number), **state}})
 
-    def start_again(self, number: int, **state: Any) -> None:
-        """Count the rows of a list anew."""
-        self.save_list_state(number, counts=self._none, **state)
+    def reset_counts(self, number: int, **state: Any) -> None:
+        """Count the rows of a list from zero again, and save `state` with it."""
+        self.save_list_state(number, counts=self._zero_counts, **state)
 
-    def _lists(
+    def _states_after(
         self, number: int, partition: str, page: Page, counts: Sequence[tuple[int, int]]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Of each list by its number: its first page in staging, and how many rows it says that it has.
+        """Return the states of all lists after a page of list `number`. `counts`: `_counts` before the page.
 
-        The largest counts: of a list that becomes shorter while it is read nobody knows whether it left out the others.
-        `counts`: those before the page.
+        `promised` is the largest total that the list has claimed. If a list becomes shorter while it is read, nobody
+        knows whether it left out the other rows.
         """
         before = self.list_state(number) or {
             "partition": partition,
             "first_page": self.stage.pull.pages,
             "promised": None,
             "largest": 0,
-            "counts": self._none,
+            "counts": self._zero_counts,
         }
         largest = max(before["largest"], len(page.rows))
-        promised = least_rows(page, largest)
+        promised = least_total(page, largest)
         added = [(read - r, refused - f) for (read, refused), (r, f) in zip(self._counts, counts, strict=True)]
         total = [(r + read, f + refused) for (r, f), (read, refused) in zip(before["counts"], added, strict=True)]
         promised = max(filter(None, (before["promised"], promised)), default=None)
         return {**self.lists, str(number): {**before, "promised": promised, "largest": largest, "counts": total}}
 
-    def require_stored(self, *partitions: str, ended: bool = False) -> None:
-        """Raise TooManyRefused if so many rows of these partitions can't be stored that the others are no evidence."""
-        for stage, (read, refused) in zip(self.stages, self.stored(*partitions), strict=True):
+    def check_refused(self, *partitions: str, ended: bool = False) -> None:
+        """Raise TooManyRefused if so many rows of these partitions were refused that the rest is no evidence.
+
+        `ended`: no more rows of them will come.
+        """
+        for stage, (read, refused) in zip(self.stages, self.row_counts(*partitions), strict=True):
             if too_many_refused(read, refused, ended=ended):
                 raise stage.refusal(read, refused)
 
-    def stored(self, *partitions: str) -> list[tuple[int, int]]:
-        """Of each stage, how many rows of these partitions were read, and how many of those refused."""
+    def row_counts(self, *partitions: str) -> list[tuple[int, int]]:
+        """Return (rows read, rows refused) of each stage, over the lists of these partitions."""
         counts = [state["counts"] for state in self.lists.values() if state["partition"] in (partitions or [""])]
-        return [tuple(map(sum, zip(*each, strict=True))) for each in zip(self._none, *counts, strict=True)]
+        return [tuple(map(sum, zip(*each, strict=True))) for each in zip(self._zero_counts, *counts, strict=True)]
 
     @property
-    def deleted(self) -> list[list]:
-        """The keys of the records that a list has shown and that say themselves that they are deleted."""
-        return self._progress("deleted")
+    def deleted_keys(self) -> list[list]:
+        """The keys of listed records whose own address shows a tombstone."""
+        return self._progress_list("deleted")
 
     @property
-    def delete_events(self) -> list[list]:
-        """The keys of the records of which a feed of changes says that they are deleted."""
-        return self._progress("delete_events")
+    def event_deleted_keys(self) -> list[list]:
+        """The keys of the records that an event reports as deleted."""
+        return self._progress_list("delete_events")
 
     @property
-    def absent(self) -> list[list[str]]:
-        """The keys of the records that a list has shown and that are not at their own address, as texts."""
-        return self._progress("absent")
+    def absent_keys(self) -> list[list[str]]:
+        """The keys, as texts, of listed records that are not at their own address."""
+        return self._progress_list("absent")
 
     @property
-    def skipped(self) -> list[Skipped]:
-        """The records that were not read, nor by another list that shows them too."""
-        skipped = {tuple(each["key"]): Skipped(**each) for each in self._progress("skipped")}
+    def skipped_records(self) -> list[SkippedRecord]:
+        """The listed records that were not read, and were not brought by another list."""
+        skipped = {tuple(each["key"]): SkippedRecord(**each) for each in self._progress_list("skipped")}
         found = staged(self.stage, skipped) if skipped else set()
         return [each for key, each in skipped.items() if key not in found]
 
     @property
     def partitions(self) -> Sequence[str]:
-        """What a pull of everything has asked for."""
-        return self._progress("partitions")
+        """The partitions that a whole reading has requested."""
+        return self._progress_list("partitions")
 
     @property
-    def failed(self) -> Mapping[str, str]:
-        """The partitions whose lists could not be read, each with the reason."""
+    def failed_partitions(self) -> Mapping[str, str]:
+        """The partitions whose lists could not be read, with the reason of each."""
         return self.progress.get("failed", {})
 
-    def leave_out(self, partition: str, why: str) -> None:
-        """Remember that a partition's lists can't be read: nobody knows what they would have shown."""
+    def mark_failed(self, partition: str, why: str) -> None:
+        """Mark a partition as failed: nobody knows what its lists would have shown."""
         log.error("%s of %s is left out: %s", partition, self.entity.name, why)
-        self.stage.save_progress(failed={**self.failed, partition: why})
+        self.stage.save_progress(failed={**self.failed_partitions, partition: why})
         self.stage.remember_refused([([f"the list of {partition}"], False, why)])
 
     @property
-    def cut(self) -> Mapping[str, str]:
-        """The partitions of which a list was too short to show all that changed, each with the reason."""
+    def short_partitions(self) -> Mapping[str, str]:
+        """The partitions with an incomplete list, with the reason of each."""
         return self.progress.get("cut", {})
 
     def shortage(self, number: int) -> int:
-        """How many rows the list of that number says that it has, and has not shown."""
+        """Return how many of the rows in its claimed total the list has not shown."""
         state = self.list_state(number)
         if not state or not state["promised"]:
             return 0
@@ -213,24 +226,26 @@ class Extract:
         (shown,) = self.stage.conn.execute(query, [state["first_page"]]).fetchone()
         return max(0, state["promised"] - shown - state["counts"][0][1])
 
-    def drop_repeats(self, standing: Sequence[tuple] = ()) -> Repeats:
-        """Deduplicate by key, then drop nested rows whose record was dropped, and rows that fall.
+    def drop_repeats(self, possibly_alive: Sequence[tuple] = ()) -> Repeats:
+        """Deduplicate by key, drop implicitly deleted rows, then drop nested rows whose record was dropped.
 
-        `standing`: the rows that others fall with in the copy alone, not at the source.
+        `possibly_alive`: keys of the other entity's rows that are deleted in the copy, but perhaps not at the source.
+        No row is dropped because of these. Return how many repeats of records were dropped; all counts are kept with
+        the pull.
         """
         repeats = compare.drop_repeats(self.stage)
-        fallen = 0
+        deleted = 0
         if self.entity.falls:
             query = sql.SQL("DELETE FROM {} t WHERE {} AND NOT {}")
-            stand = among(self.entity.falls.by, standing, "t")
-            fallen = self.stage.conn.execute(query.format(self.stage.sql, self.falls, stand)).rowcount
-        self.stage.save_progress(repeats=asdict(repeats), fallen=fallen)
+            alive = among(self.entity.falls.by, possibly_alive, "t")
+            deleted = self.stage.conn.execute(query.format(self.stage.sql, self.implicitly_deleted, alive)).rowcount
+        self.stage.save_progress(repeats=asdict(repeats), fallen=deleted)
         for part, stage in self.parts:
             dropped = stage.conn.execute(
                 sql.SQL(
                     "DELETE FROM {part} p WHERE NOT EXISTS (SELECT FROM {whole} w WHERE {same}"
                     " AND w._page = p._page AND w._place = p._place)"
-                ).format(part=stage.sql, whole=self.stage.sql, same=self.of_record(part, "p", "w"))
+                ).format(part=stage.sql, whole=self.stage.sql, same=self.belongs_to_record(part, "p", "w"))
             ).rowcount
             stage.save_progress(repeats=asdict(compare.drop_repeats(stage)), fallen=dropped)
         return repeats
@@ -239,33 +254,39 @@ class Extract:
         for stage in self.stages:
             stage.drop()
 
-    def fresh(self, context: Context) -> "Extract":
-        """The same pull from its beginning."""
+    def restart(self, context: Context) -> "Extract":
+        """Drop what is staged and return the same pull at its beginning."""
         pull = self.stage.pull
         self.drop()
         return Extract.open(context, self.entity, pull.purpose, pull.ticket)
 
     @property
-    def falls(self) -> sql.Composable | None:
-        """The condition on rows `t` that fall with another."""
+    def implicitly_deleted(self) -> sql.Composable | None:
+        """SQL over rows `t`, true if the row is implicitly deleted because another was. None if the entity has none."""
         return sql.SQL(f"({self.entity.falls.condition})") if self.entity.falls else None
 
-    def of_record(self, part: Part, rows: str, records: str) -> sql.Composed:
-        """The condition that `rows` of the part belong to `records`."""
+    def belongs_to_record(self, part: Part, rows: str, records: str) -> sql.Composed:
+        """Return the SQL condition that a nested row belongs to a record. Both arguments are table aliases."""
         return pairs(part.by, rows, self.entity.table.key, records)
 
 
-def nested(part: Part, record: Row) -> list[Row]:
-    """The rows of a part inside a record. Raises RefuseData where they have no such shape, or one comes twice."""
-    rows = rows_of(part.rows, record)
+def nested_rows(part: Part, record: Row) -> list[Row]:
+    """Return the rows of a part inside a record.
+
+    Raises RefuseData where the record has another shape or lists a row twice.
+    """
+    rows = read_rows(part.rows, record)
     keys = Counter(key for row in rows if (key := part.table.key_of(row)))
     if any(count > 1 for count in keys.values()):
         raise RefuseData(f"the record lists one of its {part.table.name} twice")
     return rows
 
 
-def least_rows(page: Page, largest: int) -> int | None:
-    """How many rows the list has at least, as the page says; None where it says nothing. `largest`: rows of a page."""
+def least_total(page: Page, largest: int) -> int | None:
+    """Return the least number of rows that the list has by this page's totals, or None without totals.
+
+    `largest`: the number of rows on a full page.
+    """
     if page.total_entries is None and page.total_pages and page.total_pages > 1:
         # All pages but the last are full.
         return (page.total_pages - 1) * largest + 1

@@ -1,9 +1,10 @@
-"""Lists that show only the records that changed last, so many and no more: what changed behind those is looked for.
+"""Gaps of lists with a limit, which show only the records that changed last.
 
-Such a list shows all that changed since a time if it shows a record that changed before it. If it doesn't, the records
-of the copy that it would show without its limit are looked up, those that changed last first. If one of them has
-changed, the list has left it out. What is found is written; but since the list may have left out records that nobody
-knows yet, the watermark stays, and the sync fails by name. The next sync finds nothing left out any more.
+Such a list reaches back to a time if it shows a record that changed before. If it doesn't, a sync looks up records of
+the copy that the list may have left out, the latest changes first. If one of them has changed, the list was too short.
+
+The changes that are found are written. But the list may also have left out records that are new, so the watermark
+stays and the sync fails. The next sync finds no such change any more and succeeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,50 +16,59 @@ from psycopg import sql
 from include.api.paginators import Page
 from include.sources.mirror.entity import Context, Listing
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.lookup import complete, moment_of
+from include.sources.mirror.lookup import complete_page, moment_of
 from include.warehouse.staging import TooManyRefused
 from include.warehouse.table import among, identifiers, same_key
 
-# Records that are looked up behind one list. In a list without such a limit none of them has changed.
-LOOKS = 50
+# The largest number of records to look up for one list.
+MAX_LOOKS = 50
 
 
-def note(extract: Extract, number: int, listing: Listing, rows: Sequence[Mapping[str, Any]], *, left_out: int) -> None:
-    """Remember how far back the list has shown records; those that its shape has left out are older than all others."""
+def remember_reach(
+    extract: Extract, number: int, listing: Listing, rows: Sequence[Mapping[str, Any]], *, ignored: int
+) -> None:
+    """Keep with the pull how far back the list has shown records.
+
+    `ignored`: the number of rows on the page that the list's `shape` ignored. They are older than all others.
+    """
     state = extract.list_state(number)
     moments = [moment.isoformat() for row in rows if (moment := moment_of(extract.entity, row))]
     oldest = min(filter(None, [state.get("oldest"), *moments]), key=datetime.fromisoformat, default=None)
-    reached = state.get("reached", False) or left_out > 0
+    reached = state.get("reached", False) or ignored > 0
     reached = reached or (oldest is not None and datetime.fromisoformat(oldest) < listing.newest.since)
     extract.save_list_state(number, oldest=oldest, reached=reached)
 
 
-def close(context: Context, extract: Extract, listings: Sequence[Listing]) -> None:
-    """Look up what the lists may have left out, and remember the partitions of which one did leave out something."""
+def look_up_hidden(context: Context, extract: Extract, listings: Sequence[Listing]) -> None:
+    """Look up records that the lists may have left out. Mark the partitions whose list left out a change as short."""
     for number, listing in enumerate(listings):
         state = extract.list_state(number)
-        if listing.newest is None or not state or state["reached"] or listing.partition in extract.failed:
+        if listing.newest is None or not state or state["reached"] or listing.partition in extract.failed_partitions:
             continue
-        hidden = _hidden(context, extract, listing, state["oldest"])
+        hidden = _hidden_keys(context, extract, listing, state["oldest"])
         rows = [dict(zip(extract.entity.table.key, key, strict=True)) for key in hidden]
-        found = complete(context, extract.entity, Page(None, rows, None), listing.partition, skip=(), room=None)
-        extract.append(found.page, None, found, number, listing.partition)
+        page = Page(None, rows, None)
+        complete = complete_page(context, extract.entity, page, listing.partition, skip=(), limit=None)
+        extract.append(complete.page, None, complete, number, listing.partition)
         try:
-            extract.require_stored(listing.partition)
+            extract.check_refused(listing.partition)
         except TooManyRefused as error:
-            extract.leave_out(listing.partition, str(error))
-        changed = _changed(context, extract, listing, hidden)
+            extract.mark_failed(listing.partition, str(error))
+        changed = _count_changed(context, extract, listing, hidden)
         if changed:
             since = listing.newest.since.isoformat(timespec="seconds")
             why = (
                 f"a list shows no record that changed before {since}, and left out {changed} that had changed: those"
                 " were written, but it may have left out others that are new"
             )
-            extract.stage.save_progress(cut={**extract.cut, listing.partition: why})
+            extract.stage.save_progress(cut={**extract.short_partitions, listing.partition: why})
 
 
-def _hidden(context: Context, extract: Extract, listing: Listing, oldest: str | None) -> list[tuple]:
-    """The keys of the copy's records that the list would show behind its oldest one, those that changed last first."""
+def _hidden_keys(context: Context, extract: Extract, listing: Listing, oldest: str | None) -> list[tuple]:
+    """Return keys of the copy's records that the list may have left out, those with the latest changes first.
+
+    They belong on the list, but are not staged and changed no later than `oldest`, the oldest change that it showed.
+    """
     table = extract.entity.table
     behind = sql.SQL("true")
     if oldest:
@@ -73,18 +83,18 @@ def _hidden(context: Context, extract: Extract, listing: Listing, oldest: str | 
             table=table.sql,
             column=sql.Identifier(extract.entity.partitions.column),
             partition=sql.Literal(listing.partition),
-            holds=sql.SQL(listing.newest.holds),
+            holds=sql.SQL(listing.newest.condition),
             behind=behind,
             stage=extract.stage.sql,
             same=same_key(table.key, "s", "t"),
             moment=sql.Identifier(table.moment),
-            limit=sql.Literal(LOOKS),
+            limit=sql.Literal(MAX_LOOKS),
         )
     ).fetchall()
 
 
-def _changed(context: Context, extract: Extract, listing: Listing, keys: Sequence[tuple]) -> int:
-    """How many of these records have changed since the copy, and would still be shown by the list."""
+def _count_changed(context: Context, extract: Extract, listing: Listing, keys: Sequence[tuple]) -> int:
+    """Return how many of these records are newer than in the copy and still belong on the list."""
     table, moment = extract.entity.table, sql.Identifier(extract.entity.table.moment)
     return context.conn.execute(
         sql.SQL(
@@ -95,7 +105,7 @@ def _changed(context: Context, extract: Extract, listing: Listing, keys: Sequenc
             table=table.sql,
             same=same_key(table.key, "c", "t"),
             among=among(table.key, keys, "t"),
-            holds=sql.SQL(listing.newest.holds),
+            holds=sql.SQL(listing.newest.condition),
             moment=moment,
         )
     ).fetchone()[0]

@@ -1,4 +1,4 @@
-"""Narrow requests: the rows that the source has for given values, and the records that its lists show in brief."""
+"""Look-ups: narrow requests for certain rows, and for the records that lists show in brief."""
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,19 +16,21 @@ from include.api.request import Answer, Request
 from include.sources.mirror.entity import Context, Discovered, Entity, Lookup
 from include.warehouse.table import RowRefused, Table, among, identifiers
 
-# Why a record was skipped, when the reason is on our side.
+# Why a record was skipped, if the reason is on our side.
 OVER_LIMIT = "over the limit"
-# How often batches that get no usable answer are asked for in halves, per call.
-SPLITS = 32
+# The largest number of batches without a usable answer that one call splits in halves.
+MAX_SPLITS = 32
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the source says to one tuple of values.
+    """The result of looking up one tuple of values.
 
-    `absent`: what `rows` don't show is proven to be gone. `tombstone`: the record says itself that it is deleted.
-    `unknown`: why nothing can be told, else empty; `needs_person`: asking again would not change that.
+    - `absent`: a row that is not in `rows` is proven to be absent
+    - `tombstone`: the record's own address answers that the record is deleted
+    - `unknown`: why the look-up proved nothing; empty if it did
+    - `needs_person`: asking again would give the same, until a person acts
     """
 
     rows: tuple[Row, ...] = ()
@@ -39,7 +41,10 @@ class Look:
 
 
 def names(value: Any, *path: str) -> Callable[[Any], None]:
-    """A check of a request: the answer names this value at the path, as the id of the record that was asked for."""
+    """Return a check for a request's answer: it must have this value, the requested id, at the path.
+
+    The check raises RefuseData where the value is missing or another.
+    """
 
     def check(data: Any) -> None:
         if len(path) > 1:
@@ -53,8 +58,11 @@ def names(value: Any, *path: str) -> Callable[[Any], None]:
     return check
 
 
-def rows_of(read: Callable[..., Iterable[Row]], *data: Any) -> list[Row]:
-    """What a source's reader finds in the answers. Raises RefuseData where they have another shape than it reads."""
+def read_rows(read: Callable[..., Iterable[Row]], *data: Any) -> list[Row]:
+    """Return the rows that a source's reader finds in the answers.
+
+    Raises RefuseData where the answers don't have the shape that the reader expects.
+    """
     try:
         rows = list(read(*data))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -66,14 +74,14 @@ def rows_of(read: Callable[..., Iterable[Row]], *data: Any) -> list[Row]:
 
 
 def look_up(context: Context, table: Table, lookup: Lookup, values: Iterable[tuple]) -> Iterator[tuple[tuple, Look]]:
-    """Ask for the rows of each tuple of values, in parallel. Yields (values, Look).
+    """Look up each tuple of values, in parallel. Yields (values, Look) in the order of the answers.
 
-    What a batch doesn't tell is asked for in halves, and so on: one value may spoil the answer about all. How often is
-    bounded, since it may be the address that answers nobody.
+    The unknown values of a batch are requested again in halves, because one value can spoil the answer for all. The
+    number of splits is bounded, because the address may be out of order.
     """
-    splits, waiting = SPLITS, [values]
+    splits, waiting = MAX_SPLITS, [values]
     while waiting:
-        for looks in _look_up(context, table, lookup, waiting.pop()):
+        for looks in _look_up_batches(context, table, lookup, waiting.pop()):
             unknown = [value for value, look in looks if look.unknown]
             if not (len(looks) > 1 and splits and unknown):
                 yield from looks
@@ -83,49 +91,61 @@ def look_up(context: Context, table: Table, lookup: Lookup, values: Iterable[tup
             waiting += filter(None, [unknown[: len(unknown) // 2], unknown[len(unknown) // 2 :]])
 
 
-def _look_up(
+def _look_up_batches(
     context: Context, table: Table, lookup: Lookup, values: Iterable[tuple]
 ) -> Iterator[list[tuple[tuple, Look]]]:
-    """The same for each handful of values that share a request."""
-    asked: dict[int, tuple[list[tuple], int]] = {}
-    found: dict[tuple, list[Answer | ApiError]] = {}
+    """Look up the values batch by batch. Yields the looks of each batch, as [(values, Look)].
 
-    def first(some: Sequence[tuple]) -> Request:
-        request = lookup.request(list(some)) if lookup.batch > 1 else lookup.request(*some[0])
-        request = _checked(request, table, lookup, some)
-        asked[id(request)] = list(some), 0
+    Each batch has one request, or one with several beside it if the look-up has any.
+    """
+    # By the id of a request that is under way: its batch, and its place, 0 for the first and from 1 for those beside.
+    under_way: dict[int, tuple[list[tuple], int]] = {}
+    # By the first values of a batch: the answers to its requests so far, by place.
+    batch_answers: dict[tuple, list[Answer | ApiError | None]] = {}
+
+    def first_request(batch: Sequence[tuple]) -> Request:
+        request = lookup.request(list(batch)) if lookup.batch > 1 else lookup.request(*batch[0])
+        request = _checked_request(request, table, lookup, batch)
+        under_way[id(request)] = list(batch), 0
         return request
 
-    def then(request: Request, outcome: Answer | ApiError) -> Iterator[Request]:
-        some, place = asked[id(request)]
-        if place or (isinstance(outcome, ApiError) and not isinstance(outcome, NotFound)):
+    def requests_beside(request: Request, outcome: Answer | ApiError) -> Iterator[Request]:
+        batch, place = under_way[id(request)]
+        if place or _failed(outcome):
             return
         for number, make in enumerate(lookup.beside, 1):
-            beside = make(*some[0])
-            asked[id(beside)] = some, number
+            beside = make(*batch[0])
+            under_way[id(beside)] = batch, number
             yield beside
 
-    requests = (first(some) for some in _batches(values, lookup.batch))
-    for request, answer in fetch_all(context.client, requests, workers=context.workers, then=then):
-        some, place = asked.pop(id(request))
+    requests = (first_request(batch) for batch in _batches(values, lookup.batch))
+    for request, answer in fetch_all(context.client, requests, workers=context.workers, then=requests_beside):
+        batch, place = under_way.pop(id(request))
         if isinstance(answer, Answer):
-            context.keep(some[0], request, answer)
-        answers = found.setdefault(some[0], [None] * (1 + len(lookup.beside)))
+            context.on_answer(batch[0], request, answer)
+        answers = batch_answers.setdefault(batch[0], [None] * (1 + len(lookup.beside)))
         answers[place] = answer
-        failed = isinstance(answer, ApiError) and not isinstance(answer, NotFound) and place == 0
-        if failed or None not in answers:
-            del found[some[0]]
-            yield list(_looks(context, table, lookup, some, request, answers))
+        if (place == 0 and _failed(answer)) or None not in answers:
+            del batch_answers[batch[0]]
+            yield list(_batch_looks(context, table, lookup, batch, request, answers))
+
+
+def _failed(outcome: Answer | ApiError | None) -> bool:
+    """Return whether a request failed. The API's own 404 is an answer."""
+    return isinstance(outcome, ApiError) and not isinstance(outcome, NotFound)
 
 
 def _batches(values: Iterable[tuple], size: int) -> Iterator[list[tuple]]:
     waiting = iter(values)
-    while some := list(islice(waiting, size)):
-        yield some
+    while batch := list(islice(waiting, size)):
+        yield batch
 
 
-def _checked(request: Request, table: Table, lookup: Lookup, some: Sequence[tuple]) -> Request:
-    """The request, whose answer has to be about what it asks for; answers of several requests are checked together."""
+def _checked_request(request: Request, table: Table, lookup: Lookup, batch: Sequence[tuple]) -> Request:
+    """Return the request with a check of its answer: it must have the requested rows.
+
+    A list has its pages checked instead. If requests are sent beside this one, all answers are checked together later.
+    """
     if lookup.paginator:
         return page_request(request, lookup.paginator, lookup.paginator.start)
     if lookup.beside:
@@ -134,76 +154,84 @@ def _checked(request: Request, table: Table, lookup: Lookup, some: Sequence[tupl
     def check(data: Any) -> None:
         if request.check:
             request.check(data)
-        _asked_for(table, lookup, some, rows_of(lookup.rows, data))
+        _require_requested(table, lookup, batch, read_rows(lookup.rows, data))
 
     return replace(request, check=check)
 
 
-def _asked_for(table: Table, lookup: Lookup, some: Sequence[tuple], rows: Sequence[Row]) -> None:
-    """Raise RefuseData where a row names other values than those that were asked for, or none of them.
+def _require_requested(table: Table, lookup: Lookup, batch: Sequence[tuple], rows: Sequence[Row]) -> None:
+    """Raise RefuseData where a row names other values than the requested ones, or none of them.
 
-    Rows inside the record of their parent, whose own address was asked, needn't name it. Of a batch some rows may be
-    strange, but not all.
+    Children that come inside their parent's record needn't name the parent. In a batch some rows may be wrong, but
+    not all.
     """
     if lookup.batch > 1:
-        if rows and not any(table.named(row, lookup.by) in some for row in rows):
-            raise _strange(lookup)
+        if rows and not any(table.named(row, lookup.by) in batch for row in rows):
+            raise _wrong_row(lookup)
         return
     inside = lookup.own and lookup.by != table.key
     for row in rows:
-        named = table.named(row, lookup.by)
-        fits = any(all(name in (None, value) for name, value in zip(named, values, strict=True)) for values in some)
-        if not fits or not (inside or any(name is not None for name in named)):
-            raise _strange(lookup)
+        row_values = table.named(row, lookup.by)
+        fits = any(
+            all(name in (None, value) for name, value in zip(row_values, values, strict=True)) for values in batch
+        )
+        if not fits or not (inside or any(name is not None for name in row_values)):
+            raise _wrong_row(lookup)
 
 
-def _strange(lookup: Lookup) -> RefuseData:
+def _wrong_row(lookup: Lookup) -> RefuseData:
     return RefuseData(f"a row doesn't name the {' and '.join(lookup.by)} that was asked for")
 
 
-def _looks(
+def _batch_looks(
     context: Context,
     table: Table,
     lookup: Lookup,
-    some: list[tuple],
+    batch: list[tuple],
     request: Request,
     answers: Sequence[Answer | ApiError | None],
 ) -> Iterator[tuple[tuple, Look]]:
-    look = _look(context, table, lookup, some, request, answers)
-    rows, strange = _by_value(table, lookup, some, look.rows)
-    for value in some:
-        given = list(zip(lookup.by, value, strict=True))
-        whole = [{**row, **{name: each for name, each in given if row.get(name) is None}} for row in rows[value]]
-        told = replace(look, rows=tuple(lookup.finish(context, row) for row in whole))
-        # A strange row may have come in the place of what is not shown, which a witness will be asked about.
-        all_told = rows[value] and (lookup.by == table.key or lookup.witness)
-        yield value, Look(unknown=f"{request}: {_strange(lookup)}") if strange and not all_told else told
+    """Yield (values, Look) for each tuple of values in the batch."""
+    batch_look = _batch_look(context, table, lookup, batch, request, answers)
+    rows, has_wrong_rows = _rows_by_value(table, lookup, batch, batch_look.rows)
+    for value in batch:
+        requested = list(zip(lookup.by, value, strict=True))
+        full = [{**row, **{name: each for name, each in requested if row.get(name) is None}} for row in rows[value]]
+        # A wrong row may have come in place of a right one. It does no harm if the key allows one row only, or if a
+        # witness will be asked about the missing rows.
+        complete = rows[value] and (lookup.by == table.key or lookup.witness)
+        if has_wrong_rows and not complete:
+            yield value, Look(unknown=f"{request}: {_wrong_row(lookup)}")
+        else:
+            yield value, replace(batch_look, rows=tuple(lookup.finish(context, row) for row in full))
 
 
-def _by_value(
-    table: Table, lookup: Lookup, some: Sequence[tuple], rows: Sequence[Row]
+def _rows_by_value(
+    table: Table, lookup: Lookup, batch: Sequence[tuple], rows: Sequence[Row]
 ) -> tuple[Mapping[tuple, list[Row]], bool]:
-    """The rows by the values that were asked for, and whether a batch has shown others beside them."""
+    """Return the rows of each requested tuple of values, and whether rows with other values were left out."""
     if lookup.batch == 1:
-        return {some[0]: list(rows)}, False
-    found: dict[tuple, list[Row]] = {value: [] for value in some}
-    strange = False
+        # Rows needn't name the values, and those with other values have been refused.
+        return {batch[0]: list(rows)}, False
+    found: dict[tuple, list[Row]] = {value: [] for value in batch}
+    has_wrong_rows = False
     for row in rows:
-        named = table.named(row, lookup.by)
-        strange |= named not in found
-        found.get(named, []).append(row)
-    return found, strange
+        row_values = table.named(row, lookup.by)
+        has_wrong_rows |= row_values not in found
+        found.get(row_values, []).append(row)
+    return found, has_wrong_rows
 
 
-def _look(
+def _batch_look(
     context: Context,
     table: Table,
     lookup: Lookup,
-    some: Sequence[tuple],
+    batch: Sequence[tuple],
     request: Request,
     answers: Sequence[Answer | ApiError | None],
 ) -> Look:
-    failed = [a for a in answers if isinstance(a, ApiError) and not isinstance(a, NotFound)]
+    """Return the look of a batch as a whole, from the answers to all its requests."""
+    failed = list(filter(_failed, answers))
     if failed:
         return Look(unknown=str(failed[0]), needs_person=isinstance(failed[0], FixConfiguration))
     first, *others = answers
@@ -215,15 +243,18 @@ def _look(
         if lookup.paginator:
             rows = _all_pages(context, lookup, request, first)
         else:
-            rows = rows_of(lookup.rows, *(None if isinstance(a, NotFound) else a.data for a in answers))
-        _asked_for(table, lookup, some, rows)
+            rows = read_rows(lookup.rows, *(None if isinstance(a, NotFound) else a.data for a in answers))
+        _require_requested(table, lookup, batch, rows)
     except ApiError as error:
         return Look(unknown=str(error))
     return Look(tuple(rows), absent=lookup.own, tombstone=lookup.own and not rows)
 
 
 def _all_pages(context: Context, lookup: Lookup, request: Request, first: Answer) -> list[Row]:
-    """All rows of a narrow list, which has to show as many as it says; if it doesn't, it is read once more."""
+    """Return all rows of a narrow list, given its first answer. The list is read again if it is not complete.
+
+    Raises RefuseData where it still shows fewer rows than its total claims.
+    """
     paginator = lookup.paginator
     page = paginator.read(first, paginator.start)
     if page.next is None and len(page.rows) >= (page.total_entries or 0):
@@ -239,10 +270,12 @@ def _all_pages(context: Context, lookup: Lookup, request: Request, first: Answer
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A record that a list shows and that was not read: when it changed, in ISO 8601, and why it was skipped.
+class SkippedRecord:
+    """A listed record that was not read.
 
-    `needs_person`: as in `Look`.
+    - `moment`: its version (or change time) in ISO 8601, None if the list shows none
+    - `reason`: why it was skipped
+    - `needs_person`: as in `Look`
     """
 
     key: list
@@ -253,6 +286,7 @@ class Skipped:
 
     @property
     def failed(self) -> bool:
+        """Whether the source is the reason. Records over the limit are left to the next sync."""
         return self.reason != OVER_LIMIT
 
     @property
@@ -261,38 +295,39 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Completed:
-    """A page with its records in full.
+class CompletePage:
+    """A page with its records in full, and what became of the others.
 
-    `deleted`: the keys of those that say themselves that they are deleted; `delete_events`: of those of which a feed of
-    changes says so. `absent`: of those that are not at their own address, though the list shows them. `known`: how
-    many the list shows once more, or as the copy has them.
+    - `deleted`: keys of listed records whose own address shows a tombstone
+    - `absent`: keys of listed records that are not at their own address
+    - `known`: number of listed records that were not looked up: already staged, or unchanged since the last sync
+    - `skipped`: listed records that were not read
+    - `delete_events`: keys of records that an event reports as deleted
     """
 
     page: Page
     deleted: tuple[tuple, ...] = ()
     absent: tuple[tuple, ...] = ()
     known: int = 0
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[SkippedRecord, ...] = ()
     delete_events: tuple[tuple, ...] = ()
 
 
-def complete(
-    context: Context, entity: Entity, page: Page, partition: str, *, skip: Container[tuple], room: int | None
-) -> Completed:
+def complete_page(
+    context: Context, entity: Entity, page: Page, partition: str, *, skip: Container[tuple], limit: int | None
+) -> CompletePage:
     """Look up the records that the page shows in brief.
 
-    `skip`: keys of records that nobody has to look up. `room`: how many may be, None for all. A row without a usable
-    key stays as it is, to be refused with its reason.
+    `skip`: keys that need no look-up. `limit`: the largest number of look-ups, None for no limit. A row without a
+    usable key stays as it is, so that staging refuses it with the reason.
     """
     table = entity.table
     briefs = {key: row for row in page.rows if (key := table.key_of(row)) and key not in skip}
     rows = [row for row in page.rows if table.key_of(row) is None]
     known = len(page.rows) - len(rows) - len(briefs)
     wanted = list(briefs)
-    deleted, absent, skipped = [], [], [(key, Look(unknown=OVER_LIMIT)) for key in wanted[room:] if room is not None]
-    buried: list[tuple] = []
-    for key, look in _twice(context, entity, wanted[:room], buried):
+    deleted, absent, skipped = [], [], [(key, Look(unknown=OVER_LIMIT)) for key in wanted[limit:] if limit is not None]
+    for key, look in _look_up_listed(context, entity, wanted[:limit]):
         if look.unknown:
             skipped.append((key, look))
         elif look.tombstone:
@@ -301,36 +336,38 @@ def complete(
             absent.append(key)
         else:
             rows += look.rows
-    return Completed(
+    return CompletePage(
         replace(page, rows=rows),
         tuple(deleted),
         tuple(absent),
         known,
-        tuple(_skipped(entity, key, partition, briefs[key], look) for key, look in skipped),
+        tuple(_skipped_record(entity, key, partition, briefs[key], look) for key, look in skipped),
     )
 
 
-def _twice(
-    context: Context, entity: Entity, keys: Sequence[tuple], buried: list[tuple]
-) -> Iterator[tuple[tuple, Look]]:
-    """Look up the keys; one that says that it is deleted, though a list shows it, is asked once more."""
+def _look_up_listed(context: Context, entity: Entity, keys: Sequence[tuple]) -> Iterator[tuple[tuple, Look]]:
+    """Look up listed records. Yields (key, Look).
+
+    A record that appears as deleted is looked up once more, since a list shows it.
+    """
+    deleted = []
     for key, look in look_up(context, entity.table, entity.lookup, keys):
         if look.tombstone:
-            buried.append(key)
+            deleted.append(key)
         else:
             yield key, look
-    yield from look_up(context, entity.table, entity.lookup, buried)
+    yield from look_up(context, entity.table, entity.lookup, deleted)
 
 
-def _skipped(entity: Entity, key: tuple, partition: str, brief: Row, look: Look) -> Skipped:
+def _skipped_record(entity: Entity, key: tuple, partition: str, brief: Row, look: Look) -> SkippedRecord:
     moment = moment_of(entity, brief)
-    return Skipped(list(key), partition, moment and moment.isoformat(), look.unknown, look.needs_person)
+    return SkippedRecord(list(key), partition, moment and moment.isoformat(), look.unknown, look.needs_person)
 
 
-def known(context: Context, entity: Discovered, page: Page, since: datetime) -> set[tuple]:
-    """The keys of the page's rows of which the copy has just what they show, and that did not change since then.
+def unchanged_keys(context: Context, entity: Discovered, page: Page, since: datetime) -> set[tuple]:
+    """Return the keys of listed records whose shown values equal the copy's, unless they changed at `since` or later.
 
-    What changed in the lookback is read again: what belongs to a record may come later than the record.
+    Those are read again, because what belongs to a record may arrive after it.
     """
     shown = entity.shown
     briefs = {key: row for row in page.rows if (key := shown.key_of(row))}
@@ -345,12 +382,12 @@ def known(context: Context, entity: Discovered, page: Page, since: datetime) -> 
     return {
         key
         for key, row in briefs.items()
-        if _brief(shown, row) in there and not ((moment := moment_of(entity, row)) and moment >= since)
+        if _brief_values(shown, row) in there and not ((moment := moment_of(entity, row)) and moment >= since)
     }
 
 
-def _brief(shown: Table, row: Row) -> tuple | None:
-    """What a list shows of a record; None where that can't be read, which the whole record may mend."""
+def _brief_values(shown: Table, row: Row) -> tuple | None:
+    """Return what a list shows of a record, in the order of `shown`. None if it can't be read: the full record may."""
     try:
         return shown.row(row)
     except RowRefused:
@@ -358,8 +395,8 @@ def _brief(shown: Table, row: Row) -> tuple | None:
 
 
 def moment_of(entity: Discovered, row: Row) -> datetime | None:
-    """From when on the lists show the record, as far as that can be read."""
+    """Return a listed record's version (or change time); None if the list shows none or it can't be read."""
     shown = entity.shown
-    brief = _brief(shown, row) or ()
-    told = dict(zip(shown.names, brief, strict=False))
-    return told.get(shown.version) or told.get(shown.changed)
+    brief = _brief_values(shown, row) or ()
+    values = dict(zip(shown.names, brief, strict=False))
+    return values.get(shown.version) or values.get(shown.changed)

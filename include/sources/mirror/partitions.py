@@ -1,4 +1,4 @@
-"""The partitions of an entity, and the lists that show what each of them has."""
+"""The partitions of an entity, and the lists that show their records."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,51 +9,60 @@ from include.sources.base import entity_of
 from include.sources.mirror.entity import Context, Discovered, Entity, Listing
 
 
-def whole_list(context: Context, entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[Listing]:
-    """What shows all of these partitions: one list, or one for each handful of them, or for each of them."""
-    return [each for handful in handfuls(entity, values, singly=singly) for each in lists(context, entity, handful)]
+def all_listings(context: Context, entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[Listing]:
+    """Return the lists with everything in these partitions. `singly`: request each partition by itself."""
+    return [
+        listing
+        for batch in batches(entity, values, singly=singly)
+        for listing in batch_listings(context, entity, batch)
+    ]
 
 
-def partitions(context: Context, entity: Entity) -> Sequence[str]:
-    """The entity's partitions as the warehouse knows them; one without a name where it has none."""
+def known_partitions(context: Context, entity: Entity) -> Sequence[str]:
+    """Return the entity's partitions that the warehouse knows; [""] if the entity has none."""
     return entity.partitions.values(context) if entity.partitions else [""]
 
 
-def every_partition(context: Context, entity: Entity) -> Sequence[str]:
-    """The entity's partitions, with those that only the source's list of them shows."""
-    known = partitions(context, entity)
+def all_partitions(context: Context, entity: Entity) -> Sequence[str]:
+    """Return the entity's known partitions, and those that only the source lists. Raises ApiError."""
+    known = known_partitions(context, entity)
     if not entity.partitions or not entity.partitions.listed_by:
         return known
-    return [*known, *sorted(_listed(context, entity_of(context.source, entity.partitions.listed_by)) - set(known))]
+    return [*known, *sorted(_listed_ids(context, entity_of(context.source, entity.partitions.listed_by)) - set(known))]
 
 
-def _listed(context: Context, entity: Entity) -> set[str]:
-    """The ids that an entity's own lists show."""
+def _listed_ids(context: Context, entity: Entity) -> set[str]:
+    """Return the ids that the entity's own lists show at the source."""
     return {
         "/".join(map(str, key))
-        for listing in whole_list(context, entity, partitions(context, entity))
+        for listing in all_listings(context, entity, known_partitions(context, entity))
         for page in pages(context.client, listing.request, listing.paginator)
         for row in page.rows
         if (key := entity.table.key_of(row))
     }
 
 
-def handfuls(entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[tuple[str, ...]]:
-    """As many partitions as go into one request."""
+def batches(entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[tuple[str, ...]]:
+    """Return the partitions in batches for one request each. `singly`: one partition in each batch."""
     size = entity.partitions.size if entity.partitions and not singly else 1
     return [tuple(values[place : place + size]) for place in range(0, len(values), size)]
 
 
-def lists(context: Context, entity: Entity, handful: Sequence[str], since: datetime | None = None) -> list[Listing]:
-    """The lists of some partitions: of what changed since then for records that are discovered, else of everything."""
+def batch_listings(
+    context: Context, entity: Entity, batch: Sequence[str], since: datetime | None = None
+) -> list[Listing]:
+    """Return the lists of one batch of partitions.
+
+    They show everything. Only the lists of a `Discovered` entity show what changed since `since`.
+    """
     if isinstance(entity, Discovered):
-        return [each for partition in handful for each in entity.lists(context, partition, since)]
+        return [listing for partition in batch for listing in entity.lists(context, partition, since)]
     listing = entity.listing
     requests = [dataclasses.replace(listing, params={**listing.params, **view}) for view in entity.views]
-    parts, (partition, *others) = entity.partitions, handful
-    if parts is None:
-        return [Listing(each, entity.paginator) for each in requests]
-    adds = {parts.column: partition} if parts.adds else {}
-    # A list of several partitions fails as a whole.
+    partitions, (partition, *others) = entity.partitions, batch
+    if partitions is None:
+        return [Listing(request, entity.paginator) for request in requests]
+    adds = {partitions.column: partition} if partitions.adds else {}
+    # A list of several partitions fails as a whole, so it has the name of none.
     name = "" if others else partition
-    return [Listing(parts.request(each, handful), entity.paginator, name, adds) for each in requests]
+    return [Listing(partitions.request(request, batch), entity.paginator, name, adds) for request in requests]

@@ -1,4 +1,7 @@
-"""Plans: which rows of the copy a sync or a scan wants to write, and how far each of them is proven."""
+"""Plans: the changes that a sync or a scan wants to make to the copy, and how far each is proven.
+
+The statuses of a plan's rows are described in `include/warehouse/compare.py`.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,48 +9,50 @@ from psycopg import sql
 
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Context
-from include.sources.mirror.extract import Extract, nested
+from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
-from include.sources.mirror.partitions import partitions
+from include.sources.mirror.partitions import known_partitions
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage
 from include.warehouse.table import among, are, identifiers, pairs
 
 
-def plan(context: Context, extract: Extract) -> None:
-    """Plan what a sync writes: candidates where a second look has to decide."""
+def plan_sync(context: Context, extract: Extract) -> None:
+    """Plan what a sync writes. Changes that need a second look become candidates."""
     for stage in extract.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
-    deleted_by_event = among(extract.entity.table.key, extract.delete_events, "t") if extract.delete_events else None
+    reported = extract.event_deleted_keys
+    deleted_by_event = among(extract.entity.table.key, reported, "t") if reported else None
     if deleted_by_event:
-        # What the feed showed of them before counts for nothing.
+        # Whatever other events show of these records: a look-up decides.
         extract.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(extract.stage.sql, deleted_by_event))
     extract.drop_repeats()
     compare.plan_writes(extract.stage, doubtful="candidate")
-    if fell := fell_since(context, extract):
-        compare.plan_deletes(extract.stage, status="confirmed", within=fell)
+    if implicit := newly_deleted_implicitly(context, extract):
+        compare.plan_deletes(extract.stage, status="confirmed", within=implicit)
     if deleted_by_event:
         compare.plan_deletes(extract.stage, status="candidate", within=deleted_by_event)
-    if extract.deleted:
-        within = among(extract.entity.table.key, extract.deleted, "t")
+    if extract.deleted_keys:
+        within = among(extract.entity.table.key, extract.deleted_keys, "t")
         compare.plan_deletes(extract.stage, status="confirmed", within=within)
-    plan_parts(extract)
+    plan_nested_rows(extract)
 
 
-def fell_since(context: Context, extract: Extract) -> sql.Composable | None:
-    """The condition on rows `t` that fell with one which was written after the last sync of theirs.
+def newly_deleted_implicitly(context: Context, extract: Extract) -> sql.Composable | None:
+    """Return SQL over rows `t`, true if the row was implicitly deleted after this entity's last sync.
 
-    Not with any row that the copy takes for deleted: what no sync wrote may be what is wrong.
+    None if the entity has no implicit deletes. Other rows that are deleted in the copy don't count, since they may be
+    deleted by mistake.
     """
     falls = extract.entity.falls
     if falls is None:
         return None
     other = entity_of(context.source, falls.entity).table
     return sql.SQL(
-        "({fell} AND EXISTS (SELECT FROM {other} o WHERE {same} AND o.sync_id > coalesce("
+        "({implicit} AND EXISTS (SELECT FROM {other} o WHERE {same} AND o.sync_id > coalesce("
         "(SELECT min(sync_id) FROM confidence.sync_state WHERE source = {source} AND entity = {entity}), 0)))"
     ).format(
-        fell=extract.falls,
+        implicit=extract.implicitly_deleted,
         other=other.sql,
         same=pairs(other.key, "o", falls.by, "t"),
         source=sql.Literal(context.source.name),
@@ -55,13 +60,16 @@ def fell_since(context: Context, extract: Extract) -> sql.Composable | None:
     )
 
 
-def plan_parts(extract: Extract, *, surplus: bool = False) -> None:
-    """Plan the nested rows of the records that are staged, each record's as a set, by the status of its own plan.
+def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
+    """Plan the nested rows of all staged records, each record's as a set.
 
-    Nested rows of a record that is older than the copy count for nothing. Those that differ while their record shows no
-    newer version want a second look, as do all that seem to be gone. A nested row that could not be read may be any of
-    those that seem to be gone: then none counts as gone. `surplus`: those whose record neither list nor copy has want a
-    second look too.
+    - If the staged record is older than the copy, its nested rows are dropped.
+    - A nested row that differs is a candidate, unless its record has a newer version.
+    - A nested row that is missing in its record is a candidate for a delete. If it may be one of the rows that could
+      not be stored, it is unproven.
+    - If the record itself is a candidate, young, unproven or to be deleted, so are its nested rows.
+
+    `surplus`: make candidates for a delete also of nested rows whose record is neither staged nor live in the copy.
     """
     table = extract.entity.table
     for part, stage in extract.parts:
@@ -72,11 +80,10 @@ def plan_parts(extract: Extract, *, surplus: bool = False) -> None:
             "whole_plan": extract.stage.plan,
             "key": identifiers(table.key),
             "t_by": identifiers(part.by, "t"),
-            "same": extract.of_record(part, "p", "w"),
+            "same": extract.belongs_to_record(part, "p", "w"),
             "records": table.sql,
-            "of_copy": extract.of_record(part, "t", "r"),
-            "of_list": extract.of_record(part, "t", "w"),
-            "p_of_copy": extract.of_record(part, "p", "r"),
+            "of_copy": extract.belongs_to_record(part, "t", "r"),
+            "of_list": extract.belongs_to_record(part, "t", "w"),
             "w_newer": compare.newer(table, "w", "r"),
         }
         older = stage.conn.execute(sql.SQL(DROP_OLDER).format(**names)).rowcount
@@ -85,23 +92,26 @@ def plan_parts(extract: Extract, *, surplus: bool = False) -> None:
         compare.plan_writes(stage, doubtful="candidate")
         compare.plan_deletes(stage, status="candidate", within=sql.SQL(OF_RECORDS).format(**names))
         stage.conn.execute(sql.SQL(NOT_NEWER).format(**names))
-        leave_unreadable(stage)
+        mark_unreadable(stage)
         if surplus:
             compare.plan_deletes(stage, status="candidate", within=sql.SQL(ORPHANS).format(**names))
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
 
 
-def leave_unreadable(stage: Stage) -> None:
-    """Leave rows that seem to be gone unproven where they may be ones that could not be stored."""
+def mark_unreadable(stage: Stage) -> None:
+    """Mark planned deletes as unproven if the row may be one that was listed and could not be stored.
+
+    If a refused row has no usable key, it may be any of them.
+    """
     if stage.pull.rows_refused:
         names = {"plan": stage.plan, "refused": stage.refused, "p_key": identifiers(stage.table.key, "p")}
         stage.conn.execute(sql.SQL(UNREADABLE).format(**names))
 
 
-def leave_unknown(extract: Extract, unknown: Mapping[tuple, str]) -> None:
-    """Leave staged rows unproven that may have fallen with others, also those that are as in the copy.
+def mark_unknown_deletes(extract: Extract, unknown: Mapping[tuple, str]) -> None:
+    """Mark staged rows as unproven that may be implicitly deleted, even if they equal the copy.
 
-    `unknown`: those others, each with the reason why nobody knows.
+    `unknown`: the keys of the rows that they would be deleted with, each with the reason why its state is unknown.
     """
     stage = extract.stage
     for value, why in unknown.items():
@@ -111,18 +121,18 @@ def leave_unknown(extract: Extract, unknown: Mapping[tuple, str]) -> None:
             "columns": identifiers(stage.table.names),
             "key": identifiers(stage.table.key),
             "why": sql.Literal(why),
-            "fell": are(extract.entity.falls.by, value),
+            "implicit": are(extract.entity.falls.by, value),
         }
         stage.conn.execute(sql.SQL(UNKNOWN).format(**names))
 
 
 def replace_record(extract: Extract, record: Row) -> None:
-    """Put a fresher reading of a record in place of what the pull saw, and plan it anew, confirmed.
+    """Replace a staged record and its nested rows by a newer reading, and plan them again as confirmed.
 
-    Raises RefuseData or RowRefused, and changes nothing then.
+    Call it in a transaction. Raises RefuseData or RowRefused where the record can't be stored.
     """
     key = extract.entity.table.key_of(record)
-    rows = {part: nested(part, record) for part, _ in extract.parts}
+    rows = {part: nested_rows(part, record) for part, _ in extract.parts}
     _replace_rows(extract.stage, are(extract.entity.table.key, key), [record])
     for part, stage in extract.parts:
         of_record = are(part.by, key)
@@ -131,7 +141,10 @@ def replace_record(extract: Extract, record: Row) -> None:
 
 
 def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -> None:
-    """Stage these rows in place of others, and plan them anew; one that was planned and turns out equal is noise."""
+    """Replace staged rows by these records, and plan them again. `which`: an SQL condition on the rows.
+
+    A row that was planned before and now equals the copy becomes noise.
+    """
     key = stage.table.key
     planned = stage.conn.execute(
         sql.SQL("DELETE FROM {} WHERE {} RETURNING {}, _listed").format(stage.plan, which, identifiers(key))
@@ -151,9 +164,9 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
 
 
 def skip_changes_before_reset(context: Context, extract: Extract) -> None:
-    """Leave out what changed before a person reset the watermark, in lists that show it all the same."""
+    """Drop staged rows that changed before a person reset the watermark, since their list shows them anyway."""
     table = extract.entity.table
-    for partition in partitions(context, extract.entity):
+    for partition in known_partitions(context, extract.entity):
         read_from = sync_log.state(context.conn, context.source.name, extract.entity.name, partition).read_from
         if read_from and table.moment:
             query = sql.SQL("DELETE FROM {} WHERE {} < {}").format(
@@ -172,13 +185,13 @@ ON CONFLICT DO NOTHING
 
 UNKNOWN = """
 INSERT INTO {plan} ({columns}, _operation, _status, _why, _looked)
-SELECT {columns}, 'update', 'unproven', {why}, true FROM {stage} WHERE {fell}
+SELECT {columns}, 'update', 'unproven', {why}, true FROM {stage} WHERE {implicit}
 ON CONFLICT ({key}) DO UPDATE SET _status = excluded._status, _why = excluded._why, _looked = true
 """
 
 DROP_OLDER = "DELETE FROM {part} p USING {whole_plan} w WHERE {same} AND w._status = 'stale'"
 
-# One set, so that it is joined: an OR of several would search each for every row once memory is short.
+# One set, so that Postgres joins it. With an OR of several it would scan each for every row once memory is short.
 OF_RECORDS = """({t_by}) IN (
   SELECT {key} FROM {whole} EXCEPT SELECT {key} FROM {whole_plan} WHERE _status = 'stale'
   UNION SELECT {key} FROM {whole_plan} WHERE _operation = 'delete')

@@ -1,4 +1,4 @@
-"""Lists read into staging, page by page, from where a pull has come to."""
+"""Reading lists into staging, page by page, from the resume point of the pull."""
 
 import dataclasses
 import logging
@@ -11,126 +11,140 @@ from include.api.fetch import page_request, pages
 from include.api.paginators import Page
 from include.sources.mirror import gap, lookup
 from include.sources.mirror.entity import Context, Discovered, Entity, Listing
-from include.sources.mirror.extract import Extract, least_rows
-from include.sources.mirror.lookup import Completed, Row, rows_of
-from include.sources.mirror.partitions import every_partition, whole_list
+from include.sources.mirror.extract import Extract, least_total
+from include.sources.mirror.lookup import CompletePage, Row, read_rows
+from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.staging import PullError, TooManyRefused, staged
 from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
 
-# How often a list may be read that shows fewer rows than it says; each time it has to show some more.
-READINGS = 8
+# The largest number of readings of a list that shows fewer rows than its total claims.
+MAX_READINGS = 8
 
-Progress = Callable[[Extract], None]
+OnPage = Callable[[Extract], None]
+# The number of a list, the list, one of its pages, and the resume point behind the page (None behind the last list).
 _Step = tuple[int, Listing, Page, Any]
 
 
-def read(
+def read_lists(
     context: Context,
     extract: Extract,
     listings: Sequence[Listing],
     *,
     first: int | None = None,
     last: int | None = None,
-    known_before: datetime | None = None,
-    progress: Progress = lambda _: None,
+    unchanged_before: datetime | None = None,
+    on_page: OnPage = lambda _: None,
 ) -> Extract:
-    """Append all pages of the lists, one list after the other, from where the pull has come to.
+    """Append all pages of the lists, one list after the other, from the resume point. Return the extract to go on with.
 
-    `first`, `last`: page numbers to begin and to end with, for a single list. `known_before`: records that a list shows
-    in brief are left out where the copy has them so, and they changed before that time. A list whose token is not
-    accepted any more is read again from its start, with everything before it: what was staged may have changed
-    meanwhile. A list that shows fewer rows than it says is read again while that shows more. Of several partitions one
-    may fail: then `Extract.failed` names it.
+    - `first`, `last`: the first and the last page number to read, for a single list
+    - `unchanged_before`: for lists in brief, the time before which unchanged records need no look-up
+    - `on_page`: called after each page
+
+    If a list shows fewer rows than its total claims, it is read again as long as this brings more. If one of several
+    partitions fails, `Extract.failed_partitions` names it and the others are read.
+
+    If the token of the next page has expired, the pull is restarted: what was staged may have changed meanwhile. The
+    restarted extract is then the returned one.
+
+    Raises ApiError or TooManyRefused where nothing else is left to read, and PullError where no partition is known.
     """
-    again = False
+    restarted = False
     if not listings:
-        parts = extract.entity.partitions.column
-        raise PullError(f"{extract.entity.name} is read by {parts}, and none is known yet. Mend what failed before it")
+        column = extract.entity.partitions.column
+        raise PullError(f"{extract.entity.name} is read by {column}, and none is known yet. Mend what failed before it")
     while not extract.stage.pull.complete:
         number, position = extract.stage.pull.position or (0, first)
         listing = listings[number]
         try:
-            for step in _walk(context, extract, listings, number, position, last):
-                _append(context, extract, step, known_before)
-                _require_stored(extract, listings, number)
-                progress(extract)
+            for step in _list_pages(context, extract, listings, number, position, last):
+                _append_page(context, extract, step, unchanged_before)
+                _check_refused(extract, listings, number)
+                on_page(extract)
         except FixConfiguration as error:
             resumed = extract.stage.pull.position and extract.stage.pull.position[1] is not None
-            if resumed and listing.paginator.expires and not again:
-                again = True
-                # Where the first page is refused too, it isn't the token, and what was staged stays.
-                next(_walk(context, extract, listings, 0, first, last))
+            if resumed and listing.paginator.expires and not restarted:
+                restarted = True
+                # If the first page fails too, the token is not the reason. Then this raises, and the stage is kept.
+                next(_list_pages(context, extract, listings, 0, first, last))
                 log.warning("%s In case that its token has expired, the list is read again from its start", error)
-                extract = extract.fresh(context)
+                extract = extract.restart(context)
             else:
-                _fail(extract, listings, number, error)
+                _skip_partition_or_raise(extract, listings, number, error)
         except (ApiError, TooManyRefused) as error:
-            _fail(extract, listings, number, error)
+            _skip_partition_or_raise(extract, listings, number, error)
         else:
-            if last is None and not extract.failed.get(listing.partition):
+            if last is None and not extract.failed_partitions.get(listing.partition):
                 _read_again_if_short(context, extract, listings, number)
-    _leave_out_refused(extract)
+    _skip_refused_partitions(extract)
     return extract
 
 
 def read_partitions(
-    context: Context, extract: Extract, listings: Callable[[bool], Sequence[Listing]], **asked: Any
+    context: Context, extract: Extract, listings: Callable[[bool], Sequence[Listing]], **options: Any
 ) -> Extract:
-    """`read` the lists; if one of several partitions fails, read them once more, each partition by itself.
+    """Read the lists of partitions. If a request for several of them fails, read each partition by itself.
 
-    `listings` gives them as handfuls, or singly.
+    `listings`: return the lists; its argument says whether each partition has a list of its own. `options` are those
+    of `read_lists`. Return the extract to go on with.
     """
     singly = extract.progress.get("singly", False)
     try:
-        return read(context, extract, listings(singly), **asked)
+        return read_lists(context, extract, listings(singly), **options)
     except (ApiError, TooManyRefused) as error:
         several = extract.entity.partitions and extract.entity.partitions.size > 1
         concerns_all = isinstance(error, FixConfiguration) and error.concerns_all
         if singly or not several or concerns_all:
             raise
         log.warning("%s Since that may concern one partition alone, each is asked for by itself", error)
-        extract = extract.fresh(context)
+        extract = extract.restart(context)
         extract.stage.save_progress(singly=True)
-        return read(context, extract, listings(True), **asked)
+        return read_lists(context, extract, listings(True), **options)
 
 
-def _require_stored(extract: Extract, listings: Sequence[Listing], number: int) -> None:
-    """`Extract.require_stored` of the partition of that list, which may have come to its end."""
+def _check_refused(extract: Extract, listings: Sequence[Listing], number: int) -> None:
+    """Raise TooManyRefused if too many rows of the list's partition were refused."""
     partition, pull = listings[number].partition, extract.stage.pull
-    extract.require_stored(partition, ended=pull.complete or listings[pull.position[0]].partition != partition)
+    extract.check_refused(partition, ended=pull.complete or listings[pull.position[0]].partition != partition)
 
 
-def _leave_out_refused(extract: Extract) -> None:
-    """Where each partition alone has few refused rows, but all together have too many, leave out those that have some.
+def _skip_refused_partitions(extract: Extract) -> None:
+    """Mark all partitions with refused rows as failed, if these rows are too many together.
 
-    Raises TooManyRefused if none is left.
+    Each partition alone has few enough. Raises TooManyRefused if no partition would be left.
     """
-    names = sorted({state["partition"] for state in extract.lists.values()} - {"", *extract.failed})
+    names = sorted({state["partition"] for state in extract.lists.values()} - {"", *extract.failed_partitions})
     try:
-        extract.require_stored(*names, ended=True)
+        extract.check_refused(*names, ended=True)
     except TooManyRefused as error:
-        refused = [name for name in names if any(count for _, count in extract.stored(name))]
+        refused = [name for name in names if any(count for _, count in extract.row_counts(name))]
         if refused == names:
             extract.drop()
             raise
         for name in refused:
-            extract.leave_out(name, str(error))
+            extract.mark_failed(name, str(error))
 
 
-def _fail(extract: Extract, listings: Sequence[Listing], number: int, error: ApiError | TooManyRefused) -> None:
-    """Go on with the next list, if this one is of a partition and the error may concern it alone; else raise."""
+def _skip_partition_or_raise(
+    extract: Extract, listings: Sequence[Listing], number: int, error: ApiError | TooManyRefused
+) -> None:
+    """Mark the list's partition as failed and go on with the next one. Raise the error if it concerns all partitions.
+
+    It is also raised if no other partition is left.
+    """
     partition = listings[number].partition
     others = {listing.partition for listing in listings} - {partition}
     concerns_all = isinstance(error, FixConfiguration) and error.concerns_all
-    if concerns_all or not partition or not others - set(extract.failed):
-        if isinstance(error, TooManyRefused) or (extract.failed and not concerns_all):
-            # Or the next attempt would not ask again for what was refused, or for the partitions that failed before.
+    if concerns_all or not partition or not others - set(extract.failed_partitions):
+        if isinstance(error, TooManyRefused) or (extract.failed_partitions and not concerns_all):
+            # Else the next attempt would not request the refused rows or the failed partitions again.
             extract.drop()
         raise error
-    extract.leave_out(partition, str(error))
-    left = [place for place in range(number + 1, len(listings)) if listings[place].partition not in extract.failed]
+    extract.mark_failed(partition, str(error))
+    failed = extract.failed_partitions
+    left = [place for place in range(number + 1, len(listings)) if listings[place].partition not in failed]
     for stage in extract.stages:
         if left:
             stage.reopen((left[0], None))
@@ -139,40 +153,44 @@ def _fail(extract: Extract, listings: Sequence[Listing], number: int, error: Api
 
 
 def _read_again_if_short(context: Context, extract: Extract, listings: Sequence[Listing], number: int) -> None:
-    """Reopen the list if it shows fewer rows than it says; a sync always, a scan if that costs fewer look-ups.
+    """Let the list be read again if it shows fewer rows than its total claims.
 
-    Where a sync's list stays short its partition is cut: what it leaves out would be missing in the copy.
+    A scan does so only if that takes fewer requests than looking up the missing rows. If the list of a sync stays
+    short, its partition is marked as short: rows that the list left out would be missing in the copy.
     """
-    # Lists in brief and feeds of events tell how many of those there are, not how many records.
+    # Totals of lists in brief and of events don't count records.
     if isinstance(extract.entity, Discovered) or listings[number].deleted:
         return
     if extract.shortage(number):
-        _ask_total_again(context, extract, listings[number], number)
+        _refresh_total(context, extract, listings[number], number)
     shortage, state = extract.shortage(number), extract.list_state(number)
     readings, before = state.get("readings", 1), state.get("shortage")
-    syncs = extract.stage.pull.purpose == "sync"
-    if not shortage or not (syncs or shortage > (extract.stage.pull.total_pages or 1)):
+    is_sync = extract.stage.pull.purpose == "sync"
+    if not shortage or not (is_sync or shortage > (extract.stage.pull.total_pages or 1)):
         return
-    if readings < READINGS and (before is None or shortage < before):
+    if readings < MAX_READINGS and (before is None or shortage < before):
         log.warning("%s: a list shows %d rows less than it says, it is read again", extract.entity.name, shortage)
-        extract.start_again(number, readings=readings + 1, shortage=shortage)
+        extract.reset_counts(number, readings=readings + 1, shortage=shortage)
         for stage in extract.stages:
             stage.reopen((number, None))
-    elif syncs:
+    elif is_sync:
         why = (
             f"a list of {extract.entity.name} says that it has {state['promised']} rows, and {shortage} of them were"
             f" not shown in {readings} readings: they may be missing in the copy. Run the task again; if it stays so,"
             " ask the API's vendor"
         )
-        extract.stage.save_progress(cut={**extract.cut, listings[number].partition: why})
+        extract.stage.save_progress(cut={**extract.short_partitions, listings[number].partition: why})
 
 
-def _ask_total_again(context: Context, extract: Extract, listing: Listing, number: int) -> None:
-    """Keep the total that the first page tells now: the list may have become shorter while it was read."""
+def _refresh_total(context: Context, extract: Extract, listing: Listing, number: int) -> None:
+    """Request the first page again, and keep its total if it is smaller than before.
+
+    The list may have become shorter while it was read.
+    """
     paginator, state = listing.paginator, extract.list_state(number)
     try:
         answer = context.client.send(page_request(listing.request, paginator, paginator.start))
-        total = least_rows(paginator.read(answer, paginator.start), state["largest"])
+        total = least_total(paginator.read(answer, paginator.start), state["largest"])
     except ApiError as error:
         log.warning("%s The list of %s counts as short, since nobody knows its total", error, extract.entity.name)
         return
@@ -180,58 +198,66 @@ def _ask_total_again(context: Context, extract: Extract, listing: Listing, numbe
         extract.save_list_state(number, promised=total)
 
 
-def _append(context: Context, extract: Extract, step: _Step, known_before: datetime | None) -> None:
-    number, listing, page, following = step
-    shapes = _taken_out(listing.shape, page)
-    rows = [{**listing.adds, **row} for row in shapes] if listing.adds else shapes
-    found = _completed(context, extract, listing, dataclasses.replace(page, rows=rows), known_before)
+def _append_page(context: Context, extract: Extract, step: _Step, unchanged_before: datetime | None) -> None:
+    """Stage a page of a list, with its records in full. Raises RefuseData where its rows have another shape."""
+    number, listing, page, next_position = step
+    shaped = _shaped_rows(listing.shape, page)
+    rows = [{**listing.adds, **row} for row in shaped] if listing.adds else shaped
+    complete = _complete_page(context, extract, listing, dataclasses.replace(page, rows=rows), unchanged_before)
     if listing.deleted:
-        found = dataclasses.replace(found, delete_events=_delete_events(extract.entity.table, listing, page))
+        deleted = _event_deleted_keys(extract.entity.table, listing, page)
+        complete = dataclasses.replace(complete, delete_events=deleted)
     if listing.named:
-        # No list has shown what the run names.
-        found = dataclasses.replace(found, absent=())
-    extract.append(found.page, following, found, number, listing.partition)
+        # No list shows these rows, so it is no contradiction if a record is absent.
+        complete = dataclasses.replace(complete, absent=())
+    extract.append(complete.page, next_position, complete, number, listing.partition)
     if listing.newest:
-        gap.note(extract, number, listing, rows, left_out=len(page.rows) - len(rows))
+        gap.remember_reach(extract, number, listing, rows, ignored=len(page.rows) - len(rows))
 
 
-def _taken_out(read: Callable[[Row], Row | None], page: Page) -> list[Row]:
-    """What the reader finds in each row of the page, if anything. Raises RefuseData for a row of another shape."""
-    return rows_of(lambda: (found for row in page.rows if (found := read(row)) is not None))
+def _shaped_rows(shape: Callable[[Row], Row | None], page: Page) -> list[Row]:
+    """Return the rows of a page as `shape` converts them, without those that it ignores.
+
+    Raises RefuseData where a row has another shape than `shape` reads.
+    """
+    return read_rows(lambda: (shaped for row in page.rows if (shaped := shape(row)) is not None))
 
 
-def _delete_events(table: Table, listing: Listing, page: Page) -> tuple[tuple, ...]:
-    """The keys of the records that events say are deleted. Raises RefuseData where one has no usable key."""
-    keys = [table.key_of(record) for record in _taken_out(listing.deleted, page)]
+def _event_deleted_keys(table: Table, listing: Listing, page: Page) -> tuple[tuple, ...]:
+    """Return the keys of the records that events report as deleted. Raises RefuseData where one has no usable key."""
+    keys = [table.key_of(record) for record in _shaped_rows(listing.deleted, page)]
     if None in keys:
         raise RefuseData(f"an event says that a record of {table.name} is deleted, but not which")
     return tuple(keys)
 
 
-def _completed(
-    context: Context, extract: Extract, listing: Listing, page: Page, known_before: datetime | None
-) -> Completed:
-    """The page with its records in full."""
+def _complete_page(
+    context: Context, extract: Extract, listing: Listing, page: Page, unchanged_before: datetime | None
+) -> CompletePage:
+    """Return the page with its records in full: look up those of a list in brief that are new or may have changed.
+
+    A sync looks up no more records than the entity's `limit`.
+    """
     entity, stage = extract.entity, extract.stage
     if not isinstance(entity, Discovered):
-        return Completed(page)
+        return CompletePage(page)
     skip = staged(stage, filter(None, map(entity.table.key_of, page.rows)))
-    if known_before:
-        skip |= lookup.known(context, entity, page, known_before)
+    if unchanged_before:
+        skip |= lookup.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
-    room = max(0, limit - stage.pull.rows_read) if limit else None
-    return lookup.complete(context, entity, page, listing.partition, skip=skip, room=room)
+    left = max(0, limit - stage.pull.rows_read) if limit else None
+    return lookup.complete_page(context, entity, page, listing.partition, skip=skip, limit=left)
 
 
-def _walk(
+def _list_pages(
     context: Context, extract: Extract, listings: Sequence[Listing], number: int, position: Any, last: int | None
 ) -> Iterator[_Step]:
-    """The pages of one list from a resume point on, each with the resume point behind it, None at the end of all."""
+    """Yield the pages of one list, from a resume point on."""
     listing = listings[number]
     rows = extract.list_state(number).get("counts", [(0, 0)])[0][0]
-    asked = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
+    options = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
     named = [Page(None, list(listing.named), None)]
-    for page in pages(context.client, listing.request, listing.paginator, **asked) if listing.request else named:
+    for page in pages(context.client, listing.request, listing.paginator, **options) if listing.request else named:
         ended = page.next is None or (last is not None and page.position == last)
         if not ended:
             yield number, listing, page, (number, page.next)
@@ -240,18 +266,21 @@ def _walk(
 
 
 def read_whole(
-    context: Context, entity: Entity, purpose: str, ticket: str, *, first: int | None = None, **asked: Any
+    context: Context, entity: Entity, purpose: str, ticket: str, *, first: int | None = None, **options: Any
 ) -> Extract:
-    """Read all that the source has of an entity, or go on with that. If its partitions have changed, start anew."""
-    values = every_partition(context, entity)
+    """Read everything that the source has of an entity. Resume an unfinished pull of the same ticket.
+
+    The pull starts again if the entity's partitions have changed meanwhile. `options` are those of `read_lists`.
+    """
+    values = all_partitions(context, entity)
     extract = Extract.open(context, entity, purpose, "/".join(filter(None, [ticket, ",".join(values)])))
     pull = extract.stage.pull
     if extract.stage.resumed and not pull.complete:
         log.info("going on from page %d, %d rows are staged", (first or 1) + pull.pages, pull.rows_read)
 
     def listings(singly: bool) -> list[Listing]:
-        return whole_list(context, entity, values, singly=singly)
+        return all_listings(context, entity, values, singly=singly)
 
-    extract = read_partitions(context, extract, listings, first=first, **asked)
+    extract = read_partitions(context, extract, listings, first=first, **options)
     extract.stage.save_progress(partitions=list(values))
     return extract

@@ -1,4 +1,4 @@
-"""What belongs to the records of a sync: their children, the records that they name, and what was not read of both."""
+"""What a sync writes beside its records: their children and the records they refer to, and the problems of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from include.sources.base import entity_of
 from include.sources.mirror.entity import Context, Entity, Need
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.partitions import partitions
-from include.sources.mirror.planning import leave_unreadable, plan
+from include.sources.mirror.partitions import known_partitions
+from include.sources.mirror.planning import mark_unreadable, plan_sync
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage, TooManyRefused
@@ -20,7 +20,7 @@ from include.warehouse.table import among, identifiers, pairs
 
 @dataclass(frozen=True)
 class Problem:
-    """What could not be read or stored: its name, and why. `needs_person`: asking again would not change that."""
+    """Something that could not be read or stored, and why. `needs_person`: as in `Look`."""
 
     name: str
     why: str
@@ -31,16 +31,16 @@ class Problem:
 
 
 def never_synced(context: Context, entity: Entity) -> bool:
-    """Whether the entity, or a part of it, waits for its first sync."""
-    states = [sync_log.state(context.conn, context.source.name, entity.name, p) for p in partitions(context, entity)]
-    return not all(state.watermark for state in states)
+    """Return whether the entity, or one of its known partitions, still waits for its first sync."""
+    conn, source, partitions = context.conn, context.source.name, known_partitions(context, entity)
+    return not all(sync_log.state(conn, source, entity.name, partition).watermark for partition in partitions)
 
 
-def children_of(context: Context, extract: Extract) -> tuple[list[Extract], list[Problem]]:
-    """Stage and plan the children of all parents that were listed, of each kind that has had its first full sync.
+def stage_children(context: Context, extract: Extract) -> tuple[list[Extract], list[Problem]]:
+    """Look up, stage and plan the children of all listed parents. Return (an extract for each kind, problems).
 
-    Not of the changed parents alone: a source may show a parent before its children, so children get a second chance
-    for as long as their parent is in the lookback. Also says whose children could not be read.
+    Children of unchanged parents are read too, as long as the parent is in the lookback, since a source may show a
+    parent before its children. Kinds that were never synced are left to their first sync.
     """
     parents = extract.stage
     key = identifiers(extract.entity.table.key)
@@ -49,53 +49,58 @@ def children_of(context: Context, extract: Extract) -> tuple[list[Extract], list
     for child in context.source.children(extract.entity):
         if never_synced(context, child):
             continue
-        children, read = Extract.open(context, child, "sync", f"children of {parents.pull.ticket}"), []
+        read: list[tuple] = []
+        children = Extract.open(context, child, "sync", f"children of {parents.pull.ticket}")
         if children.stage.resumed:
-            children = children.fresh(context)
+            children = children.restart(context)
         for value, look in look_up(context, child.table, child.lookup, listed):
             if look.unknown:
-                problems.append(Problem(f"{child.name} of {_text(value)}", look.unknown, look.needs_person))
+                problems.append(Problem(f"{child.name} of {_key_text(value)}", look.unknown, look.needs_person))
             else:
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
-        problems += _too_many_refused(children)
-        _plan_set(context, children, read)
+        problems += _refused_problems(children)
+        _plan_children(context, children, read)
         second_look(context, children)
         found.append(children)
     return found, problems
 
 
-def _too_many_refused(extract: Extract) -> list[Problem]:
+def _refused_problems(extract: Extract) -> list[Problem]:
+    """Return a problem if too many rows were refused, else nothing."""
     try:
-        extract.require_stored()
+        extract.check_refused()
     except TooManyRefused as error:
         return [Problem(extract.entity.name, str(error))]
     return []
 
 
-def _plan_set(context: Context, children: Extract, parents: Sequence[tuple]) -> None:
-    """Plan the children of these parents as a set: what it doesn't show any more wants a second look.
-
-    A child that could not be read is not gone; one without a usable key may be any of those that seem to be.
-    """
+def _plan_children(context: Context, children: Extract, parents: Sequence[tuple]) -> None:
+    """Plan the children of these parents as a set. A child that is missing in it is a candidate for a delete."""
     stage = children.stage
-    plan(context, children)
+    plan_sync(context, children)
     within = among(children.entity.lookup.by, parents, "t")
     compare.plan_deletes(stage, status="candidate", within=within)
-    leave_unreadable(stage)
+    mark_unreadable(stage)
 
 
-def skipped(extract: Extract) -> list[Problem]:
-    """The records and partitions that could not be read, each with the reason."""
+def unread_records(extract: Extract) -> list[Problem]:
+    """Return the unread records and partitions, and the partitions with an incomplete list.
+
+    Records that a sync left to the next one because of its limit are no problem.
+    """
     return [
-        *(Problem(each.name, each.reason, each.needs_person) for each in extract.skipped if each.failed),
-        *(Problem(f"all of {partition}", why) for partition, why in extract.failed.items()),
-        *(Problem(f"perhaps others of {part}" if part else "perhaps others", why) for part, why in extract.cut.items()),
+        *(Problem(each.name, each.reason, each.needs_person) for each in extract.skipped_records if each.failed),
+        *(Problem(f"all of {partition}", why) for partition, why in extract.failed_partitions.items()),
+        *(
+            Problem(f"perhaps others of {partition}" if partition else "perhaps others", why)
+            for partition, why in extract.short_partitions.items()
+        ),
     ]
 
 
-def unproven(extract: Extract) -> list[Problem]:
-    """The rows that not even a second look could prove, each with the reason."""
+def unproven_rows(extract: Extract) -> list[Problem]:
+    """Return the rows that not even a second look could prove."""
     found = []
     for stage in extract.stages:
         query = sql.SQL("SELECT {}, coalesce(_why, '') FROM {} WHERE _status = 'unproven' ORDER BY 1")
@@ -105,34 +110,35 @@ def unproven(extract: Extract) -> list[Problem]:
     return found
 
 
-def needed_by(context: Context, extract: Extract) -> tuple[list[Stage], list[Problem]]:
-    """Stage and plan what the records name and the copy lacks; also says what of that could not be read or stored.
+def stage_needed(context: Context, extract: Extract) -> tuple[list[Stage], list[Problem]]:
+    """Look up, stage and plan records that the staged ones refer to and the copy lacks. Return (stages, problems).
 
-    It keeps out none of the records, which are whole without it; but the sync fails by its name.
+    The staged records are complete without them, so they are written even if there is a problem here. But the sync
+    then fails, with the problem in its message.
     """
     stages, problems = [], []
     for need in extract.entity.needs:
         entity = entity_of(context.source, need.entity)
         ticket = f"{context.run} {extract.stage.pull.attempt}"
         stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
-        for value, look in look_up(context, entity.table, entity.lookup, _lacking(extract, need, entity)):
+        for value, look in look_up(context, entity.table, entity.lookup, _missing_keys(extract, need, entity)):
             if look.unknown:
-                problems.append(Problem(f"{entity.name} {_text(value)}", look.unknown, look.needs_person))
+                problems.append(Problem(f"{entity.name} {_key_text(value)}", look.unknown, look.needs_person))
             elif look.rows:
                 stage.store(look.rows, next_position=list(value), page_info={})
-        problems += [Problem(f"{entity.name} {_text(key)}", why) for key, why in stage.refusals()]
+        problems += [Problem(f"{entity.name} {_key_text(key)}", why) for key, why in stage.refusals()]
         compare.drop_repeats(stage)
         compare.plan_writes(stage)
         stages.append(stage)
     return stages, problems
 
 
-def _text(key: Sequence) -> str:
+def _key_text(key: Sequence) -> str:
     return "/".join(map(str, key))
 
 
-def _lacking(extract: Extract, need: Need, entity: Entity) -> list[tuple]:
-    """The keys that the staged records name and the copy doesn't know, not even as deleted."""
+def _missing_keys(extract: Extract, need: Need, entity: Entity) -> list[tuple]:
+    """Return the keys that the staged records refer to and the copy doesn't have, not even as deleted."""
     return extract.stage.conn.execute(
         sql.SQL(
             "SELECT DISTINCT {by} FROM {stage} s WHERE NOT EXISTS (SELECT FROM {target} t WHERE {same}) AND {named}"

@@ -1,4 +1,4 @@
-"""Repair: apply the confirmed plans of a run's scans, then look whether the copy really got better."""
+"""Repairs: apply the confirmed plans of a run's scans, and verify that the copy got better."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Context, Entity
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.partitions import partitions
-from include.sources.mirror.planning import fell_since, plan_parts
+from include.sources.mirror.partitions import known_partitions
+from include.sources.mirror.planning import newly_deleted_implicitly, plan_nested_rows
 from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -27,12 +27,15 @@ from include.warehouse.table import Table, identifiers, pairs, same_key
 
 log = logging.getLogger(__name__)
 
-# Repaired rows that verify compares with the source once more, per entity and kind of change.
+# The number of written records, and of deleted ones, that verify looks up at the source for each entity.
 SAMPLE = 20
 
 
 def repair_entities(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int, Mapping[str, Counts]]:
-    """Apply the plans of all scans under one sync_id, in one transaction; return it with the counts per entity."""
+    """Apply the plans of all scans in one transaction. Return (sync_id, counts per table).
+
+    Raises FenceError where the run has not stopped the writer, and PlanGone where a later scan has replaced a plan.
+    """
     conn, source = context.conn, context.source
     writer = fence.require_stopped(conn, source.name, context.run)
     for summary in summaries:
@@ -46,11 +49,12 @@ def repair_entities(context: Context, summaries: Sequence[ForensicSummary]) -> t
                 for table in entity_of(source, summary.entity).tables:
                     counts[table.name] = Counts.of(apply_plan(conn, table, _plan(context, table), sync_id))
             for summary in summaries:
-                for name, fallen in _fall(context, entity_of(source, summary.entity), sync_id).items():
-                    counts[name] += fallen
+                for name, deleted in _delete_implicitly(context, entity_of(source, summary.entity), sync_id).items():
+                    counts[name] += deleted
             counts |= derive(context, sync_id)
             for summary in summaries:
-                _doubt_unasked(context, summary, _partitions(context, summary.entity) - known[summary.entity])
+                new = _partitions(context, summary.entity) - known[summary.entity]
+                _mark_unscanned_partitions(context, summary, new)
     except BaseException as error:
         sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
         raise
@@ -59,26 +63,28 @@ def repair_entities(context: Context, summaries: Sequence[ForensicSummary]) -> t
 
 
 def verify_repair(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
-    """Compare the copy after the repair with the plans and, for a sample of the repaired rows, with the source.
+    """Compare the copy after the repair with the plans and a sample of the repaired rows with the source.
 
-    Raises TryLater where the source tells nothing of any row of the sample.
+    Raises TryLater where the source shows no row of the sample.
     """
     checks = []
     for summary in summaries:
         entity = entity_of(context.source, summary.entity)
-        still_open = sum(_still_open(context, table, sync_id) for table in entity.tables)
-        checks.append(Check(entity.name, "planned_changes_open", 0, still_open))
+        unapplied = sum(_count_unapplied(context, table, sync_id) for table in entity.tables)
+        checks.append(Check(entity.name, "planned_changes_open", 0, unapplied))
         if entity.forensics:
-            after = _recounted(context, entity, _plan(context, entity.table))
-            checks += _figures(context, entity, summary, after)
-        checks.append(Check(entity.name, "repaired_rows_unlike_source", 0, _unlike_source(context, entity, sync_id)))
+            after = _forensics_after_repair(context, entity, _plan(context, entity.table))
+            checks += _forensic_checks(context, entity, summary, after)
+        differing = _count_unlike_source(context, entity, sync_id)
+        checks.append(Check(entity.name, "repaired_rows_unlike_source", 0, differing))
     return checks
 
 
 def reset_watermarks(context: Context) -> int:
-    """Set the watermarks to the source's present time: what changed while the writer stood is skipped.
+    """Set all watermarks to the source's present time and return the sync_id of that.
 
-    An entity that was never synced keeps none, or its first load would be skipped as well.
+    The next sync then skips what changed while the writer was stopped. An entity without a watermark
+    gets none, because its first load would be skipped. Raises FenceError where the run has not stopped the writer.
     """
     conn, source = context.conn, context.source
     now = source_time(context)
@@ -86,7 +92,7 @@ def reset_watermarks(context: Context) -> int:
     sync_id = sync_log.begin(conn, source.name, "watermark", context.run, reason="reset_watermark")
     with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
         for entity in source.entities:
-            for partition in partitions(context, entity):
+            for partition in known_partitions(context, entity):
                 state = sync_log.state(conn, source.name, entity.name, partition)
                 if state.watermark:
                     moved = {"watermark": now, "read_from": now, "version": state.version, "partition": partition}
@@ -95,17 +101,20 @@ def reset_watermarks(context: Context) -> int:
     return sync_id
 
 
-def _fall(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts]:
-    """Tombstone the rows that fall with what the repair has changed in another table, and the rows inside them."""
+def _delete_implicitly(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts]:
+    """Tombstone the rows that are implicitly deleted by the repair of another table, with their nested rows.
+
+    Return the counts of each table.
+    """
     if entity.falls is None:
         return {}
     extract = Extract.open(context, entity, "falls", f"sync_id {sync_id}")
-    compare.plan_deletes(extract.stage, status="confirmed", within=fell_since(context, extract))
+    compare.plan_deletes(extract.stage, status="confirmed", within=newly_deleted_implicitly(context, extract))
     for part, stage in extract.parts:
-        of_fallen = sql.SQL("({}) IN (SELECT {} FROM {})").format(
+        of_deleted = sql.SQL("({}) IN (SELECT {} FROM {})").format(
             identifiers(part.by, "t"), identifiers(entity.table.key), extract.stage.plan
         )
-        compare.plan_deletes(stage, status="confirmed", within=of_fallen)
+        compare.plan_deletes(stage, status="confirmed", within=of_deleted)
     counts = {
         stage.table.name: Counts.of(apply_plan(context.conn, stage.table, stage.plan, sync_id))
         for stage in extract.stages
@@ -115,13 +124,14 @@ def _fall(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts
 
 
 def _partitions(context: Context, name: str) -> set[str]:
-    return set(partitions(context, entity_of(context.source, name)))
+    """Return the known partitions of an entity by its name."""
+    return set(known_partitions(context, entity_of(context.source, name)))
 
 
-def _doubt_unasked(context: Context, summary: ForensicSummary, new: set[str]) -> None:
-    """Make unproven what is in partitions that the copy has only now, where the scan did not ask for all of them.
+def _mark_unscanned_partitions(context: Context, summary: ForensicSummary, new: set[str]) -> None:
+    """Make the `new` partitions unproven if the scan may not have requested them. New: known only since the repair.
 
-    Each scan asks the source which partitions there are, and one answer may lack what another showed.
+    Each scan asks the source for the partitions, and the answer to one scan may lack what another was shown.
     """
     asked = summary.telemetry.get("partitions_asked")
     if new and asked is not None and len(_partitions(context, summary.entity)) > asked:
@@ -131,13 +141,14 @@ def _doubt_unasked(context: Context, summary: ForensicSummary, new: set[str]) ->
 
 
 def _plan(context: Context, table: Table) -> sql.Identifier:
+    """Return the plan that the scan left for a table."""
     return plan_table(stage_name(context.source.name, table.name, "scan"))
 
 
-def _still_open(context: Context, table: Table, sync_id: int) -> int:
-    """Confirmed changes that were not made, or otherwise: the row is as the scan saw it, or as nobody planned it.
+def _count_unapplied(context: Context, table: Table, sync_id: int) -> int:
+    """Return how many confirmed changes the repair did not make, or made in another way than planned.
 
-    A row that something else has changed since the scan is superseded, and was rightly left alone.
+    A row that something else has changed since the scan is superseded and doesn't count.
     """
     return context.conn.execute(
         sql.SQL(
@@ -151,8 +162,8 @@ def _still_open(context: Context, table: Table, sync_id: int) -> int:
     ).fetchone()[0]
 
 
-def _recounted(context: Context, entity: Entity, plan: sql.Identifier) -> Mapping[str, int]:
-    """The entity's own figures, with only what is still missing counted as missing."""
+def _forensics_after_repair(context: Context, entity: Entity, plan: sql.Identifier) -> Mapping[str, int]:
+    """Return the entity's own metrics after the repair. Planned inserts that were made don't count as missing."""
     conn = context.conn
     with conn.transaction(force_rollback=True):
         conn.execute(
@@ -164,10 +175,12 @@ def _recounted(context: Context, entity: Entity, plan: sql.Identifier) -> Mappin
         return entity.forensics(conn, plan)
 
 
-def _figures(context: Context, entity: Entity, summary: ForensicSummary, after: Mapping[str, int]) -> Iterator[Check]:
-    """The entity's own figures before and after.
+def _forensic_checks(
+    context: Context, entity: Entity, summary: ForensicSummary, after: Mapping[str, int]
+) -> Iterator[Check]:
+    """Yield a check of each of the entity's own metrics, before and after the repair.
 
-    A source that breaks an invariant itself makes a true copy that breaks it too: of those a gate's margin is allowed.
+    For invariants the margin of the gate is allowed: if the source itself breaks one, so does a true copy.
     """
     invariants = {each.metric for each in context.source.checks}
     for gate in entity.gates:
@@ -177,11 +190,11 @@ def _figures(context: Context, entity: Entity, summary: ForensicSummary, after: 
             yield Check(entity.name, gate.metric, before, after[gate.metric], margin)
 
 
-def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
-    """Look up some of the records that the repair wrote, and count rows that the source shows otherwise.
+def _count_unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
+    """Look up a sample of the records that the repair wrote, and return how many rows differ from the source.
 
-    Rows inside a record count too. Records that changed at the source since the scan don't count: the next sync brings
-    them.
+    Nested rows count too. Records that changed at the source since the scan don't count: the next sync brings them.
+    Raises TryLater where no look-up proved anything.
     """
     table = entity.table
     sample = _sample(context, entity, sync_id)
@@ -199,8 +212,8 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
     if sample and unknown == set(sample):
         raise TryLater(f"The repair of {entity.name} is applied (sync_id {sync_id}), and could not be verified: {why}")
     extract.drop_repeats()
-    compare.plan_writes(extract.stage, young_after=_changed_since(context, entity))
-    plan_parts(extract)
+    compare.plan_writes(extract.stage, young_after=_scanned_until(context, entity))
+    plan_nested_rows(extract)
     unlike = sum(
         n
         for stage in extract.stages
@@ -213,8 +226,8 @@ def _unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
     return unlike + refused + vanished
 
 
-def _changed_since(context: Context, entity: Entity) -> datetime | None:
-    """What changed later at the source was not planned: it is newer than the watermark, and than all that was."""
+def _scanned_until(context: Context, entity: Entity) -> datetime | None:
+    """Return the time after which changes are not in the plan: the watermark, or the newest planned change if later."""
     table, watermark = entity.table, sync_log.oldest_watermark(context.conn, context.source.name, entity.name)
     if table.moment is None:
         return watermark
@@ -225,9 +238,9 @@ def _changed_since(context: Context, entity: Entity) -> datetime | None:
 
 
 def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[tuple, bool]]:
-    """Some of the records that the repair wrote, of those it wrote rows inside, and of those it tombstoned.
+    """Return a sample of the records that the repair has changed, in themselves or in their nested rows.
 
-    By their key: the values to look them up by, and whether they are gone.
+    As {key: (values to look the record up by, whether it is tombstoned)}. The sample depends on the sync_id only.
     """
     table, by = entity.table, entity.lookup.by
     touched = [sql.SQL("sync_id = {}").format(sql.Literal(sync_id))]

@@ -1,4 +1,4 @@
-"""The forensic scan: one entity of the source against its copy, read only, every suspect looked at twice."""
+"""The forensic scan: compare one entity of the source with its copy. It writes nothing but evidence."""
 
 import json
 import logging
@@ -16,18 +16,18 @@ from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Context, Entity
-from include.sources.mirror.evidence import account, remember, scope_of, too_much_left_out
+from include.sources.mirror.evidence import account, in_scope, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.planning import leave_unknown, plan_parts
+from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
-from include.sources.mirror.second_look import Looks, second_look
+from include.sources.mirror.second_look import LookCounts, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
 from include.warehouse.table import identifiers
 
-# What changed at the source longer ago is missing, though no sync has run since.
+# How long a row is young at most. Entities with `read_every` have that time in addition.
 SYNC_BRINGS_WITHIN = timedelta(days=1)
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Scope:
-    """What part of the list is scanned.
+    """The part of an entity that a scan looks at.
 
-    `page_start`: first page, from 1; `page_end`: last page, 0 for all. `not_in_api`: whether to look for rows of the
-    copy that the source has not, which only a whole scan can tell. `progress_every`: pages between two progress
-    lines, 0 for the last page only. `filtered`: what the lists are asked for, where that isn't all.
+    - `page_start`: the first page, from 1
+    - `page_end`: the last page, 0 for the list's last
+    - `progress_every`: pages between two log lines, 0 for a line at the end only
+    - `not_in_api`: whether to look for rows of the copy that the lists don't show. Only a scan of all pages can.
+    - `filtered`: a text that names the filter of the lists; empty if there is none
+
+    Raises ScanRefused where `not_in_api` is asked of single pages.
     """
 
     page_start: int = 1
@@ -57,7 +61,7 @@ class Scope:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> "Scope":
-        """The scope that a run's params ask for; lists without page numbers have no params for them."""
+        """Return the scope that the params of a run ask for. Sources without page numbers have no params for pages."""
         return cls(
             page_start=params.get("page_start", 1),
             page_end=params.get("page_end", 0),
@@ -71,7 +75,13 @@ class Scope:
 
     @property
     def partial(self) -> bool:
+        """Whether only some pages are scanned."""
         return self.first > 1 or self.page_end > 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole entity is scanned, with all pages and no filter."""
+        return str(self) == "all"
 
     def __str__(self) -> str:
         pages = f"pages {self.first}-{self.page_end or 'end'}" if self.partial else ""
@@ -79,10 +89,11 @@ class Scope:
 
 
 def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> ForensicSummary:
-    """Scan the entity, leave the evidence in confidence.forensic_run and the plan in staging; return the summary.
+    """Scan the entity and return the summary. Leave it in confidence.forensic_run, and the plan in staging.
 
-    A scan that was cut off goes on from the page that it had reached, as long as the writer has been stopped all the
-    time (same run, same epoch).
+    An interrupted scan of the same run and epoch resumes at the page that it had reached: the writer has been stopped
+    all the time. Raises ScanRefused where the entity was never synced, and ApiError or PullError where its lists can't
+    be read.
     """
     conn = context.conn
     _require_synced(context, entity)
@@ -94,12 +105,12 @@ def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> F
         f"{scan_id}/{scope}",
         first=scope.first if scope.partial else None,
         last=scope.page_end or None,
-        progress=lambda extract: _progress(extract, scope),
+        on_page=lambda extract: _log_progress(extract, scope),
     )
-    figures = _compared(context, scope, extract)
+    figures = _comparison(context, scope, extract)
     looks = second_look(context, extract)
     with conn.transaction():
-        remember(context, extract, whole=str(scope) == "all")
+        remember_unproven(context, extract, whole=scope.whole)
         summary = _summary(context, scope, extract, figures, scan_id, epoch, looks)
         scan_log.record(conn, summary)
         scan_log.keep_progress(conn, scan_id, extract.progress.get("lines", []))
@@ -108,7 +119,7 @@ def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> F
 
 
 def _require_synced(context: Context, entity: Entity) -> None:
-    """Figures of a copy that was never filled would be the baseline of all later runs."""
+    """Raise ScanRefused if the entity was never synced: its figures would be the baseline of all later runs."""
     if sync_log.oldest_watermark(context.conn, context.source.name, entity.name) is None:
         raise ScanRefused(
             f"{context.source.name}.{entity.name} was never synced, there is nothing to compare yet:"
@@ -116,8 +127,11 @@ def _require_synced(context: Context, entity: Entity) -> None:
         )
 
 
-def _progress(extract: Extract, scope: Scope) -> None:
-    """Now and then a log line; its counts go on from the line before, so a line costs what came since."""
+def _log_progress(extract: Extract, scope: Scope) -> None:
+    """Log the progress of a scan, every `scope.progress_every` pages and at the end.
+
+    The counts add to those of the last line, so that a line only costs the pages since then.
+    """
     stage, pull = extract.stage, extract.stage.pull
     if not (pull.complete or (scope.progress_every and pull.pages % scope.progress_every == 0)):
         return
@@ -125,26 +139,25 @@ def _progress(extract: Extract, scope: Scope) -> None:
     unique, missing = count_new(stage, before.get("pages", 0))
     unique += before.get("unique", 0)
     missing += before.get("missing", 0)
-    scanned = stage.pull.rows_read - stage.pull.rows_refused
-    # Counted, not asked for: a cursor's position is a token, which belongs into no log.
-    number = scope.first + stage.pull.pages - 1
+    scanned = pull.rows_read - pull.rows_refused
     line = {
         "event": "scan_progress",
-        "entity": stage.pull.entity,
-        "page": number,
+        "entity": pull.entity,
+        # Counted, since the position of a cursor is a token, which must not be logged.
+        "page": scope.first + pull.pages - 1,
         "final_page": _final_page(stage, scope),
         "api_rows_scanned": scanned,
         "api_unique_ids": unique,
         "duplicate_rows": scanned - unique,
         "missing_unique_ids_so_far": missing,
     }
-    told = {"pages": stage.pull.pages, "unique": unique, "missing": missing}
-    stage.save_progress(told=told, lines=[*extract.progress.get("lines", []), line])
+    logged = {"pages": pull.pages, "unique": unique, "missing": missing}
+    stage.save_progress(told=logged, lines=[*extract.progress.get("lines", []), line])
     log.info(json.dumps(line, sort_keys=True))
 
 
 def _final_page(stage: Stage, scope: Scope) -> int:
-    """The last page that is scanned: the one that was asked for, or the list's last one if that comes before."""
+    """Return the last page of the scan: the requested one, or the list's last if that comes first."""
     reached = scope.first + stage.pull.pages - 1
     if stage.pull.complete:
         return reached
@@ -152,21 +165,21 @@ def _final_page(stage: Stage, scope: Scope) -> int:
     return min(scope.page_end, last) if scope.page_end else last
 
 
-def _compared(context: Context, scope: Scope, extract: Extract) -> Mapping[str, Any]:
-    """Compare stage and copy once; the figures stay with the pull for an attempt that comes after."""
+def _comparison(context: Context, scope: Scope, extract: Extract) -> Mapping[str, Any]:
+    """Plan the differences between list and copy and return their figures. They are kept for the next attempt."""
     stage, entity, conn = extract.stage, extract.entity, context.conn
     done = extract.progress.get("compared")
     if done:
         return done
     work = {"source": context.source.name, "entity": entity.name, "run": context.run}
-    standing = still_standing(context, extract)
+    possibly_alive = find_possibly_alive(context, extract)
     with span("compare", **work) as opened, conn.transaction():
-        repeats = suspect(context, extract, surplus=scope.not_in_api, standing=standing)
+        repeats = plan_suspects(context, extract, surplus=scope.not_in_api, possibly_alive=possibly_alive)
         forensics = entity.forensics(conn, stage.plan) if entity.forensics else {}
         figures = {
             "identical": repeats.identical,
             "differing": repeats.differing,
-            "compared": {each.table.name: stage_rows(each) for each in extract.stages},
+            "compared": {each.table.name: _count_staged(each) for each in extract.stages},
             "live_rows": compare.live_rows(stage),
             "missing": _planned(compare.plan_counts(stage), "insert") + _refused_missing(stage),
             "surplus": _planned(compare.plan_counts(stage), "delete"),
@@ -178,13 +191,13 @@ def _compared(context: Context, scope: Scope, extract: Extract) -> Mapping[str, 
     return figures
 
 
-def stage_rows(stage: Stage) -> int:
-    """How many rows are staged."""
+def _count_staged(stage: Stage) -> int:
+    """Return the number of staged rows."""
     return stage.conn.execute(sql.SQL("SELECT count(*) FROM {}").format(stage.sql)).fetchone()[0]
 
 
 def _refused_missing(stage: Stage) -> int:
-    """The refused rows that the copy lacks."""
+    """Return the number of refused rows that the copy lacks."""
     key = sql.SQL("jsonb_build_array({})").format(identifiers(stage.table.key, "t"))
     return stage.conn.execute(
         sql.SQL(
@@ -194,76 +207,85 @@ def _refused_missing(stage: Stage) -> int:
     ).fetchone()[0]
 
 
-def still_standing(context: Context, extract: Extract) -> Mapping[tuple, str]:
-    """The rows with which listed ones have fallen in the copy, though they stand at the source, or may stand there.
+def find_possibly_alive(context: Context, extract: Extract) -> Mapping[tuple, str]:
+    """Return the rows of the other entity that may be alive at the source, though staged rows are deleted with them.
 
-    Each with the reason why that is unknown, empty where it is known. What the copy holds of those that stand is wrong,
-    and another scan of the run repairs it; what fell with them comes back with them.
+    As {key: reason}: why the row's state is unknown, or empty if the row is alive. The copy is then wrong about that
+    row, and another scan of the run repairs it. This scan has to bring back the rows that were deleted with it.
     """
     falls = extract.entity.falls
     if falls is None:
         return {}
     other = entity_of(context.source, falls.entity)
-    fallen = extract.stage.conn.execute(
-        sql.SQL("SELECT DISTINCT {} FROM {} t WHERE {}").format(
-            identifiers(falls.by, "t"), extract.stage.sql, extract.falls
-        )
-    ).fetchall()
-    standing: dict[tuple, str] = {}
+    query = sql.SQL("SELECT DISTINCT {} FROM {} t WHERE {}").format(
+        identifiers(falls.by, "t"), extract.stage.sql, extract.implicitly_deleted
+    )
+    deleted = extract.stage.conn.execute(query).fetchall()
+    found: dict[tuple, str] = {}
     for lookup in filter(None, (other.lookup, other.lookup.witness)):
-        silent = []
-        for value, look in look_up(context, other.table, lookup, fallen):
-            standing.pop(value, None)
+        not_shown = []
+        for value, look in look_up(context, other.table, lookup, deleted):
+            found.pop(value, None)
             if look.unknown:
-                standing[value] = f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}"
-            elif any(falls.stands(row) for row in look.rows):
-                standing[value] = ""
+                found[value] = f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}"
+            elif any(falls.alive(row) for row in look.rows):
+                found[value] = ""
             if not look.rows:
-                silent.append(value)
-        # What a list doesn't show is asked for at its own address.
-        fallen = silent
-    return standing
+                not_shown.append(value)
+        # The witness is asked only about these.
+        deleted = not_shown
+    return found
 
 
-def suspect(
-    context: Context, extract: Extract, *, surplus: bool = True, standing: Mapping[tuple, str] = MappingProxyType({})
+def plan_suspects(
+    context: Context,
+    extract: Extract,
+    *,
+    surplus: bool = True,
+    possibly_alive: Mapping[tuple, str] = MappingProxyType({}),
 ) -> Repeats:
-    """Plan what differs between the list and the copy: candidates where a second look has to decide.
+    """Plan the differences between list and copy. Those that need a second look become candidates.
 
-    `surplus`: rows of the copy that the list has not count too. `standing`: what `still_standing` has found. The
-    caller's transaction holds it together.
+    - `surplus`: plan deletes too, of rows of the copy that the list doesn't show
+    - `possibly_alive`: the result of `find_possibly_alive`
+
+    Return how many repeated rows were dropped. Call it in a transaction.
     """
     stage, entity, conn = extract.stage, extract.entity, context.conn
     for each in extract.stages:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
-    repeats = extract.drop_repeats(list(standing))
-    compare.plan_writes(stage, young_after=_in_step(context, extract), doubtful="candidate", older="candidate")
+    repeats = extract.drop_repeats(list(possibly_alive))
+    compare.plan_writes(stage, young_after=_young_after(context, extract), doubtful="candidate", older="candidate")
     if surplus and not entity.history:
-        compare.plan_deletes(stage, status="candidate", within=scope_of(context, extract, "t"))
-        _leave_failed(extract)
-    leave_unknown(extract, {value: why for value, why in standing.items() if why})
-    plan_parts(extract, surplus=surplus)
+        compare.plan_deletes(stage, status="candidate", within=in_scope(context, extract, "t"))
+        _mark_failed_partitions(extract)
+    mark_unknown_deletes(extract, {value: why for value, why in possibly_alive.items() if why})
+    plan_nested_rows(extract, surplus=surplus)
     return repeats
 
 
-def _leave_failed(extract: Extract) -> None:
-    """Rows of a partition whose list could not be read are unproven, and no suspects."""
+def _mark_failed_partitions(extract: Extract) -> None:
+    """Mark the planned deletes of failed partitions as unproven: their lists could not be read."""
     plan = extract.stage.plan
     update = sql.SQL("UPDATE {} SET _status = 'unproven', _why = {} WHERE _operation = 'delete' AND {}::text = {}")
-    for partition, why in extract.failed.items():
+    for partition, why in extract.failed_partitions.items():
         column = sql.Identifier(extract.entity.partitions.column)
         extract.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
 
 
-def _in_step(context: Context, extract: Extract) -> datetime | sql.Composable | None:
-    """The time after which a staged row `s` is young: how far the entity, or the row's partition, has been synced."""
+def _young_after(context: Context, extract: Extract) -> datetime | sql.Composable | None:
+    """Return the time after which a changed row is young. None if there is no watermark.
+
+    It is the watermark, but no earlier than SYNC_BRINGS_WITHIN ago: a row that has waited longer is drift, even if no
+    sync has run. For an entity with partitions it is SQL over rows `s`, with the watermark of the row's partition.
+    """
     entity, conn, source = extract.entity, context.conn, context.source.name
     clock = extract.stage.pull.source_time or datetime.now(UTC)
-    overdue = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
+    earliest = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 
     def young_after(watermark: datetime | None) -> datetime | None:
-        return watermark and max(watermark, overdue)
+        return watermark and max(watermark, earliest)
 
     if not entity.partitions:
         return young_after(sync_log.oldest_watermark(conn, source, entity.name))
@@ -278,6 +300,7 @@ def _in_step(context: Context, extract: Extract) -> datetime | sql.Composable | 
 
 
 def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
+    """Return the number of rows planned for the operation, without young ones."""
     return sum(n for (op, status), n in counts.items() if op == operation and status != "young")
 
 
@@ -288,20 +311,39 @@ def _summary(
     figures: Mapping[str, Any],
     scan_id: str,
     epoch: int,
-    looks: Looks,
+    looks: LookCounts,
 ) -> ForensicSummary:
-    entity, stage = extract.entity, extract.stage
-    counts, pull = compare.plan_counts(stage), stage.pull
-    compared = scope.not_in_api and not entity.history
+    """Return the summary of a scan after the second look. `figures` are those of `_comparison`."""
+    accounts = {
+        stage.table.name: account(
+            context, extract, stage, figures["compared"][stage.table.name], surplus=scope.not_in_api
+        )
+        for stage in extract.stages
+    }
+    return ForensicSummary(
+        source=context.source.name,
+        entity=extract.entity.name,
+        scope=str(scope),
+        scan_id=scan_id,
+        run=context.run,
+        epoch=epoch,
+        metrics=_metrics(context, scope, extract, figures),
+        telemetry=_telemetry(scope, extract, figures),
+        plan=_total_plan([compare.plan_counts(stage) for stage in extract.stages]),
+        live_rows=sum(each.looked_at for each in accounts.values()),
+        examples=_examples(context, extract, figures),
+        accounts=accounts,
+        incomplete=_incomplete(extract, accounts, looks),
+    )
+
+
+def _metrics(context: Context, scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the metrics of the glossary. None for those that the scan could not tell."""
+    counts, pull = compare.plan_counts(extract.stage), extract.stage.pull
+    confirmed = _total_plan([counts])
     scanned = pull.rows_read - pull.rows_refused
     repeats = figures["identical"] + figures["differing"]
-    confirmed = _total([counts])
-    total = pull.total_entries
-    accounts = {
-        each.table.name: account(context, extract, each, figures["compared"][each.table.name], surplus=scope.not_in_api)
-        for each in extract.stages
-    }
-    tables = [each.table.name for each in extract.stages]
+    found_surplus = scope.not_in_api and not extract.entity.history
     metrics = {
         "api_rows_scanned": scanned,
         "api_unique_ids": scanned - repeats,
@@ -310,59 +352,58 @@ def _summary(
         "db_total_rows": figures["live_rows"],
         "api_unique_not_in_db": figures["missing"],
         "confirmed_missing": confirmed.insert,
-        "db_not_in_api_unique": figures["surplus"] if compared else None,
-        "confirmed_deleted": confirmed.delete if compared else None,
+        "db_not_in_api_unique": figures["surplus"] if found_surplus else None,
+        "confirmed_deleted": confirmed.delete if found_surplus else None,
         "rows_differing": confirmed.update,
         "feed_noise": sum(n for (_, status), n in counts.items() if status == "noise"),
         "rows_young": sum(n for (_, status), n in counts.items() if status == "young"),
         "rows_refused": pull.rows_refused,
-        **unproven.metrics(context.conn, context.source.name, tables),
+        **unproven.metrics(context.conn, context.source.name, _table_names(extract)),
         **figures["forensics"],
     }
-    parts = {part.table.name: compare.plan_counts(each) for part, each in extract.parts}
-    for name, found in parts.items():
+    for part, stage in extract.parts:
+        name, changes = part.table.name, _total_plan([compare.plan_counts(stage)])
         metrics |= {
-            f"{name}_missing": found["insert", "confirmed"],
-            f"{name}_surplus": found["delete", "confirmed"],
-            f"{name}_differing": found["update", "confirmed"],
+            f"{name}_missing": changes.insert,
+            f"{name}_surplus": changes.delete,
+            f"{name}_differing": changes.update,
         }
-    telemetry = {
+    return metrics
+
+
+def _telemetry(scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    total = extract.stage.pull.total_entries
+    return {
         "page_start": scope.first,
-        "page_end": _final_page(stage, scope),
+        "page_end": _final_page(extract.stage, scope),
         "api_reported_total_entries": total,
         "gap_vs_api_reported_total": None if total is None else total - figures["live_rows"],
-        "partitions_asked": len(extract.partitions) if entity.partitions else None,
+        "partitions_asked": len(extract.partitions) if extract.entity.partitions else None,
     }
-    examples = {
+
+
+def _examples(context: Context, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, list]:
+    """Return keys of rows that the summary names: missing before the second look, and the rest after it."""
+    stage = extract.stage
+    return {
         "missing_examples": figures["missing_examples"],
         **{f"{operation}_examples": compare.plan_examples(stage, operation) for operation in ("update", "delete")},
-        **unproven.examples(context.conn, context.source.name, tables),
+        **unproven.examples(context.conn, context.source.name, _table_names(extract)),
     }
-    return ForensicSummary(
-        source=context.source.name,
-        entity=entity.name,
-        scope=str(scope),
-        scan_id=scan_id,
-        run=context.run,
-        epoch=epoch,
-        metrics=metrics,
-        telemetry=telemetry,
-        plan=_total([counts, *parts.values()]),
-        live_rows=sum(each.looked_at for each in accounts.values()),
-        examples=examples,
-        accounts=accounts,
-        incomplete=_incomplete(extract, accounts, looks),
-    )
 
 
-def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: Looks) -> str:
-    """Why the scan is no evidence; empty if it is."""
+def _table_names(extract: Extract) -> list[str]:
+    return [stage.table.name for stage in extract.stages]
+
+
+def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: LookCounts) -> str:
+    """Return why the scan is no evidence; empty if it is evidence."""
     entity, name = extract.entity, extract.entity.name
-    if looks.in_vain:
+    if looks.all_unknown:
         return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
-    return entity.unproven.no_evidence(accounts) or too_much_left_out(extract, accounts[name])
+    return entity.unproven.no_evidence(accounts) or too_many_unlisted(extract, accounts[name])
 
 
-def _total(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:
-    """What the plans would change together."""
+def _total_plan(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:
+    """Return the numbers of confirmed changes in all the plans together."""
     return Plan(*(sum(c[operation, "confirmed"] for c in counts) for operation in ("insert", "update", "delete")))

@@ -1,14 +1,13 @@
-"""The second look: every row that one look can't prove is asked for by itself, those that wait longest first."""
+"""The second look: look up each suspect by itself, those that have waited longest first."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from psycopg import sql
 
 from include.api.errors import RefuseData
-from include.sources.mirror.agreement import Disagreement, readings, require_agreement
+from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.entity import Context, Lookup
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Look, look_up
@@ -18,17 +17,22 @@ from include.warehouse.table import RowRefused, are, identifiers, key_array, sam
 
 log = logging.getLogger(__name__)
 
-# Narrow requests that a scan or sync of one entity may spend on its suspects; what exceeds it stays unproven.
+# The largest number of requests for second looks of one entity. Suspects beyond it stay unproven.
 SECOND_LOOKS = 500
-FEW = 10
-NOT_LOOKED = "the budget of second looks was spent before its turn"
-NO_WAY = "nothing is known by which it could be asked for"
+# The least number of requests from which on no answer at all is a sign of a failure.
+MANY = 10
+BUDGET_SPENT = "the budget of second looks was spent before its turn"
+NO_VALUES = "nothing is known by which it could be asked for"
 NOTHING_FOUND = "it is not found by itself, but neither is a row that list and copy have"
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A row that is not proven: its key, what it is asked for by, and what is planned for it, if anything is."""
+    """A row that one look can't prove.
+
+    - `by`: the values to look it up by
+    - `operation`: what is planned for it; None for a refused row and for a record with suspect nested rows only
+    """
 
     key: tuple
     by: tuple
@@ -36,51 +40,73 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """How many suspects, or groups of them, were asked about, and of how many the source could tell something."""
+class LookCounts:
+    """How many value tuples were looked up, and how many of these look-ups proved something."""
 
     asked: int
     answered: int
 
     @property
-    def in_vain(self) -> bool:
-        """Whether nothing could be looked at. A few rows that nobody can read are no such sign."""
-        return self.asked >= FEW and not self.answered
+    def all_unknown(self) -> bool:
+        """Whether no look-up proved anything. A few rows that can't be read are no such sign."""
+        return self.asked >= MANY and not self.answered
 
 
-def second_look(context: Context, extract: Extract, *, every: bool = False) -> Looks:
-    """Ask about every suspect, as far as the budget goes unless it is about `every` one; the others stay unproven."""
+def second_look(context: Context, extract: Extract, *, every: bool = False) -> LookCounts:
+    """Look up the suspects and set their status in the plan. Return how many were looked up.
+
+    Suspects beyond the budget stay unproven. `every`: look up all suspects, without a budget.
+    """
     budget = None if every else SECOND_LOOKS
     table, lookup = extract.entity.table, extract.entity.lookup
-    suspects, silent, answered, finds = _suspects(context, extract, budget), {}, 0, False
+    suspects = _suspects(context, extract, budget)
+    # By the looked-up values: the suspects that the look-up did not show.
+    not_shown: dict[tuple, list[Suspect]] = {}
+    answered, found_any = 0, False
     for value, look in look_up(context, table, lookup, suspects):
         answered += not look.unknown
-        finds |= _finds(look)
-        silent[value] = [suspect for suspect in suspects[value] if not _shown(extract, suspect, look)]
-    silent = {value: some for value, some in silent.items() if some}
+        found_any |= _found(look)
+        not_shown[value] = [suspect for suspect in suspects[value] if not _settle_shown(extract, suspect, look)]
+    not_shown = {value: some for value, some in not_shown.items() if some}
     if lookup.witness:
-        # A batch may leave open far more than can be asked for one by one.
-        asked = list(islice((value for value in suspects if value in silent), budget))
-        looks = list(look_up(context, table, lookup.witness, asked))
-        finds = any(_finds(look) for _, look in looks)
-        gone = [suspect for value, look in looks for suspect in silent[value] if not _heard(extract, suspect, look)]
+        # A batch may leave open far more suspects than can be looked up one by one.
+        asked = [value for value in suspects if value in not_shown][:budget]
         lookup = lookup.witness
+        absent, found_any = _ask_witness(context, extract, lookup, {value: not_shown[value] for value in asked})
     else:
-        gone = [suspect for some in silent.values() for suspect in some]
-    if gone and not (finds or _finds_a_known_row(context, extract, lookup)):
-        for suspect in gone:
-            _unproven(extract, suspect, NOTHING_FOUND)
-    else:
-        for suspect in gone:
-            _gone(extract, suspect)
-    _leave(extract)
-    return Looks(len(suspects), answered)
+        absent = [suspect for some in not_shown.values() for suspect in some]
+    # If the address finds nothing at all, it may be out of order.
+    address_works = not absent or found_any or _finds_known_row(context, extract, lookup)
+    for suspect in absent:
+        if address_works:
+            _settle_absent(extract, suspect)
+        else:
+            _settle_unproven(extract, suspect, NOTHING_FOUND)
+    _settle_rest(extract)
+    return LookCounts(len(suspects), answered)
 
 
-def _finds_a_known_row(context: Context, extract: Extract, lookup: Lookup) -> bool:
-    """Whether looks by the key find a row that list and copy both have, if there is one: else the address may be gone.
+def _ask_witness(
+    context: Context, extract: Extract, witness: Lookup, not_shown: Mapping[tuple, Sequence[Suspect]]
+) -> tuple[list[Suspect], bool]:
+    """Ask the witness about suspects that a list did not show. Settle those it shows or can't tell.
 
-    A parent that is not there is an answer about its children.
+    Return the suspects that are absent there too, and whether the witness found anything at all.
+    """
+    looks = list(look_up(context, extract.entity.table, witness, not_shown))
+    absent = [
+        suspect
+        for value, look in looks
+        for suspect in not_shown[value]
+        if not _settle_contradicted(extract, suspect, look)
+    ]
+    return absent, any(_found(look) for _, look in looks)
+
+
+def _finds_known_row(context: Context, extract: Extract, lookup: Lookup) -> bool:
+    """Return whether a look-up finds a row that both list and copy have. True if there is no such row to try.
+
+    Also true for look-ups by a parent: there a 404 is an answer about the children.
     """
     table, stage = extract.entity.table, extract.stage
     if lookup.by != table.key:
@@ -89,17 +115,21 @@ def _finds_a_known_row(context: Context, extract: Extract, lookup: Lookup) -> bo
     by = identifiers(lookup.by, "t")
     same = same_key(table.key, "s", "t")
     known = context.conn.execute(sql.SQL(query).format(by, stage.sql, table.sql, same, by)).fetchall()
-    return not known or any(_finds(look) for _, look in look_up(context, table, lookup, known))
+    return not known or any(_found(look) for _, look in look_up(context, table, lookup, known))
 
 
-def _finds(look: Look) -> bool:
+def _found(look: Look) -> bool:
     return bool(look.rows) or look.tombstone
 
 
 def _suspects(context: Context, extract: Extract, budget: int | None) -> Mapping[tuple, list[Suspect]]:
-    """The suspects by the values that they are asked for by, as many as the budget allows, in the order of waiting."""
+    """Return the suspects by the values to look them up by, those that have waited longest first.
+
+    `budget`: the largest number of requests, None for no limit.
+    """
     entity, conn = extract.entity, context.conn
     key, by = entity.table.key, entity.lookup.by
+    # A column may be in both, so each gets an alias for either use.
     keys, bys = [f"k{n}" for n in range(len(key))], [f"b{n}" for n in range(len(by))]
     names = {
         "keys": identifiers(keys),
@@ -125,7 +155,7 @@ def _suspects(context: Context, extract: Extract, budget: int | None) -> Mapping
 
 
 def _candidates(extract: Extract) -> sql.Composable:
-    """The query for what is not proven: candidates, records with such rows inside them, and rows that were refused."""
+    """Return the query for the suspects: candidates, records with nested candidates, and refused rows with a key."""
     entity, stage = extract.entity, extract.stage
     table, columns = entity.table, tuple(dict.fromkeys((*entity.table.key, *entity.lookup.by)))
     plan = sql.SQL("SELECT {}, _operation FROM {} p WHERE _status = 'candidate'").format(
@@ -153,56 +183,59 @@ def _candidates(extract: Extract) -> sql.Composable:
     return sql.SQL(" UNION ALL ").join(queries)
 
 
-def _shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
-    """Settle a suspect of which the look says anything else than that it is not there."""
+def _settle_shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
+    """Settle a suspect, unless the look does not show it. Return whether it is settled.
+
+    If the look shows the row, it replaces the staged one, and the two have to agree.
+    """
     table = extract.entity.table
     rows = {table.key_of(row): row for row in look.rows}
     if look.unknown or (suspect.key not in rows and None in rows):
-        _unproven(extract, suspect, look.unknown or "a row without a usable id came in its place")
+        _settle_unproven(extract, suspect, look.unknown or "a row without a usable id came in its place")
         return True
     if suspect.key not in rows:
         return False
     try:
         with extract.stage.conn.transaction():
-            listed = readings(extract, suspect.key)
+            listed = staged_readings(extract, suspect.key)
             replace_record(extract, rows[suspect.key])
             refused = not listed and suspect.operation is None
             require_agreement(extract, suspect.key, listed, refused=refused)
-            _mended(extract, suspect)
+            _mark_stored(extract, suspect)
     except (RowRefused, RefuseData) as reason:
-        _unproven(extract, suspect, f"it is there, but can't be stored: {reason}")
+        _settle_unproven(extract, suspect, f"it is there, but can't be stored: {reason}")
     except Disagreement as reason:
-        _unproven(extract, suspect, str(reason))
+        _settle_unproven(extract, suspect, str(reason))
     return True
 
 
-def _heard(extract: Extract, suspect: Suspect, look: Look) -> bool:
-    """Settle a suspect of which the own address of the record or its parent says anything else than the list."""
+def _settle_contradicted(extract: Extract, suspect: Suspect, look: Look) -> bool:
+    """Settle a suspect as unproven, unless the witness doesn't show it either. Return whether it is settled."""
     there = {extract.entity.table.key_of(row) for row in look.rows}
     if look.unknown:
-        _unproven(extract, suspect, look.unknown)
+        _settle_unproven(extract, suspect, look.unknown)
     elif suspect.key in there or None in there:
-        _unproven(extract, suspect, "its list doesn't show it, but another address does")
+        _settle_unproven(extract, suspect, "its list doesn't show it, but another address does")
     else:
         return False
     return True
 
 
-def _gone(extract: Extract, suspect: Suspect) -> None:
-    """Settle a row that is not there when it is asked for by itself."""
-    if staged(extract.stage, [suspect.key]) or list(map(str, suspect.key)) in extract.absent:
-        _unproven(extract, suspect, "the list shows it, but it is not found by itself")
+def _settle_absent(extract: Extract, suspect: Suspect) -> None:
+    """Settle a suspect that no look-up shows: confirm its delete, unless its list shows it."""
+    if staged(extract.stage, [suspect.key]) or list(map(str, suspect.key)) in extract.absent_keys:
+        _settle_unproven(extract, suspect, "the list shows it, but it is not found by itself")
     else:
         _settle(extract, suspect, "confirmed")
 
 
-def _unproven(extract: Extract, suspect: Suspect, why: str) -> None:
+def _settle_unproven(extract: Extract, suspect: Suspect, why: str) -> None:
     log.warning("a row of %s stays unproven: %s", extract.entity.name, why)
     _settle(extract, suspect, "unproven", why)
 
 
 def _settle(extract: Extract, suspect: Suspect, status: str, why: str | None = None) -> None:
-    """Settle a row and the rows inside it."""
+    """Set the status of a suspect and its nested rows, as far as they are candidates. Keep that it was looked at."""
     plans = [(extract.stage.plan, extract.entity.table.key)]
     plans += [(stage.plan, part.by) for part, stage in extract.parts]
     update = sql.SQL("UPDATE {} SET _status = {}, _why = {}, _looked = true WHERE _status = 'candidate' AND {}")
@@ -214,14 +247,14 @@ def _settle(extract: Extract, suspect: Suspect, status: str, why: str | None = N
         extract.stage.conn.execute(looked.format(extract.stage.refused, sql.Literal(why), key_array(suspect.key)))
 
 
-def _mended(extract: Extract, suspect: Suspect) -> None:
-    """A row that was refused as the list shows it can be stored as it is shown by itself."""
+def _mark_stored(extract: Extract, suspect: Suspect) -> None:
+    """Mark a refused row as stored: its own address shows it in a form that can be stored."""
     query = sql.SQL("UPDATE {} SET mended = true WHERE key = {}")
     extract.stage.conn.execute(query.format(extract.stage.refused, key_array(suspect.key)))
 
 
-def _leave(extract: Extract) -> None:
-    """What is still a candidate stays unproven."""
+def _settle_rest(extract: Extract) -> None:
+    """Mark all remaining candidates as unproven."""
     by = identifiers(extract.entity.lookup.by)
     left = 0
     for each in extract.stages:
@@ -230,7 +263,7 @@ def _leave(extract: Extract) -> None:
             sql.SQL(
                 "UPDATE {} SET _status = 'unproven', _why = CASE WHEN {} THEN {} ELSE {} END"
                 " WHERE _status = 'candidate'"
-            ).format(each.plan, askable, sql.Literal(NOT_LOOKED), sql.Literal(NO_WAY))
+            ).format(each.plan, askable, sql.Literal(BUDGET_SPENT), sql.Literal(NO_VALUES))
         ).rowcount
     if left:
         log.warning("%d suspects of %s were not looked at, and are not repaired by this run", left, extract.entity.name)

@@ -1,4 +1,4 @@
-"""A mirrored source: an API, its entities, and the road that sync and reconcile share."""
+"""The mirrored source: an API with its entities, and the steps that every source offers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,14 +23,19 @@ from include.warehouse.sync_log import Counts
 
 @dataclass(frozen=True)
 class Mirror:
-    """An API whose lists are mirrored in the warehouse.
+    """A source whose lists are mirrored in the warehouse. `Source` in `include/sources/base.py` describes the methods.
 
-    `base_path` follows the connection's host. `authorize` makes the request headers from the connection's token.
-    `derived` tables are computed after each sync and repair, in this order. `checks` are what a validation makes of the
-    copy alone.
-    `per_minute`: the vendor's limit of requests, None for no limit. `error_policy`: what the API's own statuses mean.
-    `every`: the time between two syncs, as the schedule of the DAG has it. `lookback`: how far behind the watermark a
-    sync reads again; longer than `every`, so that a row which one sync missed has a second chance.
+    - `base_path`: the path after the connection's host
+    - `authorize`: make the request headers from the connection's token
+    - `every`: the time between two syncs, as in the schedule of the DAG
+    - `lookback`: how far behind the watermark each sync reads again. It is longer than `every`, so a row missed by one
+      sync has a second chance.
+    - `derived`: tables to compute after each sync and repair, in this order
+    - `checks`: the invariants of the copy
+    - `per_minute`: the vendor's limit of requests, None for no limit
+    - `error_policy`: what the API's own statuses mean
+
+    Raises ValueError where the declaration contradicts itself.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Mirror:
         require_lookback(self.name, self.lookback, self.every)
 
     def children(self, entity: Entity) -> tuple[Child, ...]:
+        """Return the entities whose parent is this one."""
         return tuple(each for each in self.entities if isinstance(each, Child) and each.parent == entity.name)
 
     @contextmanager
@@ -89,7 +95,7 @@ class Mirror:
         return scan_entity(replace(context, params=params), entity_of(self, entity), epoch, self.scope(entity, params))
 
     def scope(self, entity: str, params: Mapping[str, Any]) -> Scope:
-        """What part of the entity a scan with these params looks at."""
+        """Return what part of the entity a scan with these params looks at."""
         return Scope.of(params)
 
     def repair(
@@ -116,6 +122,7 @@ class Mirror:
 
 
 def _require_parent(child: Child, parent: Entity) -> None:
+    """Raise ValueError unless the entity can be the parent of these children."""
     if isinstance(parent, Child):
         raise ValueError(f"{child.name} names {parent.name} as its parent, which has a parent itself")
     if len(child.lookup.by) != len(parent.table.key):

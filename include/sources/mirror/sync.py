@@ -1,4 +1,4 @@
-"""Sync: what changed since the watermark, or everything, from the source into the warehouse."""
+"""Syncs: read what changed since the watermark, or everything, and write it to the warehouse."""
 
 import json
 import logging
@@ -13,15 +13,22 @@ from psycopg import sql
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror import gap
-from include.sources.mirror.both_ends import from_both_ends, require_rows
+from include.sources.mirror.both_ends import pages_from_both_ends, require_rows
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Context, Discovered, Entity, Listing
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.partitions import every_partition, handfuls, lists, partitions, whole_list
-from include.sources.mirror.planning import plan, skip_changes_before_reset
+from include.sources.mirror.partitions import all_listings, all_partitions, batch_listings, batches, known_partitions
+from include.sources.mirror.planning import plan_sync, skip_changes_before_reset
 from include.sources.mirror.read import read_partitions
-from include.sources.mirror.related import Problem, children_of, needed_by, never_synced, skipped, unproven
+from include.sources.mirror.related import (
+    Problem,
+    never_synced,
+    stage_children,
+    stage_needed,
+    unproven_rows,
+    unread_records,
+)
 from include.sources.mirror.second_look import second_look
 from include.warehouse import fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -30,15 +37,15 @@ from include.warehouse.sync_log import Counts
 
 log = logging.getLogger(__name__)
 
-# Records that a message names.
+# The number of records that a message names.
 EXAMPLES = 10
 
 
 @dataclass(frozen=True)
-class Group:
-    """Partitions that are read together, since they have got as far; one without a name where there are none.
+class PartitionGroup:
+    """Partitions that are read by the same requests, from the same time on.
 
-    `since`: what changed from then on is read, everything where it is None.
+    `partitions` is ("",) for an entity without partitions. `since` is None if everything is read.
     """
 
     partitions: tuple[str, ...] = ("",)
@@ -50,29 +57,32 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Reached:
-    """How far a partition has come. `in_step`: nothing of it was left out, as of the sync's beginning."""
+class NewState:
+    """The state of a partition after a sync. `in_step`: the sync left out nothing that changed before it began."""
 
     watermark: datetime | None
     in_step: bool
 
 
 class RecordsSkipped(Exception):
-    """Some records were not read, so the watermark stays before them. The message names them."""
+    """Some records are not proven, so they were not written. The message names them."""
 
     def __init__(self, problems: Sequence[Problem]):
         super().__init__(
-            f"{len(problems)} of its records are not proven and were not written, the others were:"
-            f" {', '.join(map(str, problems[:EXAMPLES]))}"
+            f"{len(problems)} of its records are not proven and were not written:"
+            f" {', '.join(map(str, problems[:EXAMPLES]))}. The others were written"
         )
         self.needs_person = any(each.needs_person for each in problems)
 
 
 def sync_entities(context: Context, *, full: bool = False, only: str | None = None) -> tuple[int, Mapping[str, Counts]]:
-    """Bring every entity of the source, or `only` that one, up to date and return (sync_id, counts per table).
+    """Bring all entities of the source up to date, or `only` that one. Return (sync_id, counts per table).
 
-    Each entity's rows, audit and watermark are one transaction, so an entity that fails doesn't hold up the others:
-    it keeps its watermark, and the failure is raised at the end as SyncFailed, which names each with its reason.
+    `full`: read everything, not only what changed since the watermarks.
+
+    Each entity is written in one transaction with its audit and watermark. If one fails, the others are still synced.
+    The failed one keeps its watermark. Raises SyncFailed at the end, with all failures and their reasons, and
+    FenceError where the writer is stopped.
     """
     source, conn = context.source, context.conn
     writer = fence.read(conn, source.name)
@@ -102,13 +112,14 @@ def sync_entities(context: Context, *, full: bool = False, only: str | None = No
 
 
 def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
+    """Complete the entry in confidence.sync_log."""
     client = context.client
     traffic = {"requests": client.requests_sent, "request_errors": client.requests_failed}
     sync_log.finish(context.conn, sync_id, counts, error, **traffic)
 
 
 class _Sync:
-    """One sync: its id, the epoch at which it began, the source's clock then, and its counts per table so far."""
+    """One sync in progress. `counts` grow with each table that is written."""
 
     def __init__(self, context: Context, sync_id: int, epoch: int, full: bool):
         self.context = context
@@ -118,12 +129,15 @@ class _Sync:
         self.counts: dict[str, Counts] = {}
 
     @cached_property
-    def until(self) -> datetime:
-        """The end of every window of this sync."""
+    def window_end(self) -> datetime:
+        """The end of every `Window` of this sync: the source's clock at the first use of it."""
         return source_time(self.context)
 
     def due(self, entity: Entity) -> bool:
-        """Whether the entity is read at all: a child comes with its parent, and some lists are read now and then."""
+        """Return whether the sync reads the entity's lists.
+
+        Children are read with their parents. Some whole lists are read only after `read_every`.
+        """
         if self.full or never_synced(self.context, entity):
             return True
         if entity.read_every is not None:
@@ -132,103 +146,119 @@ class _Sync:
         return not isinstance(entity, Child)
 
     def sync_entity(self, entity: Entity) -> None:
-        """Read, compare and write an entity with what belongs to it.
+        """Read an entity's changes, and write them with their children and the records that they refer to.
 
-        Raises RecordsSkipped once all that is proven is written: the watermark stays before what is not.
+        Raises RecordsSkipped after everything that is proven is written. No watermark has passed what is not.
+        Raises ApiError or PullError where the entity can't be read, so that nothing is written.
         """
         started, context = time.monotonic(), self.context
-        source, conn = context.source, context.conn
-        values, unlisted = _partitions(context, entity)
-        groups = _groups(context, entity, values, self.full)
-        extract, groups = self._pull(entity, groups)
-        # A list that is read in place of a feed, since that doesn't reach back so far, shows changes too.
-        incremental = not (self.full or never_synced(context, entity))
+        partitions, partition_problems = _partitions_to_read(context, entity)
+        groups = _groups(context, entity, partitions, self.full)
+        extract = self._stage_changes(entity, groups)
         if not self.full:
             skip_changes_before_reset(context, extract)
-        plan(context, extract)
-        # A person who asks for everything may have added a column, which makes a suspect of every row.
+        plan_sync(context, extract)
+        # A person may read everything because a column is new. Then every row is a suspect, and no budget must apply.
         second_look(context, extract, every=self.full)
-        children, problems = children_of(context, extract) if incremental else ([], [])
-        needed, unreadable = needed_by(context, extract)
-        problems += [each for some in (extract, *children) for each in unproven(some)]
-        reached = self._reached(extract, groups, unproven=bool(problems))
-        problems += unreadable + unlisted + skipped(extract)
-        with fence.writing(conn, source.name, epoch=self.epoch):
+        # Judged by the watermark: a sync that is too far behind a feed reads whole lists, but needs the children too.
+        incremental = not (self.full or never_synced(context, entity))
+        children, problems = stage_children(context, extract) if incremental else ([], [])
+        needed, needed_problems = stage_needed(context, extract)
+        problems += [problem for each in (extract, *children) for problem in unproven_rows(each)]
+        states = self._new_states(extract, groups, unproven=bool(problems))
+        # The other problems stop no watermark, or only that of their partition.
+        problems += needed_problems + partition_problems + unread_records(extract)
+        self._write(extract, children, needed, states, started)
+        log.info("%s.%s: %s, %s", context.source.name, entity.name, self.counts[entity.name], states)
+        if problems:
+            raise RecordsSkipped(problems)
+
+    def _write(
+        self,
+        extract: Extract,
+        children: Sequence[Extract],
+        needed: Sequence[Stage],
+        states: Mapping[str, NewState],
+        started: float,
+    ) -> None:
+        """Apply all plans and save the new states in one transaction, then drop the staged rows."""
+        oldest = min(filter(None, (state.watermark for state in states.values())), default=None)
+        # Nested rows and children have one state for all partitions: that of the partition that is furthest behind.
+        together = {"": NewState(oldest, all(state.in_step for state in states.values()))}
+        with fence.writing(self.context.conn, self.context.source.name, epoch=self.epoch):
             for stage in needed:
-                self._merge(stage)
+                self._apply(stage)
             for each in (extract, *children):
                 for stage in each.stages:
-                    self._advance(stage, extract, reached if stage is extract.stage else None, reached, started)
+                    counts = self._apply(stage)
+                    # Nested rows have no versions of their own.
+                    version = _newest_version(extract.stage if stage in extract.stages else stage)
+                    self._save_states(stage, states if stage is extract.stage else together, version, counts, started)
         for each in (extract, *children):
             each.drop()
         for stage in needed:
             stage.drop()
-        log.info("%s.%s: %s, %s", source.name, entity.name, self.counts[entity.name], reached)
-        if problems:
-            raise RecordsSkipped(problems)
 
-    def _advance(
-        self,
-        stage: Stage,
-        extract: Extract,
-        own: Mapping[str, Reached] | None,
-        reached: Mapping[str, Reached],
-        started: float,
+    def _save_states(
+        self, stage: Stage, states: Mapping[str, NewState], version: int | None, counts: Counts, started: float
     ) -> None:
-        """Write a table's plan and move its state; nested rows and children are as far as their records."""
-        counts = self._merge(stage)
-        # Nested rows have no versions, their records have.
-        version = _newest_version(extract.stage if stage in extract.stages else stage)
-        oldest = min(filter(None, (each.watermark for each in reached.values())), default=None)
-        whole = {"": Reached(oldest, all(each.in_step for each in reached.values()))}
-        for partition, each in (own or whole).items():
+        """Save the new state of each partition of a table in confidence.sync_state."""
+        for partition, state in states.items():
             sync_log.advance(
                 self.context.conn,
                 self.sync_id,
                 self.context.source.name,
                 stage.table.name,
-                watermark=each.watermark,
-                in_step=each.in_step,
+                watermark=state.watermark,
+                in_step=state.in_step,
                 version=version,
                 counts=counts,
                 partition=partition,
                 duration_seconds=time.monotonic() - started,
             )
 
-    def _merge(self, stage: Stage) -> Counts:
-        counts, name = _merge(stage, self.sync_id), stage.table.name
+    def _apply(self, stage: Stage) -> Counts:
+        """Apply a table's plan and return its counts."""
+        merged = apply_plan(stage.conn, stage.table, stage.plan, self.sync_id)
+        read, refused = stage.pull.rows_read, stage.pull.rows_refused
+        unchanged = max(0, read - refused - merged.inserted - merged.updated - merged.superseded)
+        counts, name = Counts.of(merged, read=read, unchanged=unchanged, failed=refused), stage.table.name
         self.counts[name] = self.counts.get(name, Counts()) + counts
         return counts
 
-    def _pull(self, entity: Entity, groups: Sequence[Group]) -> tuple[Extract, Sequence[Group]]:
-        """Stage what the groups ask for; only a full pull that was cut off goes on where it was."""
+    def _stage_changes(self, entity: Entity, groups: Sequence[PartitionGroup]) -> Extract:
+        """Read the changes of all groups into staging. Only an interrupted reading of everything is resumed."""
         context = self.context
         ticket = "; ".join(map(str, groups))
         if isinstance(entity, Discovered):
+            # What its lists show depends on the params.
             ticket += f"; {json.dumps(dict(context.params), sort_keys=True)}"
         extract = Extract.open(context, entity, "sync", ticket)
         incremental = any(group.since for group in groups) and not self.full
         if extract.stage.resumed and incremental:
-            extract = extract.fresh(context)
+            extract = extract.restart(context)
+        # A list that is read from both ends has no partitions, so there is one group.
         if isinstance(entity.changes, BothEnds) and groups[0].since:
-            for page in from_both_ends(context, entity, groups[0].since):
+            for page in pages_from_both_ends(context, entity, groups[0].since):
                 extract.append(page, page.next)
-                extract.require_stored(ended=extract.stage.pull.complete)
+                extract.check_refused(ended=extract.stage.pull.complete)
             require_rows(extract)
-            return extract, groups
+            return extract
 
         def listings(singly: bool) -> list[Listing]:
-            some = [Group((one,), g.since) for g in groups for one in g.partitions] if singly else groups
-            return [listing for group in some for listing in self._listings(entity, group)]
+            single = [PartitionGroup((partition,), each.since) for each in groups for partition in each.partitions]
+            return [listing for group in (single if singly else groups) for listing in self._listings(entity, group)]
 
-        known_before = None if self.full else min((g.since for g in groups if g.since), default=None)
-        extract = read_partitions(context, extract, listings, known_before=known_before)
+        unchanged_before = None if self.full else min((each.since for each in groups if each.since), default=None)
+        extract = read_partitions(context, extract, listings, unchanged_before=unchanged_before)
         if isinstance(entity, Discovered) and not entity.partial(context) and not entity.limit(context):
-            gap.close(context, extract, listings(singly=False))
-        return extract, groups
+            gap.look_up_hidden(context, extract, listings(singly=False))
+        return extract
 
-    def _listings(self, entity: Entity, group: Group) -> list[Listing]:
-        changes, whole = entity.changes, lists(self.context, entity, group.partitions, group.since)
+    def _listings(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
+        """Return the lists with the changes in the group since its time, or with everything if it has none."""
+        changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
+        # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
         if group.since is None or changes is None or isinstance(changes, FullList):
             return whole
         if isinstance(changes, Feed):
@@ -236,50 +266,55 @@ class _Sync:
             return [Listing(changes.request(group.since), changes.paginator, **shape)]
         if isinstance(changes, Since):
             return [replace(each, request=changes.request(each.request, group.since)) for each in whole]
-        readings = [changes.request, changes.late] if changes.late else [changes.request]
+        # A `Window`: those with `BothEnds` are not read here.
+        requests = [changes.request, changes.late] if changes.late else [changes.request]
         return [
-            replace(each, request=reading(each.request, group.since, self.until))
+            replace(each, request=request(each.request, group.since, self.window_end))
             for each in whole
-            for reading in readings
+            for request in requests
         ]
 
-    def _reached(self, extract: Extract, groups: Sequence[Group], *, unproven: bool) -> Mapping[str, Reached]:
-        """How far each partition has come.
+    def _new_states(
+        self, extract: Extract, groups: Sequence[PartitionGroup], *, unproven: bool
+    ) -> Mapping[str, NewState]:
+        """Return the new state of each partition.
 
-        If a record is skipped, the watermark stops before its version (or its change time). It stays where it is if
-        something is not proven, if the partition's list could not be read, or if a part was asked for.
+        If a record was skipped, the watermark stops before its version (or change time). The watermark doesn't move
+        if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part.
         """
         context, entity = self.context, extract.entity
-        moment, found = self._moment(extract, groups), {}
+        new_watermark, states = self._new_watermark(extract, groups), {}
         stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
         for partition in (partition for group in groups for partition in group.partitions):
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
-            skipped = [each.moment for each in extract.skipped if each.partition == partition]
-            if stays or None in skipped or partition in extract.failed or partition in extract.cut:
-                found[partition] = Reached(before, in_step=False)
+            skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
+            unread = partition in extract.failed_partitions or partition in extract.short_partitions
+            if stays or unread or None in skipped:
+                states[partition] = NewState(before, in_step=False)
             else:
-                times = [datetime.fromisoformat(each) for each in skipped] + [moment]
-                found[partition] = Reached(min(filter(None, times), default=None), in_step=not skipped)
-        return found
+                times = [datetime.fromisoformat(each) for each in skipped] + [new_watermark]
+                states[partition] = NewState(min(filter(None, times), default=None), in_step=not skipped)
+        return states
 
-    def _moment(self, extract: Extract, groups: Sequence[Group]) -> datetime | None:
-        """The source's clock when the pull began, or its newest row where it tells no time; it never moves back.
+    def _new_watermark(self, extract: Extract, groups: Sequence[PartitionGroup]) -> datetime | None:
+        """Return the watermark of a sync that read everything it was to read. It never moves back.
 
-        It never passes our own clock: where the source's is wrong all changes until then would be left out.
+        It is the source's clock when the pull began, or the time of the newest row if the source tells no time. It is
+        never later than our own clock. If the source's clock is ahead, the changes until then would be left out.
         """
         stage, moment = extract.stage, extract.stage.pull.source_time
         if isinstance(extract.entity.changes, Window) and any(group.since for group in groups):
-            moment = self.until
+            moment = self.window_end
         if moment is None and stage.table.moment:
             newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
             moment = stage.conn.execute(newest).fetchone()[0]
         before = sync_log.oldest_watermark(stage.conn, self.context.source.name, extract.entity.name)
-        found = max((time for time in (moment, before) if time), default=None)
-        return found and min(found, datetime.now(UTC))
+        latest = max((time for time in (moment, before) if time), default=None)
+        return latest and min(latest, datetime.now(UTC))
 
 
 def _newest_version(stage: Stage) -> int | None:
-    """The highest version in the copy, where the source numbers its versions."""
+    """Return the highest version in the copy; None if the source doesn't number its versions."""
     table = stage.table
     if table.changed is None or table.version is None:
         return None
@@ -288,45 +323,42 @@ def _newest_version(stage: Stage) -> int | None:
 
 
 def source_time(context: Context) -> datetime:
-    """The source's clock, but not later than ours. Raises RefuseData where it tells none."""
+    """Return the source's clock, or ours if that is earlier. Raises RefuseData where the source tells no time."""
     entity = context.source.entities[0]
-    listing, *_ = whole_list(context, entity, partitions(context, entity))
+    listing, *_ = all_listings(context, entity, known_partitions(context, entity))
     now = context.client.send(listing.request).date
     if now is None:
         raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
     return min(now, datetime.now(UTC))
 
 
-def _partitions(context: Context, entity: Entity) -> tuple[Sequence[str], list[Problem]]:
-    """The entity's partitions; also what is to be told where the source doesn't list them, so that some may lack."""
+def _partitions_to_read(context: Context, entity: Entity) -> tuple[Sequence[str], list[Problem]]:
+    """Return the entity's partitions, and a problem if the source could not list them, so that some may be missing."""
     try:
-        return every_partition(context, entity), []
+        return all_partitions(context, entity), []
     except ApiError as error:
         name = entity.partitions.listed_by
-        return partitions(context, entity), [Problem(f"perhaps all of {name} that the copy lacks", str(error))]
+        return known_partitions(context, entity), [Problem(f"perhaps all of {name} that the copy lacks", str(error))]
 
 
-def _groups(context: Context, entity: Entity, values: Sequence[str], full: bool) -> list[Group]:
-    """The partitions, those that have got as far together, as many as go into one request."""
+def _groups(context: Context, entity: Entity, partitions: Sequence[str], full: bool) -> list[PartitionGroup]:
+    """Return the partitions in groups for one request each. A group has one time to read from.
+
+    A partition is read as a whole if its vendor doesn't keep events for long enough.
+    """
     by_since: dict[datetime | None, list[str]] = {}
-    for partition in values:
+    for partition in partitions:
         state = sync_log.state(context.conn, context.source.name, entity.name, partition)
         since = None if full else state.since(context.source.lookback)
         changes = entity.changes
         if isinstance(changes, Feed) and changes.keeps and since:
             since = since if since > datetime.now(UTC) - changes.keeps else None
         by_since.setdefault(since, []).append(partition)
-    return [Group(handful, since) for since, values in by_since.items() for handful in handfuls(entity, values)]
-
-
-def _merge(stage: Stage, sync_id: int) -> Counts:
-    merged = apply_plan(stage.conn, stage.table, stage.plan, sync_id)
-    read, refused = stage.pull.rows_read, stage.pull.rows_refused
-    unchanged = max(0, read - refused - merged.inserted - merged.updated - merged.superseded)
-    return Counts.of(merged, read=read, unchanged=unchanged, failed=refused)
+    return [PartitionGroup(batch, since) for since, values in by_since.items() for batch in batches(entity, values)]
 
 
 def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
+    """Return the error of a sync in which these entities failed."""
     lines = "; ".join(f"{entity}: {str(error).rstrip('.')}" for entity, error in failures.items())
     message = (
         f"{source} was not synced as a whole, and the watermarks stay before what is missing. {lines}."

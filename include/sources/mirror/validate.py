@@ -1,10 +1,13 @@
-"""Validation: is the copy sound in itself, whole, and what the source shows? It writes nothing but its findings.
+"""Validation: check the copy in itself and against the source. It writes nothing but its findings.
 
-Three kinds of checks: the source's invariants; for each table the count of its rows against the whole list, key by key;
-and for each entity a sample of rows, field by field, against what the source answers for just these.
+There are three kinds of checks:
 
-It costs the requests of a nightly scan (a request a page of every list) and one for each row of the samples. A list is
-read whole since no source tells a total that proves anything; partition by partition where the entity has them.
+- the invariants of the source
+- for each table, the number of rows, compared with the whole list key by key
+- for each entity, a sample of rows, compared field by field with what the source answers for them
+
+It costs as many requests as a nightly scan, and one for each row of the samples. Lists are read as a whole, because the
+totals of the sources prove nothing.
 """
 
 import logging
@@ -25,7 +28,7 @@ from include.sources.mirror.entity import Context, Entity, Forensics, Invariant
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.read import read_whole
-from include.sources.mirror.scan import still_standing, suspect
+from include.sources.mirror.scan import find_possibly_alive, plan_suspects
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.staging import Stage
@@ -33,40 +36,46 @@ from include.warehouse.table import identifiers
 
 log = logging.getLogger(__name__)
 
-# Rows of each entity that are compared field by field.
+# The number of rows of each entity that are compared field by field.
 SAMPLE = 20
 
 
 @dataclass(frozen=True)
-class Violations:
-    """The invariants of an entity as figures of its scans."""
+class InvariantMetrics:
+    """Compute the metrics of an entity's invariants, and those of `others`. A `Forensics` for the entity."""
 
     invariants: tuple[Invariant, ...]
     others: Forensics | None = None
 
     def __call__(self, conn: Connection, plan: sql.Identifier) -> Mapping[str, int]:
-        found = self.others(conn, plan) if self.others else {}
-        return {**found, **{each.metric: _broken(conn, each).actual for each in self.invariants}}
+        others = self.others(conn, plan) if self.others else {}
+        return {**others, **{each.metric: _check_invariant(conn, each).actual for each in self.invariants}}
 
 
-def guarded(entity: Entity, invariants: Sequence[Invariant]) -> Entity:
-    """The entity with those of the invariants that are its own among its scans' figures; the errors are gates too."""
+def with_invariants(entity: Entity, invariants: Sequence[Invariant]) -> Entity:
+    """Return the entity with its own invariants among the metrics of its scans.
+
+    Invariants of severity ERROR also become gates. Those of other entities are ignored.
+    """
     own = tuple(each for each in invariants if each.entity == entity.name)
     gates = tuple(Trend(each.metric) for each in own if each.severity is Severity.ERROR)
-    return replace(entity, forensics=Violations(own, entity.forensics), gates=entity.gates + gates) if own else entity
+    if not own:
+        return entity
+    return replace(entity, forensics=InvariantMetrics(own, entity.forensics), gates=entity.gates + gates)
 
 
 def validate(context: Context) -> list[Finding]:
-    """Make every check and keep the findings in confidence.integrity_check.
+    """Make all checks, save the findings in confidence.integrity_check and return them.
 
-    Raises IntegrityFailed if one of severity error failed, and ScanRefused where the copy was never filled.
+    Raises IntegrityFailed where a check of severity ERROR failed, ScanRefused where an entity was never synced, and
+    TryLater where a row of a sample could not be looked up.
     """
     source, conn = context.source, context.conn
     _require_synced(context)
-    findings = [_broken(conn, each) for each in source.checks]
+    findings = [_check_invariant(conn, each) for each in source.checks]
     for entity in source.entities:
-        findings += _counts(context, entity)
-        findings.append(_sampled(context, entity))
+        findings += _check_counts(context, entity)
+        findings.append(_check_sample(context, entity))
     integrity.record(conn, source.name, context.run, findings)
     for finding in findings:
         log.log(logging.WARNING if finding.failed else logging.INFO, "%s %s", finding.severity, finding)
@@ -81,6 +90,7 @@ def validate(context: Context) -> list[Finding]:
 
 
 def _require_synced(context: Context) -> None:
+    """Raise ScanRefused if an entity was never synced."""
     name, conn = context.source.name, context.conn
     never = [e.name for e in context.source.entities if sync_log.oldest_watermark(conn, name, e.name) is None]
     if never:
@@ -89,36 +99,38 @@ def _require_synced(context: Context) -> None:
         )
 
 
-def _broken(conn: Connection, invariant: Invariant) -> Finding:
+def _check_invariant(conn: Connection, invariant: Invariant) -> Finding:
+    """Count the rows that break an invariant. None is expected."""
     rows = conn.execute(
         sql.SQL("SELECT count(*) OVER (), q.* FROM ({}) q ORDER BY q LIMIT {}").format(
             invariant.query, sql.Literal(MAX_EXAMPLES)
         )
     ).fetchall()
     count = rows[0][0] if rows else 0
-    return Finding(invariant.name, invariant.severity, 0, count, tuple(_named(key) for _, *key in rows))
+    return Finding(invariant.name, invariant.severity, 0, count, tuple(_key_text(key) for _, *key in rows))
 
 
-def _counts(context: Context, entity: Entity) -> list[Finding]:
-    """The rows of an entity's tables against the whole list, but for what the next sync brings.
+def _check_counts(context: Context, entity: Entity) -> list[Finding]:
+    """Count the rows of an entity's tables and compare with the whole list, without what the next sync brings.
 
-    A row that seems missing or surplus is looked up once more; what that does not refute counts.
+    A row that seems missing or surplus is looked up, and counts unless the look-up refutes it.
     """
     extract = read_whole(context, entity, "validate", context.run)
-    standing = still_standing(context, extract)
+    possibly_alive = find_possibly_alive(context, extract)
     with context.conn.transaction():
-        suspect(context, extract, standing=standing)
+        plan_suspects(context, extract, possibly_alive=possibly_alive)
     second_look(context, extract)
-    findings = [_count(stage) for stage in extract.stages]
+    findings = [_count_finding(stage) for stage in extract.stages]
     extract.drop()
     return findings
 
 
-def _count(stage: Stage) -> Finding:
+def _count_finding(stage: Stage) -> Finding:
+    """Return the finding of a table's count, from its plan after the second look."""
     live, counts = compare.live_rows(stage), compare.plan_counts(stage)
     wrong = {op: counts[op, "confirmed"] + counts[op, "unproven"] for op in ("insert", "delete")}
     examples = [
-        f"{what} {_named(key if isinstance(key, list) else [key])}"
+        f"{what} {_key_text(key if isinstance(key, list) else [key])}"
         for what, operation in (("missing", "insert"), ("surplus", "delete"))
         for key in compare.plan_examples(stage, operation)
     ]
@@ -126,23 +138,23 @@ def _count(stage: Stage) -> Finding:
     return Finding(f"{stage.table.name}_count", Severity.ERROR, expected, live, tuple(examples))
 
 
-def _sampled(context: Context, entity: Entity) -> Finding:
-    """Rows that the source shows otherwise, of some that the run's name chooses, with the parts of each.
+def _check_sample(context: Context, entity: Entity) -> Finding:
+    """Compare a sample of records and their nested rows with the source, field by field.
 
-    What changed at the source after the sync's watermark does not count: the next sync brings it. Of a history the
-    source shows but the newest rows, and what it shows of those otherwise is kept as it was: a warning.
+    Changes after the watermark don't count: the next sync brings them. For a history a difference is only a warning,
+    because the copy keeps older rows as they were.
     """
     table, sample = entity.table, _sample(context, entity)
-    records = _looked_up(context, entity, sample)
-    extract = Extract.open(context, entity, "sample", context.run).fresh(context)
+    records = _look_up_sample(context, entity, sample)
+    extract = Extract.open(context, entity, "sample", context.run).restart(context)
     extract.append(Page(None, records, None), None)
     for stage in extract.stages:
         compare.drop_repeats(stage)
     keys = context.conn.execute(
         sql.SQL("SELECT {} FROM {}").format(identifiers(table.key), extract.stage.sql)
     ).fetchall()
-    absent = [] if entity.history else [f"{_named(key)}: surplus" for key in sorted(sample.keys() - set(keys))]
-    differing = _differing(context, extract)
+    absent = [] if entity.history else [f"{_key_text(key)}: surplus" for key in sorted(sample.keys() - set(keys))]
+    differing = _differing_rows(context, extract)
     extract.drop()
     severity = Severity.WARNING if entity.history else Severity.ERROR
     mismatches = (*absent, *differing)
@@ -150,7 +162,7 @@ def _sampled(context: Context, entity: Entity) -> Finding:
 
 
 def _sample(context: Context, entity: Entity) -> dict[tuple, tuple]:
-    """Some of the live rows: key -> values to look up by. The same for the same run."""
+    """Return some live rows as {key: values to look up by}. The sample is the same for the same run."""
     by, key = entity.lookup.by, entity.table.key
     rows = context.conn.execute(
         sql.SQL(
@@ -162,8 +174,8 @@ def _sample(context: Context, entity: Entity) -> dict[tuple, tuple]:
     return {row[len(by) :]: row[: len(by)] for row in rows}
 
 
-def _looked_up(context: Context, entity: Entity, sample: Mapping[tuple, tuple]) -> list[Mapping[str, Any]]:
-    """What the source has of the sample; what could not be looked up is raised."""
+def _look_up_sample(context: Context, entity: Entity, sample: Mapping[tuple, tuple]) -> list[Mapping[str, Any]]:
+    """Return the records that the source has of the sample. Raises TryLater where one could not be looked up."""
     records = []
     for _, look in look_up(context, entity.table, entity.lookup, dict.fromkeys(sample.values())):
         if look.unknown:
@@ -172,25 +184,31 @@ def _looked_up(context: Context, entity: Entity, sample: Mapping[tuple, tuple]) 
     return records
 
 
-def _differing(context: Context, extract: Extract) -> list[str]:
-    """The rows, those of parts with their table, each with the columns in which it differs."""
+def _differing_rows(context: Context, extract: Extract) -> list[str]:
+    """Return a text for each row that differs: its table if it is a nested row, its key and the differing columns.
+
+    Records that changed after the watermark are left out, with their nested rows.
+    """
     entity, table = extract.entity, extract.entity.table
     watermark = sync_log.oldest_watermark(context.conn, context.source.name, entity.name)
-    settled = sql.SQL("coalesce({} <= {}, true)").format(
+    before_watermark = sql.SQL("coalesce({} <= {}, true)").format(
         sql.Identifier(table.moment) if table.moment else sql.NULL, sql.Literal(watermark)
     )
     of_record = sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})")
-    whole = of_record.format(identifiers(table.key), identifiers(table.key), extract.stage.sql, settled)
-    found = [f"{_named(key)}: {', '.join(columns)}" for columns, *key in _unlike(extract.stage, whole)]
+    within = of_record.format(identifiers(table.key), identifiers(table.key), extract.stage.sql, before_watermark)
+    found = [f"{_key_text(key)}: {', '.join(columns)}" for columns, *key in _differing_columns(extract.stage, within)]
     for part, stage in extract.parts:
-        within = of_record.format(identifiers(part.by), identifiers(table.key), extract.stage.sql, settled)
-        rows = _unlike(stage, within)
-        found += [f"{part.table.name} {_named(key)}: {', '.join(columns)}" for columns, *key in rows]
+        within = of_record.format(identifiers(part.by), identifiers(table.key), extract.stage.sql, before_watermark)
+        rows = _differing_columns(stage, within)
+        found += [f"{part.table.name} {_key_text(key)}: {', '.join(columns)}" for columns, *key in rows]
     return found
 
 
-def _unlike(stage: Stage, within: sql.Composable) -> list[tuple]:
-    """(columns that differ, *key) of the rows that staged and live differ in; `missing` or `surplus` for a column."""
+def _differing_columns(stage: Stage, within: sql.Composable) -> list[tuple]:
+    """Return (differing columns, *key) for each row in which stage and copy differ, `within` a condition.
+
+    If only one side has the row, the columns are ["missing"] (in the copy) or ["surplus"].
+    """
     table = stage.table
     return stage.conn.execute(
         sql.SQL(
@@ -214,5 +232,5 @@ def _unlike(stage: Stage, within: sql.Composable) -> list[tuple]:
     ).fetchall()
 
 
-def _named(key: Sequence[Any]) -> str:
+def _key_text(key: Sequence[Any]) -> str:
     return "/".join(map(str, key))

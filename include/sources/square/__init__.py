@@ -19,7 +19,7 @@ from include.sources.mirror.changes import FullList, Since, Window
 from include.sources.mirror.entity import Context, Falls, Listed, Lookup, Part, Partitions
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
-from include.sources.mirror.validate import guarded
+from include.sources.mirror.validate import with_invariants
 from include.sources.square import tables
 from include.sources.square.answers import Check, all_are, both, counts_of, has, lines_of, some, whole
 from include.sources.square.checks import CHECKS
@@ -269,7 +269,7 @@ ENTITIES = (
             " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
             entity="catalog_items",
             by=("item_id",),
-            stands=lambda item: not item.get("is_deleted"),
+            alive=lambda item: not item.get("is_deleted"),
         ),
     ),
     _counts(tables.CATALOG_INVENTORY, "variation_id", ["IN_STOCK"]),
@@ -310,7 +310,7 @@ SOURCE = Mirror(
     per_minute=100,
     every=timedelta(minutes=30),
     lookback=timedelta(minutes=45),
-    entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
+    entities=tuple(with_invariants(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
     checks=CHECKS,
 )

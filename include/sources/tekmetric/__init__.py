@@ -14,7 +14,7 @@ from include.api.request import Request
 from include.confidence.health import Limits
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Context, Discovered, Listed, Listing, Lookup
-from include.sources.mirror.validate import guarded
+from include.sources.mirror.validate import with_invariants
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.checks import CHECKS
 from include.sources.tekmetric.metrics import DERIVED
@@ -94,7 +94,7 @@ SOURCE = Tekmetric(
     per_minute=300,
     every=timedelta(minutes=10),
     lookback=timedelta(minutes=25),
-    entities=tuple(guarded(entity, CHECKS) for entity in ENTITIES),
+    entities=tuple(with_invariants(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
     checks=CHECKS,
     health=Limits(rarely={entity.name: DAILY for entity in ENTITIES if entity.read_every == DAILY}),

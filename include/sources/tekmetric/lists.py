@@ -17,7 +17,7 @@ from include.api.decoding import decode_json
 from include.api.errors import RefuseData
 from include.api.paginators import FRESH, Crawl, Cursor, Page, Position, Single, SpringPage
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Context, Listing, Newest
+from include.sources.mirror.entity import Context, Listing, NewestOnly
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.shops import Shop, shops_of
 from include.warehouse.table import Table, instant
@@ -114,7 +114,7 @@ def _boards(shop: Shop, names: list[str], oldest: date, since: datetime | None) 
     found = []
     for name in names:
         listing = _listing(shop, _board(shop, name, "list", "NONE", size=100), BOARD, _young(shop, name, oldest))
-        newest = Newest(since, BOARDS[name].holds) if since else None
+        newest = NewestOnly(since, BOARDS[name].holds) if since else None
         found.append(replace(listing, newest=newest))
     if "ACTIVE" in names:
         request = _board(shop, "ACTIVE", "column", "ROSTATUS")

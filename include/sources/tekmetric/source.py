@@ -35,7 +35,7 @@ class Tekmetric(Mirror):
         context = replace(context, params=params)
         configure(context)
         if params.get("store_raw"):
-            context = replace(context, keep=lambda *answer: keep(context, *answer))
+            context = replace(context, on_answer=lambda *answer: keep(context, *answer))
         if params["mode"] == "snapshot":
             return snapshot(context)
         if params.get("ro_id"):
