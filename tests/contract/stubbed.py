@@ -11,7 +11,7 @@ An example is a record as the API sends it; more records are made from it.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -28,7 +28,7 @@ from include.sources.base import entity_of
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Entity
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import Table, text
+from include.warehouse.table import Table, text, unix_time
 from stack.new_source import WrongDeclaration, declaration
 from tests.contract.account import Asking, Questions
 from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup
@@ -249,6 +249,13 @@ def _require_drift(source: Mirror, rows: Mapping[str, Sequence[Record]], spoilt:
                 )
 
 
+def _unix_times(source: Mirror) -> Mapping[str, Callable[[str], str]]:
+    """What a moment comes in, for each column whose reader takes seconds since 1970."""
+    tables = [table for entity in source.entities for table in entity.tables]
+    names = [column.name for table in tables for column in table.columns if column.read is unix_time]
+    return dict.fromkeys(names, lambda moment: f"{datetime.fromisoformat(moment).timestamp():.6f}")
+
+
 @contextmanager
 def _told_as_one_line(name: str) -> Iterator[None]:
     """Let pytest tell one line about what is wrong, and no traceback."""
@@ -299,7 +306,7 @@ def stubbed(
         "examples": examples,
         "spoilt": spoilt or {},
         "given": settings or {},
-        "shapes": shapes or {},
+        "shapes": {**_unix_times(source), **(shapes or {})},
         "computed": frozenset(derived.table.name for derived in source.derived),
         "params": {"progress_every": 250, **(params or {})},
         "part": {"page_end": 1, "compute_db_not_in_api": False} if numbered else None,

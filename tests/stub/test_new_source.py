@@ -38,7 +38,7 @@ PARTS = (
 )
 BEGUN, TAUGHT, WIDE = "acme", "lendesk", "wharf"
 # Of the wide one what shows that the stub serves each kind of list as it is asked for.
-FEW = f"{WIDE} and (drift or mends or twice or brings_every or lookup or page or wherever)"
+FEW = f"{WIDE} and (drift or mends or twice or brings_every or edges or lookup or page or wherever)"
 # Lines that somebody has to write, at most.
 BY_HAND = 150
 # What the command has told, by source.

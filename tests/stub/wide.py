@@ -10,7 +10,7 @@ from include.confidence.policy import Trend
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
 from include.sources.mirror.entity import Child, Context, Listed, Lookup, Part, Partitions
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import Column, Table, decimal, identifier, instant, integer
+from include.warehouse.table import Column, Table, decimal, identifier, instant, integer, unix_time
 
 ID, UPDATED = Column("id", identifier), Column("updated", instant)
 PIERS = Table("wharf", "piers", (Column("id"), Column("name"), UPDATED), version="updated")
@@ -32,7 +32,7 @@ NOTES = Table(
     "wharf", "notes", (Column("id", identifier), Column("ship_id"), Column("note"), UPDATED), version="updated"
 )
 PRICES = Table("wharf", "prices", (ID, Column("what"), UPDATED), version="updated")
-CREW = Table("wharf", "crew", (Column("id"), Column("name")), version=None)
+CREW = Table("wharf", "crew", (Column("id"), Column("name"), Column("joined", unix_time)), version=None)
 LOG = Table("wharf", "log", (ID, Column("what"), UPDATED), version="updated")
 
 

@@ -13,7 +13,7 @@ EXAMPLES = {
     "ships": [{"id": "s", "pier": {"id": "p"}, "name": "Ann", "revision": 3, "cargo": CARGO, **UPDATED}],
     "notes": [{"id": 1, "ship_id": "s", "note": "late", **UPDATED}],
     "prices": [{"id": 1, "what": "mooring", **UPDATED}],
-    "crew": [{"id": "c", "name": "Ann"}],
+    "crew": [{"id": "c", "name": "Ann", "joined": 1772355600}],
     "log": [{"id": 1, "what": "opened", **UPDATED}],
 }
 
