@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from include.api.client import ApiClient
 from include.api.decoding import decode_json
+from include.api.error_policy import ErrorPolicy
 from include.simulators import repairshopr as simulator
 from include.simulators.repairshopr import store
 from include.simulators.repairshopr.account import Account as Simulated
@@ -52,7 +53,13 @@ class Account(Mirrored, contract.Account):
 
     @contextmanager
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        error_policy: ErrorPolicy,
     ) -> Iterator[ApiClient]:
         with patient(name, self._running.url + base_path, authorize(self._running.token)) as client:
             yield client

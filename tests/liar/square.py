@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from include.api.client import ApiClient
 from include.api.decoding import decode_json
+from include.api.error_policy import ErrorPolicy
 from include.simulators import square as simulator
 from include.simulators.serving import Simulator
 from include.simulators.square.app import create
@@ -50,7 +51,13 @@ class Account(Mirrored, contract.Account):
 
     @contextmanager
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self,
+        name: str,
+        *,
+        base_path: str,
+        authorize: Callable[[str], Mapping[str, str]],
+        per_minute: float | None,
+        error_policy: ErrorPolicy,
     ) -> Iterator[ApiClient]:
         with patient(name, self._running.url + base_path, authorize(self._running.token)) as client:
             yield client
