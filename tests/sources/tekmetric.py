@@ -59,7 +59,7 @@ class Shops:
 
     @contextmanager
     def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], per_minute: float | None
+        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], **_: Any
     ) -> Iterator[ApiClient]:
         url, headers = self.simulator.url + base_path, authorize(self.simulator.token)
         with ApiClient(name, url, headers=headers, timeout=(2, 5), attempts=2, backoff=(0.01, 0.02)) as client:

@@ -488,7 +488,7 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     lie = SimpleNamespace(twist=lambda request, data: data)
 
     @contextmanager
-    def api(self: Shops, name: str, *, base_path: str, authorize: Any, per_minute: float | None) -> Iterator[Twisted]:
+    def api(self: Shops, name: str, *, base_path: str, authorize: Any, **_: Any) -> Iterator[Twisted]:
         url, headers = self.simulator.url + base_path, authorize(self.simulator.token)
         with Twisted(name, url, headers=headers, timeout=(2, 5), attempts=2, backoff=(0.01, 0.02)) as client:
             client.twist = lambda request, data: lie.twist(request, data)
