@@ -19,7 +19,7 @@ from include.warehouse.merge import Merged
 from include.warehouse.staging import PullError
 
 from .conftest import RUN, SOURCE
-from .test_scan import drift, scan_entity
+from .test_scan import drift, scanned
 from .twisted import always, once, twisted
 
 
@@ -152,7 +152,7 @@ class TestAPageThatContradictsItsTotals:
 
     def test_is_no_evidence(self, filled, conn, path, key, page):
         with twisted(filled.context, self.lie(path, key, page)) as context, pytest.raises(ApiError, match="is empty"):
-            scan_entity(replace_context(filled, context), key)
+            scanned(replace_context(filled, context), key)
 
 
 class TestAListThatIsReadFromBothEnds:
@@ -238,12 +238,12 @@ class TestAnAnswerThatDoesNotFitTheQuestion:
         (customer,) = conn.execute("SELECT min(id) FROM repairshopr.customers").fetchone()
         conn.execute("UPDATE repairshopr.customers SET notes = 'by hand' WHERE id = %s", [customer])
         with twisted(filled.context, always(lie, "/customers/")) as context:
-            summary = scan_entity(replace_context(filled, context), "customers")
+            summary = scanned(replace_context(filled, context), "customers")
         assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (0, 0, 0)
         assert summary.metrics["unproven"] == 1
         assert doubts(conn, "customers").keys() == {customer}
         assert summary.proven == summary.rows - 1
-        again = scan_entity(filled, "customers")
+        again = scanned(filled, "customers")
         assert (again.plan.update, again.metrics["unproven"]) == (1, 0)
 
     def test_is_asked_for_once_more(self, filled, conn):
@@ -252,7 +252,7 @@ class TestAnAnswerThatDoesNotFitTheQuestion:
         )
         lie = once(lambda request, data: {"message": "temporarily unavailable"}, "/customers/")
         with twisted(filled.context, lie) as context:
-            summary = scan_entity(replace_context(filled, context), "customers")
+            summary = scanned(replace_context(filled, context), "customers")
         assert (summary.plan.update, summary.metrics["unproven"]) == (1, 0)
 
     def test_never_erases_a_known_link(self, filled, conn):
@@ -264,7 +264,7 @@ class TestAnAnswerThatDoesNotFitTheQuestion:
         before = conn.execute(links).fetchall()
         feed = always(blank, "/line_items", invoice_id_not_null="true")
         with twisted(filled.context, feed) as context:
-            scans = [scan_entity(replace_context(filled, context))]
+            scans = [scanned(replace_context(filled, context))]
         assert sum(vars(scans[0].plan).values()) == 0
         repair_entities(filled.context, scans)
         assert conn.execute(links).fetchall() == before
@@ -286,7 +286,7 @@ class TestAPoorerRecord:
             return {**data, "customers": [cut(row) for row in data["customers"]]} if "customers" in data else data
 
         with twisted(filled.context, always(poorer, "/customers")) as context:
-            summary = scan_entity(replace_context(filled, context), "customers")
+            summary = scanned(replace_context(filled, context), "customers")
             fence.resume(conn, SOURCE.name, RUN)
             with suppress(SyncFailed):
                 sync_entities(context)
@@ -298,7 +298,7 @@ class TestTheAccount:
     def test_comes_out_for_every_entity(self, filled, conn):
         drift(filled, conn)
         for entity in SOURCE.entities:
-            summary = scan_entity(filled, entity.name)
+            summary = scanned(filled, entity.name)
             assert summary.incomplete == ""
             for account in summary.accounts.values():
                 assert account.wrong_sum == ""
@@ -310,7 +310,7 @@ class TestTheAccount:
     def test_names_a_refused_row_as_one_that_the_copy_lacks(self, filled, conn):
         filled.control.mutate(Mutation("insert", "customers", row={"firstname": "A\0B"}))
         customer = max(filled.control.ids("customers"))
-        summary = scan_entity(filled, "customers")
+        summary = scanned(filled, "customers")
         assert summary.metrics["api_unique_not_in_db"] == summary.metrics["unproven"] == 1
         assert "NUL" in doubts(conn, "customers")[customer].why
         assert (summary.incomplete, summary.proven) == ("", summary.rows - 1)
@@ -319,14 +319,14 @@ class TestTheAccount:
         filled.control.mutate(Mutation("insert", "customers", row={"firstname": "A\0B"}))
         # The newest come first.
         filled.control.fault(Fault("duplicate_rows", resource="customers", value=1))
-        summary = scan_entity(filled, "customers")
+        summary = scanned(filled, "customers")
         assert (summary.metrics["rows_refused"], summary.metrics["api_unique_not_in_db"]) == (2, 1)
         assert (summary.accounts["customers"].missing, summary.proven) == (1, summary.rows - 1)
 
     def test_does_not_take_a_refused_row_that_the_copy_has_for_one_that_it_lacks(self, filled, conn):
         (customer,) = conn.execute("SELECT min(id) FROM repairshopr.customers").fetchone()
         filled.control.mutate(Mutation("update", "customers", customer, {"firstname": "A\0B"}))
-        summary = scan_entity(filled, "customers")
+        summary = scanned(filled, "customers")
         assert (summary.metrics["rows_refused"], summary.metrics["api_unique_not_in_db"]) == (1, 0)
         assert doubts(conn, "customers").keys() == {customer}
         assert (summary.accounts["customers"].missing, summary.proven) == (0, summary.rows - 1)
@@ -339,7 +339,7 @@ class TestTheAccount:
             twisted(filled.context, always(refused, "/estimates")) as context,
             pytest.raises(PullError, match="20 of 20 rows"),
         ):
-            scan_entity(replace_context(filled, context), "estimates")
+            scanned(replace_context(filled, context), "estimates")
 
     def test_fails_where_a_row_of_the_copy_has_no_end(self, filled, conn, monkeypatch):
         """As if the comparison had overlooked one."""
@@ -353,7 +353,7 @@ class TestTheAccount:
             return found
 
         monkeypatch.setattr(scanning, "plan_suspects", forgetful)
-        summary = scan_entity(filled, "customers")
+        summary = scanned(filled, "customers")
         assert "live rows" in summary.incomplete or "listed" in summary.incomplete
 
 
@@ -363,10 +363,10 @@ class TestSecondLooks:
         monkeypatch.setattr(second_look, "SECOND_LOOKS", 4)
         ids = [key for (key,) in conn.execute("SELECT id FROM repairshopr.customers ORDER BY id LIMIT 6")]
         conn.execute("UPDATE repairshopr.customers SET notes = 'by hand' WHERE id = ANY (%s)", [ids])
-        first = scan_entity(filled, "customers")
+        first = scanned(filled, "customers")
         assert (first.metrics["rows_differing"], first.metrics["unproven"]) == (4, 2)
         assert set(doubts(conn, "customers")) == set(ids[4:])
-        second = scan_entity(filled, "customers")
+        second = scanned(filled, "customers")
         assert set(second.examples["unproven_examples"]) <= set(ids[:4])
         assert len(second.examples["unproven_examples"]) == 2
 
@@ -375,14 +375,14 @@ class TestSecondLooks:
         monkeypatch.setattr(second_look, "SECOND_LOOKS", 2)
         conn.execute("UPDATE repairshopr.customers SET notes = 'by hand'")
         sync_entities(filled.context, full=True)
-        summary = scan_entity(filled, "customers")
+        summary = scanned(filled, "customers")
         assert (summary.metrics["rows_differing"], summary.metrics["unproven"]) == (0, 0)
 
     def test_are_not_spent_on_rows_that_the_list_shows_in_full(self, filled, conn, monkeypatch):
         monkeypatch.setattr(second_look, "SECOND_LOOKS", 1)
         conn.execute("DELETE FROM repairshopr.payments WHERE id IN (SELECT id FROM repairshopr.payments LIMIT 30)")
         filled.control.reset_counters()
-        summary = scan_entity(filled, "payments")
+        summary = scanned(filled, "payments")
         assert (summary.plan.insert, summary.metrics["unproven"]) == (30, 0)
         assert filled.control.counters().total("GET payments/{id}") == 0
 
@@ -396,7 +396,7 @@ def open_changes(shop, scans, sync_id):
 class TestVerify:
     def test_sees_a_repair_that_wrote_nothing(self, filled, conn, monkeypatch):
         drift(filled, conn)
-        scans = [scan_entity(filled)]
+        scans = [scanned(filled)]
         monkeypatch.setattr(repairing, "apply_plan", lambda *_: Merged(0, 0, 0, 3))
         sync_id, _ = repair_entities(filled.context, scans)
         open_ = [c for c in verify_repair(filled.context, scans, sync_id) if c.figure == "planned_changes_open"]
@@ -405,7 +405,7 @@ class TestVerify:
     @pytest.mark.parametrize("half", ["insert", "update", "delete"])
     def test_sees_a_repair_that_left_something_out(self, filled, conn, half):
         drift(filled, conn)
-        scans = [scan_entity(filled)]
+        scans = [scanned(filled)]
         conn.execute("CREATE TABLE kept AS SELECT * FROM staging.repairshopr_line_items_scan_plan")
         conn.execute("DELETE FROM staging.repairshopr_line_items_scan_plan WHERE _operation = %s", [half])
         sync_id, _ = repair_entities(filled.context, scans)
@@ -427,7 +427,7 @@ class TestVerify:
     )
     def test_sees_a_repair_that_wrote_something_else(self, filled, conn, kind, spoilt):
         row = dict(zip(("missing", "deleted", "changed"), drift(filled, conn), strict=True))[kind]
-        scans = [scan_entity(filled)]
+        scans = [scanned(filled)]
         sync_id, _ = repair_entities(filled.context, scans)
         assert open_changes(filled, scans, sync_id) == (0, False)
         conn.execute(f"UPDATE repairshopr.line_items SET {spoilt} WHERE id = %s", [row])
@@ -440,7 +440,7 @@ class TestVerify:
         line, invoice = conn.execute(lone).fetchone()
         conn.execute("UPDATE repairshopr.line_items SET deleted_at = now() WHERE id = %s", [line])
         conn.execute("UPDATE repairshopr.invoices SET deleted_at = now() WHERE id = %s", [invoice])
-        scans = [scan_entity(filled)]
+        scans = [scanned(filled)]
         if not written:
             monkeypatch.setattr(repairing, "apply_plan", lambda *_: Merged())
         sync_id, _ = repair_entities(filled.context, scans)
@@ -454,7 +454,7 @@ class TestVerify:
 
     def test_leaves_what_was_superseded(self, filled, conn):
         _, deleted, changed = drift(filled, conn)
-        scans = [scan_entity(filled)]
+        scans = [scanned(filled)]
         conn.execute("UPDATE repairshopr.line_items SET name = 'by hand' WHERE id IN (%s, %s)", [deleted, changed])
         sync_id, counts = repair_entities(filled.context, scans)
         assert counts["line_items"].superseded == 2
@@ -495,7 +495,7 @@ def test_a_reset_watermark_skips_what_a_list_shows_all_the_same(filled, conn):
 
 
 def test_the_lines_of_progress_stay_with_the_run(filled, conn):
-    scan_entity(filled)
+    scanned(filled)
     (lines,) = conn.execute("SELECT progress FROM confidence.forensic_run WHERE entity = 'line_items'").fetchone()
     assert [line["event"] for line in lines] == ["scan_progress"]
     assert lines[0]["api_unique_ids"] == len(live(conn, "line_items"))
