@@ -9,7 +9,7 @@ import psycopg
 
 from include.api.client import ApiClient
 from include.sources import get_source
-from include.sources.flex.crews import Context
+from include.sources.flex.crews import FlexContext
 from include.warehouse import fence
 from include.warehouse.rate_limit import Quota, RequestCount
 
@@ -46,7 +46,7 @@ def look(start: Callable[[], None], **where: Any) -> dict[str, int]:
 
 
 @contextmanager
-def _context(*, url: str, token: str, warehouse: str, roles: Sequence[str], workers: int) -> Iterator[Context]:
+def _context(*, url: str, token: str, warehouse: str, roles: Sequence[str], workers: int) -> Iterator[FlexContext]:
     with psycopg.connect(warehouse, autocommit=True) as conn:
         source = replace(SOURCE, workers=workers)
         with source.open(conn, RUN, _Connections(url, token, warehouse, roles)) as context:

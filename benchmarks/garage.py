@@ -9,7 +9,7 @@ from psycopg import sql
 from include.api.client import ApiClient
 from include.sources import get_source
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.warehouse import sync_log
 
 SOURCE = get_source("tekmetric")
@@ -37,7 +37,7 @@ def bring(
         psycopg.connect(warehouse, autocommit=True) as conn,
         ApiClient(SOURCE.name, url + SOURCE.base_path, headers=headers, connections=workers) as client,
     ):
-        context = Context(SOURCE, client, conn, RUN, workers, settings={"shops": shops})
+        context = MirrorContext(SOURCE, client, conn, RUN, workers, settings={"shops": shops})
         start()
         synced = SOURCE.sync(context, {**PARAMS, "mode": mode, "days_back": days_back}, dry_run=False)
         return {"orders": synced.counts["repair_orders"].read, "requests": client.requests_sent}
@@ -49,7 +49,7 @@ def rebuild(start: Callable[[], None], *, warehouse: str, changed: int) -> dict[
     Returns the orders of the day, and the snapshots that were written.
     """
     with psycopg.connect(warehouse, autocommit=True) as conn:
-        context = Context(SOURCE, None, conn, RUN)
+        context = MirrorContext(SOURCE, None, conn, RUN)
         derive(context, _write(conn, TODAY))
         conn.execute("ANALYZE")
         sync_id = _write(conn, CHANGE, changed)

@@ -7,7 +7,7 @@ import psycopg
 
 from include.api.client import ApiClient
 from include.sources import get_source
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
@@ -41,10 +41,10 @@ def look(start: Callable[[], None], *, url: str, token: str, warehouse: str) -> 
 
 
 @contextmanager
-def _context(url: str, token: str, warehouse: str) -> Iterator[Context]:
+def _context(url: str, token: str, warehouse: str) -> Iterator[MirrorContext]:
     headers = SOURCE.authorize(token)
     with (
         psycopg.connect(warehouse, autocommit=True) as conn,
         ApiClient(SOURCE.name, url + SOURCE.base_path, headers=headers, connections=WORKERS) as client,
     ):
-        yield Context(SOURCE, client, conn, RUN, WORKERS)
+        yield MirrorContext(SOURCE, client, conn, RUN, WORKERS)

@@ -11,7 +11,7 @@ from include.api.client import ApiClient
 from include.api.limits import NoLimit
 from include.sources import get_source
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import compare, fence
@@ -64,10 +64,10 @@ def open_stage(conn: psycopg.Connection) -> Stage:
 
 
 @contextmanager
-def _context(url: str, token: str, warehouse: str, run: str, limited: bool) -> Iterator[Context]:
+def _context(url: str, token: str, warehouse: str, run: str, limited: bool) -> Iterator[MirrorContext]:
     with ExitStack() as stack:
         conn, limit_conn = (stack.enter_context(psycopg.connect(warehouse, autocommit=True)) for _ in range(2))
         limiter = SharedLimit(limit_conn, SOURCE.name, SOURCE.per_minute) if limited else NoLimit()
         headers = SOURCE.authorize(token)
         client = ApiClient(SOURCE.name, url + SOURCE.base_path, headers=headers, limiter=limiter, connections=WORKERS)
-        yield Context(SOURCE, stack.enter_context(client), conn, run, WORKERS)
+        yield MirrorContext(SOURCE, stack.enter_context(client), conn, run, WORKERS)

@@ -11,7 +11,7 @@ COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 TIMEOUT_SECONDS = 5.0
 
 
-class Airflow:
+class ReadinessCheck:
     """Airflow's REST API as the admin sees it."""
 
     def __init__(self, url: str, password: str):

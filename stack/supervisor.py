@@ -23,7 +23,7 @@ from stack.prepare import (
     metadata_url,
     metadata_version,
 )
-from stack.readiness import Airflow
+from stack.readiness import ReadinessCheck
 from stack.settings import (
     Home,
     Ports,
@@ -106,7 +106,7 @@ def _wait_until_ready(
     _tell("waiting for Airflow")
     for name in simulated(os.environ):
         _wait(family, lambda name=name: None if _listens(ports.simulators[name]) else f"simulator {name}")
-    airflow = Airflow(api_url(ports), Secrets.of(home).passwords["admin"])
+    airflow = ReadinessCheck(api_url(ports), Secrets.of(home).passwords["admin"])
     dags = Path(process_environment["AIRFLOW__CORE__DAGS_FOLDER"])
     _wait(family, lambda: airflow.missing(dags, since))
 

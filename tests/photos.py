@@ -17,7 +17,7 @@ from include.confidence.summary import ForensicSummary
 from include.simulators import storage as simulator
 from include.simulators.storage import application
 from include.sources.storage import SOURCE
-from include.sources.storage.check import Context
+from include.sources.storage.check import StorageContext
 from include.warehouse import fence
 from stack.postgres import Server
 
@@ -67,7 +67,7 @@ class Photos:
     """The store, the application's database, and the source's context on both."""
 
     store: simulator.Store
-    context: Context
+    context: StorageContext
 
     @property
     def control(self) -> simulator.Control:
@@ -160,7 +160,7 @@ def opened(
     """The photos of a filled application; its objects are laid by the caller."""
     source = replace(SOURCE, pause=timedelta(0), audit=0)
     bucket = Bucket(client(store, **config), store.bucket, connection="storage")
-    yield Photos(store, Context(source, conn, run, bucket, images))
+    yield Photos(store, StorageContext(source, conn, run, bucket, images))
 
 
 def database(postgres: Server, name: str, images: int, endpoint: str = "http://store.example:9000") -> list[str]:

@@ -16,7 +16,7 @@ from include.api.client import ApiClient
 from include.simulators import storage
 from include.simulators.repairshopr import Control, Mutation
 from include.sources import REGISTRY, get_source
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.sync import sync_entities
 from stack.airflow import Airflow, until
 from stack.control import Stack
@@ -235,7 +235,7 @@ class Platform:
             headers = shop.authorize("demo-token")
             url = self.stack.simulator_urls[SOURCE] + shop.base_path
             with ApiClient(SOURCE, url, headers=headers) as client:
-                sync_entities(Context(shop, client, conn, "tests/reset"))
+                sync_entities(MirrorContext(shop, client, conn, "tests/reset"))
         for source in REGISTRY:
             self.airflow.set_slots(f"{source}_writer", 1)
         self.service.told.clear()

@@ -23,7 +23,7 @@ from botocore.exceptions import ClientError
 
 from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
 from include.api.s3_errors import NO_ANSWER, Missing, S3Errors, end_redirects, is_own_answer
-from include.api.s3_listing import PAGE, Page, read_leanly
+from include.api.s3_listing import PAGE, ObjectPage, read_leanly
 
 Keys = list[str]
 
@@ -77,12 +77,12 @@ class Range:
     start: str = ""
     end: str | None = None
 
-    def keys(self, page: Page) -> Keys:
+    def keys(self, page: ObjectPage) -> Keys:
         """Return the keys of a sorted page that lie in the range."""
         end = len(page.keys) if self.end is None else bisect_right(page.keys, self.end)
         return list(page.keys[bisect_right(page.keys, self.start) : end])
 
-    def ends_with(self, page: Page) -> bool:
+    def ends_with(self, page: ObjectPage) -> bool:
         """Return whether no key of the range comes after the page."""
         return not page.more or (self.end is not None and page.keys[-1] >= self.end)
 
@@ -208,7 +208,7 @@ class Bucket:
         """Return whether one of the keys is there. It sends one request after the other until one is found."""
         return any(self.look(key, way).presence in (Presence.PRESENT, Presence.EMPTY) for key in keys)
 
-    def list_from(self, after: str, size: int = 1000) -> Page:
+    def list_from(self, after: str, size: int = 1000) -> ObjectPage:
         """Return the keys that follow `after`, up to `size` (at most 1000), mostly by one request.
 
         Raises RefuseData if the store begins elsewhere (see `honours_start_after`), else what `list` raises.
@@ -247,7 +247,7 @@ class Bucket:
         starts = ((index, positions.get(index, {"after": part.start})) for index, part in enumerate(ranges))
         waiting = (start for start in starts if start[1] is not None)
         with self._threads(workers) as threads:
-            running: dict[Future[Page], int] = {}
+            running: dict[Future[ObjectPage], int] = {}
 
             def fetch(index: int, position: dict) -> None:
                 running[threads.submit(self._page_after, position["after"], size)] = index
@@ -284,7 +284,7 @@ class Bucket:
                 return
             yield Listing(0, keys, {"after": after, "token": token}, page.empty)
 
-    def _page_after(self, after: str, size: int) -> Page:
+    def _page_after(self, after: str, size: int) -> ObjectPage:
         """Return the page of keys that follow `after`. It is empty only if none follows."""
         page = self._first_page(size, **({"StartAfter": after} if after else {}))
         if page.keys and page.keys[0] <= after:
@@ -293,7 +293,7 @@ class Bucket:
             )
         return page
 
-    def _first_page(self, size: int, **question: str) -> Page:
+    def _first_page(self, size: int, **question: str) -> ObjectPage:
         """Return the first page that has keys, going on by tokens past pages without any."""
         page, tokens = self._page(size, **question), set()
         prefix = {name: value for name, value in question.items() if name == "Prefix"}
@@ -305,12 +305,12 @@ class Bucket:
             page = self._page(size, **prefix, ContinuationToken=page.token)
         return page
 
-    def _page(self, size: int, **question: str) -> Page:
+    def _page(self, size: int, **question: str) -> ObjectPage:
         """Return one page. Raises TryLater or RefuseData unless bucket, prefix, place, size and order are as asked."""
         answer = self._ask("ListObjectsV2", MaxKeys=size, **question)
         if isinstance(answer, ApiError):
             raise answer
-        page: Page = answer[PAGE]
+        page: ObjectPage = answer[PAGE]
         prefix = question.get("Prefix", "")
         fits = page.answers({"Name": self.name, **question}) and len(page.keys) <= size
         if not fits or not all(key.startswith(prefix) for key in page.keys):

@@ -32,7 +32,7 @@ _FIELDS = (*_ECHO, "IsTruncated", "NextContinuationToken", "KeyCount", "Encoding
 
 
 @dataclass(frozen=True)
-class Page:
+class ObjectPage:
     """Keys in the store's order. `more`: keys follow, and `token` leads to them.
 
     `empty`: keys whose objects have no content. `echo`: the bucket, prefix and place that the page says it is about, by
@@ -55,7 +55,7 @@ _Read = tuple[list[str], dict[str, str], list[str]]
 
 
 def read_leanly(client: BaseClient) -> None:
-    """Make a boto3 client's `list_objects_v2` answer with a `Page` under the key PAGE, and without `Contents`.
+    """Make a boto3 client's `list_objects_v2` answer with an `ObjectPage` under the key PAGE, and without `Contents`.
 
     A page that can't be read becomes an error 500 with the code UNREADABLE, so that boto3 retries it as configured.
     Signing, errors and redirects stay with boto3.
@@ -77,7 +77,7 @@ def _replace(response_dict: dict[str, Any], customized_response_dict: dict[str, 
         response_dict["body"] = b""
 
 
-def read_page(body: bytes) -> Page | None:
+def read_page(body: bytes) -> ObjectPage | None:
     """Return the page in an answer's body, None if it can't be read with certainty."""
     return _page(*(_scan(body) or _parse(body) or ((), {}, ())))
 
@@ -122,7 +122,7 @@ def _contents(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
     return root.iterfind("{*}Contents")
 
 
-def _page(keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str]) -> Page | None:
+def _page(keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str]) -> ObjectPage | None:
     if fields.get("EncodingType") == "url":
         try:
             keys, empty = _decoded(keys), _decoded(empty)
@@ -134,7 +134,7 @@ def _page(keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str]) 
     # There is a token if and only if more keys follow; any other page contradicts itself.
     if more is not (token is not None) or not complete or not fields.get("Name"):
         return None
-    return Page(keys, more, token, frozenset(empty), {name: fields[name] for name in _ECHO if name in fields})
+    return ObjectPage(keys, more, token, frozenset(empty), {name: fields[name] for name in _ECHO if name in fields})
 
 
 def _decoded(keys: Sequence[str]) -> list[str]:

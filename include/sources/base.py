@@ -83,7 +83,7 @@ class Context(Protocol):
     run: str
 
 
-class Entity(Protocol):
+class ScannedEntity(Protocol):
     """The unit that a scan looks at, with its policies. `policies()` adds those of every source."""
 
     name: str
@@ -130,7 +130,7 @@ class Source(Protocol):
     """
 
     name: str
-    entities: Sequence[Entity]
+    entities: Sequence[ScannedEntity]
     switch: str | None
     health: Limits
 
@@ -179,7 +179,7 @@ class ExpiringSource(Source, Protocol):
         """Drop the rows that have expired; return how many, by kind."""
 
 
-def entity_of(source: Source, name: str) -> Entity:
+def entity_of(source: Source, name: str) -> ScannedEntity:
     """Return the source's entity of that name. Raises KeyError naming the known ones."""
     for entity in source.entities:
         if entity.name == name:
@@ -199,7 +199,7 @@ def require_lookback(name: str, lookback: timedelta, every: timedelta) -> None:
         )
 
 
-def policies(entity: Entity) -> list[Policy]:
+def policies(entity: ScannedEntity) -> list[Policy]:
     """Return all policies that judge the entity: its own gates, `Growth` for each trend, repair share and unproven.
 
     A trend whose metric has its own `Growth` among the gates gets no other. The added one allows no more rows than the

@@ -51,7 +51,7 @@ class ScannedRun:
     decided_at: datetime | None
 
 
-class Page(APIRoute):
+class HtmlRoute(APIRoute):
     """A route that answers errors with a page that says what to do."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
@@ -73,7 +73,7 @@ class Page(APIRoute):
 
 
 router = APIRouter(
-    route_class=Page,
+    route_class=HtmlRoute,
     include_in_schema=False,
     default_response_class=HTMLResponse,
     dependencies=[Depends(requires_authenticated()), Depends(refuse_nul)],

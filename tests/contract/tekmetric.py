@@ -18,7 +18,7 @@ from include.confidence.summary import Plan
 from include.simulators import tekmetric as simulator
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources import get_source
-from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.entity import Entity, MirrorContext
 from include.sources.mirror.lookup import look_up
 from include.warehouse.table import Table
 from tests.contract.account import Asking, Questions
@@ -183,7 +183,7 @@ class Account:
         values = [(shop, id_) for shop in self._shops() for id_ in self.control.ids(KINDS[entity.name], shop)]
         headers = self.source.authorize(self._running.token)
         with ApiClient("tekmetric", self._running.url + self.source.base_path, headers=headers) as client:
-            context = Context(self.source, client, self._conn, "contract", settings=self.settings("tekmetric"))
+            context = MirrorContext(self.source, client, self._conn, "contract", settings=self.settings("tekmetric"))
             found = {value: look.rows[0] for value, look in look_up(context, entity.table, entity.lookup, values)}
         return [found[value] for value in values]
 

@@ -20,7 +20,7 @@ from include.simulators.serving import Simulator
 from include.simulators.tekmetric.account import Account as Simulated
 from include.simulators.tekmetric.app import create
 from include.simulators.tekmetric.changes import Mutation
-from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.entity import Entity, MirrorContext
 from tests.contract import tekmetric as contract
 from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
@@ -61,14 +61,14 @@ class Account(Mirrored, contract.Account):
 
     def records(self, entity: Entity) -> list[dict[str, Any]]:
         """Every record that belongs into the mirror, from answers that nobody has touched."""
-        context = Context(self.source, None, self.conn, "liar", settings=self.settings("tekmetric"))
+        context = MirrorContext(self.source, None, self.conn, "liar", settings=self.settings("tekmetric"))
         return [
             self._whole(context, entity, (shop, id_))
             for shop in self._shops()
             for id_ in self.control.ids(contract.KINDS[entity.name], shop)
         ]
 
-    def _whole(self, context: Context, entity: Entity, value: tuple) -> dict[str, Any]:
+    def _whole(self, context: MirrorContext, entity: Entity, value: tuple) -> dict[str, Any]:
         lookup = entity.lookup
         answers = [self._told(make(*value).path) for make in (lookup.request, *lookup.beside)]
         [row] = lookup.rows(*answers)

@@ -13,7 +13,7 @@ from include.simulators import flex as flex_simulator
 from include.simulators import repairshopr as simulator
 from include.simulators import storage
 from include.sources import get_source
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.storage import look
 from stack.postgres import Server
 from tests import photos as photo_accounts
@@ -33,7 +33,7 @@ class Shop:
     """A simulated account and the means to reach it."""
 
     simulator: simulator.Simulator
-    context: Context
+    context: MirrorContext
 
     @property
     def control(self) -> simulator.Control:
@@ -63,7 +63,7 @@ def open_shop(conn: psycopg.Connection) -> Iterator[Callable[..., Shop]]:
             backoff=(0.01, 0.05),
         )
         closing.append((running, client))
-        return Shop(account, Context(SOURCE, client, conn, RUN))
+        return Shop(account, MirrorContext(SOURCE, client, conn, RUN))
 
     yield open_
     for running, client in closing:

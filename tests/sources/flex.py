@@ -18,7 +18,7 @@ from include.simulators.flex import Control, Fault, Line, Mutation, Simulator
 from include.simulators.flex.config import ROLES
 from include.sources.base import Synced
 from include.sources.flex import SOURCE, calls
-from include.sources.flex.crews import Context
+from include.sources.flex.crews import FlexContext
 from include.sources.flex.roles import Roles, roles_of
 from include.sources.flex.rows import Line as Seen
 from include.sources.flex.source import Flex
@@ -204,7 +204,7 @@ class Agency:
     def source(self) -> Flex:
         return replace(SOURCE, workers=self.workers, pauses=self.pauses)
 
-    def context(self) -> AbstractContextManager[Context]:
+    def context(self) -> AbstractContextManager[FlexContext]:
         return self.source.open(self.conn, self.name, self)
 
     def sync(self, mode: str = "incremental", **params: Any) -> Synced:

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from include.api.client import ApiClient
 from include.simulators import square as simulator
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.square import SOURCE
 from include.warehouse.table import Table
 
@@ -25,7 +25,7 @@ class Seller:
     """A simulated seller and the means to reach it."""
 
     simulator: simulator.Simulator
-    context: Context
+    context: MirrorContext
 
     @property
     def control(self) -> simulator.Control:
@@ -38,7 +38,7 @@ def selling(conn: psycopg.Connection, **fields: Any) -> Iterator[Seller]:
     with simulator.running(simulator.Config(**fields)) as running:
         headers = SOURCE.authorize(running.token)
         with ApiClient("square", running.url, headers=headers, timeout=(2, 5), attempts=3, backoff=(0.01, 0.05)) as api:
-            yield Seller(running, Context(SOURCE, api, conn, RUN))
+            yield Seller(running, MirrorContext(SOURCE, api, conn, RUN))
 
 
 def rows(conn: psycopg.Connection, table: str, *, live: bool = True) -> dict[Any, dict[str, Any]]:

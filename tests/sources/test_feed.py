@@ -22,7 +22,7 @@ from include.api.request import Request
 from include.simulators import serving
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.changes import Feed, as_unix_time
-from include.sources.mirror.entity import Context, Listed, Lookup
+from include.sources.mirror.entity import Listed, Lookup, MirrorContext
 from include.sources.mirror.lookup import names
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.source import Mirror
@@ -129,7 +129,7 @@ def vendor() -> Vendor:
 
 
 @pytest.fixture
-def context(vendor: Vendor, conn: psycopg.Connection, warehouse: str) -> Iterator[Context]:
+def context(vendor: Vendor, conn: psycopg.Connection, warehouse: str) -> Iterator[MirrorContext]:
     """The source, synced once."""
     engine = create_engine(make_url(warehouse).set(drivername="postgresql+psycopg"))
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:
@@ -139,7 +139,7 @@ def context(vendor: Vendor, conn: psycopg.Connection, warehouse: str) -> Iterato
         connection.execute(text("INSERT INTO confidence.writer (source) VALUES ('feed')"))
     engine.dispose()
     with serving.in_thread(vendor.app) as url, ApiClient("feed", url + "/v1", attempts=1) as client:
-        context = Context(SOURCE, client, conn, "feed_reconcile/test")
+        context = MirrorContext(SOURCE, client, conn, "feed_reconcile/test")
         sync_entities(context)
         # The server's clock is ours: what changed before that would be behind the lookback.
         conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '1 hour' WHERE source = 'feed'")

@@ -10,7 +10,7 @@ import pytest
 from include.api.errors import NotFound
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.sync import sync_entities
 
 from .conftest import Shop
@@ -26,7 +26,7 @@ def filled(shop: Shop) -> Shop:
 
 
 @contextmanager
-def raw(context: Context, change: Callable[[str, bytes, Any], bytes]) -> Iterator[Context]:
+def raw(context: MirrorContext, change: Callable[[str, bytes, Any], bytes]) -> Iterator[MirrorContext]:
     """The context with a client to which `change` gives other bodies, by the URL, and other headers."""
     with twisted(context, lambda request, data: data) as lying:
         session = lying.client._session

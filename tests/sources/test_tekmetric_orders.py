@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from include.api.errors import FixConfiguration, RefuseData
 from include.api.request import Answer, Request
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.entity import Context, Listing
+from include.sources.mirror.entity import Listing, MirrorContext
 from include.sources.tekmetric import SOURCE, lists, tables
 from include.sources.tekmetric.lists import REPORT
 from include.sources.tekmetric.orders import REPAIR_ORDERS, record
@@ -78,9 +78,11 @@ class NoRows:
         return []
 
 
-def context(*shops: dict[str, Any], **params: Any) -> Context:
+def context(*shops: dict[str, Any], **params: Any) -> MirrorContext:
     """A run that asks nothing yet."""
-    return Context(SOURCE, None, NoRows(), "run", params={**PARAMS, **params}, settings={"shops": shops or (EAST,)})
+    return MirrorContext(
+        SOURCE, None, NoRows(), "run", params={**PARAMS, **params}, settings={"shops": shops or (EAST,)}
+    )
 
 
 def rows(*answers: Any) -> dict[str, list[dict[str, Any]]]:
@@ -446,7 +448,7 @@ class TestShops:
     )
     def test_that_are_not_usable_are_told_in_one_line(self, settings):
         with pytest.raises(FixConfiguration, match="connection 'tekmetric' names no usable shops") as refused:
-            shops_of(Context(SOURCE, None, None, "run", settings=settings))
+            shops_of(MirrorContext(SOURCE, None, None, "run", settings=settings))
         assert "\n" not in str(refused.value)
         assert 'has to be like {"shops": [{"tm_id"' in str(refused.value)
 

@@ -8,7 +8,7 @@ from typing import Any
 from include.api.client import ApiClient
 from include.api.errors import ApiError
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 
 Twist = Callable[[Request, Any], Any]
 
@@ -29,7 +29,7 @@ class Twisted(ApiClient):
 
 
 @contextmanager
-def twisted(context: Context, twist: Twist) -> Iterator[Context]:
+def twisted(context: MirrorContext, twist: Twist) -> Iterator[MirrorContext]:
     """The context with a client whose answers are twisted."""
     client = context.client
     with Twisted(

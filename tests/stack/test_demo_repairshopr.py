@@ -11,7 +11,7 @@ from include.api.client import ApiClient
 from include.simulators import repairshopr as simulator
 from include.sources import get_source
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse.migrate import migrate
@@ -29,7 +29,7 @@ def account() -> Iterator[simulator.Simulator]:
 
 
 @pytest.fixture
-def context(account: simulator.Simulator, warehouse_url: str) -> Iterator[Context]:
+def context(account: simulator.Simulator, warehouse_url: str) -> Iterator[MirrorContext]:
     """The shop and its synced copy."""
     migrate(warehouse_url)
     headers = SOURCE.authorize(account.token)
@@ -37,18 +37,18 @@ def context(account: simulator.Simulator, warehouse_url: str) -> Iterator[Contex
         psycopg.connect(warehouse_url, autocommit=True) as copy,
         ApiClient(SOURCE.name, account.url + SOURCE.base_path, headers=headers) as client,
     ):
-        made = Context(SOURCE, client, copy, "a run")
+        made = MirrorContext(SOURCE, client, copy, "a run")
         sync_entities(made, full=True)
         yield made
 
 
 @pytest.fixture
-def demo(account: simulator.Simulator, context: Context) -> scenario.Shop:
+def demo(account: simulator.Simulator, context: MirrorContext) -> scenario.Shop:
     """The scenario's demo, without its Airflow."""
     return scenario.Shop(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control, account.url)
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: scenario.Shop):
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: MirrorContext, demo: scenario.Shop):
     drift = scenario.drift_silently(demo.shop, demo.warehouse)
     found = {
         name: scan_entity(context, entity_of(SOURCE, name), 0, Scope()).metrics for name in ("invoices", "line_items")
@@ -57,7 +57,7 @@ def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: s
     assert found["invoices"]["confirmed_missing"] == 1
 
 
-def test_no_sync_sees_what_the_demo_broke(context: Context, demo: scenario.Shop):
+def test_no_sync_sees_what_the_demo_broke(context: MirrorContext, demo: scenario.Shop):
     scenario.drift_silently(demo.shop, demo.warehouse)
     _, counts = sync_entities(context)
     assert {(n.inserted, n.updated, n.deleted) for n in counts.values()} == {(0, 0, 0)}

@@ -11,7 +11,7 @@ from include.api.client import ApiClient
 from include.simulators import square as simulator
 from include.sources import get_source
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from stack.demo import square as scenario
@@ -28,20 +28,20 @@ def account() -> Iterator[simulator.Simulator]:
 
 
 @pytest.fixture
-def context(account: simulator.Simulator, warehouse: str) -> Iterator[Context]:
+def context(account: simulator.Simulator, warehouse: str) -> Iterator[MirrorContext]:
     """The seller and its synced copy."""
     headers = SOURCE.authorize(account.token)
     with (
         psycopg.connect(warehouse, autocommit=True) as copy,
         ApiClient(SOURCE.name, account.url, headers=headers) as client,
     ):
-        made = Context(SOURCE, client, copy, "a run")
+        made = MirrorContext(SOURCE, client, copy, "a run")
         sync_entities(made, full=True)
         yield made
 
 
 @pytest.fixture
-def demo(account: simulator.Simulator, context: Context) -> scenario.Till:
+def demo(account: simulator.Simulator, context: MirrorContext) -> scenario.Till:
     """The scenario's demo, without its Airflow."""
     return scenario.Till(SOURCE.name, None, context.conn, Console(file=io.StringIO()), account.control)
 
@@ -61,7 +61,7 @@ def test_a_copy_in_step_has_the_rows_of_the_source(demo: scenario.Till):
     assert {"orders", "order_line_items", "transactions", "payments"} <= {*broken}
 
 
-def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: Context, demo: scenario.Till):
+def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: MirrorContext, demo: scenario.Till):
     for _ in range(2):
         before, last = demo.rows_at_source(), demo.last_sync_id()
         scenario.change(demo.seller)
@@ -74,7 +74,9 @@ def test_a_sync_brings_just_what_the_demo_changed_also_in_a_second_one(context: 
 
 
 @pytest.mark.parametrize("locations", [9, 11])
-def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, demo: scenario.Till, locations: int):
+def test_an_incremental_sync_asks_as_often_as_the_demo_says(
+    context: MirrorContext, demo: scenario.Till, locations: int
+):
     demo.seller.mutate(*(simulator.Mutation("create", "locations") for _ in range(locations - 9)))
     sync_entities(context)
     demo.seller.reset_counters()
@@ -82,14 +84,14 @@ def test_an_incremental_sync_asks_as_often_as_the_demo_says(context: Context, de
     assert demo.seller.counters().total() == scenario.incremental_requests(locations)
 
 
-def test_no_sync_sees_what_the_demo_broke(context: Context, demo: scenario.Till):
+def test_no_sync_sees_what_the_demo_broke(context: MirrorContext, demo: scenario.Till):
     scenario.drift_silently(demo)
     last = demo.last_sync_id()
     sync_entities(context)
     assert demo.written_since(last).keys() <= {derived.table.name for derived in SOURCE.derived}
 
 
-def test_a_scan_finds_just_what_the_demo_says_it_broke(context: Context, demo: scenario.Till):
+def test_a_scan_finds_just_what_the_demo_says_it_broke(context: MirrorContext, demo: scenario.Till):
     drift = scenario.drift_silently(demo)
     for entity in scenario.ENTITIES:
         metrics = scan_entity(context, entity_of(SOURCE, entity), 0, Scope()).metrics

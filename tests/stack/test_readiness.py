@@ -5,13 +5,13 @@ import pytest
 import requests
 
 from stack.guardian import StackError
-from stack.readiness import COMPONENTS, Airflow
+from stack.readiness import COMPONENTS, ReadinessCheck
 
 SINCE = datetime(2026, 1, 1, 12, tzinfo=UTC)
 BEFORE, AFTER = "2026-01-01T11:59:59Z", "2026-01-01T12:00:01Z"
 
 
-class Answering(Airflow):
+class Answering(ReadinessCheck):
     """An Airflow that gives prepared answers."""
 
     def __init__(self, read: str = AFTER, errors: tuple[dict, ...] = (), unhealthy: str = "none"):

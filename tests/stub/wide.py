@@ -8,7 +8,7 @@ from include.api.paginators import Cursor, LastId, PageNumber, Single, SpringPag
 from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
-from include.sources.mirror.entity import Child, Context, Listed, Lookup, Part, Partitions
+from include.sources.mirror.entity import Child, Listed, Lookup, MirrorContext, Part, Partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import Column, Table, decimal, identifier, instant, integer, unix_time
 
@@ -53,7 +53,7 @@ def between(field: str):
     return reading
 
 
-def piers(context: Context) -> list[str]:
+def piers(context: MirrorContext) -> list[str]:
     query = "SELECT id FROM wharf.piers WHERE deleted_at IS NULL ORDER BY id"
     return [id_ for (id_,) in context.conn.execute(query)]
 

@@ -48,7 +48,7 @@ WHERE o.gone_at IS NULL AND c.flex_element_id <> o.flex_element_id AND o.flex_el
 
 
 @dataclass(frozen=True)
-class Context:
+class FlexContext:
     """The opened source: `conn` is the warehouse in autocommit, `run` is `dag_id/run_id`.
 
     `prune`: delete lines of ours that no row leads to.
@@ -103,7 +103,9 @@ class _NotBegun(Exception):
     """The work was stopped before this element's turn."""
 
 
-def each(context: Context, element_ids: Iterable[UUID], work: Callable[[Connection, UUID], Result]) -> Iterator[Result]:
+def each(
+    context: FlexContext, element_ids: Iterable[UUID], work: Callable[[Connection, UUID], Result]
+) -> Iterator[Result]:
     """Yield what `work(conn, element_id)` returns, in the order in which the elements are done.
 
     Elements that are worked on at the same time have different connections. If one fails, no other is begun; the error

@@ -15,7 +15,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, OutcomeUnknown, SyncFailed
 from include.sources.flex import element, record
 from include.sources.flex.checks import require_unique_key
-from include.sources.flex.crews import Context, each
+from include.sources.flex.crews import FlexContext, each
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import Report, Worker, wanted
 from include.sources.flex.plan import Action, Add, Plan, SetRole, key
@@ -41,7 +41,7 @@ SELECT flex_element_id, array(SELECT jsonb_array_elements_text(superseded)) FROM
 """
 
 
-def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Mapping[str, Counts]]:
+def repair_elements(context: FlexContext, summary: ForensicSummary) -> tuple[int, Mapping[str, Counts]]:
     """Carry out the plan, crew call by crew call; return the sync_id and the counts.
 
     Each crew call is read again. A planned change that it still needs is made; any other is superseded.
@@ -89,7 +89,7 @@ def repair_elements(context: Context, summary: ForensicSummary) -> tuple[int, Ma
     return sync_id, {ENTITY: record.counts(reports, superseded(reports))}
 
 
-def verify_repair(context: Context, summary: ForensicSummary, sync_id: int) -> list[Check]:
+def verify_repair(context: FlexContext, summary: ForensicSummary, sync_id: int) -> list[Check]:
     """Read the repaired crew calls again; return checks of open planned changes and of new problems.
 
     A superseded change may still be open.
@@ -130,7 +130,7 @@ def _only(planned: Set[str], crew: Crew, lines: Sequence[Line]) -> Plan:
     return replace(plan, actions=tuple(filter(judged, plan.actions)))
 
 
-def _require_known(context: Context, summary: ForensicSummary, sync_id: int, reports: Collection[Report]) -> None:
+def _require_known(context: FlexContext, summary: ForensicSummary, sync_id: int, reports: Collection[Report]) -> None:
     """Hold the writer and raise OutcomeUnknown if a gate is uncertain after the repair."""
     conn = context.conn
     uncertain = {report.element_id for report in reports if report.state == "uncertain"}

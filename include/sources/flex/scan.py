@@ -20,7 +20,7 @@ from include.confidence.summary import ForensicSummary, Plan
 from include.sources.flex import calls, desired
 from include.sources.flex.accounts import CALLS, IN_STEP, LINES, ROWS, TABLES, Standing, proven
 from include.sources.flex.accounts import unproven as unproven_of
-from include.sources.flex.crews import Context, Scope, each
+from include.sources.flex.crews import FlexContext, Scope, each
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import wanted
 from include.sources.flex.look import Looked, patient, require_same, require_there
@@ -133,7 +133,7 @@ class Seen:
     planned: Mapping[str, str] = field(default_factory=dict)
 
 
-def scan_elements(context: Context, epoch: int, scope: Scope) -> ForensicSummary:
+def scan_elements(context: FlexContext, epoch: int, scope: Scope) -> ForensicSummary:
     """Compare the scope's crew calls with the desired crews; store evidence and plan. Reads only in Flex.
 
     What the last attempt has read is not read again. If the answer about a crew call proves nothing, or there is none
@@ -176,7 +176,7 @@ class _Reading:
     `answered` is a crew call that had an answer, None if there is none yet.
     """
 
-    def __init__(self, context: Context, underway: str, uncertain: Collection[UUID], answered: UUID | None) -> None:
+    def __init__(self, context: FlexContext, underway: str, uncertain: Collection[UUID], answered: UUID | None) -> None:
         self._context, self._underway, self._uncertain = context, underway, uncertain
         self._answered = answered
         self._failed_in_a_row: list[UUID] = []
@@ -232,7 +232,7 @@ def _concerns_all(error: ApiError) -> bool:
     return isinstance(error, NotSent) or (isinstance(error, FixConfiguration) and error.concerns_all)
 
 
-def look(context: Context, element_id: UUID, *, uncertain: bool = False, last: bool = False) -> Seen:
+def look(context: FlexContext, element_id: UUID, *, uncertain: bool = False, last: bool = False) -> Seen:
     """Read one crew call and compare it with the desired crew. If it is `uncertain`, it is unproven without a plan.
 
     Raises what `ApiClient.send` raises. At the `last` try only an error that concerns all crew calls is raised; after
@@ -279,7 +279,7 @@ def evidence_id(scan_id: str, scope: Scope | str) -> str:
     return f"{scan_id}/{scope}"
 
 
-def _looked(context: Context, element_id: UUID, crew: Crew) -> Looked:
+def _looked(context: FlexContext, element_id: UUID, crew: Crew) -> Looked:
     """Read both lists. If something differs that the record doesn't show, read the rows twice."""
     looked = look_at(context.api, element_id, crew, sure=True)
     require_there(looked, element_id, crew)
@@ -299,7 +299,7 @@ def _without_stale(crew: Crew, looked: Looked) -> tuple[Crew, list[Member]]:
     return replace(crew, rows=rows, owned={**owned, **dict.fromkeys(looked.back)}), stale
 
 
-def _planned(context: Context, plan: CrewPlan, stale: Sequence[Member], looked: Looked) -> dict[str, str]:
+def _planned(context: FlexContext, plan: CrewPlan, stale: Sequence[Member], looked: Looked) -> dict[str, str]:
     """Return the changes that a repair would make, none if the crew call is refused."""
     if plan.refusals:
         return {}
@@ -333,13 +333,13 @@ def _subject(finding: Finding) -> str:
     return str(finding.resource_id or finding.members[0].technician_id)
 
 
-def _remember(context: Context, stored_as: str, table: str, *, whole: bool) -> None:
+def _remember(context: FlexContext, stored_as: str, table: str, *, whole: bool) -> None:
     parts = {"table": sql.Literal(table), "scan": sql.Literal(stored_as), "source": sql.Literal(SOURCE)}
     part = None if whole else REMEMBERED.format(**parts)
     unproven.remember_query(context.conn, SOURCE, table, context.run, DOUBTS.format(**parts), proven=part)
 
 
-def _summary(context: Context, scan_id: str, epoch: int, scope: Scope, elements: Sequence[UUID]) -> ForensicSummary:
+def _summary(context: FlexContext, scan_id: str, epoch: int, scope: Scope, elements: Sequence[UUID]) -> ForensicSummary:
     conn, stored_as = context.conn, evidence_id(scan_id, scope)
     figures: dict[str, int] = dict(conn.execute(FIGURES, [stored_as]).fetchall())
     examples: dict[str, list[str]] = dict(conn.execute(SAMPLES, [EXAMPLES, stored_as]).fetchall())
@@ -370,7 +370,7 @@ def _unproven_examples(conn: Connection) -> dict[str, list]:
     return {name: ids[:EXAMPLES] for name, ids in found.items() if ids}
 
 
-def _accounts(context: Context, stored_as: str, scope: Scope, elements: Sequence[UUID]) -> dict[str, Account]:
+def _accounts(context: FlexContext, stored_as: str, scope: Scope, elements: Sequence[UUID]) -> dict[str, Account]:
     """Return the accounts of all crew calls together, with those that were not looked at."""
     conn = context.conn
     figures = {table: Counter[str]() for table in TABLES}
@@ -384,7 +384,7 @@ def _accounts(context: Context, stored_as: str, scope: Scope, elements: Sequence
     return {table: Account(**found) for table, found in figures.items()}
 
 
-def _progress(context: Context, done: int, of: int) -> Mapping[str, Any]:
+def _progress(context: FlexContext, done: int, of: int) -> Mapping[str, Any]:
     """Log a line of progress; return it."""
     line = {"event": "scan_progress", "source": SOURCE, "entity": ENTITY, "crew_calls": done, "of": of}
     line["requests"] = context.api.requests_sent

@@ -15,7 +15,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, IntegrityFailed, Synced, SyncFailed
 from include.sources.flex import figures, repair, scan, sync, undo
 from include.sources.flex.checks import MIGRATE, verify
-from include.sources.flex.crews import Context, Scope
+from include.sources.flex.crews import FlexContext, Scope
 from include.sources.flex.roles import roles_of
 from include.sources.flex.undo import FlexCopy
 from include.warehouse.rate_limit import Quota
@@ -69,7 +69,7 @@ class Flex:
     pauses: tuple[float, ...] = (1.0, 4.0)
 
     @contextmanager
-    def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
+    def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[FlexContext]:
         roles = roles_of(connections.settings(self.name))
         prune = (connections.variable(PRUNE_SETTING) or "true").strip().lower() not in ("false", "0")
         with connections.api(
@@ -79,28 +79,28 @@ class Flex:
             per_minute=None,
             quota=QUOTA,
         ) as api:
-            yield Context(self, conn, run, api, roles, connections, prune)
+            yield FlexContext(self, conn, run, api, roles, connections, prune)
 
-    def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+    def sync(self, context: FlexContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         if dry_run:
             raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
         if params["mode"] == "validate":
             return _validated(context)
         return sync.sync_elements(context, params)
 
-    def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
+    def scan(self, context: FlexContext, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         return scan.scan_elements(context, epoch, Scope.of(params))
 
     def repair(
-        self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
+        self, context: FlexContext, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
         (summary,) = summaries
         return repair.repair_elements(context, summary)
 
-    def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+    def verify(self, context: FlexContext, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
         return repair.verify_repair(context, summaries[0], sync_id)
 
-    def reset_watermarks(self, context: Context) -> int:
+    def reset_watermarks(self, context: FlexContext) -> int:
         return undo.skip_changes(context)
 
     @contextmanager
@@ -117,7 +117,7 @@ class Flex:
         return {}
 
 
-def _validated(context: Context) -> Synced:
+def _validated(context: FlexContext) -> Synced:
     """Check our tables and store the findings in confidence.integrity_check.
 
     Raises IntegrityFailed if a check of severity error has failed.

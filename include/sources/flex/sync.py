@@ -17,7 +17,7 @@ from include.sources.base import OutcomeUnknown, Synced, SyncFailed
 from include.sources.flex import element, record
 from include.sources.flex.accounts import CALLS
 from include.sources.flex.checks import require_unique_key
-from include.sources.flex.crews import Context, Scope, each, in_turn
+from include.sources.flex.crews import FlexContext, Scope, each, in_turn
 from include.sources.flex.element import Report, Worker
 from include.sources.flex.gate import GateClosed
 from include.sources.flex.release import release
@@ -80,7 +80,7 @@ class Changes:
     until: datetime
 
 
-def sync_elements(context: Context, params: Mapping[str, Any]) -> Synced:
+def sync_elements(context: FlexContext, params: Mapping[str, Any]) -> Synced:
     """Bring every crew call of the scope in step. If one fails, the others are still synced, and the sync fails.
 
     A waiting change is deleted once all crew calls of its job are in step. Raises SyncFailed, naming what is not in
@@ -121,7 +121,7 @@ def sync_elements(context: Context, params: Mapping[str, Any]) -> Synced:
 
 
 def carried_out(
-    context: Context,
+    context: FlexContext,
     elements: Collection[UUID],
     sync_id: int,
     fenced: Any,
@@ -159,12 +159,12 @@ def require_not_stopped(reports: Collection[Report]) -> None:
             raise report.stop
 
 
-def worker_of(context: Context, conn: Connection, sync_id: int, fenced: Any) -> Worker:
+def worker_of(context: FlexContext, conn: Connection, sync_id: int, fenced: Any) -> Worker:
     return Worker(context.api, conn, context.roles, context.run, sync_id, fenced, context.prune, context.source.pauses)
 
 
 def finish(
-    context: Context, sync_id: int, reports: Collection[Report], error: str | None = None, superseded: int = 0
+    context: FlexContext, sync_id: int, reports: Collection[Report], error: str | None = None, superseded: int = 0
 ) -> None:
     """Close the row of the sync log with the counts, or with an error."""
     counted = {ENTITY: record.counts(reports, superseded)}
@@ -195,7 +195,7 @@ def _unmapped(conn: Connection, jobs: Collection[UUID]) -> list[UUID]:
         return cursor.execute(UNMAPPED, [list(jobs)]).fetchall()
 
 
-def _release(context: Context, sync_id: int, fenced: Any, element_id: UUID) -> None:
+def _release(context: FlexContext, sync_id: int, fenced: Any, element_id: UUID) -> None:
     """Release the element. Raises SyncFailed if what Flex shows now does not settle its writes."""
     worker = worker_of(context, context.conn, sync_id, fenced)
     try:

@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 from include.sources.base import SyncFailed
 from include.sources.flex import element, record
 from include.sources.flex.checks import require_unique_key
-from include.sources.flex.crews import Context
+from include.sources.flex.crews import FlexContext
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import Report, Worker
 from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member, Plan, Remove, SetRole
@@ -220,7 +220,7 @@ class Done:
 class FlexCopy:
     """Flex and our rows for a rollback. If a later step fails, earlier writes stay: Flex has no transactions."""
 
-    context: Context
+    context: FlexContext
 
     def transaction(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -291,7 +291,7 @@ def done(conn: Connection, sync_id: int) -> dict[UUID, Done]:
     }
 
 
-def skip_changes(context: Context) -> int:
+def skip_changes(context: FlexContext) -> int:
     """Delete the changes that wait; return the sync_id of this. A rollback brings them back.
 
     The nightly scan still finds the differences that they stand for.

@@ -6,13 +6,13 @@ from typing import Any
 
 from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
-from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.entity import Entity, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.staging import PullError
 
 
-def pages_from_both_ends(context: Context, entity: Entity, since: datetime) -> Iterator[Page]:
+def pages_from_both_ends(context: MirrorContext, entity: Entity, since: datetime) -> Iterator[Page]:
     """Yield pages from the first forwards, then from the last backwards. Stop each way at a page without changes.
 
     A change is a row that changed at `since` or later. Without a usable total the last page is not known. Then the
@@ -42,7 +42,7 @@ def require_rows(extract: Extract) -> None:
         )
 
 
-def _read_page(context: Context, entity: Entity, number: int) -> Page:
+def _read_page(context: MirrorContext, entity: Entity, number: int) -> Page:
     """Return one page of the entity's list. A page that contradicts its own totals is requested once more.
 
     Raises RefuseData where it contradicts them again.

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 from psycopg import Connection, sql
 
-from include.sources.mirror.entity import Context, Derived
+from include.sources.mirror.entity import Derived, MirrorContext
 from include.warehouse import compare
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import Stage
 from include.warehouse.sync_log import Counts
 
 
-def derive(context: Context, sync_id: int, *, whole: bool = False) -> Mapping[str, Counts]:
+def derive(context: MirrorContext, sync_id: int, *, whole: bool = False) -> Mapping[str, Counts]:
     """Compute the derived tables again and write the rows that differ. Return the counts of each table.
 
     `whole`: compute all rows, not only the possibly stale ones. The caller's transaction holds the fence.

@@ -33,7 +33,7 @@ class Partitions:
     - `adds`: the source's rows don't name their partition, so it is added to them. Then `size` has to be 1.
     """
 
-    values: Callable[["Context"], Sequence[str]]
+    values: Callable[["MirrorContext"], Sequence[str]]
     request: Callable[[Request, Sequence[str]], Request]
     column: str
     listed_by: str | None = None
@@ -162,7 +162,7 @@ class Lookup:
     complete: bool = False
     paginator: Paginator | None = None
     beside: tuple[Callable[..., Request], ...] = ()
-    finish: Callable[["Context", Mapping[str, Any]], Mapping[str, Any]] = lambda context, row: row
+    finish: Callable[["MirrorContext", Mapping[str, Any]], Mapping[str, Any]] = lambda context, row: row
 
     def __post_init__(self) -> None:
         if not (self.own or self.witness or self.complete):
@@ -340,12 +340,12 @@ class Discovered(Entity):
     - `parts`: the nested rows in the records
     """
 
-    lists: Callable[["Context", str, datetime | None], Sequence[Listing]]
+    lists: Callable[["MirrorContext", str, datetime | None], Sequence[Listing]]
     shown: Table
     _: KW_ONLY
-    within: Callable[["Context"], sql.Composable] = lambda context: sql.SQL("true")
-    partial: Callable[["Context"], bool] = lambda context: False
-    limit: Callable[["Context"], int] = lambda context: 0
+    within: Callable[["MirrorContext"], sql.Composable] = lambda context: sql.SQL("true")
+    partial: Callable[["MirrorContext"], bool] = lambda context: False
+    limit: Callable[["MirrorContext"], int] = lambda context: 0
     read_every: timedelta = timedelta(0)
     partitions: Partitions | None = None
     parts: tuple[Part, ...] = ()
@@ -365,7 +365,7 @@ def _address_mistake(entity: Entity) -> str:
 
 
 @dataclass(frozen=True)
-class Context:
+class MirrorContext:
     """What every step works with: the source, the client of its API, the warehouse and the run.
 
     - `conn`: the warehouse, in autocommit mode

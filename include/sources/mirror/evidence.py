@@ -4,13 +4,13 @@ from psycopg import sql
 
 from include.confidence import unproven
 from include.confidence.account import Account
-from include.sources.mirror.entity import Context, Discovered
+from include.sources.mirror.entity import Discovered, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers, pairs, same_key
 
 
-def in_scope(context: Context, extract: Extract, alias: str) -> sql.Composable:
+def in_scope(context: MirrorContext, extract: Extract, alias: str) -> sql.Composable:
     """Return SQL over rows `alias` of the copy, true if the scan's lists would show the row. It is never null.
 
     A row of a partition that was not requested is out of scope only if the source's rows don't name their partition.
@@ -26,7 +26,7 @@ def in_scope(context: Context, extract: Extract, alias: str) -> sql.Composable:
     return sql.SQL("({})").format(sql.SQL(" AND ").join(conditions))
 
 
-def account(context: Context, extract: Extract, stage: Stage, compared: int, *, surplus: bool) -> Account:
+def account(context: MirrorContext, extract: Extract, stage: Stage, compared: int, *, surplus: bool) -> Account:
     """Return the account of one table of the scan, after the second look.
 
     - `compared`: the number of rows that the lists brought into staging
@@ -70,7 +70,7 @@ def _sql_names(stage: Stage) -> dict[str, sql.Composable]:
     }
 
 
-def _out_of_scope(context: Context, extract: Extract, stage: Stage, surplus: bool) -> sql.Composable:
+def _out_of_scope(context: MirrorContext, extract: Extract, stage: Stage, surplus: bool) -> sql.Composable:
     """Return SQL over rows `t` of the copy that no list shows, true if the scan was not to compare the row.
 
     Nested rows are out of scope if their record is neither staged nor planned.
@@ -115,7 +115,7 @@ def too_many_unlisted(extract: Extract, account: Account) -> str:
     )
 
 
-def remember_unproven(context: Context, extract: Extract, *, whole: bool) -> None:
+def remember_unproven(context: MirrorContext, extract: Extract, *, whole: bool) -> None:
     """Update confidence.unproven from the plan of the scan.
 
     `whole`: the scan looked at everything. Otherwise only the rows that it looked at can be forgotten.

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.api.paginators import Page
-from include.sources.mirror.entity import Context, Entity, Part
+from include.sources.mirror.entity import Entity, MirrorContext, Part
 from include.sources.mirror.lookup import CompletePage, Row, SkippedRecord, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
@@ -29,7 +29,7 @@ class Extract:
     parts: tuple[tuple[Part, Stage], ...]
 
     @classmethod
-    def open(cls, context: Context, entity: Entity, purpose: str, ticket: str) -> "Extract":
+    def open(cls, context: MirrorContext, entity: Entity, purpose: str, ticket: str) -> "Extract":
         """Resume the unfinished pull of this ticket, or start a new one."""
 
         def stage(table: Table) -> Stage:
@@ -254,7 +254,7 @@ class Extract:
         for stage in self.stages:
             stage.drop()
 
-    def restart(self, context: Context) -> "Extract":
+    def restart(self, context: MirrorContext) -> "Extract":
         """Drop what is staged and return the same pull at its beginning."""
         pull = self.stage.pull
         self.drop()

@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import sql
 
 from include.api.paginators import Page
-from include.sources.mirror.entity import Context, Listing
+from include.sources.mirror.entity import Listing, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import complete_page, moment_of
 from include.warehouse.staging import TooManyRefused
@@ -39,7 +39,7 @@ def remember_reach(
     extract.save_list_state(number, oldest=oldest, reached=reached)
 
 
-def look_up_hidden(context: Context, extract: Extract, listings: Sequence[Listing]) -> None:
+def look_up_hidden(context: MirrorContext, extract: Extract, listings: Sequence[Listing]) -> None:
     """Look up records that the lists may have left out. Mark the partitions whose list left out a change as short."""
     for number, listing in enumerate(listings):
         state = extract.list_state(number)
@@ -64,7 +64,7 @@ def look_up_hidden(context: Context, extract: Extract, listings: Sequence[Listin
             extract.stage.save_progress(cut={**extract.short_partitions, listing.partition: why})
 
 
-def _hidden_keys(context: Context, extract: Extract, listing: Listing, oldest: str | None) -> list[tuple]:
+def _hidden_keys(context: MirrorContext, extract: Extract, listing: Listing, oldest: str | None) -> list[tuple]:
     """Return keys of the copy's records that the list may have left out, those with the latest changes first.
 
     They belong on the list, but are not staged and changed no later than `oldest`, the oldest change that it showed.
@@ -93,7 +93,7 @@ def _hidden_keys(context: Context, extract: Extract, listing: Listing, oldest: s
     ).fetchall()
 
 
-def _count_changed(context: Context, extract: Extract, listing: Listing, keys: Sequence[tuple]) -> int:
+def _count_changed(context: MirrorContext, extract: Extract, listing: Listing, keys: Sequence[tuple]) -> int:
     """Return how many of these records are newer than in the copy and still belong on the list."""
     table, moment = extract.entity.table, sql.Identifier(extract.entity.table.moment)
     return context.conn.execute(

@@ -13,7 +13,7 @@ from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.paginators import Page
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Context, Discovered, Entity, Lookup
+from include.sources.mirror.entity import Discovered, Entity, Lookup, MirrorContext
 from include.warehouse.table import RowRefused, Table, among, identifiers
 
 # Why a record was skipped, if the reason is on our side.
@@ -73,7 +73,9 @@ def read_rows(read: Callable[..., Iterable[Row]], *data: Any) -> list[Row]:
     return rows
 
 
-def look_up(context: Context, table: Table, lookup: Lookup, values: Iterable[tuple]) -> Iterator[tuple[tuple, Look]]:
+def look_up(
+    context: MirrorContext, table: Table, lookup: Lookup, values: Iterable[tuple]
+) -> Iterator[tuple[tuple, Look]]:
     """Look up each tuple of values, in parallel. Yields (values, Look) in the order of the answers.
 
     The unknown values of a batch are requested again in halves, because one value can spoil the answer for all. The
@@ -92,7 +94,7 @@ def look_up(context: Context, table: Table, lookup: Lookup, values: Iterable[tup
 
 
 def _look_up_batches(
-    context: Context, table: Table, lookup: Lookup, values: Iterable[tuple]
+    context: MirrorContext, table: Table, lookup: Lookup, values: Iterable[tuple]
 ) -> Iterator[list[tuple[tuple, Look]]]:
     """Look up the values batch by batch. Yields the looks of each batch, as [(values, Look)].
 
@@ -184,7 +186,7 @@ def _wrong_row(lookup: Lookup) -> RefuseData:
 
 
 def _batch_looks(
-    context: Context,
+    context: MirrorContext,
     table: Table,
     lookup: Lookup,
     batch: list[tuple],
@@ -223,7 +225,7 @@ def _rows_by_value(
 
 
 def _batch_look(
-    context: Context,
+    context: MirrorContext,
     table: Table,
     lookup: Lookup,
     batch: Sequence[tuple],
@@ -250,7 +252,7 @@ def _batch_look(
     return Look(tuple(rows), absent=lookup.own, tombstone=lookup.own and not rows)
 
 
-def _all_pages(context: Context, lookup: Lookup, request: Request, first: Answer) -> list[Row]:
+def _all_pages(context: MirrorContext, lookup: Lookup, request: Request, first: Answer) -> list[Row]:
     """Return all rows of a narrow list, given its first answer. The list is read again if it is not complete.
 
     Raises RefuseData where it still shows fewer rows than its total claims.
@@ -314,7 +316,7 @@ class CompletePage:
 
 
 def complete_page(
-    context: Context, entity: Entity, page: Page, partition: str, *, skip: Container[tuple], limit: int | None
+    context: MirrorContext, entity: Entity, page: Page, partition: str, *, skip: Container[tuple], limit: int | None
 ) -> CompletePage:
     """Look up the records that the page shows in brief.
 
@@ -345,7 +347,7 @@ def complete_page(
     )
 
 
-def _look_up_listed(context: Context, entity: Entity, keys: Sequence[tuple]) -> Iterator[tuple[tuple, Look]]:
+def _look_up_listed(context: MirrorContext, entity: Entity, keys: Sequence[tuple]) -> Iterator[tuple[tuple, Look]]:
     """Look up listed records. Yields (key, Look).
 
     A record that appears as deleted is looked up once more, since a list shows it.
@@ -364,7 +366,7 @@ def _skipped_record(entity: Entity, key: tuple, partition: str, brief: Row, look
     return SkippedRecord(list(key), partition, moment and moment.isoformat(), look.unknown, look.needs_person)
 
 
-def unchanged_keys(context: Context, entity: Discovered, page: Page, since: datetime) -> set[tuple]:
+def unchanged_keys(context: MirrorContext, entity: Discovered, page: Page, since: datetime) -> set[tuple]:
     """Return the keys of listed records whose shown values equal the copy's, unless they changed at `since` or later.
 
     Those are read again, because what belongs to a record may arrive after it.

@@ -6,10 +6,12 @@ from datetime import datetime
 
 from include.api.fetch import pages
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Context, Discovered, Entity, Listing
+from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
 
 
-def all_listings(context: Context, entity: Entity, values: Sequence[str], *, singly: bool = False) -> list[Listing]:
+def all_listings(
+    context: MirrorContext, entity: Entity, values: Sequence[str], *, singly: bool = False
+) -> list[Listing]:
     """Return the lists with everything in these partitions. `singly`: request each partition by itself."""
     return [
         listing
@@ -18,12 +20,12 @@ def all_listings(context: Context, entity: Entity, values: Sequence[str], *, sin
     ]
 
 
-def known_partitions(context: Context, entity: Entity) -> Sequence[str]:
+def known_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
     """Return the entity's partitions that the warehouse knows; [""] if the entity has none."""
     return entity.partitions.values(context) if entity.partitions else [""]
 
 
-def all_partitions(context: Context, entity: Entity) -> Sequence[str]:
+def all_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
     """Return the entity's known partitions, and those that only the source lists. Raises ApiError."""
     known = known_partitions(context, entity)
     if not entity.partitions or not entity.partitions.listed_by:
@@ -31,7 +33,7 @@ def all_partitions(context: Context, entity: Entity) -> Sequence[str]:
     return [*known, *sorted(_listed_ids(context, entity_of(context.source, entity.partitions.listed_by)) - set(known))]
 
 
-def _listed_ids(context: Context, entity: Entity) -> set[str]:
+def _listed_ids(context: MirrorContext, entity: Entity) -> set[str]:
     """Return the ids that the entity's own lists show at the source."""
     return {
         "/".join(map(str, key))
@@ -49,7 +51,7 @@ def batches(entity: Entity, values: Sequence[str], *, singly: bool = False) -> l
 
 
 def batch_listings(
-    context: Context, entity: Entity, batch: Sequence[str], since: datetime | None = None
+    context: MirrorContext, entity: Entity, batch: Sequence[str], since: datetime | None = None
 ) -> list[Listing]:
     """Return the lists of one batch of partitions.
 

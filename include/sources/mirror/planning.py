@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from psycopg import sql
 
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import known_partitions
@@ -17,7 +17,7 @@ from include.warehouse.staging import Stage
 from include.warehouse.table import among, are, identifiers, pairs
 
 
-def plan_sync(context: Context, extract: Extract) -> None:
+def plan_sync(context: MirrorContext, extract: Extract) -> None:
     """Plan what a sync writes. Changes that need a second look become candidates."""
     for stage in extract.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
@@ -38,7 +38,7 @@ def plan_sync(context: Context, extract: Extract) -> None:
     plan_nested_rows(extract)
 
 
-def newly_deleted_implicitly(context: Context, extract: Extract) -> sql.Composable | None:
+def newly_deleted_implicitly(context: MirrorContext, extract: Extract) -> sql.Composable | None:
     """Return SQL over rows `t`, true if the row was implicitly deleted after this entity's last sync.
 
     None if the entity has no implicit deletes. Other rows that are deleted in the copy don't count, since they may be
@@ -163,7 +163,7 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
         stage.conn.execute(sql.SQL("UPDATE {plan} SET _looked = true, _listed = {listed} WHERE {this}").format(**names))
 
 
-def skip_changes_before_reset(context: Context, extract: Extract) -> None:
+def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
     """Drop staged rows that changed before a person reset the watermark, since their list shows them anyway."""
     table = extract.entity.table
     for partition in known_partitions(context, extract.entity):

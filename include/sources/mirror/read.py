@@ -10,7 +10,7 @@ from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import page_request, pages
 from include.api.paginators import Page
 from include.sources.mirror import gap, lookup
-from include.sources.mirror.entity import Context, Discovered, Entity, Listing
+from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.extract import Extract, least_total
 from include.sources.mirror.lookup import CompletePage, Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
@@ -28,7 +28,7 @@ _Step = tuple[int, Listing, Page, Any]
 
 
 def read_lists(
-    context: Context,
+    context: MirrorContext,
     extract: Extract,
     listings: Sequence[Listing],
     *,
@@ -83,7 +83,7 @@ def read_lists(
 
 
 def read_partitions(
-    context: Context, extract: Extract, listings: Callable[[bool], Sequence[Listing]], **options: Any
+    context: MirrorContext, extract: Extract, listings: Callable[[bool], Sequence[Listing]], **options: Any
 ) -> Extract:
     """Read the lists of partitions. If a request for several of them fails, read each partition by itself.
 
@@ -152,7 +152,7 @@ def _skip_partition_or_raise(
             stage.finish()
 
 
-def _read_again_if_short(context: Context, extract: Extract, listings: Sequence[Listing], number: int) -> None:
+def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int) -> None:
     """Let the list be read again if it shows fewer rows than its total claims.
 
     A scan does so only if that takes fewer requests than looking up the missing rows. If the list of a sync stays
@@ -182,7 +182,7 @@ def _read_again_if_short(context: Context, extract: Extract, listings: Sequence[
         extract.stage.save_progress(cut={**extract.short_partitions, listings[number].partition: why})
 
 
-def _refresh_total(context: Context, extract: Extract, listing: Listing, number: int) -> None:
+def _refresh_total(context: MirrorContext, extract: Extract, listing: Listing, number: int) -> None:
     """Request the first page again, and keep its total if it is smaller than before.
 
     The list may have become shorter while it was read.
@@ -198,7 +198,7 @@ def _refresh_total(context: Context, extract: Extract, listing: Listing, number:
         extract.save_list_state(number, promised=total)
 
 
-def _append_page(context: Context, extract: Extract, step: _Step, unchanged_before: datetime | None) -> None:
+def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchanged_before: datetime | None) -> None:
     """Stage a page of a list, with its records in full. Raises RefuseData where its rows have another shape."""
     number, listing, page, next_position = step
     shaped = _shaped_rows(listing.shape, page)
@@ -232,7 +232,7 @@ def _event_deleted_keys(table: Table, listing: Listing, page: Page) -> tuple[tup
 
 
 def _complete_page(
-    context: Context, extract: Extract, listing: Listing, page: Page, unchanged_before: datetime | None
+    context: MirrorContext, extract: Extract, listing: Listing, page: Page, unchanged_before: datetime | None
 ) -> CompletePage:
     """Return the page with its records in full: look up those of a list in brief that are new or may have changed.
 
@@ -250,7 +250,7 @@ def _complete_page(
 
 
 def _list_pages(
-    context: Context, extract: Extract, listings: Sequence[Listing], number: int, position: Any, last: int | None
+    context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int, position: Any, last: int | None
 ) -> Iterator[_Step]:
     """Yield the pages of one list, from a resume point on."""
     listing = listings[number]
@@ -266,7 +266,7 @@ def _list_pages(
 
 
 def read_whole(
-    context: Context, entity: Entity, purpose: str, ticket: str, *, first: int | None = None, **options: Any
+    context: MirrorContext, entity: Entity, purpose: str, ticket: str, *, first: int | None = None, **options: Any
 ) -> Extract:
     """Read everything that the source has of an entity. Resume an unfinished pull of the same ticket.
 

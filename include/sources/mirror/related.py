@@ -7,7 +7,7 @@ from psycopg import sql
 
 from include.api.paginators import Page
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Context, Entity, Need
+from include.sources.mirror.entity import Entity, MirrorContext, Need
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions
@@ -30,13 +30,13 @@ class Problem:
         return f"{self.name} ({self.why.rstrip('.')})"
 
 
-def never_synced(context: Context, entity: Entity) -> bool:
+def never_synced(context: MirrorContext, entity: Entity) -> bool:
     """Return whether the entity, or one of its known partitions, still waits for its first sync."""
     conn, source, partitions = context.conn, context.source.name, known_partitions(context, entity)
     return not all(sync_log.state(conn, source, entity.name, partition).watermark for partition in partitions)
 
 
-def stage_children(context: Context, extract: Extract) -> tuple[list[Extract], list[Problem]]:
+def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extract], list[Problem]]:
     """Look up, stage and plan the children of all listed parents. Return (an extract for each kind, problems).
 
     Children of unchanged parents are read too, as long as the parent is in the lookback, since a source may show a
@@ -75,7 +75,7 @@ def _refused_problems(extract: Extract) -> list[Problem]:
     return []
 
 
-def _plan_children(context: Context, children: Extract, parents: Sequence[tuple]) -> None:
+def _plan_children(context: MirrorContext, children: Extract, parents: Sequence[tuple]) -> None:
     """Plan the children of these parents as a set. A child that is missing in it is a candidate for a delete."""
     stage = children.stage
     plan_sync(context, children)
@@ -110,7 +110,7 @@ def unproven_rows(extract: Extract) -> list[Problem]:
     return found
 
 
-def stage_needed(context: Context, extract: Extract) -> tuple[list[Stage], list[Problem]]:
+def stage_needed(context: MirrorContext, extract: Extract) -> tuple[list[Stage], list[Problem]]:
     """Look up, stage and plan records that the staged ones refer to and the copy lacks. Return (stages, problems).
 
     The staged records are complete without them, so they are written even if there is a problem here. But the sync

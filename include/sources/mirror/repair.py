@@ -13,7 +13,7 @@ from include.confidence.summary import ForensicSummary
 from include.confidence.unproven import Doubt
 from include.sources.base import Check, entity_of
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.entity import Entity, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 SAMPLE = 20
 
 
-def repair_entities(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[int, Mapping[str, Counts]]:
+def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]) -> tuple[int, Mapping[str, Counts]]:
     """Apply the plans of all scans in one transaction. Return (sync_id, counts per table).
 
     Raises FenceError where the run has not stopped the writer, and PlanGone where a later scan has replaced a plan.
@@ -62,7 +62,7 @@ def repair_entities(context: Context, summaries: Sequence[ForensicSummary]) -> t
     return sync_id, counts
 
 
-def verify_repair(context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+def verify_repair(context: MirrorContext, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
     """Compare the copy after the repair with the plans and a sample of the repaired rows with the source.
 
     Raises TryLater where the source shows no row of the sample.
@@ -80,7 +80,7 @@ def verify_repair(context: Context, summaries: Sequence[ForensicSummary], sync_i
     return checks
 
 
-def reset_watermarks(context: Context) -> int:
+def reset_watermarks(context: MirrorContext) -> int:
     """Set all watermarks to the source's present time and return the sync_id of that.
 
     The next sync then skips what changed while the writer was stopped. An entity without a watermark
@@ -101,7 +101,7 @@ def reset_watermarks(context: Context) -> int:
     return sync_id
 
 
-def _delete_implicitly(context: Context, entity: Entity, sync_id: int) -> Mapping[str, Counts]:
+def _delete_implicitly(context: MirrorContext, entity: Entity, sync_id: int) -> Mapping[str, Counts]:
     """Tombstone the rows that are implicitly deleted by the repair of another table, with their nested rows.
 
     Return the counts of each table.
@@ -123,12 +123,12 @@ def _delete_implicitly(context: Context, entity: Entity, sync_id: int) -> Mappin
     return counts
 
 
-def _partitions(context: Context, name: str) -> set[str]:
+def _partitions(context: MirrorContext, name: str) -> set[str]:
     """Return the known partitions of an entity by its name."""
     return set(known_partitions(context, entity_of(context.source, name)))
 
 
-def _mark_unscanned_partitions(context: Context, summary: ForensicSummary, new: set[str]) -> None:
+def _mark_unscanned_partitions(context: MirrorContext, summary: ForensicSummary, new: set[str]) -> None:
     """Make the `new` partitions unproven if the scan may not have requested them. New: known only since the repair.
 
     Each scan asks the source for the partitions, and the answer to one scan may lack what another was shown.
@@ -140,12 +140,12 @@ def _mark_unscanned_partitions(context: Context, summary: ForensicSummary, new: 
         unproven.add(context.conn, context.source.name, summary.entity, context.run, doubts)
 
 
-def _plan(context: Context, table: Table) -> sql.Identifier:
+def _plan(context: MirrorContext, table: Table) -> sql.Identifier:
     """Return the plan that the scan left for a table."""
     return plan_table(stage_name(context.source.name, table.name, "scan"))
 
 
-def _count_unapplied(context: Context, table: Table, sync_id: int) -> int:
+def _count_unapplied(context: MirrorContext, table: Table, sync_id: int) -> int:
     """Return how many confirmed changes the repair did not make, or made in another way than planned.
 
     A row that something else has changed since the scan is superseded and doesn't count.
@@ -162,7 +162,7 @@ def _count_unapplied(context: Context, table: Table, sync_id: int) -> int:
     ).fetchone()[0]
 
 
-def _forensics_after_repair(context: Context, entity: Entity, plan: sql.Identifier) -> Mapping[str, int]:
+def _forensics_after_repair(context: MirrorContext, entity: Entity, plan: sql.Identifier) -> Mapping[str, int]:
     """Return the entity's own metrics after the repair. Planned inserts that were made don't count as missing."""
     conn = context.conn
     with conn.transaction(force_rollback=True):
@@ -176,7 +176,7 @@ def _forensics_after_repair(context: Context, entity: Entity, plan: sql.Identifi
 
 
 def _forensic_checks(
-    context: Context, entity: Entity, summary: ForensicSummary, after: Mapping[str, int]
+    context: MirrorContext, entity: Entity, summary: ForensicSummary, after: Mapping[str, int]
 ) -> Iterator[Check]:
     """Yield a check of each of the entity's own metrics, before and after the repair.
 
@@ -190,7 +190,7 @@ def _forensic_checks(
             yield Check(entity.name, gate.metric, before, after[gate.metric], margin)
 
 
-def _count_unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
+def _count_unlike_source(context: MirrorContext, entity: Entity, sync_id: int) -> int:
     """Look up a sample of the records that the repair wrote, and return how many rows differ from the source.
 
     Nested rows count too. Records that changed at the source since the scan don't count: the next sync brings them.
@@ -226,7 +226,7 @@ def _count_unlike_source(context: Context, entity: Entity, sync_id: int) -> int:
     return unlike + refused + vanished
 
 
-def _scanned_until(context: Context, entity: Entity) -> datetime | None:
+def _scanned_until(context: MirrorContext, entity: Entity) -> datetime | None:
     """Return the time after which changes are not in the plan: the watermark, or the newest planned change if later."""
     table, watermark = entity.table, sync_log.oldest_watermark(context.conn, context.source.name, entity.name)
     if table.moment is None:
@@ -237,7 +237,7 @@ def _scanned_until(context: Context, entity: Entity) -> datetime | None:
     return max(filter(None, (watermark, planned)), default=None)
 
 
-def _sample(context: Context, entity: Entity, sync_id: int) -> dict[tuple, tuple[tuple, bool]]:
+def _sample(context: MirrorContext, entity: Entity, sync_id: int) -> dict[tuple, tuple[tuple, bool]]:
     """Return a sample of the records that the repair has changed, in themselves or in their nested rows.
 
     As {key: (values to look the record up by, whether it is tombstoned)}. The sample depends on the sync_id only.

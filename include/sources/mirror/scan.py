@@ -15,7 +15,7 @@ from include.confidence.account import Account
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.entity import Context, Entity
+from include.sources.mirror.entity import Entity, MirrorContext
 from include.sources.mirror.evidence import account, in_scope, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
@@ -88,7 +88,7 @@ class Scope:
         return ", ".join(filter(None, [self.filtered, pages])) or "all"
 
 
-def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> ForensicSummary:
+def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope) -> ForensicSummary:
     """Scan the entity and return the summary. Leave it in confidence.forensic_run, and the plan in staging.
 
     An interrupted scan of the same run and epoch resumes at the page that it had reached: the writer has been stopped
@@ -118,7 +118,7 @@ def scan_entity(context: Context, entity: Entity, epoch: int, scope: Scope) -> F
     return summary
 
 
-def _require_synced(context: Context, entity: Entity) -> None:
+def _require_synced(context: MirrorContext, entity: Entity) -> None:
     """Raise ScanRefused if the entity was never synced: its figures would be the baseline of all later runs."""
     if sync_log.oldest_watermark(context.conn, context.source.name, entity.name) is None:
         raise ScanRefused(
@@ -165,7 +165,7 @@ def _final_page(stage: Stage, scope: Scope) -> int:
     return min(scope.page_end, last) if scope.page_end else last
 
 
-def _comparison(context: Context, scope: Scope, extract: Extract) -> Mapping[str, Any]:
+def _comparison(context: MirrorContext, scope: Scope, extract: Extract) -> Mapping[str, Any]:
     """Plan the differences between list and copy and return their figures. They are kept for the next attempt."""
     stage, entity, conn = extract.stage, extract.entity, context.conn
     done = extract.progress.get("compared")
@@ -207,7 +207,7 @@ def _refused_missing(stage: Stage) -> int:
     ).fetchone()[0]
 
 
-def find_possibly_alive(context: Context, extract: Extract) -> Mapping[tuple, str]:
+def find_possibly_alive(context: MirrorContext, extract: Extract) -> Mapping[tuple, str]:
     """Return the rows of the other entity that may be alive at the source, though staged rows are deleted with them.
 
     As {key: reason}: why the row's state is unknown, or empty if the row is alive. The copy is then wrong about that
@@ -238,7 +238,7 @@ def find_possibly_alive(context: Context, extract: Extract) -> Mapping[tuple, st
 
 
 def plan_suspects(
-    context: Context,
+    context: MirrorContext,
     extract: Extract,
     *,
     surplus: bool = True,
@@ -274,7 +274,7 @@ def _mark_failed_partitions(extract: Extract) -> None:
         extract.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
 
 
-def _young_after(context: Context, extract: Extract) -> datetime | sql.Composable | None:
+def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Composable | None:
     """Return the time after which a changed row is young. None if there is no watermark.
 
     It is the watermark, but no earlier than SYNC_BRINGS_WITHIN ago: a row that has waited longer is drift, even if no
@@ -305,7 +305,7 @@ def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
 
 
 def _summary(
-    context: Context,
+    context: MirrorContext,
     scope: Scope,
     extract: Extract,
     figures: Mapping[str, Any],
@@ -337,7 +337,7 @@ def _summary(
     )
 
 
-def _metrics(context: Context, scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, Any]:
+def _metrics(context: MirrorContext, scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the metrics of the glossary. None for those that the scan could not tell."""
     counts, pull = compare.plan_counts(extract.stage), extract.stage.pull
     confirmed = _total_plan([counts])
@@ -382,7 +382,7 @@ def _telemetry(scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Ma
     }
 
 
-def _examples(context: Context, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, list]:
+def _examples(context: MirrorContext, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, list]:
     """Return keys of rows that the summary names: missing before the second look, and the rest after it."""
     stage = extract.stage
     return {

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
-from include.sources.mirror.entity import Context, Lookup
+from include.sources.mirror.entity import Lookup, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.planning import replace_record
@@ -52,7 +52,7 @@ class LookCounts:
         return self.asked >= MANY and not self.answered
 
 
-def second_look(context: Context, extract: Extract, *, every: bool = False) -> LookCounts:
+def second_look(context: MirrorContext, extract: Extract, *, every: bool = False) -> LookCounts:
     """Look up the suspects and set their status in the plan. Return how many were looked up.
 
     Suspects beyond the budget stay unproven. `every`: look up all suspects, without a budget.
@@ -87,7 +87,7 @@ def second_look(context: Context, extract: Extract, *, every: bool = False) -> L
 
 
 def _ask_witness(
-    context: Context, extract: Extract, witness: Lookup, not_shown: Mapping[tuple, Sequence[Suspect]]
+    context: MirrorContext, extract: Extract, witness: Lookup, not_shown: Mapping[tuple, Sequence[Suspect]]
 ) -> tuple[list[Suspect], bool]:
     """Ask the witness about suspects that a list did not show. Settle those it shows or can't tell.
 
@@ -103,7 +103,7 @@ def _ask_witness(
     return absent, any(_found(look) for _, look in looks)
 
 
-def _finds_known_row(context: Context, extract: Extract, lookup: Lookup) -> bool:
+def _finds_known_row(context: MirrorContext, extract: Extract, lookup: Lookup) -> bool:
     """Return whether a look-up finds a row that both list and copy have. True if there is no such row to try.
 
     Also true for look-ups by a parent: there a 404 is an answer about the children.
@@ -122,7 +122,7 @@ def _found(look: Look) -> bool:
     return bool(look.rows) or look.tombstone
 
 
-def _suspects(context: Context, extract: Extract, budget: int | None) -> Mapping[tuple, list[Suspect]]:
+def _suspects(context: MirrorContext, extract: Extract, budget: int | None) -> Mapping[tuple, list[Suspect]]:
     """Return the suspects by the values to look them up by, those that have waited longest first.
 
     `budget`: the largest number of requests, None for no limit.

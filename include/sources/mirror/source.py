@@ -12,7 +12,7 @@ from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of, require_lookback
-from include.sources.mirror.entity import Child, Context, Derived, Entity, Invariant
+from include.sources.mirror.entity import Child, Derived, Entity, Invariant, MirrorContext
 from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
@@ -72,7 +72,7 @@ class Mirror:
         return tuple(each for each in self.entities if isinstance(each, Child) and each.parent == entity.name)
 
     @contextmanager
-    def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
+    def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[MirrorContext]:
         with connections.api(
             self.name,
             base_path=self.base_path,
@@ -80,9 +80,9 @@ class Mirror:
             per_minute=self.per_minute,
             error_policy=self.error_policy,
         ) as client:
-            yield Context(self, client, conn, run, settings=connections.settings(self.name))
+            yield MirrorContext(self, client, conn, run, settings=connections.settings(self.name))
 
-    def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+    def sync(self, context: MirrorContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         if dry_run:
             raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
         context = replace(context, params=params)
@@ -91,7 +91,7 @@ class Mirror:
             return Synced(None, {}, {"checks": len(findings), "warnings": [str(f) for f in findings if f.failed]})
         return Synced(*sync_entities(context, full=params["mode"] != "incremental"))
 
-    def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
+    def scan(self, context: MirrorContext, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         return scan_entity(replace(context, params=params), entity_of(self, entity), epoch, self.scope(entity, params))
 
     def scope(self, entity: str, params: Mapping[str, Any]) -> Scope:
@@ -99,14 +99,14 @@ class Mirror:
         return Scope.of(params)
 
     def repair(
-        self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
+        self, context: MirrorContext, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
         return repair_entities(context, summaries)
 
-    def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+    def verify(self, context: MirrorContext, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
         return verify_repair(context, summaries, sync_id)
 
-    def reset_watermarks(self, context: Context) -> int:
+    def reset_watermarks(self, context: MirrorContext) -> int:
         return reset_watermarks(context)
 
     def copy(self, conn: Connection, connections: Connections) -> AbstractContextManager[Copy]:

@@ -16,7 +16,7 @@ from include.sources.mirror import gap
 from include.sources.mirror.both_ends import pages_from_both_ends, require_rows
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import Child, Context, Discovered, Entity, Listing
+from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.partitions import all_listings, all_partitions, batch_listings, batches, known_partitions
 from include.sources.mirror.planning import plan_sync, skip_changes_before_reset
@@ -75,7 +75,9 @@ class RecordsSkipped(Exception):
         self.needs_person = any(each.needs_person for each in problems)
 
 
-def sync_entities(context: Context, *, full: bool = False, only: str | None = None) -> tuple[int, Mapping[str, Counts]]:
+def sync_entities(
+    context: MirrorContext, *, full: bool = False, only: str | None = None
+) -> tuple[int, Mapping[str, Counts]]:
     """Bring all entities of the source up to date, or `only` that one. Return (sync_id, counts per table).
 
     `full`: read everything, not only what changed since the watermarks.
@@ -111,7 +113,7 @@ def sync_entities(context: Context, *, full: bool = False, only: str | None = No
     return sync_id, run.counts
 
 
-def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
+def _finish(context: MirrorContext, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
     """Complete the entry in confidence.sync_log."""
     client = context.client
     traffic = {"requests": client.requests_sent, "request_errors": client.requests_failed}
@@ -121,7 +123,7 @@ def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error:
 class _Sync:
     """One sync in progress. `counts` grow with each table that is written."""
 
-    def __init__(self, context: Context, sync_id: int, epoch: int, full: bool):
+    def __init__(self, context: MirrorContext, sync_id: int, epoch: int, full: bool):
         self.context = context
         self.sync_id = sync_id
         self.epoch = epoch
@@ -322,7 +324,7 @@ def _newest_version(stage: Stage) -> int | None:
     return stage.conn.execute(query).fetchone()[0]
 
 
-def source_time(context: Context) -> datetime:
+def source_time(context: MirrorContext) -> datetime:
     """Return the source's clock, or ours if that is earlier. Raises RefuseData where the source tells no time."""
     entity = context.source.entities[0]
     listing, *_ = all_listings(context, entity, known_partitions(context, entity))
@@ -332,7 +334,7 @@ def source_time(context: Context) -> datetime:
     return min(now, datetime.now(UTC))
 
 
-def _partitions_to_read(context: Context, entity: Entity) -> tuple[Sequence[str], list[Problem]]:
+def _partitions_to_read(context: MirrorContext, entity: Entity) -> tuple[Sequence[str], list[Problem]]:
     """Return the entity's partitions, and a problem if the source could not list them, so that some may be missing."""
     try:
         return all_partitions(context, entity), []
@@ -341,7 +343,7 @@ def _partitions_to_read(context: Context, entity: Entity) -> tuple[Sequence[str]
         return known_partitions(context, entity), [Problem(f"perhaps all of {name} that the copy lacks", str(error))]
 
 
-def _groups(context: Context, entity: Entity, partitions: Sequence[str], full: bool) -> list[PartitionGroup]:
+def _groups(context: MirrorContext, entity: Entity, partitions: Sequence[str], full: bool) -> list[PartitionGroup]:
     """Return the partitions in groups for one request each. A group has one time to read from.
 
     A partition is read as a whole if its vendor doesn't keep events for long enough.

@@ -24,7 +24,7 @@ from include.confidence.integrity import Finding, Severity
 from include.confidence.policy import Trend
 from include.confidence.summary import MAX_EXAMPLES
 from include.sources.base import IntegrityFailed, ScanRefused
-from include.sources.mirror.entity import Context, Entity, Forensics, Invariant
+from include.sources.mirror.entity import Entity, Forensics, Invariant, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.read import read_whole
@@ -64,7 +64,7 @@ def with_invariants(entity: Entity, invariants: Sequence[Invariant]) -> Entity:
     return replace(entity, forensics=InvariantMetrics(own, entity.forensics), gates=entity.gates + gates)
 
 
-def validate(context: Context) -> list[Finding]:
+def validate(context: MirrorContext) -> list[Finding]:
     """Make all checks, save the findings in confidence.integrity_check and return them.
 
     Raises IntegrityFailed where a check of severity ERROR failed, ScanRefused where an entity was never synced, and
@@ -89,7 +89,7 @@ def validate(context: Context) -> list[Finding]:
     return findings
 
 
-def _require_synced(context: Context) -> None:
+def _require_synced(context: MirrorContext) -> None:
     """Raise ScanRefused if an entity was never synced."""
     name, conn = context.source.name, context.conn
     never = [e.name for e in context.source.entities if sync_log.oldest_watermark(conn, name, e.name) is None]
@@ -110,7 +110,7 @@ def _check_invariant(conn: Connection, invariant: Invariant) -> Finding:
     return Finding(invariant.name, invariant.severity, 0, count, tuple(_key_text(key) for _, *key in rows))
 
 
-def _check_counts(context: Context, entity: Entity) -> list[Finding]:
+def _check_counts(context: MirrorContext, entity: Entity) -> list[Finding]:
     """Count the rows of an entity's tables and compare with the whole list, without what the next sync brings.
 
     A row that seems missing or surplus is looked up, and counts unless the look-up refutes it.
@@ -138,7 +138,7 @@ def _count_finding(stage: Stage) -> Finding:
     return Finding(f"{stage.table.name}_count", Severity.ERROR, expected, live, tuple(examples))
 
 
-def _check_sample(context: Context, entity: Entity) -> Finding:
+def _check_sample(context: MirrorContext, entity: Entity) -> Finding:
     """Compare a sample of records and their nested rows with the source, field by field.
 
     Changes after the watermark don't count: the next sync brings them. For a history a difference is only a warning,
@@ -161,7 +161,7 @@ def _check_sample(context: Context, entity: Entity) -> Finding:
     return Finding(f"{entity.name}_sample", severity, 0, len(mismatches), mismatches)
 
 
-def _sample(context: Context, entity: Entity) -> dict[tuple, tuple]:
+def _sample(context: MirrorContext, entity: Entity) -> dict[tuple, tuple]:
     """Return some live rows as {key: values to look up by}. The sample is the same for the same run."""
     by, key = entity.lookup.by, entity.table.key
     rows = context.conn.execute(
@@ -174,7 +174,7 @@ def _sample(context: Context, entity: Entity) -> dict[tuple, tuple]:
     return {row[len(by) :]: row[: len(by)] for row in rows}
 
 
-def _look_up_sample(context: Context, entity: Entity, sample: Mapping[tuple, tuple]) -> list[Mapping[str, Any]]:
+def _look_up_sample(context: MirrorContext, entity: Entity, sample: Mapping[tuple, tuple]) -> list[Mapping[str, Any]]:
     """Return the records that the source has of the sample. Raises TryLater where one could not be looked up."""
     records = []
     for _, look in look_up(context, entity.table, entity.lookup, dict.fromkeys(sample.values())):
@@ -184,7 +184,7 @@ def _look_up_sample(context: Context, entity: Entity, sample: Mapping[tuple, tup
     return records
 
 
-def _differing_rows(context: Context, extract: Extract) -> list[str]:
+def _differing_rows(context: MirrorContext, extract: Extract) -> list[str]:
     """Return a text for each row that differs: its table if it is a nested row, its key and the differing columns.
 
     Records that changed after the watermark are left out, with their nested rows.

@@ -16,7 +16,7 @@ from include.api.paginators import Cursor, optional_rows
 from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.mirror.changes import FullList, Since, Window
-from include.sources.mirror.entity import Context, Falls, Listed, Lookup, Part, Partitions
+from include.sources.mirror.entity import Falls, Listed, Lookup, MirrorContext, Part, Partitions
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import with_invariants
@@ -140,7 +140,7 @@ def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Listed
     )
 
 
-def _locations(context: Context) -> list[str]:
+def _locations(context: MirrorContext) -> list[str]:
     """Return the ids of all locations in the copy. Closed ones have orders and payments too."""
     return [
         id_ for (id_,) in context.conn.execute("SELECT id FROM square.locations WHERE deleted_at IS NULL ORDER BY id")

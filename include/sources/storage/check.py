@@ -34,7 +34,7 @@ ASKED_OF_MANY = 20
 
 
 @dataclass(frozen=True)
-class Context:
+class StorageContext:
     """The opened source: `conn` is the warehouse, `images` the application's database, both in autocommit.
 
     `run` is `dag_id/run_id`.
@@ -107,7 +107,7 @@ class Checked:
                 stage.drop()
 
 
-def check(context: Context, order: Order) -> Checked:
+def check(context: StorageContext, order: Order) -> Checked:
     """Compare the scope's images with the bucket; leave the plan in staging. Read only.
 
     Raises FixConfiguration or TryLater if the bucket can't be proven or a LIST fails.
@@ -137,11 +137,11 @@ def check(context: Context, order: Order) -> Checked:
     return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, unanswered or not_audited)
 
 
-def _stage(context: Context, table: Any, purpose: str, ticket: str) -> Stage:
+def _stage(context: StorageContext, table: Any, purpose: str, ticket: str) -> Stage:
     return Stage.open(context.conn, table, context.source.name, purpose, ticket)
 
 
-def _begin(context: Context, order: Order, staged: Stage) -> tuple[datetime, Size, bool]:
+def _begin(context: StorageContext, order: Order, staged: Stage) -> tuple[datetime, Size, bool]:
     """Return when the check began, its size, and whether to LIST. All attempts use what the first one chose."""
     if not staged.pull.progress:
         size = images.size(context.images, order.scope)
@@ -152,7 +152,7 @@ def _begin(context: Context, order: Order, staged: Stage) -> tuple[datetime, Siz
     return datetime.fromisoformat(kept["started"]), Size(kept["to_check"], kept["known"]), kept["listing"]
 
 
-def _read_images(context: Context, order: Order, staged: Stage, started: datetime) -> None:
+def _read_images(context: StorageContext, order: Order, staged: Stage, started: datetime) -> None:
     if staged.pull.complete:
         return
     batches = images.read(
@@ -169,7 +169,7 @@ def _read_images(context: Context, order: Order, staged: Stage, started: datetim
 
 
 def _second_look(
-    context: Context, order: Order, staged: Stage, looks: Sequence[Stage], listing: bool, size: Size
+    context: StorageContext, order: Order, staged: Stage, looks: Sequence[Stage], listing: bool, size: Size
 ) -> str:
     """After a pause look at every suspect in the other way, and settle the plan with the result.
 
@@ -207,7 +207,7 @@ def _unanswered(looks: Stage) -> str:
     return "" if answered else reason
 
 
-def _audit(context: Context, order: Order, staged: Stage, objects: Stage, listing: bool) -> tuple[int, str]:
+def _audit(context: StorageContext, order: Order, staged: Stage, objects: Stage, listing: bool) -> tuple[int, str]:
     """Look at a sample of the objects that were found in the other way too, in a scan of all images.
 
     Return how many images are unproven by that, and why no look of the sample had an answer (empty if one had). Other
@@ -229,7 +229,7 @@ def _audit(context: Context, order: Order, staged: Stage, objects: Stage, listin
     return plan.doubt(staged, doubtful) if doubtful else 0, ""
 
 
-def _shown(context: Context, order: Order, staged: Stage, started: datetime, in_order: int) -> bool:
+def _shown(context: StorageContext, order: Order, staged: Stage, started: datetime, in_order: int) -> bool:
     """Return True if nothing is missing, or if the bucket shows the objects of other images."""
     missing = plan.missing(staged.conn, staged.plan)
     if not missing or order.scope.whole:

@@ -12,7 +12,7 @@ from include.confidence.account import Account
 from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.storage import breaker, plan
-from include.sources.storage.check import Checked, Context, Order
+from include.sources.storage.check import Checked, Order, StorageContext
 from include.sources.storage.images import IMAGES, Scope
 from include.sources.storage.plan import KNOWN_STATUSES, SUSPECTS
 from include.warehouse.staging import Stage
@@ -40,7 +40,7 @@ class Findings:
     oldest: datetime | None
     reasons: str
 
-    def summary(self, context: Context, order: Order, scan_id: str, epoch: int) -> ForensicSummary:
+    def summary(self, context: StorageContext, order: Order, scan_id: str, epoch: int) -> ForensicSummary:
         return ForensicSummary(
             source=context.source.name,
             entity=IMAGES.name,
@@ -58,7 +58,7 @@ class Findings:
         )
 
 
-def find(context: Context, order: Order, checked: Checked) -> Findings:
+def find(context: StorageContext, order: Order, checked: Checked) -> Findings:
     """Return the figures of a check."""
     conn = context.conn
     counted = _counted(conn, checked)
@@ -92,7 +92,7 @@ def find(context: Context, order: Order, checked: Checked) -> Findings:
     )
 
 
-def remember(context: Context, order: Order, checked: Checked, summary: ForensicSummary) -> ForensicSummary:
+def remember(context: StorageContext, order: Order, checked: Checked, summary: ForensicSummary) -> ForensicSummary:
     """Store which images are not proven; return the summary with their figures.
 
     Call it in the transaction that records the scan.
@@ -171,7 +171,7 @@ def _examples(conn: Connection, planned: sql.Identifier) -> dict[str, list]:
     }
 
 
-def _orphans(context: Context, checked: Checked) -> int:
+def _orphans(context: StorageContext, checked: Checked) -> int:
     """Return the number of objects that no row names. Rows of original_images count too."""
     query = sql.SQL(ORPHANS).format(images=checked.staged.sql, objects=checked.objects.sql)
     with context.conn.transaction(), context.conn.cursor(name="orphans") as cursor:

@@ -27,7 +27,7 @@ from include.confidence import scan_log
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check
 from include.sources.storage import breaker, images, look
-from include.sources.storage.check import Context, Order
+from include.sources.storage.check import Order, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
 from include.sources.storage.plan import as_planned, count_suspects, settle, suspects_of
 from include.warehouse import fence, rollback, sync_log
@@ -58,7 +58,7 @@ SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s:
 """
 
 
-def repair_images(context: Context, summary: ForensicSummary, order: Order) -> tuple[int, Mapping[str, Counts]]:
+def repair_images(context: StorageContext, summary: ForensicSummary, order: Order) -> tuple[int, Mapping[str, Counts]]:
     """Apply the plan of the scan under one sync_id; return it with the counts.
 
     Raises FenceError, PlanGone, and what `apply` raises.
@@ -79,7 +79,7 @@ class Logged:
 
 
 @contextmanager
-def logged(context: Context, kind: str) -> Iterator[Logged]:
+def logged(context: StorageContext, kind: str) -> Iterator[Logged]:
     """Open a row of the sync log; close it at the end of the block with its counts or its error."""
     done = Logged(sync_log.begin(context.conn, context.source.name, kind, context.run))
     try:
@@ -90,14 +90,14 @@ def logged(context: Context, kind: str) -> Iterator[Logged]:
     _finish(context, done.sync_id, done.counts)
 
 
-def _finish(context: Context, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
+def _finish(context: StorageContext, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
     bucket = context.bucket
     traffic = {"requests": bucket.requests, "request_errors": bucket.requests_failed}
     sync_log.finish(context.conn, sync_id, counts, error, **traffic)
 
 
 def apply(
-    context: Context,
+    context: StorageContext,
     order: Order,
     sync_id: int,
     summary: ForensicSummary,
@@ -145,12 +145,12 @@ def changing(images: Connection) -> Iterator[None]:
         ) from None
 
 
-def plan_of(context: Context, purpose: str) -> sql.Identifier:
+def plan_of(context: StorageContext, purpose: str) -> sql.Identifier:
     """Return the table with the plan of a check of that purpose (`sync` or `scan`)."""
     return plan_table(stage_name(context.source.name, IMAGES.name, purpose))
 
 
-def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: str, workers: int) -> None:
+def prove_again(context: StorageContext, plan: sql.Identifier, purpose: str, ticket: str, workers: int) -> None:
     """Look at each object of the confirmed changes again, by HEAD and by LIST, and settle the plan.
 
     A change that is not needed any more becomes `noise`. If the store refuses to answer about its object, it becomes
@@ -175,7 +175,7 @@ def prove_again(context: Context, plan: sql.Identifier, purpose: str, ticket: st
         raise TryLater(f"the changes could not be proven once more, nothing was written: {unproven[0]}")
 
 
-def others_keys(context: Context, plan: sql.Identifier) -> list[str]:
+def others_keys(context: StorageContext, plan: sql.Identifier) -> list[str]:
     """Return the keys of some objects that should exist, since images outside the plan need them.
 
     If many looks at the planned changes have no answer, a look at these tells whether the store is down.
@@ -213,7 +213,7 @@ def planned(conn: Connection, plan: sql.Identifier, batch: int) -> Iterator[list
             last = rows[-1]["id"]
 
 
-def write(context: Context, plan: sql.Identifier, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> Counts:
+def write(context: StorageContext, plan: sql.Identifier, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> Counts:
     """Update the images that are still as the plan saw them, and audit what the database shows then.
 
     Images that have changed become `superseded` in the plan. Return the counts.
@@ -307,7 +307,7 @@ def resolve(conn: Connection, images: Connection, source: str) -> None:
         log.warning("sync_id %d had been cut off at its commit, which was %s", sync_id, outcome)
 
 
-def verify_repair(context: Context, summary: ForensicSummary, sync_id: int, *, workers: int) -> list[Check]:
+def verify_repair(context: StorageContext, summary: ForensicSummary, sync_id: int, *, workers: int) -> list[Check]:
     """Count planned changes that the images don't show, and written images of a sample that contradict their objects.
 
     Raises TryLater if the store gives no answer about any image of the sample.
@@ -320,7 +320,7 @@ def verify_repair(context: Context, summary: ForensicSummary, sync_id: int, *, w
     ]
 
 
-def _open(context: Context, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> int:
+def _open(context: StorageContext, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> int:
     """Count images that don't show what was planned, unless the application has changed them after the repair.
 
     Superseded changes are not among the `rows`.
@@ -337,7 +337,7 @@ def _went_on(now: Mapping[str, Mapping], written: Mapping[str, Mapping], row: Ma
     return shows(after, row) and (present is None or present["updated_at"] != after["updated_at"])
 
 
-def _unlike_objects(context: Context, plan: sql.Identifier, sync_id: int, workers: int) -> int:
+def _unlike_objects(context: StorageContext, plan: sql.Identifier, sync_id: int, workers: int) -> int:
     """Count images of a sample that were marked although the object is present, or healed although it is missing.
 
     Raises TryLater if the store gives no answer about any of them.

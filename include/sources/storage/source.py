@@ -15,7 +15,7 @@ from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verd
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
-from include.sources.storage.check import Context, Order, check
+from include.sources.storage.check import Order, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
@@ -74,12 +74,12 @@ class Storage:
         require_lookback(self.name, self.lookback, self.every)
 
     @contextmanager
-    def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[Context]:
+    def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[StorageContext]:
         with connections.bucket("storage") as bucket, connections.database("images_db") as database:
             resolve(conn, database, self.name)
-            yield Context(self, conn, run, bucket, database)
+            yield StorageContext(self, conn, run, bucket, database)
 
-    def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+    def sync(self, context: StorageContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         """Check the images that changed since the watermark; mark images whose objects are missing, heal the others.
 
         Raises SyncFailed without writing if too many are missing or unproven: the scan and its gate decide then. Raises
@@ -115,7 +115,7 @@ class Storage:
         _require_whole(findings, done.sync_id, done.counts[IMAGES.name])
         return Synced(done.sync_id, done.counts, self.result([summary], done.counts, dry_run=dry_run))
 
-    def scan(self, context: Context, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
+    def scan(self, context: StorageContext, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         scan_id = f"{context.run}/{entity}/{epoch}"
         order = _order(params, scan_id)
         checked = check(context, order)
@@ -128,15 +128,15 @@ class Storage:
         return summary
 
     def repair(
-        self, context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
+        self, context: StorageContext, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
         (summary,) = summaries
         return repair_images(context, summary, _order(params, summary.scan_id))
 
-    def verify(self, context: Context, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
+    def verify(self, context: StorageContext, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
         return verify_repair(context, summaries[0], sync_id, workers=WORKERS)
 
-    def reset_watermarks(self, context: Context) -> int:
+    def reset_watermarks(self, context: StorageContext) -> int:
         conn, now = context.conn, images.clock(context.images)
         writer = fence.require_stopped(conn, self.name, context.run)
         with logged(context, "watermark") as done, fence.writing(conn, self.name, epoch=writer.epoch, run=context.run):
@@ -194,7 +194,7 @@ def _watermark(findings: Findings, started: datetime) -> datetime:
     return min(started - GRACE, findings.oldest - timedelta(microseconds=1))
 
 
-def _require_harmless(context: Context, order: Order, findings: Findings, summary: ForensicSummary) -> None:
+def _require_harmless(context: StorageContext, order: Order, findings: Findings, summary: ForensicSummary) -> None:
     """Raise SyncFailed if the check proves too little, or if the gate of a scan would hold for its figures."""
     account = findings.account
     if account.wrong_sum:

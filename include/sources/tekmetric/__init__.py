@@ -13,7 +13,7 @@ from include.api.paginators import Single, SpringPage
 from include.api.request import Request
 from include.confidence.health import Limits
 from include.sources.mirror.changes import FullList
-from include.sources.mirror.entity import Context, Discovered, Listed, Listing, Lookup
+from include.sources.mirror.entity import Discovered, Listed, Listing, Lookup, MirrorContext
 from include.sources.mirror.validate import with_invariants
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.checks import CHECKS
@@ -63,7 +63,7 @@ def _lookup(singular: str) -> Lookup:
     )
 
 
-def _employees(context: Context, shop_id: str, since: Any) -> list[Listing]:
+def _employees(context: MirrorContext, shop_id: str, since: Any) -> list[Listing]:
     """Return the request for a shop's employees. This list shows neither pay nor rights."""
     request = Request(
         f"/shop/{shop_id}/employees-lite",

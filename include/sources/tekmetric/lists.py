@@ -17,7 +17,7 @@ from include.api.decoding import decode_json
 from include.api.errors import RefuseData
 from include.api.paginators import FRESH, Crawl, Cursor, Page, Position, Single, SpringPage
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Context, Listing, NewestOnly
+from include.sources.mirror.entity import Listing, MirrorContext, NewestOnly
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.shops import Shop, shops_of
 from include.warehouse.table import Table, instant
@@ -87,7 +87,7 @@ BOARD, COLUMNS = SpringPage(), Single()
 REPORT = NextKeys(rows="content", param="nextKeys", token="nextKeys", more="hasNext")
 
 
-def lists(context: Context, shop_id: str, since: datetime | None) -> list[Listing]:
+def lists(context: MirrorContext, shop_id: str, since: datetime | None) -> list[Listing]:
     """Return the lists that a sync or scan of one shop reads.
 
     If the run names an order, that is this order only. Otherwise they are the boards; the report, if the boards may not
@@ -147,7 +147,7 @@ def _report(shop: Shop, oldest: date) -> Request:
     )
 
 
-def _not_posted(context: Context, shop: Shop) -> list[Record]:
+def _not_posted(context: MirrorContext, shop: Shop) -> list[Record]:
     """Return the keys of the copy's orders that are within the run's days and not posted."""
     query = sql.SQL(
         "SELECT shop_id, tm_id FROM {} t WHERE deleted_at IS NULL AND posted_at IS NULL AND shop_id = {} AND {}"
@@ -188,7 +188,7 @@ def day_of(shop: Shop, value: Any) -> date | None:
         return None
 
 
-def within(context: Context) -> sql.Composable:
+def within(context: MirrorContext) -> sql.Composable:
     """Return the condition on rows `t` of the copy that a scan compares.
 
     These are orders posted within the run's days, or changed within them if they are not posted, or without any date.
@@ -200,6 +200,6 @@ def within(context: Context) -> sql.Composable:
     )
 
 
-def partial(context: Context) -> bool:
+def partial(context: MirrorContext) -> bool:
     """Return whether a run reads only one order or one board, so that it has not seen all changes."""
     return bool(context.params.get("ro_id")) or context.params.get("board", "ALL") != "ALL"

@@ -11,7 +11,7 @@ from typing import Any
 
 from include.api.errors import RefuseData
 from include.api.request import Request
-from include.sources.mirror.entity import Context, Discovered, Lookup, Need, Part
+from include.sources.mirror.entity import Discovered, Lookup, MirrorContext, Need, Part
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of
@@ -177,7 +177,7 @@ def _object(record: Record, name: str) -> Record:
     return value
 
 
-def _local(context: Context, order: Record) -> Record:
+def _local(context: MirrorContext, order: Record) -> Record:
     """Return the order with the days of posting and completion in the shop's time zone."""
     shop = shops_of(context)[int(order["shop_id"])]
     moments = {"posted_date": "posted_at", "completed_date": "completed_at"}

@@ -13,7 +13,7 @@ from psycopg import Connection
 from include.api.errors import FixConfiguration
 from include.api.request import Request
 from include.sources.base import ScanRefused
-from include.sources.mirror.entity import Context, Partitions
+from include.sources.mirror.entity import MirrorContext, Partitions
 from include.sources.tekmetric import tables
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -41,7 +41,7 @@ class Shop:
 SHOPS = Annotated[list[Shop], msgspec.Meta(min_length=1)]
 
 
-def shops_of(context: Context) -> Mapping[int, Shop]:
+def shops_of(context: MirrorContext) -> Mapping[int, Shop]:
     """Return the connection's shops by id; if the run names one of them, only that.
 
     Raises FixConfiguration if the connection names none that is usable, ScanRefused if the run names another shop.
@@ -69,7 +69,7 @@ def partitions(request: Callable[[Request, str], Request]) -> Partitions:
     )
 
 
-def configure(context: Context) -> None:
+def configure(context: MirrorContext) -> None:
     """Bring the table of shops in step with the connection, under a sync_id of its own.
 
     The rows of a shop that the connection no longer names are kept, but its watermarks are deleted.

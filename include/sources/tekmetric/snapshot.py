@@ -7,7 +7,7 @@ from psycopg import Connection
 
 from include.sources.base import Synced, SyncFailed
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.tekmetric.metrics import SNAPSHOTS, by_hand
 from include.sources.tekmetric.shops import Shop, shops_of
 from include.warehouse import compare, fence, sync_log
@@ -18,7 +18,7 @@ from include.warehouse.sync_log import Counts
 log = logging.getLogger(__name__)
 
 
-def snapshot(context: Context) -> Synced:
+def snapshot(context: MirrorContext) -> Synced:
     """Store a snapshot of the order `ro_id` on the shop's present day, and update the tables computed from snapshots.
 
     A deleted order gets no snapshot, which is no failure; its earlier snapshots stay. Raises SyncFailed if the params

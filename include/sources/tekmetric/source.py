@@ -8,7 +8,7 @@ import msgspec
 
 from include.api.request import Answer, Request
 from include.sources.base import ScanRefused, Synced
-from include.sources.mirror.entity import Context
+from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.scan import Scope
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities
@@ -29,7 +29,7 @@ class Tekmetric(Mirror):
 
     log_days: int = 30
 
-    def sync(self, context: Context, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
+    def sync(self, context: MirrorContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         if params["mode"] == "full":
             params = {**params, "days_back": 0}
         context = replace(context, params=params)
@@ -51,13 +51,13 @@ class Tekmetric(Mirror):
             filters.append(f"{params['days_back']} days back")
         return replace(super().scope(entity, params), filtered=", ".join(filters))
 
-    def clean_up(self, context: Context) -> Mapping[str, int]:
+    def clean_up(self, context: MirrorContext) -> Mapping[str, int]:
         """Drop kept answers that have expired, and old rows of the sync log; return how many of each."""
         answers = context.conn.execute("DELETE FROM tekmetric.tm_raw_payloads WHERE expires_at <= now()").rowcount
         return {"raw_payloads": answers, "syncs": sync_log.expire(context.conn, self.name, self.log_days)}
 
 
-def keep(context: Context, values: tuple, request: Request, answer: Answer) -> None:
+def keep(context: MirrorContext, values: tuple, request: Request, answer: Answer) -> None:
     """Store an answer in tm_raw_payloads until it expires. `values`: the ids of shop and order."""
     shop_id, tm_id = values
     context.conn.execute(
