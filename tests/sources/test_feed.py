@@ -20,7 +20,7 @@ from include.api.error_policy import ErrorPolicy
 from include.api.paginators import LastId
 from include.api.request import Request
 from include.simulators import serving
-from include.sources.base import SyncFailed, entity_of
+from include.sources.base import NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror.changes import Feed, as_unix_time
 from include.sources.mirror.entity import Listed, Lookup, MirrorContext
 from include.sources.mirror.lookup import names
@@ -188,7 +188,7 @@ def test_status_proves_an_absence_if_the_policy_says_so(context, vendor, conn, m
     recent(vendor)
     vendor.gone = 410
     vendor.delete("cus_2")
-    with pytest.raises(SyncFailed, match="answered 410"):
+    with pytest.raises(NeedsPerson, match="answered 410"):
         sync_entities(context)
     assert "cus_2" in live(conn)
     monkeypatch.setattr(context.client, "_error_policy", ErrorPolicy(absent=frozenset({410})))

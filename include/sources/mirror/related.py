@@ -61,7 +61,8 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
                 read.append(value)
         problems += _refused_problems(children)
         _plan_children(context, children, read)
-        second_look(context, children)
+        looks = second_look(context, children)
+        problems += unproven_rows(children, needs_person=looks.needs_person)
         found.append(children)
     return found, problems
 
@@ -99,14 +100,14 @@ def unread_records(extract: Extract) -> list[Problem]:
     ]
 
 
-def unproven_rows(extract: Extract) -> list[Problem]:
-    """Return the rows that not even a second look could prove."""
+def unproven_rows(extract: Extract, *, needs_person: bool) -> list[Problem]:
+    """Return the rows that not even a second look could prove. `needs_person`: one of these looks was refused."""
     found = []
     for stage in extract.stages:
         query = sql.SQL("SELECT {}, coalesce(_why, '') FROM {} WHERE _status = 'unproven' ORDER BY 1")
         key = sql.SQL("concat_ws('/', {})").format(identifiers(stage.table.key))
         rows = stage.conn.execute(query.format(key, stage.plan)).fetchall()
-        found += [Problem(f"{stage.table.name} {name}", why) for name, why in rows]
+        found += [Problem(f"{stage.table.name} {name}", why, needs_person) for name, why in rows]
     return found
 
 

@@ -41,10 +41,14 @@ class Suspect:
 
 @dataclass(frozen=True)
 class LookCounts:
-    """How many value tuples were looked up, and how many of these look-ups proved something."""
+    """How many value tuples were looked up, and how many of these look-ups proved something.
+
+    `needs_person`: one was refused in a way that asking again doesn't change.
+    """
 
     asked: int
     answered: int
+    needs_person: bool = False
 
     @property
     def all_unknown(self) -> bool:
@@ -62,9 +66,10 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
     suspects = _suspects(context, extract, budget)
     # By the looked-up values: the suspects that the look-up did not show.
     not_shown: dict[tuple, list[Suspect]] = {}
-    answered, found_any = 0, False
+    answered, found_any, needs_person = 0, False, False
     for value, look in look_up(context, table, lookup, suspects):
         answered += not look.unknown
+        needs_person |= look.needs_person
         found_any |= _found(look)
         not_shown[value] = [suspect for suspect in suspects[value] if not _settle_shown(extract, suspect, look)]
     not_shown = {value: some for value, some in not_shown.items() if some}
@@ -72,7 +77,10 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
         # A batch may leave open far more suspects than can be looked up one by one.
         asked = [value for value in suspects if value in not_shown][:budget]
         lookup = lookup.witness
-        absent, found_any = _ask_witness(context, extract, lookup, {value: not_shown[value] for value in asked})
+        looks = list(look_up(context, table, lookup, {value: not_shown[value] for value in asked}))
+        found_any = any(_found(look) for _, look in looks)
+        needs_person |= any(look.needs_person for _, look in looks)
+        absent = _settle_by_witness(extract, looks, not_shown)
     else:
         absent = [suspect for some in not_shown.values() for suspect in some]
     # If the address finds nothing at all, it may be out of order.
@@ -83,24 +91,19 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
         else:
             _settle_unproven(extract, suspect, NOTHING_FOUND)
     _settle_rest(extract)
-    return LookCounts(len(suspects), answered)
+    return LookCounts(len(suspects), answered, needs_person)
 
 
-def _ask_witness(
-    context: MirrorContext, extract: Extract, witness: Lookup, not_shown: Mapping[tuple, Sequence[Suspect]]
-) -> tuple[list[Suspect], bool]:
-    """Ask the witness about suspects that a list did not show. Settle those it shows or can't tell.
-
-    Return the suspects that are absent there too, and whether the witness found anything at all.
-    """
-    looks = list(look_up(context, extract.entity.table, witness, not_shown))
-    absent = [
+def _settle_by_witness(
+    extract: Extract, looks: Sequence[tuple[tuple, Look]], not_shown: Mapping[tuple, Sequence[Suspect]]
+) -> list[Suspect]:
+    """Settle the suspects that the witness shows or can't tell. Return those that are absent there too."""
+    return [
         suspect
         for value, look in looks
         for suspect in not_shown[value]
         if not _settle_contradicted(extract, suspect, look)
     ]
-    return absent, any(_found(look) for _, look in looks)
 
 
 def _finds_known_row(context: MirrorContext, extract: Extract, lookup: Lookup) -> bool:

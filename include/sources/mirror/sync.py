@@ -161,12 +161,12 @@ class _Sync:
             skip_changes_before_reset(context, extract)
         plan_sync(context, extract)
         # A person may read everything because a column is new. Then every row is a suspect, and no budget must apply.
-        second_look(context, extract, every=self.full)
+        looks = second_look(context, extract, every=self.full)
         # Judged by the watermark: a sync that is too far behind a feed reads whole lists, but needs the children too.
         incremental = not (self.full or never_synced(context, entity))
         children, problems = stage_children(context, extract) if incremental else ([], [])
+        problems += unproven_rows(extract, needs_person=looks.needs_person)
         needed, needed_problems = stage_needed(context, extract)
-        problems += [problem for each in (extract, *children) for problem in unproven_rows(each)]
         states = self._new_states(extract, groups, unproven=bool(problems))
         # The other problems stop no watermark, or only that of their partition.
         problems += needed_problems + partition_problems + unread_records(extract)
