@@ -43,14 +43,15 @@ class Repeats:
         return self.identical + self.differing
 
 
-def drop_repeats(stage: Stage) -> Repeats:
+def drop_repeats(stage: Stage, *, newest_first: bool = False) -> Repeats:
     """Delete all rows but one for each key from the stage; return how many were deleted.
 
-    The row with the newest version stays; if several have it, the one that was listed last.
+    The row with the newest version stays; if several have it, the one that was listed last, or first if the list shows
+    the `newest_first`.
     """
     table = stage.table
     newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in version_columns(table)]
-    order = sql.SQL(", ").join([*newest, sql.SQL("_page DESC, _place DESC")])
+    order = sql.SQL(", ").join([*newest, sql.SQL("_page, _place" if newest_first else "_page DESC, _place DESC")])
     identical, differing = stage.conn.execute(
         sql.SQL(
             "WITH ranked AS ("

@@ -1,6 +1,7 @@
 """A source whose changes come as events, apart from its lists: deletes are told, and proven at the record's address."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -182,6 +183,21 @@ def test_delete_that_the_feed_tells_is_proven_at_the_records_address(context, ve
     sync_entities(context)
     assert live(conn) == true(vendor)
     assert "/v1/customers/cus_2" in vendor.asked
+
+
+def test_without_a_version_the_order_of_the_events_tells_the_newest(context, vendor, conn):
+    (entity,) = SOURCE.entities
+    changes = replace(entity.changes, newest_first=True)
+    unversioned = replace(entity, table=replace(entity.table, version=None, required=()), changes=changes)
+    source = replace(SOURCE, entities=(unversioned,))
+    recent(vendor)
+    vendor.put("cus_new", "First", kind="customer.created")
+    vendor.put("cus_new", "Second")
+    vendor.put("cus_1", "First")
+    vendor.put("cus_1", "Second")
+    sync_entities(replace(context, source=source))
+    assert live(conn) == true(vendor)
+    assert live(conn)["cus_new"] == "Second"
 
 
 def test_status_proves_an_absence_if_the_policy_says_so(context, vendor, conn, monkeypatch):

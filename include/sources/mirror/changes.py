@@ -36,12 +36,15 @@ class Since:
 
 @dataclass(frozen=True)
 class Feed:
-    """Changes come from a separate list, such as a list of events. The events may come in any order.
+    """Changes come from a separate list, such as a list of events.
+
+    The events may come in any order if the records have a version. Else the last event of a record is its newest.
 
     - `request`: make the request for the events since a time, in the pages of `paginator`
     - `record`: extract the record from an event, as the table reads it; None if the event has none
     - `deleted`: extract the deleted record, with at least its key; None if the event reports no delete. A look-up then
       decides whether the record is gone.
+    - `newest_first`: the first event of a record is the newest; only matters if the records have no version
     - `keeps`: how long the vendor keeps events. A sync that is further behind reads the records' own list.
     """
 
@@ -49,6 +52,7 @@ class Feed:
     paginator: Paginator
     record: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
     deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda event: None
+    newest_first: bool = False
     keeps: timedelta | None = None
 
 

@@ -226,14 +226,14 @@ class Extract:
         (shown,) = self.stage.conn.execute(query, [state["first_page"]]).fetchone()
         return max(0, state["promised"] - shown - state["counts"][0][1])
 
-    def drop_repeats(self, possibly_alive: Sequence[tuple] = ()) -> Repeats:
+    def drop_repeats(self, possibly_alive: Sequence[tuple] = (), *, newest_first: bool = False) -> Repeats:
         """Deduplicate by key, drop implicitly deleted rows, then drop nested rows whose record was dropped.
 
         `possibly_alive`: keys of the other entity's rows that are deleted in the copy, but perhaps not at the source.
-        No row is dropped because of these. Return how many repeats of records were dropped; all counts are kept with
-        the pull.
+        No row is dropped because of these. `newest_first`: see `compare.drop_repeats`. Return how many repeats of
+        records were dropped; all counts are kept with the pull.
         """
-        repeats = compare.drop_repeats(self.stage)
+        repeats = compare.drop_repeats(self.stage, newest_first=newest_first)
         deleted = 0
         if self.entity.falls:
             query = sql.SQL("DELETE FROM {} t WHERE {} AND NOT {}")

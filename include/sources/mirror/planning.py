@@ -17,8 +17,11 @@ from include.warehouse.staging import Stage
 from include.warehouse.table import among, are, identifiers, pairs
 
 
-def plan_sync(context: MirrorContext, extract: Extract) -> None:
-    """Plan what a sync writes. Changes that need a second look become candidates."""
+def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = False) -> None:
+    """Plan what a sync writes. Changes that need a second look become candidates.
+
+    `newest_first`: see `compare.drop_repeats`.
+    """
     for stage in extract.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
     reported = extract.event_deleted_keys
@@ -26,7 +29,7 @@ def plan_sync(context: MirrorContext, extract: Extract) -> None:
     if deleted_by_event:
         # Whatever other events show of these records: a look-up decides.
         extract.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(extract.stage.sql, deleted_by_event))
-    extract.drop_repeats()
+    extract.drop_repeats(newest_first=newest_first)
     compare.plan_writes(extract.stage, doubtful="candidate")
     if implicit := newly_deleted_implicitly(context, extract):
         compare.plan_deletes(extract.stage, status="confirmed", within=implicit)
