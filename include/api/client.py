@@ -11,7 +11,7 @@ from include.api.error_policy import ErrorPolicy
 from include.api.errors import ApiError, NotFound, NotSent, TryLater
 from include.api.limits import Limiter, NoLimit
 from include.api.request import Answer, Request
-from include.api.responses import LIMITED, answer_of, error_without_response
+from include.api.responses import LIMITED, answer_of, error_without_response, fitting
 from include.api.retries import Retries
 
 # A request that is given less time than this fails for that reason alone.
@@ -94,6 +94,8 @@ class ApiClient:
         if refusal and not request.owed:
             raise NotSent(f"{self.name}: {request} was not sent: {refusal}")
         answer = self._exchange(request)
+        if isinstance(answer, Answer):
+            answer = fitting(self.name, request, answer)
         if isinstance(answer, ApiError):
             self._note(answer)
             # Raised here, outside any `except`: the errors of requests quote the URL with its query, and must

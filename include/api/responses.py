@@ -21,16 +21,11 @@ BUSY = {408, 429}
 LIMITED = {403, 429}
 
 
-def answer_of(name: str, request: Request, response: requests.Response, policy: ErrorPolicy) -> Answer | ApiError:
-    """Return what the response says: an answer that fits the question, or an error.
+def fitting(name: str, request: Request, answer: Answer) -> Answer | RefuseData:
+    """Return the answer if it fits the question, else the error that says why it doesn't.
 
-    `name` is the API's connection, `policy` says what its own statuses mean.
-
-    An error of class RefuseData: an answer of success that carries an error, or that the request's check refuses.
+    It doesn't if it carries an error, or if the request's check refuses it. `name` is the API's connection.
     """
-    answer = _judge(name, request, response, policy)
-    if isinstance(answer, ApiError):
-        return answer
     try:
         refuse_errors(answer.data)
         if request.check:
@@ -56,10 +51,11 @@ def error_without_response(name: str, request: Request, error: Exception) -> Api
     return TryLater(f"{where}: the connection failed ({kind})")
 
 
-def _judge(name: str, request: Request, response: requests.Response, policy: ErrorPolicy) -> Answer | ApiError:
-    """Look at the status first, at the content type second, at the body last.
+def answer_of(name: str, request: Request, response: requests.Response, policy: ErrorPolicy) -> Answer | ApiError:
+    """Return what the response says: an answer, or an error. Look at status, content type and body, in this order.
 
-    An error's message repeats nothing of the body but the vendor's codes.
+    `name` is the API's connection, `policy` says what its own statuses mean. An error's message repeats nothing of the
+    body but the vendor's codes.
     """
     status, where = response.status_code, f"{name}: {request}"
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
