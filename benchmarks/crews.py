@@ -9,6 +9,7 @@ import psycopg
 
 from include.api.client import ApiClient
 from include.sources import get_source
+from include.sources.base import Api
 from include.sources.flex.crews import FlexContext
 from include.warehouse import fence
 from include.warehouse.rate_limit import Quota, RequestCount
@@ -60,12 +61,10 @@ class _Connections:
         self._url, self._token, self._warehouse, self._roles = url, token, warehouse, roles
 
     @contextmanager
-    def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], **_: Any
-    ) -> Iterator[ApiClient]:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
         with ExitStack() as stack:
             limiter = RequestCount(stack.enter_context(self.database("warehouse")), name, PLENTY)
-            client = ApiClient(name, self._url + base_path, headers=authorize(self._token), limiter=limiter)
+            client = ApiClient(name, self._url + api.base_path, headers=api.authorize(self._token), limiter=limiter)
             yield stack.enter_context(client)
 
     def settings(self, name: str) -> Mapping[str, Any]:

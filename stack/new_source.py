@@ -98,6 +98,7 @@ def write_source(name: str) -> list[str]:
     written += [
         (_short(migration), f"not by hand: make tables NAME={name} writes it anew from the declared tables"),
         ("docs/dags.md", "not by hand: make docs writes it anew from the DAGs (make new-source does so now)"),
+        ("README.md", "not by hand: the same for its table of sources"),
     ]
     width = max(len(path) for path, _ in written)
     return [

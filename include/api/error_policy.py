@@ -23,5 +23,7 @@ class ErrorPolicy:
         others = sorted(status for status in named if not 400 <= status < 500 or status in (401, 404, 408, 429))
         if others:
             raise ValueError(f"the meaning of {', '.join(map(str, others))} is the same for all APIs: leave it out")
+        if 403 in self.absent:
+            raise ValueError("403 says that a right is missing, which proves no absence")
         if len(set(named)) < len(named):
             raise ValueError("a status of an API means one thing: wait, unknown or absent")

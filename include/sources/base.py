@@ -44,23 +44,28 @@ class OutcomeUnknown(SyncFailed):
     """
 
 
+@dataclass(frozen=True)
+class Api:
+    """What a source says of its API, beside the address and the token in the connection.
+
+    - `base_path`: the path after the connection's host
+    - `authorize`: make the request headers from the token
+    - `per_minute`, `quota`: the limits for the requests of all runs together; None is no limit
+    - `error_policy`: what the API's own statuses mean
+    """
+
+    base_path: str
+    authorize: Callable[[str], Mapping[str, str]]
+    per_minute: float | None = None
+    quota: Quota = field(default_factory=Quota)
+    error_policy: ErrorPolicy = field(default_factory=ErrorPolicy)
+
+
 class Connections(Protocol):
     """Opens what a source works with, by the name of the connection. Everything is closed with the `with` block."""
 
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        quota: Quota | None = None,
-        error_policy: ErrorPolicy | None = None,
-    ) -> AbstractContextManager[ApiClient]:
-        """Open an HTTP API. `base_path` follows the host; `authorize(token)` returns the headers.
-
-        `per_minute` and `quota` limit the requests of all runs together; None is no limit.
-        """
+    def api(self, name: str, api: Api) -> AbstractContextManager[ApiClient]:
+        """Open an HTTP API."""
 
     def settings(self, name: str) -> Mapping[str, Any]:
         """Return the connection's settings other than address and token."""

@@ -1,6 +1,6 @@
 """Open a source and the warehouse through Airflow's connections, as every step of a run does first."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +8,10 @@ import psycopg
 from airflow.sdk import BaseHook, Connection
 
 from include.api.client import ApiClient
-from include.api.error_policy import ErrorPolicy
 from include.api.errors import FixConfiguration
 from include.api.limits import Limiter, NoLimit
 from include.sources import get_source
-from include.sources.base import Context
+from include.sources.base import Api, Context
 from include.warehouse.rate_limit import Both, Quota, RequestCount, SharedLimit
 from plugins.hooks import warehouse
 from plugins.settings import variable
@@ -33,16 +32,7 @@ class AirflowConnections:
         self._run = run
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        quota: Quota | None = None,
-        error_policy: ErrorPolicy | None = None,
-    ) -> Iterator[ApiClient]:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
         """Open the API at the connection's host (https unless the host has a scheme). The password is the token.
 
         `requests_per_minute`, `requests_per_hour` and `requests_per_day` in the connection's extra replace the limits
@@ -53,10 +43,10 @@ class AirflowConnections:
             warehouse.connect(f"{self._run} limit") as limit_conn,
             ApiClient(
                 name,
-                base_url(connection) + base_path,
-                headers=authorize(connection.password or ""),
-                limiter=_limiter(name, per_minute, quota or Quota(), connection, limit_conn),
-                error_policy=error_policy,
+                base_url(connection) + api.base_path,
+                headers=api.authorize(connection.password or ""),
+                limiter=_limiter(name, api.per_minute, api.quota, connection, limit_conn),
+                error_policy=api.error_policy,
                 budget_seconds=BUDGET_SECONDS,
                 connections=WORKERS,
             ) as client,

@@ -232,6 +232,12 @@ def test_what_means_the_same_everywhere_is_no_policy(status):
         ErrorPolicy(wait=frozenset({status}))
 
 
+def test_a_missing_right_proves_no_absence():
+    with pytest.raises(ValueError, match="403 says that a right is missing"):
+        ErrorPolicy(absent=frozenset({403}))
+    assert ErrorPolicy(unknown=frozenset({403})).unknown == {403}
+
+
 def test_a_status_means_one_thing():
     with pytest.raises(ValueError, match="means one thing"):
         ErrorPolicy(wait=frozenset({410}), absent=frozenset({410}))

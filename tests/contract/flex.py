@@ -1,6 +1,6 @@
 """Flex's side of the contract: three crew calls in a simulated account, and the jobs in the warehouse for them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from include.simulators import flex as simulator
 from include.simulators.flex import Fault, Mutation
 from include.simulators.flex.config import ROLES
 from include.sources import get_source
-from include.warehouse.rate_limit import Quota
+from include.sources.base import Api
 from tests.contract.account import Asking, Questions
 from tests.sources.flex import HAND, assign, call, person, put
 
@@ -58,16 +58,8 @@ class Account:
             self._calls = [self._book(conn, *booked) for booked in zip(JOBS, self._elements, strict=True)]
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        quota: Quota | None = None,
-    ) -> Iterator[ApiClient]:
-        url, headers = self._running.url + base_path, authorize(self._running.token)
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        url, headers = self._running.url + api.base_path, api.authorize(self._running.token)
         with Asking(self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1) as client:
             yield client
 

@@ -8,13 +8,12 @@ import psycopg
 from psycopg import sql
 
 from include.api.client import ApiClient
-from include.api.error_policy import ErrorPolicy
 from include.api.limits import NoLimit
 from include.confidence.summary import Plan
 from include.simulators import repairshopr as simulator
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources import get_source
-from include.sources.base import entity_of
+from include.sources.base import Api, entity_of
 from include.sources.mirror.entity import Entity
 from tests.contract.account import Questions
 
@@ -61,19 +60,11 @@ class Account:
         self._conn = conn
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        error_policy: ErrorPolicy,
-    ) -> Iterator[ApiClient]:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
         with ApiClient(
             name,
-            self._running.url + base_path,
-            headers=authorize(self._running.token),
+            self._running.url + api.base_path,
+            headers=api.authorize(self._running.token),
             limiter=Asking(self.questions),
             timeout=(2, 10),
             attempts=2,

@@ -10,12 +10,12 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from include.api.client import ApiClient
-from include.api.error_policy import ErrorPolicy
 from include.api.request import Request
 from include.confidence.summary import Plan
 from include.simulators import square as simulator
 from include.simulators.square import Fault, Mutation
 from include.sources import get_source
+from include.sources.base import Api
 from include.sources.mirror.entity import Entity
 from include.warehouse.table import Table
 from tests.contract.account import Asking, Questions
@@ -103,16 +103,8 @@ class Account:
         self._listing = False
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        error_policy: ErrorPolicy,
-    ) -> Iterator[ApiClient]:
-        url, headers = self._running.url + base_path, authorize(self._running.token)
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        url, headers = self._running.url + api.base_path, api.authorize(self._running.token)
         # One attempt, or it would mend the failure of a list.
         with Asking(self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1) as client:
             yield client

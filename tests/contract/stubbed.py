@@ -19,12 +19,11 @@ import pytest
 from psycopg import sql
 
 from include.api.client import ApiClient
-from include.api.error_policy import ErrorPolicy
 from include.api.paginators import PageNumber, Single
 from include.api.request import Request
 from include.confidence.summary import Plan
 from include.simulators import serving
-from include.sources.base import entity_of
+from include.sources.base import Api, entity_of
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Entity
 from include.sources.mirror.source import Mirror
@@ -60,19 +59,11 @@ class Stubbed:
         self._listing = False
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        error_policy: ErrorPolicy,
-    ) -> Iterator[ApiClient]:
-        url, headers = self._url + base_path, authorize(TOKEN)
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        url, headers = self._url + api.base_path, api.authorize(TOKEN)
         # One attempt, or it would mend the failure of a list.
         with Asking(
-            self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1, error_policy=error_policy
+            self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1, error_policy=api.error_policy
         ) as client:
             yield client
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -20,7 +20,7 @@ from include.simulators.flex.app import create
 from include.simulators.flex.changes import Mutation
 from include.simulators.flex.config import ROLES
 from include.simulators.serving import Simulator
-from include.sources.base import SyncFailed
+from include.sources.base import Api, SyncFailed
 from tests.contract import flex as contract
 from tests.contract.account import Run
 from tests.liar.lies import KINDS, OF_WRITES, WRITES, Lie
@@ -56,16 +56,8 @@ class Account(contract.Account):
             FIRST[warehouse] = copy(self)
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        quota: Any = None,
-    ) -> Iterator[ApiClient]:
-        with patient(name, self._running.url + base_path, authorize(self._running.token)) as client:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        with patient(name, self._running.url + api.base_path, api.authorize(self._running.token)) as client:
             yield client
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:

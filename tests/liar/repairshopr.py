@@ -1,6 +1,6 @@
 """RepairShopr on the liar's stage."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from random import Random
@@ -13,7 +13,6 @@ from starlette.types import ASGIApp
 
 from include.api.client import ApiClient
 from include.api.decoding import decode_json
-from include.api.error_policy import ErrorPolicy
 from include.simulators import repairshopr as simulator
 from include.simulators.repairshopr import store
 from include.simulators.repairshopr.account import Account as Simulated
@@ -21,6 +20,7 @@ from include.simulators.repairshopr.app import create
 from include.simulators.repairshopr.data import instant
 from include.simulators.repairshopr.store import Mutation
 from include.simulators.serving import Simulator
+from include.sources.base import Api
 from tests.contract import repairshopr as contract
 from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
@@ -52,16 +52,8 @@ class Account(Mirrored, contract.Account):
         self.conn = conn
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        error_policy: ErrorPolicy,
-    ) -> Iterator[ApiClient]:
-        with patient(name, self._running.url + base_path, authorize(self._running.token)) as client:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        with patient(name, self._running.url + api.base_path, api.authorize(self._running.token)) as client:
             yield client
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:

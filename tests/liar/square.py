@@ -1,6 +1,6 @@
 """Square on the liar's stage."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from random import Random
@@ -12,12 +12,12 @@ from starlette.types import ASGIApp
 
 from include.api.client import ApiClient
 from include.api.decoding import decode_json
-from include.api.error_policy import ErrorPolicy
 from include.simulators import square as simulator
 from include.simulators.serving import Simulator
 from include.simulators.square.app import create
 from include.simulators.square.changes import Mutation
 from include.simulators.square.seller import Seller
+from include.sources.base import Api
 from tests.contract import square as contract
 from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, is_aside
@@ -50,16 +50,8 @@ class Account(Mirrored, contract.Account):
         self.conn = conn
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        error_policy: ErrorPolicy,
-    ) -> Iterator[ApiClient]:
-        with patient(name, self._running.url + base_path, authorize(self._running.token)) as client:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        with patient(name, self._running.url + api.base_path, api.authorize(self._running.token)) as client:
             yield client
 
     def tombstones(self) -> Mapping[tuple[str, Key], datetime]:

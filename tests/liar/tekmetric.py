@@ -1,7 +1,7 @@
 """Tekmetric on the liar's stage."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
@@ -14,12 +14,12 @@ from starlette.types import ASGIApp
 
 from include.api.client import ApiClient
 from include.api.decoding import decode_json
-from include.api.error_policy import ErrorPolicy
 from include.simulators import tekmetric as simulator
 from include.simulators.serving import Simulator
 from include.simulators.tekmetric.account import Account as Simulated
 from include.simulators.tekmetric.app import create
 from include.simulators.tekmetric.changes import Mutation
+from include.sources.base import Api
 from include.sources.mirror.entity import Entity, MirrorContext
 from tests.contract import tekmetric as contract
 from tests.liar.lies import KINDS, Lie
@@ -47,16 +47,8 @@ class Account(Mirrored, contract.Account):
         self._session = requests.Session()
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        error_policy: ErrorPolicy,
-    ) -> Iterator[ApiClient]:
-        with patient(name, self._running.url + base_path, authorize(self._running.token)) as client:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        with patient(name, self._running.url + api.base_path, api.authorize(self._running.token)) as client:
             yield client
 
     def records(self, entity: Entity) -> list[dict[str, Any]]:

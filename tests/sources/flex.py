@@ -16,7 +16,7 @@ from include.api.client import ApiClient
 from include.confidence.summary import ForensicSummary
 from include.simulators.flex import Control, Fault, Line, Mutation, Simulator
 from include.simulators.flex.config import ROLES
-from include.sources.base import Synced
+from include.sources.base import Api, Synced
 from include.sources.flex import SOURCE, calls
 from include.sources.flex.crews import FlexContext
 from include.sources.flex.roles import Roles, roles_of
@@ -182,8 +182,8 @@ class Agency:
         return self.simulator.control
 
     @contextmanager
-    def api(self, name: str, *, base_path: str, authorize, per_minute, quota=None) -> Iterator[ApiClient]:
-        url, headers = self.simulator.url + base_path, authorize(self.simulator.token)
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        url, headers = self.simulator.url + api.base_path, api.authorize(self.simulator.token)
         patience = {"timeout": (5, 30), "attempts": 1}
         with ApiClient(name, url, headers=headers, limiter=self.limiter, **patience) as client:
             yield client

@@ -21,7 +21,7 @@ from include.confidence.scan_log import PlanGone
 from include.simulators.flex import Fault, Line, Mutation, Simulator
 from include.simulators.flex.config import ROLES
 from include.sources import get_source
-from include.sources.base import OutcomeUnknown, SyncFailed
+from include.sources.base import Api, OutcomeUnknown, SyncFailed
 from include.sources.flex.gate import GateLost
 from include.warehouse import fence
 from include.warehouse.fence import FenceError
@@ -133,8 +133,8 @@ class Reach:
         self._url, self._flex_url, self._token = url, flex_url, token
 
     @contextmanager
-    def api(self, name: str, *, base_path: str, authorize: Callable[[str], Any], **_: Any) -> Iterator[ApiClient]:
-        with self._client(name, self._flex_url + base_path, headers=authorize(self._token)) as client:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        with self._client(name, self._flex_url + api.base_path, headers=api.authorize(self._token)) as client:
             yield client
 
     @contextmanager

@@ -1,7 +1,7 @@
 """Simulated shops, and their mirror, for the tests of it."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -15,7 +15,7 @@ from include.api.client import ApiClient
 from include.confidence.summary import ForensicSummary
 from include.simulators import tekmetric as simulator
 from include.simulators.tekmetric import Mutation
-from include.sources.base import Synced
+from include.sources.base import Api, Synced
 from include.sources.tekmetric import SOURCE
 from include.sources.tekmetric.tables import SHOPS
 from include.warehouse import fence, sync_log
@@ -58,10 +58,8 @@ class Shops:
         return self.simulator.control
 
     @contextmanager
-    def api(
-        self, name: str, *, base_path: str, authorize: Callable[[str], Mapping[str, str]], **_: Any
-    ) -> Iterator[ApiClient]:
-        url, headers = self.simulator.url + base_path, authorize(self.simulator.token)
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        url, headers = self.simulator.url + api.base_path, api.authorize(self.simulator.token)
         with ApiClient(name, url, headers=headers, timeout=(2, 5), attempts=2, backoff=(0.01, 0.02)) as client:
             yield client
 

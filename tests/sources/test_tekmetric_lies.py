@@ -10,7 +10,7 @@ import pytest
 
 from include.api.paginators import Single
 from include.simulators.tekmetric import Fault, Mutation
-from include.sources.base import SyncFailed, entity_of
+from include.sources.base import Api, SyncFailed, entity_of
 from include.sources.mirror import gap
 from include.sources.mirror.entity import Listing, NewestOnly
 from include.sources.tekmetric import SOURCE
@@ -488,8 +488,8 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     lie = SimpleNamespace(twist=lambda request, data: data)
 
     @contextmanager
-    def api(self: Shops, name: str, *, base_path: str, authorize: Any, **_: Any) -> Iterator[Twisted]:
-        url, headers = self.simulator.url + base_path, authorize(self.simulator.token)
+    def api(self: Shops, name: str, api: Api) -> Iterator[Twisted]:
+        url, headers = self.simulator.url + api.base_path, api.authorize(self.simulator.token)
         with Twisted(name, url, headers=headers, timeout=(2, 5), attempts=2, backoff=(0.01, 0.02)) as client:
             client.twist = lambda request, data: lie.twist(request, data)
             yield client

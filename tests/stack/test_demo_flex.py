@@ -1,7 +1,7 @@
 """What Flex's scenario changes and breaks, and how it counts."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,8 @@ from include.confidence.summary import ForensicSummary
 from include.simulators import flex as simulator
 from include.simulators.flex import Fault, Mutation, application
 from include.sources import get_source
-from include.sources.base import OutcomeUnknown
+from include.sources.base import Api, OutcomeUnknown
 from include.warehouse import fence
-from include.warehouse.rate_limit import Quota
 from stack.demo import flex as scenario
 from stack.demo.steps import Unexpected, expect
 from stack.settings import BUSINESS_ROLES
@@ -36,16 +35,8 @@ class Night:
     url: str
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        quota: Quota | None = None,
-    ) -> Iterator[ApiClient]:
-        with ApiClient(name, self.account.url + base_path, headers=authorize(self.account.token)) as client:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        with ApiClient(name, self.account.url + api.base_path, headers=api.authorize(self.account.token)) as client:
             yield client
 
     @contextmanager

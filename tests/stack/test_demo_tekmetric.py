@@ -1,7 +1,7 @@
 """What Tekmetric's scenario changes and breaks, and how it counts."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from include.api.client import ApiClient
-from include.api.error_policy import ErrorPolicy
 from include.confidence.summary import ForensicSummary
 from include.simulators import tekmetric as simulator
 from include.sources import get_source
+from include.sources.base import Api
 from include.warehouse import fence
 from stack.demo import tekmetric as scenario
 from stack.demo.steps import expect
@@ -33,16 +33,8 @@ class Night:
     warehouse: psycopg.Connection
 
     @contextmanager
-    def api(
-        self,
-        name: str,
-        *,
-        base_path: str,
-        authorize: Callable[[str], Mapping[str, str]],
-        per_minute: float | None,
-        error_policy: ErrorPolicy,
-    ) -> Iterator[ApiClient]:
-        with ApiClient(name, self.shops.url + base_path, headers=authorize(self.shops.token)) as client:
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        with ApiClient(name, self.shops.url + api.base_path, headers=api.authorize(self.shops.token)) as client:
             yield client
 
     def settings(self, name: str) -> Mapping[str, Any]:

@@ -244,6 +244,7 @@ def test_tells_each_file_that_it_has_written(copy):
             for path in copy.glob("include/warehouse/migrations/versions/*_lendesk.py")
         ),
         "docs/dags.md",
+        "README.md",
     ]
 
 

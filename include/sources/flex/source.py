@@ -12,7 +12,7 @@ from include.confidence.health import Alert, Limits
 from include.confidence.integrity import Severity
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, IntegrityFailed, Synced, SyncFailed
+from include.sources.base import Api, Check, Connections, IntegrityFailed, Synced, SyncFailed
 from include.sources.flex import figures, repair, scan, sync, undo
 from include.sources.flex.checks import MIGRATE, verify
 from include.sources.flex.crews import FlexContext, Scope
@@ -27,6 +27,7 @@ PRUNE_SETTING = "FLEX_SYNC_PRUNE_ORPHANS"
 # Slightly below the vendor's quota for Enterprise, since concurrent requests can overshoot. The quota of a smaller
 # contract belongs in the connection's extra.
 QUOTA = Quota(per_hour=1_950, per_day=9_900)
+API = Api("/f5/api", authorize=lambda token: {"X-Auth-Token": token}, quota=QUOTA)
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,7 @@ class Flex:
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[FlexContext]:
         roles = roles_of(connections.settings(self.name))
         prune = (connections.variable(PRUNE_SETTING) or "true").strip().lower() not in ("false", "0")
-        with connections.api(
-            self.name,
-            base_path="/f5/api",
-            authorize=lambda token: {"X-Auth-Token": token},
-            per_minute=None,
-            quota=QUOTA,
-        ) as api:
+        with connections.api(self.name, API) as api:
             yield FlexContext(self, conn, run, api, roles, connections, prune)
 
     def sync(self, context: FlexContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:

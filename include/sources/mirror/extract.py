@@ -10,8 +10,9 @@ from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.api.paginators import Page
+from include.sources.mirror.brief import CompletePage, SkippedRecord
 from include.sources.mirror.entity import Entity, MirrorContext, Part
-from include.sources.mirror.lookup import CompletePage, Row, SkippedRecord, read_rows
+from include.sources.mirror.lookup import Row, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, staged, too_many_refused

@@ -14,9 +14,9 @@ from typing import Any
 from psycopg import sql
 
 from include.api.paginators import Page
+from include.sources.mirror.brief import complete_page, moment_of
 from include.sources.mirror.entity import Listing, MirrorContext
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.lookup import complete_page, moment_of
 from include.warehouse.staging import TooManyRefused
 from include.warehouse.table import among, identifiers, same_key
 

@@ -1,23 +1,17 @@
-"""Look-ups: narrow requests for certain rows, and for the records that lists show in brief."""
+"""Look-ups: narrow requests for certain rows, and what their answers prove."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import islice
 from typing import Any
-
-from psycopg import sql
 
 from include.api.envelopes import refuse_envelope
 from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
-from include.api.paginators import Page
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Discovered, Entity, Lookup, MirrorContext
-from include.warehouse.table import RowRefused, Table, among, identifiers
+from include.sources.mirror.entity import Lookup, MirrorContext
+from include.warehouse.table import Table
 
-# Why a record was skipped, if the reason is on our side.
-OVER_LIMIT = "over the limit"
 # The largest number of batches without a usable answer that one call splits in halves.
 MAX_SPLITS = 32
 Row = Mapping[str, Any]
@@ -269,136 +263,3 @@ def _all_pages(context: MirrorContext, lookup: Lookup, request: Request, first: 
         if len(rows) >= promised:
             return rows
     raise RefuseData(f"{request} shows {len(rows)} rows, but says that it has {promised}")
-
-
-@dataclass(frozen=True)
-class SkippedRecord:
-    """A listed record that was not read.
-
-    - `moment`: its version (or change time) in ISO 8601, None if the list shows none
-    - `reason`: why it was skipped
-    - `needs_person`: as in `Look`
-    """
-
-    key: list
-    partition: str
-    moment: str | None
-    reason: str
-    needs_person: bool = False
-
-    @property
-    def failed(self) -> bool:
-        """Whether the source is the reason. Records over the limit are left to the next sync."""
-        return self.reason != OVER_LIMIT
-
-    @property
-    def name(self) -> str:
-        return "/".join(map(str, self.key))
-
-
-@dataclass(frozen=True)
-class CompletePage:
-    """A page with its records in full, and what became of the others.
-
-    - `deleted`: keys of listed records whose own address shows a tombstone
-    - `absent`: keys of listed records that are not at their own address
-    - `known`: number of listed records that were not looked up: already staged, or unchanged since the last sync
-    - `skipped`: listed records that were not read
-    - `delete_events`: keys of records that an event reports as deleted
-    """
-
-    page: Page
-    deleted: tuple[tuple, ...] = ()
-    absent: tuple[tuple, ...] = ()
-    known: int = 0
-    skipped: tuple[SkippedRecord, ...] = ()
-    delete_events: tuple[tuple, ...] = ()
-
-
-def complete_page(
-    context: MirrorContext, entity: Entity, page: Page, partition: str, *, skip: Container[tuple], limit: int | None
-) -> CompletePage:
-    """Look up the records that the page shows in brief.
-
-    `skip`: keys that need no look-up. `limit`: the largest number of look-ups, None for no limit. A row without a
-    usable key stays as it is, so that staging refuses it with the reason.
-    """
-    table = entity.table
-    briefs = {key: row for row in page.rows if (key := table.key_of(row)) and key not in skip}
-    rows = [row for row in page.rows if table.key_of(row) is None]
-    known = len(page.rows) - len(rows) - len(briefs)
-    wanted = list(briefs)
-    deleted, absent, skipped = [], [], [(key, Look(unknown=OVER_LIMIT)) for key in wanted[limit:] if limit is not None]
-    for key, look in _look_up_listed(context, entity, wanted[:limit]):
-        if look.unknown:
-            skipped.append((key, look))
-        elif look.tombstone:
-            deleted.append(key)
-        elif not look.rows:
-            absent.append(key)
-        else:
-            rows += look.rows
-    return CompletePage(
-        replace(page, rows=rows),
-        tuple(deleted),
-        tuple(absent),
-        known,
-        tuple(_skipped_record(entity, key, partition, briefs[key], look) for key, look in skipped),
-    )
-
-
-def _look_up_listed(context: MirrorContext, entity: Entity, keys: Sequence[tuple]) -> Iterator[tuple[tuple, Look]]:
-    """Look up listed records. Yields (key, Look).
-
-    A record that appears as deleted is looked up once more, since a list shows it.
-    """
-    deleted = []
-    for key, look in look_up(context, entity.table, entity.lookup, keys):
-        if look.tombstone:
-            deleted.append(key)
-        else:
-            yield key, look
-    yield from look_up(context, entity.table, entity.lookup, deleted)
-
-
-def _skipped_record(entity: Entity, key: tuple, partition: str, brief: Row, look: Look) -> SkippedRecord:
-    moment = moment_of(entity, brief)
-    return SkippedRecord(list(key), partition, moment and moment.isoformat(), look.unknown, look.needs_person)
-
-
-def unchanged_keys(context: MirrorContext, entity: Discovered, page: Page, since: datetime) -> set[tuple]:
-    """Return the keys of listed records whose shown values equal the copy's, unless they changed at `since` or later.
-
-    Those are read again, because what belongs to a record may arrive after it.
-    """
-    shown = entity.shown
-    briefs = {key: row for row in page.rows if (key := shown.key_of(row))}
-    if shown.names == shown.key or not briefs:
-        return set()
-    copies = context.conn.execute(
-        sql.SQL("SELECT {} FROM {} WHERE deleted_at IS NULL AND {}").format(
-            identifiers(shown.names), entity.table.sql, among(shown.key, briefs)
-        )
-    ).fetchall()
-    there = set(copies)
-    return {
-        key
-        for key, row in briefs.items()
-        if _brief_values(shown, row) in there and not ((moment := moment_of(entity, row)) and moment >= since)
-    }
-
-
-def _brief_values(shown: Table, row: Row) -> tuple | None:
-    """Return what a list shows of a record, in the order of `shown`. None if it can't be read: the full record may."""
-    try:
-        return shown.row(row)
-    except RowRefused:
-        return None
-
-
-def moment_of(entity: Discovered, row: Row) -> datetime | None:
-    """Return a listed record's version (or change time); None if the list shows none or it can't be read."""
-    shown = entity.shown
-    brief = _brief_values(shown, row) or ()
-    values = dict(zip(shown.names, brief, strict=False))
-    return values.get(shown.version) or values.get(shown.changed)

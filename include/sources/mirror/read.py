@@ -9,10 +9,11 @@ from typing import Any
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import page_request, pages
 from include.api.paginators import Page
-from include.sources.mirror import gap, lookup
+from include.sources.mirror import brief, gap
+from include.sources.mirror.brief import CompletePage
 from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.extract import Extract, least_total
-from include.sources.mirror.lookup import CompletePage, Row, read_rows
+from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.staging import PullError, TooManyRefused, staged
 from include.warehouse.table import Table
@@ -243,10 +244,10 @@ def _complete_page(
         return CompletePage(page)
     skip = staged(stage, filter(None, map(entity.table.key_of, page.rows)))
     if unchanged_before:
-        skip |= lookup.unchanged_keys(context, entity, page, unchanged_before)
+        skip |= brief.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
     left = max(0, limit - stage.pull.rows_read) if limit else None
-    return lookup.complete_page(context, entity, page, listing.partition, skip=skip, limit=left)
+    return brief.complete_page(context, entity, page, listing.partition, skip=skip, limit=left)
 
 
 def _list_pages(

@@ -11,7 +11,7 @@ from psycopg import Connection
 from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, Synced, SyncFailed, entity_of, require_lookback
+from include.sources.base import Api, Check, Connections, Synced, SyncFailed, entity_of, require_lookback
 from include.sources.mirror.entity import Child, Derived, Entity, Invariant, MirrorContext
 from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
 from include.sources.mirror.scan import Scope, scan_entity
@@ -73,13 +73,8 @@ class Mirror:
 
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[MirrorContext]:
-        with connections.api(
-            self.name,
-            base_path=self.base_path,
-            authorize=self.authorize,
-            per_minute=self.per_minute,
-            error_policy=self.error_policy,
-        ) as client:
+        api = Api(self.base_path, self.authorize, self.per_minute, error_policy=self.error_policy)
+        with connections.api(self.name, api) as client:
             yield MirrorContext(self, client, conn, run, settings=connections.settings(self.name))
 
     def sync(self, context: MirrorContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
