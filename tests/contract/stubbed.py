@@ -220,6 +220,8 @@ def _hasty(entity: Entity) -> Entity:
     """The entity without its pauses."""
     if isinstance(entity.changes, FullList):
         return replace(entity, changes=replace(entity.changes, every=timedelta(0)))
+    if isinstance(entity, Discovered):
+        return replace(entity, read_every=timedelta(0))
     return entity
 
 

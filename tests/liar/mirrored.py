@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from include.api.decoding import decode_json
-from include.sources.mirror.changes import BothEnds, FullList
+from include.sources.mirror.changes import BothEnds
 from include.sources.mirror.entity import Entity
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
@@ -211,4 +211,4 @@ class Mirrored:
 
 
 def _rare(entity: Entity) -> bool:
-    return isinstance(entity.changes, FullList) and entity.changes.every > timedelta(0)
+    return bool(entity.read_every)
