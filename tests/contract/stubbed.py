@@ -25,7 +25,7 @@ from include.confidence.summary import Plan
 from include.simulators import serving
 from include.sources.base import Api, entity_of
 from include.sources.mirror.changes import FullList
-from include.sources.mirror.entity import Entity
+from include.sources.mirror.entity import Discovered, Entity
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import Table, text, unix_time
 from stack.new_source import WrongDeclaration, declaration
