@@ -1,17 +1,17 @@
 """An element in doubt, released: what Flex shows by then is what happened, and the next sync does the rest."""
 
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from include.api.errors import TryLater
-from include.simulators.flex import Fault, Mutation
+from include.simulators.flex import Fault, Line, Mutation
 from include.sources.flex import element, gate
 from include.sources.flex.release import release
 from include.sources.flex.rows import Unreadable
 
-from .flex import Falsely, as_gear, of_somebody_else, owned, rows, tell_once, without_role
+from .flex import Falsely, as_gear, call, of_somebody_else, owned, rows, tell_once, without_role
 from .test_flex_element import ADD, LINE, LOST, ROWS, Stage, stage
 
 __all__ = ["stage"]
@@ -28,6 +28,10 @@ def lost(stage: Stage, name: str, path: str, method: str) -> None:
     stage.fault(Fault(kind="object", times=None), ROWS, "GET", nth=2)
     assert stage.sync().state == "uncertain"
     stage.flex.control.clear()
+
+
+def contacts(stage: Stage, element_id: UUID) -> list[Line]:
+    return [line for line in stage.flex.control.lines(element_id) if line.kind == "contact"]
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
@@ -88,6 +92,29 @@ def test_an_add_that_did_nothing_is_made(stage):
     assert (stage.operations(), owned(stage.conn, stage.element)) == ([("add", "refused"), ("role", "refused")], set())
     stage.sync()
     stage.in_step(resource)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_line_that_was_made_on_another_crew_call_stays_there(stage, known):
+    _, resource = stage.hire()
+    other = stage.flex.control.create_element()
+    if known:
+        call(stage.conn, other)
+    stage.fault(Fault(kind="misplaced", element=other), ADD)
+    assert stage.sync().state == "uncertain"
+    [stray] = contacts(stage, other)
+    if not known:
+        with pytest.raises(Unreadable, match=f"{stray.id}.* Find it in Flex and delete it there"):
+            release(stage.worker, stage.element)
+        stage.flex.control.mutate(Mutation("delete", other, line=stray.id))
+    release(stage.worker, stage.element)
+    [reason] = stage.conn.execute(
+        "SELECT reason FROM flex.operation WHERE flex_element_id = %s AND kind = 'add'", [stage.element]
+    ).fetchone()
+    assert (f"is on element {other} and stays there" in reason) == known
+    stage.sync()
+    stage.in_step(resource)
+    assert contacts(stage, other) == [stray] * known
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)

@@ -73,6 +73,11 @@ class Account(account.Account):
         """Whether a write is to be taken for done and not carried out."""
         return self._lie is not None and self._lie.kind == "ignored"
 
+    def added_to(self, element_id: UUID) -> UUID:
+        """The crew call on which an add makes its line."""
+        lie = self._lie
+        return lie.element if lie is not None and lie.kind == "misplaced" and lie.element else element_id
+
     def shown(self, element_id: UUID) -> list[Line]:
         """The lines of a crew call as it shows them. Raises KeyError where there is none."""
         lines = self.store.lines(element_id)

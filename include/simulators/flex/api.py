@@ -90,15 +90,15 @@ def _add(account: Account, call: Call) -> Answer:
     _element(account, call)
     if account.ignoring:
         return ok(account.shapes.added(account.store.new_id()))
-    form = call.form()
+    element_id, form = account.added_to(call.ids["id"]), call.form()
     if form.get("managedResourceLineItemType", ["contact"]) != ["contact"]:
         raise Refused(400, "managedResourceLineItemType must be contact")
     try:
         parent_id = UUID(form["parentLineItemId"][0]) if "parentLineItemId" in form else None
-        line = account.store.add(call.ids["id"], "contact", call.ids["resource"], parent_id=parent_id)
+        line = account.store.add(element_id, "contact", call.ids["resource"], parent_id=parent_id)
     except (KeyError, ValueError):
         raise Refused(400, "parentLineItemId is no header of this element") from None
-    account.wrote("add", call.ids["id"], line)
+    account.wrote("add", element_id, line)
     return ok(account.shapes.added(line.id))
 
 

@@ -22,7 +22,7 @@ Spoil = Literal[
     "types_disagree",
 ]
 SPOILS: tuple[str, ...] = get_args(Spoil)
-Lie = Literal["empty", "short", "lag", "swapped", "envelope", "without_roles", "ignored"]
+Lie = Literal["empty", "short", "lag", "swapped", "envelope", "without_roles", "ignored", "misplaced"]
 LIES: tuple[str, ...] = get_args(Lie)
 
 
@@ -69,6 +69,7 @@ class Fault(Strike):
     - `without_roles`: rows without the field business-role
 
     Of a write, `ignored`: the answer of a success, and nothing is carried out; an add names a line that isn't there.
+    `misplaced`: an add makes its line on the crew call `element`.
     """
 
     kind: Literal["status", "drop", "hang", "slow", "cut", "broken_json"] | Spoil | Lie
@@ -85,7 +86,7 @@ class Fault(Strike):
     def matches(self, method: str, path: str) -> bool:
         """Whether it is meant for such a request: rows can only be spoilt where they are read."""
         rows = method == "GET" and path.endswith("/row-data")
-        meant = {"ignored": method != "GET", "without_roles": rows}
+        meant = {"ignored": method != "GET", "misplaced": "/add-resource/" in path, "without_roles": rows}
         meant |= dict.fromkeys(("empty", "short", "lag", "swapped", "envelope"), method == "GET")
         meant |= dict.fromkeys(SPOILS, rows)
         return super().matches(method, path) and meant.get(self.kind, True)

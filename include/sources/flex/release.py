@@ -1,5 +1,6 @@
 """Release an uncertain element: settle its unknown writes by what Flex shows, when a person asks for it."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -7,16 +8,27 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
+from include.api.errors import NotFound
 from include.sources.flex import calls, desired, gate
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import GONE, OWN, Worker
-from include.sources.flex.look import Looked, look, patient, require_same
+from include.sources.flex.look import Looked, both, look, patient, require_same
 from include.sources.flex.rows import CONTACT, Line, Unreadable, duplicates
+
+log = logging.getLogger(__name__)
 
 UNKNOWN = """
 SELECT o.operation_id, o.kind, o.flex_line_item_id AS line_id, o.flex_resource_id AS resource_id,
   o.role_after::uuid AS role_id, o.job_id, o.department, o.crew_call_id, o.technician_id, o.sync_id
 FROM flex.operation o WHERE o.flex_element_id = %s AND o.state = 'unknown' ORDER BY o.operation_id
+"""
+
+# Every other crew call that we know, that of the line first if it is one of ours.
+OTHERS = """
+SELECT flex_element_id FROM (
+  SELECT flex_element_id, false AS named FROM flex.flex_crew_calls
+  UNION ALL SELECT flex_element_id, flex_line_item_id = %(line)s FROM flex.owned_line
+) e WHERE flex_element_id <> %(element)s GROUP BY 1 ORDER BY bool_or(named) DESC, 1
 """
 
 SETTLE = """
@@ -44,8 +56,8 @@ class Doubtful:
 def release(worker: Worker, element_id: UUID) -> int:
     """Settle unknown operations by what Flex shows now and make the gate idle. Return how many were settled.
 
-    A line is ours only if the answer to an add named it. Another line of the same contact may be a person's: it stays,
-    and no line is added.
+    A line is ours only if the answer to an add named it, and this crew call has it. Another line of the same contact
+    may be a person's: it stays, and no line is added. A named line that is on another crew call stays there.
 
     Raises, and changes nothing: Unreadable if Flex proves nothing or a resource has several lines; GateClosed;
     ValueError if the gate is not uncertain; and whatever `ApiClient.send` raises.
@@ -61,14 +73,31 @@ def release(worker: Worker, element_id: UUID) -> int:
         with conn.cursor(row_factory=class_row(Doubtful)) as cursor:
             doubtful = cursor.execute(UNKNOWN, [element_id]).fetchall()
         shown = {line.line_id for line in looked.lines}
-        for each in doubtful:
-            if each.kind == "add" and each.line_id not in shown | {None} and calls.exists(worker.api, each.line_id):
-                raise Unreadable(f"line {each.line_id} isn't shown on its crew call, but its own address shows it")
+        strays = {
+            each.line_id: _element_of(worker, element_id, each.line_id)
+            for each in doubtful
+            if each.kind == "add" and each.line_id not in shown | {None} and calls.exists(worker.api, each.line_id)
+        }
         with worker.fenced(conn):
             conn.execute(GONE, [list(looked.gone)])
             for each in doubtful:
-                _settle(worker, element_id, each, looked.lines)
+                _settle(worker, element_id, each, looked.lines, strays.get(each.line_id))
     return len(doubtful)
+
+
+def _element_of(worker: Worker, element_id: UUID, line_id: UUID) -> UUID:
+    """Return the crew call, other than this one, on which both lists of Flex show the line. Raises Unreadable."""
+    others = worker.conn.execute(OTHERS, {"element": element_id, "line": line_id}).fetchall()
+    for (other,) in others:
+        try:
+            if any(line.line_id == line_id for line in both(worker.api, other, ())):
+                return other
+        except (NotFound, Unreadable) as reason:
+            log.info("whether element %s has line %s can't be told: %s", other, line_id, reason)
+    raise Unreadable(
+        f"line {line_id} isn't shown on its crew call, but its own address shows it, and none of {len(others)} other"
+        " crew calls has it. Find it in Flex and delete it there"
+    )
 
 
 def _look(worker: Worker, element_id: UUID, crew: Crew) -> Looked:
@@ -79,8 +108,13 @@ def _look(worker: Worker, element_id: UUID, crew: Crew) -> Looked:
     return looked
 
 
-def _settle(worker: Worker, element_id: UUID, doubtful: Doubtful, lines: Collection[Line]) -> None:
-    """Set the operation to done or refused by the lines that are there now."""
+def _settle(
+    worker: Worker, element_id: UUID, doubtful: Doubtful, lines: Collection[Line], stray_on: UUID | None
+) -> None:
+    """Set the operation to done or refused by the lines that are there now.
+
+    `stray_on`: the other crew call that has the line which the answer to an add named.
+    """
     there = next((line for line in lines if line.line_id == doubtful.line_id and line.kind == CONTACT), None)
     happened = {
         "add": there is not None and there.resource_id == doubtful.resource_id,
@@ -89,6 +123,9 @@ def _settle(worker: Worker, element_id: UUID, doubtful: Doubtful, lines: Collect
     }[doubtful.kind]
     others = doubtful.kind == "add" and not happened and any(_is_of(line, doubtful.resource_id) for line in lines)
     note = f"; released by {worker.run}" + (", the contact's line counts as a person's" if others else "")
+    if stray_on:
+        note += f", line {doubtful.line_id} is on element {stray_on} and stays there: look at it in Flex"
+        log.warning("element %s%s", element_id, note)
     values = {"operation": doubtful.operation_id, "state": "done" if happened else "refused", "note": note}
     worker.conn.execute(SETTLE, values)
     if doubtful.kind == "add" and happened:
