@@ -36,7 +36,13 @@ from stack.settings import (
     write_private,
 )
 
-AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")
+# The parts of Airflow, and the module that runs each.
+AIRFLOW = {
+    "api-server": "airflow",
+    "scheduler": "stack.preloaded",
+    "dag-processor": "stack.preloaded",
+    "triggerer": "airflow",
+}
 READY_SECONDS = 300.0
 
 
@@ -79,8 +85,8 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
         family.start(name, command, simulator_environment(postgres, process_environment))
     _prepare(family, home, process_environment)
     since = datetime.now(UTC)
-    for name in AIRFLOW:
-        family.start(name, [sys.executable, "-m", "airflow", name], process_environment)
+    for name, module in AIRFLOW.items():
+        family.start(name, [sys.executable, "-m", module, name], process_environment)
     _wait_until_ready(family, home, ports, process_environment, since)
     write_private(home.state, json.dumps(asdict(ports)))
     _tell(f"ready: {api_url(ports)}")

@@ -1,8 +1,8 @@
 """One running Airflow for all tests that need a scheduler, and sources that are in step again before each of them."""
 
 import os
+import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -154,11 +154,15 @@ class Platform:
         return states | ({"scan": scans.pop() if len(scans) == 1 else "mixed"} if scans else {})
 
     def wait_for_question(self, run_id: str, dag: str = RECONCILE) -> None:
-        """Wait until `decide` waits, and until the scheduler has noticed, which the state alone doesn't tell."""
+        """Wait until `decide` waits, and the scheduler has noticed: it fails a task that goes on before that."""
         self.airflow.wait_for(dag, run_id, "decide", "awaiting_input", timeout=90)
-        noticed = self.airflow.call("GET", f"/dags/{dag}/dagRuns/{run_id}/taskInstances/decide")
-        assert noticed["state"] == "awaiting_input"
-        time.sleep(8)
+        decide = self.airflow.call("GET", f"/dags/{dag}/dagRuns/{run_id}/taskInstances/decide")
+        noticed = re.compile(
+            rf"TaskInstance Finished: dag_id={dag}, task_id=decide, run_id={re.escape(run_id)},"
+            rf".* try_number={decide['try_number']}\b"
+        )
+        log = self.stack.home.logs / "scheduler.log"
+        until(lambda: noticed.search(log.read_text()) is not None, f"the scheduler to notice {noticed.pattern}", 60)
 
     def sessions_of(self, run: str) -> set[int]:
         """The process ids of the tasks that work for the run (`dag_id/run_id`) on the warehouse."""
