@@ -155,11 +155,20 @@ class TestAbsence:
         summary = scanned(seller, CATEGORIES)
         assert (plan(summary), summary.metrics["unproven"]) == ((0, 0, 3), 0)
         counters = seller.control.counters()
-        # And one that is there, by which the address proves that it finds something.
-        assert [counters.total(f"POST {BATCH}"), counters.total(f"GET {OBJECT}")] == [1, 4]
+        # And three that are there, by which the address proves that it finds something.
+        assert [counters.total(f"POST {BATCH}"), counters.total(f"GET {OBJECT}")] == [1, 6]
         others = [scanned(seller, entity.name) for entity in SOURCE.entities if entity.name != CATEGORIES]
         repaired(seller, summary, *others)
         assert not set(gone) & set(rows(conn, CATEGORIES))
+
+    def test_is_proven_although_those_listed_first_are_deleted_too(self, seller, conn):
+        """The list shows their tombstones, their own addresses nothing: that doesn't mean that the address is wrong."""
+        *told, gone = sorted(seller.control.ids("categories"))[:4]
+        seller.control.mutate(*(Mutation("delete", "categories", id_) for id_ in told))
+        sync_entities(seller.context)
+        seller.control.mutate(Mutation("delete", "categories", gone, silent=True))
+        summary = scanned(seller, CATEGORIES)
+        assert (plan(summary), summary.metrics["unproven"]) == ((0, 0, 1), 0)
 
     @pytest.mark.parametrize(
         ("name", "kind", "lies"),

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 SECOND_LOOKS = 500
 # The least number of requests from which on no answer at all is a sign of a failure.
 MANY = 10
+# The number of rows that tell whether an address finds anything at all.
+KNOWN_ROWS = 3
 BUDGET_SPENT = "the budget of second looks was spent before its turn"
 NO_VALUES = "nothing is known by which it could be asked for"
 NOTHING_FOUND = "it is not found by itself, but neither is a row that list and copy have"
@@ -109,15 +111,25 @@ def _settle_by_witness(
 def _finds_known_row(context: MirrorContext, extract: Extract, lookup: Lookup) -> bool:
     """Return whether a look-up finds a row that both list and copy have. True if there is no such row to try.
 
-    Also true for look-ups by a parent: there a 404 is an answer about the children.
+    Tried are a few, as one may have been deleted meanwhile; and none that the list shows as deleted. Also true for
+    look-ups by a parent: there a 404 is an answer about the children.
     """
     table, stage = extract.entity.table, extract.stage
     if lookup.by != table.key:
         return True
-    query = "SELECT {} FROM {} s JOIN {} t ON {} WHERE t.deleted_at IS NULL AND ({}) IS NOT NULL LIMIT 1"
-    by = identifiers(lookup.by, "t")
-    same = same_key(table.key, "s", "t")
-    known = context.conn.execute(sql.SQL(query).format(by, stage.sql, table.sql, same, by)).fetchall()
+    query = (
+        "SELECT {by} FROM {stage} s JOIN {table} t ON {same}"
+        " WHERE t.deleted_at IS NULL AND {deleted} IS NOT TRUE AND ({by}) IS NOT NULL LIMIT {few}"
+    )
+    parts = {
+        "by": identifiers(lookup.by, "t"),
+        "stage": stage.sql,
+        "table": table.sql,
+        "same": same_key(table.key, "s", "t"),
+        "deleted": sql.Identifier("s", table.tombstone) if table.tombstone else sql.SQL("false"),
+        "few": sql.Literal(KNOWN_ROWS),
+    }
+    known = context.conn.execute(sql.SQL(query).format(**parts)).fetchall()
     return not known or any(_found(look) for _, look in look_up(context, table, lookup, known))
 
 
