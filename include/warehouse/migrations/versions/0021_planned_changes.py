@@ -1,0 +1,45 @@
+"""The plan of each scan row by row, and what its rows have in common."""
+
+from alembic import op
+
+revision = "0021"
+down_revision = "0020"
+branch_labels = None
+depends_on = None
+
+STATEMENTS = """
+CREATE TABLE confidence.planned_change (
+  change_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  evidence text NOT NULL,
+  source text NOT NULL,
+  table_name text NOT NULL,
+  key jsonb NOT NULL,
+  operation text NOT NULL,
+  status text NOT NULL,
+  why text,
+  looked boolean NOT NULL,
+  before jsonb,
+  after jsonb,
+  differs text[] NOT NULL,
+  planned_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX ON confidence.planned_change (evidence, change_id);
+CREATE INDEX ON confidence.planned_change (source, planned_at);
+COMMENT ON TABLE confidence.planned_change IS
+  'One row for each change that a scan has planned, kept for 30 days. evidence is that of the scan (summary ->> '
+  '''evidence'' in confidence.forensic_run). before is the row as the copy had it, after as the source showed it, '
+  'differs the columns in which an update changes it. looked: whether the row was looked up by itself. Only changes '
+  'with the status confirmed may be applied.';
+
+ALTER TABLE confidence.forensic_run ADD patterns jsonb NOT NULL DEFAULT '[]';
+COMMENT ON COLUMN confidence.forensic_run.patterns IS
+  'What many of the planned rows have in common, and few other rows of the table.';
+"""
+
+
+def upgrade() -> None:
+    op.execute(STATEMENTS)
+
+
+def downgrade() -> None:
+    op.execute("DROP TABLE confidence.planned_change; ALTER TABLE confidence.forensic_run DROP patterns")

@@ -1,0 +1,301 @@
+"""Find what the rows of a plan have in common: facts that hold for many of them, and for few rows of the whole table.
+
+A fact is told if it holds for at least half of the planned rows, at least twice as often as in the table, and if chance
+would give it less than once in a million plans (by Chernoff's bound for the binomial distribution).
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal
+
+from psycopg import Connection, sql
+
+from include.warehouse.staging import Stage
+from include.warehouse.table import Table, identifiers, same_key
+
+# Fewer planned rows have nothing in common that is worth telling.
+MANY = 10
+# The largest number of facts about the rows of one operation.
+MOST = 5
+SHARE, LIFT, UNLIKELY = 0.5, 2, math.log(1e6)
+# The share of the rows that a range may leave out at either end.
+TRIM = 0.05
+# The share of the rows to update in which the same columns have to differ.
+SAME_COLUMNS = 0.8
+
+# Columns whose values are compared: by themselves, by their day, or only by their range.
+BY_VALUE = ("boolean", "text", "uuid", "date", "integer", "bigint", "smallint")
+TIMES = ("timestamp with time zone", "timestamp without time zone")
+BY_RANGE = ("integer", "bigint", "smallint", "numeric", "date", *TIMES)
+# Only these texts are told: codes, as in `COMPLETED` or `LOC-7`. Others may be names or addresses of people.
+CODE = re.compile(r"[A-Z0-9_:.-]{1,40}")
+
+Operation = Literal["insert", "update", "delete"]
+Kind = Literal["value", "day", "range", "columns", "sync", "page"]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A fact about `planned` of all `of` planned rows of an operation, and about `present` of `rows` of the table.
+
+    - `kind`: a column has one `value`, one day, or is in the range from `value` to `until`; the same `column`s (joined
+      by commas) differ; one sync wrote the rows; they stand on one page of the list
+    - `value`: as text; None for null, and for a text that may be about a person
+    - `present`, `rows`: 0 for `columns`, which have no counterpart in the table
+    - `score`: how unlikely it is by chance (the natural logarithm)
+    """
+
+    table: str
+    operation: Operation
+    kind: Kind
+    column: str
+    value: str | None
+    planned: int
+    of: int
+    until: str | None = None
+    hidden: bool = False
+    present: int = 0
+    rows: int = 0
+    score: float = 0.0
+
+    def __str__(self) -> str:
+        share = f"; {_percent(self.present, self.rows)} of the table" if self.rows else ""
+        return f"{self.planned} of {self.of} rows to {self.operation} {self._fact()}{share}"
+
+    def _fact(self) -> str:
+        match self.kind:
+            case "sync":
+                return f"were last written by sync {self.value}"
+            case "page":
+                return f"stand on page {self.value} of the list"
+            case "day":
+                return f"have {self.column} on {self.value}"
+            case "range":
+                return f"have {self.column} between {self.value} and {self.until}"
+            case "columns":
+                return f"differ in {self.column} only" + (f", {self.value}" if self.value else "")
+        if self.hidden:
+            return f"share one value of {self.column}"
+        return f"have no {self.column}" if self.value is None else f"have {self.column} {self.value}"
+
+
+def find_patterns(stage: Stage) -> list[Pattern]:
+    """Return the facts about the planned changes of a table, at most MOST for an operation, the most telling first.
+
+    Call it after the second look, while the rows are staged.
+    """
+    table, found = stage.table, []
+    names = {
+        "plan": stage.plan,
+        "stage": stage.sql,
+        "table": table.sql,
+        "t_is_p": same_key(table.key, "t", "p"),
+        "s_is_p": same_key(table.key, "s", "p"),
+        "t_columns": identifiers(table.names, "t"),
+        "s_columns": identifiers(table.names, "s"),
+    }
+    for operation in ("delete", "update", "insert"):
+        planned, rows, own = LISTED if operation == "insert" else COPIED
+        parts = names | {"operation": sql.Literal(operation)}
+        planned, rows = sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts)
+        facts = facts_of(stage.conn, table, operation, planned, rows, own)
+        found += [*(_same_columns(stage, parts) if operation == "update" else []), *facts][:MOST]
+    return found
+
+
+def facts_of(
+    conn: Connection, table: Table, operation: Operation, planned: sql.Composable, rows: sql.Composable, own: str
+) -> list[Pattern]:
+    """Return the facts about the `planned` rows, compared with all `rows`, the most telling first.
+
+    Both are queries for the table's columns and for one column of ours: `sync_id` or `_page`.
+    """
+    (total,) = _aggregate(conn, planned, [sql.SQL("count(*)")])
+    if total < MANY:
+        return []
+    facts = list(_facts(conn, _types(conn, table) | {own: "bigint"}, planned))
+    counts = [sql.SQL("count(*) FILTER (WHERE {})").format(fact.condition) for fact in facts]
+    in_plan = _aggregate(conn, planned, counts)
+    in_table = _aggregate(conn, rows, [sql.SQL("count(*)"), *counts])
+    found = [
+        _pattern(table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
+        for fact, count, present in zip(facts, in_plan, in_table[1:], strict=True)
+    ]
+    told: dict[tuple[int, int], Pattern] = {}
+    for pattern in sorted(filter(_is_telling, found), key=lambda each: -each.score):
+        # Of several facts about the same rows the first is enough.
+        told.setdefault((pattern.planned, pattern.present), pattern)
+    return list(told.values())
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """A fact that may be telling, with the SQL condition for the rows that have it."""
+
+    kind: Kind
+    column: str
+    condition: sql.Composable
+    value: Any = None
+    until: Any = None
+
+
+def _types(conn: Connection, table: Table) -> dict[str, str]:
+    """Return the SQL type of each column."""
+    query = "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+    found = dict(conn.execute(query, [table.sql.as_string()]).fetchall())
+    return {name: found[name] for name in table.names}
+
+
+def _facts(conn: Connection, types: Mapping[str, str], planned: sql.Composable) -> Iterator[_Fact]:
+    """Yield what may be telling: each column's commonest value or day, its absence, and its range."""
+    terms = {name: _term(name, type_) for name, type_ in types.items() if type_ in (*BY_VALUE, *TIMES)}
+    modes = _aggregate(conn, planned, [sql.SQL("mode() WITHIN GROUP (ORDER BY {})").format(t) for t in terms.values()])
+    for (name, term), value in zip(terms.items(), modes, strict=True):
+        kind = {"sync_id": "sync", "_page": "page"}.get(name, "day" if types[name] in TIMES else "value")
+        if value is not None:
+            yield _Fact(kind, name, sql.SQL("{} = {}").format(term, sql.Literal(value)), value)
+        if name not in ("sync_id", "_page"):
+            yield _Fact("value", name, sql.SQL("{} IS NULL").format(term))
+    measured = [name for name, type_ in types.items() if type_ in BY_RANGE and name not in ("sync_id", "_page")]
+    for share in (0, TRIM):
+        ends = [
+            sql.SQL("percentile_disc(ARRAY[{}, {}]::float[]) WITHIN GROUP (ORDER BY {})").format(
+                sql.Literal(share), sql.Literal(1 - share), sql.Identifier(name)
+            )
+            for name in measured
+        ]
+        for name, found in zip(measured, _aggregate(conn, planned, ends), strict=True):
+            if found and found[0] != found[1]:
+                first, last = map(sql.Literal, found)
+                condition = sql.SQL("{} BETWEEN {} AND {}").format(sql.Identifier(name), first, last)
+                yield _Fact("range", name, condition, *found)
+
+
+def _term(name: str, type_: str) -> sql.Composable:
+    """Return the SQL expression by which the values of a column are compared: times by their day in UTC."""
+    column = sql.Identifier(name)
+    match type_:
+        case "timestamp with time zone":
+            return sql.SQL("({} AT TIME ZONE 'UTC')::date").format(column)
+        case "timestamp without time zone":
+            return sql.SQL("{}::date").format(column)
+    return column
+
+
+def _aggregate(conn: Connection, query: sql.Composable, terms: Sequence[sql.Composable]) -> tuple:
+    """Return the values of aggregates over the rows of a query."""
+    if not terms:
+        return ()
+    return conn.execute(sql.SQL("SELECT {} FROM ({}) q").format(sql.SQL(", ").join(terms), query)).fetchone()
+
+
+def _pattern(
+    table: Table, operation: Operation, fact: _Fact, *, planned: int, of: int, present: int, rows: int
+) -> Pattern:
+    value = None if fact.value is None else _said(fact.value)
+    hidden = isinstance(fact.value, str) and not CODE.fullmatch(fact.value)
+    return Pattern(
+        table=table.name,
+        operation=operation,
+        kind=fact.kind,
+        column=fact.column,
+        value=None if hidden else value,
+        until=None if fact.until is None else _said(fact.until),
+        hidden=hidden,
+        planned=planned,
+        of=of,
+        present=present,
+        rows=rows,
+        score=_unlikeliness(planned, of, present, rows, chosen=2 if fact.kind == "range" else 0),
+    )
+
+
+def _unlikeliness(planned: int, of: int, present: int, rows: int, *, chosen: int) -> float:
+    """Return how unlikely it is that so many of the planned rows have the fact by chance, as a natural logarithm.
+
+    `chosen`: how many ends of a range were chosen among the planned rows.
+    """
+    # One is added, so that a fact which no row of the table has is not beyond all measure.
+    share, base = planned / of, (present + 1) / (rows + 1)
+    if share <= base:
+        return 0.0
+    other = (1 - share) * math.log((1 - share) / (1 - base)) if share < 1 else 0.0
+    return of * (share * math.log(share / base) + other) - chosen * math.log(of)
+
+
+def _is_telling(pattern: Pattern) -> bool:
+    share, base = pattern.planned / pattern.of, pattern.present / max(1, pattern.rows)
+    return share >= SHARE and share >= LIFT * base and pattern.score >= UNLIKELY
+
+
+def _same_columns(stage: Stage, names: Mapping[str, sql.Composable]) -> list[Pattern]:
+    """Return the fact that the same columns differ in most rows to update, if that is so."""
+    table = stage.table
+    differs = sql.SQL(", ").join(
+        sql.SQL("CASE WHEN t.{0} IS DISTINCT FROM p.{0} THEN {1} END").format(sql.Identifier(name), sql.Literal(name))
+        for name in table.compared
+    )
+    query = sql.SQL(DIFFERING).format(**names, differs=differs)
+    total, columns, count = stage.conn.execute(query).fetchone() or (0, [], 0)
+    if total < MANY or count < SAME_COLUMNS * total or not columns:
+        return []
+    how = _how(stage, names, columns[0]) if len(columns) == 1 else None
+    return [Pattern(table.name, "update", "columns", ", ".join(columns), how, count, total)]
+
+
+def _how(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str | None:
+    """Return in which way a column differs, if all rows differ in the same way: empty on one side, or by one time."""
+    type_ = _types(stage.conn, stage.table)[column]
+    by = sql.SQL("p.{0} - t.{0}" if type_ in TIMES else "NULL::interval").format(sql.Identifier(column))
+    query = sql.SQL(HOW).format(**names, column=sql.Identifier(column), by=by)
+    source_empty, copy_empty, least, most = stage.conn.execute(query).fetchone()
+    if source_empty or copy_empty:
+        return "which is empty at the source" if source_empty else "which is empty in the copy"
+    if least is not None and least == most:
+        hours = least.total_seconds() / 3600
+        return f"which is {abs(hours):g} h {'later' if hours > 0 else 'earlier'} at the source"
+    return None
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _percent(part: int, whole: int) -> str:
+    share = 100 * part / max(1, whole)
+    return f"{share:.0f} %" if share >= 1 or part == 0 else "less than 1 %"
+
+
+# The planned rows, the rows that they are compared with, and the column of ours that both have.
+COPIED = (
+    "SELECT {t_columns}, t.sync_id FROM {plan} p JOIN {table} t ON {t_is_p}"
+    " WHERE p._operation = {operation} AND p._status IN ('confirmed', 'unproven')",
+    "SELECT {t_columns}, t.sync_id FROM {table} t WHERE t.deleted_at IS NULL",
+    "sync_id",
+)
+# Rows of page 0 came by look-ups of their own.
+LISTED = (
+    "SELECT {s_columns}, nullif(s._page, 0) AS _page FROM {plan} p JOIN {stage} s ON {s_is_p}"
+    " WHERE p._operation = {operation} AND p._status IN ('confirmed', 'unproven')",
+    "SELECT {s_columns}, nullif(s._page, 0) AS _page FROM {stage} s",
+    "_page",
+)
+
+DIFFERING = """
+WITH changes AS (
+  SELECT array_remove(ARRAY[{differs}]::text[], NULL) AS columns
+  FROM {plan} p JOIN {table} t ON {t_is_p} WHERE p._operation = 'update' AND p._status IN ('confirmed', 'unproven')
+)
+SELECT (sum(count(*)) OVER ())::bigint, columns, count(*) FROM changes GROUP BY columns ORDER BY count(*) DESC, columns LIMIT 1
+"""
+
+HOW = """
+SELECT bool_and(p.{column} IS NULL), bool_and(t.{column} IS NULL), min({by}), max({by})
+FROM {plan} p JOIN {table} t ON {t_is_p}
+WHERE p._operation = 'update' AND p._status IN ('confirmed', 'unproven') AND t.{column} IS DISTINCT FROM p.{column}
+"""

@@ -1,0 +1,135 @@
+"""What planned rows have in common: planted causes are found, and random drift has none."""
+
+import random
+
+import pytest
+from psycopg import sql
+
+from include.warehouse import compare
+from include.warehouse.patterns import MOST, find_patterns
+from include.warehouse.staging import Stage
+from tests.warehouse.shop import PARTS, STOCK, apply, day, part, planned, staged
+
+NUMBER = 400
+
+
+def parts(random_: random.Random) -> list[dict]:
+    """Parts that changed over 300 days, with names and prices by chance."""
+    return [
+        part(id_, random_.choice(["NUT", "BOLT", "a washer"]), str(random_.randint(1, 500)), random_.randrange(300))
+        for id_ in range(1, NUMBER + 1)
+    ]
+
+
+def replanned(conn, records, pages=1) -> Stage:
+    """The plan for a scan that lists these records in so many pages."""
+    size = -(-len(records) // pages)
+    stage = staged(conn, PARTS, [records[i : i + size] for i in range(0, len(records), size)], "again")
+    compare.plan_writes(stage, older="confirmed")
+    compare.plan_deletes(stage, status="confirmed")
+    return stage
+
+
+def lines(stage: Stage) -> list[str]:
+    return [str(each) for each in find_patterns(stage)]
+
+
+@pytest.fixture
+def records(conn) -> list[dict]:
+    """The parts of a copy that was in step after two syncs: the second one brought the last 80."""
+    found = parts(random.Random(1))
+    apply(conn, planned(conn, PARTS, found[:320]))
+    apply(conn, planned(conn, PARTS, found))
+    return found
+
+
+def test_lost_page(conn, records):
+    """The copy lacks what one page shows, and the ids on it are in one range too."""
+    conn.execute("DELETE FROM shop.parts WHERE id BETWEEN 101 AND 150")
+    first, *_ = lines(replanned(conn, records, pages=8))
+    assert first == "50 of 50 rows to insert stand on page 3 of the list; 12 % of the table"
+
+
+def test_rows_of_one_sync(conn, records):
+    """What the second sync has written is gone at the source."""
+    found = lines(replanned(conn, records[:320]))
+    sync_id = conn.execute("SELECT max(sync_id) FROM shop.parts").fetchone()[0]
+    assert f"80 of 80 rows to delete were last written by sync {sync_id}; 20 % of the table" in found
+
+
+def test_truncated_import(conn, records):
+    """All keys from one on, but for a few, and some others by chance."""
+    found = lines(replanned(conn, [*records[3:330], *records[337:340]]))
+    assert "64 of 70 rows to delete have id between 331 and 397; 17 % of the table" in found
+
+
+def test_one_day(conn, records):
+    for record in records[50:170:3]:
+        record["updated_at"] = day(350).isoformat()
+    apply(conn, planned(conn, PARTS, records))
+    kept = [record for record in records if record["updated_at"] != day(350).isoformat()]
+    assert lines(replanned(conn, kept))[0] == "40 of 40 rows to delete have updated_at on 2026-12-17; 10 % of the table"
+
+
+def test_one_place_with_a_text_for_its_key(conn):
+    stock = [{"place": f"SHOP-{i % 8}", "bin": i, "count": 1} for i in range(400)]
+    apply(conn, planned(conn, STOCK, stock))
+    stage = planned(conn, STOCK, [each for each in stock if each["place"] != "SHOP-3"])
+    assert lines(stage)[0] == "50 of 50 rows to delete have place SHOP-3; 12 % of the table"
+
+
+def test_text_that_may_be_about_a_person_is_not_told(conn, records):
+    for record in records[:60]:
+        record["name"] = "Ann Smith"
+    apply(conn, planned(conn, PARTS, records))
+    found = lines(replanned(conn, records[60:]))
+    assert "60 of 60 rows to delete share one value of name; 15 % of the table" in found
+    assert "Smith" not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [
+        ({"price": None}, "price only, which is empty at the source"),
+        ({"price": "999"}, "price only"),
+        ({"updated_at": "+5 hours"}, "updated_at only, which is 5 h later at the source"),
+        ({"updated_at": "-1 hour"}, "updated_at only, which is 1 h earlier at the source"),
+    ],
+)
+def test_columns_that_differ(conn, records, change, how):
+    """A renamed column is empty at the vendor from one day on; a time zone moves all times."""
+    statement = "UPDATE shop.parts SET updated_at = updated_at - %s::interval"
+    if "updated_at" in change:
+        conn.execute(statement, [change["updated_at"]])
+    else:
+        records = [record | change for record in records]
+    assert f"{NUMBER} of {NUMBER} rows to update differ in {how}" in lines(replanned(conn, records))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_drift_has_nothing_in_common(conn, seed):
+    random_ = random.Random(seed)
+    records = parts(random_)
+    apply(conn, planned(conn, PARTS, records[:200]))
+    apply(conn, planned(conn, PARTS, records))
+    number = random_.choice([9, 12, 30, 80, 200])
+    lost, spoilt, extra = (set(random_.sample(range(1, NUMBER + 1), number)) for _ in range(3))
+    conn.execute("DELETE FROM shop.parts WHERE id = ANY (%s)", [list(lost)])
+    for change in (
+        "name = 'NUT'",
+        "price = price + id %% 7 + 1",
+        "updated_at = updated_at + (id %% 37 + 1) * interval '1 day'",
+    ):
+        some = random_.sample(sorted(spoilt), number // 3)
+        conn.execute(sql.SQL("UPDATE shop.parts SET " + change + " WHERE id = ANY (%s)"), [some])
+    assert lines(replanned(conn, [each for each in records if each["id"] not in extra], pages=9)) == []
+
+
+def test_few_rows_have_nothing_in_common(conn, records):
+    assert lines(replanned(conn, records[9:])) == []
+
+
+def test_says_the_most_telling_first_and_only_some(conn, records):
+    found = find_patterns(replanned(conn, records[:300]))
+    assert len(found) <= MOST
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
