@@ -4,6 +4,7 @@ Every function works in the transaction of the connection that it is given and n
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from psycopg import Connection
@@ -11,6 +12,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb
 
 from include.confidence.summary import ForensicSummary
+from include.warehouse.patterns import Pattern
 
 
 class PlanGone(Exception):
@@ -39,8 +41,8 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
             excluded.source, excluded.entity, excluded.scope, excluded.run, excluded.epoch,
             excluded.summary, excluded.metrics),
           (scanned_at, verdict, worse, reasons, baseline, gates, rescanned, asked_at, decision, decided_by,
-            decided_at) = (
-            DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT)
+            decided_at, patterns) = (
+            DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT)
         """,
         {
             "scan_id": summary.scan_id,
@@ -58,6 +60,12 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
 def keep_progress(conn: Connection, scan_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Keep a scan's `scan_progress` lines with its evidence."""
     conn.execute("UPDATE confidence.forensic_run SET progress = %s WHERE scan_id = %s", [Jsonb(list(lines)), scan_id])
+
+
+def keep_patterns(conn: Connection, scan_id: str, patterns: Sequence[Pattern]) -> None:
+    """Keep with a scan's evidence what the rows of its plan have in common."""
+    found = Jsonb([asdict(pattern) for pattern in patterns])
+    conn.execute("UPDATE confidence.forensic_run SET patterns = %s WHERE scan_id = %s", [found, scan_id])
 
 
 def require_latest(conn: Connection, summary: ForensicSummary) -> None:

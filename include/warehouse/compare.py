@@ -28,7 +28,7 @@ from datetime import datetime
 from psycopg import sql
 
 from include.warehouse.staging import Stage
-from include.warehouse.table import Table, identifiers, same_key
+from include.warehouse.table import Table, identifiers, key_object, same_key
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,17 @@ def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
     return [values[0] if len(key) == 1 else values for (values,) in rows]
 
 
+def planned_changes(stage: Stage) -> sql.Composed:
+    """Return a query for the changes of the plan, those of young rows left out, as `planned_changes.keep` takes it."""
+    return sql.SQL(CHANGES).format(
+        plan=stage.plan,
+        target=stage.table.sql,
+        same=same_key(stage.table.key, "t", "p"),
+        known=sql.Identifier("t", stage.table.key[0]),
+        key=key_object(stage.table.key, "p"),
+    )
+
+
 def live_rows(stage: Stage) -> int:
     """Return how many live rows the copy has."""
     query = sql.SQL("SELECT count(*) FROM {} WHERE deleted_at IS NULL").format(stage.table.sql)
@@ -238,4 +249,13 @@ SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
   t.row_hash, t.deleted_at IS NOT NULL
 FROM (SELECT * FROM {stage} WHERE {only}) s LEFT JOIN {target} t ON {same}
 WHERE t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL
+"""
+
+# The columns of the plan that describe the change are no part of its row.
+CHANGES = """
+SELECT {key} AS key, p._operation AS operation, p._status AS status, p._why AS why, p._looked AS looked,
+  CASE WHEN {known} IS NOT NULL THEN to_jsonb(t) - 'row_hash' END AS before,
+  CASE WHEN p._operation <> 'delete' THEN to_jsonb(p) - ARRAY['row_hash', '_operation', '_status', '_seen_hash',
+    '_seen_deleted', '_why', '_looked', '_listed'] END AS after
+FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status <> 'young'
 """

@@ -101,27 +101,28 @@ def find_patterns(stage: Stage) -> list[Pattern]:
         planned, rows, own = LISTED if operation == "insert" else COPIED
         parts = names | {"operation": sql.Literal(operation)}
         planned, rows = sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts)
-        facts = facts_of(stage.conn, table, operation, planned, rows, own)
+        facts = facts_of(stage, operation, planned, rows, own=own)
         found += [*(_same_columns(stage, parts) if operation == "update" else []), *facts][:MOST]
     return found
 
 
 def facts_of(
-    conn: Connection, table: Table, operation: Operation, planned: sql.Composable, rows: sql.Composable, own: str
+    stage: Stage, operation: Operation, planned: sql.Composable, rows: sql.Composable, *, own: str | None = None
 ) -> list[Pattern]:
     """Return the facts about the `planned` rows, compared with all `rows`, the most telling first.
 
-    Both are queries for the table's columns and for one column of ours: `sync_id` or `_page`.
+    Both are queries for the table's columns and, if named, one column of our `own`: `sync_id` or `_page`.
     """
+    conn = stage.conn
     (total,) = _aggregate(conn, planned, [sql.SQL("count(*)")])
     if total < MANY:
         return []
-    facts = list(_facts(conn, _types(conn, table) | {own: "bigint"}, planned))
+    facts = list(_facts(conn, _types(stage) | ({own: "bigint"} if own else {}), planned))
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(fact.condition) for fact in facts]
     in_plan = _aggregate(conn, planned, counts)
     in_table = _aggregate(conn, rows, [sql.SQL("count(*)"), *counts])
     found = [
-        _pattern(table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
+        _pattern(stage.table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
         for fact, count, present in zip(facts, in_plan, in_table[1:], strict=True)
     ]
     told: dict[tuple[int, int], Pattern] = {}
@@ -142,11 +143,11 @@ class _Fact:
     until: Any = None
 
 
-def _types(conn: Connection, table: Table) -> dict[str, str]:
-    """Return the SQL type of each column."""
+def _types(stage: Stage) -> dict[str, str]:
+    """Return the SQL type of each column of the table."""
     query = "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
-    found = dict(conn.execute(query, [table.sql.as_string()]).fetchall())
-    return {name: found[name] for name in table.names}
+    found = dict(stage.conn.execute(query, [stage.sql.as_string()]).fetchall())
+    return {name: found[name] for name in stage.table.names}
 
 
 def _facts(conn: Connection, types: Mapping[str, str], planned: sql.Composable) -> Iterator[_Fact]:
@@ -248,7 +249,7 @@ def _same_columns(stage: Stage, names: Mapping[str, sql.Composable]) -> list[Pat
 
 def _how(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str | None:
     """Return in which way a column differs, if all rows differ in the same way: empty on one side, or by one time."""
-    type_ = _types(stage.conn, stage.table)[column]
+    type_ = _types(stage)[column]
     by = sql.SQL("p.{0} - t.{0}" if type_ in TIMES else "NULL::interval").format(sql.Identifier(column))
     query = sql.SQL(HOW).format(**names, column=sql.Identifier(column), by=by)
     source_empty, copy_empty, least, most = stage.conn.execute(query).fetchone()
@@ -291,7 +292,8 @@ WITH changes AS (
   SELECT array_remove(ARRAY[{differs}]::text[], NULL) AS columns
   FROM {plan} p JOIN {table} t ON {t_is_p} WHERE p._operation = 'update' AND p._status IN ('confirmed', 'unproven')
 )
-SELECT (sum(count(*)) OVER ())::bigint, columns, count(*) FROM changes GROUP BY columns ORDER BY count(*) DESC, columns LIMIT 1
+SELECT (sum(count(*)) OVER ())::bigint, columns, count(*) FROM changes
+GROUP BY columns ORDER BY count(*) DESC, columns LIMIT 1
 """
 
 HOW = """

@@ -21,6 +21,7 @@ from pydantic import AwareDatetime
 from include.confidence.policy import Verdict
 from include.confidence.queries.changes import Change, list_changes
 from include.confidence.queries.paging import MAX_PAGE, PAGE, Page
+from include.confidence.queries.planned import PlannedChange, list_planned
 from include.confidence.queries.runs import Run, read_run
 from include.confidence.queries.scans import Scan, latest_scans, list_scans
 from include.confidence.queries.syncs import SyncRow, list_syncs, read_sync
@@ -28,6 +29,7 @@ from include.confidence.unproven import count_by_table
 from include.sources import REGISTRY
 from plugins.pages import prometheus
 from plugins.pages.access import Source, Sources, SyncId, refuse_nul, require_readable
+from plugins.pages.plan import Filter, PlannedScan
 from plugins.pages.readiness import Readiness, readiness
 from plugins.pages.status import SourceDetail, SourceStatus, detail, health_figures, overview
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
@@ -122,6 +124,15 @@ def source_runs(
 ) -> Page[Scan]:
     """The scans of the source's runs with metrics, gates and verdicts, newest first."""
     return list_scans(conn, source, verdict=verdict, entity=entity, since=since, cursor=cursor, limit=limit)
+
+
+@router.get("/sync-status/{source}/plans/{evidence}/changes", tags=["history"], responses=NOT_FOUND)
+def planned_changes(
+    scan: PlannedScan, chosen: Filter, conn: Warehouse, cursor: Cursor = None, limit: Limit = PAGE
+) -> Page[PlannedChange]:
+    """The planned changes of a scan, row by row, with the row as the copy had it and as the source showed it.
+    `evidence` is that of a scan in `runs`. Plans are kept for 30 days."""
+    return list_planned(conn, scan.evidence, chosen, cursor=cursor, limit=limit)
 
 
 @router.get("/sync-status/{source}/sync-log", tags=["history"], responses=NOT_FOUND)

@@ -5,27 +5,31 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import requires_access_dag, requires_authenticated
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 
+from include.confidence import planned_changes
 from include.confidence.policy import SEVERITY, Verdict, worst_verdict
 from include.confidence.queries import paging
 from include.confidence.queries.changes import list_changes
+from include.confidence.queries.planned import count_planned, list_planned
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync
 from include.confidence.queries.trends import Part, Series, list_parts, read_series
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
-from plugins.pages import status
+from plugins.pages import plan, status
 from plugins.pages.access import Source, Sources, SyncId, refuse_nul
-from plugins.pages.render import STATIC, page, run_id, run_ui
+from plugins.pages.plan import PlannedScan
+from plugins.pages.render import HEADERS, STATIC, page, run_id, run_ui
 from plugins.pages.status import SourceStatus
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 
@@ -164,6 +168,41 @@ def of_sync(
         names=list(vars(row.counts)),
         changes=list_changes(conn, sync_id, cursor=changes),
     )
+
+
+@router.get("/sources/{source}/plans/{evidence}")
+def of_plan(
+    request: Request,
+    source: Source,
+    scan: PlannedScan,
+    chosen: plan.Filter,
+    conn: Warehouse,
+    sources: Sources,
+    cursor: Asked = None,
+) -> Response:
+    """The plan of a scan: each row as the source has it beside the copy's."""
+    counts = count_planned(conn, scan.evidence)
+    return page(
+        request,
+        "plan.html",
+        sources=sources,
+        here=source,
+        scan=scan,
+        chosen=chosen,
+        counts=counts,
+        changes=list_planned(conn, scan.evidence, chosen, cursor=cursor),
+        query=urlencode({name: value for name, value in vars(chosen).items() if value}),
+        most=planned_changes.MOST,
+        days=planned_changes.DAYS,
+    )
+
+
+@router.get("/sources/{source}/plans/{evidence}/changes.csv")
+def of_plan_as_csv(source: Source, scan: PlannedScan, chosen: plan.Filter) -> Response:
+    """The plan of a scan for a spreadsheet."""
+    name = f"{source}_{scan.entity}_{scan.scanned_at:%Y-%m-%d}.csv"
+    headers = HEADERS | {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(plan.as_csv(scan.evidence, chosen), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get(

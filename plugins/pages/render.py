@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series
+from plugins.pages.plan import values
 
 FOLDER = Path(__file__).parent
 # The plot library comes from its Python package, so browsers load nothing from another host.
@@ -160,7 +161,7 @@ def _environment() -> Environment:
     loader = FileSystemLoader(FOLDER / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
-    made.filters |= {word.__name__: word for word in (*words, undoable)}
+    made.filters |= {word.__name__: word for word in (*words, undoable, values)}
     # If a file changes, its address does too; so browsers may keep files.
     files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
     made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}

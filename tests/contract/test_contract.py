@@ -1,6 +1,7 @@
 """What every source promises the layers above, by its verbs alone; a new one passes this with an adapter."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,8 +14,9 @@ from opentelemetry.trace import StatusCode
 
 from include.api.errors import ApiError
 from include.confidence.policy import Limit
+from include.confidence.queries.planned import PlanFilter, planned_rows
 from include.confidence.repair_lock import NotJudged
-from include.confidence.summary import ForensicSummary
+from include.confidence.summary import ForensicSummary, Plan
 from include.sources import REGISTRY, get_source, verbs
 from include.sources.base import SyncFailed, entity_of
 from include.warehouse import fence
@@ -149,6 +151,18 @@ class TestScan:
         for summary in filled.scan():
             (lines,) = conn.execute(query, [summary.scan_id]).fetchone()
             assert {line["event"] for line in lines} == {"scan_progress"}, summary.entity
+
+    def test_keeps_its_plan_row_by_row(self, filled, conn, part):
+        filled.account.drift()
+        for summary in filled.scan(**scope(filled, part)):
+            rows = list(planned_rows(conn, summary.evidence, PlanFilter(status="confirmed")))
+            operations = Counter(row.operation for row in rows)
+            assert Plan(*(operations[each] for each in ("insert", "update", "delete"))) == summary.plan
+            for row in rows:
+                # A revived row had a tombstone before.
+                assert (row.after is None) == (row.operation == "delete"), row
+                assert row.before is not None or row.operation == "insert", row
+                assert not row.differs or row.operation == "update", row
 
     def test_of_a_part_says_so(self, filled, part):
         scopes = {summary.scope for summary in filled.scan(**scope(filled, part))}

@@ -1,5 +1,6 @@
 """The endpoints as a client meets them: Airflow's own logins and permissions, its database, and a real warehouse."""
 
+import csv
 import json
 import logging
 import re
@@ -27,11 +28,12 @@ from airflow.models.taskinstance import TaskInstance
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import insert
 
 from docs.reference import load
-from include.confidence import findings, holds, judgements, scan_log
+from include.confidence import findings, holds, judgements, planned_changes, scan_log
 from include.confidence.account import Account
 from include.confidence.policy import Gate, Judgement, Verdict
 from include.confidence.summary import ForensicSummary, Plan
@@ -54,6 +56,16 @@ USERS = ("viewer", "user", "op", "admin")
 PASSWORDS = {user: f"password of {user}" for user in USERS}
 START = datetime(2026, 3, 1, 3, tzinfo=UTC)
 SCANS = 7
+# Many inserts, an update that the scan could not prove, and a deletion of a row that a spreadsheet could take amiss.
+PLANNED_ROWS = 300
+PLANNED = """
+SELECT jsonb_build_object('id', n) AS key, 'insert' AS operation, 'confirmed' AS status, NULL AS why, false AS looked,
+  NULL::jsonb AS before, jsonb_build_object('id', n, 'customer_id', n % 3, 'note', NULL) AS after
+FROM generate_series(1, {rows}) n
+UNION ALL SELECT '{{"id": 901}}', 'update', 'unproven', 'the source answered 500', true,
+  '{{"id": 901, "note": "<b>old</b>", "total": "1"}}', '{{"id": 901, "note": null, "total": "1"}}'
+UNION ALL SELECT '{{"id": 902}}', 'delete', 'confirmed', NULL, true, '{{"id": 902, "note": "=1+1", "sync_id": 4}}', NULL
+"""
 LABELS = ("source", "table", "entity", "scope", "metric")
 
 ROUTES = [
@@ -61,6 +73,7 @@ ROUTES = [
     f"/sync-status/{SOURCE}",
     f"/sync-status/{SOURCE}/runs",
     f"/sync-status/{SOURCE}/sync-log",
+    f"/sync-status/{SOURCE}/plans/e6/changes",
     f"/sync-status/{SOURCE}/sync-log/1/changes",
     RUN_PATH,
     "/metrics",
@@ -186,8 +199,11 @@ def fill(conn: psycopg.Connection) -> None:
     )
     for number in range(SCANS):
         last = number == SCANS - 1
-        of_run = {"run": RUN, "accounts": {"invoices": Account(live=1000, equal=998, unproven=2)}} if last else {}
+        account = Account(live=1000, equal=998, unproven=2)
+        of_run = {"run": RUN, "accounts": {"invoices": account}, "evidence": "e6"} if last else {}
         judged(conn, scan(number, **of_run), held if last else passed, number)
+    plan = sql.SQL(PLANNED).format(rows=sql.Literal(PLANNED_ROWS))
+    planned_changes.keep(conn, scan(SCANS - 1, **of_run), "invoices", ("note", "total"), plan)
     judged(conn, scan(0, "customers", run=RUN), passed, SCANS)
     sync_id = sync_log.begin(conn, SOURCE, "sync", f"{SOURCE}_sync/1")
     sync_log.advance(conn, sync_id, SOURCE, "customers", watermark=datetime.now(UTC) - timedelta(minutes=5))
@@ -253,7 +269,7 @@ def airflow_rows(airflow_app: FastAPI) -> Iterator[Any]:
 class TestWhoMay:
     def test_routes_are_all_that_there_are(self, site):
         known = set(site.json("/openapi.json")["paths"])
-        names = {"source": SOURCE, "sync_id": 1, "dag_id": RUNBOOK, "run_id": quote(RUN_ID, safe="")}
+        names = {"source": SOURCE, "evidence": "e6", "sync_id": 1, "dag_id": RUNBOOK, "run_id": quote(RUN_ID, safe="")}
         assert {path.format(**names) for path in known} | {"/openapi.json"} == set(ROUTES)
         assert site.json("/openapi.json")["servers"] == [{"url": PREFIX}]
 
@@ -314,6 +330,68 @@ class TestWhoMay:
             assert client.get("/readiness?sorce=square").status_code == 422
             for path in (path for path in ROUTES if path != "/readiness"):
                 assert client.get(path).status_code == 401
+
+
+class TestPlan:
+    """What a scan would change, row by row."""
+
+    PATH = f"/sync-status/{SOURCE}/plans/e6/changes"
+
+    def test_comes_a_page_at_a_time_each_row_once(self, site):
+        pages = list(site.pages(self.PATH, limit=100))
+        assert [len(page) for page in pages] == [100, 100, 100, 2]
+        found = [row["key"]["id"] for page in pages for row in page]
+        assert sorted(found) == [*range(1, PLANNED_ROWS + 1), 901, 902]
+        # What can do harm comes first.
+        assert found[0] == 902
+
+    @pytest.mark.parametrize(
+        ("asked", "ids"),
+        [
+            ({"operation": "delete"}, {902}),
+            ({"status": "unproven"}, {901}),
+            ({"column": "note"}, {901}),
+            ({"column": "total"}, set()),
+            ({"column": "customer_id", "value": "2", "operation": "insert"}, {*range(2, PLANNED_ROWS + 1, 3)}),
+            ({"column": "note", "value": "=1+1"}, {902}),
+            ({"key": "17"}, {17}),
+            ({"table": "customers"}, set()),
+        ],
+    )
+    def test_is_filtered(self, site, asked, ids):
+        assert {row["key"]["id"] for page in site.pages(self.PATH, **asked) for row in page} == ids
+
+    def test_shows_both_sides(self, site):
+        (row,) = site.json(self.PATH, status="unproven")["items"]
+        assert (row["before"]["note"], row["after"]["note"], row["differs"]) == ("<b>old</b>", None, ["note"])
+        assert (row["why"], row["looked"]) == ("the source answered 500", True)
+
+    def test_refuses_what_it_does_not_know(self, site):
+        assert "no scan with the evidence 'e7'" in site.refusal(f"/sync-status/{SOURCE}/plans/e7/changes", 404)
+        assert "no scan" in site.refusal("/sync-status/square/plans/e6/changes", 404)
+        assert "unknown query parameters" in site.refusal(self.PATH, 422, colum="note")
+        assert "cursor" in site.refusal(self.PATH, 422, cursor="nonsense")
+
+    def test_has_a_page_and_a_file(self, site):
+        page = site.get(f"/sources/{SOURCE}/plans/e6?operation=update")
+        assert "&lt;b&gt;old&lt;/b&gt;" in page.text
+        file = site.get(f"/sources/{SOURCE}/plans/e6/changes.csv", operation="delete")
+        assert file.headers["content-type"] == "text/csv; charset=utf-8"
+        assert f"{SOURCE}_invoices_" in file.headers["content-disposition"]
+        lines = list(csv.reader(file.text.splitlines()))
+        assert lines[0][:2] == ["table", "key"]
+        # A spreadsheet must not compute what a customer has written.
+        assert [line[:5] + line[7:] for line in lines[1:]] == [
+            ["invoices", "902", "delete", "confirmed", "", "id", "902", ""],
+            ["invoices", "902", "delete", "confirmed", "", "note", "'=1+1", ""],
+        ]
+        everything = site.get(f"/sources/{SOURCE}/plans/e6/changes.csv").text
+        assert len(everything.splitlines()) == 1 + 2 * PLANNED_ROWS + 1 + 2
+
+    def test_is_hidden_from_who_may_not_read_the_runs(self, site, denied):
+        denied(RUNBOOK)
+        for path in (f"/sources/{SOURCE}/plans/e6", f"/sources/{SOURCE}/plans/e6/changes.csv"):
+            assert site.get(path).status_code == 403
 
 
 class TestStatus:
@@ -706,7 +784,7 @@ class TestDocs:
         found = {each.name for each in text_string_to_metric_families(site.get("/metrics").text)}
         assert {f"sync_confidence_{name}" for name in told} == found
 
-    @pytest.mark.parametrize("key", ["SourceDetail", "Scan", "SyncRow", "Change", "Readiness", "Refusal"])
+    @pytest.mark.parametrize("key", ["SourceDetail", "Scan", "PlannedChange", "SyncRow", "Change", "Readiness", "Refusal"])
     def test_examples_have_the_keys_that_there_are(self, site, key):
         known = set(site.json("/openapi.json")["components"]["schemas"][key]["properties"])
         examples = [set(each) for each in map(json.loads, re.findall(r"```json\n(.*?)```", self.TEXT, re.DOTALL))]

@@ -18,6 +18,7 @@ from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.changes import Change, Difference
 from include.confidence.queries.overview import Progress, Reading
 from include.confidence.queries.paging import Page
+from include.confidence.queries.planned import PlanCount, PlanFilter, PlannedChange
 from include.confidence.queries.runs import Run
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
@@ -25,6 +26,7 @@ from include.confidence.queries.trends import Part, Point, Series
 from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
+from include.warehouse.patterns import Pattern
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, render, warehouse
 from plugins.pages.airflow_state import Decision, Orchestration, Schedule
@@ -74,9 +76,24 @@ SCAN = Scan(
     accounts={"line_items": Account(live=1194, equal=1190, unproven=4, missing=40)},
     incomplete="",
     examples={"missing_examples": [7, [8, "x"]], "empty_examples": []},
+    evidence="e1",
+    patterns=(Pattern("line_items", "insert", "page", "_page", "3", 38, 40, present=50, rows=1234, score=99.0),),
     decision="repair",
     decided_by="oncall",
     decided_at=AT,
+)
+PLANNED = PlannedChange(
+    change_id=1,
+    table="line_items",
+    key={"id": 7},
+    operation="insert",
+    status="confirmed",
+    why=None,
+    looked=False,
+    before=None,
+    after={"id": 7, "name": "Cable", "note": None},
+    differs=(),
+    planned_at=AT,
 )
 CHANGE = Change(11, "repairshopr.customers", {"id": 5}, "update", (Difference("email", "a@old.example", None),))
 SERIES = Series(
@@ -215,7 +232,7 @@ class Document(HTMLParser):
         ids = [attrs["id"] for _, attrs in self.elements if "id" in attrs]
         assert len(ids) == len(set(ids))
         labelled = {attrs["for"] for _, attrs in self.all("label")}
-        assert {attrs["id"] for _, attrs in self.all("input")} == labelled
+        assert {attrs["id"] for _, attrs in self.all("input") if attrs.get("type") != "hidden"} == labelled
         # Only our own files run: nothing inline but data.
         for _, attrs in self.all("script"):
             assert attrs.get("src", "").startswith("/airflow/sync-confidence/static/") or attrs["type"] == (
@@ -240,10 +257,14 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "list_changes": Page((CHANGE,), "older"),
         "list_syncs": Page((ROW,), "older"),
         "read_sync": ROW,
+        "list_planned": Page((PLANNED,), "next"),
+        "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
         "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
     }
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
+    for name in ("list_planned", "count_planned"):
+        monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     for name in ("list_parts", "read_series", "list_scans", "list_changes", "list_syncs", "read_sync", "read_run"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     return says
@@ -266,6 +287,10 @@ def of_source() -> Document:
 
 def of_sync() -> Document:
     return read(html.of_sync(request(), SOURCE, 7, None, (SOURCE,)))
+
+
+def of_plan(**chosen: str) -> Document:
+    return read(html.of_plan(request(), SOURCE, SCAN, PlanFilter(**chosen), None, (SOURCE,)))
 
 
 def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,)) -> Document:
@@ -315,6 +340,39 @@ def test_stop_that_no_run_works_on_is_no_scan(known):
     page = overview()
     assert not page.all("progress")
     assert "1 stopped" in page.text
+
+
+def test_plan_shows_each_row_copy_beside_source(known):
+    deleted = replace(
+        PLANNED, operation="delete", before={"id": 9, "name": "Gone", "sync_id": 4}, after=None, looked=True
+    )
+    changed = replace(
+        PLANNED,
+        operation="update",
+        status="unproven",
+        why="the source answered 500",
+        before={"id": 8, "name": "Old", "price": "1"},
+        after={"id": 8, "name": "New", "price": "1"},
+        differs=("name",),
+    )
+    known["list_planned"] = Page((PLANNED, deleted, changed), "next")
+    page = of_plan(table="line_items")
+    for told in ("Cable", "Gone", "no such row", "Old", "New", "looked up by itself", "the source answered 500"):
+        assert told in page.text
+    assert "price" not in page.text
+    assert "sync_id" not in page.text
+    assert "38 of 40 rows to insert stand on page 3 of the list; 4 % of the table" in page.text
+    address = f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1"
+    assert {f"{address}?table=line_items&cursor=next", f"{address}/changes.csv?table=line_items"} <= {*page.links()}
+
+
+def test_plan_that_is_not_kept_any_more_says_so(known):
+    known |= {"count_planned": [], "list_planned": Page((), None)}
+    assert "kept row by row for 30 days" in of_plan().text
+
+
+def test_run_leads_to_its_plans(known):
+    assert f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1" in of_run().links()
 
 
 def test_without_data_the_overview_says_what_to_start(known):

@@ -62,10 +62,12 @@ def test_killed_warehouse_comes_back_with_nothing_lost_or_doubled(platform, slow
 
 def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart):
     run_id, expected = slow_scan
+    # The shop's server is a new one, too: the same rows, but its own page size, until it is told.
+    platform.airflow.pause(RECONCILE)
     platform.kill_part("preloaded scheduler")
     restart()
-    # The shop's server is a new one, too: the same rows, but its own page size.
     platform.shop.set(page_sizes=SMALL_PAGES)
+    platform.airflow.pause(RECONCILE, paused=False)
     finish(platform, run_id, expected)
 
 

@@ -18,9 +18,18 @@ class Difference:
     after: Any
 
 
+# The columns of ours, by which the copy keeps a deleted row and who wrote it.
+OURS = ("deleted_at", "sync_id", "row_hash")
+
+
 @dataclass(frozen=True)
 class Change:
-    """A row that a sync or repair has changed. The change log has no values of most rows that were inserted."""
+    """A row that a sync or repair has changed.
+
+    - `operation`: insert, update, delete, or restore of a row that was deleted in the copy
+    - `differences`: a deleted row in full (None after), a restored one likewise (None before). The change log has no
+      values of most rows that were inserted.
+    """
 
     change_id: int
     table: str
@@ -39,12 +48,17 @@ def list_changes(conn: Connection, sync_id: int, *, cursor: str | None = None, l
 
 def _change(row: Mapping[str, Any]) -> Change:
     before, after = row["before"] or {}, row["after"] or {}
-    columns = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    restored = before.get("deleted_at") is not None and after.get("deleted_at") is None
+    if row["operation"] == "delete":
+        after = {}
+    elif restored:
+        before = {}
+    columns = [name for name in {**before, **after} if before.get(name) != after.get(name) and name not in OURS]
     return Change(
         change_id=row["change_id"],
         table=row["table_name"],
         key=row["key"],
-        operation=row["operation"],
+        operation="restore" if restored else row["operation"],
         differences=tuple(Difference(name, before.get(name), after.get(name)) for name in columns),
     )
 

@@ -12,6 +12,7 @@ from include.confidence.account import Account
 from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.paging import MAX_PAGE, PAGE, Page, cursor_time, decode_cursor, fetch_rows, make_page
 from include.confidence.summary import Plan
+from include.warehouse.patterns import Pattern
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Scan:
     - `accounts`: by table, in which state each row was found
     - `incomplete`: why the scan is no evidence; empty if it is
     - `examples`: ids, or what is wrong with each
+    - `evidence`: names its planned changes (queries/planned.py); `patterns`: what many of these have in common
     - `decision`: a person's answer to a hold (keep, resume, repair), None if there is none
     """
 
@@ -46,6 +48,8 @@ class Scan:
     accounts: Mapping[str, Account]
     incomplete: str
     examples: Mapping[str, list[Any]]
+    evidence: str
+    patterns: tuple[Pattern, ...]
     decision: str | None
     decided_by: str | None
     decided_at: datetime | None
@@ -73,6 +77,13 @@ def list_scans(
     return make_page([scan_of(row) for row in rows], limit, lambda scan: [scan.scanned_at.isoformat(), scan.scan_id])
 
 
+def scan_with_evidence(conn: Connection, source: str, evidence: str) -> Scan | None:
+    """Return the source's scan with this evidence, None if there is none."""
+    filters = [("source = %s", source), ("summary ->> 'evidence' = %s", evidence)]
+    found = fetch_rows(conn, SCANS, filters, "scanned_at DESC", 1)
+    return scan_of(found[0]) if found else None
+
+
 def latest_scans(conn: Connection, source: str) -> list[Scan]:
     """Return the newest scan of each entity and scope, ordered by these; the first 200."""
     with conn.cursor(row_factory=dict_row) as cursor:
@@ -97,6 +108,8 @@ def scan_of(row: Mapping[str, Any]) -> Scan:
         accounts=accounts,
         incomplete=summary.get("incomplete", ""),
         examples=summary["examples"],
+        evidence=summary.get("evidence", ""),
+        patterns=tuple(Pattern(**pattern) for pattern in row["patterns"]),
     )
 
 

@@ -13,7 +13,7 @@ from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
 from include.api.errors import ApiError, FixConfiguration, NotSent
-from include.confidence import scan_log, unproven
+from include.confidence import planned_changes, scan_log, unproven
 from include.confidence.account import Account
 from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
@@ -119,6 +119,20 @@ SELECT key FROM confidence.unproven u WHERE source = {source} AND entity = {tabl
 """)
 
 
+# A change is named by what it does (`plan.key`): there is no row that it would write as it is.
+CHANGES = """
+SELECT jsonb_build_object('element', s.flex_element_id, 'change', p.key) AS key, p.value AS operation,
+  'confirmed' AS status, NULL AS why, true AS looked,
+  CASE p.value WHEN 'delete' THEN told.change WHEN 'update' THEN told.change - 'change' END AS before,
+  CASE WHEN p.value <> 'delete' THEN told.change END AS after
+FROM flex.element_scan s, jsonb_each_text(s.planned) p, LATERAL (
+  SELECT jsonb_build_object('change', p.key, 'job_id', min(c.job_id::text), 'department', min(c.department)) AS change
+  FROM flex.flex_crew_calls c WHERE c.flex_element_id = s.flex_element_id
+) told
+WHERE s.scan_id = {scan}
+"""
+
+
 @dataclass(frozen=True)
 class Seen:
     """One crew call as the scan saw it.
@@ -167,6 +181,8 @@ def scan_elements(context: FlexContext, epoch: int, scope: Scope) -> ForensicSum
         summary = _summary(context, scan_id, epoch, scope, elements)
         scan_log.record(conn, summary)
         scan_log.keep_progress(conn, scan_id, lines)
+        changes = sql.SQL(CHANGES).format(scan=sql.Literal(evidence_id(scan_id, scope)))
+        planned_changes.keep(conn, summary, ENTITY, ("change",), changes)
     return summary
 
 

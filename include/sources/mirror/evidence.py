@@ -2,10 +2,13 @@
 
 from psycopg import sql
 
-from include.confidence import unproven
+from include.confidence import planned_changes, scan_log, unproven
 from include.confidence.account import Account
+from include.confidence.summary import ForensicSummary
 from include.sources.mirror.entity import Discovered, MirrorContext
 from include.sources.mirror.extract import Extract
+from include.warehouse import compare
+from include.warehouse.patterns import find_patterns
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers, pairs, same_key
 
@@ -51,6 +54,15 @@ def account(context: MirrorContext, extract: Extract, stage: Stage, compared: in
         **dict(zip(("missing", "missing_unproven"), missing, strict=True)),
         unseen=_count_unseen(extract) if own else 0,
     )
+
+
+def keep_plan(extract: Extract, summary: ForensicSummary) -> None:
+    """Keep the plan of a scan row by row, and what its rows have in common. Call it while the rows are staged."""
+    conn = extract.stage.conn
+    for stage in extract.stages:
+        planned_changes.keep(conn, summary, stage.table.name, stage.table.compared, compare.planned_changes(stage))
+    patterns = [pattern for stage in extract.stages for pattern in find_patterns(stage)]
+    scan_log.keep_patterns(conn, summary.scan_id, patterns)
 
 
 def _sql_names(stage: Stage) -> dict[str, sql.Composable]:

@@ -16,7 +16,7 @@ from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Entity, MirrorContext
-from include.sources.mirror.evidence import account, in_scope, remember_unproven, too_many_unlisted
+from include.sources.mirror.evidence import account, in_scope, keep_plan, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
@@ -114,6 +114,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
         summary = _summary(context, scope, extract, figures, scan_id, epoch, looks)
         scan_log.record(conn, summary)
         scan_log.keep_progress(conn, scan_id, extract.progress.get("lines", []))
+        keep_plan(extract, summary)
         extract.drop()
     return summary
 

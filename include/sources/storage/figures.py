@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from include.confidence import unproven
+from include.confidence import planned_changes, scan_log, unproven
 from include.confidence.account import Account
 from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
@@ -112,6 +112,13 @@ def remember(context: StorageContext, order: Order, checked: Checked, summary: F
         metrics=summary.metrics | unproven.metrics(conn, source, TABLES),
         examples=summary.examples | unproven.examples(conn, source, TABLES),
     )
+
+
+def keep_plan(context: StorageContext, checked: Checked, summary: ForensicSummary) -> None:
+    """Keep the plan of a scan row by row, and what its images have in common."""
+    conn, staged = context.conn, checked.staged
+    planned_changes.keep(conn, summary, IMAGES.name, ("status", "error"), plan.changes(staged.plan))
+    scan_log.keep_patterns(conn, summary.scan_id, plan.find_patterns(staged))
 
 
 def _counted(conn: Connection, checked: Checked) -> dict[str, Any]:

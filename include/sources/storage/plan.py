@@ -17,6 +17,7 @@ from psycopg import Connection, sql
 
 from include.api.bucket import Look, Presence
 from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
+from include.warehouse.patterns import MOST, Pattern, facts_of
 from include.warehouse.staging import Stage
 from include.warehouse.table import identifiers
 
@@ -195,6 +196,23 @@ def doubts(plan: sql.Identifier) -> sql.Composed:
     return sql.SQL(DOUBTS).format(plan=plan, statuses=KNOWN_STATUSES, original=_why("original"), staged=_why("staged"))
 
 
+def changes(plan: sql.Identifier) -> sql.Composed:
+    """Return the query for the planned changes that `planned_changes.keep` takes."""
+    return sql.SQL(CHANGES).format(plan=plan, doubts=doubts(plan))
+
+
+def find_patterns(staged: Stage) -> list[Pattern]:
+    """Return what the images to mark have in common, compared with all images that the check has read."""
+    marks = "SELECT {} FROM {} WHERE _operation = 'mark' AND _status IN ('confirmed', 'left', 'unproven')"
+    columns = identifiers(IMAGES.names)
+    return facts_of(
+        staged,
+        "update",
+        sql.SQL(marks).format(columns, staged.plan),
+        sql.SQL("SELECT {} FROM {}").format(columns, staged.sql),
+    )[:MOST]
+
+
 def _first_state(name: str, object_: str, not_looked_for: sql.SQL, objects: Stage) -> sql.Composed:
     """Return the expression for the state of an object by the first look."""
     return sql.SQL(FIRST_STATE).format(
@@ -300,6 +318,19 @@ WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({orig
     WHERE (x.key = i.original_key OR x.key = ANY (i.original_others)) AND x.presence = 'present'))
   AND (i.staged_key IS NULL OR c.before ->> 'status' <> 'ready' OR EXISTS (SELECT FROM {objects} x
     WHERE (x.key = i.staged_key OR x.key = ANY (i.staged_others)) AND x.presence = 'present'))
+"""
+
+CHANGES = """
+SELECT jsonb_build_object('id', p.id) AS key, 'update' AS operation, p._status AS status, d.why, p.looked,
+  seen.image AS before, seen.image || jsonb_build_object('status', p.new_status, 'error', p.new_error) AS after
+FROM {plan} p
+CROSS JOIN LATERAL (
+  SELECT jsonb_build_object('status', p.status, 'error', p.error, 'updated_at', p.updated_at,
+    'original_key', p.original_key, 'original_object', p.original_state,
+    'staged_key', p.staged_key, 'staged_object', p.staged_state) AS image
+) seen
+LEFT JOIN ({doubts}) d ON d.key = jsonb_build_array(p.id)
+WHERE p._status IN ('confirmed', 'left', 'healable', 'unproven')
 """
 
 KEYS = """

@@ -16,7 +16,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
 from include.sources.storage.check import Order, StorageContext, check
-from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, remember
+from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
 from include.sources.storage.repair import apply, logged, plan_of, repair_images, resolve, verify_repair
@@ -124,6 +124,7 @@ class Storage:
             summary = remember(context, order, checked, found)
             scan_log.record(context.conn, summary)
             scan_log.keep_progress(context.conn, scan_id, progress(checked.objects))
+            keep_plan(context, checked, summary)
         checked.forget(keep=bool(summary.incomplete))
         return summary
 

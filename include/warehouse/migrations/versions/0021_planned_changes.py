@@ -25,6 +25,7 @@ CREATE TABLE confidence.planned_change (
 );
 CREATE INDEX ON confidence.planned_change (evidence, change_id);
 CREATE INDEX ON confidence.planned_change (source, planned_at);
+CREATE INDEX ON confidence.forensic_run ((summary ->> 'evidence'));
 COMMENT ON TABLE confidence.planned_change IS
   'One row for each change that a scan has planned, kept for 30 days. evidence is that of the scan (summary ->> '
   '''evidence'' in confidence.forensic_run). before is the row as the copy had it, after as the source showed it, '

@@ -1,0 +1,115 @@
+"""Read the planned changes of a scan row by row, with what they change, for pages and endpoints."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row, dict_row
+
+from include.confidence.queries.paging import PAGE, Page, decode_cursor, fetch_rows, make_page
+
+
+@dataclass(frozen=True)
+class PlannedChange:
+    """A change that a scan has planned.
+
+    - `key`: the values of the key columns by name
+    - `status`: see include/warehouse/compare.py; only `confirmed` changes may be applied. `why`: why it is not
+    - `looked`: whether the source was asked for this row by itself
+    - `before`: the row as the copy had it; None for an insert. `after`: as the source showed it; None for a delete
+    - `differs`: the columns that an update changes
+    """
+
+    change_id: int
+    table: str
+    key: Mapping[str, Any]
+    operation: str
+    status: str
+    why: str | None
+    looked: bool
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    differs: tuple[str, ...]
+    planned_at: datetime
+
+
+@dataclass(frozen=True)
+class PlanFilter:
+    """Which planned changes are shown; "" for no filter.
+
+    - `column`: updates that change this column, or with `value`: changes in whose row it has this value on either side
+    - `key`: a value of the key
+    """
+
+    table: str = ""
+    operation: str = ""
+    status: str = ""
+    column: str = ""
+    value: str = ""
+    key: str = ""
+
+    def conditions(self) -> list[tuple]:
+        found: list[tuple] = []
+        for name, asked in (("table_name", self.table), ("operation", self.operation), ("status", self.status)):
+            found += [(f"{name} = %s", asked)] if asked else []
+        if self.column and self.value:
+            found.append(("%s IN (before ->> %s, after ->> %s)", self.value, self.column, self.column))
+        elif self.column:
+            found.append(("%s = ANY (differs)", self.column))
+        if self.key:
+            found.append(("EXISTS (SELECT FROM jsonb_each_text(key) k WHERE k.value = %s)", self.key))
+        return found
+
+
+@dataclass(frozen=True)
+class PlanCount:
+    """How many changes of one table have this operation and status."""
+
+    table: str
+    operation: str
+    status: str
+    changes: int
+
+
+def list_planned(
+    conn: Connection, evidence: str, chosen: PlanFilter, *, cursor: str | None = None, limit: int = PAGE
+) -> Page[PlannedChange]:
+    """Return a page of a scan's planned changes, in the order of the plan. Raises CursorRefused."""
+    filters = [("evidence = %s", evidence), *chosen.conditions()]
+    filters += [("change_id > %s", *decode_cursor(cursor, int))] if cursor else []
+    rows = fetch_rows(conn, PLANNED, filters, "change_id", limit)
+    return make_page([_planned(row) for row in rows], limit, lambda change: [change.change_id])
+
+
+def count_planned(conn: Connection, evidence: str) -> list[PlanCount]:
+    """Return how many changes of a scan are kept, by table, operation and status."""
+    with conn.cursor(row_factory=class_row(PlanCount)) as cursor:
+        return cursor.execute(COUNTS, [evidence]).fetchall()
+
+
+def planned_rows(conn: Connection, evidence: str, chosen: PlanFilter) -> Iterator[PlannedChange]:
+    """Yield all planned changes of a scan, in the order of the plan, without holding them in memory."""
+    filters = [("evidence = %s", evidence), *chosen.conditions()]
+    conditions = sql.SQL(" AND ").join(sql.SQL(condition) for condition, *_ in filters)
+    query = sql.SQL("{} WHERE {} ORDER BY change_id").format(PLANNED, conditions)
+    values = [value for _, *given in filters for value in given]
+    with conn.transaction(), conn.cursor("planned", row_factory=dict_row) as cursor:
+        for row in cursor.execute(query, values):
+            yield _planned(row)
+
+
+def _planned(row: Mapping[str, Any]) -> PlannedChange:
+    return PlannedChange(**row | {"differs": tuple(row["differs"])})
+
+
+PLANNED = sql.SQL(
+    'SELECT change_id, table_name AS "table", key, operation, status, why, looked, before, after, differs, planned_at'
+    " FROM confidence.planned_change"
+)
+
+COUNTS = """
+SELECT table_name AS "table", operation, status, count(*) AS changes FROM confidence.planned_change
+WHERE evidence = %s GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""

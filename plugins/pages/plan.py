@@ -1,0 +1,85 @@
+"""The plan of a scan, row by row: the filters of its page and endpoint, and the plan as CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Path, Query, status
+
+from include.confidence.queries.planned import PlanFilter, PlannedChange, planned_rows
+from include.confidence.queries.scans import Scan, scan_with_evidence
+from plugins.pages.access import Source
+from plugins.pages.warehouse import Warehouse, opened
+
+COLUMNS = ("table", "key", "operation", "status", "why", "looked_up", "planned_at", "column", "copy", "source")
+# A spreadsheet would take such a text for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _filter(
+    table: Annotated[str, Query(description="Of this table only.")] = "",
+    operation: Annotated[str, Query(description="`insert`, `update` or `delete` only.")] = "",
+    status: Annotated[str, Query(description="With this status only; `confirmed` changes may be applied.")] = "",
+    column: Annotated[str, Query(description="Updates that change this column; with `value`, rows that have it.")] = "",
+    value: Annotated[str, Query(description="Rows that have this value in `column`, on either side.")] = "",
+    key: Annotated[str, Query(description="Rows with this value in their key.")] = "",
+) -> PlanFilter:
+    return PlanFilter(table, operation, status, column, value, key)
+
+
+def _scan(source: Source, evidence: Annotated[str, Path()], conn: Warehouse) -> Scan:
+    """Return the scan of the source with this evidence. Raises a 404 if there is none."""
+    found = scan_with_evidence(conn, source, evidence)
+    if found is None:
+        raise HTTPException(
+            status.HTTP_404_NOT_FOUND,
+            f"{source} has no scan with the evidence {evidence[:80]!r} (any more): a later attempt of the scan has"
+            " replaced it. Take `evidence` from a scan of GET sync-status/{source}/runs",
+        )
+    return found
+
+
+Filter = Annotated[PlanFilter, Depends(_filter)]
+PlannedScan = Annotated[Scan, Depends(_scan)]
+
+
+def values(change: PlannedChange) -> list[tuple[str, Any, Any]]:
+    """Return what a person compares: (column, value in the copy, value at the source).
+
+    Of an update the columns that differ; of other changes the whole row without empty columns.
+    """
+    before, after = change.before or {}, change.after or {}
+    if change.operation == "update":
+        return [(name, before.get(name), after.get(name)) for name in change.differs]
+    row = after if change.operation == "insert" else before
+    return [
+        (name, before.get(name) if change.operation == "delete" else None, after.get(name))
+        for name, value in row.items()
+        if value is not None and name not in ("deleted_at", "sync_id")
+    ]
+
+
+def as_csv(evidence: str, chosen: PlanFilter) -> Iterator[str]:
+    """Yield the plan as CSV, one line for each column of each change."""
+    yield _line(COLUMNS)
+    with opened() as conn:
+        for change in planned_rows(conn, evidence, chosen):
+            told = [change.table, _text(list(change.key.values())), change.operation, change.status, change.why or ""]
+            told += ["yes" if change.looked else "no", change.planned_at.isoformat()]
+            for column, before, after in values(change):
+                yield _line([*told, column, _text(before), _text(after)])
+
+
+def _line(cells: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells])
+    return text.getvalue()
+
+
+def _text(value: Any) -> str:
+    """Return a JSON value as text; null as an empty text, a list of one value as that value."""
+    if isinstance(value, list) and len(value) == 1:
+        return _text(value[0])
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
