@@ -784,7 +784,9 @@ class TestDocs:
         found = {each.name for each in text_string_to_metric_families(site.get("/metrics").text)}
         assert {f"sync_confidence_{name}" for name in told} == found
 
-    @pytest.mark.parametrize("key", ["SourceDetail", "Scan", "PlannedChange", "SyncRow", "Change", "Readiness", "Refusal"])
+    @pytest.mark.parametrize(
+        "key", ["SourceDetail", "Scan", "PlannedChange", "SyncRow", "Change", "Readiness", "Refusal"]
+    )
     def test_examples_have_the_keys_that_there_are(self, site, key):
         known = set(site.json("/openapi.json")["components"]["schemas"][key]["properties"])
         examples = [set(each) for each in map(json.loads, re.findall(r"```json\n(.*?)```", self.TEXT, re.DOTALL))]
