@@ -130,14 +130,16 @@ class Check:
 class Source(Protocol):
     """A source with its copy. `params` are those of the DAG run.
 
-    `switch`: the name of a setting that has to be 1 before the copy may be changed, None if there is none. `health`:
-    the figures of syncs above which there is an alert.
+    - `switch`: the name of a setting that has to be 1 before the copy may be changed, None if there is none
+    - `health`: the figures of syncs above which there is an alert
+    - `metric_texts`: what the metrics of its scans mean, in a sentence each
     """
 
     name: str
     entities: Sequence[ScannedEntity]
     switch: str | None
     health: Limits
+    metric_texts: Mapping[str, str]
 
     def open(self, conn: Connection, run: str, connections: Connections) -> AbstractContextManager[Context]:
         """Open the context that the steps of a run get."""

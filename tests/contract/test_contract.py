@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.trace import StatusCode
 
 from include.api.errors import ApiError
+from include.confidence.glossary import explain
 from include.confidence.policy import Limit
 from include.confidence.queries.planned import PlanFilter, planned_rows
 from include.confidence.repair_lock import NotJudged
@@ -112,6 +113,11 @@ class TestScan:
             gates = entity_of(filled.source, summary.entity).gates
             judged = {gate.metric for gate in gates} | {gate.of for gate in gates if isinstance(gate, Limit)}
             assert judged <= {name for name, figure in summary.metrics.items() if figure is not None}, summary.entity
+
+    def test_says_what_each_metric_means(self, filled):
+        texts = filled.source.metric_texts
+        names = {name for summary in filled.scan() for name in summary.metrics}
+        assert [name for name in sorted(names) if not explain(name, texts)] == []
 
     def test_finds_drift_and_changes_nothing(self, filled):
         drifted = filled.account.drift()

@@ -16,6 +16,7 @@ from include.sources.base import Api, Check, Connections, IntegrityFailed, Synce
 from include.sources.flex import figures, repair, scan, sync, undo
 from include.sources.flex.checks import MIGRATE, verify
 from include.sources.flex.crews import FlexContext, Scope
+from include.sources.flex.metrics import METRICS
 from include.sources.flex.roles import roles_of
 from include.sources.flex.undo import FlexCopy
 from include.warehouse.rate_limit import Quota
@@ -66,6 +67,7 @@ class Flex:
     entities: tuple[CrewCalls, ...] = (CrewCalls(),)
     switch: str | None = None
     health: Limits = field(default_factory=Limits)
+    metric_texts: Mapping[str, str] = field(default_factory=lambda: METRICS)
     workers: int = 4
     pauses: tuple[float, ...] = (1.0, 4.0)
 

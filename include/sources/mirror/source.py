@@ -13,6 +13,7 @@ from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Api, Check, Connections, Synced, SyncFailed, entity_of, require_lookback
 from include.sources.mirror.entity import Child, Derived, Entity, Invariant, MirrorContext
+from include.sources.mirror.metrics import metric_texts
 from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
@@ -34,6 +35,7 @@ class Mirror:
     - `checks`: the invariants of the copy
     - `per_minute`: the vendor's limit of requests, None for no limit
     - `error_policy`: what the API's own statuses mean
+    - `own_metrics`: what the metrics of its own forensics mean, in a sentence each
 
     Raises ValueError where the declaration contradicts itself.
     """
@@ -50,6 +52,7 @@ class Mirror:
     lookback: timedelta = timedelta(minutes=20)
     switch: str | None = None
     health: Limits = field(default_factory=Limits)
+    own_metrics: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [entity.name for entity in self.entities]
@@ -66,6 +69,10 @@ class Mirror:
             if isinstance(child, Child):
                 _require_parent(child, entity_of(self, child.parent))
         require_lookback(self.name, self.lookback, self.every)
+
+    @property
+    def metric_texts(self) -> Mapping[str, str]:
+        return metric_texts(self.entities, self.checks) | self.own_metrics
 
     def children(self, entity: Entity) -> tuple[Child, ...]:
         """Return the entities whose parent is this one."""

@@ -18,7 +18,7 @@ from include.sources.mirror.entity import Child, Listed, Lookup
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.repairshopr import tables
-from include.sources.repairshopr.checks import LINE_ITEM_GATES, line_item_forensics
+from include.sources.repairshopr.checks import LINE_ITEM_GATES, METRICS, line_item_forensics
 from include.warehouse.table import Table
 
 NEWEST_FIRST = {"sort": "updated_at DESC"}
@@ -77,4 +77,5 @@ SOURCE = Mirror(
         _listed(tables.TICKETS, "ticket", Since("since_updated_at")),
         _listed(tables.ESTIMATES, "estimate", BothEnds()),
     ),
+    own_metrics=METRICS,
 )

@@ -30,6 +30,14 @@ SELECT count(*) FROM repairshopr.line_items l WHERE deleted_at IS NULL AND NOT E
 """
 
 
+METRICS: Mapping[str, str] = {
+    "missing_invoice_ids_count": "Invoices whose line items are missing in the copy.",
+    "missing_invoice_ids_without_parent_invoice_row": "Invoices whose line items are missing in the copy, "
+    "and which the copy lacks as well.",
+    "db_null_parent_invoice_id_count": "Live line items of the copy without an invoice in the copy.",
+}
+
+
 def line_item_forensics(conn: Connection, plan: sql.Identifier) -> Mapping[str, int]:
     """Count invoices with missing lines, those of them that the copy lacks, and the copy's lines without an invoice."""
     missing, without_parent = conn.execute(sql.SQL(MISSING).format(plan=plan)).fetchone()

@@ -19,6 +19,7 @@ from include.sources.storage.check import Order, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
+from include.sources.storage.metrics import METRICS
 from include.sources.storage.repair import apply, logged, plan_of, repair_images, resolve, verify_repair
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
@@ -65,6 +66,7 @@ class Storage:
     entities: tuple[Images, ...] = (Images(),)
     switch: str | None = "RECONCILE_ENABLED"
     health: Limits = field(default_factory=Limits)
+    metric_texts: Mapping[str, str] = field(default_factory=lambda: METRICS)
     pause: timedelta = timedelta(seconds=5)
     audit: int = 64
     every: timedelta = timedelta(hours=1)

@@ -1,0 +1,21 @@
+"""What the metrics of a scan of flex mean, in a sentence each."""
+
+from collections.abc import Mapping
+
+METRICS: Mapping[str, str] = {
+    "crew_calls": "Crew calls in Flex that the scan looked at.",
+    "lines": "Lines on the crew calls in Flex.",
+    "desired": "Technicians that our assignments put on them.",
+    "rows": "Our rows that say which line is whose.",
+    "matched": "Line, row and role are as they should be.",
+    "missing_in_flex": "Desired, and no line in Flex.",
+    "missing_row": "A line is there, but no row of ours names it, or the row names another one.",
+    "role_mismatch": "The line has another business role, or none.",
+    "undesired_owned": "A line that we made and that nobody wants.",
+    "unknown_in_flex": "A contact that we did not add; it is kept.",
+    "duplicate_in_flex": "A contact with several lines; its crew call is left alone.",
+    "unreadable": "Crew calls whose answers can't be relied on.",
+    "refused": "Crew calls that can't be written as they are.",
+    "uncertain": "Crew calls with a write of which nobody knows whether it happened.",
+    "stale_rows": "Our rows whose line is gone.",
+}

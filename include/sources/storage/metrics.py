@@ -1,0 +1,28 @@
+"""What the metrics of a scan of storage mean, in a sentence each."""
+
+from collections.abc import Mapping
+
+METRICS: Mapping[str, str] = {
+    "checked": "Images that were read, without deleted ones.",
+    "looked_at": "Images that were judged, with every object that they need looked at.",
+    "missing_original": "Images whose original object is proven to be absent.",
+    "missing_staged": "Images whose staged object is proven to be absent.",
+    "missing_lately": "Missing now, plus what unattended runs have marked lately; 0 if nothing is missing now.",
+    "looked_at_lately": "The images that `missing_lately` is a share of.",
+    "missing_in_doubt": "Missing images while the bucket doesn't show other images' objects either.",
+    "restorable": "Missing images whose object is only marked as deleted in a bucket with versions.",
+    "in_processing": "Missing images in status `processing`: counted, never written.",
+    "healable": "Images that a run has marked and whose objects are there again.",
+    "feed_noise": "Images that the first look took for missing, or for back again, and the second look did not.",
+    "rows_young": "Images that changed within the last 15 minutes.",
+    "rows_in_error": "Images in status `error`.",
+    "ready_without_staged": "Images in status `ready` that name no staged object.",
+    "orphan_objects": "Objects that no image names; not measured unless the whole bucket was listed for all images.",
+    "unknown": "Images that are unproven because an object gave no answer, or LIST and HEAD disagree.",
+    "foreign_bucket": "Unproven: the url names another bucket.",
+    "unreadable_url": "Unproven: the url can't be read.",
+    "without_original": "Unproven: the image names no original.",
+    "empty_object": "Unproven: the object is there and has no content.",
+    "other_reading": "Unproven: the object is found only under another reading of the url.",
+    "unknown_status": "Unproven: the status is not known here.",
+}
