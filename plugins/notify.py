@@ -58,13 +58,21 @@ def tell(run: str, source: str, events: Sequence[Event] = (), *, ended: Collecti
 def run_link(run: str) -> str:
     """Return the address of the run `dag_id/run_id` in Airflow's UI."""
     dag_id, _, run_id = run.partition("/")
-    base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
-    return f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe=':')}"
+    return f"{_base()}/dags/{quote(dag_id)}/runs/{quote(run_id, safe=':')}"
 
 
 def question_link(run: str) -> str:
     """Return the address in Airflow's UI where the question of the run's task `decide` is answered."""
     return f"{run_link(run)}/tasks/decide/required_actions?map_index=-1"
+
+
+def plan_link(source: str, evidence: str) -> str:
+    """Return the address of the page with the plan of a scan."""
+    return f"{_base()}/sync-confidence/sources/{source}/plans/{quote(evidence, safe='')}"
+
+
+def _base() -> str:
+    return (conf.get("api", "base_url", fallback="") or "").rstrip("/")
 
 
 def _services() -> "Apprise | None":

@@ -39,6 +39,11 @@ def some_number(title: str, description: str, section: str | None = None, *, emp
     return _field(None, title, description, section, type=["null", "integer"], values_display={"null": empty})
 
 
+def some_text(title: str, description: str, section: str | None = None) -> Param:
+    """Return a field for a text or nothing."""
+    return _field(None, title, description, section, type=["null", "string"])
+
+
 def some_uuid(title: str, description: str, section: str | None = None) -> Param:
     """Return a field for a UUID or nothing."""
     return _field(None, title, description, section, type=["null", "string"], format="uuid")

@@ -3,7 +3,7 @@
 Every function works in the transaction of the connection that it is given and never commits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -58,7 +58,7 @@ def mark_hold(conn: Connection, scan_id: str, reason: str) -> None:
             || CASE WHEN decision IS NOT NULL
                  THEN ARRAY[format('%%s decided by %%s at %%s', decision, decided_by, decided_at)] END
             || ARRAY[%(reason)s],
-          decision = NULL, decided_by = NULL, decided_at = NULL, asked_at = NULL
+          decision = NULL, decided_by = NULL, decided_at = NULL, decision_reason = NULL, asked_at = NULL
         WHERE scan_id = %(scan_id)s
         """,
         {"scan_id": scan_id, "reason": reason},
@@ -124,19 +124,30 @@ def require_asked(conn: Connection, source: str) -> None:
         )
 
 
-def decide(conn: Connection, source: str, decision: str, who: str) -> list[Hold]:
-    """Keep the decision about all open holds of a source, made by `who`; return these holds.
+def decide(
+    conn: Connection, source: str, decision: str, who: str, *, reason: str = "", left_out: Collection[str] = ()
+) -> list[Hold]:
+    """Keep the decision about all open holds of a source, made by `who` for a `reason`; return these holds.
 
-    `resume` accepts their figures as the new baseline, `repair` ends them without that, `keep` leaves them open. Raises
+    `resume` accepts their figures as the new baseline, `repair` ends them without that, `keep` leaves them open. If
+    the decision is `repair`, no plan of the entities `left_out` is applied, and their figures are accepted too. Raises
     ValueError for another decision, and FenceError as `refresh_hold` does.
     """
-    holds = open_holds(conn, source)
+    holds, chosen = open_holds(conn, source), Decision(decision)
+    left_out = list(left_out) if chosen is Decision.REPAIR else []
     conn.execute(
         """
-        UPDATE confidence.forensic_run SET decision = %s, decided_by = %s, decided_at = clock_timestamp()
+        UPDATE confidence.forensic_run SET decision = %s, decided_by = %s, decided_at = clock_timestamp(),
+          decision_reason = %s
         WHERE scan_id = ANY(%s)
         """,
-        [Decision(decision), who, [hold.scan_id for hold in holds]],
+        [chosen, who, reason or None, [hold.scan_id for hold in holds]],
+    )
+    conn.execute(
+        "UPDATE confidence.forensic_run f SET left_out = f.entity = ANY (%(left_out)s) FROM confidence.writer w"
+        " WHERE w.source = f.source AND w.source = %(source)s"
+        " AND (f.run = w.run AND f.epoch = w.epoch OR f.scan_id = ANY (%(scans)s))",
+        {"left_out": left_out, "source": source, "scans": [hold.scan_id for hold in holds]},
     )
     refresh_hold(conn, source)
     return holds

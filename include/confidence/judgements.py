@@ -29,17 +29,18 @@ def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RU
         return cursor.execute(
             """
             WITH judged AS (
-              SELECT * FROM confidence.forensic_run
+              SELECT *, decision = 'resume' OR (decision = 'repair' AND left_out) AS accepted
+              FROM confidence.forensic_run
               WHERE source = %(source)s AND entity = %(entity)s AND scope = %(scope)s
                 AND verdict IS NOT NULL AND scan_id <> %(scan_id)s AND (run <> %(run)s OR verdict = 'hold')
             )
-            SELECT scan_id, metrics, verdict, worse, decision, scanned_at FROM judged
+            SELECT scan_id, metrics, verdict, worse, decision, accepted, scanned_at FROM judged
             WHERE scanned_at >= coalesce(
-              (SELECT scanned_at FROM judged WHERE verdict <> 'hold' OR decision = 'resume'
+              (SELECT scanned_at FROM judged WHERE verdict <> 'hold' OR accepted
                ORDER BY scanned_at DESC LIMIT 1 OFFSET %(limit)s - 1),
               '-infinity')
               OR scan_id = (
-                SELECT scan_id FROM judged WHERE decision = 'resume' ORDER BY scanned_at DESC LIMIT 1)
+                SELECT scan_id FROM judged WHERE accepted ORDER BY scanned_at DESC LIMIT 1)
             ORDER BY scanned_at DESC
             """,
             {
@@ -101,6 +102,7 @@ def _past_run(
     verdict: str,
     worse: list[str],
     decision: str | None,
+    accepted: bool | None,
     scanned_at: datetime,
 ) -> PastRun:
     return PastRun(
@@ -108,7 +110,7 @@ def _past_run(
         metrics=metrics,
         verdict=Verdict(verdict),
         worse=tuple(worse),
-        accepted=decision == Decision.RESUME,
+        accepted=bool(accepted),
         held=verdict == Verdict.HOLD and decision in (None, Decision.KEEP),
         scanned_at=scanned_at,
     )

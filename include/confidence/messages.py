@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Self
 
 from include.confidence.health import Alert
-from include.confidence.holds import Decision, Hold
+from include.confidence.holds import Decision
 from include.confidence.outcome import Gap
 from include.confidence.policy import Verdict
 from include.confidence.watch import Finding
@@ -132,12 +132,8 @@ def of_run(facts: RunFacts) -> Event | None:
     return None if refused or kept else _failed(facts)
 
 
-def of_hold(writer: Writer, holds: Sequence[Hold], run: str, hours: float, link: str) -> Event:
-    """Return the event that asks a person to decide about a hold, at `link` and within so many `hours`."""
-    lines = [f"{hold.entity} ({hold.scope}): {'; '.join(hold.reasons)}" for hold in holds]
-    consequence = (
-        f"nothing was repaired and nothing is written; unanswered for {hours:g} hours, it stays so and the run fails"
-    )
+def of_hold(writer: Writer, question: Sequence[str], run: str, link: str) -> Event:
+    """Return the event that asks a person to decide about a hold, at `link`. `question`: its lines."""
     next_step = "answer under the link: keep stopped, resume without repair, or repair, then resume"
     return Event(
         f"{Kind.HOLD}/{run}/{writer.epoch}",
@@ -145,7 +141,7 @@ def of_hold(writer: Writer, holds: Sequence[Hold], run: str, hours: float, link:
         writer.source,
         run,
         f"{writer.source}: the writer is held, please decide",
-        _text(lines, consequence, next_step, run, link),
+        "\n".join([*question, f"Next: {next_step}.", f"Run: {run}", link]),
     )
 
 

@@ -24,6 +24,7 @@ class LatestScan:
     - `verdict`: None if it was not judged
     - `planned`: how many changes its plan has
     - `rows`: rows in scope, of which it has `proven` some; both are None if it kept no account
+    - `left_out`: a person has decided that its plan is not applied
     """
 
     entity: str
@@ -35,6 +36,7 @@ class LatestScan:
     planned: int
     rows: int | None
     proven: int | None
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,9 @@ def _not_repaired(evidence: Evidence) -> str:
         return "resumed without repair"
     if not repair or repair.undone:
         return f"{evidence.planned} planned changes were not applied" if evidence.planned else ""
+    left_out = [scan.entity for scan in evidence.scans if scan.planned and scan.left_out]
+    if left_out:
+        return f"a person has left out the plan of {', '.join(left_out)}"
     if repair.left:
         return f"{repair.left} planned changes were left alone"
     still_open = {check["entity"]: check["after"] for check in repair.checks if check["figure"] == OPEN_CHANGES}

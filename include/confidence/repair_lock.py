@@ -31,6 +31,7 @@ class _RecordedScan:
     rescanned: bool
     verdict: str | None
     decision: str | None
+    left_out: bool
 
 
 @contextmanager
@@ -52,15 +53,14 @@ def scanning(conn: Connection, source: str, run: str, entity: str, epoch: int) -
 @contextmanager
 def repairing(
     conn: Connection, writer: fence.Writer, entities: Collection[str], summaries: Sequence[ForensicSummary]
-) -> Iterator[None]:
-    """Keep scans of the source out while the block repairs by these `summaries`.
+) -> Iterator[list[ForensicSummary]]:
+    """Keep scans of the source out while the block repairs. Yields the `summaries` without those that are left out.
 
     Raises ScanUnderWay while a scan or another repair is at work. Raises NotJudged unless the summaries cover all
     `entities`, and the gate has judged each `pass` or `warn`, or a person has decided to repair.
     """
     with _lock(conn, writer.source, "pg_try_advisory_lock", "pg_advisory_unlock"):
-        require_evidence(conn, writer, entities, summaries, judged=True)
-        yield
+        yield require_evidence(conn, writer, entities, summaries, judged=True)
 
 
 def require_evidence(
@@ -70,15 +70,17 @@ def require_evidence(
     summaries: Sequence[ForensicSummary],
     *,
     judged: bool = False,
-) -> None:
+) -> list[ForensicSummary]:
     """Raise NotJudged unless these are complete scans of all `entities`, made since the writer was stopped.
+
+    Return those of the summaries whose plans may be applied: all but those that a person has left out.
 
     No newer attempt of a scan may have begun. `judged`: the gate must have judged each of them as `pass` or `warn` too;
     after a `hold` a person must have decided to repair.
     """
     with conn.cursor(row_factory=class_row(_RecordedScan)) as cursor:
         rows = cursor.execute(
-            "SELECT scan_id, summary ->> 'evidence' AS evidence, rescanned, verdict, decision"
+            "SELECT scan_id, summary ->> 'evidence' AS evidence, rescanned, verdict, decision, left_out"
             " FROM confidence.forensic_run WHERE source = %s AND scan_id = ANY (%s)",
             [writer.source, [summary.scan_id for summary in summaries]],
         ).fetchall()
@@ -93,6 +95,7 @@ def require_evidence(
             f"nothing was written: {'; '.join(problems)}. A repair needs the gate's judgement of exactly its scans, or"
             " a person's decision about them. Clear scan (all of its map indexes) with downstream"
         )
+    return [summary for summary in summaries if not recorded[summary.scan_id].left_out]
 
 
 def _problem(summary: ForensicSummary, recorded: _RecordedScan | None, writer: fence.Writer, *, judged: bool) -> str:

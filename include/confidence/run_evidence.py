@@ -43,7 +43,14 @@ def judged_worse(conn: Connection, source: str, run: str) -> list[str]:
 
 
 def _latest_scan(
-    entity: str, scope: str, epoch: int, scanned_at: datetime, rescanned: bool, verdict: str | None, summary: dict
+    entity: str,
+    scope: str,
+    epoch: int,
+    scanned_at: datetime,
+    rescanned: bool,
+    verdict: str | None,
+    summary: dict,
+    left_out: bool,
 ) -> LatestScan:
     counted = [Account(**account) for account in summary.get("accounts", {}).values()]
     return LatestScan(
@@ -56,6 +63,7 @@ def _latest_scan(
         planned=sum(summary["plan"].values()),
         rows=sum(account.rows for account in counted) if counted else None,
         proven=sum(account.proven for account in counted) if counted else None,
+        left_out=left_out,
     )
 
 
@@ -73,7 +81,7 @@ def _repair(
 
 
 SCANS_OF_RUN = """
-SELECT DISTINCT ON (entity) entity, scope, epoch, scanned_at, rescanned, verdict, summary
+SELECT DISTINCT ON (entity) entity, scope, epoch, scanned_at, rescanned, verdict, summary, left_out
 FROM confidence.forensic_run WHERE source = %(source)s AND run = %(run)s ORDER BY entity, scanned_at DESC
 """
 

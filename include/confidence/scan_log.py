@@ -41,8 +41,9 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
             excluded.source, excluded.entity, excluded.scope, excluded.run, excluded.epoch,
             excluded.summary, excluded.metrics),
           (scanned_at, verdict, worse, reasons, baseline, gates, rescanned, asked_at, decision, decided_by,
-            decided_at, patterns) = (
-            DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT)
+            decided_at, decision_reason, left_out, patterns) = (
+            DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT,
+            DEFAULT, DEFAULT)
         """,
         {
             "scan_id": summary.scan_id,

@@ -40,7 +40,7 @@ def run_scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any
 def run_repair(
     context: Context, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
 ) -> tuple[int, Mapping[str, Counts]]:
-    """Call `Source.repair` in a span with the counts, if exactly these scans were judged.
+    """Call `Source.repair` in a span with the counts, if exactly these scans were judged; without those left out.
 
     Raises FenceError unless the run has stopped the writer, NotJudged if the scans were not judged, ScanUnderWay while
     a scan of the source is at work, and what `Source.repair` raises.
@@ -49,9 +49,9 @@ def run_repair(
     entities = [entity.name for entity in context.source.entities]
     with (
         span("repair", **_work(context, params), dry_run=False) as opened,
-        repair_lock.repairing(context.conn, writer, entities, summaries),
+        repair_lock.repairing(context.conn, writer, entities, summaries) as chosen,
     ):
-        sync_id, counts = context.source.repair(context, summaries, params)
+        sync_id, counts = context.source.repair(context, chosen, params)
         opened.set_attributes({"sync_id": sync_id, **_written(counts)})
     return sync_id, counts
 
@@ -63,9 +63,10 @@ def run_verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: 
     raises.
     """
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
-    repair_lock.require_evidence(context.conn, writer, [entity.name for entity in context.source.entities], summaries)
+    entities = [entity.name for entity in context.source.entities]
+    applied = repair_lock.require_evidence(context.conn, writer, entities, summaries)
     with span("verify", **_work(context, {}), sync_id=sync_id) as opened:
-        checks = context.source.verify(context, summaries, sync_id)
+        checks = context.source.verify(context, applied, sync_id)
         opened.set_attributes({"checks": len(checks), "worse": sum(check.worse for check in checks)})
     return checks
 

@@ -125,11 +125,17 @@ def facts_of(
         _pattern(stage.table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
         for fact, count, present in zip(facts, in_plan, in_table[1:], strict=True)
     ]
-    told: dict[tuple[int, int], Pattern] = {}
+    told: list[Pattern] = []
     for pattern in sorted(filter(_is_telling, found), key=lambda each: -each.score):
-        # Of several facts about the same rows the first is enough.
-        told.setdefault((pattern.planned, pattern.present), pattern)
-    return list(told.values())
+        # Of several facts about the same rows, or about a column in the same way, the first is enough.
+        if not any(_same(pattern, other) for other in told):
+            told.append(pattern)
+    return told
+
+
+def _same(pattern: Pattern, other: Pattern) -> bool:
+    rows = (pattern.planned, pattern.present) == (other.planned, other.present)
+    return rows or (pattern.kind, pattern.column) == (other.kind, other.column)
 
 
 @dataclass(frozen=True)

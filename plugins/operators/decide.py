@@ -1,19 +1,23 @@
 """`decide`: ask a person what to do about a hold. Nothing is written while the task waits."""
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import Variable
+from airflow.sdk import Param, Variable
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
-from include.confidence import holds, messages
-from include.confidence.holds import NOBODY, Decision, Hold
+from include.confidence import holds, messages, question
+from include.confidence.holds import NOBODY, Decision
+from include.sources import get_source
 from include.warehouse import fence
 from plugins import notify
 from plugins.hooks import warehouse
 from plugins.operators.base import RunPage
+from plugins.params import several, some_text
 from plugins.runs import run_name
 
 log = logging.getLogger(__name__)
@@ -33,11 +37,17 @@ Asks a person what to do about a hold; skipped where there is none. Nothing is w
 """
 
 
+class AnswerRefused(Exception):
+    """The answer has something that the question doesn't have. The message says what to do."""
+
+
 class DecideOperator(HITLOperator):
     """Ask what to do about the source's hold. The task is skipped if nothing holds the writer.
 
+    A person may leave entities out of a repair, and give a reason.
+
     The Airflow Variable `decision_timeout_hours` replaces the 20 hours after which "keep stopped" is assumed. The
-    answer is stored in confidence.forensic_run with name and time. It applies only to the holds that the question
+    answer is stored in confidence.forensic_run with name, time and reason. It applies only to holds that the question
     named: if the holds have changed by then, nothing is decided and the task fails.
     """
 
@@ -49,56 +59,81 @@ class DecideOperator(HITLOperator):
             subject=f"The writer of {source} is held",
             options=list(OPTIONS),
             defaults="Keep stopped",
+            # Not those of the DAG, which Airflow gives here.
+            **{**kwargs, "params": _fields(source)},
             doc_md=ON_CALL,
-            **kwargs,
         )
         self.source = source
 
     def execute(self, context: Any) -> Any:
         run = run_name(context)
+        hours = float(Variable.get("decision_timeout_hours", default=TIMEOUT_HOURS))
         with warehouse.connect(run) as conn, conn.transaction():
             writer = fence.require_stopped(conn, self.source, run)
             found = holds.open_holds(conn, self.source)
             holds.note_asked(conn, found)
+            texts, link = get_source(self.source).metric_texts, partial(notify.plan_link, self.source)
+            asked = question.read(conn, writer, found, texts=texts, plan_link=link, hours=hours)
         if not found:
             raise AirflowSkipException("nothing holds the writer")
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
-        self.body = _body(writer, found)
-        hours = float(Variable.get("decision_timeout_hours", default=TIMEOUT_HOURS))
+        self.body = question.markdown(asked)
         self.response_timeout = timedelta(hours=hours)
-        event = messages.of_hold(writer, found, run, hours, notify.question_link(run))
+        event = messages.of_hold(writer, question.plain(asked), run, notify.question_link(run))
         # Called after Airflow has stored the question, before the task waits.
         self.notifiers = [lambda _: notify.tell(run, self.source, [event])]
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        answer = super().execute_complete(context, event)
+        given = event.get("params_input") or {}
+        left_out, reason = _left_out(self.source, given), str(given.get("reason") or "")
+        answer = super().execute_complete(context, event | {"params_input": {}})
         decision = OPTIONS[answer["chosen_options"][0]]
+        if decision is Decision.REPAIR and len(left_out) == len(get_source(self.source).entities):
+            decision = Decision.RESUME
         who = (answer["responded_by_user"] or {}).get("name") or NOBODY
         run = run_name(context)
         with warehouse.connect(run) as conn, conn.transaction():
             fence.require_stopped(conn, self.source, run)
             holds.require_asked(conn, self.source)
-            holds.decide(conn, self.source, decision, who)
+            holds.decide(conn, self.source, decision, who, reason=reason, left_out=left_out)
             holds.refresh_hold(conn, self.source)
         log.info("decided by %s: %s", who, decision)
         result = {"decision": str(decision), "by": who}
+        if decision is Decision.REPAIR and left_out:
+            result["left_out"] = left_out
         if decision is Decision.REPAIR:
             return result
         context["ti"].xcom_push(key="return_value", value=result)
         raise DownstreamTasksSkipped(tasks=["reconcile", "verify"])
 
 
-def _body(writer: fence.Writer, found: list[Hold]) -> str:
-    reasons = "\n".join(
-        f"- **{hold.entity}** ({hold.scope}, scanned {hold.scanned_at:%Y-%m-%d %H:%M %Z}): {'; '.join(hold.reasons)}"
-        for hold in found
+def _fields(source: str) -> dict[str, Param]:
+    """Return the fields of the form beside the options."""
+    entities = [entity.name for entity in get_source(source).entities]
+    left_out = several(
+        entities,
+        "Leave these out",
+        "With “Repair, then resume”: entities whose plan is not applied. Their figures become the baseline.",
     )
-    return (
-        f"The writer of `{writer.source}` is stopped since {writer.since:%Y-%m-%d %H:%M %Z} and stays so until you"
-        f" answer.\n\n{reasons}\n\n"
-        "- **Keep stopped**: nothing is written; this run fails, and the next night looks again.\n"
-        "- **Resume without repair**: this run's figures become the new baseline; the writer runs again.\n"
-        "- **Repair, then resume**: the planned changes are applied under a sync_id that can be rolled back,"
-        " also when the run is a dry run.\n"
-    )
+    reason = some_text("Reason", "Kept with your name and the time, for those who look at it later.")
+    fields = {"leave_out": left_out, "reason": reason} if len(entities) > 1 else {"reason": reason}
+    for field in fields.values():
+        # HITLOperator drops the others.
+        field.source = "task"
+    return fields
+
+
+def _left_out(source: str, given: Mapping[str, Any]) -> list[str]:
+    """Return the entities that the answer leaves out of a repair. Raises AnswerRefused for what is not to be had."""
+    known = [entity.name for entity in get_source(source).entities]
+    left_out = given.get("leave_out") or []
+    fields = sorted(set(given) - {"leave_out", "reason"})
+    wrong = left_out if not isinstance(left_out, list) else [name for name in left_out if name not in known]
+    if fields or wrong:
+        named = ", ".join(map(str, [*fields, *(wrong if isinstance(wrong, list) else [wrong])]))
+        raise AnswerRefused(
+            f"the answer names {named[:200]}, which the question doesn't have (leave_out takes {', '.join(known)})."
+            " Nothing was decided, the writer stays stopped. Clear decide with downstream to be asked again"
+        )
+    return left_out

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from psycopg.errors import UniqueViolation
 
 from include.confidence.health import Alert
-from include.confidence.holds import Decision, Hold
+from include.confidence.holds import Decision
 from include.confidence.messages import (
     MAX_LINES,
     Event,
@@ -209,16 +209,13 @@ def test_step_that_left_no_reason_is_named():
     assert told(failed="scan", failures=()).text.startswith("scan did not run to its end\n")
 
 
-def test_hold_names_what_is_held_and_where_to_answer():
-    hold = Hold("scan", "lines", "all", RUN, ("missing is 40", "surplus is 30"), SINCE)
-    event = of_hold(HELD, [hold], RUN, 20.0, f"{LINK}/tasks/decide")
+def test_hold_says_the_whole_question_and_where_to_answer():
+    event = of_hold(HELD, ["Nothing is synced.", "lines", "- 40 rows are missing."], RUN, f"{LINK}/tasks/decide")
     assert (event.kind, event.key) == (Kind.HOLD, f"hold/{RUN}/7")
     lines = event.text.split("\n")
-    assert lines[0] == "lines (all): missing is 40; surplus is 30"
-    assert "unanswered for 20 hours, it stays so and the run fails" in lines[1]
+    assert lines[:3] == ["Nothing is synced.", "lines", "- 40 rows are missing."]
     assert lines[-1] == f"{LINK}/tasks/decide"
-    later = replace(HELD, epoch=8)
-    assert of_hold(later, [hold], RUN, 20.0, LINK).key != event.key
+    assert of_hold(replace(HELD, epoch=8), [], RUN, LINK).key != event.key
 
 
 def test_report_that_could_not_be_made_is_told():

@@ -236,11 +236,11 @@ def skipped(run: Run, task: str) -> list[str]:
     return signal.value.tasks
 
 
-def answer(run: Run, option: str, who: str | None = "Ada") -> Any:
-    """A person's answer to the question of `decide`; nobody's where `who` is None."""
+def answer(run: Run, option: str, who: str | None = "Ada", **fields: Any) -> Any:
+    """A person's answer to the question of `decide`, with fields of its form; nobody's where `who` is None."""
     event = {
         "chosen_options": [option],
-        "params_input": {},
+        "params_input": fields,
         "responded_at": datetime.now(UTC),
         "responded_by_user": {"id": "1", "name": who} if who else None,
     }

@@ -19,7 +19,7 @@ from airflow.sdk.observability import stats
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from include.confidence import holds
+from include.confidence import holds, outcome, run_evidence
 from include.confidence.account import Account
 from include.confidence.health import Limits
 from include.confidence.holds import HoldChanged
@@ -34,7 +34,7 @@ from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
 from include.warehouse.sync_log import Counts
-from plugins.operators.decide import OPTIONS
+from plugins.operators.decide import OPTIONS, AnswerRefused
 from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.rollback import RollbackOperator
 from plugins.operators.sync import SyncOperator
@@ -382,7 +382,13 @@ class TestHold:
         assert question["options"] == list(OPTIONS)
         assert question["defaults"] == ["Keep stopped"]
         assert question["subject"] == "repairshopr: the writer is held (manual__1, attempt 1)"
-        assert "the repair would delete 30 of" in question["body"]
+        body = question["body"]
+        assert "**30** rows that the plan deletes" in body
+        assert "The repair would delete 30 of" in body
+        assert f"[line_items](/sync-confidence/sources/{SOURCE}/plans/" in body
+        assert "): 0 rows to insert, 0 to update, 30 to delete;" in body
+        assert "What stands out: 30 of 30 rows to delete" in body
+        assert {name: field["value"] for name, field in question["params"].items()} == {"leave_out": [], "reason": None}
         monkeypatch.setenv("AIRFLOW_VAR_DECISION_TIMEOUT_HOURS", "0.5")
         with pytest.raises(TaskAwaitingInput) as waiting:
             execute(held, "decide")
@@ -430,6 +436,25 @@ class TestHold:
         execute(held, "verify")
         execute(held, "resume_writer")
         assert not fence.read(conn, SOURCE).stopped
+
+    def test_reason_is_kept_and_shown(self, held, conn):
+        answer(held, "Repair, then resume", reason="the shop has closed", leave_out=[])
+        kept = conn.execute("SELECT decision_reason FROM confidence.forensic_run WHERE decision IS NOT NULL").fetchall()
+        assert kept == [("the shop has closed",)]
+
+    @pytest.mark.parametrize(
+        "fields", [{"leave_out": ["line_itms"]}, {"leave_out": "line_items"}, {"leave_ot": ["line_items"]}]
+    )
+    def test_misspelt_answer_decides_nothing(self, held, conn, fields):
+        with pytest.raises(AnswerRefused, match=r"Nothing was decided.* Clear decide"):
+            answer(held, "Repair, then resume", **fields)
+        assert holds.open_holds(conn, SOURCE)
+
+    def test_repair_that_leaves_all_out_is_none(self, held, conn):
+        with pytest.raises(DownstreamTasksSkipped):
+            answer(held, "Repair, then resume", leave_out=entities())
+        decided = conn.execute("SELECT decision FROM confidence.forensic_run WHERE decision IS NOT NULL").fetchall()
+        assert decided == [("resume",)]
 
     def test_answer_to_a_question_about_earlier_scans_counts_for_nothing(self, held, conn):
         execute(held, "scan")
@@ -490,7 +515,9 @@ class TestOneEntityHeld:
         assert verdicts == {entity: "hold" if entity == name else "pass" for entity in entities()}
         with pytest.raises(TaskAwaitingInput):
             execute(run, "decide")
-        assert re.findall(r"^- \*\*(\w+)\*\* \(all, scanned", asked[0]["body"], re.M) == [name]
+        assert re.findall(r"^### (\w+)$", asked[0]["body"], re.M) == [name]
+        # A repair would write what the others have planned too.
+        assert {name, "line_items"} <= {*re.findall(r"^- \[(\w+)\]", asked[0]["body"], re.M)}
 
     def test_repairs_none_of_them_before_the_decision_and_then_all(self, held, conn, asked):
         run, name = held
@@ -508,6 +535,40 @@ class TestOneEntityHeld:
         counts = execute(run, "reconcile")["counts"]
         assert counts[name]["deleted"] >= 1
         assert (counts["line_items"]["inserted"], counts["line_items"]["deleted"]) == (1, 1)
+
+    def test_repairs_these_and_not_those(self, held, conn, asked):
+        """The held entity is left out: its figures are accepted, and the others are repaired and verified."""
+        run, name = held
+        live = sql.SQL("SELECT count(*) FROM repairshopr.{} WHERE deleted_at IS NULL").format(sql.Identifier(name))
+        before = conn.execute(live).fetchone()
+        with pytest.raises(TaskAwaitingInput):
+            execute(run, "decide")
+        found = answer(run, "Repair, then resume", leave_out=[name])
+        assert found == {"decision": "repair", "by": "Ada", "left_out": [name]}
+        decided = conn.execute("SELECT entity, decision FROM confidence.forensic_run WHERE decision IS NOT NULL")
+        assert decided.fetchall() == [(name, "repair")]
+        counts = execute(run, "reconcile")["counts"]
+        assert name not in counts
+        assert (counts["line_items"]["inserted"], counts["line_items"]["deleted"]) == (1, 1)
+        assert {check["entity"] for check in execute(run, "verify")} == {*entities()} - {name}
+        execute(run, "resume_writer")
+        assert conn.execute(live).fetchone() == before
+        evidence = run_evidence.read(conn, SOURCE, run.name, entities())
+        assert outcome.gap(evidence, dry_run=False) is None
+        assert outcome.not_confirmed(evidence) == f"a person has left out the plan of {name}"
+
+    def test_leaves_out_what_was_not_held(self, held, conn, asked):
+        run, name = held
+        lines = live_lines(conn)
+        with pytest.raises(TaskAwaitingInput):
+            execute(run, "decide")
+        answer(run, "Repair, then resume", leave_out=["line_items"])
+        counts = execute(run, "reconcile")["counts"]
+        assert counts[name]["deleted"] >= 1
+        assert "line_items" not in counts or name == "invoices"
+        execute(run, "verify")
+        if name != "invoices":
+            assert live_lines(conn) == lines
 
 
 class TestResumeWriter:

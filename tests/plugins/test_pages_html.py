@@ -81,6 +81,8 @@ SCAN = Scan(
     decision="repair",
     decided_by="oncall",
     decided_at=AT,
+    decision_reason="the shop moved",
+    left_out=False,
 )
 PLANNED = PlannedChange(
     change_id=1,

@@ -26,7 +26,8 @@ class Scan:
     - `incomplete`: why the scan is no evidence; empty if it is
     - `examples`: ids, or what is wrong with each
     - `evidence`: names its planned changes (queries/planned.py); `patterns`: what many of these have in common
-    - `decision`: a person's answer to a hold (keep, resume, repair), None if there is none
+    - `decision`: a person's answer to a hold (keep, resume, repair), None if there is none; with a reason if given
+    - `left_out`: a person has decided that its plan is not applied, while those of other scans are
     """
 
     scan_id: str
@@ -53,6 +54,12 @@ class Scan:
     decision: str | None
     decided_by: str | None
     decided_at: datetime | None
+    decision_reason: str | None
+    left_out: bool
+
+
+# The columns about a person's answer.
+DECIDED = ("decision", "decided_by", "decided_at", "decision_reason", "left_out")
 
 
 def list_scans(
@@ -96,7 +103,7 @@ def scan_of(row: Mapping[str, Any]) -> Scan:
     accounts = {table: Account(**account) for table, account in summary.get("accounts", {}).items()}
     same = ("scan_id", "source", "entity", "scope", "run", "epoch", "scanned_at", "metrics")
     return Scan(
-        **{name: row[name] for name in (*same, "decision", "decided_by", "decided_at")},
+        **{name: row[name] for name in (*same, *DECIDED)},
         verdict=_verdict(row["verdict"]),
         reasons=tuple(row["reasons"]),
         telemetry=summary["telemetry"],

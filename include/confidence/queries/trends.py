@@ -98,5 +98,5 @@ def _point(row: Mapping[str, Any], judged: Sequence[Gate], metric: str) -> Point
         baseline=next((gate.baseline for gate in gates if gate.baseline is not None), None),
         limit=min((gate.limit for gate in gates if gate.limit is not None), default=None),
         verdict=worst_verdict(gate.verdict for gate in gates),
-        accepted=row["decision"] == "resume",
+        accepted=row["decision"] == "resume" or (row["decision"] == "repair" and row["left_out"]),
     )

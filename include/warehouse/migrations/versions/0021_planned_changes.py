@@ -1,4 +1,4 @@
-"""The plan of each scan row by row, and what its rows have in common."""
+"""The plan of each scan row by row, what its rows have in common, and answers for some entities with a reason."""
 
 from alembic import op
 
@@ -32,7 +32,10 @@ COMMENT ON TABLE confidence.planned_change IS
   'differs the columns in which an update changes it. looked: whether the row was looked up by itself. Only changes '
   'with the status confirmed may be applied.';
 
-ALTER TABLE confidence.forensic_run ADD patterns jsonb NOT NULL DEFAULT '[]';
+ALTER TABLE confidence.forensic_run ADD patterns jsonb NOT NULL DEFAULT '[]',
+  ADD left_out boolean NOT NULL DEFAULT false, ADD decision_reason text;
+COMMENT ON COLUMN confidence.forensic_run.left_out IS
+  'A person has decided that the plan of this scan is not applied, while those of other scans of the run are.';
 COMMENT ON COLUMN confidence.forensic_run.patterns IS
   'What many of the planned rows have in common, and few other rows of the table.';
 """
@@ -43,4 +46,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE confidence.planned_change; ALTER TABLE confidence.forensic_run DROP patterns")
+    op.execute("DROP TABLE confidence.planned_change")
+    op.execute("ALTER TABLE confidence.forensic_run DROP patterns, DROP left_out, DROP decision_reason")

@@ -1,0 +1,183 @@
+"""The question about a hold: what is wrong, since when, and what each answer would do, in whole sentences."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg import Connection
+from psycopg.rows import tuple_row
+
+from include.confidence.glossary import explain
+from include.confidence.holds import Hold
+from include.confidence.policy import Gate, Verdict
+from include.confidence.queries.runs import read_run
+from include.confidence.queries.scans import Scan
+from include.warehouse.fence import Writer
+
+# The largest number of facts that a question names of an entity; the page of its plan has all.
+PATTERNS = 3
+
+
+@dataclass(frozen=True)
+class Held:
+    """What holds the writer, of one entity.
+
+    - `sentences`: what is wrong, a sentence for each figure
+    - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are
+    - `patterns`: what many of its planned rows have in common
+    """
+
+    entity: str
+    scope: str
+    sentences: tuple[str, ...]
+    since: datetime
+    runs: int
+    patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about the holds of a source.
+
+    - `behind`: how far the copy is behind its source, None if it is not known
+    - `plans`: the scans of the run that have planned changes, each with the address of its plan
+    - `hours`: after so long without an answer the writer stays stopped and the run fails
+    """
+
+    writer: Writer
+    behind: timedelta | None
+    held: tuple[Held, ...]
+    plans: tuple[tuple[Scan, str], ...]
+    hours: float
+
+
+def read(
+    conn: Connection,
+    writer: Writer,
+    holds: Sequence[Hold],
+    *,
+    texts: Mapping[str, str],
+    plan_link: Callable[[str], str],
+    hours: float,
+) -> Question:
+    """Return the question about these holds. `texts`: what the source's metrics mean. `plan_link`: of an evidence."""
+    found = read_run(conn, writer.run)
+    scans = {scan.entity: scan for scan in reversed(found.scans)} if found else {}
+    by_id = {scan.scan_id: scan for scan in found.scans} if found else {}
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        query = "SELECT max(freshness) FROM confidence.health WHERE source = %s"
+        (behind,) = cursor.execute(query, [writer.source]).fetchone()
+    plans = [scan for scan in scans.values() if any(vars(scan.plan).values())]
+    return Question(
+        writer,
+        behind,
+        tuple(_held(conn, hold, by_id.get(hold.scan_id), texts) for hold in holds),
+        tuple((scan, plan_link(scan.evidence)) for scan in sorted(plans, key=lambda scan: scan.entity)),
+        hours,
+    )
+
+
+def markdown(question: Question) -> str:
+    """Return the question for Airflow's page of required actions."""
+    return "\n".join(_lines(question))
+
+
+def plain(question: Question) -> list[str]:
+    """Return the question in lines for a message, without Markdown."""
+    return [_plain(line) for line in _lines(question) if line]
+
+
+def _lines(question: Question) -> list[str]:
+    writer = question.writer
+    behind = ""
+    if question.behind is not None and question.behind >= timedelta(minutes=1):
+        behind = f" The copy is {_span(question.behind)} behind its source by now."
+    lines = [
+        f"Nothing is synced to the copy of `{writer.source}` since {_time(writer.since)}, until you answer.{behind}"
+        f" Unanswered for {question.hours:g} hours, the writer stays stopped and this run fails.",
+    ]
+    for held in question.held:
+        scope = "" if held.scope == "all" else f" ({held.scope})"
+        again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
+        lines += ["", f"### {held.entity}{scope}", *(f"- {sentence}" for sentence in held.sentences)]
+        lines += [f"- It is so since {_time(held.since)}{again}."]
+        lines += [f"- What stands out: {pattern}." for pattern in held.patterns]
+    lines += ["", "### What a repair would write", *_plans(question.plans), "", "### The answers"]
+    changes = sum(sum(vars(scan.plan).values()) for scan, _ in question.plans)
+    return [
+        *lines,
+        "- **Keep stopped**: nothing is written. This run fails, and the next night looks again.",
+        "- **Resume without repair**: nothing is written, and the copy stays as wrong as it is. The figures above"
+        " become the new baseline; the writer runs again.",
+        f"- **Repair, then resume**: {_number(changes, 'change')} as above, under a sync_id that can be rolled back,"
+        " also if this run is a dry run. Entities that you leave out are resumed without repair.",
+    ]
+
+
+def _plans(plans: Sequence[tuple[Scan, str]]) -> list[str]:
+    if not plans:
+        return ["Nothing: no proven change is planned."]
+    return [
+        f"- [{scan.entity}]({link}): {scan.plan.insert:,} rows to insert, {scan.plan.update:,} to update,"
+        f" {scan.plan.delete:,} to delete; {scan.live_rows:,} live rows were looked at."
+        for scan, link in plans
+    ]
+
+
+def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, str]) -> Held:
+    gates = [gate for gate in scan.gates if gate.verdict == Verdict.HOLD] if scan else []
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        values = {**vars(hold), "metrics": [gate.metric for gate in gates]}
+        since, runs = cursor.execute(STREAK, values).fetchone()
+    sentences = [sentence for gate in gates for sentence in _sentences(gate, texts)]
+    # What went wrong with a repair is no gate's reason.
+    told = {gate.reason for gate in gates}
+    sentences += [f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in hold.reasons if reason not in told]
+    patterns = [str(pattern) for pattern in scan.patterns[:PATTERNS]] if scan else []
+    return Held(hold.entity, hold.scope, tuple(sentences), since or hold.scanned_at, runs, tuple(patterns))
+
+
+def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with a figure: the number first, then what it means."""
+    meaning = explain(gate.metric, texts).rstrip(".")
+    words = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
+    known = {"would pass": gate.limit, "is usual": gate.baseline}
+    limits = ", ".join(f"{figure:,g} {what}" for what, figure in known.items() if figure is not None)
+    first = f"**{gate.value:,}** {words} (`{gate.metric}`{f'; {limits}' if limits else ''})."
+    # A trend's reason repeats these figures.
+    more = gate.reason if gate.reason and not gate.reason.startswith(gate.metric) else ""
+    return [first, *([f"{more[:1].upper()}{more[1:].rstrip('.')}."] if more else [])]
+
+
+def _plain(line: str) -> str:
+    text = re.sub(r"\[([^\]]*)\]\(([^)]*)\)", r"\1 (\2)", re.sub(r"\*+|`", "", line))
+    return text.removeprefix("### ")
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M %Z}"
+
+
+def _span(time: timedelta) -> str:
+    minutes = round(time.total_seconds() / 60)
+    days, hours = divmod(minutes // 60, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+# The runs since the last one in which none of these metrics was too high.
+STREAK = """
+WITH judged AS (
+  SELECT run, scanned_at, worse && %(metrics)s::text[] AS bad FROM confidence.forensic_run
+  WHERE source = (SELECT source FROM confidence.forensic_run WHERE scan_id = %(scan_id)s)
+    AND entity = %(entity)s AND scope = %(scope)s AND verdict IS NOT NULL
+)
+SELECT min(scanned_at), count(DISTINCT run) FROM judged
+WHERE bad AND scanned_at > coalesce((SELECT max(scanned_at) FROM judged WHERE NOT bad), '-infinity')
+"""
