@@ -28,7 +28,9 @@ from datetime import datetime
 from psycopg import sql
 
 from include.warehouse.staging import Stage
-from include.warehouse.table import Table, identifiers, key_object, same_key
+from include.warehouse.table import Table, identifiers, instant, key_object, same_key, unix_time
+
+TOMORROW = sql.SQL("clock_timestamp() + interval '1 day'")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def plan_writes(
 
     - `young_after`: a row that changed later gets the status `young`; a time, or SQL over the staged row `s`
     - `doubtful`: the status of a change that one look does not prove: the row comes back over its tombstone, differs
-      without being newer, lost a value that the copy has, or newly says that it is deleted
+      without being newer, lost a value that the copy has, newly says that it is deleted, or has changed in the future
     - `older`: the status of a change if the staged version is older than the copy's
     - `only`: an SQL condition on the staged rows; no other row is planned
     """
@@ -90,6 +92,7 @@ def plan_writes(
             s_columns=identifiers(table.names, "s"),
             alive=_alive(table.key),
             young=_young(table.moment, young_after),
+            ahead=_ahead(table),
             stale=_versions(table, "<"),
             newer=_versions(table, ">"),
             lost_value=_lost_value(table),
@@ -180,9 +183,21 @@ def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.C
     if moment is None or after is None:
         return sql.SQL("false")
     # No sync brings a row whose time of change is more than a day ahead. Such a row counts as drift.
-    return sql.SQL("(s.{0} > {1} AND s.{0} < clock_timestamp() + interval '1 day')").format(
-        sql.Identifier(moment), after if isinstance(after, sql.Composable) else sql.Literal(after)
+    return sql.SQL("(s.{0} > {1} AND s.{0} < {2})").format(
+        sql.Identifier(moment), after if isinstance(after, sql.Composable) else sql.Literal(after), TOMORROW
     )
+
+
+def _ahead(table: Table) -> sql.Composable:
+    """Return the SQL condition that the staged row `s` has changed more than a day from now.
+
+    If that is false, every true version would count as older than this one.
+    """
+    times = [column.name for column in table.columns if column.read in (instant, unix_time)]
+    conditions = [
+        sql.SQL("s.{} > {}").format(sql.Identifier(name), TOMORROW) for name in version_columns(table) if name in times
+    ]
+    return sql.SQL("coalesce({}, false)").format(sql.SQL(" OR ").join([*conditions, sql.SQL("false")]))
 
 
 def _versions(table: Table, comparison: str) -> sql.Composable:
@@ -241,6 +256,7 @@ PLAN_WRITES = """
 INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)
 SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
   CASE WHEN {young} THEN 'young'
+    WHEN {ahead} THEN {doubtful}
     WHEN t.row_hash IS NULL THEN 'confirmed'
     WHEN NOT {alive} THEN {doubtful}
     WHEN {stale} THEN {older}

@@ -70,6 +70,29 @@ def test_newer_record_without_a_value_that_the_copy_has_is_looked_at_twice(fille
     assert conn.execute(value, [id_]).fetchone() == was
 
 
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("resource", ["tickets", "invoices", "customers"])
+def test_record_from_the_future_is_looked_at_twice(filled, conn, resource, new):
+    """Else every true version would count as older than the false one."""
+    (id_,) = conn.execute(f"SELECT max(id) FROM repairshopr.{resource}").fetchone()
+    if new:
+        conn.execute(f"DELETE FROM repairshopr.{resource} WHERE id = %s", [id_])
+    filled.control.mutate(Mutation("update", resource, id_, {}))
+
+    def lie(request, data):
+        for row in data.get(resource, []):
+            if row["id"] == id_:
+                row["updated_at"] = "2099-12-30T00:00:00.000Z"
+        return data
+
+    with twisted(filled.context, always(lie, f"/{resource}")) as context, suppress(SyncFailed):
+        sync_entities(context)
+    newest = f"SELECT extract(year FROM max(updated_at)) FROM repairshopr.{resource}"
+    assert conn.execute(newest).fetchone()[0] < 2099
+    sync_entities(filled.context)
+    assert live(conn, resource) == set(filled.control.ids(resource))
+
+
 @pytest.mark.parametrize("resource", ["customers", "line_items"])
 def test_total_that_is_wrong_for_good_keeps_out_nothing_that_is_shown(shop, conn, resource):
     with twisted(shop.context, always(more_entries, f"/{resource}")) as context, pytest.raises(SyncFailed):
