@@ -29,6 +29,12 @@ def choice(default: str, values: Sequence[str], title: str, description: str, se
     return _field(default, title, description, section, enum=list(values))
 
 
+def needed_choice(values: Sequence[str], title: str, description: str, section: str | None = None) -> Param:
+    """Return a field for one of these values, which a person has to choose."""
+    schema = {"section": section} if section else {}
+    return Param(type="string", title=title, description=description, enum=list(values), **schema)
+
+
 def several(values: Sequence[str], title: str, description: str, section: str | None = None) -> Param:
     """Return a field for any number of these values, none by default."""
     return _field([], title, description, section, type="array", items={"type": "string", "enum": list(values)})

@@ -14,12 +14,36 @@ PREFIX = "/sync-confidence"
 HOME = PREFIX.removeprefix("/")
 ICON = f"{HOME}/static/icon.svg"
 
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
 
-async def app(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+
+async def app(scope: Any, receive: Receive, send: Send) -> None:
     """The ASGI app of plugins.pages."""
     from plugins.pages.app import app as pages
 
     await pages(scope, receive, send)
+
+
+class Slash:
+    """Sends a browser that asks for the pages' address without its last slash to the one with it.
+
+    Airflow would answer it with a page of its own, as it does not know that address.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(
+        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        root = scope.get("root_path", "")
+        if scope["type"] != "http" or scope["path"].removeprefix(root) != PREFIX:
+            await self._app(scope, receive, send)
+            return
+        headers = [(b"location", f"{root}{PREFIX}/".encode()), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 307, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
 
 
 class SyncConfidence(AirflowPlugin):
@@ -27,6 +51,9 @@ class SyncConfidence(AirflowPlugin):
 
     name = "sync_confidence"
     fastapi_apps: ClassVar[list[Any]] = [{"app": app, "url_prefix": PREFIX, "name": "Sync confidence"}]
+    fastapi_root_middlewares: ClassVar[list[Any]] = [
+        {"middleware": Slash, "args": [], "kwargs": {}, "name": "The pages' last slash"}
+    ]
     external_views: ClassVar[list[Any]] = [
         {
             "name": "Sync confidence",

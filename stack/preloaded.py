@@ -4,26 +4,24 @@ The scheduler forks a process for each task, and the DAG processor one for each 
 what was loaded before the fork; else a task of the runbook takes most of its time for imports.
 """
 
+import runpy
 from importlib import import_module
 from pkgutil import walk_packages
 
-from airflow.__main__ import main
-
-from include import sources
-from plugins import operators
-
-AIRFLOW = ("airflow.sdk.execution_time.task_runner", "airflow.dag_processing.processor")
+# Modules, and packages with all that is in them.
+MODULES = ("airflow.sdk.execution_time.task_runner", "airflow.dag_processing.processor")
+PACKAGES = ("include.sources", "plugins.operators")
 
 
 def load() -> None:
     """Load Airflow's part of a task's process, all sources and all operators."""
-    for name in AIRFLOW:
+    for name in MODULES:
         import_module(name)
-    for package in (sources, operators):
-        for module in walk_packages(package.__path__, f"{package.__name__}."):
+    for name in PACKAGES:
+        for module in walk_packages(import_module(name).__path__, f"{name}."):
             import_module(module.name)
 
 
 if __name__ == "__main__":
     load()
-    main()
+    runpy.run_module("airflow", run_name="__main__", alter_sys=True)

@@ -42,6 +42,7 @@ class Question:
 
     - `behind`: how far the copy is behind its source, None if it is not known
     - `plans`: the scans of the run that have planned changes, each with the address of its plan
+    - `several`: the source has more than one entity
     - `hours`: after so long without an answer the writer stays stopped and the run fails
     """
 
@@ -49,6 +50,7 @@ class Question:
     behind: timedelta | None
     held: tuple[Held, ...]
     plans: tuple[tuple[Scan, str], ...]
+    several: bool
     hours: float
 
 
@@ -59,6 +61,7 @@ def read(
     *,
     texts: Mapping[str, str],
     plan_link: Callable[[str], str],
+    several: bool,
     hours: float,
 ) -> Question:
     """Return the question about these holds. `texts`: what the source's metrics mean. `plan_link`: of an evidence."""
@@ -74,6 +77,7 @@ def read(
         behind,
         tuple(_held(conn, hold, by_id.get(hold.scan_id), texts) for hold in holds),
         tuple((scan, plan_link(scan.evidence)) for scan in sorted(plans, key=lambda scan: scan.entity)),
+        several,
         hours,
     )
 
@@ -104,6 +108,7 @@ def _lines(question: Question) -> list[str]:
         lines += [f"- It is so since {_time(held.since)}{again}."]
         lines += [f"- What stands out: {pattern}." for pattern in held.patterns]
     lines += ["", "### What a repair would write", *_plans(question.plans), "", "### The answers"]
+    leave_out = " Entities that you leave out are resumed without repair." if question.several else ""
     changes = sum(sum(vars(scan.plan).values()) for scan, _ in question.plans)
     return [
         *lines,
@@ -111,7 +116,7 @@ def _lines(question: Question) -> list[str]:
         "- **Resume without repair**: nothing is written, and the copy stays as wrong as it is. The figures above"
         " become the new baseline; the writer runs again.",
         f"- **Repair, then resume**: {_number(changes, 'change')} as above, under a sync_id that can be rolled back,"
-        " also if this run is a dry run. Entities that you leave out are resumed without repair.",
+        f" also if this run is a dry run.{leave_out}",
     ]
 
 
@@ -145,8 +150,9 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     known = {"would pass": gate.limit, "is usual": gate.baseline}
     limits = ", ".join(f"{figure:,g} {what}" for what, figure in known.items() if figure is not None)
     first = f"**{gate.value:,}** {words} (`{gate.metric}`{f'; {limits}' if limits else ''})."
-    # A trend's reason repeats these figures.
-    more = gate.reason if gate.reason and not gate.reason.startswith(gate.metric) else ""
+    # Many reasons repeat the figures first.
+    reason = gate.reason or ""
+    more = reason.partition(": ")[2] if reason.startswith(gate.metric) else reason
     return [first, *([f"{more[:1].upper()}{more[1:].rstrip('.')}."] if more else [])]
 
 

@@ -72,8 +72,16 @@ class DecideOperator(HITLOperator):
             writer = fence.require_stopped(conn, self.source, run)
             found = holds.open_holds(conn, self.source)
             holds.note_asked(conn, found)
-            texts, link = get_source(self.source).metric_texts, partial(notify.plan_link, self.source)
-            asked = question.read(conn, writer, found, texts=texts, plan_link=link, hours=hours)
+            source = get_source(self.source)
+            asked = question.read(
+                conn,
+                writer,
+                found,
+                texts=source.metric_texts,
+                plan_link=partial(notify.plan_link, self.source),
+                several=len(source.entities) > 1,
+                hours=hours,
+            )
         if not found:
             raise AirflowSkipException("nothing holds the writer")
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"

@@ -102,7 +102,9 @@ def overview(request: Request, conn: Warehouse, session: SessionDep, sources: So
         request,
         "overview.html",
         sources=sources,
-        rows=[(name, standing.get(name), name in scanning) for name in sources],
+        rows=sorted(
+            ((name, standing.get(name), name in scanning) for name in sources), key=lambda row: _urgency(row[1])
+        ),
         summary=summed_up(list(standing.values())),
         refresh=SOON if any(found.airflow.running for found in standing.values()) else LATER,
     )
@@ -254,6 +256,17 @@ def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: So
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
     )
+
+
+def _urgency(found: SourceStatus | None) -> int:
+    """Return the place of a source among all: held first, then stopped, then by what the last run and the watch say."""
+    if found is None:
+        return 3
+    if found.writer.hold_reason:
+        return 0
+    if found.writer.stopped or found.findings:
+        return 1
+    return 5 - max(SEVERITY[found.verdict], 1 if found.verdict is None or found.unproven else 0)
 
 
 def source_of(dag_id: str) -> str | None:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,8 +16,13 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from include.confidence.glossary import explain
+from include.confidence.policy import Verdict
+from include.confidence.queries.overview import Night
+from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series
+from include.sources import get_source
 from plugins.pages.plan import values
 
 FOLDER = Path(__file__).parent
@@ -77,6 +83,27 @@ def span(time: float | timedelta | None) -> str:
         left %= size
     first = next(place for place, (count, _) in enumerate(parts) if count)
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
+
+
+def minutes(time: float | None) -> str:
+    """Format a duration in seconds, rounded to minutes if it is longer than one."""
+    return span(time if time is None or time < 60 else 60 * round(time / 60))
+
+
+def meaning(metric: str, source: str | None) -> str:
+    """Return what a metric of a source's scans means, in a sentence; empty if nothing is known."""
+    return explain(metric, get_source(source).metric_texts) if source else ""
+
+
+def is_fine(scan: Scan) -> bool:
+    """Return whether a scan has passed, is evidence, and has planned nothing."""
+    return scan.verdict == Verdict.PASS and not scan.incomplete and not any(vars(scan.plan).values())
+
+
+def nights_said(nights: Sequence[Night]) -> str:
+    """Return in words how many nights ended how."""
+    counts = Counter(night.kind for night in nights)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
 
 
 def number(figure: float | None) -> str:
@@ -161,7 +188,9 @@ def _environment() -> Environment:
     loader = FileSystemLoader(FOLDER / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
-    made.filters |= {word.__name__: word for word in (*words, undoable, values)}
+    words = (*words, meaning, minutes, nights_said, undoable, values)
+    made.filters |= {word.__name__: word for word in words}
+    made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.
     files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
     made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}

@@ -114,7 +114,7 @@ def test_sync_is_rolled_back_by_a_form_that_knows_it(held, watched):
     expect(form.get_by_label("Dry run")).to_be_checked()
     sync_id = int(form.get_by_label("sync_id").input_value())
     form.get_by_label("Reason").fill("looking only")
-    form.get_by_role("button", name="Trigger").click()
+    form.get_by_role("button", name="Count only").click()
     watched.wait_for_url(re.compile(r"/dags/warehouse_rollback/runs/"))
     (run_id,) = set(platform.airflow.runs("warehouse_rollback")) - set(before)
     assert platform.airflow.wait("warehouse_rollback", run_id) == "success"

@@ -70,7 +70,23 @@ class TestOverview:
         found = status(conn, "square")
         assert found.writer == fence.read(conn, "square")
         known = {name: value for name, value in vars(found).items() if value is not None}
+        assert {night.kind for night in known.pop("nights")} == {"no scan"}
         assert known == {"writer": found.writer, "unproven": 0, "findings": ()}
+
+    def test_nights_say_the_worst_of_each_day(self, conn):
+        warned = Judgement(Verdict.WARN, (METRIC,), ("too many",), ())
+        days = [("held", HELD, 1), ("passed", PASSED, 1), ("warned", warned, 3), ("passed too", PASSED, 4)]
+        for name, verdict, ago in days:
+            judged(conn, name, verdict, run=f"run of {name}")
+            conn.execute(
+                "UPDATE confidence.forensic_run SET scanned_at = now() - make_interval(days => %s) WHERE scan_id = %s",
+                [ago, name],
+            )
+        nights = status(conn, "repairshopr").nights
+        assert len(nights) == 30
+        assert [night.kind for night in nights[-5:]] == ["pass", "warn", "no scan", "hold", "no scan"]
+        assert nights[-2].run == "run of held"
+        assert nights[-1].day == datetime.now(UTC).date()
 
     def test_sources_come_as_asked_and_unknown_ones_not(self, conn):
         found = read_statuses(conn, ["storage", "nothing", "repairshopr"])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -207,7 +208,9 @@ class TestRun:
         assert len(asked) == 2
         [message] = service.told
         assert message["title"] == f"{SOURCE}: the writer is held, please decide"
-        assert "line_items (all): the repair would delete 30 of" in message["message"]
+        assert "- The repair would delete 30 of" in message["message"]
+        assert f"line_items ({linked}/sync-confidence/sources/{SOURCE}/plans/" in message["message"]
+        assert not re.search(r"[*`]", message["message"])
         assert message["message"].endswith(
             f"{linked}/dags/repairshopr_reconcile/runs/manual__1/tasks/decide/required_actions?map_index=-1"
         )

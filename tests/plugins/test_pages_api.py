@@ -43,7 +43,7 @@ from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 from plugins.pages import warehouse as pages_warehouse
 from plugins.pages.app import create_app
-from plugins.sync_confidence import PREFIX
+from plugins.sync_confidence import PREFIX, SyncConfidence
 from stack.settings import REPOSITORY
 
 SOURCE = "repairshopr"
@@ -764,6 +764,16 @@ class TestReadiness:
         ).fetchone()[0]
         assert ended >= 1
         own.json("/sync-status")
+
+
+@pytest.mark.parametrize("root", ["", "/base"])
+def test_address_without_its_last_slash_leads_to_the_one_with_it(root):
+    app = FastAPI(root_path=root)
+    app.add_middleware(SyncConfidence.fastapi_root_middlewares[0]["middleware"])
+    with TestClient(app, root_path=root, follow_redirects=False) as client:
+        answer = client.get(root + PREFIX)
+        assert (answer.status_code, answer.headers["location"]) == (307, f"{root}{PREFIX}/")
+        assert client.get(f"{root}{PREFIX}x").status_code == 404
 
 
 class TestDocs:

@@ -16,7 +16,7 @@ from include.confidence.account import Account
 from include.confidence.findings import Standing
 from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.changes import Change, Difference
-from include.confidence.queries.overview import Progress, Reading
+from include.confidence.queries.overview import Night, Progress, Reading
 from include.confidence.queries.paging import Page
 from include.confidence.queries.planned import PlanCount, PlanFilter, PlannedChange
 from include.confidence.queries.runs import Run
@@ -143,6 +143,7 @@ DETAIL = SourceDetail(
     progress=None,
     findings=(FOUND,),
     watched_at=AT,
+    nights=(Night(AT.date() - timedelta(days=1), "no scan", None), Night(AT.date(), "hold", RUN)),
     source=SOURCE,
     entities=("customers", "line_items", "tickets"),
     airflow=Orchestration(Schedule(AT + timedelta(days=1), False), Schedule(None, True), None, None),
@@ -496,6 +497,30 @@ def test_what_the_watch_has_found_is_shown(known):
     assert "Nothing is synced. Next: clear resume_writer." in page.text
     known["detail"] = known["overview"][0] = replace(DETAIL, findings=())
     assert "he writer stands" not in overview().text + of_source().text
+
+
+def test_run_folds_what_is_fine(known):
+    nothing = Plan(0, 0, 0)
+    fine = [replace(SCAN, entity=name, verdict=Verdict.PASS, plan=nothing) for name in ("customers", "tickets")]
+    known["read_run"] = replace(known["read_run"], scans=(SCAN, *fine))
+    page = of_run()
+    assert "2 entities pass, with nothing to change: customers, tickets" in page.text
+    assert page.text.index("line_items") < page.text.index("2 entities pass")
+
+
+def test_metrics_are_explained_where_they_stand(known):
+    told = "Rows that the list showed and the copy lacks"
+    assert told in of_run().text
+    assert told in of_source().text
+
+
+def test_overview_shows_the_worst_first_and_the_last_nights(known):
+    fine = replace(DETAIL, source="square", verdict=Verdict.PASS, unproven=0, findings=())
+    known["overview"] = [fine, HELD]
+    page = overview(("square", SOURCE))
+    table = page.text.partition("How each source stands")[2]
+    assert table.index(SOURCE) < table.index("square")
+    assert any(attrs.get("aria-label") == "Last 2 nights: 1 no scan, 1 hold" for _, attrs in page.all("span"))
 
 
 def test_run_that_left_nothing_says_so(known):

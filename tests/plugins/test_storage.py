@@ -237,7 +237,8 @@ class TestHold:
 
     def test_asks_with_what_it_most_likely_means(self, held, asked):
         [question] = asked
-        assert "missing_original is 10 of 95 looked_at, above its limit 5: bucket misconfigured" in question["body"]
+        assert "**10** images whose original object is proven to be absent (`missing_original`; 5 " in question["body"]
+        assert "- Bucket misconfigured" in question["body"]
         assert "endpoint_url and bucket_name of connection 'storage'" in question["body"]
 
     def test_repair_that_a_person_decided_needs_the_switch(self, held, images):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from psycopg import Connection, sql
@@ -38,6 +38,18 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Night:
+    """One of the last days, in UTC: `kind` is the worst verdict of that day's runs, and `run` the run that has it.
+
+    `kind` is `not judged` if no gate came to its end, and `no scan` if nothing was scanned; then `run` is None.
+    """
+
+    day: date
+    kind: str
+    run: str | None
+
+
+@dataclass(frozen=True)
 class Status:
     """How a source is now; None means that it is not known yet.
 
@@ -47,6 +59,7 @@ class Status:
     - `freshness_seconds`: how far the table `stalest` is behind its source; no other table is further behind
     - `progress`: of the scans; None while the writer runs
     - `findings`: of the watch, which looked last at `watched_at`
+    - `nights`: the last 30 days, oldest first
     """
 
     writer: Writer
@@ -63,6 +76,7 @@ class Status:
     progress: Progress | None
     findings: tuple[Standing, ...]
     watched_at: datetime | None
+    nights: tuple[Night, ...]
 
 
 def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
@@ -73,6 +87,7 @@ def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
         freshness = {row["source"]: row for row in cursor.execute(FRESHNESS, params).fetchall()}
         synced = {row["source"]: sync_row_of(row) for row in cursor.execute(LAST_SYNCS, params).fetchall()}
         progress = {row["source"]: row for row in cursor.execute(PROGRESS, params).fetchall()}
+        days = cursor.execute(NIGHTS, params).fetchall()
     found = [name for name in sources if name in standing]
     watched = findings.standing(conn, sources)
     return [
@@ -82,6 +97,7 @@ def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
             synced.get(name),
             progress.get(name),
             tuple(finding for finding in watched if finding.source == name),
+            tuple(_night(row) for row in days if row["source"] == name),
         )
         for name in found
     ]
@@ -93,6 +109,7 @@ def _status(
     last_sync: SyncRow | None,
     progress: Mapping[str, Any] | None,
     found: tuple[Standing, ...],
+    nights: tuple[Night, ...],
 ) -> Status:
     accounts = [Account(**account) for tables in row["accounts"] or [] for account in (tables or {}).values()]
     return Status(
@@ -110,7 +127,13 @@ def _status(
         progress=progress and _progress(progress),
         findings=found,
         watched_at=row["watched_at"],
+        nights=nights,
     )
+
+
+def _night(row: Mapping[str, Any]) -> Night:
+    kind = "no scan" if row["run"] is None else row["verdict"] or "not judged"
+    return Night(row["day"], kind, row["run"])
 
 
 def _progress(row: Mapping[str, Any]) -> Progress:
@@ -175,4 +198,18 @@ SELECT w.source, w.run,
       AND starts_with(p.ticket, w.run || '/' || p.entity || '/' || w.epoch || '/')
   ), '[]') AS reading
 FROM confidence.writer w WHERE w.source = ANY (%(sources)s) AND w.state = 'stopped'
+"""
+
+
+NIGHTS = """
+SELECT w.source, d.day::date AS day, worst.run, worst.verdict
+FROM confidence.writer w
+CROSS JOIN generate_series((now() AT TIME ZONE 'UTC')::date - 29, (now() AT TIME ZONE 'UTC')::date, '1 day') AS d (day)
+LEFT JOIN LATERAL (
+  SELECT f.run, f.verdict FROM confidence.forensic_run f
+  WHERE f.source = w.source AND f.scanned_at >= d.day AT TIME ZONE 'UTC'
+    AND f.scanned_at < (d.day + interval '1 day') AT TIME ZONE 'UTC'
+  ORDER BY array_position(ARRAY['hold', 'warn', 'pass'], f.verdict) NULLS LAST, f.scanned_at DESC LIMIT 1
+) AS worst ON true
+WHERE w.source = ANY (%(sources)s) ORDER BY w.source, d.day
 """

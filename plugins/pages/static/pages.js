@@ -42,6 +42,12 @@
   const live = document.querySelector("[data-refresh]");
   if (live) window.setTimeout(refresh, Number(live.dataset.refresh) * 1000);
 
+  // The button says what it does.
+  document.querySelector("form[data-trigger]")?.addEventListener("change", ({ currentTarget: form }) => {
+    const button = form.querySelector("button");
+    button.textContent = form.elements.dry_run.checked ? button.dataset.dry : button.dataset.real;
+  });
+
   // The trigger form of warehouse_rollback, which Airflow's own can't be opened with values in it.
   document.querySelector("form[data-trigger]")?.addEventListener("submit", async (event) => {
     event.preventDefault();
