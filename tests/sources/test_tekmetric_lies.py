@@ -303,6 +303,18 @@ class TestBoards:
                 shops.sync()
                 assert shops.watermark(EAST) == instant(shops.control.now())
 
+    def test_that_show_what_its_own_address_does_not_prove_no_absence(self, loaded, conn):
+        """One of the two is wrong, and the copy, which has a tombstone, may be wrong as well."""
+        id_ = loaded.control.ids("employees", EAST)[0]
+        conn.execute("UPDATE tekmetric.employees SET deleted_at = now() WHERE (shop_id, tm_id) = (%s, %s)", [EAST, id_])
+        loaded.control.fault(Fault("status", path=f"shop/{EAST}/employee/{id_}", status=404, times=None))
+        summary = loaded.scan("employees")
+        assert vars(summary.plan) == {"insert": 0, "update": 0, "delete": 0}
+        assert (summary.metrics["unproven"], summary.rows - summary.proven) == (1, 1)
+        loaded.control.clear()
+        again = loaded.scan("employees")
+        assert (vars(again.plan)["insert"], again.metrics["unproven"]) == (1, 0)
+
     def test_that_show_only_what_is_young_are_no_failure(self, loaded):
         """A shop that was closed for a while: older orders have left the boards, and have not changed."""
         control = loaded.control

@@ -38,18 +38,18 @@ def account(context: MirrorContext, extract: Extract, stage: Stage, compared: in
     own = stage is extract.stage
     progress, pull = stage.pull.progress or {}, stage.pull
     # Listed, but not staged. Nested rows never are, since they come inside the records that are staged.
-    skipped = len(extract.skipped_records) if own else 0
-    absent = len(extract.absent_keys) + len(extract.deleted_keys) if own else 0
+    skipped = len(extract.skipped_records) + len(extract.absent_keys) if own else 0
+    deleted = len(extract.deleted_keys) if own else 0
     known = extract.progress.get("known", 0) if own else 0
     names = _sql_names(stage) | {"out_of_scope": _out_of_scope(context, extract, stage, surplus)}
     live = context.conn.execute(sql.SQL(COPY_SIDE).format(**names)).fetchone()
     names["refused_missing"] = sql.SQL(REFUSED_MISSING).format(**names)
     missing = context.conn.execute(sql.SQL(SOURCE_SIDE).format(**names)).fetchone()
     return Account(
-        listed=pull.rows_read + skipped + absent + known,
+        listed=pull.rows_read + skipped + deleted + known,
         repeats=sum(progress["repeats"].values()) + known,
         refused=pull.rows_refused + skipped,
-        compared=compared + progress["fallen"] + absent,
+        compared=compared + progress["fallen"] + deleted,
         **dict(zip(("live", "equal", "differing", "surplus", "young", "unproven", "out_of_scope"), live, strict=True)),
         **dict(zip(("missing", "missing_unproven"), missing, strict=True)),
         unseen=_count_unseen(extract) if own else 0,

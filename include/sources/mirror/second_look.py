@@ -9,7 +9,7 @@ from psycopg import sql
 from include.api.errors import RefuseData
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.entity import Lookup, MirrorContext
-from include.sources.mirror.extract import Extract
+from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.planning import replace_record
 from include.warehouse.staging import staged
@@ -239,7 +239,7 @@ def _settle_contradicted(extract: Extract, suspect: Suspect, look: Look) -> bool
 def _settle_absent(extract: Extract, suspect: Suspect) -> None:
     """Settle a suspect that no look-up shows: confirm its delete, unless its list shows it."""
     if staged(extract.stage, [suspect.key]) or list(map(str, suspect.key)) in extract.absent_keys:
-        _settle_unproven(extract, suspect, "the list shows it, but it is not found by itself")
+        _settle_unproven(extract, suspect, LISTED_ONLY)
     else:
         _settle(extract, suspect, "confirmed")
 
