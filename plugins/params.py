@@ -37,7 +37,9 @@ def needed_choice(values: Sequence[str], title: str, description: str, section: 
 
 def several(values: Sequence[str], title: str, description: str, section: str | None = None) -> Param:
     """Return a field for any number of these values, none by default."""
-    return _field([], title, description, section, type="array", items={"type": "string", "enum": list(values)})
+    # The form offers the examples; without them it wants one value a line.
+    items, examples = {"type": "string", "enum": list(values)}, list(values)
+    return _field([], title, description, section, type=["null", "array"], items=items, examples=examples)
 
 
 def some_number(title: str, description: str, section: str | None = None, *, empty: str) -> Param:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from psycopg import Connection, sql
@@ -269,7 +269,8 @@ def _how(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str 
 
 def _said(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.isoformat(" ", "seconds")
+        utc = value.astimezone(UTC) if value.tzinfo else value
+        return f"{utc:%Y-%m-%d %H:%M}{' UTC' if value.tzinfo else ''}"
     return value.isoformat() if isinstance(value, date) else str(value)
 
 

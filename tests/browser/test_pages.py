@@ -55,7 +55,9 @@ def test_pages_fit_a_phone(held, watched):
     run = f"/dags/{RECONCILE}/runs/{quote(run_id, safe='')}"
     (sync_id,) = platform.query("SELECT max(sync_id) FROM confidence.sync_log WHERE kind = 'repair'")[0]
     watched.set_viewport_size({"width": PHONE, "height": 740})
-    for path in ("/", f"/sources/{SOURCE}", run, f"/sources/{SOURCE}/syncs/{sync_id}"):
+    query = "SELECT summary ->> 'evidence' FROM confidence.forensic_run WHERE entity = 'line_items'"
+    plan = f"/sources/{SOURCE}/plans/{platform.query(query)[-1][0]}"
+    for path in ("/", f"/sources/{SOURCE}", run, f"/sources/{SOURCE}/syncs/{sync_id}", plan):
         watched.goto(f"{platform.airflow.url}/sync-confidence{path}")
         watched.wait_for_load_state("networkidle")
         assert watched.evaluate("document.documentElement.scrollWidth") <= PHONE, path
@@ -122,6 +124,29 @@ def test_sync_is_rolled_back_by_a_form_that_knows_it(held, watched):
     assert conf == {"sync_id": sync_id, "reason": "looking only", "dry_run": True, "force": False}
 
 
+def test_plan_is_read_row_by_row_and_filtered(held, watched):
+    platform, run_id = held
+    watched.set_viewport_size({"width": 1400, "height": 1000})
+    watched.goto(f"{platform.airflow.url}/sync-confidence/dags/{RECONCILE}/runs/{quote(run_id, safe='')}")
+    watched.get_by_role("link", name="Each planned row, copy beside source of line_items").click()
+    table = watched.get_by_role("table", name="Planned changes")
+    expect(table.get_by_text("no such row").first).to_be_visible()
+    expect(watched.get_by_role("listitem").filter(has_text="60 of 60 rows to delete").first).to_be_visible()
+    expect(table.get_by_role("rowheader")).to_have_count(50)
+    watched.get_by_role("link", name="Next rows").click()
+    expect(table.get_by_role("rowheader")).to_have_count(10)
+    (line,) = platform.query(
+        "SELECT max((key ->> 'id')::bigint) FROM confidence.planned_change WHERE source = %s", SOURCE
+    )[0]
+    watched.get_by_label("Key", exact=True).fill(str(line))
+    watched.get_by_role("button", name="Filter").click()
+    expect(table.get_by_role("rowheader")).to_have_count(1)
+    expect(table.get_by_role("rowheader")).to_contain_text(str(line))
+    with watched.expect_download() as download:
+        watched.get_by_role("link", name="These changes as CSV").click()
+    assert str(line) in download.value.path().read_text()
+
+
 def test_each_page_has_its_picture(held, browser_page, tmp_path):
     platform, _ = held
     take(browser_page, platform.airflow.url, SOURCE, tmp_path)
@@ -131,6 +156,7 @@ def test_each_page_has_its_picture(held, browser_page, tmp_path):
         "phone.png",
         "source.png",
         "run.png",
+        "plan.png",
         "sync.png",
     }
 
@@ -143,9 +169,21 @@ def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
     expect(row).to_contain_text("held")
     expect(row).to_contain_text("the repair would delete 60 of")
     row.get_by_role("link", name="Decide what to do").click()
+    # What is wrong, what a repair would write, and what the rows have in common.
+    expect(watched.get_by_text("rows that the plan deletes")).to_be_visible()
+    expect(watched.get_by_text("0 rows to insert, 0 to update, 60 to delete")).to_be_visible()
+    expect(watched.get_by_text("What stands out: 60 of 60 rows to delete").first).to_be_visible()
+    plan = watched.get_by_role("link", name="line_items", exact=True).get_attribute("href")
+    watched.locator("[id*=element_leave_out]").first.click()
+    watched.get_by_text("customers", exact=True).last.click()
+    watched.locator("#element_reason").fill("the shop has cleaned up")
     watched.get_by_role("button", name="Repair, then resume").click()
     assert platform.airflow.wait(RECONCILE, run_id) == "success"
     assert platform.writer().runs
+    watched.goto(plan)
+    expect(watched.get_by_text("Decided: repair by admin")).to_contain_text("the shop has cleaned up")
+    query = "SELECT entity FROM confidence.forensic_run WHERE left_out AND run = %s"
+    assert platform.query(query, f"{RECONCILE}/{run_id}") == [("customers",)]
     watched.goto(f"{platform.airflow.url}{HOME}/")
     expect(row).to_contain_text("running")
     expect(row).not_to_contain_text("held")
