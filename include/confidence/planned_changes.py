@@ -12,9 +12,10 @@ DAYS = 30
 MOST = 100_000
 
 KEEP = """
-INSERT INTO confidence.planned_change (evidence, source, table_name, key, operation, status, why, looked, before, after,
-  differs)
-SELECT {evidence}, {source}, {table}, q.key, q.operation, q.status, q.why, q.looked, q.before, q.after,
+INSERT INTO confidence.planned_change (evidence, source, table_name, key, key_values, operation, status, why, looked,
+  before, after, differs)
+SELECT {evidence}, {source}, {table}, q.key, ARRAY(SELECT value FROM jsonb_each_text(q.key)), q.operation, q.status,
+  q.why, q.looked, q.before, q.after,
   CASE WHEN q.operation = 'update' THEN ARRAY(
     SELECT c FROM unnest({columns}::text[]) c WHERE q.before -> c IS DISTINCT FROM q.after -> c
   ) ELSE ARRAY[]::text[] END

@@ -59,7 +59,7 @@ class PlanFilter:
         elif self.column:
             found.append(("%s = ANY (differs)", self.column))
         if self.key:
-            found.append(("EXISTS (SELECT FROM jsonb_each_text(key) k WHERE k.value = %s)", self.key))
+            found.append(("%s = ANY (key_values)", self.key))
         return found
 
 

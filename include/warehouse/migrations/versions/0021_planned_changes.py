@@ -14,6 +14,7 @@ CREATE TABLE confidence.planned_change (
   source text NOT NULL,
   table_name text NOT NULL,
   key jsonb NOT NULL,
+  key_values text[] NOT NULL,
   operation text NOT NULL,
   status text NOT NULL,
   why text,
@@ -28,9 +29,9 @@ CREATE INDEX ON confidence.planned_change (source, planned_at);
 CREATE INDEX ON confidence.forensic_run ((summary ->> 'evidence'));
 COMMENT ON TABLE confidence.planned_change IS
   'One row for each change that a scan has planned, kept for 30 days. evidence is that of the scan (summary ->> '
-  '''evidence'' in confidence.forensic_run). before is the row as the copy had it, after as the source showed it, '
-  'differs the columns in which an update changes it. looked: whether the row was looked up by itself. Only changes '
-  'with the status confirmed may be applied.';
+  '''evidence'' in confidence.forensic_run). key_values are those of key as texts. before is the row as the copy had '
+  'it, after as the source showed it, differs the columns in which an update changes it. looked: whether the row was '
+  'looked up by itself. Only changes with the status confirmed may be applied.';
 
 ALTER TABLE confidence.forensic_run ADD patterns jsonb NOT NULL DEFAULT '[]',
   ADD left_out boolean NOT NULL DEFAULT false, ADD decision_reason text;
