@@ -1,7 +1,7 @@
 """The messages to people: turn what has happened into an event, or into none if nobody needs it. Pure functions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import groupby
@@ -283,7 +283,7 @@ def _failed(facts: RunFacts) -> Event:
     kind, headline, consequence = _classified(facts)
     # These kinds can come several times in one run: then the step, or the sync_id, tells the events apart.
     part = {Kind.FAILED: f"/{facts.failed}", Kind.WORSE: f"/{facts.sync_id}"}.get(kind, "")
-    lines = [str(failure) for failure in facts.failures] or [f"{facts.failed} did not run to its end"]
+    lines = _told_once(facts.failures) or [f"{facts.failed} did not run to its end"]
     standing = f"{consequence}; {_standing(facts.writer)}"
     return Event(
         f"{kind}/{facts.run}{part}",
@@ -293,6 +293,14 @@ def _failed(facts: RunFacts) -> Event:
         f"{facts.source}: {headline}",
         _text(lines, standing, facts.next_step, facts.run, facts.link),
     )
+
+
+def _told_once(failures: Sequence[Failure]) -> list[str]:
+    """Return a line for each failure; those that differ in their subject only are one line with all subjects."""
+    subjects: dict[Failure, list[str]] = {}
+    for failure in failures:
+        subjects.setdefault(replace(failure, subject=""), []).append(failure.subject)
+    return [str(replace(failure, subject=", ".join(filter(None, names)))) for failure, names in subjects.items()]
 
 
 def _classified(facts: RunFacts) -> tuple[Kind, str, str]:

@@ -161,6 +161,18 @@ def test_each_page_has_its_picture(held, browser_page, tmp_path):
     }
 
 
+def test_hold_that_was_kept_is_asked_about_again_with_one_click(held, watched):
+    platform, run_id = held
+    platform.airflow.answer(RECONCILE, run_id, "Keep stopped")
+    assert platform.airflow.wait(RECONCILE, run_id) == "failed"
+    watched.goto(f"{platform.airflow.url}{HOME}/")
+    pages(watched).get_by_role("link", name="Ask me again").click()
+    watched.once("dialog", lambda dialog: dialog.accept())
+    pages(watched).get_by_role("button", name="Ask me again").click()
+    watched.wait_for_url(re.compile(r"/tasks/decide"))
+    platform.wait_for_question(run_id)
+
+
 def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
     platform, run_id = held
     watched.goto(platform.airflow.url)

@@ -205,6 +205,13 @@ def test_another_repair_that_made_it_worse_is_another_event():
     assert told(HELD, failed="verify", sync_id=5).key != told(HELD, failed="verify", sync_id=6).key
 
 
+def test_one_cause_of_several_entities_is_one_line():
+    expired = [Failure("FixConfiguration", "the token has expired", name) for name in ("customers", "invoices")]
+    other = Failure("TryLater", "page 3 could not be read", "tickets")
+    lines = told(failed="scan", failures=(*expired, other)).text.split("\n")
+    assert lines[:2] == ["customers, invoices: the token has expired", "tickets: page 3 could not be read"]
+
+
 def test_step_that_left_no_reason_is_named():
     assert told(failed="scan", failures=()).text.startswith("scan did not run to its end\n")
 

@@ -319,13 +319,17 @@ def test_overview_of_a_hold_leads_to_its_question(known):
     assert page.links()[asked]["target"] == "_top"
 
 
-def test_hold_that_nobody_is_asked_about_says_how_to_be_asked(known):
+def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
     known["overview"] = [replace(HELD, airflow=DETAIL.airflow)]
     known["detail"] = known["overview"][0]
+    assert f"/airflow/sync-confidence/sources/{SOURCE}#hold" in overview().links()
+    page = of_source()
     run = f"/airflow/dags/{RECONCILE}/runs/scheduled__2026-03-08T03%3A00%3A00%2B00%3A00"
-    for page in (overview(), of_source()):
-        assert "asked again" in page.text
-        assert page.links()[run]["target"] == "_top"
+    assert page.links()[run]["target"] == "_top"
+    ((_, form),) = page.all("form")
+    assert form["data-ask"] == f"/airflow/api/v2/dags/{RECONCILE}/clearTaskInstances"
+    assert form["data-run-id"] == "scheduled__2026-03-08T03:00:00+00:00"
+    assert form["data-question"] == f"{run}/tasks/decide"
 
 
 def test_overview_shows_how_far_a_scan_is(known):

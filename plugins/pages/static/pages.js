@@ -48,34 +48,55 @@
     button.textContent = form.elements.dry_run.checked ? button.dataset.dry : button.dataset.real;
   });
 
+  async function post(form, url, body, refusals) {
+    const told = form.querySelector("[role=alert]");
+    const button = form.querySelector("button");
+    button.disabled = true;
+    told.textContent = "";
+    try {
+      const answer = await fetch(url, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(body),
+      });
+      const data = await answer.json().catch(() => ({}));
+      if (answer.ok) return data;
+      const detail = typeof data.detail === "string" ? data.detail : "";
+      told.textContent = refusals[answer.status] ?? `Not done: Airflow answered ${answer.status}. ${detail}`;
+    } catch {
+      told.textContent = "Not done: Airflow can't be reached. Try again.";
+    } finally {
+      button.disabled = false;
+    }
+    return null;
+  }
+
   // The trigger form of warehouse_rollback, which Airflow's own can't be opened with values in it.
   document.querySelector("form[data-trigger]")?.addEventListener("submit", async (event) => {
     event.preventDefault();
     const form = event.target;
-    const told = form.querySelector("[role=alert]");
-    const button = form.querySelector("button");
     const conf = {
       sync_id: Number(form.elements.sync_id.value),
       reason: form.elements.reason.value,
       dry_run: form.elements.dry_run.checked,
       force: form.elements.force.checked,
     };
-    button.disabled = true;
-    told.textContent = "";
-    try {
-      const answer = await fetch(form.dataset.trigger, {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ logical_date: null, conf }),
-      });
-      const body = await answer.json().catch(() => ({}));
-      if (answer.ok) leave(form.dataset.run.replace("RUN_ID", encodeURIComponent(body.dag_run_id)));
-      else if (answer.status === 403) told.textContent = "Not started: your role may not trigger warehouse_rollback.";
-      else told.textContent = `Not started: Airflow answered ${answer.status}. ${typeof body.detail === "string" ? body.detail : ""}`;
-    } catch {
-      told.textContent = "Not started: Airflow can't be reached. Try again.";
-    } finally {
-      button.disabled = false;
-    }
+    const refusals = { 403: "Not started: your role may not trigger warehouse_rollback." };
+    const run = await post(form, form.dataset.trigger, { logical_date: null, conf }, refusals);
+    if (run) leave(form.dataset.run.replace("RUN_ID", encodeURIComponent(run.dag_run_id)));
+  });
+
+  // A hold that nobody is asked about any more is asked about anew.
+  document.querySelector("form[data-ask]")?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const form = event.target;
+    const { ask, runId, question, dag } = form.dataset;
+    if (!window.confirm(`Clear decide of ${runId} with downstream, to be asked again?`)) return;
+    const body = { dry_run: false, dag_run_id: runId, task_ids: ["decide"], include_downstream: true, only_failed: false };
+    const refusals = {
+      403: `Not done: your role may not clear tasks of ${dag}.`,
+      404: `That run is gone. Trigger ${dag}: it scans anew, and asks if that still holds the writer.`,
+    };
+    if (await post(form, ask, body, refusals)) leave(question);
   });
 })();
