@@ -11,10 +11,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 demo: $(READY)
 	$(BIN)/python -m stack demo $(if $(ONCE),--once)
 
-# First what shares no server, on all cores; then what runs a whole stack, one at a time.
+# First what shares no server, on all cores; then what runs a whole stack, two at a time.
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 $(STACKS:%=--ignore %)
-	$(BIN)/python -m pytest $(STACKS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(STACKS)
 
 # What tells soonest that a change broke something: style and docs, then the tests of what all sources share.
 check: lint
