@@ -304,6 +304,16 @@ class TestSeries:
         assert found["feed_noise"][1].verdict is None
         assert [(point.value, point.limit) for point in found["plan.delete"]] == [(None, None), (3, 20.0)]
 
+    @pytest.mark.parametrize(
+        ("decision", "left_out", "accepted"),
+        [("resume", [], True), ("keep", [], False), ("repair", [], False), ("repair", ["line_items"], True)],
+    )
+    def test_what_a_person_has_accepted_is_marked(self, conn, decision, left_out, accepted):
+        judged(conn, "held", HELD, at=0)
+        holds.decide(conn, SOURCE, decision, "Ada", left_out=left_out)
+        [point] = read_series(conn, SOURCE, "line_items")[0].points
+        assert point.accepted == accepted
+
     def test_last_ones_up_to_the_limit(self, conn):
         for number in range(5):
             judged(conn, f"{number}", value=number, at=number)

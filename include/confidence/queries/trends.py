@@ -71,7 +71,7 @@ def read_series(conn: Connection, source: str, entity: str, scope: str = "all", 
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             """
-            SELECT scanned_at, run, metrics, gates, decision FROM confidence.forensic_run
+            SELECT scanned_at, run, metrics, gates, decision, left_out FROM confidence.forensic_run
             WHERE source = %s AND entity = %s AND scope = %s ORDER BY scanned_at DESC LIMIT %s
             """,
             [source, entity, scope, bounded(limit, MAX_POINTS)],
