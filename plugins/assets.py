@@ -53,4 +53,4 @@ def _filters(context: Mapping[str, Any]) -> list[str]:
     """Return the filters whose values differ from the defaults, which scheduled runs have."""
     declared, given = context["dag"].params, context["params"]
     filters = [name for name in declared if declared.get_param(name).schema.get("section") == FILTERS]
-    return sorted(name for name in filters if given[name] != declared[name])
+    return sorted(name for name in filters if (given[name] or None) != (declared[name] or None))

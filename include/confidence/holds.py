@@ -135,20 +135,16 @@ def decide(
     """
     holds, chosen = open_holds(conn, source), Decision(decision)
     left_out = list(left_out) if chosen is Decision.REPAIR else []
-    conn.execute(
-        """
-        UPDATE confidence.forensic_run SET decision = %s, decided_by = %s, decided_at = clock_timestamp(),
-          decision_reason = %s
-        WHERE scan_id = ANY(%s)
-        """,
-        [chosen, who, reason or None, [hold.scan_id for hold in holds]],
-    )
-    conn.execute(
-        "UPDATE confidence.forensic_run f SET left_out = f.entity = ANY (%(left_out)s) FROM confidence.writer w"
-        " WHERE w.source = f.source AND w.source = %(source)s"
-        " AND (f.run = w.run AND f.epoch = w.epoch OR f.scan_id = ANY (%(scans)s))",
-        {"left_out": left_out, "source": source, "scans": [hold.scan_id for hold in holds]},
-    )
+    values = {
+        "decision": chosen,
+        "who": who,
+        "reason": reason.replace("\0", "") or None,
+        "left_out": left_out,
+        "source": source,
+        "scans": [hold.scan_id for hold in holds],
+    }
+    conn.execute(LEAVE_OUT, values)
+    conn.execute(DECIDE, values)
     refresh_hold(conn, source)
     return holds
 
@@ -167,3 +163,18 @@ def _hold(
     scan_id: str, entity: str, scope: str, run: str, reasons: list[str], scanned_at: datetime, asked: bool
 ) -> Hold:
     return Hold(scan_id, entity, scope, run, tuple(reasons), scanned_at, asked)
+
+
+# Of the run that has stopped the writer, and of the scans that hold it.
+LEAVE_OUT = """
+UPDATE confidence.forensic_run f SET left_out = f.entity = ANY (%(left_out)s) FROM confidence.writer w
+WHERE w.source = f.source AND w.source = %(source)s AND (f.run = w.run OR f.scan_id = ANY (%(scans)s))
+"""
+
+DECIDE = """
+UPDATE confidence.forensic_run f SET decision = %(decision)s, decided_by = %(who)s, decided_at = clock_timestamp(),
+  decision_reason = %(reason)s
+FROM confidence.writer w
+WHERE w.source = f.source AND w.source = %(source)s
+  AND (f.scan_id = ANY (%(scans)s) OR f.run = w.run AND f.epoch = w.epoch AND f.left_out AND f.verdict IS NOT NULL)
+"""

@@ -19,16 +19,16 @@ SELECT {evidence}, {source}, {table}, q.key, ARRAY(SELECT value FROM jsonb_each_
   CASE WHEN q.operation = 'update' THEN ARRAY(
     SELECT c FROM unnest({columns}::text[]) c WHERE q.before -> c IS DISTINCT FROM q.after -> c
   ) ELSE ARRAY[]::text[] END
-FROM ({changes}) q ORDER BY q.operation, q.key LIMIT {most}
+FROM ({changes}) q ORDER BY q.status <> 'confirmed', q.operation, q.key LIMIT {most}
 """
 
-EXPIRE = "DELETE FROM confidence.planned_change WHERE source = %s AND planned_at < now() - make_interval(days => %s)"
+EXPIRE = "DELETE FROM confidence.planned_change WHERE planned_at < now() - make_interval(days => %s)"
 
 
 def keep(
     conn: Connection, summary: ForensicSummary, table: str, columns: Sequence[str], changes: sql.Composable
 ) -> None:
-    """Keep the planned changes of a table, and forget the source's plans that are older than DAYS.
+    """Keep the planned changes of a table, and forget all plans that are older than DAYS.
 
     - `columns`: those that are compared
     - `changes`: a query for `key` (by column), `operation`, `status`, `why`, `looked`, `before` and `after` (rows as
@@ -46,4 +46,4 @@ def keep(
             most=sql.Literal(MOST),
         )
     )
-    conn.execute(EXPIRE, [summary.source, DAYS])
+    conn.execute(EXPIRE, [DAYS])

@@ -15,6 +15,8 @@ from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan
 from include.warehouse.fence import Writer
 
+# The largest number of lines in a message.
+LINES = 40
 # The largest number of facts that a question names of an entity; the page of its plan has all.
 PATTERNS = 3
 
@@ -89,7 +91,9 @@ def markdown(question: Question) -> str:
 
 def plain(question: Question) -> list[str]:
     """Return the question in lines for a message, without Markdown."""
-    return [_plain(line) for line in _lines(question) if line]
+    lines = [_plain(line) for line in _lines(question) if line]
+    left = len(lines) - LINES
+    return lines if left <= 0 else [*lines[:LINES], f"and {left} more lines, under the link"]
 
 
 def _lines(question: Question) -> list[str]:
@@ -145,13 +149,15 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
 
 def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     """Return what is wrong with a figure: the number first, then what it means."""
+    reason = gate.reason or ""
+    if gate.value is None:
+        return [f"`{gate.metric}`: {(reason or 'it was not measured').rstrip('.')}."]
     meaning = explain(gate.metric, texts).rstrip(".")
     words = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
     known = {"would pass": gate.limit, "is usual": gate.baseline}
-    limits = ", ".join(f"{figure:,g} {what}" for what, figure in known.items() if figure is not None)
+    limits = ", ".join(f"{figure:,.10g} {what}" for what, figure in known.items() if figure is not None)
     first = f"**{gate.value:,}** {words} (`{gate.metric}`{f'; {limits}' if limits else ''})."
     # Many reasons repeat the figures first.
-    reason = gate.reason or ""
     more = reason.partition(": ")[2] if reason.startswith(gate.metric) else reason
     return [first, *([f"{more[:1].upper()}{more[1:].rstrip('.')}."] if more else [])]
 

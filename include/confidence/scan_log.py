@@ -23,7 +23,8 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
     """Keep a scan's evidence, not judged yet. It replaces that of an earlier attempt with the same `scan_id`.
 
     If the earlier attempt was judged `hold`, it stays under another `scan_id`: the hold stays open until the new
-    evidence is judged, and a person's decision stays known.
+    evidence is judged, and a person's decision stays known. An entity that a person has left out of this run's repair
+    stays left out until a new answer.
     """
     conn.execute(
         """
@@ -34,16 +35,18 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
     )
     conn.execute(
         """
-        INSERT INTO confidence.forensic_run (scan_id, source, entity, scope, run, epoch, summary, metrics)
-        VALUES (%(scan_id)s, %(source)s, %(entity)s, %(scope)s, %(run)s, %(epoch)s, %(summary)s, %(metrics)s)
+        INSERT INTO confidence.forensic_run (scan_id, source, entity, scope, run, epoch, summary, metrics, left_out)
+        VALUES (%(scan_id)s, %(source)s, %(entity)s, %(scope)s, %(run)s, %(epoch)s, %(summary)s, %(metrics)s, EXISTS (
+          SELECT FROM confidence.forensic_run
+          WHERE source = %(source)s AND run = %(run)s AND entity = %(entity)s AND left_out))
         ON CONFLICT (scan_id) DO UPDATE SET
           (source, entity, scope, run, epoch, summary, metrics) = (
             excluded.source, excluded.entity, excluded.scope, excluded.run, excluded.epoch,
             excluded.summary, excluded.metrics),
           (scanned_at, verdict, worse, reasons, baseline, gates, rescanned, asked_at, decision, decided_by,
-            decided_at, decision_reason, left_out, patterns) = (
+            decided_at, decision_reason, patterns) = (
             DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT, DEFAULT,
-            DEFAULT, DEFAULT)
+            DEFAULT)
         """,
         {
             "scan_id": summary.scan_id,

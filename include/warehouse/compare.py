@@ -157,7 +157,7 @@ def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
 
 
 def planned_changes(stage: Stage) -> sql.Composed:
-    """Return a query for the changes of the plan, those of young rows left out, as `planned_changes.keep` takes it."""
+    """Return a query for the changes of the plan as `planned_changes.keep` takes it, without young rows and noise."""
     return sql.SQL(CHANGES).format(
         plan=stage.plan,
         target=stage.table.sql,
@@ -273,5 +273,5 @@ SELECT {key} AS key, p._operation AS operation, p._status AS status, p._why AS w
   CASE WHEN {known} IS NOT NULL THEN to_jsonb(t) - 'row_hash' END AS before,
   CASE WHEN p._operation <> 'delete' THEN to_jsonb(p) - ARRAY['row_hash', '_operation', '_status', '_seen_hash',
     '_seen_deleted', '_why', '_looked', '_listed'] END AS after
-FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status <> 'young'
+FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status NOT IN ('young', 'noise')
 """

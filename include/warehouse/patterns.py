@@ -6,7 +6,7 @@ would give it less than once in a million plans (by Chernoff's bound for the bin
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -30,8 +30,10 @@ SAME_COLUMNS = 0.8
 BY_VALUE = ("boolean", "text", "uuid", "date", "integer", "bigint", "smallint")
 TIMES = ("timestamp with time zone", "timestamp without time zone")
 BY_RANGE = ("integer", "bigint", "smallint", "numeric", "date", *TIMES)
-# Only these texts are told: codes, as in `COMPLETED` or `LOC-7`. Others may be names or addresses of people.
+# Values may be about people, so only these are told: times, ids, yes or no, and codes as in `COMPLETED`, of which a
+# column has few different ones: at most so large a share of its rows.
 CODE = re.compile(r"[A-Z0-9_:.-]{1,40}")
+FEW_VALUES = 0.05
 
 Operation = Literal["insert", "update", "delete"]
 Kind = Literal["value", "day", "range", "columns", "sync", "page"]
@@ -43,7 +45,7 @@ class Pattern:
 
     - `kind`: a column has one `value`, one day, or is in the range from `value` to `until`; the same `column`s (joined
       by commas) differ; one sync wrote the rows; they stand on one page of the list
-    - `value`: as text; None for null, and for a text that may be about a person
+    - `value`: as text; None for null, and if it is `hidden` since it may be about a person
     - `present`, `rows`: 0 for `columns`, which have no counterpart in the table
     - `score`: how unlikely it is by chance (the natural logarithm)
     """
@@ -73,6 +75,8 @@ class Pattern:
                 return f"stand on page {self.value} of the list"
             case "day":
                 return f"have {self.column} on {self.value}"
+            case "range" if self.hidden:
+                return f"have {self.column} in one range"
             case "range":
                 return f"have {self.column} between {self.value} and {self.until}"
             case "columns":
@@ -117,12 +121,17 @@ def facts_of(
     (total,) = _aggregate(conn, planned, [sql.SQL("count(*)")])
     if total < MANY:
         return []
-    facts = list(_facts(conn, _types(stage) | ({own: "bigint"} if own else {}), planned))
+    types = _types(stage) | ({own: "bigint"} if own else {})
+    facts = list(_facts(conn, types, planned))
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(fact.condition) for fact in facts]
     in_plan = _aggregate(conn, planned, counts)
     in_table = _aggregate(conn, rows, [sql.SQL("count(*)"), *counts])
+    names = sorted({fact.column for fact in facts})
+    different = _aggregate(conn, rows, [sql.SQL("count(DISTINCT {})").format(sql.Identifier(name)) for name in names])
+    coded = {name for name, count in zip(names, different, strict=True) if count <= FEW_VALUES * in_table[0]}
+    open_ = coded | {name for name, type_ in types.items() if _is_open(stage.table, name, type_)}
     found = [
-        _pattern(stage.table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
+        _pattern(stage.table, operation, fact, open_, planned=count, of=total, present=present, rows=in_table[0])
         for fact, count, present in zip(facts, in_plan, in_table[1:], strict=True)
     ]
     told: list[Pattern] = []
@@ -199,18 +208,33 @@ def _aggregate(conn: Connection, query: sql.Composable, terms: Sequence[sql.Comp
     return conn.execute(sql.SQL("SELECT {} FROM ({}) q").format(sql.SQL(", ").join(terms), query)).fetchone()
 
 
+def _is_open(table: Table, name: str, type_: str) -> bool:
+    """Return whether a column's values may be told whatever they are: a key, another row's id, a time, or our own."""
+    return name in (*table.key, "sync_id", "_page") or name.endswith("_id") or type_ in ("boolean", *TIMES)
+
+
 def _pattern(
-    table: Table, operation: Operation, fact: _Fact, *, planned: int, of: int, present: int, rows: int
+    table: Table,
+    operation: Operation,
+    fact: _Fact,
+    open_: Collection[str],
+    *,
+    planned: int,
+    of: int,
+    present: int,
+    rows: int,
 ) -> Pattern:
     value = None if fact.value is None else _said(fact.value)
-    hidden = isinstance(fact.value, str) and not CODE.fullmatch(fact.value)
+    hidden = value is not None and (
+        fact.column not in open_ or (isinstance(fact.value, str) and not CODE.fullmatch(value))
+    )
     return Pattern(
         table=table.name,
         operation=operation,
         kind=fact.kind,
         column=fact.column,
         value=None if hidden else value,
-        until=None if fact.until is None else _said(fact.until),
+        until=None if hidden or fact.until is None else _said(fact.until),
         hidden=hidden,
         planned=planned,
         of=of,
@@ -282,14 +306,14 @@ def _percent(part: int, whole: int) -> str:
 # The planned rows, the rows that they are compared with, and the column of ours that both have.
 COPIED = (
     "SELECT {t_columns}, t.sync_id FROM {plan} p JOIN {table} t ON {t_is_p}"
-    " WHERE p._operation = {operation} AND p._status IN ('confirmed', 'unproven')",
+    " WHERE p._operation = {operation} AND p._status = 'confirmed'",
     "SELECT {t_columns}, t.sync_id FROM {table} t WHERE t.deleted_at IS NULL",
     "sync_id",
 )
 # Rows of page 0 came by look-ups of their own.
 LISTED = (
     "SELECT {s_columns}, nullif(s._page, 0) AS _page FROM {plan} p JOIN {stage} s ON {s_is_p}"
-    " WHERE p._operation = {operation} AND p._status IN ('confirmed', 'unproven')",
+    " WHERE p._operation = {operation} AND p._status = 'confirmed'",
     "SELECT {s_columns}, nullif(s._page, 0) AS _page FROM {stage} s",
     "_page",
 )
@@ -297,14 +321,15 @@ LISTED = (
 DIFFERING = """
 WITH changes AS (
   SELECT array_remove(ARRAY[{differs}]::text[], NULL) AS columns
-  FROM {plan} p JOIN {table} t ON {t_is_p} WHERE p._operation = 'update' AND p._status IN ('confirmed', 'unproven')
+  FROM {plan} p JOIN {table} t ON {t_is_p} WHERE p._operation = 'update' AND p._status = 'confirmed'
 )
 SELECT (sum(count(*)) OVER ())::bigint, columns, count(*) FROM changes
 GROUP BY columns ORDER BY count(*) DESC, columns LIMIT 1
 """
 
 HOW = """
-SELECT bool_and(p.{column} IS NULL), bool_and(t.{column} IS NULL), min({by}), max({by})
+SELECT bool_and(p.{column} IS NULL), bool_and(t.{column} IS NULL), CASE WHEN count(*) = count({by}) THEN min({by}) END,
+  max({by})
 FROM {plan} p JOIN {table} t ON {t_is_p}
-WHERE p._operation = 'update' AND p._status IN ('confirmed', 'unproven') AND t.{column} IS DISTINCT FROM p.{column}
+WHERE p._operation = 'update' AND p._status = 'confirmed' AND t.{column} IS DISTINCT FROM p.{column}
 """

@@ -122,7 +122,8 @@ def _fields(source: str) -> dict[str, Param]:
     left_out = several(
         entities,
         "Leave these out",
-        "With “Repair, then resume”: entities whose plan is not applied. Their figures become the baseline.",
+        "With “Repair, then resume”: entities whose plan this run doesn't apply. Their drift is accepted, as with"
+        " “Resume without repair”.",
     )
     reason = some_text("Reason", "Kept with your name and the time, for those who look at it later.")
     fields = {"leave_out": left_out, "reason": reason} if len(entities) > 1 else {"reason": reason}
@@ -144,4 +145,4 @@ def _left_out(source: str, given: Mapping[str, Any]) -> list[str]:
             f"the answer names {named[:200]}, which the question doesn't have (leave_out takes {', '.join(known)})."
             " Nothing was decided, the writer stays stopped. Clear decide with downstream to be asked again"
         )
-    return left_out
+    return list(dict.fromkeys(left_out))

@@ -3,12 +3,13 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Path, Query, status
 
-from include.confidence.queries.planned import PlanFilter, PlannedChange, planned_rows
+from include.confidence.queries.paging import MAX_PAGE
+from include.confidence.queries.planned import PlanFilter, PlannedChange, list_planned
 from include.confidence.queries.scans import Scan, scan_with_evidence
 from plugins.pages.access import Source
 from plugins.pages.warehouse import Warehouse, opened
@@ -48,11 +49,12 @@ PlannedScan = Annotated[Scan, Depends(_scan)]
 def values(change: PlannedChange) -> list[tuple[str, Any, Any]]:
     """Return what a person compares: (column, value in the copy, value at the source).
 
-    Of an update the columns that differ; of other changes the whole row without empty columns.
+    Of an update the columns that differ, or its key if none does; of other changes the row without empty columns.
     """
     before, after = change.before or {}, change.after or {}
     if change.operation == "update":
-        return [(name, before.get(name), after.get(name)) for name in change.differs]
+        names = change.differs or tuple(change.key)
+        return [(name, before.get(name), after.get(name)) for name in names]
     row = after if change.operation == "insert" else before
     return [
         (name, before.get(name) if change.operation == "delete" else None, after.get(name))
@@ -64,17 +66,25 @@ def values(change: PlannedChange) -> list[tuple[str, Any, Any]]:
 def as_csv(evidence: str, chosen: PlanFilter) -> Iterator[str]:
     """Yield the plan as CSV, one line for each column of each change."""
     yield _line(COLUMNS)
-    with opened() as conn:
-        for change in planned_rows(conn, evidence, chosen):
-            told = [change.table, _text(list(change.key.values())), change.operation, change.status, change.why or ""]
-            told += ["yes" if change.looked else "no", change.planned_at.isoformat()]
-            for column, before, after in values(change):
-                yield _line([*told, column, _text(before), _text(after)])
+    cursor, more = None, True
+    while more:
+        # A slow reader must not keep a connection from the pages.
+        with opened() as conn:
+            page = list_planned(conn, evidence, chosen, cursor=cursor, limit=MAX_PAGE)
+        yield from (line for change in page.items for line in _lines(change))
+        cursor, more = page.next_cursor, page.next_cursor is not None
 
 
-def _line(cells: Any) -> str:
+def _lines(change: PlannedChange) -> Iterator[str]:
+    told = [change.table, _text(list(change.key.values())), change.operation, change.status, _text(change.why)]
+    told += ["yes" if change.looked else "no", change.planned_at.isoformat()]
+    for column, before, after in values(change):
+        yield _line([*told, column, _text(before), _text(after)])
+
+
+def _line(cells: Sequence[str]) -> str:
     text = io.StringIO()
-    csv.writer(text).writerow([f"'{cell}" if cell.startswith(FORMULA) else cell for cell in cells])
+    csv.writer(text).writerow(cells)
     return text.getvalue()
 
 
@@ -82,4 +92,6 @@ def _text(value: Any) -> str:
     """Return a JSON value as text; null as an empty text, a list of one value as that value."""
     if isinstance(value, list) and len(value) == 1:
         return _text(value[0])
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return "" if value is None else json.dumps(value)

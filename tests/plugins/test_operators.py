@@ -557,6 +557,24 @@ class TestOneEntityHeld:
         assert outcome.gap(evidence, dry_run=False) is None
         assert outcome.not_confirmed(evidence) == f"a person has left out the plan of {name}"
 
+    def test_what_was_left_out_stays_so_when_the_scans_are_made_anew(self, held, conn, asked):
+        """A later step fails, and its message says to clear scan: nobody has allowed the plan meanwhile."""
+        run, name = held
+        with pytest.raises(TaskAwaitingInput):
+            execute(run, "decide")
+        answer(run, "Repair, then resume", leave_out=["line_items"])
+        lines = live_lines(conn)
+        execute(run, "scan")
+        left_out = conn.execute("SELECT DISTINCT entity FROM confidence.forensic_run WHERE left_out").fetchall()
+        assert left_out == [("line_items",)]
+        execute(run, "gate_check")
+        with pytest.raises(TaskAwaitingInput):
+            execute(run, "decide")
+        answer(run, "Repair, then resume", leave_out=["line_items"])
+        assert "line_items" not in execute(run, "reconcile")["counts"] or name == "invoices"
+        if name != "invoices":
+            assert live_lines(conn) == lines
+
     def test_leaves_out_what_was_not_held(self, held, conn, asked):
         run, name = held
         lines = live_lines(conn)

@@ -320,6 +320,10 @@ def test_overview_of_a_hold_leads_to_its_question(known):
 
 
 def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
+    known["overview"] = [replace(HELD, airflow=replace(DETAIL.airflow, running=RUN))]
+    known["detail"] = known["overview"][0]
+    assert "asks if that still holds" in of_source().text
+    assert f"/airflow/sync-confidence/sources/{SOURCE}#hold" not in overview().links()
     known["overview"] = [replace(HELD, airflow=DETAIL.airflow)]
     known["detail"] = known["overview"][0]
     assert f"/airflow/sync-confidence/sources/{SOURCE}#hold" in overview().links()
@@ -371,6 +375,22 @@ def test_plan_shows_each_row_copy_beside_source(known):
     assert "38 of 40 rows to insert stand on page 3 of the list; 4 % of the table" in page.text
     address = f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1"
     assert {f"{address}?table=line_items&cursor=next", f"{address}/changes.csv?table=line_items"} <= {*page.links()}
+
+
+@pytest.mark.parametrize(
+    ("proven", "incomplete", "told"),
+    [
+        (1234, "", "every row that the scan looked at is in step"),
+        (1230, "", "1,230 of 1,234 rows proven"),
+        (1234, "no page answered", "the scan is no evidence: no page answered"),
+    ],
+)
+def test_plan_without_changes_claims_only_what_is_proven(known, monkeypatch, proven, incomplete, told):
+    known |= {"count_planned": [], "list_planned": Page((), None)}
+    scan = replace(SCAN, plan=Plan(0, 0, 0), proven=proven, incomplete=incomplete)
+    page = read(html.of_plan(request(), SOURCE, scan, PlanFilter(), None, (SOURCE,)))
+    assert told in page.text
+    assert ("in step" in page.text) == (told.endswith("in step"))
 
 
 def test_plan_that_is_not_kept_any_more_says_so(known):

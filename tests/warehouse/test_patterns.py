@@ -125,6 +125,19 @@ def test_random_drift_has_nothing_in_common(conn, seed):
     assert lines(replanned(conn, [each for each in records if each["id"] not in extra], pages=9)) == []
 
 
+def test_values_of_which_a_column_has_many_are_not_told(conn, records):
+    """A number plate looks like a code, and a wage is a number."""
+    for record in records[:40]:
+        record |= {"name": "ABC-1234", "price": "70"}
+    for record in records[40:]:
+        record |= {"name": f"PLATE-{record['id']}", "price": str(1000 + record["id"])}
+    apply(conn, planned(conn, PARTS, records))
+    found = "\n".join(lines(replanned(conn, [*records[40:], *records[:3]])))
+    assert "share one value of name" in found
+    assert "ABC" not in found
+    assert "70" not in found.replace("370", "")
+
+
 def test_few_rows_have_nothing_in_common(conn, records):
     assert lines(replanned(conn, records[9:])) == []
 

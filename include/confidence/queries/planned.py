@@ -18,7 +18,8 @@ class PlannedChange:
     - `key`: the values of the key columns by name
     - `status`: see include/warehouse/compare.py; only `confirmed` changes may be applied. `why`: why it is not
     - `looked`: whether the source was asked for this row by itself
-    - `before`: the row as the copy had it; None for an insert. `after`: as the source showed it; None for a delete
+    - `before`: the row as the copy had it, for an insert its tombstone or None. `after`: as the source showed it, None
+      for a delete
     - `differs`: the columns that an update changes
     """
 

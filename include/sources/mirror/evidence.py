@@ -38,7 +38,7 @@ def account(context: MirrorContext, extract: Extract, stage: Stage, compared: in
     own = stage is extract.stage
     progress, pull = stage.pull.progress or {}, stage.pull
     # Listed, but not staged. Nested rows never are, since they come inside the records that are staged.
-    skipped = len(extract.skipped_records) + len(extract.absent_keys) if own else 0
+    skipped = len(extract.skipped_records) + len(extract.unfound_keys) if own else 0
     deleted = len(extract.deleted_keys) if own else 0
     known = extract.progress.get("known", 0) if own else 0
     names = _sql_names(stage) | {"out_of_scope": _out_of_scope(context, extract, stage, surplus)}

@@ -191,8 +191,13 @@ class Extract:
 
     @property
     def absent_keys(self) -> list[list[str]]:
-        """The keys, as texts, of listed records that are not at their own address, not even at a second look."""
-        keys = self._progress_list("absent")
+        """The keys, as texts, of listed records that are not at their own address."""
+        return self._progress_list("absent")
+
+    @property
+    def unfound_keys(self) -> list[list[str]]:
+        """Those of the `absent_keys` that no second look has found either."""
+        keys = self.absent_keys
         found = staged(self.stage, map(tuple, keys)) if keys else ()
         there = {tuple(map(str, key)) for key in found}
         return [key for key in keys if tuple(key) not in there]

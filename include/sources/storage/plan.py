@@ -203,7 +203,7 @@ def changes(plan: sql.Identifier) -> sql.Composed:
 
 def find_patterns(staged: Stage) -> list[Pattern]:
     """Return what the images to mark have in common, compared with all images that the check has read."""
-    marks = "SELECT {} FROM {} WHERE _operation = 'mark' AND _status IN ('confirmed', 'left', 'unproven')"
+    marks = "SELECT {} FROM {} WHERE _operation = 'mark' AND _status = 'confirmed'"
     columns = identifiers(IMAGES.names)
     return facts_of(
         staged,

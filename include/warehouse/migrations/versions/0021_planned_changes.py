@@ -25,8 +25,8 @@ CREATE TABLE confidence.planned_change (
   planned_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX ON confidence.planned_change (evidence, change_id);
-CREATE INDEX ON confidence.planned_change (source, planned_at);
-CREATE INDEX ON confidence.forensic_run ((summary ->> 'evidence'));
+CREATE INDEX ON confidence.planned_change (planned_at);
+CREATE INDEX forensic_run_evidence ON confidence.forensic_run ((summary ->> 'evidence'));
 COMMENT ON TABLE confidence.planned_change IS
   'One row for each change that a scan has planned, kept for 30 days. evidence is that of the scan (summary ->> '
   '''evidence'' in confidence.forensic_run). key_values are those of key as texts. before is the row as the copy had '
@@ -47,5 +47,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE confidence.planned_change")
+    op.execute("DROP TABLE confidence.planned_change; DROP INDEX confidence.forensic_run_evidence")
     op.execute("ALTER TABLE confidence.forensic_run DROP patterns, DROP left_out, DROP decision_reason")
