@@ -136,7 +136,9 @@ def test_plan_is_read_row_by_row_and_filtered(held, watched):
     watched.get_by_role("link", name="Next rows").click()
     expect(table.get_by_role("rowheader")).to_have_count(10)
     (line,) = platform.query(
-        "SELECT max((key ->> 'id')::bigint) FROM confidence.planned_change WHERE source = %s", SOURCE
+        "SELECT max((key ->> 'id')::bigint) FROM confidence.planned_change"
+        " WHERE table_name = 'line_items' AND operation = 'delete' AND source = %s",
+        SOURCE,
     )[0]
     watched.get_by_label("Key", exact=True).fill(str(line))
     watched.get_by_role("button", name="Filter").click()
@@ -167,8 +169,8 @@ def test_hold_that_was_kept_is_asked_about_again_with_one_click(held, watched):
     assert platform.airflow.wait(RECONCILE, run_id) == "failed"
     watched.goto(f"{platform.airflow.url}{HOME}/")
     pages(watched).get_by_role("link", name="Ask me again").click()
-    watched.once("dialog", lambda dialog: dialog.accept())
     pages(watched).get_by_role("button", name="Ask me again").click()
+    pages(watched).get_by_role("button", name="Yes, clear decide and ask me again").click()
     watched.wait_for_url(re.compile(r"/tasks/decide"))
     platform.wait_for_question(run_id)
 

@@ -91,7 +91,13 @@
     event.preventDefault();
     const form = event.target;
     const { ask, runId, question, dag } = form.dataset;
-    if (!window.confirm(`Clear decide of ${runId} with downstream, to be asked again?`)) return;
+    // Airflow's frame allows no dialogs, so the button asks.
+    const button = form.querySelector("button");
+    if (!form.dataset.sure) {
+      form.dataset.sure = "yes";
+      button.textContent = "Yes, clear decide and ask me again";
+      return;
+    }
     const body = { dry_run: false, dag_run_id: runId, task_ids: ["decide"], include_downstream: true, only_failed: false };
     const refusals = {
       403: `Not done: your role may not clear tasks of ${dag}.`,
