@@ -7,7 +7,7 @@ would give it less than once in a million plans (by Chernoff's bound for the bin
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
@@ -126,12 +126,8 @@ def facts_of(
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(fact.condition) for fact in facts]
     in_plan = _aggregate(conn, planned, counts)
     in_table = _aggregate(conn, rows, [sql.SQL("count(*)"), *counts])
-    names = sorted({fact.column for fact in facts})
-    different = _aggregate(conn, rows, [sql.SQL("count(DISTINCT {})").format(sql.Identifier(name)) for name in names])
-    coded = {name for name, count in zip(names, different, strict=True) if count <= FEW_VALUES * in_table[0]}
-    open_ = coded | {name for name, type_ in types.items() if _is_open(stage.table, name, type_)}
     found = [
-        _pattern(stage.table, operation, fact, open_, planned=count, of=total, present=present, rows=in_table[0])
+        _pattern(stage.table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
         for fact, count, present in zip(facts, in_plan, in_table[1:], strict=True)
     ]
     told: list[Pattern] = []
@@ -139,7 +135,8 @@ def facts_of(
         # Of several facts about the same rows, or about a column in the same way, the first is enough.
         if not any(_same(pattern, other) for other in told):
             told.append(pattern)
-    return told
+    coded = _coded_columns(conn, rows, sorted({pattern.column for pattern in told}), in_table[0])
+    return [each if _is_open(stage.table, each, types, coded) else _hidden(each) for each in told]
 
 
 def _same(pattern: Pattern, other: Pattern) -> bool:
@@ -208,34 +205,42 @@ def _aggregate(conn: Connection, query: sql.Composable, terms: Sequence[sql.Comp
     return conn.execute(sql.SQL("SELECT {} FROM ({}) q").format(sql.SQL(", ").join(terms), query)).fetchone()
 
 
-def _is_open(table: Table, name: str, type_: str) -> bool:
-    """Return whether a column's values may be told whatever they are: a key, another row's id, a time, or our own."""
-    return name in (*table.key, "sync_id", "_page") or name.endswith("_id") or type_ in ("boolean", *TIMES)
+def _coded_columns(conn: Connection, rows: sql.Composable, names: Sequence[str], total: int) -> set[str]:
+    """Return those of the columns that have few different values, of `total` rows."""
+    different = _aggregate(conn, rows, [sql.SQL("count(DISTINCT {})").format(sql.Identifier(name)) for name in names])
+    return {name for name, count in zip(names, different, strict=True) if count <= FEW_VALUES * total}
+
+
+def _is_open(table: Table, pattern: Pattern, types: Mapping[str, str], coded: Collection[str]) -> bool:
+    """Return whether a fact's value may be told: none, of our own column, of a key, an id or a time, or a code."""
+    name, type_ = pattern.column, types[pattern.column]
+    always = name in (*table.key, "sync_id", "_page") or name.endswith("_id") or type_ in ("boolean", *TIMES)
+    if pattern.value is None:
+        return True
+    return (always or name in coded) and (type_ != "text" or bool(CODE.fullmatch(pattern.value)))
+
+
+def _hidden(pattern: Pattern) -> Pattern:
+    return replace(pattern, value=None, until=None, hidden=True)
 
 
 def _pattern(
     table: Table,
     operation: Operation,
     fact: _Fact,
-    open_: Collection[str],
     *,
     planned: int,
     of: int,
     present: int,
     rows: int,
 ) -> Pattern:
-    value = None if fact.value is None else _said(fact.value)
-    hidden = value is not None and (
-        fact.column not in open_ or (isinstance(fact.value, str) and not CODE.fullmatch(value))
-    )
     return Pattern(
         table=table.name,
         operation=operation,
         kind=fact.kind,
         column=fact.column,
-        value=None if hidden else value,
-        until=None if hidden or fact.until is None else _said(fact.until),
-        hidden=hidden,
+        value=None if fact.value is None else _said(fact.value),
+        until=None if fact.until is None else _said(fact.until),
         planned=planned,
         of=of,
         present=present,

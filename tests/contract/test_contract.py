@@ -15,7 +15,8 @@ from opentelemetry.trace import StatusCode
 from include.api.errors import ApiError
 from include.confidence.glossary import explain
 from include.confidence.policy import Limit
-from include.confidence.queries.planned import PlanFilter, planned_rows
+from include.confidence.queries.paging import MAX_PAGE
+from include.confidence.queries.planned import PlanFilter, list_planned
 from include.confidence.repair_lock import NotJudged
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources import REGISTRY, get_source, verbs
@@ -161,7 +162,9 @@ class TestScan:
     def test_keeps_its_plan_row_by_row(self, filled, conn, part):
         filled.account.drift()
         for summary in filled.scan(**scope(filled, part)):
-            rows = list(planned_rows(conn, summary.evidence, PlanFilter(status="confirmed")))
+            page = list_planned(conn, summary.evidence, PlanFilter(status="confirmed"), limit=MAX_PAGE)
+            assert page.next_cursor is None
+            rows = page.items
             operations = Counter(row.operation for row in rows)
             assert Plan(*(operations[each] for each in ("insert", "update", "delete"))) == summary.plan
             for row in rows:

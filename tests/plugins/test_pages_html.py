@@ -324,6 +324,7 @@ def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
     known["detail"] = known["overview"][0]
     assert "asks if that still holds" in of_source().text
     assert f"/airflow/sync-confidence/sources/{SOURCE}#hold" not in overview().links()
+    assert "asks if that still holds" in overview().text
     known["overview"] = [replace(HELD, airflow=DETAIL.airflow)]
     known["detail"] = known["overview"][0]
     assert f"/airflow/sync-confidence/sources/{SOURCE}#hold" in overview().links()

@@ -1,12 +1,12 @@
 """Read the planned changes of a scan row by row, with what they change, for pages and endpoints."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
 from include.confidence.queries.paging import PAGE, Page, decode_cursor, fetch_rows, make_page
 
@@ -88,17 +88,6 @@ def count_planned(conn: Connection, evidence: str) -> list[PlanCount]:
     """Return how many changes of a scan are kept, by table, operation and status."""
     with conn.cursor(row_factory=class_row(PlanCount)) as cursor:
         return cursor.execute(COUNTS, [evidence]).fetchall()
-
-
-def planned_rows(conn: Connection, evidence: str, chosen: PlanFilter) -> Iterator[PlannedChange]:
-    """Yield all planned changes of a scan, in the order of the plan, without holding them in memory."""
-    filters = [("evidence = %s", evidence), *chosen.conditions()]
-    conditions = sql.SQL(" AND ").join(sql.SQL(condition) for condition, *_ in filters)
-    query = sql.SQL("{} WHERE {} ORDER BY change_id").format(PLANNED, conditions)
-    values = [value for _, *given in filters for value in given]
-    with conn.transaction(), conn.cursor("planned", row_factory=dict_row) as cursor:
-        for row in cursor.execute(query, values):
-            yield _planned(row)
 
 
 def _planned(row: Mapping[str, Any]) -> PlannedChange:
