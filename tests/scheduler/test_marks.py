@@ -10,7 +10,8 @@ from tests.running_platform import POOL, RECONCILE, SOURCE, SYNC, Platform
 def scanning(platform) -> str:
     """A run that may repair, in the middle of its scans."""
     platform.lose(3)
-    platform.shop.set(latency_ms=1200)
+    # No scan ends by itself: on a busy machine a test is late to see that one runs, or a process to be stopped.
+    platform.shop.set(latency_ms=15000)
     run_id = platform.airflow.trigger(RECONCILE, dry_run=False)
     # The order of the scans is not fixed: one of them is at work.
     until(lambda: "running" in scans(platform, run_id), "a scan to run", 90)
@@ -64,7 +65,7 @@ def test_run_marked_as_failed_while_scanning_is_failed_and_the_writer_runs(platf
 
 def test_run_marked_as_done_while_scanning_is_not(platform, scanning):
     platform.airflow.mark_run(RECONCILE, scanning, "success")
-    # The API stays slow: a scan's process works on until its next heartbeat, and would be whole by then.
+    # The API stays slow: a scan's process works on until its next heartbeat, and would be complete by then.
     assert platform.airflow.wait(RECONCILE, scanning, timeout=180) == "failed"
     assert "the warehouse has no whole scan of" in platform.airflow.log(RECONCILE, scanning, "report")
     assert platform.writer().runs
