@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -40,20 +40,54 @@ def url_of(listener: socket.socket) -> str:
 class _OrderedFaults(logging.Filter):
     """Keeps what we cut on order out of uvicorn's error log, which sees bugs in it."""
 
-    _MESSAGES = ("ASGI callable returned without completing response.", "Cancel %s running task(s)")
+    _MESSAGE = "ASGI callable returned without completing response."
 
     def filter(self, record: logging.LogRecord) -> bool:
         cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
-        return not cancelled and not str(record.msg).startswith(self._MESSAGES)
+        return not cancelled and not str(record.msg).startswith(self._MESSAGE)
 
 
 logging.getLogger("uvicorn.error").addFilter(_OrderedFaults())
 
 
-def server(app: ASGIApp) -> uvicorn.Server:
+class _PromptServer(uvicorn.Server):
+    """A server that ends at once: uvicorn's own looks ten times a second whether it should, and then waits as long.
+
+    An answer that hangs is a fault on order, so the end never waits for one.
+    """
+
+    def __init__(self, config: uvicorn.Config):
+        super().__init__(config)
+        self._end = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), 0.1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for each in [*self.servers, *(sockets or ())]:
+            each.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        # The connections are closed in the loop's next round.
+        await asyncio.sleep(0)
+
+    def end(self) -> None:
+        """End it from another thread."""
+        self.should_exit = True
+        # Without a loop it has not begun, and will see that it should not.
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._end.set)
+
+
+def server(app: ASGIApp) -> _PromptServer:
     """The server of a simulator, not running yet."""
-    # An answer that hangs is a fault on order, so the end never waits for one.
-    return uvicorn.Server(
+    return _PromptServer(
         uvicorn.Config(
             app,
             log_config=None,
@@ -62,7 +96,6 @@ def server(app: ASGIApp) -> uvicorn.Server:
             server_header=False,
             lifespan="off",
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=0,
         )
     )
 
@@ -77,6 +110,6 @@ def in_thread(app: ASGIApp) -> Iterator[str]:
     try:
         yield url_of(listener)
     finally:
-        running.should_exit = True
+        running.end()
         thread.join()
         listener.close()
