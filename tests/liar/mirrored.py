@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from include.api.decoding import decode_json
 from include.sources.mirror.changes import BothEnds
-from include.sources.mirror.entity import Entity
+from include.sources.mirror.entity import Child, Entity
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
 from tests.contract.account import Run
@@ -51,6 +51,7 @@ class Mirrored:
         found: dict[str, dict[Key, Any]] = {}
         self._moments: dict[tuple[str, Key], datetime | None] = {}
         self._records: dict[tuple[str, Key], Key] = {}
+        self._parents: dict[tuple[str, Key], tuple[str, Key]] = {}
         for entity in self.source.entities:
             found |= self._truth_of(entity)
         if not hasattr(self, "_began"):
@@ -63,6 +64,8 @@ class Mirrored:
         moment = entity.table.moment
         for key, row in rows[entity.name].items():
             self._moments[entity.name, key] = row[moment] if moment else None
+            if isinstance(entity, Child):
+                self._parents[entity.name, key] = entity.parent, tuple(row[name] for name in entity.lookup.by)
         for part in entity.parts:
             rows[part.table.name] = self._read(part.table, inside(part, records))
             for key, row in rows[part.table.name].items():
@@ -107,11 +110,9 @@ class Mirrored:
             for table in entity.tables
             if not isinstance(entity.changes, BothEnds) and not entity.history and not _rare(entity)
         }
-        return {
-            (table, key)
-            for (table, key), moment in self._moments.items()
-            if table in told and moment and moment > self._began
-        }
+        since = {row for row, moment in self._moments.items() if moment and moment > self._began}
+        # A sync reads the children of those parents that have changed.
+        return {row for row in since if row[0] in told and self._parents.get(row, row) in since}
 
     def young(self) -> set[tuple[str, Key]]:
         marks = {
