@@ -42,7 +42,7 @@ class Mirrored:
         """Have a source of these entities alone, with those that their records name or fall with."""
         some = [entity for entity in self.source.entities if entity.name in entities]
         named = {need.entity for entity in some for need in entity.needs}
-        named |= {entity.falls.entity for entity in some if entity.falls}
+        named |= {entity.cascade.entity for entity in some if entity.cascade}
         named |= {entity.partitions.listed_by for entity in some if entity.partitions}
         chosen = tuple(entity for entity in self.source.entities if entity.name in {*entities, *named})
         self.source = replace(self.source, entities=chosen)

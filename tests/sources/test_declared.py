@@ -8,7 +8,7 @@ import pytest
 from include.api.paginators import Cursor, PageNumber
 from include.api.request import Request
 from include.sources.mirror.changes import BothEnds, FullList, Since, Window
-from include.sources.mirror.entity import Child, Discovered, Entity, Falls, Listed, Lookup, Need, Part, Partitions
+from include.sources.mirror.entity import Cascade, Child, Discovered, Entity, Listed, Lookup, Need, Part, Partitions
 from include.sources.mirror.source import Mirror
 from include.sources.storage.source import Storage
 from include.warehouse.table import Column, Table, identifier
@@ -21,7 +21,7 @@ SINCE = Since("since")
 WINDOW = Window(lambda listing, start, end: listing)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
-FALLS = Falls("t.item IS NULL", "items", ("item",), alive=lambda item: True)
+CASCADE = Cascade("t.item IS NULL", "items", ("item",), alive=lambda item: True)
 BRIEF = replace(TABLE, columns=TABLE.columns[:1])
 
 
@@ -63,7 +63,13 @@ class TestEntity:
             (listed, {"history": True}),
             (
                 listed,
-                {"parts": PARTS, "partitions": PLACES, "falls": FALLS, "changes": WINDOW, "views": ({}, {"all": 1})},
+                {
+                    "parts": PARTS,
+                    "partitions": PLACES,
+                    "cascade": CASCADE,
+                    "changes": WINDOW,
+                    "views": ({}, {"all": 1}),
+                },
             ),
             (listed, {"changes": BothEnds()}),
             (of_place, {}),
@@ -118,10 +124,10 @@ class TestEntity:
                 {"history": True, "parts": PARTS},
                 "records of a history have no rows inside them: those of one record are a set",
             ),
-            ({"history": True, "falls": FALLS}, "rows of a history are kept, so none falls with another"),
+            ({"history": True, "cascade": CASCADE}, "rows of a history are kept, so no delete cascades to them"),
             ({"lookup": replace(OWN, by=("number",))}, "it names columns that its table doesn't have: number"),
             (
-                {"needs": (Need("items", ("part", "item")),), "falls": replace(FALLS, by=("kind",))},
+                {"needs": (Need("items", ("part", "item")),), "cascade": replace(CASCADE, by=("kind",))},
                 "it names columns that its table doesn't have: kind, part",
             ),
             (
@@ -215,9 +221,9 @@ class TestMirror:
         [
             ((child(parent="invoices"),), "invoices"),
             ((listed(needs=(Need("items", ("item",)),)),), "items"),
-            ((listed(falls=FALLS),), "items"),
+            ((listed(cascade=CASCADE),), "items"),
             ((listed(partitions=replace(PLACES, listed_by="places")),), "places"),
-            ((child(parent="invoices"), listed(falls=FALLS)), "invoices, items"),
+            ((child(parent="invoices"), listed(cascade=CASCADE)), "invoices, items"),
         ],
     )
     def test_others_that_are_not_there(self, entities, unknown):

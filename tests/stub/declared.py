@@ -122,7 +122,7 @@ def routes(source: Mirror, rows: Mapping[str, Sequence[Record]]) -> list[Route]:
 def _require_known(source: Mirror, entity: Entity) -> None:
     reasons = {
         "is found by lists in brief (Discovered), whose requests depend on the run": isinstance(entity, Discovered),
-        "has rows that fall with others (Falls)": entity.falls,
+        "deletes rows with others (Cascade)": entity.cascade,
         "is looked up by several requests for one record (Lookup.beside)": entity.lookup.beside,
         "has a paginator of its own": not all(type(each) in paging.KINDS for each in _paginators(entity)),
     }

@@ -100,7 +100,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Falls:
+class Cascade:
     """An implicit delete: a row is deleted because a row of another entity is, whatever its own list shows.
 
     - `condition`: SQL over rows `t`, true if the row is implicitly deleted because another was
@@ -203,7 +203,7 @@ class Entity:
     """A kind of record with the table that mirrors it. Declare a `Listed`, `Child` or `Discovered`.
 
     - `needs`: the records of other entities that its records refer to
-    - `falls`: the rows that are implicitly deleted with rows of another entity. They are in this entity's plan, so a
+    - `cascade`: the rows that are implicitly deleted with rows of another entity. They are in this entity's plan, so a
       sync changes no row twice.
     - `gates`, `repair_share`, `unproven`: its policies
     - `forensics`: further metrics of its scans
@@ -215,7 +215,7 @@ class Entity:
     lookup: Lookup
     _: KW_ONLY
     needs: tuple[Need, ...] = ()
-    falls: Falls | None = None
+    cascade: Cascade | None = None
     gates: tuple[Trend | Growth, ...] = DRIFT
     repair_share: RepairShare = field(default_factory=RepairShare)
     unproven: Unproven = field(default_factory=Unproven)
@@ -251,7 +251,7 @@ class Entity:
         columns = set(self.table.names)
         named = {*self.lookup.by, *(c for need in self.needs for c in need.by)}
         named |= {self.partitions.column} if self.partitions else set()
-        named |= set(self.falls.by) if self.falls else set()
+        named |= set(self.cascade.by) if self.cascade else set()
         if named - columns:
             return f"it names columns that its table doesn't have: {', '.join(sorted(named - columns))}"
         for part in self.parts:
@@ -302,8 +302,8 @@ class Listed(Entity):
             return "a history is no whole list: it shows the newest rows only"
         if self.history and self.parts:
             return "records of a history have no rows inside them: those of one record are a set"
-        if self.history and self.falls:
-            return "rows of a history are kept, so none falls with another"
+        if self.history and self.cascade:
+            return "rows of a history are kept, so no delete cascades to them"
         return ""
 
 

@@ -251,9 +251,9 @@ class Extract:
         """
         repeats = compare.drop_repeats(self.stage, newest_first=newest_first)
         deleted = 0
-        if self.entity.falls:
+        if self.entity.cascade:
             query = sql.SQL("DELETE FROM {} t WHERE {} AND NOT {}")
-            alive = among(self.entity.falls.by, possibly_alive, "t")
+            alive = among(self.entity.cascade.by, possibly_alive, "t")
             deleted = self.stage.conn.execute(query.format(self.stage.sql, self.implicitly_deleted, alive)).rowcount
         self.stage.save_progress(repeats=asdict(repeats), fallen=deleted)
         for part, stage in self.parts:
@@ -279,7 +279,7 @@ class Extract:
     @property
     def implicitly_deleted(self) -> sql.Composable | None:
         """SQL over rows `t`, true if the row is implicitly deleted because another was. None if the entity has none."""
-        return sql.SQL(f"({self.entity.falls.condition})") if self.entity.falls else None
+        return sql.SQL(f"({self.entity.cascade.condition})") if self.entity.cascade else None
 
     def belongs_to_record(self, part: Part, rows: str, records: str) -> sql.Composed:
         """Return the SQL condition that a nested row belongs to a record. Both arguments are table aliases."""

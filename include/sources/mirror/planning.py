@@ -47,17 +47,17 @@ def newly_deleted_implicitly(context: MirrorContext, extract: Extract) -> sql.Co
     None if the entity has no implicit deletes. Other rows that are deleted in the copy don't count, since they may be
     deleted by mistake.
     """
-    falls = extract.entity.falls
-    if falls is None:
+    cascade = extract.entity.cascade
+    if cascade is None:
         return None
-    other = entity_of(context.source, falls.entity).table
+    other = entity_of(context.source, cascade.entity).table
     return sql.SQL(
         "({implicit} AND EXISTS (SELECT FROM {other} o WHERE {same} AND o.sync_id > coalesce("
         "(SELECT min(sync_id) FROM confidence.sync_state WHERE source = {source} AND entity = {entity}), 0)))"
     ).format(
         implicit=extract.implicitly_deleted,
         other=other.sql,
-        same=pairs(other.key, "o", falls.by, "t"),
+        same=pairs(other.key, "o", cascade.by, "t"),
         source=sql.Literal(context.source.name),
         entity=sql.Literal(extract.entity.name),
     )
@@ -124,7 +124,7 @@ def mark_unknown_deletes(extract: Extract, unknown: Mapping[tuple, str]) -> None
             "columns": identifiers(stage.table.names),
             "key": identifiers(stage.table.key),
             "why": sql.Literal(why),
-            "implicit": are(extract.entity.falls.by, value),
+            "implicit": are(extract.entity.cascade.by, value),
         }
         stage.conn.execute(sql.SQL(UNKNOWN).format(**names))
 

@@ -106,9 +106,9 @@ def _delete_implicitly(context: MirrorContext, entity: Entity, sync_id: int) -> 
 
     Return the counts of each table.
     """
-    if entity.falls is None:
+    if entity.cascade is None:
         return {}
-    extract = Extract.open(context, entity, "falls", f"sync_id {sync_id}")
+    extract = Extract.open(context, entity, "cascade", f"sync_id {sync_id}")
     compare.plan_deletes(extract.stage, status="confirmed", within=newly_deleted_implicitly(context, extract))
     for part, stage in extract.parts:
         of_deleted = sql.SQL("({}) IN (SELECT {} FROM {})").format(

@@ -214,12 +214,12 @@ def find_possibly_alive(context: MirrorContext, extract: Extract) -> Mapping[tup
     As {key: reason}: why the row's state is unknown, or empty if the row is alive. The copy is then wrong about that
     row, and another scan of the run repairs it. This scan has to bring back the rows that were deleted with it.
     """
-    falls = extract.entity.falls
-    if falls is None:
+    cascade = extract.entity.cascade
+    if cascade is None:
         return {}
-    other = entity_of(context.source, falls.entity)
+    other = entity_of(context.source, cascade.entity)
     query = sql.SQL("SELECT DISTINCT {} FROM {} t WHERE {}").format(
-        identifiers(falls.by, "t"), extract.stage.sql, extract.implicitly_deleted
+        identifiers(cascade.by, "t"), extract.stage.sql, extract.implicitly_deleted
     )
     deleted = extract.stage.conn.execute(query).fetchall()
     found: dict[tuple, str] = {}
@@ -229,7 +229,7 @@ def find_possibly_alive(context: MirrorContext, extract: Extract) -> Mapping[tup
             found.pop(value, None)
             if look.unknown:
                 found[value] = f"{other.name} {'/'.join(map(str, value))} could not be looked up: {look.unknown}"
-            elif any(falls.alive(row) for row in look.rows):
+            elif any(cascade.alive(row) for row in look.rows):
                 found[value] = ""
             if not look.rows:
                 not_shown.append(value)

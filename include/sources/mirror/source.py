@@ -59,7 +59,7 @@ class Mirror:
         wanted = {need.entity for entity in self.entities for need in entity.needs}
         wanted |= {child.parent for child in self.entities if isinstance(child, Child)}
         wanted |= {entity.partitions.listed_by for entity in self.entities if entity.partitions}
-        wanted |= {entity.falls.entity for entity in self.entities if entity.falls}
+        wanted |= {entity.cascade.entity for entity in self.entities if entity.cascade}
         unknown = sorted(filter(None, wanted - set(names)))
         if unknown:
             raise ValueError(f"{self.name} has no entities {', '.join(unknown)}, which others name")

@@ -16,7 +16,7 @@ from include.api.paginators import Cursor, optional_rows
 from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.mirror.changes import FullList, Since, Window
-from include.sources.mirror.entity import Falls, Listed, Lookup, MirrorContext, Part, Partitions
+from include.sources.mirror.entity import Cascade, Listed, Lookup, MirrorContext, Part, Partitions
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import with_invariants
@@ -264,7 +264,7 @@ ENTITIES = (
         "ITEM_VARIATION",
         parts=(Part(tables.CATALOG_VENDOR_INFO, _vendor_infos, by=("variation_id",)),),
         # The tombstone of an item is not always followed by those of its variations, but deletes them too.
-        falls=Falls(
+        cascade=Cascade(
             "t.is_deleted IS NOT TRUE AND t.item_id IN"
             " (SELECT id FROM square.catalog_items WHERE is_deleted OR deleted_at IS NOT NULL)",
             entity="catalog_items",
