@@ -396,7 +396,7 @@ class TestNotServed:
 
     @pytest.mark.parametrize(
         ("source", "why"),
-        [("tekmetric", "is found by lists in brief"), ("square", "has rows that fall with others")],
+        [("tekmetric", "is found by lists in brief"), ("square", "deletes rows with others")],
     )
     def test_declared_sources_that_have_simulators_for_that_reason(self, source, why):
         with pytest.raises(NotServed, match=why):
