@@ -170,9 +170,12 @@ class LastId(Paginator):
 class NextLink(Paginator):
     """Each answer carries the address of the next page: under `key`, or as `rel="next"` of its Link header.
 
-    Only the query of that address is used, so that no answer can send the request and its token to another host. The
-    request's own params stay even if the address leaves them out. `rows`: the key of the list, None if the answer is a
-    plain array. `total`: the key of the count of all rows, None if there is none.
+    Only the query of that address is used, so that no answer can send the request and its token to another host. It
+    replaces the request's own params: the address says all that the next page is asked by.
+
+    - `rows`: the key of the list, None if the answer is a plain array
+    - `key`: the key of the address, None if it is in the Link header
+    - `total`: the key of the count of all rows, None if there is none
     """
 
     rows: str | None = None
@@ -191,7 +194,7 @@ class NextLink(Paginator):
         query: dict[str, list[str]] = {}
         for name, value in parse_qsl(str(position), keep_blank_values=True):
             query.setdefault(name, []).append(value)
-        return replace(base, params={**base.params, **query})
+        return replace(base, params=query)
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
         if self.rows is None:

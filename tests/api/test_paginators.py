@@ -351,7 +351,7 @@ def test_next_link_follows_the_query_of_the_header_alone():
         "/issues",
         {"per_page": ["3"], "labels": ["a", "b"], "page": ["2"]},
     )
-    assert pages.request(replace(base, params={"state": "all"}), "page=2").params == {"state": "all", "page": ["2"]}
+    assert pages.request(base, "page=2").params == {"page": ["2"]}
     assert pages.request(base, None) == base
     assert (
         pages.read(Answer(rows(3), headers={"Link": '<https://a.example/?page=1>; rel="prev"'}), "page=2").next is None

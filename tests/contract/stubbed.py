@@ -32,7 +32,7 @@ from stack.new_source import WrongDeclaration, declaration
 from tests.contract.account import Asking, Questions
 from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup
 from tests.stub.declared import value_of
-from tests.stub.server import PAGE, TOKEN
+from tests.stub.server import PAGE, TOKEN, Gone
 from tests.stub.store import Record, Telling
 from tests.stub.template import said
 
@@ -81,6 +81,8 @@ class Stubbed:
                 continue
             self.stub.store.insert(entity)
             if column := self._text(entity):
+                # Twice, so that a feed has an older state of it too.
+                self.stub.store.update(entity, 0, column, "changed once")
                 self.stub.store.update(entity, 0, column, "changed")
             if self._deletes(entity):
                 self.stub.store.delete(entity, 1)
@@ -265,6 +267,8 @@ def stubbed(
     examples: Examples,
     *,
     events: Mapping[str, Telling] | None = None,
+    oldest_first: Collection[str] = (),
+    gone: Mapping[str, Gone] | None = None,
     unique: Collection[str] = (),
     spoilt: Mapping[str, str] | None = None,
     shapes: Mapping[str, Callable[[Any], Any]] | None = None,
@@ -275,12 +279,16 @@ def stubbed(
 
     Raises CollectError, with one line that says what to do, where the declaration is refused or can't be served.
 
-    `examples`: records as the API sends them, one or more of each entity. `events`: by entity with a `Feed`, what makes
-    the event of a change from its kind (created, updated, deleted), the record and the time. `unique`: the tables of
-    rows inside records whose ids no two records share, as the API says. `spoilt`: by table, a column that may hold
-    anything, where the first column of text may not. `shapes`: by column, what a value comes in, where a reader takes
-    it out of something. `settings`: what the connection says beside address and token. `params`: those of a run, where
-    the source has its own.
+    - `examples`: records as the API sends them, one or more of each entity
+    - `events`: by entity with a `Feed`, what makes the event of a change from its kind (created, updated, deleted), the
+      record and the time (a datetime in UTC)
+    - `oldest_first`: the entities whose feed begins with the oldest event; others begin with the newest one
+    - `gone`: by entity, what the own address of a deleted record answers, made from the record, if not a 404
+    - `unique`: the tables of rows inside records whose ids no two records share, as the API says
+    - `spoilt`: by table, a column that may hold anything, where the first column of text may not
+    - `shapes`: by column, what a value comes in, where a reader takes it out of something
+    - `settings`: what the connection says beside address and token
+    - `params`: those of a run, where the source has its own
     """
 
     def store() -> Store:
@@ -291,7 +299,7 @@ def stubbed(
         source = replace(declared, entities=tuple(map(_hasty, declared.entities)))
         tried = store()
         _require_drift(source, tried.rows, spoilt or {})
-        Stub(tried)
+        Stub(tried, gone=gone, oldest_first=oldest_first)
     # Only lists with page numbers have parts that can be asked for.
     numbered = all(isinstance(e.paginator, PageNumber) and not e.partitions for e in source.entities)
     of_class = {
@@ -309,7 +317,7 @@ def stubbed(
     @contextmanager
     def opened(warehouse: str) -> Iterator[Stubbed]:
         """An account; server and connections are gone afterwards."""
-        stub = Stub(store())
+        stub = Stub(store(), gone=gone, oldest_first=oldest_first)
         with serving.in_thread(stub) as url, psycopg.connect(warehouse, autocommit=True) as conn:
             yield account(stub, url, conn)
 

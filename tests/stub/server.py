@@ -1,6 +1,7 @@
 """The stub over HTTP: routes from the declaration, rows from the store, and faults to order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import reduce
@@ -13,15 +14,29 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from include.simulators.control import decoded, encoder
+from include.sources.base import entity_of
 from include.sources.mirror.changes import BothEnds
+from include.sources.mirror.entity import Entity
 from tests.stub import moments, paging
-from tests.stub.declared import ListRoute, LookupRoute, Route, changed_after, parent_of, routes, value_of, values_of
+from tests.stub.declared import (
+    ListRoute,
+    LookupRoute,
+    Route,
+    WrongLookup,
+    changed_after,
+    parent_of,
+    routes,
+    value_of,
+    values_of,
+)
 from tests.stub.shapes import Record
 from tests.stub.store import Store
 from tests.stub.template import Said, asked
 
 TOKEN = "stub-token"
 PAGE = 4
+# Makes the answer about a deleted record from the record.
+Gone = Callable[[Record], Mapping[str, Any]]
 
 
 @dataclass
@@ -53,12 +68,28 @@ class Fault:
 
 
 class Stub:
-    """An ASGI application. `store` has its rows, which may be changed while it runs."""
+    """An ASGI application. `store` has its rows, which may be changed while it runs.
 
-    def __init__(self, store: Store, *, page: int = PAGE):
+    `gone`: by entity, what a deleted record's own address answers, made from the record; else it answers 404. Raises
+    WrongLookup if the declaration would take that answer for the record. `oldest_first`: the entities whose events come
+    in the order of time; others come in the opposite one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        page: int = PAGE,
+        gone: Mapping[str, Gone] | None = None,
+        oldest_first: Collection[str] = (),
+    ):
         self.store = store
+        self._oldest_first = oldest_first
         self._page = page
+        self._gone = gone or {}
         self._routes = routes(store.source, store.rows)
+        for name, answer in self._gone.items():
+            _require_none(entity_of(store.source, name), answer(store.rows[name][0]))
         self._headers = store.source.authorize(TOKEN)
         self._faults: list[Fault] = []
         self._lock = Lock()
@@ -125,10 +156,11 @@ class Stub:
         return replace(page, rows=()) if dropped else page
 
     def _events(self, route: ListRoute, since: datetime | None) -> Sequence[Record]:
-        """The events since then, newest first; where several entities ask for the same feed, those of all of them."""
+        """The events since then; where several entities ask for the same feed, those of all of them."""
         asking = {each.entity.name for each in self._routes if each.template == route.template}
         told = [each for each in self.store.events if each.entity in asking]
-        return [each.data for each in reversed(told) if since is None or each.moment >= since]
+        ordered = told if route.entity.name in self._oldest_first else reversed(told)
+        return [each.data for each in ordered if since is None or each.moment >= since]
 
     def _records(
         self, route: ListRoute, values: Sequence[tuple[str, ...]], since: datetime | None, until: datetime | None
@@ -149,7 +181,12 @@ class Stub:
         """The answer to a look-up; a record's own address shows it with all that several look-ups find inside it."""
         same = [each for each in self._routes if isinstance(each, LookupRoute) and each.template == route.template]
         answers = [answer for each in same if (answer := self._looked(each, request, values)) is not None]
-        return (200, reduce(_merged, answers)) if answers else (404, {"error": "not found"})
+        if answers:
+            return 200, reduce(_merged, answers)
+        for row in self.store.deleted[route.entity.name]:
+            if route.entity.name in self._gone and values_of(route.entity, row, route.lookup.by) in values:
+                return 200, self._gone[route.entity.name](row)
+        return 404, {"error": "not found"}
 
     def _looked(self, route: LookupRoute, request: Said, values: Sequence[tuple[str, ...]]) -> Any:
         """What one look-up is to read, None where its own address shows nothing."""
@@ -161,6 +198,17 @@ class Stub:
         if lookup.own and not rows and not parent:
             return None
         return route.shape.answer(rows, parent or {})
+
+
+def _require_none(entity: Entity, answer: Any) -> None:
+    """Raise WrongLookup unless the lookup finds nothing in the answer about a deleted record."""
+    with suppress(KeyError):
+        if not entity.lookup.rows(answer):
+            return
+    raise WrongLookup(
+        f"the lookup of {entity.table.full_name} does not read the answer about a deleted record as none: let its"
+        " `rows` return [] for it"
+    )
 
 
 def _merged(one: Any, other: Any) -> Any:

@@ -40,8 +40,10 @@ class Event:
 class Store:
     """The rows of each entity, in the order in which they came, and the events of their changes.
 
-    `telling`: what makes those events, for each entity that has a feed. `unique`: the tables of rows inside records
-    of which no two records have one with the same id.
+    - `telling`: what makes those events, for each entity that has a feed
+    - `unique`: the tables of rows inside records of which no two records have one with the same id
+
+    `rows` and, once they are deleted, `deleted` have the records of each entity.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Store:
     ):
         self.source = source
         self.events: list[Event] = []
+        self.deleted: dict[str, list[Record]] = {entity.name: [] for entity in source.entities}
         self._telling = telling or {}
         self.rows: dict[str, list[Record]] = {}
         for entity in source.entities:
@@ -94,6 +97,7 @@ class Store:
             self.update(entity, place, entity.table.tombstone, True)
             return
         del self.rows[entity.name][place]
+        self.deleted[entity.name].append(row)
         if not silent:
             self._tell(entity, "deleted", row)
         key = values_of(entity, row, entity.table.key)

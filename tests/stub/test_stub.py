@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -235,6 +235,16 @@ def people(**more: Any) -> Listed:
 
 
 class TestFeeds:
+    def test_begin_with_the_oldest_if_the_vendor_does(self):
+        entity = tools(changes=feed("tools"))
+        store = Store(mirror(entity), EXAMPLES, telling={"tools": telling("tools")})
+        start = int(datetime.now(UTC).timestamp()) - 60
+        with serving.in_thread(Stub(store, oldest_first={"tools"})) as url:
+            for note in ("first", "second"):
+                store.update(entity, 0, "note", note)
+            told = Asker(store, url).data(f"/events?created[gte]={start}")["data"]
+        assert [event["object"]["note"] for event in told] == ["first", "second"]
+
     def test_tell_each_change_since_a_time_newest_first(self):
         entities = tools(changes=feed("tools")), people(changes=feed("people"))
         examples = {**EXAMPLES, "people": [{"id": "p1", "name": "Ann"}]}
@@ -426,3 +436,22 @@ class TestWrongLookup:
         assert str(caught.value).startswith("the look-up of shop.tools (GET /tools/t1) doesn't find the example: from")
         assert why in str(caught.value)
         assert "Change `rows` and `check` so that they read the API's answer" in str(caught.value)
+
+
+class TestGone:
+    """A deleted record's own address may answer that it is deleted, in place of a 404."""
+
+    GONE: ClassVar[dict] = {"tools": lambda record: {"tool": {"id": record["id"], "deleted": True}}}
+    LIVING = replace(OWN, rows=lambda data: [] if data["tool"].get("deleted") else [data["tool"]])
+
+    def test_is_said_of_what_was_deleted_alone(self):
+        stub = Stub(Store(mirror(tools(lookup=self.LIVING), lines()), EXAMPLES), gone=self.GONE)
+        with serving.in_thread(stub) as url:
+            shop = Asker(stub, url)
+            stub.store.delete(tools(), 2)
+            assert shop.data("/tools/t1-2") == {"tool": {"id": "t1-2", "deleted": True}}
+            assert shop.ask("/tools/t99")[0] == 404
+
+    def test_has_to_be_read_as_no_record(self):
+        with pytest.raises(WrongLookup, match=r"shop\.tools does not read the answer about a deleted record as none"):
+            Stub(Store(mirror(tools(), lines()), EXAMPLES), gone=self.GONE)

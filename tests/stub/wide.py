@@ -112,6 +112,7 @@ SOURCE = Mirror(
                 paginator=LastId("data"),
                 record=lambda event: None if event["type"] == "deleted" else event["object"],
                 deleted=lambda event: event["object"] if event["type"] == "deleted" else None,
+                newest_first=True,
                 keeps=timedelta(days=30),
             ),
         ),
