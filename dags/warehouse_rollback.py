@@ -11,7 +11,11 @@ here.
 `force` to overwrite what they wrote. All or nothing, in one transaction; where the copy is at a vendor's, one write
 after the other, each of them proven.
 
-Start with `dry_run`: it counts what would be restored and names conflicts.
+Start with `dry_run`: it counts what would be restored, and the conflicts. The tab *Sync confidence* of the run shows
+the counts, and rolls back from there.
+
+**Who:** the roles `op` and `admin`, or those that `DECIDER_ROLES` of the workers' environment names, where Airflow's
+simple auth manager tells roles. A run that anybody else has triggered fails before it reads anything.
 
 **If `rollback` fails:** nothing was changed, unless its message names what was. If the writer's session is in the way,
 wait for the running sync and clear the task.

@@ -1,9 +1,10 @@
 """Undo a sync, a repair or an earlier rollback by its sync_id: put rows and watermarks back as they were before it."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, Self
 
 from psycopg import Connection, sql
 
@@ -11,7 +12,7 @@ from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import identifiers, key_object, same_key
 
-# How many keys a message names for each table.
+# How many keys a conflict or a message names.
 EXAMPLES = 5
 
 
@@ -20,17 +21,54 @@ class RollbackRefused(Exception):
 
 
 @dataclass(frozen=True)
+class Conflict:
+    """Rows that stand against a rollback, most often because they have changed since.
+
+    - `rows` and `what`: such as 3 and "of shop.parts by sync_id 9"
+    - `examples`: the keys of the first rows
+    - `later`: the sync_ids that changed the rows since
+    """
+
+    rows: int
+    what: str
+    examples: tuple[str, ...]
+    later: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, what: str, keys: Sequence[str], later: Sequence[int] = ()) -> Self:
+        """Return the conflict of the rows with these keys."""
+        return cls(len(keys), what, tuple(keys[:EXAMPLES]), tuple(later))
+
+    def __str__(self) -> str:
+        return f"{self.rows} {self.what} (such as {', '.join(self.examples)})"
+
+
+@dataclass(frozen=True)
 class Undone:
     """What a rollback did, or on a dry run would do.
 
     - `sync_id`: the rollback's own; None on a dry run
     - `tables`: the counts of rows, by table
-    - `conflicts`: a line for each table with rows that have changed since the sync
+    - `conflicts`: what a rollback overwrites, which takes `force`
     """
 
     sync_id: int | None
     tables: Mapping[str, Counts]
-    conflicts: tuple[str, ...]
+    conflicts: tuple[Conflict, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as an object of JSON, which `from_json` reads."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return what `as_json` has written. Raises TypeError or KeyError for anything else."""
+        conflicts = (
+            Conflict(**each | {"examples": tuple(each["examples"]), "later": tuple(each["later"])})
+            for each in data["conflicts"]
+        )
+        tables = {table: Counts(**counts) for table, counts in data["tables"].items()}
+        return cls(data["sync_id"], tables, tuple(conflicts))
 
 
 class Copy(Protocol):
@@ -39,8 +77,8 @@ class Copy(Protocol):
     def transaction(self) -> AbstractContextManager[Any]:
         """Open a transaction in the copy's own database. It commits after the warehouse's."""
 
-    def conflicts(self, sync_id: int) -> list[str]:
-        """Return a line for each table with rows that have changed since the sync `sync_id`."""
+    def conflicts(self, sync_id: int) -> list[Conflict]:
+        """Return what stands against undoing `sync_id`: for each table, the rows that have changed since."""
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Put back the rows that `sync_id` changed, with entries in the change log under `own`; return counts by table.
@@ -58,8 +96,8 @@ class Tables:
     def transaction(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def conflicts(self, sync_id: int) -> list[str]:
-        return [line for name in self._changed(sync_id) for line in _conflicts(self.conn, name, sync_id)]
+    def conflicts(self, sync_id: int) -> list[Conflict]:
+        return [found for name in self._changed(sync_id) for found in _conflicts(self.conn, name, sync_id)]
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
         return {name: _restore(self.conn, name, sync_id, own) for name in self._changed(sync_id)}
@@ -94,20 +132,21 @@ def roll_back(
 ) -> Undone:
     """Put back every row that `sync_id` changed and the watermarks that it moved, all of it or nothing.
 
-    The rollback gets a sync_id of its own, with `reason`, and can be rolled back too. A dry run only counts. Raises
-    RollbackRefused if a row has changed since, unless `force` overwrites such rows; FenceError while a runbook is at
-    work on the source; DrainTimeout if a writing transaction does not end within `timeout` seconds.
+    The rollback gets a sync_id of its own, with `reason`, and can be rolled back too. A dry run only counts, the
+    conflicts too. Raises RollbackRefused if a row has changed since, unless `force` overwrites such rows; FenceError
+    while a runbook is at work on the source; DrainTimeout if a writing transaction does not end within `timeout`
+    seconds.
     """
     source = source_of(conn, sync_id)
     own = sync_log.begin(conn, source, "rollback", run, undoes=sync_id, reason=reason)
     tables: Mapping[str, Counts] = {}
-    conflicts: list[str] = []
+    conflicts: list[Conflict] = []
     try:
         with copy.transaction(), _alone(conn, source, timeout, dry_run=dry_run):
             conflicts = copy.conflicts(sync_id)
-            if conflicts and not force:
+            if conflicts and not (force or dry_run):
                 raise RollbackRefused(
-                    f"sync_id {sync_id} can't be undone, rows have changed since: {'; '.join(conflicts)}."
+                    f"sync_id {sync_id} can't be undone, rows have changed since: {'; '.join(map(str, conflicts))}."
                     " Roll back the later sync_ids first, newest first, or set force to overwrite those rows"
                 )
             tables = copy.restore(sync_id, own, dry_run=dry_run)
@@ -135,16 +174,15 @@ def _alone(conn: Connection, source: str, timeout: float, *, dry_run: bool) -> I
             yield
 
 
-def _conflicts(conn: Connection, name: str, sync_id: int) -> list[str]:
-    """Return a line that says how many rows of the table have changed since the sync, and by what; [] if none has."""
+def _conflicts(conn: Connection, name: str, sync_id: int) -> list[Conflict]:
+    """Return the rows of the table that have changed since the sync, as one conflict; [] if none has."""
     parts = _parts(conn, name, sync_id)
     rows = conn.execute(sql.SQL(CONFLICTS).format(**parts)).fetchall()
     if not rows:
         return []
     later = sorted({later for _, syncs in rows for later in syncs or ()})
     who = f"by sync_id {', '.join(map(str, later))}" if later else "by hand"
-    examples = ", ".join("/".join(map(str, key.values())) for key, _ in rows[:EXAMPLES])
-    return [f"{len(rows)} of {name} {who} (such as {examples})"]
+    return [Conflict.of(f"of {name} {who}", ["/".join(map(str, key.values())) for key, _ in rows], later)]
 
 
 def _restore(conn: Connection, name: str, sync_id: int, own: int) -> Counts:

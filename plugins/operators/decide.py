@@ -15,6 +15,7 @@ from include.confidence.holds import NOBODY, Decision
 from include.sources import get_source
 from include.warehouse import fence
 from plugins import notify
+from plugins.deciders import deciders, require_decider
 from plugins.hooks import warehouse
 from plugins.operators.base import RunPage
 from plugins.params import several, some_text
@@ -36,6 +37,8 @@ Asks a person what to do about a hold; skipped where there is none. Nothing is w
 **If it fails, or nobody answered:** the writer stays stopped. Clear `decide` with downstream to be asked again.
 """
 
+REFUSED = "Nothing was decided, the writer stays stopped. Clear decide with downstream to be asked again"
+
 
 class AnswerRefused(Exception):
     """The answer has something that the question doesn't have. The message says what to do."""
@@ -44,7 +47,8 @@ class AnswerRefused(Exception):
 class DecideOperator(HITLOperator):
     """Ask what to do about the source's hold. The task is skipped if nothing holds the writer.
 
-    A person may leave entities out of a repair, and give a reason.
+    A person may leave entities out of a repair, and give a reason. Airflow takes the answer from deciders alone, if it
+    is known who they are; an answer of anybody else decides nothing, and the task fails.
 
     The Airflow Variable `decision_timeout_hours` replaces the 20 hours after which "keep stopped" is assumed. The
     answer is stored in confidence.forensic_run with name, time and reason. It applies only to holds that the question
@@ -87,19 +91,23 @@ class DecideOperator(HITLOperator):
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
         self.body = question.markdown(asked)
         self.response_timeout = timedelta(hours=hours)
+        self.assigned_users = [{"id": name, "name": name} for name in deciders() or ()]
         event = messages.of_hold(writer, question.plain(asked), run, notify.question_link(run))
         # Called after Airflow has stored the question, before the task waits.
         self.notifiers = [lambda _: notify.tell(run, self.source, [event])]
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        user = event.get("responded_by_user")
+        if user:
+            require_decider(user["name"], "answer a hold", REFUSED)
         given = event.get("params_input") or {}
         left_out, reason = _left_out(self.source, given), str(given.get("reason") or "")
         answer = super().execute_complete(context, event | {"params_input": {}})
         decision = OPTIONS[answer["chosen_options"][0]]
         if decision is Decision.REPAIR and len(left_out) == len(get_source(self.source).entities):
             decision = Decision.RESUME
-        who = (answer["responded_by_user"] or {}).get("name") or NOBODY
+        who = user["name"] if user else NOBODY
         run = run_name(context)
         with warehouse.connect(run) as conn, conn.transaction():
             fence.require_stopped(conn, self.source, run)
@@ -143,6 +151,6 @@ def _left_out(source: str, given: Mapping[str, Any]) -> list[str]:
         named = ", ".join(map(str, [*fields, *(wrong if isinstance(wrong, list) else [wrong])]))
         raise AnswerRefused(
             f"the answer names {named[:200]}, which the question doesn't have (leave_out takes {', '.join(known)})."
-            " Nothing was decided, the writer stays stopped. Clear decide with downstream to be asked again"
+            f" {REFUSED}"
         )
     return list(dict.fromkeys(left_out))

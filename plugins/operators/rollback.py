@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 
 from include.sources import get_source
 from include.warehouse.rollback import Copy, roll_back, source_of
+from plugins.deciders import require_decider
 from plugins.hooks import warehouse
 from plugins.hooks.source import AirflowConnections
 from plugins.runs import refuse_unknown_conf, run_name
@@ -19,11 +20,16 @@ log = logging.getLogger(__name__)
 class RollbackOperator(BaseOperator):
     """Restore rows and sync_state as they were before `params.sync_id`; with `dry_run` only count them.
 
-    Returns {"sync_id": that of the rollback, None on a dry run, "tables": counts by table, "conflicts"}.
+    Returns what `Undone.as_json` does. Raises NotDecider if who triggered the run may not roll back.
     """
 
     def execute(self, context: Any) -> dict[str, Any]:
         refuse_unknown_conf(context)
+        require_decider(
+            context["dag_run"].triggering_user_name,
+            "roll back",
+            "Nothing was changed. Have somebody with that role trigger warehouse_rollback",
+        )
         params, run = context["params"], run_name(context)
         with warehouse.connect(run) as conn, _copy(conn, params["sync_id"], run) as copy:
             undone = roll_back(
@@ -42,12 +48,8 @@ class RollbackOperator(BaseOperator):
                 *(done, table, count.updated, count.inserted, count.deleted),
             )
         for conflict in undone.conflicts:
-            log.warning("overwritten by force: %s", conflict)
-        return {
-            "sync_id": undone.sync_id,
-            "tables": {table: vars(count) for table, count in undone.tables.items()},
-            "conflicts": list(undone.conflicts),
-        }
+            log.warning("%s: %s", "stands against it" if params["dry_run"] else "overwritten by force", conflict)
+        return undone.as_json()
 
 
 def _copy(conn: psycopg.Connection, sync_id: int, run: str) -> AbstractContextManager[Copy]:

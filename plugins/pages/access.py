@@ -10,6 +10,7 @@ from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Path, Request, status
 
 from include.sources import REGISTRY
+from plugins.deciders import is_decider
 
 
 def refuse_nul(request: Request) -> None:
@@ -60,7 +61,13 @@ def _readable_sources(user: GetUserDep) -> tuple[str, ...]:
     return readable(REGISTRY, user)
 
 
+def _is_decider(user: GetUserDep) -> bool:
+    return is_decider(user.get_name())
+
+
 SyncId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 # The source that a path names, and all that the user may see.
 Source = Annotated[str, Depends(require_readable)]
 Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]
+# Whether the user may answer holds and roll back. Airflow and the tasks check it; the pages hide what would be refused.
+Decider = Annotated[bool, Depends(_is_decider)]

@@ -1,8 +1,9 @@
-"""The sources in Airflow's own database: next runs, the running runbook, the question that waits for an answer."""
+"""What Airflow's own database says: next runs, the running runbook, the question that waits, a rollback."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from urllib.parse import quote
 
 from airflow.configuration import conf
@@ -10,11 +11,16 @@ from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from include.confidence.messages import Failure
+from include.warehouse.rollback import Undone
+
 DECIDE = "decide"
+ROLLBACK = "warehouse_rollback"
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,29 @@ class Orchestration:
     decision: Decision | None
 
 
+@dataclass(frozen=True)
+class RollbackRun:
+    """A run of warehouse_rollback.
+
+    - `state`: queued, running, success or failed; `paused`: the DAG is, so that a queued run does not start
+    - `sync_id`: the sync to undo; `reason` and `dry_run` as they were asked for; `by`: who triggered the run
+    - `undone`: what it has done, or as a dry run would do; None before the end, and where its task has left nothing
+    - `failure`: why its task failed; None unless it has, and where nobody could record why
+    """
+
+    run_id: str
+    state: str
+    paused: bool
+    sync_id: int
+    reason: str
+    dry_run: bool
+    by: str | None
+    triggered_at: datetime | None
+    ended_at: datetime | None
+    undone: Undone | None
+    failure: str | None
+
+
 def orchestration(session: Session, sources: Sequence[str]) -> Mapping[str, Orchestration]:
     """Return each source's state in Airflow's database, by name."""
     runbooks = {f"{source}_reconcile": source for source in sources}
@@ -61,9 +90,42 @@ def orchestration(session: Session, sources: Sequence[str]) -> Mapping[str, Orch
     }
 
 
+def rollback_run(session: Session, run_id: str) -> RollbackRun | None:
+    """Return the run of warehouse_rollback; None if Airflow does not know it, or if it names no sync_id."""
+    run = session.scalar(select(DagRun).where(DagRun.dag_id == ROLLBACK, DagRun.run_id == run_id))
+    asked = (run and run.conf) or {}
+    if not isinstance(asked.get("sync_id"), int):
+        return None
+    found = session.scalars(XComModel.get_many(run_id=run_id, dag_ids=ROLLBACK, task_ids="rollback"))
+    left = {xcom.key: XComModel.deserialize_value(xcom) for xcom in found}
+    undone, failure = left.get("return_value"), left.get("failure")
+    return RollbackRun(
+        run_id=run_id,
+        state=str(run.state),
+        paused=bool(session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == ROLLBACK))),
+        sync_id=asked["sync_id"],
+        reason=asked.get("reason") or "",
+        # What the DAG takes for a run that says nothing of it.
+        dry_run=asked.get("dry_run", True),
+        by=run.triggering_user_name,
+        triggered_at=run.queued_at,
+        ended_at=run.end_date,
+        undone=_undone(undone) if run.state == DagRunState.SUCCESS else None,
+        failure=str(Failure(**failure)) if failure and run.state == DagRunState.FAILED else None,
+    )
+
+
 def run_link(dag_id: str, run_id: str) -> str:
     """Return the address of the run in Airflow's UI."""
     return f"{_ui()}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+
+
+def _undone(value: Any) -> Undone | None:
+    try:
+        return Undone.from_json(value)
+    except (KeyError, TypeError):
+        # Left by an earlier version, or kept elsewhere by another XCom backend.
+        return None
 
 
 def _ui() -> str:

@@ -1,4 +1,4 @@
-"""The pages in Airflow's UI: all sources, one source, a run, a sync. They only read."""
+"""The pages in Airflow's UI: all sources, one source, a run, a sync, a rollback. They only read."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,19 +22,20 @@ from include.confidence.queries.changes import list_changes
 from include.confidence.queries.planned import count_planned, list_planned
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan, list_scans
-from include.confidence.queries.syncs import list_syncs, read_sync
+from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
 from include.confidence.queries.trends import Part, Series, list_parts, read_series
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
 from plugins.pages import plan, status
-from plugins.pages.access import Source, Sources, SyncId, refuse_nul
+from plugins.pages.access import Decider, Source, Sources, SyncId, refuse_nul
+from plugins.pages.airflow_state import ROLLBACK, rollback_run
 from plugins.pages.plan import PlannedScan
 from plugins.pages.render import HEADERS, STATIC, page, run_id, run_ui
 from plugins.pages.status import SourceStatus
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 
-# Seconds after which a browser reloads the overview: while a run is at work, and otherwise.
-SOON, LATER = 5, 30
+# Seconds after which a browser reloads the overview, while a run is at work and otherwise; and a rollback at work.
+SOON, LATER, AT_ONCE = 5, 30, 3
 # The newest scans, from which the list of runs is made; and the changed rows shown on a page of a source or run.
 SCANS, CHANGES = 200, 12
 
@@ -94,7 +95,7 @@ def static(name: str, request: Request) -> Response:
 
 
 @router.get("/")
-def overview(request: Request, conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
+def overview(request: Request, conn: Warehouse, session: SessionDep, sources: Sources, decider: Decider) -> Response:
     """All sources at a glance."""
     standing = {found.source: found for found in status.overview(conn, session, sources)}
     scanning = {name for name, found in standing.items() if is_scanning(found)}
@@ -102,6 +103,7 @@ def overview(request: Request, conn: Warehouse, session: SessionDep, sources: So
         request,
         "overview.html",
         sources=sources,
+        decider=decider,
         rows=sorted(
             ((name, standing.get(name), name in scanning) for name in sources), key=lambda row: _urgency(row[1])
         ),
@@ -117,6 +119,7 @@ def of_source(
     conn: Warehouse,
     session: SessionDep,
     sources: Sources,
+    decider: Decider,
     entity: Asked = None,
     scope: str = "all",
     syncs: Asked = None,
@@ -140,6 +143,7 @@ def of_source(
         "source.html",
         sources=sources,
         here=source,
+        decider=decider,
         status=detail,
         parts=parts,
         shown=shown,
@@ -155,7 +159,13 @@ def of_source(
 
 @router.get("/sources/{source}/syncs/{sync_id}")
 def of_sync(
-    request: Request, source: Source, sync_id: SyncId, conn: Warehouse, sources: Sources, changes: Asked = None
+    request: Request,
+    source: Source,
+    sync_id: SyncId,
+    conn: Warehouse,
+    sources: Sources,
+    decider: Decider,
+    changes: Asked = None,
 ) -> Response:
     """One sync, repair or rollback: what it changed, and the form to undo it."""
     row = read_sync(conn, source, sync_id)
@@ -166,9 +176,39 @@ def of_sync(
         "sync.html",
         sources=sources,
         here=source,
+        decider=decider,
         sync=row,
         names=list(vars(row.counts)),
         changes=list_changes(conn, sync_id, cursor=changes),
+    )
+
+
+@router.get("/sources/{source}/syncs/{sync_id}/rollbacks/{run:path}")
+def of_rollback(
+    request: Request,
+    source: Source,
+    sync_id: SyncId,
+    run: str,
+    conn: Warehouse,
+    session: SessionDep,
+    sources: Sources,
+    decider: Decider,
+) -> Response:
+    """A run of warehouse_rollback that undoes the sync: how far it is, then what it did or would do."""
+    found = rollback_run(session, run)
+    row = read_sync(conn, source, sync_id)
+    if row is None or found is None or found.sync_id != sync_id:
+        raise HTTPException(404, f"Airflow knows no such rollback of {source}'s sync_id {sync_id}")
+    ended = found.state in ("success", "failed")
+    return page(
+        request,
+        "rollback.html",
+        sources=sources,
+        here=source,
+        decider=decider,
+        sync=row,
+        run=found,
+        refresh=None if ended else AT_ONCE,
     )
 
 
@@ -210,12 +250,14 @@ def of_plan_as_csv(source: Source, scan: PlannedScan, chosen: plan.Filter) -> Re
 @router.get(
     "/dags/{dag_id}", dependencies=[Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN))]
 )
-def of_dag(request: Request, dag_id: str, conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
+def of_dag(
+    request: Request, dag_id: str, conn: Warehouse, session: SessionDep, sources: Sources, decider: Decider
+) -> Response:
     """The tab of a DAG: its source."""
     source = source_of(dag_id)
     if source:
         _require(source, sources)
-        return of_source(request, source, conn, session, sources)
+        return of_source(request, source, conn, session, sources, decider)
     return _message(
         request,
         "Not about one source",
@@ -228,8 +270,21 @@ def of_dag(request: Request, dag_id: str, conn: Warehouse, session: SessionDep, 
     "/dags/{dag_id}/runs/{run:path}",
     dependencies=[Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.RUN))],
 )
-def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: Sources) -> Response:
-    """The tab of a DAG run: what it scanned, judged, planned and applied."""
+def of_run(
+    request: Request,
+    dag_id: str,
+    run: str,
+    conn: Warehouse,
+    session: SessionDep,
+    sources: Sources,
+    decider: Decider,
+) -> Response:
+    """The tab of a DAG run: what it scanned, judged, planned and applied; of a rollback, its own page."""
+    rollback = rollback_run(session, run) if dag_id == ROLLBACK else None
+    source = rollback and source_of_sync(conn, rollback.sync_id)
+    if source:
+        _require(source, sources)
+        return of_rollback(request, source, rollback.sync_id, run, conn, session, sources, decider)
     name = f"{dag_id}/{run}"
     found = read_run(conn, name)
     if found is None:
@@ -251,6 +306,7 @@ def of_run(request: Request, dag_id: str, run: str, conn: Warehouse, sources: So
         "run.html",
         sources=sources,
         here=found.source,
+        decider=decider,
         run=found,
         scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,

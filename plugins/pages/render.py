@@ -23,6 +23,7 @@ from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series
 from include.sources import get_source
+from plugins.deciders import needed
 from plugins.pages.plan import values
 
 FOLDER = Path(__file__).parent
@@ -50,7 +51,7 @@ def page(request: Request, template: str, *, code: int = 200, **values: Any) -> 
     """Render a template. It also gets `home` (where the pages are mounted), `airflow` (where the UI is) and `now`."""
     home = request.scope.get("root_path", "").rstrip("/")
     places = {"home": home, "airflow": home.rpartition("/")[0], "now": datetime.now(UTC)}
-    defaults = {"here": None, "sources": ()}
+    defaults = {"here": None, "sources": (), "decider": False}
     return HTMLResponse(TEMPLATES.get_template(template).render(defaults | places | values), code, HEADERS)
 
 
@@ -193,7 +194,7 @@ def _environment() -> Environment:
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.
     files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
-    made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}
+    made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly"), "needed": needed}
     return made
 
 

@@ -115,13 +115,29 @@ def test_sync_is_rolled_back_by_a_form_that_knows_it(held, watched):
     form = pages(watched).locator("form")
     expect(form.get_by_label("Dry run")).to_be_checked()
     sync_id = int(form.get_by_label("sync_id").input_value())
-    form.get_by_label("Reason").fill("looking only")
+    form.get_by_label("Reason").fill("the wrong rows")
     form.get_by_role("button", name="Count only").click()
-    watched.wait_for_url(re.compile(r"/dags/warehouse_rollback/runs/"))
+    # Within Airflow's frame, and by itself: first that it waits or counts, then what it has counted.
+    expect(pages(watched).get_by_role("heading", name="Dry run of a rollback")).to_contain_text("success")
     (run_id,) = set(platform.airflow.runs("warehouse_rollback")) - set(before)
-    assert platform.airflow.wait("warehouse_rollback", run_id) == "success"
     conf = platform.airflow.call("GET", f"/dags/warehouse_rollback/dagRuns/{run_id}")["conf"]
-    assert conf == {"sync_id": sync_id, "reason": "looking only", "dry_run": True, "force": False}
+    assert conf == {"sync_id": sync_id, "reason": "the wrong rows", "dry_run": True, "force": False}
+    counts = pages(watched).get_by_role("row").filter(has_text=f"{SOURCE}.line_items")
+    expect(counts.get_by_role("cell")).to_have_text(["0", "0", "3"])
+    lines = platform.live("line_items")
+    # The button asks once more.
+    pages(watched).get_by_role("button", name="Roll back").click()
+    pages(watched).get_by_role("button", name="Yes, roll back").click()
+    expect(pages(watched).get_by_role("heading", name="Rollback of repair")).to_contain_text("success")
+    expect(pages(watched).get_by_text("Done as rollback")).to_be_visible()
+    query = "SELECT reason FROM confidence.sync_log WHERE undoes = %s AND state = 'success'"
+    assert platform.query(query, sync_id) == [("the wrong rows",)]
+    assert len(lines - platform.live("line_items")) == 3
+    # The same page is the tab of its run.
+    (real,) = set(platform.airflow.runs("warehouse_rollback")) - {*before, run_id}
+    watched.goto(f"{platform.airflow.url}/dags/warehouse_rollback/runs/{quote(real, safe='')}")
+    watched.get_by_role("link", name="Sync confidence").last.click()
+    expect(pages(watched).get_by_text("Done as rollback")).to_be_visible()
 
 
 def test_plan_is_read_row_by_row_and_filtered(held, watched):

@@ -72,6 +72,13 @@ KINDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ada may decide, Bob and Eve may not. For the pages there is a user of each role, with the role's name."""
+    users = "Ada:op,Bob:user,Eve:viewer,viewer:viewer,user:user,op:op,admin:admin"
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", users)
+
+
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowServer]:
     """Airflow's API with the declared pools, and the connection to it."""
@@ -171,6 +178,7 @@ class Run:
         params: dict[str, Any] | None = None,
         conf: dict[str, Any] | None = None,
         run_type: str = "manual",
+        by: str | None = "Ada",
     ):
         declared = RECONCILE[source] if params is None else params
         dag_id = dag_id or f"{source}_reconcile"
@@ -182,7 +190,7 @@ class Run:
             "dag": SimpleNamespace(dag_id=dag_id, params=form(declared)),
             "run_id": run_id,
             "params": declared | (conf or {}),
-            "dag_run": SimpleNamespace(conf=conf, run_type=run_type),
+            "dag_run": SimpleNamespace(conf=conf, run_type=run_type, triggering_user_name=by),
             "outlet_events": OutletEventAccessors(),
         }
 

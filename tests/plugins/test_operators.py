@@ -33,7 +33,9 @@ from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
+from include.warehouse.rollback import RollbackRefused, Undone
 from include.warehouse.sync_log import Counts
+from plugins.deciders import NotDecider
 from plugins.operators.decide import OPTIONS, AnswerRefused
 from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.rollback import RollbackOperator
@@ -450,6 +452,29 @@ class TestHold:
             answer(held, "Repair, then resume", **fields)
         assert holds.open_holds(conn, SOURCE)
 
+    @pytest.mark.parametrize("who", ["Bob", "Eve", "somebody"])
+    @pytest.mark.parametrize("option", OPTIONS)
+    def test_answer_of_who_has_not_the_role_leaves_the_hold_as_it_is(self, held, conn, asked, who, option):
+        told = rf"^{who} may not answer a hold: that takes the role op or admin\. Nothing was decided.* Clear decide"
+        before = conn.execute("TABLE confidence.forensic_run").fetchall(), fence.read(conn, SOURCE)
+        with pytest.raises(NotDecider, match=told):
+            answer(held, option, who)
+        assert (conn.execute("TABLE confidence.forensic_run").fetchall(), fence.read(conn, SOURCE)) == before
+        # Asked again, another one may answer.
+        with pytest.raises(TaskAwaitingInput):
+            execute(held, "decide")
+        assert answer(held, "Repair, then resume", "Ada") == {"decision": "repair", "by": "Ada"}
+
+    def test_airflow_takes_the_answer_from_those_with_the_role(self, held, asked, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "Ada:Op,Bob:user:team,Cy:admin")
+        with pytest.raises(TaskAwaitingInput):
+            execute(held, "decide")
+        assert asked[-1]["assigned_users"] == [{"id": "Ada", "name": "Ada"}, {"id": "Cy", "name": "Cy"}]
+        monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
+        with pytest.raises(TaskAwaitingInput):
+            execute(held, "decide")
+        assert asked[-1]["assigned_users"] == []
+
     def test_repair_that_leaves_all_out_is_none(self, held, conn):
         with pytest.raises(DownstreamTasksSkipped):
             answer(held, "Repair, then resume", leave_out=entities())
@@ -845,9 +870,9 @@ class TestSync:
 
 
 class TestRollback:
-    def run(self, sync_id: int, **params: Any) -> Any:
+    def run(self, sync_id: int, *, by: str | None = "Ada", **params: Any) -> Any:
         known = {"sync_id": sync_id, "reason": "a test", "dry_run": True, "force": False}
-        run = Run(dag_id="warehouse_rollback", params=known | params)
+        run = Run(dag_id="warehouse_rollback", params=known | params, by=by)
         return run.execute(RollbackOperator(task_id="rollback"))
 
     def test_dry_run_counts_and_the_real_one_restores(self, filled, conn):
@@ -864,3 +889,38 @@ class TestRollback:
             "SELECT run, reason, undoes FROM confidence.sync_log WHERE sync_id = %s", [done["sync_id"]]
         )
         assert logged.fetchone() == ("warehouse_rollback/manual__1", "a test", sync_id)
+
+    def test_result_is_what_the_page_reads(self, filled, conn):
+        [(sync_id,)] = conn.execute("SELECT sync_id FROM confidence.sync_log").fetchall()
+        first = "(SELECT min(id) FROM repairshopr.customers)"
+        conn.execute(f"UPDATE repairshopr.customers SET deleted_at = now() WHERE id = {first}")
+        (conflict,) = Undone.from_json(self.run(sync_id)).conflicts
+        assert (conflict.rows, conflict.what) == (1, "of repairshopr.customers by hand")
+
+    @pytest.mark.parametrize(("by", "who"), [("Bob", "Bob"), ("Eve", "Eve"), (None, "a run .* triggered")])
+    @pytest.mark.parametrize("dry_run", [True, False])
+    def test_who_has_not_the_role_is_refused_before_anything_is_read(self, connected, conn, by, who, dry_run):
+        told = rf"^{who} may not roll back: that takes the role op or admin\. Nothing was changed"
+        with pytest.raises(NotDecider, match=told):
+            self.run(1, by=by, dry_run=dry_run)
+        assert conn.execute("SELECT count(*) FROM confidence.sync_log").fetchone() == (0,)
+
+    def test_setting_names_the_roles(self, connected, monkeypatch):
+        monkeypatch.setenv("DECIDER_ROLES", "user, Viewer")
+        for by in ("Bob", "Eve"):
+            with pytest.raises(RollbackRefused, match="there is no sync_id 1"):
+                self.run(1, by=by)
+        with pytest.raises(NotDecider, match="the role user or viewer"):
+            self.run(1, by="Ada")
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("AUTH_MANAGER", "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"),
+            ("SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True"),
+        ],
+    )
+    def test_where_roles_are_not_known_airflow_alone_decides(self, connected, monkeypatch, name, value):
+        monkeypatch.setenv(f"AIRFLOW__CORE__{name}", value)
+        with pytest.raises(RollbackRefused, match="there is no sync_id 1"):
+            self.run(1, by="Bob")

@@ -1,14 +1,23 @@
 """The pages behind Airflow's own login and permissions, on a real warehouse."""
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
+from airflow.models import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy import insert
 
 from tests.plugins import test_pages_api as endpoints
 from tests.plugins.test_pages_api import RUN_ID, RUNBOOK, SOURCE, USERS
 
 # One stage for both: Airflow's login and database, and a warehouse with a few nights of one source.
 airflow_app, filled, site, denied = endpoints.airflow_app, endpoints.filled, endpoints.site, endpoints.denied
+airflow_rows = endpoints.airflow_rows
 
 OF_SOURCE = [
     f"/sources/{SOURCE}",
@@ -75,3 +84,88 @@ def test_source_page_says_what_the_warehouse_has(site):
     text = site.get(f"/sources/{SOURCE}").text
     for what in ("far too many", "confirmed_missing", "the vendor is down", "missing_examples", "6 to insert"):
         assert what in text
+
+
+AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
+ROLLBACK = f"/sources/{SOURCE}/syncs/1/rollbacks/{quote(RUN_ID, safe='')}"
+TAB = f"/dags/warehouse_rollback/runs/{quote(RUN_ID, safe='')}"
+# What the task of a dry run leaves.
+COUNTED = {
+    "sync_id": None,
+    "tables": {"repairshopr.customers": {"updated": 4321}},
+    "conflicts": [{"rows": 9, "what": "of repairshopr.customers by hand", "examples": ["5", "6"], "later": []}],
+}
+
+
+@pytest.fixture
+def rollback(airflow_rows) -> Iterator[Any]:
+    """Leave a run of warehouse_rollback in Airflow's database, as a state and the XComs of its task."""
+
+    def leave(state: str, conf: dict[str, Any] | None = None, **xcoms: Any) -> None:
+        conf = {"sync_id": 1, "dry_run": True} if conf is None else conf
+        run = {"dag_id": "warehouse_rollback", "run_id": RUN_ID, "run_type": "manual", "run_after": AT}
+        airflow_rows.execute(
+            insert(DagRun.__table__).values(**run, state=state, conf=conf, queued_at=AT, triggering_user_name="op")
+        )
+        task = {"dag_id": "warehouse_rollback", "run_id": RUN_ID, "task_id": "rollback", "map_index": -1}
+        airflow_rows.execute(insert(TaskInstance.__table__).values(**task, id=uuid4(), pool="p", pool_slots=1))
+        (number,) = airflow_rows.query(DagRun.id).one()
+        for key, value in xcoms.items():
+            airflow_rows.execute(insert(XComModel.__table__).values(**task, dag_run_id=number, key=key, value=value))
+        airflow_rows.commit()
+
+    yield leave
+    airflow_rows.execute(XComModel.__table__.delete())
+
+
+@pytest.mark.parametrize("path", [ROLLBACK, TAB])
+def test_rollback_is_read_from_airflows_database(site, rollback, path):
+    rollback("success", return_value=COUNTED)
+    text = site.get(path, "op").text
+    for what in ("4,321", "9 of repairshopr.customers by hand", "7 more", "by op", "data-trigger"):
+        assert what in text
+
+
+@pytest.mark.parametrize(
+    ("state", "xcoms", "told"),
+    [
+        ("queued", {}, "waits for its start"),
+        ("running", {"failure": {"error": "X", "message": "of an earlier try", "subject": ""}}, "It counts"),
+        ("failed", {"failure": {"error": "FenceError", "message": "held by a run", "subject": ""}}, "Held by a run"),
+        ("failed", {}, "nobody could record why"),
+        ("success", {}, "ended without counts"),
+        # As an earlier version left it.
+        ("success", {"return_value": COUNTED | {"conflicts": ["9 of them"]}}, "ended without counts"),
+    ],
+)
+def test_each_state_of_a_rollback(site, rollback, state, xcoms, told):
+    rollback(state, **xcoms)
+    assert told in site.get(ROLLBACK).text
+
+
+@pytest.mark.parametrize("path", [ROLLBACK, TAB])
+def test_rollback_is_for_those_who_may_read_the_sources_runs(site, rollback, denied, path):
+    rollback("success", return_value=COUNTED)
+    assert site.get(path, None).status_code == 401
+    assert {user: site.get(path, user).status_code for user in USERS} == dict.fromkeys(USERS, 200)
+    denied(RUNBOOK)
+    assert site.get(path).status_code == 403
+
+
+def test_rollback_of_another_sync_or_of_none_is_not_there(site, rollback):
+    assert site.get(ROLLBACK).status_code == 404
+    rollback("success", {"sync_id": 2})
+    assert site.get(ROLLBACK).status_code == 404
+
+
+def test_run_that_names_no_sync_is_no_rollback(site, rollback):
+    rollback("failed", {"sync_id": "one"})
+    assert "Nothing in the warehouse" in site.get(TAB).text
+
+
+def test_forms_are_for_those_who_may_decide(site, rollback):
+    rollback("success", return_value=COUNTED)
+    for path in (f"/sources/{SOURCE}/syncs/1", ROLLBACK, TAB):
+        offered = {user: "data-trigger" in site.get(path, user).text for user in USERS}
+        assert offered == {"viewer": False, "user": False, "op": True, "admin": True}
+        assert "that takes the role op or admin" in site.get(path, "user").text

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.api_fastapi.core_api.security import get_user
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
 
 from include.confidence.account import Account
@@ -27,9 +27,10 @@ from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
+from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, render, warehouse
-from plugins.pages.airflow_state import Decision, Orchestration, Schedule
+from plugins.pages.airflow_state import Decision, Orchestration, RollbackRun, Schedule
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
 
 SOURCE = "repairshopr"
@@ -186,6 +187,23 @@ BARE = replace(
 )
 
 
+TABLES = {"repairshopr.customers": Counts(updated=1200, inserted=3, deleted=4)}
+CONFLICT = Conflict.of("of repairshopr.customers by sync_id 8, 9", [str(key) for key in range(101, 113)], (8, 9))
+ROLLED = RollbackRun(
+    run_id="manual__1+0",
+    state="success",
+    paused=False,
+    sync_id=7,
+    reason="wrong shop",
+    dry_run=True,
+    by="oncall",
+    triggered_at=AT,
+    ended_at=AT,
+    undone=Undone(None, TABLES, ()),
+    failure=None,
+)
+
+
 class Document(HTMLParser):
     """An HTML page, read strictly: what is opened is closed in order, and what people are told lies in its place."""
 
@@ -260,13 +278,15 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "list_changes": Page((CHANGE,), "older"),
         "list_syncs": Page((ROW,), "older"),
         "read_sync": ROW,
+        "rollback_run": ROLLED,
+        "source_of_sync": SOURCE,
         "list_planned": Page((PLANNED,), "next"),
         "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
         "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
     }
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
-    for name in ("list_planned", "count_planned"):
+    for name in ("list_planned", "count_planned", "rollback_run", "source_of_sync"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     for name in ("list_parts", "read_series", "list_scans", "list_changes", "list_syncs", "read_sync", "read_run"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
@@ -280,16 +300,20 @@ def read(answer: Any, code: int = 200) -> Document:
     return document
 
 
-def overview(sources: tuple[str, ...] = (SOURCE,)) -> Document:
-    return read(html.overview(request(), None, None, sources))
+def overview(sources: tuple[str, ...] = (SOURCE,), *, decider: bool = True) -> Document:
+    return read(html.overview(request(), None, None, sources, decider))
 
 
-def of_source() -> Document:
-    return read(html.of_source(request(), SOURCE, None, None, (SOURCE,)))
+def of_source(*, decider: bool = True) -> Document:
+    return read(html.of_source(request(), SOURCE, None, None, (SOURCE,), decider))
 
 
-def of_sync() -> Document:
-    return read(html.of_sync(request(), SOURCE, 7, None, (SOURCE,)))
+def of_sync(*, decider: bool = True) -> Document:
+    return read(html.of_sync(request(), SOURCE, 7, None, (SOURCE,), decider))
+
+
+def of_rollback(*, decider: bool = True) -> Document:
+    return read(html.of_rollback(request(), SOURCE, 7, ROLLED.run_id, None, None, (SOURCE,), decider))
 
 
 def of_plan(**chosen: str) -> Document:
@@ -297,7 +321,7 @@ def of_plan(**chosen: str) -> Document:
 
 
 def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,)) -> Document:
-    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, sources))
+    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, None, sources, True))
 
 
 def test_overview_of_a_running_writer(known):
@@ -555,9 +579,9 @@ def test_run_that_left_nothing_says_so(known):
 
 
 def test_dag_tab_is_its_source_or_a_friendly_line(known):
-    ours = read(html.of_dag(request(), f"{SOURCE}_sync", None, None, (SOURCE,)))
+    ours = read(html.of_dag(request(), f"{SOURCE}_sync", None, None, (SOURCE,), True))
     assert "Sync log" in ours.text
-    other = read(html.of_dag(request(), "warehouse_rollback", None, None, (SOURCE,)))
+    other = read(html.of_dag(request(), "warehouse_rollback", None, None, (SOURCE,), True))
     assert "neither syncs nor proves" in other.text
 
 
@@ -570,6 +594,132 @@ def test_sync_shows_its_changes_and_a_filled_in_form(known):
     assert "checked" not in fields["force"]
     ((_, form),) = page.all("form")
     assert form["data-trigger"] == "/airflow/api/v2/dags/warehouse_rollback/dagRuns"
+
+
+def test_who_may_not_decide_is_offered_nothing_and_told_why(known, monkeypatch):
+    monkeypatch.setenv("DECIDER_ROLES", "op, Lead")
+    known |= {"overview": [HELD], "detail": HELD}
+    unasked = replace(HELD, airflow=DETAIL.airflow)
+    for decider in (True, False):
+        pages = [overview(decider=decider), of_source(decider=decider), of_sync(decider=decider)]
+        pages.append(of_rollback(decider=decider))
+        with monkeypatch.context() as patch:
+            patch.setitem(known, "detail", unasked)
+            pages.append(of_source(decider=decider))
+        offered = set().union(*(attrs for page in pages for _, attrs in page.all("form", "button")))
+        assert ("data-trigger" in offered, "data-ask" in offered) == (decider, decider)
+        assert any("required_actions" in href for page in pages for href in page.links()) == decider
+        assert any("#roll-back" in href for page in pages for href in page.links()) == decider
+        told = ["that takes the role op or lead" in page.text for page in pages]
+        assert told == [not decider] * 5
+
+
+WAITING = replace(ROLLED, state="queued", undone=None, ended_at=None)
+
+
+@pytest.mark.parametrize(
+    ("run", "told", "not_told"),
+    [
+        (WAITING, "waits for its start", "is paused"),
+        (replace(WAITING, paused=True), "warehouse_rollback is paused", "counts"),
+        (replace(WAITING, state="running"), "the copy stays as it is", "puts back"),
+        (replace(WAITING, state="running", dry_run=False), "puts back what repair 7 changed", "copy stays"),
+    ],
+)
+def test_rollback_at_work_says_so_and_reloads(known, run, told, not_told):
+    known["rollback_run"] = run
+    page = of_rollback()
+    assert told in page.text
+    assert not_told not in page.text
+    assert [attrs["content"] for _, attrs in page.all("meta") if attrs.get("http-equiv") == "refresh"] == ["3"]
+    assert not page.all("form")
+    assert not page.all("table")
+
+
+def test_dry_run_ends_with_its_counts_and_a_filled_in_form(known):
+    page = of_rollback()
+    assert not [attrs for _, attrs in page.all("meta") if "http-equiv" in attrs]
+    for told in ("Dry run of a rollback of repair 7", "by oncall", "Reason: wrong shop", "1,200", "Conflicts"):
+        assert told in page.text
+    assert "nobody has changed these rows since" in page.text
+    fields = {attrs["name"]: attrs for _, attrs in page.all("input")}
+    # Neither `dry_run` nor `force`: the script takes what is missing for unticked.
+    assert {name: attrs["value"] for name, attrs in fields.items()} == {"sync_id": "7", "reason": "wrong shop"}
+    ((_, form),) = page.all("form")
+    assert form["data-trigger"] == "/airflow/api/v2/dags/warehouse_rollback/dagRuns"
+    assert form["data-run"] == f"/airflow/sync-confidence/sources/{SOURCE}/syncs/7/rollbacks/RUN_ID"
+    ((_, button),) = page.all("button")
+    assert button["data-sure"] == "Yes, roll back repair 7"
+
+
+def test_conflicts_of_a_dry_run_are_listed_and_have_to_be_overwritten(known):
+    known["rollback_run"] = replace(ROLLED, undone=Undone(None, TABLES, (CONFLICT,)))
+    page = of_rollback()
+    assert "12 of repairshopr.customers by sync_id 8, 9" in page.text
+    assert "105" in page.text
+    assert "106" not in page.text
+    assert "7 more" in page.text
+    syncs = [href.rpartition("/")[2] for href in page.links() if "/syncs/" in href]
+    assert syncs == ["7", "9", "8"]
+    fields = {attrs["name"]: attrs for _, attrs in page.all("input")}
+    assert "required" in fields["force"]
+    assert "checked" not in fields["force"]
+
+
+def test_rollback_that_is_done_leads_to_itself(known):
+    known["rollback_run"] = replace(ROLLED, dry_run=False, undone=Undone(9, TABLES, (CONFLICT,)))
+    page = of_rollback()
+    assert "Overwritten" in page.text
+    assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/9" in page.links()
+    assert not page.all("form")
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        ("the writer is stopped: wait", "The writer is stopped: wait. A dry run changes no row"),
+        (None, "nobody could record why: see its log"),
+    ],
+)
+def test_rollback_that_failed_says_why_and_what_to_do(known, failure, told):
+    known["rollback_run"] = replace(ROLLED, state="failed", undone=None, failure=failure)
+    page = of_rollback()
+    assert told in " ".join(page.text.split())
+    assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/7#roll-back" in page.links()
+    assert not page.all("table")
+    known["rollback_run"] = replace(known["rollback_run"], dry_run=False)
+    assert "Nothing was changed, unless this names what was" in of_rollback().text
+
+
+def test_rollback_without_a_result_claims_nothing(known):
+    known["rollback_run"] = replace(ROLLED, undone=None)
+    page = of_rollback()
+    assert "ended without counts that could be read here" in page.text
+    assert not page.all("table", "form")
+
+
+def test_dry_run_of_what_is_undone_meanwhile_offers_nothing(known):
+    known["read_sync"] = replace(ROW, undone_by=9)
+    page = of_rollback()
+    assert "Undone meanwhile" in page.text
+    assert not page.all("form")
+
+
+@pytest.mark.parametrize(
+    "says", [{"rollback_run": None}, {"rollback_run": replace(ROLLED, sync_id=8)}, {"read_sync": None}]
+)
+def test_rollback_of_another_sync_is_not_shown(known, says):
+    known |= says
+    with pytest.raises(HTTPException, match="no such rollback"):
+        of_rollback()
+
+
+def test_tab_of_a_rollbacks_run_is_its_page(known):
+    assert "Dry run of a rollback of repair 7" in of_run("warehouse_rollback").text
+    with pytest.raises(HTTPException, match="not for you"):
+        of_run("warehouse_rollback", sources=())
+    known |= {"source_of_sync": None, "read_run": None}
+    assert "Nothing in the warehouse" in of_run("warehouse_rollback").text
 
 
 @pytest.mark.parametrize("row", [replace(ROW, undone_by=9), replace(ROW, state="running")])
@@ -610,7 +760,13 @@ def test_nothing_of_the_warehouse_is_markup(known):
         "read_sync": row,
         "read_run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, None, None, (doubt,), row.counts, (row,)),
     }
-    for page in (overview(), of_source(), of_sync(), of_run()):
+    conflict = Conflict(2, HOSTILE, (HOSTILE,))
+    undone = Undone(None, {HOSTILE: Counts()}, (conflict,))
+    rolled = replace(ROLLED, run_id=HOSTILE, reason=HOSTILE, by=HOSTILE, undone=undone)
+    known["rollback_run"] = rolled
+    pages = [overview(), of_source(), of_sync(), of_run(), of_rollback()]
+    known["rollback_run"] = replace(rolled, state="failed", failure=HOSTILE)
+    for page in (*pages, of_rollback()):
         assert HOSTILE in page.text
         assert not page.all("img")
 

@@ -9,7 +9,7 @@ from include.sources.base import IntegrityFailed, SyncFailed
 from include.sources.flex import element, gate
 from include.warehouse import sync_log
 from include.warehouse.fence import FenceError
-from include.warehouse.rollback import RollbackRefused
+from include.warehouse.rollback import Conflict, RollbackRefused
 from include.warehouse.sync_log import Counts
 
 from .flex import EXPERT, HAND, LEAD, LINE, ROWS, Agency, Booked, assign, call, note, owned, without_key
@@ -223,8 +223,8 @@ class TestConflicts:
         before = state(synced, booked)
         with pytest.raises(RollbackRefused, match=rf"contacts or rows by sync_id {later} \(such as {resource}\)"):
             synced.roll_back(first)
-        with pytest.raises(RollbackRefused, match="Roll back the later"):
-            synced.roll_back(first, dry_run=True)
+        (conflict,) = synced.roll_back(first, dry_run=True).conflicts
+        assert conflict == Conflict(1, f"contacts or rows by sync_id {later}", (str(resource),), (later,))
         assert state(synced, booked) == before
 
     def test_with_a_later_sync_of_rows_alone_are_named(self, synced, booked):

@@ -1,5 +1,7 @@
 """Rollback of any sync_id: the exact rows and states before it, or a refusal that names what is in the way."""
 
+import json
+
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
-from include.warehouse.rollback import RollbackRefused, Tables, Undone, roll_back
+from include.warehouse.rollback import Conflict, RollbackRefused, Tables, Undone, roll_back
 from tests.warehouse.shop import PARTS, SOURCE, STOCK, changes, count, day, empty, everything, part, rows, synced
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -145,7 +147,8 @@ class TestConflicts:
         done = synced(conn, PARTS, [part(1)])
         later = synced(conn, PARTS, [part(1, "later")])
         undone = undo(conn, done.sync_id, force=True)
-        assert undone.conflicts == (f"1 of shop.parts by sync_id {later.sync_id} (such as 1)",)
+        assert undone.conflicts == (Conflict(1, f"of shop.parts by sync_id {later.sync_id}", ("1",), (later.sync_id,)),)
+        assert str(undone.conflicts[0]) == f"1 of shop.parts by sync_id {later.sync_id} (such as 1)"
         assert rows(conn, PARTS) == {}
 
     def test_unknown_sync_id(self, conn):
@@ -177,13 +180,24 @@ class TestDryRun:
         real = undo(conn, done.sync_id)
         assert real.tables == undone.tables
 
-    def test_refuses_as_the_real_one_does(self, conn):
+    def test_counts_what_the_real_one_refuses_to_overwrite(self, conn):
+        done = synced(conn, PARTS, [part(key) for key in range(1, 9)])
+        later = synced(conn, PARTS, [part(key, "later") for key in range(1, 9)])
+        before = everything(conn)
+        undone = undo(conn, done.sync_id, dry_run=True)
+        assert undone.tables["shop.parts"].deleted == 8
+        (conflict,) = undone.conflicts
+        assert (conflict.rows, len(conflict.examples), conflict.later) == (8, 5, (later.sync_id,))
+        assert everything(conn) == before
+        with pytest.raises(RollbackRefused):
+            undo(conn, done.sync_id)
+
+    def test_is_read_from_json_as_it_was_written(self, conn):
         done = synced(conn, PARTS, [part(1)])
         synced(conn, PARTS, [part(1, "later")])
-        with pytest.raises(RollbackRefused):
-            undo(conn, done.sync_id, dry_run=True)
-        assert undo(conn, done.sync_id, dry_run=True, force=True).conflicts
-        assert rows(conn, PARTS)[1,]["name"] == "later"
+        undone = undo(conn, done.sync_id, dry_run=True)
+        assert undone.conflicts
+        assert Undone.from_json(json.loads(json.dumps(undone.as_json()))) == undone
 
 
 class TestStates:

@@ -64,6 +64,12 @@ def read_sync(conn: Connection, source: str, sync_id: int) -> SyncRow | None:
     return sync_row_of(rows[0]) if rows else None
 
 
+def source_of_sync(conn: Connection, sync_id: int) -> str | None:
+    """Return the source that the sync_id belongs to; None if there is no such sync_id."""
+    rows = fetch_rows(conn, SYNC_ROWS, [("sync_id = %s", sync_id)], "sync_id", 1)
+    return rows[0]["source"] if rows else None
+
+
 def sync_row_of(row: Mapping[str, Any]) -> SyncRow:
     """Return the SyncRow of a row of SYNC_ROWS."""
     same = ("sync_id", "source", "kind", "run", "state", "started_at", "finished_at", "requests", "request_errors")

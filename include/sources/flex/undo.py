@@ -23,7 +23,7 @@ from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member,
 from include.sources.flex.rows import CONTACT, Line
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, require_not_stopped
 from include.warehouse import fence, sync_log
-from include.warehouse.rollback import EXAMPLES
+from include.warehouse.rollback import EXAMPLES, Conflict
 from include.warehouse.sync_log import Counts
 
 OPERATIONS = """
@@ -225,8 +225,8 @@ class FlexCopy:
     def transaction(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def conflicts(self, sync_id: int) -> list[str]:
-        """Return what stands against the rollback, one line each.
+    def conflicts(self, sync_id: int) -> list[Conflict]:
+        """Return what stands against the rollback.
 
         That is what was written again since, what can't be undone, and crew calls that are busy or uncertain.
         """
@@ -236,17 +236,18 @@ class FlexCopy:
         later = [(who, by) for who, by in later if by not in void]
         found = []
         if later:
-            syncs = ", ".join(str(sync) for sync in sorted({sync for _, sync in later}))
-            found.append(_told("contacts or rows by sync_id " + syncs, [who for who, _ in later]))
+            syncs = sorted({sync for _, sync in later})
+            what = f"contacts or rows by sync_id {', '.join(map(str, syncs))}"
+            found.append(_conflict(what, [who for who, _ in later], syncs))
         unset = [who for (who,) in conn.execute(UNSET, {"sync_id": sync_id})]
         if unset:
-            found.append(_told("business roles that can't be taken away in Flex", unset))
+            found.append(_conflict("business roles that can't be taken away in Flex", unset))
         homeless = [who for (who,) in conn.execute(HOMELESS, [sync_id])]
         if homeless:
-            found.append(_told("removed contacts whose crew call is gone here", homeless))
+            found.append(_conflict("removed contacts whose crew call is gone here", homeless))
         closed = [who for (who,) in conn.execute(OPEN, [list(done(conn, sync_id)), sync_id])]
         if closed:
-            found.append(_told("crew calls that are busy or uncertain", closed))
+            found.append(_conflict("crew calls that are busy or uncertain", closed))
         return found
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
@@ -326,6 +327,5 @@ def _void(conn: Connection, sync_id: int) -> set[int]:
     return void
 
 
-def _told(what: str, who: Collection[Any]) -> str:
-    named = list(dict.fromkeys(str(each) for each in who))
-    return f"{len(named)} {what} (such as {', '.join(named[:EXAMPLES])})"
+def _conflict(what: str, who: Collection[Any], later: Sequence[int] = ()) -> Conflict:
+    return Conflict.of(what, list(dict.fromkeys(str(each) for each in who)), later)

@@ -12,7 +12,7 @@ from typing import Any
 from psycopg import Connection
 
 from include.sources.storage.repair import TABLE, audit, changing, note_transaction, standing
-from include.warehouse.rollback import EXAMPLES, RollbackRefused
+from include.warehouse.rollback import EXAMPLES, Conflict, RollbackRefused
 from include.warehouse.sync_log import Counts
 
 BATCH = 1000
@@ -41,8 +41,8 @@ class ImagesCopy:
     def transaction(self) -> AbstractContextManager[Any]:
         return changing(self.images)
 
-    def conflicts(self, sync_id: int) -> list[str]:
-        """Return what has changed since the sync, as lines for a message. Empty if nothing has."""
+    def conflicts(self, sync_id: int) -> list[Conflict]:
+        """Return the images that have changed since the sync, as one conflict. Empty if none has."""
         changed = []
         for changes in self._changes(sync_id):
             found = standing(self.images, [id_ for id_, _, _ in changes])
@@ -51,15 +51,15 @@ class ImagesCopy:
         if not changed:
             return []
         later = [
-            str(later_id)
+            later_id
             for (later_id,) in self.conn.execute(
                 "SELECT DISTINCT sync_id FROM confidence.change_log"
                 " WHERE table_name = %s AND key ->> 'id' = ANY (%s) AND sync_id > %s ORDER BY 1",
                 [TABLE, changed, sync_id],
             )
         ]
-        who = f"by sync_id {', '.join(later)}" if later else "by the application"
-        return [f"{len(changed)} of {TABLE} {who} (such as {', '.join(changed[:EXAMPLES])})"]
+        who = f"by sync_id {', '.join(map(str, later))}" if later else "by the application"
+        return [Conflict.of(f"of {TABLE} {who}", changed, later)]
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Write status, error and updated_at as before the sync; return the counts. A deleted image stays deleted.

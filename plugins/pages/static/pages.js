@@ -43,10 +43,20 @@
   if (live) window.setTimeout(refresh, Number(live.dataset.refresh) * 1000);
 
   // The button says what it does.
-  document.querySelector("form[data-trigger]")?.addEventListener("change", ({ currentTarget: form }) => {
+  document.querySelector("button[data-dry]")?.form.addEventListener("change", ({ currentTarget: form }) => {
     const button = form.querySelector("button");
     button.textContent = form.elements.dry_run.checked ? button.dataset.dry : button.dataset.real;
   });
+
+  // Airflow's frame allows no dialogs, so a button with `data-sure` asks by that text, and acts when pressed again.
+  function sure(form) {
+    const button = form.querySelector("button");
+    const { sure: question } = button.dataset;
+    if (!question) return true;
+    delete button.dataset.sure;
+    button.textContent = question;
+    return false;
+  }
 
   async function post(form, url, body, refusals) {
     const told = form.querySelector("[role=alert]");
@@ -71,19 +81,20 @@
     return null;
   }
 
-  // The trigger form of warehouse_rollback, which Airflow's own can't be opened with values in it.
+  // The form of a rollback. It leads to the page that says what came of it.
   document.querySelector("form[data-trigger]")?.addEventListener("submit", async (event) => {
     event.preventDefault();
     const form = event.target;
+    if (!sure(form)) return;
     const conf = {
       sync_id: Number(form.elements.sync_id.value),
       reason: form.elements.reason.value,
-      dry_run: form.elements.dry_run.checked,
-      force: form.elements.force.checked,
+      dry_run: form.elements.dry_run?.checked ?? false,
+      force: form.elements.force?.checked ?? false,
     };
     const refusals = { 403: "Not started: your role may not trigger warehouse_rollback." };
     const run = await post(form, form.dataset.trigger, { logical_date: null, conf }, refusals);
-    if (run) leave(form.dataset.run.replace("RUN_ID", encodeURIComponent(run.dag_run_id)));
+    if (run) window.location.assign(form.dataset.run.replace("RUN_ID", encodeURIComponent(run.dag_run_id)));
   });
 
   // A hold that nobody is asked about any more is asked about anew.
@@ -91,13 +102,7 @@
     event.preventDefault();
     const form = event.target;
     const { ask, runId, question, dag } = form.dataset;
-    // Airflow's frame allows no dialogs, so the button asks.
-    const button = form.querySelector("button");
-    if (!form.dataset.sure) {
-      form.dataset.sure = "yes";
-      button.textContent = "Yes, clear decide and ask me again";
-      return;
-    }
+    if (!sure(form)) return;
     const body = { dry_run: false, dag_run_id: runId, task_ids: ["decide"], include_downstream: true, only_failed: false };
     const refusals = {
       403: `Not done: your role may not clear tasks of ${dag}.`,
