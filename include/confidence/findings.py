@@ -14,11 +14,13 @@ from include.confidence.watch import GRACE, Finding
 class Standing:
     """A finding that the last pass still saw, and when a pass first saw it.
 
+    `subject`: tells it from other findings with the same code.
     `settled`: it has lasted for at least 4 minutes, so it is not just a step that a run was taking.
     """
 
     source: str
     code: str
+    subject: str
     run: str | None
     what: str
     consequence: str
@@ -62,8 +64,8 @@ def standing(conn: Connection, sources: Sequence[str]) -> list[Standing]:
     """Return the kept findings of these sources, oldest first."""
     with conn.cursor(row_factory=class_row(Standing)) as cursor:
         return cursor.execute(
-            "SELECT source, code, run, what, consequence, next_step, first_seen,"
-            " first_seen <= clock_timestamp() - %s AS settled"
+            "SELECT source, code, substr(key, length(source || code) + 3) AS subject, run, what, consequence,"
+            " next_step, first_seen, first_seen <= clock_timestamp() - %s AS settled"
             " FROM confidence.finding WHERE source = ANY (%s) ORDER BY first_seen, key",
             [GRACE, list(sources)],
         ).fetchall()

@@ -1,6 +1,6 @@
 """What Airflow's own database says: next runs, the running runbook, the question that waits, a rollback."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.state import DagRunState, TaskInstanceState
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from include.confidence.messages import Failure
@@ -45,13 +45,15 @@ class Decision:
 class Orchestration:
     """A source in Airflow. A schedule is None if Airflow does not know the DAG.
 
-    `running`: the id of the newest reconcile run that is running or waits for an answer.
+    - `running`: the id of the newest reconcile run that is running or waits for an answer
+    - `stopper`: the state of the run that has stopped the writer; None if the writer runs, or if that run is gone
     """
 
     reconcile: Schedule | None
     sync: Schedule | None
     running: str | None
     decision: Decision | None
+    stopper: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,22 @@ class RollbackRun:
     failure: str | None
 
 
-def orchestration(session: Session, sources: Sequence[str]) -> Mapping[str, Orchestration]:
-    """Return each source's state in Airflow's database, by name."""
+def orchestration(session: Session, sources: Sequence[str], stoppers: Mapping[str, str]) -> Mapping[str, Orchestration]:
+    """Return each source's state in Airflow's database, by name.
+
+    `stoppers`: by source, the run (`dag_id/run_id`) that has stopped its writer.
+    """
     runbooks = {f"{source}_reconcile": source for source in sources}
     schedules = _schedules(session, [*runbooks, *(f"{source}_sync" for source in sources)])
     running, decisions = _running(session, list(runbooks)), _decisions(session, list(runbooks))
+    states = _states(session, stoppers.values())
     return {
         source: Orchestration(
-            schedules.get(runbook), schedules.get(f"{source}_sync"), running.get(runbook), decisions.get(runbook)
+            schedules.get(runbook),
+            schedules.get(f"{source}_sync"),
+            running.get(runbook),
+            decisions.get(runbook),
+            states.get(stoppers.get(source, "")),
         )
         for runbook, source in runbooks.items()
     }
@@ -147,6 +157,13 @@ def _running(session: Session, dags: Sequence[str]) -> dict[str, str]:
         .order_by(DagRun.start_date)
     )
     return dict(session.execute(query).all())
+
+
+def _states(session: Session, runs: Collection[str]) -> dict[str, str]:
+    """Return the states of those runs (`dag_id/run_id`) that there are."""
+    named = [tuple(run.split("/", 1)) for run in runs if "/" in run]
+    query = select(DagRun.dag_id, DagRun.run_id, DagRun.state).where(tuple_(DagRun.dag_id, DagRun.run_id).in_(named))
+    return {f"{dag_id}/{run_id}": str(state) for dag_id, run_id, state in session.execute(query)} if named else {}
 
 
 def _decisions(session: Session, dags: Sequence[str]) -> dict[str, Decision]:

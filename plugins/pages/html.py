@@ -26,7 +26,7 @@ from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sy
 from include.confidence.queries.trends import Part, Series, list_parts, read_series
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
-from plugins.pages import plan, status
+from plugins.pages import plan, status, ways_out
 from plugins.pages.access import Decider, Source, Sources, SyncId, refuse_nul
 from plugins.pages.airflow_state import ROLLBACK, rollback_run
 from plugins.pages.plan import PlannedScan
@@ -107,6 +107,7 @@ def overview(request: Request, conn: Warehouse, session: SessionDep, sources: So
         rows=sorted(
             ((name, standing.get(name), name in scanning) for name in sources), key=lambda row: _urgency(row[1])
         ),
+        ways_out=ways_out,
         summary=summed_up(list(standing.values())),
         refresh=SOON if any(found.airflow.running for found in standing.values()) else LATER,
     )
@@ -145,6 +146,7 @@ def of_source(
         here=source,
         decider=decider,
         status=detail,
+        ways_out=ways_out,
         parts=parts,
         shown=shown,
         series=urgent_first(read_series(conn, source, shown.entity, shown.scope)) if shown else [],

@@ -77,7 +77,9 @@ class SourceDetail(SourceStatus):
 
 def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list[SourceStatus]:
     """Return the sources at a glance, in the given order. Sources without a row in the warehouse are left out."""
-    in_airflow = orchestration(session, sources)
+    statuses = read_statuses(conn, sources)
+    stoppers = {each.writer.source: each.writer.run for each in statuses if each.writer.stopped and each.writer.run}
+    in_airflow = orchestration(session, sources, stoppers)
     return [
         SourceStatus(
             **vars(status),
@@ -85,7 +87,7 @@ def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list
             entities=tuple(entity.name for entity in get_source(name).entities),
             airflow=in_airflow[name],
         )
-        for status in read_statuses(conn, sources)
+        for status in statuses
         for name in [status.writer.source]
     ]
 

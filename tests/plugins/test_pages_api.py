@@ -405,7 +405,7 @@ class TestStatus:
         assert found["freshness_seconds"] == pytest.approx(300, abs=60)
         assert found["progress"] == {"run": RUN, "scanned": [], "reading": []}
         assert {"customers", "invoices"} < set(found["entities"])
-        assert found["airflow"] == {"reconcile": None, "sync": None, "running": None, "decision": None}
+        assert found["airflow"] == {"reconcile": None, "sync": None, "running": None, "decision": None, "stopper": None}
 
     def test_one_in_full(self, site):
         found = site.json(f"/sync-status/{SOURCE}")

@@ -122,6 +122,7 @@ DOUBT = Unproven("line_items", [17], "the source answered 500", AT - timedelta(d
 FOUND = Standing(
     source=SOURCE,
     code="writer_unattended",
+    subject=f"{RUN}/3",
     run=RUN,
     what="the writer stands",
     consequence="nothing is synced",
@@ -147,7 +148,7 @@ DETAIL = SourceDetail(
     nights=(Night(AT.date() - timedelta(days=1), "no scan", None), Night(AT.date(), "hold", RUN)),
     source=SOURCE,
     entities=("customers", "line_items", "tickets"),
-    airflow=Orchestration(Schedule(AT + timedelta(days=1), False), Schedule(None, True), None, None),
+    airflow=Orchestration(Schedule(AT + timedelta(days=1), False), Schedule(None, True), None, None, "failed"),
     health=HEALTH,
     unproven_rows=(DOUBT, replace(DOUBT, key=["a", 2], last_look=AT)),
     scans=(SCAN,),
