@@ -269,6 +269,18 @@ class TestProven:
             stop(conn, f"2024-03-02 {ended}", "2024-03-02 05:00", run=later)
         assert self.proven(conn) == proven
 
+    def test_is_a_run_that_has_scanned_again_after_its_repair(self, conn):
+        sync(conn, "repair", "2024-03-02 03:10", **REPAIRED | {"superseded": 1})
+        scan(conn, "2024-03-02 03:20", run="tonight")
+        assert self.proven(conn)
+        assert self.confirmed(conn)
+
+    def test_is_not_changed_by_the_answer_to_a_later_run(self, conn):
+        scan(conn, "2024-03-02 03:00", run="tonight")
+        answer(conn, scan(conn, "2024-03-03 03:00", "hold"), "2024-03-03 04:00", "2024-03-03 05:00")
+        assert self.proven(conn)
+        assert self.confirmed(conn)
+
     def test_one_of_two_runs_of_a_night_is_enough(self, conn):
         scan(conn, "2024-03-02 03:00", run="dry", **PLANNED)
         scan(conn, "2024-03-02 09:00", run="after it")
