@@ -107,9 +107,9 @@ def refresh_hold(conn: Connection, source: str) -> str | None:
 
 
 def note_asked(conn: Connection, holds: Sequence[Hold]) -> None:
-    """Keep that a person is asked about these holds now."""
+    """Keep when a person was first asked about each of these holds."""
     conn.execute(
-        "UPDATE confidence.forensic_run SET asked_at = clock_timestamp() WHERE scan_id = ANY (%s)",
+        "UPDATE confidence.forensic_run SET asked_at = coalesce(asked_at, clock_timestamp()) WHERE scan_id = ANY (%s)",
         [[hold.scan_id for hold in holds]],
     )
 

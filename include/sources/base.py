@@ -133,6 +133,7 @@ class Source(Protocol):
     - `switch`: the name of a setting that has to be 1 before the copy may be changed, None if there is none
     - `health`: the figures of syncs above which there is an alert
     - `metric_texts`: what the metrics of its scans mean, in a sentence each
+    - `log_days`: days for which the sync log and the change log are kept; None: for good
     """
 
     name: str
@@ -140,6 +141,7 @@ class Source(Protocol):
     switch: str | None
     health: Limits
     metric_texts: Mapping[str, str]
+    log_days: int | None
 
     def open(self, conn: Connection, run: str, connections: Connections) -> AbstractContextManager[Context]:
         """Open the context that the steps of a run get."""

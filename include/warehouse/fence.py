@@ -3,6 +3,8 @@ writer can't write.
 
 Airflow's pool shows people that the writer is stopped, and keeps its tasks waiting. The fence is the guarantee. `stop`
 updates the row, and so waits for every open writing transaction; a later one finds the new state and is refused.
+
+A trigger keeps each time for which a writer stood still in `confidence.writer_stop`.
 """
 
 from collections.abc import Iterator

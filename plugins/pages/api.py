@@ -20,6 +20,7 @@ from pydantic import AwareDatetime
 
 from include.confidence.policy import Verdict
 from include.confidence.queries.changes import Change, list_changes
+from include.confidence.queries.months import SourceMonth
 from include.confidence.queries.paging import MAX_PAGE, PAGE, Page
 from include.confidence.queries.planned import PlannedChange, list_planned
 from include.confidence.queries.runs import Run, read_run
@@ -27,7 +28,7 @@ from include.confidence.queries.scans import Scan, latest_scans, list_scans
 from include.confidence.queries.syncs import SyncRow, list_syncs, read_sync
 from include.confidence.unproven import count_by_table
 from include.sources import REGISTRY
-from plugins.pages import prometheus
+from plugins.pages import months, prometheus
 from plugins.pages.access import Source, Sources, SyncId, refuse_nul, require_readable
 from plugins.pages.plan import Filter, PlannedScan
 from plugins.pages.readiness import Readiness, readiness
@@ -75,6 +76,13 @@ class Statuses:
 
 
 @dataclass(frozen=True)
+class Months:
+    """The last months of every source that the user may see, newest first; a month has the sources in one order."""
+
+    months: tuple[SourceMonth, ...]
+
+
+@dataclass(frozen=True)
 class Refusal:
     """What is wrong, where, and what to do, in one line."""
 
@@ -100,6 +108,13 @@ def sync_status(conn: Warehouse, session: SessionDep, sources: Sources) -> Statu
     """Every source at a glance: its writer, the last verdict, how many rows it has proven, freshness, the last sync, a
     scan that is under way, what the watch has found, the next runs and the decision that waits for an answer."""
     return Statuses(tuple(overview(conn, session, sources)))
+
+
+@router.get("/months.json", tags=["history"])
+def source_months(conn: Warehouse, sources: Sources) -> Months:
+    """The last 12 months in which a run has scanned a source: how its nights ended, rows repaired and rolled back, how
+    long the writer stood still and why, how long questions waited for an answer, and how fresh the copy was."""
+    return Months(tuple(months.of_sources(conn, sources)))
 
 
 @router.get("/sync-status/{source}", tags=["status"], responses=NOT_FOUND)

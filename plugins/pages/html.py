@@ -1,8 +1,8 @@
-"""The pages in Airflow's UI: all sources, one source, a run, a sync, a rollback. They only read."""
+"""The pages in Airflow's UI: all sources, their months, one source, a run, a sync, a rollback. They only read."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -26,7 +26,7 @@ from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sy
 from include.confidence.queries.trends import Part, Series, list_parts, read_series
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
-from plugins.pages import plan, status, ways_out
+from plugins.pages import months, plan, status, ways_out
 from plugins.pages.access import Decider, Source, Sources, SyncId, refuse_nul
 from plugins.pages.airflow_state import ROLLBACK, rollback_run
 from plugins.pages.plan import PlannedScan
@@ -111,6 +111,20 @@ def overview(request: Request, conn: Warehouse, session: SessionDep, sources: So
         summary=summed_up(list(standing.values())),
         refresh=SOON if any(found.airflow.running for found in standing.values()) else LATER,
     )
+
+
+@router.get("/months")
+def of_months(request: Request, conn: Warehouse, sources: Sources) -> Response:
+    """The months of all sources, to read and to print."""
+    found = months.of_sources(conn, sources)
+    return page(request, "months.html", sources=sources, here="months", months=months.by_month(found))
+
+
+@router.get("/months.csv")
+def of_months_as_csv(conn: Warehouse, sources: Sources) -> Response:
+    """The months of all sources for a spreadsheet."""
+    headers = HEADERS | {"Content-Disposition": f'attachment; filename="months_{datetime.now(UTC):%Y-%m-%d}.csv"'}
+    return Response(months.as_csv(months.of_sources(conn, sources)), media_type="text/csv", headers=headers)
 
 
 @router.get("/sources/{source}")

@@ -65,13 +65,13 @@ def values(change: PlannedChange) -> list[tuple[str, Any, Any]]:
 
 def as_csv(evidence: str, chosen: PlanFilter) -> Iterator[str]:
     """Yield the plan as CSV, one line for each column of each change."""
-    yield _line(COLUMNS)
+    yield line(COLUMNS)
     cursor, more = None, True
     while more:
         # A slow reader must not keep a connection from the pages.
         with opened() as conn:
             page = list_planned(conn, evidence, chosen, cursor=cursor, limit=MAX_PAGE)
-        yield from (line for change in page.items for line in _lines(change))
+        yield from (told for change in page.items for told in _lines(change))
         cursor, more = page.next_cursor, page.next_cursor is not None
 
 
@@ -79,10 +79,11 @@ def _lines(change: PlannedChange) -> Iterator[str]:
     told = [change.table, _text(list(change.key.values())), change.operation, change.status, _text(change.why)]
     told += ["yes" if change.looked else "no", change.planned_at.isoformat()]
     for column, before, after in values(change):
-        yield _line([*told, column, _text(before), _text(after)])
+        yield line([*told, column, _text(before), _text(after)])
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """Return a line of CSV."""
     text = io.StringIO()
     csv.writer(text).writerow(cells)
     return text.getvalue()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
+from math import floor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from include.confidence.glossary import explain
 from include.confidence.policy import Verdict
-from include.confidence.queries.overview import Night
+from include.confidence.queries.nights import Night
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series
@@ -114,6 +115,11 @@ def number(figure: float | None) -> str:
     return f"{figure:,.0f}" if figure == int(figure) else f"{figure:,.2f}"
 
 
+def percent(share: float) -> str:
+    """Format a share, rounded down: what is not the whole must not look like it."""
+    return f"{floor(share * 1000) / 10:.1f} %"
+
+
 def said(value: Any) -> str:
     """Format a JSON value of the warehouse in one line: an object as "name value, ...", a list as "a / b"."""
     if isinstance(value, Mapping):
@@ -189,7 +195,7 @@ def _environment() -> Environment:
     loader = FileSystemLoader(FOLDER / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
-    words = (*words, meaning, minutes, nights_said, undoable, values)
+    words = (*words, meaning, minutes, nights_said, percent, undoable, values)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.

@@ -25,7 +25,7 @@ OF_SOURCE = [
     f"/dags/{RUNBOOK}",
     f"/dags/{RUNBOOK}/runs/{quote(RUN_ID, safe='')}",
 ]
-PAGES = ["/", *OF_SOURCE]
+PAGES = ["/", "/months", "/months.csv", *OF_SOURCE]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/static/pages.css"])
@@ -45,6 +45,13 @@ def test_overview_leaves_out_what_is_not_for_the_user(site, denied):
     assert f"/sources/{SOURCE}" in site.get("/").text
     denied(RUNBOOK)
     assert f"/sources/{SOURCE}" not in site.get("/").text
+
+
+def test_months_leave_out_what_is_not_for_the_user(site, denied):
+    assert f"/sources/{SOURCE}" in site.get("/months").text
+    denied(RUNBOOK)
+    assert SOURCE not in site.get("/months").text
+    assert SOURCE not in site.get("/months.csv").text
 
 
 @pytest.mark.parametrize("path", [f"/dags/{SOURCE}_sync", f"/dags/{SOURCE}_sync/runs/1"])

@@ -70,6 +70,7 @@ LABELS = ("source", "table", "entity", "scope", "metric")
 
 ROUTES = [
     "/sync-status",
+    "/months.json",
     f"/sync-status/{SOURCE}",
     f"/sync-status/{SOURCE}/runs",
     f"/sync-status/{SOURCE}/sync-log",
@@ -313,6 +314,7 @@ class TestWhoMay:
             source for source in REGISTRY if source != SOURCE
         ]
         assert f'"{SOURCE}"' not in site.get("/metrics").text
+        assert site.json("/months.json")["months"] == []
         assert SOURCE not in site.refusal("/readiness", 404, source=SOURCE).partition("ask for:")[2]
 
     def test_run_of_another_dag_shows_no_source_that_is_hidden(self, site, denied):
@@ -392,6 +394,52 @@ class TestPlan:
         denied(RUNBOOK)
         for path in (f"/sources/{SOURCE}/plans/e6", f"/sources/{SOURCE}/plans/e6/changes.csv"):
             assert site.get(path).status_code == 403
+
+
+class TestMonths:
+    """The nights of March, of which only the source's first day has scans."""
+
+    def test_of_the_source_that_has_runs(self, site):
+        (month,) = site.json("/months.json")["months"]
+        assert (month["source"], month["month"]) == (SOURCE, "2026-03-01")
+        # Six of seven runs passed, but the worst verdict of the day counts; none has scanned all that the source has.
+        days = min(31, (datetime.now(UTC) - START).days + 1)
+        assert month["nights"] == {
+            "passed": 0,
+            "warned": 0,
+            "held": 1,
+            "not_judged": 0,
+            "no_scan": days - 1,
+            "proven": 0,
+        }
+        assert month["stood_still"] is None
+        assert (month["fresh_share"], month["freshness_limit_seconds"]) == (None, None)
+        assert month["answers"] == {"asked": 0, "unanswered": 0, "median_seconds": None, "longest_seconds": None}
+
+    def test_csv_has_the_same_figures(self, site):
+        answer = site.get("/months.csv")
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+        assert 'filename="months_' in answer.headers["content-disposition"]
+        (line,) = csv.DictReader(answer.text.splitlines())
+        (month,) = site.json("/months.json")["months"]
+        assert (line["month"], line["source"], line["nights_held"]) == ("2026-03", SOURCE, "1")
+        assert {line[f"nights_{name}"] for name in ("passed", "warned", "not_judged", "proven")} == {"0"}
+        assert line["nights_no_scan"] == str(month["nights"]["no_scan"])
+        assert (line["stood_still_held_seconds"], line["fresh_share"]) == ("not known", "not known")
+        assert (line["questions_asked"], line["answer_median_seconds"]) == ("0", "")
+
+    def test_who_may_see_one_source_sees_only_that(self, site, denied):
+        scanned = replace(scan(1, "orders", run="square_reconcile/1"), source="square", scan_id="a scan of square")
+        judged(site.conn, scanned, Judgement(Verdict.PASS, (), (), ()), 0)
+        try:
+            assert [each["source"] for each in site.json("/months.json")["months"]] == [SOURCE, "square"]
+            denied(RUNBOOK)
+            assert [each["source"] for each in site.json("/months.json")["months"]] == ["square"]
+            for path in ("/months", "/months.csv"):
+                assert "square" in site.get(path).text
+                assert SOURCE not in site.get(path).text
+        finally:
+            site.conn.execute("DELETE FROM confidence.forensic_run WHERE source = 'square'")
 
 
 class TestStatus:
@@ -795,7 +843,7 @@ class TestDocs:
         assert {f"sync_confidence_{name}" for name in told} == found
 
     @pytest.mark.parametrize(
-        "key", ["SourceDetail", "Scan", "PlannedChange", "SyncRow", "Change", "Readiness", "Refusal"]
+        "key", ["SourceDetail", "SourceMonth", "Scan", "PlannedChange", "SyncRow", "Change", "Readiness", "Refusal"]
     )
     def test_examples_have_the_keys_that_there_are(self, site, key):
         known = set(site.json("/openapi.json")["components"]["schemas"][key]["properties"])

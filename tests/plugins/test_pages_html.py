@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,9 @@ from include.confidence.account import Account
 from include.confidence.findings import Standing
 from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.changes import Change, Difference
-from include.confidence.queries.overview import Night, Progress, Reading
+from include.confidence.queries.months import Answers, NightCounts, SourceMonth, StoodStill
+from include.confidence.queries.nights import Night
+from include.confidence.queries.overview import Progress, Reading
 from include.confidence.queries.paging import Page
 from include.confidence.queries.planned import PlanCount, PlanFilter, PlannedChange
 from include.confidence.queries.runs import Run
@@ -29,7 +31,7 @@ from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
-from plugins.pages import access, html, render, warehouse
+from plugins.pages import access, html, months, render, warehouse
 from plugins.pages.airflow_state import Decision, Orchestration, RollbackRun, Schedule
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
 
@@ -117,6 +119,27 @@ HEALTH = HealthFigures(
     schedule_seconds=900.0,
     tables=(TableFigures("line_items", 1234.0, 3, 42, "hold"),),
     alerts=(Alert("error_rate", SOURCE, 0.06, 0.05, "6 of 100 requests failed within a day"),),
+)
+MONTH = SourceMonth(
+    source=SOURCE,
+    month=date(2026, 3, 1),
+    nights=NightCounts(passed=27, warned=2, held=1, not_judged=0, no_scan=1, proven=28),
+    rows_repaired=1815,
+    rows_rolled_back=0,
+    stood_still=StoodStill(scans=7200.0, held=3600.0, other=600.0, open=False, measured_since=None),
+    answers=Answers(asked=3, unanswered=1, median_seconds=300.0, longest_seconds=3600.0),
+    fresh_share=0.99999,
+    freshness_limit_seconds=1800.0,
+)
+UNKNOWN = replace(
+    MONTH,
+    nights=replace(MONTH.nights, proven=None),
+    rows_repaired=None,
+    rows_rolled_back=None,
+    stood_still=None,
+    answers=Answers(0, 0, None, None),
+    fresh_share=None,
+    freshness_limit_seconds=None,
 )
 DOUBT = Unproven("line_items", [17], "the source answered 500", AT - timedelta(days=2), 3, None)
 FOUND = Standing(
@@ -281,12 +304,14 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "read_sync": ROW,
         "rollback_run": ROLLED,
         "source_of_sync": SOURCE,
+        "of_sources": [MONTH],
         "list_planned": Page((PLANNED,), "next"),
         "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
         "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
     }
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
+    monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     for name in ("list_planned", "count_planned", "rollback_run", "source_of_sync"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     for name in ("list_parts", "read_series", "list_scans", "list_changes", "list_syncs", "read_sync", "read_run"):
@@ -319,6 +344,10 @@ def of_rollback(*, decider: bool = True) -> Document:
 
 def of_plan(**chosen: str) -> Document:
     return read(html.of_plan(request(), SOURCE, SCAN, PlanFilter(**chosen), None, (SOURCE,)))
+
+
+def of_months() -> Document:
+    return read(html.of_months(request(), None, (SOURCE,)))
 
 
 def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,)) -> Document:
@@ -571,6 +600,64 @@ def test_overview_shows_the_worst_first_and_the_last_nights(known):
     table = page.text.partition("How each source stands")[2]
     assert table.index(SOURCE) < table.index("square")
     assert any(attrs.get("aria-label") == "Last 2 nights: 1 no scan, 1 hold" for _, attrs in page.all("span"))
+
+
+def test_months_say_what_a_source_came_to(known):
+    page = of_months()
+    assert "March 2026" in page.text
+    for told in ("27", "28", "1,815", "3 h 10 min", "scans 2 h, held 1 h, other 10 min", "median 5 min", "longest 1 h"):
+        assert told in page.text
+    assert "1 of 3 unanswered" in page.text
+    # Not the whole time, so not 100 %.
+    assert "99.9 %" in page.text
+    assert "not known" not in page.text
+    assert "/airflow/sync-confidence/months.csv" in page.links()
+    assert page.links()["/airflow/sync-confidence/months"]["aria-current"] == "page"
+    assert "/airflow/sync-confidence/months" in overview().links()
+
+
+def test_months_never_show_what_is_not_known_as_zero(known):
+    known["of_sources"] = [UNKNOWN]
+    page = of_months()
+    assert page.text.count("not known") == 5
+    assert "no question" in page.text
+    assert "%" not in page.text
+
+
+def test_months_mark_a_stop_that_goes_on_and_what_was_not_measured(known):
+    stood = StoodStill(0.0, 90.0, 0.0, open=True, measured_since=AT)
+    known["of_sources"] = [replace(MONTH, stood_still=stood, answers=Answers(1, 1, None, None))]
+    page = of_months()
+    for told in ("still stopped", "before 2026-03-08 03:00 UTC not known", "no answer", "1 of 1 unanswered"):
+        assert told in page.text
+
+
+def test_months_come_newest_first_with_each_source(known):
+    known["of_sources"] = [MONTH, replace(MONTH, source="square"), replace(MONTH, month=date(2026, 2, 1))]
+    page = of_months()
+    assert len(page.tables) == 2
+    assert page.text.index("March 2026") < page.text.index("February 2026")
+
+
+def test_without_a_run_there_are_no_months(known):
+    known["of_sources"] = []
+    page = of_months()
+    assert "has been scanned yet" in page.text
+    assert not page.tables
+
+
+def test_months_as_csv_have_a_cell_for_each_column():
+    lines = [line.split(",") for line in months.as_csv([MONTH, UNKNOWN]).splitlines()]
+    assert {len(line) for line in lines} == {len(months.COLUMNS)}
+    assert lines[1] == [
+        *("2026-03", SOURCE, "27", "2", "1", "0", "1", "28", "1815", "0"),
+        *("7200", "3600", "600", "no", "", "3", "1", "300", "3600", "0.9999", "1800"),
+    ]
+    unknown = dict(zip(lines[0], lines[2], strict=True))
+    assert {name for name, cell in unknown.items() if cell == "not known"} == {
+        *("nights_proven", "rows_repaired", "rows_rolled_back", "fresh_share", "freshness_limit_seconds"),
+        *(f"stood_still_{name}" for name in ("scans_seconds", "held_seconds", "other_seconds", "open")),
+    }
 
 
 def test_run_that_left_nothing_says_so(known):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -39,7 +40,7 @@ def ids(conn: psycopg.Connection) -> list[int]:
     return [id_ for (id_,) in conn.execute("SELECT id FROM shop.parts ORDER BY id")]
 
 
-def hold(conn: psycopg.Connection, reason: str = "too much drift") -> None:
+def hold(conn: psycopg.Connection, reason: str | None = "too much drift") -> None:
     conn.execute("UPDATE confidence.writer SET hold_reason = %s WHERE source = %s", [reason, SOURCE])
 
 
@@ -149,6 +150,57 @@ class TestResume:
     def test_a_running_writer_can_not_be_held(self, conn):
         with pytest.raises(psycopg.errors.CheckViolation):
             hold(conn)
+
+
+class TestStops:
+    """Each time for which the writer stood still is kept, by run and reason."""
+
+    def stops(self, conn: psycopg.Connection) -> list[tuple]:
+        """Run, reason, and whether it has ended, oldest first; each began when the one before ended."""
+        rows = conn.execute(
+            "SELECT run, hold_reason, began_at, ended_at FROM confidence.writer_stop WHERE source = %s"
+            " ORDER BY began_at",
+            [SOURCE],
+        ).fetchall()
+        assert all(before[3] == after[2] for before, after in pairwise(rows))
+        return [(run, reason, ended is not None) for run, reason, _, ended in rows]
+
+    def test_change_with_run_and_reason(self, conn):
+        fence.stop(conn, SOURCE, RUN, timeout=1)
+        hold(conn)
+        hold(conn)
+        fence.stop(conn, SOURCE, OTHER, timeout=1)
+        hold(conn, None)
+        assert self.stops(conn) == [
+            (RUN, None, True),
+            (RUN, "too much drift", True),
+            (OTHER, "too much drift", True),
+            (OTHER, None, False),
+        ]
+        resumed = fence.resume(conn, SOURCE, OTHER)
+        assert self.stops(conn)[-1] == (OTHER, None, True)
+        ended = conn.execute("SELECT max(ended_at) FROM confidence.writer_stop").fetchone()[0]
+        assert 0 <= (ended - resumed.since).total_seconds() < 1
+
+    def test_are_not_changed_by_what_stops_nothing(self, conn):
+        fence.resume(conn, SOURCE, RUN)
+        with fence.exclusive(conn, SOURCE, timeout=1):
+            pass
+        assert self.stops(conn) == []
+        fence.stop(conn, SOURCE, RUN, timeout=1)
+        fence.stop(conn, SOURCE, RUN, timeout=1)
+        assert self.stops(conn) == [(RUN, None, False)]
+
+    def test_that_fail_leave_nothing(self, conn, connect):
+        with fence.writing(connect(), SOURCE, epoch=0), pytest.raises(DrainTimeout):
+            fence.stop(conn, SOURCE, RUN, timeout=0.05)
+        assert self.stops(conn) == []
+
+    def test_by_hand_are_kept_too(self, conn):
+        conn.execute("UPDATE confidence.writer SET state = 'stopped' WHERE source = %s", [SOURCE])
+        assert self.stops(conn) == [(None, None, False)]
+        conn.execute("UPDATE confidence.writer SET state = 'running' WHERE source = %s", [SOURCE])
+        assert self.stops(conn) == [(None, None, True)]
 
 
 class TestWriting:

@@ -143,7 +143,8 @@ def tables(conn: psycopg.Connection) -> list:
         " WHERE connamespace = 'flex'::regnamespace ORDER BY 1, 2"
     ).fetchall()
     triggers = conn.execute(
-        "SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2"
+        "SELECT tgrelid::regclass::text, tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid"
+        " WHERE NOT tgisinternal AND c.relnamespace = 'flex'::regnamespace ORDER BY 1, 2"
     ).fetchall()
     return columns + keys + triggers
 

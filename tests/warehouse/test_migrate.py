@@ -43,6 +43,24 @@ def test_rows_of_before_are_kept_without_requests(warehouse_url, monkeypatch):
     assert kept == [("a_dag/1", 0, 0)]
 
 
+def test_a_writer_that_stands_is_known_to_stand_since_the_migration(warehouse_url, monkeypatch):
+    upgrade = module.command.upgrade
+    monkeypatch.setattr(module.command, "upgrade", lambda config, _: upgrade(config, "0021"))
+    migrate(warehouse_url)
+    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+        conn.execute(
+            "UPDATE confidence.writer SET state = 'stopped', run = 'a_dag/1', hold_reason = 'too much',"
+            " since = now() - interval '1 day' WHERE source = 'square'"
+        )
+        monkeypatch.undo()
+        migrate(warehouse_url)
+        kept = conn.execute(
+            "SELECT s.source, s.run, s.hold_reason, s.ended_at, s.began_at = w.stops_kept_since"
+            " FROM confidence.writer_stop s JOIN confidence.writer w USING (source)"
+        ).fetchall()
+    assert kept == [("square", "a_dag/1", "too much", None, True)]
+
+
 def test_three_at_once_take_turns(warehouse_url):
     with ThreadPoolExecutor(3) as executor:
         assert list(executor.map(migrate, [warehouse_url] * 3)) == [NEWEST] * 3

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection, sql
@@ -12,8 +12,12 @@ from include.confidence import findings
 from include.confidence.account import Account
 from include.confidence.findings import Standing
 from include.confidence.policy import Verdict, worst_verdict
+from include.confidence.queries.nights import Night, read_nights
 from include.confidence.queries.syncs import SYNC_COLUMNS, SyncRow, sync_row_of
 from include.warehouse.fence import Writer
+
+# How many of the last nights a source is shown with.
+NIGHTS = 30
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,6 @@ class Progress:
     run: str
     scanned: tuple[str, ...]
     reading: tuple[Reading, ...]
-
-
-@dataclass(frozen=True)
-class Night:
-    """One of the last days, in UTC: `kind` is the worst verdict of that day's runs, and `run` the run that has it.
-
-    `kind` is `not judged` if no gate came to its end, and `no scan` if nothing was scanned; then `run` is None.
-    """
-
-    day: date
-    kind: str
-    run: str | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
         freshness = {row["source"]: row for row in cursor.execute(FRESHNESS, params).fetchall()}
         synced = {row["source"]: sync_row_of(row) for row in cursor.execute(LAST_SYNCS, params).fetchall()}
         progress = {row["source"]: row for row in cursor.execute(PROGRESS, params).fetchall()}
-        days = cursor.execute(NIGHTS, params).fetchall()
+    nights = read_nights(conn, sources, datetime.now(UTC).date() - timedelta(days=NIGHTS - 1))
     found = [name for name in sources if name in standing]
     watched = findings.standing(conn, sources)
     return [
@@ -97,7 +89,7 @@ def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
             synced.get(name),
             progress.get(name),
             tuple(finding for finding in watched if finding.source == name),
-            tuple(_night(row) for row in days if row["source"] == name),
+            nights[name],
         )
         for name in found
     ]
@@ -129,11 +121,6 @@ def _status(
         watched_at=row["watched_at"],
         nights=nights,
     )
-
-
-def _night(row: Mapping[str, Any]) -> Night:
-    kind = "no scan" if row["run"] is None else row["verdict"] or "not judged"
-    return Night(row["day"], kind, row["run"])
 
 
 def _progress(row: Mapping[str, Any]) -> Progress:
@@ -198,18 +185,4 @@ SELECT w.source, w.run,
       AND starts_with(p.ticket, w.run || '/' || p.entity || '/' || w.epoch || '/')
   ), '[]') AS reading
 FROM confidence.writer w WHERE w.source = ANY (%(sources)s) AND w.state = 'stopped'
-"""
-
-
-NIGHTS = """
-SELECT w.source, d.day::date AS day, worst.run, worst.verdict
-FROM confidence.writer w
-CROSS JOIN generate_series((now() AT TIME ZONE 'UTC')::date - 29, (now() AT TIME ZONE 'UTC')::date, '1 day') AS d (day)
-LEFT JOIN LATERAL (
-  SELECT f.run, f.verdict FROM confidence.forensic_run f
-  WHERE f.source = w.source AND f.scanned_at >= d.day AT TIME ZONE 'UTC'
-    AND f.scanned_at < (d.day + interval '1 day') AT TIME ZONE 'UTC'
-  ORDER BY array_position(ARRAY['hold', 'warn', 'pass'], f.verdict) NULLS LAST, f.scanned_at DESC LIMIT 1
-) AS worst ON true
-WHERE w.source = ANY (%(sources)s) ORDER BY w.source, d.day
 """

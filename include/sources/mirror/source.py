@@ -52,6 +52,7 @@ class Mirror:
     lookback: timedelta = timedelta(minutes=20)
     switch: str | None = None
     health: Limits = field(default_factory=Limits)
+    log_days: int | None = None
     own_metrics: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -22,10 +22,7 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 @dataclass(frozen=True)
 class Tekmetric(Mirror):
-    """A mirror that can also sync one order only, take a snapshot of it, and keep the vendor's answers.
-
-    `log_days`: days for which the sync log and the change log are kept.
-    """
+    """A mirror that can also sync one order only, take a snapshot of it, and keep the vendor's answers."""
 
     log_days: int = 30
 

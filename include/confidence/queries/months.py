@@ -1,0 +1,404 @@
+"""Read what each month of a source came to, for those who answer for it. Months and days are in UTC."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row, tuple_row
+
+from include.confidence.holds import NOBODY
+from include.confidence.outcome import OPEN_CHANGES
+from include.confidence.queries.nights import Night, read_nights
+
+# How many months are told.
+MOST = 12
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a source declares, as far as its months need it.
+
+    - `entities`: all that a run has to scan
+    - `freshness`: how old the copy may be, as a multiple of the time between two scheduled syncs
+    - `log_days`: days for which its sync log is kept; None: for good
+    """
+
+    source: str
+    entities: tuple[str, ...]
+    freshness: float
+    log_days: int | None
+
+
+@dataclass(frozen=True)
+class NightCounts:
+    """How many nights ended how, by the worst verdict of each day.
+
+    - `not_judged`: nights on which no gate came to its end
+    - `no_scan`: nights without any scan, from the first run of the source on; today counts only once it has a scan
+    - `proven`: nights with a run that was confirmed; None if that is not known of some
+    """
+
+    passed: int
+    warned: int
+    held: int
+    not_judged: int
+    no_scan: int
+    proven: int | None
+
+
+@dataclass(frozen=True)
+class StoodStill:
+    """For how long the writer was stopped, in seconds.
+
+    - `scans`: from the stop to the last scan
+    - `held`: until a person had decided, or a later run had recovered
+    - `other`: anything else, such as judging, repairing and verifying, or a step that failed
+    - `open`: the writer is still stopped; the time until now counts
+    - `measured_since`: nothing is known of the time before; None if the whole month was measured
+    """
+
+    scans: float
+    held: float
+    other: float
+    open: bool
+    measured_since: datetime | None
+
+    @property
+    def seconds(self) -> float:
+        """The time in all."""
+        return self.scans + self.held + self.other
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The questions about holds that were first asked in the month, and how long people took to answer, in seconds.
+
+    `unanswered`: how many nobody has answered: time ran out, a later run took over, or they are open. The times are
+    None if no question was answered.
+    """
+
+    asked: int
+    unanswered: int
+    median_seconds: float | None
+    longest_seconds: float | None
+
+
+@dataclass(frozen=True)
+class SourceMonth:
+    """A month of a source; `month` is its first day. None: not known.
+
+    - `rows_repaired`, `rows_rolled_back`: rows that repairs and rollbacks have changed
+    - `fresh_share`: of the time, in which the last successful sync had begun no longer than `freshness_limit_seconds`
+      ago
+    """
+
+    source: str
+    month: date
+    nights: NightCounts
+    rows_repaired: int | None
+    rows_rolled_back: int | None
+    stood_still: StoodStill | None
+    answers: Answers
+    fresh_share: float | None
+    freshness_limit_seconds: float | None
+
+
+def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMonth]:
+    """Return the last 12 months in which a run has scanned one of the sources, newest first.
+
+    A month has the sources in their order, each from the month of its first scan on.
+    """
+    params = _params(conn, declared)
+    if not params["months"]:
+        return []
+    with conn.cursor(row_factory=dict_row) as cursor:
+        begun = {row["source"]: row for row in cursor.execute(BEGUN, params).fetchall()}
+        confirmed = cursor.execute(CONFIRMED, params).fetchall()
+        rows, stops, answers, fresh = (
+            {(row["source"], row["month"]): row for row in cursor.execute(query, params).fetchall()}
+            for query in (ROWS, STOPS, ANSWERS, FRESH)
+        )
+    nights = read_nights(conn, params["sources"], params["since"].date())
+    proven = _proven_days(confirmed)
+    found = []
+    for month, end in zip(params["months"], params["ends"], strict=True):
+        for source, log_since in zip(declared, params["log_since"], strict=True):
+            began = begun.get(source.source)
+            if began is None or began["first_scan"] >= end:
+                continue
+            key, since = (source.source, month), max(month, began["first_scan"].astimezone(UTC))
+            in_log = log_since is None or since >= log_since
+            days = [night for night in nights[source.source] if since.date() <= night.day < end.date()]
+            found.append(
+                SourceMonth(
+                    source=source.source,
+                    month=month.date(),
+                    nights=_count(days, proven.get(source.source, {})),
+                    **_changed(rows.get(key), in_log=in_log),
+                    stood_still=_stood_still(stops.get(key), began["stops_kept_since"], since, end),
+                    answers=_answers(answers.get(key)),
+                    **_freshness(fresh.get(key), in_log=in_log),
+                )
+            )
+    return found
+
+
+def _params(conn: Connection, declared: Sequence[Declared]) -> dict[str, Any]:
+    """Return the parameters of all queries, the months among them, newest first."""
+    sources = [source.source for source in declared]
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        found = cursor.execute(MONTHS, {"sources": sources, "most": MOST}).fetchall()
+    months = [month.astimezone(UTC) for (month,) in found]
+    days = {source.source: source.log_days for source in declared}
+    now = datetime.now(UTC)
+    return {
+        "sources": sources,
+        "owners": [source.source for source in declared for _ in source.entities],
+        "entities": [entity for source in declared for entity in source.entities],
+        "counts": [len(source.entities) for source in declared],
+        "freshness": [source.freshness for source in declared],
+        "log_since": [days[source] and now - timedelta(days=days[source]) for source in sources],
+        "months": months,
+        "ends": [(month + timedelta(days=32)).replace(day=1) for month in months],
+        "since": min(months, default=None),
+        "nobody": NOBODY,
+        "open_changes": OPEN_CHANGES,
+    }
+
+
+def _proven_days(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[date, bool | None]]:
+    """Return, by source and day, whether a run was confirmed; None if that is not known and no other run was."""
+    found: dict[str, dict[date, bool | None]] = {}
+    # A run that was confirmed outweighs one of which it isn't known, and that one a run that was not.
+    weight = {True: 2, None: 1, False: 0}
+    for row in rows:
+        days = found.setdefault(row["source"], {})
+        days[row["day"]] = max(days.get(row["day"], False), row["confirmed"], key=weight.__getitem__)
+    return found
+
+
+def _count(nights: Sequence[Night], proven: Mapping[date, bool | None]) -> NightCounts:
+    today = datetime.now(UTC).date()
+    kinds = Counter(night.kind for night in nights if night.run or night.day < today)
+    confirmed = [proven.get(night.day, False) for night in nights]
+    return NightCounts(
+        passed=kinds["pass"],
+        warned=kinds["warn"],
+        held=kinds["hold"],
+        not_judged=kinds["not judged"],
+        no_scan=kinds["no scan"],
+        proven=None if None in confirmed else sum(confirmed),
+    )
+
+
+def _changed(row: Mapping[str, Any] | None, *, in_log: bool) -> dict[str, int | None]:
+    names = ("rows_repaired", "rows_rolled_back")
+    return {name: (row[name] if row else 0) if in_log else None for name in names}
+
+
+def _stood_still(
+    row: Mapping[str, Any] | None, kept_since: datetime, since: datetime, end: datetime
+) -> StoodStill | None:
+    if kept_since >= end:
+        return None
+    times = [row[name] for name in ("scans", "held", "other")] if row else [0.0, 0.0, 0.0]
+    return StoodStill(*times, open=bool(row and row["open"]), measured_since=kept_since if kept_since > since else None)
+
+
+def _answers(row: Mapping[str, Any] | None) -> Answers:
+    if row is None:
+        return Answers(0, 0, None, None)
+    return Answers(*(row[name] for name in ("asked", "unanswered", "median_seconds", "longest_seconds")))
+
+
+def _freshness(row: Mapping[str, Any] | None, *, in_log: bool) -> dict[str, float | None]:
+    known = row is not None and in_log
+    names = ("fresh_share", "freshness_limit_seconds")
+    return {name: row[name] if known else None for name in names}
+
+
+MONTHS = """
+SELECT DISTINCT date_trunc('month', scanned_at, 'UTC') AS month FROM confidence.forensic_run
+WHERE source = ANY (%(sources)s) ORDER BY month DESC LIMIT %(most)s
+"""
+
+
+BEGUN = """
+SELECT w.source, w.stops_kept_since, first.scanned_at AS first_scan
+FROM confidence.writer w CROSS JOIN LATERAL (
+  SELECT scanned_at FROM confidence.forensic_run f WHERE f.source = w.source ORDER BY scanned_at LIMIT 1
+) AS first WHERE w.source = ANY (%(sources)s)
+"""
+
+
+# What `outcome.gap` and `outcome.not_confirmed` say of a run, of all runs at once. A run has looked at the whole if its
+# scopes are those of scheduled runs. It is null where the sync log may have lost the repair.
+CONFIRMED = """
+WITH scan AS MATERIALIZED (
+  SELECT source, run, entity, scope, epoch, scanned_at, verdict, left_out, plans_changes AS planned,
+    run LIKE '%%/scheduled\\_\\_%%' AS scheduled, all_proven AND verdict IS NOT NULL AND NOT rescanned AS proven
+  FROM confidence.forensic_run
+  WHERE source = ANY (%(sources)s) AND scanned_at >= %(since)s::timestamptz - interval '1 day'
+), newest AS (
+  SELECT DISTINCT ON (source, run, entity) * FROM scan ORDER BY source, run, entity, scanned_at DESC
+), ran AS (
+  SELECT source, run, min(scanned_at) AS began, max(scanned_at) AS ended, bool_or(planned) AS planned,
+    bool_and(proven AND (source, entity, scope) IN (
+      SELECT source, entity, scope FROM scan WHERE scheduled OR scope = 'all')) AND min(epoch) = max(epoch) AS proven,
+    count(*) FILTER (WHERE (source, entity) IN (
+      SELECT * FROM unnest(%(owners)s::text[], %(entities)s::text[]))) AS entities,
+    bool_or(verdict = 'hold') AS held, bool_or(planned AND left_out) AS left_out,
+    array_agg(entity) FILTER (WHERE planned) AS to_repair
+  FROM newest GROUP BY source, run
+), followed AS (
+  SELECT *, lead(began, 1, 'infinity') OVER (PARTITION BY source ORDER BY began) AS next_began FROM ran
+), left_stopped AS (
+  SELECT source, run FROM (
+    SELECT source, run, ended_at, lead(began_at) OVER later AS next_began, lead(run) OVER later AS next_run
+    FROM confidence.writer_stop
+    WHERE source = ANY (%(sources)s) AND coalesce(ended_at, 'infinity') >= %(since)s::timestamptz - interval '1 day'
+    WINDOW later AS (PARTITION BY source ORDER BY began_at)
+  ) AS stop WHERE ended_at IS NULL OR (next_began = ended_at AND next_run IS DISTINCT FROM run)
+)
+SELECT r.source, (r.ended AT TIME ZONE 'UTC')::date AS day, CASE
+    WHEN NOT r.proven OR r.entities < declared.entities OR answer.decision IN ('resume', 'keep') THEN false
+    WHEN r.held AND answer.decision IS DISTINCT FROM 'repair' THEN false
+    WHEN EXISTS (SELECT FROM left_stopped l WHERE (l.source, l.run) = (r.source, r.run)) THEN false
+    WHEN repair.sync_id IS NULL THEN
+      CASE WHEN NOT r.planned THEN true WHEN r.ended < declared.log_since THEN NULL ELSE false END
+    WHEN repair.undone THEN repair.state = 'success' AND NOT r.planned
+    ELSE repair.state = 'success' AND repair.verified_at IS NOT NULL AND NOT r.left_out
+      AND repair.rows_superseded + repair.rows_failed = 0
+      AND NOT coalesce(jsonb_path_exists(repair.checks, '$[*] ? (@.figure == $figure && @.after > 0)',
+        jsonb_build_object('figure', %(open_changes)s::text)), false)
+      AND NOT EXISTS (
+        SELECT FROM unnest(r.to_repair) AS entity WHERE NOT coalesce(repair.checks @> jsonb_build_array(
+          jsonb_build_object('entity', entity, 'figure', %(open_changes)s::text)), false))
+  END AS confirmed
+FROM followed r
+JOIN unnest(%(sources)s::text[], %(counts)s::bigint[], %(log_since)s::timestamptz[])
+  AS declared (source, entities, log_since) USING (source)
+LEFT JOIN LATERAL (
+  SELECT f.decision FROM confidence.forensic_run f
+  WHERE f.source = r.source AND f.decided_at > r.ended AND f.decided_at < r.next_began
+  ORDER BY f.decided_at DESC LIMIT 1
+) AS answer ON r.proven
+LEFT JOIN LATERAL (
+  SELECT l.*, EXISTS (SELECT FROM confidence.sync_log u WHERE u.undoes = l.sync_id AND u.state = 'success') AS undone
+  FROM confidence.sync_log l
+  WHERE l.run = r.run AND l.source = r.source AND l.kind = 'repair' AND l.started_at > r.began
+  ORDER BY l.sync_id DESC LIMIT 1
+) AS repair ON r.proven
+"""
+
+
+# If its process was lost, a row of the log has no counts, but the change log has what was committed.
+ROWS = """
+SELECT source, date_trunc('month', started_at, 'UTC') AS month,
+  coalesce(sum(changed) FILTER (WHERE kind = 'repair'), 0)::bigint AS rows_repaired,
+  coalesce(sum(changed) FILTER (WHERE kind = 'rollback'), 0)::bigint AS rows_rolled_back
+FROM (
+  SELECT source, kind, started_at, CASE WHEN state <> 'success' AND entities = '{}'
+    THEN (SELECT count(*) FROM confidence.change_log c WHERE c.sync_id = l.sync_id)
+    ELSE rows_inserted + rows_updated + rows_deleted END AS changed
+  FROM confidence.sync_log l
+  WHERE source = ANY (%(sources)s) AND kind IN ('repair', 'rollback') AND started_at >= %(since)s
+) AS written GROUP BY 1, 2
+"""
+
+
+STOPS = """
+SELECT s.source, m.month, bool_or(s.ended_at IS NULL) AS open,
+  sum(CASE WHEN s.held THEN part.seconds ELSE 0 END) AS held,
+  sum(CASE WHEN s.held THEN 0 ELSE part.scans END) AS scans,
+  sum(CASE WHEN s.held THEN 0 ELSE part.seconds - part.scans END) AS other
+FROM unnest(%(months)s::timestamptz[], %(ends)s::timestamptz[]) AS m (month, ends)
+JOIN (
+  SELECT source, began_at, ended_at, hold_reason IS NOT NULL AS held, coalesce(ended_at, now()) AS until,
+    CASE WHEN hold_reason IS NULL THEN (
+      SELECT max(f.scanned_at) FROM confidence.forensic_run f
+      WHERE f.run = w.run AND f.source = w.source AND f.scanned_at >= w.began_at
+        AND f.scanned_at <= coalesce(w.ended_at, now())) END AS scanned_at
+  FROM confidence.writer_stop w WHERE source = ANY (%(sources)s) AND coalesce(ended_at, 'infinity') > %(since)s
+) AS s ON s.began_at < m.ends AND s.until > m.month
+CROSS JOIN LATERAL (
+  SELECT extract(epoch FROM least(s.until, m.ends) - greatest(s.began_at, m.month))::double precision AS seconds,
+    CASE WHEN s.scanned_at > m.month
+      THEN extract(epoch FROM least(s.scanned_at, m.ends) - greatest(s.began_at, m.month)) ELSE 0
+    END::double precision AS scans
+) AS part
+GROUP BY s.source, m.month
+"""
+
+
+# One question may be about several holds, which are noted within the same moment.
+ANSWERS = """
+SELECT source, date_trunc('month', asked, 'UTC') AS month, count(*) AS asked, count(*) - count(seconds) AS unanswered,
+  percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS median_seconds, max(seconds) AS longest_seconds
+FROM (
+  SELECT source, min(asked_at) AS asked,
+    extract(epoch FROM min(decided_at) FILTER (WHERE decided_by <> %(nobody)s) - min(asked_at))::double precision
+      AS seconds
+  FROM confidence.forensic_run WHERE source = ANY (%(sources)s) AND asked_at >= %(since)s
+  GROUP BY source, date_trunc('second', asked_at)
+) AS question GROUP BY 1, 2
+"""
+
+
+# The time between two scheduled syncs is as in confidence.health, at the end of the month: the median of the last 20.
+FRESH = """
+WITH due AS (
+  SELECT d.source, m.month, least(m.ends, now()) AS until, d.freshness * schedule.every AS allowed
+  FROM unnest(%(sources)s::text[], %(freshness)s::double precision[]) AS d (source, freshness)
+  CROSS JOIN unnest(%(months)s::timestamptz[], %(ends)s::timestamptz[]) AS m (month, ends)
+  CROSS JOIN LATERAL (
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY gap) AS every
+    FROM (
+      SELECT began - lag(began) OVER (ORDER BY began) AS gap
+      FROM (
+        SELECT min(started_at) AS began
+        FROM (
+          SELECT run, started_at FROM confidence.sync_log
+          WHERE source = d.source AND kind = 'sync' AND run LIKE '%%/scheduled\\_\\_%%' AND started_at < m.ends
+          ORDER BY started_at DESC LIMIT 63
+        ) AS tries GROUP BY run ORDER BY began DESC LIMIT 21
+      ) AS scheduled
+    ) AS gaps
+  ) AS schedule
+), synced AS (
+  SELECT source, first.finished_at AS first_at, last.finished_at AS last_at
+  FROM unnest(%(sources)s::text[]) AS source
+  CROSS JOIN LATERAL (
+    SELECT min(finished_at) AS finished_at FROM confidence.sync_log l
+    WHERE l.source = source.source AND kind = 'sync' AND state = 'success'
+  ) AS first
+  CROSS JOIN LATERAL (
+    SELECT max(finished_at) AS finished_at FROM confidence.sync_log l
+    WHERE l.source = source.source AND kind = 'sync' AND state = 'success' AND finished_at < %(since)s
+  ) AS last
+), late AS (
+  SELECT s.source, stretch.*
+  FROM (SELECT source, min(allowed) AS allowed FROM due GROUP BY source) AS strictest JOIN synced s USING (source)
+  CROSS JOIN LATERAL (
+    SELECT started_at, finished_at AS began, lead(finished_at, 1, now()) OVER (ORDER BY finished_at) AS ended
+    FROM confidence.sync_log l
+    WHERE l.source = s.source AND kind = 'sync' AND state = 'success' AND finished_at >= coalesce(s.last_at, %(since)s)
+  ) AS stretch
+  WHERE stretch.ended - stretch.started_at > strictest.allowed
+), stale AS (
+  SELECT due.source, due.month,
+    sum(extract(epoch FROM least(s.ended, due.until) - greatest(s.began, s.started_at + due.allowed, due.month)))
+      AS seconds
+  FROM late s
+  JOIN due ON due.source = s.source AND s.began < due.until
+    AND least(s.ended, due.until) > greatest(s.began, s.started_at + due.allowed, due.month)
+  GROUP BY due.source, due.month
+)
+SELECT due.source, due.month, extract(epoch FROM due.allowed)::double precision AS freshness_limit_seconds,
+  CASE WHEN due.allowed IS NOT NULL THEN (1 - coalesce(stale.seconds, 0)
+    / extract(epoch FROM due.until - greatest(due.month, synced.first_at)))::double precision END AS fresh_share
+FROM due JOIN synced USING (source) LEFT JOIN stale USING (source, month) WHERE synced.first_at < due.until
+"""
