@@ -59,12 +59,13 @@ SCANS = 7
 # Many inserts, an update that the scan could not prove, and a deletion of a row that a spreadsheet could take amiss.
 PLANNED_ROWS = 300
 PLANNED = """
-SELECT jsonb_build_object('id', n) AS key, 'insert' AS operation, 'confirmed' AS status, NULL AS why, false AS looked,
-  NULL::jsonb AS before, jsonb_build_object('id', n, 'customer_id', n % 3, 'note', NULL) AS after
+SELECT n AS place, jsonb_build_object('id', n) AS key, 'insert' AS operation, 'confirmed' AS status, NULL AS why,
+  false AS looked, NULL::jsonb AS before, jsonb_build_object('id', n, 'customer_id', n % 3, 'note', NULL) AS after
 FROM generate_series(1, {rows}) n
-UNION ALL SELECT '{{"id": 901}}', 'update', 'unproven', 'the source answered 500', true,
+UNION ALL SELECT 901, '{{"id": 901}}', 'update', 'unproven', 'the source answered 500', true,
   '{{"id": 901, "note": "<b>old</b>", "total": "1"}}', '{{"id": 901, "note": null, "total": "1"}}'
-UNION ALL SELECT '{{"id": 902}}', 'delete', 'confirmed', NULL, true, '{{"id": 902, "note": "=1+1", "sync_id": 4}}', NULL
+UNION ALL SELECT 902, '{{"id": 902}}', 'delete', 'confirmed', NULL, true,
+  '{{"id": 902, "note": "=1+1", "sync_id": 4}}', NULL
 """
 LABELS = ("source", "table", "entity", "scope", "metric")
 
