@@ -109,6 +109,7 @@ def test_worse_once_warns_and_twice_holds_until_decided(platform):
     assert writer.stands
     assert "api_unique_not_in_db" in writer.hold_reason
     assert "Next: " in report(platform, run_id)
+    assert "exc_type" not in report(platform, run_id)
     assert platform.service.titles == [
         "repairshopr: more drift than in the runs before",
         "repairshopr: the writer is held, please decide",
