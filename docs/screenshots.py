@@ -12,6 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Error, FrameLocator, Page, sync_playwright
 
+from plugins.sync_confidence import IN_NAVIGATION
 from stack.control import Stack
 from stack.guardian import StackError
 from stack.settings import Home
@@ -50,7 +51,7 @@ def logged_in(url: str, user: str, password: str) -> Iterator[Page]:
 
 def pages(page: Page) -> FrameLocator:
     """Our part of a page of Airflow's UI."""
-    return page.frame_locator("iframe[title='Sync confidence']")
+    return page.frame_locator(f"iframe[title='{IN_NAVIGATION}'], iframe[title='Sync confidence']")
 
 
 def take(page: Page, url: str, source: str, folder: Path) -> None:

@@ -21,6 +21,7 @@ FAILS_AT_ONCE = [
     "include.sources.base.ScanRefused",
     "include.warehouse.fence.FenceError",
     "include.warehouse.rollback.RollbackRefused",
+    "plugins.operators.report.RunFailed",
 ]
 
 

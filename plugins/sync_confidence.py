@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 PREFIX = "/sync-confidence"
+# The navigation has room for one short word: 56 pixels, which cut "Sync confidence", and "Confidence" too.
+IN_NAVIGATION = "Drift"
 # Relative to the base address of Airflow's UI, which need not be the server's root.
 HOME = PREFIX.removeprefix("/")
 ICON = f"{HOME}/static/icon.svg"
@@ -56,7 +58,7 @@ class SyncConfidence(AirflowPlugin):
     ]
     external_views: ClassVar[list[Any]] = [
         {
-            "name": "Sync confidence",
+            "name": IN_NAVIGATION,
             "href": f"{HOME}/",
             "destination": "nav",
             "nav_top_level": True,

@@ -11,15 +11,23 @@ DAYS = 30
 # The largest number of rows that is kept of the plan of one table.
 MOST = 100_000
 
+# Only the rows that are kept become JSON, as `chosen` does not ask for it: a plan may have a million rows. `kept` is
+# materialized so that each JSON value is made once, and not for each column that is compared. Several changes may have
+# the same place, so the limit is set twice.
 KEEP = """
+WITH chosen AS MATERIALIZED (
+  SELECT place FROM ({changes}) q ORDER BY status <> 'confirmed', operation, place LIMIT {most}
+), kept AS MATERIALIZED (
+  SELECT * FROM ({changes}) q WHERE place = ANY (ARRAY(SELECT place FROM chosen))
+)
 INSERT INTO confidence.planned_change (evidence, source, table_name, key, key_values, operation, status, why, looked,
   before, after, differs)
-SELECT {evidence}, {source}, {table}, q.key, ARRAY(SELECT value FROM jsonb_each_text(q.key)), q.operation, q.status,
-  q.why, q.looked, q.before, q.after,
-  CASE WHEN q.operation = 'update' THEN ARRAY(
-    SELECT c FROM unnest({columns}::text[]) c WHERE q.before -> c IS DISTINCT FROM q.after -> c
+SELECT {evidence}, {source}, {table}, key, ARRAY(SELECT value FROM jsonb_each_text(key)), operation, status, why,
+  looked, before, after,
+  CASE WHEN operation = 'update' THEN ARRAY(
+    SELECT c FROM unnest({columns}::text[]) c WHERE before -> c IS DISTINCT FROM after -> c
   ) ELSE ARRAY[]::text[] END
-FROM ({changes}) q ORDER BY q.status <> 'confirmed', q.operation, q.key LIMIT {most}
+FROM kept ORDER BY status <> 'confirmed', operation, key LIMIT {most}
 """
 
 EXPIRE = "DELETE FROM confidence.planned_change WHERE planned_at < now() - make_interval(days => %s)"
@@ -31,8 +39,8 @@ def keep(
     """Keep the planned changes of a table, and forget all plans that are older than DAYS.
 
     - `columns`: those that are compared
-    - `changes`: a query for `key` (by column), `operation`, `status`, `why`, `looked`, `before` and `after` (rows as
-      jsonb, null where there is none)
+    - `changes`: a query for `place` (names the row of the plan, by its ctid), `key` (by column), `operation`, `status`,
+      `why`, `looked`, `before` and `after` (rows as jsonb, null where there is none)
 
     Call it in the transaction that records the scan.
     """

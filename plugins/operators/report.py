@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
-
-from airflow.sdk.exceptions import AirflowFailException
+from textwrap import wrap
+from typing import Any, NoReturn
 
 from include.confidence import holds, messages, outcome, run_evidence, unproven
 from include.confidence.messages import Failure, RunFacts
@@ -32,17 +31,27 @@ NEXT = {
     "resume_writer": "read its log; while the writer is held, clear decide with downstream and answer it",
 }
 DONE = ("success", "skipped")
+# The longest line of the log's last words.
+WIDTH = 100
 
 
-class RunFailed(AirflowFailException):
-    """A step of the run has failed. People have been told."""
+class RunFailed(SystemExit):
+    """A step of the run has failed. People have been told.
+
+    An exit: for any other exception Airflow logs a traceback, below which nobody would find what to do. No second try
+    follows (plugins/failures.py).
+    """
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.code = 1
 
 
 ON_CALL = """
 Sums the run up in one line of JSON, tells people what they have to know, and fails if any step failed, or if the
 warehouse does not have what the steps were to leave there.
 
-**If it fails:** its message names the step that failed first and what to do; that step's log has more.
+**If it fails:** the end of its log names the step that failed first and what to do; that step's log has more.
 """
 
 
@@ -82,9 +91,9 @@ class ReportOperator(SourceOperator):
         event = messages.of_run(self._facts(context, evidence, worse, doubts, failed, gap))
         notify.tell(run, self.source, [event] if event else [])
         if failed:
-            raise RunFailed(f"{failed} {states.get(failed)}; {evidence.writer}. Next: {NEXT[failed]}")
+            _fail(f"{failed} {states.get(failed)}; {evidence.writer}", NEXT[failed])
         if gap:
-            raise RunFailed(f"{gap.what}: {gap.consequence}; {evidence.writer}. Next: {gap.next_step}")
+            _fail(f"{gap.what}: {gap.consequence}; {evidence.writer}", gap.next_step)
         self._confirm(context, evidence)
         return summary
 
@@ -142,6 +151,14 @@ class ReportOperator(SourceOperator):
             if pool is None or (pool.slots == 0 and run in pool.description):
                 api.open_pool(name)
                 log.warning("pool %s was missing, or closed by this run over a running writer; it is open again", name)
+
+
+def _fail(what: str, next_step: str) -> NoReturn:
+    """Log what is wrong and what to do, as the last words of this task, and fail it. Raises RunFailed."""
+    for sentence in (f"{what}.", f"Next: {next_step}."):
+        for line in wrap(sentence, WIDTH):
+            log.error("%s", line)
+    raise RunFailed(f"{what}. Next: {next_step}")
 
 
 def _figures(evidence: Evidence, worse: list[str], doubts: Sequence[Unproven]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from include.confidence.queries.planned import count_planned, list_planned
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
-from include.confidence.queries.trends import Part, Series, list_parts, read_series
+from include.confidence.queries.trends import MAX_DAYS, POINTS, Part, Series, list_parts, read_drift, read_series
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
 from plugins.pages import months, plan, status, ways_out
@@ -38,8 +38,11 @@ from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 SOON, LATER, AT_ONCE = 5, 30, 3
 # The newest scans, from which the list of runs is made; and the changed rows shown on a page of a source or run.
 SCANS, CHANGES = 200, 12
+# The periods of the trends that one can choose, in days; None for the newest scans.
+PERIODS = {None: f"newest {POINTS}", 30: "30 days", 90: "90 days", 365: "a year"}
 
 Asked = Annotated[str | None, Query()]
+Days = Annotated[int | None, Query(ge=1, le=MAX_DAYS)]
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,10 @@ def of_source(
     decider: Decider,
     entity: Asked = None,
     scope: str = "all",
+    days: Days = None,
     syncs: Asked = None,
 ) -> Response:
-    """One source: trends, runs, drift, sync log, health."""
+    """One source: trends, runs, drift, sync log, health. `days`: the period of the trends."""
     detail = status.detail(conn, session, source)
     if detail is None:
         return _message(
@@ -163,7 +167,10 @@ def of_source(
         ways_out=ways_out,
         parts=parts,
         shown=shown,
-        series=urgent_first(read_series(conn, source, shown.entity, shown.scope)) if shown else [],
+        series=urgent_first(read_series(conn, source, shown.entity, shown.scope, days=days)) if shown else [],
+        drift=read_drift(conn, source, days=days),
+        days=days,
+        periods=PERIODS,
         runs=runs_of(list_scans(conn, source, limit=SCANS)),
         drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
         repair=repair,

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from include.confidence.glossary import explain
 from include.confidence.policy import SEVERITY
 from include.confidence.queries.scans import Scan
+from include.sources import get_source
 from plugins.pages.status import HealthFigures, SourceStatus
 
 PREFIX = "sync_confidence"
@@ -20,10 +22,10 @@ Sample = tuple[Sequence[str], float | None]
 class _Families(Collector):
     """A collector of figures that were read before."""
 
-    def __init__(self, families: Iterable[GaugeMetricFamily]):
+    def __init__(self, families: Iterable[Metric]):
         self._families = list(families)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         yield from self._families
 
 
@@ -97,7 +99,7 @@ def _health(health: Mapping[str, HealthFigures | None]) -> Iterator[GaugeMetricF
     yield each_table("discrepancies", "Rows that the last whole scan planned to change.", lambda t: t.discrepancies)
 
 
-def _scans(scans: Mapping[str, Sequence[Scan]]) -> Iterator[GaugeMetricFamily]:
+def _scans(scans: Mapping[str, Sequence[Scan]]) -> Iterator[Metric]:
     labels = ["source", "entity", "scope"]
     last = [((source, scan.entity, scan.scope), scan) for source, found in scans.items() for scan in found]
     yield _gauge("rows", "Rows on both sides in the last scan.", labels, [(names, scan.rows) for names, scan in last])
@@ -105,7 +107,20 @@ def _scans(scans: Mapping[str, Sequence[Scan]]) -> Iterator[GaugeMetricFamily]:
         "rows_proven", "Rows that the last scan has proven.", labels, [(names, scan.proven) for names, scan in last]
     )
     figures = [((*names, metric), value) for names, scan in last for metric, value in scan.metrics.items()]
-    yield _gauge("forensic", "The figures of the last scan.", [*labels, "metric"], figures)
+    text = "A figure of the last scan. forensic_metric_info says what each metric means."
+    yield _gauge("forensic", text, [*labels, "metric"], figures)
+    yield _meanings({(names[0], metric) for (*names, metric), _ in figures})
+
+
+def _meanings(metrics: Iterable[tuple[str, str]]) -> InfoMetricFamily:
+    """Return what each metric of a source means. HELP can't say it, as it is about all of `forensic`."""
+    text = "What a metric of a source's scans means."
+    family = InfoMetricFamily(f"{PREFIX}_forensic_metric", text, labels=["source", "metric"])
+    for source, metric in sorted(metrics):
+        meaning = explain(metric, get_source(source).metric_texts)
+        if meaning:
+            family.add_metric([source, metric], {"meaning": meaning})
+    return family
 
 
 def _unproven(tables: Sequence[tuple[str, str, int, datetime]]) -> Iterator[GaugeMetricFamily]:

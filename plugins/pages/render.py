@@ -22,7 +22,7 @@ from include.confidence.policy import Verdict
 from include.confidence.queries.nights import Night
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
-from include.confidence.queries.trends import Series
+from include.confidence.queries.trends import Series, TotalDrift
 from include.sources import get_source
 from plugins.deciders import needed
 from plugins.pages.plan import values
@@ -165,11 +165,16 @@ def judged(series: Series) -> bool:
     return any(point.verdict or point.limit is not None for point in series.points)
 
 
+def plot_time(at: datetime) -> str:
+    """Format a time in UTC as the plot library needs it, without a zone."""
+    return iso(at).removesuffix("Z")
+
+
 def points(series: Series) -> list[dict[str, Any]]:
-    """Return the points of a series for its plot. Times are in UTC without a zone, as the library needs them."""
+    """Return the points of a series for its plot."""
     return [
         {
-            "at": iso(point.scanned_at).removesuffix("Z"),
+            "at": plot_time(point.scanned_at),
             "value": point.value,
             "baseline": point.baseline,
             "limit": point.limit,
@@ -183,7 +188,7 @@ def points(series: Series) -> list[dict[str, Any]]:
 def spoken(series: Series) -> str:
     """Return a text in place of a plot, for those who can't see it."""
     last = series.points[-1]
-    scans = f"{len(series.points)} scan{'' if len(series.points) == 1 else 's'}"
+    scans = f"{series.scans} scan{'' if series.scans == 1 else 's'}"
     return (
         f"Plot of {series.metric} over {scans}. Last, {clock(last.scanned_at)}: {number(last.value)}, baseline"
         f" {number(last.baseline)}, limit {number(last.limit)}, {last.verdict or 'not judged'}."
@@ -191,11 +196,30 @@ def spoken(series: Series) -> str:
     )
 
 
+def drift_points(drift: TotalDrift) -> list[dict[str, Any]]:
+    """Return the points of the total drift for its plot."""
+    names = ("insert", "update", "delete", "unproven")
+    return [
+        {"at": plot_time(point.scanned_at)} | {name: getattr(point, name) for name in names} for point in drift.points
+    ]
+
+
+def drift_spoken(drift: TotalDrift) -> str:
+    """Return a text in place of the plot of the total drift, for those who can't see it."""
+    last = drift.points[-1]
+    runs = f"{drift.runs} run{'' if drift.runs == 1 else 's'}"
+    return (
+        f"Plot of the total drift over {runs}. Last, {clock(last.scanned_at)}:"
+        f" {number(last.insert)} to insert, {number(last.update)} to update, {number(last.delete)} to delete,"
+        f" {number(last.unproven)} not proven. The table below has all."
+    )
+
+
 def _environment() -> Environment:
     loader = FileSystemLoader(FOLDER / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
-    words = (*words, meaning, minutes, nights_said, percent, undoable, values)
+    words = (*words, drift_points, drift_spoken, meaning, minutes, nights_said, percent, undoable, values)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.

@@ -14,7 +14,7 @@ from include.confidence.queries.paging import CursorRefused
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import latest_scans, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync
-from include.confidence.queries.trends import list_parts, read_series
+from include.confidence.queries.trends import POINTS, list_parts, read_drift, read_series
 from include.confidence.summary import Plan
 from include.confidence.unproven import count_by_table, oldest
 from include.confidence.watch import Code, Finding
@@ -41,6 +41,14 @@ def judged(conn, scan_id, judgement=PASSED, value=0, *, at=None, **figures):
             [START + timedelta(minutes=at), scan_id],
         )
     return scanned
+
+
+def aged(conn, scan_id: str, days: int) -> None:
+    """Make a scan so many days old."""
+    conn.execute(
+        "UPDATE confidence.forensic_run SET scanned_at = now() - make_interval(days => %s) WHERE scan_id = %s",
+        [days, scan_id],
+    )
 
 
 def a_sync(conn, kind="sync", run=f"{SOURCE}_sync/1", error=None, source=SOURCE, entities=None, **more) -> int:
@@ -314,11 +322,93 @@ class TestSeries:
         [point] = read_series(conn, SOURCE, "line_items")[0].points
         assert point.accepted == accepted
 
-    def test_last_ones_up_to_the_limit(self, conn):
-        for number in range(5):
+    def test_newest_ones_unless_a_period_is_asked_for(self, conn):
+        for number in range(POINTS + 2):
             judged(conn, f"{number}", value=number, at=number)
-        [series] = read_series(conn, SOURCE, "line_items", limit=3)
-        assert [point.value for point in series.points] == [2, 3, 4]
+        [series] = read_series(conn, SOURCE, "line_items")
+        assert [point.value for point in series.points] == list(range(2, POINTS + 2))
+        assert series.scans == POINTS
+
+    def test_period_ends_before_older_scans(self, conn):
+        for days in (40, 20, 2):
+            judged(conn, f"{days}", value=days)
+            aged(conn, f"{days}", days)
+        [series] = read_series(conn, SOURCE, "line_items", days=30)
+        assert [point.value for point in series.points] == [20, 2]
+        assert read_series(conn, SOURCE, "line_items", days=1) == []
+
+    def test_year_of_points_keeps_the_worst_and_the_last(self, conn):
+        held = Judgement(Verdict.HOLD, (METRIC,), ("x",), (Gate(METRIC, 0.0, 25.0, 40, Verdict.HOLD),))
+        for number in range(4 * POINTS):
+            special = {100: (held, 40), 200: (PASSED, 500)}.get(number, (PASSED, 1))
+            judged(conn, f"{number}", special[0], value=special[1])
+            aged(conn, f"{number}", 4 * POINTS - number)
+        [series] = read_series(conn, SOURCE, "line_items", days=365)
+        assert len(series.points) <= POINTS
+        assert series.scans == 4 * POINTS
+        assert [point.value for point in series.points if point.value != 1] == [40, 500]
+        assert [point.run for point in series.points if point.verdict] == ["run of 100"]
+        assert series.points[-1].run == f"run of {4 * POINTS - 1}"
+
+
+class TestDrift:
+    """The total drift of each run."""
+
+    def run(self, conn, name: str, at: int = 0, entities=("customers", "line_items"), **changes) -> None:
+        for entity in entities:
+            figures = {"plan": (1, 2, 3), "accounts": {entity: Account(live=10, equal=8, unproven=2)}, **changes}
+            judged(conn, f"{name} {entity}", at=at, run=name, entity=entity, **figures)
+
+    def figures(self, conn, **asked) -> list[tuple]:
+        points = read_drift(conn, SOURCE, **asked).points
+        return [(point.run, point.insert, point.update, point.delete, point.unproven) for point in points]
+
+    def test_is_the_sum_over_all_entities_oldest_first(self, conn):
+        self.run(conn, "second", at=1)
+        self.run(conn, "first")
+        judged(conn, "other", at=2, run="third", source="square", entity="orders", plan=(9, 9, 9))
+        assert self.figures(conn) == [("first", 2, 4, 6, 4), ("second", 2, 4, 6, 4)]
+
+    def test_newest_scan_of_each_entity_counts(self, conn):
+        self.run(conn, "first")
+        judged(conn, "again", at=1, run="first", entity="customers", plan=(5, 0, 0), accounts={"customers": Account()})
+        assert self.figures(conn) == [("first", 6, 2, 3, 2)]
+
+    def test_sum_without_an_entity_or_of_no_evidence_is_not_known(self, conn):
+        self.run(conn, "whole")
+        self.run(conn, "half", at=1, entities=("customers",))
+        self.run(conn, "spoilt", at=2, incomplete="no page answered")
+        nothing = (None, None, None, None)
+        assert self.figures(conn) == [("whole", 2, 4, 6, 4), ("half", *nothing), ("spoilt", *nothing)]
+
+    def test_without_an_account_the_unproven_rows_are_not_known(self, conn):
+        self.run(conn, "old", accounts={})
+        assert self.figures(conn) == [("old", 2, 4, 6, None)]
+
+    def test_runs_over_another_part_are_left_out(self, conn):
+        self.run(conn, "night")
+        self.run(conn, "next night", at=1)
+        self.run(conn, "some pages", at=2, scope="pages 1-2")
+        assert [run for run, *_ in self.figures(conn)] == ["night", "next night"]
+
+    def test_entity_that_was_added_counts(self, conn):
+        self.run(conn, "night")
+        self.run(conn, "next night", at=1)
+        self.run(conn, "with tickets", at=2, entities=("customers", "line_items", "tickets"))
+        assert self.figures(conn)[-1] == ("with tickets", 3, 6, 9, 6)
+
+    def test_period_and_thinning_are_those_of_the_series(self, conn):
+        for number in range(POINTS + 10):
+            self.run(conn, f"{number}", plan=(9, 0, 0) if number == 3 else (0, 1, 0))
+            for entity in ("customers", "line_items"):
+                aged(conn, f"{number} {entity}", POINTS + 10 - number)
+        whole = read_drift(conn, SOURCE, days=365)
+        assert whole.runs == POINTS + 10
+        assert len(whole.points) <= POINTS
+        assert [point.run for point in whole.points if point.insert] == ["3"]
+        assert whole.points[-1].run == f"{POINTS + 9}"
+        assert read_drift(conn, SOURCE, days=30).runs == 30
+        assert read_drift(conn, SOURCE).runs == POINTS
 
 
 class TestSyncLog:

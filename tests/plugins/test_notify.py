@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped, TaskAwaitingInput
+from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskAwaitingInput
 
 from include.confidence import holds
 from include.confidence.messages import Event, Kind
@@ -323,7 +323,7 @@ class TestRun:
 
     def test_report_that_fails_the_run_has_told_already(self, airflow, connected, service):
         run = Run()
-        with pytest.raises(AirflowFailException) as failed:
+        with pytest.raises(RunFailed) as failed:
             report(run, gate_check="failed")
         fail(run, "report", failed.value)
         assert service.titles == [f"{SOURCE}: gate_check failed"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped, TaskAwaitingInput
+from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskAwaitingInput
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.observability import stats
 
@@ -232,7 +232,7 @@ class TestConfirmed:
         skipped(run, "gate_check")
         execute(run, "resume_writer")
         run.states = dict.fromkeys(STEPS, "success") | {"verify": "failed"}
-        with pytest.raises(AirflowFailException):
+        with pytest.raises(RunFailed):
             execute(run, "report")
         assert events(run) == []
 

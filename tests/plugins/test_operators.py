@@ -37,7 +37,7 @@ from include.warehouse.rollback import RollbackRefused, Undone
 from include.warehouse.sync_log import Counts
 from plugins.deciders import NotDecider
 from plugins.operators.decide import OPTIONS, AnswerRefused
-from plugins.operators.report import STEPS, RunFailed
+from plugins.operators.report import STEPS, WIDTH, RunFailed
 from plugins.operators.rollback import RollbackOperator
 from plugins.operators.sync import SyncOperator
 from plugins.operators.verify import NotEnded
@@ -758,25 +758,46 @@ class TestReport:
 
     def test_names_the_first_step_that_failed_and_what_to_do(self, airflow, connected):
         failed = {"scan": "failed", "gate_check": "upstream_failed", "verify": "upstream_failed"}
-        with pytest.raises(AirflowFailException, match=r"^scan failed; writer .* is running\. Next: nothing was"):
+        with pytest.raises(RunFailed, match=r"^scan failed; writer .* is running\. Next: nothing was"):
             self.report(Run(), **failed)
+
+    def test_log_ends_on_sentences_and_not_on_a_traceback(self, airflow, connected, caplog):
+        with pytest.raises(RunFailed) as failed:
+            self.report(Run(), scan="failed", gate_check="upstream_failed")
+        said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        assert said == [
+            "scan failed; writer of repairshopr is running.",
+            "Next: nothing was written. Read the failed scan's log, then clear scan with downstream.",
+        ]
+        # Of an exit Airflow logs the code alone.
+        assert failed.value.code == 1
+        assert not isinstance(failed.value, Exception)
+
+    def test_long_sentences_are_wrapped(self, run, conn, caplog):
+        run.context["params"]["dry_run"] = False
+        judged(conn, run, line_items={"plan": (0, 0, 3)})
+        message = self.refused(run)
+        said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        assert len(said) > 2
+        assert max(map(len, said)) <= WIDTH
+        assert " ".join(said) == f"{message}."
 
     @pytest.mark.parametrize("step", STEPS)
     def test_every_step_has_its_advice(self, airflow, connected, step):
-        with pytest.raises(AirflowFailException, match=rf"^{step} failed; .*Next: \w+"):
+        with pytest.raises(RunFailed, match=rf"^{step} failed; .*Next: \w+"):
             self.report(Run(), **{step: "failed"})
 
     def test_worst_of_a_mapped_step_counts(self, airflow, connected):
         run = Run()
         mapped = {f"scan_{index}": "failed" if index == 1 else "success" for index in range(3)}
         run.states = {step: "success" for step in STEPS if step != "scan"} | mapped
-        with pytest.raises(AirflowFailException, match=r"^scan failed"):
+        with pytest.raises(RunFailed, match=r"^scan failed"):
             execute(run, "report")
 
     def test_opens_the_pool_that_its_own_run_left_closed_over_a_running_writer(self, airflow, connected):
         run = Run()
         airflow.pools[POOL] |= {"slots": 0, "description": f"STOPPED by {run.name} (epoch 1)"}
-        with pytest.raises(AirflowFailException, match="stop_writer failed"):
+        with pytest.raises(RunFailed, match="stop_writer failed"):
             self.report(run, stop_writer="failed")
         assert airflow.pools[POOL]["slots"] == 1
 
@@ -792,7 +813,7 @@ class TestReport:
     def test_leaves_the_pool_of_a_stopped_writer(self, airflow, connected):
         run = Run()
         execute(run, "stop_writer")
-        with pytest.raises(AirflowFailException, match="writer of repairshopr is stopped by"):
+        with pytest.raises(RunFailed, match="writer of repairshopr is stopped by"):
             self.report(run, resume_writer="failed")
         assert airflow.pools[POOL]["slots"] == 0
 

@@ -38,7 +38,7 @@ from include.confidence.account import Account
 from include.confidence.policy import Gate, Judgement, Verdict
 from include.confidence.summary import ForensicSummary, Plan
 from include.confidence.watch import Code, Finding
-from include.sources import REGISTRY
+from include.sources import REGISTRY, get_source
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 from plugins.pages import warehouse as pages_warehouse
@@ -59,12 +59,13 @@ SCANS = 7
 # Many inserts, an update that the scan could not prove, and a deletion of a row that a spreadsheet could take amiss.
 PLANNED_ROWS = 300
 PLANNED = """
-SELECT jsonb_build_object('id', n) AS key, 'insert' AS operation, 'confirmed' AS status, NULL AS why, false AS looked,
-  NULL::jsonb AS before, jsonb_build_object('id', n, 'customer_id', n % 3, 'note', NULL) AS after
+SELECT n AS place, jsonb_build_object('id', n) AS key, 'insert' AS operation, 'confirmed' AS status, NULL AS why,
+  false AS looked, NULL::jsonb AS before, jsonb_build_object('id', n, 'customer_id', n % 3, 'note', NULL) AS after
 FROM generate_series(1, {rows}) n
-UNION ALL SELECT '{{"id": 901}}', 'update', 'unproven', 'the source answered 500', true,
+UNION ALL SELECT 901, '{{"id": 901}}', 'update', 'unproven', 'the source answered 500', true,
   '{{"id": 901, "note": "<b>old</b>", "total": "1"}}', '{{"id": 901, "note": null, "total": "1"}}'
-UNION ALL SELECT '{{"id": 902}}', 'delete', 'confirmed', NULL, true, '{{"id": 902, "note": "=1+1", "sync_id": 4}}', NULL
+UNION ALL SELECT 902, '{{"id": 902}}', 'delete', 'confirmed', NULL, true,
+  '{{"id": 902, "note": "=1+1", "sync_id": 4}}', NULL
 """
 LABELS = ("source", "table", "entity", "scope", "metric")
 
@@ -722,6 +723,23 @@ class TestMetrics:
         assert (figures["sync_confidence_findings", SOURCE], figures["sync_confidence_findings", "square"]) == (1, 0)
         assert ("sync_confidence_watch_timestamp_seconds", "square") not in figures
         assert figures["sync_confidence_watch_timestamp_seconds", SOURCE] > START.timestamp()
+
+    def test_every_figure_is_explained(self, site):
+        text = site.get("/metrics").text
+        told = re.findall(r"^# HELP (\w+) (.+)$", text, re.MULTILINE)
+        named = {sample.name for each in text_string_to_metric_families(text) for sample in each.samples}
+        assert named <= {name for name, _ in told}
+        assert [name for name, sentence in told if not sentence.endswith(".")] == []
+
+    def test_each_drift_metric_has_its_sentence_of_the_glossary(self, site):
+        families = {each.name: each for each in text_string_to_metric_families(site.get("/metrics").text)}
+        measured = {sample.labels["metric"] for sample in families["sync_confidence_forensic"].samples}
+        told = families["sync_confidence_forensic_metric_info"].samples
+        meanings = {(sample.labels["source"], sample.labels["metric"]): sample.labels["meaning"] for sample in told}
+        texts = get_source(SOURCE).metric_texts
+        assert measured == {"confirmed_missing"}
+        assert meanings == {(SOURCE, name): texts[name] for name in ("confirmed_missing", "db_not_in_api_unique")}
+        assert {sample.value for sample in told} == {1}
 
     def test_content_type_is_the_text_form(self, site):
         assert site.get("/metrics").headers["content-type"].startswith("text/plain; version=")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from include.confidence.queries.planned import PlanCount, PlanFilter, PlannedCha
 from include.confidence.queries.runs import Run
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
-from include.confidence.queries.trends import Part, Point, Series
+from include.confidence.queries.trends import Part, Point, RunDrift, Series, TotalDrift
 from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
@@ -109,6 +110,11 @@ SERIES = Series(
         Point(AT - timedelta(days=1), RUN, 0, None, None, Verdict.PASS, False),
         Point(AT, RUN, 40, 0.0, 25.0, Verdict.HOLD, True),
     ),
+    2,
+)
+DRIFT = TotalDrift(
+    (RunDrift(RUN, AT - timedelta(days=1), None, None, None, None), RunDrift(RUN, AT, 40, 2, 0, 4)),
+    2,
 )
 HEALTH = HealthFigures(
     seconds=5.0,
@@ -298,6 +304,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "detail": DETAIL,
         "list_parts": [Part("customers", "all", 2, AT), Part("line_items", "all", 2, AT)],
         "read_series": [SERIES],
+        "read_drift": DRIFT,
         "list_scans": Page((SCAN,), None),
         "list_changes": Page((CHANGE,), "older"),
         "list_syncs": Page((ROW,), "older"),
@@ -314,7 +321,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     for name in ("list_planned", "count_planned", "rollback_run", "source_of_sync"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
-    for name in ("list_parts", "read_series", "list_scans", "list_changes", "list_syncs", "read_sync", "read_run"):
+    lists = ("list_parts", "list_scans", "list_changes", "list_syncs")
+    for name in (*lists, "read_series", "read_drift", "read_sync", "read_run"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     return says
 
@@ -330,8 +338,8 @@ def overview(sources: tuple[str, ...] = (SOURCE,), *, decider: bool = True) -> D
     return read(html.overview(request(), None, None, sources, decider))
 
 
-def of_source(*, decider: bool = True) -> Document:
-    return read(html.of_source(request(), SOURCE, None, None, (SOURCE,), decider))
+def of_source(*, decider: bool = True, **asked: Any) -> Document:
+    return read(html.of_source(request(), SOURCE, None, None, (SOURCE,), decider, **asked))
 
 
 def of_sync(*, decider: bool = True) -> Document:
@@ -469,6 +477,7 @@ def test_without_data_the_overview_says_what_to_start(known):
 def test_without_data_a_source_says_what_to_start(known):
     nothing = Page((), None)
     known |= {"detail": BARE, "list_parts": [], "read_series": [], "list_scans": nothing, "list_syncs": nothing}
+    known["read_drift"] = TotalDrift((), 0)
     page = of_source()
     assert "No scan yet" in page.text
     assert "Never synced" in page.text
@@ -502,10 +511,12 @@ def test_source_page_has_all_of_it(known):
 
 def test_each_plot_has_a_table_that_says_the_same(known):
     page = of_source()
-    (spoken,) = [attrs["aria-label"] for _, attrs in page.elements if attrs.get("role") == "img"]
+    (total, spoken) = [attrs["aria-label"] for _, attrs in page.elements if attrs.get("role") == "img"]
+    assert "total drift over 2 runs" in total
+    assert "40 to insert, 2 to update, 0 to delete, 4 not proven" in total
     assert "api_unique_not_in_db over 2 scans" in spoken
     assert "40, baseline 0, limit 25, hold" in spoken
-    assert len(page.all("details")) == 1
+    assert len(page.all("details")) == 2
     assert "accepted as baseline" in page.text
     assert render.points(SERIES)[1] == {
         "at": "2026-03-08T03:00:05",
@@ -515,6 +526,41 @@ def test_each_plot_has_a_table_that_says_the_same(known):
         "verdict": "hold",
         "accepted": True,
     }
+
+
+def test_total_that_is_not_known_is_a_gap(known):
+    assert render.drift_points(DRIFT) == [
+        {"at": "2026-03-07T03:00:05", "insert": None, "update": None, "delete": None, "unproven": None},
+        {"at": "2026-03-08T03:00:05", "insert": 40, "update": 2, "delete": 0, "unproven": 4},
+    ]
+    known["read_drift"] = replace(DRIFT, points=DRIFT.points[:1], runs=1)
+    (total, _) = [attrs["aria-label"] for _, attrs in of_source().elements if attrs.get("role") == "img"]
+    assert f"{render.NONE} to insert" in total
+
+
+def test_period_is_chosen_by_a_link_that_keeps_the_entity(known):
+    page = of_source(entity="line_items", days=90)
+    address = f"/airflow/sync-confidence/sources/{SOURCE}?entity=line_items&scope=all"
+    for days in ("", "&days=30", "&days=90", "&days=365"):
+        assert ("aria-current" in page.links()[f"{address}{days}#trends"]) == (days == "&days=90")
+    other = f"/airflow/sync-confidence/sources/{SOURCE}?entity=customers&scope=all&days=90#trends"
+    assert other in page.links()
+    assert "aria-current" in of_source(entity="line_items").links()[f"{address}#trends"]
+
+
+def test_period_without_scans_says_so(known):
+    known |= {"read_series": [], "read_drift": TotalDrift((), 0)}
+    page = of_source(entity="line_items", days=30)
+    assert "No scan of line_items within 30 days" in page.text
+    assert "No scan yet" not in page.text
+
+
+def test_points_that_stand_for_several_scans_say_so(known):
+    assert "in a row" not in of_source().text
+    known |= {"read_series": [replace(SERIES, scans=365)], "read_drift": replace(DRIFT, runs=365)}
+    page = of_source()
+    assert "Of several scans in a row the worst is shown." in page.text
+    assert "Of several runs in a row the one with the most drift is shown." in page.text
 
 
 def test_worst_part_is_shown_unless_another_is_asked_for():
@@ -842,6 +888,7 @@ def test_nothing_of_the_warehouse_is_markup(known):
         "detail": found,
         "list_parts": [Part(HOSTILE, HOSTILE, 1, AT)],
         "read_series": [replace(SERIES, entity=HOSTILE, scope=HOSTILE, metric=HOSTILE)],
+        "read_drift": TotalDrift((replace(DRIFT.points[1], run=f"x/{HOSTILE}"),), 1),
         "list_scans": Page((scan,), None),
         "list_changes": Page((change,), HOSTILE),
         "list_syncs": Page((row,), HOSTILE),
@@ -864,7 +911,8 @@ def client() -> Iterator[TestClient]:
     """A logged-in browser without Airflow and without a warehouse."""
     app = FastAPI()
     app.include_router(html.router)
-    app.dependency_overrides = {get_user: lambda: "a user", access._readable_sources: lambda: (SOURCE,)}
+    someone = SimpleNamespace(get_name=lambda: "someone")
+    app.dependency_overrides = {get_user: lambda: someone, access._readable_sources: lambda: (SOURCE,)}
     with TestClient(app) as browser:
         yield browser
 
@@ -893,6 +941,14 @@ def test_only_the_own_host_is_asked(client):
     assert answer.status_code == 404
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert "script-src" not in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("days", ["0", "367", "x"])
+def test_period_that_no_page_gives_is_refused(client, days):
+    client.app.dependency_overrides |= {access.require_readable: lambda: SOURCE, warehouse._each: lambda: None}
+    answer = client.get(f"/sources/{SOURCE}?days={days}")
+    assert answer.status_code == 422
+    assert "not one that these pages give" in answer.text
 
 
 def test_files_are_kept_by_browsers_as_long_as_their_version(client):

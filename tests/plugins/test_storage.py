@@ -15,7 +15,7 @@ from include.confidence.summary import UnusableSummary
 from include.simulators.storage import Fault
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import RollbackRefused
-from plugins.operators.report import STEPS
+from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.rollback import RollbackOperator
 from plugins.operators.sync import SyncOperator
 from plugins.settings import NotEnabled
@@ -197,7 +197,7 @@ class TestScan:
         with pytest.raises(UnusableSummary, match=r"missing: images.*Clear scan"):
             execute(run, "gate_check")
         execute(run, "resume_writer")
-        with pytest.raises(AirflowFailException, match=r"^scan failed; writer .* is running\. Next: nothing was"):
+        with pytest.raises(RunFailed, match=r"^scan failed; writer .* is running\. Next: nothing was"):
             report(run, scan="failed", gate_check="upstream_failed")
         assert images.rows() == before
         assert conn.execute("SELECT FROM confidence.forensic_run").fetchall() == []
@@ -217,7 +217,7 @@ class TestScan:
 
     def test_that_failed_before_it_saw_anything_leaves_no_result(self, airflow, images):
         run = a_run()
-        with pytest.raises(AirflowFailException, match="stop_writer failed"):
+        with pytest.raises(RunFailed, match="stop_writer failed"):
             report(run, stop_writer="failed")
         assert "result" not in run.xcoms.get("report", {})
 
@@ -248,7 +248,7 @@ class TestHold:
             execute(held, "reconcile")
         assert images.rows() == before
         execute(held, "resume_writer")
-        with pytest.raises(AirflowFailException, match=r"^reconcile failed"):
+        with pytest.raises(RunFailed, match=r"^reconcile failed"):
             report(held, reconcile="failed", verify="upstream_failed")
         assert (result(held)["updated"], result(held)["missing_original"]) == (0, 10)
 

@@ -121,7 +121,7 @@ SELECT key FROM confidence.unproven u WHERE source = {source} AND entity = {tabl
 
 # A change is named by what it does (`plan.key`): there is no row that it would write as it is.
 CHANGES = """
-SELECT jsonb_build_object('element', s.flex_element_id, 'change', p.key) AS key, p.value AS operation,
+SELECT s.ctid AS place, jsonb_build_object('element', s.flex_element_id, 'change', p.key) AS key, p.value AS operation,
   'confirmed' AS status, NULL AS why, true AS looked,
   CASE p.value WHEN 'delete' THEN told.change WHEN 'update' THEN told.change - 'change' END AS before,
   CASE WHEN p.value <> 'delete' THEN told.change END AS after

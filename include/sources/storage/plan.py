@@ -321,8 +321,9 @@ WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({orig
 """
 
 CHANGES = """
-SELECT jsonb_build_object('id', p.id) AS key, 'update' AS operation, p._status AS status, d.why, p.looked,
-  seen.image AS before, seen.image || jsonb_build_object('status', p.new_status, 'error', p.new_error) AS after
+SELECT p.ctid AS place, jsonb_build_object('id', p.id) AS key, 'update' AS operation, p._status AS status, d.why,
+  p.looked, seen.image AS before,
+  seen.image || jsonb_build_object('status', p.new_status, 'error', p.new_error) AS after
 FROM {plan} p
 CROSS JOIN LATERAL (
   SELECT jsonb_build_object('status', p.status, 'error', p.error, 'updated_at', p.updated_at,

@@ -53,6 +53,22 @@
     return drawn;
   }
 
+  // The total drift: colours and signs as the legend has them.
+  const DRIFT = {
+    insert: { colour: "--pass", symbol: "cross", name: "to insert" },
+    update: { colour: "--accent", symbol: "diamond", name: "to update" },
+    delete: { colour: "--hold", symbol: "x", name: "to delete" },
+    unproven: { colour: "--muted", symbol: "star", name: "not proven", dash: "dash" },
+  };
+
+  const drift = (points) => Object.entries(DRIFT).map(([figure, look]) => trace(points, (p) => p[figure], {
+    mode: "lines+markers",
+    cliponaxis: false,
+    line: { color: colour(look.colour), dash: look.dash, width: 1.5 },
+    marker: { symbol: look.symbol, size: 6, color: colour(look.colour) },
+    hovertemplate: `%{x|%Y-%m-%d %H:%M} UTC<br>%{y} ${look.name}<extra></extra>`,
+  }));
+
   function layout(width) {
     const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, fixedrange: true };
     return {
@@ -73,9 +89,10 @@
     for (const figure of document.querySelectorAll("figure.plot")) {
       // What is folded away has no width to be drawn in.
       if (!figure.checkVisibility()) continue;
-      const points = JSON.parse(figure.querySelector("script").textContent);
+      const data = figure.querySelector("script");
+      const points = JSON.parse(data.textContent);
       const drawing = figure.querySelector(".drawing");
-      Plotly.react(drawing, traces(points), layout(drawing.clientWidth), { displayModeBar: false, responsive: true });
+      Plotly.react(drawing, data.dataset.plot === "drift" ? drift(points) : traces(points), layout(drawing.clientWidth), { displayModeBar: false, responsive: true });
     }
   }
 
