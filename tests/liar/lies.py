@@ -569,7 +569,7 @@ async def misdated(telling: Telling, truth: Reply) -> Reply:
     shift = telling.of_run.choice([3600, 86_400, -3600, -86_400, 366 * 86_400, None])
     headers = {name: value for name, value in truth.headers.items() if name != "date"}
     if shift is not None:
-        told = parsedate_to_datetime(truth.headers["date"]).timestamp() if "date" in truth.headers else time()
+        told = parsedate_to_datetime(truth.headers["date"]).timestamp() if truth.headers.get("date") else time()
         headers["date"] = formatdate(told + shift, usegmt=True)
     else:
         headers["date"] = ""
