@@ -20,31 +20,50 @@ class NotDecider(AirflowFailException):
 
 def roles() -> list[str]:
     """Return the roles in lower case: those that DECIDER_ROLES of the environment names, else op and admin."""
-    named = os.environ.get(VARIABLE) or ROLES
-    return [role.strip().lower() for role in named.split(",") if role.strip()]
+    named = [role.strip().lower() for role in os.environ.get(VARIABLE, "").split(",")]
+    return list(filter(None, named)) or ROLES.split(",")
 
 
 def deciders() -> list[str] | None:
     """Return the names of the users who have such a role; None if Airflow's configuration does not tell."""
-    if conf.get("core", "auth_manager") != SIMPLE or conf.getboolean("core", "simple_auth_manager_all_admins"):
-        return None
-    # Each is name:role, or name:role:teams.
-    users = [user.split(":") for user in conf.getlist("core", "simple_auth_manager_users")]
-    return [name for name, role, *_ in users if role.lower() in roles()]
+    users = _users()
+    return None if users is None else [name for name, role in users.items() if role in roles()]
+
+
+def require_deciders() -> None:
+    """Raise NotDecider if no user at all has such a role: nobody's answer could ever count."""
+    if deciders() == []:
+        raise NotDecider(
+            f"nobody may answer a hold: {needed()}, and no user of Airflow has it. Nobody was asked, the writer stays"
+            f" stopped. Set {VARIABLE} (roles with commas between them) or give a user such a role; then clear decide"
+            " with downstream"
+        )
 
 
 def is_decider(name: str | None) -> bool:
-    """Return whether the user may answer a hold and roll back, as far as that is known here."""
-    known = deciders()
-    return known is None or name in known
+    """Return whether the user may answer a hold and roll back, as far as that is known here.
+
+    Who is no user of Airflow came from a shell (`airflow dags trigger`), and has the warehouse's password too.
+    """
+    users = _users() or {}
+    return name not in users or users[name] in roles()
 
 
 def require_decider(name: str | None, what: str, what_now: str) -> None:
     """Raise NotDecider unless the user may. `what` they wanted to do; `what_now`: sentences on what comes next."""
     if not is_decider(name):
-        raise NotDecider(f"{name or 'a run that no user has triggered'} may not {what}: {needed()}. {what_now}")
+        raise NotDecider(f"{name} may not {what}: {needed()}. {what_now}")
 
 
 def needed() -> str:
     """Return in words which role it takes."""
     return f"that takes the role {' or '.join(roles())}"
+
+
+def _users() -> dict[str, str] | None:
+    """Return each user's role in lower case; None if Airflow's configuration does not tell."""
+    if conf.get("core", "auth_manager") != SIMPLE or conf.getboolean("core", "simple_auth_manager_all_admins"):
+        return None
+    # Each is name:role, or name:role:teams.
+    users = [user.split(":") for user in conf.getlist("core", "simple_auth_manager_users")]
+    return {name: role.lower() for name, role, *_ in users}

@@ -49,7 +49,7 @@ class Undone:
 
     - `sync_id`: the rollback's own; None on a dry run
     - `tables`: the counts of rows, by table
-    - `conflicts`: what a rollback overwrites, which takes `force`
+    - `conflicts`: what stood against it, which takes `force`
     """
 
     sync_id: int | None

@@ -15,7 +15,7 @@ from include.confidence.holds import NOBODY, Decision
 from include.sources import get_source
 from include.warehouse import fence
 from plugins import notify
-from plugins.deciders import deciders, require_decider
+from plugins.deciders import deciders, require_decider, require_deciders
 from plugins.hooks import warehouse
 from plugins.operators.base import RunPage
 from plugins.params import several, some_text
@@ -91,6 +91,7 @@ class DecideOperator(HITLOperator):
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
         self.body = question.markdown(asked)
         self.response_timeout = timedelta(hours=hours)
+        require_deciders()
         self.assigned_users = [{"id": name, "name": name} for name in deciders() or ()]
         event = messages.of_hold(writer, question.plain(asked), run, notify.question_link(run))
         # Called after Airflow has stored the question, before the task waits.

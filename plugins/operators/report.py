@@ -154,7 +154,7 @@ class ReportOperator(SourceOperator):
 
 
 def _fail(what: str, next_step: str) -> NoReturn:
-    """Log what is wrong and what to do, as the last words of this task, and fail it. Raises RunFailed."""
+    """Log what is wrong and what to do, at the end of this task's log, and fail it. Raises RunFailed."""
     for sentence in (f"{what}.", f"Next: {next_step}."):
         for line in wrap(sentence, WIDTH):
             log.error("%s", line)

@@ -48,7 +48,7 @@ class RollbackOperator(BaseOperator):
                 *(done, table, count.updated, count.inserted, count.deleted),
             )
         for conflict in undone.conflicts:
-            log.warning("%s: %s", "stands against it" if params["dry_run"] else "overwritten by force", conflict)
+            log.warning("conflict%s: %s", "" if params["dry_run"] else ", done all the same", conflict)
         return undone.as_json()
 
 

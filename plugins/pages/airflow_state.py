@@ -121,7 +121,7 @@ def rollback_run(session: Session, run_id: str) -> RollbackRun | None:
         triggered_at=run.queued_at,
         ended_at=run.end_date,
         undone=_undone(undone) if run.state == DagRunState.SUCCESS else None,
-        failure=str(Failure(**failure)) if failure and run.state == DagRunState.FAILED else None,
+        failure=_failure(failure) if run.state == DagRunState.FAILED else None,
     )
 
 
@@ -133,8 +133,15 @@ def run_link(dag_id: str, run_id: str) -> str:
 def _undone(value: Any) -> Undone | None:
     try:
         return Undone.from_json(value)
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         # Left by an earlier version, or kept elsewhere by another XCom backend.
+        return None
+
+
+def _failure(value: Any) -> str | None:
+    try:
+        return str(Failure(**value))
+    except TypeError:
         return None
 
 

@@ -206,7 +206,10 @@ def of_sync(
     )
 
 
-@router.get("/sources/{source}/syncs/{sync_id}/rollbacks/{run:path}")
+@router.get(
+    "/sources/{source}/syncs/{sync_id}/rollbacks/{run:path}",
+    dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN, ROLLBACK))],
+)
 def of_rollback(
     request: Request,
     source: Source,

@@ -107,7 +107,7 @@ def _scans(scans: Mapping[str, Sequence[Scan]]) -> Iterator[Metric]:
         "rows_proven", "Rows that the last scan has proven.", labels, [(names, scan.proven) for names, scan in last]
     )
     figures = [((*names, metric), value) for names, scan in last for metric, value in scan.metrics.items()]
-    text = "A figure of the last scan. forensic_metric_info says what each metric means."
+    text = "A figure of the last scan. sync_confidence_forensic_metric_info says what each metric means."
     yield _gauge("forensic", text, [*labels, "metric"], figures)
     yield _meanings({(names[0], metric) for (*names, metric), _ in figures})
 

@@ -33,9 +33,10 @@ def of_writer(status: SourceStatus) -> WayOut | None:
         return WayOut(
             f"The DAG {runbook} is paused, so no run of it goes on.", f"Switch {runbook} on", f"/dags/{runbook}"
         )
-    if airflow.running:
-        sentence = "A run is at work: it asks if that still holds the writer, and lets it run again if not."
-        return WayOut(sentence, "See the run", run_ui(f"{runbook}/{airflow.running}"))
+    if airflow.running or airflow.stopper in ("queued", "running"):
+        at_the_end = "asks if that still holds the writer" if writer.hold_reason else "lets the writer run again"
+        run = f"{runbook}/{airflow.running}" if airflow.running else writer.run
+        return WayOut(f"A run is at work: it {at_the_end}.", "See the run", run_ui(run))
     if airflow.stopper is None:
         return WayOut(
             f"The run that stopped the writer is not in Airflow any more. A new run of {runbook} takes it over.",

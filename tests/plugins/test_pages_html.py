@@ -739,13 +739,15 @@ def test_who_may_not_decide_is_offered_nothing_and_told_why(known, monkeypatch):
         pages.append(of_rollback(decider=decider))
         with monkeypatch.context() as patch:
             patch.setitem(known, "detail", unasked)
-            pages.append(of_source(decider=decider))
+            patch.setitem(known, "overview", [unasked])
+            pages += [of_source(decider=decider), overview(decider=decider)]
         offered = set().union(*(attrs for page in pages for _, attrs in page.all("form", "button")))
         assert ("data-trigger" in offered, "data-ask" in offered) == (decider, decider)
         assert any("required_actions" in href for page in pages for href in page.links()) == decider
+        assert any("#hold" in href for page in pages for href in page.links()) == decider
         assert any("#roll-back" in href for page in pages for href in page.links()) == decider
         told = ["that takes the role op or lead" in page.text for page in pages]
-        assert told == [not decider] * 5
+        assert told == [not decider] * 6
 
 
 WAITING = replace(ROLLED, state="queued", undone=None, ended_at=None)
@@ -803,7 +805,7 @@ def test_conflicts_of_a_dry_run_are_listed_and_have_to_be_overwritten(known):
 def test_rollback_that_is_done_leads_to_itself(known):
     known["rollback_run"] = replace(ROLLED, dry_run=False, undone=Undone(9, TABLES, (CONFLICT,)))
     page = of_rollback()
-    assert "Overwritten" in page.text
+    assert "Conflicts, done all the same" in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/9" in page.links()
     assert not page.all("form")
 

@@ -39,6 +39,12 @@ def test_a_run_at_work_is_shown(writer):
     assert (way.words, way.path) == ("See the run", f"/dags/{RUNBOOK}/runs/r")
 
 
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_run_that_was_cleared_is_at_work(state):
+    way = of_writer(standing(HELD.writer, stopper=state))
+    assert (way.words, way.path, way.asks) == ("See the run", IN_AIRFLOW, False)
+
+
 @pytest.mark.parametrize("writer", [HELD.writer, STOPPED])
 def test_a_deleted_run_is_replaced_and_not_linked_to(writer):
     way = of_writer(standing(writer, stopper=None))

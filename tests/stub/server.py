@@ -15,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from include.simulators.control import decoded, encoder
 from include.sources.base import entity_of
-from include.sources.mirror.changes import BothEnds
+from include.sources.mirror.changes import BothEnds, Feed
 from include.sources.mirror.entity import Entity
+from include.sources.mirror.source import Mirror
 from tests.stub import moments, paging
 from tests.stub.declared import (
     ListRoute,
@@ -30,7 +31,7 @@ from tests.stub.declared import (
     values_of,
 )
 from tests.stub.shapes import Record
-from tests.stub.store import Store
+from tests.stub.store import Store, WrongExamples
 from tests.stub.template import Said, asked
 
 TOKEN = "stub-token"
@@ -88,7 +89,10 @@ class Stub:
         self._page = page
         self._gone = gone or {}
         self._routes = routes(store.source, store.rows)
+        for name in oldest_first:
+            _require_feed(store.source, name)
         for name, answer in self._gone.items():
+            _require_known(store.source, "gone", name)
             _require_none(entity_of(store.source, name), answer(store.rows[name][0]))
         self._headers = store.source.authorize(TOKEN)
         self._faults: list[Fault] = []
@@ -200,9 +204,22 @@ class Stub:
         return route.shape.answer(rows, parent or {})
 
 
+def _require_known(source: Mirror, word: str, name: str) -> None:
+    """Raise WrongExamples if the source has no such entity."""
+    if name not in (known := [entity.name for entity in source.entities]):
+        raise WrongExamples(f"`{word}` names {name}, which {source.name} doesn't have: it has {', '.join(known)}")
+
+
+def _require_feed(source: Mirror, name: str) -> None:
+    """Raise WrongExamples if the source has no such entity with a feed."""
+    _require_known(source, "oldest_first", name)
+    if not isinstance(entity_of(source, name).changes, Feed):
+        raise WrongExamples(f"`oldest_first` names {name}, whose changes are no Feed: leave it out")
+
+
 def _require_none(entity: Entity, answer: Any) -> None:
     """Raise WrongLookup unless the lookup finds nothing in the answer about a deleted record."""
-    with suppress(KeyError):
+    with suppress(AttributeError, LookupError, TypeError):
         if not entity.lookup.rows(answer):
             return
     raise WrongLookup(

@@ -452,6 +452,18 @@ class TestGone:
             assert shop.data("/tools/t1-2") == {"tool": {"id": "t1-2", "deleted": True}}
             assert shop.ask("/tools/t99")[0] == 404
 
+    @pytest.mark.parametrize(
+        ("wrong", "why"),
+        [
+            ({"gone": {"tool": lambda record: {}}}, "`gone` names tool, which shop doesn't have: it has tools, lines"),
+            ({"oldest_first": {"tool"}}, "`oldest_first` names tool, which shop doesn't have: it has tools, lines"),
+            ({"oldest_first": {"tools"}}, "`oldest_first` names tools, whose changes are no Feed: leave it out"),
+        ],
+    )
+    def test_names_that_mean_nothing_are_refused(self, wrong, why):
+        with pytest.raises(WrongExamples, match=re.escape(why)):
+            Stub(Store(mirror(), EXAMPLES), **wrong)
+
     def test_has_to_be_read_as_no_record(self):
         with pytest.raises(WrongLookup, match=r"shop\.tools does not read the answer about a deleted record as none"):
             Stub(Store(mirror(tools(), lines()), EXAMPLES), gone=self.GONE)

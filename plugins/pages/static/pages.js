@@ -49,13 +49,21 @@
   });
 
   // Airflow's frame allows no dialogs, so a button with `data-sure` asks by that text, and acts when pressed again.
+  // The second half of a double click is no answer.
   function sure(form) {
     const button = form.querySelector("button");
-    const { sure: question } = button.dataset;
+    const { sure: question, askedAt } = button.dataset;
     if (!question) return true;
-    delete button.dataset.sure;
-    button.textContent = question;
-    return false;
+    if (!askedAt) {
+      Object.assign(button.dataset, { askedAt: performance.now(), words: button.textContent });
+      button.textContent = question;
+      return false;
+    }
+    if (performance.now() - Number(askedAt) < 700) return false;
+    // If it fails, it is asked once more.
+    delete button.dataset.askedAt;
+    button.textContent = button.dataset.words;
+    return true;
   }
 
   async function post(form, url, body, refusals) {
