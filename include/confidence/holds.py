@@ -107,9 +107,10 @@ def refresh_hold(conn: Connection, source: str) -> str | None:
 
 
 def note_asked(conn: Connection, holds: Sequence[Hold]) -> None:
-    """Keep when a person was first asked about each of these holds."""
+    """Keep when a person was first asked about each of these holds: at one moment, since it is one question."""
     conn.execute(
-        "UPDATE confidence.forensic_run SET asked_at = coalesce(asked_at, clock_timestamp()) WHERE scan_id = ANY (%s)",
+        "UPDATE confidence.forensic_run SET asked_at = coalesce(asked_at, statement_timestamp())"
+        " WHERE scan_id = ANY (%s)",
         [[hold.scan_id for hold in holds]],
     )
 

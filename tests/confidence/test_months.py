@@ -4,12 +4,13 @@ from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
 from include.confidence import holds, judgements, outcome, run_evidence, scan_log
 from include.confidence.account import Account
 from include.confidence.policy import Verdict
+from include.confidence.queries import months as queries
 from include.confidence.queries.months import Declared, NightCounts, SourceMonth, read_months
 from include.confidence.queries.overview import read_statuses
 from include.warehouse import fence, sync_log
@@ -32,6 +33,12 @@ def stops_are_known(conn: Connection) -> None:
     """All stops since 2020 are kept, and none is open."""
     conn.execute("UPDATE confidence.writer SET stops_kept_since = '2020-01-01', state = 'running', hold_reason = NULL")
     conn.execute("DELETE FROM confidence.writer_stop")
+
+
+@pytest.fixture(autouse=True)
+def old_months_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only the last 12, so that the tests may take place in 2024."""
+    monkeypatch.setattr(queries, "MOST", 1000)
 
 
 def scan(
@@ -133,7 +140,7 @@ class TestNights:
         scan(conn, "2024-02-29 23:59:59")
         scan(conn, "2024-03-01 00:00")
         found = months(conn)
-        assert [(month, each.nights.passed) for month, each in found.items()] == [("2024-03", 1), ("2024-02", 1)]
+        assert [(month, each.nights.passed) for month, each in found.items()][-2:] == [("2024-03", 1), ("2024-02", 1)]
         assert (found["2024-02"].nights.no_scan, found["2024-03"].nights.no_scan) == (0, 30)
         assert (found["2024-02"].nights.proven, found["2024-03"].nights.proven) == (1, 1)
 
@@ -156,25 +163,49 @@ class TestNights:
         scan(conn, f"{now:%Y-%m-%d} 00:00")
         assert months(conn)[f"{now:%Y-%m}"].nights == NightCounts(1, 0, 0, 0, 0, 1)
 
-    def test_a_month_without_a_run_is_left_out_unless_another_source_has_one(self, conn):
+    def test_a_month_without_a_scan_is_told_too(self, conn):
         scan(conn, "2024-01-31 03:00")
         scan(conn, "2024-03-31 03:00")
-        assert list(months(conn)) == ["2024-03", "2024-01"]
+        found = months(conn)
+        assert list(found)[-4:] == ["2024-04", "2024-03", "2024-02", "2024-01"]
+        assert next(iter(found)) == f"{datetime.now(UTC):%Y-%m}"
+        assert found["2024-02"].nights == NightCounts(0, 0, 0, 0, 29, 0)
+
+    def test_each_source_has_months_from_its_first_scan_on(self, conn):
+        scan(conn, "2024-01-31 03:00")
         scan(conn, "2024-02-10 03:00", source="storage", entities=("images",))
         both = read_months(conn, [DECLARED, Declared("storage", ("images",), 2.0, None)])
-        assert [(f"{each.month:%m}", each.source) for each in both] == [
+        assert [(f"{each.month:%m}", each.source) for each in both[-5:]] == [
             ("03", SOURCE),
             ("03", "storage"),
             ("02", SOURCE),
             ("02", "storage"),
             ("01", SOURCE),
         ]
-        assert both[2].nights == NightCounts(0, 0, 0, 0, 29, 0)
 
-    def test_only_the_last_twelve_months_are_told(self, conn):
-        for month in range(14):
-            scan(conn, f"{2022 + month // 12}-{month % 12 + 1:02}-05 03:00")
-        assert list(months(conn))[::11] == ["2023-02", "2022-03"]
+    def test_only_the_last_twelve_months_are_told(self, conn, monkeypatch):
+        monkeypatch.setattr(queries, "MOST", 12)
+        scan(conn, "2024-01-31 03:00")
+        found, now = list(months(conn)), datetime.now(UTC)
+        assert len(found) == 12
+        assert found[::11] == [f"{now:%Y-%m}", f"{(now.replace(day=1) - timedelta(days=330)):%Y-%m}"]
+
+    def test_a_run_over_midnight_is_one_night(self, conn):
+        run = scan(conn, "2024-03-02 23:50", "warn")
+        scan(conn, "2024-03-03 00:10", run=run)
+        found = months(conn)["2024-03"].nights
+        # Of these nights, the first has the run; the second has no scan of its own.
+        assert (found.passed, found.warned, found.proven, found.no_scan) == (0, 1, 1, 29)
+
+    def test_a_run_over_the_end_of_a_month_belongs_to_the_first(self, conn, monkeypatch):
+        now = datetime.now(UTC)
+        begin = now.replace(day=1, hour=0, minute=0)
+        run = scan(conn, f"{begin - timedelta(minutes=10):%Y-%m-%d %H:%M}", entities=("orders",))
+        scan(conn, f"{begin:%Y-%m-%d %H:%M}", run=run, entities=("payments",))
+        # Also where only the second is told.
+        monkeypatch.setattr(queries, "MOST", 1)
+        (this,) = months(conn).values()
+        assert (this.nights.passed, this.nights.proven, this.nights.no_scan) == (0, 0, now.day - 1)
 
 
 # What differs from a run that is confirmed: its scans, then what followed. A repair is that of a plan of 3 rows.
@@ -374,7 +405,7 @@ class TestStoodStill:
         stop(conn, f"{month - timedelta(hours=2):%Y-%m-%d %H:%M}", None, "too much")
         this, last = (each.stood_still for each in months(conn).values())
         assert (this.open, this.held) == (True, (now - month).total_seconds())
-        assert (last.open, last.held) == (True, 2 * HOUR)
+        assert (last.open, last.held) == (False, 2 * HOUR)
 
     def test_is_not_known_from_before_it_was_kept(self, conn):
         scan(conn, "2024-02-05 03:00"), scan(conn, "2024-03-05 03:00")
@@ -432,6 +463,12 @@ class TestAnswers:
             (at("2024-03-02 03:00"),)
         ]
 
+    def test_a_question_about_several_holds_is_asked_at_one_moment(self, conn):
+        scan(conn, "2024-03-02 03:00", "hold")
+        holds.note_asked(conn, holds.open_holds(conn, SOURCE))
+        moments = conn.execute("SELECT count(asked_at), count(DISTINCT asked_at) FROM confidence.forensic_run")
+        assert moments.fetchone() == (2, 1)
+
     def test_a_month_without_questions_has_none(self, conn):
         scan(conn, "2024-03-02 03:00")
         assert asdict(months(conn)["2024-03"].answers) == {
@@ -447,10 +484,10 @@ class TestFresh:
 
     def hourly(self, conn: Connection, first: str, last: str) -> None:
         conn.execute(
-            "INSERT INTO confidence.sync_log (source, kind, run, state, started_at, finished_at)"
-            " SELECT %s, 'sync', 'square_sync/scheduled__' || d, 'success', d, d + interval '10 min'"
+            "INSERT INTO confidence.sync_log (source, kind, run, state, started_at, finished_at, state_before)"
+            " SELECT %s, 'sync', 'square_sync/scheduled__' || d, 'success', d, d + interval '10 min', %s"
             " FROM generate_series(%s, %s, interval '1 hour') d",
-            [SOURCE, at(first), at(last)],
+            [SOURCE, Jsonb({"orders/": None}), at(first), at(last)],
         )
 
     def test_is_the_share_of_the_time_within_the_limit(self, conn):
@@ -473,6 +510,28 @@ class TestFresh:
         fresh = (15 * 24 + 1) * 60 - 10
         assert months(conn)["2024-03"].fresh_share == pytest.approx(fresh / (31 * 24 * 60 - 10))
 
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("run", "square_sync/manual__of_one_job"),
+            ("reason", "shops of the connection"),
+            ("reason", "snapshot"),
+            ("state_before", Jsonb({})),
+            ("state_before", Jsonb({"images/dry run": None})),
+        ],
+        ids=["by hand", "shops", "snapshot", "no watermark moved", "dry"],
+    )
+    def test_syncs_that_are_not_of_the_whole_make_nothing_fresh(self, conn, column, value):
+        scan(conn, "2024-03-05 03:00")
+        self.hourly(conn, "2024-03-01 00:00", "2024-03-31 23:00")
+        query = sql.SQL("UPDATE confidence.sync_log SET {} = %s WHERE started_at >= %s").format(sql.Identifier(column))
+        conn.execute(query, [value, at("2024-03-16 00:00")])
+        fresh = (15 * 24 + 1) * 60 - 10
+        assert months(conn)["2024-03"].fresh_share == pytest.approx(fresh / (31 * 24 * 60 - 10))
+        # As if there were no others: then it is not known when the whole was in step.
+        conn.execute(query, [value, at("2024-03-01 00:00")])
+        assert months(conn)["2024-03"].fresh_share is None
+
     def test_a_month_without_any_sync_is_stale(self, conn):
         scan(conn, "2024-03-05 03:00")
         self.hourly(conn, "2024-02-01 00:00", "2024-02-20 00:00")
@@ -488,5 +547,5 @@ class TestFresh:
 
 def test_months_are_dates(conn):
     scan(conn, "2024-03-05 03:00")
-    (found,) = read_months(conn, [DECLARED])
+    *_, found = read_months(conn, [DECLARED])
     assert (found.source, found.month) == (SOURCE, date(2024, 3, 1))

@@ -14,7 +14,7 @@ from include.confidence.queries.paging import CursorRefused
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import latest_scans, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync
-from include.confidence.queries.trends import POINTS, list_parts, read_drift, read_series
+from include.confidence.queries.trends import NEWEST, POINTS, list_parts, read_drift, read_series
 from include.confidence.summary import Plan
 from include.confidence.unproven import count_by_table, oldest
 from include.confidence.watch import Code, Finding
@@ -350,6 +350,21 @@ class TestSeries:
         assert [point.run for point in series.points if point.verdict] == ["run of 100"]
         assert series.points[-1].run == f"run of {4 * POINTS - 1}"
 
+    def test_of_several_points_what_is_not_judged_hides_behind_no_pass(self, conn):
+        passed = Judgement(Verdict.PASS, (), (), (Gate(METRIC, 0.0, 25.0, 1, Verdict.PASS),))
+        for number in range(2 * POINTS):
+            judged(conn, f"{number}", None if number == 50 else passed, value=1)
+            aged(conn, f"{number}", 2 * POINTS - number)
+        [series] = read_series(conn, SOURCE, "line_items", days=365)
+        assert [point.run for point in series.points if not point.verdict] == ["run of 50"]
+
+    def test_of_several_points_a_value_that_is_not_known_hides_behind_no_zero(self, conn):
+        for number in range(2 * POINTS):
+            judged(conn, f"{number}", metrics={"rows_differing": 2} if number == 50 else {METRIC: 0})
+            aged(conn, f"{number}", 2 * POINTS - number)
+        found = {each.metric: each.points for each in read_series(conn, SOURCE, "line_items", days=365)}
+        assert [point.run for point in found[METRIC] if point.value is None] == ["run of 50"]
+
 
 class TestDrift:
     """The total drift of each run."""
@@ -386,16 +401,41 @@ class TestDrift:
         assert self.figures(conn) == [("old", 2, 4, 6, None)]
 
     def test_runs_over_another_part_are_left_out(self, conn):
-        self.run(conn, "night")
-        self.run(conn, "next night", at=1)
-        self.run(conn, "some pages", at=2, scope="pages 1-2")
-        assert [run for run, *_ in self.figures(conn)] == ["night", "next night"]
+        self.run(conn, "a/scheduled__1")
+        self.run(conn, "a/scheduled__2", at=1)
+        for minute in range(2, 5):
+            self.run(conn, f"some pages {minute}", at=minute, scope="pages 1-2")
+        assert [run for run, *_ in self.figures(conn)] == ["a/scheduled__1", "a/scheduled__2"]
+        assert read_drift(conn, SOURCE).left_out == 3
+
+    def test_once_the_scope_has_changed_runs_before_are_left_out(self, conn):
+        for night in range(5):
+            self.run(conn, f"a/scheduled__{night}", at=night, scope="30 days back")
+        self.run(conn, "a/scheduled__new", at=5, scope="60 days back")
+        assert self.figures(conn) == [("a/scheduled__new", 2, 4, 6, 4)]
+        assert read_drift(conn, SOURCE).left_out == 5
+
+    def test_once_an_entity_is_gone_for_some_runs_they_have_a_total(self, conn):
+        for night in range(2 * NEWEST):
+            self.run(conn, f"a/scheduled__{night}", at=night)
+        for night in range(NEWEST):
+            self.run(conn, f"b/scheduled__{night}", at=100 + night, entities=("customers",))
+            # Until then it looks as if they had left it out.
+            assert self.figures(conn)[-1][1] == (1 if night == NEWEST - 1 else None)
+
+    def test_of_several_runs_one_that_is_not_known_hides_behind_no_zero(self, conn):
+        for number in range(2 * POINTS):
+            self.run(conn, f"{number}", plan=(0, 0, 0), accounts={}, incomplete="no page" if number == 50 else "")
+            for entity in ("customers", "line_items"):
+                aged(conn, f"{number} {entity}", 2 * POINTS - number)
+        found = read_drift(conn, SOURCE, days=365)
+        assert [point.run for point in found.points if point.total is None] == ["50"]
 
     def test_entity_that_was_added_counts(self, conn):
         self.run(conn, "night")
         self.run(conn, "next night", at=1)
         self.run(conn, "with tickets", at=2, entities=("customers", "line_items", "tickets"))
-        assert self.figures(conn)[-1] == ("with tickets", 3, 6, 9, 6)
+        assert self.figures(conn)[1:] == [("next night", None, None, None, None), ("with tickets", 3, 6, 9, 6)]
 
     def test_period_and_thinning_are_those_of_the_series(self, conn):
         for number in range(POINTS + 10):

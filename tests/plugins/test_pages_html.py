@@ -563,6 +563,15 @@ def test_points_that_stand_for_several_scans_say_so(known):
     assert "Of several runs in a row the one with the most drift is shown." in page.text
 
 
+@pytest.mark.parametrize(
+    ("left_out", "told"), [(1, "1 run that looked at other parts than runs do now is"), (3, "3 runs that looked at")]
+)
+def test_runs_that_the_total_drift_leaves_out_are_counted(known, left_out, told):
+    assert "looked at other parts" not in of_source().text
+    known["read_drift"] = replace(DRIFT, left_out=left_out)
+    assert told in of_source().text
+
+
 def test_worst_part_is_shown_unless_another_is_asked_for():
     parts = [Part("customers", "all", 2, AT), Part("line_items", "all", 2, AT)]
     assert html.chosen(parts, [SCAN], None, "all") == parts[1]

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import dict_row
 
 from include.confidence.holds import NOBODY
 from include.confidence.outcome import OPEN_CHANGES
@@ -34,7 +34,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class NightCounts:
-    """How many nights ended how, by the worst verdict of each day.
+    """How many nights ended how, by the worst verdict of each day. A run counts on the day of its first scan.
 
     - `not_judged`: nights on which no gate came to its end
     - `no_scan`: nights without any scan, from the first run of the source on; today counts only once it has a scan
@@ -54,9 +54,9 @@ class StoodStill:
     """For how long the writer was stopped, in seconds.
 
     - `scans`: from the stop to the last scan
-    - `held`: until a person had decided, or a later run had recovered
+    - `held`: while a hold was open; that goes on after a person has decided to keep the writer stopped
     - `other`: anything else, such as judging, repairing and verifying, or a step that failed
-    - `open`: the writer is still stopped; the time until now counts
+    - `open`: the writer is still stopped, so the time until now counts; only ever in the month that is now
     - `measured_since`: nothing is known of the time before; None if the whole month was measured
     """
 
@@ -91,8 +91,8 @@ class SourceMonth:
     """A month of a source; `month` is its first day. None: not known.
 
     - `rows_repaired`, `rows_rolled_back`: rows that repairs and rollbacks have changed
-    - `fresh_share`: of the time, in which the last successful sync had begun no longer than `freshness_limit_seconds`
-      ago
+    - `fresh_share`: of the time, in which the last sync of the whole source had begun no longer than
+      `freshness_limit_seconds` ago; that is a scheduled sync which succeeded and moved a watermark, and was not dry
     """
 
     source: str
@@ -107,15 +107,16 @@ class SourceMonth:
 
 
 def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMonth]:
-    """Return the last 12 months in which a run has scanned one of the sources, newest first.
+    """Return the last 12 months since the first scan of one of the sources, newest first.
 
     A month has the sources in their order, each from the month of its first scan on.
     """
-    params = _params(conn, declared)
-    if not params["months"]:
-        return []
     with conn.cursor(row_factory=dict_row) as cursor:
-        begun = {row["source"]: row for row in cursor.execute(BEGUN, params).fetchall()}
+        sources = [source.source for source in declared]
+        begun = {row["source"]: row for row in cursor.execute(BEGUN, {"sources": sources}).fetchall()}
+        if not begun:
+            return []
+        params = _params(declared, min(row["first_scan"] for row in begun.values()))
         confirmed = cursor.execute(CONFIRMED, params).fetchall()
         rows, stops, answers, fresh = (
             {(row["source"], row["month"]): row for row in cursor.execute(query, params).fetchall()}
@@ -146,14 +147,12 @@ def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMo
     return found
 
 
-def _params(conn: Connection, declared: Sequence[Declared]) -> dict[str, Any]:
+def _params(declared: Sequence[Declared], first_scan: datetime) -> dict[str, Any]:
     """Return the parameters of all queries, the months among them, newest first."""
     sources = [source.source for source in declared]
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        found = cursor.execute(MONTHS, {"sources": sources, "most": MOST}).fetchall()
-    months = [month.astimezone(UTC) for (month,) in found]
     days = {source.source: source.log_days for source in declared}
     now = datetime.now(UTC)
+    months = _months(first_scan.astimezone(UTC), now)
     return {
         "sources": sources,
         "owners": [source.source for source in declared for _ in source.entities],
@@ -163,10 +162,16 @@ def _params(conn: Connection, declared: Sequence[Declared]) -> dict[str, Any]:
         "log_since": [days[source] and now - timedelta(days=days[source]) for source in sources],
         "months": months,
         "ends": [(month + timedelta(days=32)).replace(day=1) for month in months],
-        "since": min(months, default=None),
+        "since": months[-1],
         "nobody": NOBODY,
         "open_changes": OPEN_CHANGES,
     }
+
+
+def _months(first: datetime, last: datetime) -> list[datetime]:
+    """Return the beginning of each month from the `first` to the `last` moment, the newest MOST, newest first."""
+    months = range(last.year * 12 + last.month - 1, first.year * 12 + first.month - 2, -1)
+    return [datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in months[:MOST]]
 
 
 def _proven_days(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[date, bool | None]]:
@@ -220,12 +225,6 @@ def _freshness(row: Mapping[str, Any] | None, *, in_log: bool) -> dict[str, floa
     return {name: row[name] if known else None for name in names}
 
 
-MONTHS = """
-SELECT DISTINCT date_trunc('month', scanned_at, 'UTC') AS month FROM confidence.forensic_run
-WHERE source = ANY (%(sources)s) ORDER BY month DESC LIMIT %(most)s
-"""
-
-
 BEGUN = """
 SELECT w.source, w.stops_kept_since, first.scanned_at AS first_scan
 FROM confidence.writer w CROSS JOIN LATERAL (
@@ -239,13 +238,14 @@ FROM confidence.writer w CROSS JOIN LATERAL (
 CONFIRMED = """
 WITH scan AS MATERIALIZED (
   SELECT source, run, entity, scope, epoch, scanned_at, verdict, left_out, plans_changes AS planned,
-    run LIKE '%%/scheduled\\_\\_%%' AS scheduled, all_proven AND verdict IS NOT NULL AND NOT rescanned AS proven
+    run LIKE '%%/scheduled\\_\\_%%' AS scheduled, all_proven AND verdict IS NOT NULL AND NOT rescanned AS proven,
+    (min(scanned_at) OVER (PARTITION BY source, run) AT TIME ZONE 'UTC')::date AS day
   FROM confidence.forensic_run
   WHERE source = ANY (%(sources)s) AND scanned_at >= %(since)s::timestamptz - interval '1 day'
 ), newest AS (
   SELECT DISTINCT ON (source, run, entity) * FROM scan ORDER BY source, run, entity, scanned_at DESC
 ), ran AS (
-  SELECT source, run, min(scanned_at) AS began, max(scanned_at) AS ended, bool_or(planned) AS planned,
+  SELECT source, run, min(day) AS day, min(scanned_at) AS began, max(scanned_at) AS ended, bool_or(planned) AS planned,
     bool_and(proven AND (source, entity, scope) IN (
       SELECT source, entity, scope FROM scan WHERE scheduled OR scope = 'all')) AND min(epoch) = max(epoch) AS proven,
     count(*) FILTER (WHERE (source, entity) IN (
@@ -263,7 +263,7 @@ WITH scan AS MATERIALIZED (
     WINDOW later AS (PARTITION BY source ORDER BY began_at)
   ) AS stop WHERE ended_at IS NULL OR (next_began = ended_at AND next_run IS DISTINCT FROM run)
 )
-SELECT r.source, (r.ended AT TIME ZONE 'UTC')::date AS day, CASE
+SELECT r.source, r.day, CASE
     WHEN NOT r.proven OR r.entities < declared.entities OR answer.decision IN ('resume', 'keep') THEN false
     WHEN r.held AND answer.decision IS DISTINCT FROM 'repair' THEN false
     WHEN EXISTS (SELECT FROM left_stopped l WHERE (l.source, l.run) = (r.source, r.run)) THEN false
@@ -311,7 +311,7 @@ FROM (
 
 
 STOPS = """
-SELECT s.source, m.month, bool_or(s.ended_at IS NULL) AS open,
+SELECT s.source, m.month, bool_or(s.ended_at IS NULL AND m.ends > now()) AS open,
   sum(CASE WHEN s.held THEN part.seconds ELSE 0 END) AS held,
   sum(CASE WHEN s.held THEN 0 ELSE part.scans END) AS scans,
   sum(CASE WHEN s.held THEN 0 ELSE part.seconds - part.scans END) AS other
@@ -334,7 +334,7 @@ GROUP BY s.source, m.month
 """
 
 
-# One question may be about several holds, which are noted within the same moment.
+# One question may be about several holds, which are noted at the same moment.
 ANSWERS = """
 SELECT source, date_trunc('month', asked, 'UTC') AS month, count(*) AS asked, count(*) - count(seconds) AS unanswered,
   percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS median_seconds, max(seconds) AS longest_seconds
@@ -349,8 +349,14 @@ FROM (
 
 
 # The time between two scheduled syncs is as in confidence.health, at the end of the month: the median of the last 20.
+# The log doesn't say which part of the source a person has asked for, so only scheduled syncs are known to be of the
+# whole. A row with a reason, or without a watermark that it moved, stands for something else, such as a table alone.
 FRESH = """
-WITH due AS (
+WITH whole AS NOT MATERIALIZED (
+  SELECT source, started_at, finished_at FROM confidence.sync_log
+  WHERE kind = 'sync' AND state = 'success' AND run LIKE '%%/scheduled\\_\\_%%' AND reason IS NULL
+    AND state_before <> '{}' AND NOT state_before ? 'images/dry run'
+), due AS (
   SELECT d.source, m.month, least(m.ends, now()) AS until, d.freshness * schedule.every AS allowed
   FROM unnest(%(sources)s::text[], %(freshness)s::double precision[]) AS d (source, freshness)
   CROSS JOIN unnest(%(months)s::timestamptz[], %(ends)s::timestamptz[]) AS m (month, ends)
@@ -372,20 +378,18 @@ WITH due AS (
   SELECT source, first.finished_at AS first_at, last.finished_at AS last_at
   FROM unnest(%(sources)s::text[]) AS source
   CROSS JOIN LATERAL (
-    SELECT min(finished_at) AS finished_at FROM confidence.sync_log l
-    WHERE l.source = source.source AND kind = 'sync' AND state = 'success'
+    SELECT min(finished_at) AS finished_at FROM whole WHERE whole.source = source.source
   ) AS first
   CROSS JOIN LATERAL (
-    SELECT max(finished_at) AS finished_at FROM confidence.sync_log l
-    WHERE l.source = source.source AND kind = 'sync' AND state = 'success' AND finished_at < %(since)s
+    SELECT max(finished_at) AS finished_at FROM whole
+    WHERE whole.source = source.source AND finished_at < %(since)s
   ) AS last
 ), late AS (
   SELECT s.source, stretch.*
   FROM (SELECT source, min(allowed) AS allowed FROM due GROUP BY source) AS strictest JOIN synced s USING (source)
   CROSS JOIN LATERAL (
     SELECT started_at, finished_at AS began, lead(finished_at, 1, now()) OVER (ORDER BY finished_at) AS ended
-    FROM confidence.sync_log l
-    WHERE l.source = s.source AND kind = 'sync' AND state = 'success' AND finished_at >= coalesce(s.last_at, %(since)s)
+    FROM whole WHERE whole.source = s.source AND finished_at >= coalesce(s.last_at, %(since)s)
   ) AS stretch
   WHERE stretch.ended - stretch.started_at > strictest.allowed
 ), stale AS (

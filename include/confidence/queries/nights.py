@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 class Night:
     """A day, in UTC: `kind` is the worst verdict of that day's runs, and `run` the run that has it.
 
+    A run belongs to the day of its first scan.
     `kind` is `not judged` if no gate came to its end, and `no scan` if nothing was scanned; then `run` is None.
     """
 
@@ -36,15 +37,20 @@ def _night(row: Mapping[str, Any]) -> Night:
     return Night(row["day"], kind, row["run"])
 
 
+# A day earlier too, for a run that went on after midnight.
 NIGHTS = """
+WITH scan AS (
+  SELECT source, run, verdict, scanned_at,
+    (min(scanned_at) OVER (PARTITION BY source, run) AT TIME ZONE 'UTC')::date AS day
+  FROM confidence.forensic_run
+  WHERE source = ANY (%(sources)s) AND scanned_at >= (%(since)s::date - 1)::timestamp AT TIME ZONE 'UTC'
+), worst AS (
+  SELECT DISTINCT ON (source, day) source, day, run, verdict FROM scan
+  ORDER BY source, day, array_position(ARRAY['hold', 'warn', 'pass'], verdict) NULLS LAST, scanned_at DESC
+)
 SELECT w.source, d.day::date AS day, worst.run, worst.verdict
 FROM confidence.writer w
 CROSS JOIN generate_series(%(since)s::date::timestamp, (now() AT TIME ZONE 'UTC')::date::timestamp, '1 day') AS d (day)
-LEFT JOIN LATERAL (
-  SELECT f.run, f.verdict FROM confidence.forensic_run f
-  WHERE f.source = w.source AND f.scanned_at >= d.day AT TIME ZONE 'UTC'
-    AND f.scanned_at < (d.day + interval '1 day') AT TIME ZONE 'UTC'
-  ORDER BY array_position(ARRAY['hold', 'warn', 'pass'], f.verdict) NULLS LAST, f.scanned_at DESC LIMIT 1
-) AS worst ON true
+LEFT JOIN worst ON worst.source = w.source AND worst.day = d.day::date
 WHERE w.source = ANY (%(sources)s) ORDER BY w.source, d.day
 """

@@ -1,6 +1,5 @@
 """Read metrics and total drift over the runs, for the trends on a source's page."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,8 @@ from include.confidence.queries.scans import gates_of
 POINTS, MOST = 90, 1000
 # The longest period, in days.
 MAX_DAYS = 366
+# Among how many of the newest runs one that looked at more shows that the newest has left something out.
+NEWEST = 7
 
 T = TypeVar("T")
 
@@ -90,10 +91,15 @@ class RunDrift:
 
 @dataclass(frozen=True)
 class TotalDrift:
-    """The drift of a source over its runs, oldest first. `runs`: how many the points stand for, as in `Series`."""
+    """The drift of a source over its runs, oldest first.
+
+    `runs`: how many the points stand for, as in `Series`. `left_out`: how many have no point, since they
+    looked at other parts.
+    """
 
     points: tuple[RunDrift, ...]
     runs: int
+    left_out: int = 0
 
 
 def list_parts(conn: Connection, source: str) -> list[Part]:
@@ -131,17 +137,16 @@ def read_series(
 def read_drift(conn: Connection, source: str, *, days: int | None = None) -> TotalDrift:
     """Return the total drift of a source over its runs: of so many `days`, or the newest POINTS.
 
-    The newest scan of each entity and scope counts. Runs that looked at other parts than most runs do are left out,
-    such as a run over some pages: their sums can't be compared.
+    The newest scan of each entity and scope counts. Runs that looked at other parts than runs do at present are left
+    out, such as a run over some pages, or before the scope was changed: their sums can't be compared.
     """
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(DRIFT, {"source": source, **_period(days)}).fetchall()
     runs = [list(scans) for _, scans in groupby(rows, key=lambda row: row["run"])]
-    looked_at = Counter(map(_parts, runs))
-    usual = max(looked_at, key=lambda parts: (looked_at[parts], len(parts)), default=frozenset())
+    usual = _usual(runs)
     alike = [scans for scans in runs if _parts(scans) <= usual or _parts(scans) >= usual]
     points = sorted((_drift(scans, usual) for scans in alike), key=lambda point: point.scanned_at)
-    return TotalDrift(thinned(points, lambda point: -1 if point.total is None else point.total), len(points))
+    return TotalDrift(thinned(points, _drift_rank), len(points), len(runs) - len(points))
 
 
 def thinned(points: Sequence[T], rank: Callable[[T], Any]) -> tuple[T, ...]:
@@ -157,9 +162,29 @@ def _period(days: int | None) -> dict[str, int | None]:
     return {"days": days, "limit": MOST if days else POINTS}
 
 
-def _rank(point: Point) -> tuple[int, bool, int]:
-    """Return by what the worst of several points is shown: its verdict, a person's decision, its value."""
-    return SEVERITY[point.verdict], point.accepted, -1 if point.value is None else point.value
+def _rank(point: Point) -> tuple[float, bool, int, bool]:
+    """Return by what the worst of several points is shown: its verdict, a person's decision, its value.
+
+    What is not judged is worse than a pass, and a value that is not known worse than 0.
+    """
+    severity = 0.5 if point.verdict is None else SEVERITY[point.verdict]
+    return severity, point.accepted, point.value or 0, point.value is None
+
+
+def _drift_rank(point: RunDrift) -> tuple[int, bool, bool]:
+    """Return by what the worst of several runs is shown: its total; one that is not known is worse than 0."""
+    return point.total or 0, point.total is None, point.unproven is None
+
+
+def _usual(runs: Sequence[Sequence[Mapping[str, Any]]]) -> frozenset[tuple[str, str]]:
+    """Return what a run looks at, at present: the parts of the newest scheduled run, or of any if none is scheduled.
+
+    If one of the runs just before it looked at these and more, the newest has left something out, or is still going on.
+    """
+    scheduled = [scans for scans in runs if "/scheduled__" in scans[0]["run"]] or runs
+    by_age = sorted(scheduled, key=lambda scans: max(scan["scanned_at"] for scan in scans), reverse=True)
+    newest, *before = [*map(_parts, by_age[:NEWEST])] or [frozenset()]
+    return max([newest, *(parts for parts in before if parts > newest)], key=len)
 
 
 def _parts(scans: Sequence[Mapping[str, Any]]) -> frozenset[tuple[str, str]]:

@@ -54,6 +54,9 @@ COMMENT ON COLUMN confidence.forensic_run.all_proven IS
   'The scan is evidence, kept an account, and proved every row; nor was any row of its tables unproven before.';
 
 CREATE INDEX sync_log_kind ON confidence.sync_log (source, kind, finished_at) INCLUDE (started_at, state);
+CREATE INDEX sync_log_whole ON confidence.sync_log (source, finished_at) INCLUDE (started_at)
+  WHERE kind = 'sync' AND state = 'success' AND run LIKE '%/scheduled\\_\\_%' AND reason IS NULL
+    AND state_before <> '{}' AND NOT state_before ? 'images/dry run';
 CREATE INDEX forensic_run_asked ON confidence.forensic_run (source, asked_at) WHERE asked_at IS NOT NULL;
 CREATE INDEX forensic_run_decided ON confidence.forensic_run (source, decided_at) WHERE decided_at IS NOT NULL;
 COMMENT ON COLUMN confidence.forensic_run.asked_at IS
@@ -64,7 +67,8 @@ DROPS = """
 ALTER TABLE confidence.forensic_run DROP all_proven, DROP plans_changes;
 COMMENT ON COLUMN confidence.forensic_run.asked_at IS
   'When a person was last asked about this hold. An answer counts only for holds that were asked about.';
-DROP INDEX confidence.sync_log_kind, confidence.forensic_run_asked, confidence.forensic_run_decided;
+DROP INDEX confidence.sync_log_kind, confidence.sync_log_whole, confidence.forensic_run_asked,
+  confidence.forensic_run_decided;
 DROP TRIGGER keep_stop ON confidence.writer;
 DROP FUNCTION confidence.keep_stop();
 DROP TABLE confidence.writer_stop;
