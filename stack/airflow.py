@@ -28,6 +28,13 @@ class Airflow:
             raise StackError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
 
+    def page(self, path: str) -> str:
+        """The HTML of a page that a plugin adds."""
+        answer = self._session.get(f"{self.url}{path}", timeout=60)
+        if not answer.ok:
+            raise StackError(f"GET {path}: {answer.status_code} {answer.text[:500]}")
+        return answer.text
+
     def trigger(self, dag_id: str, **conf: Any) -> str:
         """Start a run; returns its id."""
         # As the form in the UI does it.

@@ -147,6 +147,11 @@ class Platform:
             assert state == "success"
         return self.airflow.xcom(WATCH, run_id, "watch")[SOURCE]
 
+    def clicks(self) -> dict[str, str]:
+        """What the source's page offers to click so that its writer runs again, each with its address in Airflow."""
+        page = self.airflow.page(f"/sync-confidence/sources/{SOURCE}")
+        return {words: href for href, words in re.findall(r'<a class="action" href="([^"]*)"[^>]*>([^<]*)', page)}
+
     def steps(self, run_id: str, dag: str = RECONCILE) -> dict[str, str]:
         """The states of a reconcile run's tasks, the scans as one."""
         states = dict(self.airflow.tasks(dag, run_id))

@@ -82,6 +82,7 @@ def test_run_marked_as_done_while_it_asks_is_failed_over_the_stopped_writer(plat
     assert len(platform.service.told) == 1
     platform.airflow.mark_run(RECONCILE, asking, "success")
     assert platform.watch() == ["writer_unattended"]
+    assert "Ask me again</button>" in platform.airflow.page(f"/sync-confidence/sources/{SOURCE}")
     assert platform.service.titles[1:] == [f"{SOURCE}: the writer is stopped, and nobody is at work on it"]
     assert "Next: clear decide of that run with downstream" in platform.service.told[1]["message"]
     platform.airflow.clear(RECONCILE, asking, "decide")
@@ -121,6 +122,8 @@ def test_held_run_that_is_deleted_is_missed(platform):
     [message] = platform.service.told
     assert "that run is not in Airflow" in message["message"]
     assert f"Next: trigger {RECONCILE}" in message["message"]
+    # No link leads to the run that is gone.
+    assert platform.clicks() == {f"Trigger {RECONCILE}": f"/dags/{RECONCILE}"}
     run_id = platform.airflow.trigger(RECONCILE)
     platform.wait_for_question(run_id)
     platform.airflow.answer(RECONCILE, run_id, "Repair, then resume")
@@ -133,6 +136,7 @@ def test_dag_that_is_paused_in_the_middle_is_missed(platform, asking):
     try:
         assert platform.watch() == ["dag_paused"]
         assert platform.service.titles == [f"{SOURCE}: the writer is stopped, and its DAG is paused"]
+        assert platform.clicks()[f"Switch {RECONCILE} on"] == f"/dags/{RECONCILE}"
     finally:
         platform.airflow.pause(RECONCILE, paused=False)
     assert platform.watch() == []
@@ -146,6 +150,7 @@ def test_pool_that_is_deleted_is_missed_and_made_anew_by_the_next_run(platform):
         sync_run = platform.airflow.trigger(SYNC)
         assert platform.watch() == ["pool_missing"]
         assert platform.service.titles == [f"{SOURCE}: the writer's pool is missing"]
+        assert platform.clicks() == {f"Trigger {RECONCILE}": f"/dags/{RECONCILE}"}
         _, state = platform.reconcile()
         assert state == "success"
         assert platform.writer().runs
