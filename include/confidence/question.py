@@ -44,7 +44,6 @@ class Question:
 
     - `behind`: how far the copy is behind its source, None if it is not known
     - `plans`: the scans of the run that have planned changes, each with the address of its plan
-    - `several`: the source has more than one entity
     - `hours`: after so long without an answer the writer stays stopped and the run fails
     """
 
@@ -52,8 +51,12 @@ class Question:
     behind: timedelta | None
     held: tuple[Held, ...]
     plans: tuple[tuple[Scan, str], ...]
-    several: bool
     hours: float
+
+    @property
+    def planned(self) -> list[str]:
+        """The entities with planned changes, each of which a person may leave out of a repair."""
+        return [scan.entity for scan, _ in self.plans]
 
 
 def read(
@@ -63,7 +66,6 @@ def read(
     *,
     texts: Mapping[str, str],
     plan_link: Callable[[str], str],
-    several: bool,
     hours: float,
 ) -> Question:
     """Return the question about these holds. `texts`: what the source's metrics mean. `plan_link`: of an evidence."""
@@ -79,7 +81,6 @@ def read(
         behind,
         tuple(_held(conn, hold, by_id.get(hold.scan_id), texts) for hold in holds),
         tuple((scan, plan_link(scan.evidence)) for scan in sorted(plans, key=lambda scan: scan.entity)),
-        several,
         hours,
     )
 
@@ -112,13 +113,15 @@ def _lines(question: Question) -> list[str]:
         lines += [f"- It is so since {_time(held.since)}{again}."]
         lines += [f"- What stands out: {pattern}." for pattern in held.patterns]
     lines += ["", "### What a repair would write", *_plans(question.plans), "", "### The answers"]
-    leave_out = " Entities that you leave out are resumed without repair." if question.several else ""
+    several = len(question.planned) > 1
+    leave_out = " Entities that you leave out are resumed without repair." if several else ""
     changes = sum(sum(vars(scan.plan).values()) for scan, _ in question.plans)
     return [
         *lines,
-        "- **Keep stopped**: nothing is written. This run fails, and the next night looks again.",
+        "- **Keep stopped**: nothing is written. This run fails, and no sync writes until the next run of the runbook"
+        f" looks again, or until somebody answers *Ask me again* on the page of {writer.source}.",
         "- **Resume without repair**: nothing is written, and the copy stays as wrong as it is. The figures above"
-        " become the new baseline; the writer runs again.",
+        " become the new baseline, so the same drift is not asked about again; the writer runs again.",
         f"- **Repair, then resume**: {_number(changes, 'change')} as above, under a sync_id that can be rolled back,"
         f" also if this run is a dry run.{leave_out}",
     ]

@@ -1,17 +1,19 @@
 """`decide`: ask a person what to do about a hold. Nothing is written while the task waits."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import Param, Variable
+from airflow.sdk import Param, ParamsDict, Variable
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+from psycopg import Connection
 
 from include.confidence import holds, messages, question
 from include.confidence.holds import NOBODY, Decision
+from include.confidence.queries.runs import read_run
 from include.sources import get_source
 from include.warehouse import fence
 from plugins import notify
@@ -64,7 +66,7 @@ class DecideOperator(HITLOperator):
             options=list(OPTIONS),
             defaults="Keep stopped",
             # Not those of the DAG, which Airflow gives here.
-            **{**kwargs, "params": _fields(source)},
+            **{**kwargs, "params": _fields([entity.name for entity in get_source(source).entities])},
             doc_md=ON_CALL,
         )
         self.source = source
@@ -83,13 +85,13 @@ class DecideOperator(HITLOperator):
                 found,
                 texts=source.metric_texts,
                 plan_link=partial(notify.plan_link, self.source),
-                several=len(source.entities) > 1,
                 hours=hours,
             )
         if not found:
             raise AirflowSkipException("nothing holds the writer")
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
         self.body = question.markdown(asked)
+        self.params = ParamsDict(_fields(asked.planned))
         self.response_timeout = timedelta(hours=hours)
         require_deciders()
         self.assigned_users = [{"id": name, "name": name} for name in deciders() or ()]
@@ -106,11 +108,11 @@ class DecideOperator(HITLOperator):
         left_out, reason = _left_out(self.source, given), str(given.get("reason") or "")
         answer = super().execute_complete(context, event | {"params_input": {}})
         decision = OPTIONS[answer["chosen_options"][0]]
-        if decision is Decision.REPAIR and len(left_out) == len(get_source(self.source).entities):
-            decision = Decision.RESUME
         who = user["name"] if user else NOBODY
         run = run_name(context)
         with warehouse.connect(run) as conn, conn.transaction():
+            if decision is Decision.REPAIR and left_out and not _planned(conn, run) - set(left_out):
+                decision = Decision.RESUME
             fence.require_stopped(conn, self.source, run)
             holds.require_asked(conn, self.source)
             holds.decide(conn, self.source, decision, who, reason=reason, left_out=left_out)
@@ -125,9 +127,14 @@ class DecideOperator(HITLOperator):
         raise DownstreamTasksSkipped(tasks=["reconcile", "verify"])
 
 
-def _fields(source: str) -> dict[str, Param]:
-    """Return the fields of the form beside the options."""
-    entities = [entity.name for entity in get_source(source).entities]
+def _planned(conn: Connection, run: str) -> set[str]:
+    """Return the entities for which the run has planned changes."""
+    found = read_run(conn, run)
+    return {scan.entity for scan in found.scans if any(vars(scan.plan).values())} if found else set()
+
+
+def _fields(entities: Sequence[str]) -> dict[str, Param]:
+    """Return the fields of the form beside the options: the reason, and which of these entities to leave out."""
     left_out = several(
         entities,
         "Leave these out",

@@ -21,6 +21,8 @@ from include.warehouse.rollback import Undone
 
 DECIDE = "decide"
 ROLLBACK = "warehouse_rollback"
+# The states of a run that is over.
+ENDED = ("success", "failed")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,11 @@ def rollback_run(session: Session, run_id: str) -> RollbackRun | None:
         undone=_undone(undone) if run.state == DagRunState.SUCCESS else None,
         failure=_failure(failure) if run.state == DagRunState.FAILED else None,
     )
+
+
+def run_state(session: Session, name: str) -> str | None:
+    """Return the state of the run `dag_id/run_id`, None if there is none."""
+    return _states(session, [name]).get(name)
 
 
 def run_link(dag_id: str, run_id: str) -> str:

@@ -28,9 +28,9 @@ from include.confidence.summary import Plan
 from include.sources import REGISTRY
 from plugins.pages import months, plan, status, ways_out
 from plugins.pages.access import Decider, Source, Sources, SyncId, refuse_nul
-from plugins.pages.airflow_state import ROLLBACK, rollback_run
+from plugins.pages.airflow_state import ENDED, ROLLBACK, rollback_run, run_state
 from plugins.pages.plan import PlannedScan
-from plugins.pages.render import HEADERS, STATIC, page, run_id, run_ui
+from plugins.pages.render import HEADERS, STATIC, page, run_ui
 from plugins.pages.status import SourceStatus
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 
@@ -225,7 +225,7 @@ def of_rollback(
     row = read_sync(conn, source, sync_id)
     if row is None or found is None or found.sync_id != sync_id:
         raise HTTPException(404, f"Airflow knows no such rollback of {source}'s sync_id {sync_id}")
-    ended = found.state in ("success", "failed")
+    ended = found.state in ENDED
     return page(
         request,
         "rollback.html",
@@ -317,10 +317,7 @@ def of_run(
         return _message(
             request,
             "Nothing in the warehouse",
-            f"The run {run_id(name)} has left no scan and no sync there. One that is at work leaves them as it goes:"
-            " reload this page."
-            if source_of(dag_id)
-            else f"{dag_id} does no work that is recorded there.",
+            _nothing_left(dag_id, run, run_state(session, name)),
             sources=sources,
             here=source_of(dag_id),
             link=(run_ui(name), "The run in Airflow"),
@@ -338,6 +335,15 @@ def of_run(
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
     )
+
+
+def _nothing_left(dag_id: str, run: str, state: str | None) -> str:
+    """Return why the warehouse has nothing of a run that is in this state."""
+    if not source_of(dag_id):
+        return f"{dag_id} does no work that is recorded there."
+    if state in ENDED:
+        return f"The run {run} has ended ({state}) and left no scan and no sync there: its log in Airflow says why."
+    return f"The run {run} has left no scan and no sync there yet. It leaves them as it goes: reload this page."
 
 
 def _urgency(found: SourceStatus | None) -> int:
@@ -362,7 +368,7 @@ def summed_up(standing: Sequence[SourceStatus]) -> str:
     held = [found.source for found in standing if found.writer.hold_reason]
     stopped = [found for found in standing if found.writer.stopped and not found.writer.hold_reason]
     parts = [
-        f"{len(held)} held until a person decides ({', '.join(held)})" if held else "",
+        f"{len(held)} held ({', '.join(held)})" if held else "",
         f"{len(stopped)} stopped" if stopped else "",
         f"{sum(not found.writer.stopped for found in standing)} running",
     ]

@@ -27,6 +27,8 @@ def _filter(
     value: Annotated[str, Query(description="Rows that have this value in `column`, on either side.")] = "",
     key: Annotated[str, Query(description="Rows with this value in their key.")] = "",
 ) -> PlanFilter:
+    if value and not column:
+        raise HTTPException(422, "a value is looked for in one column: go back, and choose the column too")
     return PlanFilter(table, operation, status, column, value, key)
 
 

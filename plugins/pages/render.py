@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from include.confidence.glossary import explain
+from include.confidence.holds import Decision
 from include.confidence.policy import Verdict
 from include.confidence.queries.nights import Night
 from include.confidence.queries.scans import Scan
@@ -155,6 +156,17 @@ def run_ui(run: str | None) -> str:
     return f"/dags/{quoted(dag_id(run or ''))}/runs/{quoted(run_id(run or ''))}"
 
 
+def changed_rows(row: SyncRow) -> bool:
+    """Return whether the sync has changed rows, or may have: a failed one has no counts."""
+    return row.state == "failed" or any((row.counts.inserted, row.counts.updated, row.counts.deleted))
+
+
+def decided(decision: str) -> str:
+    """Return in words what a person has decided about a hold."""
+    words = {Decision.KEEP: "kept stopped", Decision.RESUME: "resumed without repair", Decision.REPAIR: "repaired"}
+    return words[Decision(decision)]
+
+
 def undoable(row: SyncRow) -> bool:
     """Return whether the sync can be rolled back. A failed one can: it may have committed some of its rows."""
     return row.state != "running" and row.undone_by is None
@@ -219,7 +231,8 @@ def _environment() -> Environment:
     loader = FileSystemLoader(FOLDER / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
-    words = (*words, drift_points, drift_spoken, meaning, minutes, nights_said, percent, undoable, values)
+    words = (*words, changed_rows, decided, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
+    words = (*words, undoable, values)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.

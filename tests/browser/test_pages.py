@@ -20,6 +20,7 @@ def held(running_platform: Platform) -> tuple[Platform, str]:
     running_platform.lose(3)
     running_platform.airflow.run(RECONCILE, 240, dry_run=False)
     running_platform.remove_at_source(60)
+    running_platform.lose(2, "payments")
     run_id = running_platform.airflow.trigger(RECONCILE)
     running_platform.wait_for_question(run_id)
     return running_platform, run_id
@@ -175,7 +176,7 @@ def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
     expect(watched.get_by_text("What stands out: 60 of 60 rows to delete").first).to_be_visible()
     plan = watched.get_by_role("link", name="line_items", exact=True).get_attribute("href")
     watched.locator("[id*=element_leave_out]").first.click()
-    watched.get_by_text("customers", exact=True).last.click()
+    watched.get_by_text("payments", exact=True).last.click()
     watched.locator("#element_reason").fill("the shop has cleaned up")
     watched.get_by_role("button", name="Repair, then resume").click()
     assert platform.airflow.wait(RECONCILE, run_id) == "success"
@@ -183,7 +184,7 @@ def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
     watched.goto(plan)
     expect(watched.get_by_text("Decided: repair by admin")).to_contain_text("the shop has cleaned up")
     query = "SELECT entity FROM confidence.forensic_run WHERE left_out AND run = %s"
-    assert platform.query(query, f"{RECONCILE}/{run_id}") == [("customers",)]
+    assert platform.query(query, f"{RECONCILE}/{run_id}") == [("payments",)]
     watched.goto(f"{platform.airflow.url}{HOME}/")
     expect(row).to_contain_text("running")
     expect(row).not_to_contain_text("held")

@@ -27,7 +27,6 @@ def asked(conn, *gates: Gate, **figures) -> question.Question:
         found,
         texts=TEXTS,
         plan_link=lambda evidence: f"http://a/{evidence}",
-        several=True,
         hours=20,
     )
 
@@ -67,7 +66,9 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     assert line in question.markdown(found)
     assert line.replace("[line_items](http://a/e1)", "line_items (http://a/e1)") in question.plain(found)
     assert "43 changes as above" in question.markdown(found)
-    assert "leave out" not in question.markdown(replace(found, several=False))
+    # To leave out the only one is to resume without repair.
+    assert "leave out" not in question.markdown(found)
+    assert "leave out" in question.markdown(replace(found, plans=found.plans * 2))
 
 
 def test_message_is_shortened_and_the_page_is_not(conn):

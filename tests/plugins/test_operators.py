@@ -390,7 +390,7 @@ class TestHold:
         assert f"[line_items](/sync-confidence/sources/{SOURCE}/plans/" in body
         assert "): 0 rows to insert, 0 to update, 30 to delete;" in body
         assert "What stands out: 30 of 30 rows to delete" in body
-        assert {name: field["value"] for name, field in question["params"].items()} == {"leave_out": [], "reason": None}
+        assert {name: field["value"] for name, field in question["params"].items()} == {"reason": None}
         monkeypatch.setenv("AIRFLOW_VAR_DECISION_TIMEOUT_HOURS", "0.5")
         with pytest.raises(TaskAwaitingInput) as waiting:
             execute(held, "decide")
@@ -548,7 +548,9 @@ class TestOneEntityHeld:
         with pytest.raises(TaskAwaitingInput):
             execute(run, "decide")
         assert re.findall(r"^### (\w+)$", asked[0]["body"], re.M) == [name]
-        # A repair would write what the others have planned too.
+        # A repair would write what the others have planned too. Only what has a plan can be left out, if it isn't all.
+        field = asked[0]["params"].get("leave_out")
+        assert set(field["schema"]["examples"] if field else [name]) == {name, "line_items"}
         assert {name, "line_items"} <= {*re.findall(r"^- \[(\w+)\]", asked[0]["body"], re.M)}
 
     def test_repairs_none_of_them_before_the_decision_and_then_all(self, held, conn, asked):

@@ -372,6 +372,7 @@ class TestPlan:
     def test_refuses_what_it_does_not_know(self, site):
         assert "no scan with the evidence 'e7'" in site.refusal(f"/sync-status/{SOURCE}/plans/e7/changes", 404)
         assert "no scan" in site.refusal("/sync-status/square/plans/e6/changes", 404)
+        assert "choose the column too" in site.refusal(f"{self.PATH}?value=Ann", 422)
         assert "unknown query parameters" in site.refusal(self.PATH, 422, colum="note")
         assert "cursor" in site.refusal(self.PATH, 422, cursor="nonsense")
 

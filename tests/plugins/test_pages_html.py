@@ -164,6 +164,8 @@ DETAIL = SourceDetail(
     verdict=Verdict.HOLD,
     judged_run=RUN,
     scanned_at=AT,
+    decision=None,
+    decided_by=None,
     rows=1234,
     proven=1230,
     unproven=4,
@@ -200,6 +202,8 @@ BARE = replace(
     verdict=None,
     judged_run=None,
     scanned_at=None,
+    decision=None,
+    decided_by=None,
     rows=None,
     proven=None,
     unproven=0,
@@ -311,6 +315,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "read_sync": ROW,
         "rollback_run": ROLLED,
         "source_of_sync": SOURCE,
+        "run_state": None,
         "of_sources": [MONTH],
         "list_planned": Page((PLANNED,), "next"),
         "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
@@ -319,7 +324,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
-    for name in ("list_planned", "count_planned", "rollback_run", "source_of_sync"):
+    for name in ("list_planned", "count_planned", "rollback_run", "source_of_sync", "run_state"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     lists = ("list_parts", "list_scans", "list_changes", "list_syncs")
     for name in (*lists, "read_series", "read_drift", "read_sync", "read_run"):
@@ -375,7 +380,7 @@ def test_overview_of_a_running_writer(known):
 def test_overview_of_a_hold_leads_to_its_question(known):
     known["overview"] = [HELD]
     page = overview()
-    assert "1 held until a person decides (repairshopr)" in page.text
+    assert "1 held (repairshopr)" in page.text
     assert "line_items (all): too much" in page.text
     asked = f"/airflow/dags/{RECONCILE}/runs/manual__1%2B0/tasks/decide/required_actions?map_index=-1"
     assert page.links()[asked]["target"] == "_top"
@@ -719,6 +724,25 @@ def test_run_that_left_nothing_says_so(known):
     known["read_run"] = None
     assert "has left no scan and no sync" in of_run().text
     assert "warehouse_migrate does no work that is recorded" in of_run("warehouse_migrate").text
+    known["run_state"] = "failed"
+    assert "has ended (failed) and left no scan" in of_run().text
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [("keep", "kept stopped by Ada"), ("resume", "resumed without repair by Ada"), ("repair", "repaired by Ada")],
+)
+def test_decision_stands_beside_the_verdict(known, decision, words):
+    known["detail"] = replace(DETAIL, decision=decision, decided_by="Ada")
+    known["overview"] = [known["detail"]]
+    assert words in overview().text
+    assert words in of_source().text
+
+
+def test_sync_without_a_change_is_not_offered_to_be_rolled_back(known):
+    assert any("#roll-back" in href for href in of_source().links())
+    known["list_syncs"] = Page((replace(ROW, counts=Counts(read=9, unchanged=9)),), None)
+    assert not any("#roll-back" in href for href in of_source().links())
 
 
 def test_dag_tab_is_its_source_or_a_friendly_line(known):

@@ -58,6 +58,8 @@ class Status:
     verdict: Verdict | None
     judged_run: str | None
     scanned_at: datetime | None
+    decision: str | None
+    decided_by: str | None
     rows: int | None
     proven: int | None
     unproven: int
@@ -109,6 +111,8 @@ def _status(
         verdict=worst_verdict(map(Verdict, row["verdicts"] or [])),
         judged_run=row["judged_run"],
         scanned_at=row["scanned_at"],
+        decision=row["decision"],
+        decided_by=row["decided_by"],
         rows=sum(account.rows for account in accounts) if accounts else None,
         proven=sum(account.proven for account in accounts) if accounts else None,
         unproven=row["unproven"],
@@ -132,7 +136,7 @@ def _progress(row: Mapping[str, Any]) -> Progress:
 # The verdicts are those of the last judged run, on its newest scan of each entity and scope.
 STANDING = """
 SELECT w.source, w.state, w.epoch, w.run, w.since, w.hold_reason, last.run AS judged_run, judged.verdicts,
-  judged.scanned_at, judged.accounts, doubtful.unproven, doubtful.unproven_since,
+  judged.scanned_at, judged.accounts, judged.decision, judged.decided_by, doubtful.unproven, doubtful.unproven_since,
   (SELECT looked_at FROM confidence.watch WHERE watch.source = w.source) AS watched_at
 FROM confidence.writer w
 LEFT JOIN LATERAL (
@@ -141,9 +145,11 @@ LEFT JOIN LATERAL (
 ) AS last ON true
 LEFT JOIN LATERAL (
   SELECT array_agg(newest.verdict) AS verdicts, max(newest.scanned_at) AS scanned_at,
-    jsonb_agg(newest.summary -> 'accounts') AS accounts
+    jsonb_agg(newest.summary -> 'accounts') AS accounts,
+    (array_agg(newest.decision ORDER BY newest.decided_at DESC NULLS LAST))[1] AS decision,
+    (array_agg(newest.decided_by ORDER BY newest.decided_at DESC NULLS LAST))[1] AS decided_by
   FROM (
-    SELECT DISTINCT ON (f.entity, f.scope) f.verdict, f.scanned_at, f.summary FROM confidence.forensic_run f
+    SELECT DISTINCT ON (f.entity, f.scope) f.* FROM confidence.forensic_run f
     WHERE f.run = last.run AND f.source = w.source AND f.verdict IS NOT NULL
     ORDER BY f.entity, f.scope, f.scanned_at DESC
   ) AS newest
