@@ -64,7 +64,8 @@ Its message names the next step. In general:
 - `foreign_bucket`: urls that name another bucket than the connection does, as after a migration. `unreadable_url`,
   `without_original`, `empty_object`, `other_reading`, `unknown`, `unknown_status`: why else images are not proven.
   Which ones, and since when: `SELECT * FROM confidence.unproven WHERE source = 'storage'`.
-- `missing_lately`: with what unattended runs have marked lately. A loss that comes in slices: look into the bucket.
+- `missing_lately`: with what unattended runs have marked lately (`marked_lately`). If those are many, a loss that comes
+  in slices: look into the bucket.
 - `ready_without_staged`: ready images without a staged url. `orphan_objects`: objects that no image names.
 - Slow, or *503 SlowDown*: lower `concurrency`.
 """

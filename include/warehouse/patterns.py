@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 from psycopg import Connection, sql
@@ -23,13 +24,15 @@ MOST = 5
 SHARE, LIFT, UNLIKELY = 0.5, 2, math.log(1e6)
 # The share of the rows that a range may leave out at either end.
 TRIM = 0.05
-# The share of the rows to update in which the same columns have to differ.
+# The share of the rows to update in which the same columns have to differ, or by the same number.
 SAME_COLUMNS = 0.8
 
+INTEGERS = ("integer", "bigint", "smallint")
+NUMBERS = (*INTEGERS, "numeric")
 # Columns whose values are compared: by themselves, by their day, or only by their range.
-BY_VALUE = ("boolean", "text", "uuid", "date", "integer", "bigint", "smallint")
+BY_VALUE = ("boolean", "text", "uuid", "date", *INTEGERS)
 TIMES = ("timestamp with time zone", "timestamp without time zone")
-BY_RANGE = ("integer", "bigint", "smallint", "numeric", "date", *TIMES)
+BY_RANGE = (*NUMBERS, "date", *TIMES)
 # Values may be about people, so only these are told: times, ids, yes or no, and codes as in `COMPLETED`, of which a
 # column has few different ones: at most so large a share of its rows.
 CODE = re.compile(r"[A-Z0-9_:.-]{1,40}")
@@ -45,7 +48,8 @@ class Pattern:
 
     - `kind`: a column has one `value`, one day, or is in the range from `value` to `until`; the same `column`s (joined
       by commas) differ; one sync wrote the rows; they stand on one page of the list
-    - `value`: as text; None for null, and if it is `hidden` since it may be about a person
+    - `value`: as text; None for null, and if it is `hidden` since it may be about a person; of
+      `columns` how they differ
     - `present`, `rows`: 0 for `columns`, which have no counterpart in the table
     - `score`: how unlikely it is by chance (the natural logarithm)
     """
@@ -274,7 +278,8 @@ def _same_columns(stage: Stage, names: Mapping[str, sql.Composable]) -> list[Pat
         sql.SQL("CASE WHEN t.{0} IS DISTINCT FROM p.{0} THEN {1} END").format(sql.Identifier(name), sql.Literal(name))
         for name in table.compared
     )
-    query = sql.SQL(DIFFERING).format(**names, differs=differs)
+    names = dict(names) | {"differs": differs}
+    query = sql.SQL(DIFFERING).format(**names)
     total, columns, count = stage.conn.execute(query).fetchone() or (0, [], 0)
     if total < MANY or count < SAME_COLUMNS * total or not columns:
         return []
@@ -283,7 +288,7 @@ def _same_columns(stage: Stage, names: Mapping[str, sql.Composable]) -> list[Pat
 
 
 def _how(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str | None:
-    """Return in which way a column differs, if all rows differ in the same way: empty on one side, or by one time."""
+    """Return in which way a column differs, if it is one way: empty on one side, by one time, or by one number."""
     type_ = _types(stage)[column]
     by = sql.SQL("p.{0} - t.{0}" if type_ in TIMES else "NULL::interval").format(sql.Identifier(column))
     query = sql.SQL(HOW).format(**names, column=sql.Identifier(column), by=by)
@@ -293,7 +298,39 @@ def _how(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str 
     if least is not None and least == most:
         hours = least.total_seconds() / 3600
         return f"which is {abs(hours):g} h {'later' if hours > 0 else 'earlier'} at the source"
-    return None
+    return _number(stage, names, column) if type_ in NUMBERS else None
+
+
+def _number(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str | None:
+    """Return by which difference or factor a column of numbers differs, if most rows have the same and not by chance.
+
+    By chance have it those rows whose source is compared with the copy of another row: many, if there are few values.
+    """
+    key = identifiers(stage.table.key, "t")
+    parts = dict(names) | {"column": sql.Identifier(column), "name": sql.Literal(column), "key": key}
+    told = []
+    for measure, by, planned, of, present, rows in stage.conn.execute(sql.SQL(NUMBER).format(**parts)):
+        score = _unlikeliness(planned, of, present, rows, chosen=0)
+        if planned >= SAME_COLUMNS * of and planned * rows >= LIFT * present * of and score >= UNLIKELY:
+            part = "" if planned == of else f" in {planned} of them"
+            told.append((score, f"which is {_by(measure, by)} at the source{part}"))
+    # A factor comes before a difference that is as telling.
+    return max(told, key=lambda each: each[0])[1] if told else None
+
+
+def _by(measure: str, by: Decimal) -> str:
+    if measure == "difference":
+        return f"{_plain(abs(by))} {'more' if by > 0 else 'less'}"
+    if by == -1:
+        return "of the opposite sign"
+    factor = abs(by) if abs(by) > 1 else 1 / abs(by)
+    sign = " and of the opposite sign" if by < 0 else ""
+    return f"{_plain(Decimal(f'{factor:.8g}'))} times {'larger' if abs(by) > 1 else 'smaller'}{sign}"
+
+
+def _plain(number: Decimal) -> str:
+    """Return a number without an exponent, and without zeros at its end."""
+    return f"{number.normalize():f}"
 
 
 def _said(value: Any) -> str:
@@ -337,4 +374,28 @@ SELECT bool_and(p.{column} IS NULL), bool_and(t.{column} IS NULL), CASE WHEN cou
   max({by})
 FROM {plan} p JOIN {table} t ON {t_is_p}
 WHERE p._operation = 'update' AND p._status = 'confirmed' AND t.{column} IS DISTINCT FROM p.{column}
+"""
+
+# Of the rows that differ in one column of numbers only. There is no factor where either side is 0, and neither factor
+# nor difference where one is empty. A factor of 1 is one that rounding hides.
+NUMBER = """
+WITH pairs AS (
+  SELECT p.{column}::numeric AS source, t.{column}::numeric AS copy,
+    lead(t.{column}::numeric) OVER (ORDER BY md5(ROW({key})::text)) AS other
+  FROM {plan} p JOIN {table} t ON {t_is_p}
+  WHERE p._operation = 'update' AND p._status = 'confirmed'
+    AND array_remove(ARRAY[{differs}]::text[], NULL) = ARRAY[{name}]::text[]
+), measured AS (
+  SELECT measure, amount, chance FROM pairs CROSS JOIN LATERAL (VALUES
+    ('factor', round(nullif(source, 0) / nullif(copy, 0), 12), round(nullif(source, 0) / nullif(other, 0), 12)),
+    ('difference', source - copy, source - other)
+  ) m(measure, amount, chance)
+), commonest AS (
+  SELECT DISTINCT ON (measure) measure, amount, count(*) AS planned FROM measured
+  WHERE abs(amount) < 'Infinity' AND amount <> 0 AND (measure, amount) <> ('factor', 1)
+  GROUP BY measure, amount ORDER BY measure DESC, count(*) DESC, amount
+)
+SELECT c.measure, c.amount, c.planned, count(*), count(*) FILTER (WHERE m.chance = c.amount), count(m.chance)
+FROM commonest c JOIN measured m USING (measure)
+GROUP BY c.measure, c.amount, c.planned ORDER BY c.measure DESC
 """

@@ -182,9 +182,36 @@ def test_few_missing_in_each_sync_add_up(synced):
     changed(synced, 5)
     assert sync(synced).result["updated"] == 5
     later = changed(synced, 1)
-    with pytest.raises(SyncFailed, match=r"missing_lately is 6 of \d+ looked_at_lately"):
+    with pytest.raises(SyncFailed, match=r"missing_lately is 6 of \d+ looked_at_lately") as refused:
         sync(synced)
+    assert "Missing now: 1, marked by unattended runs lately: 5. That is data loss in slices" in str(refused.value)
     assert synced.table()[later[0].id]["status"] == "queued"
+
+
+def told_lately(summary) -> str:
+    """What the gate says of `missing_lately`."""
+    return next(each for each in judge(summary, [], GATES).reasons if each.startswith("missing_lately"))
+
+
+def test_loss_at_once_is_no_slice(photos):
+    """Nothing has been marked, in any run before."""
+    for number in range(2):
+        resume(judged(photos, f"{number}")[0])
+    photos.control.delete([photos.add("ready").staged for _ in range(30)])
+    summary = photos.scan()
+    assert (summary.metrics["missing_staged"], summary.metrics["missing_lately"]) == (30, 30)
+    assert summary.metrics["marked_lately"] == 0
+    assert told_lately(summary).endswith("Missing now: 30, marked by unattended runs lately: 0")
+
+
+def test_loss_at_once_after_a_few_were_marked_is_no_slice(photos):
+    photos.add("queued", laid=False)
+    one, summary, _ = judged(photos, "1")
+    one.repair(summary)
+    resume(one)
+    photos.control.delete([photos.add("ready").staged for _ in range(30)])
+    told = told_lately(judged(photos, "2")[1])
+    assert told.endswith("Missing now: 30, marked by unattended runs lately: 1")
 
 
 def test_few_missing_among_many_that_are_there_do_not_add_up(synced):

@@ -34,7 +34,7 @@ AWKWARD = (
 
 
 # Sums of other figures.
-DERIVED = ("checked", "looked_at", "looked_at_lately", "missing_lately")
+DERIVED = ("checked", "looked_at", "looked_at_lately", "missing_lately", "marked_lately")
 
 
 def figures(summary):

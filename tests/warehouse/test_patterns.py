@@ -106,6 +106,62 @@ def test_columns_that_differ(conn, records, change, how):
     assert f"{NUMBER} of {NUMBER} rows to update differ in {how}" in lines(replanned(conn, records))
 
 
+@pytest.mark.parametrize(
+    ("copy", "how"),
+    [
+        ("price * 100", "which is 100 times smaller at the source"),
+        ("price / 1000", "which is 1000 times larger at the source"),
+        ("price * 7000", "which is 7000 times smaller at the source"),
+        ("price / 1e25", "which is 10000000000000000000000000 times larger at the source"),
+        ("price * 3", "which is 3 times smaller at the source"),
+        ("-price", "which is of the opposite sign at the source"),
+        ("price * -100", "which is 100 times smaller and of the opposite sign at the source"),
+        ("price + 1e-12", "which is 0.000000000001 less at the source"),
+        ("price - 10", "which is 10 more at the source"),
+        ("price + 0.5", "which is 0.5 less at the source"),
+        ("price + CASE WHEN id <= 360 THEN 10 ELSE id END", "which is 10 less at the source in 360 of them"),
+        ("CASE WHEN id <= 30 THEN NULL WHEN id <= 60 THEN 0 ELSE price * 100 END", "which is 100 times smaller"),
+    ],
+)
+def test_numbers_that_differ_in_one_way(conn, records, copy, how):
+    conn.execute(sql.SQL("UPDATE shop.parts SET price = " + copy))
+    [found, *_] = [each for each in lines(replanned(conn, records)) if "differ in" in each]
+    assert found.startswith(f"{NUMBER} of {NUMBER} rows to update differ in price only, {how}")
+
+
+def test_integers_that_differ_in_one_way(conn):
+    stock = [{"place": f"SHOP-{i % 8}", "bin": i, "count": i % 50 + 1} for i in range(400)]
+    apply(conn, planned(conn, STOCK, stock))
+    conn.execute("UPDATE shop.stock SET count = count * 12")
+    found = "400 of 400 rows to update differ in count only, which is 12 times smaller at the source"
+    assert found in lines(planned(conn, STOCK, stock))
+
+
+@pytest.mark.parametrize(
+    "copy", ["7", "NULL", "'NaN'", "price + id % 3 + 1", "CASE WHEN id % 10 < 7 THEN price * 100 ELSE price + id END"]
+)
+def test_numbers_that_differ_in_no_way_that_is_worth_telling(conn, records, copy):
+    """One value on either side has one difference, and says no more of how it came about."""
+    for record in records:
+        record["price"] = "70" if copy == "7" else record["price"]
+    apply(conn, planned(conn, PARTS, records))
+    conn.execute(sql.SQL("UPDATE shop.parts SET price = " + copy))
+    found = [each for each in lines(replanned(conn, records)) if "differ in price" in each]
+    assert all(each.endswith(("price only", "which is empty in the copy")) for each in found)
+    assert found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_numbers_differ_in_no_way(conn, seed):
+    """Many values or few, as of counts and flags."""
+    random_ = random.Random(seed)
+    most = random_.choice([1, 2, 5, 500])
+    stock = [{"place": "SHOP", "bin": i, "count": random_.randint(0, most)} for i in range(random_.choice([12, 90]))]
+    apply(conn, planned(conn, STOCK, stock))
+    changed = [each | {"count": random_.choice([n for n in range(most + 1) if n != each["count"]])} for each in stock]
+    assert not [each for each in lines(planned(conn, STOCK, changed)) if "which is" in each]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_random_drift_has_nothing_in_common(conn, seed):
     random_ = random.Random(seed)

@@ -9,7 +9,7 @@ object counts as missing only if the bucket shows objects of other images (see `
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from psycopg import Connection, sql
@@ -28,15 +28,29 @@ CAUSE = (
     " and look into the bucket before anything is repaired"
 )
 WORKER = "worker failures, or data loss. Look into the worker's log and the bucket before anything is repaired"
-LATELY = (
-    "of it unattended runs have marked some already, a few in each run. That is data loss in slices: look into the"
-    " bucket before anything is repaired"
-)
+LATELY = "look into the bucket before anything is repaired"
+
+
+@dataclass(frozen=True)
+class Slices(Limit):
+    """The limit of what is missing now and what unattended runs have marked. Its reason says how many are which."""
+
+    def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        [gate] = super().gates(summary, history)
+        if gate.verdict is not Verdict.HOLD:
+            return [gate]
+        marked = summary.metrics["marked_lately"]
+        now = gate.value - marked
+        # More than the limit at once is no slice, whatever was marked before.
+        slices = ". That is data loss in slices" if now <= gate.limit else ""
+        said = f"Missing now: {now}, marked by unattended runs lately: {marked}{slices}"
+        return [replace(gate, reason=f"{gate.reason}. {said}")]
+
 
 LIMITS: tuple[Policy, ...] = (
     Limit("missing_original", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=CAUSE),
     Limit("missing_staged", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=WORKER),
-    Limit("missing_lately", of="looked_at_lately", share=SHARE, min_rows=MIN_IMAGES, message=LATELY),
+    Slices("missing_lately", of="looked_at_lately", share=SHARE, min_rows=MIN_IMAGES, message=LATELY),
     # Missing from a bucket that does not show the objects of other images either.
     Limit("missing_in_doubt", of="looked_at", share=0, message=CAUSE),
 )

@@ -71,6 +71,7 @@ def find(context: StorageContext, order: Order, checked: Checked) -> Findings:
         "looked_at": looked_at,
         "looked_at_lately": looked_at + (lately.marked if order.scope.whole else lately.looked_at),
         "missing_lately": missing + lately.marked if missing else 0,
+        "marked_lately": lately.marked,
         "missing_in_doubt": 0 if checked.shown else missing,
         "orphan_objects": _orphans(context, checked) if checked.listing and order.scope.whole else None,
     }

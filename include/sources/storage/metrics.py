@@ -8,6 +8,7 @@ METRICS: Mapping[str, str] = {
     "missing_original": "Images whose original object is proven to be absent.",
     "missing_staged": "Images whose staged object is proven to be absent.",
     "missing_lately": "Missing now, plus what unattended runs have marked lately; 0 if nothing is missing now.",
+    "marked_lately": "Images that unattended runs have marked lately, without what a person decided.",
     "looked_at_lately": "The images that `missing_lately` is a share of.",
     "missing_in_doubt": "Missing images while the bucket doesn't show other images' objects either.",
     "restorable": "Missing images whose object is only marked as deleted in a bucket with versions.",
