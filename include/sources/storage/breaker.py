@@ -37,9 +37,10 @@ class Slices(Limit):
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
         [gate] = super().gates(summary, history)
-        if gate.verdict is not Verdict.HOLD:
+        marked = summary.metrics.get("marked_lately")
+        # A scan of an earlier version did not count it.
+        if gate.verdict is not Verdict.HOLD or marked is None:
             return [gate]
-        marked = summary.metrics["marked_lately"]
         now = gate.value - marked
         # More than the limit at once is no slice, whatever was marked before.
         slices = ". That is data loss in slices" if now <= gate.limit else ""

@@ -59,7 +59,7 @@
       button.textContent = question;
       return false;
     }
-    if (performance.now() - Number(askedAt) < 700) return false;
+    if (performance.now() - Number(askedAt) < 500) return false;
     // If it fails, it is asked once more.
     delete button.dataset.askedAt;
     button.textContent = button.dataset.words;
