@@ -81,7 +81,7 @@ def plan_writes(
     - `young_after`: a row that changed later gets the status `young`; a time, or SQL over the staged row `s`
     - `doubtful`: the status of a change that one look does not prove: the row comes back over its tombstone, differs
       without being newer, lost a value that the copy has, newly says that it is deleted, or has changed in the future
-    - `older`: the status of a change if the staged version is older than the copy's
+    - `older`: the status of a change if the staged version is older than the copy's, unless that is of the future
     - `only`: an SQL condition on the staged rows; no other row is planned
     """
     table = stage.table
@@ -92,7 +92,8 @@ def plan_writes(
             s_columns=identifiers(table.names, "s"),
             alive=_alive(table.key),
             young=_young(table.moment, young_after),
-            ahead=_ahead(table),
+            ahead=_ahead(table, "s"),
+            copy_ahead=_ahead(table, "t"),
             stale=_versions(table, "<"),
             newer=_versions(table, ">"),
             lost_value=_lost_value(table),
@@ -188,14 +189,16 @@ def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.C
     )
 
 
-def _ahead(table: Table) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` has changed more than a day from now.
+def _ahead(table: Table, qualifier: str) -> sql.Composable:
+    """Return the SQL condition that the row has changed more than a day from now.
 
     If that is false, every true version would count as older than this one.
     """
     times = [column.name for column in table.columns if column.read in (instant, unix_time)]
     conditions = [
-        sql.SQL("s.{} > {}").format(sql.Identifier(name), TOMORROW) for name in version_columns(table) if name in times
+        sql.SQL("{} > {}").format(sql.Identifier(qualifier, name), TOMORROW)
+        for name in version_columns(table)
+        if name in times
     ]
     return sql.SQL("coalesce({}, false)").format(sql.SQL(" OR ").join([*conditions, sql.SQL("false")]))
 
@@ -259,7 +262,7 @@ SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
     WHEN {ahead} THEN {doubtful}
     WHEN t.row_hash IS NULL THEN 'confirmed'
     WHEN NOT {alive} THEN {doubtful}
-    WHEN {stale} THEN {older}
+    WHEN {stale} AND NOT {copy_ahead} THEN {older}
     WHEN {newer} AND NOT {lost_value} AND NOT {newly_deleted} THEN 'confirmed'
     ELSE {doubtful} END,
   t.row_hash, t.deleted_at IS NOT NULL

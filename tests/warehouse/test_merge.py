@@ -228,6 +228,15 @@ class TestStatus:
         young, sure = ("insert", "young"), ("insert", "confirmed")
         assert plan(stage) == {1: young, 2: young, 3: sure}
 
+    def test_a_version_of_the_future_in_the_copy_makes_no_true_one_stale(self, conn):
+        """Else a date that was wrong once would keep every change out."""
+        ahead = {1: timedelta(hours=23), 2: timedelta(hours=25)}
+        feed = [part(id_) | {"updated_at": (datetime.now(UTC) + by).isoformat()} for id_, by in ahead.items()]
+        synced(conn, PARTS, feed)
+        stage = staged(conn, PARTS, [[part(1, "true"), part(2, "true")]])
+        compare.plan_writes(stage, doubtful="candidate")
+        assert plan(stage) == {1: ("update", "stale"), 2: ("update", "candidate")}
+
     def test_rows_without_a_version_are_neither(self, conn):
         synced(conn, PARTS, [part(1, changed=2)])
         stage = staged(conn, PARTS, [[part(1, "new") | {"updated_at": None}]])
