@@ -162,9 +162,10 @@ class Platform:
         """Wait until `decide` waits, and the scheduler has noticed: it fails a task that goes on before that."""
         self.airflow.wait_for(dag, run_id, "decide", "awaiting_input", timeout=90)
         decide = self.airflow.call("GET", f"/dags/{dag}/dagRuns/{run_id}/taskInstances/decide")
+        # Of what it does then it tells nothing if the row is locked at that moment.
         noticed = re.compile(
-            rf"TaskInstance Finished: dag_id={dag}, task_id=decide, run_id={re.escape(run_id)},"
-            rf".* try_number={decide['try_number']}\b"
+            rf"Received executor event with state success for task instance TaskInstanceKey\(dag_id='{dag}',"
+            rf" task_id='decide', run_id='{re.escape(run_id)}', try_number={decide['try_number']},"
         )
         log = self.stack.home.logs / "scheduler.log"
         until(lambda: noticed.search(log.read_text()) is not None, f"the scheduler to notice {noticed.pattern}", 60)
