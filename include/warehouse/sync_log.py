@@ -10,6 +10,9 @@ from psycopg.types.json import Jsonb
 
 from include.warehouse.merge import Merged
 
+# The partition of the watermark of dry syncs. With a shared one a writing sync would skip what a dry one has seen.
+DRY = "dry run"
+
 
 @dataclass(frozen=True)
 class Counts:

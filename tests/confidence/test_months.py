@@ -517,7 +517,7 @@ class TestFresh:
             ("reason", "shops of the connection"),
             ("reason", "snapshot"),
             ("state_before", Jsonb({})),
-            ("state_before", Jsonb({"images/dry run": None})),
+            ("state_before", Jsonb({f"parts/{sync_log.DRY}": None})),
         ],
         ids=["by hand", "shops", "snapshot", "no watermark moved", "dry"],
     )

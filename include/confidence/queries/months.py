@@ -350,12 +350,13 @@ FROM (
 
 # The time between two scheduled syncs is as in confidence.health, at the end of the month: the median of the last 20.
 # The log doesn't say which part of the source a person has asked for, so only scheduled syncs are known to be of the
-# whole. A row with a reason, or without a watermark that it moved, stands for something else, such as a table alone.
+# whole. A row with a reason, or without a watermark that it moved, stands for something else, such as a table alone;
+# one that moved the watermark of dry syncs (`sync_log.DRY`) wrote nothing.
 FRESH = """
 WITH whole AS NOT MATERIALIZED (
   SELECT source, started_at, finished_at FROM confidence.sync_log
   WHERE kind = 'sync' AND state = 'success' AND run LIKE '%%/scheduled\\_\\_%%' AND reason IS NULL
-    AND state_before <> '{}' AND NOT state_before ? 'images/dry run'
+    AND state_before <> '{}' AND NOT state_before @? '$.keyvalue() ? (@.key like_regex "/dry run$")'
 ), due AS (
   SELECT d.source, m.month, least(m.ends, now()) AS until, d.freshness * schedule.every AS allowed
   FROM unnest(%(sources)s::text[], %(freshness)s::double precision[]) AS d (source, freshness)

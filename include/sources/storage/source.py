@@ -29,10 +29,6 @@ from include.warehouse.sync_log import Counts
 # Requests at once if no param says another number.
 WORKERS = 5
 
-# The partition of the watermark of dry syncs. With a shared one a writing sync would skip what a dry one has seen.
-DRY = "dry run"
-
-
 # A sync tolerates this many unproven images, or a share if that is more: the nightly scan names them.
 UNPROVEN_IN_SYNC = 5
 
@@ -101,7 +97,7 @@ class Storage:
         checked.forget(keep=False)
         _require_harmless(context, order, findings, summary)
         with logged(context, "sync") as done:
-            partition = DRY if dry_run else ""
+            partition = sync_log.DRY if dry_run else ""
             mark = _watermark(findings, checked.started)
 
             def advance(counts: Counts) -> None:
@@ -144,7 +140,7 @@ class Storage:
         conn, now = context.conn, images.clock(context.images)
         writer = fence.require_stopped(conn, self.name, context.run)
         with logged(context, "watermark") as done, fence.writing(conn, self.name, epoch=writer.epoch, run=context.run):
-            for partition in ("", DRY):
+            for partition in ("", sync_log.DRY):
                 # A watermark that was never set stays unset: the first sync has to read everything.
                 if sync_log.state(conn, self.name, IMAGES.name, partition).watermark:
                     moved = {"watermark": now, "read_from": now, "partition": partition}
@@ -180,7 +176,7 @@ class Storage:
         }
 
     def _since(self, conn: Connection, dry_run: bool) -> datetime | None:
-        partitions = ("", DRY) if dry_run else ("",)
+        partitions = ("", sync_log.DRY) if dry_run else ("",)
         states = [sync_log.state(conn, self.name, IMAGES.name, partition) for partition in partitions]
         return max(filter(None, (state.since(self.lookback) for state in states)), default=None)
 

@@ -56,7 +56,7 @@ COMMENT ON COLUMN confidence.forensic_run.all_proven IS
 CREATE INDEX sync_log_kind ON confidence.sync_log (source, kind, finished_at) INCLUDE (started_at, state);
 CREATE INDEX sync_log_whole ON confidence.sync_log (source, finished_at) INCLUDE (started_at)
   WHERE kind = 'sync' AND state = 'success' AND run LIKE '%/scheduled\\_\\_%' AND reason IS NULL
-    AND state_before <> '{}' AND NOT state_before ? 'images/dry run';
+    AND state_before <> '{}' AND NOT state_before @? '$.keyvalue() ? (@.key like_regex "/dry run$")';
 CREATE INDEX forensic_run_asked ON confidence.forensic_run (source, asked_at) WHERE asked_at IS NOT NULL;
 CREATE INDEX forensic_run_decided ON confidence.forensic_run (source, decided_at) WHERE decided_at IS NOT NULL;
 COMMENT ON COLUMN confidence.forensic_run.asked_at IS
