@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from include.api.decoding import decode_json
 from include.sources.mirror.changes import BothEnds
-from include.sources.mirror.entity import Child, Entity
+from include.sources.mirror.entity import Child, Discovered, Entity
 from include.warehouse import sync_log
 from include.warehouse.table import Table, identifiers
 from tests.contract.account import Run
@@ -141,6 +141,13 @@ class Mirrored:
 
     def kept(self) -> set[str]:
         return {entity.name for entity in self.source.entities if entity.history}
+
+    def has_one_witness(self, table: str) -> bool:
+        return any(
+            table in [each.name for each in entity.tables]
+            for entity in self.source.entities
+            if isinstance(entity, Discovered)
+        )
 
     def unsound(self) -> list[str]:
         return [

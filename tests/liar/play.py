@@ -15,6 +15,7 @@ What can't be seen through either, since nothing contradicts it:
   stranger's answer, whose account began as this one did.
 - A list that doesn't show a row which the copy lacks too, and promises no more rows than it shows.
 - A record that is read once, with false content and a newer version (`NEWER`): the next night sees it.
+- A record that one address alone shows, if that says the same false thing to both looks.
 """
 
 from collections import Counter, defaultdict
@@ -243,7 +244,9 @@ class _Run:
                 return True
             if newer and self._is_newer(table, key, copy):
                 return True
-            return key not in copy[table] and self._telling.hid(self._account.name_of(table, key))
+            if self._is_misled(table, key):
+                return True
+            return key not in copy[table] and self._telling.hid(key, self._account.name_of(table, key))
 
         return differences(self._truth, copy, excused)
 
@@ -320,13 +323,17 @@ class _Run:
             for key in rows.keys() & self._truth[table].keys():
                 if key not in after[table]:
                     lost.append(f"{verb}: {table} {key}")
-                elif rows[key] == self._truth[table][key] != after[table][key]:
+                elif rows[key] == self._truth[table][key] != after[table][key] and not self._is_misled(table, key):
                     harmed.append(
                         f"{verb}: {differences({table: {key: rows[key]}}, {table: {key: after[table][key]}})[0]}"
                     )
         self._outcome.breaks("lost", sorted(lost))
         if not NEWER & set(self._outcome.told):
             self._outcome.breaks("harmed", sorted(harmed))
+
+    def _is_misled(self, table: str, key: Key) -> bool:
+        """Whether the only address that shows a row has said the same false thing to both looks at it."""
+        return self._account.has_one_witness(table) and self._telling.misled(self._account.name_of(table, key))
 
     def _red(self, why: str) -> None:
         self._outcome.red = self._outcome.red or why
@@ -343,8 +350,10 @@ class _Telling:
         self._counts: Counter[str] = Counter()
         self._earlier: dict[str, list[Reply]] = defaultdict(list)
         self.told: dict[str, list[str]] = defaultdict(list)
-        self._shown: dict[str, set[str]] = defaultdict(set)
-        self._promised: Counter[str] = Counter()
+        # By family and path.
+        self._shown: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._promised: Counter[tuple[str, str]] = Counter()
+        self._false: dict[str, list[bytes]] = defaultdict(list)
 
     def of(self, verb: str) -> Callable[[Asked, Ask], Any] | None:
         """What tells the lies of that verb; None where there are none."""
@@ -355,12 +364,20 @@ class _Telling:
         """Tell no more lies, and none were told."""
         self._over = True
         self.told.clear()
+        self._false.clear()
 
-    def hid(self, name: str | None) -> bool:
-        """Whether no answer of the scan has shown that record, and no list promised more than it showed."""
+    def hid(self, key: Key, name: str | None) -> bool:
+        """Whether no answer of the scan has shown that record, and no list of it promised more than it showed."""
         if not self.told["scan"] or name is None or any(name in shown for shown in self._shown.values()):
             return False
-        return not any(promised > len(self._shown[family]) for family, promised in self._promised.items())
+        within = {str(part) for part in key[:-1]}
+        lists = [place for place in self._promised if within <= set(place[1].split("/"))] or self._promised
+        return not any(self._promised[place] > len(self._shown[place]) for place in lists)
+
+    def misled(self, name: str | None) -> bool:
+        """Whether one question about that record was answered with the same false thing twice."""
+        answers = [false for path, false in self._false.items() if name in path.split("/")]
+        return any(len(false) > len(set(false)) for false in answers)
 
     async def _lie(self, asked: Asked, ask: Ask) -> Reply:
         family, place = self._stage.vendor.family(asked), f"{asked.identity} {asked.place}"
@@ -385,24 +402,25 @@ class _Telling:
             )
             false = await self._stage.vendor.kinds(family)[liar.kind](telling, reply)
             if false != reply:
+                self._false[asked.path].append(false.body)
                 self.told[self._verb].append(liar.kind)
                 self._outcome.told.append(liar.kind)
                 self._outcome.story.append(f"  lie {liar.kind} at {asked}: {reply or 'not asked'} -> {false}")
             reply = false
         if truth:
             self._earlier[place].append(truth)
-        self._see(family, reply)
+        self._see((family, asked.path), reply)
         return reply
 
     def _struck(self, number: int, liar: Liar, family: str, place: str, count: int) -> bool:
         random, meant = self._plan.random(number, place, count, "strikes"), self._plan.random(number, place, "is meant")
         return liar.family == family and liar.strikes(random, count, meant)
 
-    def _see(self, family: str, reply: Reply) -> None:
+    def _see(self, place: tuple[str, str], reply: Reply) -> None:
         if self._verb == "scan":
             rows = lies.rows_of(reply.data) or lies.records_of(reply.data)
-            self._shown[family].update(map(lies.key_of, rows))
-            self._promised[family] = max(self._promised[family], lies.promised(reply.data))
+            self._shown[place].update(map(lies.key_of, rows))
+            self._promised[place] = max(self._promised[place], lies.promised(reply.data))
 
 
 def _planned(scans: Sequence[ForensicSummary]) -> int:

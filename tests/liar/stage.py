@@ -91,6 +91,9 @@ class LiarAccount(Account, Protocol):
     def kept(self) -> set[str]:
         """Tables in which rows stay that the source has no more."""
 
+    def has_one_witness(self, table: str) -> bool:
+        """Whether one address alone shows the content of these rows."""
+
     def change(self, random: Random, about: Collection[str]) -> list[list[Any]]:
         """Make random changes at the source, mostly of these entities, and return them as steps of mutations."""
 

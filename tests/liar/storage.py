@@ -91,6 +91,9 @@ class Account(contract.Account):
     def kept(self) -> set[str]:
         return set()
 
+    def has_one_witness(self, table: str) -> bool:
+        return False
+
     def due(self) -> set:
         return set()
 

@@ -13,6 +13,7 @@ from include.simulators.tekmetric import Fault, Mutation
 from include.sources.base import Api, SyncFailed, entity_of
 from include.sources.mirror import gap
 from include.sources.mirror.entity import Listing, NewestOnly
+from include.sources.mirror.extract import LISTED_ONLY
 from include.sources.tekmetric import SOURCE
 
 from .tekmetric import (
@@ -314,6 +315,51 @@ class TestBoards:
         loaded.control.clear()
         again = loaded.scan("employees")
         assert (vars(again.plan)["insert"], again.metrics["unproven"]) == (1, 0)
+
+    def test_that_show_who_is_unreadable_first_and_not_found_then_prove_no_absence(self, loaded, conn):
+        """The list shows the person all the time, in brief."""
+        id_ = loaded.control.ids("employees", EAST)[0]
+        path = f"shop/{EAST}/employee/{id_}"
+        # It is asked for twice with its list, and once more by itself.
+        loaded.control.fault(Fault("answer", path=path, content={"id": 1}, times=2))
+        loaded.control.fault(Fault("status", path=path, status=404, times=None))
+        summary = loaded.scan("employees")
+        assert vars(summary.plan) == {"insert": 0, "update": 0, "delete": 0}
+        assert conn.execute("SELECT key ->> 1, why FROM confidence.unproven").fetchall() == [(str(id_), LISTED_ONLY)]
+
+    @pytest.mark.parametrize("lagging", [1, None])
+    def test_that_show_a_newer_version_than_its_own_address_are_believed(self, loaded, conn, lagging):
+        """The address is behind, once or for good; the report, which shows no versions, lists the order as well."""
+        control, id_ = loaded.control, two_jobs(loaded, status=5)
+        loaded.sync()
+        settle(loaded)
+        with SOURCE.open(conn, loaded.run, loaded) as context:
+            old = context.client.get(head(id_)).data
+        control.mutate(Mutation("update", "orders", id_, {"paid": 4711}))
+        control.advance(600)
+        loaded.sync()
+        control.fault(Fault("answer", path=head(id_), content=old, times=lagging))
+        summary = loaded.scan()
+        assert vars(summary.plan) == {"insert": 0, "update": 0, "delete": 0}
+        assert order(conn, id_)["amount_paid"] == 4711
+        assert bool(summary.metrics["unproven"]) == (lagging is None)
+
+    def test_that_show_a_newer_version_than_its_own_address_leave_the_order_to_the_next_sync(self, loaded, conn):
+        control, id_ = loaded.control, two_jobs(loaded)
+        loaded.sync()
+        settle(loaded)
+        before = loaded.watermark(EAST)
+        with SOURCE.open(conn, loaded.run, loaded) as context:
+            old = context.client.get(head(id_)).data
+        control.mutate(Mutation("update", "orders", id_, {"paid": 4711}))
+        control.advance(600)
+        control.fault(Fault("answer", path=head(id_), content=old, times=None))
+        with pytest.raises(SyncFailed, match="shows an older version than the list"):
+            loaded.sync()
+        assert before <= loaded.watermark(EAST) <= instant(control.order(id_)["updated"])
+        control.clear()
+        loaded.sync()
+        assert order(conn, id_)["amount_paid"] == 4711
 
     def test_that_show_only_what_is_young_are_no_failure(self, loaded):
         """A shop that was closed for a while: older orders have left the boards, and have not changed."""

@@ -1,18 +1,19 @@
 """Records that lists show only in brief: look up each of them, or say why it was skipped."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from psycopg import sql
 
 from include.api.paginators import Page
-from include.sources.mirror.entity import Discovered, Entity, MirrorContext
+from include.sources.mirror.entity import Discovered, MirrorContext
 from include.sources.mirror.lookup import Look, Row, look_up
 from include.warehouse.table import RowRefused, Table, among, identifiers
 
 # Why a record was skipped, if the reason is on our side.
 OVER_LIMIT = "over the limit"
+OLDER_THAN_LISTED = "its own address shows an older version than the list"
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class SkippedRecord:
     - `moment`: its version (or change time) in ISO 8601, None if the list shows none
     - `reason`: why it was skipped
     - `needs_person`: as in `Look`
+    - `version`: the version alone
     """
 
     key: list
@@ -29,6 +31,7 @@ class SkippedRecord:
     moment: str | None
     reason: str
     needs_person: bool = False
+    version: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -60,18 +63,29 @@ class CompletePage:
 
 
 def complete_page(
-    context: MirrorContext, entity: Entity, page: Page, partition: str, *, skip: Container[tuple], limit: int | None
+    context: MirrorContext,
+    entity: Discovered,
+    page: Page,
+    partition: str,
+    *,
+    skip: Container[tuple],
+    limit: int | None,
+    skipped_before: Sequence[SkippedRecord] = (),
 ) -> CompletePage:
     """Look up the records that the page shows in brief.
 
-    `skip`: keys that need no look-up. `limit`: the largest number of look-ups, None for no limit. A row without a
-    usable key stays as it is, so that staging refuses it with the reason.
+    - `skip`: keys that need no look-up
+    - `limit`: the largest number of look-ups, None for no limit
+    - `skipped_before`: records that could not be read with another list, which may have shown their version
+
+    A row without a usable key stays as it is, so that staging refuses it with the reason.
     """
     table = entity.table
     briefs = {key: row for row in page.rows if (key := table.key_of(row)) and key not in skip}
     rows = [row for row in page.rows if table.key_of(row) is None]
     known = len(page.rows) - len(rows) - len(briefs)
     wanted = list(briefs)
+    before = listed_versions(skipped_before)
     deleted, absent, skipped = [], [], [(key, Look(unknown=OVER_LIMIT)) for key in wanted[limit:] if limit is not None]
     for key, look in _look_up_listed(context, entity, wanted[:limit]):
         if look.unknown:
@@ -80,6 +94,12 @@ def complete_page(
             deleted.append(key)
         elif not look.rows:
             absent.append(key)
+        elif any(
+            is_older(entity, row, listed)
+            for row in look.rows
+            for listed in (_version_of(entity, briefs[key]), before.get(key))
+        ):
+            skipped.append((key, Look(unknown=OLDER_THAN_LISTED)))
         else:
             rows += look.rows
     return CompletePage(
@@ -91,7 +111,7 @@ def complete_page(
     )
 
 
-def _look_up_listed(context: MirrorContext, entity: Entity, keys: Sequence[tuple]) -> Iterator[tuple[tuple, Look]]:
+def _look_up_listed(context: MirrorContext, entity: Discovered, keys: Sequence[tuple]) -> Iterator[tuple[tuple, Look]]:
     """Look up listed records. Yields (key, Look).
 
     A record that appears as deleted is looked up once more, since a list shows it.
@@ -105,9 +125,27 @@ def _look_up_listed(context: MirrorContext, entity: Entity, keys: Sequence[tuple
     yield from look_up(context, entity.table, entity.lookup, deleted)
 
 
-def _skipped_record(entity: Entity, key: tuple, partition: str, brief: Row, look: Look) -> SkippedRecord:
-    moment = moment_of(entity, brief)
-    return SkippedRecord(list(key), partition, moment and moment.isoformat(), look.unknown, look.needs_person)
+def is_older(entity: Discovered, row: Row, listed: datetime | None) -> bool:
+    """Return whether a record in full has an older version than the one that its list has shown before."""
+    version = entity.shown.version
+    (found,) = entity.table.named(row, [version]) if version else (None,)
+    return found is not None and listed is not None and found < listed
+
+
+def listed_versions(skipped: Sequence[SkippedRecord]) -> Mapping[tuple, datetime]:
+    """Return the versions in which lists have shown skipped records, by their keys."""
+    return {tuple(each.key): datetime.fromisoformat(each.version) for each in skipped if each.version}
+
+
+def _version_of(entity: Discovered, brief: Row) -> datetime | None:
+    """Return a listed record's version; None if the list shows none or it can't be read."""
+    version = entity.shown.version
+    return entity.shown.named(brief, [version])[0] if version else None
+
+
+def _skipped_record(entity: Discovered, key: tuple, partition: str, brief: Row, look: Look) -> SkippedRecord:
+    moment, version = (time and time.isoformat() for time in (moment_of(entity, brief), _version_of(entity, brief)))
+    return SkippedRecord(list(key), partition, moment, look.unknown, look.needs_person, version)
 
 
 def unchanged_keys(context: MirrorContext, entity: Discovered, page: Page, since: datetime) -> set[tuple]:

@@ -194,6 +194,11 @@ class Extract:
         """The keys, as texts, of listed records that are not at their own address."""
         return self._progress_list("absent")
 
+    def shows(self, key: tuple) -> bool:
+        """Return whether a list shows the record, read in full or not."""
+        unread = [*self.absent_keys, *(list(map(str, each.key)) for each in self.skipped_records)]
+        return bool(staged(self.stage, [key])) or list(map(str, key)) in unread
+
     @property
     def unfound_keys(self) -> list[list[str]]:
         """Those of the `absent_keys` that no second look has found either."""

@@ -8,11 +8,11 @@ from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
+from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
 from include.sources.mirror.entity import Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
-from include.sources.mirror.lookup import Look, look_up
+from include.sources.mirror.lookup import Look, Row, look_up
 from include.sources.mirror.planning import replace_record
-from include.warehouse.staging import staged
 from include.warehouse.table import RowRefused, are, identifiers, key_array, same_key
 
 log = logging.getLogger(__name__)
@@ -210,6 +210,9 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
         return True
     if suspect.key not in rows:
         return False
+    if _is_older_than_listed(extract, suspect.key, rows[suspect.key]):
+        _settle_unproven(extract, suspect, OLDER_THAN_LISTED)
+        return True
     try:
         with extract.stage.conn.transaction():
             listed = staged_readings(extract, suspect.key)
@@ -222,6 +225,11 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
     except Disagreement as reason:
         _settle_unproven(extract, suspect, str(reason))
     return True
+
+
+def _is_older_than_listed(extract: Extract, key: tuple, row: Row) -> bool:
+    """Return whether a record that could not be read with its list shows an older version now than it did there."""
+    return is_older(extract.entity, row, listed_versions(extract.skipped_records).get(key))
 
 
 def _settle_contradicted(extract: Extract, suspect: Suspect, look: Look) -> bool:
@@ -238,7 +246,7 @@ def _settle_contradicted(extract: Extract, suspect: Suspect, look: Look) -> bool
 
 def _settle_absent(extract: Extract, suspect: Suspect) -> None:
     """Settle a suspect that no look-up shows: confirm its delete, unless its list shows it."""
-    if staged(extract.stage, [suspect.key]) or list(map(str, suspect.key)) in extract.absent_keys:
+    if extract.shows(suspect.key):
         _settle_unproven(extract, suspect, LISTED_ONLY)
     else:
         _settle(extract, suspect, "confirmed")
