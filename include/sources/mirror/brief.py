@@ -7,7 +7,7 @@ from datetime import datetime
 from psycopg import sql
 
 from include.api.paginators import Page
-from include.sources.mirror.entity import Discovered, MirrorContext
+from include.sources.mirror.entity import Discovered, Entity, MirrorContext
 from include.sources.mirror.lookup import Look, Row, look_up
 from include.warehouse.table import RowRefused, Table, among, identifiers
 
@@ -125,9 +125,9 @@ def _look_up_listed(context: MirrorContext, entity: Discovered, keys: Sequence[t
     yield from look_up(context, entity.table, entity.lookup, deleted)
 
 
-def is_older(entity: Discovered, row: Row, listed: datetime | None) -> bool:
-    """Return whether a record in full has an older version than the one that its list has shown before."""
-    version = entity.shown.version
+def is_older(entity: Entity, row: Row, listed: datetime | None) -> bool:
+    """Return whether a record in full has an older version than the one that its list has shown before, if any."""
+    version = entity.table.version
     (found,) = entity.table.named(row, [version]) if version else (None,)
     return found is not None and listed is not None and found < listed
 
