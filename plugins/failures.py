@@ -1,13 +1,24 @@
 """What a task does when it fails: when it is tried again, and whom it tells."""
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk.exceptions import AirflowException
 
+from include.api.errors import ApiError
 from include.confidence.messages import Failure
+from plugins.hooks import airflow_api
+from plugins.runs import run_name
 
+log = logging.getLogger(__name__)
+
+
+# Two requests of that length and the message (see notify.py) take less than the 20 seconds after which Airflow ends the
+# process of a failed task.
+API_SECONDS = 3.0
 # Errors that a second try can't mend. Their messages say what a person has to do.
 FAILS_AT_ONCE = [
     "include.api.errors.FixConfiguration",
@@ -28,15 +39,29 @@ FAILS_AT_ONCE = [
 def on_failure(context: Mapping[str, Any]) -> None:
     """Call the task's `tell_failure` if it has one; else leave the reason as the XCom `failure` for `report`.
 
-    Airflow calls this after the last try of a task has failed.
+    Airflow calls this after the last try of a task has failed. It also calls it in a worker that was cut off from
+    Airflow and comes back while a later try has done the work: then this does nothing.
     """
     task = context["task"]
+    if _is_superseded(context):
+        log.warning("a later try of %s has begun, so nobody is told of this one", task.task_id)
+        return
     failure = Failure.of(context.get("exception"), getattr(task, "entity", ""))
     if hasattr(task, "tell_failure"):
         task.tell_failure(context, failure)
     elif context.get("exception"):
         # Without an exception this is another process than the task's, which can't push an XCom.
         context["ti"].xcom_push(key="failure", value=vars(failure))
+
+
+def _is_superseded(context: Mapping[str, Any]) -> bool:
+    """Return whether a later try of the task has begun; False if Airflow can't be asked."""
+    try:
+        with airflow_api.opened(timeout=(API_SECONDS, API_SECONDS), attempts=1) as api:
+            latest = api.try_number(run_name(context), context["task"].task_id)
+    except (ApiError, AirflowException):
+        return False
+    return latest is not None and latest > context["ti"].try_number
 
 
 DEFAULT_ARGS = {

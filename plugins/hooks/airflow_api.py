@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from urllib.parse import quote
 
 from airflow.sdk import BaseHook
@@ -25,10 +26,14 @@ WORKING = {"running", "restarting", "deferred"}
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool as it is now. `occupied` counts queued, running and deferred slots."""
+    """A pool as it is now.
+
+    `at_work`: the tasks that run or are deferred. One that is only queued does not count: a worker may start it much
+    later, or never.
+    """
 
     slots: int
-    occupied: int
+    at_work: int
     description: str
     include_deferred: bool
 
@@ -51,7 +56,8 @@ class AirflowApi:
             data = self._client.get(f"/api/v2/pools/{quote(name)}").data
         except NotFound:
             return None
-        return Pool(data["slots"], data["occupied_slots"], data["description"] or "", data["include_deferred"])
+        at_work = data["running_slots"] + data["deferred_slots"]
+        return Pool(data["slots"], at_work, data["description"] or "", data["include_deferred"])
 
     def set_pool(self, name: str, slots: int, description: str) -> None:
         """Set slots and description; deferred tasks count. A pool that was deleted is created again."""
@@ -91,6 +97,13 @@ class AirflowApi:
             moved_at=max((datetime.fromisoformat(time) for time in times if time), default=None),
         )
 
+    def try_number(self, run: str, task_id: str) -> int | None:
+        """Return the number of the latest try of a task that is not mapped; None if there is no such run or task."""
+        try:
+            return self._client.get(f"{_run_path(run)}/taskInstances/{quote(task_id)}").data["try_number"]
+        except NotFound:
+            return None
+
     def is_paused(self, dag_id: str) -> bool:
         """Return whether the DAG is paused, False if there is no such DAG."""
         try:
@@ -118,12 +131,12 @@ def _run_path(name: str) -> str:
 
 
 @contextmanager
-def opened() -> Iterator[AirflowApi]:
-    """Log in and yield the API. Raises FixConfiguration if the service user is refused."""
+def opened(**options: Any) -> Iterator[AirflowApi]:
+    """Log in and yield the API. Raises FixConfiguration if the service user is refused. `options`: of ApiClient."""
     connection = BaseHook.get_connection(CONNECTION)
     login = {"username": connection.login, "password": connection.password}
-    with ApiClient(CONNECTION, base_url(connection)) as client:
+    with ApiClient(CONNECTION, base_url(connection), **options) as client:
         token = client.send(Request("/auth/token", method="POST", body=login)).data["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
-    with ApiClient(CONNECTION, base_url(connection), headers=headers) as client:
+    with ApiClient(CONNECTION, base_url(connection), headers=headers, **options) as client:
         yield AirflowApi(client)

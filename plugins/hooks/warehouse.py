@@ -4,8 +4,20 @@ import json
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
+from psycopg.types.json import Jsonb
 
 CONNECTION = "warehouse"
+# Limits of each session. By default Postgres takes two hours to notice that a machine is gone, and keeps its locks for
+# as long; now it takes a minute. No step of ours leaves a transaction idle, or waits for a lock, for a quarter of an
+# hour: if one does, it fails and says so.
+SESSION = {
+    "tcp_keepalives_idle": "30s",
+    "tcp_keepalives_interval": "10s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60s",
+    "idle_in_transaction_session_timeout": "15min",
+    "lock_timeout": "15min",
+}
 
 
 def connect(purpose: str, connection_id: str = CONNECTION, *, timeout: int | None = None) -> psycopg.Connection:
@@ -18,7 +30,10 @@ def connect(purpose: str, connection_id: str = CONNECTION, *, timeout: int | Non
         hook.connection.extra = json.dumps({"connect_timeout": timeout} | hook.connection.extra_dejson)
     connection = hook.get_conn()
     connection.autocommit = True
-    connection.execute("SELECT set_config('application_name', %s, false)", [purpose[:63]])
+    settings = {"application_name": purpose[:63], **SESSION}
+    connection.execute(
+        "SELECT set_config(name, value, false) FROM jsonb_each_text(%s) s(name, value)", [Jsonb(settings)]
+    )
     return connection
 
 

@@ -64,10 +64,11 @@ class StopWriterOperator(SourceOperator):
         return {"epoch": writer.epoch}
 
     def _drain(self, api: AirflowApi, deadline: float, timeout: float) -> None:
-        while (pool := api.pool(self.pool_name)) and pool.occupied:
+        """Wait for the tasks at work. One that starts later finds the writer stopped, and waits until it runs again."""
+        while (pool := api.pool(self.pool_name)) and pool.at_work:
             if time.monotonic() > deadline:
                 raise fence.DrainTimeout(_drain_message(self.source, pool, timeout))
-            log.info("waiting for %d task(s) in pool %s to end", pool.occupied, self.pool_name)
+            log.info("waiting for %d task(s) in pool %s to end", pool.at_work, self.pool_name)
             time.sleep(2)
 
 
@@ -86,6 +87,6 @@ def _refuse_if_at_work(api: AirflowApi, writer: fence.Writer, run: str) -> None:
 
 def _drain_message(source: str, pool: Pool, timeout: float) -> str:
     return (
-        f"{pool.occupied} task(s) of {source}'s writer were still at work after {timeout:.0f} s; the writer goes on,"
+        f"{pool.at_work} task(s) of {source}'s writer were still at work after {timeout:.0f} s; the writer goes on,"
         " nothing was scanned. Look at the running sync, then clear stop_writer with downstream"
     )

@@ -1,14 +1,18 @@
 """`sync`: the writer's task. It brings what changed at the source since the watermark into the copy."""
 
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowRescheduleException
 from psycopg import Connection
 
 from include.confidence import messages
 from include.confidence.health import Alert, Figures, assess, read
 from include.confidence.messages import Failure, Kind
 from include.sources import get_source, verbs
+from include.warehouse import fence
 from plugins import metrics, notify
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
@@ -29,7 +33,8 @@ The DAG's documentation goes through the messages.
 class SyncOperator(SourceOperator):
     """Sync every entity of the source; the param `mode` is `incremental`, `full`, or another that the source has.
 
-    Runs in the source's writer pool, which a run of the runbook closes. Returns {"sync_id", "counts" by entity}. A
+    Runs in the source's writer pool, which a run of the runbook closes. If it was queued before that and starts after,
+    it gives its worker back, and waits for the pool. Returns {"sync_id", "counts" by entity}. A
     source with figures for its users pushes them as the XCom `result`.
 
     Even if the sync fails, the source's health is logged as one line of JSON and sent as metrics, and its alerts are
@@ -48,6 +53,7 @@ class SyncOperator(SourceOperator):
             require_enabled(self.source)
         run, alerts = run_name(context), []
         with source_hook.opened(self.source, run) as opened:
+            _require_running(fence.read(opened.conn, self.source))
             try:
                 synced = verbs.run_sync(opened, context["params"], dry_run=dry_run)
             finally:
@@ -73,6 +79,14 @@ class SyncOperator(SourceOperator):
         failed = messages.of_sync(self.source, run, failure, link)
         events = [*filter(None, [failed]), *messages.of_alerts(self.source, run, alerts, link)]
         notify.tell(run, self.source, events)
+
+
+def _require_running(writer: fence.Writer) -> None:
+    """Raise AirflowRescheduleException if the writer is stopped. The task then waits for its pool, without a worker."""
+    if writer.stopped:
+        log.info("%s: nothing was read or written, the sync waits until the writer runs again", writer)
+        delay = timedelta(seconds=conf.getint("core", "default_task_retry_delay", fallback=30))
+        raise AirflowRescheduleException(datetime.now(UTC) + delay)
 
 
 def tell_health(context: Any, source: str, conn: Connection) -> list[Alert]:

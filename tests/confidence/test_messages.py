@@ -4,10 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg.errors import UniqueViolation
+from psycopg.errors import LockNotAvailable, UniqueViolation
 
 from include.confidence.health import Alert
 from include.confidence.holds import Decision
@@ -239,6 +240,16 @@ class TestFailure:
         assert str(Failure.of(own)) == "2 tasks were still at work"
         assert str(Failure.of(own, "lines")) == "lines: 2 tasks were still at work"
         assert str(Failure.of(other)) == "UniqueViolation (more in the task's log)"
+
+    def test_database_that_refuses_says_what_to_do_and_quotes_nothing(self, conn):
+        with conn.transaction(), psycopg.connect(conn.info.dsn, password=conn.info.password) as other:
+            conn.execute("SELECT 1 FROM confidence.writer WHERE source = 'square' FOR UPDATE")
+            other.execute("SET lock_timeout = 1")
+            with pytest.raises(LockNotAvailable) as refused:
+                other.execute("SELECT 'secret' FROM confidence.writer WHERE source = 'square' FOR UPDATE")
+        told = str(Failure.of(refused.value))
+        assert told.startswith("the database refused: a row or table stayed locked for too long: find the session")
+        assert "secret" not in told
 
     @pytest.mark.parametrize("nothing", [None, "terminated by SIGKILL"])
     def test_without_an_exception_the_process_was_lost(self, nothing):

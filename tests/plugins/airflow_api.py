@@ -7,6 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+# The slots of a pool in which no task is.
+EMPTY = dict.fromkeys(("occupied_slots", "running_slots", "queued_slots", "scheduled_slots", "deferred_slots"), 0)
+
 
 class AirflowServer:
     """Pools and runs as Airflow would show them; `calls` are the changes that were asked for.
@@ -18,7 +21,7 @@ class AirflowServer:
     user, password, token = "runbook", "s3cret-password", "s3cret-token"
 
     def __init__(self, pools: Mapping[str, Mapping[str, Any]]):
-        self.pools = {name: {"name": name, "occupied_slots": 0} | dict(pool) for name, pool in pools.items()}
+        self.pools = {name: {"name": name} | EMPTY | dict(pool) for name, pool in pools.items()}
         self.runs: dict[str, str] = {}
         self.tasks: dict[str, list[dict[str, Any]]] = {}
         self.paused: set[str] = set()
@@ -54,7 +57,7 @@ class AirflowServer:
             case "PATCH", ["api", "v2", "pools", name] if name in self.pools:
                 return self._patch(name, parse_qs(url.query), body)
             case "POST", ["api", "v2", "pools"] if body["name"] not in self.pools:
-                self.pools[body["name"]] = {"occupied_slots": 0} | body
+                self.pools[body["name"]] = EMPTY | body
                 return 201, self.pools[body["name"]]
             case "GET", ["api", "v2", "dags", dag]:
                 return 200, {"dag_id": dag, "is_paused": dag in self.paused}
@@ -64,6 +67,9 @@ class AirflowServer:
             case "GET", ["api", "v2", "dags", dag, "dagRuns", run, "taskInstances"]:
                 times = dict.fromkeys(("scheduled_when", "queued_when", "start_date", "end_date"))
                 return 200, {"task_instances": [times | task for task in self.tasks.get(f"{dag}/{run}", [])]}
+            case "GET", ["api", "v2", "dags", dag, "dagRuns", run, "taskInstances", task]:
+                found = [each for each in self.tasks.get(f"{dag}/{run}", []) if each.get("task_id") == task]
+                return (200, found[0]) if found else (404, {"detail": "Not found"})
         return 404, {"detail": "Not found"}
 
     def _patch(self, name: str, query: dict[str, list[str]], body: dict) -> tuple[int, Any]:

@@ -29,9 +29,10 @@ from tests.plugins.conftest import POOL, SOURCE, storage_connection
 
 class TestAirflowApi:
     def test_pool_as_it_is(self, airflow):
-        airflow.pools[POOL] |= {"slots": 0, "occupied_slots": 2, "description": None}
+        taken = {"occupied_slots": 4, "running_slots": 1, "deferred_slots": 1, "queued_slots": 2}
+        airflow.pools[POOL] |= {"slots": 0, "description": None} | taken
         with airflow_api.opened() as api:
-            assert api.pool(POOL) == airflow_api.Pool(slots=0, occupied=2, description="", include_deferred=True)
+            assert api.pool(POOL) == airflow_api.Pool(slots=0, at_work=2, description="", include_deferred=True)
 
     def test_set_pool_changes_what_it_names(self, airflow):
         with airflow_api.opened() as api:
@@ -285,6 +286,16 @@ class TestWarehouse:
             assert isinstance(conn, psycopg.Connection)
             assert conn.autocommit
             assert conn.execute("SHOW application_name").fetchone() == ("x" * 63,)
+
+    def test_session_of_a_machine_that_is_lost_ends_within_minutes(self, connected):
+        """Else Postgres would keep its locks, the fence's among them, for two hours."""
+        with warehouse.connect("lost") as conn:
+            shown = dict(conn.execute("SELECT name, setting || coalesce(unit, '') FROM pg_settings").fetchall())
+        assert (
+            int(shown["tcp_keepalives_idle"].rstrip("s")) + 3 * int(shown["tcp_keepalives_interval"].rstrip("s")) <= 60
+        )
+        assert (shown["tcp_keepalives_count"], shown["tcp_user_timeout"]) == ("3", "60000ms")
+        assert (shown["idle_in_transaction_session_timeout"], shown["lock_timeout"]) == ("900000ms", "900000ms")
 
     def test_url_is_one_that_migrations_take(self, connected):
         assert migrate(warehouse.url())

@@ -21,7 +21,7 @@ from include.confidence.messages import Event, Kind
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror.sync import sync_entities
-from include.warehouse.fence import DrainTimeout
+from include.warehouse.fence import DrainTimeout, FenceError
 from plugins import deadline, notify
 from plugins.failures import on_failure
 from plugins.operators.report import STEPS, RunFailed
@@ -379,6 +379,21 @@ class TestSync:
         filled.fault(Fault("status", resource="payments", status=401, times=None))
         self.fail(self.run())
         assert service.titles == [f"{SOURCE}: sync failed", f"{SOURCE}: error rate above its limit"]
+
+    @pytest.mark.parametrize(("latest", "told"), [(1, 1), (2, 0)])
+    def test_try_that_a_later_one_has_replaced_tells_nobody(self, filled, airflow, service, latest, told):
+        """A worker that was cut off comes back, and the fence refuses it."""
+        run = self.run()
+        airflow.runs[run.name] = "running"
+        airflow.tasks[run.name] = [{"task_id": "sync", "try_number": latest}]
+        run.call_back(on_failure, SyncOperator(task_id="sync", source=SOURCE), exception=FenceError("stopped"))
+        assert len(service.told) == told
+
+    def test_failure_is_told_while_airflow_can_not_be_asked(self, filled, airflow, service):
+        airflow.down = True
+        run = self.run()
+        run.call_back(on_failure, SyncOperator(task_id="sync", source=SOURCE), exception=FenceError("stopped"))
+        assert service.titles == [f"{SOURCE}: sync failed"]
 
     def test_lost_process_is_told(self, connected, service):
         self.run().call_back(on_failure, SyncOperator(task_id="sync", source=SOURCE))

@@ -5,12 +5,14 @@ import logging
 import re
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 from airflow.sdk.exceptions import (
     AirflowFailException,
+    AirflowRescheduleException,
     AirflowSkipException,
     DownstreamTasksSkipped,
     TaskAwaitingInput,
@@ -113,20 +115,26 @@ class TestStopWriter:
         assert run.name in airflow.pools[POOL]["description"]
 
     def test_waits_for_the_tasks_in_the_pool(self, airflow, connected, monkeypatch):
-        airflow.pools[POOL]["occupied_slots"] = 1
+        airflow.pools[POOL]["running_slots"] = 1
         waited = []
 
         def sleep(seconds: float) -> None:
             waited.append(airflow.pools[POOL]["slots"])
-            airflow.pools[POOL]["occupied_slots"] = 0
+            airflow.pools[POOL]["running_slots"] = 0
 
         monkeypatch.setattr(time, "sleep", sleep)
         assert execute(Run(), "stop_writer") == {"epoch": 1}
         assert waited == [0]
 
+    def test_does_not_wait_for_a_task_that_no_worker_has_begun(self, airflow, connected, monkeypatch):
+        """It may wait for this very worker."""
+        airflow.pools[POOL] |= {"occupied_slots": 1, "queued_slots": 1}
+        monkeypatch.setattr(time, "sleep", pytest.fail)
+        assert execute(Run(), "stop_writer") == {"epoch": 1}
+
     def test_gives_up_in_time_and_opens_the_pool_again(self, airflow, connected, conn, monkeypatch):
         monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", "0")
-        airflow.pools[POOL]["occupied_slots"] = 2
+        airflow.pools[POOL]["running_slots"] = 2
         with pytest.raises(DrainTimeout, match=r"2 task\(s\) of repairshopr's writer.*clear stop_writer"):
             execute(Run(), "stop_writer")
         assert airflow.pools[POOL]["slots"] == 1
@@ -144,7 +152,7 @@ class TestStopWriter:
         execute(other, "stop_writer")
         conn.execute("UPDATE confidence.writer SET hold_reason = 'too much' WHERE source = %s", [SOURCE])
         monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", "0")
-        airflow.pools[POOL]["occupied_slots"] = 1
+        airflow.pools[POOL]["running_slots"] = 1
         with pytest.raises(DrainTimeout):
             execute(Run(), "stop_writer")
         assert airflow.pools[POOL]["slots"] == 0
@@ -842,10 +850,14 @@ class TestSync:
         logged = conn.execute("SELECT run, state FROM confidence.sync_log WHERE sync_id = %s", [result["sync_id"]])
         assert logged.fetchone() == ("repairshopr_sync/manual__1", "success")
 
-    def test_is_refused_while_the_writer_is_stopped(self, airflow, filled):
+    def test_waits_while_the_writer_is_stopped(self, airflow, filled, conn):
+        """It was queued when the pool was closed. It gives its worker back, and nobody is told."""
         execute(Run(), "stop_writer")
-        with pytest.raises(FenceError, match="nothing was read or written"):
+        before = conn.execute("SELECT count(*) FROM confidence.sync_log").fetchone()
+        with pytest.raises(AirflowRescheduleException) as waits:
             self.run().execute(SyncOperator(task_id="sync", source=SOURCE))
+        assert waits.value.reschedule_date > datetime.now(UTC)
+        assert conn.execute("SELECT count(*) FROM confidence.sync_log").fetchone() == before
 
     @pytest.fixture
     def metrics(self, monkeypatch) -> dict[str, float]:

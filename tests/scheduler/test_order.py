@@ -107,11 +107,13 @@ def test_pool_opened_by_hand_does_not_let_the_sync_write(platform):
     run_id = platform.airflow.trigger(RECONCILE)
     platform.wait_for_question(run_id)
     platform.airflow.set_slots(POOL, 1)
-    sync_run, state = platform.airflow.run(SYNC)
-    assert state == "failed"
+    sync_run = platform.airflow.trigger(SYNC)
+    platform.airflow.wait_for(SYNC, sync_run, "sync", "up_for_reschedule")
     assert f"stopped by {RECONCILE}/{run_id}" in platform.airflow.log(SYNC, sync_run, "sync")
+    assert not platform.in_step()
     platform.airflow.answer(RECONCILE, run_id, "Repair, then resume")
     assert platform.airflow.wait(RECONCILE, run_id) == "success"
+    assert platform.airflow.wait(SYNC, sync_run) == "success"
 
 
 @pytest.fixture(scope="module")
