@@ -764,6 +764,10 @@ class TestLeftOut:
         assert site.refusal("/readiness", 404, source=SOURCE).endswith("square, storage")
         assert site.json("/readiness") == {"ready": True, "reasons": []}
 
+    def test_is_not_in_a_readiness_that_is_open_to_all(self, site):
+        with TestClient(create_app(open_readiness=True)) as client:
+            assert client.get("/readiness", params={"source": SOURCE}).json()["detail"].endswith(": square, storage")
+
     def test_its_data_are_told_to_those_who_may_read_them(self, site, denied):
         assert site.json("/sync-status")["kept"] == [SOURCE]
         assert f"Data of {SOURCE} is kept" in site.get("/").text

@@ -57,6 +57,10 @@ def test_has_every_part_and_simulators_only_behind_their_profile():
     assert set(services(**TRIAL)) == parts | set(SIMULATORS)
 
 
+def test_example_names_every_source():
+    assert f"separated by commas: {', '.join(REGISTRY)}.\n" in (REPOSITORY / ".env.example").read_text()
+
+
 def trial_of_two(tmp_path: Path) -> dict[str, dict]:
     """The services with an .env as the example is, filled in for a trial of two sources."""
     example = (REPOSITORY / ".env.example").read_text()
