@@ -2,7 +2,7 @@
 # Watch: notice what does not move
 
 Tells people what no task of a run can tell, because the run has ended, was deleted or does not move. It compares the
-warehouse (fence, holds, scans, repairs) with Airflow for each source, and changes nothing.
+warehouse (fence, holds, scans, repairs) with Airflow for each source that is set up, and changes nothing.
 
 **When:** every 5 minutes. People are told a finding once two passes, at least 4 minutes apart, have seen it; so the
 work of a run that is under way is no finding. A finding is told once until it is gone. The pages under *Sync
@@ -11,6 +11,7 @@ confidence* show it too.
 ## What `watch` finds
 - The writer is stopped, and the run that stopped it has ended, was deleted, or was marked by hand.
 - The writer is stopped, and its DAG is paused, or the run does not move.
+- A connection of the source is missing, so the source is not configured.
 - The writer's pool is missing, is closed over a writer that runs, is open over one that is stopped, or has other slots
   than one.
 - The sync or the runbook of a source that has been synced is paused.

@@ -55,6 +55,7 @@ Its message names the next step. In general:
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.assets import FILTERS
 from plugins.params import AFTERWARDS, flag, several, some_uuid
 from plugins.runbook import cron, of_source, runbook
@@ -85,4 +86,5 @@ def flex_reconcile():
     runbook("flex", ["crew"])
 
 
-flex_reconcile()
+if is_installed("flex"):
+    flex_reconcile()

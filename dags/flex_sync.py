@@ -53,6 +53,7 @@ Every crew call that its message does not name is in step. The others are tried 
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.assets import FILTERS
 from plugins.operators.sync import SyncOperator
 from plugins.params import choice, several, some_uuid
@@ -87,4 +88,5 @@ def flex_sync():
     SyncOperator(task_id="sync", source="flex")
 
 
-flex_sync()
+if is_installed("flex"):
+    flex_sync()

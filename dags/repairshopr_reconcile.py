@@ -36,6 +36,7 @@ Its message names the next step. In general:
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.assets import FILTERS
 from plugins.params import DRY_RUN, PAGES, RESET_WATERMARK, flag, progress_every
 from plugins.runbook import cron, of_source, runbook
@@ -65,4 +66,5 @@ def repairshopr_reconcile():
     runbook("repairshopr", ENTITIES)
 
 
-repairshopr_reconcile()
+if is_installed("repairshopr"):
+    repairshopr_reconcile()

@@ -23,6 +23,7 @@ The entities that its message does not name are synced; those that it names keep
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.operators.sync import SyncOperator
 from plugins.params import choice
 from plugins.runbook import cron, of_source
@@ -40,4 +41,5 @@ def repairshopr_sync():
     SyncOperator(task_id="sync", source="repairshopr")
 
 
-repairshopr_sync()
+if is_installed("repairshopr"):
+    repairshopr_sync()

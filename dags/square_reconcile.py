@@ -38,6 +38,7 @@ Its message names the next step. In general:
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.params import AFTERWARDS, DRY_RUN, flag, progress_every
 from plugins.runbook import cron, of_source, runbook
 
@@ -72,4 +73,5 @@ def square_reconcile():
     runbook("square", ENTITIES)
 
 
-square_reconcile()
+if is_installed("square"):
+    square_reconcile()

@@ -38,6 +38,7 @@ What its message does not name is synced; what it names keeps its watermark and 
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.operators.sync import SyncOperator
 from plugins.params import choice
 from plugins.runbook import cron, of_source
@@ -56,4 +57,5 @@ def square_sync():
     SyncOperator(task_id="sync", source="square")
 
 
-square_sync()
+if is_installed("square"):
+    square_sync()

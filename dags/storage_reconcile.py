@@ -72,6 +72,7 @@ Its message names the next step. In general:
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.assets import FILTERS
 from plugins.params import BATCHES, RESET_WATERMARK, flag, number, some_choice, some_uuid
 from plugins.runbook import cron, of_source, runbook
@@ -110,4 +111,5 @@ def storage_reconcile():
     runbook("storage", ["images"])
 
 
-storage_reconcile()
+if is_installed("storage"):
+    storage_reconcile()

@@ -37,6 +37,7 @@ written.
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.operators.sync import SyncOperator
 from plugins.params import BATCHES, choice, flag
 from plugins.runbook import cron, of_source
@@ -60,4 +61,5 @@ def storage_sync():
     SyncOperator(task_id="sync", source="storage")
 
 
-storage_sync()
+if is_installed("storage"):
+    storage_sync()

@@ -40,6 +40,7 @@ Its message names the next step. In general:
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.assets import FILTERS
 from plugins.params import DRY_RUN, RESET_WATERMARK, number, progress_every, some_number
 from plugins.runbook import cron, of_source, runbook
@@ -65,4 +66,5 @@ def tekmetric_reconcile():
     runbook("tekmetric", ENTITIES)
 
 
-tekmetric_reconcile()
+if is_installed("tekmetric"):
+    tekmetric_reconcile()

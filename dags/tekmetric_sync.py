@@ -41,6 +41,7 @@ What its message does not name is synced.
 
 from airflow.sdk import dag
 
+from include.sources.installed import is_installed
 from plugins.assets import FILTERS
 from plugins.operators.clean_up import CleanUpOperator
 from plugins.operators.sync import SyncOperator
@@ -80,4 +81,5 @@ def tekmetric_sync():
     CleanUpOperator(task_id="clean_up", source="tekmetric")
 
 
-tekmetric_sync()
+if is_installed("tekmetric"):
+    tekmetric_sync()

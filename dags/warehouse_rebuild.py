@@ -18,7 +18,7 @@ downstream: the steps before it stay done.
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import dag
 
-from include.sources import REGISTRY
+from include.sources.installed import installed_sources
 from plugins.failures import DEFAULT_ARGS
 from plugins.params import needed_choice
 from plugins.runs import refuse_unknown_conf
@@ -45,7 +45,7 @@ def _run(task_id: str, dag_id: str, **conf: object) -> TriggerDagRunOperator:
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
     tags=["warehouse"],
-    params={"source": needed_choice(REGISTRY, "Source", "Whose copy to rebuild from its source.")},
+    params={"source": needed_choice(installed_sources(), "Source", "Whose copy to rebuild from its source.")},
 )
 def warehouse_rebuild():
     sync, reconcile = "{{ params.source }}_sync", "{{ params.source }}_reconcile"

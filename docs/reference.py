@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.sources import REGISTRY
+from include.sources.installed import SETTING
 from include.sources.pools import declared_pools
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     check = parser.parse_args(arguments).check
     with tempfile.TemporaryDirectory(prefix="airflow-home-") as home:
         os.environ.update(SETTINGS, AIRFLOW_HOME=home)
+        # The pages are about all sources, whichever this machine's installation has.
+        os.environ.pop(SETTING, None)
         try:
             dags = load(DAGS)
         except BrokenDag as error:

@@ -22,6 +22,7 @@ from stack.settings import (
     environment,
     simulated,
     simulator_url,
+    sources_of,
 )
 
 DOWN_SECONDS = 120.0
@@ -117,6 +118,11 @@ class Stack:
     def simulator_urls(self) -> dict[str, str]:
         """The base URL of each running simulator by its name."""
         return {name: simulator_url(name, self._ports) for name in simulated(self._inherited)}
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources that it has."""
+        return sources_of(self._inherited)
 
     def password(self, user: str) -> str:
         return Secrets.of(self.home).passwords[user]

@@ -8,16 +8,16 @@ import runpy
 from importlib import import_module
 from pkgutil import walk_packages
 
-# Modules, and packages with all that is in them.
+from include.sources.installed import installed_sources
+
 MODULES = ("airflow.sdk.execution_time.task_runner", "airflow.dag_processing.processor")
-PACKAGES = ("include.sources", "plugins.operators")
 
 
 def load() -> None:
-    """Load Airflow's part of a task's process, all sources and all operators."""
+    """Load Airflow's part of a task's process, all operators, and the sources of the installation."""
     for name in MODULES:
         import_module(name)
-    for name in PACKAGES:
+    for name in ("plugins.operators", *(f"include.sources.{source}" for source in installed_sources())):
         for module in walk_packages(import_module(name).__path__, f"{name}."):
             import_module(module.name)
 

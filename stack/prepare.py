@@ -1,6 +1,7 @@
 """Bring the databases up to what the code needs: `python -m stack.prepare`.
 
-That is Airflow's metadata, the warehouse's tables, and the pools that don't exist yet. Safe at every start.
+That is Airflow's metadata, the warehouse's tables, and the pools of the installed sources that don't exist yet. Safe at
+every start.
 """
 
 import os
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from include.sources.installed import WrongSources
 from include.sources.pools import declared_pools
 
 AIRFLOW_MIGRATION = [sys.executable, "-m", "airflow", "db", "migrate"]
@@ -50,9 +52,13 @@ def create_missing_pools(url: str, declared: Mapping[str, Mapping[str, Any]]) ->
 
 
 def main() -> None:
+    try:
+        pools = declared_pools()
+    except WrongSources as error:
+        sys.exit(f"prepare: {error}")
     for command in (AIRFLOW_MIGRATION, WAREHOUSE_MIGRATION):
         subprocess.run(command, check=True)
-    create_missing_pools(metadata_url(os.environ), declared_pools())
+    create_missing_pools(metadata_url(os.environ), pools)
 
 
 if __name__ == "__main__":

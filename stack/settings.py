@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlencode, urlsplit
 
+from include.sources.installed import WrongSources, installed_sources
 from stack.guardian import StackError
 from stack.ports import LOOPBACK, first_free, free_ports
 from stack.postgres import Postgres, Server
@@ -157,7 +158,7 @@ def environment(home: Home, ports: Ports, postgres: Server, inherited: Mapping[s
     # Airflow's own calls must not go through a proxy.
     no_proxy = ",".join(filter(None, [inherited.get("NO_PROXY"), LOOPBACK, "localhost"]))
     own |= {"NO_PROXY": no_proxy, "no_proxy": no_proxy}
-    return _defaults() | _connections(ports, postgres, known) | dict(inherited) | own
+    return _defaults() | _connections(ports, postgres, known, inherited) | dict(inherited) | own
 
 
 def api_url(ports: Ports) -> str:
@@ -169,11 +170,19 @@ def simulator_url(name: str, ports: Ports) -> str:
 
 
 def simulated(inherited: Mapping[str, str]) -> list[str]:
-    """The vendors that need a simulator: those whose connections the caller has not set.
+    """The vendors that need a simulator: sources of the installation whose connections the caller has not set.
 
     Raises `StackError` when only some of a vendor's are set: real and invented data must not be compared.
     """
-    return [name for name in SIMULATORS if not _is_real(name, inherited)]
+    return [name for name in _with_simulator(inherited) if not _is_real(name, inherited)]
+
+
+def sources_of(inherited: Mapping[str, str]) -> tuple[str, ...]:
+    """The sources that the caller's setting names, or all. Raises `StackError` when it is wrong."""
+    try:
+        return installed_sources(inherited)
+    except WrongSources as error:
+        raise StackError(str(error)) from None
 
 
 def simulator_command(name: str, home: Home, ports: Ports, postgres: Server, inherited: Mapping[str, str]) -> list[str]:
@@ -234,16 +243,21 @@ def _defaults() -> dict[str, str]:
     }
 
 
-def _connections(ports: Ports, postgres: Server, known: Secrets) -> dict[str, str]:
+def _connections(ports: Ports, postgres: Server, known: Secrets, inherited: Mapping[str, str]) -> dict[str, str]:
     service = {"login": "runbook", "password": known.passwords["runbook"]}
     connections = {
         "warehouse": postgres.url("warehouse"),
         "airflow_api": json.dumps({"conn_type": "http", "host": api_url(ports), **service}),
     }
-    for name, simulator in SIMULATORS.items():
-        url = simulator_url(name, ports)
-        connections |= {connection: make(url, postgres) for connection, make in simulator.connections.items()}
+    for name in _with_simulator(inherited):
+        url, made = simulator_url(name, ports), SIMULATORS[name].connections
+        connections |= {connection: make(url, postgres) for connection, make in made.items()}
     return {_connection_variable(name): value for name, value in connections.items()}
+
+
+def _with_simulator(inherited: Mapping[str, str]) -> list[str]:
+    """The sources of the installation that have a simulator."""
+    return [name for name in sources_of(inherited) if name in SIMULATORS]
 
 
 def _connection_variable(name: str) -> str:

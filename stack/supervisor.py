@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from include.sources.installed import left_out_sources
 from include.sources.pools import declared_pools
 from stack.guardian import Family, StackError, guarded
 from stack.ports import LOOPBACK
@@ -114,7 +115,8 @@ def _wait_until_ready(
         _wait(family, lambda name=name: None if _listens(ports.simulators[name]) else f"simulator {name}")
     airflow = ReadinessCheck(api_url(ports), Secrets.of(home).passwords["admin"])
     dags = Path(process_environment["AIRFLOW__CORE__DAGS_FOLDER"])
-    _wait(family, lambda: airflow.missing(dags, since))
+    without = {f"{source}_{job}.py" for source in left_out_sources() for job in ("sync", "reconcile")}
+    _wait(family, lambda: airflow.missing(dags, since, without))
 
 
 def _wait(family: Family, missing: Callable[[], str | None]) -> None:

@@ -39,7 +39,7 @@ def pytest_report_header() -> list[str]:
 
 # Airflow reads its settings when it is first imported. No test may reach what the developer's shell names (a real
 # account's connection or keys, say), write because the shell allows it, nor write into a home folder.
-OTHERS = ("AIRFLOW", "AWS_", "FLEX_", "RECONCILE_ENABLED", "STACK_", "WAREHOUSE_")
+OTHERS = ("AIRFLOW", "AWS_", "FLEX_", "RECONCILE_ENABLED", "STACK_", "SYNC_CONFIDENCE_", "WAREHOUSE_")
 for name in [name for name in os.environ if name.startswith(OTHERS) and name != "STACK_POSTGRES_URL"]:
     del os.environ[name]
 airflow_home = tempfile.TemporaryDirectory(prefix="airflow-home-")

@@ -5,7 +5,7 @@ functions. People are told of a finding once two passes that are GRACE apart hav
 just taking is over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -25,6 +25,7 @@ class Code(StrEnum):
     UNATTENDED = "writer_unattended"
     PAUSED = "dag_paused"
     STUCK = "run_stuck"
+    NOT_CONFIGURED = "source_not_configured"
     POOL_MISSING = "pool_missing"
     POOL_CLOSED = "pool_closed"
     POOL_OPEN = "pool_open"
@@ -45,6 +46,7 @@ TITLES = {
     Code.UNATTENDED: "the writer is stopped, and nobody is at work on it",
     Code.PAUSED: "the writer is stopped, and its DAG is paused",
     Code.STUCK: "the run that stopped the writer does not move",
+    Code.NOT_CONFIGURED: "the source is not configured",
     Code.POOL_MISSING: "the writer's pool is missing",
     Code.POOL_CLOSED: "the writer's pool is closed, although it is not stopped",
     Code.POOL_OPEN: "the writer's pool is open, although it is stopped",
@@ -125,6 +127,7 @@ class Facts:
     - `stop_known`: people were told of this stop when that run ended, or a person has answered that the writer stays
       stopped
     - `pool`: the writer's pool, None if it is missing; `declared`: how the pool should be while the writer runs
+    - `missing_connections`: those that the source needs and Airflow does not have
     - `paused`: the source's DAGs that are paused; empty if the source was never synced
     - `not_done`: the last run and what it left undone, although it is green
     - `unjudged`: scans without a verdict, among the newest of each entity
@@ -138,6 +141,7 @@ class Facts:
     stop_known: bool
     pool: Pool | None
     declared: Pool
+    missing_connections: tuple[str, ...] = ()
     paused: tuple[str, ...] = ()
     not_done: tuple[Run, Gap] | None = None
     unjudged: tuple[UnfinishedWork, ...] = ()
@@ -171,7 +175,7 @@ class Finding:
 
 def findings(facts: Facts) -> list[Finding]:
     """Return what is wrong with the source now; [] if nothing is."""
-    found = [*_writer(facts), *_pool(facts), *_switched_off(facts), *_not_done(facts)]
+    found = [*_writer(facts), *_not_configured(facts), *_pool(facts), *_switched_off(facts), *_not_done(facts)]
     found += [each for work in facts.unjudged if (each := _unjudged(facts, work))]
     found += [_unverified(facts, work) for work in facts.unverified if not work.run.at_work]
     found += [_unfinished(facts, work) for work in facts.unfinished if not work.run.at_work]
@@ -268,6 +272,35 @@ def _pool(facts: Facts) -> Iterator[Finding]:
             consequence="a stop may not wait for all tasks; the fence still keeps two writers apart",
             next_step=f"set it to {facts.declared} under Admin, Pools",
         )
+
+
+def _not_configured(facts: Facts) -> Iterator[Finding]:
+    """Yield at most one finding: which connections of the source are missing."""
+    source, missing = facts.writer.source, facts.missing_connections
+    if missing:
+        yield Finding(
+            Code.NOT_CONFIGURED,
+            source,
+            ",".join(missing),
+            None,
+            not_configured(source, missing),
+            "nothing is synced, and no night compares the copy with its source",
+            how_to_configure(source, missing),
+        )
+
+
+def not_configured(source: str, missing: Sequence[str]) -> str:
+    """Say that the source lacks these connections."""
+    return f"{source} is not configured: Airflow has no connection {' and no connection '.join(missing)}"
+
+
+def how_to_configure(source: str, missing: Sequence[str]) -> str:
+    """Say what to do about missing connections."""
+    variables = " and ".join(f"AIRFLOW_CONN_{name.upper()}" for name in missing)
+    return (
+        f"add it under Admin, Connections, or set {variables} in the environment of Airflow's workers;"
+        f" or take {source} out of SYNC_CONFIDENCE_SOURCES"
+    )
 
 
 def _closing(facts: Facts, run: Run | None) -> bool:

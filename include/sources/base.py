@@ -131,6 +131,7 @@ class Source(Protocol):
     """A source with its copy. `params` are those of the DAG run.
 
     - `switch`: the name of a setting that has to be 1 before the copy may be changed, None if there is none
+    - `connections`: the names of the connections that it needs
     - `health`: the figures of syncs above which there is an alert
     - `metric_texts`: what the metrics of its scans mean, in a sentence each
     - `log_days`: days for which the sync log and the change log are kept; None: for good
@@ -139,6 +140,7 @@ class Source(Protocol):
     name: str
     entities: Sequence[ScannedEntity]
     switch: str | None
+    connections: tuple[str, ...]
     health: Limits
     metric_texts: Mapping[str, str]
     log_days: int | None

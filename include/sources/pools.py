@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from include.sources import REGISTRY
+from include.sources.installed import installed_sources
 
 
 def declared_pools() -> Mapping[str, Mapping[str, Any]]:
-    """Return each writer's pool by its name, as it should be while nothing is stopped."""
+    """Return the pool of each installed source's writer by its name, as it should be while nothing is stopped."""
     return {
         f"{source}_writer": {
             "slots": 1,
             "include_deferred": True,
             "description": f"Tasks that write the copy of {source}. 0 slots: the writer is stopped.",
         }
-        for source in REGISTRY
+        for source in installed_sources()
     }

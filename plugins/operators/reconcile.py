@@ -11,6 +11,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources import verbs
 from include.warehouse import fence
 from plugins import metrics
+from plugins.configured import skip_unless_configured
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
@@ -39,6 +40,8 @@ class ReconcileOperator(SourceOperator):
     on_call = ON_CALL
 
     def execute(self, context: Any) -> dict[str, Any]:
+        # Its trigger rule lets it run after a skipped stop.
+        skip_unless_configured(context, self.source)
         scans = summaries(context)
         with source_hook.opened(self.source, run_name(context)) as opened:
             writer = fence.require_stopped(opened.conn, self.source, opened.run)

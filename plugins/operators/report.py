@@ -11,6 +11,7 @@ from include.confidence.outcome import Evidence, Gap
 from include.confidence.unproven import Unproven
 from include.sources import get_source
 from plugins import assets, metrics, notify
+from plugins.configured import skip_unless_configured
 from plugins.hooks import airflow_api, warehouse
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
@@ -71,6 +72,7 @@ class ReportOperator(SourceOperator):
         super().__init__(source=source, outlets=[assets.outlet(source)], **kwargs)
 
     def execute(self, context: Any) -> dict[str, Any]:
+        skip_unless_configured(context, self.source)
         run, source = run_name(context), get_source(self.source)
         states = _states(context)
         with warehouse.connect(run) as conn:

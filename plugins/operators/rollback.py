@@ -8,6 +8,7 @@ import psycopg
 from airflow.sdk import BaseOperator
 
 from include.sources import get_source
+from include.sources.installed import require_installed
 from include.warehouse.rollback import Copy, roll_back, source_of
 from plugins.deciders import require_decider
 from plugins.hooks import warehouse
@@ -20,7 +21,8 @@ log = logging.getLogger(__name__)
 class RollbackOperator(BaseOperator):
     """Restore rows and sync_state as they were before `params.sync_id`; with `dry_run` only count them.
 
-    Returns what `Undone.as_json` does. Raises NotDecider if who triggered the run may not roll back.
+    Returns what `Undone.as_json` does. Raises NotDecider if who triggered the run may not roll back,
+    and LeftOut if the installation does not have the source.
     """
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -53,4 +55,6 @@ class RollbackOperator(BaseOperator):
 
 
 def _copy(conn: psycopg.Connection, sync_id: int, run: str) -> AbstractContextManager[Copy]:
-    return get_source(source_of(conn, sync_id)).copy(conn, AirflowConnections(run))
+    source = source_of(conn, sync_id)
+    require_installed(source)
+    return get_source(source).copy(conn, AirflowConnections(run))

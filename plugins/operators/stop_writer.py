@@ -7,6 +7,7 @@ from typing import Any
 from airflow.sdk import Variable
 
 from include.warehouse import fence
+from plugins.configured import require_configured
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, Pool, closed_by
 from plugins.operators.base import SourceOperator
@@ -43,6 +44,7 @@ class StopWriterOperator(SourceOperator):
 
     def execute(self, context: Any) -> dict[str, int]:
         refuse_unknown_conf(context)
+        require_configured(context, self.source)
         if not is_dry(context, self.source):
             require_enabled(self.source)
         run = run_name(context)

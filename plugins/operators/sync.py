@@ -14,6 +14,7 @@ from include.confidence.messages import Failure, Kind
 from include.sources import get_source, verbs
 from include.warehouse import fence
 from plugins import metrics, notify
+from plugins.configured import require_configured
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
 from plugins.results import log_line, push_result
@@ -48,6 +49,7 @@ class SyncOperator(SourceOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         refuse_unknown_conf(context)
+        require_configured(context, self.source)
         dry_run = is_dry(context, self.source)
         if not dry_run:
             require_enabled(self.source)

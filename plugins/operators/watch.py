@@ -15,10 +15,12 @@ from include.confidence.messages import WATCH, Failure, Kind
 from include.confidence.outcome import Gap
 from include.confidence.watch import Facts, Finding, Pool, Run, UnfinishedWork
 from include.confidence.watch import findings as found_in
-from include.sources import REGISTRY, get_source
+from include.sources import get_source
+from include.sources.installed import installed_sources
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import FenceError, Writer
 from plugins import notify
+from plugins.configured import missing_connections
 from plugins.hooks import airflow_api, warehouse
 from plugins.hooks.airflow_api import AirflowApi, declared_pools
 from plugins.runs import refuse_unknown_conf, run_name
@@ -29,7 +31,7 @@ RECENT = timedelta(days=7)
 log = logging.getLogger(__name__)
 
 ON_CALL = """
-Looks at every source, and tells people what does not move or was left undone. Changes nothing.
+Looks at every source that is set up, and tells people what does not move or was left undone. Changes nothing.
 
 **If it fails:** nothing depends on it, and the next run looks again. Mend what the message names.
 """
@@ -54,7 +56,7 @@ class WatchOperator(BaseOperator):
         run, result, problems = run_name(context), {}, []
         with airflow_api.opened() as api, warehouse.connect(run) as conn:
             look_up = cache(api.run)
-            for source in REGISTRY:
+            for source in installed_sources():
                 try:
                     found = found_in(facts(conn, api, look_up, source))
                 except (ApiError, FenceError) as error:
@@ -95,6 +97,7 @@ def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts
         or bool(outbox.told_runs(conn, source, [writer.run or ""], writer.since)),
         pool=pool and Pool(pool.slots, pool.include_deferred, look_up(pool.closer) if pool.closer else None),
         declared=_declared(f"{source}_writer"),
+        missing_connections=missing_connections(source),
         paused=_paused(conn, api, source),
         not_done=_not_done(conn, look_up, writer),
         unjudged=left(unjudged),

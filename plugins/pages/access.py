@@ -10,6 +10,7 @@ from airflow.models.dag import DagModel
 from fastapi import Depends, HTTPException, Path, Request, status
 
 from include.sources import REGISTRY
+from include.sources.installed import installed_sources, left_out_line, left_out_sources
 from plugins.deciders import is_decider
 
 
@@ -44,7 +45,10 @@ def readable(sources: Sequence[str], user: GetUserDep) -> tuple[str, ...]:
 
 
 def require_readable(source: str, user: GetUserDep) -> str:
-    """Return the source's name. Raises a 404 if there is no such source, and a 403 if the user may not see it."""
+    """Return the source's name.
+
+    Raises a 404 if there is no such source or it is not set up here, and a 403 if the user may not see it.
+    """
     if source not in REGISTRY:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source: GET sync-status lists those that there are"
@@ -54,11 +58,22 @@ def require_readable(source: str, user: GetUserDep) -> str:
             status.HTTP_403_FORBIDDEN,
             f"{source} is not for you to see: ask for the permission to read the runs of the DAG {runbook(source)}",
         )
+    refuse_left_out(source)
     return source
 
 
+def refuse_left_out(source: str) -> None:
+    """Raise a 404 if the source is not set up here."""
+    if source in left_out_sources():
+        raise HTTPException(status.HTTP_404_NOT_FOUND, left_out_line(source))
+
+
 def _readable_sources(user: GetUserDep) -> tuple[str, ...]:
-    return readable(REGISTRY, user)
+    return readable(installed_sources(), user)
+
+
+def _readable_left_out(user: GetUserDep) -> tuple[str, ...]:
+    return readable(left_out_sources(), user)
 
 
 def _is_decider(user: GetUserDep) -> bool:
@@ -66,8 +81,9 @@ def _is_decider(user: GetUserDep) -> bool:
 
 
 SyncId = Annotated[int, Path(ge=1, le=2**63 - 1)]
-# The source that a path names, and all that the user may see.
+# The source that a path names; all that are set up here, and all that are not, as far as the user may see them.
 Source = Annotated[str, Depends(require_readable)]
 Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]
+LeftOut = Annotated[tuple[str, ...], Depends(_readable_left_out)]
 # Whether the user may answer holds and roll back. Airflow and the tasks check it; the pages hide what would be refused.
 Decider = Annotated[bool, Depends(_is_decider)]

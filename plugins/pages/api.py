@@ -21,15 +21,16 @@ from pydantic import AwareDatetime
 from include.confidence.policy import Verdict
 from include.confidence.queries.changes import Change, list_changes
 from include.confidence.queries.months import SourceMonth
+from include.confidence.queries.overview import with_data
 from include.confidence.queries.paging import MAX_PAGE, PAGE, Page
 from include.confidence.queries.planned import PlannedChange, list_planned
 from include.confidence.queries.runs import Run, read_run
 from include.confidence.queries.scans import Scan, latest_scans, list_scans
 from include.confidence.queries.syncs import SyncRow, list_syncs, read_sync
 from include.confidence.unproven import count_by_table
-from include.sources import REGISTRY
+from include.sources.installed import installed_sources
 from plugins.pages import months, prometheus
-from plugins.pages.access import Source, Sources, SyncId, refuse_nul, require_readable
+from plugins.pages.access import LeftOut, Source, Sources, SyncId, refuse_nul, require_readable
 from plugins.pages.plan import Filter, PlannedScan
 from plugins.pages.readiness import Readiness, readiness
 from plugins.pages.status import SourceDetail, SourceStatus, detail, health_figures, overview
@@ -70,9 +71,13 @@ def one_line(error: RequestValidationError) -> str:
 
 @dataclass(frozen=True)
 class Statuses:
-    """Every source that the user may see."""
+    """Every source that is set up here and that the user may see.
+
+    `kept`: those that are not set up here, but of which the warehouse has data.
+    """
 
     sources: tuple[SourceStatus, ...]
+    kept: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,10 @@ router = APIRouter(
 
 
 @router.get("/sync-status", tags=["status"])
-def sync_status(conn: Warehouse, session: SessionDep, sources: Sources) -> Statuses:
+def sync_status(conn: Warehouse, session: SessionDep, sources: Sources, left_out: LeftOut) -> Statuses:
     """Every source at a glance: its writer, the last verdict, how many rows it has proven, freshness, the last sync, a
     scan that is under way, what the watch has found, the next runs and the decision that waits for an answer."""
-    return Statuses(tuple(overview(conn, session, sources)))
+    return Statuses(tuple(overview(conn, session, sources)), with_data(conn, left_out))
 
 
 @router.get("/months.json", tags=["history"])
@@ -228,7 +233,7 @@ def readiness_router(*, open_to_all: bool) -> APIRouter:
             Depends(refuse_unknown_params),
         ]
     )
-    seen = Annotated[tuple[str, ...], Depends(lambda: REGISTRY)] if open_to_all else Sources
+    seen = Annotated[tuple[str, ...], Depends(lambda: installed_sources())] if open_to_all else Sources
     not_ready = {503: {"model": Readiness, "description": "Not ready, and why."}}
 
     @routes.get("/readiness", tags=["machines"], responses={**REFUSALS, **NOT_FOUND, **not_ready})
@@ -239,7 +244,8 @@ def readiness_router(*, open_to_all: bool) -> APIRouter:
     ) -> Readiness:
         """200 if the copies can be relied on: the warehouse answers, no writer is stopped for longer than 4 hours (or
         WRITER_STOPPED_LIMIT_HOURS of the environment), no repair went unverified, no copy is staler than its source's
-        limit. Else 503 with the reasons."""
+        limit, and no source lacks a
+        connection. Else 503 with the reasons."""
         if source is not None and source not in sources:
             raise HTTPException(
                 status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source that you may ask for: {', '.join(sources)}"

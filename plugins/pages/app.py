@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from include.confidence.queries.paging import CursorRefused
+from include.sources.installed import WrongSources
 from plugins.pages import api, html
 from plugins.pages.warehouse import WarehouseUnavailable
 
@@ -35,6 +36,7 @@ def create_app(*, open_readiness: bool = False) -> FastAPI:
     app.include_router(api.readiness_router(open_to_all=open_readiness))
     app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(requires_authenticated())])(_describe)
     app.exception_handler(WarehouseUnavailable)(_unavailable)
+    app.exception_handler(WrongSources)(_unavailable)
     app.exception_handler(CursorRefused)(_refused)
     app.exception_handler(RequestValidationError)(_invalid)
     return app
@@ -45,7 +47,7 @@ def _describe(request: Request) -> dict[str, Any]:
     return request.app.openapi() | {"servers": [{"url": request.scope["root_path"]}]}
 
 
-def _unavailable(_: Request, error: WarehouseUnavailable) -> JSONResponse:
+def _unavailable(_: Request, error: WarehouseUnavailable | WrongSources) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, status.HTTP_503_SERVICE_UNAVAILABLE)
 
 

@@ -19,6 +19,7 @@ from include.confidence import planned_changes
 from include.confidence.policy import SEVERITY, Verdict, worst_verdict
 from include.confidence.queries import paging
 from include.confidence.queries.changes import list_changes
+from include.confidence.queries.overview import with_data
 from include.confidence.queries.planned import count_planned, list_planned
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan, list_scans
@@ -26,8 +27,9 @@ from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sy
 from include.confidence.queries.trends import MAX_DAYS, POINTS, Part, Series, list_parts, read_drift, read_series
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
+from include.sources.installed import SETTING, WrongSources
 from plugins.pages import months, plan, status, ways_out
-from plugins.pages.access import Decider, Source, Sources, SyncId, refuse_nul
+from plugins.pages.access import Decider, LeftOut, Source, Sources, SyncId, refuse_left_out, refuse_nul
 from plugins.pages.airflow_state import ENDED, ROLLBACK, rollback_run, run_state
 from plugins.pages.plan import PlannedScan
 from plugins.pages.render import HEADERS, STATIC, page, run_ui
@@ -68,7 +70,7 @@ class HtmlRoute(APIRoute):
         async def handler(request: Request) -> Response:
             try:
                 return await handle(request)
-            except WarehouseUnavailable as error:
+            except (WarehouseUnavailable, WrongSources) as error:
                 return _message(request, "No figures now", _sentence(str(error)), code=503)
             except paging.CursorRefused as error:
                 return _message(request, "No such page", _sentence(str(error)), code=422)
@@ -98,7 +100,9 @@ def static(name: str, request: Request) -> Response:
 
 
 @router.get("/")
-def overview(request: Request, conn: Warehouse, session: SessionDep, sources: Sources, decider: Decider) -> Response:
+def overview(
+    request: Request, conn: Warehouse, session: SessionDep, sources: Sources, left_out: LeftOut, decider: Decider
+) -> Response:
     """All sources at a glance."""
     standing = {found.source: found for found in status.overview(conn, session, sources)}
     scanning = {name for name, found in standing.items() if is_scanning(found)}
@@ -112,6 +116,8 @@ def overview(request: Request, conn: Warehouse, session: SessionDep, sources: So
         ),
         ways_out=ways_out,
         summary=summed_up(list(standing.values())),
+        kept=with_data(conn, left_out),
+        setting=SETTING,
         refresh=SOON if any(found.airflow.running for found in standing.values()) else LATER,
     )
 
@@ -364,13 +370,16 @@ def source_of(dag_id: str) -> str | None:
 
 
 def summed_up(standing: Sequence[SourceStatus]) -> str:
-    """Return how many sources are held, stopped and running, in one sentence; those that need a person first."""
+    """Return how many sources are held, stopped, running and not configured, in one sentence."""
     held = [found.source for found in standing if found.writer.hold_reason]
     stopped = [found for found in standing if found.writer.stopped and not found.writer.hold_reason]
+    waiting = [found.source for found in standing if not found.configured and not found.writer.stopped]
+    running = sum(found.configured and not found.writer.stopped for found in standing)
     parts = [
         f"{len(held)} held ({', '.join(held)})" if held else "",
         f"{len(stopped)} stopped" if stopped else "",
-        f"{sum(not found.writer.stopped for found in standing)} running",
+        f"{len(waiting)} not configured ({', '.join(waiting)})" if waiting else "",
+        f"{running} running",
     ]
     scans = [
         f"{found.source}: {len(found.progress.scanned)} of {len(found.entities)} entities scanned"
@@ -427,7 +436,11 @@ def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:
 
 
 def _require(source: str, sources: Sequence[str]) -> None:
-    """Raise a 403 unless the user may see the source: a right to the sync DAG is no right to the runbook's findings."""
+    """Raise a 404 if the source is not set up here, a 403 unless the user may see it.
+
+    A right to the sync DAG is no right to the runbook's findings.
+    """
+    refuse_left_out(source)
     if source not in sources:
         raise HTTPException(403, f"{source} is not for you to see")
 

@@ -55,7 +55,7 @@ def _reasons(conn: Connection, sources: Sequence[str], named: str | None) -> Ite
             yield Reason("source_unknown", source, line)
             continue
         yield from _stopped(found[source])
-        yield from _unverified(found[source])
+        yield from _found_wrong(found[source])
         if found[source].last_sync is not None:
             yield from _stale(conn, source)
         elif named:
@@ -69,10 +69,11 @@ def _stopped(status: Status) -> Iterator[Reason]:
         yield Reason("writer_stopped", writer.source, f"{writer}. Answer decide of that run, or read its failed task")
 
 
-def _unverified(status: Status) -> Iterator[Reason]:
+def _found_wrong(status: Status) -> Iterator[Reason]:
+    """Yield what the watch has found that makes a copy unreliable."""
     for finding in status.findings:
-        if finding.code == Code.UNVERIFIED and finding.settled:
-            yield Reason(Code.UNVERIFIED, status.writer.source, f"{finding.what}. {finding.next_step}")
+        if finding.code == Code.NOT_CONFIGURED or (finding.code == Code.UNVERIFIED and finding.settled):
+            yield Reason(finding.code, status.writer.source, f"{finding.what}. {finding.next_step}")
 
 
 def _stale(conn: Connection, source: str) -> Iterator[Reason]:

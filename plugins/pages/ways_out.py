@@ -7,7 +7,7 @@ from include.confidence.watch import Code
 from plugins.pages.render import run_ui
 from plugins.pages.status import SourceStatus
 
-POOLS = "/pools"
+POOLS, CONNECTIONS = "/pools", "/connections"
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def of_finding(finding: Standing) -> WayOut | None:
             words, path = f"Switch {runbook} on", f"/dags/{runbook}"
         case Code.SWITCHED_OFF:
             words, path = f"Switch {finding.subject} on", f"/dags/{finding.subject}"
+        case Code.NOT_CONFIGURED:
+            words, path = "Open the connections", CONNECTIONS
         case Code.POOL_CLOSED | Code.POOL_OPEN | Code.POOL_CHANGED:
             words, path = "Open the pools", POOLS
         case Code.POOL_MISSING | Code.UNVERIFIED:

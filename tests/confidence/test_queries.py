@@ -9,7 +9,7 @@ from include.confidence import findings, holds, judgements, scan_log
 from include.confidence.account import Account
 from include.confidence.policy import Gate, Judgement, Trend, Verdict, judge
 from include.confidence.queries.changes import Difference, list_changes
-from include.confidence.queries.overview import Status, read_statuses
+from include.confidence.queries.overview import Status, read_statuses, with_data
 from include.confidence.queries.paging import CursorRefused
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import latest_scans, list_scans
@@ -564,6 +564,17 @@ def test_cursor_that_no_page_gave_is_refused(conn, cursor):
             list_scans(conn, SOURCE, cursor=cursor)
     else:
         assert list_scans(conn, SOURCE, cursor=cursor).items == ()
+
+
+def test_source_has_data_once_it_was_synced_or_scanned(conn):
+    """A migration's rows are no data."""
+    asked = ["square", "flex", SOURCE]
+    assert with_data(conn, asked) == ()
+    a_sync(conn, source="flex", error="down")
+    assert with_data(conn, asked) == ("flex",)
+    judged(conn, "first", source="square")
+    assert with_data(conn, asked) == ("square", "flex")
+    assert with_data(conn, [SOURCE]) == with_data(conn, []) == ()
 
 
 def test_cursor_of_another_list_is_refused(conn):

@@ -71,6 +71,15 @@ class TestHealthy:
         assert findings(standing) == []
 
 
+class TestNotConfigured:
+    def test_names_each_connection_and_what_to_do(self):
+        finding = only(findings(replace(facts(), missing_connections=("shop", "shop_db"))))
+        assert finding.code is Code.NOT_CONFIGURED
+        assert finding.what == "shop is not configured: Airflow has no connection shop and no connection shop_db"
+        assert "AIRFLOW_CONN_SHOP and AIRFLOW_CONN_SHOP_DB" in finding.next_step
+        assert not finding.known
+
+
 class TestStopped:
     @pytest.mark.parametrize(
         ("run", "writer", "what", "next_step"),

@@ -24,7 +24,7 @@ from include.confidence.policy import Judgement, Verdict
 from include.simulators import repairshopr as simulator
 from include.simulators import storage
 from include.simulators.storage import Store, application
-from include.sources import get_source
+from include.sources import REGISTRY, get_source
 from include.sources import storage as storage_source
 from include.warehouse import fence
 from plugins import assets
@@ -90,8 +90,10 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowServer]:
 
 @pytest.fixture
 def connected(warehouse: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The warehouse's URL, with the connection to it set."""
+    """The warehouse's URL, with the connection to it set, and those of all sources, where nobody listens."""
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", warehouse)
+    for name in (name for source in REGISTRY for name in get_source(source).connections):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", "http://127.0.0.1:1")
     return warehouse
 
 

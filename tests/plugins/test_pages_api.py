@@ -39,6 +39,7 @@ from include.confidence.policy import Gate, Judgement, Verdict
 from include.confidence.summary import ForensicSummary, Plan
 from include.confidence.watch import Code, Finding
 from include.sources import REGISTRY, get_source
+from include.sources.installed import SETTING
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 from plugins.pages import warehouse as pages_warehouse
@@ -746,6 +747,66 @@ class TestMetrics:
         assert site.get("/metrics").headers["content-type"].startswith("text/plain; version=")
 
 
+class TestLeftOut:
+    """An installation without the source, whose data the warehouse has."""
+
+    PATHS = tuple(path for path in ROUTES if SOURCE in path)
+
+    @pytest.fixture(autouse=True)
+    def without(self, monkeypatch) -> None:
+        monkeypatch.setenv(SETTING, "square,storage")
+
+    def test_is_in_no_list(self, site):
+        found = site.json("/sync-status")
+        assert [status["source"] for status in found["sources"]] == ["square", "storage"]
+        assert site.json("/months.json")["months"] == []
+        assert f'"{SOURCE}"' not in site.get("/metrics").text
+        assert site.refusal("/readiness", 404, source=SOURCE).endswith("square, storage")
+        assert site.json("/readiness") == {"ready": True, "reasons": []}
+
+    def test_is_not_in_a_readiness_that_is_open_to_all(self, site):
+        with TestClient(create_app(open_readiness=True)) as client:
+            assert client.get("/readiness", params={"source": SOURCE}).json()["detail"].endswith(": square, storage")
+
+    def test_its_data_are_told_to_those_who_may_read_them(self, site, denied):
+        assert site.json("/sync-status")["kept"] == [SOURCE]
+        assert f"Data of {SOURCE} is kept" in site.get("/").text
+        # Of the sources without data nothing is told.
+        assert "Data of flex" not in site.get("/").text
+        denied(RUNBOOK)
+        assert site.json("/sync-status")["kept"] == []
+        assert SOURCE not in site.get("/").text
+
+    @pytest.mark.parametrize("path", PATHS)
+    def test_is_refused_by_a_line_that_says_how_to_see_it_again(self, site, path):
+        assert site.refusal(path, 404) == (
+            f"{SOURCE} is not set up here, and its data in the warehouse are kept: add it to {SETTING} to use it again"
+        )
+
+    @pytest.mark.parametrize(
+        "path", [f"/sources/{SOURCE}", f"/dags/{RUNBOOK}", f"/dags/{RUNBOOK}/runs/{quote(RUN_ID, safe='')}"]
+    )
+    def test_pages_say_the_same(self, site, path):
+        page = site.get(path)
+        assert page.status_code == 404
+        assert f"add it to {SETTING}" in page.text
+
+    def test_comes_back_with_the_setting(self, site, monkeypatch):
+        monkeypatch.setenv(SETTING, f"{SOURCE},square")
+        found = site.json("/sync-status")
+        assert [status["source"] for status in found["sources"]] == [SOURCE, "square"]
+        assert found["kept"] == []
+        assert site.json(RUN_PATH)["source"] == SOURCE
+
+    def test_wrong_setting_is_told_on_every_answer(self, site, monkeypatch):
+        monkeypatch.setenv(SETTING, "sqare")
+        for path in ("/sync-status", "/readiness", "/metrics", f"/sync-status/{SOURCE}"):
+            assert "names 'sqare', which is no source" in site.refusal(path, 503)
+        page = site.get("/")
+        assert page.status_code == 503
+        assert "which is no source" in page.text
+
+
 class TestReadiness:
     @pytest.fixture
     def own(self, airflow_app, warehouse) -> Iterator[Site]:
@@ -789,6 +850,14 @@ class TestReadiness:
         assert self.reasons(own) == [("repair_unverified", SOURCE)]
         findings.keep(own.conn, SOURCE, [replace(finding, code=Code.POOL_CHANGED)])
         own.conn.execute("UPDATE confidence.finding SET first_seen = first_seen - interval '1 hour'")
+        assert self.reasons(own) == []
+
+    def test_source_whose_connection_is_missing(self, own):
+        finding = Finding(Code.NOT_CONFIGURED, SOURCE, SOURCE, None, "not configured", "nothing runs", "set it")
+        findings.keep(own.conn, SOURCE, [finding])
+        assert self.reasons(own) == [("source_not_configured", SOURCE)]
+        assert own.get("/readiness").json()["reasons"][0]["line"] == "not configured. set it"
+        findings.keep(own.conn, SOURCE, [])
         assert self.reasons(own) == []
 
     def test_copy_that_is_stale(self, own):

@@ -316,6 +316,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "rollback_run": ROLLED,
         "source_of_sync": SOURCE,
         "run_state": None,
+        "with_data": (),
         "of_sources": [MONTH],
         "list_planned": Page((PLANNED,), "next"),
         "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
@@ -324,7 +325,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
-    for name in ("list_planned", "count_planned", "rollback_run", "source_of_sync", "run_state"):
+    for name in ("list_planned", "count_planned", "rollback_run", "source_of_sync", "run_state", "with_data"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     lists = ("list_parts", "list_scans", "list_changes", "list_syncs")
     for name in (*lists, "read_series", "read_drift", "read_sync", "read_run"):
@@ -340,7 +341,7 @@ def read(answer: Any, code: int = 200) -> Document:
 
 
 def overview(sources: tuple[str, ...] = (SOURCE,), *, decider: bool = True) -> Document:
-    return read(html.overview(request(), None, None, sources, decider))
+    return read(html.overview(request(), None, None, sources, (), decider))
 
 
 def of_source(*, decider: bool = True, **asked: Any) -> Document:
@@ -638,6 +639,45 @@ def test_what_the_watch_has_found_is_shown(known):
     assert "Nothing is synced. Next: clear resume_writer." in page.text
     known["detail"] = known["overview"][0] = replace(DETAIL, findings=())
     assert "he writer stands" not in overview().text + of_source().text
+
+
+NOT_CONFIGURED = replace(
+    FOUND,
+    code="source_not_configured",
+    subject=SOURCE,
+    run=None,
+    what=f"{SOURCE} is not configured: Airflow has no connection {SOURCE}",
+    consequence="nothing is synced",
+    next_step="add it under Admin, Connections",
+)
+
+
+def test_source_without_its_connection_is_not_configured_and_does_not_run(known):
+    bare = replace(BARE, findings=(NOT_CONFIGURED,))
+    known |= {"overview": [bare, replace(DETAIL, source="square", findings=())], "detail": bare}
+    page = overview((SOURCE, "square"))
+    assert f"2 sources: 1 not configured ({SOURCE}), 1 running." in page.text
+    assert NOT_CONFIGURED.what in page.text
+    assert any(href.endswith("/connections") for href in page.links())
+    # Nothing that would only fail is offered.
+    assert "Trigger" not in page.text
+    page = of_source()
+    assert "not configured" in page.text
+    assert "Next: add it under Admin, Connections." in page.text
+    assert "running since" not in page.text
+
+
+def test_stop_of_a_source_without_its_connection_is_still_shown(known):
+    known["overview"] = [replace(HELD, findings=(NOT_CONFIGURED,))]
+    assert f"1 source: 1 held ({SOURCE}), 0 running." in overview().text
+
+
+def test_data_of_a_source_that_is_left_out_is_told_in_one_line(known):
+    assert "is kept" not in overview().text
+    known["with_data"] = ("square",)
+    page = overview()
+    assert "Data of square is kept; square is not set up here (SYNC_CONFIDENCE_SOURCES)." in page.text
+    assert not any("square" in href for href in page.links())
 
 
 def test_run_folds_what_is_fine(known):

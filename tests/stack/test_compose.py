@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from include.sources import REGISTRY
+from include.sources.installed import SETTING, installed_sources
 from stack.locks import pins
 from stack.postgres import Server
 from stack.settings import REPOSITORY, SIMULATORS
@@ -20,7 +22,9 @@ from stack.settings import REPOSITORY, SIMULATORS
 COMPOSE = Path(find_spec("compose").origin).with_name("docker-compose")
 FILE = REPOSITORY / "docker-compose.yaml"
 NEEDED = re.findall(r"\$\{(\w+):\?", FILE.read_text())
-SECRETS = {name: f"value-of-{name.lower()}" for name in NEEDED}
+SECRETS = {name: f"value-of-{name.lower()}" for name in NEEDED} | {"SYNC_CONFIDENCE_SOURCES": ",".join(REGISTRY)}
+# As .env.example has it for a trial.
+TRIAL = {"SIMULATORS": "1", "COMPOSE_PROFILES": SECRETS["SYNC_CONFIDENCE_SOURCES"]}
 
 
 def compose(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
@@ -29,8 +33,8 @@ def compose(variables: dict[str, str], *arguments: str) -> subprocess.CompletedP
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
-def services(*profiles: str, **variables: str) -> dict[str, dict]:
-    done = compose(SECRETS | variables, *[f"--profile={name}" for name in profiles], "config", "--format=json")
+def services(**variables: str) -> dict[str, dict]:
+    done = compose(SECRETS | variables, "config", "--format=json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["services"]
 
@@ -50,11 +54,46 @@ def test_example_names_every_secret_and_gives_none():
 def test_has_every_part_and_simulators_only_behind_their_profile():
     parts = {"postgres", "redis", "minio", "init", "api-server", "scheduler", "dag-processor", "triggerer", "worker"}
     assert set(services()) == parts
-    assert set(services("simulators")) == parts | set(SIMULATORS)
+    assert set(services(**TRIAL)) == parts | set(SIMULATORS)
+
+
+def test_example_names_every_source():
+    assert f"separated by commas: {', '.join(REGISTRY)}.\n" in (REPOSITORY / ".env.example").read_text()
+
+
+def trial_of_two(tmp_path: Path) -> dict[str, dict]:
+    """The services with an .env as the example is, filled in for a trial of two sources."""
+    example = (REPOSITORY / ".env.example").read_text()
+    for line in ("SIMULATORS=1", "COMPOSE_PROFILES=${SYNC_CONFIDENCE_SOURCES}"):
+        assert f"# {line}\n" in example
+        example = example.replace(f"# {line}\n", f"{line}\n")
+    for name, value in (SECRETS | {SETTING: "tekmetric, square"}).items():
+        example = example.replace(f"\n{name}=\n", f"\n{name}={value}\n")
+    (tmp_path / ".env").write_text(example)
+    command = [str(COMPOSE), "--file", str(FILE), "--env-file", str(tmp_path / ".env"), "config", "--format=json"]
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["services"]
+
+
+def test_a_trial_has_the_simulators_of_its_sources_and_no_other(tmp_path: Path):
+    found = trial_of_two(tmp_path)
+    assert set(found) & set(SIMULATORS) == {"square", "tekmetric"}
+    for name in ("init", "api-server", "scheduler", "dag-processor", "triggerer", "worker"):
+        assert installed_sources(found[name]["environment"]) == ("square", "tekmetric")
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_a_source_without_an_account_has_no_connection_and_no_invented_one(name: str):
+    worker = services()["worker"]["environment"]
+    assert [worker[f"AIRFLOW_CONN_{connection.upper()}"] for connection in SIMULATORS[name].connections] == [
+        "" for _ in SIMULATORS[name].connections
+    ]
 
 
 def test_images_are_pinned_and_everything_that_stays_is_checked():
-    for name, service in services("simulators").items():
+    for name, service in services(**TRIAL).items():
         assert re.search(r":[\w.-]*\d[\w.-]*$", service["image"]), name
         assert name == "init" or "test" in service["healthcheck"], name
 
@@ -76,21 +115,23 @@ def test_passwords_are_the_users():
 
 
 def test_only_the_ui_is_published_and_on_the_loopback_interface():
-    published = {name: service["ports"] for name, service in services("simulators").items() if "ports" in service}
+    published = {name: service["ports"] for name, service in services(**TRIAL).items() if "ports" in service}
     assert list(published) == ["api-server"]
     assert published["api-server"][0]["host_ip"] == "127.0.0.1"
 
 
 def connections(**variables: str) -> tuple[str, str]:
     """A worker's connections to the bucket and to the application's database."""
-    variables = services(**variables)["worker"]["environment"]
+    variables = services(**TRIAL, **variables)["worker"]["environment"]
     return variables["AIRFLOW_CONN_STORAGE"], variables["AIRFLOW_CONN_IMAGES_DB"]
 
 
 def test_a_real_account_replaces_the_simulator():
-    assert "demo-token" in services()["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"]
+    assert "demo-token" in services(**TRIAL)["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"]
     real = '{"conn_type": "http", "host": "https://shop.example.com", "password": "real"}'
-    assert services(AIRFLOW_CONN_REPAIRSHOPR=real)["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"] == real
+    for trial in ({}, TRIAL):
+        found = services(**trial, AIRFLOW_CONN_REPAIRSHOPR=real)
+        assert found["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"] == real
 
 
 def read(connection: str) -> dict:
@@ -100,7 +141,7 @@ def read(connection: str) -> dict:
 @pytest.mark.parametrize("name", SIMULATORS)
 def test_a_simulator_and_its_connections_are_those_of_the_embedded_stack(name: str):
     """Only the rate limit differs: a worker keeps the vendor's."""
-    embedded, found = SIMULATORS[name], services("simulators")
+    embedded, found = SIMULATORS[name], services(**TRIAL)
     server = Server(f"postgresql://airflow:{SECRETS['POSTGRES_PASSWORD']}@postgres:5432/postgres")
     for connection, value in embedded.connections.items():
         expected = read(value(f"http://{name}:8000", server))
@@ -119,19 +160,19 @@ def test_example_names_every_connection_of_a_source(name: str):
 
 
 def test_the_storage_simulator_reaches_the_database_that_is_checked():
-    storage = services("simulators")["storage"]
+    storage = services(**TRIAL)["storage"]
     assert storage["environment"] == {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
     assert storage["depends_on"]["postgres"]["condition"] == "service_healthy"
 
 
 def test_the_flex_simulator_waits_for_the_tables_of_its_jobs():
-    flex = services("simulators")["flex"]
+    flex = services(**TRIAL)["flex"]
     assert flex["environment"] == {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
     assert flex["depends_on"]["init"]["condition"] == "service_completed_successfully"
 
 
 def test_a_real_flex_meets_no_invented_jobs():
-    command = services("simulators", AIRFLOW_CONN_FLEX='{"conn_type": "http", "host": "https://x"}')["flex"]["command"]
+    command = services(**TRIAL, AIRFLOW_CONN_FLEX='{"conn_type": "http", "host": "https://x"}')["flex"]["command"]
     database = urlsplit(command[command.index("--database") + 1])
     assert database.hostname == "airflow-conn-flex-is-real.postgres"
 

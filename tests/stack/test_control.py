@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from include.sources.installed import SETTING
 from stack import supervisor
 from stack.control import Stack
 from stack.guardian import StackError
@@ -67,6 +68,15 @@ def test_half_a_real_account_starts_nothing(home: Home):
     told = "AIRFLOW_CONN_IMAGES_DB is missing beside AIRFLOW_CONN_STORAGE"
     with pytest.raises(StackError, match=told), Stack(home.folder, settings={"AIRFLOW_CONN_STORAGE": "real"}):
         pass
+    assert not (home.folder / "postgres").exists()
+
+
+@pytest.mark.parametrize("setting", ["", "sqare"])
+def test_a_wrong_choice_of_sources_starts_nothing_and_says_why_in_a_line(home: Home, setting: str):
+    told = f"^stack: {SETTING}='{setting}' in the environment .*: name one or more of .*\n.*the stack didn't start"
+    with pytest.raises(StackError, match=told) as failed, Stack(home.folder, settings={SETTING: setting}):
+        pass
+    assert "Traceback" not in str(failed.value)
     assert not (home.folder / "postgres").exists()
 
 

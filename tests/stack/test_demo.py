@@ -1,8 +1,10 @@
 """How the demo judges, and what it refuses; the whole story is `make demo ONCE=1`."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from stack import demo
 from stack.control import Stack
@@ -13,6 +15,17 @@ from stack.settings import SIMULATORS
 
 def test_every_source_has_its_act():
     assert sorted(demo.SCENARIOS) == sorted(SIMULATORS)
+
+
+def test_only_the_sources_that_there_are_have_their_act(monkeypatch: pytest.MonkeyPatch):
+    played = []
+    for source in demo.SCENARIOS:
+        monkeypatch.setitem(demo.SCENARIOS, source, lambda told, _: played.append(told.source))
+    monkeypatch.setattr(demo, "Airflow", lambda *_: None)
+    monkeypatch.setattr(demo.psycopg, "connect", lambda *_, **__: SimpleNamespace(close=lambda: None))
+    stack = SimpleNamespace(api_url="", warehouse_url="", password=str, sources=("square", "flex"))
+    demo.tell(stack, Console(quiet=True))
+    assert played == ["square", "flex"]
 
 
 def test_an_unexpected_outcome_names_what_differs_and_nothing_else():

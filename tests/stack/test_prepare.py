@@ -1,10 +1,14 @@
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import psycopg
 import pytest
 
+from include.sources.installed import SETTING
 from include.sources.pools import declared_pools
 from stack.prepare import create_missing_pools, metadata_version
+from stack.settings import REPOSITORY
 
 # As Airflow's migration makes it.
 SLOT_POOL = """
@@ -39,6 +43,35 @@ def test_declared_pools_have_one_slot_and_count_deferred_tasks():
     for name, pool in declared_pools().items():
         assert name.endswith("_writer")
         assert (pool["slots"], pool["include_deferred"]) == (1, True)
+
+
+def test_a_pool_comes_with_its_source_and_stays_as_it_was_without_it(
+    warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    with psycopg.connect(warehouse_url) as connection:
+        connection.execute(SLOT_POOL)
+    seen = []
+    for setting in ("square", "square,flex", "flex", "square,flex"):
+        monkeypatch.setenv(SETTING, setting)
+        create_missing_pools(warehouse_url, declared_pools())
+        with psycopg.connect(warehouse_url) as connection:
+            seen.append(connection.execute("SELECT pool, slots FROM slot_pool ORDER BY pool").fetchall())
+            # As a run leaves it that has stopped the writer.
+            connection.execute("UPDATE slot_pool SET slots = 0 WHERE pool = 'square_writer'")
+    both = [("flex_writer", 1), ("square_writer", 0)]
+    assert seen == [[("square_writer", 1)], both, both, both]
+
+
+@pytest.mark.parametrize("setting", ["", "sqare"])
+def test_a_wrong_choice_of_sources_is_refused_before_anything(setting: str):
+    command = [sys.executable, "-m", "stack.prepare"]
+    environment = {SETTING: setting, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://nobody@127.0.0.1:1/none"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"prepare: {SETTING}='{setting}' in the environment ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_metadata_version_changes_with_the_schema(warehouse_url: str):

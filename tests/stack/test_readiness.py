@@ -45,6 +45,12 @@ def test_ready_when_everything_is_healthy_and_read(dags: Path):
     assert Answering().missing(dags, SINCE) is None
 
 
+def test_waits_for_no_file_of_a_source_that_is_left_out(dags: Path):
+    (dags / "two_sync.py").write_text("from airflow.sdk import dag")
+    assert Answering().missing(dags, SINCE) == "two_sync.py"
+    assert Answering().missing(dags, SINCE, {"two_sync.py", "two_reconcile.py"}) is None
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_waits_for_each_component(dags: Path, component: str):
     assert Answering(unhealthy=component).missing(dags, SINCE) == component

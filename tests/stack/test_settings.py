@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-from include.sources import REGISTRY
+from include.sources import REGISTRY, get_source
+from include.sources.installed import SETTING
 from stack.guardian import StackError
 from stack.locks import pins
 from stack.ports import LOOPBACK, is_free
@@ -168,6 +169,21 @@ def test_a_vendor_with_a_real_account_has_no_simulator(name: str):
 def test_real_images_are_not_compared_with_invented_ones(given: str, missing: str):
     with pytest.raises(StackError, match=f"AIRFLOW_CONN_{missing} is missing beside AIRFLOW_CONN_{given}: set both"):
         simulated({f"AIRFLOW_CONN_{given}": "real"})
+
+
+def test_a_source_that_is_left_out_has_neither_simulator_nor_connection(home: Home):
+    only = {SETTING: "square, storage"}
+    assert simulated(only) == ["square", "storage"]
+    set_ = {name for name in environment(home, PORTS, POSTGRES, only) if name.startswith("AIRFLOW_CONN_")}
+    sources = {"SQUARE", "STORAGE", "IMAGES_DB"}
+    assert set_ == {f"AIRFLOW_CONN_{name}" for name in (*sources, "WAREHOUSE", "AIRFLOW_API")}
+    # Nobody asks for the other half of an account that is not used.
+    assert simulated({SETTING: "square", "AIRFLOW_CONN_STORAGE": "real"}) == ["square"]
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_a_simulator_brings_the_connections_that_its_source_needs(name: str):
+    assert set(SIMULATORS[name].connections) == set(get_source(name).connections)
 
 
 def test_changes_are_applied_only_if_the_caller_enables_it(home: Home):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import Connection, sql
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, scalar_row
 
 from include.confidence import findings
 from include.confidence.account import Account
@@ -14,6 +14,7 @@ from include.confidence.findings import Standing
 from include.confidence.policy import Verdict, worst_verdict
 from include.confidence.queries.nights import Night, read_nights
 from include.confidence.queries.syncs import SYNC_COLUMNS, SyncRow, sync_row_of
+from include.confidence.watch import Code
 from include.warehouse.fence import Writer
 
 # How many of the last nights a source is shown with.
@@ -72,6 +73,11 @@ class Status:
     watched_at: datetime | None
     nights: tuple[Night, ...]
 
+    @property
+    def configured(self) -> bool:
+        """Whether Airflow has all connections of the source, as far as the watch has seen."""
+        return all(finding.code != Code.NOT_CONFIGURED for finding in self.findings)
+
 
 def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
     """Return how the sources are now, in their order. A source without a row of the fence is left out."""
@@ -95,6 +101,12 @@ def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
         )
         for name in found
     ]
+
+
+def with_data(conn: Connection, sources: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the sources that were ever synced or scanned, as the warehouse has it."""
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        return tuple(cursor.execute(WITH_DATA, [list(sources)]).fetchall())
 
 
 def _status(
@@ -159,6 +171,14 @@ CROSS JOIN LATERAL (
   WHERE u.source = w.source
 ) AS doubtful
 WHERE w.source = ANY (%(sources)s)
+"""
+
+
+WITH_DATA = """
+SELECT source FROM unnest(%s::text[]) WITH ORDINALITY AS named (source, place)
+WHERE EXISTS (SELECT FROM confidence.sync_log l WHERE l.source = named.source)
+  OR EXISTS (SELECT FROM confidence.forensic_run f WHERE f.source = named.source)
+ORDER BY place
 """
 
 

@@ -66,6 +66,7 @@ class Flex:
     name: str = sync.SOURCE
     entities: tuple[CrewCalls, ...] = (CrewCalls(),)
     switch: str | None = None
+    connections: tuple[str, ...] = (sync.SOURCE,)
     health: Limits = field(default_factory=Limits)
     metric_texts: Mapping[str, str] = field(default_factory=lambda: METRICS)
     log_days: int | None = None

@@ -72,6 +72,10 @@ class Mirror:
         require_lookback(self.name, self.lookback, self.every)
 
     @property
+    def connections(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
     def metric_texts(self) -> Mapping[str, str]:
         return metric_texts(self.entities, self.checks) | self.own_metrics
 

@@ -61,6 +61,7 @@ class Storage:
     name: str = "storage"
     entities: tuple[Images, ...] = (Images(),)
     switch: str | None = "RECONCILE_ENABLED"
+    connections: tuple[str, ...] = ("storage", "images_db")
     health: Limits = field(default_factory=Limits)
     metric_texts: Mapping[str, str] = field(default_factory=lambda: METRICS)
     log_days: int | None = None

@@ -1,0 +1,55 @@
+"""Whether a source's connections are set. Until then its scheduled runs are skipped, and other runs fail at once."""
+
+from typing import Any
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
+
+from include.api.errors import FixConfiguration
+from include.confidence.watch import how_to_configure, not_configured
+from include.sources import get_source
+from include.warehouse import sync_log
+from plugins.hooks import warehouse
+from plugins.runs import run_name
+
+
+def missing_connections(source: str) -> tuple[str, ...]:
+    """Return the names of the connections that the source needs and Airflow does not have."""
+    return tuple(name for name in get_source(source).connections if not _is_set(name))
+
+
+def skip_unless_configured(context: Any, source: str) -> None:
+    """Raise AirflowSkipException in a scheduled run if a connection is missing and the source was never synced.
+
+    A source that was synced before has lost its connection; its runs go on, and fail where they need it.
+    """
+    if context["dag_run"].run_type != "scheduled":
+        return
+    missing = missing_connections(source)
+    if missing and not _ever_synced(context, source):
+        raise AirflowSkipException(f"skipped: {_line(source, missing)}")
+
+
+def require_configured(context: Any, source: str) -> None:
+    """Raise as `skip_unless_configured` does, and FixConfiguration in any other run if a connection is missing."""
+    skip_unless_configured(context, source)
+    missing = missing_connections(source)
+    if missing:
+        raise FixConfiguration(_line(source, missing))
+
+
+def _line(source: str, missing: tuple[str, ...]) -> str:
+    return f"{not_configured(source, missing)}. Nothing was done. Next: {how_to_configure(source, missing)}"
+
+
+def _ever_synced(context: Any, source: str) -> bool:
+    with warehouse.connect(run_name(context)) as conn:
+        return sync_log.ever_synced(conn, source)
+
+
+def _is_set(connection: str) -> bool:
+    try:
+        BaseHook.get_connection(connection)
+    except AirflowNotFoundException:
+        return False
+    return True
