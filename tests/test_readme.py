@@ -12,7 +12,7 @@ from include.warehouse.migrate import migrate
 from include.warehouse.staging import Stage
 from stack.settings import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def anchors(page: Path) -> set[str]:
