@@ -25,19 +25,30 @@ class Conflict:
     """Rows that stand against a rollback, most often because they have changed since.
 
     - `rows` and `what`: such as 3 and "of shop.parts by sync_id 9"
-    - `examples`: the keys of the first rows
+    - `examples`: the keys of the first rows, as people read them
     - `later`: the sync_ids that changed the rows since
+    - `table`, `keys`: the rows of the examples as the change log names them; None and empty if they are not rows of one
+      table
     """
 
     rows: int
     what: str
     examples: tuple[str, ...]
     later: tuple[int, ...] = ()
+    table: str | None = None
+    keys: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, what: str, keys: Sequence[str], later: Sequence[int] = ()) -> Self:
-        """Return the conflict of the rows with these keys."""
-        return cls(len(keys), what, tuple(keys[:EXAMPLES]), tuple(later))
+    def of(cls, what: str, examples: Sequence[str], later: Sequence[int] = ()) -> Self:
+        """Return the conflict of these things, all of which are given."""
+        return cls(len(examples), what, tuple(examples[:EXAMPLES]), tuple(later))
+
+    @classmethod
+    def of_rows(cls, table: str, who: str, keys: Sequence[Mapping[str, Any]], later: Sequence[int] = ()) -> Self:
+        """Return the conflict of the rows with these keys, all of which are given. `who` has changed them."""
+        shown = tuple(keys[:EXAMPLES])
+        examples = tuple("/".join(map(str, key.values())) for key in shown)
+        return cls(len(keys), f"of {table} {who}", examples, tuple(later), table, shown)
 
     def __str__(self) -> str:
         return f"{self.rows} {self.what} (such as {', '.join(self.examples)})"
@@ -64,7 +75,11 @@ class Undone:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Return what `as_json` has written. Raises TypeError or KeyError for anything else."""
         conflicts = (
-            Conflict(**each | {"examples": tuple(each["examples"]), "later": tuple(each["later"])})
+            Conflict(
+                **each
+                | {"examples": tuple(each["examples"]), "later": tuple(each["later"])}
+                | {"keys": tuple(each.get("keys", ()))}
+            )
             for each in data["conflicts"]
         )
         tables = {table: Counts(**counts) for table, counts in data["tables"].items()}
@@ -182,7 +197,7 @@ def _conflicts(conn: Connection, name: str, sync_id: int) -> list[Conflict]:
         return []
     later = sorted({later for _, syncs in rows for later in syncs or ()})
     who = f"by sync_id {', '.join(map(str, later))}" if later else "by hand"
-    return [Conflict.of(f"of {name} {who}", ["/".join(map(str, key.values())) for key, _ in rows], later)]
+    return [Conflict.of_rows(name, who, [key for key, _ in rows], later)]
 
 
 def _restore(conn: Connection, name: str, sync_id: int, own: int) -> Counts:

@@ -147,7 +147,8 @@ class TestConflicts:
         done = synced(conn, PARTS, [part(1)])
         later = synced(conn, PARTS, [part(1, "later")])
         undone = undo(conn, done.sync_id, force=True)
-        assert undone.conflicts == (Conflict(1, f"of shop.parts by sync_id {later.sync_id}", ("1",), (later.sync_id,)),)
+        what, key = f"of shop.parts by sync_id {later.sync_id}", {"id": 1}
+        assert undone.conflicts == (Conflict(1, what, ("1",), (later.sync_id,), "shop.parts", (key,)),)
         assert str(undone.conflicts[0]) == f"1 of shop.parts by sync_id {later.sync_id} (such as 1)"
         assert rows(conn, PARTS) == {}
 
