@@ -1,5 +1,6 @@
 """confidence.as_of: a table as it stood at any earlier time, whatever syncs and rollbacks did to it since."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,22 @@ from include.warehouse.merge import apply_plan
 from include.warehouse.rollback import Tables, roll_back
 from include.warehouse.staging import Stage
 from include.warehouse.table import Column, Table, identifiers
-from tests.warehouse.shop import PARTS, SOURCE, STOCK, TABLES, day, empty, part, planned, rows, synced
+from tests.warehouse.shop import (
+    FAMILY,
+    LINES,
+    NOTES,
+    ORDERS,
+    PARTS,
+    SOURCE,
+    STOCK,
+    TABLES,
+    day,
+    empty,
+    part,
+    planned,
+    rows,
+    synced,
+)
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Values that a careless query or a careless JSON would spoil.
@@ -277,6 +293,41 @@ class TestRefusals:
         assert then(conn, PARTS, history[0]) == history[2]
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             then(conn, STOCK, history[0])
+
+
+lines = st.lists(st.builds(lambda id_: {"id": id_, "order_id": id_ // 2}, st.integers(2, 7)), max_size=6)
+
+
+@QUIET
+@given(
+    rounds=st.lists(
+        st.tuples(st.just("sync"), lines, st.integers(0, 9))
+        | st.tuples(st.just("undo"), st.integers(0, 9), st.just(0)),
+        max_size=8,
+    )
+)
+def test_rows_that_go_with_others_are_given_back(conn, rounds):
+    """Rollbacks remove rows, and Postgres all that refer to them; other syncs have added those."""
+    empty(conn)
+    conn.execute("TRUNCATE shop.orders CASCADE")
+    ids: list[int] = []
+    seen = []
+    for what, given_, number in rounds:
+        if what == "undo" and ids:
+            # A row can't come back without the one that it refers to.
+            with suppress(psycopg.errors.ForeignKeyViolation):
+                ids.append(undo(conn, ids[given_ % len(ids)]))
+        elif what == "sync":
+            kept = [*rows(conn, LINES)]
+            ids += [
+                synced(conn, ORDERS, [{"id": id_, "name": f"name {number}"} for id_ in range(1, 4)]).sync_id,
+                synced(conn, LINES, [*{line["id"]: line for line in given_}.values()]).sync_id,
+                synced(conn, NOTES, [{"line_id": id_, "n": number, "text": "x"} for (id_,) in kept]).sync_id,
+            ]
+        seen.append((now(conn), {table: rows(conn, table) for table in FAMILY}))
+    for when, state in seen:
+        for table in FAMILY:
+            assert then(conn, table, when) == state[table]
 
 
 # A value of each type of a mirrored column, with the number of its row.
