@@ -74,6 +74,7 @@ def read_history(
         kept = found.execute("SELECT until FROM confidence.dropped_changes WHERE source = %s", [source]).fetchone()
     asked = {"source": source, "table": table, "key": Jsonb(key), "row": None if row is None else Jsonb(row)}
     asked |= {"before": decode_cursor(cursor, int)[0] if cursor else None, "rows": bounded(limit, MAX_PAGE) + 1}
+    asked["writers"] = _writers(conn, asked, row)
     with conn.cursor(row_factory=dict_row) as found:
         rows = found.execute(HISTORY, asked).fetchall()
     if row is None and not rows and not cursor:
@@ -118,6 +119,13 @@ def _present_row(
     return True, found[0] if found else None
 
 
+def _writers(conn: Connection, asked: Mapping[str, Any], row: Mapping[str, Any] | None) -> list[int]:
+    """Return the sync_ids that the row names, or named when it was changed: one of them has inserted it."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        found = {sync_id for (sync_id,) in cursor.execute(WRITERS, asked)}
+    return sorted((found | {row["sync_id"]} if row else found) - {None})
+
+
 def _row_change(row: Mapping[str, Any]) -> RowChange:
     change = change_of(row)
     same = ("change_id", "sync_id", "kind", "run", "undoes", "changed_at", "before", "after", "after_known")
@@ -130,16 +138,20 @@ def _row_change(row: Mapping[str, Any]) -> RowChange:
 
 
 # The index has no entries of rows that a merge has inserted. Each image of the row names the sync that has last written
-# it, and so the one that has inserted it.
+# it, and so the one that has inserted it. They are asked for by themselves: knowing them, Postgres chooses the index.
+WRITERS = """
+SELECT DISTINCT (before ->> 'sync_id')::bigint FROM confidence.change_log
+WHERE key = %(key)s AND table_name = %(table)s AND (coalesce(before, after) IS NOT NULL OR after_hash IS NULL)
+"""
+
 HISTORY = """
 WITH logged AS (
   SELECT * FROM confidence.change_log
   WHERE key = %(key)s AND table_name = %(table)s AND (coalesce(before, after) IS NOT NULL OR after_hash IS NULL)
 ), inserted AS (
   SELECT * FROM confidence.change_log
-  WHERE sync_id = ANY (ARRAY(
-      SELECT (before ->> 'sync_id')::bigint FROM logged UNION SELECT (%(row)s::jsonb ->> 'sync_id')::bigint))
-    AND table_name = %(table)s AND key = %(key)s AND coalesce(before, after) IS NULL AND after_hash IS NOT NULL
+  WHERE sync_id = ANY (%(writers)s) AND table_name = %(table)s AND key = %(key)s
+    AND coalesce(before, after) IS NULL AND after_hash IS NOT NULL
 ), changes AS (
   SELECT c.*, l.kind, l.run, l.undoes, l.started_at,
     lead(c.before, 1, %(row)s::jsonb) OVER (ORDER BY c.change_id) AS found_next
