@@ -1,6 +1,7 @@
 """Undo a sync, a repair or an earlier rollback by its sync_id: put rows and watermarks back as they were before it."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from psycopg import Connection, sql
 
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import identifiers, key_object, same_key
+from include.warehouse.table import identifiers, key_object, pairs, same_key
 
 # How many keys a conflict or a message names.
 EXAMPLES = 5
@@ -25,19 +26,30 @@ class Conflict:
     """Rows that stand against a rollback, most often because they have changed since.
 
     - `rows` and `what`: such as 3 and "of shop.parts by sync_id 9"
-    - `examples`: the keys of the first rows
+    - `examples`: the keys of the first rows, as people read them
     - `later`: the sync_ids that changed the rows since
+    - `table`, `keys`: the rows of the examples as the change log names them; None and empty if they are not rows of one
+      table
     """
 
     rows: int
     what: str
     examples: tuple[str, ...]
     later: tuple[int, ...] = ()
+    table: str | None = None
+    keys: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
-    def of(cls, what: str, keys: Sequence[str], later: Sequence[int] = ()) -> Self:
-        """Return the conflict of the rows with these keys."""
-        return cls(len(keys), what, tuple(keys[:EXAMPLES]), tuple(later))
+    def of(cls, what: str, examples: Sequence[str], later: Sequence[int] = ()) -> Self:
+        """Return the conflict of these things, all of which are given."""
+        return cls(len(examples), what, tuple(examples[:EXAMPLES]), tuple(later))
+
+    @classmethod
+    def of_rows(cls, table: str, who: str, keys: Sequence[Mapping[str, Any]], later: Sequence[int] = ()) -> Self:
+        """Return the conflict of the rows with these keys, all of which are given. `who` has changed them."""
+        shown = tuple(keys[:EXAMPLES])
+        examples = tuple("/".join(map(str, key.values())) for key in shown)
+        return cls(len(keys), f"of {table} {who}", examples, tuple(later), table, shown)
 
     def __str__(self) -> str:
         return f"{self.rows} {self.what} (such as {', '.join(self.examples)})"
@@ -64,7 +76,11 @@ class Undone:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Return what `as_json` has written. Raises TypeError or KeyError for anything else."""
         conflicts = (
-            Conflict(**each | {"examples": tuple(each["examples"]), "later": tuple(each["later"])})
+            Conflict(
+                **each
+                | {"examples": tuple(each["examples"]), "later": tuple(each["later"])}
+                | {"keys": tuple(each.get("keys", ()))}
+            )
             for each in data["conflicts"]
         )
         tables = {table: Counts(**counts) for table, counts in data["tables"].items()}
@@ -100,7 +116,11 @@ class Tables:
         return [found for name in self._changed(sync_id) for found in _conflicts(self.conn, name, sync_id)]
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
-        return {name: _restore(self.conn, name, sync_id, own) for name in self._changed(sync_id)}
+        restored: dict[str, Counts] = {}
+        for name in self._changed(sync_id):
+            for table, counts in _restore(self.conn, name, sync_id, own).items():
+                restored[table] = restored.get(table, Counts()) + counts
+        return restored
 
     def _changed(self, sync_id: int) -> list[str]:
         """Return the tables to restore, in an order that keeps foreign keys intact."""
@@ -175,23 +195,77 @@ def _alone(conn: Connection, source: str, timeout: float, *, dry_run: bool) -> I
 
 
 def _conflicts(conn: Connection, name: str, sync_id: int) -> list[Conflict]:
-    """Return the rows of the table that have changed since the sync, as one conflict; [] if none has."""
+    """Return what stands against restoring the table: rows changed since, and rows added since to its rows."""
     parts = _parts(conn, name, sync_id)
-    rows = conn.execute(sql.SQL(CONFLICTS).format(**parts)).fetchall()
-    if not rows:
-        return []
-    later = sorted({later for _, syncs in rows for later in syncs or ()})
-    who = f"by sync_id {', '.join(map(str, later))}" if later else "by hand"
-    return [Conflict.of(f"of {name} {who}", ["/".join(map(str, key.values())) for key, _ in rows], later)]
+    found = []
+    if rows := conn.execute(sql.SQL(CONFLICTS).format(**parts)).fetchall():
+        later = sorted({later for _, syncs in rows for later in syncs or ()})
+        found.append(Conflict.of_rows(name, _by(later), [key for key, _ in rows], later))
+    for child in _children(conn, name):
+        query = sql.SQL(ADDED).format(**parts, **child.parts, child_key=key_object(_key(conn, child.name), "ch"))
+        if rows := conn.execute(query).fetchall():
+            later = sorted({later for _, later in rows if later != sync_id})
+            who = f"{_by(later)}, which would be removed with their rows of {name}"
+            found.append(Conflict.of_rows(child.name, who, [key for key, _ in rows], later))
+    return found
 
 
-def _restore(conn: Connection, name: str, sync_id: int, own: int) -> Counts:
-    """Put back the rows of the table `name` that `sync_id` changed; return how many, by what was done."""
+def _by(later: Sequence[int]) -> str:
+    return f"by sync_id {', '.join(map(str, later))}" if later else "by hand"
+
+
+def _restore(conn: Connection, name: str, sync_id: int, own: int) -> dict[str, Counts]:
+    """Put back the rows of the table `name` that `sync_id` changed; return how many, by table and by what was done."""
     parts = _parts(conn, name, sync_id) | {"own": sql.Literal(own)}
-    removed = conn.execute(sql.SQL(REMOVE).format(**parts)).fetchone()[0]
+    removed = _remove(conn, name, sql.SQL(INSERTED).format(**parts), own)
     updated = conn.execute(sql.SQL(PUT_BACK).format(**parts)).fetchone()[0]
     inserted = conn.execute(sql.SQL(BRING_BACK).format(**parts)).fetchone()[0]
-    return Counts(inserted=inserted, updated=updated, deleted=removed)
+    counts = {table: Counts(deleted=rows) for table, rows in removed.items()}
+    return counts | {name: Counts(inserted=inserted, updated=updated, deleted=removed[name])}
+
+
+def _remove(conn: Connection, name: str, places: sql.Composable, own: int) -> Counter[str]:
+    """Delete rows for good, without a tombstone, and log them; return how many, by table.
+
+    `places`: a query for the ctids of the rows. Rows that Postgres would delete with them, by foreign keys, are removed
+    first: the change log would lack them.
+    """
+    removed: Counter[str] = Counter()
+    if not conn.execute(sql.SQL("SELECT EXISTS ({})").format(places)).fetchone()[0]:
+        return removed
+    target = sql.Identifier(*name.split("."))
+    for child in _children(conn, name):
+        removed += _remove(
+            conn, child.name, sql.SQL(OF_PARENTS).format(target=target, places=places, **child.parts), own
+        )
+    parts = {"name": sql.Literal(name), "own": sql.Literal(own), "key": key_object(_key(conn, name), "t")}
+    removed[name] += conn.execute(sql.SQL(REMOVE).format(target=target, places=places, **parts)).fetchone()[0]
+    return removed
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A table whose rows Postgres deletes with the rows of another that they refer to, and the columns of both."""
+
+    name: str
+    columns: tuple[str, ...]
+    referred: tuple[str, ...]
+
+    @property
+    def parts(self) -> dict[str, sql.Composable]:
+        """What the statements below are formatted with: the child is `ch`, the table that it refers to `t`."""
+        return {
+            "child": sql.Identifier(*self.name.split(".")),
+            "child_name": sql.Literal(self.name),
+            "refers": pairs(self.columns, "ch", self.referred, "t"),
+        }
+
+
+def _children(conn: Connection, name: str) -> list[_Child]:
+    """Return the tables with rows that are deleted with rows of the table `name`."""
+    return [
+        _Child(child, tuple(columns), tuple(referred)) for child, columns, referred in conn.execute(CHILDREN, [name])
+    ]
 
 
 def _restore_states(conn: Connection, source: str, sync_id: int, own: int) -> None:
@@ -233,13 +307,8 @@ def _parts(conn: Connection, name: str, sync_id: int) -> dict[str, sql.Composabl
         " AND is_generated = 'NEVER' ORDER BY ordinal_position",
         [schema, table],
     ).fetchall()
-    key = conn.execute(
-        "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
-        " WHERE i.indisprimary AND i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass",
-        [schema, table],
-    ).fetchall()
     target = sql.Identifier(schema, table)
-    names = tuple(name for (name,) in key)
+    names = _key(conn, name)
     return {
         "target": target,
         "name": sql.Literal(name),
@@ -256,8 +325,16 @@ def _parts(conn: Connection, name: str, sync_id: int) -> dict[str, sql.Composabl
     }
 
 
-# A table comes before those that it refers to by foreign keys. If the row there were deleted first, Postgres could
-# delete the row here with it, and the change log would lack that delete.
+def _key(conn: Connection, name: str) -> tuple[str, ...]:
+    """Return the columns of the table's primary key."""
+    query = (
+        "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
+        " WHERE i.indisprimary AND i.indrelid = format('%%I.%%I', %s::text, %s::text)::regclass"
+    )
+    return tuple(column for (column,) in conn.execute(query, name.split(".")))
+
+
+# A table comes before those that it refers to by foreign keys, so that a row is counted where the sync inserted it.
 CHANGED = """
 WITH RECURSIVE changed AS (
   SELECT DISTINCT table_name AS name FROM confidence.change_log WHERE sync_id = %s
@@ -280,11 +357,33 @@ WHERE CASE WHEN c.after_hash IS NULL THEN t.sync_id IS NOT NULL
 ORDER BY c.change_id
 """
 
-# Rows that the sync inserted are really deleted, without a tombstone: before it the copy had never had them.
+CHILDREN = """
+SELECT n.nspname || '.' || c.relname,
+  ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY u (number, place)
+        JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.number ORDER BY place),
+  ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY u (number, place)
+        JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number ORDER BY place)
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.confrelid = to_regclass(%s) ORDER BY 1, 2
+"""
+
+# Rows that refer to rows which the sync has inserted, but were not inserted by it.
+ADDED = """
+SELECT {child_key}, ch.sync_id FROM {changes} JOIN {target} t ON {same} JOIN {child} ch ON {refers}
+WHERE c.operation = 'insert' AND NOT EXISTS (
+  SELECT FROM confidence.change_log o
+  WHERE o.sync_id = {sync_id} AND o.table_name = {child_name} AND o.operation = 'insert' AND o.key = {child_key})
+ORDER BY 1
+"""
+
+# Before the sync the copy had never had these rows.
+INSERTED = "SELECT t.ctid FROM {target} t, {changes} WHERE {same} AND c.operation = 'insert'"
+
+OF_PARENTS = "SELECT ch.ctid FROM {child} ch JOIN {target} t ON {refers} WHERE t.ctid IN ({places})"
+
 REMOVE = """
 WITH gone AS (
-  DELETE FROM {target} t USING {changes} WHERE {same} AND c.operation = 'insert'
-  RETURNING c.key, to_jsonb(t) AS before
+  DELETE FROM {target} t WHERE t.ctid IN ({places}) RETURNING {key} AS key, to_jsonb(t) AS before
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before)
   SELECT {own}, {name}, key, 'delete', before FROM gone

@@ -137,8 +137,8 @@ def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, st
 def expire(conn: Connection, source: str, days: int) -> int:
     """Delete log rows that ended more than `days` days ago, with their change log; return how many log rows.
 
-    They can't be rolled back any more. A row is kept if a present watermark comes from it, or if a rollback names it as
-    undone.
+    They can't be rolled back any more, and `confidence.as_of` refuses times before the last of them ended. A row is
+    kept if a present watermark comes from it, or if a rollback names it as undone.
     """
     query = """
         WITH old AS (
@@ -146,8 +146,13 @@ def expire(conn: Connection, source: str, days: int) -> int:
           WHERE source = %(source)s AND finished_at < now() - make_interval(days => %(days)s)
             AND NOT EXISTS (SELECT FROM confidence.sync_state s WHERE s.sync_id = l.sync_id)
             AND NOT EXISTS (SELECT FROM confidence.sync_log later WHERE later.undoes = l.sync_id)
-          RETURNING sync_id
-        ), audit AS (DELETE FROM confidence.change_log c USING old WHERE c.sync_id = old.sync_id)
+          RETURNING sync_id, finished_at
+        ), audit AS (DELETE FROM confidence.change_log c USING old WHERE c.sync_id = old.sync_id
+        ), dropped AS (
+          INSERT INTO confidence.dropped_changes AS d (source, until)
+          SELECT %(source)s, max(finished_at) FROM old HAVING count(*) > 0
+          ON CONFLICT (source) DO UPDATE SET until = greatest(d.until, excluded.until)
+        )
         SELECT count(*) FROM old
     """
     return conn.execute(query, {"source": source, "days": days}).fetchone()[0]

@@ -20,6 +20,7 @@ from pydantic import AwareDatetime
 
 from include.confidence.policy import Verdict
 from include.confidence.queries.changes import Change, list_changes
+from include.confidence.queries.history import RowHistory
 from include.confidence.queries.months import SourceMonth
 from include.confidence.queries.overview import with_data
 from include.confidence.queries.paging import MAX_PAGE, PAGE, Page
@@ -29,7 +30,7 @@ from include.confidence.queries.scans import Scan, latest_scans, list_scans
 from include.confidence.queries.syncs import SyncRow, list_syncs, read_sync
 from include.confidence.unproven import count_by_table
 from include.sources.installed import installed_sources
-from plugins.pages import months, prometheus
+from plugins.pages import history, months, prometheus
 from plugins.pages.access import LeftOut, Source, Sources, SyncId, refuse_nul, require_readable
 from plugins.pages.plan import Filter, PlannedScan
 from plugins.pages.readiness import Readiness, readiness
@@ -184,6 +185,15 @@ def source_changes(
             f"{source} has no sync_id {sync_id}: GET sync-status/{source}/sync-log lists those that are kept",
         )
     return list_changes(conn, sync_id, cursor=cursor, limit=limit)
+
+
+@router.get("/sync-status/{source}/rows/changes", tags=["history"], responses=NOT_FOUND)
+def row_changes(
+    source: Source, table: history.Table, key: history.Key, conn: Warehouse, cursor: Cursor = None, limit: Limit = PAGE
+) -> RowHistory:
+    """One row: as it is now, and all its logged changes with the row before and after, newest first. `table` and `key`
+    are those of its changes in `sync-log`."""
+    return history.of_row(conn, source, table, key, cursor, limit)
 
 
 @router.get(

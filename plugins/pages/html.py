@@ -1,4 +1,7 @@
-"""The pages in Airflow's UI: all sources, their months, one source, a run, a sync, a rollback. They only read."""
+"""The pages in Airflow's UI: all sources, their months, one source, a run, a plan, a sync, a rollback, a row.
+
+They only read.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from include.confidence import planned_changes
 from include.confidence.policy import SEVERITY, Verdict, worst_verdict
 from include.confidence.queries import paging
 from include.confidence.queries.changes import list_changes
+from include.confidence.queries.history import logged_tables
 from include.confidence.queries.overview import with_data
 from include.confidence.queries.planned import count_planned, list_planned
 from include.confidence.queries.runs import read_run
@@ -28,7 +32,7 @@ from include.confidence.queries.trends import MAX_DAYS, POINTS, Part, Series, li
 from include.confidence.summary import Plan
 from include.sources import REGISTRY
 from include.sources.installed import SETTING, WrongSources
-from plugins.pages import months, plan, status, ways_out
+from plugins.pages import history, months, plan, status, ways_out
 from plugins.pages.access import Decider, LeftOut, Source, Sources, SyncId, refuse_left_out, refuse_nul
 from plugins.pages.airflow_state import ENDED, ROLLBACK, rollback_run, run_state
 from plugins.pages.plan import PlannedScan
@@ -264,6 +268,7 @@ def of_plan(
         scan=scan,
         chosen=chosen,
         counts=counts,
+        logged=logged_tables(conn, source, sorted({count.table for count in counts})),
         changes=list_planned(conn, scan.evidence, chosen, cursor=cursor),
         query=urlencode({name: value for name, value in vars(chosen).items() if value}),
         most=planned_changes.MOST,
@@ -277,6 +282,36 @@ def of_plan_as_csv(source: Source, scan: PlannedScan, chosen: plan.Filter) -> Re
     name = f"{source}_{scan.entity}_{scan.scanned_at:%Y-%m-%d}.csv"
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(plan.as_csv(scan.evidence, chosen), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+@router.get("/sources/{source}/rows")
+def of_row(
+    request: Request,
+    source: Source,
+    table: history.Table,
+    key: history.Key,
+    conn: Warehouse,
+    sources: Sources,
+    cursor: Asked = None,
+) -> Response:
+    """One row: as it is now, and each of its logged changes."""
+    return page(
+        request,
+        "row.html",
+        sources=sources,
+        here=source,
+        found=history.of_row(conn, source, table, key, cursor),
+        query=history.row_query(table, key),
+        newest=cursor is None,
+    )
+
+
+@router.get("/sources/{source}/rows/changes.csv")
+def of_row_as_csv(source: Source, first: history.FirstPage) -> Response:
+    """The changes of a row for a spreadsheet."""
+    headers = HEADERS | {"Content-Disposition": f'attachment; filename="{source}_row.csv"'}
+    changes = history.as_csv(source, first)
+    return StreamingResponse(changes, media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get(

@@ -78,10 +78,10 @@ def as_csv(evidence: str, chosen: PlanFilter) -> Iterator[str]:
 
 
 def _lines(change: PlannedChange) -> Iterator[str]:
-    told = [change.table, _text(list(change.key.values())), change.operation, change.status, _text(change.why)]
+    told = [change.table, cell(list(change.key.values())), change.operation, change.status, cell(change.why)]
     told += ["yes" if change.looked else "no", change.planned_at.isoformat()]
     for column, before, after in values(change):
-        yield line([*told, column, _text(before), _text(after)])
+        yield line([*told, column, cell(before), cell(after)])
 
 
 def line(cells: Sequence[str]) -> str:
@@ -91,10 +91,10 @@ def line(cells: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _text(value: Any) -> str:
+def cell(value: Any) -> str:
     """Return a JSON value as text; null as an empty text, a list of one value as that value."""
     if isinstance(value, list) and len(value) == 1:
-        return _text(value[0])
+        return cell(value[0])
     if isinstance(value, str):
         return f"'{value}" if value.startswith(FORMULA) else value
     return "" if value is None else json.dumps(value)

@@ -26,6 +26,7 @@ from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series, TotalDrift
 from include.sources import get_source
 from plugins.deciders import needed
+from plugins.pages.history import row_query
 from plugins.pages.plan import values
 
 FOLDER = Path(__file__).parent
@@ -237,7 +238,8 @@ def _environment() -> Environment:
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.
     files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
-    made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly"), "needed": needed}
+    made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}
+    made.globals |= {"needed": needed, "row_query": row_query}
     return made
 
 

@@ -13,7 +13,7 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import insert
 
 from tests.plugins import test_pages_api as endpoints
-from tests.plugins.test_pages_api import RUN_ID, RUNBOOK, SOURCE, USERS
+from tests.plugins.test_pages_api import ROW, RUN_ID, RUNBOOK, SOURCE, USERS
 
 # One stage for both: Airflow's login and database, and a warehouse with a few nights of one source.
 airflow_app, filled, site, denied = endpoints.airflow_app, endpoints.filled, endpoints.site, endpoints.denied
@@ -22,6 +22,8 @@ airflow_rows = endpoints.airflow_rows
 OF_SOURCE = [
     f"/sources/{SOURCE}",
     f"/sources/{SOURCE}/syncs/1",
+    f"/sources/{SOURCE}/rows?{ROW}",
+    f"/sources/{SOURCE}/rows/changes.csv?{ROW}",
     f"/dags/{RUNBOOK}",
     f"/dags/{RUNBOOK}/runs/{quote(RUN_ID, safe='')}",
 ]
@@ -75,6 +77,10 @@ def test_nothing_is_changed_by_a_page(site, method, path):
         (f"/sources/{SOURCE}/syncs/999", {}, 404),
         (f"/sources/{SOURCE}/syncs/none", {}, 422),
         (f"/sources/{SOURCE}", {"syncs": "none"}, 422),
+        (f"/sources/{SOURCE}/rows", {}, 422),
+        (f"/sources/{SOURCE}/rows", {"table": "repairshopr.customers", "key": "7"}, 422),
+        (f"/sources/{SOURCE}/rows", {"table": "repairshopr.customers", "key": '{"id": 999}'}, 404),
+        (f"/sources/{SOURCE}/rows", {"table": "repairshopr.customers", "key": '{"id": 7}', "cursor": "none"}, 422),
         ("/dags/warehouse_rollback", {}, 200),
         ("/dags/warehouse_rollback/runs/1", {}, 200),
         (f"/sources/{SOURCE}", {"entity": "nothing"}, 200),

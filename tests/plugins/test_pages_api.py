@@ -1,6 +1,7 @@
 """The endpoints as a client meets them: Airflow's own logins and permissions, its database, and a real warehouse."""
 
 import csv
+import html
 import json
 import logging
 import re
@@ -12,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -70,6 +71,9 @@ UNION ALL SELECT 902, '{{"id": 902}}', 'delete', 'confirmed', NULL, true,
 """
 LABELS = ("source", "table", "entity", "scope", "metric")
 
+# The address of a row that the sync has changed.
+ROW = urlencode({"table": "repairshopr.customers", "key": '{"id": 7}'})
+
 ROUTES = [
     "/sync-status",
     "/months.json",
@@ -78,6 +82,7 @@ ROUTES = [
     f"/sync-status/{SOURCE}/sync-log",
     f"/sync-status/{SOURCE}/plans/e6/changes",
     f"/sync-status/{SOURCE}/sync-log/1/changes",
+    f"/sync-status/{SOURCE}/rows/changes?{ROW}",
     RUN_PATH,
     "/metrics",
     "/readiness",
@@ -273,7 +278,9 @@ class TestWhoMay:
     def test_routes_are_all_that_there_are(self, site):
         known = set(site.json("/openapi.json")["paths"])
         names = {"source": SOURCE, "evidence": "e6", "sync_id": 1, "dag_id": RUNBOOK, "run_id": quote(RUN_ID, safe="")}
-        assert {path.format(**names) for path in known} | {"/openapi.json"} == set(ROUTES)
+        assert {path.format(**names) for path in known} | {"/openapi.json"} == {
+            route.partition("?")[0] for route in ROUTES
+        }
         assert site.json("/openapi.json")["servers"] == [{"url": PREFIX}]
 
     @pytest.mark.parametrize("path", ROUTES)
@@ -397,6 +404,119 @@ class TestPlan:
         denied(RUNBOOK)
         for path in (f"/sources/{SOURCE}/plans/e6", f"/sources/{SOURCE}/plans/e6/changes.csv"):
             assert site.get(path).status_code == 403
+
+
+class TestRow:
+    """One row: as it is now, and its logged changes."""
+
+    PATH = f"/sync-status/{SOURCE}/rows/changes"
+
+    def asked(self, key: Any, table: str = "repairshopr.customers") -> dict[str, str]:
+        return {"table": table, "key": key if isinstance(key, str) else json.dumps(key)}
+
+    def test_names_who_changed_what(self, site):
+        found = site.json(self.PATH, **self.asked({"id": 7}))
+        # The stage has the change alone.
+        assert (found["row_known"], found["row"], found["kept_since"]) == (True, None, None)
+        (change,) = found["items"]
+        assert (change["sync_id"], change["kind"], change["run"], change["operation"]) == (
+            1,
+            "sync",
+            f"{SOURCE}_sync/1",
+            "update",
+        )
+        assert change["differences"] == [{"column": "city", "before": "Ulm", "after": "Bonn"}]
+        assert (change["before"]["city"], change["after"]["city"], change["after_known"]) == ("Ulm", "Bonn", True)
+        assert found["next_cursor"] is None
+
+    def test_of_another_source_is_not_shown(self, site):
+        told = site.refusal("/sync-status/square/rows/changes", 404, **self.asked({"id": 7}))
+        assert "square has no row" in told
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "",
+            "7",
+            "[7]",
+            "{}",
+            "null",
+            '"x"',
+            "{",
+            "{'id': 7}",
+            '{"id": null}',
+            '{"id": 7.0}',
+            '{"id": true}',
+            '{"id": [7]}',
+            '{"id": NaN}',
+            '{"id": 1e999999}',
+            '{"id": "a\\u0000b"}',
+            '{"\\u0000": 1}',
+            '{"id": "\\ud800"}',
+            "[" * 20_000,
+            '{"id": ' + "9" * 5000 + "}",
+        ],
+    )
+    def test_refuses_what_is_no_key(self, site, key):
+        assert "is no key of a row" in site.refusal(self.PATH, 422, **self.asked(key))
+
+    @pytest.mark.parametrize("text", ["repairshopr.customers\0", '{"id": "\0"}'])
+    def test_refuses_a_nul(self, site, text):
+        assert "NUL" in site.refusal(self.PATH, 422, table=text, key='{"id": 7}')
+        assert "NUL" in site.refusal(self.PATH, 422, table="repairshopr.customers", key=text)
+
+    @pytest.mark.parametrize(
+        ("key", "told"),
+        [
+            ({"id": "x"}, "is not of its type"),
+            ({"id": 10**30}, "is not of its type"),
+            ({"shop": 7}, "is made of id"),
+            ({"id": 7, "shop": 7}, "is made of id"),
+        ],
+    )
+    def test_refuses_what_is_no_key_of_the_table(self, site, key, told):
+        assert told in site.refusal(self.PATH, 422, **self.asked(key))
+
+    @pytest.mark.parametrize("id_", ["a/b", "'; DROP TABLE x; --", "<b>", '"', "ü€", "\\", "%s", "{}"])
+    def test_any_text_may_be_a_key(self, site, id_):
+        table = "images"
+        site.conn.execute(
+            "INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after)"
+            " SELECT 1, %s, %s, 'update', %s, %s",
+            [table, Jsonb({"id": id_}), Jsonb({"id": id_, "status": "error"}), Jsonb({"id": id_, "status": "=1"})],
+        )
+        try:
+            found = site.json(self.PATH, **self.asked({"id": id_}, table))
+            assert (found["key"], found["row_known"], found["row"], len(found["items"])) == (
+                {"id": id_},
+                False,
+                None,
+                1,
+            )
+            page = site.get(f"/sources/{SOURCE}/rows", **self.asked({"id": id_}, table))
+            assert page.status_code == 200
+            assert f"<h1>images id {id_}</h1>" in html.unescape(page.text)
+            file = site.get(f"/sources/{SOURCE}/rows/changes.csv", **self.asked({"id": id_}, table))
+            assert list(csv.reader(file.text.splitlines()))[1][1:] == [
+                *("1", "sync", f"{SOURCE}_sync/1", "update", "status", "error", "'=1"),
+            ]
+        finally:
+            site.conn.execute("DELETE FROM confidence.change_log WHERE table_name = %s", [table])
+
+    def test_comes_a_page_at_a_time(self, site):
+        site.conn.execute(
+            "INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after)"
+            " SELECT 1, 'images', '{\"id\": 1}', 'update', jsonb_build_object('n', n), jsonb_build_object('n', n + 1)"
+            " FROM generate_series(1, 450) n"
+        )
+        try:
+            pages = list(site.pages(self.PATH, **self.asked({"id": 1}, "images"), limit=200))
+            assert [len(page) for page in pages] == [200, 200, 50]
+            assert [change["after"]["n"] for page in pages for change in page] == list(range(451, 1, -1))
+            file = site.get(f"/sources/{SOURCE}/rows/changes.csv", **self.asked({"id": 1}, "images"))
+            assert [line.split(",")[-1] for line in file.text.splitlines()[1:]] == list(map(str, range(451, 1, -1)))
+        finally:
+            site.conn.execute("DELETE FROM confidence.change_log WHERE table_name = 'images'")
 
 
 class TestMonths:
@@ -931,7 +1051,18 @@ class TestDocs:
         assert {f"sync_confidence_{name}" for name in told} == found
 
     @pytest.mark.parametrize(
-        "key", ["SourceDetail", "SourceMonth", "Scan", "PlannedChange", "SyncRow", "Change", "Readiness", "Refusal"]
+        "key",
+        [
+            "SourceDetail",
+            "SourceMonth",
+            "Scan",
+            "PlannedChange",
+            "SyncRow",
+            "Change",
+            "RowHistory",
+            "Readiness",
+            "Refusal",
+        ],
     )
     def test_examples_have_the_keys_that_there_are(self, site, key):
         known = set(site.json("/openapi.json")["components"]["schemas"][key]["properties"])

@@ -1,5 +1,6 @@
 """The pages as people get them: what they say of each state, that they are well-formed, and that no value is markup."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -7,6 +8,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from airflow.api_fastapi.core_api.security import get_user
@@ -17,6 +19,7 @@ from include.confidence.account import Account
 from include.confidence.findings import Standing
 from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.changes import Change, Difference
+from include.confidence.queries.history import RowChange, RowHistory
 from include.confidence.queries.months import Answers, NightCounts, SourceMonth, StoodStill
 from include.confidence.queries.nights import Night
 from include.confidence.queries.overview import Progress, Reading
@@ -102,6 +105,29 @@ PLANNED = PlannedChange(
     planned_at=AT,
 )
 CHANGE = Change(11, "repairshopr.customers", {"id": 5}, "update", (Difference("email", "a@old.example", None),))
+ROW_CHANGE = RowChange(
+    change_id=11,
+    sync_id=8,
+    kind="rollback",
+    run=RUN,
+    undoes=7,
+    sync_started_at=AT,
+    changed_at=AT + timedelta(seconds=2),
+    operation="update",
+    differences=CHANGE.differences,
+    before={"id": 5, "email": "a@old.example"},
+    after={"id": 5, "email": None},
+    after_known=True,
+)
+HISTORY = RowHistory(
+    table="repairshopr.customers",
+    key={"id": 5},
+    row_known=True,
+    row={"id": 5, "email": None, "row_hash": 77, "deleted_at": None, "sync_id": 8},
+    kept_since=None,
+    items=(ROW_CHANGE,),
+    next_cursor="older",
+)
 SERIES = Series(
     "line_items",
     "all",
@@ -320,12 +346,16 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "of_sources": [MONTH],
         "list_planned": Page((PLANNED,), "next"),
         "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
+        "logged_tables": {"line_items": "repairshopr.line_items"},
+        "of_row": HISTORY,
         "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
     }
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
-    for name in ("list_planned", "count_planned", "rollback_run", "source_of_sync", "run_state", "with_data"):
+    monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
+    loaded = ("rollback_run", "source_of_sync", "run_state", "with_data")
+    for name in ("list_planned", "count_planned", "logged_tables", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     lists = ("list_parts", "list_scans", "list_changes", "list_syncs")
     for name in (*lists, "read_series", "read_drift", "read_sync", "read_run"):
@@ -358,6 +388,10 @@ def of_rollback(*, decider: bool = True) -> Document:
 
 def of_plan(**chosen: str) -> Document:
     return read(html.of_plan(request(), SOURCE, SCAN, PlanFilter(**chosen), None, (SOURCE,)))
+
+
+def of_row(cursor: str | None = None) -> Document:
+    return read(html.of_row(request(), SOURCE, HISTORY.table, HISTORY.key, None, (SOURCE,), cursor))
 
 
 def of_months() -> Document:
@@ -446,6 +480,81 @@ def test_plan_shows_each_row_copy_beside_source(known):
     assert "38 of 40 rows to insert stand on page 3 of the list; 4 % of the table" in page.text
     address = f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1"
     assert {f"{address}?table=line_items&cursor=next", f"{address}/changes.csv?table=line_items"} <= {*page.links()}
+
+
+KEYS = [{"id": 5}, {"place": "A/1", "bin": 2}, {"id": HOSTILE}, {"id": "ü &%+#?'\\"}]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_row_leads_to_its_history(known, key):
+    known["list_planned"] = Page((replace(PLANNED, key=key),), None)
+    known["list_changes"] = Page((replace(CHANGE, key=key),), None)
+    conflict = Conflict.of_rows("repairshopr.customers", "by hand", [key])
+    known["rollback_run"] = replace(ROLLED, undone=Undone(None, TABLES, (conflict,)))
+    pages = {
+        "repairshopr.line_items": [of_plan()],
+        "repairshopr.customers": [of_source(), of_run(), of_sync(), of_rollback()],
+    }
+    for table, documents in pages.items():
+        for page in documents:
+            asked = [parse_qs(urlsplit(link).query) for link in page.links() if "/rows?" in link]
+            assert {"table": [table], "key": [json.dumps(key, ensure_ascii=False)]} in asked
+
+
+def test_what_is_no_row_of_a_logged_table_leads_nowhere(known):
+    known["logged_tables"] = {}
+    known["rollback_run"] = replace(ROLLED, undone=Undone(None, TABLES, (CONFLICT,)))
+    assert not [link for page in (of_plan(), of_rollback()) for link in page.links() if "/rows?" in link]
+
+
+def test_row_shows_itself_and_its_changes(known):
+    page = of_row()
+    for told in ("repairshopr.customers id 5", "Last written by sync_id 8", "Update by rollback 8, which undoes 7"):
+        assert told in " ".join(page.text.split())
+    assert "2026-03-08 03:00:07 UTC" in page.text
+    assert "a@old.example" in page.text
+    # What is computed from the other columns tells nobody anything.
+    assert "row_hash" not in page.text
+    home = "/airflow/sync-confidence"
+    row = f"{home}/sources/{SOURCE}/rows"
+    query = "table=repairshopr.customers&key=%7B%22id%22%3A+5%7D"
+    assert {f"{row}?{query}&cursor=older#changes", f"{row}/changes.csv?{query}"} <= {*page.links()}
+    assert {f"{home}/sources/{SOURCE}/syncs/7", f"{home}{render.run_ui(RUN)}"} <= {*page.links()}
+    assert f"{row}?{query}#changes" not in page.links()
+    assert f"{row}?{query}#changes" in of_row("newer").links()
+
+
+@pytest.mark.parametrize(
+    ("found", "told", "not_told"),
+    [
+        (replace(HISTORY, row=None), "There is no such row now", "Last written"),
+        (replace(HISTORY, row=None, row_known=False), "the present row is not known here", "There is no such row"),
+        (replace(HISTORY, row=HISTORY.row | {"deleted_at": "2026-03-01"}), "It is deleted at the source", ""),
+        (replace(HISTORY, items=(), next_cursor=None), "No change of it is logged.", "not kept"),
+        (replace(HISTORY, items=(), kept_since=AT), "No change of it is logged any more.", "logged."),
+        (replace(HISTORY, kept_since=AT), "Changes before 2026-03-08 03:00:05 UTC are not kept", ""),
+        (
+            replace(HISTORY, items=(replace(ROW_CHANGE, changed_at=None),)),
+            "After 2026-03-08 03:00:05 UTC, when it began; the log does not say when",
+            "03:00:07",
+        ),
+        (
+            replace(
+                HISTORY,
+                items=(
+                    replace(ROW_CHANGE, operation="insert", before=None, after=None, after_known=False, differences=()),
+                ),
+            ),
+            "no copy of a row that is inserted",
+            "No column",
+        ),
+    ],
+)
+def test_row_never_claims_what_is_not_known(known, found, told, not_told):
+    known["of_row"] = found
+    text = of_row().text
+    assert told in text
+    assert not not_told or not_told not in text
 
 
 @pytest.mark.parametrize(
@@ -972,11 +1081,20 @@ def test_nothing_of_the_warehouse_is_markup(known):
         "read_sync": row,
         "read_run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, None, None, (doubt,), row.counts, (row,)),
     }
-    conflict = Conflict(2, HOSTILE, (HOSTILE,))
+    conflict = Conflict(2, HOSTILE, (HOSTILE,), (), HOSTILE, ({HOSTILE: HOSTILE},))
     undone = Undone(None, {HOSTILE: Counts()}, (conflict,))
     rolled = replace(ROLLED, run_id=HOSTILE, reason=HOSTILE, by=HOSTILE, undone=undone)
     known["rollback_run"] = rolled
-    pages = [overview(), of_source(), of_sync(), of_run(), of_rollback()]
+    known["list_planned"] = Page(
+        (replace(PLANNED, table=HOSTILE, key={HOSTILE: HOSTILE}, after={HOSTILE: HOSTILE}),), None
+    )
+    known["logged_tables"] = {HOSTILE: HOSTILE}
+    row_change = replace(
+        ROW_CHANGE, kind=HOSTILE, run=HOSTILE, differences=change.differences, after={HOSTILE: [HOSTILE]}
+    )
+    row = {HOSTILE: HOSTILE, "deleted_at": HOSTILE, "sync_id": 1}
+    known["of_row"] = replace(HISTORY, table=HOSTILE, key={HOSTILE: HOSTILE}, row=row, items=(row_change,))
+    pages = [overview(), of_source(), of_sync(), of_run(), of_rollback(), of_plan(), of_row()]
     known["rollback_run"] = replace(rolled, state="failed", failure=HOSTILE)
     for page in (*pages, of_rollback()):
         assert HOSTILE in page.text

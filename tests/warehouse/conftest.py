@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from include.warehouse.migrations.ddl import create_mirror
 from stack.postgres import Server
 from tests.conftest import copy_of
-from tests.warehouse.shop import SOURCE, TABLES
+from tests.warehouse.shop import FAMILY, SOURCE, TABLES
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,8 @@ def add_shop(url: str) -> None:
         op.execute(f"CREATE SCHEMA {SOURCE}")
         for table, (key, columns) in TABLES.items():
             create_mirror(SOURCE, table.name, key, columns)
+        for table, (key, columns, constraints) in FAMILY.items():
+            create_mirror(SOURCE, table.name, key, columns, constraints=constraints)
         connection.execute(text("INSERT INTO confidence.writer (source) VALUES (:source)"), {"source": SOURCE})
     engine.dispose()
 

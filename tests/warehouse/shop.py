@@ -1,4 +1,4 @@
-"""A small source that only these tests know: two mirrored tables, and the road from records to rows."""
+"""A small source that only these tests know: a few mirrored tables, and the road from records to rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from psycopg import sql
 
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import Merged, apply_plan
+from include.warehouse.migrations.ddl import foreign_key
 from include.warehouse.staging import Stage
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import Column, Table, decimal, identifier, instant, integer, structure
@@ -32,6 +33,21 @@ STOCK = Table(
 TABLES = {
     PARTS: ({"id": "bigint"}, {"name": "text", "price": "numeric", "tags": "jsonb", "updated_at": "timestamptz"}),
     STOCK: ({"place": "text", "bin": "bigint"}, {"count": "bigint"}),
+}
+# Orders, their lines, and notes on the lines: what refers to a removed row goes with it.
+ORDERS = Table(SOURCE, "orders", (Column("id", identifier), Column("name")), version=None)
+LINES = Table(SOURCE, "lines", (Column("id", identifier), Column("order_id", identifier)), version=None)
+NOTES = Table(
+    SOURCE, "notes", (Column("line_id", identifier), Column("n", integer), Column("text")), ("line_id", "n"), None
+)
+FAMILY = {
+    ORDERS: ({"id": "bigint"}, {"name": "text"}, ()),
+    LINES: ({"id": "bigint"}, {"order_id": "bigint"}, (foreign_key("order_id", "shop.orders (id)", cascade=True),)),
+    NOTES: (
+        {"line_id": "bigint", "n": "bigint"},
+        {"text": "text"},
+        (foreign_key("line_id", "shop.lines (id)", cascade=True),),
+    ),
 }
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -61,6 +61,24 @@ def test_a_writer_that_stands_is_known_to_stand_since_the_migration(warehouse_ur
     assert kept == [("square", "a_dag/1", "too much", None, True)]
 
 
+def test_log_that_was_cleaned_up_before_is_known_to_have_an_end(warehouse_url, monkeypatch):
+    upgrade = module.command.upgrade
+    monkeypatch.setattr(module.command, "upgrade", lambda config, _: upgrade(config, "0022"))
+    migrate(warehouse_url)
+    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+        for source in ("tekmetric", "tekmetric", "square"):
+            conn.execute("INSERT INTO confidence.sync_log (source, kind, run) VALUES (%s, 'sync', 'a_dag/1')", [source])
+        conn.execute(
+            "INSERT INTO confidence.change_log (sync_id, table_name, key, operation) VALUES (1, 'x', '{}', 'insert')"
+        )
+        monkeypatch.undo()
+        migrate(warehouse_url)
+        dropped = conn.execute("SELECT source, now() - until > interval '30 days' FROM confidence.dropped_changes")
+        assert dropped.fetchall() == [("tekmetric", True)]
+        # Nobody knows when entries of before were made.
+        assert conn.execute("SELECT changed_at FROM confidence.change_log").fetchall() == [(None,)]
+
+
 def test_three_at_once_take_turns(warehouse_url):
     with ThreadPoolExecutor(3) as executor:
         assert list(executor.map(migrate, [warehouse_url] * 3)) == [NEWEST] * 3

@@ -9,8 +9,26 @@ from hypothesis import strategies as st
 
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
+from include.warehouse.merge import apply_plan
 from include.warehouse.rollback import Conflict, RollbackRefused, Tables, Undone, roll_back
-from tests.warehouse.shop import PARTS, SOURCE, STOCK, changes, count, day, empty, everything, part, rows, synced
+from tests.warehouse.shop import (
+    FAMILY,
+    LINES,
+    NOTES,
+    ORDERS,
+    PARTS,
+    SOURCE,
+    STOCK,
+    changes,
+    count,
+    day,
+    empty,
+    everything,
+    part,
+    planned,
+    rows,
+    synced,
+)
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -147,7 +165,8 @@ class TestConflicts:
         done = synced(conn, PARTS, [part(1)])
         later = synced(conn, PARTS, [part(1, "later")])
         undone = undo(conn, done.sync_id, force=True)
-        assert undone.conflicts == (Conflict(1, f"of shop.parts by sync_id {later.sync_id}", ("1",), (later.sync_id,)),)
+        what, key = f"of shop.parts by sync_id {later.sync_id}", {"id": 1}
+        assert undone.conflicts == (Conflict(1, what, ("1",), (later.sync_id,), "shop.parts", (key,)),)
         assert str(undone.conflicts[0]) == f"1 of shop.parts by sync_id {later.sync_id} (such as 1)"
         assert rows(conn, PARTS) == {}
 
@@ -240,6 +259,65 @@ def test_several_tables_and_a_key_of_several_columns(conn):
     assert everything(conn) == before
     undo(conn, undone.sync_id)
     assert everything(conn) == changed
+
+
+class TestRowsThatGoWithOthers:
+    """An order with a line; later syncs add a line to it, and a note to each line."""
+
+    @pytest.fixture
+    def ordered(self, conn) -> list[int]:
+        """The sync_ids, in their order."""
+        orders = [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}]
+        lines = [{"id": 11, "order_id": 1}, {"id": 21, "order_id": 2}, {"id": 12, "order_id": 1}]
+        notes = [{"line_id": line["id"], "n": 1, "text": "z"} for line in lines]
+        done = [synced(conn, ORDERS, orders[:1]), synced(conn, ORDERS, orders), synced(conn, LINES, lines[:2])]
+        done += [synced(conn, LINES, lines), synced(conn, NOTES, notes)]
+        return [each.sync_id for each in done]
+
+    def state(self, conn: psycopg.Connection) -> list[dict]:
+        return [rows(conn, table) for table in FAMILY]
+
+    def test_are_conflicts(self, conn, ordered):
+        before = self.state(conn), count(conn, "confidence.change_log")
+        first, _, lines, line, notes = ordered
+        told = rf"2 of shop\.lines by sync_id {lines}, {line}, which would be removed with their rows of shop\.orders"
+        with pytest.raises(RollbackRefused, match=told):
+            undo(conn, first)
+        with pytest.raises(RollbackRefused, match=rf"2 of shop\.notes by sync_id {notes}, .* rows of shop\.lines"):
+            undo(conn, lines)
+        assert (self.state(conn), count(conn, "confidence.change_log")) == before
+
+    def test_are_logged_and_counted_and_come_back(self, conn, ordered):
+        before = self.state(conn)
+        undone = undo(conn, ordered[0], force=True)
+        deleted = {table: counts.deleted for table, counts in undone.tables.items()}
+        assert deleted == {"shop.orders": 1, "shop.lines": 2, "shop.notes": 2}
+        assert [set(table) for table in self.state(conn)] == [{(2,)}, {(21,)}, {(21, 1)}]
+        logged = {(table, tuple(key.values())): before for table, key, _, before, *_ in changes(conn, undone.sync_id)}
+        assert logged == {
+            (table.full_name, tuple(row[part] for part in sorted(table.key, key=lambda name: (len(name), name)))): row
+            for table, found in zip(FAMILY, before, strict=True)
+            for key, row in found.items()
+            if key not in {(2,), (21,), (21, 1)}
+        }
+        undo(conn, undone.sync_id)
+        assert self.state(conn) == before
+
+    def test_stay_where_their_sync_is_undone_first(self, conn, ordered):
+        for sync_id in reversed(ordered):
+            undo(conn, sync_id)
+        assert self.state(conn) == [{}, {}, {}]
+
+    def test_of_the_same_sync_are_no_conflict(self, conn):
+        """A sync writes the rows that belong together in one go."""
+        stages = [planned(conn, ORDERS, [{"id": 1, "name": "x"}]), planned(conn, LINES, [{"id": 11, "order_id": 1}])]
+        sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/test")
+        with fence.writing(conn, SOURCE, epoch=0):
+            for stage in stages:
+                apply_plan(conn, stage.table, stage.plan, sync_id)
+        undone = undo(conn, sync_id)
+        assert {table: counts.deleted for table, counts in undone.tables.items()} == {"shop.orders": 1, "shop.lines": 1}
+        assert [len(changes(conn, each)) for each in (sync_id, undone.sync_id)] == [2, 2]
 
 
 def test_all_or_nothing(conn):

@@ -43,10 +43,11 @@ def list_changes(conn: Connection, sync_id: int, *, cursor: str | None = None, l
     filters = [("sync_id = %s", sync_id)]
     filters += [("change_id < %s", *decode_cursor(cursor, int))] if cursor else []
     rows = fetch_rows(conn, CHANGES, filters, "change_id DESC", limit)
-    return make_page([_change(row) for row in rows], limit, lambda change: [change.change_id])
+    return make_page([change_of(row) for row in rows], limit, lambda change: [change.change_id])
 
 
-def _change(row: Mapping[str, Any]) -> Change:
+def change_of(row: Mapping[str, Any]) -> Change:
+    """Return the Change of a row of the change log."""
     before, after = row["before"] or {}, row["after"] or {}
     restored = before.get("deleted_at") is not None and after.get("deleted_at") is None
     if row["operation"] == "delete":

@@ -59,7 +59,7 @@ class ImagesCopy:
             )
         ]
         who = f"by sync_id {', '.join(map(str, later))}" if later else "by the application"
-        return [Conflict.of(f"of {TABLE} {who}", changed, later)]
+        return [Conflict.of_rows(TABLE, who, [{"id": id_} for id_ in changed], later)]
 
     def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Write status, error and updated_at as before the sync; return the counts. A deleted image stays deleted.
