@@ -12,11 +12,13 @@ from enum import StrEnum
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from include.confidence.census import MAX_PATHS, NULL, Counted, FieldCount
+from include.confidence.census import MAX_CODES, MAX_PATHS, NULL, Counted, FieldCount
 
 # A field has vanished if it was in this share of at least so many objects, and is now in none of as many.
 USUAL_SHARE = 0.95
 MIN_OBJECTS = 20
+# An enumeration is taken for one if each of its values stands in so many records on average: names of people don't.
+REPEATED = 4
 # The records themselves, as a path.
 RECORD = ""
 
@@ -116,7 +118,8 @@ def known_fields(conn: Connection, source: str, entity: str) -> dict[str, KnownF
 
 
 def _typed(row: KnownField) -> KnownField:
-    return replace(row, state=State(row.state))
+    lists = {name: tuple(getattr(row, name)) for name in ("types", "unreadable", "codes")}
+    return replace(row, state=State(row.state), **lists)
 
 
 def changes(
@@ -155,7 +158,7 @@ def _changed(known: Mapping[str, KnownField], counted: Counted, states: Mapping[
             detail = f"{', '.join(sorted(new - old))}, where it was {', '.join(sorted(old))}{unread}"
             yield FieldChange(Kind.RETYPED, path, states[path], detail)
         if before.codes:
-            for code in sorted(field.codes - set(before.codes)):
+            for code in sorted(_kept_codes(before, field, whole=False) - set(before.codes)):
                 yield FieldChange(Kind.NEW_CODE, path, states[path], code)
 
 
@@ -216,7 +219,7 @@ def save(
             "states": [str(states.get(each.path, State.UNDECLARED)) for each in fields],
             "types": [_lines(each.types) for each in fields],
             "unreadable": [_lines(_newly_unreadable(known.get(each.path), each)) for each in fields],
-            "codes": [_lines(each.codes) for each in fields],
+            "codes": [_lines(_kept_codes(known.get(each.path), each, whole=whole)) for each in fields],
             "objects": [each.objects for each in fields],
             "seen": [each.seen for each in fields],
         },
@@ -234,6 +237,17 @@ def _newly_unreadable(before: KnownField | None, field: FieldCount) -> set[str]:
     if before is None or not set(before.types) - {NULL}:
         return set()
     return {kind for kind in field.unreadable if kind in before.unreadable or kind not in before.types}
+
+
+def _kept_codes(before: KnownField | None, field: FieldCount, *, whole: bool) -> frozenset[str]:
+    """Return the values of an enumeration that may be kept.
+
+    The first ones have to come from a whole scan, and to be repeated there. They may not become too many.
+    """
+    kept = set(before.codes) if before else set()
+    if not kept and not (whole and len(field.codes) * REPEATED <= field.seen):
+        return frozenset()
+    return field.codes if len(kept | field.codes) <= MAX_CODES else frozenset()
 
 
 def tell(conn: Connection, source: str, entity: str, run: str, found: Iterable[FieldChange]) -> None:
