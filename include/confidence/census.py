@@ -7,7 +7,7 @@ dictionary of shapes; the fields are added up from the shapes at the end.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Self
@@ -175,8 +175,7 @@ class Census:
     def count(self, records: Sequence[Record], elsewhere: Sequence[Record] = ()) -> None:
         """Count records. `elsewhere`: their nested rows, which have a census of their own."""
         self._elsewhere = elsewhere
-        for record in records:
-            self._look(self._root, record)
+        self._look(self._root, records)
         for path in self._codes:
             self._see_codes(path, records)
         if len(self.sample) < SAMPLE:
@@ -231,21 +230,22 @@ class Census:
         self._cut = data["cut"]
         return self
 
-    def _look(self, place: _Place, record: Record) -> None:
-        """Count an object, and those in it."""
-        kind = (tuple(record), tuple(map(type, record.values())))
-        shape = place.shapes.get(kind)
-        if shape is None:
-            if len(place.shapes) >= MAX_SHAPES:
-                place.add_up()
-            # Kept before it is counted: what is found on the way may turn the place into a map.
-            shape = place.shapes[kind] = self._learn(place, record)
-        shape.count += 1
-        for key, inner in shape.objects:
-            self._look(inner, record[key])
-        for key, elements in shape.lists:
-            if record[key]:
-                self._look_into(elements, record[key])
+    def _look(self, place: _Place, records: Iterable[Record]) -> None:
+        """Count the objects at a place, and those in them."""
+        shapes = place.shapes
+        for record in records:
+            keys, types = tuple(record), tuple(map(type, record.values()))
+            shape = shapes.get((keys, types))
+            if shape is None:
+                if len(shapes) >= MAX_SHAPES:
+                    place.add_up()
+                shape = shapes[keys, types] = self._learn(place, record)
+            shape.count += 1
+            for key, inner in shape.objects:
+                self._look(inner, (record[key],))
+            for key, elements in shape.lists:
+                if record[key]:
+                    self._look_into(elements, record[key])
 
     def _look_into(self, elements: _Elements, values: Sequence[Any]) -> None:
         """Count the elements of a list that is not empty."""
@@ -257,9 +257,7 @@ class Census:
         if not elements.decided:
             self._decide(elements, next(each for each in values if type(each) is dict))
         if elements.place:
-            for each in values:
-                if type(each) is dict:
-                    self._look(elements.place, each)
+            self._look(elements.place, values if len(types) == 1 else [each for each in values if type(each) is dict])
 
     def _decide(self, elements: _Elements, first: Record) -> None:
         """Decide whether the objects in a list are counted here."""
