@@ -1,10 +1,12 @@
 """The census of fields: which fields the records of a source have, in which types. Pure counting; it keeps no values.
 
 A record's shape is its keys with the types of their values. Shapes seldom change, so a record costs one look in a
-dictionary of shapes; the fields are added up from the shapes at the end.
+dictionary of shapes; the fields are added up from the shapes later. Of a long list not each record is counted: what is
+rare there is seen by the sync that brings it.
 """
 
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,6 +14,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Self
 
+# So many records are counted, and then each eighth.
+ALL_OF, EVERY = 1000, 8
 # Fields are counted so many steps into a record. No vendor's records nest deeper in what a table could read.
 MAX_DEPTH = 4
 # The most paths of a table. The census is cut there, and says so.
@@ -132,13 +136,15 @@ class _Place:
         self.shapes: dict[tuple, _Shape] = {}
 
     def add_up(self) -> None:
-        """Add the shapes to the fields, and forget them."""
+        """Add the counts of the shapes to the fields, and count them from zero again."""
         for (keys, types), shape in self.shapes.items():
+            if not shape.count:
+                continue
             self.objects += shape.count
             for key, kind in zip(keys, types, strict=True):
                 if key in self.fields:
                     self.fields[key][TYPES.get(kind, "text")] += shape.count
-        self.shapes.clear()
+            shape.count = 0
 
 
 class _Elements:
@@ -168,12 +174,16 @@ class Census:
         self._elements: dict[str, _Elements] = {}
         self._unreadable: dict[str, set[str]] = {}
         self._codes: dict[str, set[str] | None] = {path: set() for path in self.questions.codes}
-        self._elsewhere: Sequence[Record] = ()
+        self._elsewhere: Collection[Sequence[Record]] = ()
+        self._met = 0
+        # Not the same ones each night.
+        self._turn = random.randrange(EVERY)
         self._paths = 0
         self._cut = False
 
-    def count(self, records: Sequence[Record], elsewhere: Sequence[Record] = ()) -> None:
-        """Count records. `elsewhere`: their nested rows, which have a census of their own."""
+    def count(self, records: Sequence[Record], elsewhere: Collection[Sequence[Record]] = ()) -> None:
+        """Count the records of a page. `elsewhere`: their nested rows, which have censuses of their own."""
+        records = self._chosen(records)
         self._elsewhere = elsewhere
         self._look(self._root, records)
         for path in self._codes:
@@ -181,6 +191,13 @@ class Census:
         if len(self.sample) < SAMPLE:
             self.sample += records[: SAMPLE - len(self.sample)]
         self._elsewhere = ()
+
+    def _chosen(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return the records that are counted."""
+        all_of = max(ALL_OF - self._met, 0)
+        start = all_of + (self._turn - self._met - all_of) % EVERY
+        self._met += len(records)
+        return records if len(records) <= all_of else [*records[:all_of], *records[start::EVERY]]
 
     def counted(self) -> Counted:
         """Return what was counted so far."""
@@ -210,6 +227,7 @@ class Census:
         for place in self._places.values():
             place.add_up()
         return {
+            "met": self._met,
             "places": [[p.path, p.depth, p.objects, p.is_map, p.fields, p.lists] for p in self._places.values()],
             "unreadable": {path: sorted(types) for path, types in self._unreadable.items()},
             "codes": {path: values and sorted(values) for path, values in self._codes.items()},
@@ -218,6 +236,7 @@ class Census:
 
     def go_on(self, data: Mapping[str, Any]) -> Self:
         """Take over the figures of an earlier attempt. Return self."""
+        self._met = data["met"]
         for path, depth, objects, is_map, fields, lists in data["places"]:
             place = self._places.setdefault(path, _Place(path, depth))
             place.objects, place.is_map = objects, is_map
@@ -239,6 +258,7 @@ class Census:
             if shape is None:
                 if len(shapes) >= MAX_SHAPES:
                     place.add_up()
+                    shapes.clear()
                 shape = shapes[keys, types] = self._learn(place, record)
             shape.count += 1
             for key, inner in shape.objects:
@@ -262,7 +282,7 @@ class Census:
     def _decide(self, elements: _Elements, first: Record) -> None:
         """Decide whether the objects in a list are counted here."""
         elements.decided = True
-        nested = any(first.items() <= row.items() for row in self._elsewhere)
+        nested = any(first.items() <= row.items() for rows in self._elsewhere for row in rows)
         if not nested and elements.depth < MAX_DEPTH:
             elements.place = self._place(elements.path, elements.depth)
 
@@ -324,6 +344,7 @@ class Census:
         self._paths -= sum(len(each.fields) + len(each.lists) for each in (place, *map(self._places.get, inside)))
         place.fields, place.lists = {}, {}
         place.add_up()
+        place.shapes.clear()
         for path in inside:
             del self._places[path]
         self._elements = {k: v for k, v in self._elements.items() if not k.startswith(f"{place.path}.")}

@@ -323,8 +323,8 @@ class FieldsLost:
     """Declared fields must not vanish from all records, nor come in a type that their columns can't read.
 
     `metric` counts such fields: one warns. More than `share` of the metric `of`, and more than `min_fields`, hold at
-    once. After a person has accepted such a figure, both limits rise by that figure. A scan of an entity without a
-    census of fields has no such gate. `message` says what has become of the fields.
+    once, and any while such a hold is open. After a person has accepted such a figure, both limits rise by that figure.
+    A scan of an entity without a census of fields has no such gate. `message` says what has become of the fields.
     """
 
     metric: str
@@ -345,7 +345,8 @@ class FieldsLost:
         if value <= accepted:
             return [Gate(self.metric, accepted, accepted, value, Verdict.PASS)]
         names = ", ".join(map(str, summary.examples.get(LOST_FIELDS, [])[:10]))
-        verdict, consequence = (Verdict.HOLD, f", {KEPT}") if value > limit else (Verdict.WARN, "")
+        holds = value > limit or (history and history[0].held and self.metric in history[0].worse)
+        verdict, consequence = (Verdict.HOLD, f", {KEPT}") if holds else (Verdict.WARN, "")
         reason = (
             f"{value} of {whole} declared fields {self.message} ({self.metric}): {names}. The copy loses their"
             f" values{consequence}. Ask the vendor what has changed, then mend the table's declaration"

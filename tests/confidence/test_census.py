@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.confidence.census import MAX_DEPTH, MAX_KEYS, MAX_PATHS, MAX_SHAPES, Census, Questions, join
+from include.confidence.census import ALL_OF, EVERY, MAX_DEPTH, MAX_KEYS, MAX_PATHS, MAX_SHAPES, Census, Questions, join
 from include.warehouse.table import integer, text
 
 
@@ -68,7 +68,7 @@ class TestPaths:
 
     def test_nested_rows_are_counted_elsewhere(self):
         record = {"id": 1, "lines": [{"a": {"b": 1}}], "tags": [{"t": 1}]}
-        found = counted([record], elsewhere=[{"a": {"b": 1}, "order_id": 1}])
+        found = counted([record], elsewhere=[[], [{"a": {"b": 1}, "order_id": 1}]])
         assert set(found.fields) == {"id", "lines", "lines[]", "tags", "tags[]", "tags[].t"}
 
 
@@ -111,17 +111,32 @@ class TestBounds:
         found = counted([{"a\0b": 1, "c": 2}])
         assert (set(found.fields), found.cut) == ({"c"}, True)
 
+    def test_of_a_long_list_each_eighth_is_counted_after_the_first(self):
+        pages = [[{"number": number}] * 37 for number in range(ALL_OF // 37 + 100)]
+        rows = sum(map(len, pages))
+        assert counted(*pages).records in (ALL_OF + (rows - ALL_OF) // EVERY, ALL_OF + (rows - ALL_OF) // EVERY + 1)
+
+    def test_each_record_of_a_long_list_has_its_turn_some_night(self):
+        rows = [{f"f{number}": 1} for number in range(ALL_OF + EVERY * 2)]
+        seen = set()
+        for _ in range(EVERY * 20):
+            census = Census()
+            census.count([{}] * ALL_OF)
+            census.count(rows[ALL_OF:])
+            seen |= set(census.counted().fields)
+        assert len(seen) == EVERY * 2
+
     def test_200_fields_are_no_map(self):
         found = counted([{f"f{n}": n for n in range(200)}] * 3)
         assert (len(found.fields), found.cut, found.maps) == (200, False, frozenset())
 
     def test_more_shapes_than_are_remembered_are_counted_all_the_same(self):
         records = [
-            {"id": 1, **{f"f{bit}": 1 for bit in range(11) if number >> bit & 1}} for number in range(MAX_SHAPES * 2)
+            {"in": [{"id": 1, **{f"f{bit}": 1 for bit in range(11) if number >> bit & 1}}]}
+            for number in range(MAX_SHAPES * 2)
         ]
-        found = shares(counted(records))
-        assert found["id"] == (MAX_SHAPES * 2, MAX_SHAPES * 2)
-        assert found["f0"][0] == MAX_SHAPES
+        found = shares(counted(*([each] for each in records[: ALL_OF - 1]), [{"in": [r["in"][0] for r in records]}]))
+        assert found["in[].id"] == (MAX_SHAPES * 2 + ALL_OF - 1, MAX_SHAPES * 2 + ALL_OF - 1)
 
 
 class TestQuestions:

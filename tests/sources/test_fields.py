@@ -78,7 +78,7 @@ def test_a_sync_tells_what_is_new_and_never_what_has_vanished(shop, conn):
     known(shop, "tickets")
     alter(shop, "tickets", lambda row, number: (row.pop("subject"), row.update(colour="red")))
     first = shop.control.ids("tickets")[0]
-    shop.control.mutate(Mutation("update", "tickets", first, row={"status": "changed"}))
+    shop.control.mutate(Mutation("update", "tickets", first, row={"problem_type": "changed"}))
     sync_entities(shop.context)
     assert told(conn) == [("new", "tickets", "colour", "undeclared", "text")]
     assert known_fields(conn, "repairshopr", "tickets")["colour"].share is None

@@ -73,9 +73,8 @@ def count_page(
 ) -> None:
     """Count the records of a page, and their nested rows by table."""
     rows = {name: nested[name] for name in found if name in nested}
-    elsewhere = [row for each in rows.values() for row in each]
     for name, census in found.items():
-        census.count(records if name == entity.table.name else rows[name], elsewhere)
+        census.count(records if name == entity.table.name else rows[name], rows.values())
 
 
 def state_of(entity: Entity, table: Table, path: str) -> State:
