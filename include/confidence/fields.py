@@ -165,7 +165,9 @@ def _changed(known: Mapping[str, KnownField], counted: Counted, states: Mapping[
 def _vanished(known: Mapping[str, KnownField], counted: Counted) -> Iterator[FieldChange]:
     """Yield the fields that were in nearly all objects, and are in none now."""
     for path, field in known.items():
-        missed = counted.places.get(field.place, 0) >= MIN_OBJECTS and path not in counted.fields
+        # Of a smaller part most objects could be those that never had it.
+        enough = max(MIN_OBJECTS, (field.objects or 0) / 2)
+        missed = counted.places.get(field.place, 0) >= enough and path not in counted.fields
         told = field.vanished_at is not None or path == RECORD or path.endswith("[]")
         if missed and field.usual and not told and field.place not in counted.maps:
             yield FieldChange(Kind.VANISHED, path, field.state)

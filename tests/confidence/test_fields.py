@@ -62,6 +62,12 @@ def test_few_records_tell_nothing_of_what_is_gone(conn, objects):
     assert told == ([("vanished", "b")] if objects == MIN_OBJECTS else [])
 
 
+@pytest.mark.parametrize(("objects", "told"), [(49, []), (50, [("vanished", "b")])])
+def test_less_than_half_of_the_records_tell_nothing_of_what_is_gone(conn, objects, told):
+    look(conn, counted({"a": 1, "b": 1}, times=100))
+    assert look(conn, counted({"a": 1}, times=objects)) == told
+
+
 def test_a_field_in_an_object_vanishes_only_where_the_object_is_there(conn):
     look(conn, counted({"a": 1, "in": {"b": 1, "c": 1}}))
     assert look(conn, counted({"a": 1, "in": None})) == []

@@ -7,7 +7,7 @@ import pytest
 from include.api.errors import FixConfiguration
 from include.confidence import judgements
 from include.confidence.fields import known_fields
-from include.confidence.policy import Verdict, judge
+from include.confidence.policy import Unproven, Verdict, judge
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies
 from include.sources.mirror.scan import Scope, scan_entity
@@ -127,6 +127,16 @@ def verdict(conn, summary):
     return judge(summary, judgements.past_runs(conn, summary), policies(entity_of(SOURCE, summary.entity)))
 
 
+def test_a_scan_that_is_no_evidence_names_the_lost_fields(shop, conn, monkeypatch):
+    known(shop, "products")
+    alter(shop, "products", lambda row, number: row.pop("upc_code"))
+    monkeypatch.setattr(Unproven, "no_evidence", lambda *_: "products: too many could not be proven")
+    summary = scanned(shop, "products")
+    why = "These fields are lost at the source, which may be why: products.upc_code"
+    assert summary.incomplete == f"products: too many could not be proven. {why}"
+    assert len(told(conn)) == 1
+
+
 def test_a_renaming_is_told_as_one(shop, conn):
     known(shop, "tickets")
     alter(shop, "tickets", rename("subject", "title"))
@@ -203,6 +213,18 @@ def test_a_scan_of_some_pages_tells_no_shares(shop, conn):
     alter(shop, "line_items", lambda row, number: row.pop("item"))
     summary = scanned(shop, "line_items", scope=Scope(page_start=2, page_end=3, not_in_api=False))
     assert figures(summary) == [None] * 4
+    assert told(conn) == []
+
+
+def test_a_scan_of_another_scope_than_scheduled_runs_have_tells_no_shares(shop, conn):
+    known(shop, "tickets")
+    conn.execute("UPDATE confidence.forensic_run SET run = 'repairshopr_reconcile/scheduled__1'")
+    alter(shop, "tickets", lambda row, number: row.pop("subject"))
+    assert figures(scanned(shop, "tickets", scope=Scope(filtered="shop 7"))) == [None] * 4
+    assert told(conn) == []
+    assert figures(scanned(shop, "tickets"))[1] == 1
+    conn.execute("DELETE FROM confidence.field_change")
+    scanned(shop, "tickets", "repairshopr_reconcile/scheduled__2", Scope(filtered="30 days back"))
     assert told(conn) == []
 
 

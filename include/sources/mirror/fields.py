@@ -93,36 +93,50 @@ def keep_fields(context: MirrorContext, extract: "Extract", *, whole: bool) -> F
     entity, figures = extract.entity, []
     for stage in extract.stages:
         census = extract.censuses.get(stage.table.name)
-        if census is not None:
-            figures.append(_keep_table(context, entity, stage, census, whole=whole))
+        if census is None:
+            continue
+        counted, name = census.counted(), stage.table.name
+        before = fields.known_fields(context.conn, context.source.name, name) if whole or counted.records else {}
+        if counted.records:
+            _keep_table(context, entity, stage, census, before, whole=whole)
+        if whole:
+            now = fields.known_fields(context.conn, context.source.name, name)
+            figures.append(_figures(entity, stage.table, before, now, counted))
     if not whole:
         return FieldFigures()
     totals = {name: sum(each.metrics[name] for each in figures) for name in METRICS}
     return FieldFigures(totals, [name for each in figures for name in each.lost])
 
 
-def _keep_table(context: MirrorContext, entity: Entity, stage: Stage, census: Census, *, whole: bool) -> FieldFigures:
+def _keep_table(
+    context: MirrorContext,
+    entity: Entity,
+    stage: Stage,
+    census: Census,
+    known: Mapping[str, KnownField],
+    *,
+    whole: bool,
+) -> None:
+    """Keep what was counted of one table's records, and tell what has changed. `known`: the fields before."""
     conn, source, table = context.conn, context.source.name, stage.table
-    counted, known = census.counted(), fields.known_fields(conn, source, table.name)
-    if counted.records:
-        counted = fields.bounded(known, counted)
-        states = {path: state_of(entity, table, path) for path in counted.fields}
-        found = fields.changes(known, counted, states, whole=whole)
-        vanished = [each.path for each in found if each.kind is Kind.VANISHED]
-        found = fields.renamed(found, _renames(stage, _columns(entity, table), census, found, known))
-        for change in found:
-            log.warning("%s.%s: %s", source, table.name, change)
-        fields.tell(conn, source, table.name, context.run, found)
-        fields.save(conn, source, table.name, known, counted, states, whole=whole, vanished=vanished)
-    return _figures(table, known, fields.known_fields(conn, source, table.name), counted, entity)
+    counted = fields.bounded(known, census.counted())
+    states = {path: state_of(entity, table, path) for path in counted.fields}
+    found = fields.changes(known, counted, states, whole=whole)
+    vanished = [each.path for each in found if each.kind is Kind.VANISHED]
+    pairs = _renames(stage, _columns(entity, table), census, found, known) if vanished else {}
+    found = fields.renamed(found, pairs)
+    for change in found:
+        log.warning("%s.%s: %s", source, table.name, change)
+    fields.tell(conn, source, table.name, context.run, found)
+    fields.save(conn, source, table.name, known, counted, states, whole=whole, vanished=vanished)
 
 
 def _figures(
+    entity: Entity,
     table: Table,
     before: Mapping[str, KnownField],
     now: Mapping[str, KnownField],
     counted: Counted,
-    entity: Entity,
 ) -> FieldFigures:
     """Return what a whole scan says of one table's fields."""
     baseline = fields.RECORD in before and before[fields.RECORD].scanned_at

@@ -113,13 +113,19 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     looks = second_look(context, extract)
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
-        fields = keep_fields(context, extract, whole=not scope.partial)
+        fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))
         summary = _summary(context, scope, extract, figures, scan_id, epoch, looks, fields)
         scan_log.record(conn, summary)
         scan_log.keep_progress(conn, scan_id, extract.progress.get("lines", []))
         keep_plan(extract, summary)
         extract.drop()
     return summary
+
+
+def _tells_shares(context: MirrorContext, scope: Scope, extract: Extract) -> bool:
+    """Return whether the scan looks at what scans usually look at, so that it tells which fields have vanished."""
+    usual = scan_log.is_usual(context.conn, context.source.name, extract.entity.name, context.run, str(scope))
+    return usual and not scope.partial and not extract.failed_partitions
 
 
 def _require_synced(context: MirrorContext, entity: Entity) -> None:
