@@ -116,6 +116,13 @@ class TestBounds:
         rows = sum(map(len, pages))
         assert counted(*pages).records in (ALL_OF + (rows - ALL_OF) // EVERY, ALL_OF + (rows - ALL_OF) // EVERY + 1)
 
+    def test_an_attempt_that_goes_on_counts_each_eighth_too(self):
+        first = Census()
+        first.count([{"a": 1}] * ALL_OF)
+        second = Census().go_on(json.loads(json.dumps(first.to_json())))
+        second.count([{"a": 1}] * EVERY * 10)
+        assert second.counted().records == ALL_OF + 10
+
     def test_each_record_of_a_long_list_has_its_turn_some_night(self):
         rows = [{f"f{number}": 1} for number in range(ALL_OF + EVERY * 2)]
         seen = set()
