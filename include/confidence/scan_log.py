@@ -72,6 +72,17 @@ def keep_patterns(conn: Connection, scan_id: str, patterns: Sequence[Pattern]) -
     conn.execute("UPDATE confidence.forensic_run SET patterns = %s WHERE scan_id = %s", [found, scan_id])
 
 
+def is_usual(conn: Connection, source: str, entity: str, run: str, scope: str) -> bool:
+    """Return whether scheduled runs scan this scope, as far as is known. A scheduled run does by itself."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        usual = cursor.execute(
+            "SELECT scope FROM confidence.forensic_run"
+            " WHERE source = %s AND entity = %s AND run LIKE '%%/scheduled\\_\\_%%' ORDER BY scanned_at DESC LIMIT 1",
+            [source, entity],
+        ).fetchone()
+    return usual is None or usual[0] == scope or "/scheduled__" in run
+
+
 def require_latest(conn: Connection, summary: ForensicSummary) -> None:
     """Raise PlanGone unless this is the latest scan of its entity: a later one replaces the plan."""
     with conn.cursor(row_factory=tuple_row) as cursor:

@@ -20,6 +20,7 @@ from pydantic import AwareDatetime
 
 from include.confidence.policy import Verdict
 from include.confidence.queries.changes import Change, list_changes
+from include.confidence.queries.fields import EntityFields, FoundChange, list_field_changes, read_fields
 from include.confidence.queries.history import RowHistory
 from include.confidence.queries.months import SourceMonth
 from include.confidence.queries.overview import with_data
@@ -89,6 +90,13 @@ class Months:
 
 
 @dataclass(frozen=True)
+class Fields:
+    """The fields of each table of a source."""
+
+    entities: tuple[EntityFields, ...]
+
+
+@dataclass(frozen=True)
 class Refusal:
     """What is wrong, where, and what to do, in one line."""
 
@@ -145,6 +153,26 @@ def source_runs(
 ) -> Page[Scan]:
     """The scans of the source's runs with metrics, gates and verdicts, newest first."""
     return list_scans(conn, source, verdict=verdict, entity=entity, since=since, cursor=cursor, limit=limit)
+
+
+@router.get("/sync-status/{source}/fields", tags=["status"], responses=NOT_FOUND)
+def source_fields(source: Source, conn: Warehouse, entity: EntityFilter = None) -> Fields:
+    """The fields of the source's records, by table: whether a column reads them, their types, the share of the records
+    that has them. Of values only the words of declared enumerations are known here."""
+    return Fields(tuple(read_fields(conn, source, entity)))
+
+
+@router.get("/sync-status/{source}/field-changes", tags=["history"], responses=NOT_FOUND)
+def source_field_changes(
+    source: Source,
+    conn: Warehouse,
+    entity: EntityFilter = None,
+    since: Since = None,
+    cursor: Cursor = None,
+    limit: Limit = PAGE,
+) -> Page[FoundChange]:
+    """What has changed in the fields of the source's records, each change once, newest first."""
+    return list_field_changes(conn, source, entity=entity, since=since, cursor=cursor, limit=limit)
 
 
 @router.get("/sync-status/{source}/plans/{evidence}/changes", tags=["history"], responses=NOT_FOUND)

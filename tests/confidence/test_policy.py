@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.confidence.policy import BASELINE_RUNS, Gate, Limit, PastRun, RepairShare, Trend, Verdict, judge
+from include.confidence.policy import (
+    BASELINE_RUNS,
+    FieldsLost,
+    Gate,
+    Limit,
+    PastRun,
+    RepairShare,
+    Trend,
+    Verdict,
+    judge,
+)
 from tests.confidence.builders import METRIC, passes, past, summary
 
 TREND = Trend(METRIC)
@@ -148,6 +158,42 @@ def test_limit_counts_from_the_level_that_a_person_accepted():
 
 def test_limit_does_not_move_when_fewer_rows_are_checked():
     assert checked(45, 100, [past(0, missing=45, checked=1000)]).verdict == "hold"
+
+
+LOST = FieldsLost("lost", message="are in no record any more")
+
+
+def lost(count, declared=40, history=()):
+    figures = {"lost": count, "declared_fields": declared}
+    return judge(summary(metrics=figures, examples={"lost_fields": ["tickets.subject"]}), history, [LOST])
+
+
+@pytest.mark.parametrize(("declared", "most"), [(5, 2), (20, 2), (40, 4)])
+def test_a_lost_field_warns_and_many_hold_at_once(declared, most):
+    assert [lost(count, declared).verdict for count in (0, 1, most, most + 1)] == ["pass", "warn", "warn", "hold"]
+
+
+def test_lost_fields_are_named_with_what_to_do():
+    (reason,) = lost(1).reasons
+    assert reason.startswith(
+        "1 of 40 declared fields are in no record any more (lost): tickets.subject. The copy loses"
+    )
+    assert "mend the table's declaration" in reason
+
+
+def test_lost_fields_that_a_person_accepted_pass_and_more_of_them_do_not():
+    accepted = [past(0, Verdict.HOLD, accepted=True, lost=5, declared_fields=40)]
+    assert [lost(count, history=accepted).verdict for count in (5, 6, 9, 10)] == ["pass", "warn", "warn", "hold"]
+
+
+def test_an_open_hold_of_lost_fields_stays_while_any_is_lost():
+    held = [past(0, Verdict.HOLD, held=True, worse=("lost",), lost=5)]
+    assert [lost(count, history=held).verdict for count in (0, 1)] == ["pass", "hold"]
+    assert lost(None, history=held).verdict == "hold"
+
+
+def test_without_a_census_there_is_no_gate_of_fields():
+    assert judge(summary(0), [], [LOST]).gates == ()
 
 
 def test_the_worst_gate_decides_and_the_worst_line_comes_first():

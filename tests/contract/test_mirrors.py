@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb, set_json_loads
 
 from include.api.decoding import decode_json
 from include.api.request import Request
+from include.confidence.fields import RECORD, State, known_fields
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.changes import Since, Window
@@ -329,6 +330,21 @@ def test_comparison_is_a_span_of_the_scan(filled, ended_spans, source):
         assert (compare.name, compare.parent) == ("sync_confidence.compare", scan.context)
         assert (compare.attributes["source"], compare.attributes["entity"]) == (source, entity.name)
         assert compare.attributes["live_rows"] == summary.accounts[entity.name].live
+
+
+@pytest.mark.parametrize("source", MIRRORS)
+def test_census_knows_the_fields_and_two_equal_scans_tell_no_change(filled, conn, source):
+    summaries = [*filled.scan(), *filled.scan()]
+    assert conn.execute("SELECT entity, path, kind FROM confidence.field_change").fetchall() == []
+    for summary in summaries:
+        known = known_fields(conn, source, summary.entity)
+        account = summary.accounts[summary.entity]
+        assert account.compared <= known[RECORD].objects <= account.listed
+        assert any(field.state is State.DECLARED for path, field in known.items() if path != RECORD)
+        lost = [summary.metrics[f"declared_fields_{what}"] for what in ("vanished", "retyped")]
+        assert (summary.metrics["declared_fields"] > 0, lost) == (True, [0, 0])
+    for table, paths in filled.source.enumerations.items():
+        assert set(paths) <= set(known_fields(conn, source, table))
 
 
 @pytest.mark.parametrize("source", MIRRORS)

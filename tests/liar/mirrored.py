@@ -45,7 +45,9 @@ class Mirrored:
         named |= {entity.cascade.entity for entity in some if entity.cascade}
         named |= {entity.partitions.listed_by for entity in some if entity.partitions}
         chosen = tuple(entity for entity in self.source.entities if entity.name in {*entities, *named})
-        self.source = replace(self.source, entities=chosen)
+        tables = {table.name for entity in chosen for table in entity.tables}
+        words = {name: paths for name, paths in self.source.enumerations.items() if name in tables}
+        self.source = replace(self.source, entities=chosen, enumerations=words)
 
     def truth(self) -> Rows:
         found: dict[str, dict[Key, Any]] = {}

@@ -34,8 +34,10 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import insert
 
 from docs.reference import load
-from include.confidence import findings, holds, judgements, planned_changes, scan_log
+from include.confidence import fields, findings, holds, judgements, planned_changes, scan_log
 from include.confidence.account import Account
+from include.confidence.census import Census
+from include.confidence.fields import FieldChange, Kind, State
 from include.confidence.policy import Gate, Judgement, Verdict
 from include.confidence.summary import ForensicSummary, Plan
 from include.confidence.watch import Code, Finding
@@ -79,6 +81,8 @@ ROUTES = [
     "/months.json",
     f"/sync-status/{SOURCE}",
     f"/sync-status/{SOURCE}/runs",
+    f"/sync-status/{SOURCE}/fields",
+    f"/sync-status/{SOURCE}/field-changes",
     f"/sync-status/{SOURCE}/sync-log",
     f"/sync-status/{SOURCE}/plans/e6/changes",
     f"/sync-status/{SOURCE}/sync-log/1/changes",
@@ -233,7 +237,18 @@ def fill(conn: psycopg.Connection) -> None:
         " (%(source)s, 'invoices', '[5]', 'HTTP 500', 2, %(run)s, now() - interval '1 day')",
         {"source": SOURCE, "run": RUN},
     )
+    fill_fields(conn)
     findings.keep(conn, SOURCE, [Finding(Code.POOL_CHANGED, SOURCE, "1", None, "two slots", "harmless", "set one")])
+
+
+def fill_fields(conn: psycopg.Connection) -> None:
+    """A census of customers, and three changes in their fields."""
+    census = Census()
+    census.count([{"id": number, "met": {"where": "x"}} for number in range(40)])
+    states = {"id": State.DECLARED, "met": State.UNDECLARED, "met.where": State.UNDECLARED}
+    fields.save(conn, SOURCE, "customers", {}, census.counted(), states, whole=True, vanished=["met"])
+    changes = [FieldChange(kind, "met", State.UNDECLARED, "object") for kind in (Kind.NEW, Kind.VANISHED, Kind.BACK)]
+    fields.tell(conn, SOURCE, "customers", RUN, changes)
 
 
 def judged(conn: psycopg.Connection, scanned: ForensicSummary, judgement: Judgement, hours: int) -> None:
@@ -517,6 +532,33 @@ class TestRow:
             assert [line.split(",")[-1] for line in file.text.splitlines()[1:]] == list(map(str, range(451, 1, -1)))
         finally:
             site.conn.execute("DELETE FROM confidence.change_log WHERE table_name = 'images'")
+
+
+class TestFields:
+    def test_of_each_table_with_its_shares(self, site):
+        (customers,) = site.json(f"/sync-status/{SOURCE}/fields")["entities"]
+        assert (customers["entity"], customers["records"], customers["cut"]) == ("customers", 40, False)
+        assert [customers[each] for each in ("declared", "undeclared", "vanished", "new")] == [1, 2, 1, 1]
+        assert [(field["path"], field["share"]) for field in customers["fields"]] == [
+            ("id", 1.0),
+            ("met", 1.0),
+            ("met.where", 1.0),
+        ]
+
+    def test_of_one_table_only(self, site):
+        assert site.json(f"/sync-status/{SOURCE}/fields", entity="invoices")["entities"] == []
+
+    def test_changes_come_a_page_at_a_time_newest_first(self, site):
+        pages = list(site.pages(f"/sync-status/{SOURCE}/field-changes", limit=2))
+        assert [change["kind"] for page in pages for change in page] == ["back", "vanished", "new"]
+        assert pages[0][1]["text"] == "met is in no record any more"
+        later = site.json(f"/sync-status/{SOURCE}/field-changes", since="2100-01-01T00:00:00Z")
+        assert later["items"] == []
+
+    def test_page_is_hidden_from_who_may_not_read_the_runs(self, site, denied):
+        assert "met.where" in site.get(f"/sources/{SOURCE}/fields").text
+        denied(RUNBOOK)
+        assert site.get(f"/sources/{SOURCE}/fields").status_code == 403
 
 
 class TestMonths:

@@ -19,6 +19,7 @@ from include.confidence.account import Account
 from include.confidence.findings import Standing
 from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.changes import Change, Difference
+from include.confidence.queries.fields import EntityFields, FoundChange, SourceField
 from include.confidence.queries.history import RowChange, RowHistory
 from include.confidence.queries.months import Answers, NightCounts, SourceMonth, StoodStill
 from include.confidence.queries.nights import Night
@@ -172,6 +173,20 @@ UNKNOWN = replace(
     answers=Answers(0, 0, None, None),
     fresh_share=None,
     freshness_limit_seconds=None,
+)
+PHONE = SourceField("phone", "declared", ("object", "text"), ("object",), 0.975, 40, (), AT, AT, AT, False)
+STATUS = SourceField("status", "undeclared", ("text",), (), None, None, ("NEW", "PAID"), None, AT, AT, True)
+CUSTOMER_FIELDS = EntityFields("customers", 40, AT, False, 1, 1, 1, 1, (PHONE, STATUS))
+RENAMED = FoundChange(
+    3,
+    "customers",
+    "phone",
+    "renamed",
+    "declared",
+    "mobile",
+    "phone looks renamed: phone -> mobile; its column gets no values",
+    RUN,
+    AT,
 )
 DOUBT = Unproven("line_items", [17], "the source answered 500", AT - timedelta(days=2), 3, None)
 FOUND = Standing(
@@ -349,6 +364,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "logged_tables": {"line_items": "repairshopr.line_items"},
         "of_row": HISTORY,
         "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
+        "read_fields": [CUSTOMER_FIELDS],
+        "list_field_changes": Page((RENAMED,), "older"),
     }
     for name in ("overview", "detail"):
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
@@ -357,7 +374,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     loaded = ("rollback_run", "source_of_sync", "run_state", "with_data")
     for name in ("list_planned", "count_planned", "logged_tables", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
-    lists = ("list_parts", "list_scans", "list_changes", "list_syncs")
+    lists = ("list_parts", "list_scans", "list_changes", "list_syncs", "read_fields", "list_field_changes")
     for name in (*lists, "read_series", "read_drift", "read_sync", "read_run"):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     return says
@@ -392,6 +409,10 @@ def of_plan(**chosen: str) -> Document:
 
 def of_row(cursor: str | None = None) -> Document:
     return read(html.of_row(request(), SOURCE, HISTORY.table, HISTORY.key, None, (SOURCE,), cursor))
+
+
+def of_fields() -> Document:
+    return read(html.of_fields(request(), SOURCE, None, (SOURCE,)))
 
 
 def of_months() -> Document:
@@ -624,6 +645,43 @@ def test_source_page_has_all_of_it(known):
     assert "empty_examples" not in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/7#roll-back" in page.links()
     assert f"/airflow/sync-confidence/sources/{SOURCE}?syncs=older#sync-log" in page.links()
+
+
+def test_source_page_counts_the_fields_and_tells_what_changed_first(known):
+    page = of_source()
+    assert "phone looks renamed: phone -> mobile; its column gets no values" in page.text
+    assert "Read by a column" in page.text
+    assert f"/airflow/sync-confidence/sources/{SOURCE}/fields" in page.links()
+    assert page.text.index("looks renamed") < page.text.index("The fields of each table's records")
+
+
+def test_source_without_a_census_has_no_section_about_fields(known):
+    known["read_fields"] = []
+    assert "Fields" not in of_source().text
+
+
+def test_fields_page_has_each_field(known):
+    page = of_fields()
+    for what in (
+        "vanished",
+        "its column can't read: object",
+        "values: NEW, PAID",
+        "97.5 %",
+        "not known",
+    ):
+        assert what in page.text
+    assert f"/airflow/sync-confidence/sources/{SOURCE}/fields?cursor=older#changes" in page.links()
+
+
+def test_fields_page_says_where_the_census_was_cut_and_what_nobody_knows_yet(known):
+    known["read_fields"] = [replace(CUSTOMER_FIELDS, cut=True, records=None, scanned_at=None)]
+    known["list_field_changes"] = Page((), None)
+    page = of_fields()
+    assert "There are more: only the first are kept" in page.text
+    assert "No whole scan has counted them yet" in page.text
+    assert "Nothing has changed in the fields" in page.text
+    known["read_fields"] = []
+    assert "Nothing is counted yet" in of_fields().text
 
 
 def test_each_plot_has_a_table_that_says_the_same(known):
@@ -1081,6 +1139,9 @@ def test_nothing_of_the_warehouse_is_markup(known):
         "read_sync": row,
         "read_run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, None, None, (doubt,), row.counts, (row,)),
     }
+    hostile_field = replace(CUSTOMER_FIELDS.fields[0], path=HOSTILE, types=(HOSTILE,), codes=(HOSTILE,))
+    known["read_fields"] = [replace(CUSTOMER_FIELDS, entity=HOSTILE, fields=(hostile_field,))]
+    known["list_field_changes"] = Page((replace(RENAMED, entity=HOSTILE, text=HOSTILE, run=f"x/{HOSTILE}"),), HOSTILE)
     conflict = Conflict(2, HOSTILE, (HOSTILE,), (), HOSTILE, ({HOSTILE: HOSTILE},))
     undone = Undone(None, {HOSTILE: Counts()}, (conflict,))
     rolled = replace(ROLLED, run_id=HOSTILE, reason=HOSTILE, by=HOSTILE, undone=undone)
@@ -1094,7 +1155,7 @@ def test_nothing_of_the_warehouse_is_markup(known):
     )
     row = {HOSTILE: HOSTILE, "deleted_at": HOSTILE, "sync_id": 1}
     known["of_row"] = replace(HISTORY, table=HOSTILE, key={HOSTILE: HOSTILE}, row=row, items=(row_change,))
-    pages = [overview(), of_source(), of_sync(), of_run(), of_rollback(), of_plan(), of_row()]
+    pages = [overview(), of_source(), of_sync(), of_run(), of_rollback(), of_plan(), of_row(), of_fields()]
     known["rollback_run"] = replace(rolled, state="failed", failure=HOSTILE)
     for page in (*pages, of_rollback()):
         assert HOSTILE in page.text

@@ -55,6 +55,13 @@ def refusal(make, *args, **options):
     return str(caught.value)
 
 
+def test_enumerations_are_named_by_tables_that_there_are():
+    assert mirror(enumerations={"orders": ("place",)}).enumerations
+    assert (
+        refusal(mirror, enumerations={"order": ("place",)}) == "shop has no tables order, whose enumerations it names"
+    )
+
+
 class TestEntity:
     @pytest.mark.parametrize(
         ("make", "more"),

@@ -10,8 +10,10 @@ from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.api.paginators import Page
+from include.confidence.census import Census
 from include.sources.mirror.brief import CompletePage, SkippedRecord
 from include.sources.mirror.entity import Entity, MirrorContext, Part
+from include.sources.mirror.fields import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
@@ -27,11 +29,15 @@ LISTED_ONLY = "the list shows it, but it is not found by itself"
 
 @dataclass(frozen=True)
 class Extract:
-    """The staging table of an entity's records, and one for each table of its nested rows, as they are declared."""
+    """The staging table of an entity's records, and one for each table of its nested rows, as they are declared.
+
+    `censuses`: the census of the fields of each table.
+    """
 
     entity: Entity
     stage: Stage
     parts: tuple[tuple[Part, Stage], ...]
+    censuses: Mapping[str, Census]
 
     @classmethod
     def open(cls, context: MirrorContext, entity: Entity, purpose: str, ticket: str) -> "Extract":
@@ -40,7 +46,9 @@ class Extract:
         def stage(table: Table) -> Stage:
             return Stage.open(context.conn, table, context.source.name, purpose, ticket)
 
-        extract = cls(entity, stage(entity.table), tuple((part, stage(part.table)) for part in entity.parts))
+        whole, parts = stage(entity.table), tuple((part, stage(part.table)) for part in entity.parts)
+        counted = (whole.pull.progress or {}).get("fields", {})
+        extract = cls(entity, whole, parts, censuses(entity, context.source.enumerations, counted))
         if len({each.pull.pages for each in extract.stages}) == 1:
             return extract
         # A stage with too many refused rows was not resumed, so all of them start again.
@@ -74,9 +82,21 @@ class Extract:
                 rows, places = [row for _, row in inside[part]], [place for place, _ in inside[part]]
                 stage.store(rows, next_position=next_position, page_info=info, places=places)
             self.stage.store(page.rows, next_position=next_position, page_info=info, refuse=refuse)
-            self.stage.save_progress(lists=self._states_after(number, partition, page, before))
+            self._count_fields(page.rows, inside, refuse)
+            states = self._states_after(number, partition, page, before)
+            counted = {name: census.to_json() for name, census in self.censuses.items()}
+            self.stage.save_progress(lists=states, fields=counted)
             if looked_up:
                 self._save_look_ups(looked_up)
+
+    def _count_fields(
+        self, records: Sequence[Row], inside: Mapping[Part, list[tuple[int, Row]]], refuse: Mapping[int, str]
+    ) -> None:
+        """Count the fields of a page's records and nested rows, without records whose nested rows can't be read."""
+        if refuse:
+            records = [record for place, record in enumerate(records) if place not in refuse]
+        nested = {part.table.name: [row for _, row in rows] for part, rows in inside.items()}
+        count_page(self.censuses, self.entity, records, nested)
 
     def _save_look_ups(self, page: CompletePage) -> None:
         """Keep with the pull what the look-ups of a page have shown besides its records."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from include.sources.mirror import fields
 from include.sources.mirror.entity import Entity, Invariant
 
 METRICS: Mapping[str, str] = {
@@ -21,6 +22,7 @@ METRICS: Mapping[str, str] = {
     "rows_young": "Rows that changed after the last sync, so that the next one brings them.",
     "rows_refused": "Rows of the list that can't be stored.",
     "partitions_asked": "Partitions that the scan asked for.",
+    **fields.METRICS,
 }
 # Of each table of nested rows.
 NESTED: Mapping[str, str] = {

@@ -13,6 +13,7 @@ from include.sources.mirror import brief, gap
 from include.sources.mirror.brief import CompletePage
 from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.extract import Extract, least_total
+from include.sources.mirror.fields import keep_fields
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.staging import PullError, TooManyRefused, staged
@@ -75,6 +76,10 @@ def read_lists(
             else:
                 _skip_partition_or_raise(extract, listings, number, error)
         except (ApiError, TooManyRefused) as error:
+            if isinstance(error, TooManyRefused):
+                # A field that has changed its type may be why. No scan or sync comes to its end to tell it.
+                with context.conn.transaction():
+                    keep_fields(context, extract, whole=False)
             _skip_partition_or_raise(extract, listings, number, error)
         else:
             if last is None and not extract.failed_partitions.get(listing.partition):

@@ -12,12 +12,14 @@ from psycopg import sql
 
 from include.confidence import scan_log, unproven
 from include.confidence.account import Account
+from include.confidence.policy import LOST_FIELDS
 from include.confidence.spans import span
-from include.confidence.summary import ForensicSummary, Plan
+from include.confidence.summary import MAX_EXAMPLES, ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Entity, MirrorContext
 from include.sources.mirror.evidence import account, in_scope, keep_plan, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.fields import FieldFigures, keep_fields, lost_fields
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
@@ -111,12 +113,19 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     looks = second_look(context, extract)
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
-        summary = _summary(context, scope, extract, figures, scan_id, epoch, looks)
+        fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))
+        summary = _summary(context, scope, extract, figures, scan_id, epoch, looks, fields)
         scan_log.record(conn, summary)
         scan_log.keep_progress(conn, scan_id, extract.progress.get("lines", []))
         keep_plan(extract, summary)
         extract.drop()
     return summary
+
+
+def _tells_shares(context: MirrorContext, scope: Scope, extract: Extract) -> bool:
+    """Return whether the scan looks at what scans usually look at, so that it tells which fields have vanished."""
+    usual = scan_log.is_usual(context.conn, context.source.name, extract.entity.name, context.run, str(scope))
+    return usual and not scope.partial and not extract.failed_partitions
 
 
 def _require_synced(context: MirrorContext, entity: Entity) -> None:
@@ -313,6 +322,7 @@ def _summary(
     scan_id: str,
     epoch: int,
     looks: LookCounts,
+    fields: FieldFigures,
 ) -> ForensicSummary:
     """Return the summary of a scan after the second look. `figures` are those of `_comparison`."""
     accounts = {
@@ -328,13 +338,13 @@ def _summary(
         scan_id=scan_id,
         run=context.run,
         epoch=epoch,
-        metrics=_metrics(context, scope, extract, figures),
+        metrics={**_metrics(context, scope, extract, figures), **fields.metrics},
         telemetry=_telemetry(scope, extract, figures),
         plan=_total_plan([compare.plan_counts(stage) for stage in extract.stages]),
         live_rows=sum(each.looked_at for each in accounts.values()),
-        examples=_examples(context, extract, figures),
+        examples=_examples(context, extract, figures, fields),
         accounts=accounts,
-        incomplete=_incomplete(extract, accounts, looks),
+        incomplete=_incomplete(extract, accounts, looks, fields),
     )
 
 
@@ -383,10 +393,13 @@ def _telemetry(scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Ma
     }
 
 
-def _examples(context: MirrorContext, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, list]:
-    """Return keys of rows that the summary names: missing before the second look, and the rest after it."""
+def _examples(
+    context: MirrorContext, extract: Extract, figures: Mapping[str, Any], fields: FieldFigures
+) -> Mapping[str, list]:
+    """Return what the summary names: keys of rows (missing before the second look, the rest after it), lost fields."""
     stage = extract.stage
-    return {
+    lost = {LOST_FIELDS: list(fields.lost[:MAX_EXAMPLES])} if fields.lost else {}
+    return lost | {
         "missing_examples": figures["missing_examples"],
         **{f"{operation}_examples": compare.plan_examples(stage, operation) for operation in ("update", "delete")},
         **unproven.examples(context.conn, context.source.name, _table_names(extract)),
@@ -397,12 +410,13 @@ def _table_names(extract: Extract) -> list[str]:
     return [stage.table.name for stage in extract.stages]
 
 
-def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: LookCounts) -> str:
+def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: LookCounts, fields: FieldFigures) -> str:
     """Return why the scan is no evidence; empty if it is evidence."""
     entity, name = extract.entity, extract.entity.name
     if looks.all_unknown:
         return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
-    return entity.unproven.no_evidence(accounts) or too_many_unlisted(extract, accounts[name])
+    why = entity.unproven.no_evidence(accounts) or too_many_unlisted(extract, accounts[name])
+    return ". ".join([why, *lost_fields(fields.lost)]) if why else ""
 
 
 def _total_plan(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:

@@ -36,6 +36,8 @@ class Mirror:
     - `per_minute`: the vendor's limit of requests, None for no limit
     - `error_policy`: what the API's own statuses mean
     - `own_metrics`: what the metrics of its own forensics mean, in a sentence each
+    - `enumerations`: by table, the fields with a small set of the vendor's words, such as a status. The census of
+      fields keeps their values, so name none that people fill in.
 
     Raises ValueError where the declaration contradicts itself.
     """
@@ -54,6 +56,7 @@ class Mirror:
     health: Limits = field(default_factory=Limits)
     log_days: int | None = None
     own_metrics: Mapping[str, str] = field(default_factory=dict)
+    enumerations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [entity.name for entity in self.entities]
@@ -69,6 +72,10 @@ class Mirror:
         for child in self.entities:
             if isinstance(child, Child):
                 _require_parent(child, entity_of(self, child.parent))
+        tables = {table.name for entity in self.entities for table in entity.tables}
+        if set(self.enumerations) - tables:
+            unknown = sorted(set(self.enumerations) - tables)
+            raise ValueError(f"{self.name} has no tables {', '.join(unknown)}, whose enumerations it names")
         require_lookback(self.name, self.lookback, self.every)
 
     @property

@@ -18,6 +18,7 @@ from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Wind
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.fields import keep_fields
 from include.sources.mirror.partitions import all_listings, all_partitions, batch_listings, batches, known_partitions
 from include.sources.mirror.planning import plan_sync, skip_changes_before_reset
 from include.sources.mirror.read import read_partitions
@@ -192,6 +193,7 @@ class _Sync:
             for stage in needed:
                 self._apply(stage)
             for each in (extract, *children):
+                keep_fields(self.context, each, whole=False)
                 for stage in each.stages:
                     counts = self._apply(stage)
                     # Nested rows have no versions of their own.

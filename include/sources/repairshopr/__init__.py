@@ -78,4 +78,5 @@ SOURCE = Mirror(
         _listed(tables.ESTIMATES, "estimate", BothEnds()),
     ),
     own_metrics=METRICS,
+    enumerations={"tickets": ("status",), "estimates": ("status",), "payments": ("payment_method",)},
 )

@@ -97,5 +97,6 @@ SOURCE = Tekmetric(
     entities=tuple(with_invariants(entity, CHECKS) for entity in ENTITIES),
     derived=DERIVED,
     checks=CHECKS,
+    enumerations={"job_labor": ("laborType",)},
     health=Limits(rarely={entity.name: DAILY for entity in ENTITIES if entity.read_every == DAILY}),
 )

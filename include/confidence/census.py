@@ -1,0 +1,377 @@
+"""The census of fields: which fields the records of a source have, in which types. Pure counting; it keeps no values.
+
+A record's shape is its keys with the types of their values. Shapes seldom change, so a record costs one look in a
+dictionary of shapes; the fields are added up from the shapes later. Of a long list not each record is counted: what is
+rare there is seen by the sync that brings it.
+"""
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Self
+
+# So many records are counted, and then each eighth.
+ALL_OF, EVERY = 1000, 8
+# Fields are counted so many steps into a record. No vendor's records nest deeper in what a table could read.
+MAX_DEPTH = 4
+# The most paths of a table. The census is cut there, and says so.
+MAX_PATHS = 500
+# An object with more different keys than this is a map: its keys are data, such as ids, and are not kept.
+MAX_KEYS = 50
+# So is one with a key like this: an address, a number or an id.
+DATA_KEY = re.compile(r"@|\d{5}|[0-9a-fA-F]{8}-|.{65}|(?=[A-Z]*\d)[A-Z0-9]{12}", re.DOTALL)
+# Shapes that are remembered for one place before they are added up.
+MAX_SHAPES = 1000
+# The values of a declared enumeration are kept if they look like words of a vendor and are few.
+CODE = re.compile(r"[A-Za-z0-9_ /-]{1,40}")
+MAX_CODES = 40
+# Records that are held in memory, to compare the values of two fields.
+SAMPLE = 50
+
+NULL = "null"
+TYPES: Mapping[type, str] = {
+    str: "text",
+    int: "number",
+    Decimal: "number",
+    float: "number",
+    bool: "flag",
+    dict: "object",
+    list: "list",
+    type(None): NULL,
+}
+_SPECIAL = re.compile(r'[.\[\]"]')
+
+Record = Mapping[str, Any]
+Reader = Callable[[Any], Any]
+
+
+def join(place: str, key: str) -> str:
+    """Return the path of a field: `price.amount`, `lines[].name`. A key with such signs in it is put in quotes."""
+    name = json.dumps(key, ensure_ascii=False) if _SPECIAL.search(key) else key
+    return f"{place}.{name}" if place else name
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a table asks of the census beside the fields.
+
+    - `readers`: by path, how the table's columns read it
+    - `opaque`: paths whose content one column keeps as a whole, so that nothing in it can be lost
+    - `codes`: paths of enumerations, whose values are kept
+    """
+
+    readers: Mapping[str, Reader] = field(default_factory=dict)
+    opaque: Collection[str] = ()
+    codes: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class FieldCount:
+    """A field as it was seen.
+
+    - `place`: the path of the objects that could have it; empty for the records themselves
+    - `objects`: how many objects there were at that place; `seen`: how many of them had the field, null included
+    - `types`: by the names in `TYPES`
+    - `unreadable`: the types of which the column could not read the first value
+    - `codes`: the values of an enumeration; empty for any other field
+    """
+
+    path: str
+    place: str
+    objects: int
+    seen: int
+    types: frozenset[str]
+    unreadable: frozenset[str] = frozenset()
+    codes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a census has counted.
+
+    - `places`: the number of objects by their path, that of the records by the empty one
+    - `maps`: the paths of objects whose keys are data
+    - `cut`: there were more paths than are kept
+    """
+
+    places: Mapping[str, int]
+    fields: Mapping[str, FieldCount]
+    maps: frozenset[str] = frozenset()
+    cut: bool = False
+
+    @property
+    def records(self) -> int:
+        return self.places.get("", 0)
+
+
+class _Shape:
+    """Objects with the same keys and types: how many, and where further objects stand in them."""
+
+    __slots__ = ("count", "lists", "objects")
+
+    def __init__(self, objects: Sequence[tuple[str, "_Place"]] = (), lists: Sequence[tuple[str, "_Elements"]] = ()):
+        self.count = 0
+        self.objects = objects
+        self.lists = lists
+
+
+class _Place:
+    """Where objects stand in a record: the record itself (an empty path), a field, or the elements of a list.
+
+    `fields`: by key, how often it had each type. `lists`: by the path of the elements of a list in it, how many lists
+    had elements of each type. `is_map`: its keys are data, and are not kept.
+    """
+
+    __slots__ = ("depth", "fields", "is_map", "lists", "objects", "path", "shapes")
+
+    def __init__(self, path: str, depth: int):
+        self.path, self.depth = path, depth
+        self.objects, self.is_map = 0, False
+        self.fields: dict[str, Counter[str]] = {}
+        self.lists: dict[str, Counter[str]] = {}
+        self.shapes: dict[tuple, _Shape] = {}
+
+    def add_up(self) -> None:
+        """Add the counts of the shapes to the fields, and count them from zero again."""
+        for (keys, types), shape in self.shapes.items():
+            if not shape.count:
+                continue
+            self.objects += shape.count
+            for key, kind in zip(keys, types, strict=True):
+                if key in self.fields:
+                    self.fields[key][TYPES.get(kind, "text")] += shape.count
+            shape.count = 0
+
+
+class _Elements:
+    """The elements of the lists in one field.
+
+    - `types`: how many lists had elements of each type
+    - `place`: where their objects are counted; None for nested rows that have a census of their own
+    - `decided`: whether that is known
+    """
+
+    __slots__ = ("decided", "depth", "path", "place", "types")
+
+    def __init__(self, path: str, depth: int, types: Counter[str]):
+        self.path, self.depth, self.types = path, depth, types
+        self.place: _Place | None = None
+        self.decided = False
+
+
+class Census:
+    """The census of one table's records, while they are read. `sample`: the first records, in memory only."""
+
+    def __init__(self, questions: Questions | None = None):
+        self.questions = questions or Questions()
+        self.sample: list[Record] = []
+        self._root = _Place("", 0)
+        self._places = {"": self._root}
+        self._elements: dict[str, _Elements] = {}
+        self._unreadable: dict[str, set[str]] = {}
+        self._codes: dict[str, set[str] | None] = {path: set() for path in self.questions.codes}
+        self._elsewhere: Collection[Sequence[Record]] = ()
+        self._met = 0
+        # Not the same ones each night.
+        self._turn = random.randrange(EVERY)
+        self._paths = 0
+        self._cut = False
+
+    def count(self, records: Sequence[Record], elsewhere: Collection[Sequence[Record]] = ()) -> None:
+        """Count the records of a page. `elsewhere`: their nested rows, which have censuses of their own."""
+        records = self._chosen(records)
+        self._elsewhere = elsewhere
+        self._look(self._root, records)
+        for path in self._codes:
+            self._see_codes(path, records)
+        if len(self.sample) < SAMPLE:
+            self.sample += records[: SAMPLE - len(self.sample)]
+        self._elsewhere = ()
+
+    def _chosen(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Return the records that are counted."""
+        all_of = max(ALL_OF - self._met, 0)
+        start = all_of + (self._turn - self._met - all_of) % EVERY
+        self._met += len(records)
+        return records if len(records) <= all_of else [*records[:all_of], *records[start::EVERY]]
+
+    def counted(self) -> Counted:
+        """Return what was counted so far."""
+        fields = {}
+        for place in self._places.values():
+            place.add_up()
+            paths = {join(place.path, key): types for key, types in place.fields.items()}
+            for path, types in (paths | place.lists).items():
+                if types:
+                    fields[path] = self._field(place, path, types)
+        maps = frozenset(place.path for place in self._places.values() if place.is_map)
+        return Counted({place.path: place.objects for place in self._places.values()}, fields, maps, self._cut)
+
+    def _field(self, place: _Place, path: str, types: Counter[str]) -> FieldCount:
+        return FieldCount(
+            path,
+            place.path,
+            place.objects,
+            min(sum(types.values()), place.objects),
+            frozenset(types),
+            frozenset(self._unreadable.get(path, ())),
+            frozenset(self._codes.get(path) or ()),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as plain JSON, for another attempt to go on with. Of values it has the codes only."""
+        for place in self._places.values():
+            place.add_up()
+        return {
+            "met": self._met,
+            "places": [[p.path, p.depth, p.objects, p.is_map, p.fields, p.lists] for p in self._places.values()],
+            "unreadable": {path: sorted(types) for path, types in self._unreadable.items()},
+            "codes": {path: values and sorted(values) for path, values in self._codes.items()},
+            "cut": self._cut,
+        }
+
+    def go_on(self, data: Mapping[str, Any]) -> Self:
+        """Take over the figures of an earlier attempt. Return self."""
+        self._met = data["met"]
+        for path, depth, objects, is_map, fields, lists in data["places"]:
+            place = self._places.setdefault(path, _Place(path, depth))
+            place.objects, place.is_map = objects, is_map
+            place.fields = {key: Counter(types) for key, types in fields.items()}
+            place.lists = {key: Counter(types) for key, types in lists.items()}
+            self._paths += len(fields) + len(lists)
+        self._unreadable = {path: set(types) for path, types in data["unreadable"].items()}
+        known = {path: values for path, values in data["codes"].items() if path in self._codes}
+        self._codes |= {path: None if values is None else set(values) for path, values in known.items()}
+        self._cut = data["cut"]
+        return self
+
+    def _look(self, place: _Place, records: Iterable[Record]) -> None:
+        """Count the objects at a place, and those in them."""
+        shapes = place.shapes
+        for record in records:
+            keys, types = tuple(record), tuple(map(type, record.values()))
+            shape = shapes.get((keys, types))
+            if shape is None:
+                if len(shapes) >= MAX_SHAPES:
+                    place.add_up()
+                    shapes.clear()
+                shape = shapes[keys, types] = self._learn(place, record)
+            shape.count += 1
+            for key, inner in shape.objects:
+                self._look(inner, (record[key],))
+            for key, elements in shape.lists:
+                if record[key]:
+                    self._look_into(elements, record[key])
+
+    def _look_into(self, elements: _Elements, values: Sequence[Any]) -> None:
+        """Count the elements of a list that is not empty."""
+        types = set(map(type, values))
+        for name in {TYPES.get(kind, "text") for kind in types}:
+            elements.types[name] += 1
+        if dict not in types:
+            return
+        if not elements.decided:
+            self._decide(elements, next(each for each in values if type(each) is dict))
+        if elements.place:
+            self._look(elements.place, values if len(types) == 1 else [each for each in values if type(each) is dict])
+
+    def _decide(self, elements: _Elements, first: Record) -> None:
+        """Decide whether the objects in a list are counted here."""
+        elements.decided = True
+        nested = any(first.items() <= row.items() for rows in self._elsewhere for row in rows)
+        if not nested and elements.depth < MAX_DEPTH:
+            elements.place = self._place(elements.path, elements.depth)
+
+    def _learn(self, place: _Place, record: Record) -> _Shape:
+        """Take in the keys and types of an object. Return its shape."""
+        if place.is_map:
+            return _Shape()
+        if place is not self._root and _holds_data(place, record):
+            self._become_map(place)
+            return _Shape()
+        objects, lists = [], []
+        for key, value in record.items():
+            path, kind = join(place.path, key), TYPES.get(type(value), "text")
+            if key not in place.fields and not self._admit(place.fields, key):
+                continue
+            if kind not in place.fields[key]:
+                place.fields[key][kind] = 0
+                self._try_reader(path, kind, value)
+            if path in self.questions.opaque:
+                continue
+            if kind == "object" and place.depth + 1 < MAX_DEPTH:
+                objects.append((key, self._place(path, place.depth + 1)))
+            elif kind == "list" and (elements := self._elements_of(place, f"{path}[]")):
+                lists.append((key, elements))
+        return _Shape(objects, lists)
+
+    def _admit(self, fields: dict[str, Counter[str]], name: str) -> bool:
+        """Add a field to those of a place; return False if there are too many paths, or Postgres can't store it."""
+        if self._paths >= MAX_PATHS or "\0" in name:
+            self._cut = True
+            return False
+        self._paths += 1
+        fields[name] = Counter()
+        return True
+
+    def _place(self, path: str, depth: int) -> _Place:
+        return self._places.setdefault(path, _Place(path, depth))
+
+    def _elements_of(self, place: _Place, path: str) -> _Elements | None:
+        """Return where the elements of the list are counted; None if there are too many paths."""
+        if path not in self._elements:
+            if path not in place.lists and not self._admit(place.lists, path):
+                return None
+            self._elements[path] = _Elements(path, place.depth + 1, place.lists[path])
+        return self._elements[path]
+
+    def _try_reader(self, path: str, kind: str, value: Any) -> None:
+        """Find out whether the column of this path can read the type's first value."""
+        read = self.questions.readers.get(path)
+        try:
+            if read:
+                read(value)
+        except ValueError:
+            self._unreadable.setdefault(path, set()).add(kind)
+
+    def _become_map(self, place: _Place) -> None:
+        """Forget the keys of a place, and all that stands in them."""
+        inside = [path for path in self._places if path.startswith(f"{place.path}.")]
+        self._paths -= sum(len(each.fields) + len(each.lists) for each in (place, *map(self._places.get, inside)))
+        place.fields, place.lists = {}, {}
+        place.add_up()
+        place.shapes.clear()
+        for path in inside:
+            del self._places[path]
+        self._elements = {k: v for k, v in self._elements.items() if not k.startswith(f"{place.path}.")}
+        place.is_map = True
+
+    def _see_codes(self, path: str, records: Sequence[Record]) -> None:
+        """Keep the new values of an enumeration; none at all if they don't look like codes, or are too many."""
+        values = self._codes[path]
+        for record in records:
+            if values is None:
+                return
+            value = value_at(record, path)
+            if type(value) is not str or value in values:
+                continue
+            if not CODE.fullmatch(value) or len(values) >= MAX_CODES:
+                values = self._codes[path] = None
+            else:
+                values.add(value)
+
+
+def _holds_data(place: _Place, record: Record) -> bool:
+    """Return whether the keys of an object are data."""
+    return len(place.fields.keys() | record.keys()) > MAX_KEYS or any(map(DATA_KEY.search, record))
+
+
+def value_at(record: Any, path: str) -> Any:
+    """Return the value at the end of a path without lists; None if there is none."""
+    for step in path.split("."):
+        record = record.get(step) if type(record) is dict else None
+    return record

@@ -1,0 +1,307 @@
+"""What is known of the fields of a source's records, and what a census finds changed in them.
+
+A census of a whole scan tells what share of the records has a field, and which fields have vanished. One of a sync has
+looked at few records, perhaps by look-ups or in a feed of changes: it can only tell what is new.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from include.confidence.census import MAX_CODES, MAX_PATHS, NULL, Counted, FieldCount
+
+# A field has vanished if it was in this share of at least so many objects, and is now in none of as many.
+USUAL_SHARE = 0.95
+MIN_OBJECTS = 20
+# An enumeration is taken for one if each of its values stands in so many records on average: names of people don't.
+REPEATED = 4
+# The records themselves, as a path.
+RECORD = ""
+
+
+class State(StrEnum):
+    """What becomes of a field: a column reads it, or no column does."""
+
+    DECLARED = "declared"
+    UNDECLARED = "undeclared"
+
+
+class Kind(StrEnum):
+    """What has changed in a field."""
+
+    NEW = "new"
+    VANISHED = "vanished"
+    BACK = "back"
+    RETYPED = "retyped"
+    RENAMED = "renamed"
+    NEW_CODE = "new_code"
+
+
+@dataclass(frozen=True)
+class KnownField:
+    """A field as the warehouse knows it; a row of confidence.field_census.
+
+    `objects` and `seen` are those of the last whole scan that has seen the field, None before the first.
+    """
+
+    entity: str
+    path: str
+    place: str
+    state: State
+    types: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    codes: tuple[str, ...]
+    objects: int | None
+    seen: int | None
+    scanned_at: datetime | None
+    vanished_at: datetime | None
+    cut: bool
+    first_seen: datetime
+    last_seen: datetime
+
+    @property
+    def share(self) -> float | None:
+        """The share of the objects that had the field; None if no whole scan has counted them."""
+        return self.seen / self.objects if self.objects and self.seen is not None else None
+
+    @property
+    def usual(self) -> bool:
+        """Whether nearly all of enough objects had the field."""
+        return (self.objects or 0) >= MIN_OBJECTS and (self.share or 0) >= USUAL_SHARE
+
+    @property
+    def lost(self) -> bool:
+        """Whether a column reads the field, and it has vanished."""
+        return self.state is State.DECLARED and self.usual and self.vanished_at is not None
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """A change in a field. `detail`: the types, the new name, or the new code."""
+
+    kind: Kind
+    path: str
+    state: State
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return sentence(self.kind, self.path, self.state, self.detail)
+
+
+def sentence(kind: str, path: str, state: str, detail: str) -> str:
+    """Return a change in plain words."""
+    declared = state == State.DECLARED
+    match Kind(kind):
+        case Kind.NEW:
+            return f"{path} is new ({detail}); " + ("a column reads it" if declared else "no column reads it")
+        case Kind.VANISHED:
+            return f"{path} is in no record any more" + ("; its column gets no values" if declared else "")
+        case Kind.BACK:
+            return f"{path} is there again"
+        case Kind.RETYPED:
+            return f"{path} has another type: {detail}"
+        case Kind.RENAMED:
+            return f"{path} looks renamed: {path} -> {detail}; its column gets no values"
+        case Kind.NEW_CODE:
+            return f"{path} has a new value: {detail}"
+
+
+def known_fields(conn: Connection, source: str, entity: str) -> dict[str, KnownField]:
+    """Return what is known of the fields of a table's records, by path."""
+    with conn.cursor(row_factory=class_row(KnownField)) as cursor:
+        rows = cursor.execute(FIELDS + " AND entity = %s", [source, entity]).fetchall()
+    return {row.path: _typed(row) for row in rows}
+
+
+def _typed(row: KnownField) -> KnownField:
+    lists = {name: tuple(getattr(row, name)) for name in ("types", "unreadable", "codes")}
+    return replace(row, state=State(row.state), **lists)
+
+
+def changes(
+    known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State], *, whole: bool
+) -> list[FieldChange]:
+    """Return what the census has found changed.
+
+    Before the first whole scan nothing counts as changed: until then nobody knows which fields there are. `states`: of
+    each counted path. `whole`: the census is that of a whole scan.
+    """
+    if RECORD not in known or known[RECORD].scanned_at is None:
+        return []
+    found = [*_new(known, counted, states), *_changed(known, counted, states)]
+    return [*found, *(_vanished(known, counted) if whole else ())]
+
+
+def _new(known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State]) -> Iterator[FieldChange]:
+    """Yield the new fields. Those in a new object, and the elements of a new list, are not told by themselves."""
+    for path, field in counted.fields.items():
+        outer = path.removesuffix("[]") if path.endswith("[]") else field.place
+        if path not in known and (outer == RECORD or outer in known):
+            yield FieldChange(Kind.NEW, path, states[path], ", ".join(sorted(field.types)))
+
+
+def _changed(known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State]) -> Iterator[FieldChange]:
+    """Yield what has changed in fields that were known."""
+    for path, field in counted.fields.items():
+        before = known.get(path)
+        if before is None:
+            continue
+        if before.vanished_at and field.seen:
+            yield FieldChange(Kind.BACK, path, states[path])
+        old, new = set(before.types) - {NULL}, field.types - {NULL}
+        if old and new - old:
+            unread = "; its column can't read that" if field.unreadable & (new - old) else ""
+            detail = f"{', '.join(sorted(new - old))}, where it was {', '.join(sorted(old))}{unread}"
+            yield FieldChange(Kind.RETYPED, path, states[path], detail)
+        if before.codes:
+            for code in sorted(_kept_codes(before, field, whole=False) - set(before.codes)):
+                yield FieldChange(Kind.NEW_CODE, path, states[path], code)
+
+
+def _vanished(known: Mapping[str, KnownField], counted: Counted) -> Iterator[FieldChange]:
+    """Yield the fields that were in nearly all objects, and are in none now."""
+    for path, field in known.items():
+        # Of a smaller part most objects could be those that never had it.
+        enough = max(MIN_OBJECTS, (field.objects or 0) / 2)
+        missed = counted.places.get(field.place, 0) >= enough and path not in counted.fields
+        told = field.vanished_at is not None or path == RECORD or path.endswith("[]")
+        if missed and field.usual and not told and field.place not in counted.maps:
+            yield FieldChange(Kind.VANISHED, path, field.state)
+
+
+def renamed(found: Sequence[FieldChange], pairs: Mapping[str, str]) -> list[FieldChange]:
+    """Return the changes with each pair of a vanished and a new field, as {old: new}, told as one."""
+    told = [FieldChange(Kind.RENAMED, old, State.DECLARED, new) for old, new in pairs.items()]
+    kept = [
+        each
+        for each in found
+        if not (each.kind is Kind.VANISHED and each.path in pairs)
+        and not (each.kind is Kind.NEW and each.path in pairs.values())
+    ]
+    return told + kept
+
+
+def bounded(known: Mapping[str, KnownField], counted: Counted) -> Counted:
+    """Return what was counted, without new fields above the number of paths that a table may have."""
+    room = MAX_PATHS - len(known)
+    new = [path for path in counted.fields if path not in known]
+    if len(new) <= room:
+        return counted
+    left_out = set(new[max(room, 0) :])
+    return replace(counted, fields={k: v for k, v in counted.fields.items() if k not in left_out}, cut=True)
+
+
+def save(
+    conn: Connection,
+    source: str,
+    entity: str,
+    known: Mapping[str, KnownField],
+    counted: Counted,
+    states: Mapping[str, State],
+    *,
+    whole: bool,
+    vanished: Iterable[str] = (),
+) -> None:
+    """Keep what a census has counted. `known`: before it. `vanished`: the fields that have vanished by it."""
+    records = FieldCount(RECORD, RECORD, counted.records, counted.records, frozenset({"object"}))
+    fields = [records, *counted.fields.values()]
+    conn.execute(
+        KEEP,
+        {
+            "source": source,
+            "entity": entity,
+            "whole": whole,
+            "cut": counted.cut,
+            "paths": [each.path for each in fields],
+            "places": [each.place for each in fields],
+            "states": [str(states.get(each.path, State.UNDECLARED)) for each in fields],
+            "types": [_lines(each.types) for each in fields],
+            "unreadable": [_lines(_newly_unreadable(known.get(each.path), each)) for each in fields],
+            "codes": [_lines(_kept_codes(known.get(each.path), each, whole=whole)) for each in fields],
+            "objects": [each.objects for each in fields],
+            "seen": [each.seen for each in fields],
+        },
+    )
+    conn.execute(VANISH, [source, entity, list(vanished)])
+    if counted.maps:
+        conn.execute(FORGET, [source, entity, [f"{path}." for path in counted.maps]])
+
+
+def _newly_unreadable(before: KnownField | None, field: FieldCount) -> set[str]:
+    """Return the types that a column can't read and that the field did not have at first.
+
+    A column that has never been able to read some rows is no change of the source's: the refused rows tell it.
+    """
+    if before is None or not set(before.types) - {NULL}:
+        return set()
+    return {kind for kind in field.unreadable if kind in before.unreadable or kind not in before.types}
+
+
+def _kept_codes(before: KnownField | None, field: FieldCount, *, whole: bool) -> frozenset[str]:
+    """Return the values of an enumeration that may be kept.
+
+    The first ones have to come from a whole scan, and to be repeated there. They may not become too many.
+    """
+    kept = set(before.codes) if before else set()
+    if not kept and not (whole and len(field.codes) * REPEATED <= field.seen):
+        return frozenset()
+    return field.codes if len(kept | field.codes) <= MAX_CODES else frozenset()
+
+
+def tell(conn: Connection, source: str, entity: str, run: str, found: Iterable[FieldChange]) -> None:
+    """Keep the changes, each a row of confidence.field_change."""
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO confidence.field_change (source, entity, path, kind, state, detail, run)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            [(source, entity, each.path, each.kind, each.state, each.detail, run) for each in found],
+        )
+
+
+def _lines(words: Iterable[str]) -> str:
+    """Return the words as the lines of a text, since Postgres can't unnest arrays of arrays row by row."""
+    return "\n".join(sorted(words))
+
+
+FIELDS = """
+SELECT entity, path, place, state, types, unreadable, codes, objects, seen, scanned_at, vanished_at, cut, first_seen,
+  last_seen
+FROM confidence.field_census WHERE source = %s
+"""
+
+KEEP = """
+INSERT INTO confidence.field_census AS c
+  (source, entity, path, place, state, types, unreadable, codes, objects, seen, scanned_at, cut)
+SELECT %(source)s, %(entity)s, f.path, f.place, f.state, string_to_array(f.types, E'\\n'),
+  string_to_array(f.unreadable, E'\\n'), string_to_array(f.codes, E'\\n'),
+  CASE WHEN %(whole)s THEN f.objects END, CASE WHEN %(whole)s THEN f.seen END,
+  CASE WHEN %(whole)s THEN clock_timestamp() END, f.path = '' AND %(cut)s
+FROM unnest(%(paths)s::text[], %(places)s::text[], %(states)s::text[], %(types)s::text[], %(unreadable)s::text[],
+  %(codes)s::text[], %(objects)s::bigint[], %(seen)s::bigint[])
+  AS f (path, place, state, types, unreadable, codes, objects, seen)
+WHERE f.seen > 0 OR f.path = ''
+ON CONFLICT (source, entity, path) DO UPDATE SET
+  state = excluded.state, place = excluded.place,
+  types = ARRAY(SELECT unnest(c.types || excluded.types) GROUP BY 1 ORDER BY 1),
+  unreadable = CASE WHEN %(whole)s THEN excluded.unreadable
+    ELSE ARRAY(SELECT unnest(c.unreadable || excluded.unreadable) GROUP BY 1 ORDER BY 1) END,
+  codes = ARRAY(SELECT unnest(c.codes || excluded.codes) GROUP BY 1 ORDER BY 1),
+  objects = coalesce(excluded.objects, c.objects), seen = coalesce(excluded.seen, c.seen),
+  scanned_at = coalesce(excluded.scanned_at, c.scanned_at), vanished_at = NULL,
+  cut = CASE WHEN %(whole)s THEN excluded.cut ELSE c.cut OR excluded.cut END, last_seen = excluded.last_seen
+"""
+
+VANISH = """
+UPDATE confidence.field_census SET vanished_at = clock_timestamp()
+WHERE source = %s AND entity = %s AND path = ANY (%s) AND vanished_at IS NULL
+"""
+
+FORGET = """
+DELETE FROM confidence.field_census c
+WHERE source = %s AND entity = %s
+  AND EXISTS (SELECT FROM unnest(%s::text[]) AS m (start) WHERE starts_with(c.path, m.start))
+"""

@@ -1,0 +1,261 @@
+"""The census of fields against a simulated account whose vendor changes what its records have."""
+
+from dataclasses import replace
+
+import pytest
+
+from include.api.errors import FixConfiguration
+from include.confidence import judgements
+from include.confidence.fields import known_fields
+from include.confidence.policy import Unproven, Verdict, judge
+from include.simulators.repairshopr import Fault, Mutation
+from include.sources.base import entity_of, policies
+from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.sync import sync_entities
+from include.warehouse import fence
+from include.warehouse.staging import TooManyRefused
+
+from .conftest import RUN, SOURCE
+
+FIGURES = ("fields_new", "fields_vanished", "declared_fields_vanished", "declared_fields_retyped")
+
+
+def scanned(shop, name, run=RUN, scope=None):
+    writer = fence.stop(shop.context.conn, SOURCE.name, run, timeout=1)
+    return scan_entity(replace(shop.context, run=run), entity_of(SOURCE, name), writer.epoch, scope or Scope())
+
+
+def known(shop, *names):
+    """Bring the copy in step, and scan for the first time."""
+    sync_entities(shop.context)
+    for name in names:
+        scanned(shop, name)
+    fence.resume(shop.context.conn, SOURCE.name, RUN)
+
+
+def alter(shop, resource, change):
+    """Let the vendor change every record."""
+    rows = [dict(row) for row in shop.control.rows(resource)]
+    for number, row in enumerate(rows):
+        change(row, number)
+    shop.control.load(resource, rows)
+
+
+def told(conn):
+    return conn.execute(
+        "SELECT kind, entity, path, state, detail FROM confidence.field_change ORDER BY 1, 3"
+    ).fetchall()
+
+
+def figures(summary):
+    return [summary.metrics[name] for name in FIGURES]
+
+
+def rename(old, new):
+    return lambda row, number: row.update({new: row.pop(old)})
+
+
+def test_the_first_whole_scan_tells_nothing(shop, conn):
+    known(shop, "customers", "tickets")
+    assert told(conn) == []
+    fields = known_fields(conn, "repairshopr", "customers")
+    assert (fields[""].seen, fields["id"].share, fields["id"].state) == (40, 1.0, "declared")
+    assert fields["email"].types == ("text",)
+    assert fields["properties"].types == ("object",)
+    assert not [path for path in fields if path.startswith("properties.")]
+
+
+def test_a_new_field_is_told_once(shop, conn):
+    known(shop, "tickets")
+    alter(shop, "tickets", lambda row, number: row.update(colour={"name": "red", "code": 7} if number else None))
+    assert figures(scanned(shop, "tickets"))[0] == 3
+    assert told(conn) == [("new", "tickets", "colour", "undeclared", "null, object")]
+    assert figures(scanned(shop, "tickets", "repairshopr_reconcile/2"))[0] == 0
+    assert len(told(conn)) == 1
+
+
+def test_a_sync_tells_what_is_new_and_never_what_has_vanished(shop, conn):
+    known(shop, "tickets")
+    alter(shop, "tickets", lambda row, number: (row.pop("subject"), row.update(colour="red")))
+    first = shop.control.ids("tickets")[0]
+    shop.control.mutate(Mutation("update", "tickets", first, row={"problem_type": "changed"}))
+    sync_entities(shop.context)
+    assert told(conn) == [("new", "tickets", "colour", "undeclared", "text")]
+    assert known_fields(conn, "repairshopr", "tickets")["colour"].share is None
+    scanned(shop, "tickets")
+    assert [kind for kind, *_ in told(conn)] == ["new", "vanished"]
+
+
+def test_a_declared_field_that_vanishes_warns_every_night_and_is_told_once(shop, conn):
+    known(shop, "products")
+    alter(shop, "products", lambda row, number: row.pop("upc_code"))
+    for night in ("repairshopr_reconcile/2", "repairshopr_reconcile/3"):
+        summary = scanned(shop, "products", night)
+        assert figures(summary) == [0, 1, 1, 0]
+        assert summary.examples["lost_fields"] == ["products.upc_code"]
+    assert told(conn) == [("vanished", "products", "upc_code", "declared", "")]
+    gates = {gate.metric: gate for gate in verdict(conn, summary).gates}
+    assert gates["declared_fields_vanished"].verdict is Verdict.WARN
+    assert "products.upc_code" in gates["declared_fields_vanished"].reason
+
+
+def test_it_is_there_again(shop, conn):
+    known(shop, "products")
+    rows = shop.control.rows("products")
+    alter(shop, "products", lambda row, number: row.pop("upc_code"))
+    scanned(shop, "products", "repairshopr_reconcile/2")
+    shop.control.load("products", rows)
+    assert figures(scanned(shop, "products", "repairshopr_reconcile/3")) == [0, 0, 0, 0]
+    assert [kind for kind, *_ in told(conn)] == ["back", "vanished"]
+
+
+def test_many_vanished_fields_hold_until_a_person_accepts(shop, conn):
+    known(shop, "products")
+    alter(shop, "products", lambda row, number: [row.pop(each) for each in ("upc_code", "description", "sort_order")])
+    summary = scanned(shop, "products", "repairshopr_reconcile/2")
+    judgement = verdict(conn, summary)
+    (gate,) = [each for each in judgement.gates if each.metric == "declared_fields_vanished"]
+    assert (gate.value, gate.verdict) == (3, Verdict.HOLD)
+    judgements.save_judgement(conn, summary, judgement)
+    conn.execute("UPDATE confidence.forensic_run SET decision = 'resume' WHERE scan_id = %s", [summary.scan_id])
+    later = scanned(shop, "products", "repairshopr_reconcile/3")
+    (gate,) = [each for each in verdict(conn, later).gates if each.metric == "declared_fields_vanished"]
+    assert (gate.value, gate.verdict) == (3, Verdict.PASS)
+
+
+def verdict(conn, summary):
+    return judge(summary, judgements.past_runs(conn, summary), policies(entity_of(SOURCE, summary.entity)))
+
+
+def test_a_scan_that_is_no_evidence_names_the_lost_fields(shop, conn, monkeypatch):
+    known(shop, "products")
+    alter(shop, "products", lambda row, number: row.pop("upc_code"))
+    monkeypatch.setattr(Unproven, "no_evidence", lambda *_: "products: too many could not be proven")
+    summary = scanned(shop, "products")
+    why = "These fields are lost at the source, which may be why: products.upc_code"
+    assert summary.incomplete == f"products: too many could not be proven. {why}"
+    assert len(told(conn)) == 1
+
+
+def test_a_renaming_is_told_as_one(shop, conn):
+    known(shop, "tickets")
+    alter(shop, "tickets", rename("subject", "title"))
+    summary = scanned(shop, "tickets")
+    assert told(conn) == [("renamed", "tickets", "subject", "declared", "title")]
+    assert figures(summary) == [1, 1, 1, 0]
+
+
+def test_a_new_field_with_other_values_is_no_renaming(shop, conn):
+    known(shop, "tickets")
+    alter(shop, "tickets", lambda row, number: row.update(title=f"other {number}", **{"subject": row.pop("subject")}))
+    alter(shop, "tickets", lambda row, number: row.pop("subject"))
+    scanned(shop, "tickets")
+    assert [kind for kind, *_ in told(conn)] == ["new", "vanished"]
+
+
+def test_values_that_are_all_alike_prove_no_renaming(shop, conn):
+    alter(shop, "products", lambda row, number: row.update(taxable=True))
+    known(shop, "products")
+    alter(shop, "products", rename("taxable", "on_sale"))
+    scanned(shop, "products")
+    assert [kind for kind, *_ in told(conn)] == ["new", "vanished"]
+
+
+@pytest.mark.parametrize("rows", [1, 60])
+def test_a_type_that_the_column_cannot_read_is_told_even_if_no_row_can_be_stored(shop, conn, rows):
+    known(shop, "tickets")
+    alter(shop, "tickets", lambda row, number: row.update(number="T-" + str(number)) if number < rows else None)
+    if rows == 60:
+        with pytest.raises(TooManyRefused):
+            scanned(shop, "tickets")
+    else:
+        summary = scanned(shop, "tickets")
+        assert (figures(summary), summary.examples["lost_fields"]) == ([0, 0, 0, 1], ["tickets.number"])
+        assert figures(scanned(shop, "tickets", "repairshopr_reconcile/2"))[3] == 1
+    detail = "text, where it was number; its column can't read that"
+    assert told(conn) == [("retyped", "tickets", "number", "declared", detail)]
+
+
+def test_a_type_that_the_column_reads_is_told_and_no_loss(shop, conn):
+    known(shop, "tickets")
+    alter(shop, "tickets", lambda row, number: row.update(number=str(row["number"])))
+    assert figures(scanned(shop, "tickets")) == [0, 0, 0, 0]
+    assert told(conn) == [("retyped", "tickets", "number", "declared", "text, where it was number")]
+
+
+def test_a_new_word_of_an_enumeration_is_told(shop, conn):
+    source = replace(SOURCE, enumerations={"tickets": ("status",)})
+    shop = replace(shop, context=replace(shop.context, source=source))
+    known(shop, "tickets")
+    alter(shop, "tickets", lambda row, number: row.update(status="Frozen") if number == 3 else None)
+    scanned(shop, "tickets")
+    assert told(conn) == [("new_code", "tickets", "status", "declared", "Frozen")]
+
+
+def test_a_field_that_was_seldom_there_does_not_vanish(shop, conn):
+    alter(shop, "tickets", lambda row, number: row.update(colour="red") if number % 2 else None)
+    known(shop, "tickets")
+    alter(shop, "tickets", lambda row, number: row.pop("colour", None))
+    assert figures(scanned(shop, "tickets")) == [0, 0, 0, 0]
+    assert told(conn) == []
+
+
+def test_small_tables_do_not_cry(open_shop, conn):
+    shop = open_shop(customers=19, invoices=5, line_items=5, payments=5, products=5, tickets=5, estimates=5)
+    known(shop, "customers")
+    alter(shop, "customers", lambda row, number: row.pop("notes"))
+    assert figures(scanned(shop, "customers")) == [0, 0, 0, 0]
+    assert told(conn) == []
+
+
+def test_a_scan_of_some_pages_tells_no_shares(shop, conn):
+    known(shop, "line_items")
+    alter(shop, "line_items", lambda row, number: row.pop("item"))
+    summary = scanned(shop, "line_items", scope=Scope(page_start=2, page_end=3, not_in_api=False))
+    assert figures(summary) == [None] * 4
+    assert told(conn) == []
+
+
+def test_a_scan_of_another_scope_than_scheduled_runs_have_tells_no_shares(shop, conn):
+    known(shop, "tickets")
+    conn.execute("UPDATE confidence.forensic_run SET run = 'repairshopr_reconcile/scheduled__1'")
+    alter(shop, "tickets", lambda row, number: row.pop("subject"))
+    assert figures(scanned(shop, "tickets", scope=Scope(filtered="shop 7"))) == [None] * 4
+    assert told(conn) == []
+    assert figures(scanned(shop, "tickets"))[1] == 1
+    conn.execute("DELETE FROM confidence.field_change")
+    scanned(shop, "tickets", "repairshopr_reconcile/scheduled__2", Scope(filtered="30 days back"))
+    assert told(conn) == []
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 4])
+def test_a_scan_that_goes_on_counts_no_record_twice(shop, conn, page):
+    shop = replace(shop, context=replace(shop.context, workers=1))
+    known(shop, "line_items")
+    before = shares(conn)
+    shop.control.fault(Fault("status", resource="line_items", page=page, status=401))
+    with pytest.raises(FixConfiguration):
+        scanned(shop, "line_items", "repairshopr_reconcile/2")
+    scanned(shop, "line_items", "repairshopr_reconcile/2")
+    assert shares(conn) == before
+
+
+def shares(conn):
+    return {p: (f.seen, f.objects) for p, f in known_fields(conn, "repairshopr", "line_items").items()}
+
+
+def test_no_value_of_a_record_is_in_the_warehouse(shop, conn):
+    source = replace(SOURCE, enumerations={"customers": ("firstname", "email")})
+    shop = replace(shop, context=replace(shop.context, source=source))
+    alter(
+        shop, "customers", lambda row, number: row.update(firstname=f"Ann {number}", met={"where": f"Secret{number}"})
+    )
+    known(shop, "customers", "invoices")
+    alter(shop, "customers", lambda row, number: row.update(nick=f"Secret{number}"))
+    scanned(shop, "customers")
+    kept = [str(row) for t in ("field_census", "field_change") for row in conn.execute(f"SELECT * FROM confidence.{t}")]
+    assert any("met.where" in row for row in kept)
+    words = {
+        str(v) for row in shop.control.rows("customers") for v in row.values() if isinstance(v, str) and len(v) > 3
+    }
+    assert not [word for word in words | {"Secret", "Ann"} for row in kept if word in row]
