@@ -27,10 +27,18 @@ PARTS = Table(
     ),
 )
 STOCK = Table(
-    SOURCE, "stock", (Column("place"), Column("bin", integer), Column("count", integer)), ("place", "bin"), None
+    SOURCE,
+    "stock",
+    (Column("place"), Column("bin", integer), Column("count", integer)),
+    ("place", "bin"),
+    None,
+    keeps_extra=False,
 )
 TABLES = {
-    PARTS: ({"id": "bigint"}, {"name": "text", "price": "numeric", "tags": "jsonb", "updated_at": "timestamptz"}),
+    PARTS: (
+        {"id": "bigint"},
+        {"name": "text", "price": "numeric", "tags": "jsonb", "updated_at": "timestamptz", "extra": "jsonb"},
+    ),
     STOCK: ({"place": "text", "bin": "bigint"}, {"count": "bigint"}),
 }
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -31,6 +31,7 @@ OVERRIDE = Table(
     ),
     key=("location_id",),
     version=None,
+    keeps_extra=False,
 )
 
 
@@ -325,13 +326,15 @@ TENDERS = Table(
     required=("type",),
 )
 
-# The vendor has replaced transactions by orders. What is left of one is its id, location and time.
+# The vendor has replaced transactions by orders. What is left of one is its id, location and time; the table of orders
+# has all else.
 TRANSACTIONS = Table(
     SCHEMA,
     "transactions",
     (ID, *_tokens("location_id"), CREATED),
     version=None,
     required=("location_id", "created_at"),
+    keeps_extra=False,
 )
 
 PAYMENTS = Table(

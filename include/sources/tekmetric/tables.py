@@ -201,6 +201,7 @@ SHOPS = Table(
     ),
     key=("tm_id",),
     version=None,
+    keeps_extra=False,
 )
 
 EMPLOYEES = Table(
