@@ -168,7 +168,7 @@ def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
 
 
 def planned_changes(stage: Stage) -> sql.Composed:
-    """Return a query for the changes of the plan as `planned_changes.keep` takes it, without young and due rows and noise."""
+    """Return a query for the changes of the plan as `planned_changes.keep` takes it: no young, no due, no noise."""
     return sql.SQL(CHANGES).format(
         plan=stage.plan,
         target=stage.table.sql,
@@ -253,7 +253,7 @@ def poorer(table: Table) -> sql.Composable:
 
 
 def only_kept_before(table: Table, source: str) -> sql.Composable:
-    """Return the SQL condition that the copy's row `t` lacks only fields of `extra`, since it is older than that column.
+    """Return the SQL condition that the copy's row `t` is older than the column `extra`, and lacks only that.
 
     `s` is the row as the source shows it.
     """

@@ -316,7 +316,7 @@ class TestExtra:
             *(({"owner": blank}, None) for blank in (None, "", " ", 0)),
             # The names of our own columns, and those of no identifier.
             *(({name: 1}, {name: 1}) for name in ("extra", "sync_id", "deleted_at", "row_hash", "cents", "owner_id")),
-            *(({name: 1}, {name: 1}) for name in ("id.x", "price.amount", "", " a b ", "ID", "Größe 😀", 'a"b', "a\\b")),
+            *(({name: 1}, {name: 1}) for name in ("id.x", "price.amount", "", " a b ", "ID", "Größe 😀", 'a"b\\')),
             ({"more": {"extra": {"sync_id": [None, {}]}}}, {"more": {"extra": {"sync_id": [None, {}]}}}),
             ({"more": Decimal("0.1000000000000000000000001")}, {"more": Decimal("0.1000000000000000000000001")}),
             ({"more": 10**40}, {"more": 10**40}),
@@ -337,7 +337,7 @@ class TestExtra:
             ("\ud800", "holds half a surrogate pair"),
             ({"\udfff": 1}, "holds half a surrogate pair"),
             (Decimal("1E+999999"), "holds a number with more digits than can be stored"),
-            (Decimal("1E-1001"), "holds a number with more digits than can be stored"),
+            (Decimal("1E+1001"), "holds a number with more digits than can be stored"),
             (Decimal("1E-99999"), "holds a number with more digits than can be stored"),
         ],
     )
@@ -352,7 +352,7 @@ class TestExtra:
         value = None
         for _ in range(levels):
             value = around(value)
-        with pytest.raises(RowRefused, match="^extra is nested too deeply$"):
+        with pytest.raises(RowRefused, match=r"^extra is nested too deeply$"):
             ITEMS.row({"id": 1, "more": value})
 
     def test_takes_many_objects_beside_each_other_and_numbers_in_texts(self):

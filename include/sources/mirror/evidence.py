@@ -50,7 +50,7 @@ def account(context: MirrorContext, extract: Extract, stage: Stage, compared: in
         repeats=sum(progress["repeats"].values()) + known,
         refused=pull.rows_refused + skipped,
         compared=compared + progress["fallen"] + deleted,
-        **dict(zip(("live", "equal", "differing", "surplus", "young", "due", "unproven", "out_of_scope"), live, strict=True)),
+        **dict(zip(STATES, live, strict=True)),
         **dict(zip(("missing", "missing_unproven"), missing, strict=True)),
         unseen=_count_unseen(extract) if own else 0,
     )
@@ -143,6 +143,9 @@ def remember_unproven(context: MirrorContext, extract: Extract, *, whole: bool) 
             proven=None if whole else sql.SQL(LOOKED_AT).format(**names),
         )
 
+
+# What `COPY_SIDE` counts.
+STATES = ("live", "equal", "differing", "surplus", "young", "due", "unproven", "out_of_scope")
 
 COPY_SIDE = """
 SELECT count(*),

@@ -22,8 +22,8 @@ TABLES = {
 SINCE = """
 CREATE TABLE confidence.extra_since (source text PRIMARY KEY, sync_id bigint NOT NULL);
 COMMENT ON TABLE confidence.extra_since IS
-  'Rows of the copy that this sync or an earlier one wrote have no extra, whatever the source has sent: it was not kept '
-  'then. Sources that were never synced before are not named.';
+  'Rows of the copy that this sync or an earlier one wrote have no extra, whatever the source has sent: it was not '
+  'kept then. Sources that were never synced before are not named.';
 INSERT INTO confidence.extra_since
 SELECT source, max(sync_id) FROM confidence.sync_log WHERE source = ANY (string_to_array('{sources}', ' '))
 GROUP BY source;
@@ -48,7 +48,8 @@ DROP_COLUMN = """
 DO $$
 DECLARE
   content text := (
-    SELECT substring(pg_get_expr(adbin, adrelid) FROM '^\\((.*) # COALESCE\\(hashtextextended\\(\\(extra\\)::text.*\\)$')
+    SELECT substring(pg_get_expr(adbin, adrelid) FROM
+      '^\\((.*) # COALESCE\\(hashtextextended\\(\\(extra\\)::text.*\\)$')
     FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
     WHERE attrelid = '{table}'::regclass AND attname = 'row_hash');
 BEGIN
@@ -62,7 +63,7 @@ def upgrade() -> None:
     op.execute(SINCE.format(sources=" ".join(TABLES)))
     for table in _tables():
         op.execute(COLUMN.format(table=table))
-        op.execute(f"COMMENT ON COLUMN {table}.extra IS 'The fields that no other column has, as the source sent them.'")
+        op.execute(f"COMMENT ON COLUMN {table}.extra IS 'What the source sends and no other column has.'")
 
 
 def downgrade() -> None:
