@@ -267,7 +267,8 @@ class Table:
       if one lacks the number
     - `required`: columns that every whole record fills; a record without one of them is refused
     - `tombstone`: the column in which the source flags a record as deleted; one look does not prove it
-    - `ignored`: the fields that are not kept, each with the reason; dots lead into objects
+    - `ignored`: the fields that are not kept, each with the reason; dots lead into objects. Of an object that a column
+      `uses`, only the rest is ignored.
     - `keeps_extra`: whether the fields that are neither read nor ignored are kept in the column `extra`, the last one.
       False for a table whose rows are no records of the source, or not whole ones.
     """
@@ -301,7 +302,7 @@ class Table:
             return "has a column extra, which is the name of the column with all other fields"
         if self.ignored and not self.keeps_extra:
             return "keeps no extra fields, so there is nothing to ignore"
-        read = {".".join(column.path) for column in self.columns} & set(self.ignored)
+        read = {".".join(column.path) for column in self.columns if column.uses is None} & set(self.ignored)
         if read:
             return f"ignores fields that its columns read: {', '.join(sorted(read))}"
         unexplained = sorted(name for name, reason in self.ignored.items() if not reason.strip())

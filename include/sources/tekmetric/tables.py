@@ -303,10 +303,10 @@ VEHICLES = Table(
     version="updated_date",
     ignored={
         **OF_THE_SHOP,
-        **{
-            f"{field}.id": "one answer shows it and another only the name"
-            for field in ("driveType", "bodyStyle", "color")
-        },
+        **dict.fromkeys(
+            ("make", "model", "subModel", "engine", "transmission", "driveType", "bodyStyle", "color"),
+            "one answer shows an object, and another only its name",
+        ),
     },
 )
 
