@@ -133,6 +133,15 @@ class TestFields:
                 for path in leaves(row):
                     assert known(table, path) != (at(kept, path) is not None) or has_list(row, path), (table.name, path)
 
+    def test_rows_inside_are_not_kept_twice(self, account, source, name):
+        """Without what its record keeps in `extra`, a record has the same rows inside."""
+        entity = declared(source, name)
+        for record in account.records(entity) if entity.parts else ():
+            *_, extra = entity.table.row(record)
+            rest = without(record, decode_json(extra)) if extra else record
+            for part in entity.parts:
+                assert list(part.rows(rest)) == list(part.rows(record)) or not part.table.keeps_extra, part.table.name
+
     def test_the_look_up_shows_the_lists_fields(self, twisted, conn, source, name):
         """Else `extra` would change with each second look, which takes the record from its own address."""
         entity = entity_of(twisted.source, name)
@@ -168,6 +177,16 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield from leaves(each, (*path, name))
     elif value is not None:
         yield path
+
+
+def without(record: Fields, kept: Fields) -> Fields:
+    """The record without the fields that are kept, of objects without the kept ones in them."""
+    inner = {
+        name: without(record[name], value)
+        for name, value in kept.items()
+        if isinstance(value, dict) and isinstance(record.get(name), dict) and value != record[name]
+    }
+    return {name: value for name, value in record.items() if name not in kept} | inner
 
 
 def at(value: Any, path: tuple[str, ...]) -> Any:
