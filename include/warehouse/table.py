@@ -250,7 +250,8 @@ class Known:
         for name, known in self.inside.items():
             value = record.get(name)
             if isinstance(value, dict):
-                if more := known.rest(value):
+                # As a rule all of it is known.
+                if (known.inside or not known.whole.issuperset(value)) and (more := known.rest(value)):
                     left[name] = more
             elif (value and isinstance(value, list)) or (value is not None and not known.read):
                 left[name] = value
@@ -337,12 +338,22 @@ class Table:
         return tuple((outer, inner, c.read, c.name, c.name in self.key) for c, outer, *inner in paths)
 
     @cached_property
+    def _paths(self) -> list[tuple[str, str, list[str] | None]]:
+        """(column, its field in the record, its path if that leads into objects)."""
+        return [(c.name, c.path[0], c.path if len(c.path) > 1 else None) for c in self.columns]
+
+    @cached_property
     def _known(self) -> Known:
         return Known.of(self.columns, self.ignored)
 
     @cached_property
-    def _all_read(self) -> frozenset[str]:
-        """The columns for which None means that their field has no value: a reader may make None of others too."""
+    def _demanded(self) -> frozenset[str]:
+        """The columns that every record fills."""
+        return frozenset((*self.key, *self.required))
+
+    @cached_property
+    def _partly_read(self) -> frozenset[str]:
+        """The columns whose reader makes nothing of some values since other columns, or `extra`, have them."""
         return frozenset(column.name for column in self.columns if column.uses is not None)
 
     def in_brief(self, *names: str, version: str | None = None, changed: str | None = None) -> "Table":
@@ -356,41 +367,35 @@ class Table:
 
         Raises RowRefused if a value can't be stored, or if one of the key or a required one is missing.
         """
-        values, unread = [], None
+        values, unread, demanded = [], [], self._demanded
         for outer, inner, read, name, is_key in self._readers:
             given = record.get(outer)
             try:
-                if inner:
-                    given = _within(given, inner)
-                value = read(given)
+                value = read(_within(given, inner) if inner else given)
             except ValueError as error:
                 raise RowRefused(f"{name} {error}") from None
             if value is None:
-                self._require_optional(name, is_key, read, given)
-                if given and name not in self._all_read:
-                    unread = {**(unread or {}), (outer, *inner): given}
+                if name in demanded:
+                    raise RowRefused(
+                        f"{name} {_no_key(read, given) if is_key else 'is missing, which every record has'}"
+                    )
+                if given and name not in self._partly_read:
+                    unread.append([outer, *inner])
             values.append(value)
         if self.keeps_extra:
-            values.append(self._extra(record, unread or {}))
+            rest = self._known.rest(record)
+            values.append(self._extra(record, rest, unread) if rest or unread else None)
         return tuple(values)
 
-    def _require_optional(self, name: str, is_key: bool, read: Callable[[Any], Any], given: Any) -> None:
-        """Raise RowRefused if a column that has no value is one that every record has."""
-        if is_key:
-            is_text = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
-            raise RowRefused(f"{name} is {'text, and declared as a number' if is_text else 'no usable id'}")
-        if name in self.required:
-            raise RowRefused(f"{name} is missing, which every record has")
+    def _extra(self, record: Mapping[str, Any], rest: dict[str, Any], unread: Sequence[list[str]]) -> str | None:
+        """Return the fields that are neither read nor ignored (`rest`) as JSON text; None if there are none.
 
-    def _extra(self, record: Mapping[str, Any], unread: Mapping[tuple[str, ...], Any]) -> str | None:
-        """Return the fields that are neither read nor ignored as JSON text; None if there are none.
-
-        `unread`: by path, the values of which a column's reader made nothing, such as a text in place of an id. They
-        are kept, unless they are blank. Raises RowRefused if Postgres can't store them.
+        `unread`: the paths to values of which a column's reader made nothing, such as a text in place of an id. They
+        are kept, unless they are blank. Raises RowRefused if Postgres can't store what is kept.
         """
-        rest = self._known.rest(record)
-        for path, value in unread.items():
-            if not (isinstance(value, str) and value.isspace()):
+        for path in unread:
+            value = _within(record, path)
+            if value and not (isinstance(value, str) and value.isspace()):
                 rest = put(rest, path, value)
         if not rest:
             return None
@@ -409,7 +414,11 @@ class Table:
 
     def lacking(self, record: Mapping[str, Any]) -> list[str] | None:
         """Return the columns that the record does not name, not even as null; None if it names all of them."""
-        return [name for field, inner, _, name, _ in self._readers if not _named(record, [field, *inner])] or None
+        return [
+            name
+            for name, outer, path in self._paths
+            if outer not in record or (path is not None and not _named(record, path))
+        ] or None
 
     def named(self, record: Mapping[str, Any], columns: Sequence[str]) -> tuple:
         """Return the record's values in `columns`; None for a value that is missing or can't be read."""
@@ -438,6 +447,12 @@ def put(record: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str,
     name, *inner = path
     around = record.get(name)
     return {**record, name: put(around if isinstance(around, Mapping) else {}, inner, value) if inner else value}
+
+
+def _no_key(read: Callable[[Any], Any], given: Any) -> str:
+    """Say what is wrong with a value that is no key."""
+    is_text = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
+    return "is text, and declared as a number" if is_text else "is no usable id"
 
 
 def _within(value: Any, path: list[str]) -> Any:
