@@ -101,9 +101,12 @@ def twisted(account: Account, conn: psycopg.Connection, source: str) -> Run:
     return run
 
 
-def own(record: Fields) -> bool:
-    """Whether the object is one that a table may have a row of: they go into all that has a key or name."""
-    return not record.keys().isdisjoint(("id", "uid", "catalog_object_id", "name"))
+def record_of(source: str) -> Callable[[Fields], bool]:
+    """Whether an object is one that a table may have a row of: it has a field of a key, or a name."""
+    keys = {
+        column.path[-1] for of, table in READ if of == source for column in table.columns if column.name in table.key
+    }
+    return lambda record: not record.keys().isdisjoint({*keys, "name"})
 
 
 def extras(conn: psycopg.Connection, table: Table) -> dict[tuple, Fields]:
@@ -205,7 +208,7 @@ class TestNewFields:
     def test_strange_ones_are_kept_everywhere_and_proof_goes_on(self, twisted, conn, source):
         """In every record and every row inside one; then again without them, then rolled back."""
         before = twisted.state()
-        twisted.account.chosen, twisted.account.change = own, lambda record: {**record, **STRANGE}
+        twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, **STRANGE}
         with_them = twisted.sync("full")
         tables = [table for of, table in KEEPING if of == source]
         for table in tables:
@@ -227,7 +230,10 @@ class TestNewFields:
         """Also if it is renamed, of another type, or of another value: a scan sees it, and a repair brings it."""
         tables = [table for of, table in KEEPING if of == source]
         for change in ({"new": 1}, {"newer": 1}, {"newer": "1"}, {"newer": {"a": [2]}}, {}):
-            twisted.account.chosen, twisted.account.change = own, lambda record, change=change: {**record, **change}
+            twisted.account.chosen, twisted.account.change = (
+                record_of(source),
+                lambda record, change=change: {**record, **change},
+            )
             summaries = twisted.scan()
             assert all(sum(vars(summary.plan).values()) > 0 for summary in summaries), change
             assert {summary.incomplete for summary in summaries} == {""}
@@ -242,7 +248,9 @@ class TestNewFields:
         entity = twisted.source.entities[0]
         record = twisted.account.records(entity)[0]
         key = entity.table.key_of(record)
-        twisted.account.chosen = lambda each: own(each) and str(key[-1]) in (str(each.get("id")), str(each.get("uid")))
+        # Records of a partition may not name it.
+        known = dict(zip(entity.table.key[:-1], key, strict=False))
+        twisted.account.chosen = lambda each: entity.table.key_of(entity.table.filled(each, known)) == key
         for value, reason in (("a\0b", "holds a NUL character"), (nested(300), "is nested too deeply")):
             twisted.account.change = lambda each, value=value: {**each, "more": value}
             summary = twisted.scan_one(entity.name)
@@ -271,7 +279,7 @@ class TestAfterTheUpgrade:
     @pytest.fixture
     def upgraded(self, twisted, conn, source):
         """A copy as it stood before: without extra, and the migration knows by which sync it was written."""
-        twisted.account.chosen, twisted.account.change = own, lambda record: {**record, "more": 1}
+        twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, "more": 1}
         twisted.sync("full")
         (newest,) = conn.execute("SELECT max(sync_id) FROM confidence.sync_log WHERE source = %s", [source]).fetchone()
         conn.execute("INSERT INTO confidence.extra_since VALUES (%s, %s)", [source, newest])
