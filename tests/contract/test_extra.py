@@ -103,10 +103,9 @@ def twisted(account: Account, conn: psycopg.Connection, source: str) -> Run:
 
 def record_of(source: str) -> Callable[[Fields], bool]:
     """Whether an object is one that a table may have a row of: it has a field of a key, or a name."""
-    keys = {
-        column.path[-1] for of, table in READ if of == source for column in table.columns if column.name in table.key
-    }
-    return lambda record: not record.keys().isdisjoint({*keys, "name"})
+    tables = [table for of, table in READ if of == source]
+    names = {column.path[-1] for table in tables for column in table.columns if column.name in table.key} | {"name"}
+    return lambda record: not record.keys().isdisjoint(names)
 
 
 def extras(conn: psycopg.Connection, table: Table) -> dict[tuple, Fields]:
@@ -230,10 +229,8 @@ class TestNewFields:
         """Also if it is renamed, of another type, or of another value: a scan sees it, and a repair brings it."""
         tables = [table for of, table in KEEPING if of == source]
         for change in ({"new": 1}, {"newer": 1}, {"newer": "1"}, {"newer": {"a": [2]}}, {}):
-            twisted.account.chosen, twisted.account.change = (
-                record_of(source),
-                lambda record, change=change: {**record, **change},
-            )
+            twisted.account.chosen = record_of(source)
+            twisted.account.change = lambda record, change=change: {**record, **change}
             summaries = twisted.scan()
             assert all(sum(vars(summary.plan).values()) > 0 for summary in summaries), change
             assert {summary.incomplete for summary in summaries} == {""}

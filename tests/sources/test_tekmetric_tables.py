@@ -158,7 +158,7 @@ class TestRows:
             "customer_type_name": "Person",
             "lead_source": "Web",
             # All phones, since the columns have two.
-            "extra": '{"phone":[{"number":"1","type":"Home"},{"number":"2","type":"Mobile","primary":true},{"number":"3"}]}',
+            "extra": structure({"phone": phones}),
         }
 
     @pytest.mark.parametrize(
