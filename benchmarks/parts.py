@@ -180,11 +180,12 @@ def _stage_with_differences(copy: str) -> tuple[dict[str, int], int]:
 def load(postgres: Postgres, sizes: Sizes) -> Section:
     """A first load: ours, the naive one, dlt's."""
     figures: list[Figure] = []
+    named = [column.name for column in LINES.table.columns]
     with account(line_items=sizes.load) as shop:
         shop.control.set(page_sizes={LINES.name: LARGE_PAGE})
         for name, library, work, extra, remark in (
             ("sync (ours)", "psycopg", "work", {}, "with comparison, audit and watermark"),
-            ("requests, json, executemany upsert", "psycopg", "peers.naive", {"columns": LINES.table.names}, ""),
+            ("requests, json, executemany upsert", "psycopg", "peers.naive", {"columns": named}, ""),
             ("dlt rest_api, merge", "dlt", "peers.dlt_rest", {}, ""),
         ):
             if not find_spec(library):

@@ -1,6 +1,7 @@
-"""What the DAG files say, as pages: `python -m docs.reference` writes docs/dags.md and README's table of sources.
+"""What DAG files and sources declare, as pages: `python -m docs.reference` writes them.
 
-With `--check` it writes nothing, and ends with code 1 if one of them is stale. It needs no metadata database.
+They are docs/dags.md, docs/fields.md and README's table of sources. With `--check` it writes nothing, and ends with
+code 1 if one of them is stale. It needs no metadata database.
 """
 
 import argparse
@@ -13,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include.sources import REGISTRY
+from include.sources import REGISTRY, get_source
 from include.sources.installed import SETTING
+from include.sources.mirror.source import Mirror
 from include.sources.pools import declared_pools
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "dags.md"
+FIELDS = REPOSITORY / "docs" / "fields.md"
 README = REPOSITORY / "README.md"
 # The two lines around README's table.
 BEGIN, END = "<!-- Made by `make docs`. -->", "<!-- End. -->"
@@ -39,6 +42,14 @@ HEAD = """\
 
 Made from the files in `dags/` by `make docs`; edit those. What a person sees in Airflow's UI as the documentation of a
 DAG is here under its name, with its tasks and params.
+"""
+
+FIELDS_HEAD = """\
+# Fields
+
+Made from the declared tables by `make docs`. Every field that a vendor sends is in a column of its table or in the
+column `extra`, under the vendor's name, unless it stands here. Dots lead into objects. If a column has a part of an
+object that stands here, the rest of the object is not kept.
 """
 
 
@@ -78,6 +89,19 @@ def render_readme(before: str, dags: Iterable["DAG"], sources: Iterable[str]) ->
     return f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}"
 
 
+def render_fields(sources: Mapping[str, Any]) -> str:
+    """The page of the fields that the tables of mirrored `sources` ignore, by source and table."""
+    parts = [FIELDS_HEAD]
+    for name, source in sources.items():
+        by_reason: dict[tuple[str, str], list[str]] = {}
+        for table in (table for entity in source.entities for table in entity.tables):
+            for field, reason in table.ignored.items():
+                by_reason.setdefault((table.name, reason), []).append(f"`{field}`")
+        rows = [[f"`{table}`", ", ".join(fields), reason] for (table, reason), fields in by_reason.items()]
+        parts += [f"## `{name}`", _table(["Table", "Fields", "Why they are not kept"], rows) if rows else "None."]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; code 1 if a page is stale")
@@ -93,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         pages = {
             PAGE: render(dags, declared_pools()),
+            FIELDS: render_fields(_mirrors()),
             README: render_readme(README.read_text(), dags, REGISTRY),
         }
     if not check:
@@ -103,6 +128,10 @@ def main(arguments: list[str] | None = None) -> int:
     for path in stale:
         print(f"docs: {path.relative_to(REPOSITORY)} is stale: run `make docs`", file=sys.stderr)
     return 1 if stale else 0
+
+
+def _mirrors() -> dict[str, Mirror]:
+    return {name: source for name in REGISTRY if isinstance(source := get_source(name), Mirror)}
 
 
 def _title(dag: "DAG") -> str:

@@ -16,6 +16,7 @@ from string import Template
 from include.sources import KINDS, REGISTRY
 from include.sources.mirror.source import Mirror
 from include.warehouse.table import (
+    EXTRA,
     Column,
     Table,
     boolean,
@@ -197,6 +198,7 @@ def _write_migration(path: Path, name: str) -> list[str]:
 def _table(table: Table) -> str:
     """The table's entry in the migration."""
     types = {column.name: _type(column) for column in table.columns}
+    types |= {EXTRA: "jsonb"} if table.keeps_extra else {}
     key = ", ".join(f'"{name}": "{types[name]}"' for name in table.key)
     columns = _lines(f'"{name}": "{kind}"' for name, kind in types.items() if name not in table.key)
     unhashed = "".join(f'"{column.name}", ' for column in table.columns if not column.compared)

@@ -8,7 +8,7 @@ class Account:
     """How many rows of one table one scan has found in each state. Two sums have to come out:
 
     - source: `listed` = `repeats` + `refused` + `compared`
-    - copy: `live` = `equal` + `differing` + `surplus` + `young` + `unproven` + `out_of_scope`
+    - copy: `live` = `equal` + `differing` + `surplus` + `young` + `due` + `unproven` + `out_of_scope`
 
     Each figure is counted by itself, none as the rest of a sum.
 
@@ -19,6 +19,7 @@ class Account:
     - `equal`, `differing`: live rows that are as at the source, or proven to differ
     - `surplus`: live rows proven to be gone at the source
     - `young`: live rows that changed after the last sync, so that the next one brings them
+    - `due`: live rows that lack only what is kept in `extra`, since they were written before that was kept
     - `unproven`: live rows of which the scan can't tell whether source and copy agree
     - `out_of_scope`: live rows that the scan leaves out, by its declaration or its params
     - `missing`: rows of the source that the copy lacks, refused ones included; `missing_unproven` of them are unproven
@@ -34,6 +35,7 @@ class Account:
     differing: int = 0
     surplus: int = 0
     young: int = 0
+    due: int = 0
     unproven: int = 0
     out_of_scope: int = 0
     missing: int = 0
@@ -63,7 +65,8 @@ class Account:
     @property
     def wrong_sum(self) -> str:
         """Say which sum does not come out, with its figures; empty if both do."""
-        counted = self.equal + self.differing + self.surplus + self.young + self.unproven + self.out_of_scope
+        counted = self.equal + self.differing + self.surplus + self.young + self.due + self.unproven
+        counted += self.out_of_scope
         if self.listed != self.repeats + self.refused + self.compared:
             return (
                 f"the source listed {self.listed} rows, but {self.repeats} repeats, {self.refused} refused and"
@@ -72,7 +75,7 @@ class Account:
         if self.live != counted:
             return (
                 f"the copy has {self.live} live rows, but {self.equal} equal, {self.differing} differing,"
-                f" {self.surplus} surplus, {self.young} young, {self.unproven} unproven and {self.out_of_scope} rows"
-                " out of scope were counted"
+                f" {self.surplus} surplus, {self.young} young, {self.due} due, {self.unproven} unproven and"
+                f" {self.out_of_scope} rows out of scope were counted"
             )
         return ""

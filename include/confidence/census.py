@@ -50,8 +50,8 @@ Reader = Callable[[Any], Any]
 
 
 def join(place: str, key: str) -> str:
-    """Return the path of a field: `price.amount`, `lines[].name`. A key with such signs in it is put in quotes."""
-    name = json.dumps(key, ensure_ascii=False) if _SPECIAL.search(key) else key
+    """Return the path of a field: `price.amount`, `lines[].name`. A key with such signs, or an empty one, is quoted."""
+    name = json.dumps(key, ensure_ascii=False) if _SPECIAL.search(key) or not key else key
     return f"{place}.{name}" if place else name
 
 

@@ -25,6 +25,7 @@ class LatestScan:
     - `planned`: how many changes its plan has
     - `rows`: rows in scope, of which it has `proven` some; both are None if it kept no account
     - `left_out`: a person has decided that its plan is not applied
+    - `due`: rows of the copy that lack what is kept in `extra`, since they are older than that column
     """
 
     entity: str
@@ -37,6 +38,7 @@ class LatestScan:
     rows: int | None
     proven: int | None
     left_out: bool = False
+    due: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,9 @@ def not_confirmed(evidence: Evidence) -> str:
     unproven = sum(scan.rows - scan.proven for scan in evidence.scans)
     if unproven or evidence.unproven:
         return f"{max(unproven, evidence.unproven)} rows could not be proven"
+    due = sum(scan.due for scan in evidence.scans)
+    if due:
+        return f"{due} rows lack what is now kept in the column extra: run the source's sync with mode full once"
     return _not_repaired(evidence)
 
 

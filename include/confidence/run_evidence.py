@@ -64,6 +64,7 @@ def _latest_scan(
         rows=sum(account.rows for account in counted) if counted else None,
         proven=sum(account.proven for account in counted) if counted else None,
         left_out=left_out,
+        due=sum(account.due for account in counted),
     )
 
 

@@ -17,7 +17,11 @@ delete, the row as the copy has it. These columns describe the change:
 | `noise` | The second look found source and copy in agreement. |
 | `unproven` | The second look could not tell, or it had no requests left. |
 | `young` | The row changed so recently that the next sync brings it; no drift. |
+| `due` | The row lacks only the `extra` that was not kept when it was written; see below. |
 | `stale` | The source showed an older version than the copy has; never applied. |
+
+A row is due if it was written before its table had the column `extra`. That is no drift: a full sync brings it, without
+a second look, since it overwrites nothing, as if it inserted a row.
 """
 
 from collections import Counter
@@ -28,7 +32,7 @@ from datetime import datetime
 from psycopg import sql
 
 from include.warehouse.staging import Stage
-from include.warehouse.table import Table, identifiers, instant, key_object, same_key, unix_time
+from include.warehouse.table import EXTRA, Table, identifiers, instant, key_object, same_key, structure, unix_time
 
 TOMORROW = sql.SQL("clock_timestamp() + interval '1 day'")
 
@@ -98,6 +102,7 @@ def plan_writes(
             newer=_versions(table, ">"),
             lost_value=_lost_value(table),
             newly_deleted=_newly_deleted(table),
+            due=only_kept_before(table, stage.pull.source),
             older=sql.Literal(older),
             doubtful=sql.Literal(doubtful),
             only=only or sql.SQL("true"),
@@ -132,6 +137,31 @@ def plan_deletes(stage: Stage, *, status: str, within: sql.Composable | None = N
     )
 
 
+def confirm_due(stage: Stage) -> None:
+    """Confirm the planned changes that are due. A sync does so when it writes."""
+    stage.conn.execute(sql.SQL("UPDATE {} SET _status = 'confirmed' WHERE _status = 'due'").format(stage.plan))
+
+
+def confirm_gained(stage: Stage, *, more_than: int) -> None:
+    """Confirm the suspects that only gained fields, in `extra` or inside a structure, if they are more than so many.
+
+    Then the source sends a new field: so many answers are not wrong by chance, and nothing is overwritten.
+    """
+    gained = sql.SQL(
+        "FROM {plan} s JOIN {target} t ON {same}"
+        " WHERE s._status = 'candidate' AND s._operation = 'update' AND t.deleted_at IS NULL AND {lost_nothing}"
+    ).format(
+        plan=stage.plan,
+        target=stage.table.sql,
+        same=same_key(stage.table.key, "t", "s"),
+        lost_nothing=_lost_nothing(stage.table),
+    )
+    (count,) = stage.conn.execute(sql.SQL("SELECT count(*) {}").format(gained)).fetchone()
+    if count > more_than:
+        confirm = sql.SQL("UPDATE {plan} SET _status = 'confirmed' WHERE ctid IN (SELECT s.ctid {gained})")
+        stage.conn.execute(confirm.format(plan=stage.plan, gained=gained))
+
+
 def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
     """Return how many changes the plan has, by (operation, status); 0 for a pair that it lacks."""
     rows = stage.conn.execute(
@@ -149,7 +179,7 @@ def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
     rows = stage.conn.execute(
         sql.SQL(
             "SELECT jsonb_build_array({p_key}) FROM {plan} p LEFT JOIN {stage} s ON {same}"
-            " WHERE _operation = %s AND _status NOT IN ('young', 'stale', 'noise')"
+            " WHERE _operation = %s AND _status NOT IN ('young', 'due', 'stale', 'noise')"
             " ORDER BY _page, _place, {p_key} LIMIT %s"
         ).format(p_key=identifiers(key, "p"), plan=stage.plan, stage=stage.sql, same=same_key(key, "s", "p")),
         [operation, limit],
@@ -158,7 +188,7 @@ def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
 
 
 def planned_changes(stage: Stage) -> sql.Composed:
-    """Return a query for the changes of the plan as `planned_changes.keep` takes it, without young rows and noise."""
+    """Return a query for the changes of the plan as `planned_changes.keep` takes it: no young, no due, no noise."""
     return sql.SQL(CHANGES).format(
         plan=stage.plan,
         target=stage.table.sql,
@@ -242,9 +272,53 @@ def poorer(table: Table) -> sql.Composable:
     return sql.SQL("(s._lacks IS NOT NULL AND ({}))").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
 
 
+def only_kept_before(table: Table, source: str) -> sql.Composable:
+    """Return the SQL condition that the copy's row `t` is older than the column `extra`, and lacks only that.
+
+    `s` is the row as the source shows it.
+    """
+    written_before = sql.SQL(
+        "t.sync_id <= coalesce((SELECT sync_id FROM confidence.extra_since WHERE source = {}), -1)"
+    ).format(sql.Literal(source))
+    return sql.SQL("({} AND {})").format(_only_gained(table), written_before)
+
+
+def _only_gained(table: Table) -> sql.Composable:
+    """Return the SQL condition that the staged row `s` has all that the copy's row `t` has, and more in `extra`."""
+    if not table.keeps_extra:
+        return sql.SQL("false")
+    same = [
+        sql.SQL("s.{0} IS NOT DISTINCT FROM t.{0}").format(sql.Identifier(name))
+        for name in table.compared
+        if name != EXTRA
+    ]
+    # Of a field that both have, || takes the copy's value.
+    gained = sql.SQL("s.extra || coalesce(t.extra, '{{}}') = s.extra").format()
+    return sql.SQL("({})").format(sql.SQL(" AND ").join([gained, *same]))
+
+
+def _lost_nothing(table: Table) -> sql.Composable:
+    """Return the SQL condition that the staged row `s` has all that the copy's row `t` has, or more fields."""
+    objects = {EXTRA, *(column.name for column in table.columns if column.read is structure)}
+    kept = [
+        sql.SQL("(t.{0} IS NULL OR s.{0} @> t.{0})" if name in objects else "s.{0} IS NOT DISTINCT FROM t.{0}").format(
+            sql.Identifier(name)
+        )
+        for name in table.compared
+    ]
+    return sql.SQL("({})").format(sql.SQL(" AND ").join([*kept, sql.SQL("true")]))
+
+
 def _lost_value(table: Table) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` is null in a column in which the copy's row `t` has a value."""
-    lost = [sql.SQL("(s.{0} IS NULL AND t.{0} IS NOT NULL)").format(sql.Identifier(name)) for name in table.compared]
+    """Return the SQL condition that the staged row `s` is null in a column in which the copy's row `t` has a value.
+
+    A record without any field in `extra` has lost nothing that it promised.
+    """
+    lost = [
+        sql.SQL("(s.{0} IS NULL AND t.{0} IS NOT NULL)").format(sql.Identifier(name))
+        for name in table.compared
+        if name != EXTRA
+    ]
     return sql.SQL("({})").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
 
 
@@ -262,6 +336,7 @@ SELECT {s_columns}, CASE WHEN {alive} THEN 'update' ELSE 'insert' END,
     WHEN {ahead} THEN {doubtful}
     WHEN t.row_hash IS NULL THEN 'confirmed'
     WHEN NOT {alive} THEN {doubtful}
+    WHEN {due} THEN 'due'
     WHEN {stale} AND NOT {copy_ahead} THEN {older}
     WHEN {newer} AND NOT {lost_value} AND NOT {newly_deleted} THEN 'confirmed'
     ELSE {doubtful} END,
@@ -277,5 +352,5 @@ SELECT p.ctid AS place, {key} AS key, p._operation AS operation, p._status AS st
   CASE WHEN {known} IS NOT NULL THEN to_jsonb(t) - 'row_hash' END AS before,
   CASE WHEN p._operation <> 'delete' THEN to_jsonb(p) - ARRAY['row_hash', '_operation', '_status', '_seen_hash',
     '_seen_deleted', '_why', '_looked', '_listed'] END AS after
-FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status NOT IN ('young', 'noise')
+FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status NOT IN ('young', 'due', 'noise')
 """

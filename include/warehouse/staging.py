@@ -279,7 +279,7 @@ class Stage:
                     self.pull.ticket,
                     _text_key(self.table, record),
                     reason,
-                    _payload(record).decode(),
+                    _payload_text(record),
                 ],
             )
         self.remember_refused(
@@ -380,6 +380,14 @@ def _named_by(table: Table, record: Any, page: int, place: int) -> tuple[list, b
     """Return the record's key and True; if it has no usable key, where it was listed and False."""
     key = table.key_of(record) if isinstance(record, Mapping) else None
     return (list(key), True) if key else ([f"row {place + 1} of page {page}"], False)
+
+
+def _payload_text(record: Any) -> str | None:
+    """Return a refused record as JSON; None if it can't be written as such."""
+    try:
+        return _payload(record).decode()
+    except (RecursionError, UnicodeEncodeError):
+        return None
 
 
 def _text_key(table: Table, record: Any) -> str | None:

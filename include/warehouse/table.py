@@ -1,9 +1,12 @@
 """The declaration of mirrored tables: their columns, and how each is read from the source's JSON.
 
+Each field of a record is read by a column, ignored by name with a reason, or kept in the column `extra`.
+
 The readers (`integer`, `instant`, ...) take any JSON value. They raise ValueError with the end of a sentence that
 begins with the column's name, such as "is no whole number".
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,14 @@ NUMERIC = Context(prec=1000, Emin=-15_384, Emax=131_071, traps=[InvalidOperation
 UNIX_START = datetime(1970, 1, 1, tzinfo=UTC)
 # NUL as JSON escapes it; an escaped backslash before the letters "u0000" is something else.
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+# More levels of JSON in JSON than any record needs, and fewer than Python and Postgres can read.
+DEEPEST = 500
+# The numbers in JSON that Python reads again as they are, and what may be others.
+IN_JSON = Context(prec=1000, Emin=-1000, Emax=1000, traps=[InvalidOperation, Inexact])
+PERHAPS_TOO_LONG = re.compile(r"\d[eE][+-]?\d{4}|\d{999}")
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+# The column with the fields that no other column reads.
+EXTRA = "extra"
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -124,10 +135,37 @@ def structure(value: Any) -> str | None:
     """Return any JSON value as JSON text; None for null."""
     if value is None:
         return None
-    encoded = _encode(value).decode()
+    try:
+        encoded = _encode(value).decode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half a surrogate pair") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     if "\\u0000" in encoded and NUL.search(encoded):
         raise ValueError("holds a NUL character")
+    if encoded.count("[") + encoded.count("{") > DEEPEST and _depth(encoded) > DEEPEST:
+        raise ValueError("is nested too deeply")
+    if PERHAPS_TOO_LONG.search(encoded):
+        _require_short_numbers(STRING.sub("", encoded))
     return encoded
+
+
+def _depth(encoded: str) -> int:
+    """Return how many levels of objects and lists the JSON has."""
+    depth = deepest = 0
+    for sign in re.findall(r"[\[\]{}]", STRING.sub("", encoded)):
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _require_short_numbers(encoded: str) -> None:
+    """Raise ValueError if JSON without its strings has a number with more digits than can be stored and read again."""
+    for number in re.findall(r"-?\d[-+.\deE]*", encoded):
+        try:
+            IN_JSON.create_decimal(number)
+        except Inexact:
+            raise ValueError("holds a number with more digits than can be stored") from None
 
 
 def _storable(value: str) -> None:
@@ -148,12 +186,76 @@ class Column:
     - `field`: the source's name for it, if another; dots lead into objects, as in `price.amount`
     - `compared`: False for a value that the source sends in some answers only. It is no part of the row's hash, so a
       row that differs in it alone is not written.
+    - `uses`: what `read` takes out of an object. The object's other fields, and a list in its place, are kept in
+      `extra`. None if `read` keeps all of the value.
     """
 
     name: str
     read: Callable[[Any], Any] = text
     field: str = ""
     compared: bool = True
+    uses: tuple[str, ...] | None = None
+
+    @property
+    def path(self) -> list[str]:
+        """The names that lead to the value in a record."""
+        return (self.field or self.name).split(".")
+
+
+@dataclass
+class Known:
+    """The fields of an object that are read or ignored: as a whole, or only some of the fields `inside` them.
+
+    `read`: a column reads or refuses what stands here in place of an object, a list excepted.
+    """
+
+    whole: set[str] = dataclasses.field(default_factory=set)
+    inside: dict[str, "Known"] = dataclasses.field(default_factory=dict)
+    read: bool = False
+
+    @classmethod
+    def of(cls, columns: Iterable[Column], ignored: Iterable[str]) -> "Known":
+        """Return what the columns read, and what is ignored by these paths."""
+        known = cls()
+        for column in columns:
+            *around, name = column.path
+            if column.uses is None:
+                known._at(around, read=True).whole.add(name)
+            else:
+                known._at(column.path, read=True).whole.update(column.uses)
+        for path in ignored:
+            *around, name = path.split(".")
+            known._at(around).whole.add(name)
+        known._settle()
+        return known
+
+    def _at(self, path: Sequence[str], *, read: bool = False) -> "Known":
+        """Return what is known inside the object at the path."""
+        known = self
+        for name in path:
+            known = known.inside.setdefault(name, Known())
+            known.read |= read
+        return known
+
+    def _settle(self) -> None:
+        """Drop what is inside of what is known as a whole. Then `whole` has all names, for one test of a record."""
+        self.inside = {name: known for name, known in self.inside.items() if name not in self.whole}
+        self.whole |= self.inside.keys()
+        for known in self.inside.values():
+            known._settle()
+
+    def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that are not known; of an object those inside it."""
+        left = {} if self.whole.issuperset(record) else {name: record[name] for name in record.keys() - self.whole}
+        for name, known in self.inside.items():
+            value = record.get(name)
+            if isinstance(value, dict):
+                # As a rule all of it is known.
+                if (known.inside or not known.whole.issuperset(value)) and (more := known.rest(value)):
+                    left[name] = more
+            elif (value and isinstance(value, list)) or (value is not None and not known.read):
+                left[name] = value
+        return left
 
 
 @dataclass(frozen=True)
@@ -166,6 +268,10 @@ class Table:
       if one lacks the number
     - `required`: columns that every whole record fills; a record without one of them is refused
     - `tombstone`: the column in which the source flags a record as deleted; one look does not prove it
+    - `ignored`: the fields that are not kept, each with the reason; dots lead into objects. Of an object that a column
+      `uses`, only the rest is ignored.
+    - `keeps_extra`: whether the fields that are neither read nor ignored are kept in the column `extra`, the last one.
+      False for a table whose rows are no records of the source, or not whole ones.
     """
 
     schema: str
@@ -176,6 +282,8 @@ class Table:
     changed: str | None = None
     required: tuple[str, ...] = ()
     tombstone: str | None = None
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    keeps_extra: bool = True
 
     def __post_init__(self) -> None:
         named = {*self.key, *self.required, *filter(None, (self.version, self.changed, self.tombstone))}
@@ -186,6 +294,20 @@ class Table:
             raise ValueError(f"table {self.full_name} names columns that it doesn't have: {', '.join(told)}")
         if tuple(column.name for column in self.columns if column.name in self.key) != self.key:
             raise ValueError(f"table {self.full_name} names its key in another order than its columns")
+        if mistake := self._extra_mistake():
+            raise ValueError(f"table {self.full_name} {mistake}")
+
+    def _extra_mistake(self) -> str:
+        """Return what is wrong with what is kept and ignored; empty if nothing is."""
+        if EXTRA in (column.name for column in self.columns):
+            return "has a column extra, which is the name of the column with all other fields"
+        if self.ignored and not self.keeps_extra:
+            return "keeps no extra fields, so there is nothing to ignore"
+        read = {".".join(column.path) for column in self.columns if column.uses is None} & set(self.ignored)
+        if read:
+            return f"ignores fields that its columns read: {', '.join(sorted(read))}"
+        unexplained = sorted(name for name, reason in self.ignored.items() if not reason.strip())
+        return f"doesn't say why it ignores {', '.join(unexplained)}" if unexplained else ""
 
     @property
     def moment(self) -> str | None:
@@ -202,49 +324,109 @@ class Table:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns)
+        return (*(column.name for column in self.columns), *([EXTRA] if self.keeps_extra else []))
 
     @cached_property
     def compared(self) -> tuple[str, ...]:
         """The columns that are compared between source and copy: all but the key and those that are not `compared`."""
-        return tuple(column.name for column in self.columns if column.compared and column.name not in self.key)
+        unlike = {*self.key, *(column.name for column in self.columns if not column.compared)}
+        return tuple(name for name in self.names if name not in unlike)
 
     @cached_property
     def _readers(self) -> tuple[tuple[str, list[str], Callable[[Any], Any], str, bool], ...]:
-        paths = [(c, *(c.field or c.name).split(".")) for c in self.columns]
-        return tuple((field, inner, c.read, c.name, c.name in self.key) for c, field, *inner in paths)
+        paths = [(c, *c.path) for c in self.columns]
+        return tuple((outer, inner, c.read, c.name, c.name in self.key) for c, outer, *inner in paths)
+
+    @cached_property
+    def _paths(self) -> list[tuple[str, str, list[str] | None]]:
+        """(column, its field in the record, its path if that leads into objects)."""
+        return [(c.name, c.path[0], c.path if len(c.path) > 1 else None) for c in self.columns]
+
+    @cached_property
+    def _known(self) -> Known:
+        return Known.of(self.columns, self.ignored)
+
+    @cached_property
+    def _demanded(self) -> frozenset[str]:
+        """The columns that every record fills."""
+        return frozenset((*self.key, *self.required))
+
+    @cached_property
+    def _partly_read(self) -> frozenset[str]:
+        """The columns whose reader makes nothing of some values since other columns, or `extra`, have them."""
+        return frozenset(column.name for column in self.columns if column.uses is not None)
+
+    def in_brief(self, *names: str, version: str | None = None, changed: str | None = None) -> "Table":
+        """Return the table with these columns only, as a list shows it whose rows are no whole records."""
+        columns = tuple(column for column in self.columns if column.name in names)
+        only = {"required": (), "tombstone": None, "ignored": {}, "keeps_extra": False}
+        return dataclasses.replace(self, columns=columns, version=version, changed=changed, **only)
 
     def row(self, record: Mapping[str, Any]) -> tuple:
         """Return the record's values in column order.
 
         Raises RowRefused if a value can't be stored, or if one of the key or a required one is missing.
         """
-        values = []
-        for field, inner, read, name, is_key in self._readers:
+        values, unread, demanded = [], [], self._demanded
+        for outer, inner, read, name, is_key in self._readers:
+            given = record.get(outer)
             try:
-                value = read(_within(record.get(field), inner) if inner else record.get(field))
+                value = read(_within(given, inner) if inner else given)
             except ValueError as error:
                 raise RowRefused(f"{name} {error}") from None
-            if value is None and is_key:
-                given = record.get(field)
-                is_text = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
-                raise RowRefused(f"{name} is {'text, and declared as a number' if is_text else 'no usable id'}")
-            if value is None and name in self.required:
-                raise RowRefused(f"{name} is missing, which every record has")
+            if value is None:
+                if name in demanded:
+                    raise RowRefused(
+                        f"{name} {_no_key(read, given) if is_key else 'is missing, which every record has'}"
+                    )
+                if given and name not in self._partly_read:
+                    unread.append([outer, *inner])
             values.append(value)
+        if self.keeps_extra:
+            rest = self._known.rest(record)
+            values.append(self._extra(record, rest, unread) if rest or unread else None)
         return tuple(values)
+
+    def _extra(self, record: Mapping[str, Any], rest: dict[str, Any], unread: Sequence[list[str]]) -> str | None:
+        """Return the fields that are neither read nor ignored (`rest`) as JSON text; None if there are none.
+
+        `unread`: the paths to values of which a column's reader made nothing, such as a text in place of an id. They
+        are kept, unless they are blank. Raises RowRefused if Postgres can't store what is kept.
+        """
+        for path in unread:
+            value = _within(record, path)
+            if value and not (isinstance(value, str) and value.isspace()):
+                rest = put(rest, path, value)
+        if not rest:
+            return None
+        try:
+            return structure(rest)
+        except ValueError as error:
+            raise RowRefused(f"{EXTRA} {error}") from None
+
+    def filled(self, record: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the record with these values of columns in the columns' fields, where it has none itself."""
+        known = dict(zip(values, self.named(record, tuple(values)), strict=True))
+        for column in self.columns:
+            if column.name in values and known[column.name] is None:
+                record = put(record, column.path, values[column.name])
+        return record
 
     def lacking(self, record: Mapping[str, Any]) -> list[str] | None:
         """Return the columns that the record does not name, not even as null; None if it names all of them."""
-        return [name for field, inner, _, name, _ in self._readers if not _named(record, [field, *inner])] or None
+        return [
+            name
+            for name, outer, path in self._paths
+            if outer not in record or (path is not None and not _named(record, path))
+        ] or None
 
     def named(self, record: Mapping[str, Any], columns: Sequence[str]) -> tuple:
         """Return the record's values in `columns`; None for a value that is missing or can't be read."""
         values = {}
-        for field, inner, read, name, _ in self._readers:
+        for outer, inner, read, name, _ in self._readers:
             if name in columns:
                 try:
-                    values[name] = read(_within(record.get(field), inner))
+                    values[name] = read(_within(record.get(outer), inner))
                 except ValueError:
                     values[name] = None
         return tuple(values[name] for name in columns)
@@ -258,6 +440,19 @@ class Table:
         except ValueError:
             return None
         return None if None in key else key
+
+
+def put(record: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return the record with the value in the place that `path` leads to."""
+    name, *inner = path
+    around = record.get(name)
+    return {**record, name: put(around if isinstance(around, Mapping) else {}, inner, value) if inner else value}
+
+
+def _no_key(read: Callable[[Any], Any], given: Any) -> str:
+    """Say what is wrong with a value that is no key."""
+    is_text = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
+    return "is text, and declared as a number" if is_text else "is no usable id"
 
 
 def _within(value: Any, path: list[str]) -> Any:

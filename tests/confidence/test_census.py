@@ -42,6 +42,7 @@ class TestPaths:
     def test_a_key_with_signs_of_a_path_is_quoted(self):
         assert set(counted([{"a.b": 1, "c[]": 2, "d e": 3, "Größe": 4}]).fields) == {'"a.b"', '"c[]"', "d e", "Größe"}
         assert join("x", "a.b") == 'x."a.b"'
+        assert counted([{"": {"": 1}}]).fields.keys() == {'""', '"".""'}
 
     def test_a_share_is_of_the_objects_at_the_place(self):
         found = shares(counted([{"lines": [{"a": 1}, {"a": 1, "b": 1}]}, {"lines": []}, {"lines": [{"b": None}]}]))

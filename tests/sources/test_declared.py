@@ -8,7 +8,18 @@ import pytest
 from include.api.paginators import Cursor, PageNumber
 from include.api.request import Request
 from include.sources.mirror.changes import BothEnds, FullList, Since, Window
-from include.sources.mirror.entity import Cascade, Child, Discovered, Entity, Listed, Lookup, Need, Part, Partitions
+from include.sources.mirror.entity import (
+    Cascade,
+    Child,
+    Derived,
+    Discovered,
+    Entity,
+    Listed,
+    Lookup,
+    Need,
+    Part,
+    Partitions,
+)
 from include.sources.mirror.source import Mirror
 from include.sources.storage.source import Storage
 from include.warehouse.table import Column, Table, identifier
@@ -22,7 +33,7 @@ WINDOW = Window(lambda listing, start, end: listing)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
 CASCADE = Cascade("t.item IS NULL", "items", ("item",), alive=lambda item: True)
-BRIEF = replace(TABLE, columns=TABLE.columns[:1])
+BRIEF = TABLE.in_brief("id")
 
 
 def listed(**more):
@@ -60,6 +71,12 @@ def test_enumerations_are_named_by_tables_that_there_are():
     assert (
         refusal(mirror, enumerations={"order": ("place",)}) == "shop has no tables order, whose enumerations it names"
     )
+
+
+def test_computed_table_keeps_no_extra_fields():
+    why = "shop.orders is computed, so it keeps no extra fields: say keeps_extra=False"
+    assert refusal(Derived, TABLE, "SELECT 1") == why
+    assert Derived(replace(TABLE, keeps_extra=False), "SELECT 1").keep == "false"
 
 
 class TestEntity:
@@ -163,7 +180,11 @@ class TestEntity:
     @pytest.mark.parametrize(
         ("more", "why"),
         [
-            ({"shown": LINES}, "what lists show in brief is in its table too"),
+            ({"shown": LINES.in_brief("id", "order_id")}, "what lists show in brief is in its table too"),
+            (
+                {"shown": TABLE},
+                "what lists show in brief is no whole record: make it by the table's in_brief",
+            ),
             ({"lookup": BY_PLACE}, "records that lists show in brief are named and looked up by the table's key"),
         ],
     )

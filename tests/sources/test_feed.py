@@ -135,7 +135,7 @@ def context(vendor: Vendor, conn: psycopg.Connection, warehouse: str) -> Iterato
     engine = create_engine(make_url(warehouse).set(drivername="postgresql+psycopg"))
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:
         op.execute("CREATE SCHEMA feed")
-        columns = {"name": "text", "created": "timestamptz", "updated": "timestamptz"}
+        columns = {"name": "text", "created": "timestamptz", "updated": "timestamptz", "extra": "jsonb"}
         create_mirror("feed", "customers", {"id": "text"}, columns)
         connection.execute(text("INSERT INTO confidence.writer (source) VALUES ('feed')"))
     engine.dispose()

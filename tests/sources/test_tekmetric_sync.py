@@ -448,7 +448,8 @@ class TestParams:
     def test_store_raw_takes_any_text(self, loaded, conn):
         settle(loaded)
         id_ = with_job(loaded)
-        loaded.control.spoil("head", id_, odd="a\0b")
+        # In a field that no row has, so that only the answer has it.
+        loaded.control.spoil("head", id_, balanceDue="a\0b")
         loaded.sync(store_raw=True)
         assert conn.execute("SELECT count(*) FROM tekmetric.tm_raw_payloads").fetchone() == (3,)
 

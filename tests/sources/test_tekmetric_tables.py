@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from include.sources.tekmetric import tables
-from include.warehouse.table import RowRefused
+from include.warehouse.table import RowRefused, structure
 from tests.repair_shops import MIRRORED, TABLES
 
 MARCH = dict.fromkeys(("created_date", "updated_date"), "2026-03-01T12:00:00Z")
@@ -157,6 +157,8 @@ class TestRows:
             "customer_type_id": 1,
             "customer_type_name": "Person",
             "lead_source": "Web",
+            # All phones, since the columns have two.
+            "extra": structure({"phone": phones}),
         }
 
     @pytest.mark.parametrize(
@@ -232,6 +234,7 @@ class TestRows:
             "retail": 799,
             "vendor": "Acme",
             "ordered": True,
+            "extra": '{"vendor":{"id":1}}',
         }
 
     @pytest.mark.parametrize(

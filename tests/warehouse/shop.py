@@ -28,10 +28,18 @@ PARTS = Table(
     ),
 )
 STOCK = Table(
-    SOURCE, "stock", (Column("place"), Column("bin", integer), Column("count", integer)), ("place", "bin"), None
+    SOURCE,
+    "stock",
+    (Column("place"), Column("bin", integer), Column("count", integer)),
+    ("place", "bin"),
+    None,
+    keeps_extra=False,
 )
 TABLES = {
-    PARTS: ({"id": "bigint"}, {"name": "text", "price": "numeric", "tags": "jsonb", "updated_at": "timestamptz"}),
+    PARTS: (
+        {"id": "bigint"},
+        {"name": "text", "price": "numeric", "tags": "jsonb", "updated_at": "timestamptz", "extra": "jsonb"},
+    ),
     STOCK: ({"place": "text", "bin": "bigint"}, {"count": "bigint"}),
 }
 # Orders, their lines, and notes on the lines: what refers to a removed row goes with it.

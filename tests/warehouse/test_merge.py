@@ -36,6 +36,7 @@ records = st.builds(
     st.sampled_from(["1", "1.0", "-1", "2.50", None]),
     st.integers(0, 3),
     tags=st.sampled_from([None, [], {}, [1], {"a": 1}]),
+    more=st.sampled_from([None, 1, {"extra": []}]),
 )
 feeds = st.lists(records, max_size=12)
 touches = st.dictionaries(st.integers(1, 8), st.sampled_from(["name", "tombstone", "gone"]))
@@ -95,7 +96,8 @@ def test_copy_becomes_the_source_and_the_audit_knows_the_copy_before(conn, copy,
 
 def as_record(row: dict) -> dict:
     """A row of the copy as the source would have sent it."""
-    return row | {"price": None if row["price"] is None else str(row["price"])}
+    fields = {name: row[name] for name in PARTS.names if name != "extra"} | (row["extra"] or {})
+    return fields | {"price": None if row["price"] is None else str(row["price"])}
 
 
 def undone(after: dict, audit: list) -> dict:

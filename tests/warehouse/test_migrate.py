@@ -79,6 +79,27 @@ def test_log_that_was_cleaned_up_before_is_known_to_have_an_end(warehouse_url, m
         assert conn.execute("SELECT changed_at FROM confidence.change_log").fetchall() == [(None,)]
 
 
+def test_rows_from_before_extra_keep_their_hash_and_are_known(warehouse_url, monkeypatch):
+    upgrade, before = module.command.upgrade, "0023"
+    monkeypatch.setattr(module.command, "upgrade", lambda config, _: upgrade(config, before))
+    migrate(warehouse_url)
+    hashed = "SELECT row_hash FROM repairshopr.customers"
+    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+        conn.execute("INSERT INTO confidence.sync_log (source, kind, run) VALUES ('repairshopr', 'sync', 'a_dag/1')")
+        conn.execute("INSERT INTO repairshopr.customers (id, firstname, sync_id) VALUES (1, 'Ann', 1)")
+        hash_before = conn.execute(hashed).fetchall()
+        monkeypatch.undo()
+        migrate(warehouse_url)
+        assert conn.execute("SELECT * FROM confidence.extra_since").fetchall() == [("repairshopr", 1)]
+        assert conn.execute(hashed).fetchall() == hash_before
+        conn.execute("UPDATE repairshopr.customers SET extra = '{\"a\": 1}'")
+        assert conn.execute(hashed).fetchall() != hash_before
+        downgrade = module.command.downgrade
+        monkeypatch.setattr(module.command, "upgrade", lambda config, _: downgrade(config, before))
+        assert migrate(warehouse_url) == before
+        assert conn.execute(hashed).fetchall() == hash_before
+
+
 def test_three_at_once_take_turns(warehouse_url):
     with ThreadPoolExecutor(3) as executor:
         assert list(executor.map(migrate, [warehouse_url] * 3)) == [NEWEST] * 3

@@ -188,7 +188,7 @@ class TestRefusedRows:
     def test_are_named_as_the_copy_names_them_whatever_a_key_is_made_of(self, conn):
         conn.execute("CREATE TABLE shop.counts (place text, counted_at timestamptz, number bigint, row_hash bigint)")
         columns = (Column("place"), Column("counted_at", instant), Column("number", integer))
-        counts = Table(SOURCE, "counts", columns, key=("place", "counted_at"), version=None)
+        counts = Table(SOURCE, "counts", columns, key=("place", "counted_at"), version=None, keeps_extra=False)
         stage = Stage.open(conn, counts, SOURCE, "test", "ticket")
         records = [{"place": "a", "counted_at": "2026-03-01T12:00:00.5+02:00", "number": number} for number in ("x", 1)]
         stage.append(records, next_position=[day(1)], page_info={})

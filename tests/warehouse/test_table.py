@@ -205,7 +205,7 @@ class TestDeclared:
 class TestRow:
     def test_values_come_in_column_order(self):
         row = PARTS.row({"updated_at": "2026-01-01", "price": "1.50", "id": "7", "more": 1, "name": None})
-        assert row == (7, None, Decimal("1.50"), None, datetime(2026, 1, 1, tzinfo=UTC))
+        assert row == (7, None, Decimal("1.50"), None, datetime(2026, 1, 1, tzinfo=UTC), '{"more":1}')
 
     @pytest.mark.parametrize("key", [None, "", 0, "0", "abc", SECRET, {}])
     def test_no_usable_key_is_refused(self, key):
@@ -221,16 +221,16 @@ class TestRow:
 
     def test_field_is_the_sources_name(self):
         table = Table("s", "t", (Column("id", identifier, field="ID"),), version=None)
-        assert table.row({"ID": 3, "id": 4}) == (3,)
+        assert table.row({"ID": 3, "id": 4}) == (3, '{"id":4}')
         assert table.key_of({"ID": 3}) == (3,)
 
     def test_field_leads_into_the_records_objects(self):
         table = Table(
             "s", "t", (Column("id", identifier, field="of.id"), Column("cents", integer, field="a.b.c")), version=None
         )
-        assert table.row({"of": {"id": 3}, "a": {"b": {"c": 5}}}) == (3, 5)
-        assert table.row({"of": {"id": 3}, "a": {"b": None}}) == (3, None)
-        assert table.row({"of": {"id": 3}}) == (3, None)
+        assert table.row({"of": {"id": 3}, "a": {"b": {"c": 5}}}) == (3, 5, None)
+        assert table.row({"of": {"id": 3}, "a": {"b": None}}) == (3, None, None)
+        assert table.row({"of": {"id": 3}}) == (3, None, None)
         assert table.key_of({"of": {"id": 3}}) == (3,)
         with pytest.raises(RowRefused, match=r"^cents lies in something that is no object$"):
             table.row({"of": {"id": 3}, "a": {"b": [5]}})
@@ -268,3 +268,151 @@ class TestRow:
                 PARTS.row(record)
         else:
             assert PARTS.row(record)[:1] == key
+
+
+ITEMS = Table(
+    "s",
+    "items",
+    (
+        Column("id", identifier),
+        Column("cents", integer, "price.amount"),
+        Column("owner_id", identifier, "owner"),
+        Column("kind", lambda value: value.get("name") if isinstance(value, dict) else text(value), uses=("name",)),
+        Column("raw", structure),
+    ),
+    version=None,
+    ignored={"url": "it expires", "price.label": "the amount, as a text", "shop.name": "the shop has it"},
+)
+
+
+def extra(record: dict, table: Table = ITEMS) -> object:
+    """What the table keeps of a record beside its columns."""
+    kept = table.row({"id": 1, **record})[-1]
+    return None if kept is None else decode_json(kept)
+
+
+class TestExtra:
+    @pytest.mark.parametrize(
+        ("record", "kept"),
+        [
+            ({}, None),
+            ({"url": "x", "raw": {"a": 1}, "owner": 5, "price": {"amount": 5, "label": "5 c"}}, None),
+            ({"note": None}, {"note": None}),
+            ({"note": ""}, {"note": ""}),
+            # Of an object in which columns read something, the rest.
+            ({"price": {"amount": 5, "currency": "EUR"}}, {"price": {"currency": "EUR"}}),
+            ({"price": None}, None),
+            ({"kind": "tool"}, None),
+            ({"kind": {"name": "tool"}}, None),
+            ({"kind": {"name": "tool", "id": 7}}, {"kind": {"id": 7}}),
+            # Of an object in which something is ignored, the rest; and whatever comes in its place.
+            ({"shop": {"name": "x"}}, None),
+            ({"shop": {"name": "x", "zone": {}}}, {"shop": {"zone": {}}}),
+            ({"shop": "x"}, {"shop": "x"}),
+            ({"shop": [{"name": "x"}]}, {"shop": [{"name": "x"}]}),
+            # A value of which the column's reader makes nothing.
+            ({"owner": "Ann"}, {"owner": "Ann"}),
+            ({"owner": {"id": 5}}, {"owner": {"id": 5}}),
+            *(({"owner": blank}, None) for blank in (None, "", " ", 0)),
+            # The names of our own columns, and those of no identifier.
+            *(({name: 1}, {name: 1}) for name in ("extra", "sync_id", "deleted_at", "row_hash", "cents", "owner_id")),
+            *(({name: 1}, {name: 1}) for name in ("id.x", "price.amount", "", " a b ", "ID", "Größe 😀", 'a"b\\')),
+            ({"more": {"extra": {"sync_id": [None, {}]}}}, {"more": {"extra": {"sync_id": [None, {}]}}}),
+            ({"more": Decimal("0.1000000000000000000000001")}, {"more": Decimal("0.1000000000000000000000001")}),
+            ({"more": 10**40}, {"more": 10**40}),
+        ],
+    )
+    def test_has_what_is_neither_read_nor_ignored(self, record, kept):
+        assert extra(record) == kept
+
+    def test_has_200_fields(self):
+        many = {f"field {number}": number for number in range(200)}
+        assert extra(many) == many
+
+    @pytest.mark.parametrize(
+        ("value", "reason"),
+        [
+            ("a\0b", "holds a NUL character"),
+            ({"a\0b": 1}, "holds a NUL character"),
+            ("\ud800", "holds half a surrogate pair"),
+            ({"\udfff": 1}, "holds half a surrogate pair"),
+            (Decimal("1E+999999"), "holds a number with more digits than can be stored"),
+            (Decimal("1E+1001"), "holds a number with more digits than can be stored"),
+            (Decimal("1E-99999"), "holds a number with more digits than can be stored"),
+        ],
+    )
+    def test_refuses_what_cannot_be_stored(self, value, reason):
+        for record in ({"more": value}, {"more": [{"x": value}]}, {"raw": [value]}):
+            with pytest.raises(RowRefused, match=f"^(extra|raw) {reason}$"):
+                ITEMS.row({"id": 1, **record})
+
+    @pytest.mark.parametrize("around", [lambda inner: [inner], lambda inner: {"a": inner}])
+    @pytest.mark.parametrize("levels", [600, 10_000])
+    def test_refuses_what_is_nested_too_deeply(self, around, levels):
+        value = None
+        for _ in range(levels):
+            value = around(value)
+        with pytest.raises(RowRefused, match=r"^extra is nested too deeply$"):
+            ITEMS.row({"id": 1, "more": value})
+
+    def test_takes_many_objects_beside_each_other_and_numbers_in_texts(self):
+        record = {"more": [{"a": "[[1E99999"}] * 1000, "less": "9" * 2000}
+        assert extra(record) == record
+
+    @given(st.dictionaries(st.sampled_from(["id", "price", "owner", "kind", "shop", "url", "x"]) | texts, nested))
+    def test_every_field_is_read_ignored_or_kept(self, record):
+        try:
+            *values, kept = ITEMS.row({**record, "id": 1})
+        except RowRefused:
+            return
+        kept = {} if kept is None else decode_json(kept)
+        read = dict(zip(ITEMS.names, values, strict=False))
+        for name in record.keys() - {"id", "url", "price", "owner", "kind", "shop", "raw"}:
+            assert kept[name] == record[name]
+        if record.get("owner"):
+            assert (read["owner_id"] is None) == ("owner" in kept) or record["owner"].isspace()
+        if "shop" in record and not isinstance(record["shop"], dict) and record["shop"] is not None:
+            assert kept["shop"] == record["shop"]
+        assert kept.keys() <= record.keys()
+
+    @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(record=st.dictionaries(texts, nested | exponents.map(Decimal), min_size=1))
+    def test_is_stored_as_it_is(self, conn, record):
+        record = {name: value for name, value in record.items() if name not in {"id", *ITEMS.ignored, "raw", "kind"}}
+        try:
+            *_, kept = ITEMS.row({"id": 1, **record})
+        except RowRefused:
+            return
+        if kept is not None:
+            assert as_stored(conn, kept, "jsonb") == decode_json(kept)
+
+    def test_is_left_out_where_a_table_keeps_none(self):
+        assert STOCK.row({"place": "A", "bin": 1, "count": 2, "more": 3}) == ("A", 1, 2)
+        assert "extra" not in STOCK.names
+
+    def test_of_a_list_in_brief_is_left_out(self):
+        brief = ITEMS.in_brief("id", "cents")
+        assert (brief.names, brief.row({"id": 1, "price": {"amount": 2, "more": 3}})) == (("id", "cents"), (1, 2))
+
+    @pytest.mark.parametrize(
+        ("more", "why"),
+        [
+            ({"ignored": {"a": "x"}}, "ignores fields that its columns read: a"),
+            ({"ignored": {"c": " "}}, "doesn't say why it ignores c"),
+            ({"ignored": {"c": "x"}, "keeps_extra": False}, "keeps no extra fields, so there is nothing to ignore"),
+            (
+                {"columns": (Column("a"), Column("extra"))},
+                "has a column extra, which is the name of the column with all other fields",
+            ),
+        ],
+    )
+    def test_declaration_that_contradicts_itself_is_refused(self, more, why):
+        with pytest.raises(ValueError, match=f"^table shop.parts {why}$"):
+            Table("shop", "parts", **{"columns": (Column("a"),), "key": ("a",), "version": None, **more})
+
+    def test_value_is_put_where_the_record_has_none(self):
+        assert ITEMS.filled({"id": 1}, {"id": 2, "cents": 3}) == {"id": 1, "price": {"amount": 3}}
+        assert ITEMS.filled({"id": None, "price": {"x": 1}}, {"id": 2, "cents": 3}) == {
+            "id": 2,
+            "price": {"x": 1, "amount": 3},
+        }

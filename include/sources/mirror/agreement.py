@@ -16,7 +16,7 @@ from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.staging import Stage
-from include.warehouse.table import are, identifiers, same_key
+from include.warehouse.table import EXTRA, are, identifiers, same_key
 
 
 class Disagreement(Exception):
@@ -32,8 +32,9 @@ class Reading:
     moment: datetime | None
 
     def agrees(self, other: "Reading") -> bool:
-        """Return whether the other reading has all values of this one. It may have more."""
-        return all(other.values.get(name) == value for name, value in self.values.items())
+        """Return whether the other reading has all values of this one. It may have more, in `extra` too."""
+        mine, theirs = dict(self.values), dict(other.values)
+        return _has_all(mine.pop(EXTRA, None) or {}, theirs.pop(EXTRA, None) or {}) and _has_all(mine, theirs)
 
     def newer(self, other: "Reading") -> bool:
         """Return whether this reading has a newer version, by the first version column that both readings have."""
@@ -41,6 +42,10 @@ class Reading:
             if mine is not None and theirs is not None:
                 return mine > theirs
         return False
+
+
+def _has_all(some: Mapping[str, object], others: Mapping[str, object]) -> bool:
+    return all(others.get(name) == value for name, value in some.items())
 
 
 # A record and its nested rows: for each of their tables, the readings by key.

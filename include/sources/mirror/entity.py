@@ -122,12 +122,18 @@ class Derived:
     - `touched`: SQL over rows `t`, true if a sync after {since} may have changed the row's result. Only those rows are
       compared, and the condition replaces {touched} in `query`. Give it where computing all rows takes too long.
     - `keep`: SQL over rows `t`, true if the row is not computed and must stay
+
+    Raises ValueError if the table keeps extra fields.
     """
 
     table: Table
     query: str
     touched: str | None = None
     keep: str = "false"
+
+    def __post_init__(self) -> None:
+        if self.table.keeps_extra:
+            raise ValueError(f"{self.table.full_name} is computed, so it keeps no extra fields: say keeps_extra=False")
 
 
 @dataclass(frozen=True)
@@ -351,6 +357,8 @@ class Discovered(Entity):
     parts: tuple[Part, ...] = ()
 
     def _mistake(self) -> str:
+        if self.shown.keeps_extra:
+            return "what lists show in brief is no whole record: make it by the table's in_brief"
         if set(self.shown.names) - set(self.table.names):
             return "what lists show in brief is in its table too"
         if not self.shown.key == self.table.key == self.lookup.by:

@@ -50,7 +50,7 @@ def account(context: MirrorContext, extract: Extract, stage: Stage, compared: in
         repeats=sum(progress["repeats"].values()) + known,
         refused=pull.rows_refused + skipped,
         compared=compared + progress["fallen"] + deleted,
-        **dict(zip(("live", "equal", "differing", "surplus", "young", "unproven", "out_of_scope"), live, strict=True)),
+        **dict(zip(STATES, live, strict=True)),
         **dict(zip(("missing", "missing_unproven"), missing, strict=True)),
         unseen=_count_unseen(extract) if own else 0,
     )
@@ -144,12 +144,16 @@ def remember_unproven(context: MirrorContext, extract: Extract, *, whole: bool) 
         )
 
 
+# What `COPY_SIDE` counts.
+STATES = ("live", "equal", "differing", "surplus", "young", "due", "unproven", "out_of_scope")
+
 COPY_SIDE = """
 SELECT count(*),
   count(*) FILTER (WHERE NOT {no_s} AND s.row_hash = t.row_hash AND coalesce(p._status, 'noise') = 'noise'),
   count(*) FILTER (WHERE p._operation = 'update' AND p._status = 'confirmed'),
   count(*) FILTER (WHERE p._operation = 'delete' AND p._status = 'confirmed'),
   count(*) FILTER (WHERE p._status = 'young'),
+  count(*) FILTER (WHERE p._status = 'due'),
   count(*) FILTER (WHERE p._status = 'unproven'),
   count(*) FILTER (WHERE {no_s} AND p._status IS NULL AND {out_of_scope})
 FROM {table} t LEFT JOIN {stage} s ON {t_is_s} LEFT JOIN {plan} p ON {t_is_p} WHERE t.deleted_at IS NULL

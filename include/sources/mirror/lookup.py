@@ -191,8 +191,8 @@ def _batch_looks(
     batch_look = _batch_look(context, table, lookup, batch, request, answers)
     rows, has_wrong_rows = _rows_by_value(table, lookup, batch, batch_look.rows)
     for value in batch:
-        requested = list(zip(lookup.by, value, strict=True))
-        full = [{**row, **{name: each for name, each in requested if row.get(name) is None}} for row in rows[value]]
+        requested = dict(zip(lookup.by, value, strict=True))
+        full = [table.filled(row, requested) for row in rows[value]]
         # A wrong row may have come in place of a right one. It does no harm if the key allows one row only, or if a
         # witness will be asked about the missing rows.
         complete = rows[value] and (lookup.by == table.key or lookup.witness)

@@ -310,8 +310,8 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
 
 
 def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
-    """Return the number of rows planned for the operation, without young ones."""
-    return sum(n for (op, status), n in counts.items() if op == operation and status != "young")
+    """Return the number of rows planned for the operation, without young and due ones."""
+    return sum(n for (op, status), n in counts.items() if op == operation and status not in ("young", "due"))
 
 
 def _summary(
@@ -368,6 +368,7 @@ def _metrics(context: MirrorContext, scope: Scope, extract: Extract, figures: Ma
         "rows_differing": confirmed.update,
         "feed_noise": sum(n for (_, status), n in counts.items() if status == "noise"),
         "rows_young": sum(n for (_, status), n in counts.items() if status == "young"),
+        "rows_due": sum(n for (_, status), n in counts.items() if status == "due"),
         "rows_refused": pull.rows_refused,
         **unproven.metrics(context.conn, context.source.name, _table_names(extract)),
         **figures["forensics"],

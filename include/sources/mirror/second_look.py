@@ -13,6 +13,7 @@ from include.sources.mirror.entity import Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, Row, look_up
 from include.sources.mirror.planning import replace_record
+from include.warehouse import compare
 from include.warehouse.table import RowRefused, are, identifiers, key_array, same_key
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,11 @@ class LookCounts:
 def second_look(context: MirrorContext, extract: Extract, *, every: bool = False) -> LookCounts:
     """Look up the suspects and set their status in the plan. Return how many were looked up.
 
-    Suspects beyond the budget stay unproven. `every`: look up all suspects, without a budget.
+    Suspects beyond the budget stay unproven. `every`: look up all suspects, without a budget. More suspects than the
+    budget that only gained fields need no look.
     """
+    for stage in extract.stages:
+        compare.confirm_gained(stage, more_than=SECOND_LOOKS)
     budget = None if every else SECOND_LOOKS
     table, lookup = extract.entity.table, extract.entity.lookup
     suspects = _suspects(context, extract, budget)

@@ -31,7 +31,7 @@ from include.sources.mirror.related import (
     unread_records,
 )
 from include.sources.mirror.second_look import second_look
-from include.warehouse import fence, sync_log
+from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import PullError, Stage
 from include.warehouse.sync_log import Counts
@@ -224,6 +224,7 @@ class _Sync:
 
     def _apply(self, stage: Stage) -> Counts:
         """Apply a table's plan and return its counts."""
+        compare.confirm_due(stage)
         merged = apply_plan(stage.conn, stage.table, stage.plan, self.sync_id)
         read, refused = stage.pull.rows_read, stage.pull.rows_refused
         unchanged = max(0, read - refused - merged.inserted - merged.updated - merged.superseded)

@@ -1,5 +1,7 @@
 """RepairShopr's tables: names as in the API, times with a zone, money exact."""
 
+from collections.abc import Mapping
+
 from include.warehouse.table import (
     Column,
     Table,
@@ -16,10 +18,19 @@ ID = Column("id", identifier)
 TIMES = (Column("created_at", instant), Column("updated_at", instant))
 
 
-def _table(name: str, *columns: Column, required: tuple[str, ...] = ()) -> Table:
+# What only the own address of a document shows.
+EMBEDDED = {
+    "customer": "a copy of the customer, which only the document's own address shows",
+    "line_items": "they are rows of line_items; only the document's own address shows them here",
+}
+
+
+def _table(
+    name: str, *columns: Column, required: tuple[str, ...] = (), ignored: Mapping[str, str] | None = None
+) -> Table:
     """Return a table. `required`: columns that every record has, in addition to its times."""
     times = tuple(column.name for column in TIMES)
-    return Table("repairshopr", name, (ID, *columns, *TIMES), required=(*required, *times))
+    return Table("repairshopr", name, (ID, *columns, *TIMES), required=(*required, *times), ignored=ignored or {})
 
 
 CUSTOMERS = _table(
@@ -38,6 +49,10 @@ CUSTOMERS = _table(
     Column("disabled", boolean),
     Column("location_id", identifier),
     Column("properties", structure),
+    ignored={
+        "fullname": "firstname and lastname in one",
+        "business_then_name": "business_name, or else the full name",
+    },
 )
 
 INVOICES = _table(
@@ -61,6 +76,7 @@ INVOICES = _table(
     Column("note"),
     Column("pdf_url"),
     Column("hardwarecost", decimal),
+    ignored={**EMBEDDED, "payments": "they are rows of payments; only the invoice's own address shows them here"},
 )
 
 LINE_ITEMS = _table(
@@ -83,11 +99,6 @@ LINE_ITEMS = _table(
 )
 
 
-def _customer_id(value: object) -> int | None:
-    """Return the id of the customer, whom a payment embeds as an object."""
-    return identifier(value.get("id") if isinstance(value, dict) else value)
-
-
 PAYMENTS = _table(
     "payments",
     Column("success", boolean),
@@ -96,7 +107,14 @@ PAYMENTS = _table(
     Column("ref_num"),
     Column("applied_at", instant),
     Column("payment_method"),
-    Column("customer_id", _customer_id, field="customer"),
+    Column("customer_id", identifier, field="customer.id"),
+    ignored={
+        "customer": "a copy of the customer",
+        "signature_name": "personal data that no account of payments needs",
+        "signature_date": "it belongs to the signature",
+        "signature_data": "a picture of the signature",
+        "transaction_response": "the card processor's answer, which may name card and holder",
+    },
 )
 
 PRODUCTS = _table(
@@ -141,4 +159,5 @@ ESTIMATES = _table(
     Column("ticket_id", identifier),
     Column("invoice_id", identifier),
     Column("location_id", identifier),
+    ignored=EMBEDDED,
 )

@@ -157,9 +157,13 @@ def _line_items(order: Record) -> list[Record]:
 
 
 def _fulfillments(order: Record) -> list[Record]:
-    """Return the fulfillments of an order, each with the details of its type under `details`."""
-    rows = _of_order("fulfillments")(order)
-    return [{**row, "details": row.get(f"{str(row.get('type')).lower()}_details")} for row in rows]
+    """Return the fulfillments of an order, each with the details of its type under `details` in place of their name."""
+    return [_with_details(row) for row in _of_order("fulfillments")(order)]
+
+
+def _with_details(fulfillment: Record) -> Record:
+    name = f"{str(fulfillment.get('type')).lower()}_details"
+    return {**{field: value for field, value in fulfillment.items() if field != name}, "details": fulfillment.get(name)}
 
 
 def _orders(field: str, between: Record | None = None) -> Record:

@@ -6,7 +6,7 @@ from include.warehouse.table import Column, Table
 
 
 def _table(name: str, names: str, key: str) -> Table:
-    return Table(SCHEMA, name, tuple(map(Column, names.split())), tuple(key.split()), version=None)
+    return Table(SCHEMA, name, tuple(map(Column, names.split())), tuple(key.split()), version=None, keeps_extra=False)
 
 
 # An item is sold out at a location if one of its variations is. Archived items and closed locations are included.

@@ -5,7 +5,7 @@ their order. The required columns are those that every object has by the vendor'
 shows only a part of the object.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from include.warehouse.table import Column, Table, boolean, decimal, instant, integer, structure, text
@@ -31,6 +31,7 @@ OVERRIDE = Table(
     ),
     key=("location_id",),
     version=None,
+    keeps_extra=False,
 )
 
 
@@ -83,7 +84,13 @@ OBJECT = (
 )
 
 
-def _catalog(name: str, data: str, *columns: tuple[str, Callable[[Any], Any], str]) -> Table:
+# The list is asked for one type of object, and its answer is checked for it.
+OF_ONE_TYPE = {"type": "all objects of this table have the same type"}
+
+
+def _catalog(
+    name: str, data: str, *columns: tuple[str, Callable[[Any], Any], str], ignored: Mapping[str, str] | None = None
+) -> Table:
     """Return a table of catalog objects. Its own columns (name, reader, field) are read from the object `data`."""
     own = (Column(column, read, f"{data}.{field or column}") for column, read, field in columns)
     return Table(
@@ -94,7 +101,19 @@ def _catalog(name: str, data: str, *columns: tuple[str, Callable[[Any], Any], st
         changed="updated_at",
         required=("version", "updated_at"),
         tombstone="is_deleted",
+        ignored={**OF_ONE_TYPE, **(ignored or {})},
     )
+
+
+def _in_one_currency(
+    name: str, columns: tuple[Column, ...], *, ignored: Mapping[str, str] | None = None, **more: Any
+) -> Table:
+    """Return a table whose amounts are all in the currency of one of them, which a column has."""
+    read = {".".join(column.path) for column in columns}
+    priced = [column.path[:-1] for column in columns if column.path[-1] == "amount"]
+    others = {".".join([*path, "currency"]) for path in priced} - read
+    same = dict.fromkeys(sorted(others), "all amounts of a row are in the currency of its column currency")
+    return Table(SCHEMA, name, columns, ignored={**same, **(ignored or {})}, **more)
 
 
 LOCATIONS = Table(
@@ -163,6 +182,7 @@ CATALOG_ITEMS = _catalog(
     ("channels", structure, ""),
     ("image_ids", structure, ""),
     ("units_per_case", decimal, ""),
+    ignored={"item_data.variations": "they are rows of catalog_variations"},
 )
 
 CATALOG_VARIATIONS = _catalog(
@@ -189,6 +209,7 @@ CATALOG_VARIATIONS = _catalog(
     ("item_option_values", structure, ""),
     ("image_ids", structure, ""),
     ("units_per_case", decimal, ""),
+    ignored={"item_variation_data.item_variation_vendor_infos": "they are rows of catalog_vendor_info"},
 )
 
 # A vendor info comes inside its variation, whose version decides; so its own version is not used.
@@ -207,6 +228,7 @@ CATALOG_VENDOR_INFO = Table(
         *OBJECT,
     ),
     version=None,
+    ignored={**OF_ONE_TYPE, f"{_INFO}.item_variation_id": "variation_id has it, from the record around the info"},
 )
 
 CATALOG_INVENTORY = Table(
@@ -222,6 +244,10 @@ CATALOG_INVENTORY = Table(
     key=("variation_id", "location_id"),
     version="calculated_at",
     required=("quantity", "calculated_at"),
+    ignored={
+        "state": "all counts of this table are IN_STOCK",
+        "catalog_object_type": "only variations are counted; inventory_counts has it",
+    },
 )
 
 INVENTORY_COUNTS = Table(
@@ -240,8 +266,7 @@ INVENTORY_COUNTS = Table(
 )
 
 # An order that was not made through the API may have no version; then its time of change is used.
-ORDERS = Table(
-    SCHEMA,
+ORDERS = _in_one_currency(
     "orders",
     (
         ID,
@@ -261,10 +286,15 @@ ORDERS = Table(
     version="version",
     changed="updated_at",
     required=("location_id", "state", "created_at", "updated_at"),
+    ignored={
+        "line_items": "they are rows of order_line_items",
+        "fulfillments": "they are rows of order_fulfillments",
+        "returns": "they are rows of order_returns",
+        "tenders": "they are rows of tenders",
+    },
 )
 
-ORDER_LINE_ITEMS = Table(
-    SCHEMA,
+ORDER_LINE_ITEMS = _in_one_currency(
     "order_line_items",
     (
         *_tokens("order_id", "uid"),
@@ -308,8 +338,7 @@ ORDER_RETURNS = Table(
     version=None,
 )
 
-TENDERS = Table(
-    SCHEMA,
+TENDERS = _in_one_currency(
     "tenders",
     (
         ID,
@@ -325,17 +354,18 @@ TENDERS = Table(
     required=("type",),
 )
 
-# The vendor has replaced transactions by orders. What is left of one is its id, location and time.
+# The vendor has replaced transactions by orders. What is left of one is its id, location and time; the table of orders
+# has all else.
 TRANSACTIONS = Table(
     SCHEMA,
     "transactions",
     (ID, *_tokens("location_id"), CREATED),
     version=None,
     required=("location_id", "created_at"),
+    keeps_extra=False,
 )
 
-PAYMENTS = Table(
-    SCHEMA,
+PAYMENTS = _in_one_currency(
     "payments",
     (
         ID,
@@ -358,8 +388,7 @@ PAYMENTS = Table(
     required=("status", "location_id", "amount_money", "created_at", "updated_at"),
 )
 
-ORDER_REFUNDS = Table(
-    SCHEMA,
+ORDER_REFUNDS = _in_one_currency(
     "order_refunds",
     (
         ID,

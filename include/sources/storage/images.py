@@ -38,6 +38,7 @@ IMAGES = Table(
         *(Column(name, text) for name in ("original_key", "staged_key")),
         *(Column(name, _as_it_is) for name in ("original_others", "staged_others")),
     ),
+    keeps_extra=False,
 )
 OBJECTS = Table(
     schema="storage",
@@ -48,6 +49,7 @@ OBJECTS = Table(
     ),
     key=("key",),
     version=None,
+    keeps_extra=False,
 )
 
 

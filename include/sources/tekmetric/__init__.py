@@ -74,7 +74,7 @@ def _employees(context: MirrorContext, shop_id: str, since: Any) -> list[Listing
 
 
 # The list shows nothing that tells whether an employee has changed.
-NAMED = Table(tables.SCHEMA, "employees", tables.EMPLOYEES.columns[:2], key=tables.EMPLOYEES.key, version=None)
+NAMED = tables.EMPLOYEES.in_brief(*tables.OF_SHOP)
 EMPLOYEES = Discovered(
     table=tables.EMPLOYEES,
     lookup=_lookup("employee"),

@@ -20,7 +20,7 @@ from include.api.request import Answer, Request
 from include.sources.mirror.entity import Listing, MirrorContext, NewestOnly
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.shops import Shop, shops_of
-from include.warehouse.table import Table, instant
+from include.warehouse.table import instant
 
 Record = Mapping[str, Any]
 
@@ -42,13 +42,8 @@ BOARDS = {
 # Before any order was posted.
 BEGINNING = date(2000, 1, 1)
 # The report does not show when an order changed, only when it was posted.
-SHOWN = Table(
-    tables.SCHEMA,
-    "repair_orders",
-    tuple(each for each in tables.REPAIR_ORDERS.columns if each.name in (*tables.OF_SHOP, "updated_date", "posted_at")),
-    key=tables.REPAIR_ORDERS.key,
-    version="updated_date",
-    changed="posted_at",
+SHOWN = tables.REPAIR_ORDERS.in_brief(
+    *tables.OF_SHOP, "updated_date", "posted_at", version="updated_date", changed="posted_at"
 )
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 

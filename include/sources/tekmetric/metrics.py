@@ -28,7 +28,8 @@ FIGURES = (
 
 
 def _table(name: str, key: str, data: str) -> Table:
-    return Table(SCHEMA, name, tuple(map(Column, f"{key} {data}".split())), tuple(key.split()), version=None)
+    columns = tuple(map(Column, f"{key} {data}".split()))
+    return Table(SCHEMA, name, columns, tuple(key.split()), version=None, keeps_extra=False)
 
 
 # Products are truncated to whole cents, line by line. If no job is authorized, nothing is sold: no fees, no

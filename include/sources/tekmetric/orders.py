@@ -15,6 +15,7 @@ from include.sources.mirror.entity import Discovered, Lookup, MirrorContext, Nee
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of
+from include.warehouse.table import Known
 
 Record = Mapping[str, Any]
 
@@ -77,6 +78,12 @@ PROFIT = {
     "authorized_labor_profit": "laborProfit.profit",
     "authorized_labor_hours": "laborProfit.hours",
 }
+# The fields of the answers that are read; the others come into `extra`.
+HEAD_READ = Known.of([], [*HEAD.values(), "id", "repairOrderNumber", "roNumber", "repairOrderStatus.id", "deletedDate"])
+ESTIMATE_READ = Known.of(
+    [], [*ESTIMATE.values(), "id", "repairOrderNumber", "roNumber", "tax", "taxes", "jobs", "fees.data"]
+)
+PROFIT_READ = Known.of([], PROFIT.values())
 
 
 def record(head: Record, estimate: Record | None, profit: Record | None) -> list[Record]:
@@ -118,6 +125,9 @@ def _record(head: Record, estimate: Record, profit: Record) -> Record:
         **_fields(profit, PROFIT),
         "jobs": jobs,
         "fees": _lines(answers.objects(_object(estimate, "fees"), "data")),
+        "head": HEAD_READ.rest(head),
+        "estimate": ESTIMATE_READ.rest(estimate),
+        "profit": PROFIT_READ.rest(profit),
     }
 
 

@@ -7,7 +7,8 @@ leaves out:
 - `tm_repair_order_id` in jobs and items; `tm_job_id` in items, 0 for a fee of the order itself
 - `line` in items: the vendor's id as text, or a substitute if there is none
 
-A repair order is put together from several answers as a flat record with the columns' names. Its `margin` is the
+A repair order is put together from several answers as a flat record with the columns' names. What no column has of them
+is under `head`, `estimate` and `profit`. Its `margin` is the
 vendor's share (0..1 or "NaN"), which becomes `authorized_gp_percent`, null if nothing was sold. Shops come from the
 connection, under the columns' names.
 """
@@ -177,11 +178,18 @@ def _instants(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, instant) for name in names)
 
 
+def _name(name: str, field: str = "") -> Column:
+    """Return a column for the name in a field that is an object with a name, or only the name."""
+    return Column(name, name_of, field, uses=("name",))
+
+
 def _named(name: str, field: str, *, compared: bool = True) -> tuple[Column, Column]:
     """Return columns for name and id of a field that is either `{id, name}` or only the name."""
-    return Column(name, name_of, field), Column(f"{name}_id", id_of, field, compared)
+    return _name(name, field), Column(f"{name}_id", id_of, field, compared, uses=("id",))
 
 
+# What every record of a shop says of its shop.
+OF_THE_SHOP = {"shopId": "shop_id has it: a shop's lists and addresses are checked for it"}
 SHOP_ID = Column("shop_id", identifier)
 TM_ID = Column("tm_id", identifier, "id")
 OF_SHOP = ("shop_id", "tm_id")
@@ -201,6 +209,7 @@ SHOPS = Table(
     ),
     key=("tm_id",),
     version=None,
+    keeps_extra=False,
 )
 
 EMPLOYEES = Table(
@@ -218,7 +227,7 @@ EMPLOYEES = Table(
         Column("deactivated", boolean),
         Column("hourly_rate", cents, "hourlyRate"),
         Column("salary", cents),
-        Column("pay_type", code_of, "employeePayType"),
+        Column("pay_type", code_of, "employeePayType", uses=("code",)),
         Column("commission_rate", exact, "commissionRate"),
         Column("hire_date", written_day, "hireDate"),
         Column("termination_date", written_day, "terminationDate"),
@@ -230,6 +239,7 @@ EMPLOYEES = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    ignored=OF_THE_SHOP,
 )
 
 CUSTOMERS = Table(
@@ -242,15 +252,16 @@ CUSTOMERS = Table(
         Column("last_name", text, "lastName"),
         Column("company_name", text, "companyName"),
         Column("email", texts),
-        Column("phone_primary", _phone(True, "number"), "phone"),
-        Column("phone_primary_type", _phone(True, "type"), "phone"),
-        Column("phone_secondary", _phone(False, "number"), "phone"),
-        Column("phone_secondary_type", _phone(False, "type"), "phone"),
+        # A list of phones may have more of them, so `extra` keeps it too.
+        Column("phone_primary", _phone(True, "number"), "phone", uses=()),
+        Column("phone_primary_type", _phone(True, "type"), "phone", uses=()),
+        Column("phone_secondary", _phone(False, "number"), "phone", uses=()),
+        Column("phone_secondary_type", _phone(False, "type"), "phone", uses=()),
         Column("address_line1", text, "address.address1"),
         Column("address_line2", text, "address.address2"),
         *(Column(name, text, f"address.{name}") for name in ("city", "state", "zip", "country")),
-        Column("customer_type_id", id_of, "customerType"),
-        Column("customer_type_name", name_of, "customerType"),
+        Column("customer_type_id", id_of, "customerType", uses=("id",)),
+        _name("customer_type_name", "customerType"),
         Column("tax_exempt", boolean, "taxExempt"),
         Column("ok_for_marketing", boolean, "okForMarketing"),
         *_named("lead_source", "leadSource"),
@@ -259,6 +270,7 @@ CUSTOMERS = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    ignored=OF_THE_SHOP,
 )
 
 VEHICLES = Table(
@@ -275,24 +287,38 @@ VEHICLES = Table(
         *_named("sub_model", "subModel", compared=False),
         *_named("engine", "engine", compared=False),
         *_named("transmission", "transmission", compared=False),
-        Column("drive_type", name_of, "driveType"),
-        Column("body_style", name_of, "bodyStyle"),
+        _name("drive_type", "driveType"),
+        _name("body_style", "bodyStyle"),
         Column("vin"),
         Column("license_plate", text, "licensePlate"),
         Column("license_state", text, "licenseState"),
         Column("unit_number", text, "unitNumber"),
         Column("fleet_number", text, "fleetNumber"),
-        Column("color", name_of),
+        _name("color"),
         Column("odometer", cents),
         Column("notes", text, "note"),
         *CHANGED,
     ),
     key=OF_SHOP,
     version="updated_date",
+    ignored={
+        **OF_THE_SHOP,
+        **dict.fromkeys(
+            ("make", "model", "subModel", "engine", "transmission", "driveType", "bodyStyle", "color"),
+            "one answer shows an object, and another only its name",
+        ),
+    },
 )
 
 # Sums of an order over all its jobs (potential_*), and over those that the customer agreed to (authorized_*).
 SUMS = ("total", "subtotal", "tax", "discount", "job_count", "parts_total", "labor_total", "sublet_total", "fees_total")
+
+# What an order shows of other records, which have tables of their own.
+COPIES = {
+    "customer": "a copy of the customer",
+    "vehicle": "a copy of the vehicle",
+    "serviceWriter": "a copy of the employee",
+}
 
 REPAIR_ORDERS = Table(
     SCHEMA,
@@ -310,7 +336,7 @@ REPAIR_ORDERS = Table(
         *_cents(*(f"potential_{name}" for name in SUMS)),
         *_cents(*(f"authorized_{name}" for name in SUMS)),
         *_cents("authorized_revenue", "authorized_cost", "authorized_profit"),
-        Column("authorized_gp_percent", percent, "margin"),
+        Column("authorized_gp_percent", percent, "margin", uses=()),
         *_cents("authorized_labor_revenue", "authorized_labor_cost", "authorized_labor_profit"),
         Column("authorized_labor_hours", hours),
         *_cents("order_discount", "discount_total", "fees_total", "shop_supplies_total", "epa_total"),
@@ -323,6 +349,17 @@ REPAIR_ORDERS = Table(
     key=OF_SHOP,
     version="updated_date",
     required=("ro_number", "status_id", "created_date", "updated_date"),
+    ignored={
+        "jobs": "they are rows of jobs",
+        "fees": "they are rows of job_fees",
+        "head.shopId": OF_THE_SHOP["shopId"],
+        "head.repairOrderStatus.code": "the vendor has several words for a status, of which the id tells one",
+        "head.repairOrderStatus.name": "the same",
+        "head.jobs": "the estimate has the jobs",
+        "head.balanceDue": "the estimate has it",
+        **{f"{answer}.{name}": text for answer in ("head", "estimate") for name, text in COPIES.items()},
+        "profit.labor": "the rows of job_labor once more; what they earn is in the columns",
+    },
 )
 
 OF_ORDER = Column("tm_repair_order_id", identifier)
@@ -353,7 +390,7 @@ JOBS = Table(
         Column("sublet_cost", cents, "subletCost"),
         Column("fees_total", cents, "feePrice"),
         Column("gross_profit_amount", cents, "grossProfitAmount"),
-        Column("gross_profit_percent", percent, "grossProfitPercentage"),
+        Column("gross_profit_percent", percent, "grossProfitPercentage", uses=()),
         Column("parts_tax_total", cents, "partsTaxTotal"),
         Column("labor_tax_total", cents, "laborTaxTotal"),
         Column("fees_tax_total", cents, "feesTaxTotal"),
@@ -361,6 +398,10 @@ JOBS = Table(
     ),
     key=OF_SHOP,
     version=None,
+    ignored={
+        **{name: f"they are rows of job_{name}" for name in ("parts", "labor", "sublets", "fees")},
+        "repairOrderId": "tm_repair_order_id has it",
+    },
 )
 
 
@@ -375,15 +416,15 @@ def _items(name: str, *columns: Column, key: tuple[str, ...] = OF_JOB) -> Table:
 
 JOB_PARTS = _items(
     "job_parts",
-    Column("brand", name_of),
+    _name("brand"),
     Column("part_number", text, "partNumber"),
     Column("description"),
-    Column("part_type", name_of, "partType"),
+    _name("part_type", "partType"),
     Column("quantity", quantity),
     *_cents("retail", "cost"),
     Column("core_charge", cents, "coreCharge"),
     Column("total", cents),
-    Column("vendor", name_of),
+    _name("vendor"),
     Column("vendor_id", identifier, "vendorId"),
     *(Column(name, boolean) for name in ("ordered", "received", "backordered")),
 )
@@ -392,19 +433,19 @@ JOB_PARTS = _items(
 JOB_LABOR = _items(
     "job_labor",
     Column("description"),
-    Column("labor_type", name_of, "laborType"),
-    Column("skill_level", name_of, "skillLevel"),
+    _name("labor_type", "laborType"),
+    _name("skill_level", "skillLevel"),
     Column("hours", hours),
     *_cents("rate", "total"),
     Column("tm_technician_id", identifier, "technician.id"),
-    Column("technician_name", person, "technician"),
+    Column("technician_name", person, "technician", uses=("fullName", "firstName", "lastName")),
     Column("tech_hourly_cost", cents, "technician.hourlyRate"),
 )
 
 JOB_SUBLETS = _items(
     "job_sublets",
     Column("description"),
-    Column("vendor", name_of),
+    _name("vendor"),
     *_cents("cost", "retail"),
     Column("invoice_number", text, "invoiceNumber"),
     Column("po_number", text, "poNumber"),

@@ -1,0 +1,319 @@
+"""What mirrors do with fields that no column reads: each is ignored by name with a reason, or kept in `extra`.
+
+Fields are put into the vendor's answers on their way, into each object that is one of a table's records.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.types.json import set_json_loads
+
+from include.api.client import ApiClient
+from include.api.decoding import decode_json
+from include.api.errors import ApiError
+from include.api.request import Answer, Request
+from include.sources.base import Api, entity_of
+from include.sources.mirror import second_look
+from include.sources.mirror.lookup import look_up
+from include.warehouse.table import Table
+from tests.contract.account import Account, Run
+from tests.contract.test_mirrors import ENTITIES, MIRRORS, READ, declared, inside
+
+KEEPING = [(source, table) for source, table in READ if table.keeps_extra]
+LAYERS = 40
+Fields = Mapping[str, Any]
+
+
+def nested(levels: int) -> Any:
+    value: Any = Decimal("0.1000000000000000000000001")
+    for _ in range(levels):
+        value = {"inner": [value]}
+    return value
+
+
+# What a vendor may begin to send from one day to the next.
+STRANGE: Fields = {
+    "extra": {"a": None},
+    "sync_id": -1,
+    "deleted_at": "2026-01-01T00:00:00Z",
+    "row_hash": 0,
+    "a.b": "with a dot",
+    "with spaces ": "",
+    "Größe 😀": ["ß", '"', "\\"],
+    "UPPER": True,
+    "": {},
+    "deep": nested(LAYERS),
+    **{f"field_{number}": number for number in range(200)},
+}
+
+PUT = {*STRANGE, "new", "newer", "more"}
+
+
+class Twisting(ApiClient):
+    """Passes the data of each answer through `twist` of its account."""
+
+    account: "Twisted"
+
+    def _exchange(self, request: Request) -> Answer | ApiError:
+        answer = super()._exchange(request)
+        return replace(answer, data=self.account.changed(answer.data)) if isinstance(answer, Answer) else answer
+
+
+class Twisted:
+    """An account whose answers have other fields in the objects for which `chosen` is true."""
+
+    def __init__(self, account: Account):
+        self._account = account
+        self.chosen: Callable[[Fields], bool] = lambda record: False
+        self.change: Callable[[dict], dict] = lambda record: record
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._account, name)
+
+    @contextmanager
+    def api(self, name: str, api: Api) -> Iterator[ApiClient]:
+        with self._account.api(name, api) as client:
+            # Each account has a client of its own kind, which goes on to count and to cut.
+            kind = type("Twisted", (Twisting, type(client)), {"account": self})
+            client.__class__ = kind
+            yield client
+
+    def changed(self, data: Any) -> Any:
+        if isinstance(data, list):
+            return [self.changed(each) for each in data]
+        if not isinstance(data, dict):
+            return data
+        inner = {name: self.changed(each) for name, each in data.items()}
+        return self.change(inner) if self.chosen(data) else inner
+
+
+@pytest.fixture
+def twisted(account: Account, conn: psycopg.Connection, source: str) -> Run:
+    """A run whose vendor's answers a test can change, after the first sync."""
+    set_json_loads(decode_json, conn)
+    run = Run(Twisted(account), conn, f"{source}_reconcile/contract")
+    run.sync()
+    return run
+
+
+def record_of(source: str) -> Callable[[Fields], bool]:
+    """Whether an object is one that a table may have a row of: it has a field of a key, or a name."""
+    tables = [table for of, table in READ if of == source]
+    names = {column.path[-1] for table in tables for column in table.columns if column.name in table.key} | {"name"}
+    return lambda record: not record.keys().isdisjoint(names)
+
+
+def extras(conn: psycopg.Connection, table: Table) -> dict[tuple, Fields]:
+    query = sql.SQL("SELECT extra, {} FROM {} WHERE deleted_at IS NULL").format(
+        sql.SQL(", ").join(map(sql.Identifier, table.key)), table.sql
+    )
+    return {tuple(key): extra or {} for extra, *key in conn.execute(query)}
+
+
+def planned(run: Run) -> dict[str, int]:
+    return {summary.entity: sum(vars(summary.plan).values()) for summary in run.scan()}
+
+
+@pytest.mark.parametrize(("source", "name"), ENTITIES)
+class TestFields:
+    def test_each_is_read_ignored_or_kept(self, account, source, name):
+        """Of the records as the vendor sends them; of an object, each of the fields in it."""
+        entity = declared(source, name)
+        records = account.records(entity)
+        for table, rows in (
+            (entity.table, records),
+            *((part.table, inside(part, records)) for part in entity.parts if part.table.keeps_extra),
+        ):
+            for row in rows:
+                values = dict(zip(table.names, table.row(row), strict=True))
+                kept = decode_json(values["extra"]) if values["extra"] else {}
+                for path in leaves(row):
+                    assert known(table, path) != (at(kept, path) is not None) or has_list(row, path), (table.name, path)
+
+    def test_rows_inside_are_not_kept_twice(self, account, source, name):
+        """Without what its record keeps in `extra`, a record has the same rows inside."""
+        entity = declared(source, name)
+        for record in account.records(entity) if entity.parts else ():
+            *_, extra = entity.table.row(record)
+            rest = without(record, decode_json(extra)) if extra else record
+            for part in entity.parts:
+                assert list(part.rows(rest)) == list(part.rows(record)) or not part.table.keeps_extra, part.table.name
+
+    def test_the_look_up_shows_the_lists_fields(self, twisted, conn, source, name):
+        """Else `extra` would change with each second look, which takes the record from its own address."""
+        entity = entity_of(twisted.source, name)
+        listed = [extras(conn, table) for table in entity.tables if table.keeps_extra]
+        record = twisted.account.records(entity)[0]
+        row = dict(zip(entity.table.names, entity.table.row(record), strict=True))
+        value = tuple(row[each] for each in entity.lookup.by)
+        with twisted.context() as context:
+            lookups = [each for each in (entity.lookup, entity.lookup.witness) if each]
+            for lookup in lookups:
+                [(_, look)] = look_up(context, entity.table, lookup, [value])
+                found = [(entity.table, look.rows)] if entity.lookup.by == lookup.by else []
+                found += [(part.table, inside(part, look.rows)) for part in entity.parts]
+                found = [(table, rows) for table, rows in found if table.keeps_extra]
+                for (table, rows), expected in zip(found, listed, strict=True):
+                    for each in rows:
+                        *_, extra = table.row(each)
+                        assert (decode_json(extra) if extra else {}) == expected[table.key_of(each)], table.name
+
+
+def known(table: Table, path: tuple[str, ...]) -> bool:
+    """Whether a column reads what stands there, or the table ignores it."""
+    whole = {tuple(column.path) for column in table.columns if column.uses is None}
+    whole |= {(*column.path, each) for column in table.columns for each in column.uses or ()}
+    whole |= {tuple(each.split(".")) for each in table.ignored}
+    return path in {tuple(column.path) for column in table.columns} or any(path[: len(e)] == e for e in whole)
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths to everything in a record that is no object, and to empty ones."""
+    if isinstance(value, dict) and value:
+        for name, each in value.items():
+            yield from leaves(each, (*path, name))
+    elif value is not None:
+        yield path
+
+
+def without(record: Fields, kept: Fields) -> Fields:
+    """The record without the fields that are kept, of objects without the kept ones in them."""
+    inner = {
+        name: without(record[name], value)
+        for name, value in kept.items()
+        if isinstance(value, dict) and isinstance(record.get(name), dict) and value != record[name]
+    }
+    return {name: value for name, value in record.items() if name not in kept} | inner
+
+
+def at(value: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def has_list(record: Fields, path: tuple[str, ...]) -> bool:
+    """Whether a list stands there, of which columns may read a part and `extra` keep it all."""
+    return isinstance(at(record, path), list)
+
+
+@pytest.mark.parametrize("source", MIRRORS)
+class TestNewFields:
+    def test_strange_ones_are_kept_everywhere_and_proof_goes_on(self, twisted, conn, source):
+        """In every record and every row inside one; then again without them, then rolled back."""
+        before = twisted.state()
+        twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, **STRANGE}
+        with_them = twisted.sync("full")
+        tables = [table for of, table in KEEPING if of == source]
+        for table in tables:
+            found = extras(conn, table)
+            assert found, table.name
+            for extra in found.values():
+                assert strange(extra) == STRANGE, table.name
+        assert set(planned(twisted).values()) == {0}
+        twisted.resume()
+        twisted.account.chosen = lambda record: False
+        twisted.sync("full")
+        twisted.roll_back(twisted.conn.execute("SELECT max(sync_id) FROM confidence.sync_log").fetchone()[0])
+        for table in tables:
+            assert all(strange(extra) for extra in extras(conn, table).values())
+        twisted.roll_back(with_them.sync_id)
+        assert twisted.state()["copy"] == before["copy"]
+
+    def test_one_that_comes_and_goes_is_a_difference_that_a_repair_mends(self, twisted, conn, source):
+        """Also if it is renamed, of another type, or of another value: a scan sees it, and a repair brings it."""
+        tables = [table for of, table in KEEPING if of == source]
+        for change in ({"new": 1}, {"newer": 1}, {"newer": "1"}, {"newer": {"a": [2]}}, {}):
+            twisted.account.chosen = record_of(source)
+            twisted.account.change = lambda record, change=change: {**record, **change}
+            summaries = twisted.scan()
+            assert all(sum(vars(summary.plan).values()) > 0 for summary in summaries), change
+            assert {summary.incomplete for summary in summaries} == {""}
+            twisted.repair(summaries)
+            for table in tables:
+                for extra in extras(conn, table).values():
+                    assert strange(extra) == change, table.name
+            assert set(planned(twisted).values()) == {0}
+
+    def test_one_that_all_records_gain_is_no_reason_for_doubt(self, twisted, monkeypatch, source):
+        """However many there are: a vendor has added a field, and no budget is spent on it."""
+        monkeypatch.setattr(second_look, "SECOND_LOOKS", 1)
+        twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, "new": 1}
+        summaries = twisted.scan()
+        assert {summary.metrics["unproven"] for summary in summaries} == {0}
+        twisted.repair(summaries)
+        assert set(planned(twisted).values()) == {0}
+
+    def test_what_cannot_be_stored_is_refused_by_name(self, twisted, conn, source):
+        """Only the records that hold it."""
+        entity = twisted.source.entities[0]
+        record = twisted.account.records(entity)[0]
+        key = entity.table.key_of(record)
+        # Records of a partition may not name it.
+        known = dict(zip(entity.table.key[:-1], key, strict=False))
+        twisted.account.chosen = lambda each: entity.table.key_of(entity.table.filled(each, known)) == key
+        for value, reason in (("a\0b", "holds a NUL character"), (nested(300), "is nested too deeply")):
+            twisted.account.change = lambda each, value=value: {**each, "more": value}
+            summary = twisted.scan_one(entity.name)
+            assert summary.metrics["rows_refused"] == 1
+            reasons = conn.execute(
+                "SELECT DISTINCT reason FROM confidence.quarantine WHERE entity = %s AND refused_at >= now() - interval"
+                " '1 minute' ORDER BY 1",
+                [entity.name],
+            ).fetchall()
+            assert f"extra {reason}" in [why for (why,) in reasons]
+
+
+def strange(extra: Fields) -> Fields:
+    """What of `extra` came with the test's own fields, wherever the record's parts are kept."""
+    found: dict[str, Any] = {}
+    for name, value in extra.items():
+        if isinstance(value, dict) and name not in PUT:
+            found |= strange(value)
+    return found | {name: value for name, value in extra.items() if name in PUT}
+
+
+@pytest.mark.parametrize("source", MIRRORS)
+class TestAfterTheUpgrade:
+    """Rows from before the column lack it, whatever the source sends."""
+
+    @pytest.fixture
+    def upgraded(self, twisted, conn, source):
+        """A copy as it stood before: without extra, and the migration knows by which sync it was written."""
+        twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, "more": 1}
+        twisted.sync("full")
+        (newest,) = conn.execute("SELECT max(sync_id) FROM confidence.sync_log WHERE source = %s", [source]).fetchone()
+        conn.execute("INSERT INTO confidence.extra_since VALUES (%s, %s)", [source, newest])
+        for table in [table for of, table in KEEPING if of == source]:
+            conn.execute(sql.SQL("UPDATE {} SET extra = NULL").format(table.sql))
+        return twisted
+
+    def test_no_night_holds_and_a_full_sync_brings_it(self, upgraded, conn, source):
+        for summary in upgraded.scan():
+            assert (sum(vars(summary.plan).values()), summary.incomplete) == (0, "")
+            assert summary.metrics["rows_due"] == summary.accounts[summary.entity].due > 0
+            assert summary.metrics["rows_differing"] == 0
+        upgraded.resume()
+        upgraded.sync("full")
+        for table in [table for of, table in KEEPING if of == source]:
+            assert all("more" in strange(extra) for extra in extras(conn, table).values()), table.name
+        for summary in upgraded.scan():
+            assert (sum(vars(summary.plan).values()), summary.metrics["rows_due"]) == (0, 0)
+
+    def test_other_drift_is_seen_as_ever(self, upgraded, conn, source):
+        expected = upgraded.account.drift()
+        plans = {summary.entity: summary.plan for summary in upgraded.scan()}
+        assert plans == expected
+
+    def test_the_full_sync_can_be_undone(self, upgraded, conn):
+        before = upgraded.state()["copy"]
+        done = upgraded.sync("full")
+        assert upgraded.state()["copy"] != before
+        upgraded.roll_back(done.sync_id)
+        assert upgraded.state()["copy"] == before
