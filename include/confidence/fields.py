@@ -24,10 +24,11 @@ RECORD = ""
 
 
 class State(StrEnum):
-    """What becomes of a field: a column reads it, or no column does."""
+    """What becomes of a field: a column reads it, it is ignored with a reason, or it is kept in the column `extra`."""
 
     DECLARED = "declared"
-    UNDECLARED = "undeclared"
+    IGNORED = "ignored"
+    KEPT = "kept"
 
 
 class Kind(StrEnum):
@@ -95,9 +96,12 @@ class FieldChange:
 def sentence(kind: str, path: str, state: str, detail: str) -> str:
     """Return a change in plain words."""
     declared = state == State.DECLARED
+    fate = {State.DECLARED: "a column reads it", State.IGNORED: "it is ignored"}.get(
+        State(state), "it is kept in extra"
+    )
     match Kind(kind):
         case Kind.NEW:
-            return f"{path} is new ({detail}); " + ("a column reads it" if declared else "no column reads it")
+            return f"{path} is new ({detail}); {fate}"
         case Kind.VANISHED:
             return f"{path} is in no record any more" + ("; its column gets no values" if declared else "")
         case Kind.BACK:
@@ -205,8 +209,12 @@ def save(
     *,
     whole: bool,
     vanished: Iterable[str] = (),
+    reasons: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep what a census has counted. `known`: before it. `vanished`: the fields that have vanished by it."""
+    """Keep what a census has counted.
+
+    `known`: before it. `vanished`: the fields that have vanished by it. `reasons`: why fields are ignored.
+    """
     records = FieldCount(RECORD, RECORD, counted.records, counted.records, frozenset({"object"}))
     fields = [records, *counted.fields.values()]
     conn.execute(
@@ -218,7 +226,8 @@ def save(
             "cut": counted.cut,
             "paths": [each.path for each in fields],
             "places": [each.place for each in fields],
-            "states": [str(states.get(each.path, State.UNDECLARED)) for each in fields],
+            "states": [str(states.get(each.path, State.KEPT)) for each in fields],
+            "reasons": [(reasons or {}).get(each.path, "") for each in fields],
             "types": [_lines(each.types) for each in fields],
             "unreadable": [_lines(_newly_unreadable(known.get(each.path), each)) for each in fields],
             "codes": [_lines(_kept_codes(known.get(each.path), each, whole=whole)) for each in fields],
@@ -275,17 +284,17 @@ FROM confidence.field_census WHERE source = %s
 
 KEEP = """
 INSERT INTO confidence.field_census AS c
-  (source, entity, path, place, state, types, unreadable, codes, objects, seen, scanned_at, cut)
-SELECT %(source)s, %(entity)s, f.path, f.place, f.state, string_to_array(f.types, E'\\n'),
+  (source, entity, path, place, state, reason, types, unreadable, codes, objects, seen, scanned_at, cut)
+SELECT %(source)s, %(entity)s, f.path, f.place, f.state, f.reason, string_to_array(f.types, E'\\n'),
   string_to_array(f.unreadable, E'\\n'), string_to_array(f.codes, E'\\n'),
   CASE WHEN %(whole)s THEN f.objects END, CASE WHEN %(whole)s THEN f.seen END,
   CASE WHEN %(whole)s THEN clock_timestamp() END, f.path = '' AND %(cut)s
-FROM unnest(%(paths)s::text[], %(places)s::text[], %(states)s::text[], %(types)s::text[], %(unreadable)s::text[],
-  %(codes)s::text[], %(objects)s::bigint[], %(seen)s::bigint[])
-  AS f (path, place, state, types, unreadable, codes, objects, seen)
+FROM unnest(%(paths)s::text[], %(places)s::text[], %(states)s::text[], %(reasons)s::text[], %(types)s::text[],
+  %(unreadable)s::text[], %(codes)s::text[], %(objects)s::bigint[], %(seen)s::bigint[])
+  AS f (path, place, state, reason, types, unreadable, codes, objects, seen)
 WHERE f.seen > 0 OR f.path = ''
 ON CONFLICT (source, entity, path) DO UPDATE SET
-  state = excluded.state, place = excluded.place,
+  state = excluded.state, reason = excluded.reason, place = excluded.place,
   types = ARRAY(SELECT unnest(c.types || excluded.types) GROUP BY 1 ORDER BY 1),
   unreadable = CASE WHEN %(whole)s THEN excluded.unreadable
     ELSE ARRAY(SELECT unnest(c.unreadable || excluded.unreadable) GROUP BY 1 ORDER BY 1) END,

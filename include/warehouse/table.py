@@ -201,6 +201,12 @@ class Column:
         """The names that lead to the value in a record."""
         return (self.field or self.name).split(".")
 
+    @property
+    def reads(self) -> list[str]:
+        """The paths, with dots, of the fields of which nothing is left for `extra`."""
+        path = ".".join(self.path)
+        return [path] if self.uses is None else [f"{path}.{name}" for name in self.uses]
+
 
 @dataclass
 class Known:
@@ -412,6 +418,10 @@ class Table:
                 record = put(record, column.path, values[column.name])
         return record
 
+    def why_ignored(self, path: str) -> str:
+        """Return the reason for which a field is ignored, or the object in which it lies; empty if it isn't."""
+        return next((reason for ignored, reason in self.ignored.items() if lies_in(path, ignored)), "")
+
     def lacking(self, record: Mapping[str, Any]) -> list[str] | None:
         """Return the columns that the record does not name, not even as null; None if it names all of them."""
         return [
@@ -447,6 +457,11 @@ def put(record: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str,
     name, *inner = path
     around = record.get(name)
     return {**record, name: put(around if isinstance(around, Mapping) else {}, inner, value) if inner else value}
+
+
+def lies_in(path: str, outer: str) -> bool:
+    """Return whether the path leads to the field `outer`, or into it."""
+    return path == outer or path.startswith((f"{outer}.", f"{outer}[]"))
 
 
 def _no_key(read: Callable[[Any], Any], given: Any) -> str:

@@ -33,7 +33,7 @@ def look(conn, found, *, whole=True, declared=()):
     """Keep a census as a scan or a sync does; what it has told."""
     known = known_fields(conn, SOURCE, ENTITY)
     found = bounded(known, found)
-    states = {path: State.DECLARED if path in declared else State.UNDECLARED for path in found.fields}
+    states = {path: State.DECLARED if path in declared else State.KEPT for path in found.fields}
     news = changes(known, found, states, whole=whole)
     vanished = [each.path for each in news if each.kind is Kind.VANISHED]
     save(conn, SOURCE, ENTITY, known, found, states, whole=whole, vanished=vanished)
@@ -124,8 +124,8 @@ def test_a_map_takes_its_keys_with_it(conn):
 
 def test_a_renaming_takes_the_place_of_both(conn):
     found = [
-        FieldChange(Kind.NEW, "title", State.UNDECLARED, "text"),
-        FieldChange(Kind.NEW, "other", State.UNDECLARED, "text"),
+        FieldChange(Kind.NEW, "title", State.KEPT, "text"),
+        FieldChange(Kind.NEW, "other", State.KEPT, "text"),
         FieldChange(Kind.VANISHED, "subject", State.DECLARED),
     ]
     told = renamed(found, {"subject": "title"})
@@ -145,7 +145,7 @@ def test_pages_read_what_was_kept(conn):
     look(conn, counted({"a": 1, "in": {"b": 1}, "c": "x"}), declared=["a"])
     look(conn, counted({"a": 1, "c": "x"}), declared=["a"])
     (tools,) = read_fields(conn, SOURCE)
-    assert (tools.records, tools.declared, tools.undeclared, tools.vanished, tools.new) == (20, 1, 3, 1, 1)
+    assert (tools.records, tools.declared, tools.kept, tools.vanished, tools.new) == (20, 1, 3, 1, 1)
     assert [(field.path, field.is_new, field.vanished_at is None) for field in tools.fields] == [
         ("a", False, True),
         ("c", True, True),

@@ -245,9 +245,9 @@ def fill_fields(conn: psycopg.Connection) -> None:
     """A census of customers, and three changes in their fields."""
     census = Census()
     census.count([{"id": number, "met": {"where": "x"}} for number in range(40)])
-    states = {"id": State.DECLARED, "met": State.UNDECLARED, "met.where": State.UNDECLARED}
+    states = {"id": State.DECLARED, "met": State.KEPT, "met.where": State.KEPT}
     fields.save(conn, SOURCE, "customers", {}, census.counted(), states, whole=True, vanished=["met"])
-    changes = [FieldChange(kind, "met", State.UNDECLARED, "object") for kind in (Kind.NEW, Kind.VANISHED, Kind.BACK)]
+    changes = [FieldChange(kind, "met", State.KEPT, "object") for kind in (Kind.NEW, Kind.VANISHED, Kind.BACK)]
     fields.tell(conn, SOURCE, "customers", RUN, changes)
 
 
@@ -538,7 +538,7 @@ class TestFields:
     def test_of_each_table_with_its_shares(self, site):
         (customers,) = site.json(f"/sync-status/{SOURCE}/fields")["entities"]
         assert (customers["entity"], customers["records"], customers["cut"]) == ("customers", 40, False)
-        assert [customers[each] for each in ("declared", "undeclared", "vanished", "new")] == [1, 2, 1, 1]
+        assert [customers[each] for each in ("declared", "kept", "vanished", "new")] == [1, 2, 1, 1]
         assert [(field["path"], field["share"]) for field in customers["fields"]] == [
             ("id", 1.0),
             ("met", 1.0),

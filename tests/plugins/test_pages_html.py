@@ -174,9 +174,9 @@ UNKNOWN = replace(
     fresh_share=None,
     freshness_limit_seconds=None,
 )
-PHONE = SourceField("phone", "declared", ("object", "text"), ("object",), 0.975, 40, (), AT, AT, AT, False)
-STATUS = SourceField("status", "undeclared", ("text",), (), None, None, ("NEW", "PAID"), None, AT, AT, True)
-CUSTOMER_FIELDS = EntityFields("customers", 40, AT, False, 1, 1, 1, 1, (PHONE, STATUS))
+PHONE = SourceField("phone", "declared", "", ("object", "text"), ("object",), 0.975, 40, (), AT, AT, AT, False)
+STATUS = SourceField("status", "kept", "", ("text",), (), None, None, ("NEW", "PAID"), None, AT, AT, True)
+CUSTOMER_FIELDS = EntityFields("customers", 40, AT, False, 1, 0, 1, 1, 1, (PHONE, STATUS))
 RENAMED = FoundChange(
     3,
     "customers",

@@ -1,19 +1,22 @@
 """The census of fields against a simulated account whose vendor changes what its records have."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from include.api.errors import FixConfiguration
 from include.confidence import judgements
-from include.confidence.fields import known_fields
+from include.confidence.fields import State, known_fields
 from include.confidence.policy import Unproven, Verdict, judge
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies
+from include.sources.mirror.fields import state_of
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.staging import TooManyRefused
+from include.warehouse.table import Column, Table, text
 
 from .conftest import RUN, SOURCE
 
@@ -55,6 +58,27 @@ def rename(old, new):
     return lambda row, number: row.update({new: row.pop(old)})
 
 
+def test_what_becomes_of_a_field_is_said():
+    inner = (
+        Column("id", text),
+        Column("city", text, "address.city"),
+        Column("kind", text, "kind", uses=("id", "name")),
+    )
+    table = Table(
+        "shop", "orders", inner, version=None, ignored={"maker": "a row of `makers`", "address.map": "expires"}
+    )
+    entity = SimpleNamespace(table=table, parts=())
+    fates = {
+        State.DECLARED: ("id", "address", "address.city", "kind", "kind.id", "kind.name"),
+        State.IGNORED: ("maker", "maker.name", "maker[]", "maker[].id", "address.map"),
+        State.KEPT: ("new", "address.street", "kind.code", "makers", "identity"),
+    }
+    assert {path: state_of(entity, table, path) for paths in fates.values() for path in paths} == {
+        path: state for state, paths in fates.items() for path in paths
+    }
+    assert table.why_ignored("maker[].id") == "a row of `makers`"
+
+
 def test_the_first_whole_scan_tells_nothing(shop, conn):
     known(shop, "customers", "tickets")
     assert told(conn) == []
@@ -69,7 +93,7 @@ def test_a_new_field_is_told_once(shop, conn):
     known(shop, "tickets")
     alter(shop, "tickets", lambda row, number: row.update(colour={"name": "red", "code": 7} if number else None))
     assert figures(scanned(shop, "tickets"))[0] == 3
-    assert told(conn) == [("new", "tickets", "colour", "undeclared", "null, object")]
+    assert told(conn) == [("new", "tickets", "colour", "kept", "null, object")]
     assert figures(scanned(shop, "tickets", "repairshopr_reconcile/2"))[0] == 0
     assert len(told(conn)) == 1
 
@@ -80,7 +104,7 @@ def test_a_sync_tells_what_is_new_and_never_what_has_vanished(shop, conn):
     first = shop.control.ids("tickets")[0]
     shop.control.mutate(Mutation("update", "tickets", first, row={"problem_type": "changed"}))
     sync_entities(shop.context)
-    assert told(conn) == [("new", "tickets", "colour", "undeclared", "text")]
+    assert told(conn) == [("new", "tickets", "colour", "kept", "text")]
     assert known_fields(conn, "repairshopr", "tickets")["colour"].share is None
     scanned(shop, "tickets")
     assert [kind for kind, *_ in told(conn)] == ["new", "vanished"]

@@ -17,7 +17,8 @@ from include.confidence.queries.paging import PAGE, Page, decode_cursor, fetch_r
 class SourceField:
     """A field of a table's records.
 
-    - `state`: `declared` if a column reads the field or something in it, else `undeclared`
+    - `state`: `declared` if a column reads the field or something in it, `ignored` for the `reason`, or `kept` in the
+      column `extra`
     - `types`: all that were seen; `unreadable`: those among them that its column can't read
     - `share`: of the objects that could have it, in the last whole scan that has seen it; None before the first
     - `codes`: the values of a declared enumeration, empty for all other fields
@@ -27,6 +28,7 @@ class SourceField:
 
     path: str
     state: str
+    reason: str
     types: tuple[str, ...]
     unreadable: tuple[str, ...]
     share: float | None
@@ -43,7 +45,7 @@ class EntityFields:
     """The fields of a table's records.
 
     - `records`: how many the last whole scan has counted, at `scanned_at`; both None before the first
-    - `declared`, `undeclared`, `vanished`, `new`: how many fields are so
+    - `declared`, `ignored`, `kept`, `vanished`, `new`: how many fields are so. The first three add up to all.
     - `cut`: there were more fields than are kept
     """
 
@@ -52,7 +54,8 @@ class EntityFields:
     scanned_at: datetime | None
     cut: bool
     declared: int
-    undeclared: int
+    ignored: int
+    kept: int
     vanished: int
     new: int
     fields: tuple[SourceField, ...]
@@ -92,8 +95,7 @@ def _entity_fields(entity: str, rows: list[Mapping[str, Any]]) -> EntityFields:
         records=records.get("seen"),
         scanned_at=records.get("scanned_at"),
         cut=records.get("cut", False),
-        declared=sum(field.state == "declared" for field in fields),
-        undeclared=sum(field.state == "undeclared" for field in fields),
+        **{state: sum(field.state == state for field in fields) for state in ("declared", "ignored", "kept")},
         vanished=sum(field.vanished_at is not None for field in fields),
         new=sum(field.is_new for field in fields),
         fields=fields,
@@ -101,7 +103,7 @@ def _entity_fields(entity: str, rows: list[Mapping[str, Any]]) -> EntityFields:
 
 
 def _field(row: Mapping[str, Any]) -> SourceField:
-    same = ("path", "state", "objects", "vanished_at", "first_seen", "last_seen", "is_new")
+    same = ("path", "state", "reason", "objects", "vanished_at", "first_seen", "last_seen", "is_new")
     return SourceField(
         **{name: row[name] for name in same},
         **{name: tuple(row[name]) for name in ("types", "unreadable", "codes")},

@@ -17,7 +17,7 @@ from include.confidence.census import Census, Counted, Questions, Record, value_
 from include.confidence.fields import FieldChange, Kind, KnownField, State
 from include.sources.mirror.entity import Entity, MirrorContext, Part
 from include.warehouse.staging import Stage
-from include.warehouse.table import Column, Table, among, identifiers, structure
+from include.warehouse.table import Column, Table, among, identifiers, lies_in, structure
 
 if TYPE_CHECKING:
     from include.sources.mirror.extract import Extract
@@ -78,11 +78,11 @@ def count_page(
 
 
 def state_of(entity: Entity, table: Table, path: str) -> State:
-    """Return what becomes of a field of the table's records: whether a column reads it, or something in it."""
+    """Return what becomes of a field of the table's records. It is declared if a column reads it, or something in it."""
     path = path.removesuffix("[]")
-    read = {_path(column) for column in _columns(entity, table)}
-    declared = path in read or any(each.startswith(f"{path}.") for each in read)
-    return State.DECLARED if declared else State.UNDECLARED
+    if any(lies_in(path, read) or lies_in(read, path) for column in _columns(entity, table) for read in column.reads):
+        return State.DECLARED
+    return State.IGNORED if table.why_ignored(path) else State.KEPT
 
 
 def keep_fields(context: MirrorContext, extract: "Extract", *, whole: bool) -> FieldFigures:
@@ -128,7 +128,8 @@ def _keep_table(
     for change in found:
         log.warning("%s.%s: %s", source, table.name, change)
     fields.tell(conn, source, table.name, context.run, found)
-    fields.save(conn, source, table.name, known, counted, states, whole=whole, vanished=vanished)
+    reasons = {path: table.why_ignored(path) for path, state in states.items() if state is State.IGNORED}
+    fields.save(conn, source, table.name, known, counted, states, whole=whole, vanished=vanished, reasons=reasons)
 
 
 def _figures(

@@ -14,6 +14,7 @@ CREATE TABLE confidence.field_census (
   path text NOT NULL,
   place text NOT NULL,
   state text NOT NULL,
+  reason text NOT NULL,
   types text[] NOT NULL,
   unreadable text[] NOT NULL,
   codes text[] NOT NULL,
@@ -29,7 +30,8 @@ CREATE TABLE confidence.field_census (
 COMMENT ON TABLE confidence.field_census IS
   'One row for each field of a source''s records, with no values but the words of declared enumerations (codes). '
   'entity is the name of the table. The row with the empty path stands for the records themselves; its cut says that '
-  'there were more paths than are kept. place is the path of the objects that can have the field. objects, seen and '
+  'there were more paths than are kept. state: declared if a column reads the field, ignored for that reason, or kept '
+  'in the column extra. place is the path of the objects that can have the field. objects, seen and '
   'scanned_at are those of the last whole scan that has seen it: how many objects there were at that place, and how '
   'many had the field. vanished_at: the first whole scan that has seen it in none of them. types: all that were seen. '
   'unreadable: those among them that the field''s column can''t read, and that it did not have at first.';
