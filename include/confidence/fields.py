@@ -96,12 +96,14 @@ class FieldChange:
 def sentence(kind: str, path: str, state: str, detail: str) -> str:
     """Return a change in plain words."""
     declared = state == State.DECLARED
-    fate = {State.DECLARED: "a column reads it", State.IGNORED: "it is ignored"}.get(
-        State(state), "it is kept in extra"
-    )
+    fates = {
+        State.DECLARED: "a column reads it",
+        State.IGNORED: "it is ignored",
+        State.KEPT: "it is kept in extra",
+    }
     match Kind(kind):
         case Kind.NEW:
-            return f"{path} is new ({detail}); {fate}"
+            return f"{path} is new ({detail}); {fates[State(state)]}"
         case Kind.VANISHED:
             return f"{path} is in no record any more" + ("; its column gets no values" if declared else "")
         case Kind.BACK:

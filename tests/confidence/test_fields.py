@@ -131,7 +131,7 @@ def test_a_renaming_takes_the_place_of_both(conn):
     told = renamed(found, {"subject": "title"})
     assert [str(each) for each in told] == [
         "subject looks renamed: subject -> title; its column gets no values",
-        "other is new (text); no column reads it",
+        "other is new (text); it is kept in extra",
     ]
 
 

@@ -31,6 +31,7 @@ MESSAGES = (
     {"status": 500, "error": "Internal Server Error", "path": "/"},
     {"type": "ERROR", "message": "temporarily unavailable", "data": None},
 )
+NOTHING = (None, "", {}, [])
 STATUSES = (400, 401, 403, 404, 405, 409, 410, 422, 429, 500, 502, 503, 504)
 
 
@@ -148,6 +149,18 @@ def everywhere(data: Any) -> Iterator[dict]:
         for value in data.values():
             if isinstance(value, dict):
                 yield from everywhere(value)
+
+
+def differing(true: Any, false: Any, path: str = "") -> Iterator[str]:
+    """The paths at which a false answer differs from the true one. Whatever says nothing is the same."""
+    if false in NOTHING or not (type(true) is type(false) and isinstance(true, dict | list)):
+        if true != false and not (true in NOTHING and false in NOTHING):
+            yield path
+        return
+    if isinstance(true, list):
+        true, false = (dict(enumerate(each)) for each in (true, false))
+    for name in true.keys() | false.keys():
+        yield from differing(true.get(name), false.get(name), f"{path}/{name}")
 
 
 def recount(data: Any, change: Callable[[int], Any]) -> None:

@@ -353,7 +353,7 @@ class _Telling:
         # By family and path.
         self._shown: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._promised: Counter[tuple[str, str]] = Counter()
-        self._false: dict[str, list[bytes]] = defaultdict(list)
+        self._false: dict[str, list[frozenset[str]]] = defaultdict(list)
 
     def of(self, verb: str) -> Callable[[Asked, Ask], Any] | None:
         """What tells the lies of that verb; None where there are none."""
@@ -375,7 +375,7 @@ class _Telling:
         return not any(self._promised[place] > len(self._shown[place]) for place in lists)
 
     def misled(self, name: str | None) -> bool:
-        """Whether one question about that record was answered with the same false thing twice."""
+        """Whether one question about that record was answered twice with the same fields false."""
         answers = [false for path, false in self._false.items() if name in path.split("/")]
         return any(len(false) > len(set(false)) for false in answers)
 
@@ -402,7 +402,8 @@ class _Telling:
             )
             false = await self._stage.vendor.kinds(family)[liar.kind](telling, reply)
             if false != reply:
-                self._false[asked.path].append(false.body)
+                if reply:
+                    self._false[asked.path].append(frozenset(lies.differing(reply.data, false.data)))
                 self.told[self._verb].append(liar.kind)
                 self._outcome.told.append(liar.kind)
                 self._outcome.story.append(f"  lie {liar.kind} at {asked}: {reply or 'not asked'} -> {false}")

@@ -194,6 +194,28 @@ class TestSync:
             assert order(conn, id_)["amount_paid"] == 4711
             assert whole(conn, id_)[1:] == before[id_][1:]
 
+    def test_order_that_the_copy_lost_makes_its_rows_no_poorer(self, loaded, conn):
+        """They are still there, so the two looks at the order have to agree about them."""
+        control, id_ = loaded.control, two_jobs(loaded)
+        loaded.sync()
+        settle(loaded)
+        before = of_order(conn, "job_sublets", id_)
+        with conn.transaction():
+            conn.execute("SET LOCAL session_replication_role = replica")
+            conn.execute("DELETE FROM tekmetric.repair_orders WHERE tm_id = %s", [id_])
+        control.mutate(Mutation("update", "orders", id_, {"paid": 4711}))
+        control.fault(
+            Fault("edit", path=estimate(id_), name="name", edit="missing"),
+            Fault("edit", path=estimate(id_), name="cost", edit="missing", times=None),
+        )
+        with suppress(SyncFailed):
+            loaded.sync()
+        assert of_order(conn, "job_sublets", id_) == before
+        control.clear()
+        control.advance(600)
+        loaded.sync()
+        assert order(conn, id_)["amount_paid"] == 4711
+
     def test_first_sync_stores_no_lie(self, conn):
         lone = {"orders": 4, "customers": 1, "employees": 1}
         with trading(conn, **lone, board_limit=500) as shops:

@@ -118,9 +118,10 @@ def _would_change_copy(extract: Extract, key: tuple) -> bool:
     """Return whether the plan updates or deletes a record of the copy, or changes its nested rows."""
     plans = [(extract.stage, are(extract.entity.table.key, key), sql.SQL("_operation <> 'insert'"))]
     if extract.parts:
-        alive = sql.SQL("EXISTS (SELECT FROM {} t WHERE t.deleted_at IS NULL AND {})").format(
-            extract.entity.table.sql, are(extract.entity.table.key, key, "t")
-        )
+        # Nested rows may be there without their record.
+        alive = sql.SQL(
+            "(_operation <> 'insert' OR EXISTS (SELECT FROM {} t WHERE t.deleted_at IS NULL AND {}))"
+        ).format(extract.entity.table.sql, are(extract.entity.table.key, key, "t"))
         plans += [(stage, are(part.by, key), alive) for part, stage in extract.parts]
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE _status = 'confirmed' AND {} AND {})")
     return any(

@@ -78,7 +78,7 @@ def count_page(
 
 
 def state_of(entity: Entity, table: Table, path: str) -> State:
-    """Return what becomes of a field of the table's records. It is declared if a column reads it, or something in it."""
+    """Return what becomes of a field of the table's records: declared if a column reads it, or something in it."""
     path = path.removesuffix("[]")
     if any(lies_in(path, read) or lies_in(read, path) for column in _columns(entity, table) for read in column.reads):
         return State.DECLARED
