@@ -227,7 +227,7 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
     except (RowRefused, RefuseData) as reason:
         _settle_unproven(extract, suspect, f"it is there, but can't be stored: {reason}")
     except Disagreement as reason:
-        _settle_unproven(extract, suspect, str(reason))
+        _settle_unproven(extract, suspect, str(reason), whole=True)
     return True
 
 
@@ -256,20 +256,24 @@ def _settle_absent(extract: Extract, suspect: Suspect) -> None:
         _settle(extract, suspect, "confirmed")
 
 
-def _settle_unproven(extract: Extract, suspect: Suspect, why: str) -> None:
+def _settle_unproven(extract: Extract, suspect: Suspect, why: str, *, whole: bool = False) -> None:
     log.warning("a row of %s stays unproven: %s", extract.entity.name, why)
-    _settle(extract, suspect, "unproven", why)
+    _settle(extract, suspect, "unproven", why, whole=whole)
 
 
-def _settle(extract: Extract, suspect: Suspect, status: str, why: str | None = None) -> None:
-    """Set the status of a suspect and its nested rows, as far as they are candidates. Keep that it was looked at."""
+def _settle(extract: Extract, suspect: Suspect, status: str, why: str | None = None, *, whole: bool = False) -> None:
+    """Set the status of a suspect and its nested rows, as far as they are candidates. Keep that it was looked at.
+
+    `whole`: of what the list alone would confirm, too.
+    """
     plans = [(extract.stage.plan, extract.entity.table.key)]
     plans += [(stage.plan, part.by) for part, stage in extract.parts]
-    update = sql.SQL("UPDATE {} SET _status = {}, _why = {}, _looked = true WHERE _status = 'candidate' AND {}")
+    update = sql.SQL("UPDATE {} SET _status = {}, _why = {}, _looked = true WHERE _status = ANY ({}) AND {}")
+    settled = sql.Literal(["candidate", "confirmed"] if whole else ["candidate"])
     with extract.stage.conn.transaction():
         for plan, columns in plans:
             which = are(columns, suspect.key)
-            extract.stage.conn.execute(update.format(plan, sql.Literal(status), sql.Literal(why), which))
+            extract.stage.conn.execute(update.format(plan, sql.Literal(status), sql.Literal(why), settled, which))
         looked = sql.SQL("UPDATE {} SET looked = true, reason = coalesce({}, reason) WHERE key = {}")
         extract.stage.conn.execute(looked.format(extract.stage.refused, sql.Literal(why), key_array(suspect.key)))
 
