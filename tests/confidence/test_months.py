@@ -183,6 +183,14 @@ class TestNights:
             ("01", SOURCE),
         ]
 
+    def test_a_month_that_ends_with_the_first_scan_is_not_the_sources(self, conn):
+        scan(conn, "2024-01-31 03:00")
+        scan(conn, "2024-02-29 23:59:59", source="tekmetric", entities=("jobs",))
+        scan(conn, "2024-03-01 00:00", source="storage", entities=("images",))
+        declared = [DECLARED, *(Declared(name, ("a",), 2.0, None) for name in ("storage", "tekmetric"))]
+        of_february = [each.source for each in read_months(conn, declared) if each.month == date(2024, 2, 1)]
+        assert of_february == [SOURCE, "tekmetric"]
+
     def test_only_the_last_twelve_months_are_told(self, conn, monkeypatch):
         monkeypatch.setattr(queries, "MOST", 12)
         scan(conn, "2024-01-31 03:00")
@@ -414,6 +422,9 @@ class TestStoodStill:
         found = months(conn)
         assert found["2024-02"].stood_still is None
         assert found["2024-03"].stood_still.measured_since == kept
+        conn.execute("UPDATE confidence.writer SET stops_kept_since = '2024-03-01 00:00Z'")
+        found = months(conn)
+        assert (found["2024-02"].stood_still, found["2024-03"].stood_still.measured_since) == (None, None)
         conn.execute("UPDATE confidence.writer SET stops_kept_since = '2024-02-05'")
         assert {each.stood_still.measured_since for each in months(conn).values()} == {None}
 

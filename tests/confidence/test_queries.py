@@ -358,12 +358,13 @@ class TestSeries:
         [series] = read_series(conn, SOURCE, "line_items", days=365)
         assert [point.run for point in series.points if not point.verdict] == ["run of 50"]
 
-    def test_of_several_points_a_value_that_is_not_known_hides_behind_no_zero(self, conn):
+    @pytest.mark.parametrize(("value", "shown"), [(0, ["run of 50"]), (1, [])])
+    def test_of_several_points_a_value_that_is_not_known_hides_behind_no_zero(self, conn, value, shown):
         for number in range(2 * POINTS):
-            judged(conn, f"{number}", metrics={"rows_differing": 2} if number == 50 else {METRIC: 0})
+            judged(conn, f"{number}", metrics={"rows_differing": 2} if number == 50 else {METRIC: value})
             aged(conn, f"{number}", 2 * POINTS - number)
         found = {each.metric: each.points for each in read_series(conn, SOURCE, "line_items", days=365)}
-        assert [point.run for point in found[METRIC] if point.value is None] == ["run of 50"]
+        assert [point.run for point in found[METRIC] if point.value is None] == shown
 
 
 class TestDrift:
@@ -423,13 +424,14 @@ class TestDrift:
             # Until then it looks as if they had left it out.
             assert self.figures(conn)[-1][1] == (1 if night == NEWEST - 1 else None)
 
-    def test_of_several_runs_one_that_is_not_known_hides_behind_no_zero(self, conn):
+    @pytest.mark.parametrize(("planned", "shown"), [(0, ["50"]), (1, [])])
+    def test_of_several_runs_one_that_is_not_known_hides_behind_no_zero(self, conn, planned, shown):
         for number in range(2 * POINTS):
-            self.run(conn, f"{number}", plan=(0, 0, 0), accounts={}, incomplete="no page" if number == 50 else "")
-            for entity in ("customers", "line_items"):
-                aged(conn, f"{number} {entity}", 2 * POINTS - number)
+            incomplete = "no page" if number == 50 else ""
+            self.run(conn, f"{number}", 0, ("customers",), plan=(planned, 0, 0), accounts={}, incomplete=incomplete)
+            aged(conn, f"{number} customers", 2 * POINTS - number)
         found = read_drift(conn, SOURCE, days=365)
-        assert [point.run for point in found.points if point.total is None] == ["50"]
+        assert [point.run for point in found.points if point.total is None] == shown
 
     def test_entity_that_was_added_counts(self, conn):
         self.run(conn, "night")
