@@ -258,6 +258,16 @@ class TestCounts:
         seller.control.mutate(Mutation("delete", "variations", variation))
         assert plan(scanned(seller, "catalog_inventory")) == (0, 0, 3)
 
+    def test_that_nobody_tells_is_unproven(self, seller, conn, count):
+        """Its variation is asked beside its counts, but not after a failure."""
+        variation = count.split(":")[0]
+        seller.control.mutate(Mutation("delete", "counts", count))
+        seller.control.fault(Fault("status", "inventory/{id}", item=variation, status=500, times=None))
+        summary = scanned(seller, "catalog_inventory")
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 1)
+        [why] = doubts(conn, "catalog_inventory").values()
+        assert "answered 500" in why
+
     def test_that_square_only_estimates_is_in_no_list(self, seller, conn, count):
         """Its own address shows what it computes of the counts of components."""
         variation = count.split(":")[0]
@@ -679,6 +689,14 @@ class TestPoorerRecords:
         assert new in rows(conn, "orders")
         assert new in {key[0] for key in rows(conn, "order_line_items")}
         assert "Changed" in {row["ticket_name"] for row in rows(conn, "orders").values()}
+
+    def test_order_comes_back_over_its_tombstone_where_list_and_batch_show_the_same(self, seller, conn, order):
+        conn.execute("UPDATE square.orders SET deleted_at = now() WHERE id = %s", [order])
+        seller.control.fault(Fault("changed", "orders/search", rows=30, changes={"ticket_name": "Lie"}, times=None))
+        summary = scanned(seller, "orders")
+        assert (plan(summary), doubts(conn, "orders").keys()) == (NOTHING, {order})
+        seller.control.clear()
+        assert plan(scanned(seller, "orders")) == (1, 0, 0)
 
     def test_stub_of_an_object_is_no_tombstone(self, seller, conn):
         first = seller.control.ids("categories")[0]
