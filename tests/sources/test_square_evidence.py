@@ -473,6 +473,25 @@ class TestOneLocation:
         assert found.fetchall() == [(f"the list of {place}",)]
         assert summary.proven < summary.rows
 
+    def test_with_too_many_rows_that_can_not_be_stored_is_read_again_after_a_sync_that_died(self, seller, conn):
+        """No table of its orders goes on from where another one has to start again."""
+        place, other = seller.control.ids("locations")[:2]
+        (new,) = seller.control.mutate(Mutation("create", "orders", fields={"location_id": place}))
+
+        def lie(request, data):
+            if request.path == "/v2/orders/search" and request.body["location_ids"] == [other]:
+                raise RuntimeError("killed")
+            if request.path == "/v2/orders/search" and place in request.body["location_ids"]:
+                tenders = [{"id": f"BAD{number}", "created_at": "soon"} for number in range(25)]
+                return {**data, "orders": [row | {"tenders": tenders} for row in data.get("orders", [])]}
+            return data
+
+        with twisted(seller.context, lie) as context, pytest.raises(RuntimeError, match="killed"):
+            sync_entities(context)
+        sync_entities(seller.context)
+        assert new in rows(conn, "orders")
+        assert new in {row["order_id"] for row in rows(conn, "tenders").values()}
+
     def test_with_few_payments_that_can_not_be_stored_is_left_out_where_all_have_too_many(self, seller, conn):
         *bad, other = seller.control.ids("locations")
         (new,) = seller.control.mutate(Mutation("create", "orders", fields={"location_id": other}))
