@@ -192,7 +192,7 @@ class TestNights:
         assert of_february == [SOURCE, "tekmetric"]
 
     def test_only_the_last_twelve_months_are_told(self, conn, monkeypatch):
-        monkeypatch.setattr(queries, "MOST", 12)
+        monkeypatch.undo()
         scan(conn, "2024-01-31 03:00")
         found, now = list(months(conn)), datetime.now(UTC)
         assert len(found) == 12

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.confidence.policy import BASELINE_RUNS, Gate, Limit, PastRun, RepairShare, Trend, Verdict, judge
+from include.confidence.policy import BASELINE_RUNS, Gate, Growth, Limit, PastRun, RepairShare, Trend, Verdict, judge
 from tests.confidence.builders import METRIC, passes, past, summary
 
 TREND = Trend(METRIC)
@@ -148,6 +148,81 @@ def test_limit_counts_from_the_level_that_a_person_accepted():
 
 def test_limit_does_not_move_when_fewer_rows_are_checked():
     assert checked(45, 100, [past(0, missing=45, checked=1000)]).verdict == "hold"
+
+
+def test_limit_without_a_least_number_of_rows_is_the_share_alone():
+    limit = Limit("missing", of="checked", share=0.05, message="is it the right bucket?")
+    assert [verdict(0, (), limit, metrics={"missing": missing, "checked": 20}) for missing in (1, 2)] == [
+        "pass",
+        "hold",
+    ]
+    assert verdict(0, (), limit, metrics={"missing": 1, "checked": 19}) == "hold"
+
+
+GROWTH = Growth(METRIC)
+
+
+def rising(nights, first=0, step=1, warned=()) -> tuple[int, list[PastRun]]:
+    """The figure of the last of so many nights, each with `step` more, and the runs before; `warned`: nights ago."""
+    runs = [
+        past(first + step * (nights - 1 - ago), Verdict.WARN, worse=(GROWTH.name,))
+        if ago in warned
+        else past(first + step * (nights - 1 - ago))
+        for ago in range(1, nights)
+    ]
+    return first + step * (nights - 1), runs
+
+
+@pytest.mark.parametrize(
+    ("figures", "live_rows", "limit"),
+    [
+        # Up to a level of 100 the 20 rows are the widest margin, above it the 20 %, in a large table the 0.05 %.
+        ({}, 1000, 20),
+        ({"first": 97}, 1000, 20),
+        ({"first": 970, "step": 10}, 1000, 200),
+        ({}, 60_000, 30),
+    ],
+)
+def test_growth_is_strictly_above_all_margins(figures, live_rows, limit):
+    """The level of a week is that of its middle night."""
+    nights = 7 + limit // figures.get("step", 1)
+    assert verdict(*rising(nights, **figures), GROWTH, live_rows=live_rows) == "pass"
+    assert verdict(*rising(nights + 1, **figures), GROWTH, live_rows=live_rows) == "warn"
+
+
+def test_growth_is_that_of_six_weeks():
+    """Between the levels of the first and the last week of 42 nights are 35."""
+    figures = rising(100)
+    for absolute, found in ((35, "pass"), (34, "warn")):
+        assert verdict(*figures, Growth(METRIC, relative=0, absolute=absolute, share=0)) == found
+
+
+@pytest.mark.parametrize(
+    ("warned", "found"),
+    [
+        (range(1, 8), "hold"),
+        (range(8, 15), "hold"),
+        (range(1, 7), "warn"),
+        (range(9, 16), "warn"),
+    ],
+)
+def test_growth_holds_after_warnings_in_seven_of_the_last_fourteen_runs(warned, found):
+    assert verdict(*rising(40, warned=warned), GROWTH) == found
+
+
+@pytest.mark.parametrize(
+    ("ago", "figure", "found"),
+    [
+        # The level of the week is 72, then 73: the median of this figure, 80, 76, 74, 72, 70 and 68.
+        (1, 71, "pass"),
+        (1, 73, "warn"),
+        (2, 0, "warn"),
+    ],
+)
+def test_growth_has_ended_where_the_run_before_is_below_the_level(ago, figure, found):
+    value, runs = rising(41, step=2)
+    runs[ago - 1] = past(figure)
+    assert verdict(value, runs, GROWTH) == found
 
 
 def test_the_worst_gate_decides_and_the_worst_line_comes_first():

@@ -14,7 +14,7 @@ from include.confidence.queries.paging import CursorRefused
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import latest_scans, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync
-from include.confidence.queries.trends import NEWEST, POINTS, list_parts, read_drift, read_series
+from include.confidence.queries.trends import list_parts, read_drift, read_series
 from include.confidence.summary import Plan
 from include.confidence.unproven import count_by_table, oldest
 from include.confidence.watch import Code, Finding
@@ -27,6 +27,8 @@ RECONCILE = f"{SOURCE}_reconcile/night"
 PASSED = Judgement(Verdict.PASS, (), (), ())
 HELD = Judgement(Verdict.HOLD, (METRIC,), ("far too many",), ())
 START = datetime(2026, 1, 1, tzinfo=UTC)
+# The most points of a plot, as docs/pages.md promises.
+POINTS = 90
 
 
 def judged(conn, scan_id, judgement=PASSED, value=0, *, at=None, **figures):
@@ -417,12 +419,12 @@ class TestDrift:
         assert read_drift(conn, SOURCE).left_out == 5
 
     def test_once_an_entity_is_gone_for_some_runs_they_have_a_total(self, conn):
-        for night in range(2 * NEWEST):
+        for night in range(14):
             self.run(conn, f"a/scheduled__{night}", at=night)
-        for night in range(NEWEST):
+        for night in range(7):
             self.run(conn, f"b/scheduled__{night}", at=100 + night, entities=("customers",))
             # Until then it looks as if they had left it out.
-            assert self.figures(conn)[-1][1] == (1 if night == NEWEST - 1 else None)
+            assert self.figures(conn)[-1][1] == (1 if night == 6 else None)
 
     @pytest.mark.parametrize(("planned", "shown"), [(0, ["50"]), (1, [])])
     def test_of_several_runs_one_that_is_not_known_hides_behind_no_zero(self, conn, planned, shown):
@@ -580,4 +582,5 @@ def test_limits_are_bounded(conn):
         judged(conn, f"{number:03}", at=number)
     assert len(list_scans(conn, SOURCE, limit=100_000).items) == 200
     assert len(list_scans(conn, SOURCE, limit=0).items) == 1
+    assert len(list_scans(conn, SOURCE).items) == 50
     assert len(list(pages(lambda **asked: list_scans(conn, SOURCE, **asked), limit=1000))) == 2
