@@ -144,6 +144,8 @@ def test_limit_counts_from_the_level_that_a_person_accepted():
     accepted = [past(0, Verdict.HOLD, accepted=True, missing=80, checked=1000)]
     assert checked(130, 1000, accepted).verdict == "pass"
     assert checked(131, 1000, accepted).verdict == "hold"
+    # One within the limit moves nothing.
+    assert checked(51, 1000, [past(0, Verdict.PASS, accepted=True, missing=50, checked=1000)]).verdict == "hold"
 
 
 def test_limit_does_not_move_when_fewer_rows_are_checked():
@@ -223,6 +225,51 @@ def test_growth_has_ended_where_the_run_before_is_below_the_level(ago, figure, f
     value, runs = rising(41, step=2)
     runs[ago - 1] = past(figure)
     assert verdict(value, runs, GROWTH) == found
+
+
+def test_growth_says_since_when_and_how_often_it_has_warned():
+    """Since the middle of the week with the lowest level."""
+    value, runs = rising(42, warned=(1, 2))
+    [reason] = judge(summary(value), runs, [GROWTH]).reasons
+    assert reason.startswith(
+        f"35 more rows than in scan scan with 3 ({METRIC}): the median of 7 runs has grown from 3 to 38 and still grows"
+        " (warning 3, after 7 in 14 runs the writer is held)."
+    )
+
+
+@pytest.mark.parametrize(("nights", "gates"), [(7, []), (8, [Verdict.PASS])])
+def test_growth_is_judged_from_the_eighth_run_on(nights, gates):
+    value, runs = rising(nights)
+    assert [gate.verdict for gate in judge(summary(value), runs, [GROWTH]).gates] == gates
+
+
+def test_growth_that_was_held_is_held_until_a_run_has_fallen_back():
+    value, runs = rising(41, step=2)
+    held = past(80, Verdict.HOLD, worse=(GROWTH.name,), held=True)
+    judged = judge(summary(value), [held, *runs], [GROWTH])
+    assert judged.verdict == "hold"
+    assert "it has not fallen back since the hold of scan scan with 80, " in judged.reasons[0]
+    assert verdict(value, [past(10), held, *runs], GROWTH) == "pass"
+    assert verdict(10, [held, *runs], GROWTH) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        ([past(400, Verdict.HOLD, held=True)], "hold"),
+        ([past(400, Verdict.WARN)], "pass"),
+        ([past(400, Verdict.HOLD, held=True, worse=("another",))], "pass"),
+        ([past(100), past(400, Verdict.HOLD, held=True)], "pass"),
+        ([], "pass"),
+    ],
+)
+def test_a_figure_that_was_not_measured_stays_held(before, found):
+    judged = judge(summary(metrics={}), before, [TREND])
+    assert judged.verdict == found
+    told = (
+        f"{METRIC} was not measured: the hold of scan scan with 400 stays, the writer is kept stopped until a decision"
+    )
+    assert judged.reasons == ((told,) if found == "hold" else ())
 
 
 def test_the_worst_gate_decides_and_the_worst_line_comes_first():
