@@ -275,6 +275,29 @@ class TestProven:
         assert not self.proven(conn)
         assert not self.confirmed(conn)
 
+    @pytest.mark.parametrize("error", [None, "the vendor is down"])
+    def test_of_a_run_that_planned_nothing_it_is_for_its_repair_to_say_even_if_it_was_rolled_back(self, conn, error):
+        scan(conn, "2024-03-02 03:00", run="tonight")
+        repair = sync(conn, "repair", "2024-03-02 03:10", run="tonight", error=error)
+        sync(conn, "rollback", "2024-03-05 03:10", undoes=repair)
+        assert self.proven(conn) == (not error)
+        assert self.confirmed(conn) == (not error)
+
+    @pytest.mark.parametrize("entity", DECLARED.entities)
+    def test_is_not_a_run_whose_repair_came_before_its_first_scan(self, conn, entity):
+        sync(conn, "repair", "2024-03-02 03:10", **REPAIRED)
+        for each in DECLARED.entities:
+            scan(conn, f"2024-03-02 03:{20 if each == entity else 30}", run="tonight", entities=(each,), **PLANNED)
+        assert not self.proven(conn)
+        assert not self.confirmed(conn)
+
+    @pytest.mark.parametrize(("answered", "proven"), [("03:25", False), ("03:35", True)])
+    def test_is_a_run_whose_answer_came_after_its_last_scan(self, conn, answered, proven):
+        for minute, entity in zip((20, 30), DECLARED.entities, strict=True):
+            scan(conn, f"2024-03-02 03:{minute}", "hold", run="tonight", entities=(entity,))
+        answer(conn, "tonight", "2024-03-02 03:21", f"2024-03-02 {answered}", "repair")
+        assert self.proven(conn) == proven
+
     def test_is_not_a_run_that_has_left_out_a_plan(self, conn):
         scan(conn, "2024-03-02 03:00", run="tonight", **PLANNED)
         sync(conn, "repair", "2024-03-02 03:10", **REPAIRED)
