@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.confidence.policy import BASELINE_RUNS, Gate, Growth, Limit, PastRun, RepairShare, Trend, Verdict, judge
+from include.confidence.policy import BASELINE_RUNS, Gate, Limit, PastRun, RepairShare, Trend, Verdict, judge
 from tests.confidence.builders import METRIC, passes, past, summary
 
 TREND = Trend(METRIC)
@@ -159,98 +159,6 @@ def test_limit_without_a_least_number_of_rows_is_the_share_alone():
         "hold",
     ]
     assert verdict(0, (), limit, metrics={"missing": 1, "checked": 19}) == "hold"
-
-
-GROWTH = Growth(METRIC)
-
-
-def rising(nights, first=0, step=1, warned=()) -> tuple[int, list[PastRun]]:
-    """The figure of the last of so many nights, each with `step` more, and the runs before; `warned`: nights ago."""
-    runs = [
-        past(first + step * (nights - 1 - ago), Verdict.WARN, worse=(GROWTH.name,))
-        if ago in warned
-        else past(first + step * (nights - 1 - ago))
-        for ago in range(1, nights)
-    ]
-    return first + step * (nights - 1), runs
-
-
-@pytest.mark.parametrize(
-    ("figures", "live_rows", "limit"),
-    [
-        # Up to a level of 100 the 20 rows are the widest margin, above it the 20 %, in a large table the 0.05 %.
-        ({}, 1000, 20),
-        ({"first": 97}, 1000, 20),
-        ({"first": 970, "step": 10}, 1000, 200),
-        ({}, 60_000, 30),
-    ],
-)
-def test_growth_is_strictly_above_all_margins(figures, live_rows, limit):
-    """The level of a week is that of its middle night."""
-    nights = 7 + limit // figures.get("step", 1)
-    assert verdict(*rising(nights, **figures), GROWTH, live_rows=live_rows) == "pass"
-    assert verdict(*rising(nights + 1, **figures), GROWTH, live_rows=live_rows) == "warn"
-
-
-def test_growth_is_that_of_six_weeks():
-    """Between the levels of the first and the last week of 42 nights are 35."""
-    figures = rising(100)
-    for absolute, found in ((35, "pass"), (34, "warn")):
-        assert verdict(*figures, Growth(METRIC, relative=0, absolute=absolute, share=0)) == found
-
-
-@pytest.mark.parametrize(
-    ("warned", "found"),
-    [
-        (range(1, 8), "hold"),
-        (range(8, 15), "hold"),
-        (range(1, 7), "warn"),
-        (range(9, 16), "warn"),
-    ],
-)
-def test_growth_holds_after_warnings_in_seven_of_the_last_fourteen_runs(warned, found):
-    assert verdict(*rising(40, warned=warned), GROWTH) == found
-
-
-@pytest.mark.parametrize(
-    ("ago", "figure", "found"),
-    [
-        # The level of the week is 72, then 73: the median of this figure, 80, 76, 74, 72, 70 and 68.
-        (1, 71, "pass"),
-        (1, 73, "warn"),
-        (2, 0, "warn"),
-    ],
-)
-def test_growth_has_ended_where_the_run_before_is_below_the_level(ago, figure, found):
-    value, runs = rising(41, step=2)
-    runs[ago - 1] = past(figure)
-    assert verdict(value, runs, GROWTH) == found
-
-
-def test_growth_says_since_when_and_how_often_it_has_warned():
-    """Since the middle of the week with the lowest level."""
-    value, runs = rising(42, warned=(1, 2))
-    [reason] = judge(summary(value), runs, [GROWTH]).reasons
-    assert reason.startswith(
-        f"35 more rows than in scan scan with 3 ({METRIC}): the median of 7 runs has grown from 3 to 38 and still grows"
-        " (warning 3, after 7 in 14 runs the writer is held)."
-    )
-
-
-@pytest.mark.parametrize(("nights", "gates"), [(7, []), (8, [Verdict.PASS])])
-def test_growth_is_judged_from_the_eighth_run_on(nights, gates):
-    value, runs = rising(nights)
-    assert [gate.verdict for gate in judge(summary(value), runs, [GROWTH]).gates] == gates
-
-
-def test_growth_that_was_held_is_held_until_a_run_has_fallen_back():
-    value, runs = rising(41, step=2)
-    held = past(80, Verdict.HOLD, worse=(GROWTH.name,), held=True)
-    judged = judge(summary(value), [held, *runs], [GROWTH])
-    assert judged.verdict == "hold"
-    assert "it has not fallen back since the hold of scan scan with 80, " in judged.reasons[0]
-    assert verdict(value, [past(10), held, *runs], GROWTH) == "pass"
-    assert verdict(10, [held, *runs], GROWTH) == "pass"
 
 
 @pytest.mark.parametrize(
