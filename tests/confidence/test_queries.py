@@ -386,6 +386,7 @@ class TestDrift:
         self.run(conn, "first")
         judged(conn, "other", at=2, run="third", source="square", entity="orders", plan=(9, 9, 9))
         assert self.figures(conn) == [("first", 2, 4, 6, 4), ("second", 2, 4, 6, 4)]
+        assert [point.total for point in read_drift(conn, SOURCE).points] == [16, 16]
 
     def test_newest_scan_of_each_entity_counts(self, conn):
         self.run(conn, "first")
@@ -402,6 +403,7 @@ class TestDrift:
     def test_without_an_account_the_unproven_rows_are_not_known(self, conn):
         self.run(conn, "old", accounts={})
         assert self.figures(conn) == [("old", 2, 4, 6, None)]
+        assert [point.total for point in read_drift(conn, SOURCE).points] == [12]
 
     def test_runs_over_another_part_are_left_out(self, conn):
         self.run(conn, "a/scheduled__1")
