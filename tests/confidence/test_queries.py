@@ -284,11 +284,15 @@ class TestScans:
 
     def test_parts_are_counted(self, conn):
         judged(conn, "a", at=0)
-        judged(conn, "b", at=1)
+        judged(conn, "b", at=3)
         judged(conn, "c", at=2, scope="pages 1-2")
         judged(conn, "d", at=0, entity="customers")
-        found = [(part.entity, part.scope, part.scans) for part in list_parts(conn, SOURCE)]
-        assert found == [("customers", "all", 1), ("line_items", "pages 1-2", 1), ("line_items", "all", 2)]
+        found = [(part.entity, part.scope, part.scans, part.scanned_at) for part in list_parts(conn, SOURCE)]
+        assert found == [
+            ("customers", "all", 1, START),
+            ("line_items", "all", 2, START + timedelta(minutes=3)),
+            ("line_items", "pages 1-2", 1, START + timedelta(minutes=2)),
+        ]
 
 
 class TestSeries:
