@@ -442,6 +442,25 @@ class TestOneLocation:
         assert set(doubts(conn, name)) == {f"the list of {refused}", *there}
         assert there
 
+    def test_is_asked_for_with_the_others_until_one_fails(self, seller, conn):
+        places, asked = seller.control.ids("locations"), []
+
+        def lie(request, data):
+            if request.path == "/v2/orders/search":
+                asked.append(tuple(sorted(request.body["location_ids"])))
+                if places[0] in request.body["location_ids"] and failing:
+                    raise TryLater("503")
+            return data
+
+        failing = False
+        with twisted(seller.context, lie) as context:
+            sync_entities(context)
+            assert set(asked) == {tuple(sorted(places))}
+            failing = True
+            with pytest.raises(SyncFailed, match="503"):
+                sync_entities(context)
+        assert set(asked) == {tuple(sorted(places)), *((place,) for place in places)}
+
     def test_of_all_fails_as_one(self, seller, conn):
         seller.control.fault(Fault("status", "orders/search", status=401, times=None))
         with pytest.raises(SyncFailed, match=r"orders: .*401 \(UNAUTHORIZED\)"):
