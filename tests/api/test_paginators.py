@@ -169,6 +169,13 @@ def test_no_token_is_the_end(end):
     assert Cursor("payments").read(Answer({"payments": rows(100), **end}), "abc").next is None
 
 
+@pytest.mark.parametrize(("more", "next_token"), [(False, None), (True, "abc"), (None, "abc")])
+def test_a_token_is_worth_nothing_where_no_more_follow(more, next_token):
+    answer = Answer({"payments": rows(2), "cursor": "abc", "more": more})
+    assert Cursor("payments", more="more").read(answer, None).next == next_token
+    assert Cursor("payments").read(answer, None).next == "abc"
+
+
 @pytest.mark.parametrize("token", [7, True, ["abc"], {"after": "abc"}])
 def test_a_token_that_is_no_text_is_refused(token):
     with pytest.raises(RefuseData, match="'cursor'"):

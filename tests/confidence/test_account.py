@@ -15,7 +15,7 @@ SOUND = Account(
 
 def test_a_sound_account_is_evidence_and_says_how_much_it_proves():
     assert Unproven().no_evidence({"orders": SOUND}) == ""
-    assert (SOUND.rows, SOUND.not_proven, SOUND.proven) == (98, 5, 93)
+    assert (SOUND.rows, SOUND.not_proven, SOUND.proven, SOUND.looked_at) == (98, 5, 93, 89)
 
 
 @pytest.mark.parametrize("end", ["listed", "repeats", "refused", "compared"])
@@ -40,3 +40,5 @@ def test_too_many_unproven_rows_are_no_evidence(rows, unproven, evidence):
     source = Account(listed=rows, refused=unproven, compared=rows - unproven, missing=rows, missing_unproven=unproven)
     for account in (copy, source):
         assert (Unproven().no_evidence({"orders": account}) == "") is evidence
+        # Rows that only the list's total claims change nothing.
+        assert (Unproven().no_evidence({"orders": replace(account, unseen=10_000)}) == "") is evidence

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from include.confidence import findings
-from include.confidence.watch import GRACE, Code, Finding
+from include.confidence.watch import Code, Finding
 
 CLOSED = Finding(Code.POOL_CLOSED, "shop", "1", None, "the pool is closed", "no sync can start", "open it")
 STANDS = Finding(Code.UNATTENDED, "shop", "a/1/7", "a/1", "the writer stands", "nothing is synced", "clear it")
@@ -26,10 +26,10 @@ def test_what_one_pass_has_seen_is_kept_and_not_settled(conn):
     assert seen(conn) == {CLOSED.what: False}
 
 
-def test_what_is_still_there_after_the_grace_is_settled(conn):
-    grace = GRACE.total_seconds() / 60
+def test_what_is_still_there_after_four_minutes_is_settled(conn):
+    """So the second of two passes tells it, of which there is one every 5 minutes."""
     findings.keep(conn, "shop", [CLOSED])
-    age(conn, grace - 0.2)
+    age(conn, 3.8)
     assert findings.keep(conn, "shop", [CLOSED, STANDS]) == []
     age(conn, 0.2)
     assert findings.keep(conn, "shop", [CLOSED, STANDS]) == [CLOSED]

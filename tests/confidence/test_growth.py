@@ -228,6 +228,23 @@ def test_a_hold_stays_until_the_metric_has_fallen_back(accept):
     assert nights.night(35) == "pass"
 
 
+@pytest.mark.parametrize(
+    ("warned", "verdict"),
+    [(range(1, 8), "hold"), (range(8, 15), "hold"), (range(1, 7), "warn"), (range(9, 16), "warn")],
+)
+def test_is_held_after_warnings_in_seven_of_the_last_fourteen_nights(warned, verdict):
+    """`warned`: so many nights ago."""
+    history = [past(40 - ago, Verdict.WARN, worse=(NAME,)) if ago in warned else past(40 - ago) for ago in range(1, 41)]
+    assert judge(summary(40), history, [GROWTH]).verdict == verdict
+
+
+def test_a_hold_that_ended_two_nights_ago_is_none():
+    held = past(80, Verdict.HOLD, worse=(NAME,), held=True)
+    older = passes(*range(79, 40, -1))
+    assert judge(summary(80), [held, *older], [GROWTH]).verdict == "hold"
+    assert judge(summary(80), [past(10), held, *older], [GROWTH]).verdict == "pass"
+
+
 def test_held_for_another_metric_no_growth_is_lost():
     """A hold that ends by itself leaves its nights out of the levels, no others."""
     nights = Nights()

@@ -124,12 +124,23 @@ def test_past_runs_go_back_to_the_good_runs_past_all_bad_ones(conn):
 
 
 def test_past_runs_know_the_accepted_run_however_old(conn):
-    judged(conn, "accepted", HELD)
-    holds.decide(conn, "repairshopr", "resume", "oncall")
+    for name in ("accepted long ago", "accepted"):
+        judged(conn, name, HELD)
+        holds.decide(conn, "repairshopr", "resume", "oncall")
     for night in range(4):
         judged(conn, f"good {night}")
     found = [run.scan_id for run in judgements.past_runs(conn, summary(scan_id="now"), limit=2)]
     assert found == ["good 3", "good 2", "accepted"]
+
+
+@pytest.mark.parametrize("decision", ["resume", "repair", "keep"])
+@pytest.mark.parametrize("left_out", [True, False])
+def test_what_a_repair_has_left_out_is_accepted_as_what_was_resumed_is(conn, decision, left_out):
+    judged(conn, "held", HELD)
+    holds.decide(conn, "repairshopr", decision, "oncall")
+    conn.execute("UPDATE confidence.forensic_run SET left_out = %s", [left_out])
+    [run] = judgements.past_runs(conn, summary(scan_id="now"))
+    assert run.accepted == (decision == "resume" or (decision == "repair" and left_out))
 
 
 @pytest.mark.parametrize(

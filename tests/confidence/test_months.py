@@ -183,8 +183,16 @@ class TestNights:
             ("01", SOURCE),
         ]
 
+    def test_a_month_that_ends_with_the_first_scan_is_not_the_sources(self, conn):
+        scan(conn, "2024-01-31 03:00")
+        scan(conn, "2024-02-29 23:59:59", source="tekmetric", entities=("jobs",))
+        scan(conn, "2024-03-01 00:00", source="storage", entities=("images",))
+        declared = [DECLARED, *(Declared(name, ("a",), 2.0, None) for name in ("storage", "tekmetric"))]
+        of_february = [each.source for each in read_months(conn, declared) if each.month == date(2024, 2, 1)]
+        assert of_february == [SOURCE, "tekmetric"]
+
     def test_only_the_last_twelve_months_are_told(self, conn, monkeypatch):
-        monkeypatch.setattr(queries, "MOST", 12)
+        monkeypatch.undo()
         scan(conn, "2024-01-31 03:00")
         found, now = list(months(conn)), datetime.now(UTC)
         assert len(found) == 12
@@ -266,6 +274,29 @@ class TestProven:
         sync(conn, "rollback", "2024-03-05 03:10", undoes=repair)
         assert not self.proven(conn)
         assert not self.confirmed(conn)
+
+    @pytest.mark.parametrize("error", [None, "the vendor is down"])
+    def test_of_a_run_that_planned_nothing_it_is_for_its_repair_to_say_even_if_it_was_rolled_back(self, conn, error):
+        scan(conn, "2024-03-02 03:00", run="tonight")
+        repair = sync(conn, "repair", "2024-03-02 03:10", run="tonight", error=error)
+        sync(conn, "rollback", "2024-03-05 03:10", undoes=repair)
+        assert self.proven(conn) == (not error)
+        assert self.confirmed(conn) == (not error)
+
+    @pytest.mark.parametrize("entity", DECLARED.entities)
+    def test_is_not_a_run_whose_repair_came_before_its_first_scan(self, conn, entity):
+        sync(conn, "repair", "2024-03-02 03:10", **REPAIRED)
+        for each in DECLARED.entities:
+            scan(conn, f"2024-03-02 03:{20 if each == entity else 30}", run="tonight", entities=(each,), **PLANNED)
+        assert not self.proven(conn)
+        assert not self.confirmed(conn)
+
+    @pytest.mark.parametrize(("answered", "proven"), [("03:25", False), ("03:35", True)])
+    def test_is_a_run_whose_answer_came_after_its_last_scan(self, conn, answered, proven):
+        for minute, entity in zip((20, 30), DECLARED.entities, strict=True):
+            scan(conn, f"2024-03-02 03:{minute}", "hold", run="tonight", entities=(entity,))
+        answer(conn, "tonight", "2024-03-02 03:21", f"2024-03-02 {answered}", "repair")
+        assert self.proven(conn) == proven
 
     def test_is_not_a_run_that_has_left_out_a_plan(self, conn):
         scan(conn, "2024-03-02 03:00", run="tonight", **PLANNED)
@@ -414,6 +445,9 @@ class TestStoodStill:
         found = months(conn)
         assert found["2024-02"].stood_still is None
         assert found["2024-03"].stood_still.measured_since == kept
+        conn.execute("UPDATE confidence.writer SET stops_kept_since = '2024-03-01 00:00Z'")
+        found = months(conn)
+        assert (found["2024-02"].stood_still, found["2024-03"].stood_still.measured_since) == (None, None)
         conn.execute("UPDATE confidence.writer SET stops_kept_since = '2024-02-05'")
         assert {each.stood_still.measured_since for each in months(conn).values()} == {None}
 

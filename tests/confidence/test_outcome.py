@@ -148,11 +148,12 @@ class TestEvidence:
     entities = ("invoices", "line_items")
 
     def scan(self, conn, entity: str = "line_items", verdict: Verdict | None = Verdict.PASS, **changes: Any) -> None:
+        reasons = changes.pop("reasons", ())
         found = {"run": "tonight", "scan_id": f"scan of {entity}", "entity": entity} | changes
         scan = summary(**found)
         scan_log.record(conn, scan)
         if verdict:
-            judgements.save_judgement(conn, scan, Judgement(verdict, (), (), ()))
+            judgements.save_judgement(conn, scan, Judgement(verdict, (), reasons, ()))
 
     def found(self, conn) -> Evidence:
         return run_evidence.read(conn, "repairshopr", "tonight", self.entities)
@@ -210,6 +211,33 @@ class TestEvidence:
         holds.decide(conn, "repairshopr", "resume", "Bob")
         assert self.found(conn).decision == "repair"
         assert run_evidence.read(conn, "repairshopr", "next night", self.entities).decision == "resume"
+        self.scan(conn, scan_id="much later", run="third night")
+        assert self.found(conn).decision == "repair"
+
+    def test_decision_is_the_newest_of_this_night(self, conn):
+        self.scan(conn, verdict=Verdict.HOLD)
+        self.scan(conn, "invoices", Verdict.HOLD)
+        for scan, decision, minutes in (("line_items", "keep", 5), ("invoices", "repair", 6)):
+            conn.execute(
+                "UPDATE confidence.forensic_run SET decision = %s, decided_by = 'Ada',"
+                " decided_at = now() + make_interval(mins => %s) WHERE entity = %s",
+                [decision, minutes, scan],
+            )
+        assert self.found(conn).decision == "repair"
+
+    def test_what_did_not_pass_is_told_with_its_reasons(self, conn):
+        for entity, verdict, changes in (
+            ("line_items", Verdict.HOLD, {}),
+            ("invoices", Verdict.WARN, {"scope": "pages 1-2"}),
+            ("payments", Verdict.PASS, {}),
+            ("tickets", Verdict.WARN, {"run": "last night"}),
+            ("orders", Verdict.WARN, {"source": "square"}),
+        ):
+            self.scan(conn, entity, verdict, reasons=("too many", f"in {entity}"), **changes)
+        assert run_evidence.judged_worse(conn, "repairshopr", "tonight") == [
+            "invoices (pages 1-2): too many; in invoices",
+            "line_items (all): too many; in line_items",
+        ]
 
     def test_decision_is_about_all_scans_that_were_made_before_it(self, conn):
         self.scan(conn, "invoices")

@@ -75,3 +75,31 @@ class TestMost:
 
     def test_changes_at_the_same_place_count_each(self, conn):
         assert len(keep(conn, *((1, number, "insert", "confirmed", 1) for number in range(5)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [
+        ({}, [1, 2, 3]),
+        ({"table": "line_items"}, [1, 2, 3]),
+        ({"table": "invoices"}, []),
+        ({"operation": "update"}, [1, 3]),
+        ({"status": "unproven"}, [3]),
+        ({"operation": "update", "status": "confirmed"}, [1]),
+        ({"column": "name"}, [1, 3]),
+        ({"column": "price"}, []),
+        ({"column": "name", "value": "old"}, [1, 2, 3]),
+        ({"column": "name", "value": "new"}, [1, 2, 3]),
+        ({"column": "price", "value": "new"}, []),
+        ({"key": "2"}, [2]),
+    ],
+)
+def test_a_filter_chooses_by_each_of_its_fields(conn, chosen, ids):
+    keep(
+        conn,
+        (1, 1, "update", "confirmed", 1),
+        (2, 2, "insert", "confirmed", 1),
+        (3, 3, "update", "unproven", 1),
+    )
+    found = list_planned(conn, "e", PlanFilter(**chosen)).items
+    assert sorted(change.key["id"] for change in found) == ids

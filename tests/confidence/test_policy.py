@@ -154,6 +154,8 @@ def test_limit_counts_from_the_level_that_a_person_accepted():
     accepted = [past(0, Verdict.HOLD, accepted=True, missing=80, checked=1000)]
     assert checked(130, 1000, accepted).verdict == "pass"
     assert checked(131, 1000, accepted).verdict == "hold"
+    # One within the limit moves nothing.
+    assert checked(51, 1000, [past(0, Verdict.PASS, accepted=True, missing=50, checked=1000)]).verdict == "hold"
 
 
 def test_limit_does_not_move_when_fewer_rows_are_checked():
@@ -194,6 +196,34 @@ def test_an_open_hold_of_lost_fields_stays_while_any_is_lost():
 
 def test_without_a_census_there_is_no_gate_of_fields():
     assert judge(summary(0), [], [LOST]).gates == ()
+
+
+def test_limit_without_a_least_number_of_rows_is_the_share_alone():
+    limit = Limit("missing", of="checked", share=0.05, message="is it the right bucket?")
+    assert [verdict(0, (), limit, metrics={"missing": missing, "checked": 20}) for missing in (1, 2)] == [
+        "pass",
+        "hold",
+    ]
+    assert verdict(0, (), limit, metrics={"missing": 1, "checked": 19}) == "hold"
+
+
+@pytest.mark.parametrize(
+    ("before", "found"),
+    [
+        ([past(400, Verdict.HOLD, held=True)], "hold"),
+        ([past(400, Verdict.WARN)], "pass"),
+        ([past(400, Verdict.HOLD, held=True, worse=("another",))], "pass"),
+        ([past(100), past(400, Verdict.HOLD, held=True)], "pass"),
+        ([], "pass"),
+    ],
+)
+def test_a_figure_that_was_not_measured_stays_held(before, found):
+    judged = judge(summary(metrics={}), before, [TREND])
+    assert judged.verdict == found
+    told = (
+        f"{METRIC} was not measured: the hold of scan scan with 400 stays, the writer is kept stopped until a decision"
+    )
+    assert judged.reasons == ((told,) if found == "hold" else ())
 
 
 def test_the_worst_gate_decides_and_the_worst_line_comes_first():

@@ -14,7 +14,7 @@ from include.confidence.queries.paging import CursorRefused
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import latest_scans, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync
-from include.confidence.queries.trends import NEWEST, POINTS, list_parts, read_drift, read_series
+from include.confidence.queries.trends import list_parts, read_drift, read_series
 from include.confidence.summary import Plan
 from include.confidence.unproven import count_by_table, oldest
 from include.confidence.watch import Code, Finding
@@ -27,6 +27,8 @@ RECONCILE = f"{SOURCE}_reconcile/night"
 PASSED = Judgement(Verdict.PASS, (), (), ())
 HELD = Judgement(Verdict.HOLD, (METRIC,), ("far too many",), ())
 START = datetime(2026, 1, 1, tzinfo=UTC)
+# The most points of a plot, as docs/pages.md promises.
+POINTS = 90
 
 
 def judged(conn, scan_id, judgement=PASSED, value=0, *, at=None, **figures):
@@ -282,11 +284,15 @@ class TestScans:
 
     def test_parts_are_counted(self, conn):
         judged(conn, "a", at=0)
-        judged(conn, "b", at=1)
+        judged(conn, "b", at=3)
         judged(conn, "c", at=2, scope="pages 1-2")
         judged(conn, "d", at=0, entity="customers")
-        found = [(part.entity, part.scope, part.scans) for part in list_parts(conn, SOURCE)]
-        assert found == [("customers", "all", 1), ("line_items", "pages 1-2", 1), ("line_items", "all", 2)]
+        found = [(part.entity, part.scope, part.scans, part.scanned_at) for part in list_parts(conn, SOURCE)]
+        assert found == [
+            ("customers", "all", 1, START),
+            ("line_items", "all", 2, START + timedelta(minutes=3)),
+            ("line_items", "pages 1-2", 1, START + timedelta(minutes=2)),
+        ]
 
 
 class TestSeries:
@@ -358,12 +364,13 @@ class TestSeries:
         [series] = read_series(conn, SOURCE, "line_items", days=365)
         assert [point.run for point in series.points if not point.verdict] == ["run of 50"]
 
-    def test_of_several_points_a_value_that_is_not_known_hides_behind_no_zero(self, conn):
+    @pytest.mark.parametrize(("value", "shown"), [(0, ["run of 50"]), (1, [])])
+    def test_of_several_points_a_value_that_is_not_known_hides_behind_no_zero(self, conn, value, shown):
         for number in range(2 * POINTS):
-            judged(conn, f"{number}", metrics={"rows_differing": 2} if number == 50 else {METRIC: 0})
+            judged(conn, f"{number}", metrics={"rows_differing": 2} if number == 50 else {METRIC: value})
             aged(conn, f"{number}", 2 * POINTS - number)
         found = {each.metric: each.points for each in read_series(conn, SOURCE, "line_items", days=365)}
-        assert [point.run for point in found[METRIC] if point.value is None] == ["run of 50"]
+        assert [point.run for point in found[METRIC] if point.value is None] == shown
 
 
 class TestDrift:
@@ -383,6 +390,7 @@ class TestDrift:
         self.run(conn, "first")
         judged(conn, "other", at=2, run="third", source="square", entity="orders", plan=(9, 9, 9))
         assert self.figures(conn) == [("first", 2, 4, 6, 4), ("second", 2, 4, 6, 4)]
+        assert [point.total for point in read_drift(conn, SOURCE).points] == [16, 16]
 
     def test_newest_scan_of_each_entity_counts(self, conn):
         self.run(conn, "first")
@@ -399,6 +407,7 @@ class TestDrift:
     def test_without_an_account_the_unproven_rows_are_not_known(self, conn):
         self.run(conn, "old", accounts={})
         assert self.figures(conn) == [("old", 2, 4, 6, None)]
+        assert [point.total for point in read_drift(conn, SOURCE).points] == [12]
 
     def test_runs_over_another_part_are_left_out(self, conn):
         self.run(conn, "a/scheduled__1")
@@ -416,20 +425,21 @@ class TestDrift:
         assert read_drift(conn, SOURCE).left_out == 5
 
     def test_once_an_entity_is_gone_for_some_runs_they_have_a_total(self, conn):
-        for night in range(2 * NEWEST):
+        for night in range(14):
             self.run(conn, f"a/scheduled__{night}", at=night)
-        for night in range(NEWEST):
+        for night in range(7):
             self.run(conn, f"b/scheduled__{night}", at=100 + night, entities=("customers",))
             # Until then it looks as if they had left it out.
-            assert self.figures(conn)[-1][1] == (1 if night == NEWEST - 1 else None)
+            assert self.figures(conn)[-1][1] == (1 if night == 6 else None)
 
-    def test_of_several_runs_one_that_is_not_known_hides_behind_no_zero(self, conn):
+    @pytest.mark.parametrize(("planned", "shown"), [(0, ["50"]), (1, [])])
+    def test_of_several_runs_one_that_is_not_known_hides_behind_no_zero(self, conn, planned, shown):
         for number in range(2 * POINTS):
-            self.run(conn, f"{number}", plan=(0, 0, 0), accounts={}, incomplete="no page" if number == 50 else "")
-            for entity in ("customers", "line_items"):
-                aged(conn, f"{number} {entity}", 2 * POINTS - number)
+            incomplete = "no page" if number == 50 else ""
+            self.run(conn, f"{number}", 0, ("customers",), plan=(planned, 0, 0), accounts={}, incomplete=incomplete)
+            aged(conn, f"{number} customers", 2 * POINTS - number)
         found = read_drift(conn, SOURCE, days=365)
-        assert [point.run for point in found.points if point.total is None] == ["50"]
+        assert [point.run for point in found.points if point.total is None] == shown
 
     def test_entity_that_was_added_counts(self, conn):
         self.run(conn, "night")
@@ -589,4 +599,5 @@ def test_limits_are_bounded(conn):
         judged(conn, f"{number:03}", at=number)
     assert len(list_scans(conn, SOURCE, limit=100_000).items) == 200
     assert len(list_scans(conn, SOURCE, limit=0).items) == 1
+    assert len(list_scans(conn, SOURCE).items) == 50
     assert len(list(pages(lambda **asked: list_scans(conn, SOURCE, **asked), limit=1000))) == 2

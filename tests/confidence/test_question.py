@@ -1,17 +1,20 @@
 """The question about a hold: every figure that can hold is a sentence, and a long question is shortened."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from include.confidence import holds, question
+from include.confidence import holds, question, scan_log
 from include.confidence.policy import Gate, Judgement, Verdict
-from include.warehouse import fence
-from tests.confidence.builders import METRIC, judged
+from include.warehouse import fence, sync_log
+from include.warehouse.patterns import Pattern
+from tests.confidence.builders import METRIC, judged, summary
 
 SOURCE = "repairshopr"
 RUN = "repairshopr_reconcile/1"
 TEXTS = {METRIC: "Rows that the copy lacks."}
+FAR = Gate(METRIC, None, 25.0, 40, Verdict.HOLD, "far too many")
 
 
 def asked(conn, *gates: Gate, **figures) -> question.Question:
@@ -20,11 +23,15 @@ def asked(conn, *gates: Gate, **figures) -> question.Question:
     judgement = Judgement(Verdict.HOLD, tuple(gate.metric for gate in gates), reasons, gates)
     judged(conn, "scan", judgement, run=RUN, **figures)
     fence.stop(conn, SOURCE, RUN, 1)
-    found = holds.open_holds(conn, SOURCE)
+    return ask(conn)
+
+
+def ask(conn) -> question.Question:
+    """The question about what holds now."""
     return question.read(
         conn,
         fence.read(conn, SOURCE),
-        found,
+        holds.open_holds(conn, SOURCE),
         texts=TEXTS,
         plan_link=lambda evidence: f"http://a/{evidence}",
         hours=20,
@@ -32,35 +39,39 @@ def asked(conn, *gates: Gate, **figures) -> question.Question:
 
 
 @pytest.mark.parametrize(
-    ("gate", "sentence"),
+    ("gate", "sentence", "more"),
     [
         (
             Gate(METRIC, 1200000.0, 1500000.0, 2000000, Verdict.HOLD, f"{METRIC} is 2000000: worse in two runs"),
             f"**2,000,000** rows that the copy lacks (`{METRIC}`; 1,500,000 would pass, 1,200,000 is usual).",
+            ("Worse in two runs.",),
         ),
         (
             Gate("growth.x", None, None, 7, Verdict.HOLD, "it has risen for weeks"),
             "**7** rows by which the level of x has risen above its lowest level of six weeks (`growth.x`).",
+            ("It has risen for weeks.",),
         ),
         (
             Gate("unknown_figure", None, 0.5, 3, Verdict.HOLD),
             "**3** is the figure (`unknown_figure`; 0.5 would pass).",
+            (),
         ),
         # Nobody has measured what was held before.
         (
             Gate(METRIC, 1.0, None, None, Verdict.HOLD, f"{METRIC} was not measured"),
             f"`{METRIC}`: {METRIC} was not measured.",
+            (),
         ),
     ],
 )
-def test_each_figure_that_holds_is_a_sentence(conn, gate, sentence):
+def test_each_figure_that_holds_is_a_sentence(conn, gate, sentence, more):
     found = asked(conn, gate)
-    assert found.held[0].sentences[0] == sentence
+    assert found.held[0].sentences == (sentence, *more)
     assert f"- {sentence}" in question.markdown(found)
 
 
 def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
-    gate = Gate(METRIC, None, 25.0, 40, Verdict.HOLD, "far too many")
+    gate = FAR
     found = asked(conn, gate, plan=(40, 2, 1), evidence="e1")
     line = "- [line_items](http://a/e1): 40 rows to insert, 2 to update, 1 to delete; 1,000 live rows were looked at."
     assert line in question.markdown(found)
@@ -71,19 +82,98 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     assert "leave out" in question.markdown(replace(found, plans=found.plans * 2))
 
 
+def test_one_change_is_one(conn):
+    assert "**Repair, then resume**: 1 change as above" in question.markdown(asked(conn, FAR, plan=(0, 1, 0)))
+
+
+def test_what_went_wrong_with_a_repair_is_told_beside_the_figures(conn):
+    asked(conn, FAR)
+    holds.mark_hold(conn, "scan", "verify found 300 more, roll back sync_id 7")
+    [held] = ask(conn).held
+    assert held.sentences[1:] == ("Far too many.", "Verify found 300 more, roll back sync_id 7.")
+
+
+@pytest.mark.parametrize(
+    ("scope", "title"), [("all", "### line_items\n"), ("pages 1-2", "### line_items (pages 1-2)\n")]
+)
+def test_a_scope_is_named_unless_it_is_the_whole(conn, scope, title):
+    assert title in question.markdown(asked(conn, FAR, scope=scope))
+
+
+@pytest.mark.parametrize("patterns", [0, 2, 5])
+def test_the_three_most_telling_patterns_are_told(conn, patterns):
+    asked(conn, FAR)
+    found = [Pattern("line_items", "insert", "page", "_page", f"{page}", 38, 40) for page in range(1, patterns + 1)]
+    scan_log.keep_patterns(conn, "scan", found)
+    lines = [line for line in question.markdown(ask(conn)).splitlines() if "What stands out" in line]
+    assert lines == [f"- What stands out: {pattern}." for pattern in found[:3]]
+
+
+@pytest.mark.parametrize(
+    ("behind", "words"),
+    [
+        (None, None),
+        (timedelta(seconds=59), None),
+        (timedelta(minutes=1), "1 min"),
+        (timedelta(minutes=59), "59 min"),
+        (timedelta(hours=1), "1 h 0 min"),
+        (timedelta(hours=23, minutes=59), "23 h 59 min"),
+        (timedelta(days=1), "1 d 0 h"),
+        (timedelta(days=2, hours=3, minutes=30), "2 d 3 h"),
+    ],
+)
+def test_says_how_far_the_copy_is_behind(conn, behind, words):
+    first = question.markdown(replace(asked(conn, FAR), behind=behind)).splitlines()[0]
+    assert ("behind" in first) == (words is not None)
+    assert f" The copy is {words} behind its source by now." in first or not words
+
+
+def test_the_copy_is_behind_as_far_as_its_stalest_table(conn):
+    for source, entity, hours in ((SOURCE, "customers", 5), (SOURCE, "invoices", 9), ("square", "orders", 20)):
+        sync_id = sync_log.begin(conn, source, "sync", "a run")
+        sync_log.advance(conn, sync_id, source, entity, watermark=datetime.now(UTC) - timedelta(hours=hours))
+        sync_log.finish(conn, sync_id, {})
+    assert asked(conn, FAR).behind == pytest.approx(timedelta(hours=9), abs=timedelta(minutes=1))
+
+
+@pytest.mark.parametrize(("lines", "left"), [(40, 0), (41, 1), (60, 20)])
+def test_message_has_forty_lines_and_says_how_many_are_left(conn, lines, left):
+    found = asked(conn, FAR)
+    more = ("Another sentence.",) * (lines - len(question.plain(found)))
+    [held] = found.held
+    told = question.plain(replace(found, held=(replace(held, sentences=held.sentences + more),)))
+    assert len(told) == 40 + (left > 0)
+    assert (told[-1] == f"and {left} more lines, under the link") == (left > 0)
+
+
 def test_message_is_shortened_and_the_page_is_not(conn):
-    found = asked(conn, Gate(METRIC, None, 25.0, 40, Verdict.HOLD, "far too many"))
+    found = asked(conn, FAR)
     long = replace(found, held=found.held * 30)
-    assert len(question.plain(long)) == question.LINES + 1
+    assert len(question.plain(long)) == 41
     assert question.plain(long)[-1].endswith("more lines, under the link")
     assert question.markdown(long).count("### line_items") == 30
 
 
 def test_says_since_when_it_has_been_so(conn):
     bad = Judgement(Verdict.WARN, (METRIC,), ("too many",), ())
-    for name, verdict in (("good", Judgement(Verdict.PASS, (), (), ())), ("worse", bad), ("worse again", bad)):
-        judged(conn, name, verdict, run=name)
-    found = asked(conn, Gate(METRIC, None, 25.0, 40, Verdict.HOLD, "far too many"))
+    good = Judgement(Verdict.PASS, (), (), ())
+    judged(conn, "good before", good, run="good before")
+    judged(conn, "long ago", bad, run="long ago")
+    judged(conn, "good", good, run="good")
+    judged(conn, "worse", bad, run="worse")
+    judged(conn, "once more in that run", bad, run="worse")
+    # What was good of something else, or not judged, ends nothing.
+    judged(conn, "other source", good, run="a", source="square")
+    judged(conn, "other entity", good, run="b", entity="invoices")
+    judged(conn, "other scope", good, run="c", scope="pages 1-2")
+    scan_log.record(conn, summary(scan_id="not judged", run="d"))
+    found = asked(conn, FAR)
     (first,) = conn.execute("SELECT scanned_at FROM confidence.forensic_run WHERE scan_id = 'worse'").fetchone()
-    assert (found.held[0].since, found.held[0].runs) == (first, 3)
-    assert "in 3 runs one after the other" in question.markdown(found)
+    assert (found.held[0].since, found.held[0].runs) == (first, 2)
+    assert "in 2 runs one after the other" in question.markdown(found)
+
+
+def test_what_is_worse_for_the_first_time_is_no_streak(conn):
+    found = asked(conn, FAR)
+    assert found.held[0].runs == 1
+    assert "one after the other" not in question.markdown(found)

@@ -57,6 +57,13 @@ class TestRepairing:
         holds.mark_hold(conn, scans[1].scan_id, "verify is worse than scan")
         assert "invoices is held" in self.refusal(conn, scans)
 
+    def test_what_a_person_has_left_out_is_not_repaired(self, conn, scans):
+        for scanned in scans:
+            judgements.save_judgement(conn, scanned, HELD)
+        holds.decide(conn, "repairshopr", "repair", "oncall", left_out=["invoices"])
+        with repair_lock.repairing(conn, fence.read(conn, "repairshopr"), self.entities, scans) as left:
+            assert [scanned.entity for scanned in left] == ["line_items"]
+
     def test_a_decision_to_resume_repairs_nothing(self, conn, scans):
         judgements.save_judgement(conn, scans[0], PASSED)
         judgements.save_judgement(conn, scans[1], HELD)

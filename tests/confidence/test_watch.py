@@ -117,7 +117,9 @@ class TestStopped:
     @pytest.mark.parametrize("state", ["running", "queued"])
     def test_by_a_run_that_does_not_move(self, state):
         still = Run(NAME, state, moved_at=NOW - STUCK - timedelta(seconds=1))
-        assert only(findings(stopped(still))).code is Code.STUCK
+        finding = only(findings(stopped(still)))
+        assert finding.code is Code.STUCK
+        assert finding.what.endswith("no task of that run has begun or ended for 20 minutes")
         assert only(findings(stopped(replace(still, moved_at=None)))).code is Code.STUCK
         assert findings(stopped(replace(still, moved_at=None), replace(STOPPED, since=NOW))) == []
 

@@ -38,6 +38,7 @@ TESTS = (
     "tests/sources/test_mirror_evidence.py",
     "tests/sources/test_scan.py",
     "tests/sources/test_spoilt_answers.py",
+    "tests/sources/test_square_checks.py",
     "tests/sources/test_square_evidence.py",
     "tests/sources/test_sync.py",
     "tests/sources/test_tekmetric_lies.py",
@@ -50,6 +51,7 @@ MIGRATIONS = "include/warehouse/migrations"
 HASTY = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 # No mutant may run for longer: most that take long wait for something that never comes.
 LIMIT_SECONDS = 240
+SLOW = "the time of the tests"
 # What a process of pytest takes a second to import, and what no mutant changes.
 PRELOADED = ("pytest", "psycopg", "requests", "hypothesis", "starlette.applications", "uvicorn", "boto3", "msgspec")
 OURS = ("include", "tests", "stack", "plugins", "dags", "benchmarks", "docs")
@@ -57,7 +59,7 @@ OURS = ("include", "tests", "stack", "plugins", "dags", "benchmarks", "docs")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant: the first test that failed, or "" when none did."""
+    """What became of a mutant: the first test that failed, SLOW when they did not end, or "" when none did."""
 
     mutant: Mutant
     noticed_by: str
@@ -115,12 +117,15 @@ def _modules(paths: Sequence[str]) -> Iterator[Path]:
 
 
 def report(verdicts: Sequence[Verdict], of: int) -> str:
-    """The share that was noticed, and each mutant that wasn't."""
+    """The share that was noticed, and each mutant that wasn't, or whose tests did not end: it may be the machine."""
     missed = [verdict for verdict in verdicts if not verdict.noticed_by]
     noticed = len(verdicts) - len(missed)
     share = 100 * noticed / max(1, len(verdicts))
+    slow = [verdict for verdict in verdicts if verdict.noticed_by == SLOW]
     lines = [f"{noticed} of {len(verdicts)} mutants were noticed ({share:.1f} %), of {of} that there are"]
-    return "\n".join([*lines, *(f"  {verdict.mutant}" for verdict in missed)])
+    lines += [f"  {verdict.mutant}" for verdict in missed]
+    lines += [f"{len(slow)} of those that were noticed were so only by {SLOW}"] if slow else []
+    return "\n".join([*lines, *(f"  {verdict.mutant}" for verdict in slow)])
 
 
 class _Bench:
@@ -153,7 +158,7 @@ class _Bench:
         if code == 0:
             return ""
         if code is None:
-            return "the time of the tests"
+            return SLOW
         lines = self._output.read_text().splitlines()
         failed = [line.split()[1] for line in lines if line.startswith(("FAILED", "ERROR"))]
         return failed[0] if failed else "the end of the tests"

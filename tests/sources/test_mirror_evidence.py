@@ -131,6 +131,19 @@ class TestChildrenOfASync:
         sync_entities(filled.context)
         assert conn.execute(query, [invoice]).fetchall() == [("late",)]
 
+    def test_that_are_shown_twice_are_stored_as_they_are_shown_last(self, filled, conn):
+        invoice = touched_invoice(filled, conn)
+        (line,) = filled.control.mutate(Mutation("insert", "line_items", row={"invoice_id": invoice}))
+
+        def lie(request, data):
+            again = [{**row, "name": "shown last"} for row in data["line_items"] if row["id"] == line]
+            return {**data, "line_items": data["line_items"] + again}
+
+        with twisted(filled.context, always(lie, "/line_items", invoice_id=invoice)) as context:
+            sync_entities(context)
+        name = conn.execute("SELECT name FROM repairshopr.line_items WHERE id = %s", [line]).fetchone()
+        assert name == ("shown last",)
+
 
 @pytest.mark.parametrize(
     ("path", "key"), [("/payments", "payments"), ("/invoices", "invoices"), ("/line_items", "line_items")]

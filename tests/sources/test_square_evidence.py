@@ -258,6 +258,16 @@ class TestCounts:
         seller.control.mutate(Mutation("delete", "variations", variation))
         assert plan(scanned(seller, "catalog_inventory")) == (0, 0, 3)
 
+    def test_that_nobody_tells_is_unproven(self, seller, conn, count):
+        """Its variation is asked beside its counts, but not after a failure."""
+        variation = count.split(":")[0]
+        seller.control.mutate(Mutation("delete", "counts", count))
+        seller.control.fault(Fault("status", "inventory/{id}", item=variation, status=500, times=None))
+        summary = scanned(seller, "catalog_inventory")
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 1)
+        [why] = doubts(conn, "catalog_inventory").values()
+        assert "answered 500" in why
+
     def test_that_square_only_estimates_is_in_no_list(self, seller, conn, count):
         """Its own address shows what it computes of the counts of components."""
         variation = count.split(":")[0]
@@ -432,6 +442,25 @@ class TestOneLocation:
         assert set(doubts(conn, name)) == {f"the list of {refused}", *there}
         assert there
 
+    def test_is_asked_for_with_the_others_until_one_fails(self, seller, conn):
+        places, asked = seller.control.ids("locations"), []
+
+        def lie(request, data):
+            if request.path == "/v2/orders/search":
+                asked.append(tuple(sorted(request.body["location_ids"])))
+                if places[0] in request.body["location_ids"] and failing:
+                    raise TryLater("503")
+            return data
+
+        failing = False
+        with twisted(seller.context, lie) as context:
+            sync_entities(context)
+            assert set(asked) == {tuple(sorted(places))}
+            failing = True
+            with pytest.raises(SyncFailed, match="503"):
+                sync_entities(context)
+        assert set(asked) == {tuple(sorted(places)), *((place,) for place in places)}
+
     def test_of_all_fails_as_one(self, seller, conn):
         seller.control.fault(Fault("status", "orders/search", status=401, times=None))
         with pytest.raises(SyncFailed, match=r"orders: .*401 \(UNAUTHORIZED\)"):
@@ -462,6 +491,25 @@ class TestOneLocation:
         found = conn.execute("SELECT key ->> 0 FROM confidence.unproven WHERE key ->> 0 LIKE 'the list of %'")
         assert found.fetchall() == [(f"the list of {place}",)]
         assert summary.proven < summary.rows
+
+    def test_with_too_many_rows_that_can_not_be_stored_is_read_again_after_a_sync_that_died(self, seller, conn):
+        """No table of its orders goes on from where another one has to start again."""
+        place, other = seller.control.ids("locations")[:2]
+        (new,) = seller.control.mutate(Mutation("create", "orders", fields={"location_id": place}))
+
+        def lie(request, data):
+            if request.path == "/v2/orders/search" and request.body["location_ids"] == [other]:
+                raise RuntimeError("killed")
+            if request.path == "/v2/orders/search" and place in request.body["location_ids"]:
+                tenders = [{"id": f"BAD{number}", "created_at": "soon"} for number in range(25)]
+                return {**data, "orders": [row | {"tenders": tenders} for row in data.get("orders", [])]}
+            return data
+
+        with twisted(seller.context, lie) as context, pytest.raises(RuntimeError, match="killed"):
+            sync_entities(context)
+        sync_entities(seller.context)
+        assert new in rows(conn, "orders")
+        assert new in {row["order_id"] for row in rows(conn, "tenders").values()}
 
     def test_with_few_payments_that_can_not_be_stored_is_left_out_where_all_have_too_many(self, seller, conn):
         *bad, other = seller.control.ids("locations")
@@ -679,6 +727,14 @@ class TestPoorerRecords:
         assert new in rows(conn, "orders")
         assert new in {key[0] for key in rows(conn, "order_line_items")}
         assert "Changed" in {row["ticket_name"] for row in rows(conn, "orders").values()}
+
+    def test_order_comes_back_over_its_tombstone_where_list_and_batch_show_the_same(self, seller, conn, order):
+        conn.execute("UPDATE square.orders SET deleted_at = now() WHERE id = %s", [order])
+        seller.control.fault(Fault("changed", "orders/search", rows=30, changes={"ticket_name": "Lie"}, times=None))
+        summary = scanned(seller, "orders")
+        assert (plan(summary), doubts(conn, "orders").keys()) == (NOTHING, {order})
+        seller.control.clear()
+        assert plan(scanned(seller, "orders")) == (1, 0, 0)
 
     def test_stub_of_an_object_is_no_tombstone(self, seller, conn):
         first = seller.control.ids("categories")[0]

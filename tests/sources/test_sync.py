@@ -3,12 +3,15 @@
 import psycopg
 import pytest
 
+from include.api import responses
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror.repair import reset_watermarks
 from include.sources.mirror.sync import sync_entities
-from include.warehouse import fence
+from include.warehouse import fence, sync_log
 from include.warehouse.rollback import RollbackRefused, Tables, roll_back
+
+from .twisted import always, twisted
 
 TABLES = ("customers", "invoices", "line_items", "payments", "products", "tickets", "estimates")
 
@@ -95,6 +98,21 @@ def test_incremental_sync_asks_for_little(shop, conn):
     shop.control.reset_counters()
     sync_entities(shop.context)
     assert shop.control.counters().total() <= 14
+
+
+def test_watermark_is_the_time_of_the_newest_row_if_the_source_tells_none(shop, conn, monkeypatch):
+    monkeypatch.setattr(responses, "http_date", lambda text: None)
+    sync_entities(shop.context)
+    [newest] = conn.execute("SELECT max(updated_at) FROM repairshopr.invoices").fetchone()
+    assert sync_log.oldest_watermark(conn, "repairshopr", "invoices") == newest
+
+
+def test_empty_list_of_one_page_is_whole(shop, conn):
+    empty = always(lambda request, data: {"estimates": [], "meta": {"page": 1, "total_pages": 1}}, "/estimates")
+    with twisted(shop.context, empty) as context:
+        sync_entities(context)
+    assert live_ids(conn, "estimates") == []
+    assert sync_log.oldest_watermark(conn, "repairshopr", "estimates") is not None
 
 
 def test_rollback_gives_back_every_row_and_the_watermarks(shop, conn):

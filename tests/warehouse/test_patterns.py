@@ -194,6 +194,72 @@ def test_values_of_which_a_column_has_many_are_not_told(conn, records):
     assert "70" not in found.replace("370", "")
 
 
+@pytest.mark.parametrize(
+    ("has", "of", "present", "told"),
+    [
+        (20, 40, 20, "20 of 40 rows to delete have place SHOP-1; 5 % of the table"),
+        (20, 41, 20, None),
+        (30, 30, 200, "30 of 30 rows to delete have place SHOP-1; 50 % of the table"),
+        (30, 30, 201, None),
+        (10, 10, 10, "10 of 10 rows to delete have place SHOP-1; 2 % of the table"),
+        (9, 9, 9, None),
+    ],
+)
+def test_is_told_of_ten_rows_and_half_of_them_if_the_table_has_it_half_as_often(conn, has, of, present, told):
+    stock = [{"place": "SHOP-1" if i < present else f"SHOP-{i % 9 + 2}", "bin": i, "count": 1} for i in range(400)]
+    apply(conn, planned(conn, STOCK, stock))
+    found = [each for each in lines(planned(conn, STOCK, stock[has : 400 - of + has])) if "SHOP-1;" in each]
+    assert found == ([told] if told else [])
+
+
+@pytest.mark.parametrize(("same", "told"), [(8, ["8 of 10 rows to update differ in name only"]), (7, [])])
+def test_columns_that_differ_are_those_of_four_in_five_rows(conn, records, same, told):
+    for record in records[:same]:
+        record["name"] = "WASHER"
+    for record in records[same:10]:
+        record["price"] = "0.5"
+    assert [each for each in lines(replanned(conn, records)) if "differ in" in each] == told
+
+
+def test_only_confirmed_changes_of_the_operation_itself_count(conn):
+    """What stayed unproven differs in another way, and the rows of each operation in one of their own."""
+    kept = [{"place": f"SHOP-{i % 8}", "bin": i, "count": i % 50 + 1} for i in range(400)]
+    gone = [{"place": "GONE", "bin": i, "count": 1} for i in range(55)]
+    apply(conn, planned(conn, STOCK, [*kept, *gone]))
+    conn.execute("UPDATE shop.stock SET count = count * 12 WHERE bin < 60 AND place <> 'GONE'")
+    conn.execute("UPDATE shop.stock SET count = 7000 WHERE bin BETWEEN 60 AND 64")
+    stage = planned(conn, STOCK, [*kept, *({"place": "NEW", "bin": i, "count": 1} for i in range(75))])
+    for where in ("place = 'GONE' AND bin >= 50", "place = 'NEW' AND bin >= 70", "bin >= 60 AND place LIKE 'SHOP%'"):
+        conn.execute(sql.SQL("UPDATE {} SET _status = 'unproven' WHERE " + where).format(stage.plan))
+    found = find_patterns(stage)
+    assert {(each.operation, each.of) for each in found} == {("delete", 50), ("update", 60), ("insert", 70)}
+    told = [str(each) for each in found]
+    assert "50 of 50 rows to delete have place GONE; 12 % of the table" in told
+    assert "70 of 70 rows to insert have place NEW; 16 % of the table" in told
+    assert "60 of 60 rows to update differ in count only, which is 12 times smaller at the source" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [
+        ({"price": None}, "price only, which is empty at the source"),
+        ({"updated_at": "2026-12-17T00:00:00+00:00"}, "updated_at only, which is 24 h later at the source"),
+    ],
+)
+def test_columns_differ_in_one_way_whatever_other_rows_do(conn, records, change, how):
+    """Neither a row that differs in another column only, nor a change that is not confirmed, says how."""
+    for record in records[:40]:
+        record["updated_at"] = "2026-12-16T00:00:00+00:00"
+    apply(conn, planned(conn, PARTS, records))
+    for record in records[:40]:
+        record |= change
+    records[40]["name"] = "WASHER"
+    records[41] |= {"price": "999", "updated_at": day(500).isoformat()}
+    stage = replanned(conn, records)
+    conn.execute(sql.SQL("UPDATE {} SET _status = 'unproven' WHERE id = 42").format(stage.plan))
+    assert f"40 of 41 rows to update differ in {how}" in lines(stage)
+
+
 def test_few_rows_have_nothing_in_common(conn, records):
     assert lines(replanned(conn, records[9:])) == []
 
