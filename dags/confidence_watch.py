@@ -2,7 +2,8 @@
 # Watch: notice what does not move
 
 Tells people what no task of a run can tell, because the run has ended, was deleted or does not move. It compares the
-warehouse (fence, holds, scans, repairs) with Airflow for each source that is set up, and changes nothing.
+warehouse (fence, holds, scans, repairs) with Airflow for each source that `SYNC_CONFIDENCE_SOURCES` names, and changes
+nothing.
 
 **When:** every 5 minutes. People are told a finding once two passes, at least 4 minutes apart, have seen it; so the
 work of a run that is under way is no finding. A finding is told once until it is gone. The pages under *Sync

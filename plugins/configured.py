@@ -5,7 +5,7 @@ from typing import Any
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
 
-from include.api.errors import FixConfiguration
+from include.api.errors import FixConfiguration, TryLater
 from include.confidence.watch import how_to_configure, not_configured
 from include.sources import get_source
 from include.warehouse import sync_log
@@ -21,7 +21,7 @@ def missing_connections(source: str) -> tuple[str, ...]:
 def skip_unless_configured(context: Any, source: str) -> None:
     """Raise AirflowSkipException in a scheduled run if a connection is missing and the source was never synced.
 
-    A source that was synced before has lost its connection; its runs go on, and fail where they need it.
+    A source that was synced before has lost its connection, or Airflow can't say: its runs go on, and fail.
     """
     if context["dag_run"].run_type != "scheduled":
         return
@@ -31,11 +31,20 @@ def skip_unless_configured(context: Any, source: str) -> None:
 
 
 def require_configured(context: Any, source: str) -> None:
-    """Raise as `skip_unless_configured` does, and FixConfiguration in any other run if a connection is missing."""
-    skip_unless_configured(context, source)
+    """Raise as `skip_unless_configured` does, and FixConfiguration in any other run if a connection is missing.
+
+    Raises TryLater, and so is tried again, if the source was synced before: Airflow says the same of a connection that
+    it can't look up for the moment.
+    """
     missing = missing_connections(source)
-    if missing:
-        raise FixConfiguration(_line(source, missing))
+    if not missing:
+        return
+    line = _line(source, missing)
+    if _ever_synced(context, source):
+        raise TryLater(line)
+    if context["dag_run"].run_type == "scheduled":
+        raise AirflowSkipException(f"skipped: {line}")
+    raise FixConfiguration(line)
 
 
 def _line(source: str, missing: tuple[str, ...]) -> str:

@@ -6,9 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
-from airflow.sdk.exceptions import AirflowException
 
-from include.api.errors import ApiError
 from include.confidence.messages import Failure
 from plugins.hooks import airflow_api
 from plugins.runs import run_name
@@ -16,9 +14,9 @@ from plugins.runs import run_name
 log = logging.getLogger(__name__)
 
 
-# Two requests of that length and the message (see notify.py) take less than the 20 seconds after which Airflow ends the
-# process of a failed task.
-API_SECONDS = 3.0
+# To connect and to read. Two requests and the message (see notify.py) take less than the 20 seconds after which Airflow
+# ends the process of a failed task.
+API_TIMEOUT = (1.0, 2.0)
 # Errors that a second try can't mend. Their messages say what a person has to do.
 FAILS_AT_ONCE = [
     "include.api.errors.FixConfiguration",
@@ -30,6 +28,8 @@ FAILS_AT_ONCE = [
     "include.sources.base.NeedsPerson",
     "include.sources.base.OutcomeUnknown",
     "include.sources.base.ScanRefused",
+    "include.sources.installed.LeftOut",
+    "include.sources.installed.WrongSources",
     "include.warehouse.fence.FenceError",
     "include.warehouse.rollback.RollbackRefused",
     "plugins.operators.report.RunFailed",
@@ -57,9 +57,11 @@ def on_failure(context: Mapping[str, Any]) -> None:
 def _is_superseded(context: Mapping[str, Any]) -> bool:
     """Return whether a later try of the task has begun; False if Airflow can't be asked."""
     try:
-        with airflow_api.opened(timeout=(API_SECONDS, API_SECONDS), attempts=1) as api:
+        with airflow_api.opened(timeout=API_TIMEOUT, attempts=1) as api:
             latest = api.try_number(run_name(context), context["task"].task_id)
-    except (ApiError, AirflowException):
+    except Exception as error:  # noqa: BLE001
+        # Better told once too often than never.
+        log.warning("Airflow can't say whether a later try has begun (%s)", type(error).__name__)
         return False
     return latest is not None and latest > context["ti"].try_number
 

@@ -20,6 +20,8 @@ ALL_OF, EVERY = 1000, 8
 MAX_DEPTH = 4
 # The most paths of a table. The census is cut there, and says so.
 MAX_PATHS = 500
+# Longer names are not kept: Postgres could not index them.
+MAX_NAME = 200
 # An object with more different keys than this is a map: its keys are data, such as ids, and are not kept.
 MAX_KEYS = 50
 # So is one with a key like this: an address, a number or an id.
@@ -218,7 +220,8 @@ class Census:
             place.objects,
             min(sum(types.values()), place.objects),
             frozenset(types),
-            frozenset(self._unreadable.get(path, ())),
+            # One odd value is a refused row, and no new type of the field.
+            frozenset(kind for kind in self._unreadable.get(path, ()) if 2 * types[kind] >= place.objects),
             frozenset(self._codes.get(path) or ()),
         )
 
@@ -311,7 +314,7 @@ class Census:
 
     def _admit(self, fields: dict[str, Counter[str]], name: str) -> bool:
         """Add a field to those of a place; return False if there are too many paths, or Postgres can't store it."""
-        if self._paths >= MAX_PATHS or "\0" in name:
+        if self._paths >= MAX_PATHS or len(name) > MAX_NAME or "\0" in name:
             self._cut = True
             return False
         self._paths += 1

@@ -74,11 +74,6 @@ class KnownField:
         """Whether nearly all of enough objects had the field."""
         return (self.objects or 0) >= MIN_OBJECTS and (self.share or 0) >= USUAL_SHARE
 
-    @property
-    def lost(self) -> bool:
-        """Whether a column reads the field, and it has vanished."""
-        return self.state is State.DECLARED and self.usual and self.vanished_at is not None
-
 
 @dataclass(frozen=True)
 class FieldChange:

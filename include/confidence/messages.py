@@ -35,7 +35,6 @@ REFUSALS = {
     errors.ReadOnlySqlTransaction: (
         "it takes no writes, as a standby does: point the connection to the primary, then clear the task"
     ),
-    errors.TooManyConnections: "it has no connection left: end idle sessions or raise max_connections",
 }
 # Takes the place of the source in an event about all sources.
 WATCH = "confidence_watch"

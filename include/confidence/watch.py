@@ -252,7 +252,7 @@ def _pool(facts: Facts) -> Iterator[Finding]:
             code=Code.POOL_OPEN,
             run=writer.run,
             what=f"the pool {name} is open ({pool}), but the {writer}",
-            consequence="syncs start and are refused by the fence; nothing is written",
+            consequence="syncs start, write nothing and wait",
             next_step="set it to 0 slots under Admin, Pools; the end of that run opens it again",
         )
     elif not writer.stopped and pool.slots == 0 and not _closing(facts, pool.closer):

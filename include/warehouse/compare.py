@@ -142,24 +142,22 @@ def confirm_due(stage: Stage) -> None:
     stage.conn.execute(sql.SQL("UPDATE {} SET _status = 'confirmed' WHERE _status = 'due'").format(stage.plan))
 
 
-def confirm_gained(stage: Stage, *, more_than: int) -> None:
-    """Confirm the suspects that only gained fields, in `extra` or inside a structure, if they are more than so many.
+def confirm_gained(stage: Stage, *, sample: int, unless: sql.Composable | None = None) -> None:
+    """Confirm the suspects that only gained fields, in `extra` or inside a structure.
 
-    Then the source sends a new field: so many answers are not wrong by chance, and nothing is overwritten.
+    At least `sample` rows like them must have been looked at, and none of them be unproven. `unless`: an SQL condition
+    on planned rows `s` that stay suspects.
     """
-    gained = sql.SQL(
-        "FROM {plan} s JOIN {target} t ON {same}"
-        " WHERE s._status = 'candidate' AND s._operation = 'update' AND t.deleted_at IS NULL AND {lost_nothing}"
-    ).format(
-        plan=stage.plan,
-        target=stage.table.sql,
-        same=same_key(stage.table.key, "t", "s"),
-        lost_nothing=_lost_nothing(stage.table),
-    )
-    (count,) = stage.conn.execute(sql.SQL("SELECT count(*) {}").format(gained)).fetchone()
-    if count > more_than:
-        confirm = sql.SQL("UPDATE {plan} SET _status = 'confirmed' WHERE ctid IN (SELECT s.ctid {gained})")
-        stage.conn.execute(confirm.format(plan=stage.plan, gained=gained))
+    parts = {
+        "plan": stage.plan,
+        "target": stage.table.sql,
+        "same": same_key(stage.table.key, "t", "s"),
+        "lost_nothing": _lost_nothing(stage.table),
+        "unless": unless or sql.SQL("false"),
+    }
+    confirmed, unproven = stage.conn.execute(sql.SQL(LOOKED_AT).format(**parts)).fetchone()
+    if confirmed >= sample and not unproven:
+        stage.conn.execute(sql.SQL(CONFIRM_GAINED).format(**parts))
 
 
 def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
@@ -328,6 +326,18 @@ def _newly_deleted(table: Table) -> sql.Composable:
         return sql.SQL("false")
     return sql.SQL("(s.{0} IS TRUE AND t.{0} IS NOT TRUE)").format(sql.Identifier(table.tombstone))
 
+
+LOOKED_AT = """
+SELECT count(*) FILTER (WHERE s._status = 'confirmed'), count(*) FILTER (WHERE s._status = 'unproven')
+FROM {plan} s JOIN {target} t ON {same} WHERE s._operation = 'update' AND t.deleted_at IS NULL AND {lost_nothing}
+  AND s._looked
+"""
+
+CONFIRM_GAINED = """
+UPDATE {plan} SET _status = 'confirmed' WHERE ctid IN (
+  SELECT s.ctid FROM {plan} s JOIN {target} t ON {same} WHERE s._operation = 'update' AND t.deleted_at IS NULL
+    AND {lost_nothing} AND s._status = 'candidate' AND NOT {unless})
+"""
 
 PLAN_WRITES = """
 INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted)

@@ -141,6 +141,8 @@ def exclusive(conn: Connection, source: str, timeout: float) -> Iterator[Writer]
     try:
         with conn.transaction():
             conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{max(1, int(timeout * 1000))}ms"])
+            # A copy at a vendor is written through other connections meanwhile.
+            conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             writer = _fetch(conn, source, "FOR UPDATE")
             if writer.stopped and not writer.hold_reason:
                 raise FenceError(f"{writer} and at work; wait for that run to end, then clear this task")

@@ -34,7 +34,7 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
         "target": table.sql,
         "columns": identifiers(table.names),
         "data": identifiers([name for name in table.names if name not in table.key]),
-        "p_data": identifiers([name for name in table.names if name not in table.key], "p"),
+        "p_data": _new_values(table),
         "key": identifiers(table.key),
         "t_is_p": same_key(table.key, "t", "p"),
         "t_is_old": same_key(table.key, "t", "old"),
@@ -50,6 +50,16 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
     written = inserted + revived + updated + deleted
     _renew_statistics(conn, table, written)
     return Merged(inserted + revived, updated, deleted, planned - written)
+
+
+def _new_values(table: Table) -> sql.Composable:
+    """Return the SQL of an update's values. What the source sends in some answers only stays if this one lacks it."""
+    values = [
+        sql.SQL("p.{0}" if name in table.compared else "coalesce(p.{0}, t.{0})").format(sql.Identifier(name))
+        for name in table.names
+        if name not in table.key
+    ]
+    return sql.SQL(", ").join(values)
 
 
 INSERT = """

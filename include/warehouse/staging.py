@@ -7,7 +7,7 @@ transaction the position of the next page, so that a later attempt can resume it
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -118,7 +118,8 @@ class Stage:
         """Resume the pull if it has this ticket, else start a new one with empty tables.
 
         This takes the pull over: an earlier attempt that still runs can't store anything any more. A pull that refused
-        too many rows is not resumed but started anew: a resumed one could go on to its end as if it were whole.
+        too many rows is not resumed but started anew: a resumed one could go on to its end as if it were whole. So is
+        one from before the mirrored table got other columns.
         """
         name = stage_name(source, table.name, purpose)
         with conn.transaction():
@@ -126,9 +127,10 @@ class Stage:
             conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"staging.{name}"])
             found = _read(conn, name)
             if found and found.ticket == ticket and not found.too_many_refused:
-                pull = replace(found, attempt=uuid.uuid4())
-                conn.execute("UPDATE staging.pull SET attempt = %s WHERE pull = %s", [pull.attempt, name])
-                return cls(conn, table, pull)
+                stage = cls(conn, table, replace(found, attempt=uuid.uuid4()))
+                if stage._fits():
+                    conn.execute("UPDATE staging.pull SET attempt = %s WHERE pull = %s", [stage.pull.attempt, name])
+                    return stage
             stage = cls(conn, table, Pull(name, source, table.name, purpose, ticket, uuid.uuid4()))
             stage._begin()
             return stage
@@ -306,16 +308,13 @@ class Stage:
     def _begin(self) -> None:
         """Create the pull with empty tables: those of the last pull, or new ones if the mirrored table has changed."""
         conn, pull = self.conn, self.pull
-        statements = [sql.SQL(each).format(**self._names) for each in CREATE]
-        made_for = self._made_for(statements)
-        tables = [each.as_string() for each in (self.plan, self.sql, self.refused)]
-        if conn.execute(MADE_FOR, tables).fetchone() == (made_for,):
+        if self._fits():
             self._empty(self.sql, self.plan, self.refused)
         else:
             conn.execute(sql.SQL("DROP TABLE IF EXISTS {stage}, {plan}, {refused}").format(**self._names))
-            for statement in statements:
+            for statement in self._statements:
                 conn.execute(statement)
-            conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.plan, sql.Literal(made_for)))
+            conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.plan, sql.Literal(self._made_for())))
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
         conn.execute(
             "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)",
@@ -332,10 +331,20 @@ class Stage:
             "key": identifiers(self.table.key),
         }
 
-    def _made_for(self, statements: Sequence[sql.Composed]) -> str:
+    @property
+    def _statements(self) -> list[sql.Composed]:
+        """The statements that create the tables."""
+        return [sql.SQL(each).format(**self._names) for each in CREATE]
+
+    def _fits(self) -> bool:
+        """Return whether the tables are there, and were made for the mirrored table as it is now."""
+        tables = [each.as_string() for each in (self.plan, self.sql, self.refused)]
+        return self.conn.execute(MADE_FOR, tables).fetchone() == (self._made_for(),)
+
+    def _made_for(self) -> str:
         """Return what the tables depend on, as a hash: the statements that create them, and the mirrored columns."""
         columns = self.conn.execute(COLUMNS, [self.table.sql.as_string()]).fetchall()
-        text = "".join([*(each.as_string() for each in statements), *map(str, columns)])
+        text = "".join([*(each.as_string() for each in self._statements), *map(str, columns)])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _empty(self, *tables: sql.Identifier) -> None:

@@ -170,9 +170,12 @@ def state(conn: Connection, source: str, entity: str, partition: str = "") -> St
 
 
 def ever_synced(conn: Connection, source: str) -> bool:
-    """Return whether the log has a successful sync of the source."""
-    query = "SELECT FROM confidence.sync_log WHERE source = %s AND kind = 'sync' AND state = 'success' LIMIT 1"
-    return conn.execute(query, [source]).rowcount == 1
+    """Return whether a sync of the source has brought anything: it succeeded, or one of its entities is synced."""
+    query = (
+        "SELECT FROM confidence.sync_log WHERE source = %(source)s AND kind = 'sync' AND state = 'success' UNION ALL"
+        " SELECT FROM confidence.sync_state WHERE source = %(source)s AND watermark IS NOT NULL LIMIT 1"
+    )
+    return conn.execute(query, {"source": source}).rowcount == 1
 
 
 def oldest_watermark(conn: Connection, source: str, entity: str) -> datetime | None:

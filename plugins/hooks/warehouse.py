@@ -8,8 +8,8 @@ from psycopg.types.json import Jsonb
 
 CONNECTION = "warehouse"
 # Limits of each session. By default Postgres takes two hours to notice that a machine is gone, and keeps its locks for
-# as long; now it takes a minute. No step of ours leaves a transaction idle, or waits for a lock, for a quarter of an
-# hour: if one does, it fails and says so.
+# as long; now it takes a minute. Only `fence.exclusive` may leave a transaction idle for a quarter of an hour, and
+# nothing waits as long for a lock: another step that does so fails and says it.
 SESSION = {
     "tcp_keepalives_idle": "30s",
     "tcp_keepalives_interval": "10s",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from include.sources.base import ExpiringSource
+from plugins.configured import skip_unless_configured
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
 from plugins.runs import run_name
@@ -27,6 +28,7 @@ class CleanUpOperator(SourceOperator):
     on_call = ON_CALL
 
     def execute(self, context: Any) -> Mapping[str, int]:
+        skip_unless_configured(context, self.source)
         with source_hook.opened(self.source, run_name(context)) as opened:
             dropped = cast(ExpiringSource, opened.source).clean_up(opened)
         log.info("dropped: %s", dropped)

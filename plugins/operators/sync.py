@@ -35,8 +35,8 @@ class SyncOperator(SourceOperator):
     """Sync every entity of the source; the param `mode` is `incremental`, `full`, or another that the source has.
 
     Runs in the source's writer pool, which a run of the runbook closes. If it was queued before that and starts after,
-    it gives its worker back, and waits for the pool. Returns {"sync_id", "counts" by entity}. A
-    source with figures for its users pushes them as the XCom `result`.
+    it gives its worker back, and waits for the pool. Returns {"sync_id", "counts" by entity}. A source with figures for
+    its users pushes them as the XCom `result`.
 
     Even if the sync fails, the source's health is logged as one line of JSON and sent as metrics, and its alerts are
     the XCom `health`. People are told of alerts, and of a sync whose last try has failed.
@@ -58,6 +58,10 @@ class SyncOperator(SourceOperator):
             _require_running(fence.read(opened.conn, self.source))
             try:
                 synced = verbs.run_sync(opened, context["params"], dry_run=dry_run)
+            except fence.FenceError:
+                # The writer was stopped just now.
+                _require_running(fence.read(opened.conn, self.source))
+                raise
             finally:
                 # If the connection is lost, a second error here would only hide the first.
                 if not opened.conn.closed:
@@ -87,7 +91,7 @@ def _require_running(writer: fence.Writer) -> None:
     """Raise AirflowRescheduleException if the writer is stopped. The task then waits for its pool, without a worker."""
     if writer.stopped:
         log.info("%s: nothing was read or written, the sync waits until the writer runs again", writer)
-        delay = timedelta(seconds=conf.getint("core", "default_task_retry_delay", fallback=30))
+        delay = timedelta(seconds=conf.getint("core", "default_task_retry_delay"))
         raise AirflowRescheduleException(datetime.now(UTC) + delay)
 
 

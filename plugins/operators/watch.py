@@ -31,7 +31,8 @@ RECENT = timedelta(days=7)
 log = logging.getLogger(__name__)
 
 ON_CALL = """
-Looks at every source that is set up, and tells people what does not move or was left undone. Changes nothing.
+Looks at every source that `SYNC_CONFIDENCE_SOURCES` names, and tells people what does not move or was left undone.
+Changes nothing.
 
 **If it fails:** nothing depends on it, and the next run looks again. Mend what the message names.
 """

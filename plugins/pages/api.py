@@ -282,8 +282,7 @@ def readiness_router(*, open_to_all: bool) -> APIRouter:
     ) -> Readiness:
         """200 if the copies can be relied on: the warehouse answers, no writer is stopped for longer than 4 hours (or
         WRITER_STOPPED_LIMIT_HOURS of the environment), no repair went unverified, no copy is staler than its source's
-        limit, and no source lacks a
-        connection. Else 503 with the reasons."""
+        limit, and no source lacks a connection. Else 503 with the reasons."""
         if source is not None and source not in sources:
             raise HTTPException(
                 status.HTTP_404_NOT_FOUND, f"{source[:80]!r} is no source that you may ask for: {', '.join(sources)}"

@@ -62,7 +62,7 @@ def of_row(
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,
             f"{source} has no row {json.dumps(key, ensure_ascii=False)[:80]} in a table {table[:80]!r}, and no change"
-            " of one is logged: take table and key from GET sync-status/{source}/sync-log/{sync_id}/changes",
+            " of one is logged: follow the key of a row on the page of a plan or a sync",
         )
     return found
 

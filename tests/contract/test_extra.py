@@ -242,8 +242,9 @@ class TestNewFields:
             assert set(planned(twisted).values()) == {0}
 
     def test_one_that_all_records_gain_is_no_reason_for_doubt(self, twisted, monkeypatch, source):
-        """However many there are: a vendor has added a field, and no budget is spent on it."""
+        """However many there are: a vendor has added a field, as the looks at some of them show."""
         monkeypatch.setattr(second_look, "SECOND_LOOKS", 1)
+        monkeypatch.setattr(second_look, "MANY", 1)
         twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, "new": 1}
         summaries = twisted.scan()
         assert {summary.metrics["unproven"] for summary in summaries} == {0}

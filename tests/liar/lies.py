@@ -151,11 +151,11 @@ def everywhere(data: Any) -> Iterator[dict]:
                 yield from everywhere(value)
 
 
-def differing(true: Any, false: Any, path: str = "") -> Iterator[str]:
-    """The paths at which a false answer differs from the true one. Whatever says nothing is the same."""
+def differing(true: Any, false: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where a false answer differs from the true one, with the false value. Whatever says nothing is the same."""
     if false in NOTHING or not (type(true) is type(false) and isinstance(true, dict | list)):
         if true != false and not (true in NOTHING and false in NOTHING):
-            yield path
+            yield path, "" if false in NOTHING else str(false)
         return
     if isinstance(true, list):
         true, false = (dict(enumerate(each)) for each in (true, false))

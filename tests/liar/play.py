@@ -244,7 +244,7 @@ class _Run:
                 return True
             if newer and self._is_newer(table, key, copy):
                 return True
-            if self._is_misled(table, key):
+            if key in copy[table] and key in self._truth[table] and self._is_misled(table, key):
                 return True
             return key not in copy[table] and self._telling.hid(key, self._account.name_of(table, key))
 
@@ -353,7 +353,8 @@ class _Telling:
         # By family and path.
         self._shown: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._promised: Counter[tuple[str, str]] = Counter()
-        self._false: dict[str, list[frozenset[str]]] = defaultdict(list)
+        # By verb and path of the question: what was false in its answers.
+        self._false: dict[tuple[str, str], list[frozenset[tuple[str, str]]]] = defaultdict(list)
 
     def of(self, verb: str) -> Callable[[Asked, Ask], Any] | None:
         """What tells the lies of that verb; None where there are none."""
@@ -375,8 +376,8 @@ class _Telling:
         return not any(self._promised[place] > len(self._shown[place]) for place in lists)
 
     def misled(self, name: str | None) -> bool:
-        """Whether one question about that record was answered twice with the same fields false."""
-        answers = [false for path, false in self._false.items() if name in path.split("/")]
+        """Whether a step's question about that record was answered twice with the same false values."""
+        answers = [false for (_, path), false in self._false.items() if name in path.split("/")]
         return any(len(false) > len(set(false)) for false in answers)
 
     async def _lie(self, asked: Asked, ask: Ask) -> Reply:
@@ -402,8 +403,8 @@ class _Telling:
             )
             false = await self._stage.vendor.kinds(family)[liar.kind](telling, reply)
             if false != reply:
-                if reply:
-                    self._false[asked.path].append(frozenset(lies.differing(reply.data, false.data)))
+                if reply and reply.is_good and false.is_good:
+                    self._false[self._verb, asked.path].append(frozenset(lies.differing(reply.data, false.data)))
                 self.told[self._verb].append(liar.kind)
                 self._outcome.told.append(liar.kind)
                 self._outcome.story.append(f"  lie {liar.kind} at {asked}: {reply or 'not asked'} -> {false}")

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
-from include.api.errors import FixConfiguration
+from include.api.errors import FixConfiguration, TryLater
 from include.confidence import findings
 from include.confidence.watch import Code
 from include.sources import REGISTRY, get_source
@@ -85,7 +85,7 @@ class TestRuns:
     def test_a_source_that_was_synced_has_lost_its_connection_and_fails(self, unset, conn):
         synced(conn)
         for task in (lambda: execute(scheduled(), "stop_writer"), lambda: sync(run_type="scheduled")):
-            with pytest.raises(FixConfiguration, match="is not configured"):
+            with pytest.raises(TryLater, match="is not configured"):
                 task()
 
     def test_with_its_connection_it_runs(self, airflow, connected, conn):

@@ -43,10 +43,17 @@ TABLES = {
     STOCK: ({"place": "text", "bin": "bigint"}, {"count": "bigint"}),
 }
 # Orders, their lines, and notes on the lines: what refers to a removed row goes with it.
-ORDERS = Table(SOURCE, "orders", (Column("id", identifier), Column("name")), version=None)
-LINES = Table(SOURCE, "lines", (Column("id", identifier), Column("order_id", identifier)), version=None)
+ORDERS = Table(SOURCE, "orders", (Column("id", identifier), Column("name")), version=None, keeps_extra=False)
+LINES = Table(
+    SOURCE, "lines", (Column("id", identifier), Column("order_id", identifier)), version=None, keeps_extra=False
+)
 NOTES = Table(
-    SOURCE, "notes", (Column("line_id", identifier), Column("n", integer), Column("text")), ("line_id", "n"), None
+    SOURCE,
+    "notes",
+    (Column("line_id", identifier), Column("n", integer), Column("text")),
+    ("line_id", "n"),
+    None,
+    keeps_extra=False,
 )
 FAMILY = {
     ORDERS: ({"id": "bigint"}, {"name": "text"}, ()),

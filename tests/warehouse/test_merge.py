@@ -155,6 +155,16 @@ def test_a_row_that_somebody_is_changing_is_superseded(conn, connect, feed):
     assert changes(conn, done.sync_id) == []
 
 
+@pytest.mark.parametrize(("shown", "kept"), [({}, "steel"), ({"name": "wood"}, "wood")])
+def test_what_only_some_answers_show_stays_where_this_one_lacks_it(conn, shown, kept):
+    columns = tuple(replace(column, compared=column.name != "name") for column in PARTS.columns)
+    table = replace(PARTS, columns=columns)
+    synced(conn, table, [part(1, "steel")])
+    synced(conn, table, [{**part(1, None, "2.00", changed=1), **shown}])
+    found = rows(conn, table)[1,]
+    assert (found["name"], found["price"]) == (kept, 2)
+
+
 def test_plan_applied_twice_writes_once(conn):
     synced(conn, PARTS, [part(1), part(2)])
     stage = planned(conn, PARTS, [part(1, "new"), part(3)])

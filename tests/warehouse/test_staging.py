@@ -88,6 +88,14 @@ class TestAppend:
 
 
 class TestOpen:
+    def test_starts_again_where_the_mirrored_table_got_another_column(self, conn):
+        """An upgrade in the middle of a pull: its rows lack the column."""
+        open_(conn).append([part(1)], next_position=2, page_info={})
+        conn.execute("ALTER TABLE shop.parts ADD colour text")
+        again = open_(conn)
+        assert not again.resumed
+        assert rows(again) == []
+
     def test_resumes_the_same_ticket_only(self, conn):
         open_(conn).append([part(1)], next_position=2, page_info={})
         assert open_(conn).pull.position == 2

@@ -116,6 +116,9 @@ def _present_row(
         except errors.DataError:
             types = ", ".join(f"{name} ({type_})" for name, type_ in columns)
             raise KeyRefused(f"the key of {table} is made of {types}: a value is not of its type") from None
+    if found and any(found[0][name] != value for name, value in key.items()):
+        types = ", ".join(f"{name} ({type_})" for name, type_ in columns)
+        raise KeyRefused(f"the key of {table} is made of {types}: write each value as the row has it")
     return True, found[0] if found else None
 
 
@@ -179,9 +182,10 @@ ORDER BY a.attnum
 """
 
 LOGGED = """
-SELECT t.name, l.logged FROM unnest(%(tables)s::text[]) t (name), LATERAL (
-  VALUES (%(source)s || '.' || t.name), (t.name)) l (logged)
-WHERE EXISTS (
+SELECT t.name, CASE WHEN mirrored THEN %(source)s || '.' || t.name ELSE t.name END
+FROM unnest(%(tables)s::text[]) t (name), LATERAL (
+  SELECT to_regclass(format('%%I.%%I', %(source)s::text, t.name)) IS NOT NULL AS mirrored) m
+WHERE mirrored OR EXISTS (
   SELECT FROM confidence.sync_log s JOIN confidence.change_log c USING (sync_id)
-  WHERE s.source = %(source)s AND c.table_name = l.logged)
+  WHERE s.source = %(source)s AND c.table_name = t.name)
 """

@@ -123,7 +123,7 @@ def _would_change_copy(extract: Extract, key: tuple) -> bool:
             "(_operation <> 'insert' OR EXISTS (SELECT FROM {} t WHERE t.deleted_at IS NULL AND {}))"
         ).format(extract.entity.table.sql, are(extract.entity.table.key, key, "t"))
         plans += [(stage, are(part.by, key), alive) for part, stage in extract.parts]
-    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE _status = 'confirmed' AND {} AND {})")
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE _status IN ('confirmed', 'due') AND {} AND {})")
     return any(
         extract.stage.conn.execute(query.format(stage.plan, which, counts)).fetchone()[0]
         for stage, which, counts in plans

@@ -133,8 +133,13 @@ def is_older(entity: Entity, row: Row, listed: datetime | None) -> bool:
 
 
 def listed_versions(skipped: Sequence[SkippedRecord]) -> Mapping[tuple, datetime]:
-    """Return the versions in which lists have shown skipped records, by their keys."""
-    return {tuple(each.key): datetime.fromisoformat(each.version) for each in skipped if each.version}
+    """Return the newest versions in which lists have shown skipped records, by their keys."""
+    versions: dict[tuple, datetime] = {}
+    for each in skipped:
+        if each.version:
+            key, version = tuple(each.key), datetime.fromisoformat(each.version)
+            versions[key] = max(version, versions.get(key, version))
+    return versions
 
 
 def _version_of(entity: Discovered, brief: Row) -> datetime | None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -214,10 +214,10 @@ class Extract:
         """The keys, as texts, of listed records that are not at their own address."""
         return self._progress_list("absent")
 
-    def shows(self, key: tuple) -> bool:
-        """Return whether a list shows the record, read in full or not."""
-        unread = [*self.absent_keys, *(list(map(str, each.key)) for each in self.skipped_records)]
-        return bool(staged(self.stage, [key])) or list(map(str, key)) in unread
+    def listed(self, keys: Collection[tuple]) -> set[tuple]:
+        """Return those of the records that a list shows, read in full or not."""
+        unread = {tuple(key) for key in self.absent_keys} | {tuple(map(str, each.key)) for each in self.all_skipped}
+        return staged(self.stage, keys) | {key for key in keys if tuple(map(str, key)) in unread}
 
     @property
     def unfound_keys(self) -> list[list[str]]:
@@ -228,9 +228,14 @@ class Extract:
         return [key for key in keys if tuple(key) not in there]
 
     @property
+    def all_skipped(self) -> list[SkippedRecord]:
+        """The listed records that were not read with one of their lists, once for each list."""
+        return [SkippedRecord(**each) for each in self._progress_list("skipped")]
+
+    @property
     def skipped_records(self) -> list[SkippedRecord]:
         """The listed records that were not read, and were not brought by another list."""
-        skipped = {tuple(each["key"]): SkippedRecord(**each) for each in self._progress_list("skipped")}
+        skipped = {tuple(each.key): each for each in self.all_skipped}
         found = staged(self.stage, skipped) if skipped else set()
         return [each for key, each in skipped.items() if key not in found]
 

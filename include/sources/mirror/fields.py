@@ -31,9 +31,9 @@ MIN_PAIRS, MIN_DIFFERENT, EQUAL_SHARE = 5, 2, 0.9
 METRICS: Mapping[str, str] = {
     "fields": "Fields that the records of the entity's tables have, those in nested objects included.",
     "fields_new": "Fields that no whole scan before had seen.",
-    "fields_vanished": "Fields that nearly all records had, and that none has any more.",
+    "fields_vanished": "Fields that were in nearly all records, and are now in none.",
     "declared_fields": "Fields that the columns of the entity's tables read.",
-    "declared_fields_vanished": "Fields that a column reads, that nearly all records had, and that none has any more.",
+    "declared_fields_vanished": "Declared fields that were in nearly all records, and are now in none.",
     "declared_fields_retyped": "Fields that a column reads, and that now have a type which the column can't read.",
 }
 
@@ -143,7 +143,8 @@ def _figures(
     baseline = fields.RECORD in before and before[fields.RECORD].scanned_at
     new = [p for p in counted.fields if baseline and (p not in before or before[p].scanned_at is None)]
     vanished = [path for path, each in now.items() if each.vanished_at]
-    lost = [path for path in vanished if now[path].state is State.DECLARED]
+    # By the declarations as they are now: a person may have mended them.
+    lost = [path for path in vanished if state_of(entity, table, path) is State.DECLARED]
     retyped = [p for p in counted.fields if p in now and now[p].unreadable and now[p].state is State.DECLARED]
     metrics = {
         "fields": len(counted.fields),
@@ -230,7 +231,7 @@ def _equal(column: Column, value: Any, copied: Any) -> bool:
         read = column.read(value)
     except ValueError:
         return False
-    return (json.loads(read) if isinstance(copied, dict | list) and read else read) == copied
+    return (json.loads(read) if isinstance(copied, dict | list) and isinstance(read, str) else read) == copied
 
 
 def lost_fields(lost: Sequence[str]) -> Iterator[str]:

@@ -217,6 +217,6 @@ WHERE _operation = 'delete'
 
 AS_THE_RECORD = """
 UPDATE {plan} p SET _status = w._status, _why = w._why FROM {whole_plan} w
-WHERE {same} AND (w._status IN ('candidate', 'young', 'unproven') AND p._status IN ('confirmed', 'candidate')
+WHERE {same} AND (w._status IN ('candidate', 'young', 'unproven') AND p._status IN ('confirmed', 'candidate', 'due')
   OR w._status = 'confirmed' AND w._operation = 'delete' AND p._status = 'candidate')
 """

@@ -252,7 +252,7 @@ def _complete_page(
         skip |= brief.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
     left = max(0, limit - stage.pull.rows_read) if limit else None
-    before = extract.skipped_records
+    before = extract.all_skipped
     return brief.complete_page(context, entity, page, listing.partition, skip=skip, limit=left, skipped_before=before)
 
 

@@ -9,6 +9,7 @@ from psycopg import sql
 from include.api.errors import TryLater
 from include.api.paginators import Page
 from include.confidence import scan_log, unproven
+from include.confidence.scan_log import PlanGone
 from include.confidence.summary import ForensicSummary
 from include.confidence.unproven import Doubt
 from include.sources.base import Check, entity_of
@@ -40,6 +41,8 @@ def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]
     writer = fence.require_stopped(conn, source.name, context.run)
     for summary in summaries:
         scan_log.require_latest(conn, summary)
+        for table in entity_of(source, summary.entity).tables:
+            _require_fitting_plan(context, table)
     sync_id = sync_log.begin(conn, source.name, "repair", context.run)
     counts: dict[str, Counts] = {}
     try:
@@ -99,6 +102,17 @@ def reset_watermarks(context: MirrorContext) -> int:
                     sync_log.advance(conn, sync_id, source.name, entity.name, **moved)
     sync_log.finish(conn, sync_id, {})
     return sync_id
+
+
+def _require_fitting_plan(context: MirrorContext, table: Table) -> None:
+    """Raise PlanGone if the plan lacks a column of the table: it is from before an upgrade."""
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+    columns = {name for (name,) in context.conn.execute(query, [_plan(context, table).as_string()])}
+    if not columns.issuperset(table.names):
+        raise PlanGone(
+            f"the plan of {table.full_name} was made before the table got other columns: clear scan with downstream to"
+            " make a new one"
+        )
 
 
 def _delete_implicitly(context: MirrorContext, entity: Entity, sync_id: int) -> Mapping[str, Counts]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from psycopg import sql
 
@@ -11,7 +12,7 @@ from include.sources.mirror.agreement import Disagreement, require_agreement, st
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
 from include.sources.mirror.entity import Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
-from include.sources.mirror.lookup import Look, Row, look_up
+from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.planning import replace_record
 from include.warehouse import compare
 from include.warehouse.table import RowRefused, are, identifiers, key_array, same_key
@@ -62,22 +63,21 @@ class LookCounts:
 def second_look(context: MirrorContext, extract: Extract, *, every: bool = False) -> LookCounts:
     """Look up the suspects and set their status in the plan. Return how many were looked up.
 
-    Suspects beyond the budget stay unproven. `every`: look up all suspects, without a budget. More suspects than the
-    budget that only gained fields need no look.
+    Suspects beyond the budget stay unproven, unless they only gained fields and all looks at others like them have
+    confirmed that. `every`: look up all suspects, without a budget.
     """
-    for stage in extract.stages:
-        compare.confirm_gained(stage, more_than=SECOND_LOOKS)
     budget = None if every else SECOND_LOOKS
     table, lookup = extract.entity.table, extract.entity.lookup
     suspects = _suspects(context, extract, budget)
     # By the looked-up values: the suspects that the look-up did not show.
     not_shown: dict[tuple, list[Suspect]] = {}
     answered, found_any, needs_person = 0, False, False
+    listed_in = listed_versions(extract.all_skipped)
     for value, look in look_up(context, table, lookup, suspects):
         answered += not look.unknown
         needs_person |= look.needs_person
         found_any |= _found(look)
-        not_shown[value] = [suspect for suspect in suspects[value] if not _settle_shown(extract, suspect, look)]
+        not_shown[value] = [each for each in suspects[value] if not _settle_shown(extract, each, look, listed_in)]
     not_shown = {value: some for value, some in not_shown.items() if some}
     if lookup.witness:
         # A batch may leave open far more suspects than can be looked up one by one.
@@ -91,11 +91,15 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
         absent = [suspect for some in not_shown.values() for suspect in some]
     # If the address finds nothing at all, it may be out of order.
     address_works = not absent or found_any or _finds_known_row(context, extract, lookup)
+    listed = extract.listed([suspect.key for suspect in absent])
     for suspect in absent:
-        if address_works:
-            _settle_absent(extract, suspect)
-        else:
+        if not address_works:
             _settle_unproven(extract, suspect, NOTHING_FOUND)
+        elif suspect.key in listed:
+            _settle_unproven(extract, suspect, LISTED_ONLY)
+        else:
+            _settle(extract, suspect, "confirmed")
+    _confirm_gained(extract)
     _settle_rest(extract)
     return LookCounts(len(suspects), answered, needs_person)
 
@@ -202,10 +206,11 @@ def _candidates(extract: Extract) -> sql.Composable:
     return sql.SQL(" UNION ALL ").join(queries)
 
 
-def _settle_shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
+def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Mapping[tuple, datetime]) -> bool:
     """Settle a suspect, unless the look does not show it. Return whether it is settled.
 
-    If the look shows the row, it replaces the staged one, and the two have to agree.
+    If the look shows the row, it replaces the staged one, and the two have to agree. `listed_in`: the newest versions
+    of records that could not be read with their lists.
     """
     table = extract.entity.table
     rows = {table.key_of(row): row for row in look.rows}
@@ -214,7 +219,7 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
         return True
     if suspect.key not in rows:
         return False
-    if _is_older_than_listed(extract, suspect.key, rows[suspect.key]):
+    if is_older(extract.entity, rows[suspect.key], listed_in.get(suspect.key)):
         _settle_unproven(extract, suspect, OLDER_THAN_LISTED)
         return True
     try:
@@ -227,13 +232,8 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look) -> bool:
     except (RowRefused, RefuseData) as reason:
         _settle_unproven(extract, suspect, f"it is there, but can't be stored: {reason}")
     except Disagreement as reason:
-        _settle_unproven(extract, suspect, str(reason), whole=True)
+        _settle_unproven(extract, suspect, str(reason), even_confirmed=True)
     return True
-
-
-def _is_older_than_listed(extract: Extract, key: tuple, row: Row) -> bool:
-    """Return whether a record that could not be read with its list shows an older version now than it did there."""
-    return is_older(extract.entity, row, listed_versions(extract.skipped_records).get(key))
 
 
 def _settle_contradicted(extract: Extract, suspect: Suspect, look: Look) -> bool:
@@ -248,28 +248,22 @@ def _settle_contradicted(extract: Extract, suspect: Suspect, look: Look) -> bool
     return True
 
 
-def _settle_absent(extract: Extract, suspect: Suspect) -> None:
-    """Settle a suspect that no look-up shows: confirm its delete, unless its list shows it."""
-    if extract.shows(suspect.key):
-        _settle_unproven(extract, suspect, LISTED_ONLY)
-    else:
-        _settle(extract, suspect, "confirmed")
-
-
-def _settle_unproven(extract: Extract, suspect: Suspect, why: str, *, whole: bool = False) -> None:
+def _settle_unproven(extract: Extract, suspect: Suspect, why: str, *, even_confirmed: bool = False) -> None:
     log.warning("a row of %s stays unproven: %s", extract.entity.name, why)
-    _settle(extract, suspect, "unproven", why, whole=whole)
+    _settle(extract, suspect, "unproven", why, even_confirmed=even_confirmed)
 
 
-def _settle(extract: Extract, suspect: Suspect, status: str, why: str | None = None, *, whole: bool = False) -> None:
+def _settle(
+    extract: Extract, suspect: Suspect, status: str, why: str | None = None, *, even_confirmed: bool = False
+) -> None:
     """Set the status of a suspect and its nested rows, as far as they are candidates. Keep that it was looked at.
 
-    `whole`: of what the list alone would confirm, too.
+    `even_confirmed`: also set those that the list alone has confirmed.
     """
     plans = [(extract.stage.plan, extract.entity.table.key)]
     plans += [(stage.plan, part.by) for part, stage in extract.parts]
     update = sql.SQL("UPDATE {} SET _status = {}, _why = {}, _looked = true WHERE _status = ANY ({}) AND {}")
-    settled = sql.Literal(["candidate", "confirmed"] if whole else ["candidate"])
+    settled = sql.Literal(["candidate", "confirmed", "due"] if even_confirmed else ["candidate"])
     with extract.stage.conn.transaction():
         for plan, columns in plans:
             which = are(columns, suspect.key)
@@ -282,6 +276,19 @@ def _mark_stored(extract: Extract, suspect: Suspect) -> None:
     """Mark a refused row as stored: its own address shows it in a form that can be stored."""
     query = sql.SQL("UPDATE {} SET mended = true WHERE key = {}")
     extract.stage.conn.execute(query.format(extract.stage.refused, key_array(suspect.key)))
+
+
+def _confirm_gained(extract: Extract) -> None:
+    """Confirm the remaining suspects that only gained fields, if many like them were looked at and all confirmed.
+
+    Then the source sends a new field. Nested rows of a record that stays a suspect stay so too.
+    """
+    compare.confirm_gained(extract.stage, sample=MANY)
+    for part, stage in extract.parts:
+        suspect = sql.SQL("EXISTS (SELECT FROM {} w WHERE w._status IN ('candidate', 'unproven') AND {})").format(
+            extract.stage.plan, extract.belongs_to_record(part, "s", "w")
+        )
+        compare.confirm_gained(stage, sample=MANY, unless=suspect)
 
 
 def _settle_rest(extract: Extract) -> None:

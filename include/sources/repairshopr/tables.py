@@ -99,6 +99,11 @@ LINE_ITEMS = _table(
 )
 
 
+def _customer_id(value: object) -> int | None:
+    """Return the id of the customer, whom a payment embeds as an object."""
+    return identifier(value.get("id") if isinstance(value, dict) else value)
+
+
 PAYMENTS = _table(
     "payments",
     Column("success", boolean),
@@ -107,7 +112,7 @@ PAYMENTS = _table(
     Column("ref_num"),
     Column("applied_at", instant),
     Column("payment_method"),
-    Column("customer_id", identifier, field="customer.id"),
+    Column("customer_id", _customer_id, field="customer", uses=("id",)),
     ignored={
         "customer": "a copy of the customer",
         "signature_name": "personal data that no account of payments needs",

@@ -29,7 +29,7 @@ SELECT source, max(sync_id) FROM confidence.sync_log WHERE source = ANY (string_
 GROUP BY source;
 """
 
-# A generated column can't be altered. The new expression has the old one in it.
+# The new expression has the old one in it.
 COLUMN = """
 DO $$
 DECLARE
@@ -37,9 +37,9 @@ DECLARE
     SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
     WHERE attrelid = '{table}'::regclass AND attname = 'row_hash');
 BEGIN
-  ALTER TABLE {table} ADD extra jsonb, DROP row_hash;
-  EXECUTE format('ALTER TABLE {table} ADD row_hash bigint GENERATED ALWAYS AS '
-    '(%s # coalesce(hashtextextended(extra::text, 1), 0)) STORED', content);
+  ALTER TABLE {table} ADD extra jsonb;
+  EXECUTE format('ALTER TABLE {table} ALTER row_hash SET EXPRESSION AS '
+    '(%s # coalesce(hashtextextended(extra::text, 1), 0))', content);
 END $$
 """
 
@@ -53,8 +53,8 @@ DECLARE
     FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
     WHERE attrelid = '{table}'::regclass AND attname = 'row_hash');
 BEGIN
-  ALTER TABLE {table} DROP row_hash, DROP extra;
-  EXECUTE format('ALTER TABLE {table} ADD row_hash bigint GENERATED ALWAYS AS (%s) STORED', content);
+  EXECUTE format('ALTER TABLE {table} ALTER row_hash SET EXPRESSION AS (%s)', content);
+  ALTER TABLE {table} DROP extra;
 END $$
 """
 
