@@ -166,6 +166,16 @@ def test_older_syncs_are_undone_where_no_value_moved(warehouse, conn):
             [sync_id, NAME, id_],
         )
         sync_log.finish(conn, sync_id, {})
+    third = sync_log.begin(conn, "repairshopr", "sync", "a_dag/3")
+    conn.execute(
+        "WITH old AS (SELECT to_jsonb(t) AS before FROM repairshopr.customers t WHERE id = 2), new AS ("
+        ' UPDATE repairshopr.customers t SET extra = \'{"amount": "y"}\', sync_id = %s WHERE id = 2'
+        " RETURNING to_jsonb(t) AS after, row_hash)"
+        " INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)"
+        " SELECT %s, %s, '{\"id\": 2}', 'update', before, after, row_hash FROM old, new",
+        [third, third, NAME],
+    )
+    sync_log.finish(conn, third, {})
     engine = create_engine(make_url(warehouse).set(drivername="postgresql+psycopg"))
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
         column_from_extra(NAME, Column("amount"), "text")
@@ -174,6 +184,10 @@ def test_older_syncs_are_undone_where_no_value_moved(warehouse, conn):
     assert roll_back(conn, Tables(conn), first, **how).conflicts == ()
     with pytest.raises(RollbackRefused, match=r"1 of repairshopr\.customers by hand or by a migration"):
         roll_back(conn, Tables(conn), second, **how)
-    assert conn.execute(f"SELECT id, amount FROM {NAME}").fetchall() == [(2, "x")]
-    was = f"SELECT id, amount FROM confidence.as_of(NULL::{NAME}, %s::bigint) ORDER BY id"
-    assert conn.execute(was, [second]).fetchall() == [(1, None), (2, "x")]
+    assert conn.execute(f"SELECT id, amount FROM {NAME}").fetchall() == [(2, "y")]
+    # As the log has it: in `extra` at that time.
+    was = f"SELECT id, amount, extra FROM confidence.as_of(NULL::{NAME}, %s::bigint) ORDER BY id"
+    assert conn.execute(was, [second]).fetchall() == [(1, None, {"more": 1}), (2, None, {"amount": "x"})]
+    assert conn.execute(was, [third]).fetchall() == [(1, None, {"more": 1}), (2, "y", None)]
+    roll_back(conn, Tables(conn), third, **how, force=True)
+    assert conn.execute(f"SELECT id, amount, extra FROM {NAME}").fetchall() == [(2, None, {"amount": "x"})]
