@@ -369,7 +369,7 @@ class TestMadeAColumn:
                 if size is not None:
                     assert (size, newer) == (12, datetime(2026, 3, 1, 10, tzinfo=UTC))
                     assert (extra["new"], "newer" in extra) == ({"unit": "h"}, False)
-        with pytest.raises(RollbackRefused, match="rows have changed since: .* by hand or by a migration"):
+        with pytest.raises(RollbackRefused, match=r"rows have changed since: .* by hand or by a migration"):
             twisted.roll_back(first.sync_id)
         before = twisted.state()
         assert any(row["new_size"] for rows in before["copy"].values() for row in rows.values())

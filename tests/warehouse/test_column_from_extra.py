@@ -183,7 +183,7 @@ def test_older_syncs_are_undone_where_no_value_moved(warehouse, conn):
     how = {"run": "a_dag/3", "reason": "test", "dry_run": False, "timeout": 1}
     assert roll_back(conn, Tables(conn), first, **how).conflicts == ()
     with pytest.raises(RollbackRefused, match=r"1 of repairshopr\.customers by hand or by a migration"):
-        roll_back(conn, Tables(conn), second, **how)
+        roll_back(conn, Tables(conn), third, **how)
     assert conn.execute(f"SELECT id, amount FROM {NAME}").fetchall() == [(2, "y")]
     # As the log has it: in `extra` at that time.
     was = f"SELECT id, amount, extra FROM confidence.as_of(NULL::{NAME}, %s::bigint) ORDER BY id"
