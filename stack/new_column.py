@@ -113,10 +113,10 @@ def _field_mistake(table: Table, field: str) -> str:
     if not all(field.split(".")) or "[]" in field or not field.isprintable():
         return f"{field!r} is no field: names with dots between them lead into objects, and nothing leads into a list"
     for column in table.columns:
-        for path in {".".join(column.path), *column.reads}:
-            inside = lies_in(field, path) and (column.uses is None or field in (path, *column.reads))
-            if inside or lies_in(path, field):
-                return f"the column {column.name} of {table.full_name} reads {path} already"
+        whole = ".".join(column.path)
+        read = [path for path in column.reads if lies_in(field, path)] or [whole] * lies_in(whole, field)
+        if read:
+            return f"the column {column.name} of {table.full_name} reads {read[0]} already"
     for path, reason in table.ignored.items():
         if lies_in(field, path) or lies_in(path, field):
             return (

@@ -108,6 +108,7 @@ class TestRefused:
                 "the column total_money of square.orders reads total_money.amount al",
             ),
             (("tekmetric", "employees", "employeePayType.code"), "the column pay_type of tekmetric.employees reads"),
+            (("tekmetric", "employees", "employeePayType.code.a"), "the column pay_type of tekmetric.employees reads"),
             (("tekmetric", "employees", "employeePayType"), "the column pay_type of tekmetric.employees reads"),
             (
                 ("repairshopr", "customers", "fullname"),
