@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test check contract liar mutants up down bench lint docs screenshots lock clean new-source tables
+.PHONY: demo test check contract liar mutants up down bench lint docs screenshots lock clean new-source tables column
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -32,6 +32,10 @@ new-source: $(READY)
 # Its migration anew, from the tables that it declares by now: NAME=.
 tables: $(READY)
 	$(BIN)/python -m stack.new_source $(NAME) --tables
+
+# A column of what a table keeps in `extra`: SOURCE=, TABLE=, FIELD= (dots lead into objects), also NAME= and TYPE=.
+column: $(READY)
+	$(BIN)/python -m stack.new_column "$(SOURCE)" "$(TABLE)" "$(FIELD)" $(NAME:%=--name %) $(TYPE:%=--type %)
 
 # Random lies against every source, N runs each; SOURCE= for one, SEED= to play one run again.
 liar: $(READY)

@@ -82,12 +82,12 @@ def write_source(name: str) -> list[str]:
     }
     there = [path for path in files if path.exists()]
     if there:
-        raise NotMade(f"{_short(there[0])} exists already. Remove it, or take another name")
-    texts = {path: _filled(template, name=name, title=_title(name)) for path, template in files.items()}
+        raise NotMade(f"{short(there[0])} exists already. Remove it, or take another name")
+    texts = {path: filled(template, name=name, title=_title(name)) for path, template in files.items()}
     for path, written in texts.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(written)
-    migration = VERSIONS / f"{_next_revision()}_{name}.py"
+    migration = VERSIONS / f"{next_revision()}_{name}.py"
     _write_migration(migration, name)
     todo = {
         "source": "fill in: the tables and lists, as docs/new-source.md says",
@@ -95,9 +95,9 @@ def write_source(name: str) -> list[str]:
         "sync": "change the schedule if need be",
         "reconcile": "change the schedule if need be",
     }
-    written = [(_short(path), todo[template]) for path, template in files.items()]
+    written = [(short(path), todo[template]) for path, template in files.items()]
     written += [
-        (_short(migration), f"not by hand: make tables NAME={name} writes it anew from the declared tables"),
+        (short(migration), f"not by hand: make tables NAME={name} writes it anew from the declared tables"),
         ("docs/dags.md", "not by hand: make docs writes it anew from the DAGs (make new-source does so now)"),
         ("README.md", "not by hand: the same for its table of sources"),
     ]
@@ -117,7 +117,7 @@ def write_tables(name: str) -> list[str]:
     if len(migrations) != 1 or MADE not in migrations[0].read_text():
         raise NotMade(f"the migration of {name} is written by hand. Change its tables by a migration of their own")
     open_columns = _write_migration(migrations[0], name)
-    told = [f"written: {_short(migrations[0])}"]
+    told = [f"written: {short(migrations[0])}"]
     if open_columns:
         columns = ", ".join(open_columns)
         told.append(f"next: write the types of {columns} in place of {UNKNOWN!r}: functions of the source read them")
@@ -149,7 +149,7 @@ def refusal(file: Path, error: Exception) -> str:
         todo = "Mend that line: docs/new-source.md shows what is imported from where, and how it is called"
     else:
         what = f"{type(error).__name__}: {error}"
-    return f"{_short(path)}:{line}: {what}. {todo}"
+    return f"{short(path)}:{line}: {what}. {todo}"
 
 
 def _require_name(name: str) -> None:
@@ -159,7 +159,7 @@ def _require_name(name: str) -> None:
         raise NotMade(f"{name!r} is taken. Take another name")
     if named := _naming(name):
         raise NotMade(
-            f"the word {name!r} stands in {_short(named[0])}, so nobody could tell where the source is named. Take"
+            f"the word {name!r} stands in {short(named[0])}, so nobody could tell where the source is named. Take"
             " another name"
         )
 
@@ -171,7 +171,7 @@ def _naming(name: str) -> list[Path]:
     return [path for path in files if word.search(path.read_text())]
 
 
-def _next_revision() -> str:
+def next_revision() -> str:
     return f"{int(max(path.name[:4] for path in VERSIONS.glob('[0-9]*.py'))) + 1:04}"
 
 
@@ -182,7 +182,7 @@ def _write_migration(path: Path, name: str) -> list[str]:
     tables += [derived.table for derived in source.derived]
     revision = path.name[:4]
     path.write_text(
-        _filled(
+        filled(
             "migration",
             name=name,
             title=_title(name),
@@ -223,7 +223,7 @@ def _indexes(source: Mirror) -> str:
     return "".join(f"\n    {entry}" for entry in entries) + "\n" if len(entries) > 1 else "".join(entries)
 
 
-def _filled(template: str, **values: str) -> str:
+def filled(template: str, **values: str) -> str:
     return Template((TEMPLATES / f"{template}.py.template").read_text()).substitute(values)
 
 
@@ -231,7 +231,7 @@ def _title(name: str) -> str:
     return name.replace("_", " ").title()
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
 
 

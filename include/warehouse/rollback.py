@@ -211,7 +211,7 @@ def _conflicts(conn: Connection, name: str, sync_id: int) -> list[Conflict]:
 
 
 def _by(later: Sequence[int]) -> str:
-    return f"by sync_id {', '.join(map(str, later))}" if later else "by hand"
+    return f"by sync_id {', '.join(map(str, later))}" if later else "by hand or by a migration"
 
 
 def _restore(conn: Connection, name: str, sync_id: int, own: int) -> dict[str, Counts]:

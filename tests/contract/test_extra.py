@@ -5,14 +5,19 @@ Fields are put into the vendor's answers on their way, into each object that is 
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from psycopg import sql
 from psycopg.types.json import set_json_loads
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
 
 from include.api.client import ApiClient
 from include.api.decoding import decode_json
@@ -21,7 +26,9 @@ from include.api.request import Answer, Request
 from include.sources.base import Api, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.lookup import look_up
-from include.warehouse.table import Table
+from include.warehouse.migrations.extra import column_from_extra
+from include.warehouse.rollback import RollbackRefused
+from include.warehouse.table import Column, Table, instant, integer
 from tests.contract.account import Account, Run
 from tests.contract.test_mirrors import ENTITIES, MIRRORS, READ, declared, inside
 
@@ -318,3 +325,73 @@ class TestAfterTheUpgrade:
         assert upgraded.state()["copy"] != before
         upgraded.roll_back(done.sync_id)
         assert upgraded.state()["copy"] == before
+
+
+@pytest.fixture
+def becomes(conn: psycopg.Connection, warehouse: str) -> Iterator[Callable[[Table, Column, str], None]]:
+    """Makes a column of what a table keeps: by the migration, then in the declaration that is in use."""
+    declared_ = {}
+    engine = create_engine(make_url(warehouse).set(drivername="postgresql+psycopg"))
+
+    def become(table: Table, column: Column, type_: str) -> None:
+        with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+            column_from_extra(table.full_name, column, type_)
+        declared_.setdefault(id(table), (table, table.columns))
+        redeclare(table, (*table.columns, column))
+
+    yield become
+    engine.dispose()
+    for table, columns in declared_.values():
+        redeclare(table, columns)
+
+
+def redeclare(table: Table, columns: tuple[Column, ...]) -> None:
+    """Give a declared table other columns, wherever it is in use, and nothing of what it has made of the old ones."""
+    given = {each.name: getattr(table, each.name) for each in fields(Table)}
+    vars(table).clear()
+    vars(table).update(given, columns=columns)
+
+
+@pytest.mark.parametrize("source", MIRRORS)
+class TestMadeAColumn:
+    """What was kept of all records becomes columns, as `make column` writes their migrations."""
+
+    def test_the_next_scan_is_clean_without_a_sync(self, twisted, conn, source, becomes):
+        sent = {"new": {"size": 12, "unit": "h"}, "newer": "2026-03-01T12:00:00+02:00", "more": [1]}
+        twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, **sent}
+        first = twisted.sync("full")
+        tables = [table for of, table in KEEPING if of == source]
+        for table in tables:
+            becomes(table, Column("new_size", integer, "new.size"), "bigint")
+            becomes(table, Column("newer", instant), "timestamptz")
+            # Not all records of a source have the fields at their top.
+            for size, newer, extra in conn.execute(sql.SQL("SELECT new_size, newer, extra FROM {}").format(table.sql)):
+                assert (size is None) == ("more" not in (extra or {}))
+                if size is not None:
+                    assert (size, newer) == (12, datetime(2026, 3, 1, 10, tzinfo=UTC))
+                    assert (extra["new"], "newer" in extra) == ({"unit": "h"}, False)
+        with pytest.raises(RollbackRefused, match=r"rows have changed since: .* by hand or by a migration"):
+            twisted.roll_back(first.sync_id)
+        before = twisted.state()
+        assert any(row["new_size"] for rows in before["copy"].values() for row in rows.values())
+        for summary in twisted.scan():
+            assert (sum(vars(summary.plan).values()), summary.incomplete) == (0, "")
+        twisted.resume()
+        changes = twisted.standing()["changes"]
+        twisted.sync("full")
+        assert (twisted.state()["copy"], twisted.standing()["changes"]) == (before["copy"], changes)
+        twisted.account.change = lambda record: {**record, **sent, "new": {"size": 13}}
+        done = twisted.sync("full")
+        assert twisted.state()["copy"] != before["copy"]
+        assert set(planned(twisted).values()) == {0}
+        twisted.resume()
+        twisted.roll_back(done.sync_id)
+        assert twisted.state()["copy"] == before["copy"]
+
+    def test_what_the_reader_refuses_stays_in_extra(self, twisted, conn, source, becomes):
+        entity = twisted.source.entities[0]
+        twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, "new": "much"}
+        twisted.sync("full")
+        becomes(entity.table, Column("new", integer), "bigint")
+        found = conn.execute(sql.SQL("SELECT DISTINCT new, extra -> 'new' FROM {}").format(entity.table.sql)).fetchall()
+        assert found == [(None, "much")]

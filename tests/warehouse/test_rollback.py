@@ -137,7 +137,7 @@ class TestConflicts:
     def test_edits_by_hand_are_named_so(self, conn, edit):
         done = synced(conn, PARTS, [part(1)])
         conn.execute(edit)
-        with pytest.raises(RollbackRefused, match=r"1 of shop\.parts by hand \(such as 1\)"):
+        with pytest.raises(RollbackRefused, match=r"1 of shop\.parts by hand or by a migration \(such as 1\)"):
             undo(conn, done.sync_id)
 
     def test_row_that_came_back_is_in_the_way_of_its_delete(self, conn):

@@ -32,9 +32,9 @@ def create_mirror(
         f'"{column}" {type_} GENERATED ALWAYS AS ({expression}) STORED'
         for column, (type_, expression) in (computed or {}).items()
     ]
-    hashed = ", ".join(_hashed(column, type_) for column, type_ in columns.items() if column not in unhashed)
+    content = ", ".join(hashed(column, type_) for column, type_ in columns.items() if column not in unhashed)
     definitions += [
-        f"row_hash bigint GENERATED ALWAYS AS (hash_record_extended(ROW({hashed}), 0)) STORED",
+        f"row_hash bigint GENERATED ALWAYS AS (hash_record_extended(ROW({content}), 0)) STORED",
         "deleted_at timestamptz",
         "sync_id bigint NOT NULL",
         "PRIMARY KEY ({})".format(", ".join(f'"{column}"' for column in key)),
@@ -89,7 +89,7 @@ def allow(schema: str, name: str, role: str, privileges: str, rows: str) -> None
     op.execute(f'GRANT {privileges} ON "{schema}"."{name}" TO "{role}"')
 
 
-def _hashed(column: str, type_: str) -> str:
+def hashed(column: str, type_: str) -> str:
     """What of a column goes into the hash, so that different values differ in it.
 
     Postgres leaves out a number's sign (5 and -5 are the same to it) and the nesting of JSON ({} is the same as null).
