@@ -72,7 +72,7 @@ def _stopped(status: Status) -> Iterator[Reason]:
 def _found_wrong(status: Status) -> Iterator[Reason]:
     """Yield what the watch has found that makes a copy unreliable."""
     for finding in status.findings:
-        if finding.code in (Code.NOT_CONFIGURED, Code.UNVERIFIED) and finding.settled:
+        if finding.code == Code.NOT_CONFIGURED or (finding.code == Code.UNVERIFIED and finding.settled):
             yield Reason(finding.code, status.writer.source, f"{finding.what}. {finding.next_step}")
 
 

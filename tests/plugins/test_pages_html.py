@@ -508,7 +508,7 @@ KEYS = [{"id": 5}, {"place": "A/1", "bin": 2}, {"id": HOSTILE}, {"id": "ü &%+#?
 
 @pytest.mark.parametrize("key", KEYS)
 def test_each_row_leads_to_its_history(known, key):
-    known["list_planned"] = Page((replace(PLANNED, key=key),), None)
+    known["list_planned"] = Page((replace(PLANNED, operation="update", key=key, before={"id": 7}),), None)
     known["list_changes"] = Page((replace(CHANGE, key=key),), None)
     conflict = Conflict.of_rows("repairshopr.customers", "by hand", [key])
     known["rollback_run"] = replace(ROLLED, undone=Undone(None, TABLES, (conflict,)))
@@ -520,6 +520,10 @@ def test_each_row_leads_to_its_history(known, key):
         for page in documents:
             asked = [parse_qs(urlsplit(link).query) for link in page.links() if "/rows?" in link]
             assert {"table": [table], "key": [json.dumps(key, ensure_ascii=False)]} in asked
+
+
+def test_what_is_no_row_yet_leads_nowhere(known):
+    assert not [link for link in of_plan().links() if "/rows?" in link]
 
 
 def test_what_is_no_row_of_a_logged_table_leads_nowhere(known):

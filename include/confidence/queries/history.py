@@ -84,7 +84,7 @@ def read_history(
 
 
 def logged_tables(conn: Connection, source: str, tables: Sequence[str]) -> dict[str, str]:
-    """Return the names in the change log of those of the source's tables that it knows, by the plan's names for them.
+    """Return the change log's names of the source's tables, by the plan's names for them, as far as it can know them.
 
     The change log names a table of the warehouse with its schema, which is the source's name.
     """
