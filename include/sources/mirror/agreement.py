@@ -34,7 +34,9 @@ class Reading:
     def agrees(self, other: "Reading") -> bool:
         """Return whether the other reading has all values of this one. It may have more, in `extra` too."""
         mine, theirs = dict(self.values), dict(other.values)
-        return _has_all(mine.pop(EXTRA, None) or {}, theirs.pop(EXTRA, None) or {}) and _has_all(mine, theirs)
+        return _covers(theirs.pop(EXTRA, None) or {}, mine.pop(EXTRA, None) or {}) and all(
+            theirs.get(name) == value for name, value in mine.items()
+        )
 
     def newer(self, other: "Reading") -> bool:
         """Return whether this reading has a newer version, by the first version column that both readings have."""
@@ -44,8 +46,11 @@ class Reading:
         return False
 
 
-def _has_all(some: Mapping[str, object], others: Mapping[str, object]) -> bool:
-    return all(others.get(name) == value for name, value in some.items())
+def _covers(value: object, part: object) -> bool:
+    """Return whether a JSON value has all of another. An object may have more fields, at any depth."""
+    if isinstance(value, dict) and isinstance(part, dict):
+        return all(_covers(value.get(name), each) for name, each in part.items())
+    return value == part
 
 
 # A record and its nested rows: for each of their tables, the readings by key.
