@@ -257,6 +257,10 @@ class TestNewFields:
         assert {summary.metrics["unproven"] for summary in summaries} == {0}
         twisted.repair(summaries)
         assert set(planned(twisted).values()) == {0}
+        twisted.resume()
+        twisted.account.change = lambda record: {**record, "new": 1, "newer": 1}
+        twisted.sync("full")
+        assert set(planned(twisted).values()) == {0}
 
     def test_what_cannot_be_stored_is_refused_by_name(self, twisted, conn, source):
         """Only the records that hold it."""

@@ -54,6 +54,10 @@ class LookCounts:
     answered: int
     needs_person: bool = False
 
+    def __add__(self, other: "LookCounts") -> "LookCounts":
+        needs_person = self.needs_person or other.needs_person
+        return LookCounts(self.asked + other.asked, self.answered + other.answered, needs_person)
+
     @property
     def all_unknown(self) -> bool:
         """Whether no look-up proved anything. A few rows that can't be read are no such sign."""
@@ -64,9 +68,18 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
     """Look up the suspects and set their status in the plan. Return how many were looked up.
 
     Suspects beyond the budget stay unproven, unless they only gained fields and all looks at others like them have
-    confirmed that. `every`: look up all suspects, without a budget.
+    confirmed that. `every`: look up all other suspects too.
     """
-    budget = None if every else SECOND_LOOKS
+    looks = _look_at_suspects(context, extract, SECOND_LOOKS)
+    _confirm_gained(extract)
+    if every:
+        looks += _look_at_suspects(context, extract, None)
+    _settle_rest(extract)
+    return looks
+
+
+def _look_at_suspects(context: MirrorContext, extract: Extract, budget: int | None) -> LookCounts:
+    """Look up suspects and settle them. `budget`: the largest number of requests, None for no limit."""
     table, lookup = extract.entity.table, extract.entity.lookup
     suspects = _suspects(context, extract, budget)
     # By the looked-up values: the suspects that the look-up did not show.
@@ -99,8 +112,6 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
             _settle_unproven(extract, suspect, LISTED_ONLY)
         else:
             _settle(extract, suspect, "confirmed")
-    _confirm_gained(extract)
-    _settle_rest(extract)
     return LookCounts(len(suspects), answered, needs_person)
 
 
@@ -201,7 +212,9 @@ def _candidates(extract: Extract) -> sql.Composable:
             )
             for name in table.key
         )
-        usable = sql.SQL("jsonb_array_length(r.key) = {} AND r.usable").format(sql.Literal(len(table.key)))
+        usable = sql.SQL("jsonb_array_length(r.key) = {} AND r.usable AND NOT (r.looked OR r.mended)").format(
+            sql.Literal(len(table.key))
+        )
         queries.append(sql.SQL("SELECT {}, NULL FROM {} r WHERE {}").format(typed, stage.refused, usable))
     return sql.SQL(" UNION ALL ").join(queries)
 
