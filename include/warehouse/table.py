@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import Clamped, Context, Decimal, Inexact, InvalidOperation
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,7 @@ NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 # More levels of JSON in JSON than any record needs, and fewer than Python and Postgres can read.
 DEEPEST = 500
 # The numbers in JSON that Python reads again as they are, and what may be others.
-IN_JSON = Context(prec=1000, Emin=-1000, Emax=1000, traps=[InvalidOperation, Inexact])
+IN_JSON = Context(prec=1000, Emin=-1000, Emax=1000, traps=[InvalidOperation, Inexact, Clamped])
 PERHAPS_TOO_LONG = re.compile(r"\d[eE][+-]?\d{4}|\d{999}")
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 # The column with the fields that no other column reads.
@@ -164,7 +164,7 @@ def _require_short_numbers(encoded: str) -> None:
     for number in re.findall(r"-?\d[-+.\deE]*", encoded):
         try:
             IN_JSON.create_decimal(number)
-        except Inexact:
+        except (Inexact, Clamped):
             raise ValueError("holds a number with more digits than can be stored") from None
 
 

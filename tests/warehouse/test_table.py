@@ -386,6 +386,11 @@ class TestExtra:
         if kept is not None:
             assert as_stored(conn, kept, "jsonb") == decode_json(kept)
 
+    @pytest.mark.parametrize("number", ["0E-20000", "1E+2000", "1E-2000", "0E+20000"])
+    def test_a_number_with_more_digits_than_postgres_keeps_is_refused(self, number):
+        with pytest.raises(RowRefused, match="extra holds a number with more digits"):
+            ITEMS.row({"id": 1, "more": [Decimal(number)]})
+
     def test_is_left_out_where_a_table_keeps_none(self):
         assert STOCK.row({"place": "A", "bin": 1, "count": 2, "more": 3}) == ("A", 1, 2)
         assert "extra" not in STOCK.names
