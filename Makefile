@@ -5,16 +5,17 @@
 BIN := .venv/bin
 READY := .venv/ready
 STACKS := tests/stack tests/scheduler tests/browser
+WORKERS = $(shell expr `nproc` + 1)
 COMPOSE = $(wildcard .venv/lib/python3*/site-packages/compose/docker-compose)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 demo: $(READY)
 	$(BIN)/python -m stack demo $(if $(ONCE),--once)
 
-# First what shares no server, on all cores; then what runs a whole stack, two at a time.
+# First what shares no server, then what runs a whole stack, three at a time: both wait more than they work.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 $(STACKS:%=--ignore %)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(STACKS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 $(STACKS:%=--ignore %)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(STACKS)
 
 # What tells soonest that a change broke something: style and docs, then the tests of what all sources share.
 check: lint
