@@ -221,7 +221,7 @@ class Census:
             min(sum(types.values()), place.objects),
             frozenset(types),
             # One odd value is a refused row, and no new type of the field.
-            frozenset(kind for kind in self._unreadable.get(path, ()) if 2 * types[kind] >= place.objects),
+            frozenset(kind for kind in self._unreadable.get(path, ()) if 2 * types[kind] >= types.total()),
             frozenset(self._codes.get(path) or ()),
         )
 

@@ -24,8 +24,7 @@ MOVED = "CREATE TEMPORARY TABLE moved ON COMMIT DROP AS SELECT ctid AS place, {n
 FILL = "UPDATE {table} t SET {name} = m.{name}, extra = m.extra FROM moved m WHERE t.ctid = m.place"
 # In an object within `extra`, or in a new one.
 PUT_BACK = "UPDATE {table} SET extra = {put} WHERE {name} IS NOT NULL"
-# A generated column can't be altered.
-HASH = "ALTER TABLE {table} ADD row_hash bigint GENERATED ALWAYS AS ({expression}) STORED"
+HASH = "ALTER TABLE {table} ALTER row_hash SET EXPRESSION AS ({expression})"
 EXPRESSION = """
 SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
 WHERE attrelid = %s::regclass AND attname = 'row_hash'
@@ -40,7 +39,7 @@ def column_from_extra(table: str, column: Column, type_: str) -> None:
     """
     conn, parts = _connection(), _parts(table, column)
     before = _hash_of(conn, table)
-    _execute(conn, "ALTER TABLE {table} ADD {name} {type}, DROP row_hash", parts | {"type": sql.SQL(type_)})
+    _execute(conn, "ALTER TABLE {table} ADD {name} {type}", parts | {"type": sql.SQL(type_)})
     _fill(conn, parts, Table("", "", (column,), key=(), version=None))
     # The name is hashed too: a value that moves to another column is another row.
     term = (
@@ -54,10 +53,9 @@ def column_to_extra(table: str, column: Column) -> None:
     """Undo `column_from_extra`: put the values back into `extra`, as JSON of the column's type."""
     conn, parts = _connection(), _parts(table, column)
     before = _hash_before(_hash_of(conn, table), column.name)
-    _execute(conn, "ALTER TABLE {table} DROP row_hash", parts)
     _execute(conn, PUT_BACK, parts | {"put": _put(column)})
-    _execute(conn, "ALTER TABLE {table} DROP {name}", parts)
     _execute(conn, HASH, parts | {"expression": sql.SQL(before)})
+    _execute(conn, "ALTER TABLE {table} DROP {name}", parts)
 
 
 def _fill(conn: Connection, parts: dict[str, sql.Composable], reader: Table) -> None:
