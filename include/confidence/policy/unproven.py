@@ -1,0 +1,50 @@
+"""Rows that nobody could prove."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from include.confidence.account import Account
+from include.confidence.policy.verdicts import Gate, PastRun, Verdict
+from include.confidence.summary import ForensicSummary
+
+
+@dataclass(frozen=True)
+class Unproven:
+    """Rows that stay unproven. Every entity is judged by it.
+
+    A row that is unproven for more than one night warns. A scan in which too many rows of a table are unproven is no
+    evidence: more than `share` of them, and more than `min_rows` (or, in a small table, more than half).
+    """
+
+    metric: str = "unproven_overdue"
+    share: float = 0.10
+    min_rows: int = 20
+
+    def too_many(self, count: int, rows: int) -> bool:
+        """Return whether so many unproven rows, of so many in the table, make the scan no evidence."""
+        return count > max(self.share * rows, min(self.min_rows, rows / 2))
+
+    def no_evidence(self, accounts: Mapping[str, Account]) -> str:
+        """Say why a scan with these accounts, by table, is no evidence; empty if it is evidence."""
+        for table, account in accounts.items():
+            if account.wrong_sum:
+                return f"{table}: {account.wrong_sum}. Some rows were not accounted for, so the scan is no evidence"
+            # `unseen` follows from the list's total, which may be wrong. It never makes a scan fail.
+            if self.too_many(account.not_proven - account.unseen, account.rows - account.unseen):
+                return (
+                    f"{table}: {account.not_proven} of {account.rows} rows could not be proven, too many for the scan"
+                    " to be evidence; confidence.unproven names each with the reason"
+                )
+        return ""
+
+    def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        """Return one gate, which warns with the keys of the rows that have waited longest. It ignores `history`."""
+        overdue = summary.metrics.get(self.metric)
+        if not overdue:
+            return [Gate(self.metric, None, 0, overdue, None if overdue is None else Verdict.PASS)]
+        ids = ", ".join(map(str, summary.examples.get("unproven_examples", [])[:10]))
+        reason = (
+            f"{overdue} rows could not be proven for more than one night ({self.metric}), those that wait longest:"
+            f" {ids}. Nobody knows whether the copy has them right; confidence.unproven says why of each"
+        )
+        return [Gate(self.metric, None, 0, overdue, Verdict.WARN, reason)]
