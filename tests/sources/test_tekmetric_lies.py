@@ -383,6 +383,28 @@ class TestBoards:
         loaded.sync()
         assert order(conn, id_)["amount_paid"] == 4711
 
+    @pytest.mark.parametrize("lagging", [1, None])
+    def test_that_show_a_newer_version_than_what_another_list_brought_are_believed(
+        self, loaded, conn, lagging, monkeypatch
+    ):
+        """The order's own address is behind, once or for good, with a list that shows no versions. The boards do."""
+        control, id_ = loaded.control, two_jobs(loaded, status=5)
+        loaded.sync()
+        settle(loaded)
+        with SOURCE.open(conn, loaded.run, loaded) as context:
+            old = context.client.get(head(id_)).data
+        control.mutate(Mutation("update", "orders", id_, {"paid": 4711}))
+        control.advance(600)
+        loaded.sync()
+        control.fault(Fault("answer", path=head(id_), content=old, times=lagging))
+        entity = entity_of(SOURCE, "repair_orders")
+        in_order = entity.lists
+        monkeypatch.setitem(vars(entity), "lists", lambda *how: [*reversed(in_order(*how))])
+        summary = loaded.scan()
+        assert vars(summary.plan) == {"insert": 0, "update": 0, "delete": 0}
+        assert order(conn, id_)["amount_paid"] == 4711
+        assert bool(summary.metrics["unproven"]) == (lagging is None)
+
     def test_that_show_only_what_is_young_are_no_failure(self, loaded):
         """A shop that was closed for a while: older orders have left the boards, and have not changed."""
         control = loaded.control
@@ -688,3 +710,46 @@ def test_customers_that_can_not_be_stored_keep_out_none_of_their_orders(loaded, 
     lying.twist = lambda request, data: data
     loaded.sync()
     assert set(customers) <= {id_ for _, id_ in rows(conn, "customers")}
+
+
+def short(shop: int, id_: int, *totals: int):
+    """The shop's list of vehicles leaves one out; it claims these totals, one after the other, the last for good."""
+    claimed = list(totals)
+
+    def lie(request, data):
+        if request.path != f"/shop/{shop}/vehicle":
+            return data
+        total = claimed.pop(0) if len(claimed) > 1 else claimed[0]
+        return {**data, "content": [each for each in data["content"] if each["id"] != id_], "totalElements": total}
+
+    return lie
+
+
+def test_total_of_one_shop_is_not_met_by_a_vehicle_that_another_left_out(loaded, conn, lying):
+    """The copy lacks the one, and a second look finds the other."""
+    missing, hidden = (loaded.control.ids("vehicles", shop)[-1] for shop in (EAST, WEST))
+    count = {shop: len(loaded.control.ids("vehicles", shop)) for shop in (EAST, WEST)}
+    settle(loaded)
+    conn.execute("DELETE FROM tekmetric.vehicles WHERE tm_id = %s", [missing])
+    east, west = short(EAST, missing, count[EAST]), short(WEST, hidden, count[WEST] - 1)
+    lying.twist = lambda request, data: east(request, west(request, data))
+    summary = loaded.scan("vehicles")
+    assert summary.rows - summary.proven == 1
+
+
+def test_total_that_shrinks_is_no_proof_that_a_vehicle_is_gone(loaded, conn, lying):
+    """Unless the second look proves just that of a vehicle of the copy."""
+    missing = loaded.control.ids("vehicles", EAST)[-1]
+    count = len(loaded.control.ids("vehicles", EAST))
+    settle(loaded)
+    conn.execute("DELETE FROM tekmetric.vehicles WHERE tm_id = %s", [missing])
+    lying.twist = short(EAST, missing, count, count - 1)
+    summary = loaded.scan("vehicles")
+    assert summary.rows - summary.proven == 1
+    loaded.resume()
+    lying.twist = lambda request, data: data
+    loaded.mend(loaded.scan("vehicles"))
+    loaded.control.mutate(Mutation("delete", "vehicles", missing))
+    lying.twist = short(EAST, missing, count, count - 1)
+    summary = loaded.scan("vehicles")
+    assert (summary.plan.delete, summary.rows - summary.proven) == (1, 0)

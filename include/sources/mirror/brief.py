@@ -9,6 +9,7 @@ from psycopg import sql
 from include.api.paginators import Page
 from include.sources.mirror.entity import Discovered, Entity, MirrorContext
 from include.sources.mirror.lookup import Look, Row, look_up
+from include.warehouse.staging import Stage, staged
 from include.warehouse.table import RowRefused, Table, among, identifiers
 
 # Why a record was skipped, if the reason is on our side.
@@ -151,6 +152,22 @@ def _version_of(entity: Discovered, brief: Row) -> datetime | None:
 def _skipped_record(entity: Discovered, key: tuple, partition: str, brief: Row, look: Look) -> SkippedRecord:
     moment, version = (time and time.isoformat() for time in (moment_of(entity, brief), _version_of(entity, brief)))
     return SkippedRecord(list(key), partition, moment, look.unknown, look.needs_person, version)
+
+
+def read_keys(stage: Stage, entity: Discovered, page: Page) -> set[tuple]:
+    """Return the keys of listed records that are staged already, in no older version than the page shows."""
+    table, version = entity.table, entity.table.version
+    briefs = {key: row for row in page.rows if (key := table.key_of(row))}
+    there = staged(stage, briefs)
+    if not (there and version):
+        return there
+    key = identifiers(table.key)
+    query = sql.SQL("SELECT max({}), {} FROM {} WHERE {} GROUP BY {}").format(
+        sql.Identifier(version), key, stage.sql, among(table.key, there), key
+    )
+    newest = {tuple(key): found for found, *key in stage.conn.execute(query)}
+    listed = {key: _version_of(entity, briefs[key]) for key in there}
+    return {key for key in there if not (newest[key] and listed[key] and newest[key] < listed[key])}
 
 
 def unchanged_keys(context: MirrorContext, entity: Discovered, page: Page, since: datetime) -> set[tuple]:

@@ -1,5 +1,8 @@
 """The evidence of a scan: the account of every row on both sides, and the rows that stay unproven."""
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+
 from psycopg import sql
 
 from include.confidence import planned_changes, scan_log, unproven
@@ -105,15 +108,33 @@ def count_unlisted(extract: Extract) -> int:
 
 
 def _count_unseen(extract: Extract) -> int:
-    """Return how many rows of the lists' totals neither the lists nor a second look has shown. 0 without totals."""
-    lists = extract.lists.values()
-    promised = [each["promised"] for each in lists]
-    if not promised or None in promised or isinstance(extract.entity, Discovered):
-        return 0
-    compared = extract.progress["compared"]["compared"][extract.entity.name]
-    refused = sum(each["counts"][0][1] for each in lists)
-    seen = compared + extract.progress["fallen"] + refused + count_unlisted(extract)
-    return max(0, sum(promised) - seen)
+    """Return how many rows of the lists' totals neither the lists nor a second look has shown. 0 without totals.
+
+    What a second look found counts for the lists of its own partition. A list that became shorter while it was read
+    may have lost the rows that a second look proved deleted, and no others.
+    """
+    lists: dict[str, Counter[str]] = defaultdict(Counter)
+    for state in extract.lists.values():
+        if state.get("unseen"):
+            lists[state["partition"]].update(unseen=state["unseen"], shrunk=state["shrunk"])
+    looked_at = _unlisted_by_partition(extract) if lists else {}
+    unseen = 0
+    for partition, count in lists.items():
+        found, deleted = looked_at.get(partition, (0, 0))
+        unseen += max(0, count["unseen"] - found - min(count["shrunk"], deleted))
+    return unseen
+
+
+def _unlisted_by_partition(extract: Extract) -> Mapping[str, tuple[int, int]]:
+    """Return (found, proven deleted) of the rows that the lists did not show, by the partition of their lists.
+
+    Lists of several partitions, and of none, have the partition "".
+    """
+    partitions = extract.entity.partitions
+    column = sql.SQL("{}::text").format(sql.Identifier(partitions.column)) if partitions else sql.SQL("NULL")
+    query = sql.SQL(UNLISTED).format(column=column, plan=extract.stage.plan)
+    alone = sorted({state["partition"] for state in extract.lists.values()})
+    return {name: counts for name, *counts in extract.stage.conn.execute(query, {"alone": alone})}
 
 
 def too_many_unlisted(extract: Extract, account: Account) -> str:
@@ -143,6 +164,13 @@ def remember_unproven(context: MirrorContext, extract: Extract, *, whole: bool) 
             proven=None if whole else sql.SQL(LOOKED_AT).format(**names),
         )
 
+
+UNLISTED = """
+SELECT CASE WHEN {column} = ANY(%(alone)s) THEN {column} ELSE '' END,
+  count(*) FILTER (WHERE _operation <> 'delete'),
+  count(*) FILTER (WHERE _operation = 'delete' AND _status = 'confirmed')
+FROM {plan} WHERE NOT _listed AND _looked GROUP BY 1
+"""
 
 # What `COPY_SIDE` counts.
 STATES = ("live", "equal", "differing", "surplus", "young", "due", "unproven", "out_of_scope")

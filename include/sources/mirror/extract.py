@@ -11,7 +11,7 @@ from psycopg import sql
 from include.api.errors import RefuseData
 from include.api.paginators import Page
 from include.confidence.census import Census
-from include.sources.mirror.brief import CompletePage, SkippedRecord
+from include.sources.mirror.brief import CompletePage, SkippedRecord, listed_versions
 from include.sources.mirror.entity import Entity, MirrorContext, Part
 from include.sources.mirror.fields import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
@@ -169,7 +169,7 @@ class Extract:
         """Return the states of all lists after a page of list `number`. `counts`: `_counts` before the page.
 
         `promised` is the largest total that the list has claimed. If a list becomes shorter while it is read, nobody
-        knows whether it left out the other rows.
+        knows whether it left out the other rows. `shrunk_to` is the smaller total that it claimed in the end.
         """
         before = self.list_state(number) or {
             "partition": partition,
@@ -261,31 +261,47 @@ class Extract:
         return self.progress.get("cut", {})
 
     def shortage(self, number: int) -> int:
-        """Return how many of the rows in its claimed total the list has not shown."""
+        """Return how many of the rows in its claimed total, the last one, the list has not shown."""
         state = self.list_state(number)
         if not state or not state["promised"]:
             return 0
+        return self._missing_from(number, state.get("shrunk_to", state["promised"]))
+
+    def save_unseen(self, number: int) -> None:
+        """Keep how many rows of its largest claimed total a list has not shown, once it is read to its end.
+
+        `shrunk` of them, at most, may have been deleted while it was read.
+        """
+        state = self.list_state(number)
+        promised = state.get("promised") or 0
+        unseen = self._missing_from(number, promised) if promised else 0
+        if unseen or "unseen" in state:
+            self.save_list_state(number, unseen=unseen, shrunk=promised - state.get("shrunk_to", promised))
+
+    def _missing_from(self, number: int, total: int) -> int:
+        """Return how many of a total of rows the list has not shown, refused ones left out."""
+        state = self.list_state(number)
         key = identifiers(self.entity.table.key)
         query = sql.SQL("SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage} WHERE _page >= %s) s").format(
             key=key, stage=self.stage.sql
         )
         (shown,) = self.stage.conn.execute(query, [state["first_page"]]).fetchone()
-        return max(0, state["promised"] - shown - state["counts"][0][1])
+        return max(0, total - shown - state["counts"][0][1])
 
     def drop_repeats(self, possibly_alive: Sequence[tuple] = (), *, newest_first: bool = False) -> Repeats:
-        """Deduplicate by key, drop implicitly deleted rows, then drop nested rows whose record was dropped.
+        """Deduplicate by key, drop outdated and implicitly deleted rows, then nested rows whose record was dropped.
 
         `possibly_alive`: keys of the other entity's rows that are deleted in the copy, but perhaps not at the source.
         No row is dropped because of these. `newest_first`: see `compare.drop_repeats`. Return how many repeats of
         records were dropped; all counts are kept with the pull.
         """
         repeats = compare.drop_repeats(self.stage, newest_first=newest_first)
-        deleted = 0
+        outdated, deleted = self._drop_outdated(), 0
         if self.entity.cascade:
             query = sql.SQL("DELETE FROM {} t WHERE {} AND NOT {}")
             alive = among(self.entity.cascade.by, possibly_alive, "t")
             deleted = self.stage.conn.execute(query.format(self.stage.sql, self.implicitly_deleted, alive)).rowcount
-        self.stage.save_progress(repeats=asdict(repeats), fallen=deleted)
+        self.stage.save_progress(repeats=asdict(repeats), fallen=outdated + deleted)
         for part, stage in self.parts:
             dropped = stage.conn.execute(
                 sql.SQL(
@@ -295,6 +311,19 @@ class Extract:
             ).rowcount
             stage.save_progress(repeats=asdict(compare.drop_repeats(stage)), fallen=dropped)
         return repeats
+
+    def _drop_outdated(self) -> int:
+        """Drop records in an older version than a list has shown: they count as not read. Return how many."""
+        listed, version = listed_versions(self.all_skipped), self.entity.table.version
+        if not (listed and version):
+            return 0
+        query = sql.SQL("DELETE FROM {} WHERE {} AND {} < {}")
+        return sum(
+            self.stage.conn.execute(
+                query.format(self.stage.sql, among(self.entity.table.key, [key]), sql.Identifier(version), moment)
+            ).rowcount
+            for key, moment in listed.items()
+        )
 
     def drop(self) -> None:
         for stage in self.stages:

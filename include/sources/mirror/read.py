@@ -16,7 +16,7 @@ from include.sources.mirror.extract import Extract, least_total
 from include.sources.mirror.fields import keep_fields
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
-from include.warehouse.staging import PullError, TooManyRefused, staged
+from include.warehouse.staging import PullError, TooManyRefused
 from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
@@ -169,6 +169,7 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
         return
     if extract.shortage(number):
         _refresh_total(context, extract, listings[number], number)
+    extract.save_unseen(number)
     shortage, state = extract.shortage(number), extract.list_state(number)
     readings, before = state.get("readings", 1), state.get("shortage")
     is_sync = extract.stage.pull.purpose == "sync"
@@ -189,9 +190,10 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
 
 
 def _refresh_total(context: MirrorContext, extract: Extract, listing: Listing, number: int) -> None:
-    """Request the first page again, and keep its total if it is smaller than before.
+    """Request the first page again, and keep its total as `shrunk_to` if it is smaller than before.
 
-    The list may have become shorter while it was read.
+    The list may have become shorter while it was read. A scan believes that only of rows which a second look proves
+    deleted.
     """
     paginator, state = listing.paginator, extract.list_state(number)
     try:
@@ -201,7 +203,7 @@ def _refresh_total(context: MirrorContext, extract: Extract, listing: Listing, n
         log.warning("%s The list of %s counts as short, since nobody knows its total", error, extract.entity.name)
         return
     if total is not None and total < state["promised"]:
-        extract.save_list_state(number, promised=total)
+        extract.save_list_state(number, shrunk_to=total)
 
 
 def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchanged_before: datetime | None) -> None:
@@ -247,7 +249,7 @@ def _complete_page(
     entity, stage = extract.entity, extract.stage
     if not isinstance(entity, Discovered):
         return CompletePage(page)
-    skip = staged(stage, filter(None, map(entity.table.key_of, page.rows)))
+    skip = brief.read_keys(stage, entity, page)
     if unchanged_before:
         skip |= brief.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
