@@ -17,8 +17,9 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
+from include.sources.flex import assignments
 from include.sources.flex.checks import VERIFICATIONS, require_unique_key, verify
-from include.sources.flex.element import PUT
+from include.sources.flex.plan import Member
 from include.warehouse import migrate, sync_log
 from tests.conftest import copy_of
 
@@ -169,8 +170,7 @@ def definitions(conn: psycopg.Connection) -> list[str]:
 
 def put_again(conn: psycopg.Connection, call: UUID, person: UUID) -> None:
     """Put the person's row there once more, as a sync does."""
-    values = {"call": call, "technician": person, "line": uuid4(), "sync_id": 0}
-    conn.execute(PUT, values)
+    assignments.put(conn, Member(call, person), uuid4(), 0)
 
 
 def found(conn: psycopg.Connection) -> dict[str, tuple[int, tuple[str, ...]]]:

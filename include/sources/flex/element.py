@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
 from uuid import UUID
 
 from psycopg import Connection
 
 from include.api.client import ApiClient
 from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
-from include.sources.flex import calls, desired, gate
+from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
@@ -22,7 +21,6 @@ from include.sources.flex.look import Looked, both, confirmed, look, patient, re
 from include.sources.flex.plan import (
     Add,
     Adopt,
-    Finding,
     Forget,
     Member,
     Plan,
@@ -34,77 +32,14 @@ from include.sources.flex.plan import (
     plan,
     stale_key,
 )
+from include.sources.flex.report import FAILED, Event, Kind, Report, State
 from include.sources.flex.roles import Roles
-from include.sources.flex.rows import CONTACT, Line, Unreadable
+from include.sources.flex.rows import Line, Unreadable
+from include.sources.flex.sent import Sent
 from include.warehouse.fence import FenceError
 
 # How often the work is begun again because people have changed the crew meanwhile.
 PASSES = 8
-
-Kind = Literal[
-    "added",
-    "removed",
-    "pruned",
-    "kept",
-    "role_set",
-    "adopted",
-    "remapped",
-    "forgotten",
-    "stale",
-    "back",
-    "add_failed",
-    "remove_failed",
-    "role_failed",
-    "prune_failed",
-]
-# Refusals that leave a crew wrong. A line that could not be pruned harms no crew.
-FAILED = ("add_failed", "remove_failed", "role_failed")
-State = Literal["done", "failed", "waiting", "refused", "changed", "unreadable", "busy", "uncertain", "stopped"]
-
-PUT = """
-WITH before AS (
-  SELECT to_jsonb(a) AS row FROM flex.flex_crew_assignments a
-  WHERE crew_call_id = %(call)s AND technician_id = %(technician)s
-), put AS (
-  INSERT INTO flex.flex_crew_assignments AS a (id, crew_call_id, technician_id, flex_line_item_id)
-  SELECT gen_random_uuid(), c.id, p.id, %(line)s FROM flex.flex_crew_calls c, flex.profiles p
-  WHERE c.id = %(call)s AND p.id = %(technician)s FOR KEY SHARE
-  ON CONFLICT (crew_call_id, technician_id) DO UPDATE SET flex_line_item_id = excluded.flex_line_item_id
-  RETURNING to_jsonb(a) AS row
-)
-INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after)
-SELECT %(sync_id)s, 'flex.flex_crew_assignments',
-  jsonb_build_object('crew_call_id', %(call)s::uuid, 'technician_id', %(technician)s::uuid),
-  CASE WHEN before.row IS NULL THEN 'insert' ELSE 'update' END, before.row, put.row
-FROM put LEFT JOIN before ON true
-"""
-
-DROP = """
-WITH gone AS (
-  DELETE FROM flex.flex_crew_assignments a WHERE crew_call_id = %(call)s AND technician_id = %(technician)s
-  RETURNING to_jsonb(a) AS row
-)
-INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before)
-SELECT %(sync_id)s, 'flex.flex_crew_assignments',
-  jsonb_build_object('crew_call_id', %(call)s::uuid, 'technician_id', %(technician)s::uuid), 'delete', row
-FROM gone
-"""
-
-OWN = """
-INSERT INTO flex.owned_line (flex_line_item_id, flex_element_id, flex_resource_id, job_id, department, crew_call_id,
-  technician_id, made_by)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (flex_line_item_id) DO NOTHING
-"""
-
-KEEP = """
-INSERT INTO flex.kept_line (flex_line_item_id, flex_element_id) VALUES (%s, %s) ON CONFLICT DO NOTHING
-"""
-
-GONE = """
-UPDATE flex.owned_line SET gone_at = clock_timestamp() WHERE flex_line_item_id = ANY (%s) AND gone_at IS NULL
-"""
-
-BACK = "UPDATE flex.owned_line SET gone_at = NULL WHERE flex_line_item_id = ANY (%s)"
 
 
 @dataclass(frozen=True)
@@ -129,46 +64,6 @@ class Worker:
 Planner = Callable[[Crew, Sequence[Line]], Plan]
 
 
-@dataclass(frozen=True)
-class Event:
-    """What happened to a resource, and for which rows. `kept`: it was there already; `..._failed`: Flex refused."""
-
-    kind: Kind
-    resource_id: UUID | None
-    members: tuple[Member, ...]
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of the work on an element. `problems` and `diagnostics` are one line each.
-
-    The states: `done`; `failed`: Flex did not do something; `waiting`: a line has to stay until its technician has one
-    elsewhere; `refused`: the crew can't be written as it is; `changed`: people kept changing the crew; `unreadable`,
-    `busy` and `uncertain`: nothing more was written for this reason; `stopped`: `stop` was raised, and nothing more may
-    be written anywhere.
-
-    `crew` and the number of `lines` are what was read last, None and 0 if nothing was. `called_for`: the changes that
-    were needed (`plan.key`). `orphans_left`: why orphans were not deleted.
-    """
-
-    element_id: UUID
-    state: State
-    events: tuple[Event, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    problems: tuple[str, ...] = ()
-    diagnostics: tuple[str, ...] = ()
-    crew: Crew | None = None
-    lines: int = 0
-    stop: Exception | None = None
-    called_for: frozenset[str] = frozenset()
-    orphans_left: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    def count(self, *kinds: Kind) -> int:
-        """Return the number of events of these kinds."""
-        return sum(event.kind in kinds for event in self.events)
-
-
 class _Changed(Exception):
     """The desired crew has changed since it was read."""
 
@@ -179,47 +74,6 @@ class _Lost(Exception):
 
 class _InDoubt(Exception):
     """Nobody knows whether a write happened. The gate is uncertain already."""
-
-
-@dataclass(frozen=True)
-class _Sent:
-    """A write that was sent, and what its answer says. Only a read proves whether it happened."""
-
-    operation_id: int
-    action: Add | Remove | SetRole
-    outcome: Outcome
-
-    def shown(self, lines: Sequence[Line], before: Collection[UUID]) -> bool:
-        """Return whether `lines` show that the write was done. `before`: ids of the lines before the write."""
-        match self.action:
-            case Add():
-                there = _lines_of(self.action.resource_id, lines)
-                return there == [self.outcome.line_id or there[0]] and before.isdisjoint(there) if there else False
-            case Remove():
-                return all(line.line_id != self.action.line_id for line in lines)
-            case SetRole():
-                return any((line.line_id, line.role_id) == (self.action.line_id, self.action.role_id) for line in lines)
-
-    def judged(self, lines: Sequence[Line] | None, before: Collection[UUID], why: str) -> Outcome:
-        """Return the outcome of the write by the `lines` read after it, None if they could not be read.
-
-        `before`: ids of the lines before the write. `why`: the reason if the lines don't show it.
-        """
-        told, action = self.outcome.kind, self.action
-        # A refused add made no line; if the contact has a new line, somebody else has made it.
-        if lines is not None and not (told == "refused" and isinstance(action, Add)) and self.shown(lines, before):
-            made = _lines_of(action.resource_id, lines)[0] if isinstance(action, Add) else None
-            return Outcome("done", made)
-        if told == "refused":
-            return self.outcome
-        reason = "; ".join(filter(None, [self.outcome.reason, why]))
-        # It harms nobody if an orphan is deleted later.
-        if isinstance(action, Remove) and action.orphan:
-            return Outcome("refused", reason=reason)
-        # The write is over, and writing it again does no harm.
-        if lines is not None and told == "done" and not isinstance(action, Add):
-            return Outcome("refused", reason=f"Flex took it for done, but {reason}")
-        return Outcome("unknown", self.outcome.line_id, reason)
 
 
 def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
@@ -249,7 +103,7 @@ class _Element:
         self._notes: list[str] = []
         self._waiting: list[str] = []
         self._called_for: set[str] = set()
-        self._sent: list[_Sent] = []
+        self._sent: list[Sent] = []
         # Rows that were written in this pass, with the line that each names.
         self._named: dict[Member, UUID] = {}
         self._crew: Crew | None = None
@@ -334,8 +188,8 @@ class _Element:
             return False
         with self._writing():
             self._drop(row.member for row in stale)
-            self._conn.execute(GONE, [list(gone)])
-            self._conn.execute(BACK, [list(back)])
+            assignments.mark_gone(self._conn, gone)
+            assignments.mark_back(self._conn, back)
         self._called_for |= {*(stale_key(row.member) for row in stale), *map(back_key, back)}
         self._events += [Event("stale", row.resource_id, (row.member,)) for row in stale]
         self._events += [Event("back", line.resource_id, ()) for line in self._looked.lines if line.line_id in back]
@@ -395,7 +249,7 @@ class _Element:
                 if not isinstance(action, Forget):
                     self._put(action.line_id, [action.member])
                     if action.line_id in there and action.line_id not in self._crew.owned:
-                        self._conn.execute(KEEP, [action.line_id, self._id])
+                        assignments.keep(self._conn, action.line_id, self._id)
         for action in actions:
             match action:
                 case Adopt():
@@ -469,7 +323,7 @@ class _Element:
 
     def _answered(self, operation_id: int, action: Add | Remove | SetRole, outcome: Outcome) -> None:
         gate.answered(self._conn, operation_id, outcome)
-        self._sent.append(_Sent(operation_id, action, outcome))
+        self._sent.append(Sent(operation_id, action, outcome))
 
     @contextmanager
     def _proving(self) -> Iterator[None]:
@@ -517,7 +371,7 @@ class _Element:
         if unknown:
             raise _InDoubt(f"{'; '.join(sorted(reasons))} ({len(unknown)} of {len(sent)} writes)")
 
-    def _lines_after(self, sent: Sequence[_Sent], before: Collection[UUID]) -> Sequence[Line]:
+    def _lines_after(self, sent: Sequence[Sent], before: Collection[UUID]) -> Sequence[Line]:
         """Return the lines after the writes. Flex is asked again as long as it does not show them all."""
         mapped = self._crew.mapped | {each.outcome.line_id for each in sent if each.outcome.line_id}
         last: list[Sequence[Line]] = []
@@ -535,20 +389,19 @@ class _Element:
                 return last[0]
             raise
 
-    def _apply(self, each: _Sent, outcome: Outcome) -> None:
+    def _apply(self, each: Sent, outcome: Outcome) -> None:
         """Store a write that is done in our tables."""
         match each.action:
             case Add() as action:
                 member = action.members[0]
-                call = self._crew.calls[member.crew_call_id]
-                who = [call.job_id, call.department, member.crew_call_id, member.technician_id, self._worker.sync_id]
-                self._conn.execute(OWN, [outcome.line_id, self._id, action.resource_id, *who])
+                call, sync_id = self._crew.calls[member.crew_call_id], self._worker.sync_id
+                assignments.own(self._conn, outcome.line_id, self._id, action.resource_id, call, member, sync_id)
                 self._put(outcome.line_id, action.members)
             case Remove() as action:
-                self._conn.execute(GONE, [[action.line_id]])
+                assignments.mark_gone(self._conn, [action.line_id])
                 self._drop(action.members)
 
-    def _tell(self, each: _Sent, outcome: Outcome) -> None:
+    def _tell(self, each: Sent, outcome: Outcome) -> None:
         """Add the event of a write. An unknown outcome has none, since the gate is uncertain then."""
         kinds: dict[str, Kind] = _KINDS["prune" if getattr(each.action, "orphan", False) else type(each.action)]
         if outcome.kind in kinds:
@@ -567,17 +420,14 @@ class _Element:
             yield
 
     def _put(self, line_id: UUID | None, members: Iterable[Member]) -> None:
-        """Write the rows of these members, naming the line. If call or technician are gone, there is no row."""
+        """Write the rows of these members, naming the line."""
         for member in members:
-            self._conn.execute(PUT, self._row(member) | {"line": line_id})
+            assignments.put(self._conn, member, line_id, self._worker.sync_id)
             self._named[member] = line_id
 
     def _drop(self, members: Iterable[Member]) -> None:
         for member in members:
-            self._conn.execute(DROP, self._row(member))
-
-    def _row(self, member: Member) -> dict[str, UUID | int]:
-        return {"call": member.crew_call_id, "technician": member.technician_id, "sync_id": self._worker.sync_id}
+            assignments.drop(self._conn, member, self._worker.sync_id)
 
 
 _KINDS: dict[type | str, dict[str, Kind]] = {
@@ -586,7 +436,3 @@ _KINDS: dict[type | str, dict[str, Kind]] = {
     "prune": {"done": "pruned", "refused": "prune_failed"},
     SetRole: {"done": "role_set", "refused": "role_failed"},
 }
-
-
-def _lines_of(resource_id: UUID, lines: Collection[Line]) -> list[UUID]:
-    return [line.line_id for line in lines if line.kind == CONTACT and line.resource_id == resource_id]

@@ -8,8 +8,8 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from include.sources.flex.desired import CALLS, Call
-from include.sources.flex.element import FAILED, Event, Report
 from include.sources.flex.plan import Member
+from include.sources.flex.report import FAILED, Event, Report
 from include.warehouse.sync_log import Counts
 
 LOG = """

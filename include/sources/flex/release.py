@@ -9,10 +9,11 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from include.api.errors import NotFound
-from include.sources.flex import calls, desired, gate
-from include.sources.flex.desired import Crew
-from include.sources.flex.element import GONE, OWN, Worker
+from include.sources.flex import assignments, calls, desired, gate
+from include.sources.flex.desired import Call, Crew
+from include.sources.flex.element import Worker
 from include.sources.flex.look import Looked, both, look, patient, require_same
+from include.sources.flex.plan import Member
 from include.sources.flex.rows import CONTACT, Line, Unreadable, duplicates
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def release(worker: Worker, element_id: UUID) -> int:
             if each.kind == "add" and each.line_id not in shown | {None} and calls.exists(worker.api, each.line_id)
         }
         with worker.fenced(conn):
-            conn.execute(GONE, [list(looked.gone)])
+            assignments.mark_gone(conn, looked.gone)
             for each in doubtful:
                 _settle(worker, element_id, each, looked.lines, strays.get(each.line_id))
     return len(doubtful)
@@ -129,8 +130,9 @@ def _settle(
     values = {"operation": doubtful.operation_id, "state": "done" if happened else "refused", "note": note}
     worker.conn.execute(SETTLE, values)
     if doubtful.kind == "add" and happened:
-        who = [doubtful.job_id, doubtful.department, doubtful.crew_call_id, doubtful.technician_id, doubtful.sync_id]
-        worker.conn.execute(OWN, [doubtful.line_id, element_id, doubtful.resource_id, *who])
+        call, member = Call(doubtful.job_id, doubtful.department), Member(doubtful.crew_call_id, doubtful.technician_id)
+        line_id, resource_id = doubtful.line_id, doubtful.resource_id
+        assignments.own(worker.conn, line_id, element_id, resource_id, call, member, doubtful.sync_id)
 
 
 def _is_of(line: Line, resource_id: UUID | None) -> bool:

@@ -17,8 +17,9 @@ from include.sources.flex import element, record
 from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import FlexContext, each
 from include.sources.flex.desired import Crew
-from include.sources.flex.element import Report, Worker, wanted
+from include.sources.flex.element import Worker, wanted
 from include.sources.flex.plan import Action, Add, Plan, SetRole, key
+from include.sources.flex.report import Report
 from include.sources.flex.rows import Line
 from include.sources.flex.scan import Seen, evidence, evidence_id, look
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish, require_not_stopped

@@ -18,8 +18,9 @@ from include.sources.flex import element, record
 from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import FlexContext
 from include.sources.flex.desired import Crew
-from include.sources.flex.element import Report, Worker
+from include.sources.flex.element import Worker
 from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member, Plan, Remove, SetRole
+from include.sources.flex.report import Report
 from include.sources.flex.rows import CONTACT, Line
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, require_not_stopped
 from include.warehouse import fence, sync_log
