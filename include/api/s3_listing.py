@@ -60,8 +60,8 @@ def read_leanly(client: BaseClient) -> None:
     A page that can't be read becomes an error 500 with the code UNREADABLE, so that boto3 retries it as configured.
     Signing, errors and redirects stay with boto3.
     """
-    # One of boto3's handlers parses the whole page to see whether it is an error. It is registered for `s3.*`, and only
-    # an earlier wildcard comes before that.
+    # This handler must be called before boto3's own, which parses the whole page to look for an error and is registered
+    # as `before-parse.s3.*`. boto3 calls handlers with `*` in place of the service first.
     client.meta.events.register("before-parse.*.ListObjectsV2", _replace, unique_id=__name__)
 
 

@@ -177,6 +177,7 @@ class Census:
         self._unreadable: dict[str, set[str]] = {}
         self._codes: dict[str, set[str] | None] = {path: set() for path in self.questions.codes}
         self._elsewhere: Collection[Sequence[Record]] = ()
+        # Records so far, those that are not counted included.
         self._met = 0
         # Not the same ones each night.
         self._turn = random.randrange(EVERY)
@@ -226,7 +227,11 @@ class Census:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures as plain JSON, for another attempt to go on with. Of values it has the codes only."""
+        """Return the counts as plain JSON, from which `go_on` continues in a later attempt.
+
+        The only values of records in it are those of enumerations; None for an enumeration whose values are not kept.
+        """
+        # The JSON has no shapes, so their counts are added to the fields first.
         for place in self._places.values():
             place.add_up()
         return {

@@ -40,6 +40,8 @@ FEW_VALUES = 0.05
 
 Operation = Literal["insert", "update", "delete"]
 Kind = Literal["value", "day", "range", "columns", "sync", "page"]
+# Our own columns, with the kind of a fact about them.
+OWN_KINDS: Mapping[str, Kind] = {"sync_id": "sync", "_page": "page"}
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _same(pattern: Pattern, other: Pattern) -> bool:
 
 @dataclass(frozen=True)
 class _Fact:
-    """A fact that may be telling, with the SQL condition for the rows that have it."""
+    """A fact to test, with the SQL condition for the rows that have it."""
 
     kind: Kind
     column: str
@@ -167,16 +169,20 @@ def _types(stage: Stage) -> dict[str, str]:
 
 
 def _facts(conn: Connection, types: Mapping[str, str], planned: sql.Composable) -> Iterator[_Fact]:
-    """Yield what may be telling: each column's commonest value or day, its absence, and its range."""
+    """Yield the facts to test: each column's most common value (of a time: day), that it is null, and its range.
+
+    Of a column of our own only the most common value is one.
+    """
     terms = {name: _term(name, type_) for name, type_ in types.items() if type_ in (*BY_VALUE, *TIMES)}
     modes = _aggregate(conn, planned, [sql.SQL("mode() WITHIN GROUP (ORDER BY {})").format(t) for t in terms.values()])
     for (name, term), value in zip(terms.items(), modes, strict=True):
-        kind = {"sync_id": "sync", "_page": "page"}.get(name, "day" if types[name] in TIMES else "value")
+        kind = OWN_KINDS.get(name, "day" if types[name] in TIMES else "value")
         if value is not None:
             yield _Fact(kind, name, sql.SQL("{} = {}").format(term, sql.Literal(value)), value)
-        if name not in ("sync_id", "_page"):
+        if name not in OWN_KINDS:
             yield _Fact("value", name, sql.SQL("{} IS NULL").format(term))
-    measured = [name for name, type_ in types.items() if type_ in BY_RANGE and name not in ("sync_id", "_page")]
+    measured = [name for name, type_ in types.items() if type_ in BY_RANGE and name not in OWN_KINDS]
+    # The range of all rows, then the range without the outliers at either end.
     for share in (0, TRIM):
         ends = [
             sql.SQL("percentile_disc(ARRAY[{}, {}]::float[]) WITHIN GROUP (ORDER BY {})").format(
@@ -184,11 +190,11 @@ def _facts(conn: Connection, types: Mapping[str, str], planned: sql.Composable) 
             )
             for name in measured
         ]
-        for name, found in zip(measured, _aggregate(conn, planned, ends), strict=True):
-            if found and found[0] != found[1]:
-                first, last = map(sql.Literal, found)
+        for name, range_ in zip(measured, _aggregate(conn, planned, ends), strict=True):
+            if range_ and range_[0] != range_[1]:
+                first, last = map(sql.Literal, range_)
                 condition = sql.SQL("{} BETWEEN {} AND {}").format(sql.Identifier(name), first, last)
-                yield _Fact("range", name, condition, *found)
+                yield _Fact("range", name, condition, *range_)
 
 
 def _term(name: str, type_: str) -> sql.Composable:
@@ -218,7 +224,7 @@ def _coded_columns(conn: Connection, rows: sql.Composable, names: Sequence[str],
 def _is_open(table: Table, pattern: Pattern, types: Mapping[str, str], coded: Collection[str]) -> bool:
     """Return whether a fact's value may be told: none, of our own column, of a key, an id or a time, or a code."""
     name, type_ = pattern.column, types[pattern.column]
-    always = name in (*table.key, "sync_id", "_page") or name.endswith("_id") or type_ in ("boolean", *TIMES)
+    always = name in (*table.key, *OWN_KINDS) or name.endswith("_id") or type_ in ("boolean", *TIMES)
     if pattern.value is None:
         return True
     return (always or name in coded) and (type_ != "text" or bool(CODE.fullmatch(pattern.value)))

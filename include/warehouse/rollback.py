@@ -195,18 +195,22 @@ def _alone(conn: Connection, source: str, timeout: float, *, dry_run: bool) -> I
 
 
 def _conflicts(conn: Connection, name: str, sync_id: int) -> list[Conflict]:
-    """Return what stands against restoring the table: rows changed since, and rows added since to its rows."""
+    """Return what stands against restoring a table: its rows that have changed since, and rows of other tables.
+
+    The second refer to a row that the sync inserted, and were not inserted by it themselves. They would be removed with
+    that row.
+    """
     parts = _parts(conn, name, sync_id)
     found = []
-    if rows := conn.execute(sql.SQL(CONFLICTS).format(**parts)).fetchall():
-        later = sorted({later for _, syncs in rows for later in syncs or ()})
-        found.append(Conflict.of_rows(name, _by(later), [key for key, _ in rows], later))
+    if changed := conn.execute(sql.SQL(CONFLICTS).format(**parts)).fetchall():
+        later = sorted({number for _, numbers in changed for number in numbers or ()})
+        found.append(Conflict.of_rows(name, _by(later), [key for key, _ in changed], later))
     for child in _children(conn, name):
         query = sql.SQL(ADDED).format(**parts, **child.parts, child_key=key_object(_key(conn, child.name), "ch"))
-        if rows := conn.execute(query).fetchall():
-            later = sorted({later for _, later in rows if later != sync_id})
+        if referring := conn.execute(query).fetchall():
+            later = sorted({number for _, number in referring if number != sync_id})
             who = f"{_by(later)}, which would be removed with their rows of {name}"
-            found.append(Conflict.of_rows(child.name, who, [key for key, _ in rows], later))
+            found.append(Conflict.of_rows(child.name, who, [key for key, _ in referring], later))
     return found
 
 
@@ -367,12 +371,13 @@ FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n O
 WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.confrelid = to_regclass(%s) ORDER BY 1, 2
 """
 
-# Rows that refer to rows which the sync has inserted, but were not inserted by it.
+# Rows that refer to rows which the sync has inserted, but were not written by it. Those that it has moved there go back
+# before the rows that it inserted are removed.
 ADDED = """
 SELECT {child_key}, ch.sync_id FROM {changes} JOIN {target} t ON {same} JOIN {child} ch ON {refers}
 WHERE c.operation = 'insert' AND NOT EXISTS (
   SELECT FROM confidence.change_log o
-  WHERE o.sync_id = {sync_id} AND o.table_name = {child_name} AND o.operation = 'insert' AND o.key = {child_key})
+  WHERE o.sync_id = {sync_id} AND o.table_name = {child_name} AND o.key = {child_key})
 ORDER BY 1
 """
 

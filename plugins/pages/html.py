@@ -420,24 +420,24 @@ def source_of(dag_id: str) -> str | None:
     return source if source in REGISTRY and what in ("sync", "reconcile") else None
 
 
-def summed_up(standing: Sequence[SourceStatus]) -> str:
-    """Return how many sources are held, stopped, running and not configured, in one sentence."""
-    held = [found.source for found in standing if found.writer.hold_reason]
-    stopped = [found for found in standing if found.writer.stopped and not found.writer.hold_reason]
-    waiting = [found.source for found in standing if not found.configured and not found.writer.stopped]
-    running = sum(found.configured and not found.writer.stopped for found in standing)
+def summed_up(statuses: Sequence[SourceStatus]) -> str:
+    """Return a sentence: how many sources are held, stopped, not configured and running, and how far each scan is."""
+    held = [each.source for each in statuses if each.writer.hold_reason]
+    stopped = [each for each in statuses if each.writer.stopped and not each.writer.hold_reason]
+    not_configured = [each.source for each in statuses if not each.configured and not each.writer.stopped]
+    running = sum(each.configured and not each.writer.stopped for each in statuses)
     parts = [
         f"{len(held)} held ({', '.join(held)})" if held else "",
         f"{len(stopped)} stopped" if stopped else "",
-        f"{len(waiting)} not configured ({', '.join(waiting)})" if waiting else "",
+        f"{len(not_configured)} not configured ({', '.join(not_configured)})" if not_configured else "",
         f"{running} running",
     ]
     scans = [
-        f"{found.source}: {len(found.progress.scanned)} of {len(found.entities)} entities scanned"
-        for found in standing
-        if is_scanning(found)
+        f"{each.source}: {len(each.progress.scanned)} of {len(each.entities)} entities scanned"
+        for each in statuses
+        if is_scanning(each)
     ]
-    sources = f"{len(standing)} source{'' if len(standing) == 1 else 's'}"
+    sources = f"{len(statuses)} source{'' if len(statuses) == 1 else 's'}"
     return "; ".join([f"{sources}: {', '.join(filter(None, parts))}", *scans]) + "."
 
 

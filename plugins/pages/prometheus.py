@@ -65,7 +65,7 @@ def _states(statuses: Sequence[SourceStatus]) -> Iterator[GaugeMetricFamily]:
     yield each("scan_timestamp_seconds", "When that run scanned.", lambda s: s.scanned_at and s.scanned_at.timestamp())
     yield each(
         "sync_success",
-        "1 if the last sync that ended did so well.",
+        "1 if the last sync succeeded, 0 if it failed; missing while a sync runs.",
         lambda s: None if s.last_sync is None or s.last_sync.state == "running" else s.last_sync.state == "success",
     )
     yield each(

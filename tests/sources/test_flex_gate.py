@@ -118,7 +118,7 @@ class TestJournal:
             assert state(conn, element) == ("busy", operation_id)
             with conn.transaction():
                 gate.settle(conn, operation_id, Outcome("done", LINE))
-                gate.stand(conn, ours, None)
+                gate.set_open_operation(conn, ours, None)
             assert operation(conn, operation_id) == ("done", LINE, None, True)
         assert state(conn, element) == ("idle", None)
         query = "SELECT crew_call_id, technician_id, role_after FROM flex.operation WHERE operation_id = %s"

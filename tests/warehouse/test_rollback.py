@@ -320,6 +320,20 @@ class TestRowsThatGoWithOthers:
         assert [len(changes(conn, each)) for each in (sync_id, undone.sync_id)] == [2, 2]
 
 
+    def test_that_the_same_sync_has_moved_go_back(self, conn, ordered):
+        """A line belongs to a new order now, and to its old one again afterwards."""
+        before = self.state(conn)
+        orders = [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}, {"id": 3, "name": "z"}]
+        lines = [{"id": 11, "order_id": 3}, {"id": 21, "order_id": 2}, {"id": 12, "order_id": 1}]
+        stages = [planned(conn, ORDERS, orders), planned(conn, LINES, lines)]
+        sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/test")
+        with fence.writing(conn, SOURCE, epoch=0):
+            for stage in stages:
+                apply_plan(conn, stage.table, stage.plan, sync_id)
+        undo(conn, sync_id)
+        assert self.state(conn) == before
+
+
 def test_all_or_nothing(conn):
     synced(conn, PARTS, [part(1), part(2)])
     done = synced(conn, PARTS, [part(1, "new"), part(2, "new")])

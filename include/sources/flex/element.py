@@ -340,36 +340,41 @@ class _Element:
         self._prove()
 
     def _prove(self) -> None:
-        """Read the lines and settle the writes that were sent. Raises _InDoubt if an outcome is unknown."""
-        sent, self._sent = self._sent, []
-        if not sent:
+        """Read the lines again, and settle the writes that were sent. Raises _InDoubt if an outcome is unknown.
+
+        Raises FixConfiguration if the lines can't be read because of the configuration; the outcomes are stored first.
+        """
+        writes, self._sent = self._sent, []
+        if not writes:
             return
-        before = {line.line_id for line in self._looked.lines}
-        try:
-            went_out = any(each.outcome.sent for each in sent)
-            lines = self._lines_after(sent, before) if went_out else self._looked.lines
-            why, stop = "a fresh read does not show it", None
-        except (Unreadable, ApiError) as error:
-            lines, why, stop = None, f"what was written could not be read: {error}", error
-        judged = [(each, each.judged(lines, before, why)) for each in sent]
-        unknown = [each.operation_id for each, outcome in judged if outcome.kind == "unknown"]
+        lines_before = self._looked.lines
+        before = {line.line_id for line in lines_before}
+        lines: Sequence[Line] | None = lines_before
+        why, read_error = "a fresh read does not show it", None
+        if any(write.outcome.sent for write in writes):
+            try:
+                lines = self._lines_after(writes, before)
+            except (Unreadable, ApiError) as error:
+                lines, why, read_error = None, f"what was written could not be read: {error}", error
+        judged = [(write, write.judged(lines, before, why)) for write in writes]
+        unknown = [(write, outcome) for write, outcome in judged if outcome.kind == "unknown"]
+        reasons = "; ".join(sorted({outcome.reason for _, outcome in unknown}))
         with self._conn.transaction():
-            for each, outcome in judged:
+            for write, outcome in judged:
                 if outcome.kind != "unknown":
-                    gate.settle(self._conn, each.operation_id, outcome)
+                    gate.settle(self._conn, write.operation_id, outcome)
                 if outcome.kind == "done":
-                    self._apply(each, outcome)
+                    self._apply(write, outcome)
             if unknown:
-                reasons = {outcome.reason for _, outcome in judged if outcome.kind == "unknown"}
-                gate.doubt(self._conn, self._id, unknown, "; ".join(sorted(reasons)))
+                gate.doubt(self._conn, self._id, [write.operation_id for write, _ in unknown], reasons)
             else:
-                gate.stand(self._conn, self._gate, None)
-        for each, outcome in judged:
-            self._tell(each, outcome)
-        if isinstance(stop, FixConfiguration):
-            raise stop
+                gate.set_open_operation(self._conn, self._gate, None)
+        for write, outcome in judged:
+            self._tell(write, outcome)
+        if isinstance(read_error, FixConfiguration):
+            raise read_error
         if unknown:
-            raise _InDoubt(f"{'; '.join(sorted(reasons))} ({len(unknown)} of {len(sent)} writes)")
+            raise _InDoubt(f"{reasons} ({len(unknown)} of {len(writes)} writes)")
 
     def _lines_after(self, sent: Sequence[Sent], before: Collection[UUID]) -> Sequence[Line]:
         """Return the lines after the writes. Flex is asked again as long as it does not show them all."""

@@ -195,7 +195,7 @@ def sent(conn: Connection, gate: Gate, write: Write) -> int:
         "after": write.role_after and str(write.role_after),
     }
     (operation_id,) = conn.execute(SENT, values).fetchone()
-    stand(conn, gate, operation_id)
+    set_open_operation(conn, gate, operation_id)
     return operation_id
 
 
@@ -210,8 +210,8 @@ def settle(conn: Connection, operation_id: int, outcome: Outcome) -> None:
     conn.execute(SETTLE, values)
 
 
-def stand(conn: Connection, gate: Gate, operation_id: int | None) -> None:
-    """Set the operation whose outcome the gate waits for, None if all are known. Raises GateLost."""
+def set_open_operation(conn: Connection, gate: Gate, operation_id: int | None) -> None:
+    """Store at the gate which operation has no proven outcome yet, None if there is none. Raises GateLost."""
     changed = conn.execute(
         "UPDATE flex.element_gate SET operation_id = %s"
         " WHERE flex_element_id = %s AND state = 'busy' AND acquired_at = %s",

@@ -110,9 +110,9 @@ def require_record(answer: Any, thing_id: UUID) -> dict[str, Any]:
         raise Unreadable(f"the record of {thing_id} is no object")
     if any(answer.get(key) for key in ERRORS):
         raise Unreadable(f"the record of {thing_id} comes with an error")
-    told = named(answer)
-    if told != {thing_id}:
-        raise Unreadable(f"the record of {thing_id} is that of {'another' if told else 'nothing that it names'}")
+    ids = named(answer)
+    if ids != {thing_id}:
+        raise Unreadable(f"the record of {thing_id} has {'another id' if ids else 'no id'}")
     return answer
 
 

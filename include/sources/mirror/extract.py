@@ -164,26 +164,31 @@ class Extract:
         self.save_list_state(number, counts=self._zero_counts, **state)
 
     def _states_after(
-        self, number: int, partition: str, page: Page, counts: Sequence[tuple[int, int]]
+        self, number: int, partition: str, page: Page, counts_before: Sequence[tuple[int, int]]
     ) -> Mapping[str, Mapping[str, Any]]:
-        """Return the states of all lists after a page of list `number`. `counts`: `_counts` before the page.
+        """Return the states of all lists, that of list `number` with this page added.
 
-        `promised` is the largest total that the list has claimed. If a list becomes shorter while it is read, nobody
-        knows whether it left out the other rows. `shrunk_to` is the smaller total that it claimed in the end.
+        `counts_before`: `_counts` before the page was stored. Of a list's state this sets:
+
+        - `promised`: the largest total that the list has claimed, None if it claims none. If the list becomes shorter
+          while it is read, nobody knows whether it left out the other rows, so the largest one counts
+        - `largest`: the number of rows on its largest page
+        - `counts`: (rows read, rows refused) of each stage
         """
-        before = self.list_state(number) or {
+        state = self.list_state(number) or {
             "partition": partition,
             "first_page": self.stage.pull.pages,
             "promised": None,
             "largest": 0,
             "counts": self._zero_counts,
         }
-        largest = max(before["largest"], len(page.rows))
-        promised = least_total(page, largest)
-        added = [(read - r, refused - f) for (read, refused), (r, f) in zip(self._counts, counts, strict=True)]
-        total = [(r + read, f + refused) for (r, f), (read, refused) in zip(before["counts"], added, strict=True)]
-        promised = max(filter(None, (before["promised"], promised)), default=None)
-        return {**self.lists, str(number): {**before, "promised": promised, "largest": largest, "counts": total}}
+        largest = max(state["largest"], len(page.rows))
+        promised = max(filter(None, (state["promised"], least_total(page, largest))), default=None)
+        counts = [
+            (of_list[0] + after[0] - before[0], of_list[1] + after[1] - before[1])
+            for of_list, before, after in zip(state["counts"], counts_before, self._counts, strict=True)
+        ]
+        return {**self.lists, str(number): {**state, "promised": promised, "largest": largest, "counts": counts}}
 
     def check_refused(self, *partitions: str, ended: bool = False) -> None:
         """Raise TooManyRefused if so many rows of these partitions were refused that the rest is no evidence.

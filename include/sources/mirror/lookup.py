@@ -21,14 +21,13 @@ Row = Mapping[str, Any]
 class Look:
     """The result of looking up one tuple of values.
 
-    - `absent`: a row that is not in `rows` is proven to be absent
-    - `tombstone`: the record's own address answers that the record is deleted
+    - `rows`: what the source shows. If `unknown` is empty, it shows no other row; `Lookup` says what that proves
+    - `tombstone`: an own address answered without a row: the record is deleted, or the parent has no such rows
     - `unknown`: why the look-up proved nothing; empty if it did
     - `needs_person`: asking again would give the same, until a person acts
     """
 
     rows: tuple[Row, ...] = ()
-    absent: bool = False
     tombstone: bool = False
     unknown: str = ""
     needs_person: bool = False
@@ -226,15 +225,20 @@ def _batch_look(
     request: Request,
     answers: Sequence[Answer | ApiError | None],
 ) -> Look:
-    """Return the look of a batch as a whole, from the answers to all its requests."""
-    failed = list(filter(_failed, answers))
+    """Return the result for a batch as a whole.
+
+    `answers`: the answer to `request`, then those to the requests beside it.
+    """
+    failed = [answer for answer in answers if _failed(answer)]
     if failed:
         return Look(unknown=str(failed[0]), needs_person=isinstance(failed[0], FixConfiguration))
-    first, *others = answers
+    first, *beside = answers
     if isinstance(first, NotFound):
-        if any(isinstance(other, Answer) for other in others):
+        if any(isinstance(answer, Answer) for answer in beside):
             return Look(unknown=f"{first} But another address shows what belongs to it, so that proves nothing")
-        return Look(absent=True) if lookup.own else Look(unknown=f"{first} It is a list, so that proves nothing")
+        if not lookup.own:
+            return Look(unknown=f"{first} It is a list, so that proves nothing")
+        return Look()
     try:
         if lookup.paginator:
             rows = _all_pages(context, lookup, request, first)
@@ -243,7 +247,7 @@ def _batch_look(
         _require_requested(table, lookup, batch, rows)
     except ApiError as error:
         return Look(unknown=str(error))
-    return Look(tuple(rows), absent=lookup.own, tombstone=lookup.own and not rows)
+    return Look(tuple(rows), tombstone=lookup.own and not rows)
 
 
 def _all_pages(context: MirrorContext, lookup: Lookup, request: Request, first: Answer) -> list[Row]:

@@ -97,6 +97,7 @@ def _look_at_suspects(context: MirrorContext, extract: Extract, budget: int | No
         asked = [value for value in suspects if value in not_shown][:budget]
         lookup = lookup.witness
         looks = list(look_up(context, table, lookup, {value: not_shown[value] for value in asked}))
+        # From here on the witness's address is the one that has to work. The look-ups above went to another.
         found_any = any(_found(look) for _, look in looks)
         needs_person |= any(look.needs_person for _, look in looks)
         absent = _settle_by_witness(extract, looks, not_shown)
@@ -292,16 +293,16 @@ def _mark_stored(extract: Extract, suspect: Suspect) -> None:
 
 
 def _confirm_gained(extract: Extract) -> None:
-    """Confirm the remaining suspects that only gained fields, if many like them were looked at and all confirmed.
+    """Confirm the remaining suspects that only gained fields, if MANY like them were looked at and all were confirmed.
 
-    Then the source sends a new field. Nested rows of a record that stays a suspect stay so too.
+    In that case the source has begun to send a new field. If a record stays a suspect, so do its nested rows.
     """
     compare.confirm_gained(extract.stage, sample=MANY)
     for part, stage in extract.parts:
-        suspect = sql.SQL("EXISTS (SELECT FROM {} w WHERE w._status IN ('candidate', 'unproven') AND {})").format(
-            extract.stage.plan, extract.belongs_to_record(part, "s", "w")
-        )
-        compare.confirm_gained(stage, sample=MANY, unless=suspect)
+        record_is_suspect = sql.SQL(
+            "EXISTS (SELECT FROM {} w WHERE w._status IN ('candidate', 'unproven') AND {})"
+        ).format(extract.stage.plan, extract.belongs_to_record(part, "s", "w"))
+        compare.confirm_gained(stage, sample=MANY, unless=record_is_suspect)
 
 
 def _settle_rest(extract: Extract) -> None:

@@ -22,10 +22,13 @@ def _living(table: Table, alias: str) -> sql.Composable:
     return sql.SQL("{} AND {}.is_deleted IS NOT TRUE").format(gone, sql.Identifier(alias))
 
 
-def _names(
+def _no_orphans(
     name: str, entity: str, child: Table, column: str, parent: Table, severity: Severity = Severity.ERROR
 ) -> Invariant:
-    """Return an invariant: each live row of `child` with a value in `column` names a live row of `parent`."""
+    """Return the invariant that no live row of `child` lacks its parent.
+
+    The parent is the live row of `parent` whose `id` is in `column`. A row with nothing in `column` has no parent.
+    """
     query = ORPHANS.format(
         key=identifiers(child.key, "t"),
         child=child.sql,
@@ -106,35 +109,37 @@ WHERE i.deleted_at IS NULL
 """
 
 CHECKS = (
-    _names("lines_without_order", "orders", tables.ORDER_LINE_ITEMS, "order_id", tables.ORDERS),
-    _names("fulfillments_without_order", "orders", tables.ORDER_FULFILLMENTS, "order_id", tables.ORDERS),
-    _names("returns_without_order", "orders", tables.ORDER_RETURNS, "order_id", tables.ORDERS),
+    _no_orphans("lines_without_order", "orders", tables.ORDER_LINE_ITEMS, "order_id", tables.ORDERS),
+    _no_orphans("fulfillments_without_order", "orders", tables.ORDER_FULFILLMENTS, "order_id", tables.ORDERS),
+    _no_orphans("returns_without_order", "orders", tables.ORDER_RETURNS, "order_id", tables.ORDERS),
     # Returned goods may have been sold before the oldest order that Square shows.
-    _names(
+    _no_orphans(
         "returns_of_unknown_order", "orders", tables.ORDER_RETURNS, "source_order_id", tables.ORDERS, Severity.WARNING
     ),
-    _names("tenders_without_order", "orders", tables.TENDERS, "order_id", tables.ORDERS),
-    _names("transactions_without_order", "orders", tables.TRANSACTIONS, "id", tables.ORDERS),
-    _names("sales_without_order", "orders", SALES.table, "order_id", tables.ORDERS),
-    _names("orders_without_location", "orders", tables.ORDERS, "location_id", tables.LOCATIONS),
-    _names("payments_without_order", "payments", tables.PAYMENTS, "order_id", tables.ORDERS),
-    _names("payments_without_location", "payments", tables.PAYMENTS, "location_id", tables.LOCATIONS),
-    _names("refunds_without_payment", "order_refunds", tables.ORDER_REFUNDS, "payment_id", tables.PAYMENTS),
-    _names("refunds_without_order", "order_refunds", tables.ORDER_REFUNDS, "order_id", tables.ORDERS),
-    _names("variations_without_item", "catalog_variations", tables.CATALOG_VARIATIONS, "item_id", tables.CATALOG_ITEMS),
-    _names(
+    _no_orphans("tenders_without_order", "orders", tables.TENDERS, "order_id", tables.ORDERS),
+    _no_orphans("transactions_without_order", "orders", tables.TRANSACTIONS, "id", tables.ORDERS),
+    _no_orphans("sales_without_order", "orders", SALES.table, "order_id", tables.ORDERS),
+    _no_orphans("orders_without_location", "orders", tables.ORDERS, "location_id", tables.LOCATIONS),
+    _no_orphans("payments_without_order", "payments", tables.PAYMENTS, "order_id", tables.ORDERS),
+    _no_orphans("payments_without_location", "payments", tables.PAYMENTS, "location_id", tables.LOCATIONS),
+    _no_orphans("refunds_without_payment", "order_refunds", tables.ORDER_REFUNDS, "payment_id", tables.PAYMENTS),
+    _no_orphans("refunds_without_order", "order_refunds", tables.ORDER_REFUNDS, "order_id", tables.ORDERS),
+    _no_orphans(
+        "variations_without_item", "catalog_variations", tables.CATALOG_VARIATIONS, "item_id", tables.CATALOG_ITEMS
+    ),
+    _no_orphans(
         "vendor_infos_without_variation",
         "catalog_variations",
         tables.CATALOG_VENDOR_INFO,
         "variation_id",
         tables.CATALOG_VARIATIONS,
     ),
-    _names(
+    _no_orphans(
         "vendor_infos_without_vendor", "catalog_variations", tables.CATALOG_VENDOR_INFO, "vendor_id", tables.VENDORS
     ),
     Invariant("items_without_category", "catalog_items", sql.SQL(ITEM_CATEGORIES), Severity.WARNING),
     Invariant("inventory_without_variation", "catalog_inventory", sql.SQL(INVENTORY_OF_VARIATIONS)),
-    _names(
+    _no_orphans(
         "inventory_without_location", "catalog_inventory", tables.CATALOG_INVENTORY, "location_id", tables.LOCATIONS
     ),
     Invariant("stock_unlike_counts", "catalog_inventory", sql.SQL(STOCK_UNLIKE_HISTORY)),

@@ -56,7 +56,7 @@ def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: i
             page_info={},
         )
         if done or objects.pull.pages % PROGRESS_EVERY == 0:
-            _progress(objects, "objects_listed")
+            _log_progress(objects, "objects_listed")
 
 
 def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int) -> None:
@@ -72,7 +72,7 @@ def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int,
         looks = _asked(bucket, keys, workers, Way.HEAD, known(objects))
         objects.append(looks, next_position=last, page_info={})
         if last is None or objects.pull.pages % PROGRESS_EVERY == 0:
-            _progress(objects, "objects_asked_for")
+            _log_progress(objects, "objects_asked_for")
 
 
 def look_again(
@@ -157,13 +157,14 @@ def progress(objects: Stage) -> Sequence[Mapping[str, Any]]:
     return (objects.pull.progress or {}).get("lines", [])
 
 
-def _progress(objects: Stage, figure: str) -> None:
+def _log_progress(objects: Stage, count_name: str) -> None:
+    """Log a line of progress, and keep it for `progress`. `count_name`: what the line calls the number of objects."""
     pull = objects.pull
     line: Mapping[str, Any] = {
         "event": "scan_progress",
         "entity": pull.entity,
         "pages": pull.pages,
-        figure: pull.rows_read,
+        count_name: pull.rows_read,
     }
     objects.save_progress(lines=[*progress(objects), line])
     log.info(json.dumps(line, sort_keys=True))

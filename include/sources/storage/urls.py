@@ -81,16 +81,20 @@ def _host(scheme: str, authority: str, bucket: str) -> _Host:
     return _Host()
 
 
-def _readings(name: str, key: str, host: _Host) -> tuple[str, ...]:
-    """Return all readings of a key that is not plain, the standard one first."""
-    if QUERY_OR_FRAGMENT.search(name):
+def _readings(bucket: str, key: str, host: _Host) -> tuple[str, ...]:
+    """Return the keys that `key`, the part of the url after the bucket, may mean; the standard reading first.
+
+    Raises UnreadableUrl if there is none.
+    """
+    # If a query or a fragment begins before the key, there is no key.
+    if QUERY_OR_FRAGMENT.search(bucket):
         raise _no_key()
     if host.raw:
         readings = [key, _decoded(key)]
     else:
-        whole = QUERY.sub("", key)
-        cut = QUERY_OR_FRAGMENT.split(whole, maxsplit=1)[0]
-        readings = [_decoded(cut), cut, whole, _decoded(whole)]
+        unsigned = QUERY.sub("", key)
+        path_only = QUERY_OR_FRAGMENT.split(unsigned, maxsplit=1)[0]
+        readings = [_decoded(path_only), path_only, unsigned, _decoded(unsigned)]
     readings += [reading.removeprefix(host.repeated).lstrip("/") for reading in readings]
     distinct = tuple(dict.fromkeys(filter(None, readings)))
     if not distinct:

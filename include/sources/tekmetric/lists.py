@@ -85,19 +85,24 @@ REPORT = NextKeys(rows="content", param="nextKeys", token="nextKeys", more="hasN
 def lists(context: MirrorContext, shop_id: str, since: datetime | None) -> list[Listing]:
     """Return the lists that a sync or scan of one shop reads.
 
-    If the run names an order, that is this order only. Otherwise they are the boards; the report, if the boards may not
-    reach back far enough; and, without `since`, the orders of the copy that are not posted.
+    `since`: the changes to read; None for a complete read. If the run names an order, this order is the only one read.
+    Otherwise the lists are:
+
+    - the boards
+    - the report, for a complete read or if `since` is before the last `days_back` days: boards may not reach back there
+    - for a complete read, the orders of the copy that are not posted; they are looked up without a list
     """
     shop, params = shops_of(context)[int(shop_id)], context.params
     if params.get("ro_id"):
-        named = {"shop_id": shop.tm_id, "tm_id": params["ro_id"]}
-        return [Listing(None, Single(), shop_id, named=[named])]
-    start = _first_day(shop, params["days_back"])
-    far = since is None or since.astimezone(shop.zone).date() < start
-    oldest = min(start, since.astimezone(shop.zone).date()) if since else start
+        order = {"shop_id": shop.tm_id, "tm_id": params["ro_id"]}
+        return [Listing(None, Single(), shop_id, named=[order])]
+    first_day = _first_day(shop, params["days_back"])
+    since_day = since.astimezone(shop.zone).date() if since else None
+    oldest = min(first_day, since_day) if since_day else first_day
+    boards_may_fall_short = since_day is None or since_day < first_day
     board = params.get("board", "ALL")
     found = _boards(shop, list(BOARDS) if board == "ALL" else [board], oldest, since)
-    if far and board != "ACTIVE":
+    if boards_may_fall_short and board != "ACTIVE":
         found.append(_listing(shop, _report(shop, oldest), REPORT, _of_report))
     if since is None and board == "ALL":
         found.append(Listing(None, Single(), shop_id, named=_not_posted(context, shop)))
