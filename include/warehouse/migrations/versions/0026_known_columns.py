@@ -1,7 +1,7 @@
 """Columns of fields that the vendors name and that were kept in `extra`; filled from there, without the vendor."""
 
 from include.warehouse.migrations.extra import column_to_extra, columns_from_extra
-from include.warehouse.table import Column, boolean, integer, structure
+from include.warehouse.table import Column, boolean, identifier, integer, structure
 
 revision = "0026"
 down_revision = "0025"
@@ -16,6 +16,21 @@ def _structures(*fields: str) -> list[tuple[Column, str]]:
 
 # By table: its new columns, each with its type.
 TABLES: dict[str, list[tuple[Column, str]]] = {
+    "repairshopr.customers": [
+        (Column("address_2"), "text"),
+        (Column("get_sms", boolean), "boolean"),
+        (Column("opt_out", boolean), "boolean"),
+        (Column("no_email", boolean), "boolean"),
+        (Column("referred_by"), "text"),
+        (Column("tax_rate_id", identifier), "bigint"),
+        *_structures("contacts"),
+    ],
+    "repairshopr.tickets": [(Column("contact_id", identifier), "bigint")],
+    "repairshopr.estimates": [
+        (Column("contact_id", identifier), "bigint"),
+        (Column("user_id", identifier), "bigint"),
+        (Column("note"), "text"),
+    ],
     "square.locations": _structures("tax_ids"),
     "square.catalog_categories": _structures(
         "category_data.channels", "category_data.image_ids", "category_data.ecom_seo_data"
