@@ -1,7 +1,7 @@
 """What DAG files and sources declare, as pages: `python -m docs.reference` writes them.
 
-They are docs/dags.md, docs/fields.md and README's table of sources. With `--check` it writes nothing, and ends with
-code 1 if one of them is stale. It needs no metadata database.
+They are docs/dags.md, docs/fields.md, docs/lists.md and README's table of sources. With `--check` it writes nothing,
+and ends with code 1 if one of them is stale. It needs no metadata database.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.sources import REGISTRY, get_source
+from include.sources.base import ScannedEntity, Source
 from include.sources.installed import SETTING
 from include.sources.mirror.source import Mirror
 from include.sources.pools import declared_pools
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "dags.md"
 FIELDS = REPOSITORY / "docs" / "fields.md"
+LISTS = REPOSITORY / "docs" / "lists.md"
 README = REPOSITORY / "README.md"
 # The two lines around README's table.
 BEGIN, END = "<!-- Made by `make docs`. -->", "<!-- End. -->"
@@ -50,6 +52,14 @@ FIELDS_HEAD = """\
 Made from the declared tables by `make docs`. Every field that a vendor sends is in a column of its table or in the
 column `extra`, under the vendor's name, unless it stands here. Dots lead into objects. If a column has a part of an
 object that stands here, the rest of the object is not kept.
+"""
+
+LISTS_HEAD = """\
+# Lists
+
+Made from the declared sources by `make docs`. A vendor's list may leave out records unless it is asked for them, such
+as archived or inactive ones. What each list leaves out is here. Either a parameter asks for it, or the copy lacks it,
+and the reason is given. No scan can find a row that no list shows.
 """
 
 
@@ -102,6 +112,22 @@ def render_fields(sources: Mapping[str, Any]) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
+def render_lists(sources: Mapping[str, Source]) -> str:
+    """The page of what the lists of the `sources` leave out, by source and entity."""
+    parts = [LISTS_HEAD]
+    for name, source in sources.items():
+        rows = [row for entity in source.entities for row in _left_out(entity)]
+        parts += [f"## `{name}`", _table(["Entity", "What its lists leave out", "In the copy"], rows)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _left_out(entity: ScannedEntity) -> list[list[str]]:
+    """Rows with the entity, what its lists leave out, and by which parameter it is asked for, or why it is not."""
+    named = [[what, f"yes: `{param}` asks for it"] for what, param in entity.leaves_out.asked_for.items()]
+    named += [[what, f"no: {why}"] for what, why in entity.leaves_out.missing.items()]
+    return [[f"`{entity.name}`", *row] for row in named or [["nothing", ""]]]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; code 1 if a page is stale")
@@ -118,6 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         pages = {
             PAGE: render(dags, declared_pools()),
             FIELDS: render_fields(_mirrors()),
+            LISTS: render_lists({name: get_source(name) for name in REGISTRY}),
             README: render_readme(README.read_text(), dags, REGISTRY),
         }
     if not check:

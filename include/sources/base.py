@@ -88,10 +88,38 @@ class Context(Protocol):
     run: str
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What the lists of an entity leave out unless they are asked for it, such as archived or inactive records.
+
+    - `asked_for`: by what the lists would leave out, the name of the parameter that asks for it
+    - `missing`: by what is left out even so, the reason. The copy lacks it.
+
+    Raises ValueError if a parameter or a reason is missing.
+    """
+
+    asked_for: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(self.asked_for.values()):
+            raise ValueError("name the parameter that asks for what the list would leave out")
+        if not all(self.missing.values()):
+            raise ValueError("say why the copy lacks what the list leaves out")
+
+
+# For an entity whose lists show all records.
+NOTHING = LeftOut()
+
+
 class ScannedEntity(Protocol):
-    """The unit that a scan looks at, with its policies. `policies()` adds those of every source."""
+    """The unit that a scan looks at, with its policies. `policies()` adds those of every source.
+
+    `leaves_out`: what its lists leave out. Every entity says so, if only `NOTHING`.
+    """
 
     name: str
+    leaves_out: LeftOut
     gates: tuple[Policy, ...]
     repair_share: RepairShare
     unproven: Unproven

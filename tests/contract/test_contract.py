@@ -20,7 +20,7 @@ from include.confidence.queries.planned import PlanFilter, list_planned
 from include.confidence.repair_lock import NotJudged
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources import REGISTRY, get_source, verbs
-from include.sources.base import SyncFailed, entity_of
+from include.sources.base import LeftOut, SyncFailed, entity_of
 from include.warehouse import fence
 from include.warehouse.fence import FenceError
 from include.warehouse.sync_log import Counts
@@ -85,6 +85,9 @@ class TestRegistered:
         assert declared.name == source
         assert len({entity.name for entity in declared.entities}) == len(declared.entities) > 0
         assert [entity.name for entity in declared.entities if not entity.gates] == []
+
+    def test_says_what_its_lists_leave_out(self, source):
+        assert [each.name for each in get_source(source).entities if not isinstance(each.leaves_out, LeftOut)] == []
 
     def test_with_a_writer_that_runs(self, conn, source):
         writer = fence.read(conn, source)

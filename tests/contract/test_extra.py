@@ -26,6 +26,7 @@ from include.api.request import Answer, Request
 from include.sources.base import Api, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.lookup import look_up
+from include.warehouse import migrate
 from include.warehouse.migrations.extra import column_from_extra
 from include.warehouse.rollback import RollbackRefused
 from include.warehouse.table import Column, Table, instant, integer
@@ -399,3 +400,17 @@ class TestMadeAColumn:
         becomes(entity.table, Column("new", integer), "bigint")
         found = conn.execute(sql.SQL("SELECT DISTINCT new, extra -> 'new' FROM {}").format(entity.table.sql)).fetchall()
         assert found == [(None, "much")]
+
+
+@pytest.mark.parametrize("source", MIRRORS)
+def test_columns_of_a_release_come_from_extra_and_the_next_scan_is_clean(filled, conn, warehouse, monkeypatch, source):
+    """The copy as the release before would have it, with the fields in `extra`."""
+    copy, command = filled.account.copy(), migrate.command
+    upgrade, downgrade = command.upgrade, command.downgrade
+    monkeypatch.setattr(command, "upgrade", lambda config, _: downgrade(config, "0025"))
+    migrate.migrate(warehouse)
+    monkeypatch.setattr(command, "upgrade", upgrade)
+    migrate.migrate(warehouse)
+    assert filled.account.copy() == copy
+    for summary in filled.scan():
+        assert (sum(vars(summary.plan).values()), summary.incomplete) == (0, "")

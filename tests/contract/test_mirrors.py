@@ -5,6 +5,7 @@
 What is said of a table holds for an entity's own, those of its parts, and the computed ones.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -27,7 +28,7 @@ from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.changes import Since, Window
 from include.sources.mirror.entity import Derived, Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.partitions import known_partitions
+from include.sources.mirror.partitions import all_listings, known_partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.staging import Stage
 from include.warehouse.table import Column, Table, identifiers
@@ -210,6 +211,34 @@ class TestDeclared:
             some = [str(7001 + number) for number in range(entity.partitions.size)]
             text = text_of(entity.partitions.request(entity.listing, some))
             assert [value for value in some if value not in text] == []
+
+
+def names_in(value: Any) -> set[str]:
+    """The names of all parameters in params or a body, nested ones too."""
+    if isinstance(value, Mapping):
+        return set(value).union(*map(names_in, value.values()))
+    return set().union(*map(names_in, value)) if isinstance(value, list | tuple) else set()
+
+
+def names_of(request: Request) -> set[str]:
+    return names_in(request.params) | names_in(request.body)
+
+
+@pytest.mark.parametrize(("source", "name"), ENTITIES)
+def test_lists_are_asked_for_what_they_would_leave_out(filled, source, name):
+    """By scans and full syncs, and by syncs of what changed: no request drops a parameter of the list."""
+    entity = entity_of(filled.source, name)
+    wanted = set(entity.leaves_out.asked_for.values())
+    with filled.context() as opened:
+        context = replace(opened, params=filled.account.params)
+        listings = all_listings(context, entity, known_partitions(context, entity))
+        requests = [listing.request for listing in listings if listing.request]
+        assert wanted - set().union(*map(names_of, requests)) == set()
+        if isinstance(entity.changes, Since | Window):
+            ends = (NIGHT,) if isinstance(entity.changes, Since) else (NIGHT, NIGHT + timedelta(hours=1))
+            readings = [entity.changes.request, getattr(entity.changes, "late", None)]
+            for request, reading in itertools.product(requests, filter(None, readings)):
+                assert wanted & names_of(request) - names_of(reading(request, *ends)) == set()
 
 
 def text_of(request: Request) -> str:

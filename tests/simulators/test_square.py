@@ -135,10 +135,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "catalog": {
         "type": {*ALL_TYPES}, "id": str, "updated_at": INSTANT, "version": int, "is_deleted": bool,
         "present_at_all_locations": bool, "present_at_location_ids": list, "absent_at_location_ids": list,
+        "custom_attribute_values": dict,
         "item_data": {
             "name": str, "description": str, "description_html": str, "description_plaintext": str,
             "is_taxable": bool, "category_id": str, "categories": list, "reporting_category": dict, "tax_ids": list,
             "variations": list, "product_type": {"REGULAR", "FOOD_AND_BEV"}, "is_archived": bool,
+            "food_and_beverage_details": dict, "modifier_list_info": list, "item_options": list, "label_color": str,
         },
         "item_variation_data": {
             "item_id": str, "name": str, "sku": str, "upc": str, "ordinal": int,
@@ -165,6 +167,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "state": {"OPEN", "COMPLETED", "CANCELED", "DRAFT"}, "version": int, "total_money": MONEY,
         "total_tax_money": MONEY, "total_discount_money": MONEY, "total_tip_money": MONEY,
         "total_service_charge_money": MONEY, "ticket_name": str, "net_amount_due_money": MONEY,
+        "pricing_options": dict, "rewards": list,
     },
     "line": {
         "uid": re.compile(r"line-\d+"), "name": str, "quantity": re.compile(r"\d+(\.\d+)?"), "quantity_unit": dict,
@@ -177,7 +180,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tender": {
         "id": str, "location_id": str, "transaction_id": str, "created_at": INSTANT, "amount_money": MONEY,
         "tip_money": MONEY, "processing_fee_money": MONEY, "customer_id": str, "type": {"CARD", "CASH"},
-        "card_details": dict, "cash_details": dict, "payment_id": str,
+        "card_details": dict, "cash_details": dict, "payment_id": str, "additional_recipients": list,
     },
     "fulfillment": {
         "uid": str, "type": {"PICKUP", "SHIPMENT", "DELIVERY"}, "state": {"PROPOSED", "COMPLETED", "CANCELED"},

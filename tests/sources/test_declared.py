@@ -7,6 +7,7 @@ import pytest
 
 from include.api.paginators import Cursor, PageNumber
 from include.api.request import Request
+from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, FullList, Since, Window
 from include.sources.mirror.entity import (
     Cascade,
@@ -38,16 +39,17 @@ BRIEF = TABLE.in_brief("id")
 
 def listed(**more):
     usual = {"table": TABLE, "lookup": OWN, "listing": Request("/orders"), "paginator": PageNumber("orders")}
-    return Listed(**{**usual, "changes": SINCE, **more})
+    return Listed(**{**usual, "changes": SINCE, "leaves_out": NOTHING, **more})
 
 
 def of_place(**more):
     usual = {"table": TABLE, "lookup": BY_PLACE, "listing": Request("/orders"), "paginator": PageNumber("orders")}
-    return Child(**{**usual, "parent": "places", **more})
+    return Child(**{**usual, "parent": "places", "leaves_out": NOTHING, **more})
 
 
 def discovered(**more):
-    return Discovered(**{"table": TABLE, "lookup": OWN, "lists": lambda *asked: [], "shown": BRIEF, **more})
+    usual = {"table": TABLE, "lookup": OWN, "lists": lambda *asked: [], "shown": BRIEF}
+    return Discovered(**{**usual, "leaves_out": NOTHING, **more})
 
 
 def child(name="lines", parent="orders", by=("order_id",)):
@@ -120,6 +122,22 @@ class TestEntity:
     def test_a_kind_has_nothing_of_another(self, make, unfit):
         with pytest.raises(TypeError, match=f"unexpected keyword argument '{next(iter(unfit))}'"):
             make(**unfit)
+
+    @pytest.mark.parametrize("make", [listed, of_place, discovered])
+    def test_says_what_its_list_leaves_out(self, make):
+        with pytest.raises(ValueError, match=r"^shop\.orders: it doesn't say what its list leaves out, .* leaves_out="):
+            make(leaves_out=None)
+
+    @pytest.mark.parametrize(
+        ("parts", "why"),
+        [
+            ({"asked_for": {"archived orders": ""}}, "name the parameter that asks for what the list would leave out"),
+            ({"missing": {"archived orders": ""}}, "say why the copy lacks what the list leaves out"),
+        ],
+    )
+    def test_says_how_the_list_is_asked_or_why_not(self, parts, why):
+        with pytest.raises(ValueError, match=why):
+            LeftOut(**parts)
 
     def test_is_of_one_of_the_kinds(self):
         with pytest.raises(TypeError, match="an entity is Listed, Child or Discovered"):

@@ -21,7 +21,7 @@ from include.api.error_policy import ErrorPolicy
 from include.api.paginators import LastId
 from include.api.request import Request
 from include.simulators import serving
-from include.sources.base import NeedsPerson, SyncFailed, entity_of
+from include.sources.base import NOTHING, NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror.changes import Feed, as_unix_time
 from include.sources.mirror.entity import Listed, Lookup, MirrorContext
 from include.sources.mirror.lookup import names
@@ -61,6 +61,7 @@ SOURCE = Mirror(
                 deleted=lambda event: event["data"]["object"] if event["type"] == "customer.deleted" else None,
                 keeps=timedelta(days=30),
             ),
+            leaves_out=NOTHING,
         ),
     ),
 )

@@ -125,6 +125,13 @@ class TestRows:
         assert (row["is_archived"], row["is_deleted"], row["reporting_category_id"]) == (True, False, "C1")
         assert row["tax_ids"] == '["X"]'
 
+    def test_custom_attributes_stand_beside_the_data(self):
+        values = {"shelf": {"string_value": "S1"}}
+        record = item(modifier_list_info=[{"modifier_list_id": "M1"}]) | {"custom_attribute_values": values}
+        row = read("catalog_items", record)
+        assert row["custom_attribute_values"] == '{"shelf":{"string_value":"S1"}}'
+        assert (row["modifier_list_info"], row.get("extra")) == ('[{"modifier_list_id":"M1"}]', None)
+
     def test_variation(self):
         row = read("catalog_variations", variation(default_unit_cost=usd(10), location_overrides=[]))
         assert (row["item_id"], row["price_money"], row["price_currency"]) == ("I1", 499, "USD")

@@ -18,7 +18,7 @@ PARTS = ("dags", "docs", "include", "plugins", "stack", "tests")
 FILES = ("docker-compose.yaml", "pyproject.toml", "Dockerfile", "Makefile")
 # Source, table, field, further arguments; the line in the declaration, and whether the command finds its place.
 MADE = [
-    ("repairshopr", "customers", ["referred_by"], 'Column("referred_by")', True),
+    ("repairshopr", "customers", ["loyalty_number"], 'Column("loyalty_number")', True),
     (
         "repairshopr",
         "tickets",
@@ -37,7 +37,7 @@ MADE = [
     ("square", "payments", ["approval.tries", "--type", "integer"], "", True),
     ("square", "order_returns", ["reasons", "--type", "structure"], 'Column("reasons", structure)', True),
     # A helper's own form of columns, and a reader that the module doesn't import.
-    ("square", "catalog_items", ["item_data.label_color"], 'Column("item_data_label_color", field=', False),
+    ("square", "catalog_items", ["item_data.till_color"], 'Column("item_data_till_color", field=', False),
     ("square", "locations", ["parent", "--type", "identifier"], 'Column("parent", identifier)', False),
     ("tekmetric", "customers", ["birthDay"], 'Column("birth_day", field="birthDay")', True),
     ("tekmetric", "job_parts", ["bin", "--type", "decimal"], 'Column("bin", decimal)', True),

@@ -16,6 +16,7 @@ from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Single,
 from include.api.request import Request
 from include.simulators import serving
 from include.sources import get_source
+from include.sources.base import NOTHING
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
 from include.sources.mirror.entity import Child, Entity, Listed, Lookup, Part, Partitions
 from include.sources.mirror.lookup import names
@@ -35,7 +36,7 @@ EXAMPLES = {"tools": [TOOL], "lines": [LINE]}
 
 def tools(**more: Any) -> Listed:
     usual = {"listing": Request("/tools"), "paginator": PageNumber("tools"), "changes": Since("since"), "lookup": OWN}
-    return Listed(**{"table": TOOLS, **usual, **more})
+    return Listed(**{"table": TOOLS, "leaves_out": NOTHING, **usual, **more})
 
 
 def lines(**more: Any) -> Child:
@@ -48,7 +49,7 @@ def lines(**more: Any) -> Child:
         witness=inside,
     )
     usual = {"listing": Request("/lines"), "paginator": SpringPage("lines"), "parent": "tools", "lookup": listed}
-    return Child(**{"table": LINES, **usual, **more})
+    return Child(**{"table": LINES, "leaves_out": NOTHING, **usual, **more})
 
 
 class Asker:
@@ -231,7 +232,7 @@ PEOPLE = Table("shop", "people", (Column("id"), Column("name")), version=None)
 
 def people(**more: Any) -> Listed:
     own = Lookup(request=lambda id_: Request(f"/people/{id_}"), rows=lambda data: [data])
-    return Listed(PEOPLE, own, Request("/people"), LastId("data"), **more)
+    return Listed(PEOPLE, own, Request("/people"), LastId("data"), leaves_out=NOTHING, **more)
 
 
 class TestFeeds:

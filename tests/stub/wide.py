@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from include.api.paginators import Cursor, LastId, PageNumber, Single, SpringPage
 from include.api.request import Request
 from include.confidence.policy import Trend
+from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
 from include.sources.mirror.entity import Child, Listed, Lookup, MirrorContext, Part, Partitions
 from include.sources.mirror.source import Mirror
@@ -70,7 +71,9 @@ SOURCE = Mirror(
     every=timedelta(minutes=30),
     lookback=timedelta(minutes=45),
     entities=(
-        Listed(PIERS, own("piers"), Request("/piers"), Single(), changes=FullList(timedelta(days=1))),
+        Listed(
+            PIERS, own("piers"), Request("/piers"), Single(), changes=FullList(timedelta(days=1)), leaves_out=NOTHING
+        ),
         Listed(
             SHIPS,
             Lookup(
@@ -83,6 +86,7 @@ SOURCE = Mirror(
             Request("/ships/search", method="POST", body={"query": {}, "limit": 100}),
             Cursor("items", token="next", in_body=True, optional=True),
             changes=Window(between("updated"), late=between("created")),
+            leaves_out=LeftOut({"ships of other piers": "piers"}),
             partitions=Partitions(piers, of_piers, column="pier", listed_by="piers", size=4),
             parts=(
                 Part(CARGO, lambda ship: [{**each, "ship_id": ship["id"]} for each in ship["cargo"]], by=("ship_id",)),
@@ -101,8 +105,9 @@ SOURCE = Mirror(
             Request("/notes"),
             SpringPage(),
             parent="ships",
+            leaves_out=NOTHING,
         ),
-        Listed(PRICES, own("prices"), Request("/prices"), PageNumber("prices"), changes=BothEnds()),
+        Listed(PRICES, own("prices"), Request("/prices"), PageNumber("prices"), changes=BothEnds(), leaves_out=NOTHING),
         Listed(
             CREW,
             own("crew"),
@@ -116,6 +121,7 @@ SOURCE = Mirror(
                 newest_first=True,
                 keeps=timedelta(days=30),
             ),
+            leaves_out=NOTHING,
         ),
         Listed(
             LOG,
@@ -124,6 +130,7 @@ SOURCE = Mirror(
             Cursor("log"),
             changes=Since("from", "%Y-%m-%d %H:%M"),
             history=True,
+            leaves_out=LeftOut({"older entries": "all"}),
             gates=(Trend("api_unique_not_in_db"), Trend("rows_differing")),
         ),
     ),

@@ -324,6 +324,9 @@ class Shop:
             "ticket_id": _reference(chance >> 16, self._any_id("tickets", chance >> 20)),
             "invoice_id": None,
             "location_id": _reference(chance >> 24, 3),
+            "contact_id": _reference(chance >> 36, 800 + (chance >> 40) % 50),
+            "user_id": 12 + (chance >> 44) % 4,
+            "note": f"Valid for {chance % 30 + 1} days" if chance % 4 else None,
             "employee": _FIRST_NAMES[(chance >> 28) % len(_FIRST_NAMES)],
             "pdf_url": f"https://shop.example/estimates/{row_id}.pdf",
         }

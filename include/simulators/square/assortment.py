@@ -151,6 +151,8 @@ class Assortment:
         if parent != number:
             above = id_of("categories", parent)
             data |= {"parent_category": {"id": above, "ordinal": number}, "root_category": above}
+        else:
+            data |= {"channels": [f"CH{number:07}"], "image_ids": [f"IMG{number:07}"]}
         return self._object("CATEGORY", "categories", number) | {"category_data": data}
 
     def tax(self) -> Row:
@@ -193,7 +195,14 @@ class Assortment:
         if self._config.categories and number % 19 != 18:
             reference = {"id": category, "ordinal": chance % 1_000}
             data |= {"category_id": category, "categories": [reference], "reporting_category": reference}
-        return self._object("ITEM", "items", number) | self._presence(number) | {"item_data": data}
+        if data["product_type"] == "FOOD_AND_BEV":
+            data["food_and_beverage_details"] = {"calorie_count": 80 + chance % 400}
+            data["modifier_list_info"] = [
+                {"modifier_list_id": "MODLIST1", "min_selected_modifiers": -1, "max_selected_modifiers": -1}
+            ]
+        if number % 7 == 3:
+            data |= {"item_options": [{"item_option_id": "OPTION1"}], "label_color": "593c00"}
+        return self._object("ITEM", "items", number) | self._presence(number) | _custom(number) | {"item_data": data}
 
     def variation(self, number: int) -> Row:
         """An ITEM_VARIATION."""
@@ -219,7 +228,7 @@ class Assortment:
             data["measurement_unit_id"] = id_of("units", 0)
         if number % 5 == 1:
             data["location_overrides"] = [self._override(chance, goods.price)]
-        whole = self._object("ITEM_VARIATION", "variations", number) | self._presence(item)
+        whole = self._object("ITEM_VARIATION", "variations", number) | self._presence(item) | _custom(number)
         if self._config.vendors and number % 4 != 3:
             data["item_variation_vendor_infos"] = [self._vendor_info(number, whole, goods.price)]
         return whole | {"item_variation_data": data}
@@ -336,3 +345,11 @@ class Assortment:
 def measurement_unit() -> Row:
     """The pound, with three decimals."""
     return {"measurement_unit": {"weight_unit": "IMPERIAL_POUND", "type": "TYPE_WEIGHT"}, "precision": 3}
+
+
+def _custom(number: int) -> Row:
+    """The attribute that the seller has defined, of some objects."""
+    if number % 5 != 2:
+        return {}
+    value = {"name": "Shelf", "type": "STRING", "string_value": f"S{number % 40}"}
+    return {"custom_attribute_values": {"shelf": value | {"custom_attribute_definition_id": "CUSTOM1", "key": "shelf"}}}

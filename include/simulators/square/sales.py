@@ -208,6 +208,10 @@ class Sales:
             order |= {"reference_id": f"R-{sale.number}", "ticket_name": f"Table {chance % 30}"}
         if chance % 9 == 0:
             order["metadata"] = {"campaign": f"spring-{chance % 4}"}
+        if chance % 11 == 5:
+            order["pricing_options"] = {"auto_apply_taxes": True, "auto_apply_discounts": False}
+        if chance % 36 == 0:
+            order["rewards"] = [{"id": f"REWARD{sale.number:07}", "reward_tier_id": "TIER1"}]
         if lines:
             texts = [b'{"uid":"line-%d",%b' % (place, line.text) for place, line in enumerate(lines, 1)]
             order["line_items"] = msgspec.Raw(b"[" + b",".join(texts) + b"]")

@@ -12,7 +12,7 @@ from include.confidence.health import Alert, Limits
 from include.confidence.integrity import Severity
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Api, Check, Connections, IntegrityFailed, Synced, SyncFailed
+from include.sources.base import Api, Check, Connections, IntegrityFailed, LeftOut, Synced, SyncFailed
 from include.sources.flex import figures, repair, scan, sync, undo
 from include.sources.flex.checks import MIGRATE, verify
 from include.sources.flex.crews import FlexContext, Scope
@@ -30,6 +30,10 @@ PRUNE_SETTING = "FLEX_SYNC_PRUNE_ORPHANS"
 QUOTA = Quota(per_hour=1_950, per_day=9_900)
 API = Api("/f5/api", authorize=lambda token: {"X-Auth-Token": token}, quota=QUOTA)
 
+OVER = LeftOut(
+    missing={"jobs that are over": "nobody is called to them any more. A change of one is brought to Flex all the same"}
+)
+
 
 @dataclass(frozen=True)
 class CrewCalls:
@@ -39,6 +43,7 @@ class CrewCalls:
     """
 
     name: str = sync.ENTITY
+    leaves_out: LeftOut = OVER
     gates: tuple[Policy, ...] = (
         Trend("missing_in_flex"),
         Trend("missing_row"),

@@ -12,6 +12,7 @@ from include.api.paginators import PageNumber, Paginator, SpringPage
 from include.api.request import Answer, Request
 from include.confidence.integrity import Severity
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
+from include.sources.base import LeftOut
 from include.sources.mirror.changes import BothEnds, Changes, Feed, FullList, Since, Window
 from include.warehouse.table import Table
 
@@ -208,6 +209,7 @@ class Forensics(Protocol):
 class Entity:
     """A kind of record with the table that mirrors it. Declare a `Listed`, `Child` or `Discovered`.
 
+    - `leaves_out`: what its lists leave out unless they are asked for it. Must be given: `NOTHING` if they show all
     - `needs`: the records of other entities that its records refer to
     - `cascade`: the rows that are implicitly deleted with rows of another entity. They are in this entity's plan, so a
       sync changes no row twice.
@@ -220,6 +222,8 @@ class Entity:
     table: Table
     lookup: Lookup
     _: KW_ONLY
+    # None is refused: a default would let the statement be forgotten.
+    leaves_out: LeftOut | None = None
     needs: tuple[Need, ...] = ()
     cascade: Cascade | None = None
     gates: tuple[Trend | Growth, ...] = DRIFT
@@ -236,7 +240,7 @@ class Entity:
     read_every: ClassVar[timedelta | None] = None
 
     def __post_init__(self) -> None:
-        wrong = self._column_mistake() or self._mistake()
+        wrong = self._column_mistake() or self._mistake() or self._statement_mistake()
         if wrong:
             raise ValueError(f"{self.table.full_name}: {wrong}")
 
@@ -252,6 +256,14 @@ class Entity:
     def _mistake(self) -> str:
         """Return what this kind of entity can't have; empty if the declaration is right."""
         raise TypeError("an entity is Listed, Child or Discovered")
+
+    def _statement_mistake(self) -> str:
+        if self.leaves_out is None:
+            return (
+                "it doesn't say what its list leaves out, such as archived or inactive records: say"
+                " leaves_out=NOTHING or leaves_out=LeftOut(...)"
+            )
+        return ""
 
     def _column_mistake(self) -> str:
         columns = set(self.table.names)

@@ -3,16 +3,15 @@
 Lists change while they are read, a deleted record leaves no trace but a 404, and only invoices and tickets have a
 filter for changes. So a scan of a list only names suspects, and a narrow request decides.
 
-Each list is asked for all records. Disabled customers need a parameter for that; all other lists are complete without
-their filters (`paid`, `status`, `mine` and the like). No parameter is known for disabled products: if the list leaves
-one out that the copy has, the second look finds it at its own address. Line items of estimates are left out, since they
-are not mirrored.
+Each list is asked for all records. `leaves_out` says what that takes; all other lists are complete without their
+filters (`paid`, `status`, `mine` and the like).
 """
 
 from datetime import timedelta
 
 from include.api.paginators import PageNumber
 from include.api.request import Request
+from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Since
 from include.sources.mirror.entity import Child, Listed, Lookup
 from include.sources.mirror.lookup import names
@@ -22,11 +21,16 @@ from include.sources.repairshopr.checks import LINE_ITEM_GATES, METRICS, line_it
 from include.warehouse.table import Table
 
 NEWEST_FIRST = {"sort": "updated_at DESC"}
-# Without it the list leaves out customers that are disabled.
-ALL_CUSTOMERS = {**NEWEST_FIRST, "include_disabled": "true"}
 
 
-def _listed(table: Table, singular: str, changes: Since | BothEnds, params: dict[str, str] | None = None) -> Listed:
+def _listed(
+    table: Table,
+    singular: str,
+    changes: Since | BothEnds,
+    params: dict[str, str] | None = None,
+    *,
+    leaves_out: LeftOut = NOTHING,
+) -> Listed:
     return Listed(
         table=table,
         listing=Request(f"/{table.name}", params or {}),
@@ -36,6 +40,7 @@ def _listed(table: Table, singular: str, changes: Since | BothEnds, params: dict
             rows=lambda data: [data[singular]],
         ),
         changes=changes,
+        leaves_out=leaves_out,
     )
 
 
@@ -54,7 +59,13 @@ SOURCE = Mirror(
     per_minute=180,
     every=timedelta(minutes=15),
     entities=(
-        _listed(tables.CUSTOMERS, "customer", BothEnds(), ALL_CUSTOMERS),
+        _listed(
+            tables.CUSTOMERS,
+            "customer",
+            BothEnds(),
+            {**NEWEST_FIRST, "include_disabled": "true"},
+            leaves_out=LeftOut({"disabled customers": "include_disabled"}),
+        ),
         _listed(tables.INVOICES, "invoice", Since("since_updated_at")),
         Child(
             table=tables.LINE_ITEMS,
@@ -69,11 +80,25 @@ SOURCE = Mirror(
                 witness=INVOICE,
             ),
             parent="invoices",
+            leaves_out=LeftOut(
+                missing={"lines of estimates": "they are not mirrored, so the list is asked for others"}
+            ),
             gates=LINE_ITEM_GATES,
             forensics=line_item_forensics,
         ),
         _listed(tables.PAYMENTS, "payment", BothEnds()),
-        _listed(tables.PRODUCTS, "product", BothEnds(), NEWEST_FIRST),
+        _listed(
+            tables.PRODUCTS,
+            "product",
+            BothEnds(),
+            NEWEST_FIRST,
+            leaves_out=LeftOut(
+                missing={
+                    "disabled products, if the account's list hides them": "no parameter is known that asks for them."
+                    " One that the copy has is looked up at its own address, and stays"
+                }
+            ),
+        ),
         _listed(tables.TICKETS, "ticket", Since("since_updated_at")),
         _listed(tables.ESTIMATES, "estimate", BothEnds()),
     ),

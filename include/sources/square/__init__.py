@@ -15,6 +15,7 @@ from include.api.errors import RefuseData
 from include.api.paginators import Cursor, optional_rows
 from include.api.request import Request
 from include.confidence.policy import Trend
+from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import FullList, Since, Window
 from include.sources.mirror.entity import Cascade, Listed, Lookup, MirrorContext, Part, Partitions
 from include.sources.mirror.lookup import names
@@ -30,7 +31,7 @@ from include.warehouse.table import Table
 API_VERSION = "2025-10-16"
 # Offline sales come up to 72 hours late, with the times of the till.
 LATE = timedelta(hours=96)
-# Without a beginning, payments and refunds are listed for the last year only.
+# Before any payment or refund.
 BEGINNING = "2009-01-01T00:00:00Z"
 
 Record = Mapping[str, Any]
@@ -53,7 +54,10 @@ def _time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _catalog(table: Table, kind: str, **more: Any) -> Listed:
+DELETED = LeftOut({"deleted objects": "include_deleted_objects"})
+
+
+def _catalog(table: Table, kind: str, *, leaves_out: LeftOut = DELETED, **more: Any) -> Listed:
     listing = {"object_types": [kind], "include_deleted_objects": True, "limit": 1000}
     of_kind = all_are("objects", "type", [kind])
     return Listed(
@@ -72,6 +76,7 @@ def _catalog(table: Table, kind: str, **more: Any) -> Listed:
             witness=replace(CATALOG_OBJECT, rows=_alive),
         ),
         changes=Since("begin_time", in_body=True),
+        leaves_out=leaves_out,
         **more,
     )
 
@@ -107,6 +112,7 @@ def _vendor_infos(variation: Record) -> list[Record]:
 
 
 COUNTS = Cursor(rows="counts", in_body=True, optional=True)
+ESTIMATED = {"counts that are estimated from components": "they follow from the counts of the components"}
 
 
 def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Listed:
@@ -207,6 +213,7 @@ ORDERS = Listed(
         listed_by="locations",
         size=10,
     ),
+    leaves_out=LeftOut({"orders of locations that are not named": "location_ids", "perhaps drafts": "states"}),
     parts=(
         Part(tables.ORDER_LINE_ITEMS, _line_items, by=("order_id",)),
         Part(tables.ORDER_FULFILLMENTS, _fulfillments, by=("order_id",)),
@@ -217,7 +224,7 @@ ORDERS = Listed(
 )
 
 
-def _money_moved(table: Table, resource: str, singular: str, **more: Any) -> Listed:
+def _money_moved(table: Table, resource: str, singular: str, leaves_out: Mapping[str, str], **more: Any) -> Listed:
     """Return the entity for payments or refunds.
 
     They may first come without a status or a fee, so young ones are read once more (`late`).
@@ -228,6 +235,7 @@ def _money_moved(table: Table, resource: str, singular: str, **more: Any) -> Lis
         paginator=Cursor(rows=resource, optional=True),
         lookup=_own(f"/v2/{resource}", singular),
         changes=Window(_changed_between, late=_created_between),
+        leaves_out=LeftOut({f"{resource} older than a year": "begin_time", **leaves_out}),
         **more,
     )
 
@@ -245,11 +253,12 @@ def _created_between(listing: Request, start: datetime, end: datetime) -> Reques
 ENTITIES = (
     Listed(
         table=tables.LOCATIONS,
-        # Closed ones are listed too.
         listing=Request("/v2/locations", check=some("locations")),
         paginator=Cursor(rows="locations"),
         lookup=_own("/v2/locations", "location"),
         changes=FullList(),
+        # Closed ones are listed too.
+        leaves_out=NOTHING,
     ),
     Listed(
         table=tables.VENDORS,
@@ -260,8 +269,19 @@ ENTITIES = (
         paginator=Cursor(rows="vendors", in_body=True, optional=True),
         lookup=_own("/v2/vendors", "vendor"),
         changes=FullList(),
+        leaves_out=LeftOut({"perhaps inactive vendors": "status"}),
     ),
-    _catalog(tables.CATALOG_CATEGORIES, "CATEGORY"),
+    _catalog(
+        tables.CATALOG_CATEGORIES,
+        "CATEGORY",
+        leaves_out=LeftOut(
+            DELETED.asked_for,
+            {
+                "a category's `path_to_root`": "the vendor refuses to show it together with deleted objects;"
+                " `parent_category_id` leads along the same path"
+            },
+        ),
+    ),
     _catalog(tables.CATALOG_ITEMS, "ITEM"),
     _catalog(
         tables.CATALOG_VARIATIONS,
@@ -276,13 +296,21 @@ ENTITIES = (
             alive=lambda item: not item.get("is_deleted"),
         ),
     ),
-    _counts(tables.CATALOG_INVENTORY, "variation_id", ["IN_STOCK"]),
+    _counts(
+        tables.CATALOG_INVENTORY,
+        "variation_id",
+        ["IN_STOCK"],
+        leaves_out=LeftOut(missing={"counts in other states": "they are rows of inventory_counts", **ESTIMATED}),
+    ),
     # The list shows only the newest counts. Older ones in the copy are history, and never surplus.
     _counts(
         tables.INVENTORY_COUNTS,
         "catalog_object_id",
         [],
         history=True,
+        leaves_out=LeftOut(
+            missing={"older counts": "the list shows the newest ones; the copy keeps what it has seen", **ESTIMATED}
+        ),
         gates=(Trend("api_unique_not_in_db"), Trend("rows_differing")),
     ),
     ORDERS,
@@ -290,7 +318,10 @@ ENTITIES = (
         tables.PAYMENTS,
         "payments",
         "payment",
-        # Without a location only payments of the main location are listed.
+        {
+            "payments of other locations than the main one": "location_id",
+            "perhaps payments taken offline": "is_offline_payment",
+        },
         partitions=Partitions(
             _locations,
             lambda listing, place: replace(
@@ -304,7 +335,7 @@ ENTITIES = (
         # Two lists, since `is_offline_payment` is false by default, and may leave out payments that were taken offline.
         views=({}, {"is_offline_payment": "true"}),
     ),
-    _money_moved(tables.ORDER_REFUNDS, "refunds", "refund"),
+    _money_moved(tables.ORDER_REFUNDS, "refunds", "refund", {}),
 )
 
 SOURCE = Mirror(

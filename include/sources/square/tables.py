@@ -84,19 +84,29 @@ OBJECT = (
 )
 
 
+# Sellers define such attributes for items and variations.
+CUSTOM = _structures("custom_attribute_values")
+
 # The list is asked for one type of object, and its answer is checked for it.
 OF_ONE_TYPE = {"type": "all objects of this table have the same type"}
 
 
 def _catalog(
-    name: str, data: str, *columns: tuple[str, Callable[[Any], Any], str], ignored: Mapping[str, str] | None = None
+    name: str,
+    data: str,
+    *columns: tuple[str, Callable[[Any], Any], str],
+    beside: tuple[Column, ...] = (),
+    ignored: Mapping[str, str] | None = None,
 ) -> Table:
-    """Return a table of catalog objects. Its own columns (name, reader, field) are read from the object `data`."""
+    """Return a table of catalog objects. Its own columns (name, reader, field) are read from the object `data`.
+
+    The columns `beside` are read from what stands beside that object.
+    """
     own = (Column(column, read, f"{data}.{field or column}") for column, read, field in columns)
     return Table(
         SCHEMA,
         name,
-        (ID, *own, *OBJECT),
+        (ID, *own, *beside, *OBJECT),
         version="version",
         changed="updated_at",
         required=("version", "updated_at"),
@@ -123,7 +133,7 @@ LOCATIONS = Table(
         ID,
         *_texts("name", "business_name", "description", "status", "type", "timezone", "country", "language_code"),
         *_texts("currency", "merchant_id", "mcc", "phone_number", "business_email", "website_url"),
-        *_structures("address", "coordinates", "business_hours", "capabilities"),
+        *_structures("address", "coordinates", "business_hours", "capabilities", "tax_ids"),
         CREATED,
     ),
     version=None,
@@ -156,6 +166,9 @@ CATALOG_CATEGORIES = _catalog(
     ("root_category_id", token, "root_category"),
     ("is_top_level", boolean, ""),
     ("online_visibility", boolean, ""),
+    ("channels", structure, ""),
+    ("image_ids", structure, ""),
+    ("ecom_seo_data", structure, ""),
 )
 
 CATALOG_ITEMS = _catalog(
@@ -182,6 +195,12 @@ CATALOG_ITEMS = _catalog(
     ("channels", structure, ""),
     ("image_ids", structure, ""),
     ("units_per_case", decimal, ""),
+    ("label_color", text, ""),
+    ("modifier_list_info", structure, ""),
+    ("item_options", structure, ""),
+    ("food_and_beverage_details", structure, ""),
+    ("ecom_image_uris", structure, ""),
+    beside=CUSTOM,
     ignored={"item_data.variations": "they are rows of catalog_variations"},
 )
 
@@ -209,6 +228,11 @@ CATALOG_VARIATIONS = _catalog(
     ("item_option_values", structure, ""),
     ("image_ids", structure, ""),
     ("units_per_case", decimal, ""),
+    ("user_data", text, ""),
+    ("service_duration", integer, ""),
+    ("available_for_booking", boolean, ""),
+    ("team_member_ids", structure, ""),
+    beside=CUSTOM,
     ignored={"item_variation_data.item_variation_vendor_infos": "they are rows of catalog_vendor_info"},
 )
 
@@ -278,6 +302,7 @@ ORDERS = _in_one_currency(
         _money("rounding_adjustment_money", "rounding_adjustment.amount_money"),
         Column("currency", text, "total_money.currency"),
         *_structures("net_amounts", "return_amounts", "taxes", "discounts", "service_charges", "refunds", "source"),
+        *_structures("pricing_options", "rewards"),
         Column("order_metadata", structure, "metadata"),
         CREATED,
         UPDATED,
@@ -347,7 +372,7 @@ TENDERS = _in_one_currency(
         *_amounts("amount_money", "tip_money", "processing_fee_money"),
         Column("currency", text, "amount_money.currency"),
         *_structures("card_details", "cash_details", "bank_account_details", "buy_now_pay_later_details"),
-        Column("square_account_details", structure),
+        *_structures("square_account_details", "additional_recipients"),
         CREATED,
     ),
     version=None,

@@ -13,7 +13,7 @@ from include.confidence import scan_log
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, Synced, SyncFailed, require_lookback
+from include.sources.base import Check, Connections, LeftOut, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
 from include.sources.storage.check import Order, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
@@ -32,12 +32,22 @@ WORKERS = 5
 # A sync tolerates this many unproven images, or a share if that is more: the nightly scan names them.
 UNPROVEN_IN_SYNC = 5
 
+LEFT_ALONE = LeftOut(
+    missing={
+        "older versions of an object": "an image is about the newest one",
+        "images that the application has deleted": "nobody asks for them; their objects are no orphans",
+        "images in error that no check has marked": "the message is the worker's, and stays",
+        "images that changed within the last 15 minutes": "their upload may not have ended; the next run looks",
+    }
+)
+
 
 @dataclass(frozen=True)
 class Images:
     """The only entity."""
 
     name: str = IMAGES.name
+    leaves_out: LeftOut = LEFT_ALONE
     gates: tuple[Policy, ...] = (
         Trend("missing_original"),
         Trend("missing_staged"),

@@ -12,6 +12,7 @@ from typing import Any
 from include.api.paginators import Single, SpringPage
 from include.api.request import Request
 from include.confidence.health import Limits
+from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Discovered, Listed, Listing, Lookup, MirrorContext
 from include.sources.mirror.validate import with_invariants
@@ -49,6 +50,7 @@ def _listed(table: Table, singular: str) -> Listed:
         lookup=_lookup(singular),
         changes=FullList(every=DAILY),
         partitions=partitions(of_shop),
+        leaves_out=NOTHING,
     )
 
 
@@ -82,6 +84,7 @@ EMPLOYEES = Discovered(
     shown=NAMED,
     read_every=DAILY,
     partitions=partitions(lambda listing, shop_id: listing),
+    leaves_out=LeftOut({"inactive employees": "status"}),
 )
 
 ENTITIES = (EMPLOYEES, _listed(tables.CUSTOMERS, "customer"), _listed(tables.VEHICLES, "vehicle"), REPAIR_ORDERS)

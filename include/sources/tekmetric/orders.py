@@ -11,6 +11,7 @@ from typing import Any
 
 from include.api.errors import RefuseData
 from include.api.request import Request
+from include.sources.base import LeftOut
 from include.sources.mirror.entity import Discovered, Lookup, MirrorContext, Need, Part
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within
@@ -233,6 +234,18 @@ REPAIR_ORDERS = Discovered(
     partial=partial,
     limit=lambda context: context.params.get("limit", 0),
     partitions=partitions(lambda listing, shop_id: listing),
+    leaves_out=LeftOut(
+        {
+            "orders that are done": "board",
+            "orders in work that their board shows in columns only": "view",
+            "posted orders that have left the boards": "start",
+        },
+        {
+            "orders saved for later, or deleted": "no list shows them. One that the copy has is looked up at its own"
+            " address",
+            "orders posted or changed longer ago than the param `days_back`": "a run with 0 reads all posted ones",
+        },
+    ),
     parts=(
         Part(tables.JOBS, _jobs, by=OF_ORDER),
         Part(tables.JOB_PARTS, _items("parts"), by=OF_ORDER),

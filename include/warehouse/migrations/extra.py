@@ -5,6 +5,7 @@ them. That is why the readers fill the column here too. SQL of its own would be 
 """
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
@@ -19,9 +20,9 @@ BATCH = 10_000
 # As the vendor's answers are decoded.
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
-KEPT = "SELECT ctid::text, extra::text FROM {table} WHERE extra ? {outer}"
-MOVED = "CREATE TEMPORARY TABLE moved ON COMMIT DROP AS SELECT ctid AS place, {name}, extra FROM {table} WITH NO DATA"
-FILL = "UPDATE {table} t SET {name} = m.{name}, extra = m.extra FROM moved m WHERE t.ctid = m.place"
+KEPT = "SELECT ctid::text, extra::text FROM {table} WHERE extra ?| {outer}"
+MOVED = "CREATE TEMPORARY TABLE moved ON COMMIT DROP AS SELECT ctid AS place, {names}, extra FROM {table} WITH NO DATA"
+FILL = "UPDATE {table} t SET {values}, extra = m.extra FROM moved m WHERE t.ctid = m.place"
 # In an object within `extra`, or in a new one.
 PUT_BACK = "UPDATE {table} SET extra = {put} WHERE {name} IS NOT NULL"
 HASH = "ALTER TABLE {table} ALTER row_hash SET EXPRESSION AS ({expression})"
@@ -32,26 +33,37 @@ WHERE attrelid = %s::regclass AND attname = 'row_hash'
 
 
 def column_from_extra(table: str, column: Column, type_: str) -> None:
-    """Add the column to `table` (schema.name) and fill it with its field out of `extra`.
+    """Add the column to `table` (schema.name) and fill it with its field out of `extra`."""
+    columns_from_extra(table, [(column, type_)])
 
-    What the column's reader refuses, or makes nothing of, stays in `extra`: the next scan looks at it. A row without
-    the field keeps its hash, so older entries of the change log still fit.
+
+def columns_from_extra(table: str, columns: Sequence[tuple[Column, str]]) -> None:
+    """Add the columns, each with its type, to `table` (schema.name) and fill them with their fields out of `extra`.
+
+    If a reader refuses its field, the row's fields stay in `extra`: the next scan refuses the record too. What a reader
+    makes nothing of stays there as well. A row without the fields keeps its hash, so older entries of the change log
+    still fit.
     """
-    conn, parts = _connection(), _parts(table, column)
-    before = _hash_of(conn, table)
-    _execute(conn, "ALTER TABLE {table} ADD {name} {type}", parts | {"type": sql.SQL(type_)})
-    _fill(conn, parts, Table("", "", (column,), key=(), version=None))
-    # The name is hashed too: a value that moves to another column is another row.
-    term = (
-        f'CASE WHEN "{column.name}" IS NULL THEN 0'
-        f" ELSE hash_record_extended(ROW('{column.name}'::text, {hashed(column.name, type_)}), 0) END"
+    conn, parts = _connection(), {"table": sql.Identifier(*table.split("."))}
+    expression = _hash_of(conn, table)
+    added = sql.SQL(", ").join(
+        sql.SQL("ADD {} {}").format(sql.Identifier(column.name), sql.SQL(type_)) for column, type_ in columns
     )
-    _execute(conn, HASH, parts | {"expression": sql.SQL(f"{before} # {term}")})
+    _execute(conn, "ALTER TABLE {table} {added}", parts | {"added": added})
+    _fill(conn, parts, Table("", "", tuple(column for column, _ in columns), key=(), version=None))
+    for column, type_ in columns:
+        # The name is hashed too: a value that moves to another column is another row.
+        expression += (
+            f' # CASE WHEN "{column.name}" IS NULL THEN 0'
+            f" ELSE hash_record_extended(ROW('{column.name}'::text, {hashed(column.name, type_)}), 0) END"
+        )
+    _execute(conn, HASH, parts | {"expression": sql.SQL(expression)})
 
 
 def column_to_extra(table: str, column: Column) -> None:
     """Undo `column_from_extra`: put the values back into `extra`, as JSON of the column's type."""
-    conn, parts = _connection(), _parts(table, column)
+    conn = _connection()
+    parts = {"table": sql.Identifier(*table.split(".")), "name": sql.Identifier(column.name)}
     before = _hash_before(_hash_of(conn, table), column.name)
     _execute(conn, PUT_BACK, parts | {"put": _put(column)})
     _execute(conn, HASH, parts | {"expression": sql.SQL(before)})
@@ -59,9 +71,15 @@ def column_to_extra(table: str, column: Column) -> None:
 
 
 def _fill(conn: Connection, parts: dict[str, sql.Composable], reader: Table) -> None:
-    """Move the field from `extra` to the column. `reader` has this column only, and takes `extra` for a record."""
+    """Move the fields from `extra` to the columns. `reader` has these columns only, and takes `extra` for a record."""
+    names = [sql.Identifier(column.name) for column in reader.columns]
+    parts = parts | {
+        "names": sql.SQL(", ").join(names),
+        "values": sql.SQL(", ").join(sql.SQL("{0} = m.{0}").format(name) for name in names),
+        "outer": sql.Literal(sorted({column.path[0] for column in reader.columns})),
+    }
     _execute(conn, MOVED, parts)
-    copy = sql.SQL("COPY moved (place, {name}, extra) FROM STDIN").format(**parts)
+    copy = sql.SQL("COPY moved (place, {names}, extra) FROM STDIN").format(**parts)
     with conn.cursor("kept") as kept:
         kept.execute(sql.SQL(KEPT).format(**parts))
         while rows := kept.fetchmany(BATCH):
@@ -96,14 +114,6 @@ def _hash_before(expression: str, name: str) -> str:
     if not found:
         raise ValueError(f"row_hash was made anew since the column {name} was added: undo the later migrations first")
     return found[1]
-
-
-def _parts(table: str, column: Column) -> dict[str, sql.Composable]:
-    return {
-        "table": sql.Identifier(*table.split(".")),
-        "name": sql.Identifier(column.name),
-        "outer": sql.Literal(column.path[0]),
-    }
 
 
 def _connection() -> Connection:
