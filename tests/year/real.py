@@ -35,10 +35,7 @@ class Act:
     source: str
 
     def sync(self, night: int) -> None:
-        run = self._run(night)
-        run.stop()
-        run.resume()
-        run.sync()
+        self._run(night).sync()
 
     def scan(self, night: int) -> list[ForensicSummary]:
         """Scan every entity; the writer runs again afterwards."""
