@@ -34,7 +34,9 @@ def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RU
               WHERE source = %(source)s AND entity = %(entity)s AND scope = %(scope)s
                 AND verdict IS NOT NULL AND scan_id <> %(scan_id)s AND (run <> %(run)s OR verdict = 'hold')
             )
-            SELECT scan_id, metrics, verdict, worse, decision, accepted, scanned_at FROM judged
+            SELECT scan_id, metrics, verdict, worse, decision, accepted, scanned_at,
+              (SELECT coalesce(sum(rows::int), 0) FROM jsonb_each_text(summary -> 'plan') AS p(operation, rows))
+            FROM judged
             WHERE scanned_at >= coalesce(
               (SELECT scanned_at FROM judged WHERE verdict <> 'hold' OR accepted
                ORDER BY scanned_at DESC LIMIT 1 OFFSET %(limit)s - 1),
@@ -104,6 +106,7 @@ def _past_run(
     decision: str | None,
     accepted: bool | None,
     scanned_at: datetime,
+    planned: int,
 ) -> PastRun:
     return PastRun(
         scan_id=scan_id,
@@ -112,5 +115,6 @@ def _past_run(
         worse=tuple(worse),
         accepted=bool(accepted),
         held=verdict == Verdict.HOLD and decision in (None, Decision.KEEP),
+        planned=planned,
         scanned_at=scanned_at,
     )

@@ -115,7 +115,7 @@ def _lines(question: Question) -> list[str]:
     lines += ["", "### What a repair would write", *_plans(question.plans), "", "### The answers"]
     several = len(question.planned) > 1
     leave_out = " Entities that you leave out are resumed without repair." if several else ""
-    changes = sum(sum(vars(scan.plan).values()) for scan, _ in question.plans)
+    changes = sum(scan.plan.rows for scan, _ in question.plans)
     return [
         *lines,
         "- **Keep stopped**: nothing is written. This run fails, and no sync writes until the next run of the runbook"

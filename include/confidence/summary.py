@@ -26,6 +26,11 @@ class Plan:
     update: int
     delete: int
 
+    @property
+    def rows(self) -> int:
+        """How many changes they are together."""
+        return self.insert + self.update + self.delete
+
 
 @dataclass(frozen=True)
 class ForensicSummary:

@@ -11,7 +11,7 @@ from psycopg import Connection
 from include.api.client import ApiClient
 from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
-from include.confidence.policy import FIELD_GATES, Growth, Policy, RepairShare, Trend, Unproven
+from include.confidence.policy import FIELD_GATES, Growth, Lasting, Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
 from include.warehouse.rate_limit import Quota
 from include.warehouse.rollback import Copy
@@ -247,4 +247,4 @@ def policies(entity: ScannedEntity) -> list[Policy]:
     own = {gate.metric for gate in entity.gates if isinstance(gate, Growth)}
     trends = [gate for gate in entity.gates if isinstance(gate, Trend) and gate.metric not in own]
     growth = [Growth(trend.metric, absolute=min(trend.absolute, Growth.absolute)) for trend in trends]
-    return [*entity.gates, *growth, entity.repair_share, entity.unproven, *FIELD_GATES]
+    return [*entity.gates, *growth, Lasting(), entity.repair_share, entity.unproven, *FIELD_GATES]

@@ -47,7 +47,7 @@ class GateCheckOperator(SourceOperator):
         result = {
             "verdict": str(max((j.verdict for j in judgements), key=list(Verdict).index)),
             "reasons": [reason for judgement in judgements for reason in judgement.reasons],
-            "drift": sum(sum(vars(scan.plan).values()) for scan in scans),
+            "drift": sum(scan.plan.rows for scan in scans),
             "hold": hold,
         }
         log_line(context, self.source, "gate", **result)

@@ -95,6 +95,11 @@ def test_past_runs_come_newest_first_with_all_that_a_judgement_needs(conn):
     ]
 
 
+def test_past_runs_know_how_many_changes_were_planned(conn):
+    judged(conn, "one", plan=(1, 2, 3))
+    assert [run.planned for run in judgements.past_runs(conn, summary(scan_id="now"))] == [6]
+
+
 def test_past_runs_are_of_the_same_source_entity_and_scope(conn):
     judged(conn, "other source", source="square")
     judged(conn, "other entity", entity="invoices")

@@ -8,6 +8,7 @@ from include.confidence.policy.fields_lost import FIELD_GATES, LOST_FIELDS, Fiel
 from include.confidence.policy.growth import GROWTH_RUNS, Growth
 from include.confidence.policy.history import BASELINE_RUNS
 from include.confidence.policy.judge import Policy, judge
+from include.confidence.policy.lasting import Lasting
 from include.confidence.policy.limit import Limit
 from include.confidence.policy.repair_share import RepairShare
 from include.confidence.policy.trend import Trend
@@ -24,6 +25,7 @@ __all__ = [
     "Gate",
     "Growth",
     "Judgement",
+    "Lasting",
     "Limit",
     "PastRun",
     "Policy",

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from include.confidence.policy.fields_lost import FieldsLost
 from include.confidence.policy.growth import Growth
+from include.confidence.policy.lasting import Lasting
 from include.confidence.policy.limit import Limit
 from include.confidence.policy.repair_share import RepairShare
 from include.confidence.policy.trend import Trend
@@ -12,7 +13,7 @@ from include.confidence.policy.unproven import Unproven
 from include.confidence.policy.verdicts import KEPT, SEVERITY, Gate, Judgement, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
 
-Policy = Trend | Growth | Limit | RepairShare | Unproven | FieldsLost
+Policy = Trend | Growth | Lasting | Limit | RepairShare | Unproven | FieldsLost
 
 
 def judge(summary: ForensicSummary, history: Sequence[PastRun], policies: Sequence[Policy]) -> Judgement:

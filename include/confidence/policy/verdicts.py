@@ -27,6 +27,7 @@ class PastRun:
     - `worse`: the metrics that were above their limits
     - `accepted`: a person decided to resume without repair, so its figures are the new baseline
     - `held`: its hold is still open
+    - `planned`: how many changes its scan has planned
     - `scanned_at`: for messages only
     """
 
@@ -36,6 +37,7 @@ class PastRun:
     worse: tuple[str, ...]
     accepted: bool
     held: bool = False
+    planned: int = 0
     scanned_at: datetime | None = field(default=None, compare=False)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # The default gates: one for each way in which source and copy can differ.
 DRIFT = (Trend("api_unique_not_in_db"), Trend("db_not_in_api_unique"), Trend("rows_differing"))
+# The gate that every entity with nested rows has besides.
+NESTED_DRIFT = Trend("nested_rows_drifted")
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class Entity:
     - `needs`: the records of other entities that its records refer to
     - `cascade`: the rows that are implicitly deleted with rows of another entity. They are in this entity's plan, so a
       sync changes no row twice.
-    - `gates`, `repair_share`, `unproven`: its policies
+    - `gates`, `repair_share`, `unproven`: its policies; with nested rows, `NESTED_DRIFT` is added to the gates
     - `forensics`: further metrics of its scans
 
     Raises ValueError where the declaration contradicts itself.
@@ -243,6 +245,8 @@ class Entity:
         wrong = self._column_mistake() or self._mistake() or self._statement_mistake()
         if wrong:
             raise ValueError(f"{self.table.full_name}: {wrong}")
+        if self.parts and NESTED_DRIFT not in self.gates:
+            object.__setattr__(self, "gates", (*self.gates, NESTED_DRIFT))
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ METRICS: Mapping[str, str] = {
     "db_not_in_api_unique": "Live rows of the copy that the list did not show, before the second look.",
     "confirmed_deleted": "Live rows of the copy that are proven to be gone at the source.",
     "rows_differing": "Live rows of the copy that are proven to differ from the source.",
+    "nested_rows_drifted": "Nested rows that a repair would insert, update or delete, in all tables of the entity.",
     "feed_noise": "Suspects on which the second look found source and copy in agreement: the list was wrong "
     "for a moment.",
     "rows_young": "Rows that changed after the last sync, so that the next one brings them.",

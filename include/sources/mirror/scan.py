@@ -373,6 +373,9 @@ def _metrics(context: MirrorContext, scope: Scope, extract: Extract, figures: Ma
         **unproven.metrics(context.conn, context.source.name, _table_names(extract)),
         **figures["forensics"],
     }
+    if extract.parts:
+        nested = _total_plan([compare.plan_counts(stage) for _, stage in extract.parts])
+        metrics["nested_rows_drifted"] = nested.rows
     for part, stage in extract.parts:
         name, changes = part.table.name, _total_plan([compare.plan_counts(stage)])
         metrics |= {
