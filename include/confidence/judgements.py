@@ -34,7 +34,8 @@ def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RU
               WHERE source = %(source)s AND entity = %(entity)s AND scope = %(scope)s
                 AND verdict IS NOT NULL AND scan_id <> %(scan_id)s AND (run <> %(run)s OR verdict = 'hold')
             )
-            SELECT scan_id, metrics, verdict, worse, decision, accepted, scanned_at FROM judged
+            SELECT scan_id, metrics, verdict, worse, decision, accepted, summary -> 'examples' AS examples, scanned_at
+            FROM judged
             WHERE scanned_at >= coalesce(
               (SELECT scanned_at FROM judged WHERE verdict <> 'hold' OR accepted
                ORDER BY scanned_at DESC LIMIT 1 OFFSET %(limit)s - 1),
@@ -103,6 +104,7 @@ def _past_run(
     worse: list[str],
     decision: str | None,
     accepted: bool | None,
+    examples: Mapping[str, list] | None,
     scanned_at: datetime,
 ) -> PastRun:
     return PastRun(
@@ -112,5 +114,6 @@ def _past_run(
         worse=tuple(worse),
         accepted=bool(accepted),
         held=verdict == Verdict.HOLD and decision in (None, Decision.KEEP),
+        examples=examples or {},
         scanned_at=scanned_at,
     )

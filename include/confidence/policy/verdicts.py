@@ -1,6 +1,6 @@
 """What a gate says of a figure, and what all gates together say of a scan."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +27,7 @@ class PastRun:
     - `worse`: the metrics that were above their limits
     - `accepted`: a person decided to resume without repair, so its figures are the new baseline
     - `held`: its hold is still open
+    - `examples`: what the scan named, by what it is
     - `scanned_at`: for messages only
     """
 
@@ -36,6 +37,7 @@ class PastRun:
     worse: tuple[str, ...]
     accepted: bool
     held: bool = False
+    examples: Mapping[str, Sequence] = field(default_factory=dict)
     scanned_at: datetime | None = field(default=None, compare=False)
 
 
