@@ -31,6 +31,8 @@ MAX_SHAPES = 1000
 # The values of a declared enumeration are kept if they look like words of a vendor and are few.
 CODE = re.compile(r"[A-Za-z0-9_ /-]{1,40}")
 MAX_CODES = 40
+# The figures are saved when the number of records has grown by this share since they were saved last.
+SAVED_SHARE = 1 / 4
 # Records that are held in memory, to compare the values of two fields.
 SAMPLE = 50
 
@@ -77,8 +79,9 @@ class FieldCount:
 
     - `place`: the path of the objects that could have it; empty for the records themselves
     - `objects`: how many objects there were at that place; `seen`: how many of them had the field, null included
-    - `types`: by the names in `TYPES`
-    - `unreadable`: the types of which the column could not read the first value
+    - `types`: by the names in `TYPES`; `usual_type`: that of more than half of the values, empty if there is none. Null
+      is no value.
+    - `unreadable`: the types of which the column could not read the first value, or made nothing of it
     - `codes`: the values of an enumeration; empty for any other field
     """
 
@@ -89,6 +92,7 @@ class FieldCount:
     types: frozenset[str]
     unreadable: frozenset[str] = frozenset()
     codes: frozenset[str] = frozenset()
+    usual_type: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,11 +182,13 @@ class Census:
         self._codes: dict[str, set[str] | None] = {path: set() for path in self.questions.codes}
         self._elsewhere: Collection[Sequence[Record]] = ()
         # Records so far, those that are not counted included.
-        self._met = 0
+        self._met = self._saved = 0
         # Not the same ones each night.
         self._turn = random.randrange(EVERY)
         self._paths = 0
         self._cut = False
+        # Whether a field, type, word or map was met that is not saved.
+        self._news = False
 
     def count(self, records: Sequence[Record], elsewhere: Collection[Sequence[Record]] = ()) -> None:
         """Count the records of a page. `elsewhere`: their nested rows, which have censuses of their own."""
@@ -222,15 +228,26 @@ class Census:
             min(sum(types.values()), place.objects),
             frozenset(types),
             # One odd value is a refused row, and no new type of the field.
-            frozenset(kind for kind in self._unreadable.get(path, ()) if 2 * types[kind] >= types.total()),
+            frozenset(kind for kind in self._unreadable.get(path, ()) if 2 * types[kind] >= _values(types)),
             frozenset(self._codes.get(path) or ()),
+            _usual_type(types),
         )
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to save the figures: they have something new, or many more records.
+
+        To save them with each page would cost more than to count. An attempt that goes on lacks what was counted since
+        the last time, which is a share of records and never a field.
+        """
+        return self._news or self._met > self._saved * (1 + SAVED_SHARE)
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as plain JSON, from which `go_on` continues in a later attempt.
 
         The only values of records in it are those of enumerations; None for an enumeration whose values are not kept.
         """
+        self._saved, self._news = self._met, False
         # The JSON has no shapes, so their counts are added to the fields first.
         for place in self._places.values():
             place.add_up()
@@ -244,7 +261,7 @@ class Census:
 
     def go_on(self, data: Mapping[str, Any]) -> Self:
         """Take over the figures of an earlier attempt. Return self."""
-        self._met = data["met"]
+        self._met = self._saved = data["met"]
         for path, depth, objects, is_map, fields, lists in data["places"]:
             place = self._places.setdefault(path, _Place(path, depth))
             place.objects, place.is_map = objects, is_map
@@ -279,6 +296,7 @@ class Census:
         """Count the elements of a list that is not empty."""
         types = set(map(type, values))
         for name in {TYPES.get(kind, "text") for kind in types}:
+            self._news |= name not in elements.types
             elements.types[name] += 1
         if dict not in types:
             return
@@ -308,6 +326,7 @@ class Census:
                 continue
             if kind not in place.fields[key]:
                 place.fields[key][kind] = 0
+                self._news = True
                 self._try_reader(path, kind, value)
             if path in self.questions.opaque:
                 continue
@@ -340,10 +359,7 @@ class Census:
     def _try_reader(self, path: str, kind: str, value: Any) -> None:
         """Find out whether the column of this path can read the type's first value."""
         read = self.questions.readers.get(path)
-        try:
-            if read:
-                read(value)
-        except ValueError:
+        if read and not _can_read(read, value):
             self._unreadable.setdefault(path, set()).add(kind)
 
     def _become_map(self, place: _Place) -> None:
@@ -356,7 +372,7 @@ class Census:
         for path in inside:
             del self._places[path]
         self._elements = {k: v for k, v in self._elements.items() if not k.startswith(f"{place.path}.")}
-        place.is_map = True
+        place.is_map = self._news = True
 
     def _see_codes(self, path: str, records: Sequence[Record]) -> None:
         """Keep the new values of an enumeration; none at all if they don't look like codes, or are too many."""
@@ -371,6 +387,25 @@ class Census:
                 values = self._codes[path] = None
             else:
                 values.add(value)
+            self._news = True
+
+
+def _can_read(read: Reader, value: Any) -> bool:
+    """Return whether a column gets the value. A reader of ids makes NULL of what is none, instead of refusing it."""
+    try:
+        return read(value) is not None or not value
+    except ValueError:
+        return False
+
+
+def _usual_type(types: Counter[str]) -> str:
+    """Return the type of more than half of the values; empty if there is none. Null is no value."""
+    return next((name for name, count in types.items() if name != NULL and 2 * count > _values(types)), "")
+
+
+def _values(types: Counter[str]) -> int:
+    """Return how many values there were, without null."""
+    return types.total() - types[NULL]
 
 
 def _holds_data(place: _Place, record: Record) -> bool:

@@ -46,7 +46,8 @@ class Kind(StrEnum):
 class KnownField:
     """A field as the warehouse knows it; a row of confidence.field_census.
 
-    `objects` and `seen` are those of the last whole scan that has seen the field, None before the first.
+    `types`: all that were seen, the usual one of the last whole scan first. `objects` and `seen` are those of the last
+    whole scan that has seen the field, None before the first.
     """
 
     entity: str
@@ -68,6 +69,11 @@ class KnownField:
     def share(self) -> float | None:
         """The share of the objects that had the field; None if no whole scan has counted them."""
         return self.seen / self.objects if self.objects and self.seen is not None else None
+
+    @property
+    def usual_type(self) -> str:
+        """The type that most of its values had; empty if it never had one. Null is no value."""
+        return next((name for name in self.types if name != NULL), "")
 
     @property
     def usual(self) -> bool:
@@ -129,12 +135,12 @@ def changes(
     """Return what the census has found changed.
 
     Before the first whole scan nothing counts as changed: until then nobody knows which fields there are. `states`: of
-    each counted path. `whole`: the census is that of a whole scan.
+    each path, counted or known. `whole`: the census is that of a whole scan.
     """
     if RECORD not in known or known[RECORD].scanned_at is None:
         return []
-    found = [*_new(known, counted, states), *_changed(known, counted, states)]
-    return [*found, *(_vanished(known, counted) if whole else ())]
+    found = [*_new(known, counted, states), *_changed(known, counted, states, whole=whole)]
+    return [*found, *(_vanished(known, counted, states) if whole else ())]
 
 
 def _new(known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State]) -> Iterator[FieldChange]:
@@ -145,7 +151,9 @@ def _new(known: Mapping[str, KnownField], counted: Counted, states: Mapping[str,
             yield FieldChange(Kind.NEW, path, states[path], ", ".join(sorted(field.types)))
 
 
-def _changed(known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State]) -> Iterator[FieldChange]:
+def _changed(
+    known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State], *, whole: bool
+) -> Iterator[FieldChange]:
     """Yield what has changed in fields that were known."""
     for path, field in counted.fields.items():
         before = known.get(path)
@@ -153,17 +161,32 @@ def _changed(known: Mapping[str, KnownField], counted: Counted, states: Mapping[
             continue
         if before.vanished_at and field.seen:
             yield FieldChange(Kind.BACK, path, states[path])
-        old, new = set(before.types) - {NULL}, field.types - {NULL}
-        if old and new - old:
-            unread = "; its column can't read that" if field.unreadable & (new - old) else ""
-            detail = f"{', '.join(sorted(new - old))}, where it was {', '.join(sorted(old))}{unread}"
+        if detail := _retyped(before, field, whole=whole):
             yield FieldChange(Kind.RETYPED, path, states[path], detail)
         if before.codes:
             for code in sorted(_kept_codes(before, field, whole=False) - set(before.codes)):
                 yield FieldChange(Kind.NEW_CODE, path, states[path], code)
 
 
-def _vanished(known: Mapping[str, KnownField], counted: Counted) -> Iterator[FieldChange]:
+def _retyped(before: KnownField, field: FieldCount, *, whole: bool) -> str:
+    """Return which types the field has newly, or has mostly, and which it had; empty if they are the same.
+
+    The second tells a change of type that one odd value has announced.
+    """
+    old, new = set(before.types) - {NULL}, field.types - {NULL}
+    if not old:
+        return ""
+    if new - old:
+        told, was = new - old, old
+    elif whole and field.usual_type not in ("", before.usual_type):
+        told, was = {field.usual_type}, {before.usual_type}
+    else:
+        return ""
+    unread = "; its column can't read that" if field.unreadable & told else ""
+    return f"{', '.join(sorted(told))}, where it was {', '.join(sorted(was))}{unread}"
+
+
+def _vanished(known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State]) -> Iterator[FieldChange]:
     """Yield the fields that were in nearly all objects, and are in none now."""
     for path, field in known.items():
         # Of a smaller part most objects could be those that never had it.
@@ -171,7 +194,7 @@ def _vanished(known: Mapping[str, KnownField], counted: Counted) -> Iterator[Fie
         missed = counted.places.get(field.place, 0) >= enough and path not in counted.fields
         told = field.vanished_at is not None or path == RECORD or path.endswith("[]")
         if missed and field.usual and not told and field.place not in counted.maps:
-            yield FieldChange(Kind.VANISHED, path, field.state)
+            yield FieldChange(Kind.VANISHED, path, states[path])
 
 
 def renamed(found: Sequence[FieldChange], pairs: Mapping[str, str]) -> list[FieldChange]:
@@ -208,9 +231,10 @@ def save(
     vanished: Iterable[str] = (),
     reasons: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep what a census has counted.
+    """Keep what a census has counted, and what becomes of all fields by the declarations as they are now.
 
-    `known`: before it. `vanished`: the fields that have vanished by it. `reasons`: why fields are ignored.
+    `known`: before it. `states`: of each path, counted or known. `vanished`: the fields that have vanished by it.
+    `reasons`: why fields are ignored.
     """
     records = FieldCount(RECORD, RECORD, counted.records, counted.records, frozenset({"object"}))
     fields = [records, *counted.fields.values()]
@@ -225,13 +249,16 @@ def save(
             "places": [each.place for each in fields],
             "states": [str(states.get(each.path, State.KEPT)) for each in fields],
             "reasons": [(reasons or {}).get(each.path, "") for each in fields],
-            "types": [_lines(each.types) for each in fields],
+            "types": ["\n".join(_kept_types(known.get(each.path), each, whole=whole)) for each in fields],
             "unreadable": [_lines(_newly_unreadable(known.get(each.path), each)) for each in fields],
             "codes": [_lines(_kept_codes(known.get(each.path), each, whole=whole)) for each in fields],
             "objects": [each.objects for each in fields],
             "seen": [each.seen for each in fields],
         },
     )
+    others = [path for path in known if path != RECORD and path not in counted.fields]
+    reasons_of_others = [(reasons or {}).get(path, "") for path in others]
+    conn.execute(RESTATE, [others, [str(states[path]) for path in others], reasons_of_others, source, entity])
     conn.execute(VANISH, [source, entity, list(vanished)])
     if counted.maps:
         conn.execute(FORGET, [source, entity, [f"{path}." for path in counted.maps]])
@@ -242,9 +269,15 @@ def _newly_unreadable(before: KnownField | None, field: FieldCount) -> set[str]:
 
     A column that has never been able to read some rows is no change of the source's: the refused rows tell it.
     """
-    if before is None or not set(before.types) - {NULL}:
+    if before is None or not before.usual_type:
         return set()
-    return {kind for kind in field.unreadable if kind in before.unreadable or kind not in before.types}
+    return {kind for kind in field.unreadable if kind in before.unreadable or kind != before.usual_type}
+
+
+def _kept_types(before: KnownField | None, field: FieldCount, *, whole: bool) -> list[str]:
+    """Return all types that were seen. The usual one of a whole scan comes first."""
+    first = [field.usual_type] if whole and field.usual_type else []
+    return list(dict.fromkeys([*first, *(before.types if before else ()), *sorted(field.types)]))
 
 
 def _kept_codes(before: KnownField | None, field: FieldCount, *, whole: bool) -> frozenset[str]:
@@ -292,13 +325,20 @@ FROM unnest(%(paths)s::text[], %(places)s::text[], %(states)s::text[], %(reasons
 WHERE f.seen > 0 OR f.path = ''
 ON CONFLICT (source, entity, path) DO UPDATE SET
   state = excluded.state, reason = excluded.reason, place = excluded.place,
-  types = ARRAY(SELECT unnest(c.types || excluded.types) GROUP BY 1 ORDER BY 1),
+  types = ARRAY(SELECT t.type FROM unnest(excluded.types || c.types) WITH ORDINALITY AS t (type, place)
+    GROUP BY 1 ORDER BY min(t.place)),
   unreadable = CASE WHEN %(whole)s THEN excluded.unreadable
     ELSE ARRAY(SELECT unnest(c.unreadable || excluded.unreadable) GROUP BY 1 ORDER BY 1) END,
   codes = ARRAY(SELECT unnest(c.codes || excluded.codes) GROUP BY 1 ORDER BY 1),
   objects = coalesce(excluded.objects, c.objects), seen = coalesce(excluded.seen, c.seen),
   scanned_at = coalesce(excluded.scanned_at, c.scanned_at), vanished_at = NULL,
   cut = CASE WHEN %(whole)s THEN excluded.cut ELSE c.cut OR excluded.cut END, last_seen = excluded.last_seen
+"""
+
+RESTATE = """
+UPDATE confidence.field_census c SET state = n.state, reason = n.reason
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (path, state, reason)
+WHERE c.source = %s AND c.entity = %s AND c.path = n.path AND (c.state, c.reason) IS DISTINCT FROM (n.state, n.reason)
 """
 
 VANISH = """

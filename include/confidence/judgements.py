@@ -34,7 +34,7 @@ def past_runs(conn: Connection, summary: ForensicSummary, limit: int = GROWTH_RU
               WHERE source = %(source)s AND entity = %(entity)s AND scope = %(scope)s
                 AND verdict IS NOT NULL AND scan_id <> %(scan_id)s AND (run <> %(run)s OR verdict = 'hold')
             )
-            SELECT scan_id, metrics, verdict, worse, decision, accepted, scanned_at,
+            SELECT scan_id, metrics, verdict, worse, decision, accepted, summary -> 'examples' AS examples, scanned_at,
               (SELECT coalesce(sum(rows::int), 0) FROM jsonb_each_text(summary -> 'plan') AS p(operation, rows))
             FROM judged
             WHERE scanned_at >= coalesce(
@@ -105,6 +105,7 @@ def _past_run(
     worse: list[str],
     decision: str | None,
     accepted: bool | None,
+    examples: Mapping[str, list] | None,
     scanned_at: datetime,
     planned: int,
 ) -> PastRun:
@@ -116,5 +117,6 @@ def _past_run(
         accepted=bool(accepted),
         held=verdict == Verdict.HOLD and decision in (None, Decision.KEEP),
         planned=planned,
+        examples=examples or {},
         scanned_at=scanned_at,
     )

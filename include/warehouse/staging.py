@@ -192,7 +192,7 @@ class Stage:
 
     def save_progress(self, **figures: Any) -> None:
         """Add figures to the pull's progress, for the next attempt. Raises PullError as `store` does."""
-        self._update_pull(progress={**(self.pull.progress or {}), **figures})
+        self._update_pull(progress=figures)
 
     def drop(self) -> None:
         """Delete the pull and its staged rows. The plan stays."""
@@ -289,8 +289,14 @@ class Stage:
         )
 
     def _update_pull(self, **changes: Any) -> None:
-        """Set these columns of the pull. Raises PullError if another attempt has taken it over, or it is gone."""
-        assignments = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in changes)
+        """Set these columns of the pull; `progress` is added to what it holds.
+
+        Raises PullError if another attempt has taken the pull over, or it is gone.
+        """
+        add = sql.SQL("{0} = {0} || %s")
+        assignments = sql.SQL(", ").join(
+            (add if name == "progress" else sql.SQL("{} = %s")).format(sql.Identifier(name)) for name in changes
+        )
         values = [Jsonb(v, _json) if name in ("position", "progress") else v for name, v in changes.items()]
         moved = self.conn.execute(
             sql.SQL(
@@ -303,6 +309,8 @@ class Stage:
                 f"the pull of {self.pull.source}.{self.pull.entity} was taken over by a later attempt, or the warehouse"
                 " restarted: nothing is lost, clear this task if it is the only one running"
             )
+        if "progress" in changes:
+            changes["progress"] = {**(self.pull.progress or {}), **changes["progress"]}
         self.pull = replace(self.pull, **changes)
 
     def _begin(self) -> None:

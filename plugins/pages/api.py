@@ -20,7 +20,14 @@ from pydantic import AwareDatetime
 
 from include.confidence.policy import Verdict
 from include.confidence.queries.changes import Change, list_changes
-from include.confidence.queries.fields import EntityFields, FoundChange, list_field_changes, read_fields
+from include.confidence.queries.fields import (
+    EntityFields,
+    FoundChange,
+    TotalFields,
+    list_field_changes,
+    read_fields,
+    total_fields,
+)
 from include.confidence.queries.history import RowHistory
 from include.confidence.queries.months import SourceMonth
 from include.confidence.queries.overview import with_data
@@ -91,8 +98,9 @@ class Months:
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of each table of a source."""
+    """The fields of each table of a source, and how many they are together."""
 
+    total: TotalFields
     entities: tuple[EntityFields, ...]
 
 
@@ -159,7 +167,8 @@ def source_runs(
 def source_fields(source: Source, conn: Warehouse, entity: EntityFilter = None) -> Fields:
     """The fields of the source's records, by table: whether a column reads them, their types, the share of the records
     that has them. Of values only the words of declared enumerations are known here."""
-    return Fields(tuple(read_fields(conn, source, entity)))
+    entities = tuple(read_fields(conn, source, entity))
+    return Fields(total_fields(entities), entities)
 
 
 @router.get("/sync-status/{source}/field-changes", tags=["history"], responses=NOT_FOUND)

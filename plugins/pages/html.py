@@ -22,7 +22,7 @@ from include.confidence import planned_changes
 from include.confidence.policy import SEVERITY, Verdict, worst_verdict
 from include.confidence.queries import paging
 from include.confidence.queries.changes import list_changes
-from include.confidence.queries.fields import list_field_changes, read_fields
+from include.confidence.queries.fields import list_field_changes, read_fields, total_fields
 from include.confidence.queries.history import logged_tables
 from include.confidence.queries.overview import with_data
 from include.confidence.queries.planned import count_planned, list_planned
@@ -196,12 +196,14 @@ def of_source(
 @router.get("/sources/{source}/fields")
 def of_fields(request: Request, source: Source, conn: Warehouse, sources: Sources, cursor: Asked = None) -> Response:
     """The fields of a source's records, table by table, and what has changed in them."""
+    fields = read_fields(conn, source)
     return page(
         request,
         "fields.html",
         sources=sources,
         here=source,
-        fields=read_fields(conn, source),
+        fields=fields,
+        total=total_fields(fields),
         field_changes=list_field_changes(conn, source, cursor=cursor),
     )
 

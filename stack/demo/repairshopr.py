@@ -1,4 +1,7 @@
-"""RepairShopr's scenario: a shop mirrored in the warehouse. Drift is found, repaired, held and undone."""
+"""RepairShopr's scenario: a shop mirrored in the warehouse. Drift is found, repaired, held and undone.
+
+At its end the shop begins to send a new field, which is noticed, kept, and made a column on trial.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +13,13 @@ import requests
 from psycopg import sql
 from rich.markdown import Markdown
 from rich.panel import Panel
+from rich.syntax import Syntax
 
+from include.confidence.queries.fields import list_field_changes
 from include.simulators.repairshopr import Control, Fault, Mutation
 from stack.control import Stack
-from stack.demo.steps import REPAIR, ROLLBACK, Demo, expect, some
+from stack.demo.column import column_on_trial
+from stack.demo.steps import NAMED, REPAIR, ROLLBACK, Demo, expect, some
 from stack.settings import SIMULATOR_TOKEN
 
 SCHEMA = "repairshopr"
@@ -22,6 +28,8 @@ TABLES = ("customers", "invoices", "line_items", "payments", "products", "ticket
 LOST_LINES, EDITED_LINES, RENAMED_LINES, GONE_LINES, REPEATED_ROWS = 12, 7, 5, 9, 6
 # Large enough for a hold at once: the gate allows a repair to delete 5 % of a table, and always 20 rows.
 HOLD_SHARE, HOLD_FLOOR = 0.07, 25
+# Customers that have the vendor's new field.
+WITH_NEW_FIELD = 12
 
 FIGURES = {
     "api_rows_scanned": "rows that the feed showed",
@@ -110,6 +118,7 @@ def tell(demo: Demo, stack: Stack) -> None:
     look_again(shop)
     sync_id = hold(shop)
     preview_undo(shop, sync_id)
+    gain_field(shop, stack.warehouse_url)
 
 
 def clear_leftovers(demo: Shop) -> None:
@@ -256,6 +265,58 @@ def preview_undo(demo: Shop, sync_id: int) -> None:
     demo.say("Nothing was written: source and copy stay in step.")
 
 
+def gain_field(demo: Shop, warehouse_url: str) -> None:
+    """The vendor sends a field that nobody declared: a sync notices and keeps it, `make column` makes it a column."""
+    demo.screen.rule("RepairShopr 9  A new field: noticed, kept, made a column")
+    name, sent = send_new_field(demo)
+    demo.say(f"{len(sent)} customers change, and have a field now that no column reads: {name}")
+    demo.run(demo.sync)
+    demo.end_syncs()
+    told = changes_of(demo, name)
+    expect("what is told of the new field", told, [f"{name} is new (text); it is kept in extra"])
+    demo.say(f"told once, on the source's page: [bold]{told[0]}[/]")
+    page = f"/sync-confidence/sources/{demo.source}/fields"
+    demo.show_link(f"{demo.airflow.url}{page}")
+    expect("whether the page says so", told[0] in demo.airflow.page(page), True)
+    make_column(demo, warehouse_url, name, sent)
+
+
+def send_new_field(demo: Shop) -> tuple[str, Mapping[int, str]]:
+    """Let some customers have a field that none had before; return its name, and its values by customer."""
+    # Another one in each demo, so that it is always new.
+    name = f"campaign_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    rows = demo.warehouse.execute(
+        "SELECT id FROM repairshopr.customers WHERE deleted_at IS NULL ORDER BY random() LIMIT %s", [WITH_NEW_FIELD]
+    ).fetchall()
+    expect("customers to choose from", len(rows), WITH_NEW_FIELD)
+    sent = {id_: f"spring offer {number}" for number, (id_,) in enumerate(rows, 1)}
+    demo.shop.mutate(*(Mutation("update", "customers", id_, {name: value}) for id_, value in sent.items()))
+    return name, sent
+
+
+def changes_of(demo: Shop, field: str) -> list[str]:
+    """What the copy's census has told of a field of the customers."""
+    changes = list_field_changes(demo.warehouse, demo.source, entity="customers").items
+    return [change.text for change in changes if change.path == field]
+
+
+def make_column(demo: Shop, warehouse_url: str, name: str, sent: Mapping[int, str]) -> None:
+    """Show the field in `extra`, then as a column, in a copy of the project and a transaction that is rolled back."""
+    kept = _values(demo.warehouse, sql.SQL("extra ->> {}").format(name))
+    expect("the field in extra", kept, sent)
+    with column_on_trial(warehouse_url, demo.source, "customers", name) as trial:
+        demo.say(f"[bold]make column SOURCE={demo.source} TABLE=customers FIELD={name}[/], in a copy of the project:")
+        demo.screen.print(trial.told, markup=False, soft_wrap=True)
+        demo.screen.print(Syntax(trial.migration, "python"))
+        filled = _values(trial.warehouse, sql.Identifier(name))
+        left = _values(trial.warehouse, sql.SQL("extra ->> {}").format(name))
+    demo.show(("customer", f"extra ->> '{name}', before", "column after the migration"), _beside(kept, filled))
+    expect("the column", filled, sent)
+    expect("what is left in extra", left, {})
+    expect("the field in extra after the trial", _values(demo.warehouse, sql.SQL("extra ->> {}").format(name)), sent)
+    demo.say("The migration is rolled back and the copy of the project deleted: nothing is left of the trial.")
+
+
 def drift_silently(shop: Control, copy: psycopg.Connection) -> Drift:
     """Break source and copy in rows that are chosen anew each time, and let the feed repeat some rows."""
     invoice, lines_of_it = copy.execute(
@@ -286,6 +347,16 @@ def count_live(copy: psycopg.Connection, table: str) -> int:
     """The rows of a mirrored table that are no tombstones."""
     query = sql.SQL("SELECT count(*) FROM {} WHERE deleted_at IS NULL").format(sql.Identifier(SCHEMA, table))
     return copy.execute(query).fetchone()[0]
+
+
+def _values(copy: psycopg.Connection, expression: sql.Composable) -> dict[int, str]:
+    """The values of an expression of customers, where it is not null, by customer."""
+    query = sql.SQL("SELECT id, {0} FROM repairshopr.customers WHERE {0} IS NOT NULL ORDER BY id")
+    return dict(copy.execute(query.format(expression)).fetchall())
+
+
+def _beside(before: Mapping[int, str], after: Mapping[int, str]) -> list[tuple[int, str, str]]:
+    return [(id_, value, after.get(id_, "-")) for id_, value in list(before.items())[:NAMED]]
 
 
 def _writers(copy: psycopg.Connection, table: str) -> str:

@@ -215,3 +215,19 @@ def test_no_value_is_kept_and_no_share_is_above_one(records):
 def test_the_order_of_records_does_not_matter(records):
     forwards, backwards = counted(records), counted(records[::-1])
     assert (forwards.fields, forwards.places) == (backwards.fields, backwards.places)
+
+
+def test_figures_are_due_with_something_new_or_many_more_records():
+    census = Census()
+    assert not census.is_due
+    census.count([{"a": 1}] * 100)
+    assert census.is_due
+    census.to_json()
+    census.count([{"a": 1}] * 25)
+    assert not census.is_due
+    census.count([{"a": 1}])
+    assert census.is_due
+    for new in ({"b": 1}, {"a": "x"}, {"a": [1]}, {"a": ["x"]}):
+        census.to_json()
+        census.count([new])
+        assert census.is_due, new

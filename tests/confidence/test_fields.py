@@ -33,7 +33,7 @@ def look(conn, found, *, whole=True, declared=()):
     """Keep a census as a scan or a sync does; what it has told."""
     known = known_fields(conn, SOURCE, ENTITY)
     found = bounded(known, found)
-    states = {path: State.DECLARED if path in declared else State.KEPT for path in found.fields}
+    states = {path: State.DECLARED if path in declared else State.KEPT for path in (*known, *found.fields)}
     news = changes(known, found, states, whole=whole)
     vanished = [each.path for each in news if each.kind is Kind.VANISHED]
     save(conn, SOURCE, ENTITY, known, found, states, whole=whole, vanished=vanished)
@@ -78,6 +78,29 @@ def test_null_is_no_type_and_no_loss(conn):
     look(conn, counted({"a": None, "b": 1}))
     assert look(conn, counted({"a": 1, "b": None})) == []
     assert look(conn, counted({"a": "x", "b": 1})) == [("retyped", "a")]
+
+
+def test_a_type_that_one_odd_value_has_announced_is_told_when_it_is_usual(conn):
+    look(conn, counted({"a": 1}))
+    assert look(conn, counted({"a": "x"}, times=1), whole=False) == [("retyped", "a")]
+    assert look(conn, counted({"a": 1})) == []
+    assert look(conn, counted({"a": "x"})) == [("retyped", "a")]
+    assert known_fields(conn, SOURCE, ENTITY)["a"].types == ("text", "number")
+    assert look(conn, counted({"a": "x"})) == []
+
+
+def test_two_types_that_a_field_always_has_are_no_change(conn):
+    both = [{"a": 1}, {"a": "x"}, {"a": None}]
+    look(conn, counted(*both))
+    assert look(conn, counted(*reversed(both))) == []
+
+
+def test_what_becomes_of_a_vanished_field_is_kept_up_to_date(conn):
+    look(conn, counted({"a": 1, "b": 1}), declared="b")
+    look(conn, counted({"a": 1}), declared="b")
+    assert known_fields(conn, SOURCE, ENTITY)["b"].state is State.DECLARED
+    look(conn, counted({"a": 1}))
+    assert known_fields(conn, SOURCE, ENTITY)["b"].state is State.KEPT
 
 
 def test_what_has_vanished_is_told_once_even_if_a_sync_has_seen_less(conn):

@@ -1,5 +1,7 @@
 """The gate's borders, and what holds for any figures."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,9 +167,16 @@ def test_limit_does_not_move_when_fewer_rows_are_checked():
 LOST = FieldsLost("lost", message="are in no record any more")
 
 
-def lost(count, declared=40, history=()):
+def lost(count, declared=40, history=(), names=None):
     figures = {"lost": count, "declared_fields": declared}
-    return judge(summary(metrics=figures, examples={"lost_fields": ["tickets.subject"]}), history, [LOST])
+    named = [f"tickets.{number}" for number in range(count or 0)] if names is None else names
+    return judge(summary(metrics=figures, examples={"lost_examples": named[:25]}), history, [LOST])
+
+
+def accepted_fields(*names, count=None):
+    """A run whose lost fields a person has accepted; it may have named some of them only."""
+    run = past(0, Verdict.HOLD, accepted=True, lost=len(names) if count is None else count, declared_fields=40)
+    return [replace(run, examples={"lost_examples": list(names)})]
 
 
 @pytest.mark.parametrize(("declared", "most"), [(5, 2), (20, 2), (40, 4)])
@@ -177,15 +186,30 @@ def test_a_lost_field_warns_and_many_hold_at_once(declared, most):
 
 def test_lost_fields_are_named_with_what_to_do():
     (reason,) = lost(1).reasons
-    assert reason.startswith(
-        "1 of 40 declared fields are in no record any more (lost): tickets.subject. The copy loses"
-    )
+    assert reason.startswith("1 of 40 declared fields are in no record any more (lost): tickets.0. The copy loses")
     assert "mend the table's declaration" in reason
 
 
 def test_lost_fields_that_a_person_accepted_pass_and_more_of_them_do_not():
-    accepted = [past(0, Verdict.HOLD, accepted=True, lost=5, declared_fields=40)]
-    assert [lost(count, history=accepted).verdict for count in (5, 6, 9, 10)] == ["pass", "warn", "warn", "hold"]
+    history = accepted_fields(*(f"tickets.{number}" for number in range(5)))
+    assert [lost(count, history=history).verdict for count in (5, 6, 9, 10)] == ["pass", "warn", "warn", "hold"]
+
+
+def test_a_person_accepts_fields_by_their_names():
+    history = accepted_fields("tickets.a")
+    assert lost(1, history=history, names=["tickets.a"]).verdict == "pass"
+    judged = lost(1, history=history, names=["tickets.b"])
+    assert (judged.verdict, judged.gates[0].limit) == ("warn", 0)
+    (reason,) = lost(2, history=history, names=["tickets.a", "tickets.b"]).reasons
+    assert reason.startswith(
+        "1 of 40 declared fields are in no record any more (lost), beside 1 that a person has accepted: tickets.b."
+    )
+
+
+@pytest.mark.parametrize(("count", "found"), [(30, "pass"), (31, "warn")])
+def test_accepted_fields_above_those_that_a_summary_names_count_by_their_number(count, found):
+    history = accepted_fields(*(f"tickets.{number}" for number in range(25)), count=30)
+    assert lost(count, history=history).verdict == found
 
 
 def test_an_open_hold_of_lost_fields_stays_while_any_is_lost():

@@ -536,7 +536,9 @@ class TestRow:
 
 class TestFields:
     def test_of_each_table_with_its_shares(self, site):
-        (customers,) = site.json(f"/sync-status/{SOURCE}/fields")["entities"]
+        found = site.json(f"/sync-status/{SOURCE}/fields")
+        (customers,) = found["entities"]
+        assert found["total"] == {"fields": 3, "declared": 1, "ignored": 0, "kept": 2}
         assert (customers["entity"], customers["records"], customers["cut"]) == ("customers", 40, False)
         assert [customers[each] for each in ("declared", "kept", "vanished", "new")] == [1, 2, 1, 1]
         assert [(field["path"], field["share"]) for field in customers["fields"]] == [

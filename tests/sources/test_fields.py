@@ -7,16 +7,17 @@ import pytest
 
 from include.api.errors import FixConfiguration
 from include.confidence import judgements
+from include.confidence.census import Census
 from include.confidence.fields import State, known_fields
 from include.confidence.policy import Unproven, Verdict, judge
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies
-from include.sources.mirror.fields import state_of
+from include.sources.mirror.fields import _keep_table, state_of
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.staging import TooManyRefused
-from include.warehouse.table import Column, Table, text
+from include.warehouse.table import Column, Table, integer, text
 
 from .conftest import RUN, SOURCE
 
@@ -116,7 +117,7 @@ def test_a_declared_field_that_vanishes_warns_every_night_and_is_told_once(shop,
     for night in ("repairshopr_reconcile/2", "repairshopr_reconcile/3"):
         summary = scanned(shop, "products", night)
         assert figures(summary) == [0, 1, 1, 0]
-        assert summary.examples["lost_fields"] == ["products.upc_code"]
+        assert summary.examples["declared_fields_vanished_examples"] == ["products.upc_code"]
     assert told(conn) == [("vanished", "products", "upc_code", "declared", "")]
     gates = {gate.metric: gate for gate in verdict(conn, summary).gates}
     assert gates["declared_fields_vanished"].verdict is Verdict.WARN
@@ -135,6 +136,7 @@ def test_it_is_there_again(shop, conn):
 
 def test_many_vanished_fields_hold_until_a_person_accepts(shop, conn):
     known(shop, "products")
+    rows = shop.control.rows("products")
     alter(shop, "products", lambda row, number: [row.pop(each) for each in ("upc_code", "description", "sort_order")])
     summary = scanned(shop, "products", "repairshopr_reconcile/2")
     judgement = verdict(conn, summary)
@@ -145,6 +147,13 @@ def test_many_vanished_fields_hold_until_a_person_accepts(shop, conn):
     later = scanned(shop, "products", "repairshopr_reconcile/3")
     (gate,) = [each for each in verdict(conn, later).gates if each.metric == "declared_fields_vanished"]
     assert (gate.value, gate.verdict) == (3, Verdict.PASS)
+    # They are back, and another is lost, which nobody has accepted.
+    shop.control.load("products", rows)
+    alter(shop, "products", lambda row, number: row.pop("name"))
+    last = scanned(shop, "products", "repairshopr_reconcile/4")
+    (gate,) = [each for each in verdict(conn, last).gates if each.metric == "declared_fields_vanished"]
+    assert (gate.value, gate.verdict) == (1, Verdict.WARN)
+    assert "products.name" in gate.reason
 
 
 def verdict(conn, summary):
@@ -167,6 +176,35 @@ def test_a_renaming_is_told_as_one(shop, conn):
     summary = scanned(shop, "tickets")
     assert told(conn) == [("renamed", "tickets", "subject", "declared", "title")]
     assert figures(summary) == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pair"),
+    [
+        (lambda n: {"place": {"city": f"C{n}"}}, lambda n: {"place": {"town": f"C{n}"}}, ("place.city", "place.town")),
+        (lambda n: {"place": {"city": f"C{n}"}}, lambda n: {"home": {"city": f"C{n}"}}, ("place", "home")),
+        (
+            lambda n: {"place": {"city": f"C{n}", "a": 1}},
+            lambda n: {"at": f"C{n}", "place": {"a": 1}},
+            ("place.city", "at"),
+        ),
+        (lambda n: {"place": {"city": f"C{n}"}}, lambda n: {"home": {"city": "other"}}, None),
+    ],
+    ids=["a field in an object", "the object around it", "out of its object", "other values"],
+)
+def test_a_renaming_is_found_in_objects_too(conn, before, after, pair):
+    table = Table("shop", "orders", (Column("id", integer), Column("city", text, "place.city")), version=None)
+    conn.execute("CREATE SCHEMA shop CREATE TABLE orders (id bigint PRIMARY KEY, city text)")
+    conn.execute("INSERT INTO shop.orders SELECT n, 'C' || n FROM generate_series(0, 29) n")
+    context = SimpleNamespace(conn=conn, source=SimpleNamespace(name="shop"), run=RUN)
+    entity, stage = SimpleNamespace(table=table, parts=()), SimpleNamespace(conn=conn, table=table)
+    for made in (before, after):
+        census = Census()
+        census.count([{"id": number, **made(number)} for number in range(30)])
+        _keep_table(context, entity, stage, census, known_fields(conn, "shop", "orders"), whole=True)
+    renamings = [(path, detail) for kind, _, path, _, detail in told(conn) if kind == "renamed"]
+    assert renamings == ([pair] if pair else [])
+    assert len(told(conn)) == (1 if pair else 2)
 
 
 def test_a_new_field_with_other_values_is_no_renaming(shop, conn):
@@ -192,6 +230,24 @@ def test_a_type_that_the_column_cannot_read_is_told_even_if_no_row_can_be_stored
         scanned(shop, "tickets")
     detail = "text, where it was number; its column can't read that"
     assert told(conn) == [("retyped", "tickets", "number", "declared", detail)]
+
+
+@pytest.mark.parametrize("odd_first", [False, True])
+def test_an_id_that_becomes_text_is_lost(shop, conn, odd_first):
+    """Its column gets no values, though no row is refused."""
+    known(shop, "tickets")
+    if odd_first:
+        alter(shop, "tickets", lambda row, number: row.update(customer_id="c-1") if number == 1 else None)
+        assert figures(scanned(shop, "tickets", "repairshopr_reconcile/2")) == [0, 0, 0, 0]
+        conn.execute("DELETE FROM confidence.field_change")
+    alter(shop, "tickets", lambda row, number: row.update(customer_id=f"c-{number}"))
+    for night in ("repairshopr_reconcile/3", "repairshopr_reconcile/4"):
+        summary = scanned(shop, "tickets", night)
+        assert figures(summary) == [0, 0, 0, 1]
+    detail = "text, where it was number; its column can't read that"
+    assert told(conn) == [("retyped", "tickets", "customer_id", "declared", detail)]
+    assert summary.examples["declared_fields_retyped_examples"] == ["tickets.customer_id"]
+    assert "declared_fields_vanished_examples" not in summary.examples
 
 
 def test_one_odd_value_is_a_refused_row_and_no_lost_field(shop, conn):

@@ -16,7 +16,8 @@ from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse.migrate import migrate
 from stack.demo import repairshopr as scenario
-from stack.demo.steps import expect
+from stack.demo.steps import Unexpected, expect
+from stack.settings import REPOSITORY
 
 SOURCE = get_source("repairshopr")
 
@@ -68,3 +69,34 @@ def test_a_copy_in_step_has_the_rows_of_the_source(demo: scenario.Shop):
     scenario.drift_silently(demo.shop, demo.warehouse)
     source, copy = demo.rows_at_source(), demo.rows_in_copy()
     assert {table for table in scenario.TABLES if source[table] != copy[table]} == {"invoices", "line_items"}
+
+
+def test_a_new_field_is_told_kept_and_made_a_column_that_leaves_nothing_behind(
+    context: MirrorContext, demo: scenario.Shop, warehouse_url: str
+):
+    # What is new, a whole scan knows.
+    scan_entity(context, entity_of(SOURCE, "customers"), 0, Scope())
+    name, sent = scenario.send_new_field(demo)
+    sync_entities(context)
+    assert scenario.changes_of(demo, name) == [f"{name} is new (text); it is kept in extra"]
+    before = state_of(demo)
+    scenario.make_column(demo, warehouse_url, name, sent)
+    assert state_of(demo) == before
+    shown = demo.screen.file.getvalue()
+    assert f'COLUMN = Column("{name}")' in shown
+    assert f'written: include/sources/repairshopr/tables.py: Column("{name}")' in shown
+
+
+def state_of(demo: scenario.Shop) -> tuple:
+    """The columns of the customers, and the files of the project that the command writes."""
+    columns = demo.warehouse.execute("SELECT * FROM repairshopr.customers LIMIT 0").description
+    files = sorted((REPOSITORY / "include").rglob("*.py"))
+    return [column.name for column in columns], [(path, path.read_bytes()) for path in files]
+
+
+def test_a_field_that_the_copy_did_not_keep_ends_the_demo(
+    context: MirrorContext, demo: scenario.Shop, warehouse_url: str
+):
+    name, sent = scenario.send_new_field(demo)
+    with pytest.raises(Unexpected, match="the field in extra should be"):
+        scenario.make_column(demo, warehouse_url, name, sent)

@@ -4,7 +4,7 @@ Each policy has a module of its own and answers one question about a scan: `gate
 policies of an entity and says what they say together.
 """
 
-from include.confidence.policy.fields_lost import FIELD_GATES, LOST_FIELDS, FieldsLost
+from include.confidence.policy.fields_lost import FIELD_GATES, FieldsLost, lost_examples
 from include.confidence.policy.growth import GROWTH_RUNS, Growth
 from include.confidence.policy.history import BASELINE_RUNS
 from include.confidence.policy.judge import Policy, judge
@@ -19,7 +19,6 @@ __all__ = [
     "BASELINE_RUNS",
     "FIELD_GATES",
     "GROWTH_RUNS",
-    "LOST_FIELDS",
     "SEVERITY",
     "FieldsLost",
     "Gate",
@@ -34,5 +33,6 @@ __all__ = [
     "Unproven",
     "Verdict",
     "judge",
+    "lost_examples",
     "worst_verdict",
 ]

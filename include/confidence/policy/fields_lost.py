@@ -8,16 +8,13 @@ from include.confidence.policy.numbers import exact
 from include.confidence.policy.verdicts import KEPT, Gate, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
 
-# The examples of a summary that name the declared fields which are lost.
-LOST_FIELDS = "lost_fields"
-
 
 @dataclass(frozen=True)
 class FieldsLost:
     """Declared fields must not vanish from all records, nor come in a type that their columns can't read.
 
     `metric` counts such fields: one warns. More than `share` of the metric `of`, and more than `min_fields`, hold at
-    once, and any while such a hold is open. After a person has accepted such a figure, both limits rise by that figure.
+    once, and any while such a hold is open. The fields that a person has accepted last don't count, by their names.
     A scan of an entity without a census of fields has no such gate. `message` says what has become of the fields.
     """
 
@@ -34,22 +31,37 @@ class FieldsLost:
         value, whole = summary.metrics[self.metric], summary.metrics.get(self.of)
         if value is None or whole is None:
             return [Gate(self.metric, None, 0, value, None)]
-        accepted = self._accepted(history)
-        limit = accepted + max(Decimal(self.min_fields), whole * exact(self.share))
-        if value <= accepted:
-            return [Gate(self.metric, accepted, accepted, value, Verdict.PASS)]
-        names = ", ".join(map(str, summary.examples.get(LOST_FIELDS, [])[:10]))
-        holds = value > limit or (history and history[0].held and self.metric in history[0].worse)
-        verdict, consequence = (Verdict.HOLD, f", {KEPT}") if holds else (Verdict.WARN, "")
-        reason = (
-            f"{value} of {whole} declared fields {self.message} ({self.metric}): {names}. The copy loses their"
-            f" values{consequence}. Ask the vendor what has changed, then mend the table's declaration"
+        accepted = next((run for run in history if run.accepted), None)
+        baseline = (accepted and accepted.metrics.get(self.metric)) or 0
+        new, lost = self._not_accepted(summary, accepted, baseline)
+        if not lost:
+            return [Gate(self.metric, baseline, baseline, value, Verdict.PASS)]
+        holds = lost > max(Decimal(self.min_fields), whole * exact(self.share)) or (
+            history and history[0].held and self.metric in history[0].worse
         )
-        return [Gate(self.metric, accepted, accepted, value, verdict, reason)]
+        verdict, consequence = (Verdict.HOLD, f", {KEPT}") if holds else (Verdict.WARN, "")
+        known = f", beside {value - lost} that a person has accepted" if value > lost else ""
+        reason = (
+            f"{lost} of {whole} declared fields {self.message} ({self.metric}){known}: {', '.join(new[:10])}. The copy"
+            f" loses their values{consequence}. Ask the vendor what has changed, then mend the table's declaration"
+        )
+        return [Gate(self.metric, baseline, value - lost, value, verdict, reason)]
 
-    def _accepted(self, history: Sequence[PastRun]) -> int:
-        """Return the figure that a person has accepted last; 0 if there is none."""
-        return next((run.metrics.get(self.metric) or 0 for run in history if run.accepted), 0)
+    def _not_accepted(self, summary: ForensicSummary, accepted: PastRun | None, baseline: int) -> tuple[list[str], int]:
+        """Return the names of the lost fields that nobody has accepted, and their number.
+
+        A summary names some fields only. So many as the accepted one left unnamed are taken for accepted.
+        """
+        named = summary.examples.get(lost_examples(self.metric), [])
+        before = accepted.examples.get(lost_examples(self.metric), []) if accepted else []
+        new = [str(name) for name in named if name not in before]
+        unnamed = summary.metrics[self.metric] - len(named)
+        return new, max(len(new) + unnamed - (baseline - len(before)), 0)
+
+
+def lost_examples(metric: str) -> str:
+    """Return the name of the examples of a summary that are the fields which the metric counts."""
+    return f"{metric}_examples"
 
 
 # The gates of every entity whose fields are counted.

@@ -1,6 +1,6 @@
 """What a gate says of a figure, and what all gates together say of a scan."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -28,6 +28,7 @@ class PastRun:
     - `accepted`: a person decided to resume without repair, so its figures are the new baseline
     - `held`: its hold is still open
     - `planned`: how many changes its scan has planned
+    - `examples`: what the scan named, by what it is
     - `scanned_at`: for messages only
     """
 
@@ -38,6 +39,7 @@ class PastRun:
     accepted: bool
     held: bool = False
     planned: int = 0
+    examples: Mapping[str, Sequence] = field(default_factory=dict)
     scanned_at: datetime | None = field(default=None, compare=False)
 
 

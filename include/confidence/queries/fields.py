@@ -1,6 +1,6 @@
 """Read the census of fields, for pages and endpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -62,6 +62,16 @@ class EntityFields:
 
 
 @dataclass(frozen=True)
+class TotalFields:
+    """How many fields the records of some tables have: `declared`, `ignored` and `kept` add up to `fields`."""
+
+    fields: int
+    declared: int
+    ignored: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class FoundChange:
     """A change in a field, told once. `text` says it in words."""
 
@@ -85,6 +95,14 @@ def read_fields(conn: Connection, source: str, entity: str | None = None) -> lis
         for name, fields in groupby(rows, key=lambda row: row["entity"])
         if entity in (None, name)
     ]
+
+
+def total_fields(entities: Collection[EntityFields]) -> TotalFields:
+    """Return the fields of all these tables together."""
+    return TotalFields(
+        sum(len(each.fields) for each in entities),
+        *(sum(getattr(each, state) for each in entities) for state in ("declared", "ignored", "kept")),
+    )
 
 
 def _entity_fields(entity: str, rows: list[Mapping[str, Any]]) -> EntityFields:

@@ -84,8 +84,10 @@ class Extract:
             self.stage.store(page.rows, next_position=next_position, page_info=info, refuse=refuse)
             self._count_fields(page.rows, inside, refuse)
             states = self._states_after(number, partition, page, before)
-            counted = {name: census.to_json() for name, census in self.censuses.items()}
-            self.stage.save_progress(lists=states, fields=counted)
+            figures = {"lists": states}
+            if any(census.is_due for census in self.censuses.values()):
+                figures["fields"] = {name: census.to_json() for name, census in self.censuses.items()}
+            self.stage.save_progress(**figures)
             if looked_up:
                 self._save_look_ups(looked_up)
 

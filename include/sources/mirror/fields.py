@@ -36,14 +36,16 @@ METRICS: Mapping[str, str] = {
     "declared_fields_vanished": "Declared fields that were in nearly all records, and are now in none.",
     "declared_fields_retyped": "Fields that a column reads, and that now have a type which the column can't read.",
 }
+# The metrics of fields whose values the copy loses.
+LOST = ("declared_fields_vanished", "declared_fields_retyped")
 
 
 @dataclass(frozen=True)
 class FieldFigures:
-    """What a scan says of fields: its metrics, and the names of declared fields that are lost, as `table.path`."""
+    """What a scan says of fields: its metrics, and by metric the declared fields that are lost, as `table.path`."""
 
     metrics: Mapping[str, int | None] = field(default_factory=lambda: dict.fromkeys(METRICS))
-    lost: Sequence[str] = ()
+    lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def censuses(entity: Entity, codes: Mapping[str, Sequence[str]], before: Mapping[str, Any]) -> dict[str, Census]:
@@ -105,7 +107,8 @@ def keep_fields(context: MirrorContext, extract: "Extract", *, whole: bool) -> F
     if not whole:
         return FieldFigures()
     totals = {name: sum(each.metrics[name] for each in figures) for name in METRICS}
-    return FieldFigures(totals, [name for each in figures for name in each.lost])
+    lost = {metric: [name for each in figures for name in each.lost[metric]] for metric in LOST}
+    return FieldFigures(totals, lost)
 
 
 def _keep_table(
@@ -120,7 +123,7 @@ def _keep_table(
     """Keep what was counted of one table's records, and tell what has changed. `known`: the fields before."""
     conn, source, table = context.conn, context.source.name, stage.table
     counted = fields.bounded(known, census.counted())
-    states = {path: state_of(entity, table, path) for path in counted.fields}
+    states = {path: state_of(entity, table, path) for path in (*counted.fields, *known) if path != fields.RECORD}
     found = fields.changes(known, counted, states, whole=whole)
     vanished = [each.path for each in found if each.kind is Kind.VANISHED]
     pairs = _renames(stage, _columns(entity, table), census, found, known) if vanished else {}
@@ -154,7 +157,8 @@ def _figures(
         "declared_fields_vanished": len(lost),
         "declared_fields_retyped": len(retyped),
     }
-    return FieldFigures(metrics, [f"{table.name}.{path}" for path in (*lost, *retyped)])
+    named = {"declared_fields_vanished": lost, "declared_fields_retyped": retyped}
+    return FieldFigures(metrics, {m: [f"{table.name}.{path}" for path in paths] for m, paths in named.items()})
 
 
 def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
@@ -186,7 +190,8 @@ def _renames(
 ) -> dict[str, str]:
     """Return {old: new} for each declared field that has vanished while a new field has the values of its column.
 
-    The values of some records are compared with the copy, by key. None of them is kept.
+    If an object has vanished, what lies in a new one at the same place has the values of the column. The values of some
+    records are compared with the copy, by key. None of them is kept.
     """
     gone = {each.path for each in found if each.kind is Kind.VANISHED and each.state is State.DECLARED}
     new = [
@@ -196,10 +201,10 @@ def _renames(
     ]
     pairs: dict[str, str] = {}
     for column in columns:
-        old = _path(column)
-        if new and old in gone and column.name in stage.table.names and old not in pairs:
-            values = _copied_values(stage, column, census.sample)
-            same = [path for path in new if path not in pairs.values() and _is_same(column, path, values)]
+        old = next((path for path in gone if lies_in(_path(column), path)), None)
+        if new and old and column.name in stage.table.names and old not in pairs:
+            values, inner = _copied_values(stage, column, census.sample), _path(column).removeprefix(old)
+            same = [path for path in new if path not in pairs.values() and _is_same(column, path + inner, values)]
             if same:
                 pairs[old] = same[0]
     return pairs
@@ -234,7 +239,8 @@ def _equal(column: Column, value: Any, copied: Any) -> bool:
     return (json.loads(read) if isinstance(copied, dict | list) and isinstance(read, str) else read) == copied
 
 
-def lost_fields(lost: Sequence[str]) -> Iterator[str]:
+def lost_fields(lost: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yield a sentence that names the lost fields, if there are any."""
-    if lost:
-        yield f"These fields are lost at the source, which may be why: {', '.join(lost[:5])}"
+    names = [name for metric in LOST for name in lost.get(metric, ())]
+    if names:
+        yield f"These fields are lost at the source, which may be why: {', '.join(names[:5])}"

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from include.confidence import scan_log, unproven
 from include.confidence.account import Account
-from include.confidence.policy import LOST_FIELDS
+from include.confidence.policy import lost_examples
 from include.confidence.spans import span
 from include.confidence.summary import MAX_EXAMPLES, ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
@@ -402,7 +402,7 @@ def _examples(
 ) -> Mapping[str, list]:
     """Return what the summary names: keys of rows (missing before the second look, the rest after it), lost fields."""
     stage = extract.stage
-    lost = {LOST_FIELDS: list(fields.lost[:MAX_EXAMPLES])} if fields.lost else {}
+    lost = {lost_examples(metric): list(names[:MAX_EXAMPLES]) for metric, names in fields.lost.items() if names}
     return lost | {
         "missing_examples": figures["missing_examples"],
         **{f"{operation}_examples": compare.plan_examples(stage, operation) for operation in ("update", "delete")},

@@ -1,0 +1,73 @@
+"""What the page of fields says of a source: declared, ignored and kept, and together all that the vendor sent."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from include.confidence.census import MAX_DEPTH, join
+from include.confidence.queries.fields import EntityFields, read_fields, total_fields
+from include.sources.mirror.entity import Entity
+from include.sources.mirror.fields import counted_tables
+from include.warehouse.table import Table, structure
+from tests.contract.test_mirrors import MIRRORS, REGISTRY, inside
+
+
+def paths(
+    value: Mapping[str, Any], whole: Collection[str], rows: Collection[Mapping[str, Any]], at: str = "", depth: int = 1
+) -> Iterator[str]:
+    """The path of each field of a record, some steps into it, as the page says.
+
+    Nothing is in fields that are kept whole, nor in `rows` of other tables.
+    """
+    for name, each in value.items():
+        path = join(at, name)
+        yield path
+        if path in whole or depth == MAX_DEPTH:
+            if path not in whole and isinstance(each, list) and each:
+                yield f"{path}[]"
+            continue
+        if isinstance(each, dict):
+            yield from paths(each, whole, rows, path, depth + 1)
+        elif isinstance(each, list) and each:
+            yield f"{path}[]"
+            for inner in each:
+                if isinstance(inner, dict) and not any(inner.items() <= row.items() for row in rows):
+                    yield from paths(inner, whole, rows, f"{path}[]", depth + 1)
+
+
+def sent(entity: Entity, table: Table, records: list[Mapping[str, Any]]) -> set[str]:
+    """The paths of all that a table is given: by its list, or inside its records."""
+    counted = counted_tables(entity)
+    rows = {part.table.name: inside(part, records) for part in entity.parts if part.table in counted}
+    columns = [*table.columns, *(c for part in entity.parts if part.table not in counted for c in part.table.columns)]
+    whole = {column.field or column.name for column in columns if column.read is structure}
+    nested = [row for each in rows.values() for row in each]
+    return {path for record in rows.get(table.name, records) for path in paths(record, whole, nested)}
+
+
+def found(conn: Any, source: str) -> Mapping[str, EntityFields]:
+    return {each.entity: each for each in read_fields(conn, source)}
+
+
+@pytest.mark.parametrize("source", MIRRORS)
+def test_what_is_declared_ignored_and_kept_is_what_the_vendor_sent(filled, conn, source):
+    filled.scan()
+    told = found(conn, source)
+    for entity in filled.source.entities:
+        records = filled.account.records(entity)
+        for table in counted_tables(entity):
+            fields = {field.path for field in told[table.name].fields} if table.name in told else set()
+            assert fields == sent(entity, table, records), table.name
+    for each in told.values():
+        assert each.declared + each.ignored + each.kept == len(each.fields)
+        assert all(field.reason for field in each.fields if field.state == "ignored")
+    total = total_fields(told.values())
+    assert total.fields == sum(len(each.fields) for each in told.values()) > 0
+    assert total.declared + total.ignored + total.kept == total.fields
+
+
+@pytest.mark.parametrize("source", [name for name in REGISTRY if name not in MIRRORS])
+def test_a_source_that_is_no_mirror_has_no_fields_to_count(filled, conn, source):
+    filled.scan()
+    assert found(conn, source) == {}
