@@ -144,7 +144,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
         since, runs = cursor.execute(STREAK, values).fetchone()
     sentences = [sentence for gate in gates for sentence in _sentences(gate, texts)]
     # What went wrong with a repair is no gate's reason.
-    told = {gate.reason for gate in gates}
+    told = "; ".join(gate.reason or "" for gate in gates)
     sentences += [f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in hold.reasons if reason not in told]
     patterns = [str(pattern) for pattern in scan.patterns[:PATTERNS]] if scan else []
     return Held(hold.entity, hold.scope, tuple(sentences), since or hold.scanned_at, runs, tuple(patterns))
