@@ -36,6 +36,9 @@ SEVERITY: dict[Verdict | None, int] = {None: 0, Verdict.PASS: 0, Verdict.WARN: 1
 # The examples of a summary that name the declared fields which are lost.
 LOST_FIELDS = "lost_fields"
 
+# The first part of the names of the figures of RepairShare.
+PLAN = "plan."
+
 KEPT = "the writer is kept stopped until a decision"
 # The end of each message about growth: what it means and what to do next.
 MEND = (
@@ -268,12 +271,12 @@ class RepairShare:
     def _gate(self, action: str, rows: int, share: float, live_rows: int) -> Gate:
         limit = max(Decimal(self.min_rows), live_rows * _exact(share))
         if rows <= limit:
-            return Gate(f"plan.{action}", None, _number(limit), rows, Verdict.PASS)
+            return Gate(f"{PLAN}{action}", None, _number(limit), rows, Verdict.PASS)
         reason = (
             f"the repair would {action} {rows} of {live_rows} live rows looked at, above its limit {_text(limit)}: "
             f"not applied, {KEPT}"
         )
-        return Gate(f"plan.{action}", None, _number(limit), rows, Verdict.HOLD, reason)
+        return Gate(f"{PLAN}{action}", None, _number(limit), rows, Verdict.HOLD, reason)
 
 
 @dataclass(frozen=True)
