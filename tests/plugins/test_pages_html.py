@@ -37,7 +37,7 @@ from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, months, render, warehouse
-from plugins.pages.airflow_state import Decision, Orchestration, RollbackRun, Schedule
+from plugins.pages.airflow_state import Decision, FailedRun, Orchestration, RollbackRun, Schedule
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
 
 SOURCE = "repairshopr"
@@ -357,6 +357,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "rollback_run": ROLLED,
         "source_of_sync": SOURCE,
         "run_state": None,
+        "failed_runs": [],
         "with_data": (),
         "of_sources": [MONTH],
         "list_planned": Page((PLANNED,), "next"),
@@ -371,7 +372,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
-    loaded = ("rollback_run", "source_of_sync", "run_state", "with_data")
+    loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
     for name in ("list_planned", "count_planned", "logged_tables", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     lists = ("list_parts", "list_scans", "list_changes", "list_syncs", "read_fields", "list_field_changes")
@@ -770,6 +771,19 @@ def test_runs_are_made_of_whole_pages():
     assert (run.run, run.entities, run.verdict, run.plan.insert) == (RUN, 2, Verdict.HOLD, 80)
     assert other.run == "other/1"
     assert html.runs_of(Page(scans, "more")) == [run]
+
+
+def test_runs_that_failed_without_a_scan_are_among_the_last_runs(known):
+    runs = html.runs_of(Page((SCAN,), None))
+    days = [AT + timedelta(days=days) for days in (-1, 1, 2)]
+    failed = [FailedRun(f"{RECONCILE}/{day}", at) for day, at in zip(("old", "new", "newest"), days, strict=True)]
+    listed = html.last_runs(runs, [*failed, FailedRun(RUN, days[1])])
+    assert [run.run for run in listed] == [f"{RECONCILE}/newest", f"{RECONCILE}/new", RUN]
+    assert html.last_runs([], failed) == failed[::-1]
+    assert "nothing was scanned" not in of_source().text
+    known["failed_runs"] = failed
+    assert "nothing was scanned" in of_source().text
+    assert f"/airflow/sync-confidence/dags/{RECONCILE}/runs/new" in of_source().links()
 
 
 def test_run_shows_its_gates_and_what_was_planned_and_applied(known):
