@@ -39,15 +39,16 @@ CODE = re.compile(r"[A-Z0-9_:.-]{1,40}")
 FEW_VALUES = 0.05
 
 Operation = Literal["insert", "update", "delete"]
-Kind = Literal["value", "day", "range", "columns", "sync", "page"]
+Kind = Literal["value", "day", "folder", "range", "columns", "sync", "page"]
 
 
 @dataclass(frozen=True)
 class Pattern:
     """A fact about `planned` of all `of` planned rows of an operation, and about `present` of `rows` of the table.
 
-    - `kind`: a column has one `value`, one day, or is in the range from `value` to `until`; the same `column`s (joined
-      by commas) differ; one sync wrote the rows; they stand on one page of the list
+    - `kind`: a column has one `value`, one day, one folder (all up to the last slash), or is in the range from `value`
+      to `until`; the same `column`s (joined by commas) differ; one sync wrote the rows; they stand on one page of the
+      list
     - `value`: as text; None for null, and if it is `hidden` since it may be about a person; of
       `columns` how they differ
     - `present`, `rows`: 0 for `columns`, which have no counterpart in the table
@@ -86,7 +87,7 @@ class Pattern:
             case "columns":
                 return f"differ in {self.column} only" + (f", {self.value}" if self.value else "")
         if self.hidden:
-            return f"share one value of {self.column}"
+            return f"share one {'folder' if self.kind == 'folder' else 'value'} of {self.column}"
         return f"have no {self.column}" if self.value is None else f"have {self.column} {self.value}"
 
 
@@ -167,7 +168,7 @@ def _types(stage: Stage) -> dict[str, str]:
 
 
 def _facts(conn: Connection, types: Mapping[str, str], planned: sql.Composable) -> Iterator[_Fact]:
-    """Yield what may be telling: each column's commonest value or day, its absence, and its range."""
+    """Yield what may be telling: each column's commonest value, day or folder, its absence, and its range."""
     terms = {name: _term(name, type_) for name, type_ in types.items() if type_ in (*BY_VALUE, *TIMES)}
     modes = _aggregate(conn, planned, [sql.SQL("mode() WITHIN GROUP (ORDER BY {})").format(t) for t in terms.values()])
     for (name, term), value in zip(terms.items(), modes, strict=True):
@@ -176,6 +177,13 @@ def _facts(conn: Connection, types: Mapping[str, str], planned: sql.Composable) 
             yield _Fact(kind, name, sql.SQL("{} = {}").format(term, sql.Literal(value)), value)
         if name not in ("sync_id", "_page"):
             yield _Fact("value", name, sql.SQL("{} IS NULL").format(term))
+    folders = {name: sql.SQL(FOLDER).format(sql.Identifier(name)) for name, type_ in types.items() if type_ == "text"}
+    modes = _aggregate(
+        conn, planned, [sql.SQL("mode() WITHIN GROUP (ORDER BY {})").format(t) for t in folders.values()]
+    )
+    for (name, folder), value in zip(folders.items(), modes, strict=True):
+        if value is not None:
+            yield _Fact("folder", name, sql.SQL("{} = {}").format(folder, sql.Literal(value)), value)
     measured = [name for name, type_ in types.items() if type_ in BY_RANGE and name not in ("sync_id", "_page")]
     for share in (0, TRIM):
         ends = [
@@ -344,6 +352,9 @@ def _percent(part: int, whole: int) -> str:
     share = 100 * part / max(1, whole)
     return f"{share:.0f} %" if share >= 1 or part == 0 else "less than 1 %"
 
+
+# Of a text with slashes, all up to the last one.
+FOLDER = "substring({} FROM '^.*/')"
 
 # The planned rows, the rows that they are compared with, and the column of ours that both have.
 COPIED = (
