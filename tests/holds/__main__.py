@@ -17,7 +17,7 @@ from include.sources import get_source
 from stack.airflow import ENDED, Airflow, until
 from stack.control import Stack
 from stack.guardian import StackError
-from stack.settings import Home
+from stack.settings import API_PORT, Home
 from tests.holds.causes import CAUSES
 from tests.notifications import Service
 
@@ -32,7 +32,7 @@ def main() -> int:
         for cause in CAUSES:
             print(f"{cause.source}: {cause.what}\n  {cause.answer}")
         return 0
-    stack = Stack(Home.default().folder)
+    stack = Stack(Home.default().folder, api_port=API_PORT)
     try:
         if not stack.is_ready:
             for line in stack.start(owned=False):
