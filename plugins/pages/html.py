@@ -183,9 +183,7 @@ def of_source(
         drift=read_drift(conn, source, days=days),
         days=days,
         periods=PERIODS,
-        runs=last_runs(
-            runs_of(list_scans(conn, source, limit=SCANS)), failed_runs(session, f"{source}_reconcile", FAILED)
-        ),
+        runs=last_runs(list_scans(conn, source, limit=SCANS), failed_runs(session, f"{source}_reconcile", FAILED)),
         drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
@@ -474,10 +472,14 @@ def runs_of(scans: paging.Page[Scan]) -> list[ScannedRun]:
     return runs[:-1] if scans.next_cursor and len(runs) > 1 else runs
 
 
-def last_runs(scanned: Sequence[ScannedRun], failed: Sequence[FailedRun]) -> list[ScannedRun | FailedRun]:
-    """Return the runs that have scanned, with those between or after them that failed without a scan, newest first."""
+def last_runs(scans: paging.Page[Scan], failed: Sequence[FailedRun]) -> list[ScannedRun | FailedRun]:
+    """Return the runs of these scans, and of the `failed` runs those without a scan, newest first.
+
+    Runs that failed before the oldest scan are left out if there are older scans than those on the page.
+    """
+    scanned = runs_of(scans)
     known = {run.run for run in scanned}
-    since = scanned[-1].scanned_at if scanned else datetime.min.replace(tzinfo=UTC)
+    since = scanned[-1].scanned_at if scans.next_cursor else datetime.min.replace(tzinfo=UTC)
     others = [run for run in failed if run.run not in known and run.failed_at > since]
     times = {run.run: run.scanned_at for run in scanned} | {run.run: run.failed_at for run in others}
     return sorted([*scanned, *others], key=lambda run: times[run.run], reverse=True)

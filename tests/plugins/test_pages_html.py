@@ -774,16 +774,30 @@ def test_runs_are_made_of_whole_pages():
 
 
 def test_runs_that_failed_without_a_scan_are_among_the_last_runs(known):
-    runs = html.runs_of(Page((SCAN,), None))
     days = [AT + timedelta(days=days) for days in (-1, 1, 2)]
     failed = [FailedRun(f"{RECONCILE}/{day}", at) for day, at in zip(("old", "new", "newest"), days, strict=True)]
-    listed = html.last_runs(runs, [*failed, FailedRun(RUN, days[1])])
-    assert [run.run for run in listed] == [f"{RECONCILE}/newest", f"{RECONCILE}/new", RUN]
-    assert html.last_runs([], failed) == failed[::-1]
+    scanned = [FailedRun(RUN, days[1])]
+
+    def listed(scans: Page[Scan], failed: list[FailedRun]) -> list[str]:
+        return [run.run.removeprefix(f"{RECONCILE}/") for run in html.last_runs(scans, failed)]
+
+    run = RUN.removeprefix(f"{RECONCILE}/")
+    assert listed(Page((SCAN,), None), failed + scanned) == ["newest", "new", run, "old"]
+    assert listed(Page((SCAN,), "more"), failed + scanned) == ["newest", "new", run]
+    assert listed(Page((), None), failed) == ["newest", "new", "old"]
     assert "nothing was scanned" not in of_source().text
     known["failed_runs"] = failed
     assert "nothing was scanned" in of_source().text
     assert f"/airflow/sync-confidence/dags/{RECONCILE}/runs/new" in of_source().links()
+
+
+def test_an_insert_was_no_row_before_and_an_empty_text_is_named(known):
+    differences = (Difference("id", None, 5), Difference("note", None, ""))
+    inserted = replace(ROW_CHANGE, operation="insert", before=None, differences=differences)
+    known["of_row"] = replace(HISTORY, row={"id": 5, "note": "", "deleted_at": None, "sync_id": 8}, items=(inserted,))
+    text = of_row().text
+    assert text.count("no such row") == 1
+    assert text.count("empty text") == 2
 
 
 def test_run_shows_its_gates_and_what_was_planned_and_applied(known):
