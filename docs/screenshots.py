@@ -76,11 +76,17 @@ def take(page: Page, url: str, source: str, folder: Path) -> None:
     page.goto(f"{url}{plan}")
     page.get_by_role("table", name="Planned changes").wait_for()
     _shoot(page, folder / "plan.png", 900)
+    page.goto(f"{url}{HOME}/sources/{source}/fields")
+    pages(page).get_by_role("group").first.locator("summary").click()
+    _shoot(page, folder / "fields.png", 1000)
     page.goto(f"{url}{HOME}/sources/{source}")
     syncs = pages(page).get_by_role("region", name="Syncs, repairs").get_by_role("row")
     syncs.filter(has_text=re.compile(r"\brepair\b")).first.get_by_role("link").first.click()
     pages(page).get_by_role("heading", name="Changes").wait_for()
     _shoot(page, folder / "sync.png", 900)
+    pages(page).get_by_title("History of this row").first.click()
+    pages(page).get_by_role("heading", name="Now").wait_for()
+    _shoot(page, folder / "row.png", 1000)
 
 
 def main() -> int:

@@ -21,8 +21,13 @@ class Service:
     @property
     def connection(self) -> str:
         """The Airflow connection to it."""
+        return json.dumps({"conn_type": "apprise", "extra": json.loads(self.extra)})
+
+    @property
+    def extra(self) -> str:
+        """The extra of that connection."""
         path = f"json://127.0.0.1:{self._http.server_port}/{self.token}"
-        return json.dumps({"conn_type": "apprise", "extra": {"config": {"path": path}}})
+        return json.dumps({"config": {"path": path}})
 
     @property
     def titles(self) -> list[str]:

@@ -49,19 +49,23 @@ class Hold:
 def mark_hold(conn: Connection, scan_id: str, reason: str) -> None:
     """Hold the writer because the repair by this scan went wrong. Raises LookupError for an unknown scan.
 
-    A decision about an earlier hold of the scan does not count any more; it is kept as one of the reasons.
+    A decision about an earlier hold of the scan does not count any more. It is kept as one of the reasons: what was
+    decided, by whom, when, when it was asked, and why.
     """
     updated = conn.execute(
         """
         UPDATE confidence.forensic_run SET verdict = 'hold',
           reasons = array_remove(reasons, %(reason)s)
             || CASE WHEN decision IS NOT NULL
-                 THEN ARRAY[format('%%s decided by %%s at %%s', decision, decided_by, decided_at)] END
+                 THEN ARRAY[format('%%s decided by %%s at %%s%%s%%s', decision, decided_by,
+                   to_char(decided_at AT TIME ZONE 'UTC', %(time)s),
+                   ' (asked at ' || to_char(asked_at AT TIME ZONE 'UTC', %(time)s) || ')',
+                   ', reason given: ' || decision_reason)] END
             || ARRAY[%(reason)s],
           decision = NULL, decided_by = NULL, decided_at = NULL, decision_reason = NULL, asked_at = NULL
         WHERE scan_id = %(scan_id)s
         """,
-        {"scan_id": scan_id, "reason": reason},
+        {"scan_id": scan_id, "reason": reason, "time": 'YYYY-MM-DD HH24:MI "UTC"'},
     )
     if not updated.rowcount:
         raise unknown_scan(scan_id)

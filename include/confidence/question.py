@@ -10,10 +10,11 @@ from psycopg.rows import tuple_row
 
 from include.confidence.glossary import explain
 from include.confidence.holds import Hold
-from include.confidence.policy import Gate, Verdict
+from include.confidence.policy import PLAN, SEVERITY, Gate, Verdict
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan
 from include.warehouse.fence import Writer
+from include.warehouse.patterns import Pattern
 
 # The largest number of lines in a message.
 LINES = 40
@@ -27,7 +28,8 @@ class Held:
 
     - `sentences`: what is wrong, a sentence for each figure
     - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are
-    - `patterns`: what many of its planned rows have in common
+    - `asks_again`: its plan is too large to repair unattended, which no answer accepts for the next night
+    - `patterns`: what many of its planned rows have in common, with the table, if that is another than the entity's
     """
 
     entity: str
@@ -35,6 +37,7 @@ class Held:
     sentences: tuple[str, ...]
     since: datetime
     runs: int
+    asks_again: bool = False
     patterns: tuple[str, ...] = ()
 
 
@@ -111,19 +114,25 @@ def _lines(question: Question) -> list[str]:
         again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
         lines += ["", f"### {held.entity}{scope}", *(f"- {sentence}" for sentence in held.sentences)]
         lines += [f"- It is so since {_time(held.since)}{again}."]
-        lines += [f"- What stands out: {pattern}." for pattern in held.patterns]
+        lines += [f"- What stands out{pattern}." for pattern in held.patterns]
     lines += ["", "### What a repair would write", *_plans(question.plans), "", "### The answers"]
     several = len(question.planned) > 1
     leave_out = " Entities that you leave out are resumed without repair." if several else ""
+    again = (
+        "but the next night asks again while a repair is above its limit"
+        if any(held.asks_again for held in question.held)
+        else "so the same drift is not asked about again"
+    )
     changes = sum(scan.plan.rows for scan, _ in question.plans)
     return [
         *lines,
         "- **Keep stopped**: nothing is written. This run fails, and no sync writes until the next run of the runbook"
         f" looks again, or until somebody answers *Ask me again* on the page of {writer.source}.",
-        "- **Resume without repair**: nothing is written, and the copy stays as wrong as it is. The figures above"
-        " become the new baseline, so the same drift is not asked about again; the writer runs again.",
+        "- **Resume without repair**: nothing is written, and source and copy go on to differ. The figures above become"
+        f" the new baseline, {again}; the writer runs again.",
         f"- **Repair, then resume**: {_number(changes, 'change')} as above, under a sync_id that can be rolled back,"
-        f" also if this run is a dry run.{leave_out}",
+        " also if this run is a dry run. The copy becomes like the source as it is now, so don't repair if the source"
+        f" is what went wrong.{leave_out}",
     ]
 
 
@@ -138,16 +147,29 @@ def _plans(plans: Sequence[tuple[Scan, str]]) -> list[str]:
 
 
 def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, str]) -> Held:
-    gates = [gate for gate in scan.gates if gate.verdict == Verdict.HOLD] if scan else []
+    judged = sorted(scan.gates if scan else (), key=lambda gate: SEVERITY[gate.verdict], reverse=True)
+    worse = [gate for gate in judged if SEVERITY[gate.verdict]]
+    holding = [gate.metric for gate in worse if gate.verdict == Verdict.HOLD]
     with conn.cursor(row_factory=tuple_row) as cursor:
-        values = {**vars(hold), "metrics": [gate.metric for gate in gates]}
-        since, runs = cursor.execute(STREAK, values).fetchone()
-    sentences = [sentence for gate in gates for sentence in _sentences(gate, texts)]
+        since, runs = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
+    sentences = [sentence for gate in worse for sentence in _sentences(gate, texts)]
     # What went wrong with a repair is no gate's reason.
-    told = {gate.reason for gate in gates}
-    sentences += [f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in hold.reasons if reason not in told]
-    patterns = [str(pattern) for pattern in scan.patterns[:PATTERNS]] if scan else []
-    return Held(hold.entity, hold.scope, tuple(sentences), since or hold.scanned_at, runs, tuple(patterns))
+    told, figures = "; ".join(gate.reason or "" for gate in worse), tuple(f"{gate.metric} is " for gate in worse)
+    others = [reason for reason in hold.reasons if reason not in told and not reason.startswith(figures)]
+    sentences += [f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in others]
+    return Held(
+        hold.entity,
+        hold.scope,
+        tuple(sentences),
+        since or hold.scanned_at,
+        runs,
+        any(metric.startswith(PLAN) for metric in holding),
+        tuple(_pattern(pattern, hold.entity) for pattern in (scan.patterns[:PATTERNS] if scan else ())),
+    )
+
+
+def _pattern(pattern: Pattern, entity: str) -> str:
+    return f"{'' if pattern.table == entity else f' in {pattern.table}'}: {pattern}"
 
 
 def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
@@ -160,9 +182,10 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     known = {"would pass": gate.limit, "is usual": gate.baseline}
     limits = ", ".join(f"{figure:,.10g} {what}" for what, figure in known.items() if figure is not None)
     first = f"**{gate.value:,}** {words} (`{gate.metric}`{f'; {limits}' if limits else ''})."
-    # Many reasons repeat the figures first.
-    more = reason.partition(": ")[2] if reason.startswith(gate.metric) else reason
-    return [first, *([f"{more[:1].upper()}{more[1:].rstrip('.')}."] if more else [])]
+    # Many reasons repeat the figures first. Of a figure that only warns, the rest is about other nights than this one.
+    if reason.startswith(gate.metric):
+        reason = reason.partition(": ")[2] if gate.verdict == Verdict.HOLD else ""
+    return [first, *([f"{reason[:1].upper()}{reason[1:].rstrip('.')}."] if reason else [])]
 
 
 def _plain(line: str) -> str:

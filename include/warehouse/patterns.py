@@ -39,7 +39,7 @@ CODE = re.compile(r"[A-Z0-9_:.-]{1,40}")
 FEW_VALUES = 0.05
 
 Operation = Literal["insert", "update", "delete"]
-Kind = Literal["value", "day", "range", "columns", "sync", "page"]
+Kind = Literal["value", "day", "folder", "range", "columns", "sync", "page"]
 # Our own columns, with the kind of a fact about them.
 OWN_KINDS: Mapping[str, Kind] = {"sync_id": "sync", "_page": "page"}
 
@@ -48,8 +48,9 @@ OWN_KINDS: Mapping[str, Kind] = {"sync_id": "sync", "_page": "page"}
 class Pattern:
     """A fact about `planned` of all `of` planned rows of an operation, and about `present` of `rows` of the table.
 
-    - `kind`: a column has one `value`, one day, or is in the range from `value` to `until`; the same `column`s (joined
-      by commas) differ; one sync wrote the rows; they stand on one page of the list
+    - `kind`: a column has one `value`, one day, one folder (all up to the last slash), or is in the range from `value`
+      to `until`; the same `column`s (joined by commas) differ; one sync wrote the rows; they stand on one page of the
+      list
     - `value`: as text; None for null, and if it is `hidden` since it may be about a person; of
       `columns` how they differ
     - `present`, `rows`: 0 for `columns`, which have no counterpart in the table
@@ -88,7 +89,7 @@ class Pattern:
             case "columns":
                 return f"differ in {self.column} only" + (f", {self.value}" if self.value else "")
         if self.hidden:
-            return f"share one value of {self.column}"
+            return f"share one {'folder' if self.kind == 'folder' else 'value'} of {self.column}"
         return f"have no {self.column}" if self.value is None else f"have {self.column} {self.value}"
 
 
@@ -169,7 +170,7 @@ def _types(stage: Stage) -> dict[str, str]:
 
 
 def _facts(conn: Connection, types: Mapping[str, str], planned: sql.Composable) -> Iterator[_Fact]:
-    """Yield the facts to test: each column's most common value (of a time: day), that it is null, and its range.
+    """Yield the facts to test: each column's most common value, day or folder, that it is null, and its range.
 
     Of a column of our own only the most common value is one.
     """
@@ -181,6 +182,13 @@ def _facts(conn: Connection, types: Mapping[str, str], planned: sql.Composable) 
             yield _Fact(kind, name, sql.SQL("{} = {}").format(term, sql.Literal(value)), value)
         if name not in OWN_KINDS:
             yield _Fact("value", name, sql.SQL("{} IS NULL").format(term))
+    folders = {name: sql.SQL(FOLDER).format(sql.Identifier(name)) for name, type_ in types.items() if type_ == "text"}
+    modes = _aggregate(
+        conn, planned, [sql.SQL("mode() WITHIN GROUP (ORDER BY {})").format(t) for t in folders.values()]
+    )
+    for (name, folder), value in zip(folders.items(), modes, strict=True):
+        if value is not None:
+            yield _Fact("folder", name, sql.SQL("{} = {}").format(folder, sql.Literal(value)), value)
     measured = [name for name, type_ in types.items() if type_ in BY_RANGE and name not in OWN_KINDS]
     # The range of all rows, then the range without the outliers at either end.
     for share in (0, TRIM):
@@ -350,6 +358,9 @@ def _percent(part: int, whole: int) -> str:
     share = 100 * part / max(1, whole)
     return f"{share:.0f} %" if share >= 1 or part == 0 else "less than 1 %"
 
+
+# Of a text with slashes, all up to the last one.
+FOLDER = "substring({} FROM '^.*/')"
 
 # The planned rows, the rows that they are compared with, and the column of ours that both have.
 COPIED = (

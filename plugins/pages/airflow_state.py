@@ -81,6 +81,14 @@ class RollbackRun:
     failure: str | None
 
 
+@dataclass(frozen=True)
+class FailedRun:
+    """A run (`dag_id/run_id`) that has failed, and when."""
+
+    run: str
+    failed_at: datetime
+
+
 def orchestration(session: Session, sources: Sequence[str], stoppers: Mapping[str, str]) -> Mapping[str, Orchestration]:
     """Return each source's state in Airflow's database, by name.
 
@@ -125,6 +133,17 @@ def rollback_run(session: Session, run_id: str) -> RollbackRun | None:
         undone=_undone(undone) if run.state == DagRunState.SUCCESS else None,
         failure=_failure(failure) if run.state == DagRunState.FAILED else None,
     )
+
+
+def failed_runs(session: Session, dag_id: str, limit: int) -> list[FailedRun]:
+    """Return the newest runs of a DAG that have failed, newest first."""
+    query = (
+        select(DagRun.run_id, DagRun.end_date)
+        .where(DagRun.dag_id == dag_id, DagRun.state == DagRunState.FAILED, DagRun.end_date.is_not(None))
+        .order_by(DagRun.end_date.desc())
+        .limit(limit)
+    )
+    return [FailedRun(f"{dag_id}/{run_id}", at) for run_id, at in session.execute(query)]
 
 
 def run_state(session: Session, name: str) -> str | None:

@@ -35,7 +35,7 @@ from include.sources import REGISTRY
 from include.sources.installed import SETTING, WrongSources
 from plugins.pages import history, months, plan, status, ways_out
 from plugins.pages.access import Decider, LeftOut, Source, Sources, SyncId, refuse_left_out, refuse_nul
-from plugins.pages.airflow_state import ENDED, ROLLBACK, rollback_run, run_state
+from plugins.pages.airflow_state import ENDED, ROLLBACK, FailedRun, failed_runs, rollback_run, run_state
 from plugins.pages.plan import PlannedScan
 from plugins.pages.render import HEADERS, STATIC, page, run_ui
 from plugins.pages.status import SourceStatus
@@ -43,8 +43,9 @@ from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 
 # Seconds after which a browser reloads the overview, while a run is at work and otherwise; and a rollback at work.
 SOON, LATER, AT_ONCE = 5, 30, 3
-# The newest scans, from which the list of runs is made; and the changed rows shown on a page of a source or run.
-SCANS, CHANGES = 200, 12
+# The newest scans and failed runs, from which the list of runs is made; and the changed rows shown on a page of a
+# source or run.
+SCANS, FAILED, CHANGES = 200, 30, 12
 # The periods of the trends that one can choose, in days; None for the newest scans.
 PERIODS = {None: f"newest {POINTS}", 30: "30 days", 90: "90 days", 365: "a year"}
 
@@ -182,7 +183,7 @@ def of_source(
         drift=read_drift(conn, source, days=days),
         days=days,
         periods=PERIODS,
-        runs=runs_of(list_scans(conn, source, limit=SCANS)),
+        runs=last_runs(list_scans(conn, source, limit=SCANS), failed_runs(session, f"{source}_reconcile", FAILED)),
         drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
@@ -471,6 +472,19 @@ def runs_of(scans: paging.Page[Scan]) -> list[ScannedRun]:
     """Return the runs whose scans are all on the page, newest first. The newest scan of each entity counts."""
     runs = [_scanned_run(list(found)) for _, found in groupby(scans.items, key=lambda scan: scan.run)]
     return runs[:-1] if scans.next_cursor and len(runs) > 1 else runs
+
+
+def last_runs(scans: paging.Page[Scan], failed: Sequence[FailedRun]) -> list[ScannedRun | FailedRun]:
+    """Return the runs of these scans, and of the `failed` runs those without a scan, newest first.
+
+    Runs that failed before the oldest scan are left out if there are older scans than those on the page.
+    """
+    scanned = runs_of(scans)
+    known = {run.run for run in scanned}
+    since = scanned[-1].scanned_at if scans.next_cursor else datetime.min.replace(tzinfo=UTC)
+    others = [run for run in failed if run.run not in known and run.failed_at > since]
+    times = {run.run: run.scanned_at for run in scanned} | {run.run: run.failed_at for run in others}
+    return sorted([*scanned, *others], key=lambda run: times[run.run], reverse=True)
 
 
 def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:

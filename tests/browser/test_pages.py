@@ -145,7 +145,9 @@ def test_each_page_has_its_picture(held, browser_page, tmp_path):
         "source.png",
         "run.png",
         "plan.png",
+        "fields.png",
         "sync.png",
+        "row.png",
     }
 
 

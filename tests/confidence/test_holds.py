@@ -1,5 +1,7 @@
 """Holds and decisions in the warehouse, statement by statement."""
 
+import re
+
 import psycopg
 import pytest
 from psycopg.rows import dict_row
@@ -48,12 +50,24 @@ def test_mark_hold_adds_its_reason_once(conn):
 
 def test_mark_hold_opens_a_decided_hold_again_and_keeps_who_decided(conn):
     judged(conn, "scan", HELD)
+    holds.note_asked(conn, holds.open_holds(conn, "repairshopr"))
+    holds.decide(conn, "repairshopr", "repair", "oncall", reason="the shop moved: 100 %")
+    holds.mark_hold(conn, "scan", "verify is worse than scan")
+    (hold,) = holds.open_holds(conn, "repairshopr")
+    time = r"20\d\d-\d\d-\d\d \d\d:\d\d UTC"
+    assert hold.reasons[0] == "far too many"
+    assert re.fullmatch(
+        rf"repair decided by oncall at {time} \(asked at {time}\), reason given: the shop moved: 100 %", hold.reasons[1]
+    )
+    assert hold.reasons[2] == "verify is worse than scan"
+
+
+def test_mark_hold_says_nothing_of_a_reason_that_was_not_given(conn):
+    judged(conn, "scan", HELD)
     holds.decide(conn, "repairshopr", "repair", "oncall")
     holds.mark_hold(conn, "scan", "verify is worse than scan")
     (hold,) = holds.open_holds(conn, "repairshopr")
-    assert hold.reasons[0] == "far too many"
-    assert hold.reasons[1].startswith("repair decided by oncall at 20")
-    assert hold.reasons[2] == "verify is worse than scan"
+    assert re.fullmatch(r"repair decided by oncall at [-\d]+ [:\d]+ UTC", hold.reasons[1])
 
 
 def test_refresh_sets_and_clears_the_reason_of_a_stopped_writer(conn):

@@ -7,7 +7,7 @@ from psycopg.types.json import Jsonb
 
 from include.confidence import findings, holds, judgements, scan_log
 from include.confidence.account import Account
-from include.confidence.policy import Gate, Judgement, Trend, Verdict, judge
+from include.confidence.policy import Gate, Judgement, Limit, Trend, Verdict, judge
 from include.confidence.queries.changes import Difference, list_changes
 from include.confidence.queries.overview import Status, read_statuses, with_data
 from include.confidence.queries.paging import CursorRefused
@@ -20,7 +20,7 @@ from include.confidence.unproven import count_by_table, oldest
 from include.confidence.watch import Code, Finding
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
-from tests.confidence.builders import METRIC, summary
+from tests.confidence.builders import METRIC, passes, summary
 
 SOURCE = "repairshopr"
 RECONCILE = f"{SOURCE}_reconcile/night"
@@ -232,6 +232,21 @@ class TestScans:
         assert (scan.verdict, scan.reasons, scan.plan) == (Verdict.WARN, judgement.reasons, Plan(3, 2, 1))
         assert (scan.metrics, scan.live_rows) == ({METRIC: 500}, 1000)
         assert (scan.examples, scan.telemetry) == (scanned.examples, scanned.telemetry)
+
+    def test_figure_of_several_gates_is_shown_once(self, conn):
+        limit = Limit(METRIC, of="checked", share=0.05, message="the whole shop is gone")
+        scanned = summary(60, scan_id="now", metrics={METRIC: 60, "checked": 1000})
+        scan_log.record(conn, scanned)
+        judgements.save_judgement(conn, scanned, judge(scanned, passes(10), [Trend(METRIC), limit]))
+        (gate,) = list_scans(conn, SOURCE).items[0].gates
+        assert (gate.baseline, gate.limit, gate.verdict) == (10.0, 35.0, Verdict.HOLD)
+        assert gate.reason.endswith("the whole shop is gone")
+
+    def test_gate_that_judged_outweighs_one_that_could_not(self, conn):
+        unknown = Limit(METRIC, of="not_measured", share=0.05, message="")
+        scanned = summary(5)
+        judged(conn, "scan", judge(scanned, [], [unknown, Trend(METRIC)]), value=5)
+        assert [gate.verdict for gate in list_scans(conn, SOURCE).items[0].gates] == [Verdict.PASS]
 
     def test_same_scan_once_more_has_no_gates_yet(self, conn):
         judged(conn, "scan", judge(summary(5), [], [Trend(METRIC)]))

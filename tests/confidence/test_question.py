@@ -177,3 +177,37 @@ def test_what_is_worse_for_the_first_time_is_no_streak(conn):
     found = asked(conn, FAR)
     assert found.held[0].runs == 1
     assert "one after the other" not in question.markdown(found)
+
+
+def test_a_figure_that_only_warns_is_told_without_what_another_night_would_do(conn):
+    once = f"{METRIC} is 40, above its limit 25 (baseline 0): worse once, a second time in a row holds the writer"
+    share = Gate("plan.delete", None, 20.0, 28, Verdict.HOLD, "the repair would delete 28 of 40 live rows")
+    found = asked(conn, replace(FAR, verdict=Verdict.WARN, reason=once), share)
+    assert [sentence.partition(" (")[0] for sentence in found.held[0].sentences[-1:]] == [
+        "**40** rows that the copy lacks"
+    ]
+    assert "second time in a row" not in question.markdown(found)
+
+
+def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
+    limit = Gate(METRIC, None, 92.5, 455, Verdict.HOLD, f"{METRIC} is 455 of 1852, above its limit 92.5: data loss")
+    trend = Gate(METRIC, 0.0, 25.0, 455, Verdict.WARN, f"{METRIC} is 455, above its limit 25: worse once")
+    [held] = asked(conn, limit, trend).held
+    assert held.sentences == (
+        f"**455** rows that the copy lacks (`{METRIC}`; 25 would pass, 0 is usual).",
+        "Data loss.",
+    )
+
+
+@pytest.mark.parametrize(("metric", "again"), [("plan.update", True), (METRIC, False)])
+def test_says_whether_the_next_night_asks_again(conn, metric, again):
+    text = question.markdown(asked(conn, replace(FAR, metric=metric)))
+    assert ("the next night asks again" in text) == again
+    assert ("the same drift is not asked about again" in text) != again
+
+
+def test_a_pattern_of_another_table_names_it(conn):
+    asked(conn, FAR)
+    pattern = Pattern("jobs", "delete", "value", "shop_id", "7301", 74, 74, present=74, rows=150)
+    scan_log.keep_patterns(conn, "scan", [pattern])
+    assert f"- What stands out in jobs: {pattern}." in question.markdown(ask(conn)).splitlines()

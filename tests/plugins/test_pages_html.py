@@ -37,7 +37,7 @@ from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, months, render, warehouse
-from plugins.pages.airflow_state import Decision, Orchestration, RollbackRun, Schedule
+from plugins.pages.airflow_state import Decision, FailedRun, Orchestration, RollbackRun, Schedule
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
 
 SOURCE = "repairshopr"
@@ -357,6 +357,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "rollback_run": ROLLED,
         "source_of_sync": SOURCE,
         "run_state": None,
+        "failed_runs": [],
         "with_data": (),
         "of_sources": [MONTH],
         "list_planned": Page((PLANNED,), "next"),
@@ -371,7 +372,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
-    loaded = ("rollback_run", "source_of_sync", "run_state", "with_data")
+    loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
     for name in ("list_planned", "count_planned", "logged_tables", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     lists = ("list_parts", "list_scans", "list_changes", "list_syncs", "read_fields", "list_field_changes")
@@ -770,6 +771,33 @@ def test_runs_are_made_of_whole_pages():
     assert (run.run, run.entities, run.verdict, run.plan.insert) == (RUN, 2, Verdict.HOLD, 80)
     assert other.run == "other/1"
     assert html.runs_of(Page(scans, "more")) == [run]
+
+
+def test_runs_that_failed_without_a_scan_are_among_the_last_runs(known):
+    days = [AT + timedelta(days=days) for days in (-1, 1, 2)]
+    failed = [FailedRun(f"{RECONCILE}/{day}", at) for day, at in zip(("old", "new", "newest"), days, strict=True)]
+    scanned = [FailedRun(RUN, days[1])]
+
+    def listed(scans: Page[Scan], failed: list[FailedRun]) -> list[str]:
+        return [run.run.removeprefix(f"{RECONCILE}/") for run in html.last_runs(scans, failed)]
+
+    run = RUN.removeprefix(f"{RECONCILE}/")
+    assert listed(Page((SCAN,), None), failed + scanned) == ["newest", "new", run, "old"]
+    assert listed(Page((SCAN,), "more"), failed + scanned) == ["newest", "new", run]
+    assert listed(Page((), None), failed) == ["newest", "new", "old"]
+    assert "nothing was scanned" not in of_source().text
+    known["failed_runs"] = failed
+    assert "nothing was scanned" in of_source().text
+    assert f"/airflow/sync-confidence/dags/{RECONCILE}/runs/new" in of_source().links()
+
+
+def test_an_insert_was_no_row_before_and_an_empty_text_is_named(known):
+    differences = (Difference("id", None, 5), Difference("note", None, ""))
+    inserted = replace(ROW_CHANGE, operation="insert", before=None, differences=differences)
+    known["of_row"] = replace(HISTORY, row={"id": 5, "note": "", "deleted_at": None, "sync_id": 8}, items=(inserted,))
+    text = of_row().text
+    assert text.count("no such row") == 1
+    assert text.count("empty text") == 2
 
 
 def test_run_shows_its_gates_and_what_was_planned_and_applied(known):

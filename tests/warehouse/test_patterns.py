@@ -78,6 +78,14 @@ def test_one_place_with_a_text_for_its_key(conn):
     assert lines(stage)[0] == "50 of 50 rows to delete have place SHOP-3; 12 % of the table"
 
 
+def test_one_folder(conn, records):
+    for record in records:
+        record["name"] = f"uploads/user {record['id'] % 8}/{record['id']}.jpg"
+    apply(conn, planned(conn, PARTS, records))
+    kept = [record for record in records if not record["name"].startswith("uploads/user 3/")]
+    assert lines(replanned(conn, kept))[0] == "50 of 50 rows to delete share one folder of name; 12 % of the table"
+
+
 def test_text_that_may_be_about_a_person_is_not_told(conn, records):
     for record in records[:60]:
         record["name"] = "Ann Smith"

@@ -319,7 +319,6 @@ class TestRowsThatGoWithOthers:
         assert {table: counts.deleted for table, counts in undone.tables.items()} == {"shop.orders": 1, "shop.lines": 1}
         assert [len(changes(conn, each)) for each in (sync_id, undone.sync_id)] == [2, 2]
 
-
     def test_that_the_same_sync_has_moved_go_back(self, conn, ordered):
         """A line belongs to a new order now, and to its old one again afterwards."""
         before = self.state(conn)

@@ -10,7 +10,7 @@ from include.confidence.policy.history import BASELINE_RUNS
 from include.confidence.policy.judge import Policy, judge
 from include.confidence.policy.lasting import Lasting
 from include.confidence.policy.limit import Limit
-from include.confidence.policy.repair_share import RepairShare
+from include.confidence.policy.repair_share import PLAN, RepairShare
 from include.confidence.policy.trend import Trend
 from include.confidence.policy.unproven import Unproven
 from include.confidence.policy.verdicts import SEVERITY, Gate, Judgement, PastRun, Verdict, worst_verdict
@@ -19,6 +19,7 @@ __all__ = [
     "BASELINE_RUNS",
     "FIELD_GATES",
     "GROWTH_RUNS",
+    "PLAN",
     "SEVERITY",
     "FieldsLost",
     "Gate",

@@ -8,6 +8,9 @@ from include.confidence.policy.numbers import exact, number, text
 from include.confidence.policy.verdicts import KEPT, Gate, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
 
+# The first part of the names of its figures.
+PLAN = "plan."
+
 
 @dataclass(frozen=True)
 class RepairShare:
@@ -34,9 +37,9 @@ class RepairShare:
     def _gate(self, action: str, rows: int, share: float, live_rows: int) -> Gate:
         limit = max(Decimal(self.min_rows), live_rows * exact(share))
         if rows <= limit:
-            return Gate(f"plan.{action}", None, number(limit), rows, Verdict.PASS)
+            return Gate(f"{PLAN}{action}", None, number(limit), rows, Verdict.PASS)
         reason = (
             f"the repair would {action} {rows} of {live_rows} live rows looked at, above its limit {text(limit)}: "
             f"not applied, {KEPT}"
         )
-        return Gate(f"plan.{action}", None, number(limit), rows, Verdict.HOLD, reason)
+        return Gate(f"{PLAN}{action}", None, number(limit), rows, Verdict.HOLD, reason)

@@ -1,7 +1,7 @@
 """Read scans with their metrics, gates and verdicts, for pages and endpoints."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
 from include.confidence.account import Account
-from include.confidence.policy import Gate, Verdict
+from include.confidence.policy import SEVERITY, Gate, Verdict
 from include.confidence.queries.paging import MAX_PAGE, PAGE, Page, cursor_time, decode_cursor, fetch_rows, make_page
 from include.confidence.summary import Plan
 from include.warehouse.patterns import Pattern
@@ -121,8 +121,25 @@ def scan_of(row: Mapping[str, Any]) -> Scan:
 
 
 def gates_of(row: Mapping[str, Any]) -> tuple[Gate, ...]:
-    """Return the gates of a row of `confidence.forensic_run`."""
-    return tuple(Gate(**gate | {"verdict": _verdict(gate["verdict"])}) for gate in row["gates"])
+    """Return the gates of a row of `confidence.forensic_run`, one for each figure.
+
+    If several policies have judged a figure, it has their lowest limit, and the worst verdict with its reasons.
+    """
+    judged: dict[str, list[Gate]] = {}
+    for gate in row["gates"]:
+        judged.setdefault(gate["metric"], []).append(Gate(**gate | {"verdict": _verdict(gate["verdict"])}))
+    return tuple(map(_together, judged.values()))
+
+
+def _together(gates: Sequence[Gate]) -> Gate:
+    worst = max(gates, key=lambda gate: (SEVERITY[gate.verdict], gate.verdict is not None))
+    reasons = [gate.reason for gate in gates if gate.reason and gate.verdict == worst.verdict]
+    return replace(
+        worst,
+        baseline=next((gate.baseline for gate in gates if gate.baseline is not None), None),
+        limit=min((gate.limit for gate in gates if gate.limit is not None), default=None),
+        reason="; ".join(reasons) or None,
+    )
 
 
 def _verdict(text: str | None) -> Verdict | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from psycopg import Connection
 from psycopg.rows import class_row, dict_row
 
-from include.confidence.policy import SEVERITY, Gate, Verdict, worst_verdict
+from include.confidence.policy import SEVERITY, Gate, Verdict
 from include.confidence.queries.paging import MAX_PAGE
 from include.confidence.queries.scans import gates_of
 
@@ -126,7 +126,7 @@ def read_series(
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(SCANS, params).fetchall()
     rows.reverse()
-    judged = [(row, _by_metric(gates_of(row))) for row in rows]
+    judged = [(row, {gate.metric: gate for gate in gates_of(row)}) for row in rows]
     metrics = dict.fromkeys(metric for row, gates in judged for metric in (*row["metrics"], *gates))
     return [
         Series(entity, scope, metric, thinned([_point(row, gates, metric) for row, gates in judged], _rank), len(rows))
@@ -202,25 +202,17 @@ def _drift(scans: Sequence[Mapping[str, Any]], usual: frozenset[tuple[str, str]]
     )
 
 
-def _by_metric(gates: Sequence[Gate]) -> dict[str, list[Gate]]:
-    found: dict[str, list[Gate]] = {}
-    for gate in gates:
-        found.setdefault(gate.metric, []).append(gate)
-    return found
-
-
-def _point(row: Mapping[str, Any], judged: Mapping[str, Sequence[Gate]], metric: str) -> Point:
+def _point(row: Mapping[str, Any], judged: Mapping[str, Gate], metric: str) -> Point:
     """Return the metric's figure in the scan `row`, whose gates are `judged`."""
-    gates = judged.get(metric, ())
+    gate = judged.get(metric)
     # Gates also judge figures that are no metrics, such as plan.delete.
-    judged_value = gates[-1].value if gates else None
     return Point(
         scanned_at=row["scanned_at"],
         run=row["run"],
-        value=row["metrics"].get(metric, judged_value),
-        baseline=next((gate.baseline for gate in gates if gate.baseline is not None), None),
-        limit=min((gate.limit for gate in gates if gate.limit is not None), default=None),
-        verdict=worst_verdict(gate.verdict for gate in gates),
+        value=row["metrics"].get(metric, gate and gate.value),
+        baseline=gate and gate.baseline,
+        limit=gate and gate.limit,
+        verdict=gate and gate.verdict,
         accepted=row["decision"] == "resume" or (row["decision"] == "repair" and row["left_out"]),
     )
 

@@ -8,7 +8,7 @@ METRICS: Mapping[str, str] = {
     "desired": "Technicians that our assignments put on them.",
     "rows": "Our rows that say which line is whose.",
     "matched": "Line, row and role are as they should be.",
-    "missing_in_flex": "Desired, and no line in Flex.",
+    "missing_in_flex": "People who belong on a crew call and have no line there in Flex.",
     "missing_row": "A line is there, but no row of ours names it, or the row names another one.",
     "role_mismatch": "The line has another business role, or none.",
     "undesired_owned": "A line that we made and that nobody wants.",
@@ -17,5 +17,5 @@ METRICS: Mapping[str, str] = {
     "unreadable": "Crew calls whose answers can't be relied on.",
     "refused": "Crew calls that can't be written as they are.",
     "uncertain": "Crew calls with a write of which nobody knows whether it happened.",
-    "stale_rows": "Our rows whose line is gone.",
+    "stale_rows": "Rows of ours that name a line which Flex does not have any more.",
 }
