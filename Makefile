@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test check contract liar mutants up down bench lint docs screenshots lock clean new-source tables column
+.PHONY: demo test check contract liar fuzz mutants up down bench lint docs screenshots lock clean new-source tables column
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -41,6 +41,10 @@ column: $(READY)
 # Random lies against every source, N runs each; SOURCE= for one, SEED= to play one run again.
 liar: $(READY)
 	$(BIN)/python -m tests.liar --runs $(or $(N),2000) $(SOURCE:%=--source %) $(SEED:%=--seed %)
+
+# Changed answers of the vendors, N runs a source; SOURCE= for one, SEED= for one run, PAGES=1 for pages into staging.
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --runs $(or $(N),1000) $(SOURCE:%=--source %) $(SEED:%=--seed %) $(if $(PAGES),--pages)
 
 # Faults in the core, N of them by chance, each of which a test should notice; IN= for one module or folder.
 mutants: $(READY)

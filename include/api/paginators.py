@@ -132,9 +132,10 @@ class Cursor(Paginator):
         text = data.get(self.as_of) if self.as_of else None
         try:
             moment = datetime.fromisoformat(text) if text else None
-        except (TypeError, ValueError):
+            # A time that has no year between 1 and 9999 in UTC could be written to Postgres, but not read again.
+            return moment and (moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+        except (TypeError, ValueError, OverflowError):
             raise RefuseData(f"{self.as_of!r} is no time") from None
-        return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ No mutation knows the vendor: it sees the shape of the body alone.
 
 import re
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 import msgspec
 
-# In values, never in what names a record: no message and no log may have it.
-CANARY = "hush"
+# In values, never in what names a record: no message and no log may have it. No word of an enumeration is like it.
+CANARY = "hush!"
 WORDS = re.compile(rb"[\w-]+")
 
 _decode = msgspec.json.decode
@@ -74,7 +75,7 @@ VALUES: dict[str, Sequence[Any]] = {
     "surrogate": [
         raw(text) for text in (rb'"\ud800"', rb'"\udc00\ud800"', rb'"\u0000"', rb'"a\u0000b"', rb'"\\u0000"')
     ],
-    "deep": [deep(levels, *ends) for levels in (40, 490, 900, 10_000) for ends in ((b"[", b"]"), (b'{"a":', b"}"))],
+    "deep": [deep(levels, *ends) for levels in (40, 490, 800, 930, 980, 10_000) for ends in ((b"[", b"]"), (b'{"a":', b"}"))],
     "wide": [list(range(10_000)), {f"k{number}": number for number in range(3000)}, [{}] * 500, [[], {}, 1, "", None]],
 }
 OTHERS = (b"", b"null", b"true", b"0", b'""', b"[]", b"{}", b"[[]]", b"[null]", b'{"":[]}')
@@ -184,7 +185,7 @@ def _change(holder: Any, random: Random) -> str:
     match kind:
         case "value":
             kind = random.choice(sorted(VALUES))
-            holder[place] = random.choice(VALUES[kind])
+            holder[place] = deepcopy(random.choice(VALUES[kind]))
             if kind == "text" and str(place).lower().endswith(("id", "uid", "key", "token", "cursor")):
                 holder[place] = "another"
         case "wrapped":
