@@ -42,6 +42,7 @@ def deep(levels: int, opening: bytes, closing: bytes) -> msgspec.Raw:
     return raw(opening * levels + b"1" + closing * levels)
 
 
+LEVELS = (40, 490, 800, 930, 980, 10_000)
 # By kind; each value may stand anywhere in an answer.
 VALUES: dict[str, Sequence[Any]] = {
     "null": [None],
@@ -75,7 +76,7 @@ VALUES: dict[str, Sequence[Any]] = {
     "surrogate": [
         raw(text) for text in (rb'"\ud800"', rb'"\udc00\ud800"', rb'"\u0000"', rb'"a\u0000b"', rb'"\\u0000"')
     ],
-    "deep": [deep(levels, *ends) for levels in (40, 490, 800, 930, 980, 10_000) for ends in ((b"[", b"]"), (b'{"a":', b"}"))],
+    "deep": [deep(levels, *ends) for levels in LEVELS for ends in ((b"[", b"]"), (b'{"a":', b"}"))],
     "wide": [list(range(10_000)), {f"k{number}": number for number in range(3000)}, [{}] * 500, [[], {}, 1, "", None]],
 }
 OTHERS = (b"", b"null", b"true", b"0", b'""', b"[]", b"{}", b"[[]]", b"[null]", b'{"":[]}')
