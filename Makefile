@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test check contract liar year mutants up down bench lint docs screenshots lock clean new-source tables column
+.PHONY: demo test check contract liar fuzz year mutants up down bench lint docs screenshots lock clean new-source tables column
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -45,6 +45,10 @@ liar: $(READY)
 # A year of nights of every source through its policies, SEEDS years each; writes docs/year.md.
 year: $(READY)
 	$(BIN)/python -m tests.year $(SEEDS:%=--seeds %)
+
+# Changed answers of the vendors, N runs a source; SOURCE= for one, SEED= for one run, PAGES=1 for pages into staging.
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --runs $(or $(N),1000) $(SOURCE:%=--source %) $(SEED:%=--seed %) $(if $(PAGES),--pages)
 
 # Faults in the core, N of them by chance, each of which a test should notice; IN= for one module or folder.
 mutants: $(READY)

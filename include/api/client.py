@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from include.api.error_policy import ErrorPolicy
 from include.api.errors import ApiError, NotFound, NotSent, TryLater
@@ -13,6 +12,7 @@ from include.api.limits import Limiter, NoLimit
 from include.api.request import Answer, Request
 from include.api.responses import LIMITED, answer_of, error_without_response, fitting
 from include.api.retries import Retries
+from include.api.transport import open_session, read_body
 
 # A request that is given less time than this fails for that reason alone.
 SHORTEST_TIMEOUT_SECONDS = 0.1
@@ -49,7 +49,7 @@ class ApiClient:
         self._lock = threading.Lock()
         self._requests_sent = 0
         self._errors: Counter[str] = Counter()
-        self._session = _session(headers or {}, connections, verify)
+        self._session = open_session(headers or {}, connections, verify)
 
     def __enter__(self) -> "ApiClient":
         return self
@@ -109,17 +109,18 @@ class ApiClient:
         with self._lock:
             self._requests_sent += 1
         try:
-            response = self._session.request(
+            with self._session.request(
                 request.method,
                 f"{self._base_url}/{request.path.lstrip('/')}",
                 params=request.params,
                 json=request.body,
                 timeout=tuple(min(seconds, longest) for seconds in self._timeout),
-                allow_redirects=False,
-            )
+                stream=True,
+            ) as response:
+                body = read_body(response)
         except (requests.RequestException, UnicodeError) as error:
             return error_without_response(self.name, request, error)
-        return answer_of(self.name, request, response, self._error_policy)
+        return answer_of(self.name, request, response, body, self._error_policy)
 
     def _note(self, error: ApiError) -> None:
         """Count the error, and make all users of the API wait if its server asks for that."""
@@ -131,15 +132,3 @@ class ApiClient:
             and error.retry_after is not None
         ):
             self._limiter.pause(error.retry_after)
-
-
-def _session(headers: Mapping[str, str], connections: int, verify: bool | str) -> requests.Session:
-    session = requests.Session()
-    session.headers.update({"Accept": "application/json", **headers})
-    session.verify = verify
-    # Without an auth of its own requests would let a ~/.netrc replace the Authorization header.
-    session.auth = lambda prepared: prepared
-    adapter = HTTPAdapter(pool_maxsize=connections, pool_block=True)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    return session

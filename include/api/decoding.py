@@ -1,7 +1,7 @@
 """JSON of an API, decoded without floats."""
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -14,8 +14,20 @@ HALF_PAIR = re.compile(
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 
+
+def _exact(number: str) -> Decimal | str:
+    """Return a JSON number as a Decimal.
+
+    An exponent too long for any Decimal becomes a NUL, as in `decode_body`: it spoils its own record only.
+    """
+    try:
+        return Decimal(number)
+    except InvalidOperation:
+        return "\0"
+
+
 # Money comes as JSON numbers too, and must not become a float.
-decode_json = msgspec.json.Decoder(float_hook=Decimal).decode
+decode_json = msgspec.json.Decoder(float_hook=_exact).decode
 
 
 def decode_body(body: bytes) -> Any:

@@ -153,7 +153,11 @@ def _outcome(future: Future[Answer]) -> Answer | ApiError:
 
 def _read(where: str, paginator: Paginator, answer: Answer, position: Position, crawl: Crawl) -> Page:
     try:
-        return paginator.read(answer, position, crawl)
+        page = paginator.read(answer, position, crawl)
+        if isinstance(page.next, str) and "\0" in page.next:
+            # Postgres, which keeps the position for a later attempt, can't store it.
+            raise RefuseData("the token of the next page holds a NUL character")
+        return page
     except RefuseData as error:
         raise RefuseData(
             f"{where}: {error}. Check the host of connection {where.partition(':')[0]!r}, and whether the "
@@ -187,7 +191,7 @@ class _Loops:
         page it is asked for, so that is no end.
         """
         if page.rows:
-            digest = _digest(page.rows)
+            digest = _digest_rows(page.rows)
             self._same = self._same + 1 if digest == self._last else 0
             self._again = self._again + 1 if digest in self._pages else 0
             self._pages.add(digest)
@@ -209,6 +213,16 @@ def _loop(where: str, what: str) -> PaginationLoop:
         f"{where}: {what} came before, the feed goes in circles. Run the task again; if that changes nothing, tell"
         " the API's vendor."
     )
+
+
+def _digest_rows(rows: list[dict]) -> bytes:
+    """Return a digest of a page's rows; without what is nested in them if that is too deep to be written."""
+    try:
+        return _digest(rows)
+    except RecursionError:
+        return _digest(
+            [{name: value for name, value in row.items() if not isinstance(value, dict | list)} for row in rows]
+        )
 
 
 def _digest(value: Position | list[dict]) -> bytes:

@@ -132,9 +132,10 @@ class Cursor(Paginator):
         text = data.get(self.as_of) if self.as_of else None
         try:
             moment = datetime.fromisoformat(text) if text else None
-        except (TypeError, ValueError):
+            # A time that has no year between 1 and 9999 in UTC could be written to Postgres, but not read again.
+            return moment and (moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+        except (TypeError, ValueError, OverflowError):
             raise RefuseData(f"{self.as_of!r} is no time") from None
-        return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,8 @@ class NextLink(Paginator):
         if self.key is None:
             links = parse_header_links(answer.headers.get("Link", ""))
             link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
-        if link is not None and not (isinstance(link, str) and urlsplit(link).query):
-            raise RefuseData("the address of the next page has no query to ask for it by")
+        following = None if link is None else _query(link)
         total = _count(answer.data.get(self.total)) if self.total else None
-        following = urlsplit(link).query if link else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
@@ -335,6 +334,17 @@ def optional_rows(data: Any, key: str, beside: Collection[str | None] = ()) -> l
     if key not in data and data.keys() - {*beside, *ERRORS}:
         raise RefuseData(f"the answer has no list {key!r}, but something else")
     return _rows(data.get(key, []), key)
+
+
+def _query(link: Any) -> str:
+    """Return the query of an address. Raises RefuseData if it has none."""
+    try:
+        query = urlsplit(link).query if isinstance(link, str) else ""
+    except ValueError:
+        query = ""
+    if not query:
+        raise RefuseData("the address of the next page has no query to ask for it by")
+    return query
 
 
 def _listed(answer: Answer, key: str) -> list[dict]:

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import requests
+from urllib3.exceptions import InvalidHeader, ReadTimeoutError
 
 from include.api.decoding import BROKEN_JSON, decode_body, decode_json
 from include.api.envelopes import codes_in_brackets, refuse_errors
 from include.api.error_policy import ErrorPolicy
 from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData, TryLater
 from include.api.request import Answer, Request
+from include.api.transport import LARGEST_ANSWER_BYTES
 
 # Longer waits are no use to a task, and some are too long for the system's clock functions.
 LONGEST_RETRY_AFTER_SECONDS = 86_400.0
@@ -43,50 +45,61 @@ def error_without_response(name: str, request: Request, error: Exception) -> Api
             f"{where}: no trusted TLS connection ({type(_root(error)).__name__}). "
             f"Check host and certificate of connection {name!r}."
         )
-    # A URL, proxy or header that can't be sent at all; requests derives those errors from ValueError.
-    if isinstance(error, ValueError):
+    root = _root(error)
+    # A URL, proxy or header that can't be sent at all; requests derives those errors from ValueError. But urllib3 may
+    # also find the answer's Content-Length invalid.
+    if isinstance(error, ValueError) and not isinstance(root, InvalidHeader):
         return FixConfiguration(f"{where} can't be sent ({kind}). Check host and credentials of connection {name!r}.")
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout) or isinstance(root, ReadTimeoutError):
         return TryLater(f"{where} timed out ({kind})")
     return TryLater(f"{where}: the connection failed ({kind})")
 
 
-def answer_of(name: str, request: Request, response: requests.Response, policy: ErrorPolicy) -> Answer | ApiError:
+def answer_of(
+    name: str, request: Request, response: requests.Response, body: bytes | None, policy: ErrorPolicy
+) -> Answer | ApiError:
     """Return what the response says: an answer, or an error. Look at status, content type and body, in this order.
 
-    `name` is the API's connection, `policy` says what its own statuses mean. An error's message repeats nothing of the
-    body but the vendor's codes.
+    `name` is the API's connection, `policy` says what its own statuses mean. `body` is None if it was too large to
+    read. An error's message repeats nothing of the body but the vendor's codes.
     """
     status, where = response.status_code, f"{name}: {request}"
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if status in BUSY | policy.wait or status >= 500 or (status == 403 and _is_limited(response.headers)):
         return TryLater(f"{where} answered {status}", status=status, retry_after=retry_after(response.headers))
+    if status < 200:
+        return TryLater(f"{where} answered {status}, which announces an answer and is none", status=status)
+    if body is None:
+        return RefuseData(
+            f"{where} answered {status} with more than {LARGEST_ANSWER_BYTES:,} bytes, so it was not read to its end",
+            status=status,
+        )
     if status in policy.unknown:
-        return RefuseData(f"{where} answered {status}{_codes(response)}", status=status)
+        return RefuseData(f"{where} answered {status}{_codes(body)}", status=status)
     absent = status in {404} | policy.absent
-    if absent and ("json" in kind or not response.content):
+    if absent and ("json" in kind or not body):
         return NotFound(f"{where} answered {status}: it does not exist there.", status=status)
     if absent:
         # A proxy's or a wrong host's page is no proof that a record is gone.
         return TryLater(f"{where} answered {status} with {kind or 'a body'}, not the API's own answer", status=status)
     if not 200 <= status < 300:
-        return FixConfiguration(f"{where} answered {status}{_codes(response)}{_remedy(status, name)}", status=status)
+        return FixConfiguration(f"{where} answered {status}{_codes(body)}{_remedy(status, name)}", status=status)
     date = http_date(response.headers.get("Date"))
     if status == 204:
         return Answer(None, date, response.headers, status)
     if kind and "json" not in kind:
         return TryLater(f"{where} answered {status} with {kind} in place of JSON", status=status)
     try:
-        data = decode_body(response.content)
+        data = decode_body(body)
     except BROKEN_JSON:
         return TryLater(f"{where} answered {status} with broken JSON", status=status)
     return Answer(data, date, response.headers, status)
 
 
-def _codes(response: requests.Response) -> str:
+def _codes(body: bytes) -> str:
     """Return the vendor's codes in an error's body, in brackets; empty if it has none."""
     try:
-        return codes_in_brackets(decode_json(response.content))
+        return codes_in_brackets(decode_json(body))
     except BROKEN_JSON:
         return ""
 

@@ -131,8 +131,10 @@ def _page(keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str]) 
     more = {"true": True, "false": False}.get(fields.get("IsTruncated", ""))
     token = fields.get("NextContinuationToken") or None
     complete = fields.get("KeyCount", str(len(keys))) == str(len(keys)) and all(keys)
+    # Where the next page begins is kept in Postgres, which has no NUL.
+    kept = not more or "\0" not in f"{token}{keys[-1] if keys else ''}"
     # There is a token if and only if more keys follow; any other page contradicts itself.
-    if more is not (token is not None) or not complete or not fields.get("Name"):
+    if more is not (token is not None) or not (complete and kept) or not fields.get("Name"):
         return None
     return ObjectPage(keys, more, token, frozenset(empty), {name: fields[name] for name in _ECHO if name in fields})
 

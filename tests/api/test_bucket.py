@@ -278,6 +278,8 @@ def test_no_part_of_a_page_is_a_page():
         document(["a"]).replace(b"<IsTruncated>false</IsTruncated>", b""),
         document(["a"]).replace(b"</Key>", b""),
         document(["a"]).replace(b"UTF-8", b"no-such-code"),
+        document(["a", "b\0"], more="true", token="t"),
+        document(["a", "b"], more="true", token="t\0"),
     ],
 )
 def test_what_could_hide_a_key_is_no_page(body):

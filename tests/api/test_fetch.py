@@ -411,6 +411,23 @@ def test_an_answer_of_another_shape_is_refused_by_name():
     assert "connection 'acme'" in message
 
 
+def test_a_token_that_can_not_be_kept_is_refused():
+    """Postgres keeps the position of a pull, and has no NUL."""
+    client = Fake(lambda request: {"rows": [{"id": 1}], "cursor": "a\0b"})
+    with pytest.raises(RefuseData, match="the token of the next page holds a NUL character"):
+        list(pages(client, FEED, CURSOR))
+
+
+def test_one_record_that_is_nested_deeply_keeps_out_no_others():
+    """A thread that reads answers can read more levels than a task that is itself many calls deep can write."""
+    deep: Any = 1
+    for _ in range(980):
+        deep = [deep]
+    rows = [{"id": 1, "deep": deep}, {"id": 2}]
+    client = Fake(lambda request: {"rows": rows, "cursor": None})
+    assert [page.rows for page in pages(client, FEED, CURSOR)] == [rows]
+
+
 def test_messages_name_neither_tokens_nor_query_values():
     client = Fake(lambda request: {"rows": [], "cursor": "hush"})
     for limit, error in ((1, PageLimit), (9, PaginationLoop)):

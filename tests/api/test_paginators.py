@@ -196,6 +196,19 @@ def test_an_answer_without_rows_is_an_empty_list_where_that_is_declared(data):
     assert cursor.read(Answer(data), None).rows == []
 
 
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "hush", 5, [1]])
+def test_a_time_that_can_not_be_kept_is_refused(time):
+    """Of a watermark beyond the years 1 to 9999 psycopg could read nothing."""
+    with pytest.raises(RefuseData, match="'latest_time' is no time"):
+        Cursor("orders", as_of="latest_time").read(Answer({"orders": [], "latest_time": time}), None)
+
+
+@pytest.mark.parametrize("link", ["http://[?a=1", "//x?", 5, ["?a=1"]])
+def test_a_broken_address_of_the_next_page_is_refused(link):
+    with pytest.raises(RefuseData, match="no query"):
+        NextLink("rows", "next").read(Answer({"rows": [], "next": link}), None)
+
+
 @pytest.mark.parametrize(
     "data", [{"message": "hush"}, {"message": None}, {"cursor": "abc", "status": 503}, {"orders": None}, {"Orders": []}]
 )
