@@ -108,6 +108,7 @@ class Worker(Machine):
     """A Celery worker on a machine of that name, which shares logs and settings with the stack."""
 
     def __init__(self, name: str, logs: Path, env: Mapping[str, str]):
+        self.name = name
         # As the stack's scheduler, since imports take most of a short task's time.
         command = [sys.executable, "-m", "stack.preloaded", "celery", "worker", "--skip-serve-logs"]
         command += ["--celery-hostname", name, "--pid", str(logs / f"{name}.pid")]

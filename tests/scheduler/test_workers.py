@@ -11,9 +11,11 @@ from itertools import combinations
 
 import psycopg
 import pytest
+from airflow.utils.net import getfqdn
 
 from include.warehouse import fence
 from stack.airflow import ENDED, until
+from stack.alive import is_alive
 from stack.ports import is_free
 from tests.folders import quick_folder
 from tests.running_platform import RECONCILE, SOURCE, SYNC, Platform, started
@@ -91,6 +93,14 @@ def lines_written(site: Site) -> int:
     return written
 
 
+def test_health_checks_find_each_part_on_its_machine_only(site: Site):
+    env = site.platform.stack.env
+    for part in ("dag-processor", "triggerer"):
+        assert is_alive(part, env, getfqdn())
+        assert not is_alive(part, env, "elsewhere")
+    assert all(is_alive("worker", env, worker.name) for worker in site.workers)
+
+
 def test_two_runbooks_share_both_workers_and_the_rate_limit(site: Site):
     platform = site.platform
     platform.shop.set(page_sizes=dict.fromkeys(("customers", "invoices", "line_items", "payments"), 8))
@@ -98,6 +108,7 @@ def test_two_runbooks_share_both_workers_and_the_rate_limit(site: Site):
     runs = [(dag, platform.airflow.trigger(dag)) for dag in (RECONCILE, OTHER_RECONCILE)]
     asked = [(time.monotonic(), requests(site))]
     while {platform.airflow.state(*run) for run in runs} - set(ENDED):
+        time.sleep(0.5)
         asked.append((time.monotonic(), requests(site)))
     assert [platform.airflow.state(*run) for run in runs] == ["success"] * 2
     assert all(worker.tasks(RECONCILE) > tasks for worker, tasks in zip(site.workers, before, strict=True))
@@ -143,6 +154,8 @@ def test_a_frozen_worker_that_comes_back_is_refused_and_alarms_nobody(site: Site
     late = platform.session_of(f"{SYNC}/{run_id}")
     frozen = site.worker_of(late)
     frozen.freeze()
+    env = platform.stack.env
+    assert [is_alive("worker", env, worker.name) for worker in site.workers] == [w is not frozen for w in site.workers]
     platform.shop.set(latency_ms=0)
     assert platform.airflow.wait(SYNC, run_id, timeout=120) == "success"
     assert platform.in_step()
