@@ -28,18 +28,15 @@ pytest_plugins = ["tests.running_platform"]
 
 # What comes with no package. In CI a missing one is an error; elsewhere its tests are left out, and it is told.
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-LEFT_OUT = (
-    {}
-    if os.environ.get("CI")
-    else {
-        tests: f"no {program} found: tests/{tests} is left out (Debian: apt install {package})"
-        for tests, program, package, found in (
-            ("browser", "Chromium", "chromium", BROWSER),
-            ("scheduler/test_workers.py", "Redis", "redis-server", REDIS),
-        )
-        if not found
-    }
-)
+MISSING = {
+    tests: f"no {program} found: tests/{tests} is left out (Debian: apt install {package})"
+    for tests, program, package, found in (
+        ("browser", "Chromium", "chromium", BROWSER),
+        ("scheduler/test_workers.py", "Redis", "redis-server", REDIS),
+    )
+    if not found
+}
+LEFT_OUT = {} if os.environ.get("CI") else MISSING
 collect_ignore = list(LEFT_OUT)
 
 
