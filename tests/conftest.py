@@ -22,19 +22,29 @@ from include.warehouse.staging import Stage
 from stack.postgres import Postgres, Server
 from stack.settings import SIMULATORS
 from tests.folders import quick_folder
+from tests.workers import REDIS
 
 pytest_plugins = ["tests.running_platform"]
 
-# A browser comes with no package. In CI a missing one is an error; elsewhere its tests are left out, and it is told.
+# What comes with no package. In CI a missing one is an error; elsewhere its tests are left out, and it is told.
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-collect_ignore = [] if BROWSER or os.environ.get("CI") else ["browser"]
+MISSING = {
+    tests: f"no {program} found: tests/{tests} is left out (Debian: apt install {package})"
+    for tests, program, package, found in (
+        ("browser", "Chromium", "chromium", BROWSER),
+        ("scheduler/test_workers.py", "Redis", "redis-server", REDIS),
+    )
+    if not found
+}
+LEFT_OUT = {} if os.environ.get("CI") else MISSING
+collect_ignore = list(LEFT_OUT)
 
 
 def pytest_report_header() -> list[str]:
     """Say what is left out."""
-    browser = ["no Chromium found: tests/browser is left out (Debian: apt install chromium)"] if collect_ignore else []
     stubbed = [source for source in REGISTRY if source not in SIMULATORS]
-    return browser + ([f"no simulator, so neither scenario nor lies: {', '.join(stubbed)}"] if stubbed else [])
+    without = [f"no simulator, so neither scenario nor lies: {', '.join(stubbed)}"] if stubbed else []
+    return [*LEFT_OUT.values(), *without]
 
 
 # Airflow reads its settings when it is first imported. No test may reach what the developer's shell names (a real

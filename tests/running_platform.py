@@ -15,7 +15,7 @@ import pytest
 from include.api.client import ApiClient
 from include.simulators import storage
 from include.simulators.repairshopr import Control, Mutation
-from include.sources import REGISTRY, get_source
+from include.sources import get_source
 from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.sync import sync_entities
 from stack.airflow import Airflow, until
@@ -230,7 +230,7 @@ class Platform:
         self.shop.set(latency_ms=0, page_sizes={})
         for name in ("decision_timeout_hours", "drain_timeout_seconds", "nightly_repair_sources", "RECONCILE_ENABLED"):
             self.airflow.delete_variable(name)
-        for source in REGISTRY:
+        for source in self.stack.sources:
             for dag in (f"{source}_sync", f"{source}_reconcile"):
                 self._end_runs(dag)
         self.images.restore()
@@ -246,7 +246,7 @@ class Platform:
             url = self.stack.simulator_urls[SOURCE] + shop.base_path
             with ApiClient(SOURCE, url, headers=headers) as client:
                 sync_entities(MirrorContext(shop, client, conn, "tests/reset"))
-        for source in REGISTRY:
+        for source in self.stack.sources:
             self.airflow.set_slots(f"{source}_writer", 1)
         self.service.told.clear()
 
@@ -257,21 +257,28 @@ class Platform:
             self.airflow.wait(dag, run["dag_run_id"])
 
 
-@pytest.fixture(scope="session")
-def running_platform() -> Iterator[Platform]:
-    """The stack, with the warehouse on a server of its own that can be killed."""
+@contextmanager
+def started(**settings: str) -> Iterator[Platform]:
+    """The stack with settings on top of `SETTINGS`, and the warehouse on a server of its own that can be killed."""
     with (
         quick_folder("platform") as folder,
         Service() as service,
         Postgres(folder / "warehouse", settings={"fsync": "off"}) as server,
     ):
         server.create_database("warehouse")
-        settings = SETTINGS | {
+        connections = {
             "AIRFLOW_CONN_WAREHOUSE": server.url("warehouse"),
             "AIRFLOW_CONN_NOTIFICATIONS": service.connection,
         }
-        with Stack(folder / "stack", settings=settings) as stack:
+        with Stack(folder / "stack", settings=SETTINGS | connections | settings) as stack:
             yield Platform(stack, server, service)
+
+
+@pytest.fixture(scope="session")
+def running_platform() -> Iterator[Platform]:
+    """One platform for all tests that need nothing else."""
+    with started() as platform:
+        yield platform
 
 
 @pytest.fixture

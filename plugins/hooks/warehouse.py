@@ -8,13 +8,16 @@ from psycopg.types.json import Jsonb
 
 CONNECTION = "warehouse"
 # Limits of each session. By default Postgres takes two hours to notice that a machine is gone, and keeps its locks for
-# as long; now it takes a minute. Only `fence.exclusive` may leave a transaction idle for a quarter of an hour, and
-# nothing waits as long for a lock: another step that does so fails and says it.
+# as long; now it takes a minute. It notices within ten seconds that a task was killed while its statement waits; else
+# the statement would go on waiting, and the next tries would fail on the locks that it has. Only `fence.exclusive` may
+# leave a transaction idle for a quarter of an hour, and nothing waits as long for a lock: another step that does so
+# fails and says it.
 SESSION = {
     "tcp_keepalives_idle": "30s",
     "tcp_keepalives_interval": "10s",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60s",
+    "client_connection_check_interval": "10s",
     "idle_in_transaction_session_timeout": "15min",
     "lock_timeout": "15min",
 }

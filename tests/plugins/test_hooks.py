@@ -295,6 +295,7 @@ class TestWarehouse:
             int(shown["tcp_keepalives_idle"].rstrip("s")) + 3 * int(shown["tcp_keepalives_interval"].rstrip("s")) <= 60
         )
         assert (shown["tcp_keepalives_count"], shown["tcp_user_timeout"]) == ("3", "60000ms")
+        assert shown["client_connection_check_interval"] == "10000ms"
         assert (shown["idle_in_transaction_session_timeout"], shown["lock_timeout"]) == ("900000ms", "900000ms")
 
     def test_url_is_one_that_migrations_take(self, connected):

@@ -15,7 +15,7 @@ import pytest
 from include.sources import REGISTRY
 from include.sources.installed import SETTING, installed_sources
 from stack.locks import pins
-from stack.postgres import Server
+from stack.postgres import SETTINGS, Server
 from stack.settings import REPOSITORY, SIMULATORS
 
 # The package's own wrapper returns 0 on errors.
@@ -51,10 +51,14 @@ def test_example_names_every_secret_and_gives_none():
     assert set(NEEDED) == set(re.findall(r"^(\w+)=$", example, re.MULTILINE))
 
 
-def test_has_every_part_and_simulators_only_behind_their_profile():
-    parts = {"postgres", "redis", "minio", "init", "api-server", "scheduler", "dag-processor", "triggerer", "worker"}
+AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+
+
+def test_has_every_part_and_simulators_and_minio_only_behind_their_profile():
+    parts = {"postgres", "redis", "init", *AIRFLOW}
     assert set(services()) == parts
     assert set(services(**TRIAL)) == parts | set(SIMULATORS)
+    assert set(services(COMPOSE_PROFILES="minio")) == parts | {"minio"}
 
 
 def test_example_names_every_source():
@@ -80,7 +84,7 @@ def trial_of_two(tmp_path: Path) -> dict[str, dict]:
 def test_a_trial_has_the_simulators_of_its_sources_and_no_other(tmp_path: Path):
     found = trial_of_two(tmp_path)
     assert set(found) & set(SIMULATORS) == {"square", "tekmetric"}
-    for name in ("init", "api-server", "scheduler", "dag-processor", "triggerer", "worker"):
+    for name in ("init", *AIRFLOW):
         assert installed_sources(found[name]["environment"]) == ("square", "tekmetric")
 
 
@@ -98,9 +102,51 @@ def test_images_are_pinned_and_everything_that_stays_is_checked():
         assert name == "init" or "test" in service["healthcheck"], name
 
 
+def test_nothing_can_fill_the_machine():
+    for name, service in services(**TRIAL | {"COMPOSE_PROFILES": f"minio,{TRIAL['COMPOSE_PROFILES']}"}).items():
+        assert int(service["mem_limit"]) <= 3 * 2**30, name
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
+
+
+def test_a_worker_has_memory_for_its_tasks():
+    worker = services()["worker"]
+    tasks = int(worker["environment"]["AIRFLOW__CELERY__WORKER_CONCURRENCY"])
+    assert int(worker["mem_limit"]) >= (tasks * 2 * 90 + 500) * 2**20
+
+
+def test_health_checks_start_no_airflow():
+    for name in AIRFLOW:
+        check = services()[name]["healthcheck"]
+        assert check["test"][1] in ("curl", "python"), name
+        assert check["interval"] == "1m0s"
+
+
+def test_postgres_is_tuned_as_the_embedded_one():
+    set_ = dict(word.split("=", 1) for word in services()["postgres"]["command"] if "=" in word)
+    assert len(set_) >= 9
+    assert set_.items() <= SETTINGS.items()
+
+
+def test_redis_keeps_its_queue_and_shows_its_password_on_no_command_line():
+    done = compose(SECRETS, "config", "--format=json")
+    redis = json.loads(done.stdout)["services"]["redis"]
+    assert SECRETS["REDIS_PASSWORD"] not in " ".join(redis["command"])
+    [config] = redis["configs"]
+    assert config["target"] == redis["command"][-1]
+    content = json.loads(done.stdout)["configs"][config["source"]]["content"].splitlines()
+    assert content == [f"requirepass {SECRETS['REDIS_PASSWORD']}", "appendonly yes"]
+
+
+def test_people_and_messages_get_the_address_that_env_names():
+    name = "AIRFLOW__API__BASE_URL"
+    assert services()["worker"]["environment"][name] == "http://localhost:8080"
+    named = services(BASE_URL="https://airflow.example.com")
+    assert named["worker"]["environment"][name] == "https://airflow.example.com"
+
+
 def test_airflow_waits_for_the_migrations():
     found = services()
-    for name in ("api-server", "scheduler", "dag-processor", "triggerer", "worker"):
+    for name in AIRFLOW:
         assert found[name]["depends_on"]["init"]["condition"] == "service_completed_successfully"
         assert found[name]["environment"]["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
     assert "stack.prepare" in found["init"]["command"][0]

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from stack.ports import LOOPBACK, free_port
-from stack.postgres import Postgres, PostgresError, Server
+from stack.postgres import Postgres, PostgresError, Server, binaries
 
 SMALL = {"shared_buffers": "16MB", "fsync": "off"}
 
@@ -30,8 +30,8 @@ def busy_port() -> Iterator[int]:
 def closed_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's programs lie below the closed folder too, as those of a .venv in a home folder do."""
     programs = folder.parent / "bin"
-    programs.symlink_to(Path(Postgres(folder)._binary("initdb")).parent)
-    monkeypatch.setattr(Postgres, "_binary", lambda self, name: str(programs / name))
+    programs.symlink_to(binaries())
+    monkeypatch.setattr("stack.postgres.binaries", lambda: programs)
 
 
 def ask(url: str, query: str) -> object:

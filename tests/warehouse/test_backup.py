@@ -1,0 +1,88 @@
+"""Backup and restore by the commands of docs/operating.md: what comes back is proven and can be undone."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from include.simulators import repairshopr as simulator
+from include.warehouse.migrate import migrate
+from stack.postgres import Postgres, binaries
+from stack.settings import REPOSITORY
+from tests.contract.account import Run
+from tests.contract.repairshopr import SIZES, Account
+from tests.folders import quick_folder
+
+SECTION = re.search(r"\n## Backup and restore\n(.*?)\n## ", (REPOSITORY / "docs/operating.md").read_text(), re.DOTALL)[
+    1
+]
+BACKUP, RESTORE = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
+NOTHING = {"insert": 0, "update": 0, "delete": 0}
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Postgres, Postgres]]:
+    """The server that is lost, and an empty one."""
+    with ExitStack() as running:
+        folder = running.enter_context(quick_folder("backup"))
+        yield tuple(
+            running.enter_context(Postgres(folder / name, settings={"fsync": "off"})) for name in ("lost", "empty")
+        )
+
+
+def run(commands: str, server: Postgres, folder: Path) -> None:
+    """Run the commands as in the server's container, by its own superuser."""
+    commands = commands.replace("docker compose exec -T postgres ", "").replace("--username=airflow", "")
+    connection = psycopg.conninfo.conninfo_to_dict(server.url("postgres"))
+    environment = {f"PG{name.upper()}": connection[name] for name in ("host", "port", "user", "password")}
+    # As the image has it.
+    environment["PATH"] = os.pathsep.join([str(binaries()), os.environ["PATH"]])
+    done = subprocess.run(["sh", "-ec", commands], cwd=folder, env=environment, capture_output=True, text=True)
+    known = re.compile(r'ERROR:  role "postgres" already exists\n')
+    assert (done.returncode, known.sub("", done.stderr)) == (0, "")
+
+
+def contents(conn: psycopg.Connection) -> dict[str, list]:
+    """Every row of every table that a crash would not empty."""
+    tables = conn.execute(
+        "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relpersistence = 'p'"
+        " AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)' ORDER BY 1"
+    ).fetchall()
+    query = "SELECT to_jsonb(t) FROM {} t ORDER BY 1"
+    return {name: conn.execute(sql.SQL(query).format(sql.SQL(name))).fetchall() for (name,) in tables}
+
+
+def test_a_restored_warehouse_is_in_step_and_its_syncs_can_be_undone(
+    servers: tuple[Postgres, Postgres], tmp_path: Path
+):
+    lost, empty = servers
+    migrate(lost.url("warehouse"))
+    with ExitStack() as running:
+        shop = running.enter_context(simulator.running(simulator.Config(rate_limit=None, **SIZES)))
+        before = running.enter_context(psycopg.connect(lost.url("warehouse"), autocommit=True))
+        account = Account(shop, before)
+        work = Run(account, before, "repairshopr_reconcile/before")
+        work.sync()
+        state = work.state()
+        account.change()
+        sync_id = work.sync().sync_id
+        kept = contents(before)
+        run(BACKUP, lost, tmp_path)
+
+        run(RESTORE, empty, tmp_path)
+        after = running.enter_context(psycopg.connect(empty.url("warehouse"), autocommit=True))
+        assert contents(after) == kept
+        # As every start does.
+        migrate(empty.url("warehouse"))
+        restored = Run(Account(shop, after), after, "repairshopr_reconcile/after")
+        assert [(vars(summary.plan), summary.incomplete) for summary in restored.scan()] == [(NOTHING, "")] * 7
+        restored.resume()
+        assert restored.sync().sync_id > sync_id
+        restored.roll_back(sync_id)
+        assert restored.state()["copy"] == state["copy"]
