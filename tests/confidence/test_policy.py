@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.confidence.account import Account
 from include.confidence.policy import (
     BASELINE_RUNS,
     FieldsLost,
@@ -116,6 +117,24 @@ def test_share_of_changes(rows, limit):
 
 def test_filling_an_empty_copy_is_not_a_mass_change():
     assert verdict(0, [], RepairShare(), live_rows=0, plan=(1_000_000, 0, 0)) == "pass"
+
+
+@pytest.mark.parametrize(("changed", "verdict_"), [(20, "pass"), (21, "hold")])
+def test_repair_of_one_table_among_larger_ones(changed, verdict_):
+    """A fifth of the orders would be changed, and hardly any of all rows that belong to them."""
+    tables = {
+        "orders": Account(live=97, equal=97 - changed, differing=changed),
+        "lines": Account(live=903, equal=903),
+    }
+    scanned = summary(live_rows=1000, plan=(0, changed, 0), accounts=tables)
+    judged = judge(scanned, [], [RepairShare()])
+    assert judged.verdict == verdict_
+    assert ("21 of 97 live rows of orders" in "".join(judged.reasons)) is (verdict_ == "hold")
+
+
+def test_repair_of_rows_that_a_plan_leaves_as_they_are():
+    accounts = {"images": Account(live=100, equal=50, surplus=50)}
+    assert verdict(0, [], RepairShare(), live_rows=100, plan=(0, 0, 0), accounts=accounts) == "pass"
 
 
 def test_a_mass_repair_says_what_would_happen_and_what_does_not():

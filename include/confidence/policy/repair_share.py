@@ -1,6 +1,6 @@
 """A repair that would write too much."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -16,8 +16,9 @@ PLAN = "plan."
 class RepairShare:
     """A repair must not delete more than the share `delete` of the live rows looked at, nor update more than `change`.
 
-    Up to `min_rows` rows always pass; more than both holds. Inserts are not limited: they overwrite nothing, a rollback
-    takes them back without loss, and every first repair into an empty copy would hold.
+    That holds for all tables of the entity together, and for each by itself: a fifth of the orders is few beside all
+    their lines. Up to `min_rows` rows always pass; more than both holds. Inserts are not limited: they overwrite
+    nothing, a rollback takes them back without loss, and every first repair into an empty copy would hold.
 
     A decision to resume does not accept such a plan. If it did, the next night would apply the plan unattended. The
     gate holds again for as long as the plan is that large.
@@ -29,17 +30,33 @@ class RepairShare:
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
         """Return two gates, `plan.delete` and `plan.update`. The runs before don't matter."""
+        deletes = {table: account.surplus for table, account in summary.accounts.items()}
+        updates = {table: account.differing for table, account in summary.accounts.items()}
         return [
-            self._gate("delete", summary.plan.delete, self.delete, summary.live_rows),
-            self._gate("update", summary.plan.update, self.change, summary.live_rows),
+            self._gate("delete", self.delete, summary, summary.plan.delete, deletes),
+            self._gate("update", self.change, summary, summary.plan.update, updates),
         ]
 
-    def _gate(self, action: str, rows: int, share: float, live_rows: int) -> Gate:
-        limit = max(Decimal(self.min_rows), live_rows * exact(share))
-        if rows <= limit:
-            return Gate(f"{PLAN}{action}", None, number(limit), rows, Verdict.PASS)
+    def _gate(
+        self, action: str, share: float, summary: ForensicSummary, planned: int, by_table: Mapping[str, int]
+    ) -> Gate:
+        """Return the gate of all tables together, or that of the first table that is above its own limit."""
+        limit = self._limit(summary.live_rows, share)
+        if planned > limit:
+            return self._hold(action, planned, summary.live_rows, "live rows looked at", limit)
+        for table, rows in by_table.items():
+            live_rows = summary.accounts[table].looked_at
+            # A scan may count rows that its plan leaves as they are.
+            if min(rows, planned) > (most := self._limit(live_rows, share)):
+                return self._hold(action, min(rows, planned), live_rows, f"live rows of {table} looked at", most)
+        return Gate(f"{PLAN}{action}", None, number(limit), planned, Verdict.PASS)
+
+    def _limit(self, live_rows: int, share: float) -> Decimal:
+        return max(Decimal(self.min_rows), live_rows * exact(share))
+
+    def _hold(self, action: str, rows: int, live_rows: int, of_what: str, limit: Decimal) -> Gate:
         reason = (
-            f"the repair would {action} {rows} of {live_rows} live rows looked at, above its limit {text(limit)}: "
-            f"not applied, {KEPT}"
+            f"the repair would {action} {rows} of {live_rows} {of_what}, above its limit {text(limit)}: not applied,"
+            f" {KEPT}"
         )
         return Gate(f"{PLAN}{action}", None, number(limit), rows, Verdict.HOLD, reason)
