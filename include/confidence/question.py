@@ -104,7 +104,7 @@ def _lines(question: Question) -> list[str]:
     writer = question.writer
     behind = ""
     if question.behind is not None and question.behind >= timedelta(minutes=1):
-        behind = f" The copy is {_span(question.behind)} behind its source by now."
+        behind = f" When this was asked, the copy was {_span(question.behind)} behind its source."
     lines = [
         f"Nothing is synced to the copy of `{writer.source}` since {_time(writer.since)}, until you answer.{behind}"
         f" Unanswered for {question.hours:g} hours, the writer stays stopped and this run fails.",
@@ -113,13 +113,18 @@ def _lines(question: Question) -> list[str]:
         scope = "" if held.scope == "all" else f" ({held.scope})"
         again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
         lines += ["", f"### {held.entity}{scope}", *(f"- {sentence}" for sentence in held.sentences)]
-        lines += [f"- It is so since {_time(held.since)}{again}."]
+        lines += [f"- First seen by the scan of {_time(held.since)}{again}."]
         lines += [f"- What stands out{pattern}." for pattern in held.patterns]
     lines += ["", "### What a repair would write", *_plans(question.plans), "", "### The answers"]
     several = len(question.planned) > 1
-    leave_out = " Entities that you leave out are resumed without repair." if several else ""
+    leave_out = (
+        " Entities that you leave out stay as they are; while their repair is above its limit, the next run asks again."
+        if several
+        else ""
+    )
+    less = ", less what you leave out" if several else ""
     again = (
-        "but the next night asks again while a repair is above its limit"
+        "but the next run asks again while a repair is above its limit"
         if any(held.asks_again for held in question.held)
         else "so the same drift is not asked about again"
     )
@@ -129,10 +134,14 @@ def _lines(question: Question) -> list[str]:
         "- **Keep stopped**: nothing is written. This run fails, and no sync writes until the next run of the runbook"
         f" looks again, or until somebody answers *Ask me again* on the page of {writer.source}.",
         "- **Resume without repair**: nothing is written, and source and copy go on to differ. The figures above become"
-        f" the new baseline, {again}; the writer runs again.",
-        f"- **Repair, then resume**: {_number(changes, 'change')} as above, under a sync_id that can be rolled back,"
-        " also if this run is a dry run. The copy becomes like the source as it is now, so don't repair if the source"
+        f" the new baseline, {again}; the writer runs again. It brings what changes at the source, right or wrong, and"
+        " deletes nothing without proof.",
+        f"- **Repair, then resume**: {_number(changes, 'change')} as above{less}, under a sync_id that can be rolled"
+        " back, also if this run is a dry run. The copy becomes like the source as it is now, so don't repair if the source"
         f" is what went wrong.{leave_out}",
+        "",
+        "A run of the runbook that waits behind this one begins when you have answered. It scans, and asks again if it"
+        " finds what nobody has repaired or accepted.",
     ]
 
 
@@ -178,6 +187,9 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     if gate.value is None:
         return [f"`{gate.metric}`: {(reason or 'it was not measured').rstrip('.')}."]
     meaning = explain(gate.metric, texts).rstrip(".")
+    # The reason of a plan's gate has its figures in words already.
+    if gate.metric.startswith(PLAN) and gate.verdict == Verdict.HOLD:
+        return [f"{reason[:1].upper()}{reason[1:].partition(': ')[0]} (`{gate.metric}`)."]
     words = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
     known = {"would pass": gate.limit, "is usual": gate.baseline}
     limits = ", ".join(f"{figure:,.10g} {what}" for what, figure in known.items() if figure is not None)

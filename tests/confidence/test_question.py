@@ -125,7 +125,7 @@ def test_the_three_most_telling_patterns_are_told(conn, patterns):
 def test_says_how_far_the_copy_is_behind(conn, behind, words):
     first = question.markdown(replace(asked(conn, FAR), behind=behind)).splitlines()[0]
     assert ("behind" in first) == (words is not None)
-    assert f" The copy is {words} behind its source by now." in first or not words
+    assert f" When this was asked, the copy was {words} behind its source." in first or not words
 
 
 def test_the_copy_is_behind_as_far_as_its_stalest_table(conn):
@@ -202,7 +202,7 @@ def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
 @pytest.mark.parametrize(("metric", "again"), [("plan.update", True), (METRIC, False)])
 def test_says_whether_the_next_night_asks_again(conn, metric, again):
     text = question.markdown(asked(conn, replace(FAR, metric=metric)))
-    assert ("the next night asks again" in text) == again
+    assert ("the next run asks again" in text) == again
     assert ("the same drift is not asked about again" in text) != again
 
 
