@@ -40,6 +40,16 @@ LEFT_OUT = {} if os.environ.get("CI") else MISSING
 collect_ignore = list(LEFT_OUT)
 
 
+# Of the files that run a whole stack, those that take longest: one process plays a file, so they begin first.
+LONGEST = ("test_workers.py", "test_sources.py", "test_order.py", "test_cases.py", "test_crash.py", "test_marks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files begin first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
 def pytest_report_header() -> list[str]:
     """Say what is left out."""
     stubbed = [source for source in REGISTRY if source not in SIMULATORS]

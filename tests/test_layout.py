@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "include.simulators": set(),
     "plugins": {"include.api", "include.warehouse", "include.confidence", "include.sources"},
     "dags": {"plugins", "include.sources", "include.warehouse"},
-    # The demo gives the simulator its orders; pools and a new source's tables follow from the sources.
-    "stack": {"include.simulators", "include.sources", "include.warehouse"},
+    # The demo gives the simulator its orders and reads the evidence; pools and a new source's tables follow from the
+    # sources.
+    "stack": {"include.simulators", "include.sources", "include.warehouse", "include.confidence"},
 }
 HOUSE = ("dags", "plugins", "include", "stack", "tests", "benchmarks")
 SUBPACKAGES = ("include.sources", "include.simulators")

@@ -20,7 +20,7 @@ from urllib3.poolmanager import pool_classes_by_scheme
 
 # More than any page of an API needs, and little enough for a task's memory.
 LARGEST_ANSWER_BYTES = 64 * 2**20
-# From the first byte of the status line to the last byte of the body.
+# From the end of the request to the last byte of the body.
 LONGEST_ANSWER_SECONDS = 300.0
 CHUNK_BYTES = 64 * 2**10
 

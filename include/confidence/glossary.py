@@ -12,7 +12,7 @@ EVERY_SCAN: Mapping[str, str] = {
     "unproven_overdue": "Rows of the entity's tables that more than one run could not prove.",
     "plan.delete": "Rows that the plan deletes, held against the share of the table that a repair may delete.",
     "plan.update": "Rows that the plan updates, held against the share of the table that a repair may update.",
-    "plan.lasting": "Rows that every plan of the last seven scans would change, at least.",
+    "plan.lasting": "Changes in the smallest plan of the last seven scans.",
 }
 GROWTH = "growth."
 

@@ -137,8 +137,8 @@ def _lines(question: Question) -> list[str]:
         f" the new baseline, {again}; the writer runs again. It brings what changes at the source, right or wrong, and"
         " deletes nothing without proof.",
         f"- **Repair, then resume**: {_number(changes, 'change')} as above{less}, under a sync_id that can be rolled"
-        " back, also if this run is a dry run. The copy becomes like the source as it is now, so don't repair if the source"
-        f" is what went wrong.{leave_out}",
+        " back, also if this run is a dry run. The copy becomes like the source as it is now, so don't repair if the"
+        f" source is what went wrong.{leave_out}",
         "",
         "A run of the runbook that waits behind this one begins when you have answered. It scans, and asks again if it"
         " finds what nobody has repaired or accepted.",

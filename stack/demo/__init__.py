@@ -41,7 +41,7 @@ def run(stack: Stack, *, once: bool) -> int:
     Afterwards a stack that was started here stays up until Ctrl-C, or ends at once with `once`. One that ran before
     goes on. Raises StackError, Unexpected among them, after ending what was started.
     """
-    _refuse_what_is_real()
+    refuse_what_is_real("the demo")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     screen = Console(highlight=False)
     if not screen.is_terminal:
@@ -84,8 +84,8 @@ def tell(stack: Stack, screen: Console) -> None:
     screen.rule(f"Everything was as it should be, in {time.monotonic() - started:.0f} s")
 
 
-def _refuse_what_is_real() -> None:
-    """The demo breaks what it works on, so it works on the stack's own parts only, and nobody is told of it."""
+def refuse_what_is_real(who: str) -> None:
+    """Raise StackError if a setting names what may be real: `who` damages what it works on."""
     connections = [
         "warehouse",
         "notifications",
@@ -94,7 +94,7 @@ def _refuse_what_is_real() -> None:
     variables = [f"AIRFLOW_CONN_{name.upper()}" for name in connections]
     named = [name for name in variables if name in os.environ]
     if named:
-        raise StackError(f"the demo damages what it works on, and {' and '.join(named)} may be real: unset it first")
+        raise StackError(f"{who} damages what it works on, and {' and '.join(named)} may be real: unset it first")
 
 
 def _start(stack: Stack, screen: Console) -> None:

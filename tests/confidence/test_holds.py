@@ -154,7 +154,15 @@ def test_the_callers_row_factory_does_not_matter(conn):
     conn.row_factory = dict_row
     judged(conn, "scan", HELD, value=400)
     assert judgements.past_runs(conn, summary(scan_id="now")) == [
-        PastRun("scan", past(400).metrics, Verdict.HOLD, (METRIC,), accepted=False, held=True)
+        PastRun(
+            "scan",
+            past(400).metrics,
+            Verdict.HOLD,
+            (METRIC,),
+            accepted=False,
+            held=True,
+            examples={"missing_examples": [7, 8]},
+        )
     ]
     assert holds.refresh_hold(conn, "repairshopr") == "line_items (all): far too many"
 

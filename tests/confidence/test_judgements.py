@@ -77,6 +77,10 @@ def test_judging_a_decided_scan_again_keeps_the_decision(conn):
     assert rows(conn)[0]["decided_by"] == "oncall"
 
 
+# Of each scan.
+EXAMPLES = {"missing_examples": [7, 8]}
+
+
 def test_past_runs_come_newest_first_with_all_that_a_judgement_needs(conn):
     judged(conn, "one", value=1)
     judged(conn, "two", HELD, value=2)
@@ -87,11 +91,11 @@ def test_past_runs_come_newest_first_with_all_that_a_judgement_needs(conn):
     holds.decide(conn, "repairshopr", "keep", "oncall")
     judged(conn, "five", HELD, value=5)
     assert judgements.past_runs(conn, summary(scan_id="now")) == [
-        PastRun("five", {METRIC: 5}, Verdict.HOLD, (METRIC,), accepted=False, held=True),
-        PastRun("four", {METRIC: 4}, Verdict.HOLD, (METRIC,), accepted=False, held=True),
-        PastRun("three", {METRIC: 3}, Verdict.HOLD, (METRIC,), accepted=False, held=False),
-        PastRun("two", {METRIC: 2}, Verdict.HOLD, (METRIC,), accepted=True, held=False),
-        PastRun("one", {METRIC: 1}, Verdict.PASS, (), accepted=False, held=False),
+        PastRun("five", {METRIC: 5}, Verdict.HOLD, (METRIC,), accepted=False, held=True, examples=EXAMPLES),
+        PastRun("four", {METRIC: 4}, Verdict.HOLD, (METRIC,), accepted=False, held=True, examples=EXAMPLES),
+        PastRun("three", {METRIC: 3}, Verdict.HOLD, (METRIC,), accepted=False, held=False, examples=EXAMPLES),
+        PastRun("two", {METRIC: 2}, Verdict.HOLD, (METRIC,), accepted=True, held=False, examples=EXAMPLES),
+        PastRun("one", {METRIC: 1}, Verdict.PASS, (), accepted=False, held=False, examples=EXAMPLES),
     ]
 
 

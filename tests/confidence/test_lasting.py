@@ -53,11 +53,14 @@ def test_what_a_person_accepted_counts_no_more():
     assert verdict(9, runs(*[9] * 6, 9, accepted=6)) == "pass"
     assert verdict(10, runs(*[10] * 6, 9, accepted=6)) == "warn"
     assert verdict(10, runs(*[10] * 5, 9, accepted=5)) == "pass"
+    # It was mended since.
+    assert verdict(8, runs(*[8] * 6, 0, 9, accepted=7)) == "warn"
 
 
 def test_says_how_many_rows_and_what_to_do():
     reasons = judge(summary(plan=(5, 2, 1)), runs(3, 4, 5, 6, 7, 8), [POLICY]).reasons
     assert reasons == (
-        "3 or more rows would be changed by each of the last 7 plans, now 8 (plan.lasting): the copy is wrong in them,"
-        " and no sync mends it. Look at the plan, find what its rows have in common, mend the cause, and repair",
+        "each of the last 7 plans had 3 or more changes, now 8 (plan.lasting): rows stay wrong, or go wrong again after"
+        " each repair, and no sync mends it. Look at the plan, find what its rows have in common, mend the cause, and"
+        " repair",
     )

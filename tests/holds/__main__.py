@@ -16,6 +16,7 @@ import psycopg
 from include.sources import get_source
 from stack.airflow import ENDED, Airflow, until
 from stack.control import Stack
+from stack.demo import refuse_what_is_real
 from stack.guardian import StackError
 from stack.settings import API_PORT, Home
 from tests.holds.causes import CAUSES
@@ -34,9 +35,12 @@ def main() -> int:
         return 0
     stack = Stack(Home.default().folder, api_port=API_PORT)
     try:
+        refuse_what_is_real("this trial")
         if not stack.is_ready:
             for line in stack.start(owned=False):
                 print(line, flush=True)
+        if missing := {cause.source for cause in CAUSES} - set(stack.simulator_urls):
+            raise StackError(f"no simulator runs for {', '.join(sorted(missing))}: unset SYNC_CONFIDENCE_SOURCES")
         # What runs on this machine is asked directly.
         os.environ |= {name: stack.env[name] for name in ("NO_PROXY", "no_proxy")}
         airflow = Airflow(stack.api_url, "admin", stack.password("admin"))

@@ -21,7 +21,7 @@ from tests.folders import quick_folder
 from tests.running_platform import RECONCILE, SOURCE, SYNC, Platform, started
 from tests.workers import Redis, Worker
 
-PER_MINUTE = 240
+PER_MINUTE = 480
 OTHER_SYNC, OTHER_RECONCILE = "storage_sync", "storage_reconcile"
 SETTINGS = {
     "SYNC_CONFIDENCE_SOURCES": "repairshopr,storage",
@@ -45,6 +45,7 @@ class Site:
         self.redis.start()
         for worker in self.workers:
             worker.start()
+            worker.thaw()
         for worker in self.workers:
             worker.wait_until_ready()
 
@@ -120,7 +121,6 @@ def test_two_runbooks_share_both_workers_and_the_rate_limit(site: Site):
 
 def test_lost_workers_are_replaced_in_scan_and_repair_and_nothing_is_doubled(site: Site):
     platform = site.platform
-    platform.reconcile()
     platform.lose(3)
     platform.shop.set(latency_ms=700, page_sizes={"line_items": 20})
     run_id = platform.airflow.trigger(RECONCILE, dry_run=False, progress_every=1)
@@ -128,12 +128,12 @@ def test_lost_workers_are_replaced_in_scan_and_repair_and_nothing_is_doubled(sit
     until(lambda: len(platform.sessions_of(run)) > 2, "scans to run", 60)
     lost = site.worker_of(min(platform.sessions_of(run)))
     lost.kill()
+    lost.start()
     with psycopg.connect(platform.stack.warehouse_url) as blocker:
         blocker.execute("LOCK confidence.change_log IN EXCLUSIVE MODE")
         platform.shop.set(latency_ms=0)
         waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
         until(lambda: bool(platform.query(waiting)), "the repair to wait inside its transaction", 120)
-        lost.start()
         lost.wait_until_ready()
         site.worker_of(platform.session_of(run)).kill()
         # Postgres ends the lost session, which holds the repair's lock, before the next try needs it.

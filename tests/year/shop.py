@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from include.api.paginators import PageNumber, SpringPage
-from include.confidence.policy import LOST_FIELDS, Limit, RepairShare
+from include.confidence.policy import Limit, RepairShare
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources import get_source
 from include.sources.base import policies
@@ -200,7 +200,7 @@ class List:
             telemetry={},
             plan=plan,
             live_rows=max(0, self._live(rows, drift) - not_proven),
-            examples={LOST_FIELDS: ["field"]} if drift.fields_lost else {},
+            examples={"declared_fields_vanished_examples": [f"field {number}" for number in range(drift.fields_lost)]},
             incomplete=incomplete,
         )
 

@@ -272,7 +272,7 @@ class Extract:
         state = self.list_state(number)
         if not state or not state["promised"]:
             return 0
-        return self._missing_from(number, state.get("shrunk_to", state["promised"]))
+        return self._missing_from(number, state.get("shrunk_to") or state["promised"])
 
     def save_unseen(self, number: int) -> None:
         """Keep how many rows of its largest claimed total a list has not shown, once it is read to its end.
@@ -282,8 +282,8 @@ class Extract:
         state = self.list_state(number)
         promised = state.get("promised") or 0
         unseen = self._missing_from(number, promised) if promised else 0
-        if unseen or "unseen" in state:
-            self.save_list_state(number, unseen=unseen, shrunk=promised - state.get("shrunk_to", promised))
+        shrunk = promised - (state.get("shrunk_to") or promised)
+        self.save_list_state(number, unseen=unseen, shrunk=shrunk)
 
     def _missing_from(self, number: int, total: int) -> int:
         """Return how many of a total of rows the list has not shown, refused ones left out."""
@@ -324,12 +324,14 @@ class Extract:
         listed, version = listed_versions(self.all_skipped), self.entity.table.version
         if not (listed and version):
             return 0
+        there = staged(self.stage, listed)
         query = sql.SQL("DELETE FROM {} WHERE {} AND {} < {}")
         return sum(
             self.stage.conn.execute(
                 query.format(self.stage.sql, among(self.entity.table.key, [key]), sql.Identifier(version), moment)
             ).rowcount
             for key, moment in listed.items()
+            if key in there
         )
 
     def drop(self) -> None:

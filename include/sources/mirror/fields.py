@@ -6,6 +6,7 @@ second looks are not counted. Only whole scans tell shares and what has vanished
 
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from include.confidence import fields
-from include.confidence.census import Census, Counted, Questions, Record, value_at
+from include.confidence.census import Census, Counted, Questions, Reader, Record, value_at
 from include.confidence.fields import FieldChange, Kind, KnownField, State
 from include.sources.mirror.entity import Entity, MirrorContext, Part
 from include.warehouse.staging import Stage
@@ -164,10 +165,23 @@ def _figures(
 def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
     columns = _columns(entity, table)
     return Questions(
-        readers={_path(column): column.read for column in columns},
+        readers=_readers(columns),
         opaque={_path(column) for column in columns if column.read is structure},
         codes=codes,
     )
+
+
+def _readers(columns: Sequence[Column]) -> dict[str, Reader]:
+    """Return how the columns read each path. Where several read it, one of them has to make something of a value."""
+    by_path: dict[str, list[Reader]] = defaultdict(list)
+    for column in columns:
+        by_path[_path(column)].append(column.read)
+    return {path: _first_of(reads) for path, reads in by_path.items()}
+
+
+def _first_of(reads: Sequence[Reader]) -> Reader:
+    """Return a reader of the first value that these readers make of one; none of them may refuse it."""
+    return lambda value: next((found for found in [read(value) for read in reads] if found is not None), None)
 
 
 def _columns(entity: Entity, table: Table) -> list[Column]:
@@ -193,7 +207,9 @@ def _renames(
     If an object has vanished, what lies in a new one at the same place has the values of the column. The values of some
     records are compared with the copy, by key. None of them is kept.
     """
-    gone = {each.path for each in found if each.kind is Kind.VANISHED and each.state is State.DECLARED}
+    vanished = {each.path for each in found if each.kind is Kind.VANISHED and each.state is State.DECLARED}
+    # An object's field fits a column better than the object.
+    gone = sorted(vanished, key=len, reverse=True)
     new = [
         path
         for path, each in census.counted().fields.items()

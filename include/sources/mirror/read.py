@@ -57,6 +57,8 @@ def read_lists(
     if not listings:
         column = extract.entity.partitions.column
         raise PullError(f"{extract.entity.name} is read by {column}, and none is known yet. Mend what failed before it")
+    if last is None:
+        _check_last_ended(context, extract, listings)
     while not extract.stage.pull.complete:
         number, position = extract.stage.pull.position or (0, first)
         listing = listings[number]
@@ -158,6 +160,18 @@ def _skip_partition_or_raise(
             stage.finish()
 
 
+def _check_last_ended(context: MirrorContext, extract: Extract, listings: Sequence[Listing]) -> None:
+    """Check the list that ended last, if the attempt before this one ended between its last page and its check."""
+    pull = extract.stage.pull
+    number, position = pull.position or (len(listings) if pull.complete else 0, None)
+    state = extract.list_state(number - 1) if number and position is None else {}
+    # A stage without its repeats has been compared already.
+    if not state or state.get("unseen") is not None or "repeats" in extract.progress:
+        return
+    if not extract.failed_partitions.get(listings[number - 1].partition):
+        _read_again_if_short(context, extract, listings, number - 1)
+
+
 def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int) -> None:
     """Let the list be read again if it shows fewer rows than its total claims.
 
@@ -177,7 +191,9 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
         return
     if readings < MAX_READINGS and (before is None or shortage < before):
         log.warning("%s: a list shows %d rows less than it says, it is read again", extract.entity.name, shortage)
-        extract.reset_counts(number, readings=readings + 1, shortage=shortage)
+        # What the list claims in the new reading counts, and whether it has ended is open again.
+        anew = {"readings": readings + 1, "shortage": shortage, "shrunk_to": None, "unseen": None}
+        extract.reset_counts(number, **anew)
         for stage in extract.stages:
             stage.reopen((number, None))
     elif is_sync:
