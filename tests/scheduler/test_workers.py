@@ -14,6 +14,7 @@ import pytest
 from airflow.utils.net import getfqdn
 
 from include.warehouse import fence
+from stack import alive
 from stack.airflow import ENDED, until
 from stack.alive import is_alive
 from stack.ports import is_free
@@ -94,12 +95,15 @@ def lines_written(site: Site) -> int:
     return written
 
 
-def test_health_checks_find_each_part_on_its_machine_only(site: Site):
+def test_health_checks_find_each_part_on_its_machine_only(site: Site, monkeypatch: pytest.MonkeyPatch):
     env = site.platform.stack.env
     for part in ("dag-processor", "triggerer"):
         assert is_alive(part, env, getfqdn())
         assert not is_alive(part, env, "elsewhere")
     assert all(is_alive("worker", env, worker.name) for worker in site.workers)
+    # Each heartbeat is too old.
+    monkeypatch.setattr(alive, "SILENT_SECONDS", -60)
+    assert not any(is_alive(part, env, getfqdn()) for part in ("dag-processor", "triggerer"))
 
 
 def test_two_runbooks_share_both_workers_and_the_rate_limit(site: Site):

@@ -5,13 +5,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from include.api.paginators import Single
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources.base import Api, SyncFailed, entity_of
-from include.sources.mirror import gap
+from include.sources.mirror import gap, read
 from include.sources.mirror.entity import Listing, NewestOnly
 from include.sources.mirror.extract import LISTED_ONLY
 from include.sources.tekmetric import SOURCE
@@ -753,3 +754,39 @@ def test_total_that_shrinks_is_no_proof_that_a_vehicle_is_gone(loaded, conn, lyi
     lying.twist = short(EAST, missing, count, count - 1)
     summary = loaded.scan("vehicles")
     assert (summary.plan.delete, summary.rows - summary.proven) == (1, 0)
+
+
+class TestEndedBetweenTheLastPageAndItsCheck:
+    """The attempt is lost while it asks for a short list's total once more. The next one checks the list."""
+
+    @pytest.mark.parametrize("shop", [EAST, WEST])
+    def test_scan(self, loaded, conn, lying, monkeypatch, shop):
+        ids = loaded.control.ids("vehicles", shop)
+        settle(loaded)
+        conn.execute("DELETE FROM tekmetric.vehicles WHERE tm_id = %s", [ids[-1]])
+        lying.twist = short(shop, ids[-1], len(ids))
+        with monkeypatch.context() as lost:
+            lost.setattr(read, "_refresh_total", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                loaded.scan("vehicles")
+        summary = loaded.scan("vehicles")
+        assert summary.rows - summary.proven == 1
+
+
+def test_total_that_shrinks_for_a_moment_hides_no_row_of_the_second_reading(loaded, conn, lying):
+    """Two rows are left out, then one; only the total that is asked for between the readings is less than the truth."""
+    ids = loaded.control.ids("vehicles", EAST)
+    conn.execute("UPDATE confidence.sync_state SET in_step_at = in_step_at - interval '25 hours'")
+    first, moment = short(EAST, ids[-1], len(ids)), short(EAST, ids[-1], len(ids) - 1)
+    asked = []
+
+    def lie(request, data):
+        if request.path != f"/shop/{EAST}/vehicle":
+            return data
+        asked.append(request)
+        told = (moment if len(asked) == 2 else first)(request, data)
+        return {**told, "content": told["content"][1:]} if len(asked) == 1 else told
+
+    lying.twist = lie
+    with pytest.raises(SyncFailed, match=f"says that it has {len(ids)} rows, and 1 of them were not shown"):
+        loaded.sync()
