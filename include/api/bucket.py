@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
 from include.api.s3_errors import NO_ANSWER, Missing, S3Errors, end_redirects, is_own_answer
 from include.api.s3_listing import PAGE, ObjectPage, read_leanly
+from include.api.s3_transport import bound_answers
 
 Keys = list[str]
 
@@ -132,6 +133,7 @@ class Bucket:
         self._where = self._errors.where("ListObjectsV2")
         read_leanly(client)
         end_redirects(client)
+        bound_answers(client)
         client.meta.events.register("before-send.s3", self._count)
         client.meta.events.register("response-received.s3", self._count_answered)
 

@@ -142,7 +142,7 @@ class Cursor(Paginator):
 class LastId(Paginator):
     """Each page is asked for by the last id of the page before, sent as `param`; `more` is false on the last page.
 
-    `id`: the key of a row's id.
+    `id`: the key of a row's id. The API may refuse it once that row is deleted.
     """
 
     rows: str
@@ -150,6 +150,7 @@ class LastId(Paginator):
     id: str = "id"
     more: str = "has_more"
     start: None = field(default=None, init=False)
+    expires = True
 
     def request(self, base: Request, position: Position) -> Request:
         return base if position is None else replace(base, params={**base.params, self.param: position})

@@ -7,6 +7,7 @@ days; and a few KB of a compressed answer can unpack to any size.
 import http.client
 import io
 import logging
+import math
 import socket
 import time
 from collections.abc import Mapping
@@ -68,23 +69,30 @@ class _Session(requests.Session):
 
 
 class _TimedReader(socket.SocketIO):
-    """Reads from a socket until a time of the monotonic clock, then raises TimeoutError."""
+    """Reads from a socket until a time of the monotonic clock, then raises TimeoutError.
 
-    def __init__(self, sock: Any, deadline: float):
+    After more than `most` bytes it raises an OSError.
+    """
+
+    def __init__(self, sock: Any, deadline: float, most: float):
         super().__init__(sock, "r")
-        self._deadline = deadline
+        self._deadline, self._left = deadline, most
 
     def readinto(self, buffer: Any) -> int | None:
         if time.monotonic() > self._deadline:
             raise TimeoutError
-        return super().readinto(buffer)
+        if self._left < 0:
+            raise OSError("the answer is too large")
+        count = super().readinto(buffer)
+        self._left -= count or 0
+        return count
 
 
 class _TimedSocket:
     """Stands in for the socket that http.client reads an answer from, of which it uses `makefile` alone."""
 
-    def __init__(self, sock: Any):
-        self._sock = sock
+    def __init__(self, sock: Any, most: float):
+        self._sock, self._most = sock, most
 
     def makefile(self, mode: str) -> Any:
         if not isinstance(self._sock, socket.socket):
@@ -92,20 +100,25 @@ class _TimedSocket:
             return self._sock.makefile(mode)
         # socket.makefile counts its files in the same way: the socket is closed after the last of them.
         self._sock._io_refs += 1
-        return io.BufferedReader(_TimedReader(self._sock, time.monotonic() + LONGEST_ANSWER_SECONDS))
+        deadline = time.monotonic() + LONGEST_ANSWER_SECONDS
+        return io.BufferedReader(_TimedReader(self._sock, deadline, self._most))
 
 
-class _TimedResponse(http.client.HTTPResponse):
+class TimedResponse(http.client.HTTPResponse):
+    """An answer that has to be read within LONGEST_ANSWER_SECONDS. `most`: its bytes as sent, at most."""
+
+    most = math.inf
+
     def __init__(self, sock: Any, *args: Any, **options: Any):
-        super().__init__(_TimedSocket(sock), *args, **options)
+        super().__init__(_TimedSocket(sock, self.most), *args, **options)
 
 
 class _Http(HTTPConnection):
-    response_class = _TimedResponse
+    response_class = TimedResponse
 
 
 class _Https(HTTPSConnection):
-    response_class = _TimedResponse
+    response_class = TimedResponse
 
 
 class _HttpPool(HTTPConnectionPool):

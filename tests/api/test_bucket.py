@@ -23,6 +23,7 @@ from botocore.parsers import RestXMLParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from include.api import s3_transport, transport
 from include.api.bucket import Bucket, Look, Presence, Range, Way, client_config
 from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
 from include.api.s3_listing import read_page
@@ -904,6 +905,51 @@ def test_two_buckets_may_share_a_client(store, bucket):
     store.control.put(["k"])
     other = Bucket(bucket._client, "images", connection="acme")
     assert everything(other) == everything(bucket) == ["k"]
+
+
+# -- answers without end
+
+
+@contextmanager
+def endless(piece: bytes, pause: float) -> Iterator[str]:
+    """A store whose every answer has no end: its URL."""
+    ended = threading.Event()
+
+    def pour(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\n\r\n<ListBucketResult>")
+            while not ended.wait(pause):
+                connection.sendall(piece)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=pour, args=[listener.accept()[0]]).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("piece", "pause", "why"),
+    [(b"x", 0.05, "timed out (ReadTimeoutError)"), (b"x" * (1 << 16), 0, "failed (ConnectionClosedError)")],
+    ids=["drips", "floods"],
+)
+def test_a_page_without_end_is_asked_later(monkeypatch, piece, pause, why):
+    monkeypatch.setattr(transport, "LONGEST_ANSWER_SECONDS", 1.0 if pause else 60.0)
+    monkeypatch.setattr(s3_transport._BoundedResponse, "most", 1 << 20)
+    with endless(piece, pause) as url:
+        bucket = Bucket(client(url, "access", "secret", ONCE), "images", connection="acme")
+        error = error_of(lambda: bucket.list_from("a"))
+    assert isinstance(error, TryLater)
+    assert why in str(error)
 
 
 # -- a server that others have written

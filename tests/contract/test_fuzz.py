@@ -5,7 +5,6 @@ import pytest
 
 from include.sources import REGISTRY, get_source
 from include.sources.mirror.source import Mirror
-from stack.settings import SIMULATORS
 from tests.contract.account import Account, Run
 from tests.fuzz.outcome import Outcome
 from tests.fuzz.pages import opened_pages
@@ -20,7 +19,7 @@ def require_sound(source: str, outcomes: list[Outcome]) -> None:
     assert not broken, "\n\n".join(broken)
 
 
-@pytest.mark.parametrize("source", [source for source in REGISTRY if source in SIMULATORS])
+@pytest.mark.parametrize("source", REGISTRY)
 def test_no_changed_answer_harms_the_copy(account: Account, conn: psycopg.Connection, source: str):
     fuzz = Fuzz(account, conn)
     require_sound(source, [fuzz.play(seed) for seed in range(RUNS)])

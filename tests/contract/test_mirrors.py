@@ -7,7 +7,7 @@ What is said of a table holds for an entity's own, those of its parts, and the c
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,11 +20,15 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb, set_json_loads
 
+from include.api import fetch
 from include.api.decoding import decode_json
+from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
+from include.api.paginators import Page
 from include.api.request import Request
 from include.confidence.fields import RECORD, State, known_fields
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror import read
 from include.sources.mirror.changes import Since, Window
 from include.sources.mirror.entity import Derived, Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
@@ -314,6 +318,29 @@ class TestEntity:
             found = rows_of(conn, entity)
             assert found == ({key: whole[key] for key in found} if entity.partitions else {})
             filled.sync()
+            assert rows_of(conn, entity) == whole
+
+    def test_first_sync_begins_again_if_the_token_to_go_on_by_is_not_taken(
+        self, filled, conn, monkeypatch, source, name
+    ):
+        """Whatever the vendor answers to it: a 404 or a 500, each time, must not hold up the copy for good."""
+        entity = entity_of(filled.source, name)
+        whole = rows_of(conn, entity)
+        expires = not isinstance(entity, Discovered) and entity.paginator.expires
+        for error in (FixConfiguration, NotFound, TryLater) if expires else ():
+
+            def pages(*asked: Any, position: Any, error: type[ApiError] = error, **options: Any) -> Iterator[Page]:
+                if position is not None:
+                    raise error("the token is unknown", status=500)
+                yield from fetch.pages(*asked, position=position, **options)
+
+            forget(conn, entity)
+            filled.account.cut(entity, filled.account.pages(entity))
+            with suppress(SyncFailed):
+                filled.sync()
+            with monkeypatch.context() as patch:
+                patch.setattr(read, "pages", pages)
+                filled.sync()
             assert rows_of(conn, entity) == whole
 
 

@@ -28,14 +28,21 @@ class Asked:
     total: int
 
 
+class UnknownPage(ValueError):
+    """The request asks for a page by a token or a number that no answer had."""
+
+
 def cut(paginator: Paginator, request: Said, rows: Sequence[Record], size: int) -> Asked:
-    """Return the page that the request asks for; one behind the end is empty."""
+    """Return the page that the request asks for; one behind the end is empty. Raises UnknownPage."""
     size = len(rows) or 1 if isinstance(paginator, Single) else size
     if isinstance(paginator, LastId):
         start = _behind(paginator, request, rows)
         number = -(-start // size)
     else:
-        number = _number(paginator, request)
+        try:
+            number = _number(paginator, request)
+        except (ValueError, TypeError, AttributeError):
+            raise UnknownPage from None
         start = number * size
     following = number + 1 if start + size < len(rows) else None
     return Asked(number, rows[start : start + size], following, -(-len(rows) // size), len(rows))

@@ -133,7 +133,10 @@ class Stub:
         if route is None:
             return 404, {"error": "no such address"}, {}
         if isinstance(route, ListRoute):
-            page = self._list(route, request, values, dropped=bool(fault))
+            try:
+                page = self._list(route, request, values, dropped=bool(fault))
+            except paging.UnknownPage:
+                return 400, {"error": "no such page"}, {}
             told = route.paginator, page, request
             return 200, paging.answer(*told), paging.headers(*told)
         return *self._look(route, request, values), {}

@@ -128,6 +128,13 @@ class TestLists:
         assert [len(page["items"]) for page in found] == [4, 4, 2]
         assert len({id_ for page in found for id_ in ids(page["items"])}) == 10
 
+    @pytest.mark.parametrize("kind", [Cursor, NextLink, PageNumber, SpringPage])
+    def test_a_page_that_no_answer_has_named_is_refused(self, kind):
+        paginator = kind("items")
+        param = "skip_token" if isinstance(paginator, NextLink) else paginator.param
+        with served(tools(paginator=paginator)) as shop:
+            assert shop.ask(f"/tools?{param}=hush")[0] == 400
+
     @pytest.mark.parametrize("key", [None, "next"])
     def test_a_link_leads_to_the_next_page_and_asks_for_the_same(self, key):
         paginator = NextLink("items", key=key, total="count")

@@ -48,12 +48,12 @@ def read_lists(
     If a list shows fewer rows than its total claims, it is read again as long as this brings more. If one of several
     partitions fails, `Extract.failed_partitions` names it and the others are read.
 
-    If the token of the next page has expired, the pull is restarted: what was staged may have changed meanwhile. The
-    restarted extract is then the returned one.
+    If the token of the next page is no longer taken, the pull is restarted: what was staged may have changed meanwhile.
+    The restarted extract is then the returned one.
 
     Raises ApiError or TooManyRefused where nothing else is left to read, and PullError where no partition is known.
     """
-    restarted = False
+    begun, restarted = extract.stage.pull.position, False
     if not listings:
         column = extract.entity.partitions.column
         raise PullError(f"{extract.entity.name} is read by {column}, and none is known yet. Mend what failed before it")
@@ -67,21 +67,19 @@ def read_lists(
                 _append_page(context, extract, step, unchanged_before)
                 _check_refused(extract, listings, number)
                 on_page(extract)
-        except FixConfiguration as error:
-            resumed = extract.stage.pull.position and extract.stage.pull.position[1] is not None
-            if resumed and listing.paginator.expires and not restarted:
+        except ApiError as error:
+            if not restarted and _may_have_expired(extract, listing, begun, error):
                 restarted = True
                 # If the first page fails too, the token is not the reason. Then this raises, and the stage is kept.
                 next(_list_pages(context, extract, listings, 0, first, last))
-                log.warning("%s In case that its token has expired, the list is read again from its start", error)
+                log.warning("%s In case that its token is the reason, the list is read again from its start", error)
                 extract = extract.restart(context)
             else:
                 _skip_partition_or_raise(extract, listings, number, error)
-        except (ApiError, TooManyRefused) as error:
-            if isinstance(error, TooManyRefused):
-                # A field that has changed its type may be why. No scan or sync comes to its end to tell it.
-                with context.conn.transaction():
-                    keep_fields(context, extract, whole=False)
+        except TooManyRefused as error:
+            # A field that has changed its type may be why. No scan or sync comes to its end to tell it.
+            with context.conn.transaction():
+                keep_fields(context, extract, whole=False)
             _skip_partition_or_raise(extract, listings, number, error)
         else:
             if last is None and not extract.failed_partitions.get(listing.partition):
@@ -110,6 +108,17 @@ def read_partitions(
         extract = extract.restart(context)
         extract.stage.save_progress(singly=True)
         return read_lists(context, extract, listings(True), **options)
+
+
+def _may_have_expired(extract: Extract, listing: Listing, begun: Any, error: ApiError) -> bool:
+    """Return whether the token that leads on may be the reason of an error.
+
+    `begun`: the resume point at which this attempt began. If it got no further, the answer counts whatever it is: a
+    vendor may answer 404 or 500 to a token that it doesn't know, to each later attempt as well.
+    """
+    position = extract.stage.pull.position
+    led = listing.paginator.expires and position and position[1] is not None
+    return bool(led) and (isinstance(error, FixConfiguration) or position == begun)
 
 
 def _check_refused(extract: Extract, listings: Sequence[Listing], number: int) -> None:
