@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.sources import REGISTRY, get_source
-from include.sources.base import ScannedEntity, Source
+from include.sources.base import ReadAnswer, ScannedEntity, Source
 from include.sources.installed import SETTING
 from include.sources.mirror.source import Mirror
 from include.sources.pools import declared_pools
@@ -51,7 +51,8 @@ FIELDS_HEAD = """\
 
 Made from the declared tables by `make docs`. Every field that a vendor sends is in a column of its table or in the
 column `extra`, under the vendor's name, unless it stands here. Dots lead into objects. If a column has a part of an
-object that stands here, the rest of the object is not kept.
+object that stands here, the rest of the object is not kept. A source that mirrors no records reads single fields of the
+vendor's answers and keeps no others: here are those that are known.
 """
 
 LISTS_HEAD = """\
@@ -99,17 +100,34 @@ def render_readme(before: str, dags: Iterable["DAG"], sources: Iterable[str]) ->
     return f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}"
 
 
-def render_fields(sources: Mapping[str, Any]) -> str:
-    """The page of the fields that the tables of mirrored `sources` ignore, by source and table."""
+def render_fields(sources: Mapping[str, Source]) -> str:
+    """The page of the fields that `sources` ignore: by table, or by the answer if no record is mirrored."""
     parts = [FIELDS_HEAD]
     for name, source in sources.items():
         by_reason: dict[tuple[str, str], list[str]] = {}
-        for table in (table for entity in source.entities for table in entity.tables):
+        entities = source.entities if isinstance(source, Mirror) else ()
+        for table in (table for entity in entities for table in entity.tables):
             for field, reason in table.ignored.items():
                 by_reason.setdefault((table.name, reason), []).append(f"`{field}`")
         rows = [[f"`{table}`", ", ".join(fields), reason] for (table, reason), fields in by_reason.items()]
-        parts += [f"## `{name}`", _table(["Table", "Fields", "Why they are not kept"], rows) if rows else "None."]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+        parts += [f"## `{name}`", _table(["Table", "Fields", "Why they are not kept"], rows) if rows else ""]
+        parts += [_answers(table, names) for table, names in source.answer_names.items()]
+        parts += [_read(answer) for answer in source.read_answers]
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _answers(table: str, names: Mapping[str, str]) -> str:
+    named = "; ".join(f"`{step}` is {words}" for step, words in names.items())
+    return f"A record of `{table}` is put together from several answers. A path begins with the answer: {named}."
+
+
+def _read(answer: ReadAnswer) -> str:
+    """What becomes of the fields of an answer that no census counts."""
+    rows = [[f"`{field}`", f"read: {use}"] for field, use in answer.read.items()]
+    rows += [[f"`{field}`", f"ignored: {reason}"] for field, reason in answer.ignored.items()]
+    title = answer.answer[0].upper() + answer.answer[1:]
+    table = _table(["Field", "What becomes of it"], [*rows, ["all others", f"ignored: {answer.rest}"]])
+    return f"{title}:\n\n{table}"
 
 
 def render_lists(sources: Mapping[str, Source]) -> str:
@@ -141,10 +159,11 @@ def main(arguments: list[str] | None = None) -> int:
         except BrokenDag as error:
             print(f"docs: {error}", file=sys.stderr)
             return 1
+        sources = {name: get_source(name) for name in REGISTRY}
         pages = {
             PAGE: render(dags, declared_pools()),
-            FIELDS: render_fields(_mirrors()),
-            LISTS: render_lists({name: get_source(name) for name in REGISTRY}),
+            FIELDS: render_fields(sources),
+            LISTS: render_lists(sources),
             README: render_readme(README.read_text(), dags, REGISTRY),
         }
     if not check:
@@ -155,10 +174,6 @@ def main(arguments: list[str] | None = None) -> int:
     for path in stale:
         print(f"docs: {path.relative_to(REPOSITORY)} is stale: run `make docs`", file=sys.stderr)
     return 1 if stale else 0
-
-
-def _mirrors() -> dict[str, Mirror]:
-    return {name: source for name in REGISTRY if isinstance(source := get_source(name), Mirror)}
 
 
 def _title(dag: "DAG") -> str:

@@ -71,6 +71,11 @@ def plan_link(source: str, evidence: str) -> str:
     return f"{_base()}/sync-confidence/sources/{source}/plans/{quote(evidence, safe='')}"
 
 
+def fields_link(source: str) -> str:
+    """Return the address of the page with the fields of a source."""
+    return f"{_base()}/sync-confidence/sources/{source}/fields"
+
+
 def _base() -> str:
     return (conf.get("api", "base_url", fallback="") or "").rstrip("/")
 

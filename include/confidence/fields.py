@@ -301,6 +301,16 @@ def tell(conn: Connection, source: str, entity: str, run: str, found: Iterable[F
         )
 
 
+def found_by(conn: Connection, source: str, run: str) -> list[str]:
+    """Return in words the changes in fields since the run before, which a scan of `run` or a sync has found.
+
+    New, vanished, renamed and retyped fields, without those that the gate names since the copy loses their values. None
+    if no run has scanned before.
+    """
+    rows = conn.execute(FOUND, {"source": source, "run": run}).fetchall()
+    return [f"{entity}: {sentence(*change)}" for entity, *change in rows]
+
+
 def _lines(words: Iterable[str]) -> str:
     """Return the words as the lines of a text, since Postgres can't unnest arrays of arrays row by row."""
     return "\n".join(sorted(words))
@@ -310,6 +320,16 @@ FIELDS = """
 SELECT entity, path, place, state, types, unreadable, codes, objects, seen, scanned_at, vanished_at, cut, first_seen,
   last_seen
 FROM confidence.field_census WHERE source = %s
+"""
+
+FOUND = """
+SELECT entity, kind, path, state, detail FROM confidence.field_change
+WHERE source = %(source)s AND kind IN ('new', 'vanished', 'renamed', 'retyped')
+  AND NOT (state = 'declared' AND (kind = 'vanished' OR detail LIKE '%%can''t read that'))
+  AND found_at > (SELECT max(scanned_at) FROM confidence.forensic_run b
+    WHERE b.source = %(source)s AND b.scanned_at < (SELECT min(scanned_at) FROM confidence.forensic_run
+      WHERE source = %(source)s AND run = %(run)s))
+ORDER BY change_id
 """
 
 KEEP = """

@@ -58,13 +58,14 @@ class Kind(StrEnum):
     SYNC = "sync"
     HEALTH = "health"
     STOPPED_LONG = "stopped_long"
+    FIELDS = "fields"
     WATCH = "watch"
     WATCH_FAILED = "watch_failed"
 
     @property
     def serious(self) -> bool:
         """Whether something failed or stands still."""
-        return self not in (Kind.WARN, Kind.HEALTH)
+        return self not in (Kind.WARN, Kind.HEALTH, Kind.FIELDS)
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,29 @@ def of_hold(writer: Writer, question: Sequence[str], run: str, link: str) -> Eve
         run,
         f"{writer.source}: the writer is held, please decide",
         "\n".join([*question, f"Next: {next_step}.", f"Run: {run}", link]),
+    )
+
+
+def of_fields(source: str, run: str, changes: Sequence[str], link: str) -> Event | None:
+    """Return the event that fields of the source's records have changed; None without changes.
+
+    `changes`: a line for each, without values. `link`: the page of the fields.
+    """
+    if not changes:
+        return None
+    return Event(
+        f"{Kind.FIELDS}/{run}",
+        Kind.FIELDS,
+        source,
+        run,
+        f"{source}: the fields that the vendor sends have changed",
+        _text(
+            changes,
+            "new fields are kept in extra unless a line says otherwise; the column of a renamed field gets no values",
+            "declare a column for a new field that you need, and mend the declaration of a renamed one",
+            run,
+            link,
+        ),
     )
 
 

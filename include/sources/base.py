@@ -112,6 +112,30 @@ class LeftOut:
 NOTHING = LeftOut()
 
 
+@dataclass(frozen=True)
+class ReadAnswer:
+    """What is read of an answer whose fields no census counts, because the source mirrors no records.
+
+    - `answer`: which of the vendor's answers it is, in words
+    - `read`: by field, what it is read for
+    - `ignored`: by field, the reason why it is not
+    - `rest`: why all other fields that the vendor may send are ignored
+
+    Raises ValueError if a reason is missing, or a field is both read and ignored.
+    """
+
+    answer: str
+    read: Mapping[str, str]
+    ignored: Mapping[str, str]
+    rest: str
+
+    def __post_init__(self) -> None:
+        if not all((self.rest, *self.read.values(), *self.ignored.values())):
+            raise ValueError(f"{self.answer}: say of each field what it is read for, or why it is ignored")
+        if both := sorted(self.read.keys() & self.ignored.keys()):
+            raise ValueError(f"{self.answer}: fields are both read and ignored: {', '.join(both)}")
+
+
 class ScannedEntity(Protocol):
     """The unit that a scan looks at, with its policies. `policies()` adds those of every source.
 
@@ -162,6 +186,8 @@ class Source(Protocol):
     - `connections`: the names of the connections that it needs
     - `health`: the figures of syncs above which there is an alert
     - `metric_texts`: what the metrics of its scans mean, in a sentence each
+    - `answer_names`: by table, as `Table.answers`
+    - `read_answers`: what is read of the answers whose fields no census counts
     - `log_days`: days for which the sync log and the change log are kept; None: for good
     """
 
@@ -171,6 +197,8 @@ class Source(Protocol):
     connections: tuple[str, ...]
     health: Limits
     metric_texts: Mapping[str, str]
+    answer_names: Mapping[str, Mapping[str, str]]
+    read_answers: tuple[ReadAnswer, ...]
     log_days: int | None
 
     def open(self, conn: Connection, run: str, connections: Connections) -> AbstractContextManager[Context]:

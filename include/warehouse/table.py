@@ -276,6 +276,8 @@ class Table:
     - `tombstone`: the column in which the source flags a record as deleted; one look does not prove it
     - `ignored`: the fields that are not kept, each with the reason; dots lead into objects. Of an object that a column
       `uses`, only the rest is ignored.
+    - `answers`: if a record is put together from several answers of the source, which one the fields under each first
+      step of a path are from, in words
     - `keeps_extra`: whether the fields that are neither read nor ignored are kept in the column `extra`, the last one.
       False for a table whose rows are no records of the source, or not whole ones.
     """
@@ -289,6 +291,7 @@ class Table:
     required: tuple[str, ...] = ()
     tombstone: str | None = None
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    answers: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     keeps_extra: bool = True
 
     def __post_init__(self) -> None:
@@ -365,7 +368,7 @@ class Table:
     def in_brief(self, *names: str, version: str | None = None, changed: str | None = None) -> "Table":
         """Return the table with these columns only, as a list shows it whose rows are no whole records."""
         columns = tuple(column for column in self.columns if column.name in names)
-        only = {"required": (), "tombstone": None, "ignored": {}, "keeps_extra": False}
+        only = {"required": (), "tombstone": None, "ignored": {}, "answers": {}, "keeps_extra": False}
         return dataclasses.replace(self, columns=columns, version=version, changed=changed, **only)
 
     def row(self, record: Mapping[str, Any]) -> tuple:

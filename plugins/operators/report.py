@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any, NoReturn
 
-from include.confidence import holds, messages, outcome, run_evidence, unproven
+from include.confidence import fields, holds, messages, outcome, run_evidence, unproven
 from include.confidence.messages import Failure, RunFacts
 from include.confidence.outcome import Evidence, Gap
 from include.confidence.unproven import Unproven
@@ -79,6 +79,7 @@ class ReportOperator(SourceOperator):
             evidence = run_evidence.read(conn, self.source, run, [entity.name for entity in source.entities])
             worse = run_evidence.judged_worse(conn, self.source, run)
             doubts = unproven.oldest(conn, self.source)
+            changes = fields.found_by(conn, self.source, run)
         if not evidence.writer.stopped:
             self._open_pool(run)
         dry_run = is_dry(context, self.source)
@@ -91,7 +92,8 @@ class ReportOperator(SourceOperator):
         failed = next((step for step in STEPS if states.get(step) not in DONE), None)
         gap = None if failed else outcome.gap(evidence, dry_run=dry_run)
         event = messages.of_run(self._facts(context, evidence, worse, doubts, failed, gap))
-        notify.tell(run, self.source, [event] if event else [])
+        of_fields = messages.of_fields(self.source, run, changes, notify.fields_link(self.source))
+        notify.tell(run, self.source, [*filter(None, (event, of_fields))])
         if failed:
             _fail(f"{failed} {states.get(failed)}; {evidence.writer}", NEXT[failed])
         if gap:

@@ -37,6 +37,8 @@ from include.confidence.queries.runs import Run, read_run
 from include.confidence.queries.scans import Scan, latest_scans, list_scans
 from include.confidence.queries.syncs import SyncRow, list_syncs, read_sync
 from include.confidence.unproven import count_by_table
+from include.sources import get_source
+from include.sources.base import ReadAnswer
 from include.sources.installed import installed_sources
 from plugins.pages import history, months, prometheus
 from plugins.pages.access import LeftOut, Source, Sources, SyncId, refuse_nul, require_readable
@@ -98,10 +100,16 @@ class Months:
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of each table of a source, and how many they are together."""
+    """The fields of each table of a source, and how many they are together.
+
+    `answer_names`: by table, which of the vendor's answers the first step of a path is. `read_answers`: what is read
+    of the answers whose fields are not counted.
+    """
 
     total: TotalFields
     entities: tuple[EntityFields, ...]
+    answer_names: Mapping[str, Mapping[str, str]]
+    read_answers: tuple[ReadAnswer, ...]
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,8 @@ def source_fields(source: Source, conn: Warehouse, entity: EntityFilter = None) 
     """The fields of the source's records, by table: whether a column reads them, their types, the share of the records
     that has them. Of values only the words of declared enumerations are known here."""
     entities = tuple(read_fields(conn, source, entity))
-    return Fields(total_fields(entities), entities)
+    declared = get_source(source)
+    return Fields(total_fields(entities), entities, declared.answer_names, declared.read_answers)
 
 
 @router.get("/sync-status/{source}/field-changes", tags=["history"], responses=NOT_FOUND)

@@ -31,7 +31,7 @@ from include.confidence.queries.scans import Scan, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
 from include.confidence.queries.trends import MAX_DAYS, POINTS, Part, Series, list_parts, read_drift, read_series
 from include.confidence.summary import Plan
-from include.sources import REGISTRY
+from include.sources import REGISTRY, get_source
 from include.sources.installed import SETTING, WrongSources
 from plugins.pages import history, months, plan, status, ways_out
 from plugins.pages.access import Decider, LeftOut, Source, Sources, SyncId, refuse_left_out, refuse_nul
@@ -205,6 +205,8 @@ def of_fields(request: Request, source: Source, conn: Warehouse, sources: Source
         here=source,
         fields=fields,
         total=total_fields(fields),
+        answer_names=get_source(source).answer_names,
+        read_answers=get_source(source).read_answers,
         field_changes=list_field_changes(conn, source, cursor=cursor),
     )
 

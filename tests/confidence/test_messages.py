@@ -19,6 +19,7 @@ from include.confidence.messages import (
     Kind,
     RunFacts,
     of_alerts,
+    of_fields,
     of_finding,
     of_hold,
     of_long_stop,
@@ -224,6 +225,15 @@ def test_hold_says_the_whole_question_and_where_to_answer():
     assert lines[:3] == ["Nothing is synced.", "lines", "- 40 rows are missing."]
     assert lines[-1] == f"{LINK}/tasks/decide"
     assert of_hold(replace(HELD, epoch=8), [], RUN, LINK).key != event.key
+
+
+def test_changed_fields_are_one_message():
+    assert of_fields("shop", RUN, [], LINK) is None
+    event = of_fields("shop", RUN, [f"orders: f{n} is new (text)" for n in range(7)], LINK)
+    assert (event.kind, event.key, event.kind.serious) == (Kind.FIELDS, f"fields/{RUN}", False)
+    assert event.text.startswith("orders: f0 is new (text)\n")
+    assert "and 2 more" in event.text
+    assert event.text.endswith(LINK)
 
 
 def test_report_that_could_not_be_made_is_told():

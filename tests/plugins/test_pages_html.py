@@ -412,8 +412,8 @@ def of_row(cursor: str | None = None) -> Document:
     return read(html.of_row(request(), SOURCE, HISTORY.table, HISTORY.key, None, (SOURCE,), cursor))
 
 
-def of_fields() -> Document:
-    return read(html.of_fields(request(), SOURCE, None, (SOURCE,)))
+def of_fields(source: str = SOURCE) -> Document:
+    return read(html.of_fields(request(), source, None, (source,)))
 
 
 def of_months() -> Document:
@@ -676,6 +676,23 @@ def test_fields_page_has_each_field(known):
     ):
         assert what in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/fields?cursor=older#changes" in page.links()
+
+
+def test_fields_page_says_in_words_from_which_answer_a_field_is(known):
+    known["read_fields"] = [replace(CUSTOMER_FIELDS, entity="repair_orders")]
+    assert "A path begins with the answer: head is the order itself" in of_fields("tekmetric").text
+    assert "A path begins with the answer" not in of_fields().text
+
+
+@pytest.mark.parametrize(
+    ("source", "answer"), [("storage", "An object's own address"), ("flex", "A line on a crew call")]
+)
+def test_fields_page_says_what_a_source_without_records_reads(known, source, answer):
+    known["read_fields"] = []
+    text = of_fields(source).text
+    assert answer in text
+    assert "ignored for a reason, and 0 kept. All others are ignored:" in text
+    assert "Nothing is counted yet" not in text
 
 
 def test_fields_page_says_where_the_census_was_cut_and_what_nobody_knows_yet(known):

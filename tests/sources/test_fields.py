@@ -8,7 +8,7 @@ import pytest
 from include.api.errors import FixConfiguration
 from include.confidence import judgements
 from include.confidence.census import Census
-from include.confidence.fields import State, known_fields
+from include.confidence.fields import State, found_by, known_fields
 from include.confidence.policy import Unproven, Verdict, judge
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies
@@ -35,6 +35,21 @@ def known(shop, *names):
     for name in names:
         scanned(shop, name)
     fence.resume(shop.context.conn, SOURCE.name, RUN)
+
+
+def test_a_run_says_what_has_changed_since_the_run_before(shop, conn):
+    known(shop, "tickets", "products")
+    assert found_by(conn, "repairshopr", RUN) == []
+    alter(shop, "tickets", lambda row, number: row.update(colour="red"))
+    alter(shop, "products", lambda row, number: row.pop("upc_code"))
+    for name in ("tickets", "products"):
+        scanned(shop, name, "repairshopr_reconcile/2")
+    # The gate names the declared field that is lost.
+    assert found_by(conn, "repairshopr", "repairshopr_reconcile/2") == [
+        "tickets: colour is new (text); it is kept in extra"
+    ]
+    scanned(shop, "tickets", "repairshopr_reconcile/3")
+    assert found_by(conn, "repairshopr", "repairshopr_reconcile/3") == []
 
 
 def alter(shop, resource, change):

@@ -12,8 +12,9 @@ from include.confidence.health import Alert, Limits
 from include.confidence.integrity import Severity
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Api, Check, Connections, IntegrityFailed, LeftOut, Synced, SyncFailed
+from include.sources.base import Api, Check, Connections, IntegrityFailed, LeftOut, ReadAnswer, Synced, SyncFailed
 from include.sources.flex import figures, repair, scan, sync, undo
+from include.sources.flex.answers import ANSWERS
 from include.sources.flex.checks import MIGRATE, verify
 from include.sources.flex.crews import FlexContext, Scope
 from include.sources.flex.metrics import METRICS
@@ -74,6 +75,9 @@ class Flex:
     connections: tuple[str, ...] = (sync.SOURCE,)
     health: Limits = field(default_factory=Limits)
     metric_texts: Mapping[str, str] = field(default_factory=lambda: METRICS)
+    # No record is mirrored, so no field has a path.
+    answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    read_answers: tuple[ReadAnswer, ...] = ANSWERS
     log_days: int | None = None
     workers: int = 4
     pauses: tuple[float, ...] = (1.0, 4.0)

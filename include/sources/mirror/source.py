@@ -11,7 +11,7 @@ from psycopg import Connection
 from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Api, Check, Connections, Synced, SyncFailed, entity_of, require_lookback
+from include.sources.base import Api, Check, Connections, ReadAnswer, Synced, SyncFailed, entity_of, require_lookback
 from include.sources.mirror.entity import Child, Derived, Entity, Invariant, MirrorContext
 from include.sources.mirror.metrics import metric_texts
 from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
@@ -85,6 +85,15 @@ class Mirror:
     @property
     def metric_texts(self) -> Mapping[str, str]:
         return metric_texts(self.entities, self.checks) | self.own_metrics
+
+    @property
+    def answer_names(self) -> Mapping[str, Mapping[str, str]]:
+        return {table.name: table.answers for entity in self.entities for table in entity.tables if table.answers}
+
+    @property
+    def read_answers(self) -> tuple[ReadAnswer, ...]:
+        """None: the census counts the fields of all its records."""
+        return ()
 
     def children(self, entity: Entity) -> tuple[Child, ...]:
         """Return the entities whose parent is this one."""

@@ -13,8 +13,9 @@ from include.confidence import scan_log
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Connections, LeftOut, Synced, SyncFailed, require_lookback
+from include.sources.base import Check, Connections, LeftOut, ReadAnswer, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
+from include.sources.storage.answers import ANSWERS
 from include.sources.storage.check import Order, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
@@ -74,6 +75,9 @@ class Storage:
     connections: tuple[str, ...] = ("storage", "images_db")
     health: Limits = field(default_factory=Limits)
     metric_texts: Mapping[str, str] = field(default_factory=lambda: METRICS)
+    # No record is mirrored, so no field has a path.
+    answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    read_answers: tuple[ReadAnswer, ...] = ANSWERS
     log_days: int | None = None
     pause: timedelta = timedelta(seconds=5)
     audit: int = 64

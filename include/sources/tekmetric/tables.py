@@ -360,6 +360,11 @@ REPAIR_ORDERS = Table(
         **{f"{answer}.{name}": text for answer in ("head", "estimate") for name, text in COPIES.items()},
         "profit.labor": "the rows of job_labor once more; what they earn is in the columns",
     },
+    answers={
+        "head": "the order itself: its dates, status and people",
+        "estimate": "the order's estimate: its jobs, their items, and the sums",
+        "profit": "the order's labor profit: what the authorized jobs earn",
+    },
 )
 
 OF_ORDER = Column("tm_repair_order_id", identifier)
