@@ -35,15 +35,12 @@ What its message does not name is synced.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.
 - *checks failed* (mode `validate`): the message names checks and rows; all are in `confidence.integrity_check`.
-
-`clean_up` runs beside `sync`, and can be cleared at any time.
 """
 
 from airflow.sdk import dag
 
 from include.sources.installed import is_installed
 from plugins.assets import FILTERS
-from plugins.operators.clean_up import CleanUpOperator
 from plugins.operators.sync import SyncOperator
 from plugins.params import HOW, choice, flag, number, some_number
 from plugins.runbook import cron, of_source
@@ -77,8 +74,6 @@ RAW = "Keep what Tekmetric answers about each order in tm_raw_payloads, for 7 da
 )
 def tekmetric_sync():
     SyncOperator(task_id="sync", source="tekmetric")
-    # Beside it: what has expired goes, also while a sync fails.
-    CleanUpOperator(task_id="clean_up", source="tekmetric")
 
 
 if is_installed("tekmetric"):

@@ -74,7 +74,6 @@ class Flex:
     connections: tuple[str, ...] = (sync.SOURCE,)
     health: Limits = field(default_factory=Limits)
     metric_texts: Mapping[str, str] = field(default_factory=lambda: METRICS)
-    log_days: int | None = None
     workers: int = 4
     pauses: tuple[float, ...] = (1.0, 4.0)
 

@@ -74,7 +74,6 @@ class Storage:
     connections: tuple[str, ...] = ("storage", "images_db")
     health: Limits = field(default_factory=Limits)
     metric_texts: Mapping[str, str] = field(default_factory=lambda: METRICS)
-    log_days: int | None = None
     pause: timedelta = timedelta(seconds=5)
     audit: int = 64
     every: timedelta = timedelta(hours=1)
