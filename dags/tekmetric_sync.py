@@ -11,8 +11,8 @@ once, and the lists of all of them once a day. What to read follows from the wat
 for each shop (`tekmetric.sync_cursors` shows them): a missed or late run loses nothing.
 
 **Writes:** the tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
-`confidence.sync_log`. Undo a run with `warehouse_rollback` and its `sync_id`. `clean_up` drops answers that were kept
-with `store_raw` after 7 days, and the log with its audit after 30: what is older can't be rolled back.
+`confidence.sync_log`. Undo a run with `warehouse_rollback` and its `sync_id`. `confidence_retention` drops answers
+that were kept with `store_raw` after 7 days, and the log with its audit after 30: what is older can't be rolled back.
 
 **While it waits** in `scheduled`: the pool `tekmetric_writer` has 0 slots because `tekmetric_reconcile` has stopped the
 writer; the pool's description says which run. It goes on by itself after the resume.
