@@ -11,8 +11,8 @@ once, and the lists of all of them once a day. What to read follows from the wat
 for each shop (`tekmetric.sync_cursors` shows them): a missed or late run loses nothing.
 
 **Writes:** the tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
-`confidence.sync_log`. Undo a run with `warehouse_rollback` and its `sync_id`. `clean_up` drops answers that were kept
-with `store_raw` after 7 days, and the log with its audit after 30: what is older can't be rolled back.
+`confidence.sync_log`. Undo a run with `warehouse_rollback` and its `sync_id`. `confidence_retention` drops answers
+that were kept with `store_raw` after 7 days, and the log with its audit after 30: what is older can't be rolled back.
 
 **While it waits** in `scheduled`: the pool `tekmetric_writer` has 0 slots because `tekmetric_reconcile` has stopped the
 writer; the pool's description says which run. It goes on by itself after the resume.
@@ -35,15 +35,12 @@ What its message does not name is synced.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.
 - *checks failed* (mode `validate`): the message names checks and rows; all are in `confidence.integrity_check`.
-
-`clean_up` runs beside `sync`, and can be cleared at any time.
 """
 
 from airflow.sdk import dag
 
 from include.sources.installed import is_installed
 from plugins.assets import FILTERS
-from plugins.operators.clean_up import CleanUpOperator
 from plugins.operators.sync import SyncOperator
 from plugins.params import HOW, choice, flag, number, some_number
 from plugins.runbook import cron, of_source
@@ -77,8 +74,6 @@ RAW = "Keep what Tekmetric answers about each order in tm_raw_payloads, for 7 da
 )
 def tekmetric_sync():
     SyncOperator(task_id="sync", source="tekmetric")
-    # Beside it: what has expired goes, also while a sync fails.
-    CleanUpOperator(task_id="clean_up", source="tekmetric")
 
 
 if is_installed("tekmetric"):

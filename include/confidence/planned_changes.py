@@ -6,8 +6,6 @@ from psycopg import Connection, sql
 
 from include.confidence.summary import ForensicSummary
 
-# Plans are kept for so long.
-DAYS = 30
 # The largest number of rows that is kept of the plan of one table.
 MOST = 100_000
 
@@ -30,13 +28,11 @@ SELECT {evidence}, {source}, {table}, key, ARRAY(SELECT value FROM jsonb_each_te
 FROM kept ORDER BY status <> 'confirmed', operation, key LIMIT {most}
 """
 
-EXPIRE = "DELETE FROM confidence.planned_change WHERE planned_at < now() - make_interval(days => %s)"
-
 
 def keep(
     conn: Connection, summary: ForensicSummary, table: str, columns: Sequence[str], changes: sql.Composable
 ) -> None:
-    """Keep the planned changes of a table, and forget all plans that are older than DAYS.
+    """Keep the planned changes of a table.
 
     - `columns`: those that are compared
     - `changes`: a query for `place` (names the row of the plan, by its ctid), `key` (by column), `operation`, `status`,
@@ -54,4 +50,3 @@ def keep(
             most=sql.Literal(MOST),
         )
     )
-    conn.execute(EXPIRE, [DAYS])

@@ -188,7 +188,6 @@ class Source(Protocol):
     - `metric_texts`: what the metrics of its scans mean, in a sentence each
     - `answer_names`: by table, as `Table.answers`
     - `read_answers`: what is read of the answers whose fields no census counts
-    - `log_days`: days for which the sync log and the change log are kept; None: for good
     """
 
     name: str
@@ -199,7 +198,6 @@ class Source(Protocol):
     metric_texts: Mapping[str, str]
     answer_names: Mapping[str, Mapping[str, str]]
     read_answers: tuple[ReadAnswer, ...]
-    log_days: int | None
 
     def open(self, conn: Connection, run: str, connections: Connections) -> AbstractContextManager[Context]:
         """Open the context that the steps of a run get."""
@@ -237,13 +235,6 @@ class Source(Protocol):
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool
     ) -> Mapping[str, Any]:
         """Return a run's figures under the names that the source's users know; empty if it has no such names."""
-
-
-class ExpiringSource(Source, Protocol):
-    """A source that keeps some rows for a limited time. The task `clean_up` of its sync DAG drops them."""
-
-    def clean_up(self, context: Context) -> Mapping[str, int]:
-        """Drop the rows that have expired; return how many, by kind."""
 
 
 def entity_of(source: Source, name: str) -> ScannedEntity:

@@ -366,6 +366,28 @@ class Stage:
             self.conn.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(full)))
 
 
+def drop_left(conn: Connection, name: str, expired: sql.Composable) -> bool:
+    """Drop a pull with its tables unless somebody is at work on it or may use its plan; return whether it was dropped.
+
+    `expired`: the condition that the row `t` of staging.pull may go. A plan is used only while the writer is stopped.
+    Call it in a transaction.
+    """
+    free = conn.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [f"staging.{name}"]).fetchone()[0]
+    if not free:
+        return False
+    dropped = conn.execute(
+        sql.SQL(
+            "DELETE FROM staging.pull t WHERE pull = %s AND {} AND NOT EXISTS"
+            " (SELECT FROM confidence.writer w WHERE w.source = t.source AND w.state = 'stopped')"
+        ).format(expired),
+        [name],
+    ).rowcount
+    if dropped:
+        tables = [sql.Identifier("staging", name), plan_table(name), sql.Identifier("staging", f"{name}_refused")]
+        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
+    return bool(dropped)
+
+
 def staged(stage: Stage, keys: Iterable[tuple]) -> set[tuple]:
     """Return those of the keys that the stage has a row of."""
     query = sql.SQL("SELECT {} FROM {} WHERE {}")

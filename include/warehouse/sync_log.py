@@ -134,28 +134,19 @@ def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, st
     )
 
 
-def expire(conn: Connection, source: str, days: int) -> int:
-    """Delete log rows that ended more than `days` days ago, with their change log; return how many log rows.
+def unlogged(conn: Connection) -> list[int]:
+    """Return the sync_ids that the change log has and the sync log has no more."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return [sync_id for (sync_id,) in cursor.execute(UNLOGGED).fetchall()]
 
-    They can't be rolled back any more, and `confidence.as_of` refuses times before the last of them ended. A row is
-    kept if a present watermark comes from it, or if a rollback names it as undone.
-    """
-    query = """
-        WITH old AS (
-          DELETE FROM confidence.sync_log l
-          WHERE source = %(source)s AND finished_at < now() - make_interval(days => %(days)s)
-            AND NOT EXISTS (SELECT FROM confidence.sync_state s WHERE s.sync_id = l.sync_id)
-            AND NOT EXISTS (SELECT FROM confidence.sync_log later WHERE later.undoes = l.sync_id)
-          RETURNING sync_id, finished_at
-        ), audit AS (DELETE FROM confidence.change_log c USING old WHERE c.sync_id = old.sync_id
-        ), dropped AS (
-          INSERT INTO confidence.dropped_changes AS d (source, until)
-          SELECT %(source)s, max(finished_at) FROM old HAVING count(*) > 0
-          ON CONFLICT (source) DO UPDATE SET until = greatest(d.until, excluded.until)
-        )
-        SELECT count(*) FROM old
-    """
-    return conn.execute(query, {"source": source, "days": days}).fetchone()[0]
+
+def drop_changes(conn: Connection, sync_ids: Sequence[int], most: int) -> int:
+    """Drop at most so many rows of these syncs from the change log, and return how many."""
+    return conn.execute(
+        "DELETE FROM confidence.change_log WHERE ctid = ANY (ARRAY("
+        "SELECT ctid FROM confidence.change_log WHERE sync_id = ANY (%s) LIMIT %s))",
+        [list(sync_ids), most],
+    ).rowcount
 
 
 def state(conn: Connection, source: str, entity: str, partition: str = "") -> State:
@@ -274,3 +265,16 @@ def remember_states(conn: Connection, sync_id: int, source: str, entities: list[
                 "sync_id": sync_id,
             },
         )
+
+
+# It jumps from sync to sync by the index, as the log may have millions of rows of each.
+UNLOGGED = """
+WITH RECURSIVE audited AS (
+  SELECT min(sync_id) AS sync_id FROM confidence.change_log
+  UNION ALL
+  SELECT (SELECT min(c.sync_id) FROM confidence.change_log c WHERE c.sync_id > a.sync_id)
+  FROM audited a WHERE a.sync_id IS NOT NULL
+)
+SELECT sync_id FROM audited a
+WHERE sync_id IS NOT NULL AND NOT EXISTS (SELECT FROM confidence.sync_log l WHERE l.sync_id = a.sync_id)
+"""

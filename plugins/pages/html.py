@@ -33,6 +33,7 @@ from include.confidence.queries.trends import MAX_DAYS, POINTS, Part, Series, li
 from include.confidence.summary import Plan
 from include.sources import REGISTRY, get_source
 from include.sources.installed import SETTING, WrongSources
+from include.warehouse.retention import days_kept
 from plugins.pages import history, months, plan, status, ways_out
 from plugins.pages.access import Decider, LeftOut, Source, Sources, SyncId, refuse_left_out, refuse_nul
 from plugins.pages.airflow_state import ENDED, ROLLBACK, FailedRun, failed_runs, rollback_run, run_state
@@ -293,7 +294,7 @@ def of_plan(
         changes=list_planned(conn, scan.evidence, chosen, cursor=cursor),
         query=urlencode({name: value for name, value in vars(chosen).items() if value}),
         most=planned_changes.MOST,
-        days=planned_changes.DAYS,
+        days=days_kept(conn, "confidence.planned_change", source),
     )
 
 

@@ -57,7 +57,7 @@ def as_csv(found: Sequence[SourceMonth]) -> str:
 def _declared(name: str) -> Declared:
     source = get_source(name)
     entities = tuple(entity.name for entity in source.entities)
-    return Declared(name, entities, source.health.freshness, source.log_days)
+    return Declared(name, entities, source.health.freshness)
 
 
 def _cells(found: SourceMonth) -> Iterator[str]:

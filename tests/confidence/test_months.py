@@ -18,7 +18,7 @@ from include.warehouse.sync_log import Counts
 from tests.confidence.builders import HELD, PASSED, WARNED, summary
 
 SOURCE = "square"
-DECLARED = Declared(SOURCE, ("orders", "payments"), freshness=2.0, log_days=None)
+DECLARED = Declared(SOURCE, ("orders", "payments"), freshness=2.0)
 PROVEN = Account(live=10, equal=10)
 JUDGED = {"pass": PASSED, "warn": WARNED, "hold": HELD}
 HOUR = 3600.0
@@ -39,6 +39,14 @@ def stops_are_known(conn: Connection) -> None:
 def old_months_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only the last 12, so that the tests may take place in 2024."""
     monkeypatch.setattr(queries, "MOST", 1000)
+
+
+def log_reaches_back_to(conn: Connection, moment: str) -> None:
+    conn.execute(
+        "INSERT INTO confidence.dropped_changes VALUES (%s, %s)"
+        " ON CONFLICT (source) DO UPDATE SET until = excluded.until",
+        [SOURCE, at(moment)],
+    )
 
 
 def scan(
@@ -174,7 +182,7 @@ class TestNights:
     def test_each_source_has_months_from_its_first_scan_on(self, conn):
         scan(conn, "2024-01-31 03:00")
         scan(conn, "2024-02-10 03:00", source="storage", entities=("images",))
-        both = read_months(conn, [DECLARED, Declared("storage", ("images",), 2.0, None)])
+        both = read_months(conn, [DECLARED, Declared("storage", ("images",), 2.0)])
         assert [(f"{each.month:%m}", each.source) for each in both[-5:]] == [
             ("03", SOURCE),
             ("03", "storage"),
@@ -187,7 +195,7 @@ class TestNights:
         scan(conn, "2024-01-31 03:00")
         scan(conn, "2024-02-29 23:59:59", source="tekmetric", entities=("jobs",))
         scan(conn, "2024-03-01 00:00", source="storage", entities=("images",))
-        declared = [DECLARED, *(Declared(name, ("a",), 2.0, None) for name in ("storage", "tekmetric"))]
+        declared = [DECLARED, *(Declared(name, ("a",), 2.0) for name in ("storage", "tekmetric"))]
         of_february = [each.source for each in read_months(conn, declared) if each.month == date(2024, 2, 1)]
         assert of_february == [SOURCE, "tekmetric"]
 
@@ -349,12 +357,13 @@ class TestProven:
         assert months(conn)["2024-03"].nights.proven == 1
 
     def test_is_not_known_where_the_log_may_have_lost_the_repair(self, conn):
-        expiring = replace(DECLARED, log_days=30)
         scan(conn, "2024-03-02 03:00")
-        assert months(conn, expiring)["2024-03"].nights.proven == 1
         scan(conn, "2024-03-03 03:00", **PLANNED)
-        assert months(conn, expiring)["2024-03"].nights.proven is None
         assert months(conn)["2024-03"].nights.proven == 1
+        log_reaches_back_to(conn, "2024-03-02 12:00")
+        assert months(conn)["2024-03"].nights.proven == 1
+        log_reaches_back_to(conn, "2024-04-01")
+        assert months(conn)["2024-03"].nights.proven is None
 
     def proven(self, conn: Connection) -> bool:
         return months(conn)["2024-03"].nights.proven == 1
@@ -397,16 +406,34 @@ class TestRows:
     def test_are_not_known_of_a_log_that_has_expired(self, conn):
         scan(conn, "2024-03-01 03:00")
         sync(conn, "repair", "2024-03-01 03:10", inserted=1)
-        found = months(conn, replace(DECLARED, log_days=30))["2024-03"]
+        log_reaches_back_to(conn, "2024-03-02")
+        found = months(conn)["2024-03"]
         assert (found.rows_repaired, found.rows_rolled_back, found.fresh_share) == (None, None, None)
 
     def test_are_known_of_a_log_that_reaches_back_to_the_first_run(self, conn):
-        today = datetime.now(UTC)
-        scan(conn, f"{today:%Y-%m-%d} 00:00")
-        assert months(conn, replace(DECLARED, log_days=1))[f"{today:%Y-%m}"].rows_repaired == 0
+        scan(conn, "2024-03-01 03:00")
+        log_reaches_back_to(conn, "2024-03-01 02:00")
+        assert months(conn)["2024-03"].rows_repaired == 0
 
 
 class TestStoodStill:
+    def test_is_not_known_where_stops_were_dropped(self, conn):
+        scan(conn, "2024-03-01 03:00"), scan(conn, "2024-04-01 03:00")
+        conn.execute(
+            "UPDATE confidence.retention SET dropped_until = '2024-04-01Z' WHERE table_name = 'confidence.writer_stop'"
+        )
+        found = months(conn)
+        assert found["2024-03"].stood_still is None
+        assert found["2024-04"].stood_still is not None
+
+    def test_months_before_dropped_scans_are_not_told(self, conn):
+        scan(conn, "2024-03-01 03:00"), scan(conn, "2024-04-10 03:00")
+        conn.execute(
+            "UPDATE confidence.retention SET dropped_until = '2024-04-05Z' WHERE table_name = 'confidence.forensic_run'"
+        )
+        assert "2024-03" not in months(conn)
+        assert months(conn)["2024-04"].nights.no_scan == 20
+
     def test_is_measured_by_what_it_was_for(self, conn):
         run = scan(conn, "2024-03-02 03:20")
         stop(conn, "2024-03-02 03:00", "2024-03-02 03:30", None, run)

@@ -7,7 +7,7 @@ from include.sources import REGISTRY
 from include.sources.installed import SETTING
 from stack.settings import REPOSITORY
 
-OF_ALL = {"confidence_watch", "warehouse_migrate", "warehouse_rebuild", "warehouse_rollback"}
+OF_ALL = {"confidence_retention", "confidence_watch", "warehouse_migrate", "warehouse_rebuild", "warehouse_rollback"}
 
 
 @pytest.fixture

@@ -23,13 +23,14 @@ from stack.settings import REPOSITORY
 
 DAG_IDS = {
     *(f"{source}_{job}" for source in REGISTRY for job in ("sync", "reconcile")),
+    "confidence_retention",
     "confidence_watch",
     "warehouse_migrate",
     "warehouse_rebuild",
     "warehouse_rollback",
 }
 # The whole vocabulary: a DAG is found by its source and by its kind.
-TAGS = {*REGISTRY, "sync", "reconcile", "warehouse", "confidence", "watch"}
+TAGS = {*REGISTRY, "sync", "reconcile", "warehouse", "confidence", "retention", "watch"}
 # How trigger forms are grouped. What says what is done has no section: Airflow opens it, and all others on a click.
 SECTIONS = (None, FILTERS, "How it works", "The writer afterwards")
 PARSE_SECONDS = 0.3
@@ -132,7 +133,7 @@ class TestEveryDag:
     def test_every_task_says_what_to_do_if_it_fails(self, bag, dag_id):
         ours = [task for task in tasks(bag.dags[dag_id]) if not dag_id.startswith("warehouse_")]
         assert [task.task_id for task in ours if "**If it fails" not in (task.doc_md or "")] == []
-        of_a_source = [task for task in ours if dag_id != "confidence_watch"]
+        of_a_source = [task for task in ours if not dag_id.startswith("confidence_")]
         assert [task.task_id for task in of_a_source if "Sync confidence" not in links(task)] == []
 
     def test_doc_names_every_task(self, bag, dag_id):
@@ -173,9 +174,8 @@ class TestSource:
     def test_sync_has_the_modes_of_a_rebuild(self, bag, source):
         assert {"full", "incremental"} <= set(bag.dags[f"{source}_sync"].params.get_param("mode").schema["enum"])
 
-    def test_sync_is_one_task_and_another_where_something_is_kept_for_a_while(self, bag, source):
-        kept = ["clean_up"] if hasattr(get_source(source), "clean_up") else []
-        assert [task.task_id for task in tasks(bag.dags[f"{source}_sync"])] == ["sync", *kept]
+    def test_sync_is_one_task(self, bag, source):
+        assert [task.task_id for task in tasks(bag.dags[f"{source}_sync"])] == ["sync"]
 
     def test_runbook_has_exactly_its_tasks_in_order(self, bag, source):
         dag = bag.dags[f"{source}_reconcile"]
@@ -230,13 +230,18 @@ def test_sync_runs_as_often_as_its_source_declares(bag, source):
     assert {later - earlier for earlier, later in pairwise(fires)} == {get_source(source).every}
 
 
-def test_watch_is_one_light_task_that_names_no_source(bag):
-    dag = bag.dags["confidence_watch"]
-    assert [(task.task_id, kind(task), task.pool) for task in tasks(dag)] == [
-        ("watch", "WatchOperator", "default_pool")
-    ]
-    assert dag.timetable.expression == "*/5 * * * *"
-    text = (REPOSITORY / "dags" / "confidence_watch.py").read_text()
+@pytest.mark.parametrize(
+    ("dag_id", "task_id", "operator", "times"),
+    [
+        ("confidence_watch", "watch", "WatchOperator", "*/5 * * * *"),
+        ("confidence_retention", "expire", "ExpireOperator", "40 12 * * *"),
+    ],
+)
+def test_dag_of_all_sources_is_one_light_task_that_names_no_source(bag, dag_id, task_id, operator, times):
+    dag = bag.dags[dag_id]
+    assert [(task.task_id, kind(task), task.pool) for task in tasks(dag)] == [(task_id, operator, "default_pool")]
+    assert dag.timetable.expression == times
+    text = (REPOSITORY / "dags" / f"{dag_id}.py").read_text()
     assert [source for source in REGISTRY if source in text] == []
 
 

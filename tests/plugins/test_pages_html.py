@@ -363,6 +363,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "list_planned": Page((PLANNED,), "next"),
         "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
         "logged_tables": {"line_items": "repairshopr.line_items"},
+        "days_kept": 30,
         "of_row": HISTORY,
         "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
         "read_fields": [CUSTOMER_FIELDS],
@@ -373,7 +374,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
     loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
-    for name in ("list_planned", "count_planned", "logged_tables", *loaded):
+    for name in ("list_planned", "count_planned", "logged_tables", "days_kept", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     lists = ("list_parts", "list_scans", "list_changes", "list_syncs", "read_fields", "list_field_changes")
     for name in (*lists, "read_series", "read_drift", "read_sync", "read_run"):

@@ -15,6 +15,7 @@ from include.simulators.tekmetric import Fault, Mutation, Shop
 from include.sources.base import IntegrityFailed, ScanRefused, SyncFailed
 from include.sources.mirror.sync import sync_entities
 from include.sources.tekmetric import SOURCE
+from include.warehouse import retention
 
 from .tekmetric import (
     EAST,
@@ -440,10 +441,10 @@ class TestParams:
             (f"GET /repair-order/{id_}/profit/labor", EAST, id_, None, week),
             (f"GET /shop/{EAST}/repair-order/{id_}", EAST, id_, str(id_), week),
         ]
-        with SOURCE.open(conn, loaded.run, loaded) as context:
-            assert SOURCE.clean_up(context)["raw_payloads"] == 0
-            conn.execute("UPDATE tekmetric.tm_raw_payloads SET expires_at = now()")
-            assert SOURCE.clean_up(context)["raw_payloads"] == 3
+        conn.execute("UPDATE tekmetric.tm_raw_payloads SET fetched_at = now() - interval '8 days'")
+        assert retention.expire(conn)["tekmetric.tm_raw_payloads"] == 0
+        conn.execute("UPDATE tekmetric.tm_raw_payloads SET expires_at = now()")
+        assert retention.expire(conn)["tekmetric.tm_raw_payloads"] == 3
 
     def test_store_raw_takes_any_text(self, loaded, conn):
         settle(loaded)

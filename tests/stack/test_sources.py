@@ -16,7 +16,7 @@ from stack.guardian import StackError
 from stack.settings import REPOSITORY
 from tests.folders import quick_folder
 
-OF_ALL = {"confidence_watch", "warehouse_migrate", "warehouse_rebuild", "warehouse_rollback"}
+OF_ALL = {"confidence_retention", "confidence_watch", "warehouse_migrate", "warehouse_rebuild", "warehouse_rollback"}
 RUNBOOK = {"stop_writer", "scan", "gate_check", "decide", "reconcile", "verify", "resume_writer", "report"}
 SETTINGS = {
     "STACK_POSTGRES_URL": "",

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from include.warehouse import compare, fence, sync_log
+from include.warehouse import compare, fence, retention, sync_log
 from include.warehouse.merge import Merged, apply_plan
 from include.warehouse.migrations.ddl import foreign_key
 from include.warehouse.staging import Stage
@@ -156,3 +156,13 @@ def synced(
 ) -> Synced:
     """Make the copy like the records."""
     return apply(conn, planned(conn, table, records), watermark)
+
+
+def expire_log(conn: psycopg.Connection, days: int) -> int:
+    """Let the policy keep the shop's sync log for so many days, and return how many rows it drops."""
+    conn.execute(
+        "INSERT INTO confidence.retention (table_name, source, days) VALUES ('confidence.sync_log', %s, %s)"
+        " ON CONFLICT (table_name, source) DO UPDATE SET days = excluded.days",
+        [SOURCE, days],
+    )
+    return retention.expire(conn)["confidence.sync_log"]

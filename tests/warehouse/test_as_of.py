@@ -26,6 +26,7 @@ from tests.warehouse.shop import (
     TABLES,
     day,
     empty,
+    expire_log,
     part,
     planned,
     rows,
@@ -235,7 +236,7 @@ class TestRefusals:
         ended = "UPDATE confidence.sync_log SET finished_at = %s, started_at = %s WHERE sync_id = %s"
         for number, each in enumerate((sync_id, sync_id + 1)):
             conn.execute(ended, [day(number), day(number), each])
-        assert sync_log.expire(conn, SOURCE, 30) == 2
+        assert expire_log(conn, 30) == 2
         told = self.refused(conn, f"NULL::shop.parts, '{day(1) - timedelta(seconds=1)}'")
         assert "the change log of shop reaches back to 2026-01-02 00:00:00+00, so shop.parts as of 2026-01-01" in told
         assert "ask for a later time" in told
@@ -247,7 +248,7 @@ class TestRefusals:
         assert "ask for a later sync_id" in self.refused(conn, f"NULL::shop.parts, {last.sync_id}")
 
     def test_source_whose_log_is_kept_for_good_has_no_such_limit(self, conn, history):
-        assert sync_log.expire(conn, SOURCE, 30) == 0
+        assert expire_log(conn, 30) == 0
         assert then(conn, PARTS, datetime(1, 1, 1, tzinfo=UTC)) == {}
 
     @pytest.mark.parametrize("asked", ["now() + interval '1 hour'", "NULL::timestamptz", "'infinity'"])

@@ -10,7 +10,7 @@ from include.confidence.queries.history import KeyRefused, RowChange, RowHistory
 from include.confidence.queries.paging import CursorRefused
 from include.warehouse import sync_log
 from include.warehouse.rollback import Tables, roll_back
-from tests.warehouse.shop import PARTS, SOURCE, STOCK, day, part, rows, synced
+from tests.warehouse.shop import PARTS, SOURCE, STOCK, day, expire_log, part, rows, synced
 
 
 def history(conn: psycopg.Connection, table: str = "shop.parts", **key: Any) -> RowHistory | None:
@@ -146,7 +146,7 @@ def test_what_is_cleaned_up_is_said_and_not_guessed(conn):
     second = synced(conn, PARTS, [part(1, "b")], day(1)).sync_id
     conn.execute("UPDATE confidence.sync_log SET finished_at = %s WHERE sync_id = %s", [day(0), first])
     assert history(conn).kept_since is None
-    assert sync_log.expire(conn, SOURCE, 30) == 1
+    assert expire_log(conn, 30) == 1
     found = history(conn)
     assert (found.kept_since, told(found)) == (day(0), [("update", second, "a", "b")])
 

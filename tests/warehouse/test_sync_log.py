@@ -3,7 +3,7 @@
 from include.warehouse import sync_log
 from include.warehouse.merge import Merged
 from include.warehouse.sync_log import Counts, State
-from tests.warehouse.shop import PARTS, SOURCE, count, day, part, synced
+from tests.warehouse.shop import PARTS, SOURCE, count, day, expire_log, part, synced
 
 
 def log(conn, sync_id, *columns):
@@ -103,7 +103,7 @@ def test_what_ended_long_ago_expires_but_what_states_and_rollbacks_stand_on(conn
     ended = "UPDATE confidence.sync_log SET finished_at = now() - make_interval(days => %s) WHERE sync_id = ANY (%s)"
     conn.execute(ended, [31, [undone.sync_id, old.sync_id, present.sync_id]])
     conn.execute(ended, [29, [young.sync_id]])
-    assert sync_log.expire(conn, SOURCE, 30) == 1
+    assert expire_log(conn, 30) == 1
     kept = {sync_id for (sync_id,) in conn.execute("SELECT sync_id FROM confidence.sync_log")}
     assert kept == {undone.sync_id, present.sync_id, young.sync_id, undo}
     audited = {sync_id for (sync_id,) in conn.execute("SELECT DISTINCT sync_id FROM confidence.change_log")}

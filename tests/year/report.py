@@ -10,14 +10,25 @@ from tests.year.shop import YEAR
 
 WITHIN = 14
 MOST_WARNINGS, MOST_HOLDS = 6, 1
-# What drops rows of a table, by the code that does so. Other tables keep theirs.
+# Days for which rows of a table are kept, and what drops the older ones. Other tables keep theirs.
+RETENTION = "by `confidence_retention`"
 BOUNDS = {
-    "confidence.planned_change": (30, "at each scan"),
+    "confidence.change_log": (400, RETENTION),
+    "confidence.field_change": (400, RETENTION),
+    "confidence.forensic_run": (400, RETENTION),
+    "confidence.integrity_check": (400, RETENTION),
+    "confidence.notification": (400, RETENTION),
+    "confidence.planned_change": (30, RETENTION),
+    "confidence.quarantine": (400, RETENTION),
     "confidence.request_count": (2, "at each count"),
-    "storage.breaker": (30, "at each repair and sync"),
+    "confidence.sync_log": (400, RETENTION),
+    "confidence.writer_stop": (400, RETENTION),
+    "flex.operation": (400, RETENTION),
+    "storage.breaker": (30, RETENTION),
+    "tekmetric.tm_raw_payloads": (7, RETENTION),
 }
-# Sources that expire their sync log and change log, with the days.
-EXPIRING = {"tekmetric": 30}
+# Where a source keeps its sync log and change log for other days.
+LOG_DAYS = {"tekmetric": 30}
 LOGS = ("confidence.sync_log", "confidence.change_log")
 MEGABYTE = 1e6
 
@@ -141,10 +152,17 @@ def _grows(real: Mapping[str, Played]) -> Iterable[list[object]]:
             if table.startswith("staging.") or table in played.copy:
                 continue
             days, by = BOUNDS.get(table, (YEAR, ""))
-            if table in LOGS and source in EXPIRING:
-                days, by = EXPIRING[source], "by the task `clean_up`"
+            if table in LOGS:
+                days = LOG_DAYS.get(source, days)
             bound = f"{days} days, {by}" if by else "**nothing**"
-            yield [source, f"`{table}`", f"{rows:.1f}", f"{size:.0f}", f"{size * days / MEGABYTE:.2f}", bound]
+            yield [
+                source,
+                f"`{table}`",
+                f"{rows:.1f}",
+                f"{size:.0f}",
+                f"{size * min(days, YEAR) / MEGABYTE:.2f}",
+                bound,
+            ]
 
 
 def _spread(told: Sequence[Told]) -> tuple[object, object]:
@@ -229,5 +247,5 @@ plan. Each further sync of a day adds its row of `sync_log`. Staging tables are 
 
 A row of `confidence.change_log` has on average, in bytes: {audited}.
 There is one for each row that a sync or a repair changes, so it grows with the changes of the shop and not with the
-nights. Tekmetric's are kept for 30 days; **nothing** bounds those of the other sources.
+nights. They are kept as long as the sync log: [how long things are kept](operating.md#how-long-things-are-kept).
 """

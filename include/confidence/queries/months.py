@@ -23,13 +23,11 @@ class Declared:
 
     - `entities`: all that a run has to scan
     - `freshness`: how old the copy may be, as a multiple of the time between two scheduled syncs
-    - `log_days`: days for which its sync log is kept; None: for good
     """
 
     source: str
     entities: tuple[str, ...]
     freshness: float
-    log_days: int | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMo
         begun = {row["source"]: row for row in cursor.execute(BEGUN, {"sources": sources}).fetchall()}
         if not begun:
             return []
-        params = _params(declared, min(row["first_scan"] for row in begun.values()))
+        params = _params(declared, begun)
         confirmed = cursor.execute(CONFIRMED, params).fetchall()
         rows, stops, answers, fresh = (
             {(row["source"], row["month"]): row for row in cursor.execute(query, params).fetchall()}
@@ -126,12 +124,12 @@ def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMo
     proven = _proven_days(confirmed)
     found = []
     for month, end in zip(params["months"], params["ends"], strict=True):
-        for source, log_since in zip(declared, params["log_since"], strict=True):
+        for source in declared:
             began = begun.get(source.source)
             if began is None or began["first_scan"] >= end:
                 continue
             key, since = (source.source, month), max(month, began["first_scan"].astimezone(UTC))
-            in_log = log_since is None or since >= log_since
+            in_log = began["log_since"] is None or since >= began["log_since"]
             days = [night for night in nights[source.source] if since.date() <= night.day < end.date()]
             found.append(
                 SourceMonth(
@@ -147,19 +145,18 @@ def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMo
     return found
 
 
-def _params(declared: Sequence[Declared], first_scan: datetime) -> dict[str, Any]:
+def _params(declared: Sequence[Declared], begun: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the parameters of all queries, the months among them, newest first."""
     sources = [source.source for source in declared]
-    days = {source.source: source.log_days for source in declared}
-    now = datetime.now(UTC)
-    months = _months(first_scan.astimezone(UTC), now)
+    first_scan = min(row["first_scan"] for row in begun.values())
+    months = _months(first_scan.astimezone(UTC), datetime.now(UTC))
     return {
         "sources": sources,
         "owners": [source.source for source in declared for _ in source.entities],
         "entities": [entity for source in declared for entity in source.entities],
         "counts": [len(source.entities) for source in declared],
         "freshness": [source.freshness for source in declared],
-        "log_since": [days[source] and now - timedelta(days=days[source]) for source in sources],
+        "log_since": [begun[source]["log_since"] if source in begun else None for source in sources],
         "months": months,
         "ends": [(month + timedelta(days=32)).replace(day=1) for month in months],
         "since": months[-1],
@@ -225,10 +222,17 @@ def _freshness(row: Mapping[str, Any] | None, *, in_log: bool) -> dict[str, floa
     return {name: row[name] if known else None for name in names}
 
 
+# Since when each table is known whole: the policy may have dropped what is older.
 BEGUN = """
-SELECT w.source, w.stops_kept_since, first.scanned_at AS first_scan
+SELECT w.source, greatest(w.stops_kept_since, dropped.stops) AS stops_kept_since, first.scanned_at AS first_scan,
+  (SELECT until FROM confidence.dropped_changes d WHERE d.source = w.source) AS log_since
 FROM confidence.writer w CROSS JOIN LATERAL (
-  SELECT scanned_at FROM confidence.forensic_run f WHERE f.source = w.source ORDER BY scanned_at LIMIT 1
+  SELECT max(dropped_until) FILTER (WHERE table_name = 'confidence.writer_stop') AS stops,
+    max(dropped_until) FILTER (WHERE table_name = 'confidence.forensic_run') AS scans
+  FROM confidence.retention r WHERE r.source IN ('', w.source)
+) AS dropped CROSS JOIN LATERAL (
+  SELECT scanned_at FROM confidence.forensic_run f
+  WHERE f.source = w.source AND scanned_at >= coalesce(dropped.scans, '-infinity') ORDER BY scanned_at LIMIT 1
 ) AS first WHERE w.source = ANY (%(sources)s)
 """
 

@@ -78,7 +78,6 @@ class Flex:
     # No record is mirrored, so no field has a path.
     answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     read_answers: tuple[ReadAnswer, ...] = ANSWERS
-    log_days: int | None = None
     workers: int = 4
     pauses: tuple[float, ...] = (1.0, 4.0)
 

@@ -54,7 +54,6 @@ class Mirror:
     lookback: timedelta = timedelta(minutes=20)
     switch: str | None = None
     health: Limits = field(default_factory=Limits)
-    log_days: int | None = None
     own_metrics: Mapping[str, str] = field(default_factory=dict)
     enumerations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

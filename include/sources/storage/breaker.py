@@ -102,7 +102,6 @@ def lately(conn: Connection, run: str, *, whole: bool) -> Lately:
 
 def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked: int, whole: bool) -> None:
     """Store how many images a run has looked at and marked. Call it in the transaction that writes the marks."""
-    conn.execute("DELETE FROM storage.breaker WHERE at < now() - interval '30 days'")
     conn.execute(
         "INSERT INTO storage.breaker (run, sync_id, looked_at, marked, whole) VALUES (%s, %s, %s, %s, %s)",
         [run, sync_id, looked_at, marked, whole],

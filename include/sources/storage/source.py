@@ -78,7 +78,6 @@ class Storage:
     # No record is mirrored, so no field has a path.
     answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     read_answers: tuple[ReadAnswer, ...] = ANSWERS
-    log_days: int | None = None
     pause: timedelta = timedelta(seconds=5)
     audit: int = 64
     every: timedelta = timedelta(hours=1)

@@ -14,7 +14,6 @@ from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities
 from include.sources.tekmetric.shops import configure, shops_of
 from include.sources.tekmetric.snapshot import snapshot
-from include.warehouse import sync_log
 
 # JSON as text keeps characters that a row may not have.
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -23,8 +22,6 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 @dataclass(frozen=True)
 class Tekmetric(Mirror):
     """A mirror that can also sync one order only, take a snapshot of it, and keep the vendor's answers."""
-
-    log_days: int = 30
 
     def sync(self, context: MirrorContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         if params["mode"] == "full":
@@ -47,11 +44,6 @@ class Tekmetric(Mirror):
         if entity == "repair_orders" and params["days_back"]:
             filters.append(f"{params['days_back']} days back")
         return replace(super().scope(entity, params), filtered=", ".join(filters))
-
-    def clean_up(self, context: MirrorContext) -> Mapping[str, int]:
-        """Drop kept answers that have expired, and old rows of the sync log; return how many of each."""
-        answers = context.conn.execute("DELETE FROM tekmetric.tm_raw_payloads WHERE expires_at <= now()").rowcount
-        return {"raw_payloads": answers, "syncs": sync_log.expire(context.conn, self.name, self.log_days)}
 
 
 def keep(context: MirrorContext, values: tuple, request: Request, answer: Answer) -> None:
