@@ -83,7 +83,8 @@ INSERT INTO confidence.retention (table_name, days, moment, keep_if, note) VALUE
        WHERE w.source = t.source AND w.run = t.run AND w.state = ''stopped''))',
   'Kept: what is neither ended nor sent, and what is told of a finding that stands or of a run that keeps the writer '
   'stopped.'),
-('confidence.quarantine', 90, 'refused_at', 'false', 'Refused rows with what the source sent, customers'' data among it.'),
+('confidence.quarantine', 90, 'refused_at', 'false',
+  'Refused rows with what the source sent, customers'' data among it.'),
 ('confidence.integrity_check', 400, 'checked_at',
   'NOT EXISTS (SELECT FROM confidence.integrity_check later WHERE later.source = t.source AND later.name = t.name
      AND (later.checked_at, later.check_id) > (t.checked_at, t.check_id))',
