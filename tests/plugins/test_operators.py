@@ -393,8 +393,7 @@ class TestHold:
         assert question["defaults"] == ["Keep stopped"]
         assert question["subject"] == "repairshopr: the writer is held (manual__1, attempt 1)"
         body = question["body"]
-        assert "**30** rows that the plan deletes" in body
-        assert "The repair would delete 30 of" in body
+        assert "- The repair would delete 30 of " in body
         assert f"[line_items](/sync-confidence/sources/{SOURCE}/plans/" in body
         assert "): 0 rows to insert, 0 to update, 30 to delete;" in body
         assert "What stands out: 30 of 30 rows to delete" in body

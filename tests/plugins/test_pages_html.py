@@ -572,7 +572,7 @@ def test_row_shows_itself_and_its_changes(known):
                     replace(ROW_CHANGE, operation="insert", before=None, after=None, after_known=False, differences=()),
                 ),
             ),
-            "no copy of a row that is inserted",
+            "something other than a sync or a repair",
             "No column",
         ),
     ],
