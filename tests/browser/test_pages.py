@@ -176,7 +176,7 @@ def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
     expect(row).to_contain_text("the repair would delete 60 of")
     row.get_by_role("link", name="Decide what to do").click()
     # What is wrong, what a repair would write, and what the rows have in common.
-    expect(watched.get_by_text("rows that the plan deletes")).to_be_visible()
+    expect(watched.get_by_text("The repair would delete")).to_be_visible()
     expect(watched.get_by_text("0 rows to insert, 0 to update, 60 to delete")).to_be_visible()
     expect(watched.get_by_text("What stands out: 60 of 60 rows to delete").first).to_be_visible()
     plan = watched.get_by_role("link", name="line_items", exact=True).get_attribute("href")
