@@ -175,6 +175,8 @@ class Mirrored:
         if way == "unlinked":
             # Of a row without its link that has gone at the source nobody can ever tell whether it has.
             keys = sorted(set(keys) & self.truth()[table.name].keys())
+        if way == "invented" and table.name in self.unlinked:
+            keys = [key for key in keys if self._live(table)[key][self.unlinked[table.name]] is not None]
         if not keys:
             return f"{table.name}: nothing to spoil"
         key = random.choice(keys)

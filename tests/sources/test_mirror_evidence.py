@@ -5,7 +5,7 @@ from contextlib import nullcontext, suppress
 
 import pytest
 
-from include.api.errors import ApiError, NotFound
+from include.api.errors import ApiError, NotFound, TryLater
 from include.confidence import unproven
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
@@ -391,13 +391,83 @@ class TestSecondLooks:
         summary = scanned(filled, "customers")
         assert (summary.metrics["rows_differing"], summary.metrics["unproven"]) == (0, 0)
 
-    def test_are_not_spent_on_rows_that_the_list_shows_in_full(self, filled, conn, monkeypatch):
-        monkeypatch.setattr(second_look, "SECOND_LOOKS", 1)
-        conn.execute("DELETE FROM repairshopr.payments WHERE id IN (SELECT id FROM repairshopr.payments LIMIT 30)")
+    def test_are_not_needed_by_rows_that_the_list_shows_in_full(self, filled, conn, monkeypatch):
+        monkeypatch.setattr(scanning, "SECOND_LOOKS", 1)
+        lose(conn, "payments", 30)
         filled.control.reset_counters()
         summary = scanned(filled, "payments")
         assert (summary.plan.insert, summary.metrics["unproven"]) == (30, 0)
-        assert filled.control.counters().total("GET payments/{id}") == 0
+        assert filled.control.counters().total("GET payments/id") == 1
+
+
+def lose(conn, table, count):
+    """Take so many rows out of the copy. Return their ids."""
+    lost = conn.execute(
+        f"DELETE FROM repairshopr.{table} WHERE id IN (SELECT id FROM repairshopr.{table} ORDER BY id LIMIT %s)"
+        " RETURNING id",
+        [count],
+    ).fetchall()
+    return {key for (key,) in lost}
+
+
+class TestReadingAgain:
+    """Rows that the list alone has proven are read a second time, as far as there are requests left."""
+
+    def test_finds_a_record_that_the_list_shows_with_other_content(self, filled, conn):
+        torn, other = sorted(lose(conn, "estimates", 2))
+
+        def tear(request, data):
+            if "estimates" not in data:
+                return data
+            rows = [{**row, "number": "E-1"} if row["id"] == torn else row for row in data["estimates"]]
+            return {**data, "estimates": rows}
+
+        with twisted(filled.context, always(tear, "/estimates")) as context:
+            summary = scanned(replace_context(filled, context), "estimates")
+        assert (summary.plan.insert, summary.metrics["unproven"]) == (1, 1)
+        assert doubts(conn, "estimates").keys() == {torn}
+        repair_entities(filled.context, [summary])
+        assert torn not in live(conn, "estimates")
+        assert other in live(conn, "estimates")
+
+    def test_finds_a_newer_version_that_the_list_alone_has(self, filled, conn):
+        (estimate,) = conn.execute("SELECT min(id) FROM repairshopr.estimates").fetchone()
+        # Else the row is young.
+        conn.execute("UPDATE confidence.sync_state SET watermark = now() + interval '1 hour'")
+
+        def redate(request, data):
+            if "estimates" not in data:
+                return data
+            changed = {"updated_at": "2026-01-01T00:00:00.000Z", "number": "E-1"}
+            rows = [{**row, **changed} if row["id"] == estimate else row for row in data["estimates"]]
+            return {**data, "estimates": rows}
+
+        conn.execute("UPDATE repairshopr.estimates SET updated_at = '2025-01-01' WHERE id = %s", [estimate])
+        with twisted(filled.context, always(redate, "/estimates")) as context:
+            summary = scanned(replace_context(filled, context), "estimates")
+        assert (summary.plan.rows, doubts(conn, "estimates").keys()) == (0, {estimate})
+
+    def test_leaves_a_row_unproven_that_its_own_address_does_not_have(self, filled, conn):
+        lost = lose(conn, "estimates", 1)
+        with twisted(filled.context, once(not_found, f"/estimates/{min(lost)}")) as context:
+            summary = scanned(replace_context(filled, context), "estimates")
+        assert (summary.plan.insert, doubts(conn, "estimates").keys()) == (0, lost)
+
+    def test_changes_nothing_while_look_ups_have_no_answer(self, filled, conn):
+        def down(request, data):
+            raise TryLater("503")
+
+        lose(conn, "estimates", 12)
+        with twisted(filled.context, always(down, "/estimates/")) as context:
+            summary = scanned(replace_context(filled, context), "estimates")
+        assert (summary.plan.insert, summary.metrics["unproven"], summary.incomplete) == (12, 0, "")
+
+    def test_has_a_limit(self, filled, conn, monkeypatch):
+        monkeypatch.setattr(second_look, "SECOND_READINGS", 4)
+        lose(conn, "estimates", 6)
+        filled.control.reset_counters()
+        assert scanned(filled, "estimates").plan.insert == 6
+        assert filled.control.counters().total("GET estimates/id") == 4
 
 
 def open_changes(shop, scans, sync_id):

@@ -23,7 +23,7 @@ from include.sources.mirror.fields import FieldFigures, keep_fields, lost_fields
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
-from include.sources.mirror.second_look import LookCounts, second_look
+from include.sources.mirror.second_look import SECOND_LOOKS, LookCounts, read_listed_again, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
@@ -111,6 +111,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     )
     figures = _comparison(context, scope, extract)
     looks = second_look(context, extract)
+    read_listed_again(context, extract, SECOND_LOOKS - looks.asked)
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
         fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))

@@ -4,13 +4,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 
 from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
-from include.sources.mirror.entity import Lookup, MirrorContext
+from include.sources.mirror.entity import Discovered, Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.planning import replace_record
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # The largest number of requests for second looks of one entity. Suspects beyond it stay unproven.
 SECOND_LOOKS = 500
+# The largest number of requests for second readings of rows that one list alone has proven.
+SECOND_READINGS = 100
 # The least number of requests from which on no answer at all is a sign of a failure.
 MANY = 10
 # The number of rows that tell whether an address finds anything at all.
@@ -78,10 +81,28 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
     return looks
 
 
+def read_listed_again(context: MirrorContext, extract: Extract, budget: int) -> None:
+    """Look up rows that the list alone has proven to be missing or newer. What its own address contradicts is unproven.
+
+    One answer may mix two states of a record. A look-up without an answer changes nothing: the list has shown the row.
+    Rows beyond the `budget` of requests are taken as listed, and so are records that a list shows in brief, since they
+    come from look-ups.
+    """
+    if not isinstance(extract.entity, Discovered):
+        listed_only = _suspects(context, extract, _listed_only(extract), min(budget, SECOND_READINGS))
+        _look_at(context, extract, listed_only, budget)
+
+
 def _look_at_suspects(context: MirrorContext, extract: Extract, budget: int | None) -> LookCounts:
     """Look up suspects and settle them. `budget`: the largest number of requests, None for no limit."""
+    return _look_at(context, extract, _suspects(context, extract, _candidates(extract), budget), budget)
+
+
+def _look_at(
+    context: MirrorContext, extract: Extract, suspects: Mapping[tuple, Sequence[Suspect]], budget: int | None
+) -> LookCounts:
+    """Look up these suspects and settle them. `budget`: the largest number of requests to a witness, None for any."""
     table, lookup = extract.entity.table, extract.entity.lookup
-    suspects = _suspects(context, extract, budget)
     # By the looked-up values: the suspects that the look-up did not show.
     not_shown: dict[tuple, list[Suspect]] = {}
     answered, found_any, needs_person = 0, False, False
@@ -110,7 +131,7 @@ def _look_at_suspects(context: MirrorContext, extract: Extract, budget: int | No
         if not address_works:
             _settle_unproven(extract, suspect, NOTHING_FOUND)
         elif suspect.key in listed:
-            _settle_unproven(extract, suspect, LISTED_ONLY)
+            _settle_unproven(extract, suspect, LISTED_ONLY, even_confirmed=True)
         else:
             _settle(extract, suspect, "confirmed")
     return LookCounts(len(suspects), answered, needs_person)
@@ -157,10 +178,13 @@ def _found(look: Look) -> bool:
     return bool(look.rows) or look.tombstone
 
 
-def _suspects(context: MirrorContext, extract: Extract, budget: int | None) -> Mapping[tuple, list[Suspect]]:
+def _suspects(
+    context: MirrorContext, extract: Extract, candidates: sql.Composable, budget: int | None
+) -> Mapping[tuple, list[Suspect]]:
     """Return the suspects by the values to look them up by, those that have waited longest first.
 
-    `budget`: the largest number of requests, None for no limit.
+    `candidates`: a query for their key, the columns to look them up by, and `_operation`. `budget`: the largest number
+    of requests, None for no limit.
     """
     entity, conn = extract.entity, context.conn
     key, by = entity.table.key, entity.lookup.by
@@ -177,10 +201,10 @@ def _suspects(context: MirrorContext, extract: Extract, budget: int | None) -> M
         ),
         "key": identifiers(key, "c"),
         "by": identifiers(by, "c"),
-        "candidates": _candidates(extract),
+        "candidates": candidates,
         "source": sql.Literal(context.source.name),
         "entity": sql.Literal(entity.name),
-        "limit": sql.Literal(budget and budget * entity.lookup.batch),
+        "limit": sql.Literal(None if budget is None else budget * entity.lookup.batch),
     }
     found: dict[tuple, list[Suspect]] = {}
     for *values, operation in conn.execute(sql.SQL(WAITING).format(**names)):
@@ -189,14 +213,23 @@ def _suspects(context: MirrorContext, extract: Extract, budget: int | None) -> M
     return found
 
 
+def _listed_only(extract: Extract) -> sql.Composable:
+    """Return the query for rows that the list alone has proven."""
+    return _planned(extract, "_status = 'confirmed' AND _operation <> 'delete' AND NOT _looked")
+
+
+def _planned(extract: Extract, which: LiteralString) -> sql.Composable:
+    """Return the query for planned rows as `_suspects` takes it. `which`: an SQL condition on the plan."""
+    columns = tuple(dict.fromkeys((*extract.entity.table.key, *extract.entity.lookup.by)))
+    query = sql.SQL("SELECT {}, _operation FROM {} p WHERE {}")
+    return query.format(identifiers(columns, "p"), extract.stage.plan, sql.SQL(which))
+
+
 def _candidates(extract: Extract) -> sql.Composable:
     """Return the query for the suspects: candidates, records with nested candidates, and refused rows with a key."""
     entity, stage = extract.entity, extract.stage
-    table, columns = entity.table, tuple(dict.fromkeys((*entity.table.key, *entity.lookup.by)))
-    plan = sql.SQL("SELECT {}, _operation FROM {} p WHERE _status = 'candidate'").format(
-        identifiers(columns, "p"), stage.plan
-    )
-    queries = [plan]
+    table = entity.table
+    queries = [_planned(extract, "_status = 'candidate'")]
     if entity.lookup.by == table.key:
         queries += [
             sql.SQL("SELECT {}, NULL FROM {} p WHERE _status = 'candidate'").format(
