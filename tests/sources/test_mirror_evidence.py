@@ -6,6 +6,7 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from include.api.errors import ApiError, NotFound, TryLater
+from include.api.request import Request
 from include.confidence import unproven
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
@@ -392,7 +393,7 @@ class TestSecondLooks:
         assert (summary.metrics["rows_differing"], summary.metrics["unproven"]) == (0, 0)
 
     def test_are_not_needed_by_rows_that_the_list_shows_in_full(self, filled, conn, monkeypatch):
-        monkeypatch.setattr(scanning, "SECOND_LOOKS", 1)
+        monkeypatch.setattr(second_look, "SECOND_READINGS", 1)
         lose(conn, "payments", 30)
         filled.control.reset_counters()
         summary = scanned(filled, "payments")
@@ -408,6 +409,74 @@ def lose(conn, table, count):
         [count],
     ).fetchall()
     return {key for (key,) in lost}
+
+
+class TestTwoAddressesThatDisagree:
+    """Whichever of them the copy equals: it was written from one of them."""
+
+    def test_about_a_value_that_was_cleared(self, filled, conn):
+        (invoice,) = conn.execute("SELECT min(id) FROM repairshopr.invoices").fetchone()
+        filled.control.mutate(Mutation("update", "invoices", invoice, {"note": "pay soon"}))
+        sync_entities(filled.context)
+        before = filled.context.client.send(Request(f"/invoices/{invoice}")).data
+        filled.control.mutate(Mutation("update", "invoices", invoice, {"note": None}))
+        lie = always(lambda request, data: before, f"/invoices/{invoice}")
+        with twisted(filled.context, lie) as context, pytest.raises(SyncFailed, match="older version than its list"):
+            sync_entities(context)
+        sync_entities(filled.context)
+        assert conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone() == (None,)
+
+    def test_about_a_row_that_comes_back(self, filled, conn):
+        (estimate,) = conn.execute("SELECT min(id) FROM repairshopr.estimates").fetchone()
+        conn.execute("UPDATE repairshopr.estimates SET deleted_at = now() WHERE id = %s", [estimate])
+        with twisted(filled.context, always(without_total, f"/estimates/{estimate}")) as context:
+            with pytest.raises(SyncFailed, match="show different content"):
+                sync_entities(context, full=True)
+            summary = scanned(replace_context(filled, context), "estimates")
+        assert (summary.plan.rows, doubts(conn, "estimates").keys()) == (0, {estimate})
+
+    def test_about_a_version_from_the_future(self, filled, conn):
+        (estimate,) = conn.execute("SELECT min(id) FROM repairshopr.estimates").fetchone()
+        conn.execute("UPDATE repairshopr.estimates SET number = 'by hand' WHERE id = %s", [estimate])
+
+        def redated(request, data):
+            return {"estimate": {**data["estimate"], "updated_at": "2099-12-30T00:00:00.000Z"}}
+
+        with twisted(filled.context, always(redated, f"/estimates/{estimate}")) as context:
+            summary = scanned(replace_context(filled, context), "estimates")
+        assert (summary.plan.rows, doubts(conn, "estimates").keys()) == (0, {estimate})
+
+    def test_about_a_field_that_the_list_leaves_out(self, filled, conn):
+        (estimate,) = conn.execute("SELECT min(id) FROM repairshopr.estimates").fetchone()
+
+        def lie(request, data):
+            if request.path == f"/estimates/{estimate}":
+                return {"estimate": {**data["estimate"], "number": "FALSE"}}
+            if "estimates" not in data:
+                return data
+            rows = [
+                {name: value for name, value in row.items() if name != "number" or row["id"] != estimate}
+                for row in data["estimates"]
+            ]
+            return {**data, "estimates": rows}
+
+        with twisted(filled.context, lie) as context:
+            summary = scanned(replace_context(filled, context), "estimates")
+        assert (summary.plan.rows, doubts(conn, "estimates").keys()) == (0, {estimate})
+
+
+def without_total(request, data):
+    return {"estimate": {**data["estimate"], "total": None}}
+
+
+def test_a_change_that_no_sync_is_sure_to_bring_is_drift(open_shop, conn):
+    """Syncs read the estimates from both ends."""
+    shop = open_shop(customers=5, invoices=5, line_items=5, payments=5, products=5, tickets=5, estimates=160)
+    sync_entities(shop.context)
+    ids = [key for (key,) in conn.execute("SELECT id FROM repairshopr.estimates ORDER BY id")]
+    shop.control.mutate(Mutation("update", "estimates", ids[80], {"number": "E-1"}))
+    summary = scanned(shop, "estimates")
+    assert (summary.plan.update, summary.metrics["rows_young"]) == (1, 0)
 
 
 class TestReadingAgain:
@@ -461,6 +530,15 @@ class TestReadingAgain:
         with twisted(filled.context, always(down, "/estimates/")) as context:
             summary = scanned(replace_context(filled, context), "estimates")
         assert (summary.plan.insert, summary.metrics["unproven"], summary.incomplete) == (12, 0, "")
+
+    def test_takes_no_older_version_for_noise(self, filled, conn):
+        """Its own address still shows what the copy has."""
+        (estimate,) = conn.execute("SELECT min(id) FROM repairshopr.estimates").fetchone()
+        before = filled.context.client.send(Request(f"/estimates/{estimate}")).data
+        filled.control.mutate(Mutation("update", "estimates", estimate, {"number": "E-1"}))
+        with twisted(filled.context, always(lambda request, data: before, f"/estimates/{estimate}")) as context:
+            summary = scanned(replace_context(filled, context), "estimates")
+        assert (summary.plan.rows, doubts(conn, "estimates").keys()) == (0, {estimate})
 
     def test_has_a_limit(self, filled, conn, monkeypatch):
         monkeypatch.setattr(second_look, "SECOND_READINGS", 4)

@@ -19,6 +19,7 @@ from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
 from include.sources.square import SOURCE
 from include.warehouse import fence
+from include.warehouse.staging import PullError
 from tests.conftest import copy_of
 
 from .square import RUN, Seller, contents, rows, selling
@@ -307,6 +308,12 @@ class TestCounts:
         repaired(seller, *summaries)
         fence.resume(conn, SOURCE.name, RUN)
         assert [str(finding) for finding in validate(seller.context) if finding.failed] == []
+
+    @pytest.mark.parametrize("empty", [{}, {"counts": []}])
+    def test_history_of_which_the_list_shows_nothing_is_no_scan(self, seller, conn, empty):
+        lie = always(lambda request, data: empty, "/v2/inventory/counts/batch-retrieve")
+        with twisted(seller.context, lie) as context, pytest.raises(PullError, match="shows nothing"):
+            scanned(replace(seller, context=context), "inventory_counts")
 
     def test_history_is_accounted_for(self, seller, conn, count):
         """Readings that the list shows no more are out of scope; all others are compared."""
@@ -669,7 +676,8 @@ class TestPoorerRecords:
         seller.control.fault(Fault("swapped", "orders/search", rows=2, times=None))
         scanned(seller, "orders")
         fence.resume(conn, SOURCE.name, RUN)
-        sync_entities(seller.context, full=True)
+        with pytest.raises(SyncFailed, match="older version than its list"):
+            sync_entities(seller.context, full=True)
         assert contents(conn) == before
 
     def test_batch_that_swaps_ids_changes_nothing(self, seller, conn):

@@ -8,7 +8,7 @@ A newer version alone proves nothing: if an answer swaps two records, one of the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from psycopg import sql
 
@@ -69,14 +69,19 @@ def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused
     - `listed`: the readings of the record as its list showed it; empty if the list didn't
     - `refused`: the list showed the record, but in a form that could not be stored
     """
-    # If the copy lacks the record, a sync takes what its own address shows. A scan has to prove what it inserts.
-    scan_inserts = listed and extract.stage.pull.purpose == "scan" and _would_insert(extract, key)
-    if not (_would_change_copy(extract, key) or scan_inserts):
-        return
     looked_up = staged_readings(extract, key)
+    # If it then equals the copy, the copy may be as outdated as the look-up.
+    if listed and listed[0][key].newer(looked_up[0][key]):
+        raise Disagreement("the look at it alone shows an older version than its list")
+    if not (_would_change_copy(extract, key) or (listed and _would_insert(extract, key))):
+        return
     if listed:
-        if not all(map(_agree, listed, looked_up)) and not _changed_since(extract, looked_up[0][key], listed[0][key]):
-            raise Disagreement("its list and the look at it alone show different content")
+        newer = looked_up[0][key].newer(listed[0][key])
+        agree = not newer and all(map(_agree, listed, looked_up))
+        if not agree and not (newer and _changed_late(extract, looked_up[0][key])):
+            raise Disagreement("its list and the look at it alone show different content or versions")
+        if _adds_to_list(extract, key, listed, looked_up):
+            raise Disagreement("its list leaves out what the look at it alone shows otherwise than the copy")
         # The content of a record that is listed in brief was read twice from one address.
         brief = isinstance(extract.entity, Discovered)
         if brief and _lacks_something(extract, key) and not _newer_than_copy(extract, key):
@@ -90,11 +95,33 @@ def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused
         raise Disagreement("only one look shows it, with other content than the copy has")
 
 
-def _changed_since(extract: Extract, looked_up: Reading, listed: Reading) -> bool:
-    """Return whether the record has changed after its list was read, so that only the look-up can show the change."""
+def _changed_late(extract: Extract, looked_up: Reading) -> bool:
+    """Return whether the record has changed after its list was read, so that only the look-up can show the change.
+
+    No record has changed more than a day from now.
+    """
     read_at = extract.stage.pull.source_time
-    late = read_at is None or (looked_up.moment is not None and looked_up.moment > read_at)
-    return looked_up.newer(listed) and late
+    if read_at is None or looked_up.moment is None:
+        return read_at is None
+    return read_at < looked_up.moment < datetime.now(UTC) + timedelta(days=1)
+
+
+def _adds_to_list(extract: Extract, key: tuple, listed: Readings, looked_up: Readings) -> bool:
+    """Return whether the look-up alone would change a column of the copy, as the list leaves the column out.
+
+    Both may show a newer version than the copy. Then they agree that the record has changed.
+    """
+    copy = _copy_readings(extract, key)
+    record = copy[0].get(key)
+    if record and listed[0][key].newer(record) and looked_up[0][key].newer(record):
+        return False
+    return any(
+        name not in of_list[row].values and value != of_copy[row].values[name]
+        for of_list, of_look, of_copy in zip(listed, looked_up, copy, strict=True)
+        for row, reading in of_look.items()
+        if row in of_list and row in of_copy
+        for name, value in reading.values.items()
+    )
 
 
 def _agree(listed: Mapping[tuple, Reading], looked_up: Mapping[tuple, Reading]) -> bool:
@@ -102,19 +129,33 @@ def _agree(listed: Mapping[tuple, Reading], looked_up: Mapping[tuple, Reading]) 
     return listed.keys() == looked_up.keys() and all(listed[key].agrees(looked_up[key]) for key in listed)
 
 
+def _copy_readings(extract: Extract, key: tuple) -> Readings:
+    """Return the record and its nested rows as the copy has them, as readings."""
+    alive = sql.SQL("deleted_at IS NULL AND {}")
+    pairs = [(extract.stage, extract.entity.table.key), *((stage, part.by) for part, stage in extract.parts)]
+    return [_readings(stage, stage.table.sql, sql.SQL("NULL"), alive.format(are(by, key))) for stage, by in pairs]
+
+
 def _table_readings(stage: Stage, which: sql.Composable) -> Mapping[tuple, Reading]:
     """Return the readings of staged rows by their keys. `which`: an SQL condition on the rows."""
+    return _readings(stage, stage.sql, sql.SQL("_lacks"), which)
+
+
+def _readings(
+    stage: Stage, rows_of: sql.Composable, lacks: sql.Composable, which: sql.Composable
+) -> Mapping[tuple, Reading]:
+    """Return the readings of rows of the stage or its copy. `lacks`: SQL for the columns that a row leaves out."""
     table, versions = stage.table, compare.version_columns(stage.table)
     moment = [table.moment] if table.moment else []
     names = (*table.key, *table.compared, *versions, *moment)
     rows = stage.conn.execute(
-        sql.SQL("SELECT _lacks, {} FROM {} WHERE {}").format(identifiers(names), stage.sql, which)
+        sql.SQL("SELECT {}, {} FROM {} WHERE {}").format(lacks, identifiers(names), rows_of, which)
     ).fetchall()
     found = {}
-    for lacks, *values in rows:
+    for left_out, *values in rows:
         row = dict(zip(names, values, strict=True))
         key, version = tuple(row[name] for name in table.key), tuple(row[name] for name in versions)
-        content = {name: row[name] for name in table.compared if name not in (lacks or ())}
+        content = {name: row[name] for name in table.compared if name not in (left_out or ())}
         found[key] = Reading(content, version, row[table.moment] if table.moment else None)
     return found
 

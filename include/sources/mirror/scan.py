@@ -16,14 +16,15 @@ from include.confidence.policy import lost_examples
 from include.confidence.spans import span
 from include.confidence.summary import MAX_EXAMPLES, ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.both_ends import require_rows
+from include.sources.mirror.entity import BothEnds, Entity, MirrorContext
 from include.sources.mirror.evidence import account, in_scope, keep_plan, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.fields import FieldFigures, keep_fields, lost_fields
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
-from include.sources.mirror.second_look import SECOND_LOOKS, LookCounts, read_listed_again, second_look
+from include.sources.mirror.second_look import LookCounts, read_listed_again, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.staging import Stage, count_new
@@ -109,9 +110,11 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
         last=scope.page_end or None,
         on_page=lambda extract: _log_progress(extract, scope),
     )
+    if entity.history:
+        require_rows(extract)
     figures = _comparison(context, scope, extract)
     looks = second_look(context, extract)
-    read_listed_again(context, extract, SECOND_LOOKS - looks.asked)
+    read_listed_again(context, extract)
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
         fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))
@@ -286,12 +289,14 @@ def _mark_failed_partitions(extract: Extract) -> None:
 
 
 def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Composable | None:
-    """Return the time after which a changed row is young. None if there is no watermark.
+    """Return the time after which a changed row is young. None if there is no watermark, or syncs miss some changes.
 
     It is the watermark, but no earlier than SYNC_BRINGS_WITHIN ago: a row that has waited longer is drift, even if no
     sync has run. For an entity with partitions it is SQL over rows `s`, with the watermark of the row's partition.
     """
     entity, conn, source = extract.entity, context.conn, context.source.name
+    if isinstance(entity.changes, BothEnds):
+        return None
     clock = extract.stage.pull.source_time or datetime.now(UTC)
     earliest = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 

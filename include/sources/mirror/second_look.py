@@ -81,16 +81,16 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
     return looks
 
 
-def read_listed_again(context: MirrorContext, extract: Extract, budget: int) -> None:
+def read_listed_again(context: MirrorContext, extract: Extract) -> None:
     """Look up rows that the list alone has proven to be missing or newer. What its own address contradicts is unproven.
 
     One answer may mix two states of a record. A look-up without an answer changes nothing: the list has shown the row.
-    Rows beyond the `budget` of requests are taken as listed, and so are records that a list shows in brief, since they
-    come from look-ups.
+    Rows beyond SECOND_READINGS are taken as listed, and so are records that a list shows in brief, since they come from
+    look-ups.
     """
     if not isinstance(extract.entity, Discovered):
-        listed_only = _suspects(context, extract, _listed_only(extract), min(budget, SECOND_READINGS))
-        _look_at(context, extract, listed_only, budget)
+        listed_only = _suspects(context, extract, _listed_only(extract), SECOND_READINGS)
+        _look_at(context, extract, listed_only, SECOND_READINGS)
 
 
 def _look_at_suspects(context: MirrorContext, extract: Extract, budget: int | None) -> LookCounts:
