@@ -14,7 +14,8 @@ from types import ModuleType
 
 from include.sources import REGISTRY
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import EXTRA, Column, Table, lies_in, text
+from include.warehouse.readers import text
+from include.warehouse.table import EXTRA, Column, Table, lies_in
 from stack.new_source import (
     REPOSITORY,
     TYPES,
@@ -65,7 +66,7 @@ def write_column(source: str, table_name: str, field: str, name: str = "", reade
         "column",
         name=column.name,
         table=table.full_name,
-        imports=", ".join(["Column", *([] if column.read is text else [reader])]),
+        reader_import="" if column.read is text else f"from include.warehouse.readers import {reader}\n",
         revision=revision,
         before=f"{int(revision) - 1:04}",
         column=_code(column),

@@ -15,19 +15,8 @@ from string import Template
 
 from include.sources import KINDS, REGISTRY
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import (
-    EXTRA,
-    Column,
-    Table,
-    boolean,
-    decimal,
-    identifier,
-    instant,
-    integer,
-    structure,
-    text,
-    unix_time,
-)
+from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text, unix_time
+from include.warehouse.table import EXTRA, Column, Table
 from stack.settings import REPOSITORY
 
 TEMPLATES = Path(__file__).with_name("templates")

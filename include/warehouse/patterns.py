@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from psycopg import Connection, sql
 
+from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import Table, identifiers, same_key
+from include.warehouse.table import Table
 
 # Fewer planned rows have nothing in common that is worth telling.
 MANY = 10

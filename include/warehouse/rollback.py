@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 from psycopg import Connection, sql
 
 from include.warehouse import fence, sync_log
+from include.warehouse.sql_fragments import identifiers, key_object, pairs, same_key
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import identifiers, key_object, pairs, same_key
 
 # How many keys a conflict or a message names.
 EXAMPLES = 5

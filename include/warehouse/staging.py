@@ -19,7 +19,8 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from include.warehouse.table import RowRefused, Table, among, identifiers, key_array, same_key
+from include.warehouse.sql_fragments import among, identifiers, key_array, same_key
+from include.warehouse.table import RowRefused, Table
 
 # A pull fails if it refuses more than this share of its rows, and more than this number of them.
 REFUSED_SHARE, REFUSED_FLOOR = 0.01, 20

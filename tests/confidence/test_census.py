@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.confidence.census import ALL_OF, EVERY, MAX_DEPTH, MAX_KEYS, MAX_PATHS, MAX_SHAPES, Census, Questions, join
-from include.warehouse.table import integer, text
+from include.warehouse.readers import integer, text
 
 
 def counted(*pages, questions=None, elsewhere=()):

@@ -9,7 +9,8 @@ from include.confidence.census import MAX_DEPTH, join
 from include.confidence.queries.fields import EntityFields, read_fields, total_fields
 from include.sources.mirror.entity import Entity
 from include.sources.mirror.fields import counted_tables
-from include.warehouse.table import Table, structure
+from include.warehouse.readers import structure
+from include.warehouse.table import Table
 from tests.contract.test_mirrors import MIRRORS, REGISTRY, inside
 
 

@@ -12,8 +12,8 @@ from include.sources.mirror.entity import Discovered, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.patterns import find_patterns
+from include.warehouse.sql_fragments import identifiers, pairs, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import identifiers, pairs, same_key
 
 
 def in_scope(context: MirrorContext, extract: Extract, alias: str) -> sql.Composable:

@@ -17,8 +17,10 @@ from include.confidence import fields
 from include.confidence.census import Census, Counted, Questions, Reader, Record, value_at
 from include.confidence.fields import FieldChange, Kind, KnownField, State
 from include.sources.mirror.entity import Entity, MirrorContext, Part
+from include.warehouse.readers import structure
+from include.warehouse.sql_fragments import among, identifiers
 from include.warehouse.staging import Stage
-from include.warehouse.table import Column, Table, among, identifiers, lies_in, structure
+from include.warehouse.table import Column, Table, lies_in
 
 if TYPE_CHECKING:
     from include.sources.mirror.extract import Extract

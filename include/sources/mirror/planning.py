@@ -13,8 +13,8 @@ from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import known_partitions
 from include.warehouse import compare, sync_log
+from include.warehouse.sql_fragments import among, are, identifiers, pairs
 from include.warehouse.staging import Stage
-from include.warehouse.table import among, are, identifiers, pairs
 
 
 def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = False) -> None:

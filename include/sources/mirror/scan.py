@@ -26,8 +26,8 @@ from include.sources.mirror.read import read_whole
 from include.sources.mirror.second_look import LookCounts, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage, count_new
-from include.warehouse.table import identifiers
 
 # How long a row is young at most. Entities with `read_every` have that time in addition.
 SYNC_BRINGS_WITHIN = timedelta(days=1)

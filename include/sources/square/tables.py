@@ -8,7 +8,8 @@ shows only a part of the object.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from include.warehouse.table import Column, Table, boolean, decimal, instant, integer, structure, text
+from include.warehouse.readers import boolean, decimal, instant, integer, structure, text
+from include.warehouse.table import Column, Table
 
 SCHEMA = "square"
 

@@ -10,7 +10,8 @@ from psycopg import Connection, sql
 
 from include.sources.base import ScanRefused
 from include.sources.storage.urls import UnreadableUrl, locate
-from include.warehouse.table import Column, Table, text
+from include.warehouse.readers import text
+from include.warehouse.table import Column, Table
 
 STATUSES = ("queued", "processing", "ready", "error")
 ORIGINAL_MISSING = "original missing in storage"

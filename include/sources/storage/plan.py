@@ -18,8 +18,8 @@ from psycopg import Connection, sql
 from include.api.bucket import Look, Presence
 from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
 from include.warehouse.patterns import MOST, Pattern, facts_of
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
-from include.warehouse.table import identifiers
 
 # Suspects that are looked at together. A task that is cut off goes on after the last such group.
 SUSPECTS = 5000

@@ -31,9 +31,9 @@ from include.sources.storage.check import Order, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
 from include.sources.storage.plan import as_planned, count_suspects, settle, suspects_of
 from include.warehouse import fence, rollback, sync_log
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import identifiers
 
 log = logging.getLogger(__name__)
 

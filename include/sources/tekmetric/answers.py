@@ -13,7 +13,7 @@ from typing import Any
 
 from include.api.errors import RefuseData
 from include.sources.tekmetric import tables
-from include.warehouse.table import boolean, instant
+from include.warehouse.readers import boolean, instant
 
 Record = Mapping[str, Any]
 Check = Callable[[Any], None]

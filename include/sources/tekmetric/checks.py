@@ -11,7 +11,8 @@ from include.confidence.integrity import Severity
 from include.sources.mirror.entity import Invariant
 from include.sources.tekmetric import tables
 from include.sources.tekmetric.metrics import SNAPSHOTS, SNAPSHOTS_OF
-from include.warehouse.table import Table, identifiers
+from include.warehouse.sql_fragments import identifiers
+from include.warehouse.table import Table
 
 # By how many cents a line, and a sum of lines, may differ, since the vendor's rounding is not known; and by how many
 # points two margins may, unless a difference of cents explains more.
