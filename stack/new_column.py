@@ -114,7 +114,7 @@ def _field_mistake(table: Table, field: str) -> str:
     if not all(field.split(".")) or "[]" in field or not field.isprintable():
         return f"{field!r} is no field: names with dots between them lead into objects, and nothing leads into a list"
     for column in table.columns:
-        whole = ".".join(column.path)
+        whole = column.dotted_path
         read = [path for path in column.reads if lies_in(field, path)] or [whole] * lies_in(whole, field)
         if read:
             return f"the column {column.name} of {table.full_name} reads {read[0]} already"
@@ -251,7 +251,7 @@ def _shown(table: Table) -> list[tuple]:
 
 def _described(column: Column) -> tuple[str, str, str, bool, str]:
     """Return what tells a column from others. Readers of a module that is run twice are equal by their names."""
-    return column.name, ".".join(column.path), column.read.__qualname__, column.compared, repr(column.uses)
+    return column.name, column.dotted_path, column.read.__qualname__, column.compared, repr(column.uses)
 
 
 if __name__ == "__main__":

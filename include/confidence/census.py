@@ -5,14 +5,13 @@ dictionary of shapes; the fields are added up from the shapes later. Of a long l
 rare there is seen by the sync that brings it.
 """
 
-import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
+
+from include.confidence.field_counts import NULL, TYPES, Counted, FieldCount, Questions, Reader, Record, join, value_at
 
 # So many records are counted, and then each eighth.
 ALL_OF, EVERY = 1000, 8
@@ -35,83 +34,6 @@ MAX_CODES = 40
 SAVED_SHARE = 1 / 4
 # Records that are held in memory, to compare the values of two fields.
 SAMPLE = 50
-
-NULL = "null"
-TYPES: Mapping[type, str] = {
-    str: "text",
-    int: "number",
-    Decimal: "number",
-    float: "number",
-    bool: "flag",
-    dict: "object",
-    list: "list",
-    type(None): NULL,
-}
-_SPECIAL = re.compile(r'[.\[\]"]')
-
-Record = Mapping[str, Any]
-Reader = Callable[[Any], Any]
-
-
-def join(place: str, key: str) -> str:
-    """Return the path of a field: `price.amount`, `lines[].name`. A key with such signs, or an empty one, is quoted."""
-    name = json.dumps(key, ensure_ascii=False) if _SPECIAL.search(key) or not key else key
-    return f"{place}.{name}" if place else name
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What a table asks of the census beside the fields.
-
-    - `readers`: by path, how the table's columns read it
-    - `opaque`: paths whose content one column keeps as a whole, so that nothing in it can be lost
-    - `codes`: paths of enumerations, whose values are kept
-    """
-
-    readers: Mapping[str, Reader] = field(default_factory=dict)
-    opaque: Collection[str] = ()
-    codes: Collection[str] = ()
-
-
-@dataclass(frozen=True)
-class FieldCount:
-    """A field as it was seen.
-
-    - `place`: the path of the objects that could have it; empty for the records themselves
-    - `objects`: how many objects there were at that place; `seen`: how many of them had the field, null included
-    - `types`: by the names in `TYPES`; `usual_type`: that of more than half of the values, empty if there is none. Null
-      is no value.
-    - `unreadable`: the types of which the column could not read the first value, or made nothing of it
-    - `codes`: the values of an enumeration; empty for any other field
-    """
-
-    path: str
-    place: str
-    objects: int
-    seen: int
-    types: frozenset[str]
-    unreadable: frozenset[str] = frozenset()
-    codes: frozenset[str] = frozenset()
-    usual_type: str = ""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What a census has counted.
-
-    - `places`: the number of objects by their path, that of the records by the empty one
-    - `maps`: the paths of objects whose keys are data
-    - `cut`: there were more paths than are kept
-    """
-
-    places: Mapping[str, int]
-    fields: Mapping[str, FieldCount]
-    maps: frozenset[str] = frozenset()
-    cut: bool = False
-
-    @property
-    def records(self) -> int:
-        return self.places.get("", 0)
 
 
 class _Shape:
@@ -411,10 +333,3 @@ def _values(types: Counter[str]) -> int:
 def _holds_data(place: _Place, record: Record) -> bool:
     """Return whether the keys of an object are data."""
     return len(place.fields.keys() | record.keys()) > MAX_KEYS or any(map(DATA_KEY.search, record))
-
-
-def value_at(record: Any, path: str) -> Any:
-    """Return the value at the end of a path without lists; None if there is none."""
-    for step in path.split("."):
-        record = record.get(step) if type(record) is dict else None
-    return record

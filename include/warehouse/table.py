@@ -45,9 +45,14 @@ class Column:
         return (self.field or self.name).split(".")
 
     @property
+    def dotted_path(self) -> str:
+        """The same path as one text, such as `price.amount`."""
+        return ".".join(self.path)
+
+    @property
     def reads(self) -> list[str]:
         """The paths, with dots, of the fields of which nothing is left for `extra`."""
-        path = ".".join(self.path)
+        path = self.dotted_path
         return [path] if self.uses is None else [f"{path}.{name}" for name in self.uses]
 
 
@@ -155,7 +160,7 @@ class Table:
             return "has a column extra, which is the name of the column with all other fields"
         if self.ignored and not self.keeps_extra:
             return "keeps no extra fields, so there is nothing to ignore"
-        read = {".".join(column.path) for column in self.columns if column.uses is None} & set(self.ignored)
+        read = {column.dotted_path for column in self.columns if column.uses is None} & set(self.ignored)
         if read:
             return f"ignores fields that its columns read: {', '.join(sorted(read))}"
         unexplained = sorted(name for name, reason in self.ignored.items() if not reason.strip())

@@ -13,7 +13,7 @@ from include.api.paginators import Page
 from include.confidence.census import Census
 from include.sources.mirror.brief import CompletePage, SkippedRecord, listed_versions
 from include.sources.mirror.entity import Entity, MirrorContext, Part
-from include.sources.mirror.fields import censuses, count_page
+from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats

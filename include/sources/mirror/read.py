@@ -12,8 +12,8 @@ from include.api.paginators import Page
 from include.sources.mirror import brief, gap
 from include.sources.mirror.brief import CompletePage
 from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract, least_total
-from include.sources.mirror.fields import keep_fields
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.staging import PullError, TooManyRefused

@@ -17,9 +17,9 @@ from include.confidence.spans import span
 from include.confidence.summary import MAX_EXAMPLES, ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.entity_census import FieldFigures, keep_fields, lost_fields
 from include.sources.mirror.evidence import account, in_scope, keep_plan, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.fields import FieldFigures, keep_fields, lost_fields
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole

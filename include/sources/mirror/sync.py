@@ -17,8 +17,8 @@ from include.sources.mirror.both_ends import pages_from_both_ends, require_rows
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.fields import keep_fields
 from include.sources.mirror.partitions import all_listings, all_partitions, batch_listings, batches, known_partitions
 from include.sources.mirror.planning import plan_sync, skip_changes_before_reset
 from include.sources.mirror.read import read_partitions

@@ -12,7 +12,8 @@ from enum import StrEnum
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from include.confidence.census import MAX_CODES, MAX_PATHS, NULL, Counted, FieldCount
+from include.confidence.census import MAX_CODES, MAX_PATHS
+from include.confidence.field_counts import NULL, Counted, FieldCount
 
 # A field has vanished if it was in this share of at least so many objects, and is now in none of as many.
 USUAL_SHARE = 0.95
@@ -129,7 +130,7 @@ def _typed(row: KnownField) -> KnownField:
     return replace(row, state=State(row.state), **lists)
 
 
-def changes(
+def find_changes(
     known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State], *, whole: bool
 ) -> list[FieldChange]:
     """Return what the census has found changed.
@@ -197,7 +198,7 @@ def _vanished(known: Mapping[str, KnownField], counted: Counted, states: Mapping
             yield FieldChange(Kind.VANISHED, path, states[path])
 
 
-def renamed(found: Sequence[FieldChange], pairs: Mapping[str, str]) -> list[FieldChange]:
+def merge_renames(found: Sequence[FieldChange], pairs: Mapping[str, str]) -> list[FieldChange]:
     """Return the changes with each pair of a vanished and a new field, as {old: new}, told as one."""
     told = [FieldChange(Kind.RENAMED, old, State.DECLARED, new) for old, new in pairs.items()]
     kept = [
@@ -209,7 +210,7 @@ def renamed(found: Sequence[FieldChange], pairs: Mapping[str, str]) -> list[Fiel
     return told + kept
 
 
-def bounded(known: Mapping[str, KnownField], counted: Counted) -> Counted:
+def limit_fields(known: Mapping[str, KnownField], counted: Counted) -> Counted:
     """Return what was counted, without new fields above the number of paths that a table may have."""
     room = MAX_PATHS - len(known)
     new = [path for path in counted.fields if path not in known]
@@ -219,7 +220,7 @@ def bounded(known: Mapping[str, KnownField], counted: Counted) -> Counted:
     return replace(counted, fields={k: v for k, v in counted.fields.items() if k not in left_out}, cut=True)
 
 
-def save(
+def save_census(
     conn: Connection,
     source: str,
     entity: str,
@@ -291,8 +292,8 @@ def _kept_codes(before: KnownField | None, field: FieldCount, *, whole: bool) ->
     return field.codes if len(kept | field.codes) <= MAX_CODES else frozenset()
 
 
-def tell(conn: Connection, source: str, entity: str, run: str, found: Iterable[FieldChange]) -> None:
-    """Keep the changes, each a row of confidence.field_change."""
+def save_changes(conn: Connection, source: str, entity: str, run: str, found: Iterable[FieldChange]) -> None:
+    """Store the changes, each a row of confidence.field_change."""
     with conn.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO confidence.field_change (source, entity, path, kind, state, detail, run)"
