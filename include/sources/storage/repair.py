@@ -29,7 +29,8 @@ from include.sources.base import Check
 from include.sources.storage import breaker, images, look
 from include.sources.storage.check import Order, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
-from include.sources.storage.plan import as_planned, count_suspects, settle, suspects_of
+from include.sources.storage.plan import as_planned
+from include.sources.storage.second_look import count_suspects, settle, suspects_of
 from include.warehouse import fence, rollback, sync_log
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage, plan_table, stage_name
