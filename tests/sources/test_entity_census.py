@@ -16,8 +16,8 @@ from include.sources.mirror.entity_census import _keep_table, state_of
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
+from include.warehouse.pull import TooManyRefused
 from include.warehouse.readers import integer, text
-from include.warehouse.staging import TooManyRefused
 from include.warehouse.table import Column, Table
 
 from .conftest import RUN, SOURCE

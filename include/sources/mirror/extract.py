@@ -17,8 +17,9 @@ from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
+from include.warehouse.pull import too_many_refused
 from include.warehouse.sql_fragments import among, identifiers, pairs
-from include.warehouse.staging import Stage, staged, too_many_refused
+from include.warehouse.staging import Stage, staged
 from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)

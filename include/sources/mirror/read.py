@@ -16,7 +16,7 @@ from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract, least_total
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
-from include.warehouse.staging import PullError, TooManyRefused
+from include.warehouse.pull import PullError, TooManyRefused
 from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,8 @@ from include.sources.mirror.related import (
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.staging import PullError, Stage
+from include.warehouse.pull import PullError
+from include.warehouse.staging import Stage
 from include.warehouse.sync_log import Counts
 
 log = logging.getLogger(__name__)
