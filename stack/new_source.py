@@ -146,18 +146,18 @@ def _require_name(name: str) -> None:
         raise NotMade(f"{name!r} is no name: it takes 2 to 30 small letters, digits and underscores, a letter first")
     if name in REGISTRY or name in TAKEN:
         raise NotMade(f"{name!r} is taken. Take another name")
-    if named := _naming(name):
+    if named := _files_with_word(name):
         raise NotMade(
             f"the word {name!r} stands in {short(named[0])}, so nobody could tell where the source is named. Take"
             " another name"
         )
 
 
-def _naming(name: str) -> list[Path]:
-    """The files of the product in which the name is a word."""
-    word = re.compile(rf"(?<![^\W_]){name}(?![^\W_])", re.IGNORECASE)
+def _files_with_word(word: str) -> list[Path]:
+    """Return the product's files that have the word, alone or as a part of a name with underscores."""
+    pattern = re.compile(rf"(?<![^\W_]){word}(?![^\W_])", re.IGNORECASE)
     files = (path for folder in ("dags", "plugins", "include") for path in sorted((REPOSITORY / folder).rglob("*.py")))
-    return [path for path in files if word.search(path.read_text())]
+    return [path for path in files if pattern.search(path.read_text())]
 
 
 def next_revision() -> str:

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 from include.confidence.field_counts import NULL, TYPES, Counted, FieldCount, Questions, Reader, Record, join, value_at
 
-# So many records are counted, and then each eighth.
+# The first records are all counted, and then each eighth.
 ALL_OF, EVERY = 1000, 8
-# Fields are counted so many steps into a record. No vendor's records nest deeper in what a table could read.
+# How many steps into a record fields are counted. No vendor's records nest deeper in what a table could read.
 MAX_DEPTH = 4
 # The most paths of a table. The census is cut there, and says so.
 MAX_PATHS = 500
@@ -103,13 +103,13 @@ class Census:
         self._unreadable: dict[str, set[str]] = {}
         self._codes: dict[str, set[str] | None] = {path: set() for path in self.questions.codes}
         self._elsewhere: Collection[Sequence[Record]] = ()
-        # Records so far, those that are not counted included.
-        self._met = self._saved = 0
-        # Not the same ones each night.
+        # How many records were given so far, including those that are not counted.
+        self._records = self._records_saved = 0
+        # The first that is counted of each EVERY records; another one each night.
         self._turn = random.randrange(EVERY)
         self._paths = 0
         self._cut = False
-        # Whether a field, type, word or map was met that is not saved.
+        # Whether a field, type, code or map was found that is not saved yet.
         self._news = False
 
     def count(self, records: Sequence[Record], elsewhere: Collection[Sequence[Record]] = ()) -> None:
@@ -125,9 +125,9 @@ class Census:
 
     def _chosen(self, records: Sequence[Record]) -> Sequence[Record]:
         """Return the records that are counted."""
-        all_of = max(ALL_OF - self._met, 0)
-        start = all_of + (self._turn - self._met - all_of) % EVERY
-        self._met += len(records)
+        all_of = max(ALL_OF - self._records, 0)
+        start = all_of + (self._turn - self._records - all_of) % EVERY
+        self._records += len(records)
         return records if len(records) <= all_of else [*records[:all_of], *records[start::EVERY]]
 
     def counted(self) -> Counted:
@@ -157,33 +157,33 @@ class Census:
 
     @property
     def is_due(self) -> bool:
-        """Whether to save the figures: they have something new, or many more records.
+        """Whether to save the counts: they have something new, or many more records.
 
-        To save them with each page would cost more than to count. An attempt that goes on lacks what was counted since
-        the last time, which is a share of records and never a field.
+        Saving them with each page would cost more than counting. A later attempt lacks the records that were counted
+        after the last save, but none of the fields.
         """
-        return self._news or self._met > self._saved * (1 + SAVED_SHARE)
+        return self._news or self._records > self._records_saved * (1 + SAVED_SHARE)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts as plain JSON, from which `go_on` continues in a later attempt.
+        """Return the counts as plain JSON, from which `restore` continues in a later attempt.
 
         The only values of records in it are those of enumerations; None for an enumeration whose values are not kept.
         """
-        self._saved, self._news = self._met, False
+        self._records_saved, self._news = self._records, False
         # The JSON has no shapes, so their counts are added to the fields first.
         for place in self._places.values():
             place.add_up()
         return {
-            "met": self._met,
+            "met": self._records,
             "places": [[p.path, p.depth, p.objects, p.is_map, p.fields, p.lists] for p in self._places.values()],
             "unreadable": {path: sorted(types) for path, types in self._unreadable.items()},
             "codes": {path: values and sorted(values) for path, values in self._codes.items()},
             "cut": self._cut,
         }
 
-    def go_on(self, data: Mapping[str, Any]) -> Self:
-        """Take over the figures of an earlier attempt. Return self."""
-        self._met = self._saved = data["met"]
+    def restore(self, data: Mapping[str, Any]) -> Self:
+        """Continue from the counts that `to_json` of an earlier attempt returned. Return self."""
+        self._records = self._records_saved = data["met"]
         for path, depth, objects, is_map, fields, lists in data["places"]:
             place = self._places.setdefault(path, _Place(path, depth))
             place.objects, place.is_map = objects, is_map
@@ -313,7 +313,10 @@ class Census:
 
 
 def _can_read(read: Reader, value: Any) -> bool:
-    """Return whether a column gets the value. A reader of ids makes NULL of what is none, instead of refusing it."""
+    """Return whether the column's reader keeps the value.
+
+    It doesn't if it raises an error, or makes NULL of a value that is not empty, as the reader of ids does of texts.
+    """
     try:
         return read(value) is not None or not value
     except ValueError:

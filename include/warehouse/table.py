@@ -60,7 +60,8 @@ class Column:
 class Known:
     """The fields of an object that are read or ignored: as a whole, or only some of the fields `inside` them.
 
-    `read`: a column reads or refuses what stands here in place of an object, a list excepted.
+    `read`: a column reads this object, so its reader reads or refuses any other value in its place. A list is not
+    known even then.
     """
 
     whole: set[str] = dataclasses.field(default_factory=set)
@@ -84,7 +85,7 @@ class Known:
         return known
 
     def _at(self, path: Sequence[str], *, read: bool = False) -> "Known":
-        """Return what is known inside the object at the path."""
+        """Return what is known inside the object at the path. `read`: a column reads that object."""
         known = self
         for name in path:
             known = known.inside.setdefault(name, Known())
@@ -92,14 +93,14 @@ class Known:
         return known
 
     def _settle(self) -> None:
-        """Drop what is inside of what is known as a whole. Then `whole` has all names, for one test of a record."""
+        """Drop the parts of fields that are known as a whole. Then add all names to `whole`, to test a record once."""
         self.inside = {name: known for name, known in self.inside.items() if name not in self.whole}
         self.whole |= self.inside.keys()
         for known in self.inside.values():
             known._settle()
 
     def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields that are not known; of an object those inside it."""
+        """Return the record's fields that are not known. Of an object that is known in part, return the other part."""
         left = {} if self.whole.issuperset(record) else {name: record[name] for name in record.keys() - self.whole}
         for name, known in self.inside.items():
             value = record.get(name)
@@ -210,11 +211,14 @@ class Table:
 
     @cached_property
     def _partly_read(self) -> frozenset[str]:
-        """The columns whose reader makes nothing of some values since other columns, or `extra`, have them."""
+        """The columns whose reader returns None for some values, because other columns or `extra` keep them."""
         return frozenset(column.name for column in self.columns if column.uses is not None)
 
     def in_brief(self, *names: str, version: str | None = None, changed: str | None = None) -> "Table":
-        """Return the table with these columns only, as a list shows it whose rows are no whole records."""
+        """Return the table of a list in brief: it shows only these columns, so its rows are no whole records.
+
+        `version`, `changed`: the columns of that meaning, as for any table; None if the list shows none.
+        """
         columns = tuple(column for column in self.columns if column.name in names)
         only = {"required": (), "tombstone": None, "ignored": {}, "answers": {}, "keeps_extra": False}
         return dataclasses.replace(self, columns=columns, version=version, changed=changed, **only)
@@ -262,7 +266,7 @@ class Table:
             raise RowRefused(f"{EXTRA} {error}") from None
 
     def filled(self, record: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the record with these values of columns in the columns' fields, where it has none itself."""
+        """Return the record with each column's value put into the column's field, if the record has no value there."""
         known = dict(zip(values, self.named(record, tuple(values)), strict=True))
         for column in self.columns:
             if column.name in values and known[column.name] is None:
@@ -274,7 +278,7 @@ class Table:
         return next((reason for ignored, reason in self.ignored.items() if lies_in(path, ignored)), "")
 
     def lacking(self, record: Mapping[str, Any]) -> list[str] | None:
-        """Return the columns that the record does not name, not even as null; None if it names all of them."""
+        """Return the columns whose field the record lacks (null counts as a field); None if it has all of them."""
         return [
             name
             for name, outer, path in self._paths

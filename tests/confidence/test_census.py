@@ -121,7 +121,7 @@ class TestBounds:
     def test_an_attempt_that_goes_on_counts_each_eighth_too(self):
         first = Census()
         first.count([{"a": 1}] * ALL_OF)
-        second = Census().go_on(json.loads(json.dumps(first.to_json())))
+        second = Census().restore(json.loads(json.dumps(first.to_json())))
         second.count([{"a": 1}] * EVERY * 10)
         assert second.counted().records == ALL_OF + 10
 
@@ -196,7 +196,7 @@ def test_an_attempt_that_goes_on_counts_as_one_that_was_never_cut(records, cut):
     whole, first = Census(), Census()
     whole.count(records)
     first.count(records[:cut])
-    second = Census().go_on(json.loads(json.dumps(first.to_json())))
+    second = Census().restore(json.loads(json.dumps(first.to_json())))
     second.count(records[cut:])
     assert second.counted() == whole.counted()
 

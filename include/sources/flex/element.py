@@ -123,6 +123,7 @@ class _Element:
             return self._report("unreadable", f"element {self._id} could not be read: {error}")
 
     def _passes(self) -> State:
+        """Read, plan and write until the crew stays the same meanwhile. Return the state for the report."""
         for _ in range(PASSES):
             self._problems, self._notes, self._waiting, self._named = [], [], [], {}
             try:
@@ -133,7 +134,7 @@ class _Element:
                 self._carry_out()
             except _Changed:
                 continue
-            self._keep()
+            self._add_kept_events()
             state: State = "failed" if self._problems else "waiting" if self._waiting else "done"
             self._problems += self._waiting
             return state
@@ -160,12 +161,13 @@ class _Element:
         """Read the crew and both lists of Flex, store lines that are gone or back, and plan."""
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._looked = patient(self._worker.pauses, self._look)
-        if self._note_lines():
+        if self._store_gone_and_back():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._plan = self._planner(self._crew, self._looked.lines)
         self._called_for |= {key(action) for action in self._plan.actions}
 
     def _look(self) -> Looked:
+        """Return the lines in Flex, read as often as the planned actions need to be safe. Raises Unreadable."""
         looked = look(self._api, self._id, self._crew)
         require_there(looked, self._id, self._crew)
         actions = self._planner(self._crew, looked.lines).actions
@@ -179,8 +181,8 @@ class _Element:
             require_same(self._api, self._id, self._crew, looked)
         return looked
 
-    def _note_lines(self) -> bool:
-        """Store which lines are gone or back, and drop rows that name gone lines. Return whether there were any."""
+    def _store_gone_and_back(self) -> bool:
+        """Store which lines are gone or back, and drop our rows that name gone lines. Return whether it did any."""
         gone, back = self._looked.gone, self._looked.back
         lost = (gone | self._crew.gone) - back
         stale = [row for row in self._crew.rows if row.line_id in lost]
@@ -198,7 +200,7 @@ class _Element:
     def _carry_out(self) -> None:
         """Carry out the plan. If a technician gets another line, the old one is deleted after the new one is proven."""
         actions = self._plan.actions
-        self._note([each for each in actions if isinstance(each, Adopt | Remap | Forget)])
+        self._change_rows([each for each in actions if isinstance(each, Adopt | Remap | Forget)])
         removals = [each for each in actions if isinstance(each, Remove)]
         last = [each for each in removals if each.orphan or each.line_id in self._crew.leaving or self._moving(each)]
         with self._proving():
@@ -227,18 +229,19 @@ class _Element:
         ]
 
     def _must_stay(self, removal: Remove) -> bool:
+        """Return whether the line has to stay, because its person has no proven line elsewhere yet."""
         return removal.line_id in self._crew.leaving or any(
             self._named.get(member) in (None, removal.line_id) for member in self._moving(removal)
         )
 
-    def _keep(self) -> None:
+    def _add_kept_events(self) -> None:
         """Add an event `kept` for each contact that was there already."""
         new = {event.resource_id for event in self._events if event.kind == "added"}
         for finding in self._plan.findings:
             if finding.kind in ("matched", "role_mismatch", "missing_row") and finding.resource_id not in new:
                 self._events.append(Event("kept", finding.resource_id, finding.members))
 
-    def _note(self, actions: Sequence[Adopt | Remap | Forget]) -> None:
+    def _change_rows(self, actions: Sequence[Adopt | Remap | Forget]) -> None:
         """Carry out the actions that only change our rows."""
         if not actions:
             return
@@ -265,12 +268,12 @@ class _Element:
         outcome = self._send(
             action,
             Write("add", None, action.resource_id, member, call=self._call_of(member)),
-            lambda: self._new(calls.add(self._api, self._id, action.resource_id)),
+            lambda: self._unknown_unless_new(calls.add(self._api, self._id, action.resource_id)),
         )
         if outcome.kind == "done" and action.role_id:
             yield SetRole(outcome.line_id, action.resource_id, action.role_id)
 
-    def _new(self, outcome: Outcome) -> Outcome:
+    def _unknown_unless_new(self, outcome: Outcome) -> Outcome:
         """Return the outcome of an add, `unknown` if its answer names a line that was there before."""
         known = self._crew.mapped | {line.line_id for line in self._looked.lines}
         if outcome.line_id in known | {each.outcome.line_id for each in self._sent} - {None}:
@@ -364,13 +367,13 @@ class _Element:
                 if outcome.kind != "unknown":
                     gate.settle(self._conn, write.operation_id, outcome)
                 if outcome.kind == "done":
-                    self._apply(write, outcome)
+                    self._store_done(write, outcome)
             if unknown:
                 gate.doubt(self._conn, self._id, [write.operation_id for write, _ in unknown], reasons)
             else:
                 gate.set_open_operation(self._conn, self._gate, None)
         for write, outcome in judged:
-            self._tell(write, outcome)
+            self._add_event(write, outcome)
         if isinstance(read_error, FixConfiguration):
             raise read_error
         if unknown:
@@ -394,8 +397,8 @@ class _Element:
                 return last[0]
             raise
 
-    def _apply(self, each: Sent, outcome: Outcome) -> None:
-        """Store a write that is done in our tables."""
+    def _store_done(self, each: Sent, outcome: Outcome) -> None:
+        """Store in our tables what a write has done in Flex."""
         match each.action:
             case Add() as action:
                 member = action.members[0]
@@ -406,8 +409,8 @@ class _Element:
                 assignments.mark_gone(self._conn, [action.line_id])
                 self._drop(action.members)
 
-    def _tell(self, each: Sent, outcome: Outcome) -> None:
-        """Add the event of a write. An unknown outcome has none, since the gate is uncertain then."""
+    def _add_event(self, each: Sent, outcome: Outcome) -> None:
+        """Add the event of a write to the report. A write of unknown outcome has none: the gate is uncertain then."""
         kinds: dict[str, Kind] = _KINDS["prune" if getattr(each.action, "orphan", False) else type(each.action)]
         if outcome.kind in kinds:
             kind = kinds[outcome.kind]

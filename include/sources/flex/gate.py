@@ -242,7 +242,10 @@ def _lost(gate: Gate) -> GateLost:
 
 
 def _take(conn: Connection, element_id: UUID, owner: str) -> datetime | None:
-    """Claim the gate; return when. Return None if it is uncertain, or becomes so because a crash left an operation."""
+    """Mark the gate as busy; return the time of the claim. The caller holds the lock.
+
+    Return None if the gate is uncertain. It becomes uncertain if a crash left it with an operation under way.
+    """
     conn.execute(
         "INSERT INTO flex.element_gate (flex_element_id) VALUES (%s) ON CONFLICT DO NOTHING",
         [element_id],

@@ -63,7 +63,7 @@ def censuses(entity: Entity, codes: Mapping[str, Sequence[str]], before: Mapping
     found = {}
     for table in counted_tables(entity):
         census = Census(_questions(entity, table, codes.get(table.name, ())))
-        found[table.name] = census.go_on(before[table.name]) if table.name in before else census
+        found[table.name] = census.restore(before[table.name]) if table.name in before else census
     return found
 
 

@@ -101,7 +101,10 @@ def lately(conn: Connection, run: str, *, whole: bool) -> Lately:
 
 
 def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked: int, whole: bool) -> None:
-    """Store how many images a run has looked at and marked. Call it in the transaction that writes the marks."""
+    """Store how many images a run has looked at and marked. `whole`: it checked all images.
+
+    Call it in the transaction that writes the marks.
+    """
     conn.execute(
         "INSERT INTO storage.breaker (run, sync_id, looked_at, marked, whole) VALUES (%s, %s, %s, %s, %s)",
         [run, sync_id, looked_at, marked, whole],
@@ -147,7 +150,8 @@ def shows_others(looks: Sequence[Look], there_before: int) -> bool:
     unanswered = [each for each in looks if each.later]
     there = sum(each.presence in (Presence.PRESENT, Presence.EMPTY) for each in looks)
     absent = sum(each.presence is Presence.ABSENT for each in looks)
-    if unanswered and absent <= there + len(unanswered) and there < absent + len(unanswered):
+    may_show, may_hide = there + len(unanswered) >= absent, there < absent + len(unanswered)
+    if unanswered and may_show and may_hide:
         raise TryLater(f"{unanswered[0].reason} So the bucket could not be proven by objects of other images.")
     return there >= absent if there + absent else there_before > 0
 
