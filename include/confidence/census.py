@@ -102,7 +102,7 @@ class Census:
         self._elements: dict[str, _Elements] = {}
         self._unreadable: dict[str, set[str]] = {}
         self._codes: dict[str, set[str] | None] = {path: set() for path in self.questions.codes}
-        self._elsewhere: Collection[Sequence[Record]] = ()
+        self._nested: Collection[Sequence[Record]] = ()
         # How many records were given so far, including those that are not counted.
         self._records = self._records_saved = 0
         # The first that is counted of each EVERY records; another one each night.
@@ -112,16 +112,16 @@ class Census:
         # Whether a field, type, code or map was found that is not saved yet.
         self._news = False
 
-    def count(self, records: Sequence[Record], elsewhere: Collection[Sequence[Record]] = ()) -> None:
-        """Count the records of a page. `elsewhere`: their nested rows, which have censuses of their own."""
+    def count(self, records: Sequence[Record], nested_rows: Collection[Sequence[Record]] = ()) -> None:
+        """Count the records of a page. `nested_rows`: their nested rows, which have censuses of their own."""
         records = self._chosen(records)
-        self._elsewhere = elsewhere
-        self._look(self._root, records)
+        self._nested = nested_rows
+        self._count_objects(self._root, records)
         for path in self._codes:
-            self._see_codes(path, records)
+            self._collect_codes(path, records)
         if len(self.sample) < SAMPLE:
             self.sample += records[: SAMPLE - len(self.sample)]
-        self._elsewhere = ()
+        self._nested = ()
 
     def _chosen(self, records: Sequence[Record]) -> Sequence[Record]:
         """Return the records that are counted."""
@@ -196,8 +196,8 @@ class Census:
         self._cut = data["cut"]
         return self
 
-    def _look(self, place: _Place, records: Iterable[Record]) -> None:
-        """Count the objects at a place, and those in them."""
+    def _count_objects(self, place: _Place, records: Iterable[Record]) -> None:
+        """Count the objects at a place, and the objects inside them."""
         shapes = place.shapes
         for record in records:
             keys, types = tuple(record), tuple(map(type, record.values()))
@@ -206,15 +206,15 @@ class Census:
                 if len(shapes) >= MAX_SHAPES:
                     place.add_up()
                     shapes.clear()
-                shape = shapes[keys, types] = self._learn(place, record)
+                shape = shapes[keys, types] = self._remember_shape(place, record)
             shape.count += 1
             for key, inner in shape.objects:
-                self._look(inner, (record[key],))
+                self._count_objects(inner, (record[key],))
             for key, elements in shape.lists:
                 if record[key]:
-                    self._look_into(elements, record[key])
+                    self._count_elements(elements, record[key])
 
-    def _look_into(self, elements: _Elements, values: Sequence[Any]) -> None:
+    def _count_elements(self, elements: _Elements, values: Sequence[Any]) -> None:
         """Count the elements of a list that is not empty."""
         types = set(map(type, values))
         for name in {TYPES.get(kind, "text") for kind in types}:
@@ -223,19 +223,21 @@ class Census:
         if dict not in types:
             return
         if not elements.decided:
-            self._decide(elements, next(each for each in values if type(each) is dict))
+            self._find_place(elements, next(each for each in values if type(each) is dict))
         if elements.place:
-            self._look(elements.place, values if len(types) == 1 else [each for each in values if type(each) is dict])
+            self._count_objects(
+                elements.place, values if len(types) == 1 else [each for each in values if type(each) is dict]
+            )
 
-    def _decide(self, elements: _Elements, first: Record) -> None:
-        """Decide whether the objects in a list are counted here."""
+    def _find_place(self, elements: _Elements, first: Record) -> None:
+        """Set the place where the objects of a list are counted. None if they are nested rows, or too deep."""
         elements.decided = True
-        nested = any(first.items() <= row.items() for rows in self._elsewhere for row in rows)
+        nested = any(first.items() <= row.items() for rows in self._nested for row in rows)
         if not nested and elements.depth < MAX_DEPTH:
             elements.place = self._place(elements.path, elements.depth)
 
-    def _learn(self, place: _Place, record: Record) -> _Shape:
-        """Take in the keys and types of an object. Return its shape."""
+    def _remember_shape(self, place: _Place, record: Record) -> _Shape:
+        """Store the keys and types of an object that has a new shape. Return the shape."""
         if place.is_map:
             return _Shape()
         if place is not self._root and _holds_data(place, record):
@@ -244,12 +246,12 @@ class Census:
         objects, lists = [], []
         for key, value in record.items():
             path, kind = join(place.path, key), TYPES.get(type(value), "text")
-            if key not in place.fields and not self._admit(place.fields, key):
+            if key not in place.fields and not self._add_field(place.fields, key):
                 continue
             if kind not in place.fields[key]:
                 place.fields[key][kind] = 0
                 self._news = True
-                self._try_reader(path, kind, value)
+                self._check_reader(path, kind, value)
             if path in self.questions.opaque:
                 continue
             if kind == "object" and place.depth + 1 < MAX_DEPTH:
@@ -258,7 +260,7 @@ class Census:
                 lists.append((key, elements))
         return _Shape(objects, lists)
 
-    def _admit(self, fields: dict[str, Counter[str]], name: str) -> bool:
+    def _add_field(self, fields: dict[str, Counter[str]], name: str) -> bool:
         """Add a field to those of a place; return False if there are too many paths, or Postgres can't store it."""
         if self._paths >= MAX_PATHS or len(name) > MAX_NAME or "\0" in name:
             self._cut = True
@@ -273,19 +275,19 @@ class Census:
     def _elements_of(self, place: _Place, path: str) -> _Elements | None:
         """Return where the elements of the list are counted; None if there are too many paths."""
         if path not in self._elements:
-            if path not in place.lists and not self._admit(place.lists, path):
+            if path not in place.lists and not self._add_field(place.lists, path):
                 return None
             self._elements[path] = _Elements(path, place.depth + 1, place.lists[path])
         return self._elements[path]
 
-    def _try_reader(self, path: str, kind: str, value: Any) -> None:
-        """Find out whether the column of this path can read the type's first value."""
+    def _check_reader(self, path: str, kind: str, value: Any) -> None:
+        """Store the type as unreadable if the column of this path can't read its first value."""
         read = self.questions.readers.get(path)
         if read and not _can_read(read, value):
             self._unreadable.setdefault(path, set()).add(kind)
 
     def _become_map(self, place: _Place) -> None:
-        """Forget the keys of a place, and all that stands in them."""
+        """Mark a place as a map: drop its keys, and everything inside them."""
         inside = [path for path in self._places if path.startswith(f"{place.path}.")]
         self._paths -= sum(len(each.fields) + len(each.lists) for each in (place, *map(self._places.get, inside)))
         place.fields, place.lists = {}, {}
@@ -296,8 +298,8 @@ class Census:
         self._elements = {k: v for k, v in self._elements.items() if not k.startswith(f"{place.path}.")}
         place.is_map = self._news = True
 
-    def _see_codes(self, path: str, records: Sequence[Record]) -> None:
-        """Keep the new values of an enumeration; none at all if they don't look like codes, or are too many."""
+    def _collect_codes(self, path: str, records: Sequence[Record]) -> None:
+        """Store the values of an enumeration. Drop them all if one does not look like a code, or there are too many."""
         values = self._codes[path]
         for record in records:
             if values is None:

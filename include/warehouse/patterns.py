@@ -258,8 +258,8 @@ def _pattern(
         operation=operation,
         kind=fact.kind,
         column=fact.column,
-        value=None if fact.value is None else _said(fact.value),
-        until=None if fact.until is None else _said(fact.until),
+        value=None if fact.value is None else _as_text(fact.value),
+        until=None if fact.until is None else _as_text(fact.until),
         planned=planned,
         of=of,
         present=present,
@@ -348,7 +348,7 @@ def _plain(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, datetime):
         utc = value.astimezone(UTC) if value.tzinfo else value
         return f"{utc:%Y-%m-%d %H:%M}{' UTC' if value.tzinfo else ''}"

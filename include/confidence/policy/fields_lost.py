@@ -60,7 +60,7 @@ class FieldsLost:
 
 
 def lost_examples(metric: str) -> str:
-    """Return the name of the examples of a summary that are the fields which the metric counts."""
+    """Return the name under which a summary has examples of the fields that the metric counts."""
     return f"{metric}_examples"
 
 

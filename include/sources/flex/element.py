@@ -17,7 +17,7 @@ from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
-from include.sources.flex.look import Looked, both, confirmed, look, patient, require_same, require_there
+from include.sources.flex.look import Looked, both, confirmed, look, require_same, require_there, retry_unreadable
 from include.sources.flex.plan import (
     Add,
     Adopt,
@@ -160,7 +160,7 @@ class _Element:
     def _read(self) -> None:
         """Read the crew and both lists of Flex, store lines that are gone or back, and plan."""
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
-        self._looked = patient(self._worker.pauses, self._look)
+        self._looked = retry_unreadable(self._worker.pauses, self._look)
         if self._store_gone_and_back():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._plan = self._planner(self._crew, self._looked.lines)
@@ -252,7 +252,7 @@ class _Element:
                 if not isinstance(action, Forget):
                     self._put(action.line_id, [action.member])
                     if action.line_id in there and action.line_id not in self._crew.owned:
-                        assignments.keep(self._conn, action.line_id, self._id)
+                        assignments.record_foreign_line(self._conn, action.line_id, self._id)
         for action in actions:
             match action:
                 case Adopt():
@@ -312,7 +312,7 @@ class _Element:
     def _send(self, action: Add | Remove | SetRole, write: Write, call: Callable[[], Outcome]) -> Outcome:
         """Journal a write, then send it. Raises _Lost if it may have happened: nothing more is sent then."""
         with self._writing():
-            operation_id = gate.sent(self._conn, self._gate, write)
+            operation_id = gate.journal_write(self._conn, self._gate, write)
         try:
             outcome = call()
         except Stopped as stopped:
@@ -325,7 +325,7 @@ class _Element:
         return outcome
 
     def _answered(self, operation_id: int, action: Add | Remove | SetRole, outcome: Outcome) -> None:
-        gate.answered(self._conn, operation_id, outcome)
+        gate.journal_answer(self._conn, operation_id, outcome)
         self._sent.append(Sent(operation_id, action, outcome))
 
     @contextmanager
@@ -369,7 +369,7 @@ class _Element:
                 if outcome.kind == "done":
                     self._store_done(write, outcome)
             if unknown:
-                gate.doubt(self._conn, self._id, [write.operation_id for write, _ in unknown], reasons)
+                gate.mark_uncertain(self._conn, self._id, [write.operation_id for write, _ in unknown], reasons)
             else:
                 gate.set_open_operation(self._conn, self._gate, None)
         for write, outcome in judged:
@@ -391,7 +391,7 @@ class _Element:
             return last[0]
 
         try:
-            return patient(self._worker.pauses, read)
+            return retry_unreadable(self._worker.pauses, read)
         except Unreadable:
             if last:
                 return last[0]
@@ -403,7 +403,9 @@ class _Element:
             case Add() as action:
                 member = action.members[0]
                 call, sync_id = self._crew.calls[member.crew_call_id], self._worker.sync_id
-                assignments.own(self._conn, outcome.line_id, self._id, action.resource_id, call, member, sync_id)
+                assignments.record_own_line(
+                    self._conn, outcome.line_id, self._id, action.resource_id, call, member, sync_id
+                )
                 self._put(outcome.line_id, action.members)
             case Remove() as action:
                 assignments.mark_gone(self._conn, [action.line_id])
@@ -422,7 +424,7 @@ class _Element:
     def _writing(self) -> Iterator[None]:
         """Open a transaction that may write. Raises FenceError, GateLost, or _Changed if the crew is not as read."""
         with self._worker.fenced(self._conn):
-            gate.require(self._conn, self._gate)
+            gate.require_claim(self._conn, self._gate)
             if desired.token(self._conn, self._id) != self._crew.token:
                 raise _Changed
             yield

@@ -145,8 +145,8 @@ class _Sync:
         if self.full or never_synced(self.context, entity):
             return True
         if entity.read_every is not None:
-            since = sync_log.since_in_step(self.context.conn, self.context.source.name, entity.name)
-            return since is None or since >= entity.read_every
+            elapsed = sync_log.time_since_in_step(self.context.conn, self.context.source.name, entity.name)
+            return elapsed is None or elapsed >= entity.read_every
         return not isinstance(entity, Child)
 
     def sync_entity(self, entity: Entity) -> None:

@@ -5,7 +5,7 @@ last days. A sync, or a scan of a part, adds up only those since a scan of all i
 starts the count again.
 
 A refused sync stays refused until a person decides, a scan of all images passes, or the missing objects are back. An
-object counts as missing only if the bucket shows objects of other images (see `shows_others`).
+object counts as missing only if the bucket shows objects of other images (see `shows_other_images`).
 """
 
 from collections.abc import Sequence
@@ -141,7 +141,7 @@ def require_closed(conn: Connection, bucket: Bucket, workers: int) -> None:
     conn.execute("UPDATE storage.breaker SET ended_at = clock_timestamp() WHERE refused IS NOT NULL")
 
 
-def shows_others(looks: Sequence[Look], there_before: int) -> bool:
+def shows_other_images(looks: Sequence[Look], there_before: int) -> bool:
     """Return whether the bucket shows at least half of the objects that other images need.
 
     `looks` are looks at those objects. If there are none, it is enough that the check found `there_before` > 0 images

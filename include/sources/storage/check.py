@@ -242,7 +242,7 @@ def _shown(context: StorageContext, order: Order, staged: Stage, started: dateti
     missing = plan.missing(staged.conn, staged.plan)
     if not missing or order.scope.whole:
         return not missing or in_order > 0
-    keys = images.others(
+    keys = images.keys_of_others(
         context.images,
         context.bucket.name,
         before=started - images.GRACE,
@@ -250,4 +250,4 @@ def _shown(context: StorageContext, order: Order, staged: Stage, started: dateti
         start=order.chance,
         limit=OTHERS,
     )
-    return breaker.shows_others(list(context.bucket.look_all(keys, order.workers)), in_order)
+    return breaker.shows_other_images(list(context.bucket.look_all(keys, order.workers)), in_order)

@@ -184,7 +184,7 @@ def locked(images: Connection, ids: Sequence[str], bucket: str) -> dict[str, dic
     return {row[0]: _image(row, bucket) for row in images.execute(query).fetchall()}
 
 
-def others(
+def keys_of_others(
     images: Connection, bucket: str, *, before: datetime, without: Sequence[str], start: str, limit: int
 ) -> list[str]:
     """Return the keys of objects that up to `limit` other images need, beginning with the ids after `start`.
