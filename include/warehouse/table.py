@@ -60,12 +60,13 @@ class Column:
 class Known:
     """The fields of an object that are read or ignored: as a whole, or only some of the fields `inside` them.
 
-    `read`: a column reads this object, so its reader reads or refuses any other value in its place. A list is not
-    known even then.
+    `names`: the names of both. `read`: a column reads this object, so its reader reads or refuses any other value in
+    its place. A list is not known even then.
     """
 
     whole: set[str] = dataclasses.field(default_factory=set)
     inside: dict[str, "Known"] = dataclasses.field(default_factory=dict)
+    names: set[str] = dataclasses.field(default_factory=set)
     read: bool = False
 
     @classmethod
@@ -81,7 +82,7 @@ class Known:
         for path in ignored:
             *around, name = path.split(".")
             known._at(around).whole.add(name)
-        known._settle()
+        known._complete()
         return known
 
     def _at(self, path: Sequence[str], *, read: bool = False) -> "Known":
@@ -92,21 +93,21 @@ class Known:
             known.read |= read
         return known
 
-    def _settle(self) -> None:
-        """Drop the parts of fields that are known as a whole. Then add all names to `whole`, to test a record once."""
+    def _complete(self) -> None:
+        """Drop what is known inside fields that are known as a whole; then set `names`, here and inside."""
         self.inside = {name: known for name, known in self.inside.items() if name not in self.whole}
-        self.whole |= self.inside.keys()
+        self.names = self.whole | self.inside.keys()
         for known in self.inside.values():
-            known._settle()
+            known._complete()
 
     def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the record's fields that are not known. Of an object that is known in part, return the other part."""
-        left = {} if self.whole.issuperset(record) else {name: record[name] for name in record.keys() - self.whole}
+        left = {} if self.names.issuperset(record) else {name: record[name] for name in record.keys() - self.names}
         for name, known in self.inside.items():
             value = record.get(name)
             if isinstance(value, dict):
                 # As a rule all of it is known.
-                if (known.inside or not known.whole.issuperset(value)) and (more := known.rest(value)):
+                if (known.inside or not known.names.issuperset(value)) and (more := known.rest(value)):
                     left[name] = more
             elif (value and isinstance(value, list)) or (value is not None and not known.read):
                 left[name] = value

@@ -167,7 +167,7 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
 
 
 def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
-    """Drop staged rows that changed before a person reset the watermark, since their list shows them anyway."""
+    """Drop staged rows that changed before a person reset the watermark: some lists show them all the same."""
     table = extract.entity.table
     for partition in known_partitions(context, extract.entity):
         read_from = sync_log.state(context.conn, context.source.name, extract.entity.name, partition).read_from

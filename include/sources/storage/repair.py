@@ -331,10 +331,10 @@ def _open(context: StorageContext, sync_id: int, rows: Sequence[Mapping[str, Any
     ids = [row["id"] for row in rows]
     now = standing(context.images, ids)
     written = dict(context.conn.execute(WRITTEN, [sync_id, TABLE, ids]).fetchall())
-    return sum(not shows(now.get(row["id"]), row) and not _went_on(now, written, row) for row in rows)
+    return sum(not shows(now.get(row["id"]), row) and not _changed_since(now, written, row) for row in rows)
 
 
-def _went_on(now: Mapping[str, Mapping], written: Mapping[str, Mapping], row: Mapping[str, Any]) -> bool:
+def _changed_since(now: Mapping[str, Mapping], written: Mapping[str, Mapping], row: Mapping[str, Any]) -> bool:
     """Return whether the image did show the planned status, and was changed or deleted afterwards."""
     after, present = written.get(row["id"]), now.get(row["id"])
     return shows(after, row) and (present is None or present["updated_at"] != after["updated_at"])
