@@ -119,7 +119,7 @@ def sentence(kind: str, path: str, state: str, detail: str) -> str:
 
 
 def known_fields(conn: Connection, source: str, entity: str) -> dict[str, KnownField]:
-    """Return what is known of the fields of a table's records, by path."""
+    """Return the fields of a table's records that the warehouse knows, by path."""
     with conn.cursor(row_factory=class_row(KnownField)) as cursor:
         rows = cursor.execute(FIELDS + " AND entity = %s", [source, entity]).fetchall()
     return {row.path: _typed(row) for row in rows}

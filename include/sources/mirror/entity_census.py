@@ -1,7 +1,7 @@
-"""The census of the fields of an entity's records: what is counted, and what becomes of it.
+"""The census of the fields of an entity's records: count them, store the counts, report what has changed.
 
-Counted are the records as they are given to the tables: in full, after a source's own readers. Lists in brief and
-second looks are not counted. Only whole scans tell shares and what has vanished.
+The census counts records as the tables get them: in full, after a source's own readers. It leaves out lists in brief
+and second looks. Only a whole scan can say what share of the records has a field, and which fields have vanished.
 """
 
 import logging
@@ -49,14 +49,14 @@ LOST = ("declared_fields_vanished", "declared_fields_retyped")
 
 @dataclass(frozen=True)
 class FieldFigures:
-    """What a scan says of fields: its metrics, and by metric the declared fields that are lost, as `table.path`."""
+    """The figures of a scan about fields: its metrics, and by metric the lost declared fields, as `table.path`."""
 
     metrics: Mapping[str, int | None] = field(default_factory=lambda: dict.fromkeys(METRICS))
     lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def censuses(entity: Entity, codes: Mapping[str, Sequence[str]], before: Mapping[str, Any]) -> dict[str, Census]:
-    """Return a census for each table of the entity that is counted by itself, by the table's name.
+    """Return a census for each table of the entity that has its own, by the table's name.
 
     `codes`: by table, the fields whose values are kept. `before`: what an earlier attempt has counted.
     """
@@ -68,12 +68,12 @@ def censuses(entity: Entity, codes: Mapping[str, Sequence[str]], before: Mapping
 
 
 def counted_tables(entity: Entity) -> list[Table]:
-    """Return the tables of the entity that are counted by themselves."""
+    """Return the tables of the entity that have a census of their own."""
     return [entity.table, *(part.table for part in entity.parts if not _is_record(part))]
 
 
 def _is_record(part: Part) -> bool:
-    """Return whether a record has one nested row with its own key: then both are the same object."""
+    """Return whether the part's rows have the record's own key: one row for each record, of the same object."""
     return part.by == part.table.key
 
 
@@ -95,9 +95,9 @@ def state_of(entity: Entity, table: Table, path: str) -> State:
 
 
 def keep_fields(context: MirrorContext, extract: "Extract", *, whole: bool) -> FieldFigures:
-    """Keep what the censuses of a pull have counted, and tell what has changed. Call it in a transaction.
+    """Store what the censuses of a pull have counted and what has changed; return the figures.
 
-    `whole`: the pull is that of a whole scan.
+    Call it in a transaction. `whole`: the pull is that of a whole scan. The figures of any other pull are None.
     """
     entity, figures = extract.entity, []
     for stage in extract.stages:
@@ -127,7 +127,7 @@ def _keep_table(
     *,
     whole: bool,
 ) -> None:
-    """Keep what was counted of one table's records, and tell what has changed. `known`: the fields before."""
+    """Store what was counted of one table's records; store and log what has changed. `known`: the fields before."""
     conn, source, table = context.conn, context.source.name, stage.table
     counted = limit_fields(known, census.counted())
     states = {path: state_of(entity, table, path) for path in (*counted.fields, *known) if path != RECORD}
@@ -178,7 +178,7 @@ def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
 
 
 def _readers(columns: Sequence[Column]) -> dict[str, Reader]:
-    """Return how the columns read each path. Where several read it, one of them has to make something of a value."""
+    """Return the reader of each path. If several columns read a path, it is enough that one of them keeps a value."""
     by_path: dict[str, list[Reader]] = defaultdict(list)
     for column in columns:
         by_path[column.dotted_path].append(column.read)
@@ -186,7 +186,7 @@ def _readers(columns: Sequence[Column]) -> dict[str, Reader]:
 
 
 def _first_of(reads: Sequence[Reader]) -> Reader:
-    """Return a reader of the first value that these readers make of one; none of them may refuse it."""
+    """Return a reader with the first result of these readers that is not None. None of them may refuse a value."""
     return lambda value: next((found for found in [read(value) for read in reads] if found is not None), None)
 
 

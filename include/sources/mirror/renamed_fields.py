@@ -13,8 +13,8 @@ from include.warehouse.sql_fragments import among, identifiers
 from include.warehouse.staging import Stage
 from include.warehouse.table import Column, lies_in
 
-# Two fields are the same, renamed, if so many values can be compared, of them so many different ones, and this share
-# is equal.
+# Two fields count as the same one if at least MIN_PAIRS values can be compared, with MIN_DIFFERENT different ones among
+# them, and the share EQUAL_SHARE of the pairs is equal.
 MIN_PAIRS, MIN_DIFFERENT, EQUAL_SHARE = 5, 2, 0.9
 
 
@@ -25,10 +25,10 @@ def find_renames(
     found: Iterable[FieldChange],
     known: Mapping[str, KnownField],
 ) -> dict[str, str]:
-    """Return {old: new} for each declared field that has vanished while a new field has the values of its column.
+    """Return {old: new} for each declared field that has vanished, if a new field has the values of its column.
 
-    If an object has vanished, what lies in a new one at the same place has the values of the column. The values of some
-    records are compared with the copy, by key. None of them is kept.
+    The values in a sample of records are compared with the copy, by key; none of them is stored. If a whole object has
+    vanished, the new name is that of the object whose inner field has the values.
     """
     vanished = {each.path for each in found if each.kind is Kind.VANISHED and each.state is State.DECLARED}
     # An object's field fits a column better than the object.
