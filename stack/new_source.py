@@ -127,7 +127,7 @@ def refusal(file: Path, error: Exception) -> str:
     places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         places.append((Path(error.filename), error.lineno))
-    # The last place in it: what comes behind that is only what refuses it.
+    # The last frame inside the module: the frames after it only raise the error.
     path, line = next((place for place in reversed(places) if place[0].is_relative_to(inside)), (file, 1))
     what, todo = str(error), "Mend that line"
     if isinstance(error, SyntaxError):
