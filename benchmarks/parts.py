@@ -16,7 +16,7 @@ from benchmarks.work import LINES, SOURCE, WORKERS, open_stage
 from benchmarks.world import ORIGINAL_ORDERS, account, warehouse
 from include.simulators.repairshopr import Simulator
 from include.warehouse import compare
-from include.warehouse.table import identifiers
+from include.warehouse.sql_fragments import identifiers
 from stack.postgres import Postgres
 
 STAGED = "repairshopr_line_items_scan"

@@ -4,15 +4,15 @@
 Drops the rows of the warehouse that are older than the table `confidence.retention` says: logs, scans, plans and other
 records of what happened. Rows of the copies are never dropped.
 
-**When:** every day at 12:40 UTC, away from the nightly runbooks. It may run beside them: it drops a few thousand rows a
-transaction, skips rows that others have locked, and waits 5 seconds at most for a table.
+**When:** every day at 12:40 UTC, away from the nightly runbooks. It may run beside them: it drops a few thousand rows
+per transaction, skips rows that others have locked, and waits 5 seconds at most for a table.
 
 **How long:** see `SELECT * FROM confidence.retention`. Change `days` by UPDATE. What a rollback, a stopped writer, an
 open question, a baseline or an unfinished repair needs is kept however old it is.
 
 ## If `expire` fails
 The message names the rows of `confidence.retention` that could not be carried out, such as one of a table that is gone.
-All others were. Correct or delete what it names. If it names a lock or a limit of time, the next run goes on.
+All other rows were. Correct or delete what it names. If it names a lock or a limit of time, the next run goes on.
 """
 
 from airflow.sdk import dag

@@ -5,8 +5,8 @@ Tells people what no task of a run can tell, because the run has ended, was dele
 warehouse (fence, holds, scans, repairs) with Airflow for each source that `SYNC_CONFIDENCE_SOURCES` names, and changes
 nothing.
 
-**When:** every 5 minutes. People are told a finding once two passes, at least 4 minutes apart, have seen it; so the
-work of a run that is under way is no finding. A finding is told once until it is gone. The pages under *Sync
+**When:** every 5 minutes. People are told of a finding once two passes, at least 4 minutes apart, have seen it; so
+the work of a run that is under way is no finding. Each finding is sent once until it is gone. The pages under *Sync
 confidence* show it too.
 
 ## What `watch` finds

@@ -19,9 +19,9 @@ repair writes to Flex as `flex_sync` does, crew call by crew call; it has a `syn
 3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
    `hold` after a week. A repair of too large a share of our rows is `hold` at once.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
-5. `reconcile`: reads each crew call that differs anew, and does what was planned where it is still called for. On a
-   dry run it only tells the plan.
-6. `verify`: reads these crew calls once more. Only planned changes that were not called for any more may still be
+5. `reconcile`: reads again each crew call that differs, and does what was planned if it is still needed. On a
+   dry run it only logs the plan.
+6. `verify`: reads these crew calls once more. Only planned changes that were no longer needed may still be
    open. If others are, or Flex is worse now, the writer is held and the `sync_id` to roll back is named.
 7. `resume_writer`: fence and pool open again. `report`: the run's summary and its true state.
 

@@ -2,7 +2,7 @@
 # Flex: keep the crew calls equal to our assignments
 
 Brings the crew calls in Flex of every job whose crew changed to the desired crew: who has an explicit role in the crew
-call's department (`flex.job_assignments`), whatever became of the invitation. Adds and removes lines, and writes
+call's department (`flex.job_assignments`), whatever the state of the invitation. Adds and removes lines, and writes
 business roles, for those who stay too. Here the warehouse is the truth and Flex the copy: a wrong write is seen by a
 crew.
 
@@ -10,9 +10,9 @@ crew.
 note themselves there. The first sync of all brings every job that isn't over in step.
 
 **Writes:** lines and business roles in Flex, and here `flex.flex_crew_assignments`, a row of `flex.flex_sync_log` for
-each job and department, an audit row a change in `confidence.change_log`, one row in `confidence.sync_log`. Every
-write to Flex is in `flex.operation` before it is sent. Undo a run with `warehouse_rollback` and its `sync_id`: people
-who are still assigned come back with their next change, or with the next `flex_reconcile`.
+each job and department, an audit row for each change in `confidence.change_log`, one row in `confidence.sync_log`.
+Every write to Flex is in `flex.operation` before it is sent. Undo a run with `warehouse_rollback` and its `sync_id`:
+people who are still assigned come back with their next change, or with the next `flex_reconcile`.
 
 **Never:** a line that we did not make is deleted; people's own contacts are reported. An add is made once. Every write
 is proven by a read, whatever its answer was. Flex has two lists of a crew call, its rows and its own record: nothing is
@@ -23,10 +23,10 @@ crew call changed is added at the new place before the old line is deleted.
 `FLEX_SYNC_PRUNE_ORPHANS` (an Airflow Variable, or the environment of Airflow's workers) set to `false` keeps them.
 
 **While it waits** in `scheduled`: the pool `flex_writer` has 0 slots because `flex_reconcile` has stopped the writer;
-the pool's description says which run. It goes on by itself after the resume.
+the pool's description says which run. It continues by itself after the resume.
 
 **Mode `validate`** writes nothing: it checks our tables. A technician twice on a crew call and a missing unique key
-fail it, recent failures and stale rows are only told.
+fail it, recent failures and stale rows are only reported.
 
 **The result** is the XCom `result` of `sync`, and one line of JSON in its log.
 

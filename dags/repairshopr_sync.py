@@ -7,16 +7,16 @@ with their line items, payments, products, tickets, estimates.
 **When:** every 15 minutes. What to read follows from each entity's watermark in `confidence.sync_state`, not from the
 schedule: a missed or late run loses nothing.
 
-**Writes:** the seven tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
+**Writes:** the seven tables, an audit row for each change in `confidence.change_log`, the watermarks, one row in
 `confidence.sync_log`. Undo a run with `warehouse_rollback` and its `sync_id`.
 
 **While it waits** in `scheduled`: the pool `repairshopr_writer` has 0 slots because `repairshopr_reconcile` has
-stopped the writer; the pool's description says which run. It goes on by itself after the resume.
+stopped the writer; the pool's description says which run. It continues by itself after the resume.
 
 ## If `sync` fails
 The entities that its message does not name are synced; those that it names keep their watermark and are read again.
 - *check connection*: mend the connection `repairshopr`, then clear the task.
-- *run again later*: RepairShopr was not to be reached. The next run tries again; nothing to do unless it goes on.
+- *run again later*: RepairShopr could not be reached. The next run tries again; act only if this goes on.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.
 """

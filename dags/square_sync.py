@@ -10,12 +10,12 @@ square_item_library_export.
 one for each location), not from the schedule: a missed or late run loses nothing. Orders and payments of the last 96
 hours are read again by their creation, since offline sales may come that late.
 
-**Writes:** the tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
+**Writes:** the tables, an audit row for each change in `confidence.change_log`, the watermarks, one row in
 `confidence.sync_log`. Never `operating_seasons`; of `inventory_counts` it deletes nothing. Undo a run with
 `warehouse_rollback` and its `sync_id`.
 
 **While it waits** in `scheduled`: the pool `square_writer` has 0 slots because `square_reconcile` has stopped the
-writer; the pool's description says which run. It goes on by itself after the resume.
+writer; the pool's description says which run. It continues by itself after the resume.
 
 **Mode `validate`** writes to no table but `confidence.integrity_check`, and reads nothing into the copy. It checks the
 copy in itself (rows name rows that are there, the money adds up, no payment gave back more than it took, the stock is
@@ -28,7 +28,7 @@ What its message does not name is synced; what it names keeps its watermark and 
 - *check connection*: mend the connection `square`, then clear the task.
 - *all of <location>*: Square refuses this location, the others are synced. Look at the rights of the connection's token
   there; its watermark stays, so nothing is lost.
-- *run again later*: Square was not to be reached. The next run tries again; nothing to do unless it goes on.
+- *run again later*: Square could not be reached. The next run tries again; act only if this goes on.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.
 - *checks failed* (mode `validate`): the message names checks and rows; all are in `confidence.integrity_check`. A sale

@@ -37,7 +37,7 @@ that no run has marked, deleted images, and all that is not proven.
    together with those that unattended runs have marked in the last 7 days; any missing in a bucket that does not show
    the objects of other images either.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
-5. `reconcile`: marks each image that is still as the scan saw it. On a dry run it only tells the plan.
+5. `reconcile`: marks each image that is still as the scan saw it. On a dry run it only logs the plan.
 6. `verify`: do the images show it, read again from the application's database, and are the objects of a sample still
    missing? If not, the writer is held and the `sync_id` to roll back is named.
 7. `resume_writer`: fence and pool open again. `report`: the run's summary and its true state.

@@ -2,14 +2,14 @@
 # Storage: mark new images whose objects are missing
 
 Looks at the images that changed since the last sync, in the application's table `images`, and asks the store for their
-objects: the original of each image, the staged one of a `ready` image. Missing, by its own address and by a listing,
-the image gets status `error` and the message `original missing in storage` or `staged missing in storage`. An image
-that a run has marked and whose objects are there again gets its former status back.
+objects: the original of each image, the staged one of a `ready` image. If an object is missing at its own address and
+in a listing, the image gets status `error` and the message `original missing in storage` or `staged missing in
+storage`. An image that a run has marked and whose objects are there again gets its former status back.
 
 **When:** every hour at :20, as a dry run. Scheduled runs write once the Airflow Variable `nightly_repair_sources` names
 `storage` and `RECONCILE_ENABLED` is 1 (an Airflow Variable, or the environment of Airflow's workers).
 
-**Writes:** unless it is a dry run: status, error and updated_at of those images, an audit row a change in
+**Writes:** unless it is a dry run: status, error and updated_at of those images, an audit row for each change in
 `confidence.change_log`, the watermark, one row in `confidence.sync_log`. Undo a run with `warehouse_rollback` and its
 `sync_id`. A dry run keeps a watermark of its own, so that it hides nothing from a run that writes.
 
@@ -22,8 +22,8 @@ marked, deleted images, and images that can't be proven.
 The watermark stays, and the next run looks at the same images again. Unless the message says otherwise nothing was
 written.
 - *reconciliation is not enabled*: set `RECONCILE_ENABLED`, or leave `dry_run` on.
-- *above its limit*: too many are missing for accidents, in this run or with those that the last runs have marked. Run
-  `storage_reconcile`: its gate asks a person.
+- *above its limit*: more are missing than accidents explain, in this run or with those that the last runs have marked.
+  Run `storage_reconcile`: its gate asks a person.
 - *a sync was refused*: for that reason, and nothing has changed since. It ends when a person has answered the gate of
   `storage_reconcile`, when a scan of all images has passed, or by itself when the missing objects are there again.
 - *missing_in_doubt*, *could not be proven*: the bucket does not show what the images name. Check bucket_name and

@@ -21,7 +21,7 @@ decision, or for scheduled runs if the Airflow Variable `nightly_repair_sources`
 3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
    `hold` after a week. A repair of too large a share of the table is `hold` at once.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
-5. `reconcile`: applies the plan where each row is still as the scan saw it. On a dry run it only tells the plan.
+5. `reconcile`: applies the plan where each row is still as the scan saw it. On a dry run it only logs the plan.
 6. `verify`: is the copy better now? If not, the writer is held and the `sync_id` to roll back is named.
 7. `resume_writer`: fence and pool open again. `report`: the run's summary and its true state.
 

@@ -2,20 +2,20 @@
 # Tekmetric: keep the copy in step
 
 Reads what changed in each shop since the last sync into the warehouse schema `tekmetric`: repair orders with jobs,
-parts, labor, sublets and fees, and whom and what they name. Then brings snapshots and daily metrics in line:
-`ro_snapshots`, `daily_shop_metrics`, `tech_daily_metrics`, of the days that a change touches.
+parts, labor, sublets and fees, and the customers, vehicles and employees in them. Then brings snapshots and daily
+metrics in line: `ro_snapshots`, `daily_shop_metrics`, `tech_daily_metrics`, of the days that a change touches.
 
 **When:** every 10 minutes. The boards show which orders are new or changed; each of those is read by itself (head,
 estimate, profit), the others aren't. A customer, vehicle or employee that an order names and the copy lacks is read at
 once, and the lists of all of them once a day. What to read follows from the watermarks in `confidence.sync_state`, one
 for each shop (`tekmetric.sync_cursors` shows them): a missed or late run loses nothing.
 
-**Writes:** the tables, an audit row a change in `confidence.change_log`, the watermarks, one row in
+**Writes:** the tables, an audit row for each change in `confidence.change_log`, the watermarks, one row in
 `confidence.sync_log`. Undo a run with `warehouse_rollback` and its `sync_id`. `confidence_retention` drops answers
 that were kept with `store_raw` after 7 days, and the log with its audit after 30: what is older can't be rolled back.
 
 **While it waits** in `scheduled`: the pool `tekmetric_writer` has 0 slots because `tekmetric_reconcile` has stopped the
-writer; the pool's description says which run. It goes on by itself after the resume.
+writer; the pool's description says which run. It continues by itself after the resume.
 
 **By hand:** `mode` *backfill* reads history from the report, as far as `days_back` (0: all of it), about three requests
 an order; a run that was cut off goes on where it was. *snapshot* takes a snapshot of the order `ro_id` as it stands.
@@ -31,7 +31,7 @@ What its message does not name is synced.
 - *does not accept the credentials*: the token has expired. Log in to Tekmetric, put the new token into the connection
   `tekmetric` (password), then clear the task.
 - *names no usable shops*: mend the connection's extra as the message shows, then clear the task.
-- *run again later*: Tekmetric was not to be reached. The next run tries again; nothing to do unless it goes on.
+- *run again later*: Tekmetric could not be reached. The next run tries again; act only if this goes on.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.
 - *rows could not be stored*: see the reasons in `confidence.quarantine`.
 - *checks failed* (mode `validate`): the message names checks and rows; all are in `confidence.integrity_check`.

@@ -2,7 +2,7 @@
 # Warehouse: rebuild a source's copy
 
 The five steps after a database was deleted or recreated: migrate, bootstrap sync, forensic pass, resume, second
-forensic pass. Nothing is dropped; on a copy that stands every row is read and compared again.
+forensic pass. Nothing is dropped; if the copy still exists, every row is read and compared again.
 
 **When:** by hand, with `source`.
 

@@ -1,13 +1,13 @@
 """
 # Warehouse: undo a sync, a repair or a rollback
 
-Restores every row that one `sync_id` changed from `confidence.change_log`, and the watermarks that it found. The
-rollback is a `sync_id` of its own, so it can be undone as well.
+Restores every row that one `sync_id` changed from `confidence.change_log`, and the watermarks as they were before it.
+The rollback is a `sync_id` of its own, so it can be undone as well.
 
 **When:** by hand. Find the `sync_id` in `confidence.sync_log`, in the task's XCom, or in the message that sent you
 here.
 
-**Refuses** where later syncs changed the same rows, and names them: roll those back first, newest first, or set
+**Refuses** if later syncs changed the same rows, and names them: roll those back first, newest first, or set
 `force` to overwrite what they wrote. All or nothing, in one transaction; where the copy is at a vendor's, one write
 after the other, each of them proven.
 

@@ -14,7 +14,8 @@ from types import ModuleType
 
 from include.sources import REGISTRY
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import EXTRA, Column, Table, lies_in, text
+from include.warehouse.readers import text
+from include.warehouse.table import EXTRA, Column, Table, lies_in
 from stack.new_source import (
     REPOSITORY,
     TYPES,
@@ -65,7 +66,7 @@ def write_column(source: str, table_name: str, field: str, name: str = "", reade
         "column",
         name=column.name,
         table=table.full_name,
-        imports=", ".join(["Column", *([] if column.read is text else [reader])]),
+        reader_import="" if column.read is text else f"from include.warehouse.readers import {reader}\n",
         revision=revision,
         before=f"{int(revision) - 1:04}",
         column=_code(column),
@@ -113,7 +114,7 @@ def _field_mistake(table: Table, field: str) -> str:
     if not all(field.split(".")) or "[]" in field or not field.isprintable():
         return f"{field!r} is no field: names with dots between them lead into objects, and nothing leads into a list"
     for column in table.columns:
-        whole = ".".join(column.path)
+        whole = column.dotted_path
         read = [path for path in column.reads if lies_in(field, path)] or [whole] * lies_in(whole, field)
         if read:
             return f"the column {column.name} of {table.full_name} reads {read[0]} already"
@@ -250,7 +251,7 @@ def _shown(table: Table) -> list[tuple]:
 
 def _described(column: Column) -> tuple[str, str, str, bool, str]:
     """Return what tells a column from others. Readers of a module that is run twice are equal by their names."""
-    return column.name, ".".join(column.path), column.read.__qualname__, column.compared, repr(column.uses)
+    return column.name, column.dotted_path, column.read.__qualname__, column.compared, repr(column.uses)
 
 
 if __name__ == "__main__":

@@ -15,19 +15,8 @@ from string import Template
 
 from include.sources import KINDS, REGISTRY
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import (
-    EXTRA,
-    Column,
-    Table,
-    boolean,
-    decimal,
-    identifier,
-    instant,
-    integer,
-    structure,
-    text,
-    unix_time,
-)
+from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text, unix_time
+from include.warehouse.table import EXTRA, Column, Table
 from stack.settings import REPOSITORY
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -138,7 +127,7 @@ def refusal(file: Path, error: Exception) -> str:
     places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         places.append((Path(error.filename), error.lineno))
-    # The last place in it: what comes behind that is only what refuses it.
+    # The last frame inside the module: the frames after it only raise the error.
     path, line = next((place for place in reversed(places) if place[0].is_relative_to(inside)), (file, 1))
     what, todo = str(error), "Mend that line"
     if isinstance(error, SyntaxError):
@@ -157,18 +146,18 @@ def _require_name(name: str) -> None:
         raise NotMade(f"{name!r} is no name: it takes 2 to 30 small letters, digits and underscores, a letter first")
     if name in REGISTRY or name in TAKEN:
         raise NotMade(f"{name!r} is taken. Take another name")
-    if named := _naming(name):
+    if named := _files_with_word(name):
         raise NotMade(
             f"the word {name!r} stands in {short(named[0])}, so nobody could tell where the source is named. Take"
             " another name"
         )
 
 
-def _naming(name: str) -> list[Path]:
-    """The files of the product in which the name is a word."""
-    word = re.compile(rf"(?<![^\W_]){name}(?![^\W_])", re.IGNORECASE)
+def _files_with_word(word: str) -> list[Path]:
+    """Return the product's files that have the word, alone or as a part of a name with underscores."""
+    pattern = re.compile(rf"(?<![^\W_]){word}(?![^\W_])", re.IGNORECASE)
     files = (path for folder in ("dags", "plugins", "include") for path in sorted((REPOSITORY / folder).rglob("*.py")))
-    return [path for path in files if word.search(path.read_text())]
+    return [path for path in files if pattern.search(path.read_text())]
 
 
 def next_revision() -> str:

@@ -11,8 +11,9 @@ from psycopg import sql
 from include.sources.tekmetric import metrics, tables
 from include.warehouse import compare
 from include.warehouse.merge import Merged, apply_plan
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
-from include.warehouse.table import Table, identifiers
+from include.warehouse.table import Table
 
 MIRRORED = {value.name: value for value in vars(tables).values() if isinstance(value, Table)}
 COMPUTED = {derived.table.name: derived.table for derived in metrics.DERIVED}

@@ -58,8 +58,8 @@ def pages(
             if paginator.doubtful(page, crawl) or paginator.contradiction(page, crawl):
                 page = _read(where, paginator, ask(position).result(), position, crawl)
                 refuse_contradiction(where, paginator.contradiction(page, crawl))
-            told = page.total_pages is not None or crawl.total_pages is not None
-            if loops.check(where, page, past_end=paginator.past_end(page, crawl), told=told):
+            has_total = page.total_pages is not None or crawl.total_pages is not None
+            if loops.check(where, page, past_end=paginator.past_end(page, crawl), has_total=has_total):
                 page = replace(page, next=None)
             crawl = crawl.after(page)
 
@@ -184,11 +184,11 @@ class _Loops:
         self._again = 0
         self._same = 0
 
-    def check(self, where: str, page: Page, *, past_end: bool, told: bool) -> bool:
+    def check(self, where: str, page: Page, *, past_end: bool, has_total: bool) -> bool:
         """Return whether the list has ended by repeating its last page. Raises PaginationLoop if it goes in circles.
 
-        `told`: the list names its total. Without a total, a server that repeats its only page may just ignore which
-        page it is asked for, so that is no end.
+        `has_total`: the list names its total. Without a total, a server that repeats its only page may just ignore
+        which page it is asked for, so that is no end.
         """
         if page.rows:
             digest = _digest_rows(page.rows)
@@ -196,7 +196,7 @@ class _Loops:
             self._again = self._again + 1 if digest in self._pages else 0
             self._pages.add(digest)
             self._last = digest
-            if self._same > 1 and past_end and (told or len(self._pages) > 1):
+            if self._same > 1 and past_end and (has_total or len(self._pages) > 1):
                 return True
             if self._same > 1 or self._again > len(self._pages):
                 raise _loop(where, "its rows")

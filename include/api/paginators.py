@@ -288,16 +288,20 @@ class PageNumber(_Numbered):
         data = answer.data
         meta = data.get(self.meta)
         meta = meta if isinstance(meta, dict) else {}
-        total = _count(meta.get("total_pages"))
-        page = Page(position, rows, None, total, _count(meta.get("total_entries")), answer.date)
-        known = crawl.after(page)
-        more = self._nth(position) < (known.total_pages or 0) or _is_full(rows, meta, crawl)
+        total, entries = _count(meta.get("total_pages")), _count(meta.get("total_entries"))
+        page = Page(position, rows, None, total_pages=total, total_entries=entries, date=answer.date)
+        total_pages = crawl.after(page).total_pages
+        more = self._nth(position) < (total_pages or 0) or _is_full(rows, meta, crawl)
         return replace(page, next=position + 1 if more else None)
 
 
 @dataclass(frozen=True)
 class SpringPage(_Numbered):
-    """Spring's page objects (`content` with `totalPages` and `last`), or plain arrays until one is empty."""
+    """Pages of Spring: objects with `content`, `totalPages` and `last`, or plain arrays.
+
+    More pages follow if the total says so, or if the page has rows and `last` is not true. Without `last` the total
+    ends the list; without both, the first page without rows does.
+    """
 
     rows: str = "content"
     param: str = "page"
@@ -306,12 +310,11 @@ class SpringPage(_Numbered):
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
         data = {self.rows: answer.data} if isinstance(answer.data, list) else answer.data
         rows = _listed(replace(answer, data=data), self.rows)
-        total = _count(data.get("totalPages"))
-        page = Page(position, rows, None, total, _count(data.get("totalElements")), answer.date)
-        known = crawl.after(page).total_pages
-        # If neither `last` nor a total says where the list ends, it ends with the first page without rows.
-        ended = data.get("last", known is not None) is True
-        more = self._nth(position) < (known or 0) or (bool(rows) and not ended)
+        pages, entries = _count(data.get("totalPages")), _count(data.get("totalElements"))
+        page = Page(position, rows, None, total_pages=pages, total_entries=entries, date=answer.date)
+        total_pages = crawl.after(page).total_pages
+        is_last = data.get("last", total_pages is not None) is True
+        more = self._nth(position) < (total_pages or 0) or (bool(rows) and not is_last)
         return replace(page, next=position + 1 if more else None)
 
 

@@ -115,7 +115,7 @@ def _remedy(status: int, name: str) -> str:
 
 
 def _is_limited(headers: Mapping[str, str]) -> bool:
-    """Return whether a 403 is only temporary: some vendors tell their rate limit by it."""
+    """Return whether a 403 is only temporary: some vendors report their rate limit with it."""
     return "Retry-After" in headers or headers.get("X-RateLimit-Remaining", "").strip() == "0"
 
 

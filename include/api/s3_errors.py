@@ -70,12 +70,14 @@ class S3Errors:
                 f"nothing, check endpoint_url of connection {self._connection!r}."
             )
         if status in BUSY or status >= 500:
-            return TryLater(f"{where} answered {_said(status, code)}. Run the task again later.")
+            return TryLater(f"{where} answered {_status_and_code(status, code)}. Run the task again later.")
         if is_html(answer):
             return self.not_the_store(operation, status)
         if operation == "HeadObject" and status == 404:
             return self._missing(where, answer, proven)
-        return FixConfiguration(f"{where} answered {_said(status, code)}{self._remedy(operation, status, code)}")
+        return FixConfiguration(
+            f"{where} answered {_status_and_code(status, code)}{self._remedy(operation, status, code)}"
+        )
 
     def _missing(self, where: str, answer: dict[str, Any], proven: bool) -> ApiError:
         headers = _headers(answer)
@@ -88,8 +90,8 @@ class S3Errors:
         if word is None:
             return TryLater(f"{where} answered 404, which says nothing before the bucket itself is proven.")
         return FixConfiguration(
-            f"{where} answered {_said(404, word)}, which is not about the object. Check bucket_name and endpoint_url "
-            f"of connection {self._connection!r}."
+            f"{where} answered {_status_and_code(404, word)}, which is not about the object. Check bucket_name and"
+            f" endpoint_url of connection {self._connection!r}."
         )
 
     def not_the_store(self, operation: str, status: int) -> ApiError:
@@ -186,7 +188,7 @@ def _content_type(headers: dict[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _said(status: int, code: str) -> str:
+def _status_and_code(status: int, code: str) -> str:
     """Return the status and the store's code. boto3 knows no code for a HEAD, and repeats the status in its place."""
     return f"{status} ({code})" if re.fullmatch("[A-Za-z]{1,50}", code) else f"{status}"
 

@@ -79,11 +79,11 @@ def _replace(response_dict: dict[str, Any], customized_response_dict: dict[str, 
 
 def read_page(body: bytes) -> ObjectPage | None:
     """Return the page in an answer's body, None if it can't be read with certainty."""
-    return _page(*(_scan(body) or _parse(body) or ((), {}, ())))
+    return _page(*(_read_with_regex(body) or _read_as_xml(body) or ((), {}, ())))
 
 
-def _scan(body: bytes) -> _Read | None:
-    """Read a page of the usual form. Return None for any other, such as one with entities in keys or comments."""
+def _read_with_regex(body: bytes) -> _Read | None:
+    """Read a page of the usual form. Return None for any other form, such as one with comments, or entities in keys."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -93,6 +93,7 @@ def _scan(body: bytes) -> _Read | None:
     if commented or not _START.match(text) or not text.rstrip().endswith(_END):
         return None
     keys = _KEY.findall(text)
+    # Each object has an opening and a closing tag. A key with `&` or a carriage return has to be unescaped.
     together = "".join(keys)
     if text.count("Contents>") != 2 * len(keys) or "&" in together or "\r" in together:
         return None
@@ -105,8 +106,8 @@ def _scan(body: bytes) -> _Read | None:
     return keys, fields, [key for key, is_empty in zip(keys, empty, strict=False) if is_empty]
 
 
-def _parse(body: bytes) -> _Read | None:
-    """Read a page as XML. Return None if it is none."""
+def _read_as_xml(body: bytes) -> _Read | None:
+    """Read a page with an XML parser. Return None if it is no page."""
     try:
         root = ElementTree.fromstring(body)
     except (ElementTree.ParseError, LookupError, ValueError):

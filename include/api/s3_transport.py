@@ -1,14 +1,9 @@
 """Bounds the size and the time of each answer to a boto3 client, as `transport` does for the other APIs."""
 
-from botocore.awsrequest import (
-    AWSHTTPConnection,
-    AWSHTTPConnectionPool,
-    AWSHTTPSConnection,
-    AWSHTTPSConnectionPool,
-)
+from botocore.awsrequest import AWSHTTPConnectionPool, AWSHTTPSConnectionPool
 from botocore.client import BaseClient
 
-from include.api.transport import LARGEST_ANSWER_BYTES, TimedResponse
+from include.api.transport import LARGEST_ANSWER_BYTES, TimedResponse, pools_by_scheme
 
 
 class _BoundedResponse(TimedResponse):
@@ -16,20 +11,7 @@ class _BoundedResponse(TimedResponse):
     most = LARGEST_ANSWER_BYTES
 
 
-class _Http(AWSHTTPConnection):
-    response_class = _BoundedResponse
-
-
-class _Https(AWSHTTPSConnection):
-    response_class = _BoundedResponse
-
-
-class _HttpPool(AWSHTTPConnectionPool):
-    ConnectionCls = _Http
-
-
-class _HttpsPool(AWSHTTPSConnectionPool):
-    ConnectionCls = _Https
+POOLS = pools_by_scheme(AWSHTTPConnectionPool, AWSHTTPSConnectionPool, _BoundedResponse)
 
 
 def bound_answers(client: BaseClient) -> None:
@@ -38,4 +20,4 @@ def bound_answers(client: BaseClient) -> None:
     boto3 then raises a ConnectionClosedError or a ReadTimeoutError, after as many attempts as it is configured for.
     """
     # boto3 has no setting for it. The session and its managers of proxies share this dict.
-    client._endpoint.http_session._pool_classes_by_scheme.update(http=_HttpPool, https=_HttpsPool)
+    client._endpoint.http_session._pool_classes_by_scheme.update(POOLS)

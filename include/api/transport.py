@@ -15,7 +15,6 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import pool_classes_by_scheme
 
@@ -113,23 +112,24 @@ class TimedResponse(http.client.HTTPResponse):
         super().__init__(_TimedSocket(sock, self.most), *args, **options)
 
 
-class _Http(HTTPConnection):
-    response_class = TimedResponse
+def pools_by_scheme(
+    http: type[HTTPConnectionPool], https: type[HTTPSConnectionPool], response: type[TimedResponse]
+) -> dict[str, type[HTTPConnectionPool]]:
+    """Return, by scheme, these pools of connections with answers of the class `response`."""
+
+    def with_response(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+        class Connection(pool.ConnectionCls):
+            response_class = response
+
+        class Pool(pool):
+            ConnectionCls = Connection
+
+        return Pool
+
+    return {"http": with_response(http), "https": with_response(https)}
 
 
-class _Https(HTTPSConnection):
-    response_class = TimedResponse
-
-
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Http
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _Https
-
-
-POOLS = {"http": _HttpPool, "https": _HttpsPool}
+POOLS = pools_by_scheme(HTTPConnectionPool, HTTPSConnectionPool, TimedResponse)
 
 
 class _Adapter(HTTPAdapter):

@@ -5,18 +5,17 @@ dictionary of shapes; the fields are added up from the shapes later. Of a long l
 rare there is seen by the sync that brings it.
 """
 
-import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-# So many records are counted, and then each eighth.
+from include.confidence.field_counts import NULL, TYPES, Counted, FieldCount, Questions, Reader, Record, join, value_at
+
+# The first records are all counted, and then each eighth.
 ALL_OF, EVERY = 1000, 8
-# Fields are counted so many steps into a record. No vendor's records nest deeper in what a table could read.
+# How many steps into a record fields are counted. No vendor's records nest deeper in what a table could read.
 MAX_DEPTH = 4
 # The most paths of a table. The census is cut there, and says so.
 MAX_PATHS = 500
@@ -35,83 +34,6 @@ MAX_CODES = 40
 SAVED_SHARE = 1 / 4
 # Records that are held in memory, to compare the values of two fields.
 SAMPLE = 50
-
-NULL = "null"
-TYPES: Mapping[type, str] = {
-    str: "text",
-    int: "number",
-    Decimal: "number",
-    float: "number",
-    bool: "flag",
-    dict: "object",
-    list: "list",
-    type(None): NULL,
-}
-_SPECIAL = re.compile(r'[.\[\]"]')
-
-Record = Mapping[str, Any]
-Reader = Callable[[Any], Any]
-
-
-def join(place: str, key: str) -> str:
-    """Return the path of a field: `price.amount`, `lines[].name`. A key with such signs, or an empty one, is quoted."""
-    name = json.dumps(key, ensure_ascii=False) if _SPECIAL.search(key) or not key else key
-    return f"{place}.{name}" if place else name
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What a table asks of the census beside the fields.
-
-    - `readers`: by path, how the table's columns read it
-    - `opaque`: paths whose content one column keeps as a whole, so that nothing in it can be lost
-    - `codes`: paths of enumerations, whose values are kept
-    """
-
-    readers: Mapping[str, Reader] = field(default_factory=dict)
-    opaque: Collection[str] = ()
-    codes: Collection[str] = ()
-
-
-@dataclass(frozen=True)
-class FieldCount:
-    """A field as it was seen.
-
-    - `place`: the path of the objects that could have it; empty for the records themselves
-    - `objects`: how many objects there were at that place; `seen`: how many of them had the field, null included
-    - `types`: by the names in `TYPES`; `usual_type`: that of more than half of the values, empty if there is none. Null
-      is no value.
-    - `unreadable`: the types of which the column could not read the first value, or made nothing of it
-    - `codes`: the values of an enumeration; empty for any other field
-    """
-
-    path: str
-    place: str
-    objects: int
-    seen: int
-    types: frozenset[str]
-    unreadable: frozenset[str] = frozenset()
-    codes: frozenset[str] = frozenset()
-    usual_type: str = ""
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What a census has counted.
-
-    - `places`: the number of objects by their path, that of the records by the empty one
-    - `maps`: the paths of objects whose keys are data
-    - `cut`: there were more paths than are kept
-    """
-
-    places: Mapping[str, int]
-    fields: Mapping[str, FieldCount]
-    maps: frozenset[str] = frozenset()
-    cut: bool = False
-
-    @property
-    def records(self) -> int:
-        return self.places.get("", 0)
 
 
 class _Shape:
@@ -180,32 +102,32 @@ class Census:
         self._elements: dict[str, _Elements] = {}
         self._unreadable: dict[str, set[str]] = {}
         self._codes: dict[str, set[str] | None] = {path: set() for path in self.questions.codes}
-        self._elsewhere: Collection[Sequence[Record]] = ()
-        # Records so far, those that are not counted included.
-        self._met = self._saved = 0
-        # Not the same ones each night.
+        self._nested: Collection[Sequence[Record]] = ()
+        # How many records were given so far, including those that are not counted.
+        self._records = self._records_saved = 0
+        # The first that is counted of each EVERY records; another one each night.
         self._turn = random.randrange(EVERY)
         self._paths = 0
         self._cut = False
-        # Whether a field, type, word or map was met that is not saved.
+        # Whether a field, type, code or map was found that is not saved yet.
         self._news = False
 
-    def count(self, records: Sequence[Record], elsewhere: Collection[Sequence[Record]] = ()) -> None:
-        """Count the records of a page. `elsewhere`: their nested rows, which have censuses of their own."""
+    def count(self, records: Sequence[Record], nested_rows: Collection[Sequence[Record]] = ()) -> None:
+        """Count the records of a page. `nested_rows`: their nested rows, which have censuses of their own."""
         records = self._chosen(records)
-        self._elsewhere = elsewhere
-        self._look(self._root, records)
+        self._nested = nested_rows
+        self._count_objects(self._root, records)
         for path in self._codes:
-            self._see_codes(path, records)
+            self._collect_codes(path, records)
         if len(self.sample) < SAMPLE:
             self.sample += records[: SAMPLE - len(self.sample)]
-        self._elsewhere = ()
+        self._nested = ()
 
     def _chosen(self, records: Sequence[Record]) -> Sequence[Record]:
         """Return the records that are counted."""
-        all_of = max(ALL_OF - self._met, 0)
-        start = all_of + (self._turn - self._met - all_of) % EVERY
-        self._met += len(records)
+        all_of = max(ALL_OF - self._records, 0)
+        start = all_of + (self._turn - self._records - all_of) % EVERY
+        self._records += len(records)
         return records if len(records) <= all_of else [*records[:all_of], *records[start::EVERY]]
 
     def counted(self) -> Counted:
@@ -235,33 +157,33 @@ class Census:
 
     @property
     def is_due(self) -> bool:
-        """Whether to save the figures: they have something new, or many more records.
+        """Whether to save the counts: they have something new, or many more records.
 
-        To save them with each page would cost more than to count. An attempt that goes on lacks what was counted since
-        the last time, which is a share of records and never a field.
+        Saving them with each page would cost more than counting. A later attempt lacks the records that were counted
+        after the last save, but none of the fields.
         """
-        return self._news or self._met > self._saved * (1 + SAVED_SHARE)
+        return self._news or self._records > self._records_saved * (1 + SAVED_SHARE)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts as plain JSON, from which `go_on` continues in a later attempt.
+        """Return the counts as plain JSON, from which `restore` continues in a later attempt.
 
         The only values of records in it are those of enumerations; None for an enumeration whose values are not kept.
         """
-        self._saved, self._news = self._met, False
+        self._records_saved, self._news = self._records, False
         # The JSON has no shapes, so their counts are added to the fields first.
         for place in self._places.values():
             place.add_up()
         return {
-            "met": self._met,
+            "met": self._records,
             "places": [[p.path, p.depth, p.objects, p.is_map, p.fields, p.lists] for p in self._places.values()],
             "unreadable": {path: sorted(types) for path, types in self._unreadable.items()},
             "codes": {path: values and sorted(values) for path, values in self._codes.items()},
             "cut": self._cut,
         }
 
-    def go_on(self, data: Mapping[str, Any]) -> Self:
-        """Take over the figures of an earlier attempt. Return self."""
-        self._met = self._saved = data["met"]
+    def restore(self, data: Mapping[str, Any]) -> Self:
+        """Continue from the counts that `to_json` of an earlier attempt returned. Return self."""
+        self._records = self._records_saved = data["met"]
         for path, depth, objects, is_map, fields, lists in data["places"]:
             place = self._places.setdefault(path, _Place(path, depth))
             place.objects, place.is_map = objects, is_map
@@ -274,8 +196,8 @@ class Census:
         self._cut = data["cut"]
         return self
 
-    def _look(self, place: _Place, records: Iterable[Record]) -> None:
-        """Count the objects at a place, and those in them."""
+    def _count_objects(self, place: _Place, records: Iterable[Record]) -> None:
+        """Count the objects at a place, and the objects inside them."""
         shapes = place.shapes
         for record in records:
             keys, types = tuple(record), tuple(map(type, record.values()))
@@ -284,15 +206,15 @@ class Census:
                 if len(shapes) >= MAX_SHAPES:
                     place.add_up()
                     shapes.clear()
-                shape = shapes[keys, types] = self._learn(place, record)
+                shape = shapes[keys, types] = self._remember_shape(place, record)
             shape.count += 1
             for key, inner in shape.objects:
-                self._look(inner, (record[key],))
+                self._count_objects(inner, (record[key],))
             for key, elements in shape.lists:
                 if record[key]:
-                    self._look_into(elements, record[key])
+                    self._count_elements(elements, record[key])
 
-    def _look_into(self, elements: _Elements, values: Sequence[Any]) -> None:
+    def _count_elements(self, elements: _Elements, values: Sequence[Any]) -> None:
         """Count the elements of a list that is not empty."""
         types = set(map(type, values))
         for name in {TYPES.get(kind, "text") for kind in types}:
@@ -301,19 +223,21 @@ class Census:
         if dict not in types:
             return
         if not elements.decided:
-            self._decide(elements, next(each for each in values if type(each) is dict))
+            self._find_place(elements, next(each for each in values if type(each) is dict))
         if elements.place:
-            self._look(elements.place, values if len(types) == 1 else [each for each in values if type(each) is dict])
+            self._count_objects(
+                elements.place, values if len(types) == 1 else [each for each in values if type(each) is dict]
+            )
 
-    def _decide(self, elements: _Elements, first: Record) -> None:
-        """Decide whether the objects in a list are counted here."""
+    def _find_place(self, elements: _Elements, first: Record) -> None:
+        """Set the place where the objects of a list are counted. None if they are nested rows, or too deep."""
         elements.decided = True
-        nested = any(first.items() <= row.items() for rows in self._elsewhere for row in rows)
+        nested = any(first.items() <= row.items() for rows in self._nested for row in rows)
         if not nested and elements.depth < MAX_DEPTH:
             elements.place = self._place(elements.path, elements.depth)
 
-    def _learn(self, place: _Place, record: Record) -> _Shape:
-        """Take in the keys and types of an object. Return its shape."""
+    def _remember_shape(self, place: _Place, record: Record) -> _Shape:
+        """Store the keys and types of an object that has a new shape. Return the shape."""
         if place.is_map:
             return _Shape()
         if place is not self._root and _holds_data(place, record):
@@ -322,12 +246,12 @@ class Census:
         objects, lists = [], []
         for key, value in record.items():
             path, kind = join(place.path, key), TYPES.get(type(value), "text")
-            if key not in place.fields and not self._admit(place.fields, key):
+            if key not in place.fields and not self._add_field(place.fields, key):
                 continue
             if kind not in place.fields[key]:
                 place.fields[key][kind] = 0
                 self._news = True
-                self._try_reader(path, kind, value)
+                self._check_reader(path, kind, value)
             if path in self.questions.opaque:
                 continue
             if kind == "object" and place.depth + 1 < MAX_DEPTH:
@@ -336,7 +260,7 @@ class Census:
                 lists.append((key, elements))
         return _Shape(objects, lists)
 
-    def _admit(self, fields: dict[str, Counter[str]], name: str) -> bool:
+    def _add_field(self, fields: dict[str, Counter[str]], name: str) -> bool:
         """Add a field to those of a place; return False if there are too many paths, or Postgres can't store it."""
         if self._paths >= MAX_PATHS or len(name) > MAX_NAME or "\0" in name:
             self._cut = True
@@ -351,19 +275,19 @@ class Census:
     def _elements_of(self, place: _Place, path: str) -> _Elements | None:
         """Return where the elements of the list are counted; None if there are too many paths."""
         if path not in self._elements:
-            if path not in place.lists and not self._admit(place.lists, path):
+            if path not in place.lists and not self._add_field(place.lists, path):
                 return None
             self._elements[path] = _Elements(path, place.depth + 1, place.lists[path])
         return self._elements[path]
 
-    def _try_reader(self, path: str, kind: str, value: Any) -> None:
-        """Find out whether the column of this path can read the type's first value."""
+    def _check_reader(self, path: str, kind: str, value: Any) -> None:
+        """Store the type as unreadable if the column of this path can't read its first value."""
         read = self.questions.readers.get(path)
         if read and not _can_read(read, value):
             self._unreadable.setdefault(path, set()).add(kind)
 
     def _become_map(self, place: _Place) -> None:
-        """Forget the keys of a place, and all that stands in them."""
+        """Mark a place as a map: drop its keys, and everything inside them."""
         inside = [path for path in self._places if path.startswith(f"{place.path}.")]
         self._paths -= sum(len(each.fields) + len(each.lists) for each in (place, *map(self._places.get, inside)))
         place.fields, place.lists = {}, {}
@@ -374,8 +298,8 @@ class Census:
         self._elements = {k: v for k, v in self._elements.items() if not k.startswith(f"{place.path}.")}
         place.is_map = self._news = True
 
-    def _see_codes(self, path: str, records: Sequence[Record]) -> None:
-        """Keep the new values of an enumeration; none at all if they don't look like codes, or are too many."""
+    def _collect_codes(self, path: str, records: Sequence[Record]) -> None:
+        """Store the values of an enumeration. Drop them all if one does not look like a code, or there are too many."""
         values = self._codes[path]
         for record in records:
             if values is None:
@@ -391,7 +315,10 @@ class Census:
 
 
 def _can_read(read: Reader, value: Any) -> bool:
-    """Return whether a column gets the value. A reader of ids makes NULL of what is none, instead of refusing it."""
+    """Return whether the column's reader keeps the value.
+
+    It doesn't if it raises an error, or makes NULL of a value that is not empty, as the reader of ids does of texts.
+    """
     try:
         return read(value) is not None or not value
     except ValueError:
@@ -411,10 +338,3 @@ def _values(types: Counter[str]) -> int:
 def _holds_data(place: _Place, record: Record) -> bool:
     """Return whether the keys of an object are data."""
     return len(place.fields.keys() | record.keys()) > MAX_KEYS or any(map(DATA_KEY.search, record))
-
-
-def value_at(record: Any, path: str) -> Any:
-    """Return the value at the end of a path without lists; None if there is none."""
-    for step in path.split("."):
-        record = record.get(step) if type(record) is dict else None
-    return record

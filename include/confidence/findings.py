@@ -30,7 +30,7 @@ class Standing:
 
 
 def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Finding]:
-    """Replace the source's findings by those that this pass has found, and note when it did.
+    """Replace the source's findings by those of this pass, and store the time of the pass.
 
     A finding that was kept before keeps the time when it was first seen. Returns the findings of which people should be
     told: those first seen at least 4 minutes ago.

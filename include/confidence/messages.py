@@ -325,7 +325,7 @@ def _failed(facts: RunFacts) -> Event:
     kind, headline, consequence = _classified(facts)
     # These kinds can come several times in one run: then the step, or the sync_id, tells the events apart.
     part = {Kind.FAILED: f"/{facts.failed}", Kind.WORSE: f"/{facts.sync_id}"}.get(kind, "")
-    lines = _told_once(facts.failures) or [f"{facts.failed} did not run to its end"]
+    lines = _merged_lines(facts.failures) or [f"{facts.failed} did not run to its end"]
     standing = f"{consequence}; {_standing(facts.writer)}"
     return Event(
         f"{kind}/{facts.run}{part}",
@@ -337,8 +337,8 @@ def _failed(facts: RunFacts) -> Event:
     )
 
 
-def _told_once(failures: Sequence[Failure]) -> list[str]:
-    """Return a line for each failure; those that differ in their subject only are one line with all subjects."""
+def _merged_lines(failures: Sequence[Failure]) -> list[str]:
+    """Return a line for each failure; failures that differ only in their subject share one line with all subjects."""
     subjects: dict[Failure, list[str]] = {}
     for failure in failures:
         subjects.setdefault(replace(failure, subject=""), []).append(failure.subject)

@@ -13,7 +13,7 @@ KEPT = "1 day"
 
 
 def note(conn: Connection, event: Event) -> None:
-    """Keep the event to be sent, unless one with its key was kept before, sent or not, and has not ended."""
+    """Store the event to be sent, unless an event with the same key is stored, sent or not, and has not ended."""
     conn.execute(
         """
         INSERT INTO confidence.notification (key, source, run, kind, title, text)

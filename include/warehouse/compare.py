@@ -31,8 +31,10 @@ from datetime import datetime
 
 from psycopg import sql
 
+from include.warehouse.readers import instant, structure, unix_time
+from include.warehouse.sql_fragments import identifiers, key_object, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import EXTRA, Table, identifiers, instant, key_object, same_key, structure, unix_time
+from include.warehouse.table import EXTRA, Table
 
 TOMORROW = sql.SQL("clock_timestamp() + interval '1 day'")
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from psycopg import Connection, sql
 
-from include.warehouse.table import Table, identifiers, key_object, same_key
+from include.warehouse.sql_fragments import identifiers, key_object, same_key
+from include.warehouse.table import Table
 
 # After a change of this share of a table's rows its statistics are renewed. Autovacuum's default is the same.
 OUTDATED = 0.1

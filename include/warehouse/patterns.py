@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from psycopg import Connection, sql
 
+from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import Table, identifiers, same_key
+from include.warehouse.table import Table
 
 # Fewer planned rows have nothing in common that is worth telling.
 MANY = 10
@@ -257,8 +258,8 @@ def _pattern(
         operation=operation,
         kind=fact.kind,
         column=fact.column,
-        value=None if fact.value is None else _said(fact.value),
-        until=None if fact.until is None else _said(fact.until),
+        value=None if fact.value is None else _as_text(fact.value),
+        until=None if fact.until is None else _as_text(fact.until),
         planned=planned,
         of=of,
         present=present,
@@ -347,7 +348,7 @@ def _plain(number: Decimal) -> str:
     return f"{number.normalize():f}"
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, datetime):
         utc = value.astimezone(UTC) if value.tzinfo else value
         return f"{utc:%Y-%m-%d %H:%M}{' UTC' if value.tzinfo else ''}"

@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 from psycopg import Connection, sql
 
 from include.warehouse import fence, sync_log
+from include.warehouse.sql_fragments import identifiers, key_object, pairs, same_key
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import identifiers, key_object, pairs, same_key
 
 # How many keys a conflict or a message names.
 EXAMPLES = 5
@@ -41,12 +41,12 @@ class Conflict:
 
     @classmethod
     def of(cls, what: str, examples: Sequence[str], later: Sequence[int] = ()) -> Self:
-        """Return the conflict of these things, all of which are given."""
+        """Return the conflict of these things. `examples` has all of them."""
         return cls(len(examples), what, tuple(examples[:EXAMPLES]), tuple(later))
 
     @classmethod
     def of_rows(cls, table: str, who: str, keys: Sequence[Mapping[str, Any]], later: Sequence[int] = ()) -> Self:
-        """Return the conflict of the rows with these keys, all of which are given. `who` has changed them."""
+        """Return the conflict of rows. `keys`: the keys of all of them. `who`: who has changed them."""
         shown = tuple(keys[:EXAMPLES])
         examples = tuple("/".join(map(str, key.values())) for key in shown)
         return cls(len(keys), f"of {table} {who}", examples, tuple(later), table, shown)
@@ -69,12 +69,12 @@ class Undone:
     conflicts: tuple[Conflict, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as an object of JSON, which `from_json` reads."""
+        """Return the result as plain JSON, from which `from_json` reads it."""
         return json.loads(json.dumps(asdict(self)))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `as_json` has written. Raises TypeError or KeyError for anything else."""
+        """Return the result that `as_json` has written. Raises TypeError or KeyError for any other data."""
         conflicts = (
             Conflict(
                 **each
@@ -197,8 +197,8 @@ def _alone(conn: Connection, source: str, timeout: float, *, dry_run: bool) -> I
 def _conflicts(conn: Connection, name: str, sync_id: int) -> list[Conflict]:
     """Return what stands against restoring a table: its rows that have changed since, and rows of other tables.
 
-    The second refer to a row that the sync inserted, and were not inserted by it themselves. They would be removed with
-    that row.
+    The latter refer to a row that the sync inserted, but the sync did not insert them. They would be removed with that
+    row.
     """
     parts = _parts(conn, name, sync_id)
     found = []
@@ -219,11 +219,14 @@ def _by(later: Sequence[int]) -> str:
 
 
 def _restore(conn: Connection, name: str, sync_id: int, own: int) -> dict[str, Counts]:
-    """Put back the rows of the table `name` that `sync_id` changed; return how many, by table and by what was done."""
+    """Put back the rows of the table `name` that `sync_id` changed; return the counts by table.
+
+    Rows of other tables that refer to a row which the sync inserted are removed with it. `own`: the rollback's sync_id.
+    """
     parts = _parts(conn, name, sync_id) | {"own": sql.Literal(own)}
     removed = _remove(conn, name, sql.SQL(INSERTED).format(**parts), own)
-    updated = conn.execute(sql.SQL(PUT_BACK).format(**parts)).fetchone()[0]
-    inserted = conn.execute(sql.SQL(BRING_BACK).format(**parts)).fetchone()[0]
+    updated = conn.execute(sql.SQL(RESTORE_CHANGED).format(**parts)).fetchone()[0]
+    inserted = conn.execute(sql.SQL(RESTORE_REMOVED).format(**parts)).fetchone()[0]
     counts = {table: Counts(deleted=rows) for table, rows in removed.items()}
     return counts | {name: Counts(inserted=inserted, updated=updated, deleted=removed[name])}
 
@@ -257,7 +260,7 @@ class _Child:
 
     @property
     def parts(self) -> dict[str, sql.Composable]:
-        """What the statements below are formatted with: the child is `ch`, the table that it refers to `t`."""
+        """The parts of the statements below: the child has the alias `ch`, the table that it refers to `t`."""
         return {
             "child": sql.Identifier(*self.name.split(".")),
             "child_name": sql.Literal(self.name),
@@ -266,14 +269,14 @@ class _Child:
 
 
 def _children(conn: Connection, name: str) -> list[_Child]:
-    """Return the tables with rows that are deleted with rows of the table `name`."""
+    """Return the tables whose rows Postgres deletes with the rows of the table `name` that they refer to."""
     return [
         _Child(child, tuple(columns), tuple(referred)) for child, columns, referred in conn.execute(CHILDREN, [name])
     ]
 
 
 def _restore_states(conn: Connection, source: str, sync_id: int, own: int) -> None:
-    """Put back the watermarks that `sync_id` moved, and keep the present ones with the rollback `own`."""
+    """Put back the watermarks that `sync_id` moved, after storing the present ones with the rollback `own`."""
     sync_log.remember_states(conn, own, source, _states(conn, sync_id))
     put_back_states(conn, source, sync_id)
 
@@ -304,7 +307,7 @@ def _states(conn: Connection, sync_id: int) -> list[tuple[str, str]]:
 
 
 def _parts(conn: Connection, name: str, sync_id: int) -> dict[str, sql.Composable]:
-    """Return what the statements below are formatted with, for one table and sync."""
+    """Return the parts of the statements below, by the names in their braces, for one table and sync."""
     schema, table = name.split(".")
     columns = conn.execute(
         "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
@@ -381,7 +384,7 @@ WHERE c.operation = 'insert' AND NOT EXISTS (
 ORDER BY 1
 """
 
-# Before the sync the copy had never had these rows.
+# The rows that the sync inserted: the rollback removes them.
 INSERTED = "SELECT t.ctid FROM {target} t, {changes} WHERE {same} AND c.operation = 'insert'"
 
 OF_PARENTS = "SELECT ch.ctid FROM {child} ch JOIN {target} t ON {refers} WHERE t.ctid IN ({places})"
@@ -396,7 +399,7 @@ WITH gone AS (
 SELECT count(*) FROM gone
 """
 
-PUT_BACK = """
+RESTORE_CHANGED = """
 WITH old AS (
   SELECT c.key, c.before AS wanted, to_jsonb(t) AS found FROM {changes} JOIN {target} t ON {same}
   WHERE c.operation <> 'insert'
@@ -414,7 +417,7 @@ WITH old AS (
 SELECT count(*) FROM new
 """
 
-BRING_BACK = """
+RESTORE_REMOVED = """
 WITH new AS (
   INSERT INTO {target} AS t ({columns})
   SELECT {b_columns} FROM {changes} CROSS JOIN LATERAL jsonb_populate_record(NULL::{target}, c.before) b

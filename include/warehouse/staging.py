@@ -8,21 +8,18 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
 
 import msgspec
 from psycopg import Connection, sql
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from include.warehouse.table import RowRefused, Table, among, identifiers, key_array, same_key
-
-# A pull fails if it refuses more than this share of its rows, and more than this number of them.
-REFUSED_SHARE, REFUSED_FLOOR = 0.01, 20
+from include.warehouse.pull import Pull, PullError, TooManyRefused, read_pull
+from include.warehouse.sql_fragments import among, identifiers, key_array, same_key
+from include.warehouse.table import RowRefused, Table
 
 # A row's place on its page, its values, and the columns that its record does not name.
 StagedRow = tuple[int, tuple, list[str] | None]
@@ -30,62 +27,6 @@ StagedRow = tuple[int, tuple, list[str] | None]
 # Keys and positions may hold times.
 _json = partial(json.dumps, default=str)
 _payload = msgspec.json.Encoder(decimal_format="number").encode
-
-
-class PullError(Exception):
-    """The pull can't go on, or its rows can't be used. The message says why and what to do."""
-
-
-class TooManyRefused(PullError):
-    """So many rows were refused that the others are no evidence either."""
-
-
-def too_many_refused(read: int, refused: int, *, ended: bool) -> bool:
-    """Return whether a pull has refused too many of the rows that it read. `ended`: it has read all of them.
-
-    Too many are more than 1 % and more than 20 rows, or all rows of a pull that read at least two.
-    """
-    none_stored = ended and read > 1 and refused == read
-    return none_stored or refused > max(REFUSED_FLOOR, REFUSED_SHARE * read)
-
-
-@dataclass(frozen=True)
-class Pull:
-    """How far a pull has come; a row of `staging.pull`.
-
-    - `pull`: its name, which is the staging table's too
-    - `purpose`: what the rows are for, such as `scan`
-    - `ticket`: names the work that the pull belongs to; a pull is resumed only by an attempt with the same ticket
-    - `attempt`: the attempt that reads now; every other one is refused
-    - `position`: where the next page is, as the paginator understands it; None at the start and at the end
-    - `complete`: all pages were read
-    - `rows_read`: rows that the source sent; `rows_refused` of them are in confidence.quarantine with the reason
-    - `source_time`: the source's clock when the pull began
-    - `total_entries`, `total_pages`: what the source says that its list has
-    - `progress`: figures that the caller keeps for the next attempt
-    """
-
-    pull: str
-    source: str
-    entity: str
-    purpose: str
-    ticket: str
-    attempt: uuid.UUID
-    position: Any = None
-    complete: bool = False
-    pages: int = 0
-    rows_read: int = 0
-    rows_refused: int = 0
-    source_time: datetime | None = None
-    total_entries: int | None = None
-    total_pages: int | None = None
-    progress: Mapping[str, Any] | None = None
-    started_at: datetime | None = None
-    updated_at: datetime | None = None
-
-    @property
-    def too_many_refused(self) -> bool:
-        return too_many_refused(self.rows_read, self.rows_refused, ended=self.complete)
 
 
 def stage_name(source: str, entity: str, purpose: str) -> str:
@@ -125,7 +66,7 @@ class Stage:
         with conn.transaction():
             # Two attempts that open at once take turns.
             conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"staging.{name}"])
-            found = _read(conn, name)
+            found = read_pull(conn, name)
             if found and found.ticket == ticket and not found.too_many_refused:
                 stage = cls(conn, table, replace(found, attempt=uuid.uuid4()))
                 if stage._fits():
@@ -433,12 +374,6 @@ def _text_key(table: Table, record: Any) -> str | None:
     """Return the record's key as text, its values joined by slashes; None if it has no usable key."""
     key = table.key_of(record) if isinstance(record, Mapping) else None
     return None if key is None else "/".join(map(str, key))
-
-
-def _read(conn: Connection, name: str) -> Pull | None:
-    """Return the pull of that name; None if there is none."""
-    with conn.cursor(row_factory=class_row(Pull)) as cursor:
-        return cursor.execute("SELECT * FROM staging.pull WHERE pull = %s", [name]).fetchone()
 
 
 # The plan is a logged table: Postgres empties unlogged ones after a crash, and an empty plan would mean that there is

@@ -135,7 +135,7 @@ def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, st
 
 
 def unlogged(conn: Connection) -> list[int]:
-    """Return the sync_ids that the change log has and the sync log has no more."""
+    """Return the sync_ids that are in the change log, but no longer in the sync log."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return [sync_id for (sync_id,) in cursor.execute(UNLOGGED).fetchall()]
 
@@ -176,7 +176,7 @@ def oldest_watermark(conn: Connection, source: str, entity: str) -> datetime | N
         return cursor.execute(query, [source, entity]).fetchone()[0]
 
 
-def since_in_step(conn: Connection, source: str, entity: str) -> timedelta | None:
+def time_since_in_step(conn: Connection, source: str, entity: str) -> timedelta | None:
     """Return the time since the entity's last sync that left nothing out began; None if there was none.
 
     If the entity has partitions: the longest of their times; None if one of them never had such a sync.

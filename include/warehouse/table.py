@@ -1,181 +1,24 @@
-"""The declaration of mirrored tables: their columns, and how each is read from the source's JSON.
+"""The declaration of mirrored tables: their columns, and where each stands in the source's JSON.
 
 Each field of a record is read by a column, ignored by name with a reason, or kept in the column `extra`.
-
-The readers (`integer`, `instant`, ...) take any JSON value. They raise ValueError with the end of a sentence that
-begins with the column's name, such as "is no whole number".
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Clamped, Context, Decimal, Inexact, InvalidOperation
 from functools import cached_property
 from typing import Any
 
-import msgspec
 from psycopg import sql
 
-BIGINT = range(-(2**63), 2**63)
-WHOLE = re.compile(r"\s*[+-]?\d{1,30}\s*")
-# The exponents that Postgres' NUMERIC has, and more digits than any figure needs. Other figures are refused.
-NUMERIC = Context(prec=1000, Emin=-15_384, Emax=131_071, traps=[InvalidOperation, Inexact])
-UNIX_START = datetime(1970, 1, 1, tzinfo=UTC)
-# NUL as JSON escapes it; an escaped backslash before the letters "u0000" is something else.
-NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-# More levels of JSON in JSON than any record needs, and fewer than Python and Postgres can read.
-DEEPEST = 500
-# The numbers in JSON that Python reads again as they are, and what may be others.
-IN_JSON = Context(prec=1000, Emin=-1000, Emax=1000, traps=[InvalidOperation, Inexact, Clamped])
-PERHAPS_TOO_LONG = re.compile(r"\d[eE][+-]?\d{4}|\d{999}")
-STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+from include.warehouse.readers import WHOLE, identifier, structure, text
+
 # The column with the fields that no other column reads.
 EXTRA = "extra"
-_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class RowRefused(ValueError):
     """A row can't be stored. The message says which column and why, but never has the value."""
-
-
-def integer(value: Any) -> int | None:
-    """Return a whole number of 64 bits, also from text; None for null and empty text."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool):
-        raise ValueError("is a flag, not a whole number")
-    if isinstance(value, str) and not WHOLE.fullmatch(value):
-        raise ValueError("is no whole number")
-    if isinstance(value, Decimal) and value.adjusted() > 18:
-        # int() would write out all the digits of 1E+999999999.
-        raise ValueError("is no whole number of 64 bits")
-    try:
-        number = int(value)
-        exact = isinstance(value, str) or number == value
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("is no whole number") from None
-    if not exact or number not in BIGINT:
-        raise ValueError("is no whole number of 64 bits")
-    return number
-
-
-def identifier(value: Any) -> int | None:
-    """Return a vendor's numeric id, from a number or text. None for 0 and for everything else; it never raises."""
-    if isinstance(value, str) and WHOLE.fullmatch(value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value == 0 or value not in BIGINT:
-        return None
-    return value
-
-
-def decimal(value: Any) -> Decimal | None:
-    """Return an exact decimal, from a whole number, a Decimal or text; None for null and empty text."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool | float | list):
-        raise ValueError("is no exact decimal")
-    try:
-        number = NUMERIC.create_decimal(value)
-    except Inexact:
-        raise ValueError("has more digits than can be stored") from None
-    except (InvalidOperation, TypeError, ValueError):
-        raise ValueError("is no decimal number") from None
-    if not number.is_finite():
-        raise ValueError("is not a finite number")
-    return number
-
-
-def instant(value: Any) -> datetime | None:
-    """Return a time in UTC, from ISO 8601 text; without an offset it is in UTC. None for null and empty text."""
-    if value is None or value == "":
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("is no ISO 8601 time") from None
-
-
-def unix_time(value: Any) -> datetime | None:
-    """Return a time in UTC, from seconds since 1970 as a number or text; None for null and empty text."""
-    seconds = decimal(value)
-    try:
-        return None if seconds is None else UNIX_START + timedelta(seconds=float(seconds))
-    except OverflowError:
-        raise ValueError("is no time that can be stored") from None
-
-
-def text(value: Any) -> str | None:
-    """Return text; a number or flag as Python writes it. None for null."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        if isinstance(value, dict | list):
-            raise ValueError("is a structure, not text")
-        value = str(value)
-    if not value.isascii() or "\0" in value:
-        _storable(value)
-    return value
-
-
-def boolean(value: Any) -> bool | None:
-    """Return a flag, also from the text "true" or "false"; None for null and empty text."""
-    if value is None or isinstance(value, bool):
-        return value
-    if value == "":
-        return None
-    if value in ("true", "false"):
-        return value == "true"
-    raise ValueError("is no flag")
-
-
-def structure(value: Any) -> str | None:
-    """Return any JSON value as JSON text; None for null."""
-    if value is None:
-        return None
-    try:
-        encoded = _encode(value).decode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half a surrogate pair") from None
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-    if "\\u0000" in encoded and NUL.search(encoded):
-        raise ValueError("holds a NUL character")
-    if encoded.count("[") + encoded.count("{") > DEEPEST and _depth(encoded) > DEEPEST:
-        raise ValueError("is nested too deeply")
-    if PERHAPS_TOO_LONG.search(encoded):
-        _require_short_numbers(STRING.sub("", encoded))
-    return encoded
-
-
-def _depth(encoded: str) -> int:
-    """Return how many levels of objects and lists the JSON has."""
-    depth = deepest = 0
-    for sign in re.findall(r"[\[\]{}]", STRING.sub("", encoded)):
-        depth += 1 if sign in "[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _require_short_numbers(encoded: str) -> None:
-    """Raise ValueError if JSON without its strings has a number with more digits than can be stored and read again."""
-    for number in re.findall(r"-?\d[-+.\deE]*", encoded):
-        try:
-            IN_JSON.create_decimal(number)
-        except (Inexact, Clamped):
-            raise ValueError("holds a number with more digits than can be stored") from None
-
-
-def _storable(value: str) -> None:
-    """Raise ValueError for text that Postgres can't store."""
-    if "\0" in value:
-        raise ValueError("holds a NUL character")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half a surrogate pair") from None
 
 
 @dataclass(frozen=True)
@@ -202,9 +45,14 @@ class Column:
         return (self.field or self.name).split(".")
 
     @property
+    def dotted_path(self) -> str:
+        """The same path as one text, such as `price.amount`."""
+        return ".".join(self.path)
+
+    @property
     def reads(self) -> list[str]:
         """The paths, with dots, of the fields of which nothing is left for `extra`."""
-        path = ".".join(self.path)
+        path = self.dotted_path
         return [path] if self.uses is None else [f"{path}.{name}" for name in self.uses]
 
 
@@ -212,11 +60,13 @@ class Column:
 class Known:
     """The fields of an object that are read or ignored: as a whole, or only some of the fields `inside` them.
 
-    `read`: a column reads or refuses what stands here in place of an object, a list excepted.
+    `names`: the names of both. `read`: a column reads this object, so its reader reads or refuses any other value in
+    its place. A list is not known even then.
     """
 
     whole: set[str] = dataclasses.field(default_factory=set)
     inside: dict[str, "Known"] = dataclasses.field(default_factory=dict)
+    names: set[str] = dataclasses.field(default_factory=set)
     read: bool = False
 
     @classmethod
@@ -232,32 +82,32 @@ class Known:
         for path in ignored:
             *around, name = path.split(".")
             known._at(around).whole.add(name)
-        known._settle()
+        known._complete()
         return known
 
     def _at(self, path: Sequence[str], *, read: bool = False) -> "Known":
-        """Return what is known inside the object at the path."""
+        """Return what is known inside the object at the path. `read`: a column reads that object."""
         known = self
         for name in path:
             known = known.inside.setdefault(name, Known())
             known.read |= read
         return known
 
-    def _settle(self) -> None:
-        """Drop what is inside of what is known as a whole. Then `whole` has all names, for one test of a record."""
+    def _complete(self) -> None:
+        """Drop what is known inside fields that are known as a whole; then set `names`, here and inside."""
         self.inside = {name: known for name, known in self.inside.items() if name not in self.whole}
-        self.whole |= self.inside.keys()
+        self.names = self.whole | self.inside.keys()
         for known in self.inside.values():
-            known._settle()
+            known._complete()
 
     def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields that are not known; of an object those inside it."""
-        left = {} if self.whole.issuperset(record) else {name: record[name] for name in record.keys() - self.whole}
+        """Return the record's fields that are not known. Of an object that is known in part, return the other part."""
+        left = {} if self.names.issuperset(record) else {name: record[name] for name in record.keys() - self.names}
         for name, known in self.inside.items():
             value = record.get(name)
             if isinstance(value, dict):
                 # As a rule all of it is known.
-                if (known.inside or not known.whole.issuperset(value)) and (more := known.rest(value)):
+                if (known.inside or not known.names.issuperset(value)) and (more := known.rest(value)):
                     left[name] = more
             elif (value and isinstance(value, list)) or (value is not None and not known.read):
                 left[name] = value
@@ -312,7 +162,7 @@ class Table:
             return "has a column extra, which is the name of the column with all other fields"
         if self.ignored and not self.keeps_extra:
             return "keeps no extra fields, so there is nothing to ignore"
-        read = {".".join(column.path) for column in self.columns if column.uses is None} & set(self.ignored)
+        read = {column.dotted_path for column in self.columns if column.uses is None} & set(self.ignored)
         if read:
             return f"ignores fields that its columns read: {', '.join(sorted(read))}"
         unexplained = sorted(name for name, reason in self.ignored.items() if not reason.strip())
@@ -362,11 +212,14 @@ class Table:
 
     @cached_property
     def _partly_read(self) -> frozenset[str]:
-        """The columns whose reader makes nothing of some values since other columns, or `extra`, have them."""
+        """The columns whose reader returns None for some values, because other columns or `extra` keep them."""
         return frozenset(column.name for column in self.columns if column.uses is not None)
 
     def in_brief(self, *names: str, version: str | None = None, changed: str | None = None) -> "Table":
-        """Return the table with these columns only, as a list shows it whose rows are no whole records."""
+        """Return the table of a list in brief: it shows only these columns, so its rows are no whole records.
+
+        `version`, `changed`: the columns of that meaning, as for any table; None if the list shows none.
+        """
         columns = tuple(column for column in self.columns if column.name in names)
         only = {"required": (), "tombstone": None, "ignored": {}, "answers": {}, "keeps_extra": False}
         return dataclasses.replace(self, columns=columns, version=version, changed=changed, **only)
@@ -414,7 +267,7 @@ class Table:
             raise RowRefused(f"{EXTRA} {error}") from None
 
     def filled(self, record: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the record with these values of columns in the columns' fields, where it has none itself."""
+        """Return the record with each column's value put into the column's field, if the record has no value there."""
         known = dict(zip(values, self.named(record, tuple(values)), strict=True))
         for column in self.columns:
             if column.name in values and known[column.name] is None:
@@ -426,7 +279,7 @@ class Table:
         return next((reason for ignored, reason in self.ignored.items() if lies_in(path, ignored)), "")
 
     def lacking(self, record: Mapping[str, Any]) -> list[str] | None:
-        """Return the columns that the record does not name, not even as null; None if it names all of them."""
+        """Return the columns whose field the record lacks (null counts as a field); None if it has all of them."""
         return [
             name
             for name, outer, path in self._paths
@@ -496,48 +349,3 @@ def _named(value: Any, path: list[str]) -> bool:
             return False
         value = value[name]
     return True
-
-
-def identifiers(names: tuple[str, ...] | list[str], qualifier: str | None = None) -> sql.Composed:
-    """Return the SQL `a, b`, or `t.a, t.b` with the qualifier `t`."""
-    parts = [sql.Identifier(qualifier, name) if qualifier else sql.Identifier(name) for name in names]
-    return sql.SQL(", ").join(parts)
-
-
-def are(names: tuple[str, ...] | list[str], values: Iterable[Any], qualifier: str | None = None) -> sql.Composed:
-    """Return the SQL `a = 1 AND b = 2`, or with a qualifier `t.a = 1 AND t.b = 2`."""
-    columns = [sql.Identifier(qualifier, name) if qualifier else sql.Identifier(name) for name in names]
-    both = zip(columns, values, strict=True)
-    return sql.SQL(" AND ").join(sql.SQL("{} = {}").format(column, sql.Literal(value)) for column, value in both)
-
-
-def among(names: tuple[str, ...], keys: Iterable[Sequence[Any]], qualifier: str | None = None) -> sql.Composed:
-    """Return the SQL `(a, b) IN ((1, 2), (3, 4))`; `false` if there are no keys."""
-    tuples = [sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Literal, key))) for key in keys]
-    if not tuples:
-        return sql.Composed([sql.SQL("false")])
-    return sql.SQL("({}) IN ({})").format(identifiers(names, qualifier), sql.SQL(", ").join(tuples))
-
-
-def same_key(key: tuple[str, ...], left: str, right: str) -> sql.Composed:
-    """Return the SQL `left.a = right.a AND ...` over the columns of the key."""
-    return pairs(key, left, key, right)
-
-
-def pairs(names: tuple[str, ...], left: str, others: tuple[str, ...], right: str) -> sql.Composed:
-    """Return the SQL `left.a = right.b AND ...`, for each of `names` and its partner in `others`."""
-    both = zip(names, others, strict=True)
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, other)) for name, other in both
-    )
-
-
-def key_array(values: Iterable[Any]) -> sql.Composed:
-    """Return the SQL of a key as a jsonb array, the form in which evidence names a row."""
-    return sql.SQL("jsonb_build_array({})").format(sql.SQL(", ").join(map(sql.Literal, values)))
-
-
-def key_object(key: tuple[str, ...], qualifier: str) -> sql.Composed:
-    """Return the SQL of a row's key as a jsonb object, the form in which the change log names a row."""
-    parts = [sql.SQL("{}, {}").format(sql.Literal(k), sql.Identifier(qualifier, k)) for k in key]
-    return sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(parts))

@@ -112,6 +112,7 @@ class AirflowApi:
             return False
 
     def _run(self, name: str) -> Mapping | None:
+        """Return what Airflow knows of the run `dag_id/run_id`; None if there is no run of that name."""
         if "/" not in name:
             return None
         try:

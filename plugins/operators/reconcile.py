@@ -22,7 +22,7 @@ from plugins.settings import require_enabled
 log = logging.getLogger(__name__)
 
 ON_CALL = """
-Repairs what the scans have planned, where it is still as they saw it; on a dry run it only tells the plan.
+Repairs what the scans have planned, where it is still as they saw it; on a dry run it only logs the plan.
 
 **If it fails:** its log says what was applied, if anything was. "Nothing was written" means that these scans were not
 judged, as after a task was marked by hand. Clear `scan` with downstream. If the writer is held, do what the message

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime
 
 from include.confidence.policy import Verdict
 from include.confidence.queries.changes import Change, list_changes
-from include.confidence.queries.fields import (
+from include.confidence.queries.field_census import (
     EntityFields,
     FoundChange,
     TotalFields,

@@ -22,7 +22,7 @@ from include.confidence import planned_changes
 from include.confidence.policy import SEVERITY, Verdict, worst_verdict
 from include.confidence.queries import paging
 from include.confidence.queries.changes import list_changes
-from include.confidence.queries.fields import list_field_changes, read_fields, total_fields
+from include.confidence.queries.field_census import list_field_changes, read_fields, total_fields
 from include.confidence.queries.history import logged_tables
 from include.confidence.queries.overview import with_data
 from include.confidence.queries.planned import count_planned, list_planned

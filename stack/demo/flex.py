@@ -49,7 +49,7 @@ class Office(Demo):
     flex: Control
 
     def desired(self) -> Mapping[UUID, Crew]:
-        """By crew call in Flex, the business role of each contact that belongs there."""
+        """By crew call in Flex, the business role of each contact that our assignments put there."""
         crews: dict[UUID, dict[UUID, UUID | None]] = {}
         for element, department, contact, code in self.warehouse.execute(DESIRED):
             crew = crews.setdefault(element, {})
@@ -58,20 +58,20 @@ class Office(Demo):
         return crews
 
     def shown(self) -> Mapping[UUID, Sequence[Line]]:
-        """The contacts on these crew calls, as Flex has them."""
+        """By crew call in Flex, the lines of all contacts that Flex shows there."""
         return {
             element: [line for line in self.flex.lines(element) if line.kind == "contact"] for element in self.desired()
         }
 
     def ours(self) -> Mapping[UUID, Sequence[Line]]:
-        """Those of them who are people of ours."""
+        """The same as `shown`, without the lines of strangers."""
         people = self._people()
         return {
             element: [line for line in lines if line.resource_id in people] for element, lines in self.shown().items()
         }
 
     def strangers(self) -> set[UUID]:
-        """The lines of everybody else."""
+        """The ids of the lines of contacts that are none of our technicians."""
         people = self._people()
         return {line.id for lines in self.shown().values() for line in lines if line.resource_id not in people}
 

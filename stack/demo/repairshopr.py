@@ -15,7 +15,7 @@ from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.syntax import Syntax
 
-from include.confidence.queries.fields import list_field_changes
+from include.confidence.queries.field_census import list_field_changes
 from include.simulators.repairshopr import Control, Fault, Mutation
 from stack.control import Stack
 from stack.demo.column import column_on_trial

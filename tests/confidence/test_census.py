@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.confidence.census import ALL_OF, EVERY, MAX_DEPTH, MAX_KEYS, MAX_PATHS, MAX_SHAPES, Census, Questions, join
-from include.warehouse.table import integer, text
+from include.confidence.census import ALL_OF, EVERY, MAX_DEPTH, MAX_KEYS, MAX_PATHS, MAX_SHAPES, Census
+from include.confidence.field_counts import Questions, join
+from include.warehouse.readers import integer, text
 
 
 def counted(*pages, questions=None, elsewhere=()):
@@ -120,7 +121,7 @@ class TestBounds:
     def test_an_attempt_that_goes_on_counts_each_eighth_too(self):
         first = Census()
         first.count([{"a": 1}] * ALL_OF)
-        second = Census().go_on(json.loads(json.dumps(first.to_json())))
+        second = Census().restore(json.loads(json.dumps(first.to_json())))
         second.count([{"a": 1}] * EVERY * 10)
         assert second.counted().records == ALL_OF + 10
 
@@ -195,7 +196,7 @@ def test_an_attempt_that_goes_on_counts_as_one_that_was_never_cut(records, cut):
     whole, first = Census(), Census()
     whole.count(records)
     first.count(records[:cut])
-    second = Census().go_on(json.loads(json.dumps(first.to_json())))
+    second = Census().restore(json.loads(json.dumps(first.to_json())))
     second.count(records[cut:])
     assert second.counted() == whole.counted()
 

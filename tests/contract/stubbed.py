@@ -27,7 +27,8 @@ from include.sources.base import Api, entity_of
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Discovered, Entity
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import Table, text, unix_time
+from include.warehouse.readers import text, unix_time
+from include.warehouse.table import Table
 from stack.new_source import WrongDeclaration, declaration
 from tests.contract.account import Asking, Questions
 from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup

@@ -29,8 +29,9 @@ from include.sources.mirror import second_look
 from include.sources.mirror.lookup import look_up
 from include.warehouse import migrate
 from include.warehouse.migrations.extra import column_from_extra
+from include.warehouse.readers import instant, integer
 from include.warehouse.rollback import RollbackRefused
-from include.warehouse.table import Column, Table, instant, integer
+from include.warehouse.table import Column, Table
 from tests.contract.account import Account, Run
 from tests.contract.test_mirrors import ENTITIES, MIRRORS, READ, declared, inside
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from include.confidence.census import MAX_DEPTH, join
-from include.confidence.queries.fields import EntityFields, read_fields, total_fields
+from include.confidence.census import MAX_DEPTH
+from include.confidence.field_counts import join
+from include.confidence.queries.field_census import EntityFields, read_fields, total_fields
 from include.sources.mirror.entity import Entity
-from include.sources.mirror.fields import counted_tables
-from include.warehouse.table import Table, structure
+from include.sources.mirror.entity_census import counted_tables
+from include.warehouse.readers import structure
+from include.warehouse.table import Table
 from tests.contract.test_mirrors import MIRRORS, REGISTRY, inside
 
 

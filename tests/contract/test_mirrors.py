@@ -25,7 +25,7 @@ from include.api.decoding import decode_json
 from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
 from include.api.paginators import Page
 from include.api.request import Request
-from include.confidence.fields import RECORD, State, known_fields
+from include.confidence.field_changes import RECORD, State, known_fields
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror import read
@@ -34,8 +34,9 @@ from include.sources.mirror.entity import Derived, Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import all_listings, known_partitions
 from include.sources.mirror.source import Mirror
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
-from include.warehouse.table import Column, Table, identifiers
+from include.warehouse.table import Column, Table
 
 MIRRORS = {source: declared for source in REGISTRY if isinstance(declared := get_source(source), Mirror)}
 ENTITIES = [(source, entity.name) for source in MIRRORS for entity in MIRRORS[source].entities]

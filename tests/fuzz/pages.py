@@ -20,8 +20,8 @@ from include.api.errors import ApiError
 from include.api.request import Answer, Request
 from include.api.responses import answer_of
 from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.fields import keep_fields
 from include.sources.mirror.read import read_whole
 from tests.contract.account import Run
 from tests.fuzz.mutations import Mutated, mutate

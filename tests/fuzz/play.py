@@ -20,7 +20,7 @@ from psycopg import sql
 
 from include.confidence.summary import ForensicSummary
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import identifiers
+from include.warehouse.sql_fragments import identifiers
 from tests.contract.account import Account, Run
 from tests.fuzz.mutations import CANARY, WORDS, mutate
 from tests.fuzz.outcome import Outcome, watched

@@ -14,7 +14,8 @@ from include.api.decoding import decode_json
 from include.sources.mirror.changes import BothEnds
 from include.sources.mirror.entity import Child, Discovered, Entity
 from include.warehouse import sync_log
-from include.warehouse.table import Table, identifiers
+from include.warehouse.sql_fragments import identifiers
+from include.warehouse.table import Table
 from tests.contract.account import Run
 from tests.contract.test_mirrors import inside, key_value, outdated, types
 from tests.liar.stage import Key, Rows

@@ -17,8 +17,8 @@ from include.simulators import repairshopr as simulator
 from include.simulators.repairshopr import store
 from include.simulators.repairshopr.account import Account as Simulated
 from include.simulators.repairshopr.app import create
-from include.simulators.repairshopr.data import instant
 from include.simulators.repairshopr.store import Mutation
+from include.simulators.repairshopr.values import instant
 from include.simulators.serving import Simulator
 from include.sources.base import Api
 from tests.contract import repairshopr as contract

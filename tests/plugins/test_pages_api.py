@@ -34,10 +34,10 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import insert
 
 from docs.reference import load
-from include.confidence import fields, findings, holds, judgements, planned_changes, scan_log
+from include.confidence import field_changes, findings, holds, judgements, planned_changes, scan_log
 from include.confidence.account import Account
 from include.confidence.census import Census
-from include.confidence.fields import FieldChange, Kind, State
+from include.confidence.field_changes import FieldChange, Kind, State
 from include.confidence.policy import Gate, Judgement, Verdict
 from include.confidence.summary import ForensicSummary, Plan
 from include.confidence.watch import Code, Finding
@@ -246,9 +246,9 @@ def fill_fields(conn: psycopg.Connection) -> None:
     census = Census()
     census.count([{"id": number, "met": {"where": "x"}} for number in range(40)])
     states = {"id": State.DECLARED, "met": State.KEPT, "met.where": State.KEPT}
-    fields.save(conn, SOURCE, "customers", {}, census.counted(), states, whole=True, vanished=["met"])
+    field_changes.save_census(conn, SOURCE, "customers", {}, census.counted(), states, whole=True, vanished=["met"])
     changes = [FieldChange(kind, "met", State.KEPT, "object") for kind in (Kind.NEW, Kind.VANISHED, Kind.BACK)]
-    fields.tell(conn, SOURCE, "customers", RUN, changes)
+    field_changes.save_changes(conn, SOURCE, "customers", RUN, changes)
 
 
 def judged(conn: psycopg.Connection, scanned: ForensicSummary, judgement: Judgement, hours: int) -> None:

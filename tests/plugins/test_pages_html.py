@@ -19,7 +19,7 @@ from include.confidence.account import Account
 from include.confidence.findings import Standing
 from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.changes import Change, Difference
-from include.confidence.queries.fields import EntityFields, FoundChange, SourceField
+from include.confidence.queries.field_census import EntityFields, FoundChange, SourceField
 from include.confidence.queries.history import RowChange, RowHistory
 from include.confidence.queries.months import Answers, NightCounts, SourceMonth, StoodStill
 from include.confidence.queries.nights import Night

@@ -23,7 +23,8 @@ from include.sources.mirror.entity import (
 )
 from include.sources.mirror.source import Mirror
 from include.sources.storage.source import Storage
-from include.warehouse.table import Column, Table, identifier
+from include.warehouse.readers import identifier
+from include.warehouse.table import Column, Table
 
 TABLE = Table("shop", "orders", tuple(Column(name, identifier) for name in ("id", "place", "item")), version=None)
 LINES = Table("shop", "lines", tuple(Column(name, identifier) for name in ("id", "order_id")), version=None)

@@ -10,7 +10,7 @@ from include.api.errors import FixConfiguration, RefuseData, TryLater
 from include.simulators.repairshopr import Fault
 from include.sources.base import SyncFailed
 from include.sources.mirror.sync import sync_entities
-from include.warehouse.staging import PullError
+from include.warehouse.pull import PullError
 
 from .test_scan import DRIFT, scanned
 

@@ -30,7 +30,8 @@ from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.migrations.ddl import create_mirror
-from include.warehouse.table import Column, Table, unix_time
+from include.warehouse.readers import unix_time
+from include.warehouse.table import Column, Table
 
 CUSTOMERS = Table(
     "feed",

@@ -85,13 +85,13 @@ class TestClaim:
         assert after.acquired_at > before.acquired_at
         # Whoever was thought dead, but isn't, writes nothing any more.
         with pytest.raises(GateLost), other.transaction():
-            gate.sent(other, before, ADD)
+            gate.journal_write(other, before, ADD)
         gate.release(other, before)
         assert state(other, element)[0] == "busy"
 
     def test_doubts_what_a_crash_left_underway(self, conn, other, element, sync_id):
         ours = gate.claim(conn, element, RUN, sync_id)
-        operation_id = gate.sent(conn, ours, ADD)
+        operation_id = gate.journal_write(conn, ours, ADD)
         killed(conn, other)
         for _ in range(2):
             with pytest.raises(GateClosed, match="release_element") as caught:
@@ -102,7 +102,7 @@ class TestClaim:
 
     def test_that_fails_leaves_no_lock(self, conn, other, element, sync_id):
         ours = gate.claim(conn, element, RUN, sync_id)
-        gate.doubt(conn, element, [gate.sent(conn, ours, ADD)], "lost")
+        gate.mark_uncertain(conn, element, [gate.journal_write(conn, ours, ADD)], "lost")
         gate.release(conn, ours)
         with pytest.raises(GateClosed):
             gate.claim(conn, element, RUN, sync_id)
@@ -113,7 +113,7 @@ class TestJournal:
     def test_keeps_what_was_sent_and_what_became_of_it(self, conn, element, sync_id):
         with gate.claimed(conn, element, RUN, sync_id) as ours:
             with conn.transaction():
-                operation_id = gate.sent(conn, ours, ADD)
+                operation_id = gate.journal_write(conn, ours, ADD)
             assert operation(conn, operation_id) == ("sent", None, None, False)
             assert state(conn, element) == ("busy", operation_id)
             with conn.transaction():
@@ -127,16 +127,16 @@ class TestJournal:
 
     def test_has_one_write_underway(self, conn, element, sync_id):
         with gate.claimed(conn, element, RUN, sync_id) as ours:
-            first = gate.sent(conn, ours, ADD)
+            first = gate.journal_write(conn, ours, ADD)
             with pytest.raises(psycopg.errors.UniqueViolation), conn.transaction():
-                gate.sent(conn, ours, ADD)
+                gate.journal_write(conn, ours, ADD)
             gate.settle(conn, first, Outcome("refused", reason="no"))
             assert operation(conn, first) == ("refused", None, "no", True)
-            gate.sent(conn, ours, Write("remove", LINE, RESOURCE))
+            gate.journal_write(conn, ours, Write("remove", LINE, RESOURCE))
 
     def test_is_not_released_with_a_write_underway(self, conn, other, element, sync_id):
         with gate.claimed(conn, element, RUN, sync_id) as ours:
-            operation_id = gate.sent(conn, ours, ADD)
+            operation_id = gate.journal_write(conn, ours, ADD)
         assert state(conn, element) == ("busy", operation_id)
         with pytest.raises(GateClosed):
             gate.claim(other, element, RUN, sync_id)
@@ -144,8 +144,8 @@ class TestJournal:
 
     def test_doubts_what_was_done_but_not_proven(self, conn, element, sync_id):
         with gate.claimed(conn, element, RUN, sync_id) as ours:
-            operation_id = gate.sent(conn, ours, ADD)
+            operation_id = gate.journal_write(conn, ours, ADD)
             gate.settle(conn, operation_id, Outcome("done", LINE))
-            gate.doubt(conn, element, [operation_id], "not shown")
+            gate.mark_uncertain(conn, element, [operation_id], "not shown")
         assert state(conn, element) == ("uncertain", operation_id)
         assert operation(conn, operation_id) == ("unknown", LINE, "not shown", True)

@@ -17,7 +17,7 @@ from include.sources.mirror.repair import repair_entities, reset_watermarks, ver
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.merge import Merged
-from include.warehouse.staging import PullError
+from include.warehouse.pull import PullError
 
 from .conftest import RUN, SOURCE
 from .test_scan import drift, scanned

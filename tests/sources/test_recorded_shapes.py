@@ -11,10 +11,11 @@ import pytest
 
 from include.sources import get_source
 from include.sources.base import entity_of
+from include.sources.mirror.entity_census import censuses, count_page, state_of
 from include.sources.mirror.extract import nested_rows
-from include.sources.mirror.fields import censuses, count_page, state_of
 from include.sources.tekmetric.tables import percent
-from include.warehouse.table import EXTRA, Column, Table, lies_in, structure
+from include.warehouse.readers import structure
+from include.warehouse.table import EXTRA, Column, Table, lies_in
 
 from .recorded_shapes import ADDED, SHAPES
 

@@ -19,7 +19,8 @@ from include.sources.tekmetric import SOURCE
 from include.sources.tekmetric.checks import CHECKS
 from include.sources.tekmetric.metrics import DAILY, SNAPSHOTS
 from include.sources.tekmetric.tables import JOB_FEES, JOBS
-from include.warehouse.table import Table, identifiers
+from include.warehouse.sql_fragments import identifiers
+from include.warehouse.table import Table
 from stack.postgres import Server
 from tests.conftest import copy_of
 

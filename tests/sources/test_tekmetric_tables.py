@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from include.sources.tekmetric import tables
-from include.warehouse.table import RowRefused, structure
+from include.warehouse.readers import structure
+from include.warehouse.table import RowRefused
 from tests.repair_shops import MIRRORED, TABLES
 
 MARCH = dict.fromkeys(("created_date", "updated_date"), "2026-03-01T12:00:00Z")

@@ -21,7 +21,8 @@ from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Wind
 from include.sources.mirror.entity import Child, Entity, Listed, Lookup, Part, Partitions
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import Column, Table, instant, text
+from include.warehouse.readers import instant, text
+from include.warehouse.table import Column, Table
 from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup
 from tests.stub.store import Telling
 

@@ -11,7 +11,8 @@ from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
 from include.sources.mirror.entity import Child, Listed, Lookup, MirrorContext, Part, Partitions
 from include.sources.mirror.source import Mirror
-from include.warehouse.table import Column, Table, decimal, identifier, instant, integer, unix_time
+from include.warehouse.readers import decimal, identifier, instant, integer, unix_time
+from include.warehouse.table import Column, Table
 
 ID, UPDATED = Column("id", identifier), Column("updated", instant)
 PIERS = Table("wharf", "piers", (Column("id"), Column("name"), UPDATED), version="updated")

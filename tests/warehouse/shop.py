@@ -11,9 +11,10 @@ from psycopg import sql
 from include.warehouse import compare, fence, retention, sync_log
 from include.warehouse.merge import Merged, apply_plan
 from include.warehouse.migrations.ddl import foreign_key
+from include.warehouse.readers import decimal, identifier, instant, integer, structure
 from include.warehouse.staging import Stage
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import Column, Table, decimal, identifier, instant, integer, structure
+from include.warehouse.table import Column, Table
 
 SOURCE = "shop"
 PARTS = Table(

@@ -11,7 +11,8 @@ from psycopg.types.json import Jsonb
 from include.sources import get_source
 from include.warehouse import migrate as module
 from include.warehouse.migrate import migrate
-from include.warehouse.table import Column, Table, boolean, identifier, instant, integer, structure, text
+from include.warehouse.readers import boolean, identifier, instant, integer, structure, text
+from include.warehouse.table import Column, Table
 
 MIGRATION = import_module("include.warehouse.migrations.versions.0026_known_columns")
 BEFORE = MIGRATION.down_revision

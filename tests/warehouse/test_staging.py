@@ -11,8 +11,10 @@ from psycopg import sql
 
 from include.warehouse import compare
 from include.warehouse.migrate import migrate
-from include.warehouse.staging import REFUSED_FLOOR, PullError, Stage, count_new
-from include.warehouse.table import Column, RowRefused, Table, instant, integer
+from include.warehouse.pull import REFUSED_FLOOR, PullError
+from include.warehouse.readers import instant, integer
+from include.warehouse.staging import Stage, count_new
+from include.warehouse.table import Column, RowRefused, Table
 from stack.postgres import Postgres
 from tests.warehouse.conftest import add_shop
 from tests.warehouse.shop import PARTS, SOURCE, STOCK, count, day, empty, part, planned, staged, synced

@@ -13,19 +13,8 @@ from psycopg import sql
 from psycopg.types.json import set_json_loads
 
 from include.api.decoding import decode_json
-from include.warehouse.table import (
-    Column,
-    RowRefused,
-    Table,
-    boolean,
-    decimal,
-    identifier,
-    instant,
-    integer,
-    structure,
-    text,
-    unix_time,
-)
+from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text, unix_time
+from include.warehouse.table import Column, RowRefused, Table
 from stack.new_source import TYPES
 from tests.warehouse.shop import PARTS, STOCK
 

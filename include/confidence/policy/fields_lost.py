@@ -1,4 +1,4 @@
-"""Declared fields that the vendor sends no more, or in another type."""
+"""The policy for declared fields that the vendor no longer sends, or sends in another type."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from include.confidence.summary import ForensicSummary
 
 @dataclass(frozen=True)
 class FieldsLost:
-    """Declared fields must not vanish from all records, nor come in a type that their columns can't read.
+    """The policy for fields whose values the copy loses: they vanished, or have a type that their columns can't read.
 
-    `metric` counts such fields: one warns. More than `share` of the metric `of`, and more than `min_fields`, hold at
-    once, and any while such a hold is open. The fields that a person has accepted last don't count, by their names.
-    A scan of an entity without a census of fields has no such gate. `message` says what has become of the fields.
+    `metric` counts the lost fields, `of` the fields that could be lost. The policy warns of any lost field. It holds if
+    more than `share` of the fields and more than `min_fields` are lost, and as long as an earlier hold of it is open.
+    Fields that a person has accepted in the last decision don't count. `message` says what happened to the fields.
     """
 
     metric: str
@@ -25,42 +25,42 @@ class FieldsLost:
     message: str = field(kw_only=True)
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
-        """Return the one gate of this policy, none without a census; `history` as for `judge`."""
+        """Return the one gate of this policy; none if the scan has no census of fields. `history` as for `judge`."""
         if self.metric not in summary.metrics:
             return []
-        value, whole = summary.metrics[self.metric], summary.metrics.get(self.of)
-        if value is None or whole is None:
-            return [Gate(self.metric, None, 0, value, None)]
+        value, fields = summary.metrics[self.metric], summary.metrics.get(self.of)
+        if value is None or fields is None:
+            return [Gate(self.metric, baseline=None, limit=0, value=value, verdict=None)]
         accepted = next((run for run in history if run.accepted), None)
         baseline = (accepted and accepted.metrics.get(self.metric)) or 0
-        new, lost = self._not_accepted(summary, accepted, baseline)
+        names, lost = self._not_accepted(summary, accepted, baseline)
         if not lost:
-            return [Gate(self.metric, baseline, baseline, value, Verdict.PASS)]
-        holds = lost > max(Decimal(self.min_fields), whole * exact(self.share)) or (
-            history and history[0].held and self.metric in history[0].worse
-        )
-        verdict, consequence = (Verdict.HOLD, f", {KEPT}") if holds else (Verdict.WARN, "")
+            return [Gate(self.metric, baseline, limit=baseline, value=value, verdict=Verdict.PASS)]
+        too_many = lost > max(Decimal(self.min_fields), fields * exact(self.share))
+        still_held = history and history[0].held and self.metric in history[0].worse
+        verdict, consequence = (Verdict.HOLD, f", {KEPT}") if too_many or still_held else (Verdict.WARN, "")
         known = f", beside {value - lost} that a person has accepted" if value > lost else ""
         reason = (
-            f"{lost} of {whole} declared fields {self.message} ({self.metric}){known}: {', '.join(new[:10])}. The copy"
-            f" loses their values{consequence}. Ask the vendor what has changed, then mend the table's declaration"
+            f"{lost} of {fields} declared fields {self.message} ({self.metric}){known}: {', '.join(names[:10])}. The"
+            f" copy loses their values{consequence}. Ask the vendor what has changed, then mend the table's declaration"
         )
-        return [Gate(self.metric, baseline, value - lost, value, verdict, reason)]
+        return [Gate(self.metric, baseline, limit=value - lost, value=value, verdict=verdict, reason=reason)]
 
     def _not_accepted(self, summary: ForensicSummary, accepted: PastRun | None, baseline: int) -> tuple[list[str], int]:
-        """Return the names of the lost fields that nobody has accepted, and their number.
+        """Return names of lost fields that nobody has accepted, and how many such fields there are.
 
-        A summary names some fields only. So many as the accepted one left unnamed are taken for accepted.
+        A summary counts all lost fields (`baseline` is the count of the `accepted` run) but names only the first of
+        them. Of the fields without a name, as many count as accepted as the accepted run had.
         """
         named = summary.examples.get(lost_examples(self.metric), [])
-        before = accepted.examples.get(lost_examples(self.metric), []) if accepted else []
-        new = [str(name) for name in named if name not in before]
-        unnamed = summary.metrics[self.metric] - len(named)
-        return new, max(len(new) + unnamed - (baseline - len(before)), 0)
+        accepted_names = accepted.examples.get(lost_examples(self.metric), []) if accepted else []
+        new = [str(name) for name in named if name not in accepted_names]
+        unnamed, accepted_unnamed = summary.metrics[self.metric] - len(named), baseline - len(accepted_names)
+        return new, max(len(new) + unnamed - accepted_unnamed, 0)
 
 
 def lost_examples(metric: str) -> str:
-    """Return the name of the examples of a summary that are the fields which the metric counts."""
+    """Return the name under which a summary has examples of the fields that the metric counts."""
     return f"{metric}_examples"
 
 

@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from include.confidence.holds import NOBODY
 from include.confidence.outcome import OPEN_CHANGES
 from include.confidence.queries.nights import Night, read_nights
+from include.confidence.queries.proven_days import read_proven_days
 
 # How many months are told.
 MOST = 12
@@ -115,13 +116,12 @@ def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMo
         if not begun:
             return []
         params = _params(declared, begun)
-        confirmed = cursor.execute(CONFIRMED, params).fetchall()
+        proven = read_proven_days(cursor, params)
         rows, stops, answers, fresh = (
             {(row["source"], row["month"]): row for row in cursor.execute(query, params).fetchall()}
             for query in (ROWS, STOPS, ANSWERS, FRESH)
         )
     nights = read_nights(conn, params["sources"], params["since"].date())
-    proven = _proven_days(confirmed)
     found = []
     for month, end in zip(params["months"], params["ends"], strict=True):
         for source in declared:
@@ -169,17 +169,6 @@ def _months(first: datetime, last: datetime) -> list[datetime]:
     """Return the beginning of each month from the `first` to the `last` moment, the newest MOST, newest first."""
     months = range(last.year * 12 + last.month - 1, first.year * 12 + first.month - 2, -1)
     return [datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in months[:MOST]]
-
-
-def _proven_days(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[date, bool | None]]:
-    """Return, by source and day, whether a run was confirmed; None if that is not known and no other run was."""
-    found: dict[str, dict[date, bool | None]] = {}
-    # A run that was confirmed outweighs one of which it isn't known, and that one a run that was not.
-    weight = {True: 2, None: 1, False: 0}
-    for row in rows:
-        days = found.setdefault(row["source"], {})
-        days[row["day"]] = max(days.get(row["day"], False), row["confirmed"], key=weight.__getitem__)
-    return found
 
 
 def _count(nights: Sequence[Night], proven: Mapping[date, bool | None]) -> NightCounts:
@@ -234,68 +223,6 @@ FROM confidence.writer w CROSS JOIN LATERAL (
   SELECT scanned_at FROM confidence.forensic_run f
   WHERE f.source = w.source AND scanned_at >= coalesce(dropped.scans, '-infinity') ORDER BY scanned_at LIMIT 1
 ) AS first WHERE w.source = ANY (%(sources)s)
-"""
-
-
-# What `outcome.gap` and `outcome.not_confirmed` say of a run, of all runs at once. A run has looked at the whole if its
-# scopes are those of scheduled runs. It is null where the sync log may have lost the repair.
-CONFIRMED = """
-WITH scan AS MATERIALIZED (
-  SELECT source, run, entity, scope, epoch, scanned_at, verdict, left_out, plans_changes AS planned,
-    run LIKE '%%/scheduled\\_\\_%%' AS scheduled, all_proven AND verdict IS NOT NULL AND NOT rescanned AS proven,
-    (min(scanned_at) OVER (PARTITION BY source, run) AT TIME ZONE 'UTC')::date AS day
-  FROM confidence.forensic_run
-  WHERE source = ANY (%(sources)s) AND scanned_at >= %(since)s::timestamptz - interval '1 day'
-), newest AS (
-  SELECT DISTINCT ON (source, run, entity) * FROM scan ORDER BY source, run, entity, scanned_at DESC
-), ran AS (
-  SELECT source, run, min(day) AS day, min(scanned_at) AS began, max(scanned_at) AS ended, bool_or(planned) AS planned,
-    bool_and(proven AND (source, entity, scope) IN (
-      SELECT source, entity, scope FROM scan WHERE scheduled OR scope = 'all')) AND min(epoch) = max(epoch) AS proven,
-    count(*) FILTER (WHERE (source, entity) IN (
-      SELECT * FROM unnest(%(owners)s::text[], %(entities)s::text[]))) AS entities,
-    bool_or(verdict = 'hold') AS held, bool_or(planned AND left_out) AS left_out,
-    array_agg(entity) FILTER (WHERE planned) AS to_repair
-  FROM newest GROUP BY source, run
-), followed AS (
-  SELECT *, lead(began, 1, 'infinity') OVER (PARTITION BY source ORDER BY began) AS next_began FROM ran
-), left_stopped AS (
-  SELECT source, run FROM (
-    SELECT source, run, ended_at, lead(began_at) OVER later AS next_began, lead(run) OVER later AS next_run
-    FROM confidence.writer_stop
-    WHERE source = ANY (%(sources)s) AND coalesce(ended_at, 'infinity') >= %(since)s::timestamptz - interval '1 day'
-    WINDOW later AS (PARTITION BY source ORDER BY began_at)
-  ) AS stop WHERE ended_at IS NULL OR (next_began = ended_at AND next_run IS DISTINCT FROM run)
-)
-SELECT r.source, r.day, CASE
-    WHEN NOT r.proven OR r.entities < declared.entities OR answer.decision IN ('resume', 'keep') THEN false
-    WHEN r.held AND answer.decision IS DISTINCT FROM 'repair' THEN false
-    WHEN EXISTS (SELECT FROM left_stopped l WHERE (l.source, l.run) = (r.source, r.run)) THEN false
-    WHEN repair.sync_id IS NULL THEN
-      CASE WHEN NOT r.planned THEN true WHEN r.ended < declared.log_since THEN NULL ELSE false END
-    WHEN repair.undone THEN repair.state = 'success' AND NOT r.planned
-    ELSE repair.state = 'success' AND repair.verified_at IS NOT NULL AND NOT r.left_out
-      AND repair.rows_superseded + repair.rows_failed = 0
-      AND NOT coalesce(jsonb_path_exists(repair.checks, '$[*] ? (@.figure == $figure && @.after > 0)',
-        jsonb_build_object('figure', %(open_changes)s::text)), false)
-      AND NOT EXISTS (
-        SELECT FROM unnest(r.to_repair) AS entity WHERE NOT coalesce(repair.checks @> jsonb_build_array(
-          jsonb_build_object('entity', entity, 'figure', %(open_changes)s::text)), false))
-  END AS confirmed
-FROM followed r
-JOIN unnest(%(sources)s::text[], %(counts)s::bigint[], %(log_since)s::timestamptz[])
-  AS declared (source, entities, log_since) USING (source)
-LEFT JOIN LATERAL (
-  SELECT f.decision FROM confidence.forensic_run f
-  WHERE f.source = r.source AND f.decided_at > r.ended AND f.decided_at < r.next_began
-  ORDER BY f.decided_at DESC LIMIT 1
-) AS answer ON r.proven
-LEFT JOIN LATERAL (
-  SELECT l.*, EXISTS (SELECT FROM confidence.sync_log u WHERE u.undoes = l.sync_id AND u.state = 'success') AS undone
-  FROM confidence.sync_log l
-  WHERE l.run = r.run AND l.source = r.source AND l.kind = 'repair' AND l.started_at > r.began
-  ORDER BY l.sync_id DESC LIMIT 1
-) AS repair ON r.proven
 """
 
 

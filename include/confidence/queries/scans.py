@@ -128,10 +128,11 @@ def gates_of(row: Mapping[str, Any]) -> tuple[Gate, ...]:
     judged: dict[str, list[Gate]] = {}
     for gate in row["gates"]:
         judged.setdefault(gate["metric"], []).append(Gate(**gate | {"verdict": _verdict(gate["verdict"])}))
-    return tuple(map(_together, judged.values()))
+    return tuple(map(_combined, judged.values()))
 
 
-def _together(gates: Sequence[Gate]) -> Gate:
+def _combined(gates: Sequence[Gate]) -> Gate:
+    """Return one gate for all gates of a figure: the worst verdict with its reasons, the lowest limit, any baseline."""
     worst = max(gates, key=lambda gate: (SEVERITY[gate.verdict], gate.verdict is not None))
     reasons = [gate.reason for gate in gates if gate.reason and gate.verdict == worst.verdict]
     return replace(

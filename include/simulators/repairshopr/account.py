@@ -8,9 +8,10 @@ from math import ceil
 
 from include.simulators import account
 from include.simulators.repairshopr.config import RESOURCES, Config
-from include.simulators.repairshopr.data import Row, Shop
+from include.simulators.repairshopr.data import Shop
 from include.simulators.repairshopr.faults import Call
 from include.simulators.repairshopr.store import Mutation, Store
+from include.simulators.repairshopr.values import Row
 
 _WINDOW = 60.0  # seconds
 

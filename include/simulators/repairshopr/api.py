@@ -10,9 +10,10 @@ from include.simulators.answers import Answer
 from include.simulators.repairshopr import lies, lists
 from include.simulators.repairshopr.account import Account
 from include.simulators.repairshopr.config import SINGULAR
-from include.simulators.repairshopr.data import LINE_PARENTS, Row, decimal_text, totals, whole
+from include.simulators.repairshopr.data import LINE_PARENTS
 from include.simulators.repairshopr.faults import Call, ErrorBody, Fault, error_body
 from include.simulators.repairshopr.store import Store
+from include.simulators.repairshopr.values import Row, decimal_text, totals, whole
 
 _WRITABLE = ("customers", "invoices", "tickets", "estimates")
 _REQUIRED = {

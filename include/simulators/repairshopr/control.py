@@ -6,8 +6,8 @@ from dataclasses import asdict
 from include.simulators import control
 from include.simulators.repairshopr.account import Counters, Trigger
 from include.simulators.repairshopr.config import Config
-from include.simulators.repairshopr.data import Row
 from include.simulators.repairshopr.store import Mutation
+from include.simulators.repairshopr.values import Row
 
 
 class Control(control.Control):

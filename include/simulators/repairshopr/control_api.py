@@ -4,9 +4,10 @@ from include.simulators import control_api
 from include.simulators.control import decoded
 from include.simulators.control_api import Carry, Path
 from include.simulators.repairshopr.account import Trigger
-from include.simulators.repairshopr.data import Row
 from include.simulators.repairshopr.faults import Fault
-from include.simulators.repairshopr.store import Mutation, Table
+from include.simulators.repairshopr.store import Mutation
+from include.simulators.repairshopr.table import Table
+from include.simulators.repairshopr.values import Row
 
 
 class Orders(control_api.Orders):

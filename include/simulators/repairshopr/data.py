@@ -5,13 +5,11 @@ Money and quantities of documents are decimal texts, money of products and payme
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal
-from functools import cache
-from typing import Any
+from decimal import Decimal
 
-Row = dict[str, Any]
+from include.simulators.repairshopr.values import DAY, HOUR, MINUTE, SECOND, Row, instant, totals
 
 ID_STEP = 3
 LINE_PARENTS = {"invoices": "invoice_id", "estimates": "estimate_id"}  # the field that names a line's owner
@@ -26,14 +24,8 @@ _FIRST_ID = {
 }
 _FIRST_NUMBER = 20_001  # of invoices, tickets and estimates; never reaches the ids, so a number is no id
 
-_SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
-_START = int(datetime(2022, 1, 3, tzinfo=UTC).timestamp()) * _SECOND
-_END = int(datetime(2025, 6, 30, tzinfo=UTC).timestamp()) * _SECOND
-_MINUTE_TEXT = tuple(f"T{minute // 60:02}:{minute % 60:02}:" for minute in range(24 * 60))
-_EPOCH_DAY = datetime(1970, 1, 1).toordinal()
-
-_TAX_RATE = Decimal("0.0725")
-_CENT = Decimal("0.01")
+_START = int(datetime(2022, 1, 3, tzinfo=UTC).timestamp()) * SECOND
+_END = int(datetime(2025, 6, 30, tzinfo=UTC).timestamp()) * SECOND
 
 _FIRST_NAMES = (
     "Ada",
@@ -77,49 +69,6 @@ def _mix(number: int) -> int:
     number = (number ^ (number >> 31)) * 0x7FB5D329728EA185 & _MASK
     number = (number ^ (number >> 27)) * 0x81DADEF4BC2DD44D & _MASK
     return number ^ (number >> 33)
-
-
-@cache
-def _day(number: int) -> str:
-    return datetime.fromordinal(_EPOCH_DAY + number).date().isoformat()
-
-
-def instant(milliseconds: int) -> str:
-    """Milliseconds since 1970 as the vendor writes an instant: `2026-02-03T15:20:11.482Z`."""
-    day, rest = divmod(milliseconds, _DAY)
-    minute, rest = divmod(rest, _MINUTE)
-    return f"{_day(day)}{_MINUTE_TEXT[minute]}{rest // _SECOND:02}.{rest % _SECOND:03}Z"
-
-
-def decimal_text(value: Decimal) -> str:
-    """A decimal as the vendor writes it: at least one decimal place, no needless zeros (`310.0`, `22.45`)."""
-    text = f"{value:f}"
-    whole, _, places = text.partition(".")
-    return f"{whole}.{places.rstrip('0') or '0'}"
-
-
-def whole(text: str | None) -> int | None:
-    """The number that a parameter or a path's part is, None where it is none."""
-    return int(text) if text and text.isdecimal() and len(text) < 20 else None
-
-
-def totals(lines: Iterable[Row]) -> Row:
-    """`subtotal`, `tax` and `total` of a document with these lines, to the cent."""
-    subtotal = taxable = Decimal(0)
-    for line in lines:
-        amount = Decimal(line["price"]) * Decimal(line["quantity"])
-        if line["discount_percent"]:
-            amount *= 1 - Decimal(line["discount_percent"]) / 100
-        subtotal += amount
-        if line["taxable"]:
-            taxable += amount
-    subtotal = subtotal.quantize(_CENT, ROUND_HALF_UP)
-    tax = (taxable * _TAX_RATE).quantize(_CENT, ROUND_HALF_UP)
-    return {
-        "subtotal": decimal_text(subtotal),
-        "total": decimal_text(subtotal + tax),
-        "tax": decimal_text(tax),
-    }
 
 
 def _reference(chance: int, value: int) -> int | str | None:
@@ -228,7 +177,7 @@ class Shop:
         """Milliseconds; rises with the index, as the ids do."""
         if resource == "line_items":
             place = self._owner_of(index)
-            return self._document_created(place) + _MINUTE * (1 + max(0, index - self._first_line[place]))
+            return self._document_created(place) + MINUTE * (1 + max(0, index - self._first_line[place]))
         if resource in self._places:
             places = self._places[resource]
             return self._document_created(places[index] if 0 <= index < len(places) else self._documents)
@@ -241,7 +190,7 @@ class Shop:
         return self._owner[max(0, min(index, len(self._owner) - 1))] if self._owner else 0
 
     def _updated(self, created: int, chance: int) -> str:
-        delay = (chance >> 9) % (_HOUR if chance & 256 else 30 * _DAY)
+        delay = (chance >> 9) % (HOUR if chance & 256 else 30 * DAY)
         return instant(min(created + delay, _END))
 
     def _times(self, index: int, chance: int, resource: str) -> Row:
@@ -285,7 +234,7 @@ class Shop:
         chance = self._hash("invoices", index)
         customer_id = self._any_id("customers", chance)
         created = self._created(index, "invoices")
-        day = created - created % _DAY
+        day = created - created % DAY
         return {
             "id": row_id,
             "customer_id": customer_id,
@@ -293,7 +242,7 @@ class Shop:
             "number": str(_FIRST_NUMBER + index),
             **self._times(index, chance, "invoices"),
             "date": instant(day),
-            "due_date": instant(day + 15 * _DAY),
+            "due_date": instant(day + 15 * DAY),
             **self._document_totals("invoices", row_id),
             "verified_paid": False,
             "tech_marked_paid": False,
@@ -319,7 +268,7 @@ class Shop:
             "number": str(_FIRST_NUMBER + index),
             "status": _ESTIMATE_STATUSES[(chance >> 8) % len(_ESTIMATE_STATUSES)],
             **self._times(index, chance, "estimates"),
-            "date": instant(created - created % _DAY),
+            "date": instant(created - created % DAY),
             **self._document_totals("estimates", row_id),
             "ticket_id": _reference(chance >> 16, self._any_id("tickets", chance >> 20)),
             "invoice_id": None,

@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 from include.simulators.answers import HTML
 from include.simulators.orders import Order
 from include.simulators.repairshopr.config import RetryAfter
-from include.simulators.repairshopr.data import Row, whole
+from include.simulators.repairshopr.values import Row, whole
 
 ErrorBody = Literal["error", "empty", "html", "record", "errors_list", "errors_object", "messages", "message", "alone"]
 _ERROR_BODIES: Mapping[str, Any] = {

@@ -5,9 +5,9 @@ from typing import Any
 
 from include.simulators.altered import doubled, over, without
 from include.simulators.control import decoded, encoder
-from include.simulators.repairshopr.data import Row
 from include.simulators.repairshopr.faults import Fault
-from include.simulators.repairshopr.store import Table
+from include.simulators.repairshopr.table import Table
+from include.simulators.repairshopr.values import Row
 
 
 def told(table: Table, rows: Sequence[Row], fault: Fault) -> list[Row]:

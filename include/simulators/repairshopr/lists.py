@@ -7,8 +7,10 @@ from math import ceil
 from starlette.datastructures import QueryParams
 
 from include.simulators.repairshopr.config import Config, Sort
-from include.simulators.repairshopr.data import LINE_PARENTS, Row, instant, whole
-from include.simulators.repairshopr.store import Selection, Store, Table
+from include.simulators.repairshopr.data import LINE_PARENTS
+from include.simulators.repairshopr.store import Store
+from include.simulators.repairshopr.table import Selection, Table
+from include.simulators.repairshopr.values import Row, instant, whole
 
 SORTABLE = ("customers", "products")
 _MICROSECOND = timedelta(microseconds=1)

@@ -64,26 +64,26 @@ def drop(conn: Connection, member: Member, sync_id: int) -> None:
     conn.execute(DROP, _row(member, sync_id))
 
 
-def own(
+def record_own_line(
     conn: Connection, line_id: UUID, element_id: UUID, resource_id: UUID, call: Call, member: Member, sync_id: int
 ) -> None:
-    """Note a line that this sync has made for the member."""
+    """Store that this sync has made the line, for the member."""
     who = [call.job_id, call.department, member.crew_call_id, member.technician_id, sync_id]
     conn.execute(OWN, [line_id, element_id, resource_id, *who])
 
 
-def keep(conn: Connection, line_id: UUID, element_id: UUID) -> None:
-    """Note a line that somebody else has made: it is never deleted."""
+def record_foreign_line(conn: Connection, line_id: UUID, element_id: UUID) -> None:
+    """Store that somebody else has made the line: it is never deleted."""
     conn.execute(KEEP, [line_id, element_id])
 
 
 def mark_gone(conn: Connection, line_ids: Iterable[UUID]) -> None:
-    """Note that these lines are in Flex no more."""
+    """Store that these lines are no longer in Flex."""
     conn.execute(GONE, [list(line_ids)])
 
 
 def mark_back(conn: Connection, line_ids: Iterable[UUID]) -> None:
-    """Note that these lines are in Flex again."""
+    """Store that these lines are in Flex again."""
     conn.execute(BACK, [list(line_ids)])
 
 

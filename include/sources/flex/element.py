@@ -17,7 +17,7 @@ from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
-from include.sources.flex.look import Looked, both, confirmed, look, patient, require_same, require_there
+from include.sources.flex.look import Looked, both, confirmed, look, require_same, require_there, retry_unreadable
 from include.sources.flex.plan import (
     Add,
     Adopt,
@@ -123,6 +123,7 @@ class _Element:
             return self._report("unreadable", f"element {self._id} could not be read: {error}")
 
     def _passes(self) -> State:
+        """Read, plan and write until the crew stays the same meanwhile. Return the state for the report."""
         for _ in range(PASSES):
             self._problems, self._notes, self._waiting, self._named = [], [], [], {}
             try:
@@ -133,7 +134,7 @@ class _Element:
                 self._carry_out()
             except _Changed:
                 continue
-            self._keep()
+            self._add_kept_events()
             state: State = "failed" if self._problems else "waiting" if self._waiting else "done"
             self._problems += self._waiting
             return state
@@ -159,13 +160,14 @@ class _Element:
     def _read(self) -> None:
         """Read the crew and both lists of Flex, store lines that are gone or back, and plan."""
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
-        self._looked = patient(self._worker.pauses, self._look)
-        if self._note_lines():
+        self._looked = retry_unreadable(self._worker.pauses, self._look)
+        if self._store_gone_and_back():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._plan = self._planner(self._crew, self._looked.lines)
         self._called_for |= {key(action) for action in self._plan.actions}
 
     def _look(self) -> Looked:
+        """Return the lines in Flex, read as often as the planned actions need to be safe. Raises Unreadable."""
         looked = look(self._api, self._id, self._crew)
         require_there(looked, self._id, self._crew)
         actions = self._planner(self._crew, looked.lines).actions
@@ -179,8 +181,8 @@ class _Element:
             require_same(self._api, self._id, self._crew, looked)
         return looked
 
-    def _note_lines(self) -> bool:
-        """Store which lines are gone or back, and drop rows that name gone lines. Return whether there were any."""
+    def _store_gone_and_back(self) -> bool:
+        """Store which lines are gone or back, and drop our rows that name gone lines. Return whether it did any."""
         gone, back = self._looked.gone, self._looked.back
         lost = (gone | self._crew.gone) - back
         stale = [row for row in self._crew.rows if row.line_id in lost]
@@ -198,7 +200,7 @@ class _Element:
     def _carry_out(self) -> None:
         """Carry out the plan. If a technician gets another line, the old one is deleted after the new one is proven."""
         actions = self._plan.actions
-        self._note([each for each in actions if isinstance(each, Adopt | Remap | Forget)])
+        self._change_rows([each for each in actions if isinstance(each, Adopt | Remap | Forget)])
         removals = [each for each in actions if isinstance(each, Remove)]
         last = [each for each in removals if each.orphan or each.line_id in self._crew.leaving or self._moving(each)]
         with self._proving():
@@ -227,18 +229,19 @@ class _Element:
         ]
 
     def _must_stay(self, removal: Remove) -> bool:
+        """Return whether the line has to stay, because its person has no proven line elsewhere yet."""
         return removal.line_id in self._crew.leaving or any(
             self._named.get(member) in (None, removal.line_id) for member in self._moving(removal)
         )
 
-    def _keep(self) -> None:
+    def _add_kept_events(self) -> None:
         """Add an event `kept` for each contact that was there already."""
         new = {event.resource_id for event in self._events if event.kind == "added"}
         for finding in self._plan.findings:
             if finding.kind in ("matched", "role_mismatch", "missing_row") and finding.resource_id not in new:
                 self._events.append(Event("kept", finding.resource_id, finding.members))
 
-    def _note(self, actions: Sequence[Adopt | Remap | Forget]) -> None:
+    def _change_rows(self, actions: Sequence[Adopt | Remap | Forget]) -> None:
         """Carry out the actions that only change our rows."""
         if not actions:
             return
@@ -249,7 +252,7 @@ class _Element:
                 if not isinstance(action, Forget):
                     self._put(action.line_id, [action.member])
                     if action.line_id in there and action.line_id not in self._crew.owned:
-                        assignments.keep(self._conn, action.line_id, self._id)
+                        assignments.record_foreign_line(self._conn, action.line_id, self._id)
         for action in actions:
             match action:
                 case Adopt():
@@ -265,12 +268,12 @@ class _Element:
         outcome = self._send(
             action,
             Write("add", None, action.resource_id, member, call=self._call_of(member)),
-            lambda: self._new(calls.add(self._api, self._id, action.resource_id)),
+            lambda: self._unknown_unless_new(calls.add(self._api, self._id, action.resource_id)),
         )
         if outcome.kind == "done" and action.role_id:
             yield SetRole(outcome.line_id, action.resource_id, action.role_id)
 
-    def _new(self, outcome: Outcome) -> Outcome:
+    def _unknown_unless_new(self, outcome: Outcome) -> Outcome:
         """Return the outcome of an add, `unknown` if its answer names a line that was there before."""
         known = self._crew.mapped | {line.line_id for line in self._looked.lines}
         if outcome.line_id in known | {each.outcome.line_id for each in self._sent} - {None}:
@@ -309,7 +312,7 @@ class _Element:
     def _send(self, action: Add | Remove | SetRole, write: Write, call: Callable[[], Outcome]) -> Outcome:
         """Journal a write, then send it. Raises _Lost if it may have happened: nothing more is sent then."""
         with self._writing():
-            operation_id = gate.sent(self._conn, self._gate, write)
+            operation_id = gate.journal_write(self._conn, self._gate, write)
         try:
             outcome = call()
         except Stopped as stopped:
@@ -322,7 +325,7 @@ class _Element:
         return outcome
 
     def _answered(self, operation_id: int, action: Add | Remove | SetRole, outcome: Outcome) -> None:
-        gate.answered(self._conn, operation_id, outcome)
+        gate.journal_answer(self._conn, operation_id, outcome)
         self._sent.append(Sent(operation_id, action, outcome))
 
     @contextmanager
@@ -364,13 +367,13 @@ class _Element:
                 if outcome.kind != "unknown":
                     gate.settle(self._conn, write.operation_id, outcome)
                 if outcome.kind == "done":
-                    self._apply(write, outcome)
+                    self._store_done(write, outcome)
             if unknown:
-                gate.doubt(self._conn, self._id, [write.operation_id for write, _ in unknown], reasons)
+                gate.mark_uncertain(self._conn, self._id, [write.operation_id for write, _ in unknown], reasons)
             else:
                 gate.set_open_operation(self._conn, self._gate, None)
         for write, outcome in judged:
-            self._tell(write, outcome)
+            self._add_event(write, outcome)
         if isinstance(read_error, FixConfiguration):
             raise read_error
         if unknown:
@@ -388,26 +391,28 @@ class _Element:
             return last[0]
 
         try:
-            return patient(self._worker.pauses, read)
+            return retry_unreadable(self._worker.pauses, read)
         except Unreadable:
             if last:
                 return last[0]
             raise
 
-    def _apply(self, each: Sent, outcome: Outcome) -> None:
-        """Store a write that is done in our tables."""
+    def _store_done(self, each: Sent, outcome: Outcome) -> None:
+        """Store in our tables what a write has done in Flex."""
         match each.action:
             case Add() as action:
                 member = action.members[0]
                 call, sync_id = self._crew.calls[member.crew_call_id], self._worker.sync_id
-                assignments.own(self._conn, outcome.line_id, self._id, action.resource_id, call, member, sync_id)
+                assignments.record_own_line(
+                    self._conn, outcome.line_id, self._id, action.resource_id, call, member, sync_id
+                )
                 self._put(outcome.line_id, action.members)
             case Remove() as action:
                 assignments.mark_gone(self._conn, [action.line_id])
                 self._drop(action.members)
 
-    def _tell(self, each: Sent, outcome: Outcome) -> None:
-        """Add the event of a write. An unknown outcome has none, since the gate is uncertain then."""
+    def _add_event(self, each: Sent, outcome: Outcome) -> None:
+        """Add the event of a write to the report. A write of unknown outcome has none: the gate is uncertain then."""
         kinds: dict[str, Kind] = _KINDS["prune" if getattr(each.action, "orphan", False) else type(each.action)]
         if outcome.kind in kinds:
             kind = kinds[outcome.kind]
@@ -419,7 +424,7 @@ class _Element:
     def _writing(self) -> Iterator[None]:
         """Open a transaction that may write. Raises FenceError, GateLost, or _Changed if the crew is not as read."""
         with self._worker.fenced(self._conn):
-            gate.require(self._conn, self._gate)
+            gate.require_claim(self._conn, self._gate)
             if desired.token(self._conn, self._id) != self._crew.token:
                 raise _Changed
             yield

@@ -133,11 +133,11 @@ def reopened(conn: Connection, element_id: UUID) -> Iterator[None]:
     A gate that a crash left with an operation under way is uncertain too. Raises GateClosed if another run is at work,
     and ValueError if the gate is not uncertain.
     """
-    if not _locked(conn, element_id):
+    if not _try_lock(conn, element_id):
         raise GateClosed(element_id, "busy")
     try:
         with conn.transaction():
-            _doubt_what_a_crash_left(conn, element_id)
+            _mark_uncertain_after_crash(conn, element_id)
         if conn.execute(UNCERTAIN, [element_id]).fetchone() is None:
             raise ValueError(f"element {element_id} is not uncertain, there is nothing to release")
         yield
@@ -152,11 +152,11 @@ def claim(conn: Connection, element_id: UUID, owner: str, sync_id: int) -> Gate:
 
     A gate that a crash left busy is taken over. If an operation was under way, it becomes uncertain instead.
     """
-    if not _locked(conn, element_id):
+    if not _try_lock(conn, element_id):
         raise GateClosed(element_id, "busy")
     try:
         with conn.transaction():
-            acquired_at = _take(conn, element_id, owner)
+            acquired_at = _mark_busy(conn, element_id, owner)
         if acquired_at is None:
             raise GateClosed(element_id, "uncertain")
     except BaseException:
@@ -176,7 +176,7 @@ def release(conn: Connection, gate: Gate) -> None:
     _unlock(conn, gate.element_id)
 
 
-def sent(conn: Connection, gate: Gate, write: Write) -> int:
+def journal_write(conn: Connection, gate: Gate, write: Write) -> int:
     """Journal a write before it is sent; return its operation_id. Raises GateLost.
 
     The caller commits before it sends the write.
@@ -199,7 +199,7 @@ def sent(conn: Connection, gate: Gate, write: Write) -> int:
     return operation_id
 
 
-def answered(conn: Connection, operation_id: int, outcome: Outcome) -> None:
+def journal_answer(conn: Connection, operation_id: int, outcome: Outcome) -> None:
     """Store what the answer to a write says. The gate still names the operation, until a read proves the outcome."""
     conn.execute(ANSWERED, {"operation": operation_id, "reason": outcome.reason, "line": outcome.line_id})
 
@@ -221,14 +221,14 @@ def set_open_operation(conn: Connection, gate: Gate, operation_id: int | None) -
         raise _lost(gate)
 
 
-def require(conn: Connection, gate: Gate) -> None:
+def require_claim(conn: Connection, gate: Gate) -> None:
     """Raise GateLost unless the gate is still ours. It stays ours until the caller's transaction ends."""
     query = "SELECT FROM flex.element_gate WHERE flex_element_id = %s AND state = 'busy' AND acquired_at = %s FOR SHARE"
     if conn.execute(query, [gate.element_id, gate.acquired_at]).fetchone() is None:
         raise _lost(gate)
 
 
-def doubt(conn: Connection, element_id: UUID, operations: Sequence[int], reason: str) -> None:
+def mark_uncertain(conn: Connection, element_id: UUID, operations: Sequence[int], reason: str) -> None:
     """Store that the outcome of these operations is unknown. The gate becomes uncertain, so nobody writes."""
     conn.execute(DOUBT, {"operations": list(operations), "reason": reason})
     conn.execute(
@@ -241,8 +241,11 @@ def _lost(gate: Gate) -> GateLost:
     return GateLost(f"element {gate.element_id} was claimed by another run, nothing was written. Run the sync again")
 
 
-def _take(conn: Connection, element_id: UUID, owner: str) -> datetime | None:
-    """Claim the gate; return when. Return None if it is uncertain, or becomes so because a crash left an operation."""
+def _mark_busy(conn: Connection, element_id: UUID, owner: str) -> datetime | None:
+    """Mark the gate as busy; return the time of the claim. The caller holds the lock.
+
+    Return None if the gate is uncertain. It becomes uncertain if a crash left it with an operation under way.
+    """
     conn.execute(
         "INSERT INTO flex.element_gate (flex_element_id) VALUES (%s) ON CONFLICT DO NOTHING",
         [element_id],
@@ -250,18 +253,18 @@ def _take(conn: Connection, element_id: UUID, owner: str) -> datetime | None:
     taken = conn.execute(TAKE, {"element": element_id, "owner": owner}).fetchone()
     if taken:
         return taken[0]
-    _doubt_what_a_crash_left(conn, element_id)
+    _mark_uncertain_after_crash(conn, element_id)
     return None
 
 
-def _doubt_what_a_crash_left(conn: Connection, element_id: UUID) -> None:
+def _mark_uncertain_after_crash(conn: Connection, element_id: UUID) -> None:
     """Make the gate uncertain if it is busy with an operation. The caller holds the lock, so its writer has crashed."""
     left = [operation_id for (operation_id,) in conn.execute(LEFT, [element_id])]
     if left:
-        doubt(conn, element_id, left, CRASHED)
+        mark_uncertain(conn, element_id, left, CRASHED)
 
 
-def _locked(conn: Connection, element_id: UUID) -> bool:
+def _try_lock(conn: Connection, element_id: UUID) -> bool:
     query = sql.SQL("SELECT pg_try_advisory_lock({})").format(LOCK)
     return conn.execute(query, {"element": element_id}).fetchone()[0]
 

@@ -93,7 +93,7 @@ def both(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bo
     return tuple(lines)
 
 
-def patient(pauses: Sequence[float], work: Callable[[], Result]) -> Result:
+def retry_unreadable(pauses: Sequence[float], work: Callable[[], Result]) -> Result:
     """Return the result of `work`. While it raises Unreadable, try again after each pause (seconds)."""
     for pause in pauses:
         try:

@@ -195,7 +195,11 @@ class _Wish:
 
 
 class _Crew:
-    """One crew call in Flex with all of ours that point to it. The methods yield the parts of the plan."""
+    """One crew call in Flex with all of ours that point to it. The methods yield the parts of the plan.
+
+    `_wishes`: by contact, who wants it. `_duplicates`: by contact, its lines if they are several. `_without_contact`:
+    desired members whose technician has no contact in Flex.
+    """
 
     def __init__(
         self, desired: Iterable[Desired], rows: Iterable[Row], owned: Collection[UUID], lines: Collection[Line]
@@ -204,7 +208,7 @@ class _Crew:
         self._rows = {row.member: row for row in rows}
         self._contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
         self._line_of = {line.resource_id: line for line in self._contacts.values()}
-        self._twice = duplicates(self._contacts.values())
+        self._duplicates = duplicates(self._contacts.values())
         self._desired: dict[Member, Desired] = {}
         self._wishes: dict[UUID, _Wish] = {}
         for each in desired:
@@ -213,11 +217,11 @@ class _Crew:
                 wish = self._wishes.setdefault(each.resource_id, _Wish())
                 wish.members.extend({each.member} - {*wish.members})
                 wish.roles.update({each.role_id} - {None})
-        self._homeless = [member for member, each in self._desired.items() if each.resource_id is None]
+        self._without_contact = [member for member, each in self._desired.items() if each.resource_id is None]
 
     def refusals(self) -> Iterator[str]:
         """Yield each reason why nothing may be written."""
-        for resource_id, lines in self._twice.items():
+        for resource_id, lines in self._duplicates.items():
             yield f"resource {resource_id} has {len(lines)} lines in Flex. Delete all but one there"
         for resource_id, wish in self._wishes.items():
             if len(wish.roles) > 1:
@@ -231,7 +235,7 @@ class _Crew:
 
     def diagnostics(self) -> Iterator[str]:
         """Yield a line for each desired technician without a contact in Flex."""
-        for member in self._homeless:
+        for member in self._without_contact:
             yield f"technician {member.technician_id} is desired, but the profile names no resource in Flex"
 
     def wanted(self) -> Iterator[_Found]:
@@ -244,7 +248,7 @@ class _Crew:
                 members = tuple(wish.members)
                 finding = Finding("missing_in_flex", resource_id, (), members)
                 yield _Found(finding, [Add(resource_id, role_id, members)])
-            elif resource_id not in self._twice:
+            elif resource_id not in self._duplicates:
                 yield self._present(line, wish, role_id)
 
     def kept(self) -> Iterator[_Found]:
@@ -253,15 +257,15 @@ class _Crew:
             line = self._contacts.get(line_id)
             if line is None:
                 yield _Found(Finding("missing_in_flex", None, (), members))
-            elif line.resource_id not in self._wishes and line.resource_id not in self._twice:
+            elif line.resource_id not in self._wishes and line.resource_id not in self._duplicates:
                 yield _Found(Finding("matched", line.resource_id, (line_id,), members))
 
     def others(self) -> Iterator[_Found]:
         """Yield the lines that nobody wants, and the resources with several lines."""
-        for resource_id, lines in self._twice.items():
+        for resource_id, lines in self._duplicates.items():
             members = tuple(self._wishes.get(resource_id, _Wish()).members)
             yield _Found(Finding("duplicate_in_flex", resource_id, tuple(line.line_id for line in lines), members))
-        known = {*self._wishes, *self._twice}
+        known = {*self._wishes, *self._duplicates}
         kept = self._without_resource()
         for line in self._contacts.values():
             if line.resource_id not in known and line.line_id not in kept:
@@ -301,7 +305,7 @@ class _Crew:
     def _without_resource(self) -> dict[UUID, tuple[Member, ...]]:
         """Return the lines named by rows of desired members without a resource, with these members."""
         named: dict[UUID, tuple[Member, ...]] = {}
-        for member in self._homeless:
+        for member in self._without_contact:
             row = self._rows.get(member)
             if row and row.line_id:
                 named[row.line_id] = (*named.get(row.line_id, ()), member)

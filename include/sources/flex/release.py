@@ -12,7 +12,7 @@ from include.api.errors import NotFound
 from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.element import Worker
-from include.sources.flex.look import Looked, both, look, patient, require_same
+from include.sources.flex.look import Looked, both, look, require_same, retry_unreadable
 from include.sources.flex.plan import Member
 from include.sources.flex.rows import CONTACT, Line, Unreadable, duplicates
 
@@ -66,7 +66,7 @@ def release(worker: Worker, element_id: UUID) -> int:
     conn = worker.conn
     with gate.reopened(conn, element_id):
         crew = desired.crew(conn, element_id, worker.roles)
-        looked = patient(worker.pauses, lambda: _look(worker, element_id, crew))
+        looked = retry_unreadable(worker.pauses, lambda: _look(worker, element_id, crew))
         for resource_id, found in duplicates(looked.lines).items():
             raise Unreadable(
                 f"resource {resource_id} has {len(found)} lines on element {element_id}. Delete all but one in Flex"
@@ -132,7 +132,7 @@ def _settle(
     if doubtful.kind == "add" and happened:
         call, member = Call(doubtful.job_id, doubtful.department), Member(doubtful.crew_call_id, doubtful.technician_id)
         line_id, resource_id = doubtful.line_id, doubtful.resource_id
-        assignments.own(worker.conn, line_id, element_id, resource_id, call, member, doubtful.sync_id)
+        assignments.record_own_line(worker.conn, line_id, element_id, resource_id, call, member, doubtful.sync_id)
 
 
 def _is_of(line: Line, resource_id: UUID | None) -> bool:

@@ -77,7 +77,7 @@ def repair_elements(context: FlexContext, summary: ForensicSummary) -> tuple[int
         try:
             for report in carried_out(context, planned, sync_id, fenced, work):
                 reports.append(report)
-                _supersede(conn, summary, report, planned[report.element_id])
+                _store_superseded(conn, summary, report, planned[report.element_id])
         finally:
             # An unknown outcome matters more than any other error, so it is raised first.
             _require_known(context, summary, sync_id, reports)
@@ -159,7 +159,7 @@ def _require_done(reports: Collection[Report]) -> None:
         raise SyncFailed(f"not everything is repaired: {problems}. Clear scan with downstream once that is mended")
 
 
-def _supersede(conn: Connection, summary: ForensicSummary, report: Report, planned: Collection[str]) -> None:
+def _store_superseded(conn: Connection, summary: ForensicSummary, report: Report, planned: Collection[str]) -> None:
     """Store the planned changes that the crew call did not need any more."""
     values = [Jsonb(_superseded(report, planned)), evidence_id(summary.scan_id, summary.scope), report.element_id]
     conn.execute(SUPERSEDE, values)

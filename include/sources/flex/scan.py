@@ -23,7 +23,7 @@ from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import FlexContext, Scope, each
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import wanted
-from include.sources.flex.look import Looked, patient, require_same, require_there
+from include.sources.flex.look import Looked, require_same, require_there, retry_unreadable
 from include.sources.flex.look import look as look_at
 from include.sources.flex.plan import (
     Action,
@@ -258,7 +258,7 @@ def look(context: FlexContext, element_id: UUID, *, uncertain: bool = False, las
     sizes = {"crew_calls": 1, "desired": len(crew.desired), "rows": len(crew.rows), "uncertain": int(uncertain)}
     doubted = {"uncertain": [str(element_id)]} if uncertain else {}
     try:
-        looked = patient(context.source.pauses, lambda: _looked(context, element_id, crew))
+        looked = retry_unreadable(context.source.pauses, lambda: _looked(context, element_id, crew))
     except (Unreadable, ApiError) as error:
         if isinstance(error, ApiError) and (_concerns_all(error) or not last):
             raise

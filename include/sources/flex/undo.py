@@ -294,7 +294,7 @@ def done(conn: Connection, sync_id: int) -> dict[UUID, Done]:
 
 
 def skip_changes(context: FlexContext) -> int:
-    """Delete the changes that wait; return the sync_id of this. A rollback brings them back.
+    """Delete the changes that no sync has brought to Flex yet; return the sync_id of this. A rollback restores them.
 
     The nightly scan still finds the differences that they stand for.
     """
@@ -312,6 +312,7 @@ def skip_changes(context: FlexContext) -> int:
 
 
 def _put_back(row: RowBefore, crew: Crew) -> Iterator[Action]:
+    """Yield the action that makes our row what it was before; none if it is so already."""
     present = {found.member: found.line_id for found in crew.rows}
     if row.absent and row.member in present:
         yield Forget(row.member)
@@ -320,7 +321,7 @@ def _put_back(row: RowBefore, crew: Crew) -> Iterator[Action]:
 
 
 def _void(conn: Connection, sync_id: int) -> set[int]:
-    """Return later syncs that were undone, and the rollbacks that undid them: together they changed nothing."""
+    """Return the later syncs that were undone, with the rollbacks that undid them: each pair changed nothing."""
     void: set[int] = set()
     for later, undoes in conn.execute(SINCE, [sync_id]):
         if later not in void and undoes and undoes > sync_id:

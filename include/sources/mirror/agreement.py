@@ -15,8 +15,9 @@ from psycopg import sql
 from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
+from include.warehouse.sql_fragments import are, identifiers, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import EXTRA, are, identifiers, same_key
+from include.warehouse.table import EXTRA
 
 
 class Disagreement(Exception):

@@ -9,7 +9,7 @@ from include.api.paginators import FRESH, Page
 from include.sources.mirror.entity import Entity, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
-from include.warehouse.staging import PullError
+from include.warehouse.pull import PullError
 
 
 def pages_from_both_ends(context: MirrorContext, entity: Entity, since: datetime) -> Iterator[Page]:

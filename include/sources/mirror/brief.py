@@ -9,8 +9,9 @@ from psycopg import sql
 from include.api.paginators import Page
 from include.sources.mirror.entity import Discovered, Entity, MirrorContext
 from include.sources.mirror.lookup import Look, Row, look_up
+from include.warehouse.sql_fragments import among, identifiers
 from include.warehouse.staging import Stage, staged
-from include.warehouse.table import RowRefused, Table, among, identifiers
+from include.warehouse.table import RowRefused, Table
 
 # Why a record was skipped, if the reason is on our side.
 OVER_LIMIT = "over the limit"

@@ -12,8 +12,8 @@ from include.sources.mirror.entity import Discovered, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.patterns import find_patterns
+from include.warehouse.sql_fragments import identifiers, pairs, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import identifiers, pairs, same_key
 
 
 def in_scope(context: MirrorContext, extract: Extract, alias: str) -> sql.Composable:
@@ -38,25 +38,43 @@ def account(context: MirrorContext, extract: Extract, stage: Stage, compared: in
     - `compared`: the number of rows that the lists brought into staging
     - `surplus`: whether the scan looked for rows of the copy that the lists don't show
     """
-    own = stage is extract.stage
-    progress, pull = stage.pull.progress or {}, stage.pull
-    # Listed, but not staged. Nested rows never are, since they come inside the records that are staged.
-    skipped = len(extract.skipped_records) + len(extract.unfound_keys) if own else 0
-    deleted = len(extract.deleted_keys) if own else 0
-    known = extract.progress.get("known", 0) if own else 0
-    names = _sql_names(stage) | {"out_of_scope": _out_of_scope(context, extract, stage, surplus)}
-    live = context.conn.execute(sql.SQL(COPY_SIDE).format(**names)).fetchone()
-    names["refused_missing"] = sql.SQL(REFUSED_MISSING).format(**names)
-    missing = context.conn.execute(sql.SQL(SOURCE_SIDE).format(**names)).fetchone()
     return Account(
-        listed=pull.rows_read + skipped + deleted + known,
-        repeats=sum(progress["repeats"].values()) + known,
-        refused=pull.rows_refused + skipped,
-        compared=compared + progress["fallen"] + deleted,
-        **dict(zip(STATES, live, strict=True)),
-        **dict(zip(("missing", "missing_unproven"), missing, strict=True)),
-        unseen=_count_unseen(extract) if own else 0,
+        **_listed_rows(extract, stage, compared),
+        **_copied_rows(context, extract, stage, surplus),
+        **_missing_rows(stage),
+        unseen=_count_unseen(extract) if stage is extract.stage else 0,
     )
+
+
+def _listed_rows(extract: Extract, stage: Stage, compared: int) -> dict[str, int]:
+    """Return the figures of the rows that the lists showed. `compared`: see `account`."""
+    progress, pull = stage.pull.progress or {}, stage.pull
+    skipped = deleted = known = 0
+    # Records that were listed, but not staged. Nested rows come inside records, so none of them is left out.
+    if stage is extract.stage:
+        skipped = len(extract.skipped_records) + len(extract.unfound_keys)
+        deleted = len(extract.deleted_keys)
+        known = extract.progress.get("known", 0)
+    return {
+        "listed": pull.rows_read + skipped + deleted + known,
+        "repeats": sum(progress["repeats"].values()) + known,
+        "refused": pull.rows_refused + skipped,
+        "compared": compared + progress["fallen"] + deleted,
+    }
+
+
+def _copied_rows(context: MirrorContext, extract: Extract, stage: Stage, surplus: bool) -> dict[str, int]:
+    """Return how many live rows the copy has, and how many of them have which result."""
+    names = _sql_names(stage) | {"out_of_scope": _out_of_scope(context, extract, stage, surplus)}
+    return dict(zip(STATES, stage.conn.execute(sql.SQL(COPY_SIDE).format(**names)).fetchone(), strict=True))
+
+
+def _missing_rows(stage: Stage) -> dict[str, int]:
+    """Return how many rows the copy lacks, and for how many of them that is not proven."""
+    names = _sql_names(stage)
+    names["refused_missing"] = sql.SQL(REFUSED_MISSING).format(**names)
+    missing, missing_unproven = stage.conn.execute(sql.SQL(SOURCE_SIDE).format(**names)).fetchone()
+    return {"missing": missing, "missing_unproven": missing_unproven}
 
 
 def keep_plan(extract: Extract, summary: ForensicSummary) -> None:

@@ -13,12 +13,14 @@ from include.api.paginators import Page
 from include.confidence.census import Census
 from include.sources.mirror.brief import CompletePage, SkippedRecord, listed_versions
 from include.sources.mirror.entity import Entity, MirrorContext, Part
-from include.sources.mirror.fields import censuses, count_page
+from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
-from include.warehouse.staging import Stage, staged, too_many_refused
-from include.warehouse.table import Table, among, identifiers, pairs
+from include.warehouse.pull import too_many_refused
+from include.warehouse.sql_fragments import among, identifiers, pairs
+from include.warehouse.staging import Stage, staged
+from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ class Extract:
         count_page(self.censuses, self.entity, records, nested)
 
     def _save_look_ups(self, page: CompletePage) -> None:
-        """Keep with the pull what the look-ups of a page have shown besides its records."""
+        """Store with the pull what the look-ups of a page have shown besides its records."""
         refused = [(each.key, True, each.reason) for each in page.skipped if each.failed]
         if self.stage.pull.purpose == "scan":
             refused += [(list(key), True, LISTED_ONLY) for key in page.absent]
@@ -222,13 +224,13 @@ class Extract:
         return self._progress_list("absent")
 
     def listed(self, keys: Collection[tuple]) -> set[tuple]:
-        """Return those of the records that a list shows, read in full or not."""
+        """Return the keys that a list shows, whether their records were read in full or not."""
         unread = {tuple(key) for key in self.absent_keys} | {tuple(map(str, each.key)) for each in self.all_skipped}
         return staged(self.stage, keys) | {key for key in keys if tuple(map(str, key)) in unread}
 
     @property
     def unfound_keys(self) -> list[list[str]]:
-        """Those of the `absent_keys` that no second look has found either."""
+        """The `absent_keys` that no second look has found either."""
         keys = self.absent_keys
         found = staged(self.stage, map(tuple, keys)) if keys else ()
         there = {tuple(map(str, key)) for key in found}
@@ -268,16 +270,16 @@ class Extract:
         return self.progress.get("cut", {})
 
     def shortage(self, number: int) -> int:
-        """Return how many of the rows in its claimed total, the last one, the list has not shown."""
+        """Return how many rows are missing to the last total that the list claimed."""
         state = self.list_state(number)
         if not state or not state["promised"]:
             return 0
         return self._missing_from(number, state.get("shrunk_to") or state["promised"])
 
     def save_unseen(self, number: int) -> None:
-        """Keep how many rows of its largest claimed total a list has not shown, once it is read to its end.
+        """Store how many rows a list lacks of its largest claimed total, once it is read to its end.
 
-        `shrunk` of them, at most, may have been deleted while it was read.
+        `shrunk`: how many of them, at most, may have been deleted while it was read.
         """
         state = self.list_state(number)
         promised = state.get("promised") or 0
@@ -286,7 +288,7 @@ class Extract:
         self.save_list_state(number, unseen=unseen, shrunk=shrunk)
 
     def _missing_from(self, number: int, total: int) -> int:
-        """Return how many of a total of rows the list has not shown, refused ones left out."""
+        """Return how many rows the list lacks of this total. Refused rows count as shown."""
         state = self.list_state(number)
         key = identifiers(self.entity.table.key)
         query = sql.SQL("SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage} WHERE _page >= %s) s").format(

@@ -17,8 +17,8 @@ from include.api.paginators import Page
 from include.sources.mirror.brief import complete_page, moment_of
 from include.sources.mirror.entity import Listing, MirrorContext
 from include.sources.mirror.extract import Extract
-from include.warehouse.staging import TooManyRefused
-from include.warehouse.table import among, identifiers, same_key
+from include.warehouse.pull import TooManyRefused
+from include.warehouse.sql_fragments import among, identifiers, same_key
 
 # The largest number of records to look up for one list.
 MAX_LOOKS = 50

@@ -13,8 +13,8 @@ from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import known_partitions
 from include.warehouse import compare, sync_log
+from include.warehouse.sql_fragments import among, are, identifiers, pairs
 from include.warehouse.staging import Stage
-from include.warehouse.table import among, are, identifiers, pairs
 
 
 def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = False) -> None:
@@ -167,7 +167,7 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
 
 
 def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
-    """Drop staged rows that changed before a person reset the watermark, since their list shows them anyway."""
+    """Drop staged rows that changed before a person reset the watermark: some lists show them all the same."""
     table = extract.entity.table
     for partition in known_partitions(context, extract.entity):
         read_from = sync_log.state(context.conn, context.source.name, extract.entity.name, partition).read_from

@@ -12,11 +12,11 @@ from include.api.paginators import Page
 from include.sources.mirror import brief, gap
 from include.sources.mirror.brief import CompletePage
 from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract, least_total
-from include.sources.mirror.fields import keep_fields
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
-from include.warehouse.staging import PullError, TooManyRefused
+from include.warehouse.pull import PullError, TooManyRefused
 from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
@@ -200,11 +200,7 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
         return
     if readings < MAX_READINGS and (before is None or shortage < before):
         log.warning("%s: a list shows %d rows less than it says, it is read again", extract.entity.name, shortage)
-        # What the list claims in the new reading counts, and whether it has ended is open again.
-        anew = {"readings": readings + 1, "shortage": shortage, "shrunk_to": None, "unseen": None}
-        extract.reset_counts(number, **anew)
-        for stage in extract.stages:
-            stage.reopen((number, None))
+        _reopen_list(extract, number, readings=readings + 1, shortage=shortage)
     elif is_sync:
         why = (
             f"a list of {extract.entity.name} says that it has {state['promised']} rows, and {shortage} of them were"
@@ -212,6 +208,14 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
             " ask the API's vendor"
         )
         extract.stage.save_progress(cut={**extract.short_partitions, listings[number].partition: why})
+
+
+def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int) -> None:
+    """Let a list be read from its first page again. `readings`: with the new one. `shortage`: that of the last one."""
+    # The figures of the last reading don't hold for the new one.
+    extract.reset_counts(number, readings=readings, shortage=shortage, shrunk_to=None, unseen=None)
+    for stage in extract.stages:
+        stage.reopen((number, None))
 
 
 def _refresh_total(context: MirrorContext, extract: Extract, listing: Listing, number: int) -> None:

@@ -14,8 +14,9 @@ from include.sources.mirror.partitions import known_partitions
 from include.sources.mirror.planning import mark_unreadable, plan_sync
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
-from include.warehouse.staging import Stage, TooManyRefused
-from include.warehouse.table import among, identifiers, pairs
+from include.warehouse.pull import TooManyRefused
+from include.warehouse.sql_fragments import among, identifiers, pairs
+from include.warehouse.staging import Stage
 
 
 @dataclass(frozen=True)

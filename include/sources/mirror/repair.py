@@ -22,9 +22,10 @@ from include.sources.mirror.planning import newly_deleted_implicitly, plan_neste
 from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
+from include.warehouse.sql_fragments import identifiers, pairs, same_key
 from include.warehouse.staging import plan_table, stage_name
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import Table, identifiers, pairs, same_key
+from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
 

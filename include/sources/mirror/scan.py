@@ -18,17 +18,17 @@ from include.confidence.summary import MAX_EXAMPLES, ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.both_ends import require_rows
 from include.sources.mirror.entity import BothEnds, Entity, MirrorContext
+from include.sources.mirror.entity_census import FieldFigures, keep_fields, lost_fields
 from include.sources.mirror.evidence import account, in_scope, keep_plan, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.fields import FieldFigures, keep_fields, lost_fields
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.second_look import LookCounts, read_listed_again, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage, count_new
-from include.warehouse.table import identifiers
 
 # How long a row is young at most. Entities with `read_every` have that time in addition.
 SYNC_BRINGS_WITHIN = timedelta(days=1)

@@ -16,7 +16,8 @@ from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.planning import replace_record
 from include.warehouse import compare
-from include.warehouse.table import RowRefused, are, identifiers, key_array, same_key
+from include.warehouse.sql_fragments import are, identifiers, key_array, same_key
+from include.warehouse.table import RowRefused
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from include.sources.mirror.both_ends import pages_from_both_ends, require_rows
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.fields import keep_fields
 from include.sources.mirror.partitions import all_listings, all_partitions, batch_listings, batches, known_partitions
 from include.sources.mirror.planning import plan_sync, skip_changes_before_reset
 from include.sources.mirror.read import read_partitions
@@ -33,7 +33,8 @@ from include.sources.mirror.related import (
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.staging import PullError, Stage
+from include.warehouse.pull import PullError
+from include.warehouse.staging import Stage
 from include.warehouse.sync_log import Counts
 
 log = logging.getLogger(__name__)
@@ -144,8 +145,8 @@ class _Sync:
         if self.full or never_synced(self.context, entity):
             return True
         if entity.read_every is not None:
-            since = sync_log.since_in_step(self.context.conn, self.context.source.name, entity.name)
-            return since is None or since >= entity.read_every
+            elapsed = sync_log.time_since_in_step(self.context.conn, self.context.source.name, entity.name)
+            return elapsed is None or elapsed >= entity.read_every
         return not isinstance(entity, Child)
 
     def sync_entity(self, entity: Entity) -> None:

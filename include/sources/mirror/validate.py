@@ -31,8 +31,8 @@ from include.sources.mirror.read import read_whole
 from include.sources.mirror.scan import find_possibly_alive, plan_suspects
 from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
-from include.warehouse.table import identifiers
 
 log = logging.getLogger(__name__)
 

@@ -2,17 +2,8 @@
 
 from collections.abc import Mapping
 
-from include.warehouse.table import (
-    Column,
-    Table,
-    boolean,
-    decimal,
-    identifier,
-    instant,
-    integer,
-    structure,
-    text,
-)
+from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text
+from include.warehouse.table import Column, Table
 
 ID = Column("id", identifier)
 TIMES = (Column("created_at", instant), Column("updated_at", instant))

@@ -6,7 +6,8 @@ from include.confidence.integrity import Severity
 from include.sources.mirror.entity import Invariant
 from include.sources.square import tables
 from include.sources.square.derived import SALES
-from include.warehouse.table import Table, identifiers
+from include.warehouse.sql_fragments import identifiers
+from include.warehouse.table import Table
 
 ORPHANS = sql.SQL("""
 SELECT {key} FROM {child} t WHERE {living} AND t.{column} IS NOT NULL

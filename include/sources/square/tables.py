@@ -8,7 +8,8 @@ shows only a part of the object.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from include.warehouse.table import Column, Table, boolean, decimal, instant, integer, structure, text
+from include.warehouse.readers import boolean, decimal, instant, integer, structure, text
+from include.warehouse.table import Column, Table
 
 SCHEMA = "square"
 
@@ -119,7 +120,7 @@ def _in_one_currency(
     name: str, columns: tuple[Column, ...], *, ignored: Mapping[str, str] | None = None, **more: Any
 ) -> Table:
     """Return a table whose amounts are all in the currency of one of them, which a column has."""
-    read = {".".join(column.path) for column in columns}
+    read = {column.dotted_path for column in columns}
     priced = [column.path[:-1] for column in columns if column.path[-1] == "amount"]
     others = {".".join([*path, "currency"]) for path in priced} - read
     same = dict.fromkeys(sorted(others), "all amounts of a row are in the currency of its column currency")

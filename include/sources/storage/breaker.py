@@ -5,7 +5,7 @@ last days. A sync, or a scan of a part, adds up only those since a scan of all i
 starts the count again.
 
 A refused sync stays refused until a person decides, a scan of all images passes, or the missing objects are back. An
-object counts as missing only if the bucket shows objects of other images (see `shows_others`).
+object counts as missing only if the bucket shows objects of other images (see `shows_other_images`).
 """
 
 from collections.abc import Sequence
@@ -101,7 +101,10 @@ def lately(conn: Connection, run: str, *, whole: bool) -> Lately:
 
 
 def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked: int, whole: bool) -> None:
-    """Store how many images a run has looked at and marked. Call it in the transaction that writes the marks."""
+    """Store how many images a run has looked at and marked. `whole`: it checked all images.
+
+    Call it in the transaction that writes the marks.
+    """
     conn.execute(
         "INSERT INTO storage.breaker (run, sync_id, looked_at, marked, whole) VALUES (%s, %s, %s, %s, %s)",
         [run, sync_id, looked_at, marked, whole],
@@ -138,7 +141,7 @@ def require_closed(conn: Connection, bucket: Bucket, workers: int) -> None:
     conn.execute("UPDATE storage.breaker SET ended_at = clock_timestamp() WHERE refused IS NOT NULL")
 
 
-def shows_others(looks: Sequence[Look], there_before: int) -> bool:
+def shows_other_images(looks: Sequence[Look], there_before: int) -> bool:
     """Return whether the bucket shows at least half of the objects that other images need.
 
     `looks` are looks at those objects. If there are none, it is enough that the check found `there_before` > 0 images
@@ -147,7 +150,8 @@ def shows_others(looks: Sequence[Look], there_before: int) -> bool:
     unanswered = [each for each in looks if each.later]
     there = sum(each.presence in (Presence.PRESENT, Presence.EMPTY) for each in looks)
     absent = sum(each.presence is Presence.ABSENT for each in looks)
-    if unanswered and absent <= there + len(unanswered) and there < absent + len(unanswered):
+    may_show, may_hide = there + len(unanswered) >= absent, there < absent + len(unanswered)
+    if unanswered and may_show and may_hide:
         raise TryLater(f"{unanswered[0].reason} So the bucket could not be proven by objects of other images.")
     return there >= absent if there + absent else there_before > 0
 

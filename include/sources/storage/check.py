@@ -20,6 +20,14 @@ from include.api.bucket import Bucket, Presence, Way
 from include.confidence.spans import span
 from include.sources.storage import breaker, images, look, plan
 from include.sources.storage.images import IMAGES, OBJECTS, Scope, Size
+from include.sources.storage.second_look import (
+    count_suspects,
+    disputed,
+    no_suspects,
+    settle,
+    some_suspects,
+    suspects_of,
+)
 from include.warehouse.staging import Stage
 
 if TYPE_CHECKING:
@@ -177,7 +185,7 @@ def _second_look(
     """
     conn, (objects, again, third) = staged.conn, looks
     bucket, options = context.bucket, {"workers": order.workers, "known": look.known(objects)}
-    count = plan.count_suspects(conn, staged.plan)
+    count = count_suspects(conn, staged.plan)
     if count and not again.resumed:
         log.info("%d objects will be looked at once more in %.0f s", count, context.source.pause.total_seconds())
         time.sleep(context.source.pause.total_seconds())
@@ -185,15 +193,15 @@ def _second_look(
     if listing:
         # If there are many suspects, the second look is another LIST; a HEAD of each comes before the write anyway. But
         # if a HEAD finds some of them, the LIST can't be trusted, and all get a HEAD.
-        some = plan.some_suspects(conn, staged.plan, ASKED_OF_MANY, order.seed) if many else plan.no_suspects
+        some = some_suspects(conn, staged.plan, ASKED_OF_MANY, order.seed) if many else no_suspects
         look.look_again(bucket, some, third, Way.HEAD, **options)
         many = many and not look.known(third)
     way = Way.LIST if many or not listing else Way.HEAD
-    look.look_again(bucket, plan.suspects_of(conn, staged.plan), again, way, by_pages=many, **options)
+    look.look_again(bucket, suspects_of(conn, staged.plan), again, way, by_pages=many, **options)
     if not listing:
         # LIST shows these and HEAD did not. If they came meanwhile, another HEAD shows them too.
-        look.look_again(bucket, plan.disputed(conn, staged.plan, looks), third, Way.HEAD, **options)
-    plan.settle(conn, staged.plan, looks, listed_whole=listing)
+        look.look_again(bucket, disputed(conn, staged.plan, looks), third, Way.HEAD, **options)
+    settle(conn, staged.plan, looks, listed_whole=listing)
     if not order.heal:
         plan.leave_heals(conn, staged.plan)
     reason = _unanswered(again)
@@ -234,7 +242,7 @@ def _shown(context: StorageContext, order: Order, staged: Stage, started: dateti
     missing = plan.missing(staged.conn, staged.plan)
     if not missing or order.scope.whole:
         return not missing or in_order > 0
-    keys = images.others(
+    keys = images.keys_of_others(
         context.images,
         context.bucket.name,
         before=started - images.GRACE,
@@ -242,4 +250,4 @@ def _shown(context: StorageContext, order: Order, staged: Stage, started: dateti
         start=order.chance,
         limit=OTHERS,
     )
-    return breaker.shows_others(list(context.bucket.look_all(keys, order.workers)), in_order)
+    return breaker.shows_other_images(list(context.bucket.look_all(keys, order.workers)), in_order)

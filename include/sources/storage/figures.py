@@ -14,7 +14,8 @@ from include.confidence.summary import ForensicSummary, Plan
 from include.sources.storage import breaker, plan
 from include.sources.storage.check import Checked, Order, StorageContext
 from include.sources.storage.images import IMAGES, Scope
-from include.sources.storage.plan import KNOWN_STATUSES, SUSPECTS
+from include.sources.storage.plan import KNOWN_STATUSES
+from include.sources.storage.second_look import SUSPECTS
 from include.warehouse.staging import Stage
 
 EXAMPLES = 10

@@ -10,7 +10,8 @@ from psycopg import Connection, sql
 
 from include.sources.base import ScanRefused
 from include.sources.storage.urls import UnreadableUrl, locate
-from include.warehouse.table import Column, Table, text
+from include.warehouse.readers import text
+from include.warehouse.table import Column, Table
 
 STATUSES = ("queued", "processing", "ready", "error")
 ORIGINAL_MISSING = "original missing in storage"
@@ -145,7 +146,7 @@ FROM images i
 
 
 def clock(images: Connection) -> datetime:
-    """Return the clock of the application's database. Whether a row is young is told by it."""
+    """Return the time of the application's database, which decides whether a row is young."""
     return images.execute("SELECT clock_timestamp()").fetchone()[0]
 
 
@@ -171,7 +172,7 @@ def read(
         rows = images.execute(query).fetchall()
         taken += len(rows)
         after = rows[-1][0] if len(rows) == limit and taken != scope.limit else None
-        yield [_staged(row, bucket) for row in rows], after
+        yield [_image(row, bucket) for row in rows], after
         if after is None:
             return
 
@@ -180,10 +181,10 @@ def locked(images: Connection, ids: Sequence[str], bucket: str) -> dict[str, dic
     """Lock the images of these ids until the transaction ends; return their present rows by id."""
     where = sql.SQL("i.id = ANY ({})").format([UUID(id_) for id_ in ids])
     query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=sql.SQL("FOR UPDATE OF i"))
-    return {row[0]: _staged(row, bucket) for row in images.execute(query).fetchall()}
+    return {row[0]: _image(row, bucket) for row in images.execute(query).fetchall()}
 
 
-def others(
+def keys_of_others(
     images: Connection, bucket: str, *, before: datetime, without: Sequence[str], start: str, limit: int
 ) -> list[str]:
     """Return the keys of objects that up to `limit` other images need, beginning with the ids after `start`.
@@ -198,7 +199,7 @@ def others(
         rest = sql.SQL("LIMIT {}").format(limit - len(rows))
         query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=rest)
         rows += images.execute(query).fetchall()
-    found = [_staged(row, bucket) for row in rows]
+    found = [_image(row, bucket) for row in rows]
     keys = [[image["original_key"], image["status"] == "ready" and image["staged_key"]] for image in found]
     return sorted({key for pair in keys for key in pair if key})
 
@@ -206,12 +207,27 @@ def others(
 def sample_keys(images: Connection, bucket: str) -> list[str]:
     """Return the sorted keys of some images, by which to cut the bucket into ranges of about the same size."""
     places = (_place(url, bucket) for urls in images.execute(SAMPLE) for url in urls)
-    return sorted(key for _, key, _ in places if key)
+    return sorted(place.key for place in places if place.key)
 
 
-def _staged(row: tuple, bucket: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Place:
+    """Where an object of an image should be.
+
+    - `state`: `here` (in the bucket), `foreign` (in another one), `unreadable` (the url can't be read), `none` (no url)
+    - `key`: its key if it is here; `others`: other keys that the url may mean, None if there are none
+    """
+
+    state: str
+    key: str | None = None
+    others: Sequence[str] | None = None
+
+
+def _image(row: tuple, bucket: str) -> dict[str, Any]:
+    """Return a row of READ as a row of IMAGES."""
     id_, status, error, updated_at, deleted, young, original_url, shared_key, staged_url = row
-    original = ("here", shared_key, None) if original_url is None and shared_key else _place(original_url, bucket)
+    is_shared = original_url is None and shared_key
+    original = _Place("here", shared_key) if is_shared else _place(original_url, bucket)
     staged = _place(staged_url, bucket)
     return {
         "id": id_,
@@ -221,27 +237,27 @@ def _staged(row: tuple, bucket: str) -> dict[str, Any]:
         "deleted": deleted,
         "young": young,
         "has_staged": staged_url is not None,
-        "original_place": original[0],
-        "original_key": original[1],
-        "original_others": original[2],
-        "staged_place": staged[0],
-        "staged_key": staged[1],
-        "staged_others": staged[2],
+        "original_place": original.state,
+        "original_key": original.key,
+        "original_others": original.others,
+        "staged_place": staged.state,
+        "staged_key": staged.key,
+        "staged_others": staged.others,
     }
 
 
-def _place(url: str | None, bucket: str) -> tuple[str, str | None, list[str] | None]:
-    """Return ("here", key, other keys that the url may mean), or ("foreign", "unreadable" or "none", None, None)."""
+def _place(url: str | None, bucket: str) -> _Place:
+    """Return where the url says that the object is."""
     if url is None:
-        return "none", None, None
+        return _Place("none")
     try:
         location = locate(url, bucket)
     except UnreadableUrl:
-        return "unreadable", None, None
+        return _Place("unreadable")
     if location.bucket != bucket:
-        return "foreign", None, None
+        return _Place("foreign")
     key, *others = location.keys
-    return "here", key, others or None
+    return _Place("here", key, others or None)
 
 
 def _uuid(param: str, value: str | None) -> str | None:

@@ -123,13 +123,13 @@ def _asked(
     absent = False
     for look in bucket.look_all(keys, workers, way=way, known=known):
         absent = absent or look.presence is Presence.ABSENT
-        yield _said(look, way)
+        yield _as_row(look, way)
     if absent:
         # If the bucket itself were gone by now, its objects would look missing too.
         bucket.prove()
 
 
-def _said(look: Look, way: Way) -> dict[str, Any]:
+def _as_row(look: Look, way: Way) -> dict[str, Any]:
     return {**vars(look), "reason": look.reason or None, "way": way}
 
 

@@ -10,7 +10,7 @@ young or in error. The states of the objects that it needs:
 - `unneeded`: the staged object of an image that is not ready or names none
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection, sql
@@ -18,11 +18,8 @@ from psycopg import Connection, sql
 from include.api.bucket import Look, Presence
 from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
 from include.warehouse.patterns import MOST, Pattern, facts_of
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
-from include.warehouse.table import identifiers
-
-# Suspects that are looked at together. A task that is cut off goes on after the last such group.
-SUSPECTS = 5000
 
 KNOWN_STATUSES = sql.SQL(", ").join(map(sql.Literal, STATUSES))
 UNKNOWN_AS = {Presence.ABSENT: "disputed", Presence.EMPTY: None, Presence.UNKNOWN: "later"}
@@ -67,85 +64,6 @@ def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
             sql.SQL("SELECT count(*) FROM {} WHERE _operation = 'mark' AND _status = 'candidate'").format(staged.plan)
         ).fetchone()
     return {"in_order": in_order, "marks": marks, "heals": heals}
-
-
-def suspects_of(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> Callable[[str], list[str]]:
-    """Return the source of keys for `look_again`: the keys needed by the plan's rows of that status.
-
-    It is a function that returns up to SUSPECTS keys after a key, in order.
-    """
-    return _following(conn, _keys(plan, status))
-
-
-def some_suspects(conn: Connection, plan: sql.Identifier, number: int, seed: int) -> Callable[[str], list[str]]:
-    """Return a source of keys as `suspects_of` does, for a sample of `number` keys that depends on the seed."""
-    query = sql.SQL("SELECT key FROM ({}) k ORDER BY hashtextextended(key, {}) LIMIT {}")
-    keys = sql.SQL("SELECT key FROM ({}) s").format(query.format(_keys(plan, "candidate"), seed, number))
-    return _following(conn, keys)
-
-
-def no_suspects(after: str) -> list[str]:
-    """Return no keys: a source of keys for `look_again` if nothing is to be looked at."""
-    return []
-
-
-def disputed(conn: Connection, plan: sql.Identifier, looks: Sequence[Stage]) -> Callable[[str], list[str]]:
-    """Return a source of keys as `suspects_of` does, for those that LIST shows and HEAD does not."""
-    verdicts = _verdicts(plan, "candidate", looks, listed_whole=False)
-    return _following(conn, sql.SQL("SELECT key FROM ({}) v WHERE state = 'disputed'").format(verdicts))
-
-
-def count_suspects(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> int:
-    """Return how many keys the plan's rows of that status need."""
-    return conn.execute(sql.SQL("SELECT count(*) FROM ({}) k").format(_keys(plan, status))).fetchone()[0]
-
-
-def _keys(plan: sql.Identifier, status: str) -> sql.Composed:
-    return sql.SQL(KEYS).format(plan=plan, status=sql.Literal(status))
-
-
-def _following(conn: Connection, keys: sql.Composed) -> Callable[[str], list[str]]:
-    query = sql.SQL('SELECT key FROM ({}) k WHERE key > %s COLLATE "C" ORDER BY key LIMIT %s').format(keys)
-
-    def following(after: str) -> list[str]:
-        return [key for (key,) in conn.execute(query, [after, SUSPECTS])]
-
-    return following
-
-
-def settle(
-    conn: Connection,
-    plan: sql.Identifier,
-    looks: Sequence[Stage],
-    *,
-    status: str = "candidate",
-    listed_whole: bool = False,
-) -> None:
-    """Settle the plan's rows of that status by all looks at their objects.
-
-    Of several looks in the same way (LIST or HEAD) the last counts. `listed_whole`: one of the looks is a complete
-    listing, so a key that it doesn't show is absent by LIST.
-    """
-    with conn.transaction():
-        conn.execute("DROP TABLE IF EXISTS pg_temp.verdict")
-        for stage in looks:
-            conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
-        conn.execute(
-            sql.SQL("CREATE TEMPORARY TABLE verdict ON COMMIT DROP AS {}").format(
-                _verdicts(plan, status, looks, listed_whole)
-            )
-        )
-        conn.execute("CREATE UNIQUE INDEX ON pg_temp.verdict (key)")
-        conn.execute("ANALYZE pg_temp.verdict")
-        conn.execute(
-            sql.SQL(SETTLE).format(
-                plan=plan,
-                status=sql.Literal(status),
-                original=_settled("original"),
-                staged=_settled("staged"),
-                **MESSAGES,
-            )
-        )
 
 
 def leave_heals(conn: Connection, plan: sql.Identifier) -> None:
@@ -223,11 +141,6 @@ def _first_state(name: str, object_: str, not_looked_for: sql.SQL, objects: Stag
     )
 
 
-def _settled(name: str) -> sql.Composed:
-    columns = {column: sql.Identifier(f"{name}_{column}") for column in ("key", "others")}
-    return sql.SQL(SETTLED).format(asked=sql.Identifier(f"asked_{name}"), **columns)
-
-
 def _why(name: str) -> sql.Composed:
     """Return the expression for why the state of an object leaves its image unproven."""
     state = sql.Identifier(f"{name}_state")
@@ -237,21 +150,6 @@ def _why(name: str) -> sql.Composed:
     ]
     return sql.SQL("CASE {} WHEN {} = 'unknown' THEN {} || reason END").format(
         sql.SQL(" ").join(cases), state, sql.Literal(f"its {name} object could not be looked at: ")
-    )
-
-
-def _verdicts(plan: sql.Identifier, status: str, looks: Sequence[Stage], listed_whole: bool) -> sql.Composed:
-    """Return the query for the state of each key that the plan's rows of that status need, by all looks together."""
-    all_looks = sql.SQL(" UNION ALL ").join(
-        sql.SQL("SELECT {number} AS number, key, presence, reason, way, later, restorable FROM {looks}").format(
-            number=number, looks=stage.sql
-        )
-        for number, stage in enumerate(looks)
-    )
-    return sql.SQL(VERDICTS).format(
-        keys=_keys(plan, status),
-        looks=all_looks,
-        unlisted=sql.Literal("absent" if listed_whole else None),
     )
 
 
@@ -332,79 +230,6 @@ CROSS JOIN LATERAL (
 ) seen
 LEFT JOIN ({doubts}) d ON d.key = jsonb_build_array(p.id)
 WHERE p._status IN ('confirmed', 'left', 'healable', 'unproven')
-"""
-
-KEYS = """
-SELECT DISTINCT key FROM (
-  SELECT unnest(original_key || original_others) AS key FROM {plan}
-  WHERE _status = {status} AND (_operation = 'heal' OR original_state = 'absent')
-  UNION ALL
-  SELECT unnest(staged_key || staged_others) FROM {plan}
-  WHERE _status = {status} AND (staged_state = 'absent' OR _operation = 'heal' AND new_status = 'ready')
-) k
-WHERE key IS NOT NULL
-"""
-
-VERDICTS = """
-SELECT k.key, coalesce(h.reason, l.reason) AS reason,
-  coalesce(h.later, false) OR coalesce(l.later, false) AS later, coalesce(h.restorable, false) AS restorable,
-  CASE WHEN h.presence IN ('present', 'empty') THEN h.presence
-    WHEN h.presence = 'absent' THEN CASE coalesce(l.presence, {unlisted}, 'unknown')
-      WHEN 'absent' THEN 'absent' WHEN 'unknown' THEN 'unknown' ELSE 'disputed' END
-    WHEN l.presence IN ('present', 'empty') THEN l.presence
-    WHEN h.presence = 'unknown' THEN 'unknown'
-    ELSE coalesce(l.presence, 'unknown') END AS state
-FROM ({keys}) k
-LEFT JOIN LATERAL (
-  SELECT * FROM ({looks}) looks WHERE key = k.key AND way = 'head' ORDER BY number DESC LIMIT 1) h ON true
-LEFT JOIN LATERAL (
-  SELECT * FROM ({looks}) looks WHERE key = k.key AND way = 'list' ORDER BY number DESC LIMIT 1) l ON true
-"""
-
-SETTLED = """
-CASE WHEN NOT {asked} THEN NULL
-  WHEN bool_or(v.state = 'present') FILTER (WHERE v.key = {key}) THEN 'present'
-  WHEN bool_or(v.state = 'empty') FILTER (WHERE v.key = {key}) THEN 'empty'
-  WHEN bool_or(v.state IN ('present', 'empty')) FILTER (WHERE v.key = ANY ({others})) THEN 'elsewhere'
-  WHEN bool_or(v.state = 'unknown') FILTER (WHERE v.key = {key} OR v.key = ANY ({others})) THEN 'unknown'
-  WHEN bool_or(v.state = 'disputed') FILTER (WHERE v.key = {key} OR v.key = ANY ({others})) THEN 'disputed'
-  ELSE 'absent' END
-"""
-
-SETTLE = """
-WITH asked AS (
-  SELECT *, original_key IS NOT NULL AND (_operation = 'heal' OR original_state = 'absent') AS asked_original,
-    staged_key IS NOT NULL
-      AND (staged_state = 'absent' OR _operation = 'heal' AND new_status = 'ready') AS asked_staged
-  FROM {plan} WHERE _status = {status}
-), found AS (
-  SELECT q.id, q._operation, q.status, coalesce(f.original, q.original_state) AS original,
-    coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable
-  FROM asked q CROSS JOIN LATERAL (
-    SELECT {original} AS original, {staged} AS staged,
-      CASE WHEN bool_or(v.state = 'unknown' AND v.later) THEN 'later' WHEN bool_or(v.state = 'unknown') THEN 'refused'
-        WHEN bool_or(v.state = 'disputed') THEN 'disputed' END AS unknown,
-      min(v.reason) FILTER (WHERE v.state = 'unknown') AS reason,
-      coalesce(bool_or(v.restorable) FILTER (WHERE v.state = 'absent'), false) AS restorable
-    FROM pg_temp.verdict v WHERE v.key = ANY (
-      CASE WHEN asked_original THEN original_key || original_others END
-      || CASE WHEN asked_staged THEN staged_key || staged_others END)
-  ) f
-)
-UPDATE {plan} p SET
-  original_state = f.original, staged_state = f.staged, unknown = f.unknown, reason = f.reason,
-  restorable = f.restorable, looked = true,
-  new_error = CASE WHEN f._operation = 'heal' THEN p.new_error
-    WHEN f.original = 'absent' THEN {original_missing} ELSE {staged_missing} END,
-  _status = CASE
-    WHEN f._operation = 'heal' THEN
-      CASE WHEN f.original IN ('present', 'elsewhere') AND f.staged IN ('present', 'elsewhere') THEN 'confirmed'
-        ELSE 'noise' END
-    WHEN f.original IN ('unknown', 'disputed') OR f.staged IN ('unknown', 'disputed') THEN 'unproven'
-    WHEN 'absent' IN (f.original, f.staged) THEN CASE f.status WHEN 'processing' THEN 'left' ELSE 'confirmed' END
-    WHEN f.original = 'present' AND f.staged IN ('present', 'unneeded') THEN 'noise'
-    ELSE 'unproven' END
-FROM found f WHERE f.id = p.id
 """
 
 SAMPLE = """

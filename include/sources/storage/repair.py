@@ -6,7 +6,7 @@ failed.
 
 Images and audit are in two databases, whose transactions are open at the same time. The audit is committed first, with
 the number of the other transaction. After a crash between the two commits, the application's database is asked whether
-that transaction was committed (see `resolve`).
+that transaction was committed (see `resolve_cut_off_commits`).
 """
 
 import logging
@@ -29,11 +29,12 @@ from include.sources.base import Check
 from include.sources.storage import breaker, images, look
 from include.sources.storage.check import Order, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
-from include.sources.storage.plan import as_planned, count_suspects, settle, suspects_of
+from include.sources.storage.plan import as_planned
+from include.sources.storage.second_look import count_suspects, settle, suspects_of
 from include.warehouse import fence, rollback, sync_log
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
-from include.warehouse.table import identifiers
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def prove_again(context: StorageContext, plan: sql.Identifier, purpose: str, tic
     size = images.size(context.images, Scope())
     many = look.listing_is_cheaper(count_suspects(conn, plan, "confirmed"), size) and bucket.honours_start_after
     looks = {way: Stage.open(conn, OBJECTS, source, f"{purpose}_{way}", ticket) for way in Way}
-    known = others_keys(context, plan)
+    known = keys_of_other_images(context, plan)
     for way, stage in looks.items():
         by_pages = many and way is Way.LIST
         look.look_again(bucket, suspects, stage, way, by_pages=by_pages, workers=workers, known=known)
@@ -175,7 +176,7 @@ def prove_again(context: StorageContext, plan: sql.Identifier, purpose: str, tic
         raise TryLater(f"the changes could not be proven once more, nothing was written: {unproven[0]}")
 
 
-def others_keys(context: StorageContext, plan: sql.Identifier) -> list[str]:
+def keys_of_other_images(context: StorageContext, plan: sql.Identifier) -> list[str]:
     """Return the keys of some objects that should exist, since images outside the plan need them.
 
     If many looks at the planned changes have no answer, a look at these tells whether the store is down.
@@ -183,7 +184,9 @@ def others_keys(context: StorageContext, plan: sql.Identifier) -> list[str]:
     conn, before = context.conn, images.clock(context.images) - images.GRACE
     without = [id_ for (id_,) in conn.execute(sql.SQL("SELECT id::text FROM {}").format(plan))]
     start, limit = str(UUID(int=0)), look.KNOWN
-    return images.others(context.images, context.bucket.name, before=before, without=without, start=start, limit=limit)
+    return images.keys_of_others(
+        context.images, context.bucket.name, before=before, without=without, start=start, limit=limit
+    )
 
 
 def _nothing_proven(looks: Stage) -> str:
@@ -266,12 +269,12 @@ def audit(conn: Connection, sync_id: int, changes: Sequence[tuple[str, Mapping, 
 
 
 def note_transaction(conn: Connection, images: Connection, sync_id: int) -> None:
-    """Store the number of the application's open transaction in the sync log, for `resolve`."""
+    """Store the number of the application's open transaction in the sync log, for `resolve_cut_off_commits`."""
     (number,) = images.execute("SELECT pg_current_xact_id()::text").fetchone()
     conn.execute("UPDATE confidence.sync_log SET copy_transaction = %s WHERE sync_id = %s", [number, sync_id])
 
 
-def resolve(conn: Connection, images: Connection, source: str) -> None:
+def resolve_cut_off_commits(conn: Connection, images: Connection, source: str) -> None:
     """Find out whether writes were committed that a crash cut off between the two commits; correct the sync log.
 
     Raises TryLater while such a transaction is still open, and RuntimeError if the application's database no longer
@@ -328,10 +331,10 @@ def _open(context: StorageContext, sync_id: int, rows: Sequence[Mapping[str, Any
     ids = [row["id"] for row in rows]
     now = standing(context.images, ids)
     written = dict(context.conn.execute(WRITTEN, [sync_id, TABLE, ids]).fetchall())
-    return sum(not shows(now.get(row["id"]), row) and not _went_on(now, written, row) for row in rows)
+    return sum(not shows(now.get(row["id"]), row) and not _changed_since(now, written, row) for row in rows)
 
 
-def _went_on(now: Mapping[str, Mapping], written: Mapping[str, Mapping], row: Mapping[str, Any]) -> bool:
+def _changed_since(now: Mapping[str, Mapping], written: Mapping[str, Mapping], row: Mapping[str, Any]) -> bool:
     """Return whether the image did show the planned status, and was changed or deleted afterwards."""
     after, present = written.get(row["id"]), now.get(row["id"])
     return shows(after, row) and (present is None or present["updated_at"] != after["updated_at"])

@@ -21,7 +21,7 @@ from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
 from include.sources.storage.metrics import METRICS
-from include.sources.storage.repair import apply, logged, plan_of, repair_images, resolve, verify_repair
+from include.sources.storage.repair import apply, logged, plan_of, repair_images, resolve_cut_off_commits, verify_repair
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Copy
@@ -89,7 +89,7 @@ class Storage:
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[StorageContext]:
         with connections.bucket("storage") as bucket, connections.database("images_db") as database:
-            resolve(conn, database, self.name)
+            resolve_cut_off_commits(conn, database, self.name)
             yield StorageContext(self, conn, run, bucket, database)
 
     def sync(self, context: StorageContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
@@ -164,7 +164,7 @@ class Storage:
     @contextmanager
     def copy(self, conn: Connection, connections: Connections) -> Iterator[Copy]:
         with connections.database("images_db") as database:
-            resolve(conn, database, self.name)
+            resolve_cut_off_commits(conn, database, self.name)
             yield ImagesCopy(conn, database)
 
     def alerts(self, conn: Connection) -> Sequence[Alert]:

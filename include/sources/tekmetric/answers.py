@@ -13,7 +13,7 @@ from typing import Any
 
 from include.api.errors import RefuseData
 from include.sources.tekmetric import tables
-from include.warehouse.table import boolean, instant
+from include.warehouse.readers import boolean, instant
 
 Record = Mapping[str, Any]
 Check = Callable[[Any], None]
@@ -56,11 +56,11 @@ def estimate(id_: int) -> Check:
         jobs = objects(order, "jobs")
         if any(job.get("repairOrderId") not in (None, id_, str(id_)) for job in jobs):
             raise RefuseData("a job is that of another order")
-        _are_told_apart(jobs)
+        _require_distinct_ids(jobs)
         for job in jobs:
-            _adds_up(job)
-        _comes_to_its_total(order, jobs)
-        _has_its_fees(order, jobs)
+            _require_job_sums(job)
+        _require_total(order, jobs)
+        _require_fees(order, jobs)
 
     return check
 
@@ -90,11 +90,11 @@ def agree(head: Record, estimate: Record, profit: Record) -> None:
     labor, total = profit["laborProfit"], profit["totalProfit"]
     # Labor may be discounted already or not, so a profit may be lower by any of the discounts.
     taken_off = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
-    sold = sum(_worth(job, "labor") for job in jobs)
+    sold = sum(_amount_of(job, "labor") for job in jobs)
     if (
         abs(_value(labor, "hours", tables.hours) - sum(map(_hours, jobs))) > HOURS
         or not -CENTS - taken_off <= _cents(labor, "retail") - sold <= CENTS
-        or _cents(total, "retail") < sold + sum(_worth(job, "parts") for job in jobs) - taken_off - CENTS
+        or _cents(total, "retail") < sold + sum(_amount_of(job, "parts") for job in jobs) - taken_off - CENTS
     ):
         raise RefuseData(
             "the profit is not that of the authorized jobs in the estimate, so the two are not of one state"
@@ -118,8 +118,8 @@ def of_shop(shop_id: int) -> Check:
     def check(data: Any) -> None:
         rows = data.get("content") if isinstance(data, dict) else data
         for row in rows if isinstance(rows, list) else ():
-            told = row.get("shopId") if isinstance(row, dict) else None
-            if told is not None and tables.identifier(told) != shop_id:
+            stated = row.get("shopId") if isinstance(row, dict) else None
+            if stated is not None and tables.identifier(stated) != shop_id:
                 raise RefuseData("it shows something of another shop")
 
     return check
@@ -193,7 +193,7 @@ def _cents(record: Record, name: str) -> int | None:
     return _value(record, name, tables.cents)
 
 
-def _are_told_apart(jobs: Sequence[Record]) -> None:
+def _require_distinct_ids(jobs: Sequence[Record]) -> None:
     """Raise RefuseData if a job has no id, or if two jobs, or two items of one kind, have the same id."""
     ids = [tables.identifier(job.get("id")) for job in jobs]
     if None in ids:
@@ -207,7 +207,7 @@ def _are_told_apart(jobs: Sequence[Record]) -> None:
         raise RefuseData("a job is listed twice")
 
 
-def _adds_up(job: Record) -> None:
+def _require_job_sums(job: Record) -> None:
     """Raise RefuseData if the items of a job don't add up to the job's amounts.
 
     The amounts may be lower by the job's discount. That of parts may be higher by their core charges.
@@ -215,21 +215,21 @@ def _adds_up(job: Record) -> None:
     discount = _cents(job, "discount") or 0
     cores = sum((_cents(part, "coreCharge") or 0) * _quantity(part) for part in objects(job, "parts"))
     for kind, name in ITEMS.items():
-        told, listed = _cents(job, name), _listed(job, kind)
-        if told and job.get(kind) is None:
+        stated, listed = _cents(job, name), _sum_of_items(job, kind)
+        if stated and job.get(kind) is None:
             raise RefuseData(f"the list of a job's {kind} is missing, though they come to something")
-        if told is None or listed is None:
+        if stated is None or listed is None:
             continue
-        more = told - listed
+        more = stated - listed
         with_cores = kind == "parts" and abs(more - cores) <= CENTS
         if not -CENTS - discount <= more <= CENTS and not with_cores:
             raise RefuseData(f"a job's {kind} don't come to what the job says of them")
-    told, listed = _value(job, "laborHours", tables.hours), _listed_hours(job)
-    if told is not None and abs(told - listed) > HOURS:
+    stated, listed = _value(job, "laborHours", tables.hours), _sum_of_hours(job)
+    if stated is not None and abs(stated - listed) > HOURS:
         raise RefuseData("a job's labor doesn't come to the hours that the job tells")
 
 
-def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
+def _require_total(estimate: Record, jobs: Sequence[Record]) -> None:
     """Raise RefuseData unless the estimate's total is between the lowest and the highest sum that its parts allow.
 
     The parts are jobs, fees, discounts and tax. Declined jobs and the order's own sublets, whose amounts are not known,
@@ -246,7 +246,7 @@ def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
     prices = _prices(jobs)
     fees, own_fees = _cents(estimate, "feesTotal"), 0
     if fees is None:
-        fees, own_fees = sum(_worth(job, "fees") for job in jobs), _own_fees(estimate, prices) or 0
+        fees, own_fees = sum(_amount_of(job, "fees") for job in jobs), _own_fees(estimate, prices) or 0
     discount = _cents(estimate, "discountTotal")
     if discount is None:
         discount = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
@@ -254,20 +254,22 @@ def _comes_to_its_total(estimate: Record, jobs: Sequence[Record]) -> None:
     rate = _value(estimate, "taxRate", tables.exact)
     most_tax = (prices + fees) * (ANY_TAX if rate is None else rate) / 100 if tax is None else tax
     # The amounts that are missing in the total if declined jobs don't count.
-    left_out = _prices(declined) + sum(_worth(job, "fees") + (_cents(job, "discount") or 0) for job in declined)
+    left_out = _prices(declined) + sum(_amount_of(job, "fees") + (_cents(job, "discount") or 0) for job in declined)
     least = prices - left_out + fees - discount + (tax or 0) - CENTS
     most = prices + fees + own_fees - discount + most_tax + CENTS
     if total < least or (total > most and not estimate.get("sublets")):
         raise RefuseData("the jobs don't come to the estimate's total")
 
 
-def _has_its_fees(estimate: Record, jobs: Sequence[Record]) -> None:
+def _require_fees(estimate: Record, jobs: Sequence[Record]) -> None:
     """Raise RefuseData if the estimate's sum of fees is above the fees of its jobs and of its own list."""
-    told, listed = _cents(estimate, "feesTotal"), _own_fees(estimate, _prices(jobs))
-    of_jobs = [_cents(job, "feePrice") if _listed(job, "fees") is None else _worth(job, "fees") for job in jobs]
-    if None in (told, listed, *of_jobs):
+    stated, listed = _cents(estimate, "feesTotal"), _own_fees(estimate, _prices(jobs))
+    of_jobs = [
+        _cents(job, "feePrice") if _sum_of_items(job, "fees") is None else _amount_of(job, "fees") for job in jobs
+    ]
+    if None in (stated, listed, *of_jobs):
         return
-    if told - sum(of_jobs) - listed > CENTS:
+    if stated - sum(of_jobs) - listed > CENTS:
         raise RefuseData("the list of the order's own fees is missing or too short")
 
 
@@ -286,16 +288,16 @@ def _own_fees(estimate: Record, prices: Decimal | int) -> Decimal | int | None:
 
 
 def _prices(jobs: Sequence[Record]) -> Decimal | int:
-    return sum(_worth(job, kind) for job in jobs for kind in ("parts", "labor", "sublets"))
+    return sum(_amount_of(job, kind) for job in jobs for kind in ("parts", "labor", "sublets"))
 
 
-def _worth(job: Record, kind: str) -> Decimal | int:
+def _amount_of(job: Record, kind: str) -> Decimal | int:
     """Return the job's amount for a kind of items; if it has none, their sum, or 0 if an item has no amount."""
-    told = _cents(job, ITEMS[kind])
-    return (_listed(job, kind) or 0) if told is None else told
+    stated = _cents(job, ITEMS[kind])
+    return (_sum_of_items(job, kind) or 0) if stated is None else stated
 
 
-def _listed(job: Record, kind: str) -> Decimal | int | None:
+def _sum_of_items(job: Record, kind: str) -> Decimal | int | None:
     """Return the sum of the items of a kind, None if one has no amount."""
     amounts = [LINES[kind](item) for item in objects(job, kind)]
     return None if None in amounts else sum(amounts)
@@ -329,10 +331,10 @@ LINES: Mapping[str, Callable[[Record], Decimal | int | None]] = {
 }
 
 
-def _listed_hours(job: Record) -> Decimal | int:
+def _sum_of_hours(job: Record) -> Decimal | int:
     return sum(_value(line, "hours", tables.hours) or 0 for line in objects(job, "labor"))
 
 
 def _hours(job: Record) -> Decimal | int:
-    told = _value(job, "laborHours", tables.hours)
-    return _listed_hours(job) if told is None else told
+    stated = _value(job, "laborHours", tables.hours)
+    return _sum_of_hours(job) if stated is None else stated

@@ -11,7 +11,8 @@ from include.confidence.integrity import Severity
 from include.sources.mirror.entity import Invariant
 from include.sources.tekmetric import tables
 from include.sources.tekmetric.metrics import SNAPSHOTS, SNAPSHOTS_OF
-from include.warehouse.table import Table, identifiers
+from include.warehouse.sql_fragments import identifiers
+from include.warehouse.table import Table
 
 # By how many cents a line, and a sum of lines, may differ, since the vendor's rounding is not known; and by how many
 # points two margins may, unless a difference of cents explains more.
@@ -288,26 +289,26 @@ PIECES = {
 }
 
 
-def _holds(name: str, query: str, severity: Severity = Severity.ERROR) -> Invariant:
-    """Return an invariant by a query over `orders`, the orders that are checked."""
+def _rule(name: str, query: str, severity: Severity = Severity.ERROR) -> Invariant:
+    """Return an invariant whose query selects from `orders`, the orders that are checked."""
     return Invariant(name, "repair_orders", sql.SQL(f"WITH orders AS ({ORDERS}) {query}").format(**PIECES), severity)
 
 
-def _names(name: str, child: Table, column: str, parent: Table, severity: Severity, entity: str) -> Invariant:
-    """Return an invariant: each live row of `child` with a value in `column` names a live row of `parent`."""
+def _refers(name: str, child: Table, column: str, parent: Table, severity: Severity, entity: str) -> Invariant:
+    """Return an invariant: a value in `column` of a live row of `child` is the key of a live row of `parent`."""
     key, column = identifiers(child.key, "t"), sql.Identifier(column)
     query = sql.SQL(ORPHANS).format(key=key, child=child.sql, column=column, parent=parent.sql)
     return Invariant(name, entity, query, severity)
 
 
-def _within(name: str, child: Table, column: str, parent: Table) -> Invariant:
-    """Return an invariant of severity error: parts of an order must be gone when the order is."""
-    return _names(name, child, column, parent, Severity.ERROR, "repair_orders")
+def _belongs(name: str, child: Table, column: str, parent: Table) -> Invariant:
+    """Return an invariant of severity error: each live row of `child` belongs to a live row of `parent`."""
+    return _refers(name, child, column, parent, Severity.ERROR, "repair_orders")
 
 
-def _known(name: str, child: Table, column: str, parent: Table, entity: str = "repair_orders") -> Invariant:
-    """Return an invariant of severity warning: the records that an order names may be deleted by now."""
-    return _names(name, child, column, parent, Severity.WARNING, entity)
+def _refers_weakly(name: str, child: Table, column: str, parent: Table, entity: str = "repair_orders") -> Invariant:
+    """Return an invariant of severity warning, since the vendor may delete the row that `column` names."""
+    return _refers(name, child, column, parent, Severity.WARNING, entity)
 
 
 def _in_job(name: str, child: Table) -> Invariant:
@@ -317,32 +318,32 @@ def _in_job(name: str, child: Table) -> Invariant:
 
 ORDER = "tm_repair_order_id"
 CHECKS = (
-    _holds("parts_math_errors", PARTS_MATH),
-    _holds("labor_math_errors", LABOR_MATH),
-    _holds("job_sum_mismatches", JOB_SUMS),
-    _holds("job_tax_mismatches", JOB_TAXES),
-    _holds("sum_mismatches", SUMS),
-    _holds("tax_mismatches", TAXES),
-    _holds("balance_mismatches", BALANCES, Severity.WARNING),
-    _holds("profit_mismatches", PROFITS),
-    _holds("gp_mismatches", GROSS_PROFITS),
-    _holds("cross_endpoint_disagreements", CROSS_ENDPOINT),
-    _holds("missing_data", MISSING),
-    _holds("missing_data_in_jobs", MISSING_IN_JOBS, Severity.WARNING),
-    _holds("days_unlike_instants", DAYS),
+    _rule("parts_math_errors", PARTS_MATH),
+    _rule("labor_math_errors", LABOR_MATH),
+    _rule("job_sum_mismatches", JOB_SUMS),
+    _rule("job_tax_mismatches", JOB_TAXES),
+    _rule("sum_mismatches", SUMS),
+    _rule("tax_mismatches", TAXES),
+    _rule("balance_mismatches", BALANCES, Severity.WARNING),
+    _rule("profit_mismatches", PROFITS),
+    _rule("gp_mismatches", GROSS_PROFITS),
+    _rule("cross_endpoint_disagreements", CROSS_ENDPOINT),
+    _rule("missing_data", MISSING),
+    _rule("missing_data_in_jobs", MISSING_IN_JOBS, Severity.WARNING),
+    _rule("days_unlike_instants", DAYS),
     Invariant("snapshots_unlike_order", "repair_orders", sql.SQL(SNAPSHOTS_UNLIKE)),
     Invariant("orders_without_snapshot", "repair_orders", sql.SQL(WITHOUT_SNAPSHOT)),
     Invariant("days_unlike_snapshots", "repair_orders", sql.SQL(DAYS_UNLIKE)),
     Invariant("snapshots_without_order", "repair_orders", sql.SQL(SNAPSHOTS_WITHOUT_ORDER)),
-    _within("jobs_without_order", tables.JOBS, ORDER, tables.REPAIR_ORDERS),
-    _within("fees_without_order", tables.JOB_FEES, ORDER, tables.REPAIR_ORDERS),
+    _belongs("jobs_without_order", tables.JOBS, ORDER, tables.REPAIR_ORDERS),
+    _belongs("fees_without_order", tables.JOB_FEES, ORDER, tables.REPAIR_ORDERS),
     _in_job("parts_without_job", tables.JOB_PARTS),
     _in_job("labor_without_job", tables.JOB_LABOR),
     _in_job("sublets_without_job", tables.JOB_SUBLETS),
     _in_job("fees_without_job", tables.JOB_FEES),
-    _known("labor_without_technician", tables.JOB_LABOR, "tm_technician_id", tables.EMPLOYEES),
-    _known("orders_without_customer", tables.REPAIR_ORDERS, "tm_customer_id", tables.CUSTOMERS),
-    _known("orders_without_vehicle", tables.REPAIR_ORDERS, "tm_vehicle_id", tables.VEHICLES),
-    _known("orders_without_advisor", tables.REPAIR_ORDERS, "tm_service_advisor_id", tables.EMPLOYEES),
-    _known("vehicles_without_customer", tables.VEHICLES, "tm_customer_id", tables.CUSTOMERS, "vehicles"),
+    _refers_weakly("labor_without_technician", tables.JOB_LABOR, "tm_technician_id", tables.EMPLOYEES),
+    _refers_weakly("orders_without_customer", tables.REPAIR_ORDERS, "tm_customer_id", tables.CUSTOMERS),
+    _refers_weakly("orders_without_vehicle", tables.REPAIR_ORDERS, "tm_vehicle_id", tables.VEHICLES),
+    _refers_weakly("orders_without_advisor", tables.REPAIR_ORDERS, "tm_service_advisor_id", tables.EMPLOYEES),
+    _refers_weakly("vehicles_without_customer", tables.VEHICLES, "tm_customer_id", tables.CUSTOMERS, "vehicles"),
 )

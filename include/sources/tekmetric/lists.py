@@ -20,7 +20,7 @@ from include.api.request import Answer, Request
 from include.sources.mirror.entity import Listing, MirrorContext, NewestOnly
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.shops import Shop, shops_of
-from include.warehouse.table import instant
+from include.warehouse.readers import instant
 
 Record = Mapping[str, Any]
 

@@ -20,7 +20,8 @@ from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
 
-from include.warehouse.table import Column, Table, boolean, decimal, identifier, instant, integer, structure, text
+from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text
+from include.warehouse.table import Column, Table
 
 SCHEMA = "tekmetric"
 DEFAULT_TIMEZONE = "America/New_York"

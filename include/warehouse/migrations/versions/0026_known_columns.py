@@ -1,7 +1,8 @@
 """Columns of fields that the vendors name and that were kept in `extra`; filled from there, without the vendor."""
 
 from include.warehouse.migrations.extra import column_to_extra, columns_from_extra
-from include.warehouse.table import Column, boolean, identifier, integer, structure
+from include.warehouse.readers import boolean, identifier, integer, structure
+from include.warehouse.table import Column
 
 revision = "0026"
 down_revision = "0025"

@@ -8,16 +8,17 @@ import pytest
 from include.api.errors import FixConfiguration
 from include.confidence import judgements
 from include.confidence.census import Census
-from include.confidence.fields import State, found_by, known_fields
+from include.confidence.field_changes import State, found_by, known_fields
 from include.confidence.policy import Unproven, Verdict, judge
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies
-from include.sources.mirror.fields import _keep_table, state_of
+from include.sources.mirror.entity_census import _keep_table, state_of
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
-from include.warehouse.staging import TooManyRefused
-from include.warehouse.table import Column, Table, integer, text
+from include.warehouse.pull import TooManyRefused
+from include.warehouse.readers import integer, text
+from include.warehouse.table import Column, Table
 
 from .conftest import RUN, SOURCE
 

@@ -1,33 +1,39 @@
-"""The census of the fields of an entity's records: what is counted, and what becomes of it.
+"""The census of the fields of an entity's records: count them, store the counts, report what has changed.
 
-Counted are the records as they are given to the tables: in full, after a source's own readers. Lists in brief and
-second looks are not counted. Only whole scans tell shares and what has vanished.
+The census counts records as the tables get them: in full, after a source's own readers. It leaves out lists in brief
+and second looks. Only a whole scan can say what share of the records has a field, and which fields have vanished.
 """
 
-import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
-
-from include.confidence import fields
-from include.confidence.census import Census, Counted, Questions, Reader, Record, value_at
-from include.confidence.fields import FieldChange, Kind, KnownField, State
+from include.confidence.census import Census
+from include.confidence.field_changes import (
+    RECORD,
+    Kind,
+    KnownField,
+    State,
+    find_changes,
+    known_fields,
+    limit_fields,
+    merge_renames,
+    save_census,
+    save_changes,
+)
+from include.confidence.field_counts import Counted, Questions, Reader, Record
 from include.sources.mirror.entity import Entity, MirrorContext, Part
+from include.sources.mirror.renamed_fields import find_renames
+from include.warehouse.readers import structure
 from include.warehouse.staging import Stage
-from include.warehouse.table import Column, Table, among, identifiers, lies_in, structure
+from include.warehouse.table import Column, Table, lies_in
 
 if TYPE_CHECKING:
     from include.sources.mirror.extract import Extract
 
 log = logging.getLogger(__name__)
-
-# Two fields are the same, renamed, if so many values can be compared, of them so many different ones, and this share
-# is equal.
-MIN_PAIRS, MIN_DIFFERENT, EQUAL_SHARE = 5, 2, 0.9
 
 METRICS: Mapping[str, str] = {
     "fields": "Fields that the records of the entity's tables have, those in nested objects included.",
@@ -43,31 +49,31 @@ LOST = ("declared_fields_vanished", "declared_fields_retyped")
 
 @dataclass(frozen=True)
 class FieldFigures:
-    """What a scan says of fields: its metrics, and by metric the declared fields that are lost, as `table.path`."""
+    """The figures of a scan about fields: its metrics, and by metric the lost declared fields, as `table.path`."""
 
     metrics: Mapping[str, int | None] = field(default_factory=lambda: dict.fromkeys(METRICS))
     lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def censuses(entity: Entity, codes: Mapping[str, Sequence[str]], before: Mapping[str, Any]) -> dict[str, Census]:
-    """Return a census for each table of the entity that is counted by itself, by the table's name.
+    """Return a census for each table of the entity that has its own, by the table's name.
 
     `codes`: by table, the fields whose values are kept. `before`: what an earlier attempt has counted.
     """
     found = {}
     for table in counted_tables(entity):
         census = Census(_questions(entity, table, codes.get(table.name, ())))
-        found[table.name] = census.go_on(before[table.name]) if table.name in before else census
+        found[table.name] = census.restore(before[table.name]) if table.name in before else census
     return found
 
 
 def counted_tables(entity: Entity) -> list[Table]:
-    """Return the tables of the entity that are counted by themselves."""
+    """Return the tables of the entity that have a census of their own."""
     return [entity.table, *(part.table for part in entity.parts if not _is_record(part))]
 
 
 def _is_record(part: Part) -> bool:
-    """Return whether a record has one nested row with its own key: then both are the same object."""
+    """Return whether the part's rows have the record's own key: one row for each record, of the same object."""
     return part.by == part.table.key
 
 
@@ -89,9 +95,9 @@ def state_of(entity: Entity, table: Table, path: str) -> State:
 
 
 def keep_fields(context: MirrorContext, extract: "Extract", *, whole: bool) -> FieldFigures:
-    """Keep what the censuses of a pull have counted, and tell what has changed. Call it in a transaction.
+    """Store what the censuses of a pull have counted and what has changed; return the figures.
 
-    `whole`: the pull is that of a whole scan.
+    Call it in a transaction. `whole`: the pull is that of a whole scan. The figures of any other pull are None.
     """
     entity, figures = extract.entity, []
     for stage in extract.stages:
@@ -99,11 +105,11 @@ def keep_fields(context: MirrorContext, extract: "Extract", *, whole: bool) -> F
         if census is None:
             continue
         counted, name = census.counted(), stage.table.name
-        before = fields.known_fields(context.conn, context.source.name, name) if whole or counted.records else {}
+        before = known_fields(context.conn, context.source.name, name) if whole or counted.records else {}
         if counted.records:
             _keep_table(context, entity, stage, census, before, whole=whole)
         if whole:
-            now = fields.known_fields(context.conn, context.source.name, name)
+            now = known_fields(context.conn, context.source.name, name)
             figures.append(_figures(entity, stage.table, before, now, counted))
     if not whole:
         return FieldFigures()
@@ -121,19 +127,19 @@ def _keep_table(
     *,
     whole: bool,
 ) -> None:
-    """Keep what was counted of one table's records, and tell what has changed. `known`: the fields before."""
+    """Store what was counted of one table's records; store and log what has changed. `known`: the fields before."""
     conn, source, table = context.conn, context.source.name, stage.table
-    counted = fields.bounded(known, census.counted())
-    states = {path: state_of(entity, table, path) for path in (*counted.fields, *known) if path != fields.RECORD}
-    found = fields.changes(known, counted, states, whole=whole)
+    counted = limit_fields(known, census.counted())
+    states = {path: state_of(entity, table, path) for path in (*counted.fields, *known) if path != RECORD}
+    found = find_changes(known, counted, states, whole=whole)
     vanished = [each.path for each in found if each.kind is Kind.VANISHED]
-    pairs = _renames(stage, _columns(entity, table), census, found, known) if vanished else {}
-    found = fields.renamed(found, pairs)
+    pairs = find_renames(stage, _columns(entity, table), census, found, known) if vanished else {}
+    found = merge_renames(found, pairs)
     for change in found:
         log.warning("%s.%s: %s", source, table.name, change)
-    fields.tell(conn, source, table.name, context.run, found)
+    save_changes(conn, source, table.name, context.run, found)
     reasons = {path: table.why_ignored(path) for path, state in states.items() if state is State.IGNORED}
-    fields.save(conn, source, table.name, known, counted, states, whole=whole, vanished=vanished, reasons=reasons)
+    save_census(conn, source, table.name, known, counted, states, whole=whole, vanished=vanished, reasons=reasons)
 
 
 def _figures(
@@ -144,7 +150,7 @@ def _figures(
     counted: Counted,
 ) -> FieldFigures:
     """Return what a whole scan says of one table's fields."""
-    baseline = fields.RECORD in before and before[fields.RECORD].scanned_at
+    baseline = RECORD in before and before[RECORD].scanned_at
     new = [p for p in counted.fields if baseline and (p not in before or before[p].scanned_at is None)]
     vanished = [path for path, each in now.items() if each.vanished_at]
     # By the declarations as they are now: a person may have mended them.
@@ -154,7 +160,7 @@ def _figures(
         "fields": len(counted.fields),
         "fields_new": len(new),
         "fields_vanished": len(vanished),
-        "declared_fields": len({_path(column) for column in _columns(entity, table)}),
+        "declared_fields": len({column.dotted_path for column in _columns(entity, table)}),
         "declared_fields_vanished": len(lost),
         "declared_fields_retyped": len(retyped),
     }
@@ -166,21 +172,21 @@ def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
     columns = _columns(entity, table)
     return Questions(
         readers=_readers(columns),
-        opaque={_path(column) for column in columns if column.read is structure},
+        opaque={column.dotted_path for column in columns if column.read is structure},
         codes=codes,
     )
 
 
 def _readers(columns: Sequence[Column]) -> dict[str, Reader]:
-    """Return how the columns read each path. Where several read it, one of them has to make something of a value."""
+    """Return the reader of each path. If several columns read a path, it is enough that one of them keeps a value."""
     by_path: dict[str, list[Reader]] = defaultdict(list)
     for column in columns:
-        by_path[_path(column)].append(column.read)
+        by_path[column.dotted_path].append(column.read)
     return {path: _first_of(reads) for path, reads in by_path.items()}
 
 
 def _first_of(reads: Sequence[Reader]) -> Reader:
-    """Return a reader of the first value that these readers make of one; none of them may refuse it."""
+    """Return a reader with the first result of these readers that is not None. None of them may refuse a value."""
     return lambda value: next((found for found in [read(value) for read in reads] if found is not None), None)
 
 
@@ -189,70 +195,6 @@ def _columns(entity: Entity, table: Table) -> list[Column]:
     if table is not entity.table:
         return list(table.columns)
     return [*table.columns, *(column for part in entity.parts if _is_record(part) for column in part.table.columns)]
-
-
-def _path(column: Column) -> str:
-    return column.field or column.name
-
-
-def _renames(
-    stage: Stage,
-    columns: Sequence[Column],
-    census: Census,
-    found: Iterable[FieldChange],
-    known: Mapping[str, KnownField],
-) -> dict[str, str]:
-    """Return {old: new} for each declared field that has vanished while a new field has the values of its column.
-
-    If an object has vanished, what lies in a new one at the same place has the values of the column. The values of some
-    records are compared with the copy, by key. None of them is kept.
-    """
-    vanished = {each.path for each in found if each.kind is Kind.VANISHED and each.state is State.DECLARED}
-    # An object's field fits a column better than the object.
-    gone = sorted(vanished, key=len, reverse=True)
-    new = [
-        path
-        for path, each in census.counted().fields.items()
-        if "[]" not in path and each.seen and (path not in known or known[path].scanned_at is None)
-    ]
-    pairs: dict[str, str] = {}
-    for column in columns:
-        old = next((path for path in gone if lies_in(_path(column), path)), None)
-        if new and old and column.name in stage.table.names and old not in pairs:
-            values, inner = _copied_values(stage, column, census.sample), _path(column).removeprefix(old)
-            same = [path for path in new if path not in pairs.values() and _is_same(column, path + inner, values)]
-            if same:
-                pairs[old] = same[0]
-    return pairs
-
-
-def _copied_values(stage: Stage, column: Column, sample: Sequence[Record]) -> list[tuple[Record, Any]]:
-    """Return the records of the sample, each with what the copy has in the column."""
-    records = {key: record for record in sample if (key := stage.table.key_of(record))}
-    rows = stage.conn.execute(
-        sql.SQL("SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL AND {among}").format(
-            key=identifiers(stage.table.key),
-            column=sql.Identifier(column.name),
-            table=stage.table.sql,
-            among=among(stage.table.key, records),
-        )
-    ).fetchall()
-    return [(records[tuple(key)], value) for *key, value in rows if tuple(key) in records]
-
-
-def _is_same(column: Column, path: str, values: Sequence[tuple[Record, Any]]) -> bool:
-    """Return whether a new field has the values that the copy has in the column."""
-    if len(values) < MIN_PAIRS or len({str(value) for _, value in values}) < MIN_DIFFERENT:
-        return False
-    return sum(_equal(column, value_at(record, path), value) for record, value in values) >= EQUAL_SHARE * len(values)
-
-
-def _equal(column: Column, value: Any, copied: Any) -> bool:
-    try:
-        read = column.read(value)
-    except ValueError:
-        return False
-    return (json.loads(read) if isinstance(copied, dict | list) and isinstance(read, str) else read) == copied
 
 
 def lost_fields(lost: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -12,7 +12,8 @@ from enum import StrEnum
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from include.confidence.census import MAX_CODES, MAX_PATHS, NULL, Counted, FieldCount
+from include.confidence.census import MAX_CODES, MAX_PATHS
+from include.confidence.field_counts import NULL, Counted, FieldCount
 
 # A field has vanished if it was in this share of at least so many objects, and is now in none of as many.
 USUAL_SHARE = 0.95
@@ -118,7 +119,7 @@ def sentence(kind: str, path: str, state: str, detail: str) -> str:
 
 
 def known_fields(conn: Connection, source: str, entity: str) -> dict[str, KnownField]:
-    """Return what is known of the fields of a table's records, by path."""
+    """Return the fields of a table's records that the warehouse knows, by path."""
     with conn.cursor(row_factory=class_row(KnownField)) as cursor:
         rows = cursor.execute(FIELDS + " AND entity = %s", [source, entity]).fetchall()
     return {row.path: _typed(row) for row in rows}
@@ -129,7 +130,7 @@ def _typed(row: KnownField) -> KnownField:
     return replace(row, state=State(row.state), **lists)
 
 
-def changes(
+def find_changes(
     known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State], *, whole: bool
 ) -> list[FieldChange]:
     """Return what the census has found changed.
@@ -144,7 +145,7 @@ def changes(
 
 
 def _new(known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State]) -> Iterator[FieldChange]:
-    """Yield the new fields. Those in a new object, and the elements of a new list, are not told by themselves."""
+    """Yield the new fields, without those inside a new object or a new list: the object or list stands for them."""
     for path, field in counted.fields.items():
         outer = path.removesuffix("[]") if path.endswith("[]") else field.place
         if path not in known and (outer == RECORD or outer in known):
@@ -169,48 +170,49 @@ def _changed(
 
 
 def _retyped(before: KnownField, field: FieldCount, *, whole: bool) -> str:
-    """Return which types the field has newly, or has mostly, and which it had; empty if they are the same.
+    """Return in words how the types of the field have changed; empty if they have not.
 
-    The second tells a change of type that one odd value has announced.
+    A change is a type that was never seen, or in a whole scan another usual type. The latter finds a change of type
+    that began with a single odd value, since that value's type was seen before.
     """
     old, new = set(before.types) - {NULL}, field.types - {NULL}
     if not old:
         return ""
     if new - old:
-        told, was = new - old, old
+        now, earlier = new - old, old
     elif whole and field.usual_type not in ("", before.usual_type):
-        told, was = {field.usual_type}, {before.usual_type}
+        now, earlier = {field.usual_type}, {before.usual_type}
     else:
         return ""
-    unread = "; its column can't read that" if field.unreadable & told else ""
-    return f"{', '.join(sorted(told))}, where it was {', '.join(sorted(was))}{unread}"
+    unread = "; its column can't read that" if field.unreadable & now else ""
+    return f"{', '.join(sorted(now))}, where it was {', '.join(sorted(earlier))}{unread}"
 
 
 def _vanished(known: Mapping[str, KnownField], counted: Counted, states: Mapping[str, State]) -> Iterator[FieldChange]:
     """Yield the fields that were in nearly all objects, and are in none now."""
     for path, field in known.items():
-        # Of a smaller part most objects could be those that never had it.
+        # In a smaller part of the objects, most could be those that never had the field.
         enough = max(MIN_OBJECTS, (field.objects or 0) / 2)
         missed = counted.places.get(field.place, 0) >= enough and path not in counted.fields
-        told = field.vanished_at is not None or path == RECORD or path.endswith("[]")
-        if missed and field.usual and not told and field.place not in counted.maps:
+        excepted = field.vanished_at is not None or path == RECORD or path.endswith("[]")
+        if missed and field.usual and not excepted and field.place not in counted.maps:
             yield FieldChange(Kind.VANISHED, path, states[path])
 
 
-def renamed(found: Sequence[FieldChange], pairs: Mapping[str, str]) -> list[FieldChange]:
-    """Return the changes with each pair of a vanished and a new field, as {old: new}, told as one."""
-    told = [FieldChange(Kind.RENAMED, old, State.DECLARED, new) for old, new in pairs.items()]
+def merge_renames(found: Sequence[FieldChange], pairs: Mapping[str, str]) -> list[FieldChange]:
+    """Return the changes, with one change for both fields of each pair {vanished field: new field}."""
+    renamed = [FieldChange(Kind.RENAMED, old, State.DECLARED, new) for old, new in pairs.items()]
     kept = [
         each
         for each in found
         if not (each.kind is Kind.VANISHED and each.path in pairs)
         and not (each.kind is Kind.NEW and each.path in pairs.values())
     ]
-    return told + kept
+    return renamed + kept
 
 
-def bounded(known: Mapping[str, KnownField], counted: Counted) -> Counted:
-    """Return what was counted, without new fields above the number of paths that a table may have."""
+def limit_fields(known: Mapping[str, KnownField], counted: Counted) -> Counted:
+    """Return what was counted, without the new fields that would exceed MAX_PATHS for the table."""
     room = MAX_PATHS - len(known)
     new = [path for path in counted.fields if path not in known]
     if len(new) <= room:
@@ -219,7 +221,7 @@ def bounded(known: Mapping[str, KnownField], counted: Counted) -> Counted:
     return replace(counted, fields={k: v for k, v in counted.fields.items() if k not in left_out}, cut=True)
 
 
-def save(
+def save_census(
     conn: Connection,
     source: str,
     entity: str,
@@ -231,10 +233,12 @@ def save(
     vanished: Iterable[str] = (),
     reasons: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep what a census has counted, and what becomes of all fields by the declarations as they are now.
+    """Store what a census has counted, and update the state of all fields to the present declarations.
 
-    `known`: before it. `states`: of each path, counted or known. `vanished`: the fields that have vanished by it.
-    `reasons`: why fields are ignored.
+    - `known`: the fields before the census
+    - `states`: the state of each path, counted or known
+    - `vanished`: the fields that this census has found vanished
+    - `reasons`: why fields are ignored
     """
     records = FieldCount(RECORD, RECORD, counted.records, counted.records, frozenset({"object"}))
     fields = [records, *counted.fields.values()]
@@ -267,7 +271,7 @@ def save(
 def _newly_unreadable(before: KnownField | None, field: FieldCount) -> set[str]:
     """Return the types that a column can't read and that the field did not have at first.
 
-    A column that has never been able to read some rows is no change of the source's: the refused rows tell it.
+    If a column could never read some rows, the source has not changed; the refused rows show that.
     """
     if before is None or not before.usual_type:
         return set()
@@ -281,9 +285,9 @@ def _kept_types(before: KnownField | None, field: FieldCount, *, whole: bool) ->
 
 
 def _kept_codes(before: KnownField | None, field: FieldCount, *, whole: bool) -> frozenset[str]:
-    """Return the values of an enumeration that may be kept.
+    """Return the values of an enumeration that may be kept; empty if they become too many.
 
-    The first ones have to come from a whole scan, and to be repeated there. They may not become too many.
+    Only a whole scan in which the values are repeated can bring the first of them.
     """
     kept = set(before.codes) if before else set()
     if not kept and not (whole and len(field.codes) * REPEATED <= field.seen):
@@ -291,8 +295,8 @@ def _kept_codes(before: KnownField | None, field: FieldCount, *, whole: bool) ->
     return field.codes if len(kept | field.codes) <= MAX_CODES else frozenset()
 
 
-def tell(conn: Connection, source: str, entity: str, run: str, found: Iterable[FieldChange]) -> None:
-    """Keep the changes, each a row of confidence.field_change."""
+def save_changes(conn: Connection, source: str, entity: str, run: str, found: Iterable[FieldChange]) -> None:
+    """Store the changes, each a row of confidence.field_change."""
     with conn.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO confidence.field_change (source, entity, path, kind, state, detail, run)"
@@ -302,10 +306,10 @@ def tell(conn: Connection, source: str, entity: str, run: str, found: Iterable[F
 
 
 def found_by(conn: Connection, source: str, run: str) -> list[str]:
-    """Return in words the changes in fields since the run before, which a scan of `run` or a sync has found.
+    """Return in words which changes in fields were found after the scans of the run before `run`, by scans and syncs.
 
-    New, vanished, renamed and retyped fields, without those that the gate names since the copy loses their values. None
-    if no run has scanned before.
+    These are new, vanished, renamed and retyped fields. Fields whose values the copy loses are left out, because the
+    gate names them. Empty if no run has scanned before.
     """
     rows = conn.execute(FOUND, {"source": source, "run": run}).fetchall()
     return [f"{entity}: {sentence(*change)}" for entity, *change in rows]

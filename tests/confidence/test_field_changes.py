@@ -4,21 +4,22 @@ from dataclasses import replace
 
 import pytest
 
-from include.confidence.census import MAX_PATHS, Census, Questions
-from include.confidence.fields import (
+from include.confidence.census import MAX_PATHS, Census
+from include.confidence.field_changes import (
     MIN_OBJECTS,
     FieldChange,
     Kind,
     State,
-    bounded,
-    changes,
+    find_changes,
     known_fields,
-    renamed,
-    save,
+    limit_fields,
+    merge_renames,
+    save_census,
+    save_changes,
     sentence,
-    tell,
 )
-from include.confidence.queries.fields import list_field_changes, read_fields
+from include.confidence.field_counts import Questions
+from include.confidence.queries.field_census import list_field_changes, read_fields
 
 SOURCE, ENTITY, RUN = "shop", "tools", "shop_reconcile/1"
 
@@ -32,12 +33,12 @@ def counted(*records, codes=(), times=MIN_OBJECTS):
 def look(conn, found, *, whole=True, declared=()):
     """Keep a census as a scan or a sync does; what it has told."""
     known = known_fields(conn, SOURCE, ENTITY)
-    found = bounded(known, found)
+    found = limit_fields(known, found)
     states = {path: State.DECLARED if path in declared else State.KEPT for path in (*known, *found.fields)}
-    news = changes(known, found, states, whole=whole)
+    news = find_changes(known, found, states, whole=whole)
     vanished = [each.path for each in news if each.kind is Kind.VANISHED]
-    save(conn, SOURCE, ENTITY, known, found, states, whole=whole, vanished=vanished)
-    tell(conn, SOURCE, ENTITY, RUN, news)
+    save_census(conn, SOURCE, ENTITY, known, found, states, whole=whole, vanished=vanished)
+    save_changes(conn, SOURCE, ENTITY, RUN, news)
     return [(str(each.kind), each.path) for each in news]
 
 
@@ -151,7 +152,7 @@ def test_a_renaming_takes_the_place_of_both(conn):
         FieldChange(Kind.NEW, "other", State.KEPT, "text"),
         FieldChange(Kind.VANISHED, "subject", State.DECLARED),
     ]
-    told = renamed(found, {"subject": "title"})
+    told = merge_renames(found, {"subject": "title"})
     assert [str(each) for each in told] == [
         "subject looks renamed: subject -> title; its column gets no values",
         "other is new (text); it is kept in extra",

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
-from include.confidence.fields import RECORD, sentence
+from include.confidence.field_changes import RECORD, sentence
 from include.confidence.queries.paging import PAGE, Page, decode_cursor, fetch_rows, make_page
 
 
