@@ -47,8 +47,13 @@ year: $(READY)
 	$(BIN)/python -m tests.year $(SEEDS:%=--seeds %)
 
 # Changed answers of the vendors, N runs a source; SOURCE= for one, SEED= for one run, PAGES=1 for pages into staging.
+# ENDPOINTS=1: our own endpoints instead, N requests of each.
 fuzz: $(READY)
+ifdef ENDPOINTS
+	ENDPOINT_CASES=$(or $(N),500) $(BIN)/python -m pytest --timeout 0 tests/plugins/test_described_endpoints.py
+else
 	$(BIN)/python -m tests.fuzz --runs $(or $(N),1000) $(SOURCE:%=--source %) $(SEED:%=--seed %) $(if $(PAGES),--pages)
+endif
 
 # Faults in the core, N of them by chance, each of which a test should notice; IN= for one module or folder.
 mutants: $(READY)
