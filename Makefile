@@ -65,8 +65,9 @@ up: $(READY)
 down: $(READY)
 	$(BIN)/python -m stack down
 
+# Everything beside its peers, N rounds; writes benchmarks/results.md. BASE=: this folder against a commit, in N pairs.
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BASE:%=--base %) $(N:%=--rounds %)
 
 lint: $(READY)
 	$(BIN)/ruff check
