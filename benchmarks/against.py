@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from subprocess import DEVNULL, PIPE
 
 from benchmarks.figures import Section
 from benchmarks.measure import REPOSITORY, BenchError
@@ -145,10 +146,15 @@ def _measured(tree: Path, quick: bool) -> Readings:
         file = Path(folder) / "readings.json"
         command = [sys.executable, "-m", "benchmarks", "--pair", "--json", str(file)]
         command += ["--quick"] if quick else []
-        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = done.stderr.strip().rpartition("\n")[2]
-            raise BenchError(f"the benchmarks in {tree} ended with code {done.returncode}: {last}")
+        with subprocess.Popen(command, cwd=tree, stdout=DEVNULL, stderr=PIPE, text=True) as process:
+            try:
+                _, errors = process.communicate()
+            finally:
+                # It takes its servers with it.
+                process.terminate()
+        if process.returncode:
+            last = errors.strip().rpartition("\n")[2]
+            raise BenchError(f"the benchmarks in {tree} ended with code {process.returncode}: {last}")
         return json.loads(file.read_text())
 
 
