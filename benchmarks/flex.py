@@ -53,7 +53,7 @@ def manning(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) 
         _requests("requests of the changes", some, REQUESTS_A_CHANGE, changed),
         _requests("requests of the scan", scanned, REQUESTS_A_LOOK, jobs),
         _most("requests at once", at_once, SOURCE.workers),
-        _most("requests at once in one crew call", within, 1),
+        _most("requests of one crew call at once", within, 1),
     ]
     note = (
         f"One crew call a job, {CREW} people on each, {latency} ms an answer; rows are those people. {SOURCE.workers}"

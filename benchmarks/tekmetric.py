@@ -68,7 +68,7 @@ def mending(postgres: Postgres, orders: int, latency: int) -> Section:
             ratio=Ratio("{:,.0f}", (requests,)),
             aim=Aim(f"<= {REQUESTS_AN_ORDER} x {changed:,} + {BOARDS}", requests, at_most=most),
         ),
-        _figure("nightly scan of all days", scanned),
+        _figure("scan of all days", scanned),
         _day(f"{orders:,} a day, one changed", one),
         _day(f"{orders:,} a day, all changed", all_),
     ]
