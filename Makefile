@@ -47,8 +47,13 @@ year: $(READY)
 	$(BIN)/python -m tests.year $(SEEDS:%=--seeds %)
 
 # Changed answers of the vendors, N runs a source; SOURCE= for one, SEED= for one run, PAGES=1 for pages into staging.
+# ENDPOINTS=1: our own endpoints instead, N requests of each.
 fuzz: $(READY)
+ifdef ENDPOINTS
+	ENDPOINT_CASES=$(or $(N),500) $(BIN)/python -m pytest --timeout 0 tests/plugins/test_described_endpoints.py
+else
 	$(BIN)/python -m tests.fuzz --runs $(or $(N),1000) $(SOURCE:%=--source %) $(SEED:%=--seed %) $(if $(PAGES),--pages)
+endif
 
 # Faults in the core, N of them by chance, each of which a test should notice; IN= for one module or folder.
 mutants: $(READY)
@@ -60,8 +65,9 @@ up: $(READY)
 down: $(READY)
 	$(BIN)/python -m stack down
 
+# Everything beside its peers, N rounds; writes benchmarks/results.md. BASE=: this folder against a commit, in N pairs.
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BASE:%=--base %) $(N:%=--rounds %)
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -7,11 +7,11 @@ from typing import Any
 
 import psycopg
 
+from benchmarks.night import stopped
 from include.api.client import ApiClient
 from include.sources import get_source
 from include.sources.base import Api
 from include.sources.flex.crews import FlexContext
-from include.warehouse import fence
 from include.warehouse.rate_limit import Quota, RequestCount
 
 SOURCE = get_source("flex")
@@ -36,14 +36,14 @@ def bring(start: Callable[[], None], *, workers: int = SOURCE.workers, **where: 
         }
 
 
-def look(start: Callable[[], None], **where: Any) -> dict[str, int]:
+def look(start: Callable[[], None], **where: Any) -> dict[str, float]:
     """Scan every crew call; returns them, the lines that are as they should be, the changes planned, the requests."""
     with _context(workers=SOURCE.workers, **where) as context:
-        writer = fence.stop(context.conn, SOURCE.name, RUN, timeout=10)
-        start()
-        found = context.source.scan(context, "crew", writer.epoch, PARAMS)
+        with stopped(start, context.conn, SOURCE.name, RUN) as stop:
+            found = context.source.scan(context, "crew", stop.epoch, PARAMS)
         metrics = {name: found.metrics[name] for name in ("crew_calls", "matched")}
-        return metrics | {"planned": sum(vars(found.plan).values()), "requests": context.api.requests_sent}
+        planned = sum(vars(found.plan).values())
+        return metrics | {"planned": planned, "requests": context.api.requests_sent, "stands": stop.seconds}
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """The part about crew calls that are written through an API: a first sync, a few changes, the nightly scan."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.crews import SOURCE
-from benchmarks.figures import Figure, Section
+from benchmarks.figures import Aim, Figure, Ratio, Section
 from benchmarks.measure import BenchError, Measured, run
 from benchmarks.world import Crews, crews, warehouse
 from stack.postgres import Postgres
@@ -20,10 +22,10 @@ REQUESTS_A_CHANGE = 3 + 3 + 2
 REQUESTS_A_LOOK = 2
 
 
-def manning(postgres: Postgres, jobs: int, latency: int) -> Section:
+def manning(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) -> Section:
     """So many jobs brought to Flex, a few changes, a scan that finds nothing; a small account without parallelism.
 
-    `latency`: milliseconds that an answer takes.
+    `latency`: milliseconds that an answer takes. `peers`: measure the old way to read them too.
     """
     fewer, changed = max(2, jobs // SMALL), max(1, jobs // CHANGED)
     with warehouse(postgres, "crew") as url, crews(url, fewer, CREW, latency) as world:
@@ -34,29 +36,24 @@ def manning(postgres: Postgres, jobs: int, latency: int) -> Section:
         some = _bring(postgres, world, f"sync, {changed:,} jobs changed")
         counters = world.control.counters()
         scanned = _run(postgres, "nightly scan", "crews:look", **world.where)
-        reread = _run(postgres, "all read again", "peers.rereading:look", **world.account, elements=world.elements)
+        reread = _reread(postgres, world) if peers else None
     _require(alone, crew_calls=fewer, inserted=fewer * CREW, deleted=0)
     _require(first, crew_calls=jobs, inserted=jobs * CREW, deleted=0)
     _require(some, crew_calls=changed, inserted=changed, deleted=changed)
     _require(scanned, crew_calls=jobs, matched=jobs * CREW, planned=0)
-    _require(reread, crew_calls=jobs, contacts=jobs * CREW)
     ratio = (alone.wall / fewer) / (first.wall / jobs)
     at_once, within = counters.max_concurrent, max(counters.max_concurrent_by_element.values())
     figures = [
         _figure(f"first sync, {jobs:,} jobs", first),
-        _figure(f"{fewer:,} jobs, one after the other", alone, f"{ratio:.1f} x our time a job"),
+        _figure(f"{fewer:,} jobs, one after the other", alone, Ratio("{:.1f} x our time a job", (ratio,))),
         _figure(f"sync, {changed:,} jobs changed", some),
         _figure("scan of all jobs", scanned),
-        _figure("all jobs, read as before", reread, f"{reread.wall / scanned.wall:.1f} x the scan's time"),
+        *_peer(reread, scanned, jobs),
         _requests("requests of the first sync", first, REQUESTS_A_JOB, jobs),
         _requests("requests of the changes", some, REQUESTS_A_CHANGE, changed),
         _requests("requests of the scan", scanned, REQUESTS_A_LOOK, jobs),
-        Figure(
-            "requests at once; in one crew call",
-            ratio=f"{at_once}; {within}",
-            aim=f"<= {SOURCE.workers}; 1",
-            met=at_once <= SOURCE.workers and within == 1,
-        ),
+        _most("requests at once", at_once, SOURCE.workers),
+        _most("requests of one crew call at once", within, 1),
     ]
     note = (
         f"One crew call a job, {CREW} people on each, {latency} ms an answer; rows are those people. {SOURCE.workers}"
@@ -77,13 +74,31 @@ def _run(postgres: Postgres, what: str, work: str, **arguments: Any) -> Measured
     return run(postgres, f"flex, {what}", f"benchmarks.{work}", **arguments)
 
 
-def _figure(what: str, took: Measured, ratio: str = "") -> Figure:
-    return Figure(what, took, took.result["crew_calls"] * CREW, took.result["requests"], ratio=ratio)
+def _reread(postgres: Postgres, world: Crews) -> Measured:
+    return _run(postgres, "all read again", "peers.rereading:look", **world.account, elements=world.elements)
+
+
+def _peer(reread: Measured | None, scanned: Measured, jobs: int) -> Iterator[Figure]:
+    if reread:
+        _require(reread, crew_calls=jobs, contacts=jobs * CREW)
+        ratio = Ratio("{:.1f} x the scan's time", (reread.wall / scanned.wall,))
+        yield replace(_figure("all jobs, read as before", reread, ratio), peer=True)
+
+
+def _figure(what: str, took: Measured, ratio: Ratio | None = None) -> Figure:
+    result = took.result
+    rows, stands = result["crew_calls"] * CREW, result.get("stands")
+    return Figure(what, took, rows, result["requests"], stands=stands, ratio=ratio)
+
+
+def _most(what: str, number: int, most: int) -> Figure:
+    return Figure(what, ratio=Ratio("{:.0f}", (number,)), aim=Aim(f"<= {most}", number, at_most=most))
 
 
 def _requests(what: str, took: Measured, each: int, number: int) -> Figure:
     requests = took.result["requests"]
-    return Figure(what, ratio=f"{requests:,}", aim=f"<= {each} x {number:,}", met=requests <= each * number)
+    aim = Aim(f"<= {each} x {number:,}", requests, at_most=each * number)
+    return Figure(what, ratio=Ratio("{:,.0f}", (requests,)), aim=aim)
 
 
 def _require(took: Measured, **expected: int) -> None:

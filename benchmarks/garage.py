@@ -1,11 +1,13 @@
 """Our own jobs on a simulated repair shop: sync, and a day's metrics. See `benchmarks.job` for how jobs are run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from benchmarks.night import stopped
 from include.api.client import ApiClient
 from include.sources import get_source
 from include.sources.mirror.derive import derive
@@ -14,7 +16,10 @@ from include.warehouse import sync_log
 
 SOURCE = get_source("tekmetric")
 RUN = "bench/garage"
+ORDERS = "repair_orders"
 PARAMS = {"shop_id": None, "board": "ALL", "limit": 0, "ro_id": None, "store_raw": False}
+# Of all shops and days.
+HISTORY = {"shop_id": None, "days_back": 0, "progress_every": 1}
 # Every order is completed and posted today.
 TODAY = "posted_date = current_date, completed_date = current_date"
 CHANGE = "authorized_revenue = authorized_revenue + 100"
@@ -32,15 +37,32 @@ def bring(
     days_back: int,
 ) -> dict[str, int]:
     """Sync with so many requests at once; returns the orders read whole, and the requests sent."""
-    headers = SOURCE.authorize(token)
-    with (
-        psycopg.connect(warehouse, autocommit=True) as conn,
-        ApiClient(SOURCE.name, url + SOURCE.base_path, headers=headers, connections=workers) as client,
-    ):
-        context = MirrorContext(SOURCE, client, conn, RUN, workers, settings={"shops": shops})
+    with _context(url, token, warehouse, shops, workers) as context:
         start()
         synced = SOURCE.sync(context, {**PARAMS, "mode": mode, "days_back": days_back}, dry_run=False)
-        return {"orders": synced.counts["repair_orders"].read, "requests": client.requests_sent}
+        return {"orders": synced.counts[ORDERS].read, "requests": context.client.requests_sent}
+
+
+def look(
+    start: Callable[[], None],
+    *,
+    url: str,
+    token: str,
+    warehouse: str,
+    shops: Sequence[Mapping[str, Any]],
+    workers: int,
+) -> dict[str, float]:
+    """Scan everything of all days; returns the orders compared, the changes planned, the requests, and how long the
+    writer stood."""
+    with _context(url, token, warehouse, shops, workers) as context:
+        with stopped(start, context.conn, SOURCE.name, RUN) as stop:
+            found = [SOURCE.scan(context, entity.name, stop.epoch, HISTORY) for entity in SOURCE.entities]
+        return {
+            "orders": next(each.accounts[ORDERS].compared for each in found if each.entity == ORDERS),
+            "planned": sum(sum(vars(each.plan).values()) for each in found),
+            "requests": context.client.requests_sent,
+            "stands": stop.seconds,
+        }
 
 
 def rebuild(start: Callable[[], None], *, warehouse: str, changed: int) -> dict[str, int]:
@@ -58,6 +80,18 @@ def rebuild(start: Callable[[], None], *, warehouse: str, changed: int) -> dict[
             counts = derive(context, sync_id)
         orders = "SELECT sum(ro_count)::bigint FROM tekmetric.daily_shop_metrics WHERE deleted_at IS NULL"
         return {"orders": conn.execute(orders).fetchone()[0], "snapshots": counts["ro_snapshots"].updated}
+
+
+@contextmanager
+def _context(
+    url: str, token: str, warehouse: str, shops: Sequence[Mapping[str, Any]], workers: int
+) -> Iterator[MirrorContext]:
+    headers = SOURCE.authorize(token)
+    with (
+        psycopg.connect(warehouse, autocommit=True) as conn,
+        ApiClient(SOURCE.name, url + SOURCE.base_path, headers=headers, connections=workers) as client,
+    ):
+        yield MirrorContext(SOURCE, client, conn, RUN, workers, settings={"shops": shops})
 
 
 def _write(conn: psycopg.Connection, assignments: str, number: int | None = None) -> int:

@@ -8,10 +8,10 @@ import psycopg
 from botocore.client import BaseClient
 from botocore.config import Config
 
+from benchmarks.night import stopped
 from include.api.bucket import Bucket, client_config
 from include.sources import get_source
 from include.sources.storage.urls import locate
-from include.warehouse import fence
 
 RUN = "bench/images"
 WORKERS = 64
@@ -36,16 +36,16 @@ WHERE i.deleted_at IS NULL ORDER BY i.id LIMIT %(rows)s
 
 def scan(
     start: Callable[[], None], *, store: Mapping[str, str], database: str, warehouse: str
-) -> Mapping[str, int | None]:
-    """Scan the images and return the metrics."""
+) -> Mapping[str, float | None]:
+    """Scan the images and return the metrics, and for how long the writer stood."""
     source = get_source("storage")
     with (
         psycopg.connect(warehouse, autocommit=True) as conn,
         source.open(conn, RUN, _Connections(store, database)) as context,
     ):
-        writer = fence.stop(conn, source.name, RUN, timeout=10)
-        start()
-        return dict(source.scan(context, "images", writer.epoch, PARAMS).metrics)
+        with stopped(start, conn, source.name, RUN) as stop:
+            metrics = source.scan(context, "images", stop.epoch, PARAMS).metrics
+        return {**metrics, "stands": stop.seconds}
 
 
 def client(store: Mapping[str, str], config: Config) -> BaseClient:

@@ -3,7 +3,7 @@
 import math
 import time
 
-from benchmarks.figures import Figure, Section
+from benchmarks.figures import Aim, Figure, Ratio, Section
 from benchmarks.measure import BenchError, Measured, run
 from benchmarks.world import seller, warehouse
 from include.simulators.square import Control, Mutation
@@ -38,13 +38,14 @@ def syncing(postgres: Postgres, orders: int) -> Section:
         _figure(f"incremental sync, {changed:,} orders changed", some, beside=first),
         _figure("nightly scan", scanned),
         Figure(
-            "requests that the changes ask for", ratio=f"{requests}", aim=f"<= {expected}", met=requests <= expected
+            "requests that the changes ask for",
+            ratio=Ratio("{:,.0f}", (requests,)),
+            aim=Aim(f"<= {expected}", requests, at_most=expected),
         ),
         Figure(
             "requests beside the first load",
-            ratio=f"1/{share:,.0f}",
-            aim=f"<= 1/{REQUESTS_SHARE}",
-            met=share >= REQUESTS_SHARE,
+            ratio=Ratio("1/{:,.0f}", (share,)),
+            aim=Aim(f"<= 1/{REQUESTS_SHARE}", share, at_least=REQUESTS_SHARE),
         ),
     ]
     return Section("Square", note, figures)
@@ -59,5 +60,6 @@ def _change(control: Control, number: int) -> int:
 
 
 def _figure(what: str, took: Measured, beside: Measured | None = None) -> Figure:
-    ratio = f"1/{beside.wall / took.wall:,.0f} of the time" if beside else ""
-    return Figure(what, took, took.result["read"], took.result["requests"], ratio=ratio)
+    ratio = Ratio("1/{:,.0f} of the time", (beside.wall / took.wall,)) if beside else None
+    result = took.result
+    return Figure(what, took, result["read"], result["requests"], stands=result.get("stands"), ratio=ratio)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.figures import Figure, Section
+from benchmarks.figures import Aim, Figure, Ratio, Section
 from benchmarks.measure import BenchError, Measured, run
 from benchmarks.world import Images, images, warehouse
 from stack.postgres import Postgres
@@ -27,19 +27,18 @@ class Looked:
         return self.took.cpu + (self.took.postgres_cpu or 0)
 
 
-def looking(postgres: Postgres, rows: int) -> Section:
-    """Ours, a listing by rclone, and a HEAD each for a sample of the objects, some at once."""
+def looking(postgres: Postgres, rows: int, *, peers: bool = True) -> Section:
+    """Ours, and with `peers` a listing by rclone, and a HEAD each for a sample of the objects, some at once."""
     with warehouse(postgres, "images") as url, images(url, rows) as world:
         where = {"store": world.store, "database": world.database}
         ours = _look(postgres, world, "listing, merged (ours)", "images:scan", warehouse=url, **where)
         _require(ours, world.missing)
+        if not peers:
+            return Section("Storage", _note(rows, world), [_figure(ours, ours, rows)])
         listed = _look(postgres, world, "rclone lsf, Python set", "peers.rclone_listing:look", **where)
         _require(listed, world.missing)
         heads = [_sampled_heads(postgres, world, rows, listed.took.result["objects"], number) for number in AT_ONCE]
-    figures = [
-        Figure(way.what, way.took, rows, way.requests, ratio=_beside(way, ours), remark=way.remark)
-        for way in (ours, listed, *heads)
-    ]
+    figures = [_figure(way, ours, rows) for way in (ours, listed, *heads)]
     return Section("Storage", _note(rows, world), [*figures, *_aims(ours, heads)])
 
 
@@ -70,23 +69,22 @@ def _aims(ours: Looked, heads: list[Looked]) -> list[Figure]:
     return [
         Figure(
             "requests beside HEAD",
-            ratio=f"1/{requests:,.0f}",
-            aim=f"<= 1/{REQUESTS_SHARE}",
-            met=requests >= REQUESTS_SHARE,
+            ratio=Ratio("1/{:,.0f}", (requests,)),
+            aim=Aim(f"<= 1/{REQUESTS_SHARE}", requests, at_least=REQUESTS_SHARE),
         ),
         Figure(
             "CPU beside HEAD",
-            ratio=f"1/{cpu:,.0f}",
-            aim=f"<= 1/{CPU_SHARE}",
-            met=cpu >= CPU_SHARE,
+            ratio=Ratio("1/{:,.0f}", (cpu,)),
+            aim=Aim(f"<= 1/{CPU_SHARE}", cpu, at_least=CPU_SHARE),
         ),
     ]
 
 
-def _beside(way: Looked, ours: Looked) -> str:
+def _figure(way: Looked, ours: Looked, rows: int) -> Figure:
     if way is ours:
-        return ""
-    return f"{way.took.wall / ours.took.wall:.1f} x time, {way.cpu / ours.cpu:.1f} x CPU"
+        return Figure(way.what, way.took, rows, way.requests, stands=way.took.result["stands"])
+    ratio = Ratio("{:.1f} x time, {:.1f} x CPU", (way.took.wall / ours.took.wall, way.cpu / ours.cpu))
+    return Figure(way.what, way.took, rows, way.requests, ratio=ratio, remark=way.remark, peer=True)
 
 
 def _note(rows: int, world: Images) -> str:

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import psycopg
 
+from benchmarks.night import stopped
 from include.api.client import ApiClient
 from include.sources import get_source
 from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
-from include.warehouse import fence
 
 SOURCE = get_source("square")
 RUN = "bench/till"
@@ -27,16 +27,16 @@ def bring(start: Callable[[], None], *, url: str, token: str, warehouse: str, fu
         return {"read": read, "written": written, "requests": context.client.requests_sent}
 
 
-def look(start: Callable[[], None], *, url: str, token: str, warehouse: str) -> dict[str, int]:
-    """Scan every entity; returns the records scanned, the changes planned, and the requests sent."""
+def look(start: Callable[[], None], *, url: str, token: str, warehouse: str) -> dict[str, float]:
+    """Scan every entity; returns the records scanned, changes planned, requests, and for how long the writer stood."""
     with _context(url, token, warehouse) as context:
-        writer = fence.stop(context.conn, SOURCE.name, RUN, timeout=10)
-        start()
-        found = [scan_entity(context, entity, writer.epoch, Scope()) for entity in SOURCE.entities]
+        with stopped(start, context.conn, SOURCE.name, RUN) as stop:
+            found = [scan_entity(context, entity, stop.epoch, Scope()) for entity in SOURCE.entities]
         return {
             "read": sum(summary.metrics["api_rows_scanned"] for summary in found),
             "planned": sum(sum(vars(summary.plan).values()) for summary in found),
             "requests": context.client.requests_sent,
+            "stands": stop.seconds,
         }
 
 

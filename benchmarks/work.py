@@ -7,6 +7,7 @@ from dataclasses import asdict
 import psycopg
 from psycopg import sql
 
+from benchmarks.night import stopped
 from include.api.client import ApiClient
 from include.api.limits import NoLimit
 from include.sources import get_source
@@ -26,18 +27,25 @@ TICKET = "comparison"
 WORKERS = 4
 
 
-def scan_metrics(
-    start: Start, *, url: str, token: str, warehouse: str, run: str, entity: str = LINES.name, limited: bool = False
-) -> dict[str, int | None]:
-    """Scan one entity as `run`; `limited`: at the vendor's limit. Returns the metrics."""
-    with _context(url, token, warehouse, run, limited) as context:
+def scan(start: Start, *, url: str, token: str, warehouse: str, run: str) -> dict[str, float | None]:
+    """Scan the line items as `run`; returns the metrics, the requests, and for how long the writer stood."""
+    with _context(url, token, warehouse, run, limited=False) as context:
+        with stopped(start, context.conn, SOURCE.name, run) as stop:
+            metrics = scan_entity(context, LINES, stop.epoch, Scope()).metrics
+        return {**metrics, "requests": context.client.requests_sent, "stands": stop.seconds}
+
+
+def scan_at_limit(start: Start, *, url: str, token: str, warehouse: str, entity: str) -> None:
+    """Scan an entity at the vendor's limit."""
+    run = "bench/limit"
+    with _context(url, token, warehouse, run, limited=True) as context:
         writer = fence.stop(context.conn, SOURCE.name, run, timeout=10)
         start()
-        return dict(scan_entity(context, entity_of(SOURCE, entity), writer.epoch, Scope()).metrics)
+        scan_entity(context, entity_of(SOURCE, entity), writer.epoch, Scope())
 
 
 def load(start: Start, *, url: str, token: str, warehouse: str) -> int:
-    """Bring all line items into an empty warehouse by a full sync; returns the number of rows inserted."""
+    """Bring all line items into an empty warehouse by a full sync; returns the rows inserted."""
     with _context(url, token, warehouse, "bench/load", limited=False) as context:
         start()
         _, counts = sync_entities(context, full=True, only=LINES.name)

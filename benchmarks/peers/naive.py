@@ -30,10 +30,11 @@ def load(start: Callable[[], None], *, url: str, token: str, warehouse: str, col
         while page <= last:
             answer = session.get(f"{url}/api/v1/line_items", params={"page": page}, timeout=60).json()
             with conn.transaction():
-                conn.cursor().executemany(upsert, [_blank_as_null(row) for row in answer["line_items"]])
+                conn.cursor().executemany(upsert, [blank_as_null(row) for row in answer["line_items"]])
             page, last = page + 1, answer["meta"]["total_pages"]
         return conn.execute("SELECT count(*) FROM naive").fetchone()[0]
 
 
-def _blank_as_null(row: dict) -> dict:
+def blank_as_null(row: dict) -> dict:
+    """Return the row with null for each empty text, as the vendor sends one for what has no value."""
     return {name: None if value == "" else value for name, value in row.items()}

@@ -44,7 +44,9 @@ def readable(sources: Sequence[str], user: GetUserDep) -> tuple[str, ...]:
     )
 
 
-def require_readable(source: str, user: GetUserDep) -> str:
+def require_readable(
+    source: Annotated[str, Path(description="The source's name, as `GET /sync-status` has it.")], user: GetUserDep
+) -> str:
     """Return the source's name.
 
     Raises a 404 if there is no such source or it is not set up here, and a 403 if the user may not see it.
@@ -80,7 +82,7 @@ def _is_decider(user: GetUserDep) -> bool:
     return is_decider(user.get_name())
 
 
-SyncId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+SyncId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The `sync_id` of a row of the source's `sync-log`.")]
 # The source that a path names; all that are set up here, and all that are not, as far as the user may see them.
 Source = Annotated[str, Depends(require_readable)]
 Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
@@ -12,11 +13,11 @@ from airflow.api_fastapi.core_api.security import (
     requires_access_view,
     requires_authenticated,
 )
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response, status
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response, status
 from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 
 from include.confidence.policy import Verdict
 from include.confidence.queries.changes import Change, list_changes
@@ -47,6 +48,15 @@ from plugins.pages.readiness import Readiness, readiness
 from plugins.pages.status import SourceDetail, SourceStatus, detail, health_figures, overview
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 
+
+def _instant(text: str) -> datetime:
+    """Return the time that ISO 8601 text names. Pydantic alone would take `2026` for seconds since 1970."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("give a time of ISO 8601 such as 2026-03-01T00:00:00Z") from None
+
+
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before, as it came.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items of a page.")]
 EntityFilter = Annotated[str | None, Query(description="Of this entity only.")]
@@ -56,8 +66,12 @@ KindFilter = Annotated[
 ]
 StateFilter = Annotated[Literal["running", "success", "failed"] | None, Query(description="In this state only.")]
 Since = Annotated[
-    AwareDatetime | None, Query(description="Not older than this; ISO 8601 with a time zone, `+` written as `%2B`.")
+    AwareDatetime | None,
+    BeforeValidator(_instant),
+    Query(description="Not older than this; ISO 8601 with a time zone, `+` written as `%2B`."),
 ]
+DagId = Annotated[str, Path(description="The run's DAG, such as `<source>_reconcile`.")]
+RunId = Annotated[str, Path(description="The run's id as Airflow has it, `+` written as `%2B`.")]
 
 
 def refuse_unknown_params(request: Request) -> None:
@@ -68,16 +82,23 @@ def refuse_unknown_params(request: Request) -> None:
         names = f"it knows {', '.join(sorted(known))}" if known else "it takes none"
         raise HTTPException(
             status.HTTP_422_UNPROCESSABLE_CONTENT,
-            f"unknown query parameters for {request.url.path}: {', '.join(unknown)[:200]}; {names}",
+            f"unknown query parameters for {_printable(request.url.path)}: {_printable(', '.join(unknown))}; {names}",
         )
+
+
+def _printable(text: str) -> str:
+    """Return the text in one line: the first 200 characters, and those that can't be printed as Python writes them."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text[:200])
 
 
 def one_line(error: RequestValidationError) -> str:
     """Return what is wrong with a request, and where, in one line."""
-    return "; ".join(
-        f"{' '.join(map(str, problem['loc']))}: {problem['msg']} (given: {str(problem.get('input'))[:80]!r})"
-        for problem in error.errors()
-    )
+    return "; ".join(map(_problem, error.errors()))
+
+
+def _problem(found: Mapping[str, Any]) -> str:
+    what = found["msg"].removeprefix("Value error, ")
+    return f"{' '.join(map(str, found['loc']))}: {what} (given: {str(found.get('input'))[:80]!r})"
 
 
 @dataclass(frozen=True)
@@ -248,14 +269,14 @@ def row_changes(
     responses=NOT_FOUND,
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.RUN))],
 )
-def one_run(dag_id: str, run_id: str, conn: Warehouse, user: GetUserDep) -> Run:
+def one_run(dag_id: DagId, run_id: RunId, conn: Warehouse, user: GetUserDep) -> Run:
     """What a run left in the warehouse: its scans with their gates, how many rows it has proven and which not, what it
     planned to change and what it changed."""
     found = read_run(conn, f"{dag_id}/{run_id}")
     if found is None:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,
-            f"the run {dag_id[:80]}/{run_id[:80]} left nothing in the warehouse (yet): only scans and syncs do;"
+            f"the run {f'{dag_id[:80]}/{run_id[:80]}'!r} left nothing in the warehouse (yet): only scans and syncs do;"
             " look at the run in Airflow",
         )
     require_readable(found.source, user)

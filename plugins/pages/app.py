@@ -25,10 +25,22 @@ are `{"detail": "<one line: what, where, what to do>"}`.
 """
 
 
+class DescribedApp(FastAPI):
+    """An app whose OpenAPI document says of optional parameters what they may be, and not null: no address has that."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        parameters = [each for path in document["paths"].values() for each in path["get"].get("parameters", [])]
+        for schema in (parameter["schema"] for parameter in parameters if "anyOf" in parameter["schema"]):
+            (kind,) = (each for each in schema.pop("anyOf") if each != {"type": "null"})
+            schema |= kind
+        return document
+
+
 def create_app(*, open_readiness: bool = False) -> FastAPI:
     """Return the app. `open_readiness`: /readiness needs no login."""
     # FastAPI's own pages would be open to anyone and load scripts from another host.
-    app = FastAPI(
+    app = DescribedApp(
         title="Sync confidence", version="1", description=DESCRIPTION, openapi_url=None, docs_url=None, redoc_url=None
     )
     app.include_router(html.router)

@@ -61,7 +61,7 @@ def of_row(
     if found is None:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,
-            f"{source} has no row {json.dumps(key, ensure_ascii=False)[:80]} in a table {table[:80]!r}, and no change"
+            f"{source} has no row {json.dumps(key)[:80]} in a table {table[:80]!r}, and no change"
             " of one is logged: follow the key of a row on the page of a plan or a sync",
         )
     return found

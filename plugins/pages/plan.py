@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, HTTPException, Path, Query, status
 
@@ -21,7 +21,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def _filter(
     table: Annotated[str, Query(description="Of this table only.")] = "",
-    operation: Annotated[str, Query(description="`insert`, `update` or `delete` only.")] = "",
+    operation: Annotated[
+        Literal["insert", "update", "delete"] | None, Query(description="Changes of this kind only.")
+    ] = None,
     status: Annotated[str, Query(description="With this status only; `confirmed` changes may be applied.")] = "",
     column: Annotated[str, Query(description="Updates that change this column; with `value`, rows that have it.")] = "",
     value: Annotated[str, Query(description="Rows that have this value in `column`, on either side.")] = "",
@@ -29,17 +31,20 @@ def _filter(
 ) -> PlanFilter:
     if value and not column:
         raise HTTPException(422, "a value is looked for in one column: go back, and choose the column too")
-    return PlanFilter(table, operation, status, column, value, key)
+    return PlanFilter(table, operation or "", status, column, value, key)
 
 
-def _scan(source: Source, evidence: Annotated[str, Path()], conn: Warehouse) -> Scan:
+Evidence = Annotated[str, Path(description="The `evidence` of a scan of `runs`.")]
+
+
+def _scan(source: Source, evidence: Evidence, conn: Warehouse) -> Scan:
     """Return the scan of the source with this evidence. Raises a 404 if there is none."""
     found = scan_with_evidence(conn, source, evidence)
     if found is None:
         raise HTTPException(
             status.HTTP_404_NOT_FOUND,
             f"{source} has no scan with the evidence {evidence[:80]!r} (any more): a later attempt of the scan has"
-            " replaced it. Take `evidence` from a scan of GET sync-status/{source}/runs",
+            f" replaced it. Take `evidence` from a scan of GET sync-status/{source}/runs",
         )
     return found
 

@@ -1102,6 +1102,22 @@ class TestDocs:
         found = {each.name for each in text_string_to_metric_families(site.get("/metrics").text)}
         assert {f"sync_confidence_{name}" for name in told} == found
 
+    def test_every_key_and_every_allowed_value(self, site):
+        described = site.json("/openapi.json")
+        keys = {key for each in described["components"]["schemas"].values() for key in each.get("properties", ())}
+        assert {key for key in keys if f"`{key}`" not in self.TEXT and f'"{key}"' not in self.TEXT} == set()
+        values = set(re.findall(r"'enum': \[(.*?)\]", str(described)))
+        allowed = {value for each in values for value in re.findall(r"'(\w+)'", each)}
+        assert {"pass", "insert", "repair"} <= allowed
+        assert {value for value in allowed if f"`{value}`" not in self.TEXT} == set()
+
+    def test_everything_is_described(self, site):
+        described = site.json("/openapi.json")
+        told = [*described["components"]["schemas"].values()]
+        for path in described["paths"].values():
+            told += [path["get"], *path["get"].get("parameters", [])]
+        assert [each for each in told if not each.get("description")] == []
+
     @pytest.mark.parametrize(
         "key",
         [
