@@ -289,14 +289,14 @@ def _mark_failed_partitions(extract: Extract) -> None:
 
 
 def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Composable | None:
-    """Return the time after which a changed row is young. None if there is no watermark, or syncs miss some changes.
+    """Return the time after which a changed row is young. None if there is no watermark.
 
     It is the watermark, but no earlier than SYNC_BRINGS_WITHIN ago: a row that has waited longer is drift, even if no
-    sync has run. For an entity with partitions it is SQL over rows `s`, with the watermark of the row's partition.
+    sync has run. For an entity with partitions it is SQL over rows `s`, with the watermark of the row's partition. If
+    syncs may miss changes in the middle of the list, only new rows are young. It is then SQL over `s` and the copy's
+    row `t`.
     """
     entity, conn, source = extract.entity, context.conn, context.source.name
-    if isinstance(entity.changes, BothEnds):
-        return None
     clock = extract.stage.pull.source_time or datetime.now(UTC)
     earliest = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 
@@ -304,7 +304,11 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
         return watermark and max(watermark, earliest)
 
     if not entity.partitions:
-        return young_after(sync_log.oldest_watermark(conn, source, entity.name))
+        after = young_after(sync_log.oldest_watermark(conn, source, entity.name))
+        if isinstance(entity.changes, BothEnds) and not entity.changes.newest_first:
+            is_new = sql.SQL("t.{} IS NULL").format(sql.Identifier(entity.table.key[0]))
+            return sql.SQL("CASE WHEN {} THEN {} END").format(is_new, sql.Literal(after))
+        return after
     parts = [
         sql.SQL("WHEN {} THEN {}").format(
             sql.Literal(each), sql.Literal(young_after(sync_log.state(conn, source, entity.name, each).watermark))

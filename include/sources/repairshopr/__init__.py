@@ -62,7 +62,7 @@ SOURCE = Mirror(
         _listed(
             tables.CUSTOMERS,
             "customer",
-            BothEnds(),
+            BothEnds(newest_first=True),
             {**NEWEST_FIRST, "include_disabled": "true"},
             leaves_out=LeftOut({"disabled customers": "include_disabled"}),
         ),
@@ -90,7 +90,7 @@ SOURCE = Mirror(
         _listed(
             tables.PRODUCTS,
             "product",
-            BothEnds(),
+            BothEnds(newest_first=True),
             NEWEST_FIRST,
             leaves_out=LeftOut(
                 missing={
