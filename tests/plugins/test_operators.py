@@ -26,6 +26,7 @@ from include.confidence.account import Account
 from include.confidence.health import Limits
 from include.confidence.holds import HoldChanged
 from include.confidence.policy import RepairShare, Verdict
+from include.confidence.question import OPTIONS
 from include.confidence.repair_lock import NotJudged
 from include.confidence.summary import UnusableSummary
 from include.simulators.repairshopr import Fault, Mutation
@@ -38,7 +39,7 @@ from include.warehouse.fence import DrainTimeout, FenceError
 from include.warehouse.rollback import RollbackRefused, Undone
 from include.warehouse.sync_log import Counts
 from plugins.deciders import NotDecider
-from plugins.operators.decide import OPTIONS, AnswerRefused
+from plugins.operators.decide import AnswerRefused
 from plugins.operators.report import STEPS, WIDTH, RunFailed
 from plugins.operators.rollback import RollbackOperator
 from plugins.operators.sync import SyncOperator
