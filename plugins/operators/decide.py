@@ -13,8 +13,8 @@ from psycopg import Connection
 
 from include.confidence import holds, messages, question, questions
 from include.confidence.holds import NOBODY, Decision
-from include.confidence.question import OPTIONS
 from include.confidence.queries.runs import read_run
+from include.confidence.question import OPTIONS
 from include.sources import get_source
 from include.warehouse import fence
 from plugins import notify

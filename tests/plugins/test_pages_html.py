@@ -30,6 +30,7 @@ from include.confidence.queries.runs import Run
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Part, Point, RunDrift, Series, TotalDrift
+from include.confidence.questions import Asked
 from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
@@ -37,7 +38,7 @@ from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, months, render, warehouse
-from plugins.pages.airflow_state import Decision, FailedRun, Orchestration, RollbackRun, Schedule
+from plugins.pages.airflow_state import Answer, Decision, FailedRun, Orchestration, Question, RollbackRun, Schedule
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
 
 SOURCE = "repairshopr"
@@ -231,6 +232,23 @@ HELD = replace(
     writer=Writer(SOURCE, "stopped", 3, RUN, AT, "line_items (all): too much"),
     airflow=replace(DETAIL.airflow, running=RUN, decision=Decision("manual__1+0", "held", AT, "http://x")),
 )
+ATTEMPT = "0192f3c2-0000-7000-8000-000000000001"
+TEXT = """\
+Nothing is synced to the copy of `repairshopr` until you answer.
+
+### line_items
+- **40** rows that the copy lacks.
+
+### What a repair would write
+- [line_items](http://x/sync-confidence/plans/e1): 40 rows to insert
+
+### The answers
+- **Keep stopped**: nothing is written until *Ask me again*.
+- **Repair, then resume**: 42 changes as above.
+
+A run that waits begins then."""
+QUESTION = Question(ATTEMPT, "What Airflow still says", ("Keep stopped", "Repair, then resume"), "Keep stopped", None)
+KEPT = Asked(RUN, AT, TEXT, ("customers", "line_items"), None, None, None, None, ())
 READING = Reading("line_items", 12, 40, 1100, AT, AT)
 SCANNING = replace(
     DETAIL,
@@ -357,6 +375,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "rollback_run": ROLLED,
         "source_of_sync": SOURCE,
         "run_state": None,
+        "question_of": None,
+        "kept": KEPT,
         "failed_runs": [],
         "with_data": (),
         "of_sources": [MONTH],
@@ -373,6 +393,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
+    monkeypatch.setattr(html.question, "question_of", lambda *_: says["question_of"])
+    monkeypatch.setattr(html.question.questions, "of_run", lambda *_: says["kept"])
     loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
     for name in ("list_planned", "count_planned", "logged_tables", "days_kept", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
@@ -421,8 +443,8 @@ def of_months() -> Document:
     return read(html.of_months(request(), None, (SOURCE,)))
 
 
-def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,)) -> Document:
-    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, None, sources, True))
+def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,), *, decider: bool = True) -> Document:
+    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, None, sources, decider))
 
 
 def test_overview_of_a_running_writer(known):
@@ -440,8 +462,85 @@ def test_overview_of_a_hold_leads_to_its_question(known):
     page = overview()
     assert "1 held (repairshopr)" in page.text
     assert "line_items (all): too much" in page.text
-    asked = f"/airflow/dags/{RECONCILE}/runs/manual__1%2B0/tasks/decide/required_actions?map_index=-1"
-    assert page.links()[asked]["target"] == "_top"
+    assert f"/airflow/sync-confidence/dags/{RECONCILE}/runs/manual__1%2B0#question" in page.links()
+
+
+def asking(known, *entities: str) -> None:
+    """The newest run asks, with plans of these entities."""
+    decision = Decision(RUN.partition("/")[2], "held", AT, "http://x")
+    scans = tuple(replace(SCAN, scan_id=name, entity=name) for name in entities)
+    known["detail"] = replace(HELD, airflow=replace(HELD.airflow, decision=decision), scans=scans)
+    known["read_run"] = replace(known["read_run"], scans=scans)
+    known["question_of"] = QUESTION
+
+
+@pytest.mark.parametrize("page_of", [of_source, of_run])
+def test_question_is_answered_by_a_form_that_says_what_each_answer_does(known, page_of):
+    asking(known, "customers", "line_items")
+    page = page_of()
+    ((_, form),) = page.all("form")
+    run = "scheduled__2026-03-08T03%3A00%3A00%2B00%3A00"
+    assert form["data-answer"] == (
+        f"/airflow/api/v2/dags/{RECONCILE}/dagRuns/{run}/taskInstances/decide/-1/hitlDetails"
+    )
+    assert form["data-attempt"] == ATTEMPT
+    assert form["data-answered"] == f"/airflow/sync-confidence/dags/{RECONCILE}/runs/{run}"
+    fields = {(attrs["name"], attrs.get("value")): attrs for _, attrs in page.all("input")}
+    # The option that is taken if nobody answers is the one that is chosen already.
+    assert "checked" in fields["option", "Keep stopped"]
+    assert "checked" not in fields["option", "Repair, then resume"]
+    assert "data-repairs" in fields["option", "Repair, then resume"]
+    assert "data-repairs" not in fields["option", "Keep stopped"]
+    assert {value for name, value in fields if name == "repair"} == {"customers", "line_items"}
+    assert all("checked" in attrs for (name, _), attrs in fields.items() if name == "repair")
+    # The text as it was kept, with what each answer would do beside it and not above.
+    assert "Nothing is written until Ask me again." in page.text
+    assert page.text.count("42 changes as above.") == 1
+    assert "Repair customers40 to insert, 2 to update, 0 to delete. Without the tick" in page.text
+    assert "**" not in page.text
+    assert "What Airflow still says" not in page.text
+    assert "http://x/sync-confidence/plans/e1" in page.links()
+    # Airflow's own page takes the answer too.
+    assert any("/tasks/decide/required_actions" in href for href in page.links())
+
+
+def test_one_plan_is_not_to_be_left_out(known):
+    asking(known, "line_items")
+    assert not [attrs for _, attrs in of_run().all("input") if attrs["name"] == "repair"]
+
+
+def test_question_of_an_earlier_version_is_airflows_text(known):
+    asking(known, "line_items")
+    for kept in (None, replace(KEPT, text="", planned=())):
+        known["kept"] = kept
+        page = of_run()
+        assert "What Airflow still says" in page.text
+        assert [attrs["value"] for _, attrs in page.all("input") if attrs["name"] == "option"] == [*QUESTION.options]
+
+
+def test_who_may_not_answer_reads_the_question_and_which_role_it_takes(known):
+    asking(known, "line_items")
+    for page in (of_source(decider=False), of_run(decider=False)):
+        assert not page.all("form", "input", "button")
+        assert "You may not answer: that takes the role op or admin" in page.text
+        assert "42 changes as above." in page.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Answer("Repair, then resume", "Ada", AT, "the shop moved", ("payments",)), "Answered by Ada, "),
+        (Answer("Keep stopped", None, AT, "", ()), "Nobody answered in time, "),
+    ],
+)
+def test_question_that_was_answered_says_by_whom_and_how(known, answer, told):
+    asking(known, "line_items")
+    known["question_of"] = replace(QUESTION, answer=answer)
+    page = of_run()
+    assert f"{told}2026-03-08 03:00:05 UTC: {answer.option}" in page.text
+    assert ("without payments. Reason: the shop moved" in page.text) == bool(answer.reason)
+    assert "Nothing is synced to the copy" in page.text
+    assert not page.all("form")
 
 
 def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
@@ -1027,6 +1126,7 @@ def test_who_may_not_decide_is_offered_nothing_and_told_why(known, monkeypatch):
     known |= {"overview": [HELD], "detail": HELD}
     unasked = replace(HELD, airflow=DETAIL.airflow)
     for decider in (True, False):
+        known["question_of"] = QUESTION
         pages = [overview(decider=decider), of_source(decider=decider), of_sync(decider=decider)]
         pages.append(of_rollback(decider=decider))
         with monkeypatch.context() as patch:
@@ -1034,8 +1134,10 @@ def test_who_may_not_decide_is_offered_nothing_and_told_why(known, monkeypatch):
             patch.setitem(known, "overview", [unasked])
             pages += [of_source(decider=decider), overview(decider=decider)]
         offered = set().union(*(attrs for page in pages for _, attrs in page.all("form", "button")))
-        assert ("data-trigger" in offered, "data-ask" in offered) == (decider, decider)
-        assert any("required_actions" in href for page in pages for href in page.links()) == decider
+        assert {"data-trigger", "data-ask", "data-answer"} & offered == (
+            {"data-trigger", "data-ask", "data-answer"} if decider else set()
+        )
+        assert any("#question" in href for href in pages[0].links()) == decider
         assert any("#hold" in href for page in pages for href in page.links()) == decider
         assert any("#roll-back" in href for page in pages for href in page.links()) == decider
         told = ["that takes the role op or lead" in page.text for page in pages]
@@ -1196,6 +1298,9 @@ def test_nothing_of_the_warehouse_is_markup(known):
     undone = Undone(None, {HOSTILE: Counts()}, (conflict,))
     rolled = replace(ROLLED, run_id=HOSTILE, reason=HOSTILE, by=HOSTILE, undone=undone)
     known["rollback_run"] = rolled
+    known["kept"] = replace(KEPT, text=f"{HOSTILE} [x](javascript:alert(3))\n\n![x](http://x/y.png)", planned=())
+    hostile_answer = Answer(HOSTILE, HOSTILE, AT, HOSTILE, (HOSTILE,))
+    known["question_of"] = replace(QUESTION, attempt=HOSTILE, options=(HOSTILE,), default=HOSTILE)
     known["list_planned"] = Page(
         (replace(PLANNED, table=HOSTILE, key={HOSTILE: HOSTILE}, after={HOSTILE: HOSTILE}),), None
     )
@@ -1207,8 +1312,10 @@ def test_nothing_of_the_warehouse_is_markup(known):
     known["of_row"] = replace(HISTORY, table=HOSTILE, key={HOSTILE: HOSTILE}, row=row, items=(row_change,))
     pages = [overview(), of_source(), of_sync(), of_run(), of_rollback(), of_plan(), of_row(), of_fields()]
     known["rollback_run"] = replace(rolled, state="failed", failure=HOSTILE)
-    for page in (*pages, of_rollback()):
+    known["question_of"] = replace(known["question_of"], answer=hostile_answer)
+    for page in (*pages, of_rollback(), of_run()):
         assert HOSTILE in page.text
+        assert not [href for href in page.links() if href.startswith("javascript:")]
         assert not page.all("img")
 
 
