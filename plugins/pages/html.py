@@ -283,6 +283,7 @@ def of_plan(
 ) -> Response:
     """The plan of a scan: each row as the source has it beside the copy's."""
     counts = count_planned(conn, scan.evidence)
+    tables = sorted({count.table for count in counts})
     return page(
         request,
         "plan.html",
@@ -291,7 +292,8 @@ def of_plan(
         scan=scan,
         chosen=chosen,
         counts=counts,
-        logged=logged_tables(conn, source, sorted({count.table for count in counts})),
+        after=plan.aftermath(conn, scan, tables or [scan.entity]),
+        logged=logged_tables(conn, source, tables),
         changes=list_planned(conn, scan.evidence, chosen, cursor=cursor),
         query=urlencode({name: value for name, value in vars(chosen).items() if value}),
         most=planned_changes.MOST,

@@ -257,3 +257,9 @@ def test_who_is_not_logged_in_comes_back_after_the_login(site):
     link = re.search('href="([^"]*login[^"]*)"', site.get(f"{ASKING}?a=b", None).text)[1]
     address = parse_qs(urlsplit(unescape(link)).query)["next"]
     assert address == [f"/sync-confidence{ASKING}?a=b"]
+
+
+def test_plan_says_how_it_was_repaired(site):
+    text = " ".join(re.sub("<[^>]+>", "", site.get(f"/sources/{SOURCE}/plans/e6").text).split())
+    assert "planned to change in the copy: 6 to insert, 1 to update" in text
+    assert re.search(r"Repaired by sync 2, \S+ \S+ UTC: 6 inserted, 0 updated, 0 deleted\.", text)

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from include.confidence.account import Account
 from include.confidence.findings import Standing
+from include.confidence.outcome import Repair
 from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.changes import Change, Difference
 from include.confidence.queries.fields import EntityFields, FoundChange, SourceField
@@ -39,6 +40,7 @@ from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, months, render, warehouse
 from plugins.pages.airflow_state import Answer, Decision, FailedRun, Orchestration, Question, RollbackRun, Schedule
+from plugins.pages.plan import Aftermath
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
 
 SOURCE = "repairshopr"
@@ -249,6 +251,8 @@ Nothing is synced to the copy of `repairshopr` until you answer.
 A run that waits begins then."""
 QUESTION = Question(ATTEMPT, "What Airflow still says", ("Keep stopped", "Repair, then resume"), "Keep stopped", None)
 KEPT = Asked(RUN, AT, TEXT, ("customers", "line_items"), None, None, None, None, ())
+PENDING = Aftermath(True, None, None, None, None, None)
+DONE = Repair(12, "success", AT, {}, None, (), False)
 READING = Reading("line_items", 12, 40, 1100, AT, AT)
 SCANNING = replace(
     DETAIL,
@@ -377,6 +381,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "run_state": None,
         "question_of": None,
         "kept": KEPT,
+        "aftermath": PENDING,
         "failed_runs": [],
         "with_data": (),
         "of_sources": [MONTH],
@@ -393,6 +398,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
+    monkeypatch.setattr(html.plan, "aftermath", lambda *_: says["aftermath"])
     monkeypatch.setattr(html.question, "question_of", lambda *_: says["question_of"])
     monkeypatch.setattr(html.question.questions, "of_run", lambda *_: says["kept"])
     loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
@@ -697,6 +703,49 @@ def test_plan_without_changes_claims_only_what_is_proven(known, monkeypatch, pro
     page = read(html.of_plan(request(), SOURCE, scan, PlanFilter(), None, (SOURCE,)))
     assert told in page.text
     assert ("in step" in page.text) == (told.endswith("in step"))
+
+
+@pytest.mark.parametrize(
+    ("after", "scan", "told"),
+    [
+        (PENDING, {}, None),
+        (
+            Aftermath(False, DONE, Counts(inserted=38, updated=2, superseded=2, failed=1), "repair", "Ada", "moved"),
+            {},
+            "Repaired by sync 12, 2026-03-08 03:00:05 UTC: 38 inserted, 2 updated, 0 deleted; 2 left alone, since they"
+            " had changed meanwhile; 1 failed.",
+        ),
+        (Aftermath(False, replace(DONE, undone=True), None, None, None, None), {}, "It was rolled back since."),
+        (Aftermath(False, replace(DONE, state="failed"), None, None, None, None), {}, "sync 12 says why"),
+        (
+            Aftermath(False, replace(DONE, state="running"), None, None, None, None),
+            {},
+            "The repair is at work: sync 12",
+        ),
+        (Aftermath(False, DONE, None, "repair", "Ada", None), {"left_out": True}, "Left alone: Ada has left it out"),
+        (
+            Aftermath(False, None, None, "resume", "Ada", "the shop moved"),
+            {"decision": None},
+            "Left alone: Ada has let the writer run again without a repair. Reason: the shop moved",
+        ),
+        (Aftermath(False, None, None, "keep", "Ada", None), {}, "the writer stayed stopped, as Ada has decided."),
+        (Aftermath(False, None, None, None, None, None), {}, "its run has repaired nothing, as a dry run does."),
+        (Aftermath(False, None, None, None, None, None), {"plan": Plan(0, 0, 0)}, None),
+    ],
+)
+def test_plan_says_what_became_of_it(known, after, scan, told):
+    known["aftermath"] = after
+    page = read(html.of_plan(request(), SOURCE, replace(SCAN, **scan), PlanFilter(), None, (SOURCE,)))
+    text = " ".join(page.text.split())
+    assert ("would change in the copy" in text) == after.pending
+    assert ("planned to change in the copy" in text) != after.pending
+    if told:
+        assert told in text
+    else:
+        assert "Left alone" not in text
+        assert "epaired" not in text
+    # The reason stands with the decision of the scan already.
+    assert text.count("the shop moved") == 1
 
 
 def test_plan_that_is_not_kept_any_more_says_so(known):
@@ -1298,6 +1347,7 @@ def test_nothing_of_the_warehouse_is_markup(known):
     undone = Undone(None, {HOSTILE: Counts()}, (conflict,))
     rolled = replace(ROLLED, run_id=HOSTILE, reason=HOSTILE, by=HOSTILE, undone=undone)
     known["rollback_run"] = rolled
+    known["aftermath"] = Aftermath(False, None, None, "resume", HOSTILE, HOSTILE)
     known["kept"] = replace(KEPT, text=f"{HOSTILE} [x](javascript:alert(3))\n\n![x](http://x/y.png)", planned=())
     hostile_answer = Answer(HOSTILE, HOSTILE, AT, HOSTILE, (HOSTILE,))
     known["question_of"] = replace(QUESTION, attempt=HOSTILE, options=(HOSTILE,), default=HOSTILE)
