@@ -1432,3 +1432,11 @@ def test_times_that_passed(seconds, text):
 @pytest.mark.parametrize(("figure", "text"), [(None, "\N{EN DASH}"), (0, "0"), (1234567, "1,234,567"), (2.5, "2.50")])
 def test_figures(figure, text):
     assert render.number(figure) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, render.NONE), (14, "14 s"), (61, "1 min"), (599, "10 min"), (2034, "35 min"), (7100, "2 h"), (8000, "2 h")],
+)
+def test_measured_times_are_round(seconds, text):
+    assert render.roughly(seconds) == text
