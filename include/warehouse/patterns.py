@@ -80,7 +80,7 @@ class Pattern:
             return ""
         if 2 * self.of > self.rows:
             return f"; {self.present - self.planned} of the other {self.rows - self.of} rows"
-        return f"; {_percent(self.present, self.rows)} of the table"
+        return f"; {_percent(self.present, self.rows)} of the table ({self.present:,} rows)"
 
     def _fact(self) -> str:
         match self.kind:

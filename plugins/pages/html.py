@@ -25,7 +25,7 @@ from include.confidence.queries.changes import list_changes
 from include.confidence.queries.fields import list_field_changes, read_fields, total_fields
 from include.confidence.queries.history import logged_tables
 from include.confidence.queries.overview import with_data
-from include.confidence.queries.planned import count_planned, list_planned
+from include.confidence.queries.planned import count_planned, list_planned, name_planned
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
@@ -284,6 +284,7 @@ def of_plan(
     """The plan of a scan: each row as the source has it beside the copy's."""
     counts = count_planned(conn, scan.evidence)
     tables = sorted({count.table for count in counts})
+    changes = list_planned(conn, scan.evidence, chosen, cursor=cursor)
     return page(
         request,
         "plan.html",
@@ -294,7 +295,8 @@ def of_plan(
         counts=counts,
         after=plan.aftermath(conn, scan, tables or [scan.entity]),
         logged=logged_tables(conn, source, tables),
-        changes=list_planned(conn, scan.evidence, chosen, cursor=cursor),
+        changes=changes,
+        names=name_planned(conn, get_source(source).planned_name, changes.items),
         query=urlencode({name: value for name, value in vars(chosen).items() if value}),
         most=planned_changes.MOST,
         days=days_kept(conn, "confidence.planned_change", source),

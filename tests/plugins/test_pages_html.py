@@ -389,6 +389,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
         "logged_tables": {"line_items": "repairshopr.line_items"},
         "days_kept": 30,
+        "name_planned": {},
         "of_row": HISTORY,
         "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
         "read_fields": [CUSTOMER_FIELDS],
@@ -402,7 +403,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(html.question, "question_of", lambda *_: says["question_of"])
     monkeypatch.setattr(html.question.questions, "of_run", lambda *_: says["kept"])
     loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
-    for name in ("list_planned", "count_planned", "logged_tables", "days_kept", *loaded):
+    for name in ("list_planned", "name_planned", "count_planned", "logged_tables", "days_kept", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     lists = ("list_parts", "list_scans", "list_changes", "list_syncs", "read_fields", "list_field_changes")
     for name in (*lists, "read_series", "read_drift", "read_sync", "read_run"):
@@ -605,7 +606,7 @@ def test_plan_shows_each_row_copy_beside_source(known):
     assert "sync_id" not in page.text
     assert "copy last written by sync 4" in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/4" in page.links()
-    assert "38 of 40 rows to insert stand on page 3 of the list; 4 % of the table" in page.text
+    assert "38 of 40 rows to insert stand on page 3 of the list; 4 % of the table (50 rows)" in page.text
     address = f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1"
     assert {f"{address}?table=line_items&cursor=next", f"{address}/changes.csv?table=line_items"} <= {*page.links()}
 
@@ -703,6 +704,11 @@ def test_plan_without_changes_claims_only_what_is_proven(known, monkeypatch, pro
     page = read(html.of_plan(request(), SOURCE, scan, PlanFilter(), None, (SOURCE,)))
     assert told in page.text
     assert ("in step" in page.text) == (told.endswith("in step"))
+
+
+def test_plan_shows_what_people_call_a_row(known):
+    known["name_planned"] = {PLANNED.change_id: "Ada Lovelace, Summer tour, sound"}
+    assert "Ada Lovelace, Summer tour, sound" in of_plan().text
 
 
 @pytest.mark.parametrize(
@@ -1355,6 +1361,7 @@ def test_nothing_of_the_warehouse_is_markup(known):
         (replace(PLANNED, table=HOSTILE, key={HOSTILE: HOSTILE}, after={HOSTILE: HOSTILE}),), None
     )
     known["logged_tables"] = {HOSTILE: HOSTILE}
+    known["name_planned"] = {PLANNED.change_id: HOSTILE}
     row_change = replace(
         ROW_CHANGE, kind=HOSTILE, run=HOSTILE, differences=change.differences, after={HOSTILE: [HOSTILE]}
     )
