@@ -145,6 +145,7 @@ def test_each_page_has_its_picture(held, browser_page, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "overview.png",
         "phone.png",
+        "question.png",
         "source.png",
         "run.png",
         "plan.png",
