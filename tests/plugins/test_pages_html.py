@@ -511,6 +511,14 @@ def test_question_is_answered_by_a_form_that_says_what_each_answer_does(known, p
     assert any("/tasks/decide/required_actions" in href for href in page.links())
 
 
+def test_question_that_ends_while_the_page_is_made_is_left_out(known):
+    asking(known, "line_items")
+    known["question_of"] = None
+    for page in (of_source(), of_run()):
+        assert "The question" not in page.text
+        assert not page.all("form")
+
+
 def test_one_plan_is_not_to_be_left_out(known):
     asking(known, "line_items")
     assert not [attrs for _, attrs in of_run().all("input") if attrs["name"] == "repair"]
@@ -527,8 +535,10 @@ def test_question_of_an_earlier_version_is_airflows_text(known):
 
 def test_who_may_not_answer_reads_the_question_and_which_role_it_takes(known):
     asking(known, "line_items")
+    assert "Read the question" in of_source(decider=False).text
     for page in (of_source(decider=False), of_run(decider=False)):
         assert not page.all("form", "input", "button")
+        assert "Decide what to do" not in page.text
         assert "You may not answer: that takes the role op or admin" in page.text
         assert "42 changes as above." in page.text
 
