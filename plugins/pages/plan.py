@@ -11,6 +11,7 @@ from fastapi import Depends, HTTPException, Path, Query, status
 from psycopg import Connection
 
 from include.confidence import questions, run_evidence
+from include.confidence.holds import NOBODY
 from include.confidence.outcome import Repair
 from include.confidence.queries.paging import MAX_PAGE
 from include.confidence.queries.planned import PlanFilter, PlannedChange, list_planned
@@ -59,7 +60,8 @@ class Aftermath:
 
     - `pending`: its run still keeps the writer stopped, and has not repaired anything
     - `repair`: of the run, None if there is none; `counts`: what it did in the plan's tables, None if it has not said
-    - `decision`: keep, resume or repair, by a person after the scans of the run; with the `reason`, if one was given
+    - `decision`: keep, resume or repair, made after the scans of the run; with the `reason`, if one was given
+    - `decided_by`: None if nobody answered in time
     """
 
     pending: bool
@@ -80,7 +82,7 @@ def aftermath(conn: Connection, scan: Scan, tables: Collection[str]) -> Aftermat
         repair=repair,
         counts=sum(counted, Counts()) if counted else None,
         decision=found.decision,
-        decided_by=found.decided_by,
+        decided_by=None if found.decided_by == NOBODY else found.decided_by,
         reason=asked.reason if asked else None,
     )
 

@@ -21,7 +21,7 @@ from airflow.sdk.observability import stats
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from include.confidence import holds, outcome, run_evidence
+from include.confidence import holds, outcome, questions, run_evidence
 from include.confidence.account import Account
 from include.confidence.health import Limits
 from include.confidence.holds import HoldChanged
@@ -387,6 +387,21 @@ class TestHold:
         with pytest.raises(TaskAwaitingInput):
             execute(run, "decide")
         return run
+
+    def test_question_and_answer_are_kept_with_the_newest_text(self, held, conn, asked):
+        kept = questions.of_run(conn, held.name)
+        assert (kept.text, kept.decision) == (asked[0]["body"], None)
+        assert "line_items" in kept.planned
+        with pytest.raises(DownstreamTasksSkipped):
+            answer(held, "Keep stopped", reason="first I ask the shop")
+        # Cleared: Airflow keeps the first text, the warehouse has the new one.
+        with pytest.raises(TaskAwaitingInput):
+            execute(held, "decide")
+        again = questions.of_run(conn, held.name)
+        assert (again.text, again.asked_at) == (asked[-1]["body"], kept.asked_at)
+        assert "was answered by Ada" in again.text
+        assert "Reason: `first I ask the shop`" in again.text
+        assert (again.decision, again.decided_by, again.reason) == ("keep", "Ada", "first I ask the shop")
 
     def test_asks_with_the_reasons_and_a_time_limit(self, held, asked, monkeypatch):
         [question] = asked

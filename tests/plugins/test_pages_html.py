@@ -745,6 +745,7 @@ def test_plan_shows_what_people_call_a_row(known):
             "Left alone: Ada has let the writer run again without a repair. Reason: the shop moved",
         ),
         (Aftermath(False, None, None, "keep", "Ada", None), {}, "the writer stayed stopped, as Ada has decided."),
+        (Aftermath(False, None, None, "keep", None, None), {}, "stayed stopped, since nobody has answered."),
         (Aftermath(False, None, None, None, None, None), {}, "its run has repaired nothing, as a dry run does."),
         (Aftermath(False, None, None, None, None, None), {"plan": Plan(0, 0, 0)}, None),
     ],
