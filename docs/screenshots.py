@@ -69,6 +69,12 @@ def take(page: Page, url: str, source: str, folder: Path) -> None:
     _shoot(page, folder / "source.png", 1300)
     runs = pages(page).get_by_role("region", name="Last runs").get_by_role("link")
     run = runs.first.get_attribute("href").rpartition("/runs/")[2]
+    held = pages(page).get_by_role("region", name="Last runs").get_by_role("row").filter(has_text="hold").first
+    question = held.get_by_role("link").first.get_attribute("href")
+    page.set_viewport_size({"width": 390, "height": 1200})
+    page.goto(f"{url}{question}#question")
+    page.get_by_role("region", name="The question").wait_for()
+    page.screenshot(path=folder / "question.png")
     page.goto(f"{url}/dags/{source}_reconcile/runs/{run}/plugin/sync-confidence-run")
     pages(page).get_by_role("heading", name="Gates").wait_for()
     _shoot(page, folder / "run.png", 1000)

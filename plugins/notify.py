@@ -62,8 +62,9 @@ def run_link(run: str) -> str:
 
 
 def question_link(run: str) -> str:
-    """Return the address in Airflow's UI where the question of the run's task `decide` is answered."""
-    return f"{run_link(run)}/tasks/decide/required_actions?map_index=-1"
+    """Return the address of the run's page with the question of its task `decide`, and the form that answers it."""
+    dag_id, _, run_id = run.partition("/")
+    return f"{_base()}/sync-confidence/dags/{quote(dag_id)}/runs/{quote(run_id, safe=':')}#question"
 
 
 def plan_link(source: str, evidence: str) -> str:

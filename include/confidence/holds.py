@@ -11,6 +11,7 @@ from enum import StrEnum
 from psycopg import Connection
 from psycopg.rows import args_row, tuple_row
 
+from include.confidence import questions
 from include.confidence.scan_log import unknown_scan
 from include.warehouse import fence
 
@@ -140,16 +141,11 @@ def decide(
     """
     holds, chosen = open_holds(conn, source), Decision(decision)
     left_out = list(left_out) if chosen is Decision.REPAIR else []
-    values = {
-        "decision": chosen,
-        "who": who,
-        "reason": reason.replace("\0", "") or None,
-        "left_out": left_out,
-        "source": source,
-        "scans": [hold.scan_id for hold in holds],
-    }
+    scans, why = [hold.scan_id for hold in holds], reason.replace("\0", "") or None
+    values = {"decision": chosen, "who": who, "reason": why, "left_out": left_out, "source": source, "scans": scans}
     conn.execute(LEAVE_OUT, values)
     conn.execute(DECIDE, values)
+    questions.note_answer(conn, source, scans, chosen, who, reason=why, left_out=left_out)
     refresh_hold(conn, source)
     return holds
 

@@ -8,18 +8,28 @@ from datetime import datetime, timedelta
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
+from include.confidence import questions, run_evidence
 from include.confidence.glossary import explain
-from include.confidence.holds import Hold
+from include.confidence.holds import NOBODY, Decision, Hold
 from include.confidence.policy import PLAN, SEVERITY, Gate, Verdict
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan
 from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 
+# What a person can answer.
+OPTIONS = {
+    "Keep stopped": Decision.KEEP,
+    "Resume without repair": Decision.RESUME,
+    "Repair, then resume": Decision.REPAIR,
+}
 # The largest number of lines in a message.
 LINES = 40
 # The largest number of facts that a question names of an entity; the page of its plan has all.
 PATTERNS = 3
+# The heading of the answers, and one of them with what it would do.
+ANSWERS = "### The answers"
+ANSWER = re.compile(r"- \*\*(?P<option>[^*]+)\*\*: (?P<consequence>.+)")
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class Question:
     - `behind`: how far the copy is behind its source, None if it is not known
     - `plans`: the scans of the run that have planned changes, each with the address of its plan
     - `hours`: after so long without an answer the writer stays stopped and the run fails
+    - `earlier`: how the question before this one was answered, in a sentence; empty if that is long ago
     """
 
     writer: Writer
@@ -55,6 +66,7 @@ class Question:
     held: tuple[Held, ...]
     plans: tuple[tuple[Scan, str], ...]
     hours: float
+    earlier: str = ""
 
     @property
     def planned(self) -> list[str]:
@@ -85,6 +97,7 @@ def read(
         tuple(_held(conn, hold, by_id.get(hold.scan_id), texts) for hold in holds),
         tuple((scan, plan_link(scan.evidence)) for scan in sorted(plans, key=lambda scan: scan.entity)),
         hours,
+        _earlier(conn, writer, holds),
     )
 
 
@@ -100,6 +113,26 @@ def plain(question: Question) -> list[str]:
     return lines if left <= 0 else [*lines[:LINES], f"and {left} more lines, under the link"]
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The Markdown of a question in parts: what comes before the answers, what each would do by its name, the rest."""
+
+    before: str
+    answers: Mapping[str, str]
+    after: str
+
+
+def parts(text: str) -> Parts:
+    """Return the parts of a question's Markdown."""
+    before, _, rest = text.partition(f"{ANSWERS}\n")
+    found = [(ANSWER.fullmatch(line), line) for line in rest.splitlines()]
+    return Parts(
+        before,
+        {match["option"]: match["consequence"] for match, _ in found if match},
+        "\n".join(line for match, line in found if not match),
+    )
+
+
 def _lines(question: Question) -> list[str]:
     writer = question.writer
     behind = ""
@@ -109,13 +142,15 @@ def _lines(question: Question) -> list[str]:
         f"Nothing is synced to the copy of `{writer.source}` since {_time(writer.since)}, until you answer.{behind}"
         f" Unanswered for {question.hours:g} hours, the writer stays stopped and this run fails.",
     ]
+    if question.earlier:
+        lines += ["", question.earlier]
     for held in question.held:
         scope = "" if held.scope == "all" else f" ({held.scope})"
         again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
         lines += ["", f"### {held.entity}{scope}", *(f"- {sentence}" for sentence in held.sentences)]
         lines += [f"- First seen by the scan of {_time(held.since)}{again}."]
         lines += [f"- What stands out{pattern}." for pattern in held.patterns]
-    lines += ["", "### What a repair would write", *_plans(question.plans), "", "### The answers"]
+    lines += ["", "### What a repair would write", *_plans(question.plans), "", ANSWERS]
     several = len(question.planned) > 1
     leave_out = (
         " Entities that you leave out stay as they are; while their repair is above its limit, the next run asks again."
@@ -143,6 +178,33 @@ def _lines(question: Question) -> list[str]:
         "A run of the runbook that waits behind this one begins when you have answered. It scans, and asks again if it"
         " finds what nobody has repaired or accepted.",
     ]
+
+
+def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:
+    """Return how the last question was answered, if no other run was judged since."""
+    found = questions.answered_before(conn, writer.source, writer.run)
+    if found is None:
+        return ""
+    if found.decided_by == NOBODY:
+        return (
+            f"Nobody answered the question of {_time(found.asked_at)} in time, so the writer stayed stopped."
+            f" {_seen(found, holds)}"
+        )
+    option = next(words for words, decision in OPTIONS.items() if decision == found.decision)
+    without = f", without {', '.join(found.left_out)}" if found.left_out else ""
+    # As code, so that nothing in it is Markdown.
+    reason = f" Reason: `{' '.join(found.reason.replace('`', chr(39)).split())}`." if found.reason else ""
+    repair = run_evidence.read(conn, writer.source, found.run, ()).repair
+    done = f" That repair is sync {repair.sync_id} ({repair.state})." if repair and found.decision == "repair" else ""
+    return (
+        f"The question of {_time(found.asked_at)} was answered by {found.decided_by} at {_time(found.decided_at)}:"
+        f" **{option}**{without}.{reason}{done} {_seen(found, holds)}"
+    )
+
+
+def _seen(answered: questions.Asked, holds: Sequence[Hold]) -> str:
+    newer = all(hold.scanned_at > answered.decided_at for hold in holds)
+    return "What is below was found after that." if newer else "What is below was known then."
 
 
 def _plans(plans: Sequence[tuple[Scan, str]]) -> list[str]:

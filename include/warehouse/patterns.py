@@ -1,7 +1,8 @@
-"""Find what the rows of a plan have in common: facts that hold for many of them, and for few rows of the whole table.
+"""Find what the rows of a plan have in common: facts that hold for many of them, and for few other rows of the table.
 
-A fact is told if it holds for at least half of the planned rows, at least twice as often as in the table, and if chance
-would give it less than once in a million plans (by Chernoff's bound for the binomial distribution).
+A fact is told if it holds for at least half of the planned rows, at least twice as often as for the other rows of the
+table, and if as many rows drawn from the table by chance would have it less than once in a million plans (by the
+hypergeometric distribution). So a small table has facts too, and one whose rows are nearly all planned.
 """
 
 import math
@@ -31,7 +32,7 @@ SAME_COLUMNS = 0.8
 INTEGERS = ("integer", "bigint", "smallint")
 NUMBERS = (*INTEGERS, "numeric")
 # Columns whose values are compared: by themselves, by their day, or only by their range.
-BY_VALUE = ("boolean", "text", "uuid", "date", *INTEGERS)
+BY_VALUE = ("boolean", "text", "uuid", "date", *NUMBERS)
 TIMES = ("timestamp with time zone", "timestamp without time zone")
 BY_RANGE = (*NUMBERS, "date", *TIMES)
 # Values may be about people, so only these are told: times, ids, yes or no, and codes as in `COMPLETED`, of which a
@@ -72,8 +73,15 @@ class Pattern:
     score: float = 0.0
 
     def __str__(self) -> str:
-        share = f"; {_percent(self.present, self.rows)} of the table" if self.rows else ""
-        return f"{self.planned} of {self.of} rows to {self.operation} {self._fact()}{share}"
+        return f"{self.planned} of {self.of} rows to {self.operation} {self._fact()}{self._elsewhere()}"
+
+    def _elsewhere(self) -> str:
+        """Return for how many rows of the table it holds; of the other rows, if most of the table is planned."""
+        if not self.rows:
+            return ""
+        if 2 * self.of > self.rows:
+            return f"; {self.present - self.planned} of the other {self.rows - self.of} rows"
+        return f"; {_percent(self.present, self.rows)} of the table ({self.present:,} rows)"
 
     def _fact(self) -> str:
         match self.kind:
@@ -264,26 +272,45 @@ def _pattern(
         of=of,
         present=present,
         rows=rows,
-        score=_unlikeliness(planned, of, present, rows, chosen=2 if fact.kind == "range" else 0),
+        score=_drawn(planned, of, present, rows) - (2 * math.log(of) if fact.kind == "range" else 0),
     )
 
 
-def _unlikeliness(planned: int, of: int, present: int, rows: int, *, chosen: int) -> float:
-    """Return how unlikely it is that so many of the planned rows have the fact by chance, as a natural logarithm.
+def _drawn(planned: int, of: int, present: int, rows: int) -> float:
+    """Return how unlikely it is that of `of` rows drawn from the table so many have the fact, as a natural logarithm.
 
-    `chosen`: how many ends of a range were chosen among the planned rows.
+    The table has `rows`, the planned ones among them; `present` of all these have the fact.
     """
-    # One is added, so that a fact which no row of the table has is not beyond all measure.
+    others = (rows - of, present - planned)
+    if min(others) < 0 or others[1] > others[0] or planned * rows <= of * present:
+        return 0.0
+    exactly = _choices(present, planned) + _choices(rows - present, of - planned) - _choices(rows, of)
+    # So many or more: of these numbers, none is more likely than the least.
+    return max(0.0, -exactly - math.log(of - planned + 1))
+
+
+def _choices(of: int, number: int) -> float:
+    """Return in how many ways one can choose, as a natural logarithm."""
+    return math.lgamma(of + 1) - math.lgamma(number + 1) - math.lgamma(of - number + 1)
+
+
+def _unlikeliness(planned: int, of: int, present: int, rows: int) -> float:
+    """Return how unlikely it is that so many of the planned rows have the fact, as a natural logarithm.
+
+    By chance a row has it as often as `present` of `rows` others (by Chernoff's bound for the binomial distribution).
+    """
+    # One is added, so that a fact which no other row has is not beyond all measure.
     share, base = planned / of, (present + 1) / (rows + 1)
     if share <= base:
         return 0.0
     other = (1 - share) * math.log((1 - share) / (1 - base)) if share < 1 else 0.0
-    return of * (share * math.log(share / base) + other) - chosen * math.log(of)
+    return of * (share * math.log(share / base) + other)
 
 
 def _is_telling(pattern: Pattern) -> bool:
-    share, base = pattern.planned / pattern.of, pattern.present / max(1, pattern.rows)
-    return share >= SHARE and share >= LIFT * base and pattern.score >= UNLIKELY
+    share = pattern.planned / pattern.of
+    others = (pattern.present - pattern.planned) / max(1, pattern.rows - pattern.of)
+    return share >= SHARE and share >= LIFT * others and pattern.score >= UNLIKELY
 
 
 def _same_columns(stage: Stage, names: Mapping[str, sql.Composable]) -> list[Pattern]:
@@ -325,7 +352,7 @@ def _number(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> s
     parts = dict(names) | {"column": sql.Identifier(column), "name": sql.Literal(column), "key": key}
     told = []
     for measure, by, planned, of, present, rows in stage.conn.execute(sql.SQL(NUMBER).format(**parts)):
-        score = _unlikeliness(planned, of, present, rows, chosen=0)
+        score = _unlikeliness(planned, of, present, rows)
         if planned >= SAME_COLUMNS * of and planned * rows >= LIFT * present * of and score >= UNLIKELY:
             part = "" if planned == of else f" in {planned} of them"
             told.append((score, f"which is {_by(measure, by)} at the source{part}"))

@@ -11,9 +11,10 @@ from airflow.sdk import Param, ParamsDict, Variable
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from psycopg import Connection
 
-from include.confidence import holds, messages, question
+from include.confidence import holds, messages, question, questions
 from include.confidence.holds import NOBODY, Decision
 from include.confidence.queries.runs import read_run
+from include.confidence.question import OPTIONS
 from include.sources import get_source
 from include.warehouse import fence
 from plugins import notify
@@ -25,11 +26,6 @@ from plugins.runs import run_name
 
 log = logging.getLogger(__name__)
 
-OPTIONS = {
-    "Keep stopped": Decision.KEEP,
-    "Resume without repair": Decision.RESUME,
-    "Repair, then resume": Decision.REPAIR,
-}
 # Without an answer for so long the writer stays stopped and the run fails, before the next night's run.
 TIMEOUT_HOURS = 20.0
 
@@ -87,10 +83,11 @@ class DecideOperator(HITLOperator):
                 plan_link=partial(notify.plan_link, self.source),
                 hours=hours,
             )
+            self.body = question.markdown(asked)
+            questions.keep(conn, self.source, run, [hold.scan_id for hold in found], self.body, asked.planned)
         if not found:
             raise AirflowSkipException("nothing holds the writer")
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
-        self.body = question.markdown(asked)
         self.params = ParamsDict(_fields(asked.planned))
         self.response_timeout = timedelta(hours=hours)
         require_deciders()

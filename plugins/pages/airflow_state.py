@@ -44,6 +44,34 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """The answer to a question; `by` is None if nobody answered in time. `left_out`: entities to leave unrepaired."""
+
+    option: str
+    by: str | None
+    at: datetime
+    reason: str
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """The question of a run as Airflow has it.
+
+    - `attempt`: the id of the attempt that asks; the next one has another
+    - `text`: Markdown; of an earlier attempt, if that has asked before
+    - `default`: the option that is taken if nobody answers
+    - `answer`: None while it waits for one
+    """
+
+    attempt: str
+    text: str
+    options: tuple[str, ...]
+    default: str | None
+    answer: Answer | None
+
+
+@dataclass(frozen=True)
 class Orchestration:
     """A source in Airflow. A schedule is None if Airflow does not know the DAG.
 
@@ -132,6 +160,41 @@ def rollback_run(session: Session, run_id: str) -> RollbackRun | None:
         ended_at=run.end_date,
         undone=_undone(undone) if run.state == DagRunState.SUCCESS else None,
         failure=_failure(failure) if run.state == DagRunState.FAILED else None,
+    )
+
+
+def question_of(session: Session, run: str) -> Question | None:
+    """Return the question of the run `dag_id/run_id`; None if it has asked nothing, or was marked by hand."""
+    dag_id, _, run_id = run.partition("/")
+    found = session.execute(
+        select(TaskInstance.state, HITLDetail)
+        .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
+        .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == DECIDE)
+    ).first()
+    if found is None:
+        return None
+    state, asked = found
+    if asked.responded_at is None and state != TaskInstanceState.AWAITING_INPUT:
+        return None
+    return Question(
+        attempt=str(asked.ti_id),
+        text=asked.body or "",
+        options=tuple(asked.options),
+        default=asked.defaults[0] if asked.defaults else None,
+        answer=_answer(asked) if asked.responded_at else None,
+    )
+
+
+def _answer(asked: HITLDetail) -> Answer:
+    # What a client has sent; Airflow does not check it.
+    given = asked.params_input or {}
+    left_out = given.get("leave_out")
+    return Answer(
+        option=", ".join(asked.chosen_options or ()),
+        by=asked.responded_by_user["name"] if asked.responded_by else None,
+        at=asked.responded_at,
+        reason=str(given.get("reason") or ""),
+        left_out=tuple(map(str, left_out)) if isinstance(left_out, list) else (),
     )
 
 

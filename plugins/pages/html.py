@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
@@ -25,7 +25,7 @@ from include.confidence.queries.changes import list_changes
 from include.confidence.queries.field_census import list_field_changes, read_fields, total_fields
 from include.confidence.queries.history import logged_tables
 from include.confidence.queries.overview import with_data
-from include.confidence.queries.planned import count_planned, list_planned
+from include.confidence.queries.planned import count_planned, list_planned, name_planned
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
@@ -34,7 +34,7 @@ from include.confidence.summary import Plan
 from include.sources import REGISTRY, get_source
 from include.sources.installed import SETTING, WrongSources
 from include.warehouse.retention import days_kept
-from plugins.pages import history, months, plan, status, ways_out
+from plugins.pages import history, months, plan, question, status, ways_out
 from plugins.pages.access import Decider, LeftOut, Source, Sources, SyncId, refuse_left_out, refuse_nul
 from plugins.pages.airflow_state import ENDED, ROLLBACK, FailedRun, failed_runs, rollback_run, run_state
 from plugins.pages.plan import PlannedScan
@@ -169,7 +169,7 @@ def of_source(
         )
     parts = list_parts(conn, source)
     shown = chosen(parts, detail.scans, entity, scope)
-    repair = detail.last_repair
+    repair, asks = detail.last_repair, detail.airflow.decision
     return page(
         request,
         "source.html",
@@ -177,6 +177,7 @@ def of_source(
         here=source,
         decider=decider,
         status=detail,
+        asked=question.of_run(conn, session, f"{source}_reconcile/{asks.run_id}", detail.scans) if asks else None,
         ways_out=ways_out,
         parts=parts,
         shown=shown,
@@ -282,6 +283,8 @@ def of_plan(
 ) -> Response:
     """The plan of a scan: each row as the source has it beside the copy's."""
     counts = count_planned(conn, scan.evidence)
+    tables = sorted({count.table for count in counts})
+    changes = list_planned(conn, scan.evidence, chosen, cursor=cursor)
     return page(
         request,
         "plan.html",
@@ -290,8 +293,10 @@ def of_plan(
         scan=scan,
         chosen=chosen,
         counts=counts,
-        logged=logged_tables(conn, source, sorted({count.table for count in counts})),
-        changes=list_planned(conn, scan.evidence, chosen, cursor=cursor),
+        after=plan.aftermath(conn, scan, tables or [scan.entity]),
+        logged=logged_tables(conn, source, tables),
+        changes=changes,
+        names=name_planned(conn, get_source(source).planned_name, changes.items),
         query=urlencode({name: value for name, value in vars(chosen).items() if value}),
         most=planned_changes.MOST,
         days=days_kept(conn, "confidence.planned_change", source),
@@ -394,6 +399,7 @@ def of_run(
         here=found.source,
         decider=decider,
         run=found,
+        asked=question.of_run(conn, session, name, found.scans),
         scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
@@ -529,11 +535,16 @@ def _refusal(request: Request, error: HTTPException) -> Response:
             "Not logged in",
             "These pages are for those who are logged in to Airflow.",
             code=401,
-            link=("/", "Log in"),
+            link=(f"/api/v2/auth/login?{urlencode({'next': _address(request)})}", "Log in"),
         )
     titles = {403: "Not for you to see", 404: "No such page", 422: "No such page"}
     title = titles.get(error.status_code, "Not possible")
     return _message(request, title, _sentence(str(error.detail)), code=error.status_code)
+
+
+def _address(request: Request) -> str:
+    """Return path and query of the page that was asked for."""
+    return quote(request.url.path) + (f"?{request.url.query}" if request.url.query else "")
 
 
 def _sentence(line: str) -> str:

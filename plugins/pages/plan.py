@@ -3,14 +3,20 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, HTTPException, Path, Query, status
+from psycopg import Connection
 
+from include.confidence import questions, run_evidence
+from include.confidence.holds import NOBODY
+from include.confidence.outcome import Repair
 from include.confidence.queries.paging import MAX_PAGE
 from include.confidence.queries.planned import PlanFilter, PlannedChange, list_planned
 from include.confidence.queries.scans import Scan, scan_with_evidence
+from include.warehouse.sync_log import Counts
 from plugins.pages.access import Source
 from plugins.pages.warehouse import Warehouse, opened
 
@@ -51,6 +57,39 @@ def _scan(source: Source, evidence: Evidence, conn: Warehouse) -> Scan:
 
 Filter = Annotated[PlanFilter, Depends(_filter)]
 PlannedScan = Annotated[Scan, Depends(_scan)]
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What became of a scan's plan.
+
+    - `pending`: its run still keeps the writer stopped, and has not repaired anything
+    - `repair`: of the run, None if there is none; `counts`: what it did in the plan's tables, None if it has not said
+    - `decision`: keep, resume or repair, made after the scans of the run; with the `reason`, if one was given
+    - `decided_by`: None if nobody answered in time
+    """
+
+    pending: bool
+    repair: Repair | None
+    counts: Counts | None
+    decision: str | None
+    decided_by: str | None
+    reason: str | None
+
+
+def aftermath(conn: Connection, scan: Scan, tables: Collection[str]) -> Aftermath:
+    """Return what became of a scan's plan for these tables."""
+    found = run_evidence.read(conn, scan.source, scan.run, ())
+    asked, repair = questions.of_run(conn, scan.run), found.repair
+    counted = [repair.counts[table] for table in sorted(tables) if table in repair.counts] if repair else []
+    return Aftermath(
+        pending=found.writer.stopped and found.writer.run == scan.run and repair is None,
+        repair=repair,
+        counts=sum(counted, Counts()) if counted else None,
+        decision=found.decision,
+        decided_by=None if found.decided_by == NOBODY else found.decided_by,
+        reason=asked.reason if asked else None,
+    )
 
 
 def values(change: PlannedChange) -> list[tuple[str, Any, Any]]:

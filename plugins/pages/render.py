@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
-from math import floor
+from math import floor, inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -92,6 +92,12 @@ def span(time: float | timedelta | None) -> str:
 def minutes(time: float | None) -> str:
     """Format a duration in seconds, rounded to minutes if it is longer than one."""
     return span(time if time is None or time < 60 else 60 * round(time / 60))
+
+
+def roughly(time: float | None) -> str:
+    """Format a measured duration in seconds by a round number: of 5 minutes from 10 on, of 30 from 2 hours on."""
+    step = next(step for most, step in ((600, 60), (7200, 300), (inf, 1800)) if (time or 0) < most)
+    return span(time if time is None or time < 60 else step * round(time / step))
 
 
 def meaning(metric: str, source: str | None) -> str:
@@ -233,7 +239,7 @@ def _environment() -> Environment:
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
     words = (*words, changed_rows, decided, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
-    words = (*words, undoable, values)
+    words = (*words, roughly, undoable, values)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.

@@ -11,6 +11,9 @@ from plugins.sync_confidence import IN_NAVIGATION
 from tests.running_platform import RECONCILE, SOURCE, Platform
 
 PHONE = 360
+ON_A_PHONE = {"width": 390, "height": 844}
+# The least height in pixels of what a finger is to hit.
+FINGER = 44
 # A second click that comes sooner is half of a double click, and no answer.
 DOUBLE_CLICK_MS = 600
 
@@ -142,6 +145,7 @@ def test_each_page_has_its_picture(held, browser_page, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "overview.png",
         "phone.png",
+        "question.png",
         "source.png",
         "run.png",
         "plan.png",
@@ -176,14 +180,47 @@ def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
     expect(row).to_contain_text("the repair would delete 60 of")
     row.get_by_role("link", name="Decide what to do").click()
     # What is wrong, what a repair would write, and what the rows have in common.
-    expect(watched.get_by_text("The repair would delete")).to_be_visible()
-    expect(watched.get_by_text("0 rows to insert, 0 to update, 60 to delete")).to_be_visible()
-    expect(watched.get_by_text("What stands out: 60 of 60 rows to delete").first).to_be_visible()
-    plan = watched.get_by_role("link", name="line_items", exact=True).get_attribute("href")
-    watched.locator("[id*=element_leave_out]").first.click()
-    watched.get_by_text("payments", exact=True).last.click()
-    watched.locator("#element_reason").fill("the shop has cleaned up")
-    watched.get_by_role("button", name="Repair, then resume").click()
+    question = pages(watched).get_by_role("region", name="The question")
+    expect(question).to_contain_text("The repair would delete")
+    expect(question).to_contain_text("0 rows to insert, 0 to update, 60 to delete")
+    expect(question).to_contain_text("What stands out: 60 of 60 rows to delete")
+    plan = question.get_by_role("link", name="line_items", exact=True).get_attribute("href")
+    link = f"{platform.airflow.url}/sync-confidence/dags/{RECONCILE}/runs/{quote(run_id, safe='')}#question"
+    elsewhere = watched.context.browser.new_context(storage_state=watched.context.storage_state())
+    slower = elsewhere.new_page()
+    slower.goto(link)
+    watched.set_viewport_size(ON_A_PHONE)
+    watched.goto(link)
+    question = watched.get_by_role("region", name="The question")
+    # Each answer can be read and touched, and nothing is wider than the phone.
+    assert watched.evaluate("document.documentElement.scrollWidth") <= ON_A_PHONE["width"]
+    for choice in question.locator(".choice label").filter(visible=True).all():
+        box = choice.bounding_box()
+        assert box["height"] >= FINGER
+        assert box["x"] + box["width"] <= ON_A_PHONE["width"]
+    expect(question.get_by_label("Keep stopped")).to_be_checked()
+    expect(question.get_by_label("Repair payments")).to_be_hidden()
+    button = question.get_by_role("button")
+    expect(button).to_have_text("Keep stopped")
+    question.get_by_text("Repair, then resume", exact=True).click()
+    question.get_by_label("Repair payments").uncheck()
+    question.get_by_label("Reason").fill("the shop has cleaned up")
+    expect(button).to_have_text("Repair, then resume")
+    button.click()
+    expect(button).to_have_text("Yes: Repair, then resume")
+    watched.wait_for_timeout(DOUBLE_CLICK_MS)
+    button.click()
+    expect(question).to_contain_text("Answered by admin")
+    expect(question).to_contain_text("without payments. Reason: the shop has cleaned up")
+    # Who had the page open too reads that, and has changed nothing.
+    button = slower.get_by_role("region", name="The question").get_by_role("button")
+    button.click()
+    slower.wait_for_timeout(DOUBLE_CLICK_MS)
+    button.click()
+    expect(slower.get_by_role("alert")).to_contain_text("Answered already by admin")
+    expect(slower.get_by_role("alert")).to_contain_text("Repair, then resume. Your answer was not taken.")
+    elsewhere.close()
+    watched.set_viewport_size({"width": 1400, "height": 1000})
     assert platform.airflow.wait(RECONCILE, run_id) == "success"
     assert platform.writer().runs
     watched.goto(plan)

@@ -7,7 +7,7 @@ import pytest
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
-from include.confidence import holds, judgements, outcome, run_evidence, scan_log
+from include.confidence import holds, judgements, outcome, questions, run_evidence, scan_log
 from include.confidence.account import Account
 from include.confidence.policy import Verdict
 from include.confidence.queries import months as queries
@@ -112,6 +112,18 @@ def answer(conn: Connection, run: str, asked: str, answered: str | None = None, 
         " WHERE run = %s",
         [at(asked), answered and at(answered), answered and decision, answered and who, run],
     )
+    conn.execute(
+        "INSERT INTO confidence.question (source, asked_at, run, text, decided_at, decision, decided_by)"
+        " VALUES (%s, %s, %s, '', %s, %s, %s) ON CONFLICT DO NOTHING",
+        [SOURCE, at(asked), run, answered and at(answered), answered and decision, answered and who],
+    )
+
+
+def ask_and_answer(conn: Connection, run: str, decision: str) -> None:
+    found = holds.open_holds(conn, SOURCE)
+    holds.note_asked(conn, found)
+    questions.keep(conn, SOURCE, run, [hold.scan_id for hold in found], "What now?")
+    holds.decide(conn, SOURCE, decision, "Ada")
 
 
 def open_changes(after: int, entities=DECLARED.entities) -> list[dict]:
@@ -529,6 +541,17 @@ class TestAnswers:
         holds.note_asked(conn, holds.open_holds(conn, SOURCE))
         moments = conn.execute("SELECT count(asked_at), count(DISTINCT asked_at) FROM confidence.forensic_run")
         assert moments.fetchone() == (2, 1)
+
+    def test_a_hold_that_was_reopened_is_a_question_more(self, conn):
+        """A repair that went wrong is asked about anew, and a scan anew takes the place of the one that was held."""
+        run = scan(conn, "2024-03-02 03:00", "hold")
+        fence.stop(conn, SOURCE, run, 1)
+        ask_and_answer(conn, run, "repair")
+        (scan_id,) = conn.execute("SELECT scan_id FROM confidence.forensic_run LIMIT 1").fetchone()
+        holds.mark_hold(conn, scan_id, "verify found more")
+        ask_and_answer(conn, run, "keep")
+        found = months(conn)[f"{datetime.now(UTC):%Y-%m}"].answers
+        assert (found.asked, found.unanswered) == (2, 0)
 
     def test_a_month_without_questions_has_none(self, conn):
         scan(conn, "2024-03-02 03:00")

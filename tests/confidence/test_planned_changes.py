@@ -4,7 +4,8 @@ import pytest
 from psycopg import sql
 
 from include.confidence import planned_changes
-from include.confidence.queries.planned import PlanFilter, list_planned
+from include.confidence.queries.planned import PlanFilter, list_planned, name_planned
+from include.sources import REGISTRY, get_source
 from tests.confidence.builders import summary
 
 ROWS = """
@@ -103,3 +104,19 @@ def test_a_filter_chooses_by_each_of_its_fields(conn, chosen, ids):
     )
     found = list_planned(conn, "e", PlanFilter(**chosen)).items
     assert sorted(change.key["id"] for change in found) == ids
+
+
+def test_rows_have_the_names_that_people_call_them_by(conn):
+    first, second = keep(conn, (1, 1, "update", "confirmed", 1), (2, 2, "update", "confirmed", 1))
+    assert name_planned(conn, "", [first]) == {}
+    assert name_planned(conn, "p.key ->> 'id'", []) == {}
+    assert name_planned(conn, "p.key ->> 'id'", [second]) == {second.change_id: "2"}
+    # What has no name is left out.
+    named = name_planned(conn, "CASE WHEN p.key ->> 'id' = '1' THEN p.after ->> 'name' ELSE '' END", [first, second])
+    assert named == {first.change_id: "new"}
+
+
+@pytest.mark.parametrize("source", REGISTRY)
+def test_each_source_can_be_asked_for_the_names(conn, source):
+    found = keep(conn, (1, 1, "update", "confirmed", 1))
+    assert name_planned(conn, get_source(source).planned_name, found) == {}

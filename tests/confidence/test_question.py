@@ -1,11 +1,12 @@
 """The question about a hold: every figure that can hold is a sentence, and a long question is shortened."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from include.confidence import holds, question, scan_log
+from include.confidence import holds, question, questions, scan_log
 from include.confidence.policy import Gate, Judgement, Verdict
 from include.warehouse import fence, sync_log
 from include.warehouse.patterns import Pattern
@@ -211,3 +212,64 @@ def test_a_pattern_of_another_table_names_it(conn):
     pattern = Pattern("jobs", "delete", "value", "shop_id", "7301", 74, 74, present=74, rows=150)
     scan_log.keep_patterns(conn, "scan", [pattern])
     assert f"- What stands out in jobs: {pattern}." in question.markdown(ask(conn)).splitlines()
+
+
+def put_and_answered(conn, decision: str, who: str = "Ada", run: str = RUN, **answer) -> None:
+    """A question about what holds now, and its answer."""
+    found = holds.open_holds(conn, SOURCE)
+    holds.note_asked(conn, found)
+    questions.keep(conn, SOURCE, run, [hold.scan_id for hold in found], "What now?", ["line_items"])
+    holds.decide(conn, SOURCE, decision, who, **answer)
+
+
+def earlier(conn) -> str:
+    [line] = [line for line in question.markdown(ask(conn)).splitlines() if "uestion of 20" in line]
+    return line
+
+
+HOLD = Judgement(Verdict.HOLD, (METRIC,), ("too many",), ())
+
+
+def test_a_run_that_waited_says_how_the_question_before_was_answered(conn):
+    asked(conn, FAR)
+    put_and_answered(conn, "repair", reason="the `shop`\nhas [moved](x)", left_out=["payments"])
+    repair = sync_log.begin(conn, SOURCE, "repair", RUN)
+    sync_log.finish(conn, repair, {})
+    judged(conn, "later", HOLD, run="repairshopr_reconcile/2")
+    fence.stop(conn, SOURCE, "repairshopr_reconcile/2", 2)
+    line = earlier(conn)
+    assert re.search(r"The question of 20\S+ \S+ UTC was answered by Ada at 20\S+ \S+ UTC: \*\*Repair, then", line)
+    assert f", without payments. Reason: `the 'shop' has [moved](x)`. That repair is sync {repair} (success)." in line
+    assert line.endswith("What is below was found after that.")
+    # A run between has seen what came of it.
+    judged(conn, "between", HOLD, run="repairshopr_reconcile/3")
+    assert ask(conn).earlier == ""
+
+
+def test_who_is_asked_again_about_the_same_scans_reads_so(conn):
+    asked(conn, FAR)
+    assert ask(conn).earlier == ""
+    put_and_answered(conn, "keep", reason="first I look at the shop")
+    line = earlier(conn)
+    assert "by Ada" in line
+    assert "**Keep stopped**. Reason: `first I look at the shop`." in line
+    assert line.endswith("What is below was known then.")
+    # The same question, asked again and answered by nobody.
+    put_and_answered(conn, "keep", holds.NOBODY)
+    assert "Nobody answered the question of" in earlier(conn)
+    assert conn.execute("SELECT count(*) FROM confidence.question").fetchone() == (1,)
+
+
+def test_parts_of_a_question_are_its_lines(conn):
+    text = question.markdown(asked(conn, FAR, plan=(40, 2, 1), evidence="e1"))
+    found = question.parts(text)
+    assert list(found.answers) == list(question.OPTIONS)
+    assert found.answers["Repair, then resume"].startswith("43 changes as above, under a sync_id")
+    assert found.before.endswith("were looked at.\n\n")
+    assert found.after.strip().startswith("A run of the runbook that waits behind this one")
+    lines = [f"- **{option}**: {consequence}" for option, consequence in found.answers.items()]
+    assert text == f"{found.before}### The answers\n" + "\n".join(lines) + f"\n{found.after}"
+
+
+def test_a_text_without_answers_is_all_before_them():
+    assert question.parts("What now?\n- **bold**") == question.Parts("What now?\n- **bold**", {}, "")

@@ -167,7 +167,7 @@ class TestTell:
         run = "shop_reconcile/scheduled__2026-03-01T03:00:00+00:00"
         quoted = f"{linked}/dags/shop_reconcile/runs/scheduled__2026-03-01T03:00:00%2B00:00"
         assert notify.run_link(run) == quoted
-        assert notify.question_link(run) == f"{quoted}/tasks/decide/required_actions?map_index=-1"
+        assert notify.question_link(run) == f"{quoted.replace('/dags', '/sync-confidence/dags')}#question"
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ class TestRun:
         assert f"line_items ({linked}/sync-confidence/sources/{SOURCE}/plans/" in message["message"]
         assert not re.search(r"[*`]", message["message"])
         assert message["message"].endswith(
-            f"{linked}/dags/repairshopr_reconcile/runs/manual__1/tasks/decide/required_actions?map_index=-1"
+            f"{linked}/sync-confidence/dags/repairshopr_reconcile/runs/manual__1#question"
         )
 
     def test_hold_that_nobody_answers_is_told_again_and_one_that_a_person_keeps_is_not(self, held, conn, service):

@@ -21,11 +21,12 @@ from airflow.sdk.observability import stats
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from include.confidence import holds, outcome, run_evidence
+from include.confidence import holds, outcome, questions, run_evidence
 from include.confidence.account import Account
 from include.confidence.health import Limits
 from include.confidence.holds import HoldChanged
 from include.confidence.policy import RepairShare, Verdict
+from include.confidence.question import OPTIONS
 from include.confidence.repair_lock import NotJudged
 from include.confidence.summary import UnusableSummary
 from include.simulators.repairshopr import Fault, Mutation
@@ -38,7 +39,7 @@ from include.warehouse.fence import DrainTimeout, FenceError
 from include.warehouse.rollback import RollbackRefused, Undone
 from include.warehouse.sync_log import Counts
 from plugins.deciders import NotDecider
-from plugins.operators.decide import OPTIONS, AnswerRefused
+from plugins.operators.decide import AnswerRefused
 from plugins.operators.report import STEPS, WIDTH, RunFailed
 from plugins.operators.rollback import RollbackOperator
 from plugins.operators.sync import SyncOperator
@@ -386,6 +387,21 @@ class TestHold:
         with pytest.raises(TaskAwaitingInput):
             execute(run, "decide")
         return run
+
+    def test_question_and_answer_are_kept_with_the_newest_text(self, held, conn, asked):
+        kept = questions.of_run(conn, held.name)
+        assert (kept.text, kept.decision) == (asked[0]["body"], None)
+        assert "line_items" in kept.planned
+        with pytest.raises(DownstreamTasksSkipped):
+            answer(held, "Keep stopped", reason="first I ask the shop")
+        # Cleared: Airflow keeps the first text, the warehouse has the new one.
+        with pytest.raises(TaskAwaitingInput):
+            execute(held, "decide")
+        again = questions.of_run(conn, held.name)
+        assert (again.text, again.asked_at) == (asked[-1]["body"], kept.asked_at)
+        assert "was answered by Ada" in again.text
+        assert "Reason: `first I ask the shop`" in again.text
+        assert (again.decision, again.decided_by, again.reason) == ("keep", "Ada", "first I ask the shop")
 
     def test_asks_with_the_reasons_and_a_time_limit(self, held, asked, monkeypatch):
         [question] = asked

@@ -1,19 +1,22 @@
 """The pages behind Airflow's own login and permissions, on a real warehouse."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from html import unescape
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 from uuid import uuid4
 
 import pytest
 from airflow.models import DagRun
+from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from sqlalchemy import insert
 
 from tests.plugins import test_pages_api as endpoints
-from tests.plugins.test_pages_api import ROW, RUN_ID, RUNBOOK, SOURCE, USERS
+from tests.plugins.test_pages_api import ROW, RUN_ID, RUNBOOK, SOURCE, USERS, waits_for_an_answer
 
 # One stage for both: Airflow's login and database, and a warehouse with a few nights of one source.
 airflow_app, filled, site, denied = endpoints.airflow_app, endpoints.filled, endpoints.site, endpoints.denied
@@ -182,3 +185,81 @@ def test_forms_are_for_those_who_may_decide(site, rollback):
         offered = {user: "data-trigger" in site.get(path, user).text for user in USERS}
         assert offered == {"viewer": False, "user": False, "op": True, "admin": True}
         assert "that takes the role op or admin" in site.get(path, "user").text
+
+
+ASKING = f"/dags/{RUNBOOK}/runs/{quote(RUN_ID, safe='')}"
+OPTIONS = ["Keep stopped", "Repair, then resume"]
+MAY = [{"id": user, "name": user} for user in ("op", "admin")]
+
+
+@pytest.fixture
+def question(airflow_rows) -> Any:
+    """The open question of the run, which Airflow lets `op` and `admin` answer; a function that reads it."""
+    asked = {"options": OPTIONS, "defaults": OPTIONS[:1], "assignees": MAY, "body": "What now?", "multiple": False}
+    waits_for_an_answer(airflow_rows, None, **asked)
+
+    def read() -> Any:
+        airflow_rows.expire_all()
+        return airflow_rows.query(HITLDetail).one()
+
+    return read
+
+
+def answer(site, user: str, address: str, **more: Any) -> Any:
+    """Send what the form sends."""
+    body = {"chosen_options": OPTIONS[1:], "params_input": {"reason": "as seen", "leave_out": ["customers"]}}
+    headers = {"Authorization": f"Bearer {site.token(user)}"} if user else {}
+    return site.client.patch(address, json=body, headers=headers | more)
+
+
+def test_question_is_answered_where_its_form_says_by_those_who_are_offered_it(site, question):
+    forms = {user: re.search('data-answer="([^"]+)"', site.get(ASKING, user).text) for user in USERS}
+    assert {user for user, form in forms.items() if form} == {"op", "admin"}
+    address = unescape(forms["op"][1])
+    assert f'data-attempt="{question().ti_id}"' in site.get(ASKING, "op").text
+    refused = {user: answer(site, user, address).status_code for user in ("viewer", "user", "")}
+    assert refused == {"viewer": 403, "user": 403, "": 401}
+    assert question().responded_at is None
+    assert answer(site, "op", address).status_code == 200
+    assert question().params_input == {"reason": "as seen", "leave_out": ["customers"]}
+    # Who comes second is refused, and reads who was first.
+    assert answer(site, "admin", address).status_code == 409
+    text = site.get(ASKING, "admin").text
+    assert "data-answer" not in text
+    assert "Answered by op" in text
+    assert "without customers. Reason: as seen" in text
+
+
+def test_a_page_of_another_origin_can_neither_answer_nor_frame_the_form(site, question):
+    """Browsers ask first whether another origin may send this; and such a page may not show ours inside it."""
+    address = unescape(re.search('data-answer="([^"]+)"', site.get(ASKING, "op").text)[1])
+    asks = {"Origin": "https://evil.example", "Access-Control-Request-Method": "PATCH"}
+    allowed = site.client.options(address, headers=asks)
+    assert (allowed.status_code, "access-control-allow-origin" in allowed.headers) == (405, False)
+    page = site.get(ASKING, "op")
+    for rule in ("form-action 'self'", "frame-ancestors 'self'", "default-src 'self'"):
+        assert rule in page.headers["Content-Security-Policy"]
+    # What a form without a script could send changes nothing.
+    headers = {"Authorization": f"Bearer {site.token('op')}", "Origin": "https://evil.example"}
+    assert (
+        site.client.post(f"/sync-confidence{ASKING}", data={"option": OPTIONS[1]}, headers=headers).status_code == 405
+    )
+    assert site.client.post(address, data={"chosen_options": OPTIONS[1]}, headers=headers).status_code == 405
+    assert question().responded_at is None
+
+
+def test_question_of_a_task_that_was_marked_by_hand_is_not_shown(site, airflow_rows):
+    waits_for_an_answer(airflow_rows, None, state="success", options=OPTIONS, body="What now?")
+    assert "What now?" not in site.get(ASKING, "op").text
+
+
+def test_who_is_not_logged_in_comes_back_after_the_login(site):
+    link = re.search('href="([^"]*login[^"]*)"', site.get(f"{ASKING}?a=b", None).text)[1]
+    address = parse_qs(urlsplit(unescape(link)).query)["next"]
+    assert address == [f"/sync-confidence{ASKING}?a=b"]
+
+
+def test_plan_says_how_it_was_repaired(site):
+    text = " ".join(re.sub("<[^>]+>", "", site.get(f"/sources/{SOURCE}/plans/e6").text).split())
+    assert "planned to change in the copy: 6 to insert, 1 to update" in text
+    assert re.search(r"Repaired by sync 2, \S+ \S+ UTC: 6 inserted, 0 updated, 0 deleted\.", text)

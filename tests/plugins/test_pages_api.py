@@ -21,6 +21,7 @@ import pytest
 from airflow import settings
 from airflow.api_fastapi.app import init_auth_manager, purge_cached_app
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.api_fastapi.core_api.routes.public.hitl import task_instances_hitl_router
 from airflow.models import DagModel, DagRun, import_all_models
 from airflow.models.base import Base
 from airflow.models.dagbundle import DagBundleModel
@@ -164,6 +165,8 @@ def airflow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         app = FastAPI()
         init_auth_manager(app)
         app.mount(PREFIX, create_app())
+        # Where the form of a question sends its answer.
+        app.include_router(task_instances_hitl_router, prefix="/api/v2")
         yield app
         purge_cached_app()
 
@@ -683,7 +686,7 @@ class TestStatus:
         assert site.json(f"/sync-status/{SOURCE}")["airflow"]["decision"] is None
 
 
-def waits_for_an_answer(session: Any, due: datetime | None, state: str = "awaiting_input") -> None:
+def waits_for_an_answer(session: Any, due: datetime | None, state: str = "awaiting_input", **asked: Any) -> None:
     """In Airflow's database: the source's DAGs, its runbook's run at work, and the question of that."""
     session.add(DagBundleModel(name="dags"))
     session.flush()
@@ -712,11 +715,8 @@ def waits_for_an_answer(session: Any, due: datetime | None, state: str = "awaiti
             id=ti_id, dag_id=RUNBOOK, run_id=RUN_ID, task_id="decide", map_index=-1, state=state, pool="p", pool_slots=1
         )
     )
-    session.execute(
-        insert(HITLDetail.__table__).values(
-            ti_id=ti_id, options=[], subject="The writer is held", params={}, params_input={}, created_at=START
-        )
-    )
+    detail = {"options": [], "subject": "The writer is held", "params": {}, "params_input": {}, "created_at": START}
+    session.execute(insert(HITLDetail.__table__).values(ti_id=ti_id, **detail | asked))
     session.commit()
 
 

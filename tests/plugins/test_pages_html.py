@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from include.confidence.account import Account
 from include.confidence.findings import Standing
+from include.confidence.outcome import Repair
 from include.confidence.policy import Gate, Verdict
 from include.confidence.queries.changes import Change, Difference
 from include.confidence.queries.field_census import EntityFields, FoundChange, SourceField
@@ -30,6 +31,7 @@ from include.confidence.queries.runs import Run
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Part, Point, RunDrift, Series, TotalDrift
+from include.confidence.questions import Asked
 from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
@@ -37,7 +39,8 @@ from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
 from plugins.pages import access, html, months, render, warehouse
-from plugins.pages.airflow_state import Decision, FailedRun, Orchestration, RollbackRun, Schedule
+from plugins.pages.airflow_state import Answer, Decision, FailedRun, Orchestration, Question, RollbackRun, Schedule
+from plugins.pages.plan import Aftermath
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
 
 SOURCE = "repairshopr"
@@ -231,6 +234,25 @@ HELD = replace(
     writer=Writer(SOURCE, "stopped", 3, RUN, AT, "line_items (all): too much"),
     airflow=replace(DETAIL.airflow, running=RUN, decision=Decision("manual__1+0", "held", AT, "http://x")),
 )
+ATTEMPT = "0192f3c2-0000-7000-8000-000000000001"
+TEXT = """\
+Nothing is synced to the copy of `repairshopr` until you answer.
+
+### line_items
+- **40** rows that the copy lacks.
+
+### What a repair would write
+- [line_items](http://x/sync-confidence/plans/e1): 40 rows to insert
+
+### The answers
+- **Keep stopped**: nothing is written until *Ask me again*.
+- **Repair, then resume**: 42 changes as above.
+
+A run that waits begins then."""
+QUESTION = Question(ATTEMPT, "What Airflow still says", ("Keep stopped", "Repair, then resume"), "Keep stopped", None)
+KEPT = Asked(RUN, AT, TEXT, ("customers", "line_items"), None, None, None, None, ())
+PENDING = Aftermath(True, None, None, None, None, None)
+DONE = Repair(12, "success", AT, {}, None, (), False)
 READING = Reading("line_items", 12, 40, 1100, AT, AT)
 SCANNING = replace(
     DETAIL,
@@ -357,6 +379,9 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "rollback_run": ROLLED,
         "source_of_sync": SOURCE,
         "run_state": None,
+        "question_of": None,
+        "kept": KEPT,
+        "aftermath": PENDING,
         "failed_runs": [],
         "with_data": (),
         "of_sources": [MONTH],
@@ -364,6 +389,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "count_planned": [PlanCount("line_items", "insert", "confirmed", 40)],
         "logged_tables": {"line_items": "repairshopr.line_items"},
         "days_kept": 30,
+        "name_planned": {},
         "of_row": HISTORY,
         "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
         "read_fields": [CUSTOMER_FIELDS],
@@ -373,8 +399,11 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         monkeypatch.setattr(html.status, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
+    monkeypatch.setattr(html.plan, "aftermath", lambda *_: says["aftermath"])
+    monkeypatch.setattr(html.question, "question_of", lambda *_: says["question_of"])
+    monkeypatch.setattr(html.question.questions, "of_run", lambda *_: says["kept"])
     loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
-    for name in ("list_planned", "count_planned", "logged_tables", "days_kept", *loaded):
+    for name in ("list_planned", "name_planned", "count_planned", "logged_tables", "days_kept", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
     lists = ("list_parts", "list_scans", "list_changes", "list_syncs", "read_fields", "list_field_changes")
     for name in (*lists, "read_series", "read_drift", "read_sync", "read_run"):
@@ -421,8 +450,8 @@ def of_months() -> Document:
     return read(html.of_months(request(), None, (SOURCE,)))
 
 
-def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,)) -> Document:
-    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, None, sources, True))
+def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,), *, decider: bool = True) -> Document:
+    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, None, sources, decider))
 
 
 def test_overview_of_a_running_writer(known):
@@ -440,8 +469,95 @@ def test_overview_of_a_hold_leads_to_its_question(known):
     page = overview()
     assert "1 held (repairshopr)" in page.text
     assert "line_items (all): too much" in page.text
-    asked = f"/airflow/dags/{RECONCILE}/runs/manual__1%2B0/tasks/decide/required_actions?map_index=-1"
-    assert page.links()[asked]["target"] == "_top"
+    assert f"/airflow/sync-confidence/dags/{RECONCILE}/runs/manual__1%2B0#question" in page.links()
+
+
+def asking(known, *entities: str) -> None:
+    """The newest run asks, with plans of these entities."""
+    decision = Decision(RUN.partition("/")[2], "held", AT, "http://x")
+    scans = tuple(replace(SCAN, scan_id=name, entity=name) for name in entities)
+    known["detail"] = replace(HELD, airflow=replace(HELD.airflow, decision=decision), scans=scans)
+    known["read_run"] = replace(known["read_run"], scans=scans)
+    known["question_of"] = QUESTION
+
+
+@pytest.mark.parametrize("page_of", [of_source, of_run])
+def test_question_is_answered_by_a_form_that_says_what_each_answer_does(known, page_of):
+    asking(known, "customers", "line_items")
+    page = page_of()
+    ((_, form),) = page.all("form")
+    run = "scheduled__2026-03-08T03%3A00%3A00%2B00%3A00"
+    assert form["data-answer"] == (
+        f"/airflow/api/v2/dags/{RECONCILE}/dagRuns/{run}/taskInstances/decide/-1/hitlDetails"
+    )
+    assert form["data-attempt"] == ATTEMPT
+    assert form["data-answered"] == f"/airflow/sync-confidence/dags/{RECONCILE}/runs/{run}"
+    fields = {(attrs["name"], attrs.get("value")): attrs for _, attrs in page.all("input")}
+    # The option that is taken if nobody answers is the one that is chosen already.
+    assert "checked" in fields["option", "Keep stopped"]
+    assert "checked" not in fields["option", "Repair, then resume"]
+    assert "data-repairs" in fields["option", "Repair, then resume"]
+    assert "data-repairs" not in fields["option", "Keep stopped"]
+    assert {value for name, value in fields if name == "repair"} == {"customers", "line_items"}
+    assert all("checked" in attrs for (name, _), attrs in fields.items() if name == "repair")
+    # The text as it was kept, with what each answer would do beside it and not above.
+    assert "Nothing is written until Ask me again." in page.text
+    assert page.text.count("42 changes as above.") == 1
+    assert "Repair customers40 to insert, 2 to update, 0 to delete. Without the tick" in page.text
+    assert "**" not in page.text
+    assert "What Airflow still says" not in page.text
+    assert "http://x/sync-confidence/plans/e1" in page.links()
+    # Airflow's own page takes the answer too.
+    assert any("/tasks/decide/required_actions" in href for href in page.links())
+
+
+def test_question_that_ends_while_the_page_is_made_is_left_out(known):
+    asking(known, "line_items")
+    known["question_of"] = None
+    for page in (of_source(), of_run()):
+        assert "The question" not in page.text
+        assert not page.all("form")
+
+
+def test_one_plan_is_not_to_be_left_out(known):
+    asking(known, "line_items")
+    assert not [attrs for _, attrs in of_run().all("input") if attrs["name"] == "repair"]
+
+
+def test_question_of_an_earlier_version_is_airflows_text(known):
+    asking(known, "line_items")
+    for kept in (None, replace(KEPT, text="", planned=())):
+        known["kept"] = kept
+        page = of_run()
+        assert "What Airflow still says" in page.text
+        assert [attrs["value"] for _, attrs in page.all("input") if attrs["name"] == "option"] == [*QUESTION.options]
+
+
+def test_who_may_not_answer_reads_the_question_and_which_role_it_takes(known):
+    asking(known, "line_items")
+    assert "Read the question" in of_source(decider=False).text
+    for page in (of_source(decider=False), of_run(decider=False)):
+        assert not page.all("form", "input", "button")
+        assert "Decide what to do" not in page.text
+        assert "You may not answer: that takes the role op or admin" in page.text
+        assert "42 changes as above." in page.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Answer("Repair, then resume", "Ada", AT, "the shop moved", ("payments",)), "Answered by Ada, "),
+        (Answer("Keep stopped", None, AT, "", ()), "Nobody answered in time, "),
+    ],
+)
+def test_question_that_was_answered_says_by_whom_and_how(known, answer, told):
+    asking(known, "line_items")
+    known["question_of"] = replace(QUESTION, answer=answer)
+    page = of_run()
+    assert f"{told}2026-03-08 03:00:05 UTC: {answer.option}" in page.text
+    assert ("without payments. Reason: the shop moved" in page.text) == bool(answer.reason)
+    assert "Nothing is synced to the copy" in page.text
+    assert not page.all("form")
 
 
 def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
@@ -500,7 +616,7 @@ def test_plan_shows_each_row_copy_beside_source(known):
     assert "sync_id" not in page.text
     assert "copy last written by sync 4" in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/4" in page.links()
-    assert "38 of 40 rows to insert stand on page 3 of the list; 4 % of the table" in page.text
+    assert "38 of 40 rows to insert stand on page 3 of the list; 4 % of the table (50 rows)" in page.text
     address = f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1"
     assert {f"{address}?table=line_items&cursor=next", f"{address}/changes.csv?table=line_items"} <= {*page.links()}
 
@@ -598,6 +714,55 @@ def test_plan_without_changes_claims_only_what_is_proven(known, monkeypatch, pro
     page = read(html.of_plan(request(), SOURCE, scan, PlanFilter(), None, (SOURCE,)))
     assert told in page.text
     assert ("in step" in page.text) == (told.endswith("in step"))
+
+
+def test_plan_shows_what_people_call_a_row(known):
+    known["name_planned"] = {PLANNED.change_id: "Ada Lovelace, Summer tour, sound"}
+    assert "Ada Lovelace, Summer tour, sound" in of_plan().text
+
+
+@pytest.mark.parametrize(
+    ("after", "scan", "told"),
+    [
+        (PENDING, {}, None),
+        (
+            Aftermath(False, DONE, Counts(inserted=38, updated=2, superseded=2, failed=1), "repair", "Ada", "moved"),
+            {},
+            "Repaired by sync 12, 2026-03-08 03:00:05 UTC: 38 inserted, 2 updated, 0 deleted; 2 left alone, since they"
+            " had changed meanwhile; 1 failed.",
+        ),
+        (Aftermath(False, replace(DONE, undone=True), None, None, None, None), {}, "It was rolled back since."),
+        (Aftermath(False, replace(DONE, state="failed"), None, None, None, None), {}, "sync 12 says why"),
+        (
+            Aftermath(False, replace(DONE, state="running"), None, None, None, None),
+            {},
+            "The repair is at work: sync 12",
+        ),
+        (Aftermath(False, DONE, None, "repair", "Ada", None), {"left_out": True}, "Left alone: Ada has left it out"),
+        (
+            Aftermath(False, None, None, "resume", "Ada", "the shop moved"),
+            {"decision": None},
+            "Left alone: Ada has let the writer run again without a repair. Reason: the shop moved",
+        ),
+        (Aftermath(False, None, None, "keep", "Ada", None), {}, "the writer stayed stopped, as Ada has decided."),
+        (Aftermath(False, None, None, "keep", None, None), {}, "stayed stopped, since nobody has answered."),
+        (Aftermath(False, None, None, None, None, None), {}, "its run has repaired nothing, as a dry run does."),
+        (Aftermath(False, None, None, None, None, None), {"plan": Plan(0, 0, 0)}, None),
+    ],
+)
+def test_plan_says_what_became_of_it(known, after, scan, told):
+    known["aftermath"] = after
+    page = read(html.of_plan(request(), SOURCE, replace(SCAN, **scan), PlanFilter(), None, (SOURCE,)))
+    text = " ".join(page.text.split())
+    assert ("would change in the copy" in text) == after.pending
+    assert ("planned to change in the copy" in text) != after.pending
+    if told:
+        assert told in text
+    else:
+        assert "Left alone" not in text
+        assert "epaired" not in text
+    # The reason stands with the decision of the scan already.
+    assert text.count("the shop moved") == 1
 
 
 def test_plan_that_is_not_kept_any_more_says_so(known):
@@ -1027,6 +1192,7 @@ def test_who_may_not_decide_is_offered_nothing_and_told_why(known, monkeypatch):
     known |= {"overview": [HELD], "detail": HELD}
     unasked = replace(HELD, airflow=DETAIL.airflow)
     for decider in (True, False):
+        known["question_of"] = QUESTION
         pages = [overview(decider=decider), of_source(decider=decider), of_sync(decider=decider)]
         pages.append(of_rollback(decider=decider))
         with monkeypatch.context() as patch:
@@ -1034,8 +1200,10 @@ def test_who_may_not_decide_is_offered_nothing_and_told_why(known, monkeypatch):
             patch.setitem(known, "overview", [unasked])
             pages += [of_source(decider=decider), overview(decider=decider)]
         offered = set().union(*(attrs for page in pages for _, attrs in page.all("form", "button")))
-        assert ("data-trigger" in offered, "data-ask" in offered) == (decider, decider)
-        assert any("required_actions" in href for page in pages for href in page.links()) == decider
+        assert {"data-trigger", "data-ask", "data-answer"} & offered == (
+            {"data-trigger", "data-ask", "data-answer"} if decider else set()
+        )
+        assert any("#question" in href for href in pages[0].links()) == decider
         assert any("#hold" in href for page in pages for href in page.links()) == decider
         assert any("#roll-back" in href for page in pages for href in page.links()) == decider
         told = ["that takes the role op or lead" in page.text for page in pages]
@@ -1196,10 +1364,15 @@ def test_nothing_of_the_warehouse_is_markup(known):
     undone = Undone(None, {HOSTILE: Counts()}, (conflict,))
     rolled = replace(ROLLED, run_id=HOSTILE, reason=HOSTILE, by=HOSTILE, undone=undone)
     known["rollback_run"] = rolled
+    known["aftermath"] = Aftermath(False, None, None, "resume", HOSTILE, HOSTILE)
+    known["kept"] = replace(KEPT, text=f"{HOSTILE} [x](javascript:alert(3))\n\n![x](http://x/y.png)", planned=())
+    hostile_answer = Answer(HOSTILE, HOSTILE, AT, HOSTILE, (HOSTILE,))
+    known["question_of"] = replace(QUESTION, attempt=HOSTILE, options=(HOSTILE,), default=HOSTILE)
     known["list_planned"] = Page(
         (replace(PLANNED, table=HOSTILE, key={HOSTILE: HOSTILE}, after={HOSTILE: HOSTILE}),), None
     )
     known["logged_tables"] = {HOSTILE: HOSTILE}
+    known["name_planned"] = {PLANNED.change_id: HOSTILE}
     row_change = replace(
         ROW_CHANGE, kind=HOSTILE, run=HOSTILE, differences=change.differences, after={HOSTILE: [HOSTILE]}
     )
@@ -1207,8 +1380,10 @@ def test_nothing_of_the_warehouse_is_markup(known):
     known["of_row"] = replace(HISTORY, table=HOSTILE, key={HOSTILE: HOSTILE}, row=row, items=(row_change,))
     pages = [overview(), of_source(), of_sync(), of_run(), of_rollback(), of_plan(), of_row(), of_fields()]
     known["rollback_run"] = replace(rolled, state="failed", failure=HOSTILE)
-    for page in (*pages, of_rollback()):
+    known["question_of"] = replace(known["question_of"], answer=hostile_answer)
+    for page in (*pages, of_rollback(), of_run()):
         assert HOSTILE in page.text
+        assert not [href for href in page.links() if href.startswith("javascript:")]
         assert not page.all("img")
 
 
@@ -1275,3 +1450,11 @@ def test_times_that_passed(seconds, text):
 @pytest.mark.parametrize(("figure", "text"), [(None, "\N{EN DASH}"), (0, "0"), (1234567, "1,234,567"), (2.5, "2.50")])
 def test_figures(figure, text):
     assert render.number(figure) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, render.NONE), (14, "14 s"), (61, "1 min"), (599, "10 min"), (2034, "35 min"), (7100, "2 h"), (8000, "2 h")],
+)
+def test_measured_times_are_round(seconds, text):
+    assert render.roughly(seconds) == text

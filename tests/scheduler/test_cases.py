@@ -1,10 +1,9 @@
 """Every row of the case table: what happened, what was repaired, what the writer does afterwards, how the run ends."""
 
 import json
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
-import requests
 
 from include.simulators.repairshopr import Fault
 from tests.running_platform import RECONCILE, SOURCE, SYNC, Platform
@@ -241,8 +240,9 @@ def test_each_answer_to_a_hold(platform, option, state, runs, repaired):
     platform.wait_for_question(run_id)
     assert platform.writer().stands
     [message] = platform.service.told
-    assert requests.get(message["message"].split("\n")[-1], timeout=60).ok
-    assert f"/runs/{run_id}/tasks/decide/required_actions" in unquote(message["message"])
+    link = urlsplit(message["message"].split("\n")[-1])
+    assert unquote(link.path).endswith(f"/sync-confidence/dags/{RECONCILE}/runs/{run_id}")
+    assert "data-answer" in platform.airflow.page(link.path)
     platform.airflow.answer(RECONCILE, run_id, option)
     assert platform.airflow.wait(RECONCILE, run_id) == state
     assert platform.writer().runs == runs

@@ -8,6 +8,7 @@ import pytest
 
 from include.api.errors import FixConfiguration, TryLater
 from include.confidence import holds
+from include.confidence.queries.planned import PlanFilter, list_planned, name_planned
 from include.confidence.summary import ForensicSummary
 from include.sources.base import IntegrityFailed, OutcomeUnknown, SyncFailed
 from include.sources.flex import element
@@ -179,6 +180,25 @@ def account(summary: ForensicSummary, table: str) -> dict[str, int]:
 
 def changes(summary: ForensicSummary) -> tuple[int, int, int]:
     return summary.plan.insert, summary.plan.update, summary.plan.delete
+
+
+@pytest.mark.parametrize(
+    "drift", [deleted_by_hand, row_gone, row_of_another_line, fired], ids=lambda each: each.__name__
+)
+def test_planned_changes_have_the_names_of_the_person_and_the_job(crew, drift):
+    conn = crew.agency.conn
+    conn.execute("UPDATE flex.profiles SET first_name = 'Bob', last_name = 'Stone' WHERE id = %s", [crew.bob])
+    conn.execute("UPDATE flex.profiles SET first_name = 'Ann', last_name = 'Lake' WHERE id = %s", [crew.ann])
+    conn.execute("UPDATE flex.jobs SET title = 'Summer tour'")
+    drift(crew)
+    summary = crew.agency.scan()
+    found = list_planned(conn, summary.evidence, PlanFilter()).items
+    names = name_planned(conn, crew.agency.source.planned_name, found)
+    (department,) = conn.execute("SELECT department FROM flex.flex_crew_calls").fetchone()
+    assert names == {change.change_id: f"Bob Stone, Summer tour, {department}" for change in found}
+    assert names
+    # The plan itself keeps no names.
+    assert "Bob" not in str(found)
 
 
 class TestClasses:

@@ -19,7 +19,7 @@ from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
 from include.sources.square import SOURCE
 from include.warehouse import fence
-from include.warehouse.staging import PullError
+from include.warehouse.pull import PullError
 from tests.conftest import copy_of
 
 from .square import RUN, Seller, contents, rows, selling

@@ -167,3 +167,16 @@ def test_tables_are_known_by_the_plans_names_for_them(conn):
     )
     assert logged_tables(conn, SOURCE, ["parts", "images", "other"]) == {"parts": "shop.parts", "images": "images"}
     assert logged_tables(conn, "square", ["parts", "images"]) == {}
+
+
+def test_columns_stand_as_in_the_table(conn):
+    synced(conn, PARTS, [part(1, "a")])
+    synced(conn, PARTS, [part(1, "b", price="7", changed=3)])
+    found = history(conn)
+    query = "SELECT attname FROM pg_attribute WHERE attrelid = 'shop.parts'::regclass AND attnum > 0 ORDER BY attnum"
+    columns = [name for (name,) in conn.execute(query)]
+    changed, inserted = found.items
+    assert list(found.row) == list(changed.before) == list(changed.after) == columns
+    for change in (changed, inserted):
+        differing = [each.column for each in change.differences]
+        assert differing == [name for name in columns if name in differing]

@@ -51,6 +51,8 @@ class RowHistory:
     - `row_known`: False if the table is not a mirrored one of the warehouse, so the present row is not known here
     - `row`: the row as it is now, None if there is none
     - `kept_since`: changes before this time are not kept; None if all are
+
+    Columns stand in the order of the table.
     """
 
     table: str
@@ -79,8 +81,22 @@ def read_history(
         rows = found.execute(HISTORY, asked).fetchall()
     if row is None and not rows and not cursor:
         return None
-    page = make_page([_row_change(each) for each in rows], limit, lambda change: [change.change_id])
-    return RowHistory(table, key, row_known, row, kept[0] if kept else None, page.items, page.next_cursor)
+    places = _places(conn, table)
+    images = [each | {name: _ordered(each[name], places) for name in ("before", "after")} for each in rows]
+    page = make_page([_row_change(each) for each in images], limit, lambda change: [change.change_id])
+    since = kept[0] if kept else None
+    return RowHistory(table, key, row_known, _ordered(row, places), since, page.items, page.next_cursor)
+
+
+def _places(conn: Connection, table: str) -> Mapping[str, int]:
+    """Return the place of each column in the table; empty if the warehouse has no such table."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return dict(cursor.execute(PLACES, [table]).fetchall())
+
+
+def _ordered(row: Mapping[str, Any] | None, places: Mapping[str, int]) -> Mapping[str, Any] | None:
+    """Return the row with its columns in the order of the table: jsonb has none. Others come last."""
+    return row and dict(sorted(row.items(), key=lambda column: places.get(column[0], len(places) + 1)))
 
 
 def logged_tables(conn: Connection, source: str, tables: Sequence[str]) -> dict[str, str]:
@@ -170,6 +186,12 @@ SELECT change_id, sync_id, kind, run, undoes, started_at, changed_at, operation,
   NOT without_copy OR found_as_inserted AS after_known
 FROM told WHERE change_id < %(before)s::numeric OR %(before)s::numeric IS NULL
 ORDER BY change_id DESC LIMIT %(rows)s
+"""
+
+PLACES = """
+SELECT a.attname, a.attnum
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+WHERE n.nspname || '.' || c.relname = %s AND NOT a.attisdropped
 """
 
 KEY_COLUMNS = """

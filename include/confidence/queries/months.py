@@ -265,16 +265,14 @@ GROUP BY s.source, m.month
 """
 
 
-# One question may be about several holds, which are noted at the same moment.
 ANSWERS = """
-SELECT source, date_trunc('month', asked, 'UTC') AS month, count(*) AS asked, count(*) - count(seconds) AS unanswered,
+SELECT source, date_trunc('month', asked_at, 'UTC') AS month, count(*) AS asked,
+  count(*) - count(seconds) AS unanswered,
   percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS median_seconds, max(seconds) AS longest_seconds
 FROM (
-  SELECT source, min(asked_at) AS asked,
-    extract(epoch FROM min(decided_at) FILTER (WHERE decided_by <> %(nobody)s) - min(asked_at))::double precision
-      AS seconds
-  FROM confidence.forensic_run WHERE source = ANY (%(sources)s) AND asked_at >= %(since)s
-  GROUP BY source, date_trunc('second', asked_at)
+  SELECT source, asked_at,
+    CASE WHEN decided_by <> %(nobody)s THEN extract(epoch FROM decided_at - asked_at)::double precision END AS seconds
+  FROM confidence.question WHERE source = ANY (%(sources)s) AND asked_at >= %(since)s
 ) AS question GROUP BY 1, 2
 """
 

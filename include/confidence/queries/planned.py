@@ -1,12 +1,12 @@
 """Read the planned changes of a scan row by row, with what they change, for pages and endpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from psycopg import Connection, sql
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 
 from include.confidence.queries.paging import PAGE, Page, decode_cursor, fetch_rows, make_page
 
@@ -90,6 +90,18 @@ def count_planned(conn: Connection, evidence: str) -> list[PlanCount]:
         return cursor.execute(COUNTS, [evidence]).fetchall()
 
 
+def name_planned(conn: Connection, name: str, changes: Sequence[PlannedChange]) -> Mapping[int, str]:
+    """Return what people call the rows of these changes, by change_id, as far as it is known.
+
+    `name`: SQL for it, as `planned_name` of a source.
+    """
+    if not name or not changes:
+        return {}
+    query = sql.SQL(NAMES).format(name=sql.SQL(name))
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return dict(cursor.execute(query, [[change.change_id for change in changes]]).fetchall())
+
+
 def _planned(row: Mapping[str, Any]) -> PlannedChange:
     return PlannedChange(**row | {"differs": tuple(row["differs"])})
 
@@ -98,6 +110,11 @@ PLANNED = sql.SQL(
     'SELECT change_id, table_name AS "table", key, operation, status, why, looked, before, after, differs, planned_at'
     " FROM confidence.planned_change"
 )
+
+NAMES = """
+SELECT change_id, name FROM confidence.planned_change p CROSS JOIN LATERAL (SELECT {name} AS name) called
+WHERE change_id = ANY (%s) AND name <> ''
+"""
 
 COUNTS = """
 SELECT table_name AS "table", operation, status, count(*) AS changes FROM confidence.planned_change

@@ -31,6 +31,18 @@ PRUNE_SETTING = "FLEX_SYNC_PRUNE_ORPHANS"
 QUOTA = Quota(per_hour=1_950, per_day=9_900)
 API = Api("/f5/api", authorize=lambda token: {"X-Auth-Token": token}, quota=QUOTA)
 
+# A change names the technician by one of three ids: the profile's, that of the contact in Flex, or of a line. Not all
+# applications have titles of jobs.
+PLANNED_NAME = """
+concat_ws(', ', (
+  SELECT string_agg(DISTINCT concat_ws(' ', t.first_name, t.last_name), ' and ')
+  FROM regexp_matches(p.key ->> 'change', '[0-9a-f]{8}-[0-9a-f-]{27}', 'g') AS found (ids)
+  JOIN flex.profiles t ON found.ids[1]::uuid IN (t.id, t.flex_resource_id) OR EXISTS (
+    SELECT FROM flex.flex_crew_assignments a WHERE a.technician_id = t.id AND a.flex_line_item_id = found.ids[1]::uuid)
+), (
+  SELECT to_jsonb(j) ->> 'title' FROM flex.jobs j WHERE j.id::text = coalesce(p.after, p.before) ->> 'job_id'
+), coalesce(p.after, p.before) ->> 'department')
+"""
 OVER = LeftOut(
     missing={"jobs that are over": "nobody is called to them any more. A change of one is brought to Flex all the same"}
 )
@@ -78,6 +90,7 @@ class Flex:
     # No record is mirrored, so no field has a path.
     answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     read_answers: tuple[ReadAnswer, ...] = ANSWERS
+    planned_name: str = PLANNED_NAME
     workers: int = 4
     pauses: tuple[float, ...] = (1.0, 4.0)
 

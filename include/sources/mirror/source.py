@@ -36,6 +36,7 @@ class Mirror:
     - `per_minute`: the vendor's limit of requests, None for no limit
     - `error_policy`: what the API's own statuses mean
     - `own_metrics`: what the metrics of its own forensics mean, in a sentence each
+    - `planned_name`: as in `Source`
     - `enumerations`: by table, the fields with a small set of the vendor's words, such as a status. The census of
       fields keeps their values, so name none that people fill in.
 
@@ -56,6 +57,7 @@ class Mirror:
     health: Limits = field(default_factory=Limits)
     own_metrics: Mapping[str, str] = field(default_factory=dict)
     enumerations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    planned_name: str = ""
 
     def __post_init__(self) -> None:
         names = [entity.name for entity in self.entities]

@@ -78,6 +78,8 @@ class Storage:
     # No record is mirrored, so no field has a path.
     answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     read_answers: tuple[ReadAnswer, ...] = ANSWERS
+    # The folder of an object tells more than the id of its image.
+    planned_name: str = "coalesce(p.before ->> 'original_key', p.before ->> 'staged_key')"
     pause: timedelta = timedelta(seconds=5)
     audit: int = 64
     every: timedelta = timedelta(hours=1)

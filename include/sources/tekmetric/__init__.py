@@ -33,6 +33,8 @@ FIELDS = {
     "vehicle": ("customerId", "year", "make", "model", "vin"),
     "employee": ("firstName", "lastName"),
 }
+# What people call the shop of a planned change.
+SHOP_NAME = "(SELECT s.name FROM tekmetric.shops s WHERE s.tm_id::text = coalesce(p.after, p.before) ->> 'shop_id')"
 # The page size of the list of employees, which has no other pages.
 EMPLOYEES_AT_MOST = 500
 
@@ -101,5 +103,6 @@ SOURCE = Tekmetric(
     derived=DERIVED,
     checks=CHECKS,
     enumerations={"job_labor": ("laborType",)},
+    planned_name=SHOP_NAME,
     health=Limits(rarely={entity.name: DAILY for entity in ENTITIES if entity.read_every == DAILY}),
 )

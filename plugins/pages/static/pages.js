@@ -1,4 +1,4 @@
-// What the pages do beyond being read: links out of Airflow's frame, fresh figures, and the form of a rollback.
+// What the pages do beyond being read: links out of Airflow's frame, fresh figures, and the forms.
 (() => {
   // Airflow's frame may not navigate the window around it. A click in that window's own document may.
   document.addEventListener("click", (event) => {
@@ -66,21 +66,23 @@
     return true;
   }
 
-  async function post(form, url, body, refusals) {
+  // `refusals`: by status, what to say; a text or a function that returns one.
+  async function send(form, url, body, refusals, method = "POST") {
     const told = form.querySelector("[role=alert]");
     const button = form.querySelector("button");
     button.disabled = true;
     told.textContent = "";
     try {
       const answer = await fetch(url, {
-        method: "POST",
+        method,
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify(body),
       });
       const data = await answer.json().catch(() => ({}));
       if (answer.ok) return data;
       const detail = typeof data.detail === "string" ? data.detail : "";
-      told.textContent = refusals[answer.status] ?? `Not done: Airflow answered ${answer.status}. ${detail}`;
+      const refusal = refusals[answer.status] ?? `Not done: Airflow answered ${answer.status}. ${detail}`;
+      told.textContent = typeof refusal === "function" ? await refusal() : refusal;
     } catch {
       told.textContent = "Not done: Airflow can't be reached. Try again.";
     } finally {
@@ -101,7 +103,7 @@
       force: form.elements.force?.checked ?? false,
     };
     const refusals = { 403: "Not started: your role may not trigger warehouse_rollback." };
-    const run = await post(form, form.dataset.trigger, { logical_date: null, conf }, refusals);
+    const run = await send(form, form.dataset.trigger, { logical_date: null, conf }, refusals);
     if (run) window.location.assign(form.dataset.run.replace("RUN_ID", encodeURIComponent(run.dag_run_id)));
   });
 
@@ -116,6 +118,52 @@
       403: `Not done: your role may not clear tasks of ${dag}.`,
       404: `That run is gone. Trigger ${dag}: it scans anew, and asks if that still holds the writer.`,
     };
-    if (await post(form, ask, body, refusals)) leave(question);
+    if (await send(form, ask, body, refusals)) leave(question);
+  });
+
+  // The button of an answer says what it does.
+  const answering = document.querySelector("form[data-answer]");
+  answering?.addEventListener("change", ({ target }) => {
+    if (target.name !== "option") return;
+    const button = answering.querySelector("button");
+    delete button.dataset.askedAt;
+    button.dataset.sure = `Yes: ${target.value}`;
+    button.textContent = target.value;
+  });
+
+  // Why the question of the form can't be answered any more: empty if it can, or if Airflow does not say.
+  async function overtaken({ dataset }) {
+    const answer = await fetch(dataset.answer).catch(() => null);
+    if (!answer?.ok) return "";
+    const now = await answer.json();
+    if (now.response_received) {
+      const who = now.responded_by_user ? `by ${now.responded_by_user.name}` : "by nobody in time";
+      const when = new Date(now.responded_at).toISOString().slice(0, 16).replace("T", " ");
+      return `Answered already ${who}, ${when} UTC: ${now.chosen_options.join(", ")}. Your answer was not taken.`;
+    }
+    if (now.task_instance.id === dataset.attempt) return "";
+    return "Not done: this was asked anew since you opened the page. Reload it, and read the new question.";
+  }
+
+  // Airflow takes one answer; who comes second is told of the first.
+  answering?.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (!sure(answering)) return;
+    const told = answering.querySelector("[role=alert]");
+    told.textContent = await overtaken(answering);
+    if (told.textContent) return;
+    const { option, reason } = answering.elements;
+    const fields = { reason: reason.value || null };
+    const entities = [...answering.querySelectorAll("[name=repair]")];
+    const repairs = answering.querySelector("[data-repairs]")?.checked;
+    if (entities.length) fields.leave_out = repairs ? entities.filter((box) => !box.checked).map((box) => box.value) : [];
+    const refusals = {
+      403: "Not done: you may not answer this question.",
+      404: "Not done: nobody asks this any more. Reload the page.",
+      409: () => overtaken(answering),
+    };
+    const body = { chosen_options: [option.value], params_input: fields };
+    const answer = await send(answering, answering.dataset.answer, body, refusals, "PATCH");
+    if (answer) window.location.assign(answering.dataset.answered);
   });
 })();

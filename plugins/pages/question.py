@@ -1,0 +1,79 @@
+"""The question about a hold on our pages: its text, the form that answers it through Airflow's API, its answer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from psycopg import Connection
+from sqlalchemy.orm import Session
+
+from include.confidence import question, questions
+from include.confidence.holds import Decision
+from include.confidence.queries.scans import Scan
+from include.confidence.summary import Plan
+from plugins.pages.airflow_state import Answer, question_of
+
+# Escapes HTML, lets no link run a script, and loads nothing.
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option of the question, and what it would do. `preselected`: taken if nobody answers; `repairs`: the plans."""
+
+    option: str
+    consequence: Markup
+    preselected: bool
+    repairs: bool
+
+
+@dataclass(frozen=True)
+class Form:
+    """The question of a run, with all that its form needs.
+
+    - `attempt`: the id of the attempt that asks
+    - `text`, `note`: what comes before the choices, and after them
+    - `plans`: by entity, the plan that a repair would apply; the form offers to leave some out if there are several
+    - `answer`: None while it waits for one
+    """
+
+    run: str
+    attempt: str
+    text: Markup
+    choices: tuple[Choice, ...]
+    note: Markup
+    plans: dict[str, Plan]
+    answer: Answer | None
+
+
+def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) -> Form | None:
+    """Return the question of the run `dag_id/run_id`, None if it asks nothing. `scans`: the run's are among them."""
+    found = question_of(session, run)
+    if found is None:
+        return None
+    kept = questions.of_run(conn, run)
+    # Airflow's text may be that of an earlier attempt; a question of an earlier version has no other.
+    parts = question.parts((kept and kept.text) or found.text)
+    planned = {scan.entity: scan.plan for scan in scans if scan.run == run and kept and scan.entity in kept.planned}
+    return Form(
+        run=run,
+        attempt=found.attempt,
+        text=Markup(MARKDOWN.render(parts.before)),
+        choices=tuple(
+            Choice(
+                option,
+                Markup(MARKDOWN.renderInline(_sentence(parts.answers.get(option, "")))),
+                option == found.default,
+                question.OPTIONS.get(option) is Decision.REPAIR,
+            )
+            for option in found.options
+        ),
+        note=Markup(MARKDOWN.render(parts.after)),
+        plans=dict(sorted(planned.items())),
+        answer=found.answer,
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
