@@ -77,7 +77,7 @@ screenshots: $(READY)
 	$(BIN)/python -m docs.screenshots
 
 lock: $(READY)
-	$(COMPILE) pyproject.toml --group stack --group celery --group bench --group dev --output-file requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --group stack --group celery --group bench --group dev --output-file requirements.lock
 	$(COMPILE) pyproject.toml --group celery --constraints requirements.lock --no-annotate --output-file requirements.txt
 
 # The environment of .venv, made anew only when the lock has changed. uv comes from pip, at the lock's version.
