@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -67,6 +68,25 @@ class TestAirflowApi:
             del airflow.pools[POOL]
             api.open_pool(POOL)
         assert {key: airflow.pools[POOL][key] for key in declared} == declared
+
+    def test_missing_pools_are_created_and_others_left_as_they_are(self, airflow):
+        stopped, missing = list(airflow_api.declared_pools())[:2]
+        airflow.pools[stopped] |= {"slots": 0, "description": "STOPPED by me"}
+        before = dict(airflow.pools[stopped])
+        del airflow.pools[missing]
+        with airflow_api.opened() as api:
+            assert api.create_missing_pools() == [missing]
+            assert api.create_missing_pools() == []
+        declared = airflow_api.declared_pools()[missing]
+        assert {key: airflow.pools[missing][key] for key in declared} == declared
+        assert airflow.pools[stopped] == before
+
+    def test_connection_without_login_has_a_token(self, airflow, monkeypatch):
+        for token, known in ((airflow.token, True), ("another", False)):
+            connection = {"conn_type": "http", "host": airflow.url, "password": token}
+            monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", json.dumps(connection))
+            with nullcontext() if known else pytest.raises(FixConfiguration), airflow_api.opened() as api:
+                assert api.pool(POOL).slots == 1
 
     @pytest.mark.parametrize(
         ("description", "run"),
