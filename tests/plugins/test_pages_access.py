@@ -182,3 +182,10 @@ def test_forms_are_for_those_who_may_decide(site, rollback):
         offered = {user: "data-trigger" in site.get(path, user).text for user in USERS}
         assert offered == {"viewer": False, "user": False, "op": True, "admin": True}
         assert "that takes the role op or admin" in site.get(path, "user").text
+
+
+def test_forms_are_not_for_those_whom_airflow_would_refuse(site, denied):
+    path = f"/sources/{SOURCE}/syncs/1"
+    assert "data-trigger" in site.get(path, "op").text
+    denied("warehouse_rollback")
+    assert "data-trigger" not in site.get(path, "op").text

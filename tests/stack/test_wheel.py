@@ -103,7 +103,9 @@ def test_wheel_and_a_folder_of_dag_files_run_in_airflow_standalone(
         shop = running.enter_context(repairshopr.running(SHOP))
         vendor = {"conn_type": "http", "host": shop.url, "password": shop.token}
         settings = {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url(metadata).replace("postgresql:", "postgresql+psycopg2:"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url(metadata).replace(
+                "postgresql:", "postgresql+psycopg2:"
+            ),
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,runbook:op",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
