@@ -92,6 +92,6 @@ SyncId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Source = Annotated[str, Depends(require_readable)]
 Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]
 LeftOut = Annotated[tuple[str, ...], Depends(_readable_left_out)]
-# Whether the user may answer holds and roll back: by DECIDER_ROLES, which the tasks check, and by Airflow's permissions.
-# The pages hide what would be refused.
+# Whether the user may answer holds and roll back. The tasks check DECIDER_ROLES, and Airflow its own permissions; the
+# pages hide what one of them would refuse.
 Decider = Annotated[bool, Depends(_is_decider)]

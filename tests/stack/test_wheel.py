@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -20,19 +21,28 @@ from stack.guardian import StackError
 from stack.ports import free_ports
 from stack.postgres import Server
 from stack.settings import REPOSITORY
+from tests.documented import snippet
 
 BIN = Path(sys.executable).parent
 SOURCE = "repairshopr"
+OF_ALL = ("confidence_retention", "confidence_watch", "warehouse_migrate", "warehouse_rebuild", "warehouse_rollback")
 SHOP = repairshopr.Config.sized(invoices=30, customers=10, rate_limit=None)
+DAGS = sorted([f"{SOURCE}_sync", f"{SOURCE}_reconcile", *OF_ALL])
 PASSWORDS = {"admin": "admin-password", "runbook": "runbook-password"}
 
 
 @pytest.fixture(scope="module")
-def site_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the installed wheel and nothing else: the packages that it needs come from this environment."""
-    built, installed = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site-packages")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("wheel")
     subprocess.run([BIN / "uv", "build", "--quiet", "--offline", "--wheel", "--out-dir", built, REPOSITORY], check=True)
     [wheel] = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def site_packages(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the installed wheel and nothing else: the packages that it needs come from this environment."""
+    installed = tmp_path_factory.mktemp("site-packages")
     install = [BIN / "uv", "pip", "install", "--quiet", "--offline", "--no-deps", "--target", installed, wheel]
     subprocess.run(install, check=True)
     return installed
@@ -43,10 +53,9 @@ def environment(site_packages: Path, tmp_path: Path) -> dict[str, str]:
     """The environment of an Airflow that has the wheel, and no other way to the project's code."""
     shutil.copytree(REPOSITORY / "dags", tmp_path / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    overlay = inherited.get("PYTHONPATH")
     return inherited | {
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(site_packages), overlay])),
+        "PYTHONPATH": str(site_packages),
         "AIRFLOW_HOME": str(tmp_path / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -118,6 +127,7 @@ def test_wheel_and_a_folder_of_dag_files_run_in_airflow_standalone(
             # Only this test starts runs, and a step follows the one before at once.
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW_CONN_WAREHOUSE": postgres.url(warehouse),
             "AIRFLOW_CONN_AIRFLOW_API": json.dumps(service),
             "AIRFLOW_CONN_REPAIRSHOPR": json.dumps(vendor),
@@ -137,16 +147,31 @@ def test_wheel_and_a_folder_of_dag_files_run_in_airflow_standalone(
         assert "--" in airflow.page("/sync-confidence/static/pages.css")
 
 
-READ_BUNDLE = """
+# What the DAG processor and the API server find: the version of the bundle, DAGs, plugins, and what can't be imported.
+LOOK = """
 import json
+from airflow import plugins_manager
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag
 
 [bundle] = DagBundlesManager().get_all_dag_bundles()
 bundle.initialize()
 bag = BundleDagBag(bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
-print(json.dumps([bundle.get_current_version(), sorted(bag.dag_ids), bag.import_errors]))
+plugins, broken = plugins_manager._get_plugins()
+found = [plugin.name for plugin in plugins if plugin.name == "sync_confidence"]
+version = getattr(bundle.get_current_version(), "version", None)
+print(json.dumps([version, sorted(bag.dag_ids), found, {**bag.import_errors, **broken}]))
 """
+
+
+def look(environment: dict[str, str], folder: Path) -> list[Any]:
+    database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db"}
+    sources = {"SYNC_CONFIDENCE_SOURCES": SOURCE}
+    looked = subprocess.run(
+        [sys.executable, "-c", LOOK], env=environment | database | sources, cwd=folder, capture_output=True, text=True
+    )
+    assert looked.returncode == 0, looked.stderr[-2000:]
+    return json.loads(looked.stdout.splitlines()[-1])
 
 
 def test_dag_files_come_from_a_git_repository(environment: dict[str, str], tmp_path: Path):
@@ -156,19 +181,25 @@ def test_dag_files_come_from_a_git_repository(environment: dict[str, str], tmp_p
     for command in (["init", "--quiet", "--initial-branch", "main"], ["add", "."], ["commit", "--quiet", "-m", "DAGs"]):
         subprocess.run([*git, *command], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    [bundle] = documented_bundles()
+    [bundle] = json.loads(snippet("deploy.md", "json"))
     bundle["kwargs"] |= {"repo_url": str(repository)}
     bundles = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle])}
-    database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db"}
-    read = subprocess.run(
-        [sys.executable, "-c", READ_BUNDLE],
-        env=environment | bundles | database | {"SYNC_CONFIDENCE_SOURCES": SOURCE},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert read.returncode == 0, read.stderr[-2000:]
-    version, dags, errors = json.loads(read.stdout.splitlines()[-1])
-    assert (version, errors) == (commit, {})
-    assert {f"{SOURCE}_sync", f"{SOURCE}_reconcile", "warehouse_rollback"} <= set(dags)
-    assert "square_sync" not in dags
+    assert look(environment | bundles, tmp_path) == [commit, DAGS, ["sync_confidence"], {}]
+
+
+def test_project_of_astro(environment: dict[str, str], tmp_path: Path):
+    """`dags`, `include` and `plugins` in Airflow's home, which is on the path; no wheel."""
+    project = tmp_path / "project"
+    for folder in ("dags", "include", "plugins"):
+        shutil.copytree(REPOSITORY / folder, project / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    astro = {"AIRFLOW_HOME": str(project), "PYTHONPATH": str(project)}
+    astro |= {"AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags")}
+    assert look(environment | astro, tmp_path) == [None, DAGS, ["sync_confidence"], {}]
+
+
+def test_plugins_zip_of_mwaa(environment: dict[str, str], wheel: Path, tmp_path: Path):
+    """The wheel lies in the plugins folder too, from where it was installed."""
+    plugins = tmp_path / "airflow" / "plugins"
+    plugins.mkdir(parents=True)
+    shutil.copy(wheel, plugins)
+    assert look(environment, tmp_path) == [None, DAGS, ["sync_confidence"], {}]
