@@ -141,16 +141,25 @@ def _run_path(name: str) -> str:
 def opened(**options: Any) -> Iterator[AirflowApi]:
     """Log in and yield the API. Raises FixConfiguration if the service user is refused. `options`: of ApiClient.
 
-    A connection without a login has a token as its password, for an Airflow whose users have no passwords.
+    A connection without a login has a token as its password, for an Airflow whose users have no passwords. One of type
+    aws names an MWAA environment.
     """
-    connection = BaseHook.get_connection(CONNECTION)
-    token = _log_in(connection, **options) if connection.login else connection.password
+    url, token = _log_in(BaseHook.get_connection(CONNECTION), **options)
     headers = {"Authorization": f"Bearer {token}"}
-    with ApiClient(CONNECTION, base_url(connection), headers=headers, **options) as client:
+    with ApiClient(CONNECTION, url, headers=headers, **options) as client:
         yield AirflowApi(client)
 
 
-def _log_in(connection: Connection, **options: Any) -> str:
+def _log_in(connection: Connection, **options: Any) -> tuple[str, str]:
+    """Return the API's base URL and a token."""
+    if connection.conn_type == "aws":
+        # Slow to import, and only needed here.
+        from plugins.hooks import mwaa
+
+        return mwaa.log_in(connection)
+    url = base_url(connection)
+    if not connection.login:
+        return url, connection.password or ""
     login = {"username": connection.login, "password": connection.password}
-    with ApiClient(CONNECTION, base_url(connection), **options) as client:
-        return client.send(Request("/auth/token", method="POST", body=login)).data["access_token"]
+    with ApiClient(CONNECTION, url, **options) as client:
+        return url, client.send(Request("/auth/token", method="POST", body=login)).data["access_token"]
