@@ -30,6 +30,10 @@ NOBODY: set[str] = set()
 ALL, DECIDERS, PEOPLE = set(ROLES), {"admin", "oncall"}, {"admin", "oncall", "viewer"}
 
 
+# The commands that set FAB up import all of Airflow each, beside the stack's own start.
+pytestmark = pytest.mark.timeout(900)
+
+
 @dataclass(frozen=True)
 class Site:
     """The running stack, a user's way into it, and a hold that waits for an answer."""
@@ -57,7 +61,7 @@ class Site:
 
 
 def set_up(folder: Path, metadata: str, password: str) -> None:
-    """What people do once: tables, permissions, roles, and the first user."""
+    """What people do once: tables, roles, and the first user."""
     environment = os.environ | {
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__AUTH_MANAGER": FAB,
@@ -68,7 +72,6 @@ def set_up(folder: Path, metadata: str, password: str) -> None:
     name = ["--firstname", "A", "--lastname", "B", "--email", "admin@example.com"]
     for command in (
         AIRFLOW_MIGRATION,
-        [*airflow, "sync-perm"],
         [*airflow, "roles", "import", REPOSITORY / "deploy" / "fab-roles.json"],
         [*airflow, "users", "create", "--username", "admin", "--role", "Admin", "--password", password, *name],
     ):
