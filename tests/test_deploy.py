@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,6 +105,13 @@ def test_permissions_exist_and_the_service_user_has_no_others():
         "Pools": "can_create,can_edit,can_read",
         "Task Instances": "can_read",
     }
+
+
+def test_wheel_has_the_name_that_is_told():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert f"/{project['name'].replace('-', '_')}-{project['version']}-py3-none-any.whl\n" in PAGE
+    for extra in project["optional-dependencies"]:
+        assert f"`{extra}` (" in PAGE
 
 
 def test_each_role_is_told():
