@@ -1,6 +1,6 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test check contract liar fuzz year mutants up down bench lint docs screenshots lock clean new-source tables column
+.PHONY: demo test pythons check contract liar fuzz year mutants up down bench lint docs screenshots lock clean new-source tables column
 
 BIN := .venv/bin
 READY := .venv/ready
@@ -16,6 +16,17 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 $(STACKS:%=--ignore %)
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(STACKS)
+
+# The tests below the stack, on each supported Python on the path that `make test` doesn't run on.
+pythons: $(READY)
+	@for version in 3.11 3.12 3.13; do \
+		case "`$(BIN)/python --version`" in "Python $$version."*) continue; esac; \
+		python$$version -c '' 2>/dev/null || { echo "make: no Python $$version on the path: left out" >&2; continue; }; \
+		home=.venv/pythons/$$version; \
+		test -x $$home/bin/python || $(BIN)/uv venv --quiet --python python$$version $$home || exit; \
+		$(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes --python $$home/bin/python requirements.lock || exit; \
+		$$home/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 $(STACKS:%=--ignore %) || exit; \
+	done
 
 # What tells soonest that a change broke something: style and docs, then the tests of what all sources share.
 check: lint
@@ -83,7 +94,7 @@ screenshots: $(READY)
 	$(BIN)/python -m docs.screenshots
 
 lock: $(READY)
-	$(COMPILE) pyproject.toml --group stack --group celery --group bench --group dev --output-file requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --group stack --group celery --group bench --group dev --output-file requirements.lock
 	$(COMPILE) pyproject.toml --group celery --constraints requirements.lock --no-annotate --output-file requirements.txt
 
 # The environment of .venv, made anew only when the lock has changed. uv comes from pip, at the lock's version.

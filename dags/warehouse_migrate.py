@@ -1,11 +1,13 @@
 """
 # Warehouse: bring the tables up to date
 
-Runs all missing migrations on the warehouse (connection `warehouse`). Start-up commands do the same; running it again
-does nothing.
+Runs all missing migrations on the warehouse (connection `warehouse`), and creates the pools of the installed sources
+that Airflow does not have (connection `airflow_api`). Start-up commands do the same; running it again does nothing.
 
 **If `migrate` fails:** nothing was changed (one transaction). Its message says what is in the way; mend it, then clear
 the task.
+
+**If `create_pools` fails:** syncs whose pool is missing wait. Mend the connection `airflow_api`, then clear the task.
 """
 
 from typing import Any
@@ -14,7 +16,7 @@ from airflow.sdk import dag, task
 
 from include.warehouse.migrate import migrate as migrate_warehouse
 from plugins.failures import DEFAULT_ARGS
-from plugins.hooks import warehouse
+from plugins.hooks import airflow_api, warehouse
 from plugins.runs import refuse_unknown_conf
 
 
@@ -35,7 +37,13 @@ def warehouse_migrate():
         refuse_unknown_conf(context)
         return migrate_warehouse(warehouse.url())
 
-    migrate()
+    @task
+    def create_pools() -> list[str]:
+        """Return the names of the pools that were created. An existing one, such as a stopped writer's, is kept."""
+        with airflow_api.opened() as api:
+            return api.create_missing_pools()
+
+    migrate() >> create_pools()
 
 
 warehouse_migrate()

@@ -56,7 +56,9 @@ def require_decider(name: str | None, what: str, what_now: str) -> None:
 
 
 def needed() -> str:
-    """Return in words which role it takes."""
+    """Return in words which role it takes, or which permissions if roles are not known here."""
+    if _users() is None:
+        return "that takes the permissions to trigger warehouse_rollback and to answer required actions"
     return f"that takes the role {' or '.join(roles())}"
 
 

@@ -3,6 +3,7 @@
 import re
 import sys
 import tomllib
+from itertools import chain
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,7 +21,11 @@ def problems(project: str, lock: str, runtime: str) -> list[str]:
     declared = tomllib.loads(project)
     needed = {
         "requirements.txt": [*declared["project"]["dependencies"], *declared["dependency-groups"]["celery"]],
-        "requirements.lock": sum(declared["dependency-groups"].values(), declared["project"]["dependencies"]),
+        "requirements.lock": [
+            *declared["project"]["dependencies"],
+            *chain(*declared["project"].get("optional-dependencies", {}).values()),
+            *chain(*declared["dependency-groups"].values()),
+        ],
     }
     locked = {"requirements.txt": pins(runtime), "requirements.lock": pins(lock)}
     found = []

@@ -41,7 +41,15 @@ collect_ignore = list(LEFT_OUT)
 
 
 # Of the files that run a whole stack, those that take longest: one process plays a file, so they begin first.
-LONGEST = ("test_workers.py", "test_sources.py", "test_order.py", "test_cases.py", "test_crash.py", "test_marks.py")
+LONGEST = (
+    "test_workers.py",
+    "test_sources.py",
+    "test_order.py",
+    "test_fab.py",
+    "test_cases.py",
+    "test_crash.py",
+    "test_marks.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

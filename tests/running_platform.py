@@ -159,16 +159,8 @@ class Platform:
         return states | ({"scan": scans.pop() if len(scans) == 1 else "mixed"} if scans else {})
 
     def wait_for_question(self, run_id: str, dag: str = RECONCILE) -> None:
-        """Wait until `decide` waits, and the scheduler has noticed: it fails a task that goes on before that."""
-        self.airflow.wait_for(dag, run_id, "decide", "awaiting_input", timeout=90)
-        decide = self.airflow.call("GET", f"/dags/{dag}/dagRuns/{run_id}/taskInstances/decide")
-        # Of what it does then it tells nothing if the row is locked at that moment.
-        noticed = re.compile(
-            rf"Received executor event with state success for task instance TaskInstanceKey\(dag_id='{dag}',"
-            rf" task_id='decide', run_id='{re.escape(run_id)}', try_number={decide['try_number']},"
-        )
-        log = self.stack.home.logs / "scheduler.log"
-        until(lambda: noticed.search(log.read_text()) is not None, f"the scheduler to notice {noticed.pattern}", 60)
+        """Wait until `decide` waits, and the scheduler has noticed."""
+        wait_for_question(self.stack, self.airflow, dag, run_id)
 
     def sessions_of(self, run: str) -> set[int]:
         """The process ids of the tasks that work for the run (`dag_id/run_id`) on the warehouse."""
@@ -255,6 +247,19 @@ class Platform:
         for run in self.airflow.call("GET", f"/dags/{dag}/dagRuns?state=running&state=queued")["dag_runs"]:
             self.airflow.mark_run(dag, run["dag_run_id"], "failed")
             self.airflow.wait(dag, run["dag_run_id"])
+
+
+def wait_for_question(stack: Stack, airflow: Airflow, dag: str, run_id: str) -> None:
+    """Wait until `decide` waits, and the scheduler has noticed: it fails a task that goes on before that."""
+    airflow.wait_for(dag, run_id, "decide", "awaiting_input", timeout=90)
+    decide = airflow.call("GET", f"/dags/{dag}/dagRuns/{run_id}/taskInstances/decide")
+    # Of what it does then it tells nothing if the row is locked at that moment.
+    noticed = re.compile(
+        rf"Received executor event with state success for task instance TaskInstanceKey\(dag_id='{dag}',"
+        rf" task_id='decide', run_id='{re.escape(run_id)}', try_number={decide['try_number']},"
+    )
+    log = stack.home.logs / "scheduler.log"
+    until(lambda: noticed.search(log.read_text()) is not None, f"the scheduler to notice {noticed.pattern}", 60)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import BaseHook
+from airflow.sdk import BaseHook, Connection
 
 from include.api.client import ApiClient
 from include.api.errors import NotFound
@@ -74,6 +74,13 @@ class AirflowApi:
         declared = declared_pools()[name]
         self.set_pool(name, declared["slots"], declared["description"])
 
+    def create_missing_pools(self) -> list[str]:
+        """Create the declared pools that do not exist; return their names. An existing pool is left as it is."""
+        missing = [name for name in declared_pools() if self.pool(name) is None]
+        for name in missing:
+            self.open_pool(name)
+        return missing
+
     def run_state(self, run: str) -> str | None:
         """Return the state of the run `dag_id/run_id`, None if there is no such run."""
         found = self._run(run)
@@ -133,11 +140,27 @@ def _run_path(name: str) -> str:
 
 @contextmanager
 def opened(**options: Any) -> Iterator[AirflowApi]:
-    """Log in and yield the API. Raises FixConfiguration if the service user is refused. `options`: of ApiClient."""
-    connection = BaseHook.get_connection(CONNECTION)
-    login = {"username": connection.login, "password": connection.password}
-    with ApiClient(CONNECTION, base_url(connection), **options) as client:
-        token = client.send(Request("/auth/token", method="POST", body=login)).data["access_token"]
+    """Log in and yield the API. Raises FixConfiguration if the service user is refused. `options`: of ApiClient.
+
+    A connection without a login has a token as its password, for an Airflow whose users have no passwords. One of type
+    aws names an MWAA environment.
+    """
+    url, token = _log_in(BaseHook.get_connection(CONNECTION), **options)
     headers = {"Authorization": f"Bearer {token}"}
-    with ApiClient(CONNECTION, base_url(connection), headers=headers, **options) as client:
+    with ApiClient(CONNECTION, url, headers=headers, **options) as client:
         yield AirflowApi(client)
+
+
+def _log_in(connection: Connection, **options: Any) -> tuple[str, str]:
+    """Return the API's base URL and a token."""
+    if connection.conn_type == "aws":
+        # Slow to import, and only needed here.
+        from plugins.hooks import mwaa
+
+        return mwaa.log_in(connection)
+    url = base_url(connection)
+    if not connection.login:
+        return url, connection.password or ""
+    login = {"username": connection.login, "password": connection.password}
+    with ApiClient(CONNECTION, url, **options) as client:
+        return url, client.send(Request("/auth/token", method="POST", body=login)).data["access_token"]

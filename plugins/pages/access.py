@@ -12,6 +12,7 @@ from fastapi import Depends, HTTPException, Path, Request, status
 from include.sources import REGISTRY
 from include.sources.installed import installed_sources, left_out_line, left_out_sources
 from plugins.deciders import is_decider
+from plugins.pages.airflow_state import ROLLBACK
 
 
 def refuse_nul(request: Request) -> None:
@@ -79,7 +80,13 @@ def _readable_left_out(user: GetUserDep) -> tuple[str, ...]:
 
 
 def _is_decider(user: GetUserDep) -> bool:
-    return is_decider(user.get_name())
+    if not is_decider(user.get_name()):
+        return False
+    may, team = get_auth_manager().is_authorized_dag, DagModel.get_team_name(ROLLBACK)
+    rollback = DagDetails(id=ROLLBACK, team_name=team)
+    return may(method="POST", access_entity=DagAccessEntity.RUN, details=rollback, user=user) and may(
+        method="PUT", access_entity=DagAccessEntity.HITL_DETAIL, user=user
+    )
 
 
 SyncId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The `sync_id` of a row of the source's `sync-log`.")]
@@ -87,5 +94,6 @@ SyncId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The `sync_id` of a
 Source = Annotated[str, Depends(require_readable)]
 Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]
 LeftOut = Annotated[tuple[str, ...], Depends(_readable_left_out)]
-# Whether the user may answer holds and roll back. Airflow and the tasks check it; the pages hide what would be refused.
+# Whether the user may answer holds and roll back. The tasks check DECIDER_ROLES, and Airflow its own permissions; the
+# pages hide what one of them would refuse.
 Decider = Annotated[bool, Depends(_is_decider)]

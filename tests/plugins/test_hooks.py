@@ -2,17 +2,22 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import boto3
 import psycopg
 import pytest
+import requests
 from airflow.sdk import Connection
+from botocore.stub import Stubber
 
 from include.api.bucket import Bucket, Presence
-from include.api.errors import FixConfiguration, NotSent
+from include.api.errors import FixConfiguration, NotSent, TryLater
 from include.api.limits import NoLimit
 from include.confidence.watch import Run
 from include.simulators import flex as flex_simulator
@@ -21,7 +26,7 @@ from include.sources import REGISTRY, get_source
 from include.sources.flex.source import QUOTA
 from include.warehouse.migrate import migrate
 from include.warehouse.rate_limit import Both, Quota, SharedLimit
-from plugins.hooks import airflow_api, warehouse
+from plugins.hooks import airflow_api, mwaa, warehouse
 from plugins.hooks import source as source_hook
 from plugins.hooks.source import AirflowConnections, _limiter, base_url
 from tests.plugins.conftest import POOL, SOURCE, storage_connection
@@ -68,6 +73,25 @@ class TestAirflowApi:
             api.open_pool(POOL)
         assert {key: airflow.pools[POOL][key] for key in declared} == declared
 
+    def test_missing_pools_are_created_and_others_left_as_they_are(self, airflow):
+        stopped, missing = list(airflow_api.declared_pools())[:2]
+        airflow.pools[stopped] |= {"slots": 0, "description": "STOPPED by me"}
+        before = dict(airflow.pools[stopped])
+        del airflow.pools[missing]
+        with airflow_api.opened() as api:
+            assert api.create_missing_pools() == [missing]
+            assert api.create_missing_pools() == []
+        declared = airflow_api.declared_pools()[missing]
+        assert {key: airflow.pools[missing][key] for key in declared} == declared
+        assert airflow.pools[stopped] == before
+
+    def test_connection_without_login_has_a_token(self, airflow, monkeypatch):
+        for token, known in ((airflow.token, True), ("another", False)):
+            connection = {"conn_type": "http", "host": airflow.url, "password": token}
+            monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", json.dumps(connection))
+            with nullcontext() if known else pytest.raises(FixConfiguration), airflow_api.opened() as api:
+                assert api.pool(POOL).slots == 1
+
     @pytest.mark.parametrize(
         ("description", "run"),
         [
@@ -111,6 +135,63 @@ class TestAirflowApi:
         with pytest.raises(FixConfiguration, match="connection 'airflow_api'") as refused, airflow_api.opened():
             pass
         assert "n0t-this-one" not in str(refused.value)
+
+
+class TestMwaa:
+    """Its web server is not to be had: what is checked is which calls we make, and what we say if they fail."""
+
+    MADE: ClassVar = {"WebServerHostname": "abc.example.com", "WebToken": "web-t0ken"}
+
+    @pytest.fixture
+    def aws(self, monkeypatch) -> Iterator[Stubber]:
+        connection = {"conn_type": "aws", "extra": {"region_name": "eu-west-1", "mwaa_environment": "sync"}}
+        monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", json.dumps(connection))
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "s3cret"}
+        client = boto3.client("mwaa", region_name="eu-west-1", **keys)
+        monkeypatch.setattr(mwaa.MwaaHook, "conn", client)
+        with Stubber(client) as stubber:
+            yield stubber
+
+    def test_token_of_the_web_server_opens_the_api(self, aws, monkeypatch):
+        aws.add_response("create_web_login_token", self.MADE, {"Name": "sync"})
+        asked = []
+
+        def post(url: str, **options: Any) -> SimpleNamespace:
+            asked.append((url, options["data"]))
+            return SimpleNamespace(raise_for_status=lambda: None, cookies={"_token": "t0ken"})
+
+        monkeypatch.setattr(mwaa.requests, "post", post)
+        with airflow_api.opened() as api:
+            session = api._client._session
+            assert (api._client._base_url, session.headers["Authorization"]) == (
+                "https://abc.example.com",
+                "Bearer t0ken",
+            )
+        assert asked == [("https://abc.example.com/pluginsv2/aws_mwaa/login", {"token": "web-t0ken"})]
+
+    def test_refusal_of_aws_names_connection_and_right(self, aws):
+        aws.add_client_error("create_web_login_token", "AccessDeniedException")
+        with (
+            pytest.raises(FixConfiguration, match=r"AccessDeniedException.*'airflow_api'.*airflow:CreateWebLoginToken"),
+            airflow_api.opened(),
+        ):
+            pass
+
+    def test_web_server_that_does_not_answer_is_tried_later(self, aws, monkeypatch):
+        aws.add_response("create_web_login_token", self.MADE)
+
+        def post(url: str, **options: Any) -> None:
+            raise requests.ConnectionError(f"{url} {options}")
+
+        monkeypatch.setattr(mwaa.requests, "post", post)
+        with pytest.raises(TryLater, match="let nobody in") as failed, airflow_api.opened():
+            pass
+        assert "web-t0ken" not in str(failed.value)
+
+    def test_connection_without_an_environment_says_what_to_set(self, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", json.dumps({"conn_type": "aws"}))
+        with pytest.raises(FixConfiguration, match="names no mwaa_environment"), airflow_api.opened():
+            pass
 
 
 class TestSource:

@@ -187,6 +187,13 @@ def test_forms_are_for_those_who_may_decide(site, rollback):
         assert "that takes the role op or admin" in site.get(path, "user").text
 
 
+def test_forms_are_not_for_those_whom_airflow_would_refuse(site, denied):
+    path = f"/sources/{SOURCE}/syncs/1"
+    assert "data-trigger" in site.get(path, "op").text
+    denied("warehouse_rollback")
+    assert "data-trigger" not in site.get(path, "op").text
+
+
 ASKING = f"/dags/{RUNBOOK}/runs/{quote(RUN_ID, safe='')}"
 OPTIONS = ["Keep stopped", "Repair, then resume"]
 MAY = [{"id": user, "name": user} for user in ("op", "admin")]

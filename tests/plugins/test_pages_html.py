@@ -1393,7 +1393,8 @@ def client() -> Iterator[TestClient]:
     app = FastAPI()
     app.include_router(html.router)
     someone = SimpleNamespace(get_name=lambda: "someone")
-    app.dependency_overrides = {get_user: lambda: someone, access._readable_sources: lambda: (SOURCE,)}
+    access_given = {access._readable_sources: lambda: (SOURCE,), access._is_decider: lambda: True}
+    app.dependency_overrides = {get_user: lambda: someone} | access_given
     with TestClient(app) as browser:
         yield browser
 

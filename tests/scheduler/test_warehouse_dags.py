@@ -2,7 +2,7 @@
 
 from include.simulators.repairshopr import Mutation
 from include.sources import REGISTRY
-from tests.running_platform import SYNC, Platform
+from tests.running_platform import POOL, SYNC, Platform
 
 ROLLBACK = "warehouse_rollback"
 
@@ -11,11 +11,15 @@ def cities(platform: Platform) -> list[tuple]:
     return platform.query("SELECT id, city, deleted_at, sync_id FROM repairshopr.customers ORDER BY id")
 
 
-def test_migrate_says_the_revision(platform):
+def test_migrate_says_the_revision_and_creates_missing_pools(platform):
+    platform.airflow.set_slots(POOL, 0)
+    platform.airflow.call("DELETE", "/pools/square_writer")
     run_id, state = platform.airflow.run("warehouse_migrate")
     assert state == "success"
     ((revision,),) = platform.query("SELECT version_num FROM confidence.alembic_version")
     assert platform.airflow.xcom("warehouse_migrate", run_id, "migrate") == revision
+    assert platform.airflow.xcom("warehouse_migrate", run_id, "create_pools") == ["square_writer"]
+    assert (platform.airflow.slots(POOL), platform.airflow.slots("square_writer")) == (0, 1)
 
 
 def test_rebuild_goes_its_five_steps_on_an_empty_warehouse(platform):
