@@ -41,6 +41,7 @@ def finish(platform: Platform, run_id: str, expected: dict[str, int]) -> None:
     assert platform.writer().runs
 
 
+@pytest.mark.drill("killed-scan")
 def test_killed_scans_go_on_where_they_were(platform, slow_scan):
     run_id, expected = slow_scan
     platform.kill_tasks(f"{RECONCILE}/{run_id}")
@@ -48,18 +49,21 @@ def test_killed_scans_go_on_where_they_were(platform, slow_scan):
     assert "going on from page" in platform.airflow.last_log(RECONCILE, run_id, "scan", map_index=2)
 
 
+@pytest.mark.drill("killed-worker")
 def test_killed_worker_is_missed_and_its_task_tried_again(platform, slow_scan):
     run_id, expected = slow_scan
     platform.kill_tasks(f"{RECONCILE}/{run_id}", watched=False)
     finish(platform, run_id, expected)
 
 
+@pytest.mark.drill("killed-postgres")
 def test_killed_warehouse_comes_back_with_nothing_lost_or_doubled(platform, slow_scan):
     run_id, expected = slow_scan
     platform.kill_warehouse()
     finish(platform, run_id, expected)
 
 
+@pytest.mark.drill("killed-scheduler")
 def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart):
     run_id, expected = slow_scan
     # The shop's server is a new one, too: the same rows, but its own page size, until it is told.
@@ -71,6 +75,7 @@ def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(p
     finish(platform, run_id, expected)
 
 
+@pytest.mark.drill("killed-postgres", "killed-repair")
 def test_warehouse_killed_inside_the_repair_leaves_all_or_nothing(platform):
     platform.lose(3)
     blocker = psycopg.connect(platform.stack.warehouse_url)
@@ -92,6 +97,7 @@ def test_warehouse_killed_inside_the_repair_leaves_all_or_nothing(platform):
     assert platform.writer().runs
 
 
+@pytest.mark.drill("killed-postgres", "killed-sync")
 def test_warehouse_killed_inside_a_sync_loses_no_change(platform):
     platform.shop.set(latency_ms=300)
     platform.execute("TRUNCATE confidence.sync_state, repairshopr.payments, repairshopr.line_items")
