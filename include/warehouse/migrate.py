@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
+
 class NewerWarehouse(Exception):
     """A newer version has migrated the warehouse. Nothing was changed. The message says what to do."""
 

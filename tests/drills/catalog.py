@@ -353,8 +353,7 @@ TIME = (
         seen="Steps fail with *the writer is stopped by* a run that this Airflow does not know. Syncs wait.",
         click="Stop one deployment: `docker compose stop scheduler worker` there. In the other clear `stop_writer` of"
         " the run with downstream.",
-        holds="One of them writes at a time, and a drift is repaired once. A rule remains: one deployment a"
-        " warehouse.",
+        holds="One of them writes at a time, and a drift is repaired once. A rule remains: one deployment a warehouse.",
     ),
     Drill(
         "upgrade-in-between",
@@ -413,16 +412,14 @@ CLICKS = (
         "cleared-only-failed",
         "A run is cleared with *Only failed*",
         seen="The step refuses at once: *the writer is not stopped by this run*, *clear stop_writer with downstream*.",
-        click="Clear `scan` with downstream, without *Only failed*. After a kept hold: clear `decide` with"
-        " downstream.",
+        click="Clear `scan` with downstream, without *Only failed*. After a kept hold: clear `decide` with downstream.",
         holds="No scan or repair runs beside the writer.",
     ),
     Drill(
         "cleared-old-run",
         "A step of an older run is cleared while another run is at work",
         seen="The older run waits, or refuses: *that run is still at work*.",
-        click="Let the run at work end, or answer its question. Then clear the older run again, if it is still of"
-        " use.",
+        click="Let the run at work end, or answer its question. Then clear the older run again, if it is still of use.",
         holds="The writer stays with the run at work. Two runs never overlap.",
     ),
     Drill(

@@ -6,11 +6,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import errors, sql
+from psycopg import sql
 
 from include.confidence.messages import Failure
-from include.sources import REGISTRY
+from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed
+from include.sources.mirror.source import Mirror
 from tests.contract.account import Run
 from tests.contract.test_contract import mended, planned, written
 
@@ -18,12 +19,20 @@ from tests.contract.test_contract import mended, planned, written
 REFUSED = (psycopg.Error, SyncFailed)
 # What a sync or repair writes to, besides the copy: nothing is written that is not noted there.
 LOGS = ("confidence.change_log", "confidence.sync_log", "flex.operation")
-OTHERS = "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = ANY (%s)"
+TABLES = "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname = ANY (%s)"
+# Each kind of source: one mirror is played every day, the others with `make drills`.
+MIRRORS = [source for source in REGISTRY if isinstance(get_source(source), Mirror)]
+EVERY_DAY = [source for source in REGISTRY if source not in MIRRORS[1:]]
 
 
-@pytest.fixture(params=REGISTRY)
+@pytest.fixture(params=[*EVERY_DAY, *(pytest.param(source, marks=pytest.mark.long) for source in MIRRORS[1:])])
 def source(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+def tables(conn: psycopg.Connection, *schemas: str) -> list[str]:
+    """The tables of these schemas."""
+    return [name for (name,) in conn.execute(TABLES, [list(schemas)])]
 
 
 @contextmanager
@@ -92,6 +101,17 @@ def test_standby_takes_no_repair(filled: Run, conn):
     assert mended(filled, filled.repair(scans)[1]) == sum(map(planned, scans))
 
 
+@pytest.mark.drill("disk-full-staging")
+def test_full_disk_ends_a_scan_without_evidence(filled: Run, conn, warehouse):
+    filled.account.drift()
+    before = filled.standing()
+    filled.stop()
+    with full(warehouse, [*tables(conn, "staging"), "confidence.forensic_run"]):
+        assert "make room, then clear the task" in refused(filled.scan)
+    assert filled.standing() == before
+    assert sum(map(planned, filled.scan())) > 0
+
+
 @pytest.mark.drill("disk-full-merge")
 def test_full_disk_keeps_out_the_whole_sync(filled: Run, warehouse):
     filled.account.change()
@@ -115,11 +135,11 @@ def test_full_disk_keeps_out_the_whole_repair(filled: Run, warehouse):
 @pytest.mark.drill("long-transaction")
 def test_open_transaction_that_reads_hinders_nobody(filled: Run, conn, warehouse):
     conn.execute("SET lock_timeout = '5s'")
-    tables = [name for (name,) in conn.execute(OTHERS, [[filled.source.name, "confidence", "app"]])]
+    read = tables(conn, filled.source.name, "confidence", "app")
     filled.account.change()
     with psycopg.connect(warehouse) as reader:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        for table in tables:
+        for table in read:
             reader.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*table.split("."))))
         goes_on(filled)
 
