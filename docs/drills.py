@@ -9,8 +9,8 @@ HEAD = """\
 # Drills
 
 What on-call may meet: what one sees, what to click, and what must hold afterwards. Made from `tests/drills/catalog.py`
-by `make docs`. Every drill is played by the tests that are named with it: `make drills` runs them all, `make test` those
-that fit its time (not those with °). The words are in the [glossary](glossary.md); who is told what is in
+by `make docs`. Every drill is played by the tests that are named with it: `make drills` runs them all, `make test`
+those that fit its time (not those with °). The words are in the [glossary](glossary.md); who is told what is in
 [notifications.md](notifications.md).
 
 Whatever happened, before you leave:

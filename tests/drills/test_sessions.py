@@ -173,9 +173,9 @@ def test_disk_is_full_in_the_repair(small_disk, airflow, synced, conn):
     conn.execute(sql.SQL("CREATE TABLE public.filler (text text) TABLESPACE {}").format(space))
     conn.execute("TRUNCATE confidence.change_log")
     conn.execute(sql.SQL("ALTER TABLE confidence.change_log SET TABLESPACE {}").format(space))
+    more = "INSERT INTO public.filler SELECT repeat('x', 1000) FROM generate_series(1, 10000)"
     with pytest.raises(errors.DiskFull):
-        while True:
-            conn.execute("INSERT INTO public.filler VALUES (repeat('x', 1000))")
+        conn.execute(more)
     with pytest.raises(errors.DiskFull):
         execute(run, "reconcile")
     assert not set(lost) & live_lines(conn)
