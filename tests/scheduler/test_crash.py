@@ -1,5 +1,7 @@
 """Whatever dies in the middle: rerunning loses nothing and doubles nothing."""
 
+from collections.abc import Callable
+
 import psycopg
 import pytest
 
@@ -65,10 +67,21 @@ def test_killed_warehouse_comes_back_with_nothing_lost_or_doubled(platform, slow
 
 @pytest.mark.drill("killed-scheduler")
 def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart):
+    killed_part("preloaded scheduler", platform, slow_scan, restart)
+
+
+@pytest.mark.long
+@pytest.mark.drill("killed-part")
+@pytest.mark.parametrize("part", ["triggerer", "dag-processor", "api-server"])
+def test_killed_part_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart, part):
+    killed_part(part, platform, slow_scan, restart)
+
+
+def killed_part(part: str, platform: Platform, slow_scan: tuple, restart: Callable[[], None]) -> None:
     run_id, expected = slow_scan
     # The shop's server is a new one, too: the same rows, but its own page size, until it is told.
     platform.airflow.pause(RECONCILE)
-    platform.kill_part("preloaded scheduler")
+    platform.kill_part(part)
     restart()
     platform.shop.set(page_sizes=SMALL_PAGES)
     platform.airflow.pause(RECONCILE, paused=False)

@@ -1,0 +1,139 @@
+"""Each step of the runbook is killed just when it writes, with each kind of source: the run ends as if it had not been.
+
+Postgres does what the step asked for at that moment, or not: whether the killed process was told, nobody knows.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from stack.airflow import until
+from tests.running_platform import RECONCILE, SOURCE, Platform
+
+# What each step writes: table, event, and when it is this step that does.
+WRITES = {
+    "stop_writer": ("confidence.writer", "UPDATE", "NEW.state = 'stopped' AND OLD.state = 'running'"),
+    "scan": ("confidence.forensic_run", "INSERT", "true"),
+    "gate_check": ("confidence.forensic_run", "UPDATE", "NEW.verdict IS DISTINCT FROM OLD.verdict"),
+    "reconcile": ("confidence.change_log", "INSERT", "true"),
+    "verify": ("confidence.sync_log", "UPDATE", "NEW.verified_at IS DISTINCT FROM OLD.verified_at"),
+    "resume_writer": ("confidence.writer", "UPDATE", "NEW.state = 'running' AND OLD.state = 'stopped'"),
+}
+DECIDES = ("confidence.forensic_run", "UPDATE", "NEW.decision IS DISTINCT FROM OLD.decision")
+LOCK = 4711
+PAUSE = """
+CREATE FUNCTION public.pause_here() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_advisory_xact_lock_shared({lock}); RETURN NEW; END $$;
+CREATE TRIGGER pause_here BEFORE {event} ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION public.pause_here();
+"""
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND wait_event = 'advisory'"
+REPAIRED = (
+    "SELECT count(*) FROM confidence.change_log JOIN confidence.sync_log USING (sync_id)"
+    " WHERE kind = 'repair' AND run = %s"
+)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What a repair has to do, and whether it is done."""
+
+    changes: int
+    mended: Callable[[], bool]
+
+
+def drift(platform: Platform, source: str) -> Drift:
+    """Three differences between source and copy."""
+    if source == "storage":
+        platform.airflow.set_variable("RECONCILE_ENABLED", "1")
+        lost = platform.images.lose(3)
+        return Drift(3, lambda: platform.images.marked() == lost)
+    if source == "flex":
+        _, state = platform.airflow.run("flex_sync", timeout=300)
+        assert state == "success"
+        rows = "SELECT crew_call_id, technician_id, flex_line_item_id FROM flex.flex_crew_assignments ORDER BY 1, 2"
+        before = platform.query(rows)
+        platform.execute(
+            "DELETE FROM flex.flex_crew_assignments WHERE id IN (SELECT a.id FROM flex.flex_crew_assignments a"
+            " JOIN flex.owned_line o USING (flex_line_item_id) WHERE o.gone_at IS NULL ORDER BY a.id LIMIT 3)"
+        )
+        # Nor does a sync come by.
+        platform.execute("DELETE FROM flex.job_change")
+        return Drift(3, lambda: platform.query(rows) == before)
+    platform.lose(3)
+    return Drift(3, platform.in_step)
+
+
+def begin(platform: Platform, dag: str) -> str:
+    """Trigger a run that repairs; its name."""
+    return f"{dag}/{platform.airflow.trigger(dag, dry_run=False)}"
+
+
+@contextmanager
+def paused_at(platform: Platform, run: Callable[[], str], table: str, event: str, when: str) -> Iterator[str]:
+    """Start a run, and give its name once one of its tasks is about to write that; it goes on at the end."""
+    platform.execute(PAUSE.format(lock=LOCK, table=table, event=event, when=when))
+    with platform.warehouse() as conn:
+        conn.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        name = run()
+        until(lambda: bool(platform.query(WAITING, name[:63])), "the step to write", 120)
+        yield name
+    until(lambda: not platform.query(WAITING, name[:63]), "the killed step's session to go on or end", 60)
+    platform.execute("DROP FUNCTION public.pause_here CASCADE")
+
+
+@pytest.mark.long
+@pytest.mark.drill("killed-step", "killed-stop", "killed-scan", "killed-repair", "killed-repair-flex")
+@pytest.mark.parametrize("source", [SOURCE, "storage", "flex"])
+@pytest.mark.parametrize("step", WRITES)
+def test_step_is_killed_when_it_writes(platform, step, source):
+    dag = f"{source}_reconcile"
+    found = drift(platform, source)
+    with paused_at(platform, lambda: begin(platform, dag), *WRITES[step]) as name:
+        platform.kill_tasks(name)
+    run_id = name.partition("/")[2]
+    assert platform.airflow.wait(dag, run_id, timeout=240) == "success"
+    assert found.mended()
+    assert platform.query(REPAIRED, name) == [(found.changes,)]
+    assert platform.writer(source).runs
+    assert platform.service.titles == []
+
+
+@pytest.mark.long
+@pytest.mark.drill("killed-step")
+def test_decide_is_killed_when_it_keeps_the_answer(platform):
+    platform.remove_at_source(60)
+    run_id = platform.airflow.trigger(RECONCILE)
+    platform.wait_for_question(run_id)
+
+    def answer() -> str:
+        platform.airflow.answer(RECONCILE, run_id, "Repair, then resume")
+        return f"{RECONCILE}/{run_id}"
+
+    with paused_at(platform, answer, *DECIDES) as name:
+        platform.kill_tasks(name)
+    # Postgres has not kept it: the transaction was open. So the same run asks again, and nobody is told a second time.
+    until(lambda: platform.attempt(run_id, "decide")[0] == 2, "the next try", 90)
+    platform.wait_for_question(run_id)
+    platform.airflow.answer(RECONCILE, run_id, "Repair, then resume")
+    assert platform.airflow.wait(RECONCILE, run_id) == "success"
+    assert platform.in_step()
+    assert platform.writer().runs
+    assert platform.service.titles == [f"{SOURCE}: the writer is held, please decide"]
+
+
+@pytest.mark.long
+@pytest.mark.drill("killed-step")
+def test_report_is_killed_while_it_reads(platform):
+    platform.lose(3)
+    reading = "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND wait_event = 'relation'"
+    with platform.warehouse() as psql, psql.transaction():
+        with paused_at(platform, lambda: begin(platform, RECONCILE), *WRITES["resume_writer"]) as name:
+            psql.execute("LOCK TABLE confidence.forensic_run IN ACCESS EXCLUSIVE MODE")
+        until(lambda: bool(platform.query(reading, name[:63])), "the report to read", 60)
+        platform.kill_tasks(name)
+    assert platform.airflow.wait(RECONCILE, name.partition("/")[2]) == "success"
+    assert platform.in_step()
+    assert platform.writer().runs
+    assert platform.service.titles == []
