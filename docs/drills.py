@@ -1,5 +1,6 @@
 """The page docs/drills.md: the runbook of on-call, made from the drills and the tests that play them."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from tests.drills.catalog import Drill, NotDrilled
@@ -9,7 +10,7 @@ HEAD = """\
 # Drills
 
 What on-call may meet: what one sees, what to click, and what must hold afterwards. Made from `tests/drills/catalog.py`
-by `make docs`. Every drill is played by the tests that are named with it: `make drills` runs them all, `make test`
+by `make docs`. Every drill is played by the tests that it names: `make drills` runs them all, `make test`
 those that fit its time (not those with °). The words are in the [glossary](glossary.md); who is told what is in
 [notifications.md](notifications.md).
 
@@ -42,7 +43,7 @@ def render(
 
 
 def _anchor(title: str) -> str:
-    return title.lower().replace(" ", "-")
+    return re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
 
 
 def _section(drill: Drill, tests: Sequence[Played]) -> str:
@@ -52,7 +53,7 @@ def _section(drill: Drill, tests: Sequence[Played]) -> str:
             f"**Seen:** {drill.seen}",
             f"**Do:** {drill.click}",
             f"**Must hold:** {drill.holds}",
-            f"Played by {_files(tests)}",
+            f"<details><summary>Tests</summary>\n\n{_files(tests)}\n\n</details>",
         ]
     )
 
@@ -62,4 +63,4 @@ def _files(tests: Sequence[Played]) -> str:
     by_file: dict[str, list[str]] = {}
     for test in tests:
         by_file.setdefault(test.path, []).append(f"`{test.name}`{'°' if test.long else ''}")
-    return "; ".join(f"[{path}](../{path}): {', '.join(names)}" for path, names in by_file.items())
+    return "\n".join(f"- [{path}](../{path}): {', '.join(names)}" for path, names in by_file.items())

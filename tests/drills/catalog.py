@@ -62,8 +62,8 @@ KILLED = (
         seen="`reconcile` is `up_for_retry`. A retry may wait up to a minute for the lock of the session that was"
         " lost.",
         click="Nothing. If all tries failed: *repair failed* says that nothing was applied; clear `scan` with"
-        " downstream. Storage, if *the commit of the images* is not known: look at the log of `reconcile`, which says"
-        " whether the images were written.",
+        " downstream. Storage: if the log says *compare its entries in confidence.change_log with the images*, do"
+        " that first.",
         holds="All of the plan is in the copy, or nothing of it. Each change is in `confidence.change_log` once.",
     ),
     Drill(
@@ -71,8 +71,9 @@ KILLED = (
         "A sync or repair of Flex is killed",
         seen="`sync` or `reconcile` is tried again. If a request was on its way: *the outcome of the repair is"
         " unknown*, the writer is held, and the job's crew call is left alone.",
-        click="Nothing, if the retry succeeds. Else trigger `flex_sync` with the mode *release*: it looks at Flex and"
-        " settles what is uncertain. Then clear `scan` with downstream.",
+        click="Nothing, if the retry succeeds. Else look at the crew call in Flex, then trigger `flex_sync` with its"
+        " id as `release_element`: what Flex shows then is taken for what happened. Then clear `scan` with"
+        " downstream.",
         holds="No technician is on a crew call twice, and none is taken off twice. A line is ours only if it is"
         " proven.",
     ),
@@ -103,8 +104,8 @@ KILLED = (
         "A worker freezes, or is cut off, and comes back",
         seen="Its task was tried again elsewhere. The log of the earlier try ends with *was stopped or rolled back"
         " since this task began*.",
-        click="Nothing. If a repair fails with *a scan or repair is still at work*: restart the frozen worker, then"
-        " clear `scan` with downstream.",
+        click="Nothing. If a repair fails with *is still at work*: restart the frozen worker, then clear `scan` with"
+        " downstream.",
         holds="What comes back late writes nothing: one writer at a time. Nobody is told of it.",
     ),
     Drill(
@@ -175,7 +176,8 @@ DATABASE = (
     Drill(
         "connections-used-up",
         "Postgres takes no more connections",
-        seen="Tasks fail with *too many connections for role*. The message says *its connection was refused or lost*.",
+        seen="Tasks fail with *too many connections for role*. The message says *the connection to the database was"
+        " refused or lost*.",
         click="`SELECT application_name, state, count(*) FROM pg_stat_activity GROUP BY 1, 2` shows who has them. End"
         " what is idle, or raise the limit. Then clear the step that `report` names; a sync goes on by itself.",
         holds="A stop that could not be made leaves the pool open and the writer running. Nothing was written.",
@@ -227,29 +229,30 @@ DATABASE = (
         "The vendor got our request, and its answer was lost (Flex)",
         seen="*the outcome of the repair is unknown*: the writer is held. Or *sync failed*, with the crew call that"
         " is uncertain.",
-        click="Nothing, for a sync: the next one looks at Flex and settles it if it can. Else trigger `flex_sync`"
-        " with the mode *release*.",
+        click="Nothing, for a sync: the next one looks at Flex and settles it if it can. Else look at the crew call"
+        " in Flex, then trigger `flex_sync` with its id as `release_element`.",
         holds="The request is never sent again blindly: nobody is on a crew call twice.",
     ),
     Drill(
         "bucket-unreachable",
         "The bucket is out of reach",
-        seen="*scan failed or incomplete* with *Check endpoint_url of connection 'storage'*.",
+        seen="*scan failed or incomplete* with *Check endpoint_url of* connection 'storage'.",
         click="Bring the store back, or mend the connection `storage`. Then clear `scan` with downstream.",
         holds="No image is marked as missing. A single object that gives no answer is named as unproven.",
     ),
     Drill(
         "dns-gone",
         "Names can't be resolved",
-        seen="As if the host were gone: *sync failed* (vendor), *Check endpoint_url* (bucket), *its connection was"
-        " refused or lost* (warehouse).",
+        seen="As if the host were gone: *sync failed* (vendor), *Check endpoint_url* (bucket), *the connection to the"
+        " database was refused or lost* (warehouse).",
         click="Bring DNS back. A sync goes on by itself; else clear the step that `report` names.",
         holds="Nothing was written, and no absence was concluded.",
     ),
     Drill(
         "tls-expired",
         "A TLS certificate has expired",
-        seen="The task fails at once, without a retry: *the TLS certificate of connection '...'* can't be trusted.",
+        seen="The task fails at once, without a retry: *no trusted TLS connection*, *Check host and certificate of"
+        " connection*.",
         click="Have the certificate renewed (vendor or store), or mend the clock of this machine if that is what is"
         " wrong. Then clear the task. Don't switch the check off.",
         holds="No token was sent to a server that is not proven to be the vendor's. Nothing was written.",
@@ -275,7 +278,7 @@ VENDOR = (
     Drill(
         "token-revoked",
         "The token, or the bucket's keys, were revoked",
-        seen="The task fails at once, without a retry: the vendor *answered 401*, with the connection's name. It is"
+        seen="The task fails at once, without a retry: the vendor answered 401; *Check* the named connection. It is"
         " told once, not with each sync.",
         click="Put the new token into the connection (Admin, Connections). The next sync goes on by itself. After a"
         " failed scan clear `scan` with downstream.",
@@ -300,8 +303,8 @@ VENDOR = (
     Drill(
         "maintenance",
         "The vendor is in maintenance for six hours",
-        seen="*sync failed*, once, although 24 syncs fail; then *freshness above its limit*. At night *scan failed or"
-        " incomplete*.",
+        seen="*sync failed*, once, although 24 syncs fail; then error rate and freshness *above its limit*, once"
+        " each. At night *scan failed or incomplete*.",
         click="Nothing. Once the vendor is back, clear `scan` of the failed night with downstream, or wait for the"
         " next.",
         holds="The first sync afterwards brings everything of the six hours. The writer was never left stopped.",
@@ -309,8 +312,8 @@ VENDOR = (
     Drill(
         "restored-backup",
         "The vendor has restored yesterday's backup: everything is older than our copy",
-        seen="Syncs bring little or nothing. At night the writer is held: *The repair would update* or *delete* so"
-        " many rows, above its limit.",
+        seen="Syncs bring little or nothing. At night the writer is held: the repair would update or delete so many"
+        " rows, *above its limit*.",
         click="Ask the vendor first. If the old state is what now counts: *Repair, then resume*. If they restore the"
         " newer state later: *Keep stopped* until then. If repaired by mistake: roll back the `sync_id`.",
         holds="No row of our copy is overwritten by an older one before a person has said so.",
@@ -350,7 +353,7 @@ TIME = (
     Drill(
         "two-deployments",
         "Two deployments work on one warehouse",
-        seen="Steps fail with *the writer is stopped by* a run that this Airflow does not know. Syncs wait.",
+        seen="Steps fail with *is stopped by* a run that this Airflow does not know. Syncs wait.",
         click="Stop one deployment: `docker compose stop scheduler worker` there. In the other clear `stop_writer` of"
         " the run with downstream.",
         holds="One of them writes at a time, and a drift is repaired once. A rule remains: one deployment a warehouse.",
@@ -358,8 +361,7 @@ TIME = (
     Drill(
         "upgrade-in-between",
         "Code and schema are upgraded between a failure and the rerun",
-        seen="The cleared step begins anew, or refuses: *version is 1, this code reads 2*, *clear scan with"
-        " downstream*.",
+        seen="The cleared step begins anew, or refuses: *this code reads*, *clear scan with downstream*.",
         click="Clear `scan` with downstream. Nothing from before the upgrade is used.",
         holds="The next scan is clean; older syncs can still be rolled back.",
     ),
@@ -385,8 +387,8 @@ CLICKS = (
     Drill(
         "marked-task",
         "A task is marked as success or failed by hand",
-        seen="The next step refuses (*nobody has judged just these scans*), or `report` fails the run: *`<step>` is"
-        " not done, whatever its task looks like*.",
+        seen="The next step refuses (*was not judged: gate_check did not get to its end*), or `report` fails the run:"
+        " *`<step>` is not done, whatever its task looks like*.",
         click="Clear the step that the message names, with downstream.",
         holds="Nothing is repaired without a verdict on exactly its scans. The run is red, and it is told once.",
     ),
@@ -411,7 +413,7 @@ CLICKS = (
     Drill(
         "cleared-only-failed",
         "A run is cleared with *Only failed*",
-        seen="The step refuses at once: *the writer is not stopped by this run*, *clear stop_writer with downstream*.",
+        seen="The step refuses at once: *not stopped by this run*, *clear stop_writer with downstream*.",
         click="Clear `scan` with downstream, without *Only failed*. After a kept hold: clear `decide` with downstream.",
         holds="No scan or repair runs beside the writer.",
     ),
@@ -510,7 +512,7 @@ REPAIR = (
     Drill(
         "undone-by-message",
         "A wrong repair is undone with only the message at hand",
-        seen="The message: *the repair was applied under sync_id 42, which can be rolled back*.",
+        seen="The message: *the repair was applied under sync_id ..., which can be rolled back*.",
         click="Trigger `warehouse_rollback` with this `sync_id`: first as it is (a dry run, which counts), then with"
         " `dry_run` off. It needs nothing else from the run, nor from Airflow's log.",
         holds="Every row and every watermark is as before the repair. The rollback has a `sync_id` of its own and can"

@@ -1,11 +1,13 @@
 """Whatever dies in the middle: rerunning loses nothing and doubles nothing."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from stack.airflow import until
+from stack.prepare import metadata_url
 from tests.running_platform import RECONCILE, SYNC, Platform
 
 SMALL_PAGES = {"line_items": 20}
@@ -75,6 +77,33 @@ def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(p
 @pytest.mark.parametrize("part", ["triggerer", "dag-processor", "api-server"])
 def test_killed_part_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart, part):
     killed_part(part, platform, slow_scan, restart)
+
+
+FULL = """
+CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+IF clock_timestamp() < '{until}' THEN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END IF; RETURN NULL;
+END $$;
+CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON task_instance EXECUTE FUNCTION public.full_disk();
+CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON job EXECUTE FUNCTION public.full_disk();
+"""
+
+
+@pytest.mark.long
+@pytest.mark.drill("disk-full-metadata")
+def test_full_disk_under_airflows_database_ends_the_run_no_other_way(platform, slow_scan, restart):
+    """Twenty seconds long; if the scheduler can't bear it, the stack ends, and somebody starts it again."""
+    run_id, expected = slow_scan
+    ends = datetime.now(UTC) + timedelta(seconds=20)
+    metadata = metadata_url(platform.stack.env)
+    with psycopg.connect(metadata, autocommit=True) as conn:
+        conn.execute(FULL.format(until=ends.isoformat()))
+    until(lambda: datetime.now(UTC) > ends, "somebody to make room", 30)
+    if not platform.stack.runs:
+        restart()
+        platform.shop.set(page_sizes=SMALL_PAGES)
+    with psycopg.connect(metadata, autocommit=True) as conn:
+        conn.execute("DROP FUNCTION public.full_disk CASCADE")
+    finish(platform, run_id, expected)
 
 
 def killed_part(part: str, platform: Platform, slow_scan: tuple, restart: Callable[[], None]) -> None:

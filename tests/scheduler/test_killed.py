@@ -54,10 +54,12 @@ def drift(platform: Platform, source: str) -> Drift:
         assert state == "success"
         rows = "SELECT crew_call_id, technician_id, flex_line_item_id FROM flex.flex_crew_assignments ORDER BY 1, 2"
         before = platform.query(rows)
-        platform.execute(
+        gone = platform.query(
             "DELETE FROM flex.flex_crew_assignments WHERE id IN (SELECT a.id FROM flex.flex_crew_assignments a"
             " JOIN flex.owned_line o USING (flex_line_item_id) WHERE o.gone_at IS NULL ORDER BY a.id LIMIT 3)"
+            " RETURNING id"
         )
+        assert len(gone) == 3, len(before)
         # Nor does a sync come by.
         platform.execute("DELETE FROM flex.job_change")
         return Drift(3, lambda: platform.query(rows) == before)
@@ -74,13 +76,15 @@ def begin(platform: Platform, dag: str) -> str:
 def paused_at(platform: Platform, run: Callable[[], str], table: str, event: str, when: str) -> Iterator[str]:
     """Start a run, and give its name once one of its tasks is about to write that; it goes on at the end."""
     platform.execute(PAUSE.format(lock=LOCK, table=table, event=event, when=when))
-    with platform.warehouse() as conn:
-        conn.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-        name = run()
-        until(lambda: bool(platform.query(WAITING, name[:63])), "the step to write", 120)
-        yield name
-    until(lambda: not platform.query(WAITING, name[:63]), "the killed step's session to go on or end", 60)
-    platform.execute("DROP FUNCTION public.pause_here CASCADE")
+    try:
+        with platform.warehouse() as conn:
+            conn.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+            name = run()
+            until(lambda: bool(platform.query(WAITING, name[:63])), "the step to write", 120)
+            yield name
+    finally:
+        # The lock is gone with its session, and so nobody waits for it any more.
+        platform.execute("DROP FUNCTION public.pause_here CASCADE")
 
 
 @pytest.mark.long
