@@ -471,11 +471,11 @@ CLICKS = (
     Drill(
         "two-answers",
         "Two people answer a hold at once",
-        seen="One answer counts. The other person is told that the question was answered already (409), or `decide`"
-        " has the first answer in its log.",
-        click="Look at *decided by* on the page of the run. If the wrong one was first: a repair can be rolled back"
-        " by its `sync_id`; after *Keep stopped* clear `decide` with downstream.",
-        holds="One decision, one repair, one name.",
+        seen="Airflow refuses the later answer (409). If both come in the same second it may take both, and keeps one.",
+        click="Look at *decided by* and the decision on the page of the run: that is the one that counts. If it is"
+        " the wrong one: a repair can be rolled back by its `sync_id`; after *Keep stopped* clear `decide` with"
+        " downstream.",
+        holds="One decision with one name, and nothing was done but what it says.",
     ),
     Drill(
         "late-answer",

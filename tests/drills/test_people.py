@@ -83,7 +83,7 @@ def held(airflow, synced, conn, asked) -> Run:
 @pytest.mark.drill("two-answers")
 @pytest.mark.parametrize(("first", "second"), [("resume", "repair"), ("repair", "resume")])
 def test_of_two_answers_the_first_is_kept_and_nothing_else_is_done(held, conn, first, second):
-    """As if Airflow had let both through, which it doesn't (tests/scheduler/test_answers.py)."""
+    """Airflow may let both through if they come in the same moment (tests/scheduler/test_answers.py)."""
     options = {"resume": "Resume without repair", "repair": "Repair, then resume"}
     before = copy(conn)
     for who, given in (("Ada", first), ("admin", second)):

@@ -6,11 +6,14 @@ Postgres does what the step asked for at that moment, or not: whether the killed
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import uuid4
 
 import pytest
 
+from include.simulators import flex
 from stack.airflow import until
 from tests.running_platform import RECONCILE, SOURCE, Platform
+from tests.sources.flex import assign, call, person, rows
 
 # What each step writes: table, event, and when it is this step that does.
 WRITES = {
@@ -50,21 +53,32 @@ def drift(platform: Platform, source: str) -> Drift:
         lost = platform.images.lose(3)
         return Drift(3, lambda: platform.images.marked() == lost)
     if source == "flex":
-        _, state = platform.airflow.run("flex_sync", timeout=300)
-        assert state == "success"
-        rows = "SELECT crew_call_id, technician_id, flex_line_item_id FROM flex.flex_crew_assignments ORDER BY 1, 2"
-        before = platform.query(rows)
-        gone = platform.query(
-            "DELETE FROM flex.flex_crew_assignments WHERE id IN (SELECT a.id FROM flex.flex_crew_assignments a"
-            " JOIN flex.owned_line o USING (flex_line_item_id) WHERE o.gone_at IS NULL ORDER BY a.id LIMIT 3)"
-            " RETURNING id"
-        )
-        assert len(gone) == 3, len(before)
-        # Nor does a sync come by.
-        platform.execute("DELETE FROM flex.job_change")
-        return Drift(3, lambda: platform.query(rows) == before)
+        return lost_rows(platform)
     platform.lose(3)
     return Drift(3, platform.in_step)
+
+
+def lost_rows(platform: Platform) -> Drift:
+    """A crew call of three people, whose lines are ours and whose rows are gone."""
+    [element] = flex.Control(platform.stack.simulator_urls["flex"]).create_elements([None])
+    with platform.warehouse() as conn:
+        call_id = call(conn, element)
+        for _ in range(3):
+            assign(conn, call_id, person(conn, uuid4()))
+    _, state = platform.airflow.run("flex_sync")
+    assert state == "success"
+    with platform.warehouse() as conn:
+        before = rows(conn, element)
+    platform.execute("DELETE FROM flex.flex_crew_assignments WHERE crew_call_id = %s", call_id)
+    # Nor does a sync come by.
+    platform.execute("DELETE FROM flex.job_change")
+
+    def mended() -> bool:
+        with platform.warehouse() as conn:
+            return rows(conn, element) == before
+
+    assert len(before) == 3
+    return Drift(3, mended)
 
 
 def begin(platform: Platform, dag: str) -> str:
