@@ -155,8 +155,8 @@ DATABASE = (
         "disk-full-staging",
         "The warehouse's disk is full while rows are fetched",
         seen="*sync failed* or *scan failed or incomplete*, with *its disk is full: make room, then clear the task*.",
-        click="Make room (`docs/operating.md` says how long things are kept), then clear `sync`, or `scan` with"
-        " downstream.",
+        click="Make room ([how long things are kept](operating.md#how-long-things-are-kept)), then clear `sync`, or"
+        " `scan` with downstream.",
         holds="The copy and its watermarks are as before. The next try brings everything.",
     ),
     Drill(
@@ -545,9 +545,28 @@ CHAPTERS: Mapping[str, Sequence[Drill]] = {
 
 NOT_DRILLED = (
     NotDrilled(
+        "Full disks of every kind",
+        "one test fills a real disk of a megabyte. In the others, and under Airflow's own database, a trigger"
+        " refuses as Postgres does then (error 53100).",
+    ),
+    NotDrilled(
+        "Postgres killed in each step with each kind of source",
+        "it is killed in a sync, a scan and a repair of a mirror, and one of its sessions in a scan and a repair. In"
+        " the other steps, and for Flex and storage, the step itself is killed just when it writes.",
+    ),
+    NotDrilled(
+        "Square and Tekmetric under a scheduler",
+        "they share the code of RepairShopr, which is played there. Below the scheduler every source is played.",
+    ),
+    NotDrilled(
+        "Containers",
+        "the parts are killed in the embedded stack, which ends as a whole; what Compose restarts by itself was read"
+        " in `docker-compose.yaml`, not played.",
+    ),
+    NotDrilled(
         "A network that loses packets in one direction only",
-        "it needs a firewall's rights. Requests that arrive and whose answer is lost, answers that are cut short, and"
-        " servers that are silent stand in for it.",
+        "it needs a firewall's rights. Requests that arrive and whose answer is lost, answers that are cut short,"
+        " and servers that are silent stand in for it.",
     ),
     NotDrilled(
         "A real failover to a standby",

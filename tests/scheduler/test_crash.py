@@ -69,14 +69,14 @@ def test_killed_warehouse_comes_back_with_nothing_lost_or_doubled(platform, slow
 
 @pytest.mark.drill("killed-scheduler")
 def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart):
-    killed_part("preloaded scheduler", platform, slow_scan, restart)
+    goes_on(platform, slow_scan, restart, lambda: platform.kill_part("preloaded scheduler"))
 
 
 @pytest.mark.long
 @pytest.mark.drill("killed-part")
 @pytest.mark.parametrize("part", ["triggerer", "dag-processor", "api-server"])
 def test_killed_part_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart, part):
-    killed_part(part, platform, slow_scan, restart)
+    goes_on(platform, slow_scan, restart, lambda: platform.kill_part(part))
 
 
 FULL = """
@@ -90,27 +90,23 @@ CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON job EXECUTE FUNCTION public.
 
 @pytest.mark.long
 @pytest.mark.drill("disk-full-metadata")
-def test_full_disk_under_airflows_database_ends_the_run_no_other_way(platform, slow_scan, restart):
-    """Twenty seconds long; if the scheduler can't bear it, the stack ends, and somebody starts it again."""
-    run_id, expected = slow_scan
-    ends = datetime.now(UTC) + timedelta(seconds=20)
-    metadata = metadata_url(platform.stack.env)
-    with psycopg.connect(metadata, autocommit=True) as conn:
-        conn.execute(FULL.format(until=ends.isoformat()))
-    until(lambda: datetime.now(UTC) > ends, "somebody to make room", 30)
-    if not platform.stack.runs:
-        restart()
-        platform.shop.set(page_sizes=SMALL_PAGES)
-    with psycopg.connect(metadata, autocommit=True) as conn:
+def test_full_disk_under_airflows_database_ends_the_stack_and_the_run_goes_on(platform, slow_scan, restart):
+    def fill() -> None:
+        ends = datetime.now(UTC) + timedelta(seconds=20)
+        with psycopg.connect(metadata_url(platform.stack.env), autocommit=True) as conn:
+            conn.execute(FULL.format(until=ends.isoformat()))
+        until(lambda: datetime.now(UTC) > ends, "somebody to make room", 30)
+
+    goes_on(platform, slow_scan, restart, fill)
+    with psycopg.connect(metadata_url(platform.stack.env), autocommit=True) as conn:
         conn.execute("DROP FUNCTION public.full_disk CASCADE")
-    finish(platform, run_id, expected)
 
 
-def killed_part(part: str, platform: Platform, slow_scan: tuple, restart: Callable[[], None]) -> None:
+def goes_on(platform: Platform, slow_scan: tuple, restart: Callable[[], None], harm: Callable[[], None]) -> None:
     run_id, expected = slow_scan
     # The shop's server is a new one, too: the same rows, but its own page size, until it is told.
     platform.airflow.pause(RECONCILE)
-    platform.kill_part(part)
+    harm()
     restart()
     platform.shop.set(page_sizes=SMALL_PAGES)
     platform.airflow.pause(RECONCILE, paused=False)
