@@ -1,11 +1,14 @@
 # Everything is set up by what needs it, in .venv; what runs writes to .stack. `make demo` and `make test` do it all.
 .DELETE_ON_ERROR:
-.PHONY: demo test pythons check contract liar fuzz year mutants up down bench lint docs screenshots lock clean new-source tables column
+.PHONY: demo test pythons drills check contract liar fuzz year mutants up down bench lint docs screenshots lock clean new-source tables column
 
 BIN := .venv/bin
 READY := .venv/ready
 STACKS := tests/stack tests/scheduler tests/browser
 WORKERS = $(shell expr `nproc` + 1)
+APART = --numprocesses $(WORKERS) --maxprocesses 8
+TOGETHER = --numprocesses 3 --dist loadfile --no-loadscope-reorder
+SHORT = -m 'not long'
 COMPOSE = $(wildcard .venv/lib/python3*/site-packages/compose/docker-compose)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
@@ -14,8 +17,13 @@ demo: $(READY)
 
 # First what shares no server, then what runs a whole stack, three at a time: both wait more than they work.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 $(STACKS:%=--ignore %)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(STACKS)
+	$(BIN)/python -m pytest $(SHORT) $(APART) $(STACKS:%=--ignore %)
+	$(BIN)/python -m pytest $(SHORT) $(TOGETHER) $(STACKS)
+
+# Everything that on-call may meet (docs/drills.md), also what takes too long for every day.
+drills: $(READY)
+	$(BIN)/python -m pytest -m drill $(APART) $(STACKS:%=--ignore %)
+	$(BIN)/python -m pytest -m drill $(TOGETHER) $(STACKS)
 
 # The tests below the stack, on each supported Python on the path that `make test` doesn't run on.
 pythons: $(READY)

@@ -1,7 +1,7 @@
 """What DAG files and sources declare, as pages: `python -m docs.reference` writes them.
 
-They are docs/dags.md, docs/fields.md, docs/lists.md and README's table of sources. With `--check` it writes nothing,
-and ends with code 1 if one of them is stale. It needs no metadata database.
+They are docs/dags.md, docs/fields.md, docs/lists.md, docs/drills.md and README's table of sources. With `--check` it
+writes nothing, and ends with code 1 if one of them is stale. It needs no metadata database.
 """
 
 import argparse
@@ -14,11 +14,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docs import drills
 from include.sources import REGISTRY, get_source
 from include.sources.base import ReadAnswer, ScannedEntity, Source
 from include.sources.installed import SETTING
 from include.sources.mirror.source import Mirror
 from include.sources.pools import declared_pools
+from tests.drills.catalog import CHAPTERS, NOT_DRILLED
+from tests.drills.marks import played
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, Param
@@ -27,6 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "dags.md"
 FIELDS = REPOSITORY / "docs" / "fields.md"
 LISTS = REPOSITORY / "docs" / "lists.md"
+DRILLS = REPOSITORY / "docs" / "drills.md"
 README = REPOSITORY / "README.md"
 # The two lines around README's table.
 BEGIN, END = "<!-- Made by `make docs`. -->", "<!-- End. -->"
@@ -164,6 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
             PAGE: render(dags, declared_pools()),
             FIELDS: render_fields(sources),
             LISTS: render_lists(sources),
+            DRILLS: drills.render(CHAPTERS, played(REPOSITORY), NOT_DRILLED),
             README: render_readme(README.read_text(), dags, REGISTRY),
         }
     if not check:

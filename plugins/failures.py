@@ -31,6 +31,7 @@ FAILS_AT_ONCE = [
     "include.sources.installed.LeftOut",
     "include.sources.installed.WrongSources",
     "include.warehouse.fence.FenceError",
+    "include.warehouse.migrate.NewerWarehouse",
     "include.warehouse.rollback.RollbackRefused",
     "plugins.operators.report.RunFailed",
 ]

@@ -211,8 +211,14 @@ class Platform:
 
     def kill_part(self, title: str) -> None:
         """Kill the stack's process of that title as a crash would."""
-        ours = psutil.Process(os.getpid()).children(recursive=True)
-        next(p for p in ours if title in " ".join(p.cmdline())).kill()
+
+        def is_part(process: psutil.Process) -> bool:
+            # Some end at this moment.
+            with suppress(psutil.Error):
+                return title in " ".join(process.cmdline())
+            return False
+
+        next(filter(is_part, psutil.Process(os.getpid()).children(recursive=True))).kill()
 
     def reset(self) -> None:
         """Bring sources, copies and writers in step, and forget the history."""

@@ -8,7 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Self
 
-from psycopg import errors
+from psycopg import OperationalError, errors
 
 from include.confidence.health import Alert
 from include.confidence.holds import Decision
@@ -36,6 +36,10 @@ REFUSALS = {
         "it takes no writes, as a standby does: point the connection to the primary, then clear the task"
     ),
 }
+LOST = (
+    "the connection to the database was refused or lost: the task's log says why (no network, too many connections, a"
+    " restart). Mend that, then clear the task"
+)
 # Takes the place of the source in an event about all sources.
 WATCH = "confidence_watch"
 
@@ -99,6 +103,9 @@ class Failure:
             return cls(subject=subject)
         if type(error).__module__.startswith(OUR_CODE):
             return cls(type(error).__name__, str(error), subject)
+        if type(error) is OperationalError:
+            # psycopg has no closer class for it.
+            return cls(type(error).__name__, LOST, subject)
         refusal = REFUSALS.get(type(error))
         return cls(type(error).__name__, f"the database refused: {refusal}" if refusal else "", subject)
 

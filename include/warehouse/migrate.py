@@ -12,12 +12,20 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
+
+class NewerWarehouse(Exception):
+    """A newer version has migrated the warehouse. Nothing was changed. The message says what to do."""
+
+
 # An advisory lock: if start-up and the DAG migrate at the same moment, one waits and then finds nothing to do.
 LOCK = 7_205_759_403
 
 
 def migrate(url: str) -> str:
-    """Run all missing migrations on the warehouse at the libpq URL `url`; return the revision that it has then."""
+    """Run all missing migrations on the warehouse at the libpq URL `url`; return the revision that it has then.
+
+    Raises NewerWarehouse if it has one that this version does not know.
+    """
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
@@ -26,12 +34,23 @@ def migrate(url: str) -> str:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             connection.execute(text("CREATE SCHEMA IF NOT EXISTS confidence"))
             config.attributes["connection"] = connection
+            _refuse_newer(connection, config)
             command.upgrade(config, "head")
             revision = connection.execute(text("SELECT version_num FROM confidence.alembic_version")).scalar_one()
             _ensure(connection, config, revision)
             return revision
     finally:
         engine.dispose()
+
+
+def _refuse_newer(connection: Connection, config: Config) -> None:
+    current = MigrationContext.configure(connection, opts={"version_table_schema": "confidence"})
+    revision = current.get_current_revision()
+    if revision not in (None, *(script.revision for script in ScriptDirectory.from_config(config).walk_revisions())):
+        raise NewerWarehouse(
+            f"the warehouse is at revision {revision}, which this version does not know: a newer version has migrated"
+            " it. Nothing was changed. Start the newer version again, or restore the backup from before the upgrade"
+        )
 
 
 def _ensure(connection: Connection, config: Config, revision: str) -> None:
@@ -50,7 +69,10 @@ def main() -> None:
         sys.exit(
             "AIRFLOW_CONN_WAREHOUSE is not set: give the warehouse as postgresql://user:password@host:port/database"
         )
-    print(f"warehouse is at revision {migrate(url)}")
+    try:
+        print(f"warehouse is at revision {migrate(url)}")
+    except NewerWarehouse as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

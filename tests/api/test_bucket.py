@@ -671,6 +671,7 @@ def test_a_redirect_leaves_a_key_unknown(bucket, status):
     assert bucket.requests < 12
 
 
+@pytest.mark.drill("html-proxy")
 @pytest.mark.parametrize("status", [200, 404])
 def test_a_page_for_people_proves_nothing(bucket, status):
     answers(bucket, "*", status, b"<html>hello</html>", content_type="text/html; charset=utf-8")
@@ -701,6 +702,7 @@ def test_a_200_that_is_not_about_an_object_proves_nothing(bucket, headers):
     assert "answered 200, but not as a store does" in look.reason
 
 
+@pytest.mark.drill("html-proxy")
 @pytest.mark.parametrize(
     ("headers", "presence"),
     [
@@ -810,6 +812,7 @@ def test_a_wrong_connection_has_to_be_fixed(store, change, message):
     assert "connection 'acme'" in str(error)
 
 
+@pytest.mark.drill("right-lost")
 def test_a_missing_right_to_list_has_to_be_granted(store):
     store.control.rights(list=False)
     error = error_of(connect(store).prove)
@@ -830,6 +833,7 @@ def test_a_bucket_in_another_region_is_found_there(store):
     assert everything(bucket) == ["k"]
 
 
+@pytest.mark.drill("clock-off")
 def test_a_clock_that_is_off_is_named(bucket):
     answers(bucket, "HeadBucket", 403)
     answers(bucket, "ListObjectsV2", 403, b"<Error><Code>RequestTimeTooSkewed</Code></Error>")
@@ -858,6 +862,7 @@ def test_a_silent_store_is_asked_later(store, kind):
     assert isinstance(error_of(connect(store).prove), TryLater)
 
 
+@pytest.mark.drill("dns-gone", "bucket-unreachable")
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid:9000"])
 def test_an_endpoint_out_of_reach_is_asked_later(store, url):
     bucket = connect(store, url=url)
@@ -867,6 +872,7 @@ def test_an_endpoint_out_of_reach_is_asked_later(store, url):
     assert bucket.look("k").presence is Presence.UNKNOWN
 
 
+@pytest.mark.drill("tls-expired")
 def test_tls_that_cant_be_trusted_has_to_be_fixed(store):
     error = error_of(connect(store, url=store.url.replace("http:", "https:")).prove)
     assert isinstance(error, FixConfiguration)

@@ -221,6 +221,7 @@ def test_own_statuses_mean_what_the_policy_says(server, connect, reply):
         assert (type(error), error.status, len(server.received)) == (kind, status, requests)
 
 
+@pytest.mark.drill("html-proxy")
 def test_a_page_of_a_proxy_proves_nothing_whatever_the_policy_says(server, connect, reply):
     server.replies(reply(b"<html>", status=410, content_type="text/html"))
     assert type(fetch_error(connect(attempts=1, error_policy=ErrorPolicy(absent=frozenset({410}))))) is TryLater
@@ -313,6 +314,7 @@ def test_an_error_tells_the_codes_of_the_vendor_and_nothing_else(server, connect
     assert "hush" not in str(error)
 
 
+@pytest.mark.drill("dns-gone", "vendor-unreachable")
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid"])
 def test_an_unreachable_server(url, connect):
     with ApiClient("acme", url, attempts=2, backoff=(0.001, 0.002)) as client:
@@ -401,6 +403,7 @@ class _listening:
                 self._serve(connection)
 
 
+@pytest.mark.drill("tls-expired")
 def test_an_untrusted_certificate(untrusted):
     with ApiClient("acme", f"https://localhost:{untrusted}") as client:
         error = fetch_error(client)
@@ -507,6 +510,7 @@ def test_every_attempt_asks_the_limiter(server, connect, reply):
     assert limiter.acquired == 3
 
 
+@pytest.mark.drill("quota-used-up")
 @pytest.mark.parametrize("idempotent", [True, False])
 def test_what_the_limiter_refuses_is_not_sent_and_not_tried_again(server, connect, idempotent):
     limiter, waits = Limiter("the quota is used up"), Waits()
@@ -528,6 +532,7 @@ def test_what_the_limiter_refuses_the_second_time_is_not_tried_a_third_time(serv
     assert (client.requests_sent, client.requests_failed) == (1, 1)
 
 
+@pytest.mark.drill("answer-lost")
 @pytest.mark.parametrize("fault", [{"status": 503}, {"hang_up": True}, {"body": b"", "status": 200}])
 def test_what_may_have_taken_effect_is_not_sent_again(server, connect, reply, fault):
     server.replies(reply(**fault))
@@ -546,6 +551,7 @@ def test_errors_are_counted_by_class(server, connect, reply):
     assert client.requests_sent == 5
 
 
+@pytest.mark.drill("maintenance")
 def test_a_wait_past_the_budget_is_not_begun(server, connect, reply):
     server.replies(reply(status=429, headers={"Retry-After": "60"}))
     waits = Waits()

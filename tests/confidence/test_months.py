@@ -155,6 +155,7 @@ class TestNights:
             passed=0, warned=2, held=1, not_judged=1, no_scan=26, proven=2
         )
 
+    @pytest.mark.drill("leap-day")
     def test_belong_to_the_month_of_their_day_in_utc(self, conn):
         conn.execute("SET LOCAL TimeZone = 'America/Los_Angeles'")
         scan(conn, "2024-02-29 23:59:59")

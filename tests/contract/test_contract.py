@@ -131,6 +131,7 @@ class TestScan:
         assert [found(summary) for summary in filled.scan()] == [found(summary) for summary in first]
         assert filled.standing() == before
 
+    @pytest.mark.drill("killed-scan")
     def test_cut_off_anywhere_ends_as_a_whole_one(self, filled, part):
         questions, params = filled.account.questions, scope(filled, part)
         filled.account.drift()
@@ -208,6 +209,7 @@ class TestRepair:
         assert written(filled.repair(again, **params)[1]) == 0
         assert filled.standing() == after
 
+    @pytest.mark.drill("killed-repair")
     def test_is_all_or_nothing_wherever_it_is_cut_off(self, filled, atomic):
         filled.account.drift()
         scans, before = filled.scan(), filled.standing()
@@ -272,6 +274,7 @@ def assert_undone_and_redone(run: Run, sync_id: int, before: Mapping[str, Any]) 
 
 
 class TestDown:
+    @pytest.mark.drill("vendor-unreachable")
     def test_scan_is_no_evidence(self, filled):
         filled.account.drift()
         before = filled.standing()
@@ -280,6 +283,7 @@ class TestDown:
         assert filled.standing() == before
         assert [summary.entity for summary in filled.scan() if not planned(summary)] == []
 
+    @pytest.mark.drill("vendor-unreachable")
     def test_repair_writes_all_or_nothing(self, filled):
         """Nothing where it asks the source once more, all where the scan's second look was the last."""
         filled.account.drift()
@@ -290,6 +294,7 @@ class TestDown:
         assert filled.standing() == before
         assert mended(filled, filled.repair(scans)[1]) == sum(map(planned, scans))
 
+    @pytest.mark.drill("vendor-unreachable", "maintenance")
     def test_sync_fails_and_catches_up_later(self, filled):
         filled.account.change()
         before = filled.standing()

@@ -311,6 +311,7 @@ class TestAfterTheUpgrade:
             conn.execute(sql.SQL("UPDATE {} SET extra = NULL").format(table.sql))
         return twisted
 
+    @pytest.mark.drill("upgrade-in-between")
     def test_no_night_holds_and_a_full_sync_brings_it(self, upgraded, conn, source):
         for summary in upgraded.scan():
             assert (sum(vars(summary.plan).values()), summary.incomplete) == (0, "")
@@ -328,6 +329,7 @@ class TestAfterTheUpgrade:
         plans = {summary.entity: summary.plan for summary in upgraded.scan()}
         assert plans == expected
 
+    @pytest.mark.drill("upgrade-in-between")
     def test_the_full_sync_can_be_undone(self, upgraded, conn):
         before = upgraded.state()["copy"]
         done = upgraded.sync("full")
@@ -406,6 +408,7 @@ class TestMadeAColumn:
         assert found == [(None, "much")]
 
 
+@pytest.mark.drill("upgrade-in-between")
 @pytest.mark.parametrize("source", sorted({name.partition(".")[0] for name in KNOWN_COLUMNS.TABLES}))
 def test_columns_of_a_release_come_from_extra_and_the_next_scan_is_clean(filled, conn, warehouse, monkeypatch, source):
     """The copy as the release before would have it, with the fields in `extra`."""

@@ -307,6 +307,7 @@ class TestEntity:
         assert (looks[absent].rows, looks[absent].unknown, heard[absent].rows) == ((), "", ())
         assert heard[absent].unknown == ""
 
+    @pytest.mark.drill("killed-sync")
     def test_first_sync_cut_off_at_any_page_ends_as_a_whole_one(self, filled, conn, source, name):
         """A partition that fails leaves the others, and several are asked for once more, each by itself."""
         entity = entity_of(filled.source, name)

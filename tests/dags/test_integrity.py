@@ -222,6 +222,12 @@ class TestSource:
         assert bag.dags[f"{source}_reconcile"].params["reset_watermark"] is False
 
 
+@pytest.mark.drill("daylight-saving")
+def test_no_schedule_is_left_out_or_doubled_when_clocks_change(bag):
+    zones = {str(dag.timetable.timezone) for dag in bag.dags.values() if dag.schedule is not None}
+    assert zones == {"UTC"}
+
+
 @pytest.mark.parametrize("source", [source for source in REGISTRY if hasattr(get_source(source), "every")])
 def test_sync_runs_as_often_as_its_source_declares(bag, source):
     """By that its overlap is measured, which has to be longer."""

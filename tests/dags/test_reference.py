@@ -21,7 +21,7 @@ def run(repository: Path, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """What the page is made from and by, to be changed."""
-    for folder in ("dags", "docs", "include", "plugins"):
+    for folder in ("dags", "docs", "include", "plugins", "tests"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(reference.README, tmp_path)
     return tmp_path

@@ -96,6 +96,7 @@ class TestTell:
         assert line == "connection notifications is not set, so nobody is told: shop: scan failed; shop: more drift"
         assert conn.execute("SELECT count(*) FROM confidence.notification").fetchone() == (0,)
 
+    @pytest.mark.drill("messages-down")
     def test_service_that_is_down_is_one_line_and_told_later_by_whoever_tells_next(self, connected, service, caplog):
         service.down = True
         tell(EVENT, OTHER)
@@ -145,6 +146,7 @@ class TestTell:
         assert service.titles == [EVENT.title]
         assert len(lines(caplog)) == 1
 
+    @pytest.mark.drill("warehouse-gone-at-end")
     @pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/none?connect_timeout=1", ""])
     def test_without_the_warehouse_it_is_told_all_the_same(self, service, monkeypatch, caplog, url):
         monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", url)
@@ -201,6 +203,7 @@ def report(run: Run, **states: str) -> Any:
 
 
 class TestRun:
+    @pytest.mark.drill("held")
     def test_hold_is_told_once_the_question_is_put_and_once_for_all(self, held, service, asked, linked):
         for _ in range(2):
             with pytest.raises(TaskAwaitingInput):
@@ -215,6 +218,7 @@ class TestRun:
             f"{linked}/sync-confidence/dags/repairshopr_reconcile/runs/manual__1#question"
         )
 
+    @pytest.mark.drill("late-answer")
     def test_hold_that_nobody_answers_is_told_again_and_one_that_a_person_keeps_is_not(self, held, conn, service):
         holds.note_asked(conn, holds.open_holds(conn, SOURCE))
         for who in ("Ada", None):
@@ -308,6 +312,7 @@ class TestRun:
         assert len(lines(caplog)) == 1
         assert service.token not in caplog.text
 
+    @pytest.mark.drill("warehouse-gone-at-end")
     def test_warehouse_out_of_reach_at_the_end_is_told_when_the_last_try_has_failed(
         self, airflow, service, monkeypatch
     ):
@@ -341,6 +346,7 @@ class TestSync:
             self.sync(run)
         run.call_back(on_failure, SyncOperator(task_id="sync", source=SOURCE), exception=failed.value)
 
+    @pytest.mark.drill("token-revoked")
     def test_failure_is_told_once_until_a_sync_succeeds(self, filled, service, linked):
         refuse = Fault("status", resource="payments", status=401, times=None)
         filled.fault(refuse)

@@ -105,6 +105,7 @@ class TestStopWriter:
         assert airflow.calls == []
         assert fence.read(conn, SOURCE).run == other.name
 
+    @pytest.mark.drill("deleted-run")
     @pytest.mark.parametrize("state", ["success", "failed", None])
     def test_takes_over_from_a_run_that_has_ended(self, airflow, connected, conn, state):
         other, run = Run("scheduled__2"), Run()
@@ -141,6 +142,7 @@ class TestStopWriter:
         assert airflow.pools[POOL]["slots"] == 1
         assert not fence.read(conn, SOURCE).stopped
 
+    @pytest.mark.drill("locked-table")
     def test_gives_up_on_an_open_transaction_and_opens_the_pool_again(self, airflow, connected, conn, monkeypatch):
         monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", "0")
         with fence.writing(conn, SOURCE, epoch=0), pytest.raises(DrainTimeout, match=f"pid {conn.info.backend_pid}"):
@@ -284,6 +286,7 @@ class TestMarkedByHand:
         execute(run, "scan")
         return run
 
+    @pytest.mark.drill("marked-task")
     def test_gate_check(self, airflow, filled, conn):
         run = self.scanned(filled, conn, dry_run=False)
         lines = live_lines(conn)
@@ -298,6 +301,7 @@ class TestMarkedByHand:
         with pytest.raises(NotJudged, match="line_items was not judged"):
             execute(run, "reconcile")
 
+    @pytest.mark.drill("marked-task")
     def test_reconcile_whose_result_was_lost(self, airflow, filled, conn):
         run = self.scanned(filled, conn, dry_run=False)
         skipped(run, "gate_check")
@@ -312,6 +316,7 @@ class TestMarkedByHand:
         with pytest.raises(AirflowSkipException, match="verified or rolled back already"):
             execute(run, "verify")
 
+    @pytest.mark.drill("marked-task")
     @pytest.mark.parametrize("state", ["running", "failed"])
     def test_reconcile_that_has_not_ended(self, airflow, filled, conn, state):
         run = self.scanned(filled, conn, dry_run=False)
@@ -321,6 +326,7 @@ class TestMarkedByHand:
         with pytest.raises(NotEnded, match=rf"sync_id {sync_id}\) is {state} in confidence.sync_log"):
             execute(run, "verify")
 
+    @pytest.mark.drill("marked-task")
     def test_verify_needs_the_plans_that_were_applied(self, airflow, filled, conn):
         run = self.scanned(filled, conn, dry_run=False)
         skipped(run, "gate_check")
@@ -435,6 +441,7 @@ class TestHold:
             execute(held, "resume_writer")
         assert airflow.pools[POOL]["slots"] == 0
 
+    @pytest.mark.drill("late-answer")
     def test_nobody_answers(self, held, conn):
         with pytest.raises(DownstreamTasksSkipped):
             answer(held, "Keep stopped", who=None)
@@ -475,6 +482,7 @@ class TestHold:
             answer(held, "Repair, then resume", **fields)
         assert holds.open_holds(conn, SOURCE)
 
+    @pytest.mark.drill("answer-without-right")
     @pytest.mark.parametrize("who", ["Bob", "Eve"])
     @pytest.mark.parametrize("option", OPTIONS)
     def test_answer_of_who_has_not_the_role_leaves_the_hold_as_it_is(self, held, conn, asked, who, option):
@@ -522,6 +530,7 @@ class TestHold:
         assert answer(held, "Repair, then resume") == {"decision": "repair", "by": "Ada"}
         assert execute(held, "reconcile")["counts"]["line_items"]["deleted"] == 30
 
+    @pytest.mark.drill("late-answer")
     def test_answer_that_comes_after_another_run_has_taken_over(self, held, conn):
         fence.stop(conn, SOURCE, "repairshopr_reconcile/scheduled__2", timeout=1)
         with pytest.raises(FenceError, match="scheduled__2"):
@@ -723,6 +732,7 @@ class TestReport:
         assert "Next: " in str(failed.value)
         return str(failed.value)
 
+    @pytest.mark.drill("marked-task")
     def test_scan_marked_as_done_before_it_was(self, run, conn):
         judged(conn, run)
         conn.execute("DELETE FROM confidence.forensic_run WHERE entity = 'tickets'")
@@ -734,10 +744,12 @@ class TestReport:
         conn.execute(f"UPDATE confidence.forensic_run SET {change} WHERE entity = 'tickets'")
         assert "no whole scan of tickets" in self.refused(run)
 
+    @pytest.mark.drill("marked-task")
     def test_gate_check_marked_as_done_judges_nothing(self, run, conn):
         judged(conn, run, tickets={"verdict": None})
         assert self.refused(run).startswith("the warehouse has no verdict on tickets, although gate_check")
 
+    @pytest.mark.drill("marked-task")
     def test_reconcile_marked_as_done_repairs_nothing(self, run, conn):
         run.context["params"]["dry_run"] = False
         judged(conn, run, line_items={"plan": (0, 0, 3)})
@@ -754,6 +766,7 @@ class TestReport:
         sync_id = self.repair(conn, run, state=state)
         assert self.refused(run).startswith(f"the repair (sync_id {sync_id}) ")
 
+    @pytest.mark.drill("marked-task")
     def test_verify_marked_as_done_verifies_nothing(self, run, conn):
         judged(conn, run, line_items={"plan": (0, 0, 3)})
         sync_id = self.repair(conn, run)
@@ -773,6 +786,7 @@ class TestReport:
         judged(conn, run)
         assert self.report(run)["repair"] is None
 
+    @pytest.mark.drill("marked-task")
     @pytest.mark.parametrize("held", [False, True])
     def test_resume_writer_marked_as_done_over_a_stopped_writer(self, run, conn, held):
         execute(run, "stop_writer")
@@ -954,6 +968,7 @@ class TestRollback:
         (conflict,) = Undone.from_json(self.run(sync_id)).conflicts
         assert (conflict.rows, conflict.what) == (1, "of repairshopr.customers by hand or by a migration")
 
+    @pytest.mark.drill("answer-without-right")
     @pytest.mark.parametrize(("by", "who"), [("Bob", "Bob"), ("Eve", "Eve")])
     @pytest.mark.parametrize("dry_run", [True, False])
     def test_who_has_not_the_role_is_refused_before_anything_is_read(self, connected, conn, by, who, dry_run):

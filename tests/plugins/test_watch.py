@@ -113,6 +113,7 @@ class TestFinds:
         airflow.runs[stopped.name] = "failed"
         assert found(conn) == [Code.POOL_CLOSED]
 
+    @pytest.mark.drill("edited-pool")
     @pytest.mark.parametrize(
         ("change", "code"),
         [

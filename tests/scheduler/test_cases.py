@@ -116,6 +116,7 @@ def test_worse_once_warns_and_twice_holds_until_decided(platform):
     ]
 
 
+@pytest.mark.drill("token-revoked", "right-lost")
 def test_failed_scan_is_no_evidence_and_the_writer_goes_on(platform):
     platform.shop.fault(Fault("status", resource="tickets", status=401, times=None))
     lost = platform.lose(3)
@@ -131,6 +132,7 @@ def test_failed_scan_is_no_evidence_and_the_writer_goes_on(platform):
     assert message["message"].startswith("tickets: ")
 
 
+@pytest.mark.drill("right-lost")
 def test_failed_scan_leaves_a_held_writer_held(platform):
     hold(platform)
     platform.shop.fault(Fault("status", resource="tickets", status=401, times=None))
@@ -150,6 +152,7 @@ def hold(platform: Platform) -> str:
     return run_id
 
 
+@pytest.mark.drill("failed-repair")
 def test_failed_repair_is_rolled_back_and_the_writer_goes_on(platform, sabotage):
     lost = platform.lose(3)
     platform.lose(1, "tickets")
@@ -166,6 +169,7 @@ def test_failed_repair_is_rolled_back_and_the_writer_goes_on(platform, sabotage)
     assert platform.service.titles == ["repairshopr: repair failed"]
 
 
+@pytest.mark.drill("vendor-unreachable")
 def test_drain_that_takes_too_long_leaves_everything_as_it_was(platform):
     platform.airflow.set_variable("drain_timeout_seconds", "4")
     platform.shop.fault(Fault("timeout", resource="customers", seconds=25))
@@ -180,6 +184,7 @@ def test_drain_that_takes_too_long_leaves_everything_as_it_was(platform):
     assert platform.service.titles == ["repairshopr: the writer did not come to rest in time"]
 
 
+@pytest.mark.drill("warehouse-gone-at-end")
 def test_warehouse_out_of_reach_at_the_end_leaves_the_writer_stopped(platform):
     # Nothing but scans may be done by then: else the run is well once the writer has been let run again.
     platform.shop.set(latency_ms=15000)
@@ -201,6 +206,7 @@ def test_warehouse_out_of_reach_at_the_end_leaves_the_writer_stopped(platform):
     assert platform.writer().runs
 
 
+@pytest.mark.drill("worse-repair")
 def test_repair_that_made_it_worse_holds_the_writer_and_names_the_sync_id(platform, sabotage):
     platform.lose(3)
     sabotage("NEW.name := 'mangled'; RETURN NEW;")
@@ -226,6 +232,7 @@ def test_hold_ends_when_a_later_run_has_recovered(platform):
     assert platform.writer().runs
 
 
+@pytest.mark.drill("held")
 @pytest.mark.parametrize(
     ("option", "state", "runs", "repaired"),
     [
@@ -254,6 +261,7 @@ def test_each_answer_to_a_hold(platform, option, state, runs, repaired):
     assert platform.service.titles == ["repairshopr: the writer is held, please decide"]
 
 
+@pytest.mark.drill("late-answer")
 def test_kept_stopped_is_asked_anew_when_decide_is_cleared(platform):
     run_id = hold(platform)
     platform.airflow.clear(RECONCILE, run_id, "decide")
@@ -264,6 +272,7 @@ def test_kept_stopped_is_asked_anew_when_decide_is_cleared(platform):
     assert platform.writer().runs
 
 
+@pytest.mark.drill("misspelt-param")
 def test_misspelt_param_is_refused_by_name(platform):
     run_id, state = platform.reconcile(dryrun=False)
     assert state == "failed"
@@ -271,6 +280,7 @@ def test_misspelt_param_is_refused_by_name(platform):
     assert platform.writer().runs
 
 
+@pytest.mark.drill("misspelt-param")
 def test_page_range_with_the_other_side_is_refused(platform):
     run_id, state = platform.reconcile(page_start=2)
     assert state == "failed"

@@ -1,9 +1,13 @@
 """Whatever dies in the middle: rerunning loses nothing and doubles nothing."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
 import psycopg
 import pytest
 
 from stack.airflow import until
+from stack.prepare import metadata_url
 from tests.running_platform import RECONCILE, SYNC, Platform
 
 SMALL_PAGES = {"line_items": 20}
@@ -41,6 +45,7 @@ def finish(platform: Platform, run_id: str, expected: dict[str, int]) -> None:
     assert platform.writer().runs
 
 
+@pytest.mark.drill("killed-scan")
 def test_killed_scans_go_on_where_they_were(platform, slow_scan):
     run_id, expected = slow_scan
     platform.kill_tasks(f"{RECONCILE}/{run_id}")
@@ -48,29 +53,67 @@ def test_killed_scans_go_on_where_they_were(platform, slow_scan):
     assert "going on from page" in platform.airflow.last_log(RECONCILE, run_id, "scan", map_index=2)
 
 
+@pytest.mark.drill("killed-worker")
 def test_killed_worker_is_missed_and_its_task_tried_again(platform, slow_scan):
     run_id, expected = slow_scan
     platform.kill_tasks(f"{RECONCILE}/{run_id}", watched=False)
     finish(platform, run_id, expected)
 
 
+@pytest.mark.drill("killed-postgres")
 def test_killed_warehouse_comes_back_with_nothing_lost_or_doubled(platform, slow_scan):
     run_id, expected = slow_scan
     platform.kill_warehouse()
     finish(platform, run_id, expected)
 
 
+@pytest.mark.drill("killed-scheduler")
 def test_killed_scheduler_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart):
+    goes_on(platform, slow_scan, restart, lambda: platform.kill_part("preloaded scheduler"))
+
+
+@pytest.mark.long
+@pytest.mark.drill("killed-part")
+@pytest.mark.parametrize("part", ["triggerer", "dag-processor", "api-server"])
+def test_killed_part_ends_the_stack_and_the_run_goes_on_after_the_restart(platform, slow_scan, restart, part):
+    goes_on(platform, slow_scan, restart, lambda: platform.kill_part(part))
+
+
+FULL = """
+CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+IF clock_timestamp() < '{until}' THEN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END IF; RETURN NULL;
+END $$;
+CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON task_instance EXECUTE FUNCTION public.full_disk();
+CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON job EXECUTE FUNCTION public.full_disk();
+"""
+
+
+@pytest.mark.long
+@pytest.mark.drill("disk-full-metadata")
+def test_full_disk_under_airflows_database_ends_the_stack_and_the_run_goes_on(platform, slow_scan, restart):
+    def fill() -> None:
+        ends = datetime.now(UTC) + timedelta(seconds=20)
+        with psycopg.connect(metadata_url(platform.stack.env), autocommit=True) as conn:
+            conn.execute(FULL.format(until=ends.isoformat()))
+        until(lambda: datetime.now(UTC) > ends, "somebody to make room", 30)
+
+    goes_on(platform, slow_scan, restart, fill)
+    with psycopg.connect(metadata_url(platform.stack.env), autocommit=True) as conn:
+        conn.execute("DROP FUNCTION public.full_disk CASCADE")
+
+
+def goes_on(platform: Platform, slow_scan: tuple, restart: Callable[[], None], harm: Callable[[], None]) -> None:
     run_id, expected = slow_scan
     # The shop's server is a new one, too: the same rows, but its own page size, until it is told.
     platform.airflow.pause(RECONCILE)
-    platform.kill_part("preloaded scheduler")
+    harm()
     restart()
     platform.shop.set(page_sizes=SMALL_PAGES)
     platform.airflow.pause(RECONCILE, paused=False)
     finish(platform, run_id, expected)
 
 
+@pytest.mark.drill("killed-postgres", "killed-repair")
 def test_warehouse_killed_inside_the_repair_leaves_all_or_nothing(platform):
     platform.lose(3)
     blocker = psycopg.connect(platform.stack.warehouse_url)
@@ -92,6 +135,7 @@ def test_warehouse_killed_inside_the_repair_leaves_all_or_nothing(platform):
     assert platform.writer().runs
 
 
+@pytest.mark.drill("killed-postgres", "killed-sync")
 def test_warehouse_killed_inside_a_sync_loses_no_change(platform):
     platform.shop.set(latency_ms=300)
     platform.execute("TRUNCATE confidence.sync_state, repairshopr.payments, repairshopr.line_items")

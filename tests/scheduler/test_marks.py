@@ -42,6 +42,7 @@ def repairs(platform: Platform) -> int:
     return count
 
 
+@pytest.mark.drill("marked-task")
 def test_gate_check_marked_as_done_while_scan_runs_lets_nothing_be_repaired(platform, scanning):
     before = repairs(platform)
     platform.airflow.mark(RECONCILE, scanning, "gate_check", "success")
@@ -53,6 +54,7 @@ def test_gate_check_marked_as_done_while_scan_runs_lets_nothing_be_repaired(plat
     assert platform.service.titles == [f"{SOURCE}: repair failed"]
 
 
+@pytest.mark.drill("marked-run")
 def test_run_marked_as_failed_while_scanning_is_failed_and_the_writer_runs(platform, scanning):
     platform.airflow.mark_run(RECONCILE, scanning, "failed")
     assert platform.airflow.wait(RECONCILE, scanning, timeout=180) == "failed"
@@ -63,6 +65,7 @@ def test_run_marked_as_failed_while_scanning_is_failed_and_the_writer_runs(platf
     assert platform.watch() == []
 
 
+@pytest.mark.drill("marked-run")
 def test_run_marked_as_done_while_scanning_is_not(platform, scanning):
     platform.airflow.mark_run(RECONCILE, scanning, "success")
     # The API stays slow: a scan's process works on until its next heartbeat, and would be complete by then.
@@ -72,6 +75,7 @@ def test_run_marked_as_done_while_scanning_is_not(platform, scanning):
     assert platform.service.titles == [f"{SOURCE}: scan is not done, whatever its task looks like"]
 
 
+@pytest.mark.drill("marked-run")
 def test_run_marked_as_done_while_it_asks_is_failed_over_the_stopped_writer(platform, asking):
     platform.airflow.mark_run(RECONCILE, asking, "success")
     assert ended(platform, asking) == "failed"
@@ -93,6 +97,7 @@ def test_run_marked_as_done_while_it_asks_is_failed_over_the_stopped_writer(plat
     assert platform.in_step()
 
 
+@pytest.mark.drill("marked-task")
 def test_resume_writer_of_a_held_run_marked_as_done_is_not(platform):
     platform.remove_at_source(60)
     platform.airflow.set_variable("decision_timeout_hours", "0.003")
@@ -107,6 +112,7 @@ def test_resume_writer_of_a_held_run_marked_as_done_is_not(platform):
     assert platform.service.titles[-1] == f"{SOURCE}: resume_writer is not done, whatever its task looks like"
 
 
+@pytest.mark.drill("deleted-run")
 def test_held_run_that_is_deleted_is_missed(platform):
     platform.remove_at_source(60)
     platform.airflow.set_variable("decision_timeout_hours", "0.003")
@@ -131,6 +137,7 @@ def test_held_run_that_is_deleted_is_missed(platform):
     assert platform.watch() == []
 
 
+@pytest.mark.drill("paused")
 def test_dag_that_is_paused_in_the_middle_is_missed(platform, asking):
     platform.airflow.pause(RECONCILE)
     try:
@@ -144,6 +151,7 @@ def test_dag_that_is_paused_in_the_middle_is_missed(platform, asking):
     assert ended(platform, asking) == "success"
 
 
+@pytest.mark.drill("deleted-pool")
 def test_pool_that_is_deleted_is_missed_and_made_anew_by_the_next_run(platform):
     platform.airflow.call("DELETE", f"/pools/{POOL}")
     try:

@@ -13,6 +13,7 @@ from tests.running_platform import POOL, RECONCILE, SYNC, Platform
 TASKS = ("stop_writer", "scan", "gate_check", "decide", "reconcile", "verify", "resume_writer", "report")
 
 
+@pytest.mark.drill("held")
 def test_queued_sync_waits_while_the_writer_stands_and_runs_after_the_resume(platform):
     platform.remove_at_source(60)
     run_id = platform.airflow.trigger(RECONCILE)
@@ -26,6 +27,7 @@ def test_queued_sync_waits_while_the_writer_stands_and_runs_after_the_resume(pla
     assert platform.airflow.wait(SYNC, sync_run) == "success"
 
 
+@pytest.mark.drill("locked-table")
 def test_open_sync_transaction_delays_the_stop(platform):
     """The sync waits for a lock inside its writing transaction; the stop waits for the sync."""
     with platform.warehouse() as conn, conn.transaction():
@@ -48,6 +50,7 @@ def blocked(platform: Platform) -> bool:
     )
 
 
+@pytest.mark.drill("marked-task")
 def test_zombie_sync_can_not_commit_after_the_stop(platform):
     """Marked failed it no longer counts in the pool, while its process reads on and then wants to write."""
     platform.lose(5, "payments")
@@ -74,6 +77,7 @@ def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.drill("cleared-old-run")
 def test_two_reconcile_runs_never_overlap(platform):
     platform.remove_at_source(60)
     first = platform.airflow.trigger(RECONCILE)
@@ -86,6 +90,7 @@ def test_two_reconcile_runs_never_overlap(platform):
     assert platform.airflow.wait(RECONCILE, second) == "success"
 
 
+@pytest.mark.drill("cleared-old-run")
 def test_cleared_old_run_does_not_take_the_writer_from_the_run_at_work(platform):
     old, state = platform.reconcile()
     assert state == "success"
@@ -102,6 +107,7 @@ def test_cleared_old_run_does_not_take_the_writer_from_the_run_at_work(platform)
     assert platform.writer().runs
 
 
+@pytest.mark.drill("edited-pool")
 def test_pool_opened_by_hand_does_not_let_the_sync_write(platform):
     platform.remove_at_source(60)
     run_id = platform.airflow.trigger(RECONCILE)
@@ -126,6 +132,7 @@ def repaired_run(running_platform):
     return run_id
 
 
+@pytest.mark.drill("cleared-task")
 @pytest.mark.parametrize("downstream", [False, True])
 @pytest.mark.parametrize("task", TASKS)
 def test_clear_of_each_task_leaves_order_or_a_refusal(running_platform, repaired_run, task, downstream):
@@ -148,6 +155,7 @@ def test_clear_of_each_task_leaves_order_or_a_refusal(running_platform, repaired
     assert platform.airflow.wait(RECONCILE, repaired_run) == "success"
 
 
+@pytest.mark.drill("cleared-only-failed")
 def test_only_failed_after_a_failed_scan_is_refused_until_cleared_with_downstream(platform):
     platform.shop.fault(Fault("status", resource="tickets", status=401, times=None))
     run_id, state = platform.reconcile()
@@ -162,6 +170,7 @@ def test_only_failed_after_a_failed_scan_is_refused_until_cleared_with_downstrea
     assert platform.writer().runs
 
 
+@pytest.mark.drill("cleared-only-failed")
 def test_only_failed_after_a_kept_hold_leaves_the_writer_visibly_stopped(platform):
     platform.remove_at_source(60)
     platform.airflow.set_variable("decision_timeout_hours", "0.003")
@@ -173,6 +182,7 @@ def test_only_failed_after_a_kept_hold_leaves_the_writer_visibly_stopped(platfor
     assert "held" in platform.airflow.last_log(RECONCILE, run_id, "resume_writer")
 
 
+@pytest.mark.drill("cleared-task")
 def test_one_cleared_scan_behind_a_new_stop_is_refused_by_the_gate(platform):
     run_id, _ = platform.reconcile()
     platform.airflow.clear_mapped(RECONCILE, run_id, "scan", 2)
@@ -181,6 +191,7 @@ def test_one_cleared_scan_behind_a_new_stop_is_refused_by_the_gate(platform):
     assert "scans from before this stop" in platform.airflow.last_log(RECONCILE, run_id, "gate_check")
 
 
+@pytest.mark.drill("killed-stop")
 def test_stop_that_is_killed_leaves_no_writer_stopped_in_silence(platform):
     """The stop's process dies between the pool and the fence, in all its tries."""
     with psycopg.connect(platform.stack.warehouse_url) as conn:

@@ -69,6 +69,7 @@ def test_missing_images_are_marked_once_and_given_back_by_a_rollback(platform, e
     assert platform.images.rows() == before
 
 
+@pytest.mark.drill("token-revoked")
 def test_revoked_rights_fail_the_scan_at_once_and_write_nothing(platform, enabled):
     platform.images.lose(3)
     before = platform.images.rows()
@@ -83,6 +84,7 @@ def test_revoked_rights_fail_the_scan_at_once_and_write_nothing(platform, enable
     assert writer_runs(platform)
 
 
+@pytest.mark.drill("empty-answers", "held")
 def test_too_much_missing_is_held_at_once_and_asked_with_its_likely_cause(platform, enabled):
     platform.images.lose(30)
     before = platform.images.rows()

@@ -1,5 +1,7 @@
 """The DAGs that work on the warehouse as a whole: migrate, rebuild, rollback."""
 
+import pytest
+
 from include.simulators.repairshopr import Mutation
 from include.sources import REGISTRY
 from tests.running_platform import POOL, SYNC, Platform
@@ -33,6 +35,7 @@ def test_rebuild_goes_its_five_steps_on_an_empty_warehouse(platform):
     assert platform.writer().runs
 
 
+@pytest.mark.drill("undone-by-message")
 def test_rollback_previews_undoes_and_can_be_undone(platform):
     before = cities(platform)
     customer = platform.shop.ids("customers")[0]
@@ -59,6 +62,7 @@ def test_rollback_previews_undoes_and_can_be_undone(platform):
     assert cities(platform) == after
 
 
+@pytest.mark.drill("later-sync-in-the-way")
 def test_rollback_of_what_came_before_a_later_sync_is_refused_by_name(platform):
     customer = platform.shop.ids("customers")[0]
     syncs = []

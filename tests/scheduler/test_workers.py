@@ -123,6 +123,7 @@ def test_two_runbooks_share_both_workers_and_the_rate_limit(site: Site):
         assert last - first <= (end - start) * PER_MINUTE / 60 + 6
 
 
+@pytest.mark.drill("killed-worker")
 def test_lost_workers_are_replaced_in_scan_and_repair_and_nothing_is_doubled(site: Site):
     platform = site.platform
     platform.lose(3)
@@ -150,6 +151,7 @@ def test_lost_workers_are_replaced_in_scan_and_repair_and_nothing_is_doubled(sit
     assert platform.service.titles == []
 
 
+@pytest.mark.drill("frozen-worker")
 def test_a_frozen_worker_that_comes_back_is_refused_and_alarms_nobody(site: Site):
     platform = site.platform
     platform.lose(3)
@@ -179,6 +181,7 @@ def test_a_frozen_worker_that_comes_back_is_refused_and_alarms_nobody(site: Site
     assert platform.service.titles == []
 
 
+@pytest.mark.drill("killed-redis")
 def test_redis_gone_for_seconds_loses_no_task(site: Site):
     platform = site.platform
     platform.shop.set(latency_ms=1000)

@@ -70,6 +70,7 @@ def ends_equal(world: World, *, by_repair: bool) -> None:
 
 
 class TestCutOff:
+    @pytest.mark.drill("killed-repair-flex")
     @pytest.mark.parametrize("committed", [True, False], ids=["answer lost", "request lost"])
     def test_repair_at_any_question(self, url, flex, committed):
         number, seen = 0, set()
@@ -125,6 +126,7 @@ class TestCutOff:
         assert world.conn.execute(logged).fetchone()[0] == len(begun)
         return "proof" if request.method == "GET" else request.method
 
+    @pytest.mark.drill("killed-repair-flex")
     def test_sync_at_any_question(self, url, flex):
         number, whole = 0, False
         while not whole:
@@ -203,6 +205,7 @@ KILLED_AT = {
 }
 
 
+@pytest.mark.drill("killed-repair-flex")
 @pytest.mark.parametrize("name", KILLED_AT)
 def test_process_that_is_killed(url, flex, name):
     with drifted(url, flex) as world:
@@ -226,6 +229,7 @@ def test_process_that_is_killed(url, flex, name):
         world.assert_safe()
 
 
+@pytest.mark.drill("two-deployments")
 def test_two_processes_that_sync_the_same_job_at_the_same_moment(url, flex):
     with drifted(url, flex) as world:
         flex.control.reset_counters()

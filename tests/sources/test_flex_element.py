@@ -298,6 +298,7 @@ class TestRefused:
 class TestLost:
     """The answer doesn't say what became of it: a read does, or nobody knows."""
 
+    @pytest.mark.drill("answer-lost")
     @pytest.mark.parametrize("name", LOST)
     def test_add_is_never_repeated(self, stage, name):
         (_, first), (_, second) = stage.hire(), stage.hire()
@@ -526,6 +527,7 @@ def run_at(barrier, results, url: str, flex_url: str, token: str, element_id: UU
         results.put(element.sync_element(worker, element_id).state)
 
 
+@pytest.mark.drill("two-deployments")
 def test_two_processes_at_once_make_one_line(stage, url, account):
     resources = [stage.hire()[1] for _ in range(2)]
     account.control.set(latency_ms=30)

@@ -34,6 +34,7 @@ def contacts(stage: Stage, element_id: UUID) -> list[Line]:
     return [line for line in stage.flex.control.lines(element_id) if line.kind == "contact"]
 
 
+@pytest.mark.drill("answer-lost")
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_an_add_whose_answer_was_lost_is_made_if_nobody_is_there(stage, name):
     _, resource = stage.hire()
@@ -190,6 +191,7 @@ def test_nothing_is_released_while_flex_shows_two_lines_or_nothing(stage):
     assert release(stage.worker, stage.element) == 1
 
 
+@pytest.mark.drill("killed-repair-flex")
 def test_what_a_crash_left_is_released_before_any_sync_comes_by(stage, monkeypatch):
     _, resource = stage.hire()
 

@@ -467,6 +467,7 @@ class TestScope:
 
 
 class TestResumed:
+    @pytest.mark.drill("killed-scan")
     def test_after_a_kill_at_any_crew_call_reads_each_once(self, agency, monkeypatch):
         elements = [agency.book() for _ in range(4)]
         for booked in elements:
@@ -637,6 +638,7 @@ class TestRepair:
             agency.repair(summary)
         assert sorted(len(agency.crew(each)) for each in booked) == [0, 1]
 
+    @pytest.mark.drill("answer-lost")
     def test_of_unknown_outcome_begins_nothing_more_and_holds_the_writer(self, agency):
         booked = [agency.book() for _ in range(3)]
         for each in booked:

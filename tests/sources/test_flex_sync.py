@@ -362,6 +362,7 @@ class TestUnproven:
         assert (self.remembered(synced), synced.crew(booked)[resource].role_id) == ([], LEAD)
         assert {*synced.control.counters().adds[booked.element].values()} == {1}
 
+    @pytest.mark.drill("answer-lost")
     def test_crew_call_in_doubt_is_remembered_until_it_is_released(self, synced):
         booked = synced.book()
         synced.hire(booked)
@@ -449,6 +450,7 @@ class TestFailures:
         assert str(failed.value).count("could not be read") == 5
         assert "; and 1 more." in str(failed.value)
 
+    @pytest.mark.drill("token-revoked", "right-lost")
     @pytest.mark.parametrize("status", [401, 403])
     @pytest.mark.parametrize(("path", "method", "nth"), [(ROWS, "GET", 3), (ADD, "POST", 2)])
     def test_missing_right_stops_everything(self, synced, status, path, method, nth):
@@ -575,6 +577,7 @@ class TestQuota:
         synced.sync()
         assert (len(synced.crew(second)), synced.waiting()) == (1, set())
 
+    @pytest.mark.drill("quota-used-up")
     @pytest.mark.parametrize("requests", range(1, 7))
     def test_spent_anywhere_harms_nobody(self, synced, requests):
         booked = synced.book()

@@ -125,6 +125,7 @@ def test_half_a_surrogate_spoils_its_own_record_only(shop, conn):
     assert len(live(conn, "customers")) >= 38
 
 
+@pytest.mark.drill("clock-off")
 def test_clock_that_is_a_year_ahead_does_not_blind_the_syncs_that_follow(filled, conn):
     def change(url, body, headers):
         headers["Date"] = (datetime.now(UTC) + timedelta(days=365)).strftime("%a, %d %b %Y %H:%M:%S GMT")
@@ -138,6 +139,7 @@ def test_clock_that_is_a_year_ahead_does_not_blind_the_syncs_that_follow(filled,
     assert conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone() == ("changed",)
 
 
+@pytest.mark.drill("empty-answers")
 def test_list_of_everything_that_shows_nothing_is_none(filled, conn):
     def lie(request, data):
         return {"customers": [], "meta": {"total_pages": 0, "total_entries": 0, "per_page": 100, "page": 1}}

@@ -65,6 +65,7 @@ def synced(photos: Photos) -> Photos:
 # -- a bucket without objects
 
 
+@pytest.mark.drill("empty-answers")
 def test_empty_bucket_is_never_written_down_by_syncs(synced):
     """The sync before was refused, and each of the later ones sees five images only."""
     synced.control.delete(synced.control.keys())

@@ -86,6 +86,7 @@ def lost(photos: Photos) -> list:
     return [photos.add("queued", laid=False) for _ in range(3)]
 
 
+@pytest.mark.drill("killed-repair")
 @pytest.mark.parametrize("dead", [False, True], ids=["task failed", "process died"])
 @pytest.mark.parametrize("before", [True, False], ids=["aborted", "committed"])
 def test_repair_cut_off_at_its_commit(photos, images_url, lost, before, dead):
@@ -112,6 +113,7 @@ def test_repair_cut_off_at_its_commit(photos, images_url, lost, before, dead):
         assert photos.table() == untouched
 
 
+@pytest.mark.drill("killed-sync")
 @pytest.mark.parametrize("before", [True, False], ids=["aborted", "committed"])
 def test_sync_cut_off_at_its_commit_puts_the_watermark_right(photos, images_url, before):
     photos.sync()
@@ -128,6 +130,7 @@ def test_sync_cut_off_at_its_commit_puts_the_watermark_right(photos, images_url,
     assert photos.table()[lost.id]["status"] == "error"
 
 
+@pytest.mark.drill("killed-rollback")
 @pytest.mark.parametrize("before", [True, False], ids=["aborted", "committed"])
 def test_rollback_cut_off_at_its_commit(photos, images_url, lost, before):
     untouched = photos.table()
@@ -182,6 +185,7 @@ def test_commit_that_is_still_under_way_is_waited_for(photos, images_url, lost):
     assert log_of(photos, sync_id) == ("success", 3, None, None)
 
 
+@pytest.mark.drill("killed-repair")
 def test_commit_that_is_forgotten_is_left_to_a_person(photos, lost):
     sync_id, _ = photos.repair(photos.scan())
     photos.conn.execute("UPDATE confidence.sync_log SET copy_transaction = '3' WHERE sync_id = %s", [sync_id])

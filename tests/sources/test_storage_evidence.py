@@ -410,6 +410,7 @@ def test_listing_that_contradicts_itself_or_its_question_is_no_evidence(photos, 
     assert photos.table() == before
 
 
+@pytest.mark.drill("html-proxy")
 @pytest.mark.parametrize("content_type", ["text/html", "application/json", None])
 @pytest.mark.parametrize("status", [200, 404])
 def test_answer_of_a_proxy_about_an_object_proves_nothing(photos, either_first, status, content_type):

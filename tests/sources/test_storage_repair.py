@@ -105,6 +105,7 @@ def test_repair_waits_for_a_worker_at_the_row_and_leaves_it_alone(photos, images
     assert rows[other.id]["status"] == "error"
 
 
+@pytest.mark.drill("locked-table")
 def test_repair_waits_for_a_locked_row_no_longer_than_it_may(photos, images_url, monkeypatch):
     monkeypatch.setattr(repair, "LOCK_TIMEOUT", "50ms")
     image = photos.add(laid=False)

@@ -35,6 +35,7 @@ def found(photos, summary):
     return summary.metrics, summary.plan, summary.examples, photos.conn.execute(PLAN).fetchall()
 
 
+@pytest.mark.drill("killed-scan")
 def test_cut_off_at_any_request(small, either_way):
     """Every proof, page of every range, and HEAD, the first time and the second."""
     whole = found(small, small.scan(batch_size=4))

@@ -209,6 +209,7 @@ def require_harmless(watched: Watched, trouble: Callable) -> None:
     assert photos.repair(summary)[1]["images"].updated == 2
 
 
+@pytest.mark.drill("bucket-unreachable")
 @pytest.mark.usefixtures("by_heads")
 @pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
 def test_bucket_out_of_reach(watched, trouble):
@@ -228,6 +229,7 @@ def test_objects_out_of_reach_from_the_start(watched, trouble):
     require_harmless(watched, trouble)
 
 
+@pytest.mark.drill("bucket-unreachable")
 @pytest.mark.usefixtures("by_heads")
 def test_few_unknown_objects_leave_the_others_known(watched):
     photos = watched.photos

@@ -163,6 +163,7 @@ def test_rollback_refuses_by_name_what_came_later(shop, conn):
     )
 
 
+@pytest.mark.drill("right-lost")
 @pytest.mark.parametrize(("status", "error"), [(403, NeedsPerson), (503, SyncFailed)])
 def test_refused_right_for_the_children_alone_needs_a_person_and_keeps_the_parents(shop, conn, status, error):
     sync_entities(shop.context)
@@ -175,6 +176,7 @@ def test_refused_right_for_the_children_alone_needs_a_person_and_keeps_the_paren
     assert conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [invoice]).fetchone() == ("changed",)
 
 
+@pytest.mark.drill("right-lost")
 def test_one_failing_entity_holds_up_no_other(shop, conn):
     shop.control.fault(Fault("status", resource="payments", status=500, times=None))
     with pytest.raises(SyncFailed, match=r"repairshopr was not synced as a whole.*payments.*clear this task"):
@@ -195,6 +197,7 @@ def test_stopped_writer_refuses_the_sync(shop, conn):
         sync_entities(shop.context)
 
 
+@pytest.mark.drill("killed-sync")
 @pytest.mark.parametrize("page", range(1, 6))
 def test_first_load_cut_off_at_any_page_goes_on_there(shop, conn, page):
     shop.control.fault(Fault("status", resource="invoices", page=page, status=401))

@@ -108,6 +108,7 @@ def test_the_guardian_is_killed(running: Running):
     assert "database system is shut down" in (running.folder / "postgres/postgres.log").read_text()
 
 
+@pytest.mark.drill("killed-part")
 def test_a_service_crashes(running: Running):
     service = next(process for process in running.services if process.ppid() == running.worker.pid)
     service.kill()
@@ -116,6 +117,7 @@ def test_a_service_crashes(running: Running):
     assert running.told.count("\n") == 1
 
 
+@pytest.mark.drill("killed-postgres")
 def test_postgres_crashes(running: Running):
     running.postmaster.kill()
     assert running.end() == 1

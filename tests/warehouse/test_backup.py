@@ -58,6 +58,7 @@ def contents(conn: psycopg.Connection) -> dict[str, list]:
     return {name: conn.execute(sql.SQL(query).format(sql.SQL(name))).fetchall() for (name,) in tables}
 
 
+@pytest.mark.drill("warehouse-restored")
 def test_a_restored_warehouse_is_in_step_and_its_syncs_can_be_undone(
     servers: tuple[Postgres, Postgres], tmp_path: Path
 ):

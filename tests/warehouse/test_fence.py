@@ -76,6 +76,7 @@ class TestStop:
             assert not stopped.done()
         assert stopped.result(30).stopped
 
+    @pytest.mark.drill("locked-table")
     def test_times_out_naming_the_session_and_leaves_the_writer_running(self, conn, connect):
         writing = connect("shop_sync/scheduled")
         with fence.writing(writing, SOURCE, epoch=0):
@@ -97,6 +98,7 @@ class TestStop:
         with fence.writing(connect(), "repairshopr", epoch=0):
             assert fence.stop(conn, SOURCE, RUN, timeout=0.05).stopped
 
+    @pytest.mark.drill("two-deployments")
     def test_of_another_run_takes_over_with_its_hold(self, conn):
         first = fence.stop(conn, SOURCE, RUN, timeout=1)
         hold(conn)
@@ -106,6 +108,7 @@ class TestStop:
         with pytest.raises(FenceError, match=f"stopped by {OTHER}.*not stopped by this run"):
             fence.require_stopped(conn, SOURCE, RUN)
 
+    @pytest.mark.drill("two-deployments")
     def test_two_at_once_take_turns(self, conn, connect, background):
         with fence.writing(conn, SOURCE, epoch=0):
             sessions = {run: connect() for run in (RUN, OTHER)}

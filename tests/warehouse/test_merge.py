@@ -143,6 +143,7 @@ def test_insert_of_a_row_that_came_meanwhile_is_superseded(conn):
     assert rows(conn, PARTS)[1,]["name"] == "by hand"
 
 
+@pytest.mark.drill("locked-table")
 @pytest.mark.parametrize("feed", [[part(1, "planned", changed=1)], []], ids=["update", "delete"])
 def test_a_row_that_somebody_is_changing_is_superseded(conn, connect, feed):
     """The change is committed after the merge has begun: the merge waits for it, and sees it."""

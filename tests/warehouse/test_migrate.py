@@ -24,6 +24,13 @@ def schema(url: str) -> list:
         ).fetchall()
 
 
+def command_with(**environment: str) -> subprocess.CompletedProcess:
+    """Run the command in that environment."""
+    command = [sys.executable, "-m", "include.warehouse.migrate"]
+    root = Path(module.__file__).parents[2]
+    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=60)
+
+
 def test_twice_is_once(warehouse_url):
     assert migrate(warehouse_url) == NEWEST
     before = schema(warehouse_url)
@@ -105,6 +112,7 @@ def test_three_at_once_take_turns(warehouse_url):
         assert list(executor.map(migrate, [warehouse_url] * 3)) == [NEWEST] * 3
 
 
+@pytest.mark.drill("upgrade-in-between")
 def test_failure_leaves_nothing_behind(warehouse_url):
     with psycopg.connect(warehouse_url, autocommit=True) as conn:
         conn.execute("CREATE SCHEMA repairshopr")
@@ -113,15 +121,24 @@ def test_failure_leaves_nothing_behind(warehouse_url):
     assert schema(warehouse_url) == []
 
 
-def test_command_reads_the_connection_of_the_environment(warehouse_url):
-    def run(**environment: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "include.warehouse.migrate"]
-        root = Path(module.__file__).parents[2]
-        return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=60)
+@pytest.mark.drill("downgrade-refused")
+def test_a_warehouse_of_a_newer_version_is_refused_and_stays_as_it_is(warehouse_url):
+    migrate(warehouse_url)
+    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+        conn.execute("UPDATE confidence.alembic_version SET version_num = '9999'")
+        conn.execute("ALTER TABLE repairshopr.customers ADD COLUMN of_tomorrow text")
+    before = schema(warehouse_url)
+    done = command_with(AIRFLOW_CONN_WAREHOUSE=warehouse_url)
+    assert done.returncode != 0
+    assert done.stderr.startswith("the warehouse is at revision 9999, which this version does not know")
+    assert "Traceback" not in done.stderr
+    assert schema(warehouse_url) == before
 
-    done = run(AIRFLOW_CONN_WAREHOUSE=warehouse_url)
+
+def test_command_reads_the_connection_of_the_environment(warehouse_url):
+    done = command_with(AIRFLOW_CONN_WAREHOUSE=warehouse_url)
     assert (done.returncode, done.stdout) == (0, f"warehouse is at revision {NEWEST}\n")
-    done = run()
+    done = command_with()
     assert done.returncode != 0
     assert done.stderr.startswith("AIRFLOW_CONN_WAREHOUSE is not set")
 

@@ -145,6 +145,7 @@ class TestRequestCount:
         later(conn, "2 hours")
         assert let_in(count) == 2
 
+    @pytest.mark.drill("quota-used-up")
     def test_is_one_for_all_sessions(self, conn, connect):
         counts = [RequestCount(connect(), "shop", Quota(per_hour=15)) for _ in range(2)]
         with ThreadPoolExecutor(2) as executor:
@@ -156,6 +157,7 @@ class TestRequestCount:
         assert let_in(RequestCount(connect(), "shop", Quota(per_hour=3))) == 3
         assert let_in(RequestCount(connect(), "other", Quota(per_hour=3))) == 3
 
+    @pytest.mark.drill("quota-used-up")
     def test_refusal_names_figures_connection_and_what_to_do(self, connect):
         count = RequestCount(connect(), "shop", Quota(per_hour=2))
         let_in(count)

@@ -106,6 +106,7 @@ def test_its_own_audit_names_what_it_did_to_each_row(conn):
 
 
 class TestConflicts:
+    @pytest.mark.drill("later-sync-in-the-way")
     def test_refuses_by_name_and_changes_nothing(self, conn):
         synced(conn, PARTS, [part(1), part(2)])
         first = synced(conn, PARTS, [part(1, "first"), part(2, "first")])
@@ -333,6 +334,7 @@ class TestRowsThatGoWithOthers:
         assert self.state(conn) == before
 
 
+@pytest.mark.drill("killed-rollback")
 def test_all_or_nothing(conn):
     synced(conn, PARTS, [part(1), part(2)])
     done = synced(conn, PARTS, [part(1, "new"), part(2, "new")])

@@ -90,6 +90,7 @@ class TestAppend:
 
 
 class TestOpen:
+    @pytest.mark.drill("upgrade-in-between")
     def test_starts_again_where_the_mirrored_table_got_another_column(self, conn):
         """An upgrade in the middle of a pull: its rows lack the column."""
         open_(conn).append([part(1)], next_position=2, page_info={})
@@ -313,6 +314,7 @@ def own_server(tmp_path: Path):
         yield server
 
 
+@pytest.mark.drill("killed-postgres")
 def test_crash_of_the_server_empties_stage_and_position_together_and_spares_the_plan(own_server):
     with psycopg.connect(own_server.url("w"), autocommit=True) as conn:
         synced(conn, PARTS, [part(1)])
