@@ -12,7 +12,7 @@ which is one witness; a second kind of lie joins in the same family, or in one t
 What can't be seen through either, since nothing contradicts it:
 
 - A list that shows a row just as the copy has it. Lies about the past (`PAST`) may leave what was true before; so may a
-  stranger's answer, whose account began as this one did; and a record that is torn alike for sync and scan.
+  stranger's answer, whose account began as this one did; and a record that is torn or mistyped alike for sync and scan.
 - A list that doesn't show a row which the copy lacks too, and promises no more rows than it shows.
 - A record that a sync read once, with false content and a newer version (`NEWER`): the next night sees it.
 - A record that one address alone shows, if that says the same false thing to both looks.
@@ -39,6 +39,8 @@ UNKNOWN = ("unknown", "unreadable", "uncertain", "rows_refused", "unproven")
 PAST = frozenset({"stale", "earlier", "lagging", "torn"})
 # The vendor itself does harm by them, whatever it was asked for.
 HARMS = frozenset({"misplaced"})
+# An id of another type is null in the copy, and kept in `extra`.
+MIXED = frozenset({"torn", "mistyped"})
 NEWER = frozenset({"torn", "stranger", "redated"})
 HONEST_RUNS = 3
 # The share of runs that go on after the lies.
@@ -237,7 +239,7 @@ class _Run:
         past = (PAST | self._vendor.past | {"stranger"}) & set(self._telling.told["scan"])
         # What a scan alone is told of a newer version, a second reading contradicts.
         newer = NEWER & set(self._telling.told["sync"])
-        torn = "torn" in self._telling.told["sync"] and "torn" in self._telling.told["scan"]
+        alike = MIXED & set(self._telling.told["sync"]) & set(self._telling.told["scan"])
 
         def excused(table: str, key: Key) -> bool:
             if table in kept and key not in self._truth[table]:
@@ -246,7 +248,7 @@ class _Run:
                 return True
             if newer and self._is_newer(table, key, copy):
                 return True
-            if torn and self._is_mixture(table, key, copy):
+            if alike and self._is_mixture(table, key, copy):
                 return True
             if key in copy[table] and key in self._truth[table] and self._is_misled(table, key):
                 return True
@@ -262,11 +264,11 @@ class _Run:
         return truth[table].get(key) == copy[table].get(key)
 
     def _is_mixture(self, table: str, key: Key, copy: Rows) -> bool:
-        """Whether each value of the copy's row is what the source had before the change, or has after it."""
+        """Whether each value of the copy's row is null, or what the source had before the change, or has after it."""
         before, after, found = self._before[0][table].get(key), self._truth[table].get(key), copy[table].get(key)
-        if not all(isinstance(row, Mapping) for row in (before, after, found)):
+        if not all(isinstance(row, Mapping) for row in (after, found)):
             return False
-        return all(value in (before.get(name), after.get(name)) for name, value in found.items())
+        return all(value in (None, (before or after).get(name), after.get(name)) for name, value in found.items())
 
     def _is_newer(self, table: str, key: Key, copy: Rows) -> bool:
         """Whether the copy has a later version than the source, or what another account has where it had nothing."""
