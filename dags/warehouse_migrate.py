@@ -1,8 +1,8 @@
 """
 # Warehouse: bring the tables up to date
 
-Runs all missing migrations on the warehouse (connection `warehouse`). Start-up commands do the same; running it again
-does nothing.
+Runs all missing migrations on the warehouse (connection `warehouse_owner`, or `warehouse` if there is none), and grants
+the roles for tasks and pages what they need. Start-up commands do the same; running it again does nothing.
 
 **If `migrate` fails:** nothing was changed (one transaction). Its message says what is in the way; mend it, then clear
 the task.
@@ -33,7 +33,7 @@ def warehouse_migrate():
     def migrate(**context: Any) -> str:
         """Return the revision that the warehouse has afterwards."""
         refuse_unknown_conf(context)
-        return migrate_warehouse(warehouse.url())
+        return migrate_warehouse(warehouse.owner_url())
 
     migrate()
 

@@ -42,7 +42,7 @@ AIRFLOW = {
     "api-server": "airflow",
     "scheduler": "stack.preloaded",
     "dag-processor": "stack.preloaded",
-    "triggerer": "airflow",
+    "triggerer": "stack.local_logs",
 }
 READY_SECONDS = 300.0
 
@@ -67,13 +67,18 @@ def run(home: Home, api_port: int, owner: int | None = None) -> int:
         postgres = home.postgres(os.environ)
         try:
             work = partial(_supervise, home=home, postgres=postgres, api_port=api_port)
-            return guarded(work, home.logs, postgres, owner)
+            code = guarded(work, home.logs, postgres, owner)
+            if not code:
+                home.ended.unlink(missing_ok=True)
+            return code
         finally:
             home.state.unlink(missing_ok=True)
 
 
 def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> None:
     simulators = simulated(os.environ)
+    if home.ended.exists():
+        _tell(f"the last time it did not end as asked: {home.ended.read_text()}")
     postgres.start()
     if postgres.pid:
         family.adopt("postgres", postgres.pid)
@@ -83,7 +88,7 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
     process_environment = environment(home, ports, postgres, os.environ)
     for name in simulators:
         command = simulator_command(name, home, ports, postgres, os.environ)
-        family.start(name, command, simulator_environment(postgres, process_environment))
+        family.start(name, command, simulator_environment(name, postgres, process_environment))
     _prepare(family, home, process_environment)
     since = datetime.now(UTC)
     for name, module in AIRFLOW.items():
@@ -91,8 +96,22 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
     _wait_until_ready(family, home, ports, process_environment, since)
     write_private(home.state, json.dumps(asdict(ports)))
     _tell(f"ready: {api_url(ports)}")
+    _watch(family, home)
+
+
+def _watch(family: Family, home: Home) -> None:
+    """Wait until the end. Leave a note for the next start, which an end that somebody asked for takes away again."""
+    write_private(home.ended, f"after {_now()} it was killed as a whole, or the machine was lost")
     while True:
-        family.wait()
+        try:
+            family.wait()
+        except StackError as error:
+            write_private(home.ended, f"at {_now()}, since {error}")
+            raise
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _prepare(family: Family, home: Home, process_environment: Mapping[str, str]) -> None:

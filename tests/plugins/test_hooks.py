@@ -299,4 +299,9 @@ class TestWarehouse:
         assert (shown["idle_in_transaction_session_timeout"], shown["lock_timeout"]) == ("900000ms", "900000ms")
 
     def test_url_is_one_that_migrations_take(self, connected):
-        assert migrate(warehouse.url())
+        assert migrate(warehouse.owner_url())
+
+    def test_one_connection_for_everything_is_enough(self, connected, monkeypatch):
+        assert warehouse.defined(warehouse.OWNER) == "warehouse_owner"
+        monkeypatch.delenv("AIRFLOW_CONN_WAREHOUSE_OWNER")
+        assert warehouse.owner_url() == connected

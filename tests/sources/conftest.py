@@ -15,6 +15,7 @@ from include.simulators import storage
 from include.sources import get_source
 from include.sources.mirror.entity import MirrorContext
 from include.sources.storage import look
+from include.warehouse import roles
 from stack.postgres import Server
 from tests import photos as photo_accounts
 from tests.conftest import copy_of, with_staging_tables
@@ -105,7 +106,7 @@ def store(store_server: storage.Store, application: tuple[str, list[str]]) -> It
 @pytest.fixture
 def images_url(postgres: Server, application: tuple[str, list[str]]) -> Iterator[str]:
     """The application's database, a copy for each test."""
-    yield from copy_of(postgres, application[0])
+    yield from copy_of(postgres, application[0], roles.OWNER)
 
 
 @pytest.fixture
