@@ -73,14 +73,14 @@ def set_up(url: Callable[[str], str], passwords: Mapping[str, str]) -> None:
 
 def make_database(conn: psycopg.Connection, name: str, owner: str | None) -> None:
     """Create an empty database unless there is one of that name; then give it to the owner, if there is one."""
-    if not conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone():
+    if not conn.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
         _execute(conn, "CREATE DATABASE {} TEMPLATE template0", name)
     if owner:
         _execute(conn, "ALTER DATABASE {} OWNER TO {}", name, owner)
 
 
 def _make_role(conn: psycopg.Connection, role: str, password: str | None) -> None:
-    if not conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+    if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
         _execute(conn, "CREATE ROLE {} NOLOGIN", role)
     login = sql.SQL("NOLOGIN") if password is None else sql.SQL("LOGIN PASSWORD {}").format(sql.Literal(password))
     conn.execute(sql.SQL("ALTER ROLE {} {}").format(sql.Identifier(role), login))

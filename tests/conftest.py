@@ -99,8 +99,8 @@ def migrated(postgres: Server) -> Iterator[str]:
     postgres.drop_database(name)
 
 
-def copy_of(postgres: Server, template: str, role: str = roles.TASKS) -> Iterator[str]:
-    """The URL of a copy of the database `template` for the role; the copy is gone afterwards."""
+def copy_of(postgres: Server, template: str, role: str | None = roles.TASKS) -> Iterator[str]:
+    """The URL of a copy of the database `template` for the role, None: the superuser; the copy is gone afterwards."""
     name = f"test_{uuid4().hex}"
     make_copy(postgres, name, template)
     yield postgres.url(name, role)

@@ -43,8 +43,8 @@ def add_shop(url: str) -> None:
 
 @pytest.fixture
 def warehouse(postgres: Server, with_shop: str) -> Iterator[str]:
-    """The libpq URL of a warehouse of its own for each test."""
-    yield from copy_of(postgres, with_shop)
+    """The superuser's URL of a warehouse of its own for each test: many of them make or change tables."""
+    yield from copy_of(postgres, with_shop, None)
 
 
 @pytest.fixture

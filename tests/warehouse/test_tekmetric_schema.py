@@ -99,7 +99,7 @@ GROUPS = {
 
 @pytest.fixture(scope="module")
 def platform(postgres, migrated) -> Iterator[Platform]:
-    for url in copy_of(postgres, migrated):
+    for url in copy_of(postgres, migrated, None):
         with psycopg.connect(url, autocommit=True) as conn:
             for shop in (OWN, OTHER):
                 fill(conn, shop)
