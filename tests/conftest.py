@@ -143,9 +143,15 @@ def warehouse(postgres: Server, migrated: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def owner(warehouse: str, postgres: Server) -> Iterator[psycopg.Connection]:
-    """The test's warehouse in the hand of its owner, who may do more than tasks."""
-    with psycopg.connect(as_role(roles.OWNER, warehouse, postgres), autocommit=True) as connection:
+def owner_url(warehouse: str, postgres: Server) -> str:
+    """The URL of the test's warehouse for its owner, who may do more than tasks."""
+    return as_role(roles.OWNER, warehouse, postgres)
+
+
+@pytest.fixture
+def owner(owner_url: str) -> Iterator[psycopg.Connection]:
+    """The test's warehouse in the hand of its owner."""
+    with psycopg.connect(owner_url, autocommit=True) as connection:
         yield connection
 
 

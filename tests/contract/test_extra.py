@@ -406,14 +406,14 @@ class TestMadeAColumn:
 
 
 @pytest.mark.parametrize("source", sorted({name.partition(".")[0] for name in KNOWN_COLUMNS.TABLES}))
-def test_columns_of_a_release_come_from_extra_and_the_next_scan_is_clean(filled, conn, warehouse, monkeypatch, source):
+def test_columns_of_a_release_come_from_extra_and_the_next_scan_is_clean(filled, owner_url, monkeypatch, source):
     """The copy as the release before would have it, with the fields in `extra`."""
     copy, command = filled.account.copy(), migrate.command
     upgrade, downgrade = command.upgrade, command.downgrade
     monkeypatch.setattr(command, "upgrade", lambda config, _: downgrade(config, KNOWN_COLUMNS.down_revision))
-    migrate.migrate(warehouse)
+    migrate.migrate(owner_url)
     monkeypatch.setattr(command, "upgrade", upgrade)
-    migrate.migrate(warehouse)
+    migrate.migrate(owner_url)
     assert filled.account.copy() == copy
     for summary in filled.scan():
         assert (sum(vars(summary.plan).values()), summary.incomplete) == (0, "")
