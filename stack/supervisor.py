@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import psycopg
+
+from include.confidence import messages, outbox
 from include.sources.installed import left_out_sources
 from include.sources.pools import declared_pools
 from stack.guardian import Family, StackError, guarded
@@ -77,8 +80,9 @@ def run(home: Home, api_port: int, owner: int | None = None) -> int:
 
 def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> None:
     simulators = simulated(os.environ)
-    if home.ended.exists():
-        _tell(f"the last time it did not end as asked: {home.ended.read_text()}")
+    crash = home.ended.read_text() if home.ended.exists() else None
+    if crash:
+        _tell(f"the last time it did not end as asked: {crash}")
     postgres.start()
     if postgres.pid:
         family.adopt("postgres", postgres.pid)
@@ -90,6 +94,8 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
         command = simulator_command(name, home, ports, postgres, os.environ)
         family.start(name, command, simulator_environment(name, postgres, process_environment))
     _prepare(family, home, process_environment)
+    if crash:
+        _note(messages.of_crash(crash, api_url(ports)), process_environment["AIRFLOW_CONN_WAREHOUSE"])
     since = datetime.now(UTC)
     for name, module in AIRFLOW.items():
         family.start(name, [sys.executable, "-m", module, name], process_environment)
@@ -97,6 +103,12 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
     write_private(home.state, json.dumps(asdict(ports)))
     _tell(f"ready: {api_url(ports)}")
     _watch(family, home)
+
+
+def _note(event: messages.Event, warehouse: str) -> None:
+    """Leave the event to the next task that tells people something; the watch is one every few minutes."""
+    with psycopg.connect(warehouse, connect_timeout=10) as conn:
+        outbox.note(conn, event)
 
 
 def _watch(family: Family, home: Home) -> None:
