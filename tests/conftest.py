@@ -99,8 +99,8 @@ def migrated(postgres: Server) -> Iterator[str]:
     postgres.drop_database(name)
 
 
-def copy_of(postgres: Server, template: str, role: str | None = roles.TASKS) -> Iterator[str]:
-    """The URL of a copy of the database `template` for the role, None: the superuser; the copy is gone afterwards."""
+def copy_of(postgres: Server, template: str, role: str | None = None) -> Iterator[str]:
+    """The URL of a copy of the database `template` for the role, or the superuser; the copy is gone afterwards."""
     name = f"test_{uuid4().hex}"
     make_copy(postgres, name, template)
     yield postgres.url(name, role)
@@ -118,8 +118,8 @@ def make_copy(postgres: Server, name: str, template: str) -> None:
         )
 
 
-def as_role(role: str, url: str, postgres: Server) -> str:
-    """The role's URL of the warehouse at `url`."""
+def as_role(role: str | None, url: str, postgres: Server) -> str:
+    """The URL of the warehouse at `url` for the role, or the superuser."""
     return postgres.url(urlsplit(url).path[1:], role)
 
 
@@ -139,7 +139,14 @@ def with_staging_tables(postgres: Server, migrated: str) -> Iterator[str]:
 @pytest.fixture
 def warehouse(postgres: Server, migrated: str) -> Iterator[str]:
     """The libpq URL of a migrated warehouse of its own for each test, for the role that tasks have."""
-    yield from copy_of(postgres, migrated)
+    yield from copy_of(postgres, migrated, roles.TASKS)
+
+
+@pytest.fixture
+def superuser(warehouse: str, postgres: Server) -> Iterator[psycopg.Connection]:
+    """The test's warehouse in the hand of one who may do anything."""
+    with psycopg.connect(as_role(None, warehouse, postgres), autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture

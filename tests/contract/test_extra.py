@@ -336,10 +336,10 @@ class TestAfterTheUpgrade:
 
 
 @pytest.fixture
-def becomes(conn: psycopg.Connection, warehouse: str) -> Iterator[Callable[[Table, Column, str], None]]:
+def becomes(owner_url: str) -> Iterator[Callable[[Table, Column, str], None]]:
     """Makes a column of what a table keeps: by the migration, then in the declaration that is in use."""
     declared_ = {}
-    engine = create_engine(make_url(warehouse).set(drivername="postgresql+psycopg"))
+    engine = create_engine(make_url(owner_url).set(drivername="postgresql+psycopg"))
 
     def become(table: Table, column: Column, type_: str) -> None:
         with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):

@@ -144,7 +144,7 @@ def storage_connection(store: Store, **extra: Any) -> str:
 @pytest.fixture
 def application_warehouse(postgres: Server, application_tables: str) -> Iterator[str]:
     """The libpq URL of a warehouse of its own for each test, with the application's tables in the schema `app`."""
-    yield from copy_of(postgres, application_tables)
+    yield from copy_of(postgres, application_tables, roles.TASKS)
 
 
 @pytest.fixture

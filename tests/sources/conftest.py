@@ -15,7 +15,6 @@ from include.simulators import storage
 from include.sources import get_source
 from include.sources.mirror.entity import MirrorContext
 from include.sources.storage import look
-from include.warehouse import roles
 from stack.postgres import Server
 from tests import photos as photo_accounts
 from tests.conftest import copy_of, with_staging_tables
@@ -45,6 +44,12 @@ class Shop:
 def migrated(postgres: Server, migrated: str) -> Iterator[str]:
     """The template of these tests' warehouses."""
     yield from with_staging_tables(postgres, migrated)
+
+
+@pytest.fixture
+def warehouse(postgres: Server, migrated: str) -> Iterator[str]:
+    """The superuser's URL of a warehouse of its own for each test: some make tables, triggers, and rows against keys."""
+    yield from copy_of(postgres, migrated)
 
 
 @pytest.fixture
@@ -106,7 +111,7 @@ def store(store_server: storage.Store, application: tuple[str, list[str]]) -> It
 @pytest.fixture
 def images_url(postgres: Server, application: tuple[str, list[str]]) -> Iterator[str]:
     """The application's database, a copy for each test."""
-    yield from copy_of(postgres, application[0], roles.OWNER)
+    yield from copy_of(postgres, application[0])
 
 
 @pytest.fixture

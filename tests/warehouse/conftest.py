@@ -44,7 +44,7 @@ def add_shop(url: str) -> None:
 @pytest.fixture
 def warehouse(postgres: Server, with_shop: str) -> Iterator[str]:
     """The superuser's URL of a warehouse of its own for each test: many of them make or change tables."""
-    yield from copy_of(postgres, with_shop, None)
+    yield from copy_of(postgres, with_shop)
 
 
 @pytest.fixture

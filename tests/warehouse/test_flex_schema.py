@@ -180,7 +180,7 @@ def found(conn: psycopg.Connection) -> dict[str, tuple[int, tuple[str, ...]]]:
 
 @pytest.fixture(scope="module")
 def flex_url(postgres, migrated) -> Iterator[str]:
-    yield from copy_of(postgres, migrated, None)
+    yield from copy_of(postgres, migrated)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def flex(flex_url) -> Iterator[psycopg.Connection]:
 @pytest.fixture(scope="module")
 def before(postgres, migrated) -> Iterator[str]:
     """A warehouse that Flex is migrated into again and again."""
-    yield from copy_of(postgres, migrated, None)
+    yield from copy_of(postgres, migrated)
 
 
 @pytest.fixture

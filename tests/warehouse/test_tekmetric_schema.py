@@ -99,7 +99,7 @@ GROUPS = {
 
 @pytest.fixture(scope="module")
 def platform(postgres, migrated) -> Iterator[Platform]:
-    for url in copy_of(postgres, migrated, None):
+    for url in copy_of(postgres, migrated):
         with psycopg.connect(url, autocommit=True) as conn:
             for shop in (OWN, OTHER):
                 fill(conn, shop)
