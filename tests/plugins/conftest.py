@@ -16,6 +16,7 @@ from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 from airflow.sdk.execution_time.context import OutletEventAccessors
+from psycopg import sql
 
 from include.confidence import judgements, scan_log
 from include.confidence.account import Account
@@ -115,8 +116,9 @@ def application_tables(postgres: Server, migrated: str) -> Iterator[str]:
     name = f"template_{uuid4().hex}"
     make_copy(postgres, name, migrated)
     with psycopg.connect(postgres.url(name), options="-csearch_path=app") as conn:
-        conn.execute(f"CREATE SCHEMA app AUTHORIZATION {APPLICATION}")
-        conn.execute(f"SET ROLE {APPLICATION}")
+        application_role = sql.Identifier(urlsplit(postgres.url(name, APPLICATION)).username)
+        conn.execute(sql.SQL("CREATE SCHEMA app AUTHORIZATION {}").format(application_role))
+        conn.execute(sql.SQL("SET ROLE {}").format(application_role))
         application.create(conn)
     yield name
     postgres.drop_database(name)

@@ -1068,6 +1068,8 @@ class TestReadiness:
             conn.execute("DELETE FROM confidence.writer")
 
     def test_role_that_lacks_a_right_is_told_what_to_do(self, own):
+        if own.conn.info.user != roles.OWNER:
+            pytest.skip("one role does everything")
         own.conn.execute("REVOKE SELECT ON confidence.writer FROM warehouse_read")
         assert "run the DAG warehouse_migrate" in own.refusal("/sync-status", 503)
 

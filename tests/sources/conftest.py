@@ -47,12 +47,6 @@ def migrated(postgres: Server, migrated: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def warehouse(postgres: Server, migrated: str) -> Iterator[str]:
-    """The superuser's URL of a warehouse of its own for each test: some make tables, triggers, and rows against keys."""
-    yield from copy_of(postgres, migrated)
-
-
-@pytest.fixture
 def open_shop(conn: psycopg.Connection) -> Iterator[Callable[..., Shop]]:
     """Opens a shop of the given Config; without a rate limit unless the test sets one."""
     closing = []
