@@ -4,16 +4,16 @@ Airflow's own listen on all interfaces, and it has no setting for that.
 """
 
 import runpy
-
-from airflow.utils.serve_logs import core
+from importlib import import_module
 
 from stack.ports import LOOPBACK
 
 
 def stay_local() -> None:
     """Let the log servers that this process starts listen on the loopback interface."""
-    run = core.uvicorn.run
-    core.uvicorn.run = lambda app, **options: run(app, **options | {"host": LOOPBACK})
+    uvicorn = import_module("airflow.utils.serve_logs.core").uvicorn
+    run = uvicorn.run
+    uvicorn.run = lambda app, **options: run(app, **options | {"host": LOOPBACK})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -12,9 +11,10 @@ from include.sources.installed import SETTING
 from include.sources.pools import declared_pools
 from include.warehouse.roles import OWNER
 from stack import prepare, roles
-from stack.postgres import Postgres, Server
+from stack.postgres import Postgres
 from stack.prepare import create_missing_pools, metadata_version
 from stack.settings import REPOSITORY
+from tests.folders import quick_folder
 
 # As Airflow's migration makes it.
 SLOT_POOL = """
@@ -92,16 +92,15 @@ def test_metadata_version_changes_with_the_schema(warehouse_url: str):
     assert len(seen) == 2
 
 
-def test_roles_of_a_file_are_made_and_the_warehouse_is_its_owners(postgres: Server, tmp_path: Path):
-    if not isinstance(postgres, Postgres):
-        pytest.skip("the server is somebody else's")
-    passwords = {role: urlsplit(postgres.url("warehouse", role)).password for role in roles.ALL}
-    file = tmp_path / "roles.json"
-    file.write_text(json.dumps({"superuser": postgres.url("postgres"), "passwords": passwords}))
-    [url] = prepare._set_up_roles(file).values()
-    with psycopg.connect(url) as connection:
-        found = "SELECT current_user, pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'warehouse'"
-        assert connection.execute(found).fetchone() == (OWNER, OWNER)
+def test_roles_of_a_file_are_made_and_the_warehouse_is_its_owners(tmp_path: Path):
+    with quick_folder("prepare") as folder, Postgres(folder / "postgres", settings={"fsync": "off"}) as server:
+        passwords = {role: f"the {role}'s" for role in roles.ALL}
+        file = tmp_path / "roles.json"
+        file.write_text(json.dumps({"superuser": server.url("postgres"), "passwords": passwords}))
+        [url] = prepare._set_up_roles(file).values()
+        with psycopg.connect(url) as connection:
+            found = "SELECT current_user, pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'warehouse'"
+            assert connection.execute(found).fetchone() == (OWNER, OWNER)
 
 
 def test_a_setting_is_a_value_or_what_a_command_prints(tmp_path: Path):
