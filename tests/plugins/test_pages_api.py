@@ -1068,7 +1068,7 @@ class TestReadiness:
             conn.execute("DELETE FROM confidence.writer")
 
     def test_role_that_lacks_a_right_is_told_what_to_do(self, own):
-        told = pytest.raises(pages_warehouse.WarehouseUnavailable, match="'warehouse_read', .* DAG warehouse_migrate")
+        told = pytest.raises(pages_warehouse.WarehouseUnavailable, match=r"'warehouse_read', .* DAG warehouse_migrate")
         with told, pages_warehouse.opened():
             raise psycopg.errors.InsufficientPrivilege
 
