@@ -1,8 +1,9 @@
 """
 # Warehouse: bring the tables up to date
 
-Runs all missing migrations on the warehouse (connection `warehouse`), and creates the pools of the installed sources
-that Airflow does not have (connection `airflow_api`). Start-up commands do the same; running it again does nothing.
+Runs all missing migrations on the warehouse (connection `warehouse_owner`, or `warehouse` if there is none), grants the
+roles for tasks and pages what they need, and creates the pools of the installed sources that Airflow does not have
+(connection `airflow_api`). Start-up commands do the same; running it again does nothing.
 
 **If `migrate` fails:** nothing was changed (one transaction). Its message says what is in the way; mend it, then clear
 the task.
@@ -35,7 +36,7 @@ def warehouse_migrate():
     def migrate(**context: Any) -> str:
         """Return the revision that the warehouse has afterwards."""
         refuse_unknown_conf(context)
-        return migrate_warehouse(warehouse.url())
+        return migrate_warehouse(warehouse.owner_url())
 
     @task
     def create_pools() -> list[str]:

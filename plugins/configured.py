@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
 from include.api.errors import FixConfiguration, TryLater
 from include.confidence.watch import how_to_configure, not_configured
@@ -15,7 +14,7 @@ from plugins.runs import run_name
 
 def missing_connections(source: str) -> tuple[str, ...]:
     """Return the names of the connections that the source needs and Airflow does not have."""
-    return tuple(name for name in get_source(source).connections if not _is_set(name))
+    return tuple(name for name in get_source(source).connections if not warehouse.is_set(name))
 
 
 def skip_unless_configured(context: Any, source: str) -> None:
@@ -54,11 +53,3 @@ def _line(source: str, missing: tuple[str, ...]) -> str:
 def _ever_synced(context: Any, source: str) -> bool:
     with warehouse.connect(run_name(context)) as conn:
         return sync_log.ever_synced(conn, source)
-
-
-def _is_set(connection: str) -> bool:
-    try:
-        BaseHook.get_connection(connection)
-    except AirflowNotFoundException:
-        return False
-    return True

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import psycopg
 
-from stack.prepare import metadata_url
+from stack.prepare import metadata_url, setting
 
 # The parts that note a heartbeat in the metadata, every few seconds.
 JOBS = {"dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
@@ -40,7 +40,7 @@ def answers(broker: str, hostname: str) -> bool:
 def is_alive(part: str, environment: Mapping[str, str], hostname: str) -> bool:
     """Return whether the part runs on the machine `hostname`."""
     if part == "worker":
-        return answers(environment["AIRFLOW__CELERY__BROKER_URL"], hostname)
+        return answers(setting(environment, "AIRFLOW__CELERY__BROKER_URL"), hostname)
     return has_heartbeat(metadata_url(environment), JOBS[part], hostname)
 
 

@@ -111,8 +111,8 @@ class Stack:
 
     @property
     def warehouse_url(self) -> str:
-        """The warehouse's libpq URL."""
-        return self.env["AIRFLOW_CONN_WAREHOUSE"]
+        """The warehouse's libpq URL, for its owner."""
+        return self.env.get("AIRFLOW_CONN_WAREHOUSE_OWNER") or self.env["AIRFLOW_CONN_WAREHOUSE"]
 
     @property
     def simulator_urls(self) -> dict[str, str]:

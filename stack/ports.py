@@ -6,6 +6,11 @@ from contextlib import ExitStack
 LOOPBACK = "127.0.0.1"
 
 
+def hostname() -> str:
+    """Where Airflow finds the log servers of this machine's parts."""
+    return LOOPBACK
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` now."""
     with socket.socket() as probe:

@@ -4,6 +4,7 @@ The embedded server listens on the loopback interface only (TCP, no Unix socket)
 password. Everything of it lies in one folder. Postgres refuses to be root, so for root it runs as `nobody`.
 """
 
+import hashlib
 import os
 import pwd
 import secrets
@@ -23,9 +24,10 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from include.warehouse.roles import OWNER
+from stack import roles
 from stack.ports import LOOPBACK, free_port, is_free
 
-DATABASES = ("airflow", "warehouse")
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
@@ -54,27 +56,29 @@ class PostgresError(Exception):
 
 
 class Server:
-    """A running Postgres that is somebody else's, named by the URL of a role that may create databases."""
+    """A running Postgres that is somebody else's, named by the URL of a role that may create databases.
+
+    This one role does everything there.
+    """
 
     pid: int | None = None
 
     def __init__(self, url: str):
         self._url = url
 
-    def url(self, database: str) -> str:
-        """The libpq URL of one of the server's databases."""
+    def url(self, database: str, role: str | None = None) -> str:
+        """The libpq URL of one of the server's databases, for its superuser or for one of `stack.roles`."""
         return urlunsplit(urlsplit(self._url)._replace(path="/" + quote(database, safe="")))
 
     def start(self) -> None:
         """Make sure that the stack's databases exist. Raises `PostgresError` when the server doesn't let us."""
         try:
-            for database in DATABASES:
-                self.create_database(database)
+            self._set_up()
         except psycopg.Error as error:
             server = urlsplit(self.url("postgres"))
             raise PostgresError(
                 f"Postgres at {server.hostname}:{server.port or 5432}: can't connect or create the databases "
-                f"{' and '.join(DATABASES)} ({type(error).__name__}): look at STACK_POSTGRES_URL and the server."
+                f"{' and '.join(roles.DATABASES)} ({type(error).__name__}): look at STACK_POSTGRES_URL and the server."
             ) from error
 
     def stop(self) -> None:
@@ -83,14 +87,20 @@ class Server:
     def create_database(self, name: str) -> None:
         """Create an empty database unless there is one of that name."""
         with self._maintenance() as connection:
-            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
-            if not known:
-                connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+            roles.make_database(connection, name, self._owner_of(name))
 
     def drop_database(self, name: str) -> None:
         """Drop a database with all connections to it."""
         with self._maintenance() as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _set_up(self) -> None:
+        for database in roles.DATABASES:
+            self.create_database(database)
+
+    def _owner_of(self, database: str) -> str | None:
+        """The role that a database is given to; None if it stays its creator's."""
+        return None
 
     def _maintenance(self) -> psycopg.Connection:
         return psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=10)
@@ -118,8 +128,9 @@ class Postgres(Server):
         self._settings = SETTINGS | dict(settings or {})
         self._process: subprocess.Popen | None = None
 
-    def url(self, database: str) -> str:
-        return f"postgresql://postgres:{self._password}@{LOOPBACK}:{self.port}/{quote(database, safe='')}"
+    def url(self, database: str, role: str | None = None) -> str:
+        user, password = (role, self._password_of(role)) if role else ("postgres", self._password)
+        return f"postgresql://{user}:{password}@{LOOPBACK}:{self.port}/{quote(database, safe='')}"
 
     @property
     def port(self) -> int:
@@ -224,6 +235,16 @@ class Postgres(Server):
             if self._popen(command, stdout=log, stderr=log).wait() != 0:
                 raise PostgresError(f"Postgres: initdb failed; see the end of {self.log}.")
         unfinished.rename(self.data)
+
+    def _set_up(self) -> None:
+        roles.set_up(self.url, {role: self._password_of(role) for role in roles.ALL})
+
+    def _owner_of(self, database: str) -> str | None:
+        return roles.DATABASES.get(database, OWNER)
+
+    def _password_of(self, role: str) -> str:
+        """The role's password, from which the superuser's can't be told."""
+        return hashlib.sha256(f"{role} {self._password}".encode()).hexdigest()
 
     @cached_property
     def _password(self) -> str:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 
 from include.sources.installed import installed_sources
+from stack import local_logs
 
 MODULES = ("airflow.sdk.execution_time.task_runner", "airflow.dag_processing.processor")
 
@@ -24,4 +25,5 @@ def load() -> None:
 
 if __name__ == "__main__":
     load()
+    local_logs.stay_local()
     runpy.run_module("airflow", run_name="__main__", alter_sys=True)

@@ -13,15 +13,17 @@ from typing import Any, Self
 from urllib.parse import unquote, urlencode, urlsplit
 
 from include.sources.installed import WrongSources, installed_sources
+from include.warehouse.roles import OWNER, READ, TASKS
 from stack.guardian import StackError
 from stack.ports import LOOPBACK, first_free, free_ports
 from stack.postgres import Postgres, Server
+from stack.roles import APPLICATION, METADATA
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 API_PORT = 8080
 # `runbook` is the service user by which tasks reach Airflow's REST API; the others are people.
 USERS = {"admin": "admin", "runbook": "op", "oncall": "op", "viewer": "viewer"}
-# What simulators take as their token and their keys: they guard nothing but invented data.
+# What simulators take as their token and their keys by default: they guard nothing but invented data.
 SIMULATOR_TOKEN = "demo-token"
 SIMULATOR_KEYS = ("demo-access", "demo-secret")
 BUCKET = "images"
@@ -65,6 +67,11 @@ class Home:
     @property
     def state(self) -> Path:
         return self.folder / "state.json"
+
+    @property
+    def ended(self) -> Path:
+        """Why the stack ended, if nobody had asked for it."""
+        return self.folder / "ended"
 
     @property
     def lock(self) -> Path:
@@ -127,7 +134,8 @@ class Secrets:
 class Simulator:
     """A simulator that runs while the caller has not set the vendor's connections.
 
-    `connections`: the value of each connection by its name, given the simulator's URL and the stack's Postgres.
+    `connections`: the value of each connection by its name, given the simulator's URL and the stack's Postgres. `role`:
+    that of its database.
     `arguments`: the arguments that it always gets.
     `options`: the arguments that STACK_<NAME>_OPTIONS replaces, given the stack's home.
     """
@@ -135,6 +143,7 @@ class Simulator:
     connections: Mapping[str, Callable[[str, Server], str]]
     arguments: Arguments
     options: Callable[[Home], list[str]]
+    role: str = TASKS
 
 
 def write_private(path: Path, text: str) -> None:
@@ -200,14 +209,14 @@ def simulator_command(name: str, home: Home, ports: Ports, postgres: Server, inh
     ]
 
 
-def simulator_environment(postgres: Server, process_environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of every simulator: the password of Postgres too, which a command line would show to all."""
-    password = urlsplit(postgres.url("warehouse")).password
+def simulator_environment(name: str, postgres: Server, process_environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a simulator: the password of Postgres too, which a command line would show to all."""
+    password = urlsplit(postgres.url("warehouse", SIMULATORS[name].role)).password
     return {**process_environment, "PGPASSWORD": unquote(password or "")}
 
 
 def _places(home: Home, ports: Ports, postgres: Server) -> dict[str, str]:
-    database = urlsplit(postgres.url("airflow"))._replace(scheme="postgresql+psycopg2").geturl()
+    database = urlsplit(postgres.url("airflow", METADATA))._replace(scheme="postgresql+psycopg2").geturl()
     return {
         "AIRFLOW_HOME": str(home.airflow),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
@@ -215,6 +224,8 @@ def _places(home: Home, ports: Ports, postgres: Server) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(ports.api),
         "AIRFLOW__API__BASE_URL": api_url(ports),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{api_url(ports)}/execution/",
+        # All parts run on this machine, and their log servers listen on no other address.
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "stack.ports.hostname",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(ports.worker_log),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(ports.trigger_log),
     }
@@ -245,10 +256,11 @@ def _defaults() -> dict[str, str]:
 
 def _connections(ports: Ports, postgres: Server, known: Secrets, inherited: Mapping[str, str]) -> dict[str, str]:
     service = {"login": "runbook", "password": known.passwords["runbook"]}
-    connections = {
-        "warehouse": postgres.url("warehouse"),
-        "airflow_api": json.dumps({"conn_type": "http", "host": api_url(ports), **service}),
-    }
+    connections = {"airflow_api": json.dumps({"conn_type": "http", "host": api_url(ports), **service})}
+    # One that the caller gives is for everything, unless there are others beside it.
+    if _connection_variable("warehouse") not in inherited:
+        own = {"warehouse": TASKS, "warehouse_owner": OWNER, "warehouse_read": READ}
+        connections |= {name: postgres.url("warehouse", role) for name, role in own.items()}
     for name in _with_simulator(inherited):
         url, made = simulator_url(name, ports), SIMULATORS[name].connections
         connections |= {connection: make(url, postgres) for connection, make in made.items()}
@@ -292,9 +304,9 @@ def _bucket_connection(url: str) -> str:
     return json.dumps({"conn_type": "aws", "login": login, "password": password, "extra": extra})
 
 
-def _application_url(postgres: Server, schema: str) -> str:
+def _application_url(postgres: Server, schema: str, role: str) -> str:
     """The libpq URL of a simulated application's tables: a schema of the stack's own warehouse."""
-    url = urlsplit(postgres.url("warehouse"))
+    url = urlsplit(postgres.url("warehouse", role))
     query = "&".join(filter(None, [url.query, urlencode({"options": f"-csearch_path={schema}"})]))
     return url._replace(query=query).geturl()
 
@@ -305,28 +317,26 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=f"{user.partition(':')[0]}@{server}").geturl()
 
 
-def _token(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
-    return ["--token", SIMULATOR_TOKEN]
+def _none(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
+    return []
 
 
 def _flex_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
-    database = ["--database", _without_password(_application_url(postgres, "flex"))]
+    database = ["--database", _without_password(_application_url(postgres, "flex", TASKS))]
     # No invented jobs for a warehouse that may hold real ones.
     known = [] if _connection_variable("warehouse") in inherited else database
-    return [*known, *_token(postgres, inherited), "--roles", *BUSINESS_ROLES["sound"].values()]
+    return [*known, "--roles", *BUSINESS_ROLES["sound"].values()]
 
 
 def _storage_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
-    access_key, secret_key = SIMULATOR_KEYS
-    keys = ["--access-key", access_key, "--secret-key", secret_key, "--bucket", BUCKET]
-    return ["--database", _without_password(_application_url(postgres, "app")), *keys]
+    return ["--database", _without_password(_application_url(postgres, "app", APPLICATION)), "--bucket", BUCKET]
 
 
 def _tekmetric_arguments(postgres: Server, inherited: Mapping[str, str]) -> list[str]:
-    return [*_token(postgres, inherited), "--shops", json.dumps(SHOPS)]
+    return ["--shops", json.dumps(SHOPS)]
 
 
-def _api(name: str, *options: str, arguments: Arguments = _token, **extra: Any) -> Simulator:
+def _api(name: str, *options: str, arguments: Arguments = _none, **extra: Any) -> Simulator:
     """A REST API with one connection of its own name; `extra` goes into the connection."""
     connections = {name: lambda url, postgres: _api_connection(url, extra)}
     return Simulator(connections, arguments, options=lambda home: list(options))
@@ -336,7 +346,7 @@ def _packages() -> list[str]:
     return sorted(path.parent.name for path in (REPOSITORY / "include" / "simulators").glob("*/__init__.py"))
 
 
-# By the source's name: every package in include/simulators. Listed are those that need more than a token.
+# By the source's name: every package in include/simulators. Listed are those that need arguments or options.
 SIMULATORS = {name: _api(name) for name in _packages()} | {
     "flex": _api("flex", arguments=_flex_arguments, business_roles=BUSINESS_ROLES),
     # Without a rate limit: nobody shares this API.
@@ -345,10 +355,11 @@ SIMULATORS = {name: _api(name) for name in _packages()} | {
     "storage": Simulator(
         connections={
             "storage": lambda url, postgres: _bucket_connection(url),
-            "images_db": lambda url, postgres: _application_url(postgres, "app"),
+            "images_db": lambda url, postgres: _application_url(postgres, "app", APPLICATION),
         },
         arguments=_storage_arguments,
         options=lambda home: ["--rclone", str(RCLONE), "--folder", str(home.folder / "objects")],
+        role=APPLICATION,
     ),
     "tekmetric": _api("tekmetric", "--orders", "150", arguments=_tekmetric_arguments, shops=SHOPS),
 }

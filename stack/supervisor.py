@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import psycopg
+
+from include.confidence import messages, outbox
 from include.sources.installed import left_out_sources
 from include.sources.pools import declared_pools
 from stack.guardian import Family, StackError, guarded
@@ -42,7 +45,7 @@ AIRFLOW = {
     "api-server": "airflow",
     "scheduler": "stack.preloaded",
     "dag-processor": "stack.preloaded",
-    "triggerer": "airflow",
+    "triggerer": "stack.local_logs",
 }
 READY_SECONDS = 300.0
 
@@ -67,13 +70,19 @@ def run(home: Home, api_port: int, owner: int | None = None) -> int:
         postgres = home.postgres(os.environ)
         try:
             work = partial(_supervise, home=home, postgres=postgres, api_port=api_port)
-            return guarded(work, home.logs, postgres, owner)
+            code = guarded(work, home.logs, postgres, owner)
+            if not code:
+                home.ended.unlink(missing_ok=True)
+            return code
         finally:
             home.state.unlink(missing_ok=True)
 
 
 def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> None:
     simulators = simulated(os.environ)
+    crash = home.ended.read_text() if home.ended.exists() else None
+    if crash:
+        _tell(f"the last time it did not end as asked: {crash}")
     postgres.start()
     if postgres.pid:
         family.adopt("postgres", postgres.pid)
@@ -83,16 +92,38 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
     process_environment = environment(home, ports, postgres, os.environ)
     for name in simulators:
         command = simulator_command(name, home, ports, postgres, os.environ)
-        family.start(name, command, simulator_environment(postgres, process_environment))
+        family.start(name, command, simulator_environment(name, postgres, process_environment))
     _prepare(family, home, process_environment)
+    if crash:
+        _note(messages.of_crash(crash, api_url(ports)), process_environment["AIRFLOW_CONN_WAREHOUSE"])
     since = datetime.now(UTC)
     for name, module in AIRFLOW.items():
         family.start(name, [sys.executable, "-m", module, name], process_environment)
     _wait_until_ready(family, home, ports, process_environment, since)
     write_private(home.state, json.dumps(asdict(ports)))
     _tell(f"ready: {api_url(ports)}")
+    _watch(family, home)
+
+
+def _note(event: messages.Event, warehouse: str) -> None:
+    """Leave the event to the next task that tells people something; the watch is one every few minutes."""
+    with psycopg.connect(warehouse, connect_timeout=10) as conn:
+        outbox.note(conn, event)
+
+
+def _watch(family: Family, home: Home) -> None:
+    """Wait until the end. Leave a note for the next start, which an end that somebody asked for takes away again."""
+    write_private(home.ended, f"after {_now()} it was killed as a whole, or the machine was lost")
     while True:
-        family.wait()
+        try:
+            family.wait()
+        except StackError as error:
+            write_private(home.ended, f"at {_now()}, since {error}")
+            raise
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _prepare(family: Family, home: Home, process_environment: Mapping[str, str]) -> None:

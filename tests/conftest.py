@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import product
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -17,6 +18,7 @@ from psycopg import sql
 from include.confidence import spans
 from include.sources import REGISTRY, get_source
 from include.sources.mirror.source import Mirror
+from include.warehouse import roles
 from include.warehouse.migrate import migrate
 from include.warehouse.staging import Stage
 from stack.postgres import Postgres, Server
@@ -91,7 +93,7 @@ def warehouse_url(postgres: Server) -> Iterator[str]:
     """The libpq URL of a fresh, empty database of its own for each test."""
     name = f"test_{uuid4().hex}"
     postgres.create_database(name)
-    yield postgres.url(name)
+    yield postgres.url(name, roles.OWNER)
     postgres.drop_database(name)
 
 
@@ -100,28 +102,40 @@ def migrated(postgres: Server) -> Iterator[str]:
     """The name of a migrated database, the template of the others."""
     name = f"template_{uuid4().hex}"
     postgres.create_database(name)
-    migrate(postgres.url(name))
+    migrate(postgres.url(name, roles.OWNER))
     yield name
     postgres.drop_database(name)
 
 
-def copy_of(postgres: Server, template: str) -> Iterator[str]:
-    """The URL of a copy of the database `template`, which is gone afterwards."""
+def copy_of(postgres: Server, template: str, role: str | None = None) -> Iterator[str]:
+    """The URL of a copy of the database `template` for the role, or the superuser; the copy is gone afterwards."""
     name = f"test_{uuid4().hex}"
+    make_copy(postgres, name, template)
+    yield postgres.url(name, role)
+    postgres.drop_database(name)
+
+
+def make_copy(postgres: Server, name: str, template: str) -> None:
+    """Create the database `name` as a copy of `template`, for the same owner."""
+    owner = urlsplit(postgres.url(template, roles.OWNER)).username
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
         conn.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(*map(sql.Identifier, (name, template)))
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {} STRATEGY FILE_COPY").format(
+                *map(sql.Identifier, (name, template, owner))
+            )
         )
-    yield postgres.url(name)
-    postgres.drop_database(name)
+
+
+def as_role(role: str | None, url: str, postgres: Server) -> str:
+    """The URL of the warehouse at `url` for the role, or the superuser."""
+    return postgres.url(urlsplit(url).path[1:], role)
 
 
 def with_staging_tables(postgres: Server, migrated: str) -> Iterator[str]:
     """The name of a template that has the staging tables of all mirrors too: to create them takes most of a sync."""
     name = f"template_{uuid4().hex}"
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, migrated))))
-    with psycopg.connect(postgres.url(name), autocommit=True) as conn:
+    make_copy(postgres, name, migrated)
+    with psycopg.connect(postgres.url(name, roles.TASKS), autocommit=True) as conn:
         mirrors = [source for source in map(get_source, REGISTRY) if isinstance(source, Mirror)]
         for source, purpose in product(mirrors, ("sync", "scan")):
             for table in (table for entity in source.entities for table in entity.tables):
@@ -132,8 +146,28 @@ def with_staging_tables(postgres: Server, migrated: str) -> Iterator[str]:
 
 @pytest.fixture
 def warehouse(postgres: Server, migrated: str) -> Iterator[str]:
-    """The libpq URL of a migrated warehouse of its own for each test."""
-    yield from copy_of(postgres, migrated)
+    """The libpq URL of a migrated warehouse of its own for each test, for the role that tasks have."""
+    yield from copy_of(postgres, migrated, roles.TASKS)
+
+
+@pytest.fixture
+def superuser(warehouse: str, postgres: Server) -> Iterator[psycopg.Connection]:
+    """The test's warehouse in the hand of one who may do anything."""
+    with psycopg.connect(as_role(None, warehouse, postgres), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def owner_url(warehouse: str, postgres: Server) -> str:
+    """The URL of the test's warehouse for its owner, who may do more than tasks."""
+    return as_role(roles.OWNER, warehouse, postgres)
+
+
+@pytest.fixture
+def owner(owner_url: str) -> Iterator[psycopg.Connection]:
+    """The test's warehouse in the hand of its owner."""
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from include.simulators import storage as simulator
 from include.simulators.storage import application
 from include.sources.storage import SOURCE
 from include.sources.storage.check import StorageContext
-from include.warehouse import fence
+from include.warehouse import fence, roles
 from stack.postgres import Server
 
 RUN = "storage_reconcile/test"
@@ -166,6 +166,6 @@ def opened(
 def database(postgres: Server, name: str, images: int, endpoint: str = "http://store.example:9000") -> list[str]:
     """Make a database with the application's tables and rows; the keys that its store has to hold."""
     postgres.create_database(name)
-    with psycopg.connect(postgres.url(name), autocommit=True) as conn:
+    with psycopg.connect(postgres.url(name, roles.OWNER), autocommit=True) as conn:
         application.create(conn)
         return application.fill(conn, images, bucket=simulator.Config().bucket, endpoint=endpoint)

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -18,6 +17,7 @@ from include.simulators.repairshopr import Control, Mutation
 from include.sources import get_source
 from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.sync import sync_entities
+from include.warehouse import roles
 from stack.airflow import Airflow, until
 from stack.control import Stack
 from stack.postgres import Postgres
@@ -88,14 +88,14 @@ class Platform:
 
     @contextmanager
     def warehouse(self) -> Iterator[psycopg.Connection]:
-        with psycopg.connect(self.stack.warehouse_url, autocommit=True) as conn:
+        """The warehouse, in the hand of the server's superuser."""
+        with psycopg.connect(self._server.url("warehouse"), autocommit=True) as conn:
             yield conn
 
     @contextmanager
     def maintenance(self) -> Iterator[psycopg.Connection]:
         """The server, not the warehouse."""
-        url = urlsplit(self.stack.warehouse_url)._replace(path="/postgres").geturl()
-        with psycopg.connect(url, autocommit=True) as conn:
+        with psycopg.connect(self._server.url("postgres"), autocommit=True) as conn:
             yield conn
 
     def query(self, query: str, *values: object) -> list[tuple]:
@@ -278,7 +278,9 @@ def started(**settings: str) -> Iterator[Platform]:
     ):
         server.create_database("warehouse")
         connections = {
-            "AIRFLOW_CONN_WAREHOUSE": server.url("warehouse"),
+            "AIRFLOW_CONN_WAREHOUSE": server.url("warehouse", roles.TASKS),
+            "AIRFLOW_CONN_WAREHOUSE_OWNER": server.url("warehouse", roles.OWNER),
+            "AIRFLOW_CONN_WAREHOUSE_READ": server.url("warehouse", roles.READ),
             "AIRFLOW_CONN_NOTIFICATIONS": service.connection,
         }
         with Stack(folder / "stack", settings=SETTINGS | connections | settings) as stack:

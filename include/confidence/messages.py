@@ -65,6 +65,7 @@ class Kind(StrEnum):
     FIELDS = "fields"
     WATCH = "watch"
     WATCH_FAILED = "watch_failed"
+    CRASHED = "crashed"
 
     @property
     def serious(self) -> bool:
@@ -293,6 +294,22 @@ def of_lost_watch(run: str, failure: Failure, link: str) -> Event:
         run,
         "the watch over all sources has failed",
         _text([str(failure)], consequence, next_step, run, link),
+    )
+
+
+def of_crash(what: str, link: str) -> Event:
+    """Return the event that all of Airflow had ended without being asked; `what` says when and why."""
+    consequence = (
+        "until this start nothing was synced, scanned or watched; what was at work is tried again or has failed"
+    )
+    next_step = "look at the log that the reason names, and whether the last runs have ended well"
+    return Event(
+        f"{Kind.CRASHED}/{what}",
+        Kind.CRASHED,
+        WATCH,
+        WATCH,
+        "Airflow is running again after a crash",
+        _text([f"the stack did not end as asked: {what}"], consequence, next_step, WATCH, link),
     )
 
 

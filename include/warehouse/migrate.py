@@ -12,6 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.engine import make_url
 
+from include.warehouse import roles
+
 
 class NewerWarehouse(Exception):
     """A newer version has migrated the warehouse. Nothing was changed. The message says what to do."""
@@ -24,7 +26,8 @@ LOCK = 7_205_759_403
 def migrate(url: str) -> str:
     """Run all missing migrations on the warehouse at the libpq URL `url`; return the revision that it has then.
 
-    Raises NewerWarehouse if it has one that this version does not know.
+    Grants the roles of `roles` what they need. The URL's role becomes the owner of all that is made. Raises
+    NewerWarehouse if the warehouse has a revision that this version does not know.
     """
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
     config = Config()
@@ -38,6 +41,7 @@ def migrate(url: str) -> str:
             command.upgrade(config, "head")
             revision = connection.execute(text("SELECT version_num FROM confidence.alembic_version")).scalar_one()
             _ensure(connection, config, revision)
+            roles.grant(connection)
             return revision
     finally:
         engine.dispose()
@@ -63,8 +67,8 @@ def _ensure(connection: Connection, config: Config, revision: str) -> None:
 
 
 def main() -> None:
-    """Migrate the warehouse that the environment's AIRFLOW_CONN_WAREHOUSE names."""
-    url = os.environ.get("AIRFLOW_CONN_WAREHOUSE")
+    """Migrate the warehouse that the environment's AIRFLOW_CONN_WAREHOUSE_OWNER names, else AIRFLOW_CONN_WAREHOUSE."""
+    url = os.environ.get("AIRFLOW_CONN_WAREHOUSE_OWNER") or os.environ.get("AIRFLOW_CONN_WAREHOUSE")
     if not url:
         sys.exit(
             "AIRFLOW_CONN_WAREHOUSE is not set: give the warehouse as postgresql://user:password@host:port/database"

@@ -1,12 +1,15 @@
-"""The warehouse, through the connection `warehouse`, and other Postgres databases through theirs."""
+"""The warehouse, through Airflow's connections to it, and other Postgres databases through theirs."""
 
 import json
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 from psycopg.types.json import Jsonb
 
-CONNECTION = "warehouse"
+# For tasks; for migrations; for the pages, which only read. In place of a missing one `warehouse` does its work.
+CONNECTION, OWNER, READ = "warehouse", "warehouse_owner", "warehouse_read"
 # Limits of each session. By default Postgres takes two hours to notice that a machine is gone, and keeps its locks for
 # as long; now it takes a minute. It notices within ten seconds that a task was killed while its statement waits; else
 # the statement would go on waiting, and the next tries would fail on the locks that it has. Only `fence.exclusive` may
@@ -40,6 +43,20 @@ def connect(purpose: str, connection_id: str = CONNECTION, *, timeout: int | Non
     return connection
 
 
-def url() -> str:
-    """Return the libpq URL, which the migrations need."""
-    return PostgresHook(postgres_conn_id=CONNECTION).get_uri()
+def owner_url() -> str:
+    """Return the owner's libpq URL, which the migrations need."""
+    return PostgresHook(postgres_conn_id=defined(OWNER)).get_uri()
+
+
+def defined(connection_id: str) -> str:
+    """Return the connection's name if Airflow has it, else `warehouse`."""
+    return connection_id if is_set(connection_id) else CONNECTION
+
+
+def is_set(connection_id: str) -> bool:
+    """Return whether Airflow has the connection."""
+    try:
+        BaseHook.get_connection(connection_id)
+    except AirflowNotFoundException:
+        return False
+    return True

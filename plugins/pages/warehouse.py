@@ -19,6 +19,7 @@ MOST_CONNECTIONS = 4
 # The most that a page waits for a connection, and for the answer to a query.
 WAIT_SECONDS, QUERY_SECONDS = 3, 15
 
+CONNECTION = f"{warehouse.READ!r}, or {warehouse.CONNECTION!r} if there is none,"
 NOT_MIGRATED = (errors.InvalidSchemaName, errors.UndefinedColumn, errors.UndefinedFunction, errors.UndefinedTable)
 
 
@@ -36,13 +37,18 @@ def opened() -> Iterator[Connection]:
         raise WarehouseUnavailable(
             "the warehouse's schema is not the one of this version: run the DAG warehouse_migrate, then reload"
         ) from None
+    except errors.InsufficientPrivilege:
+        raise WarehouseUnavailable(
+            f"the role of the Airflow connection {CONNECTION} may not read this: run the DAG"
+            " warehouse_migrate, which grants it, then reload"
+        ) from None
     except errors.QueryCanceled:
         raise WarehouseUnavailable(
             f"the warehouse did not answer within {QUERY_SECONDS} s: look at what keeps it busy, then reload"
         ) from None
     except psycopg.OperationalError:
         raise WarehouseUnavailable(
-            f"the warehouse can't be reached: check the Airflow connection {warehouse.CONNECTION!r} and its server"
+            f"the warehouse can't be reached: check the Airflow connection {CONNECTION} and its server"
         ) from None
 
 
@@ -60,7 +66,7 @@ class _Connected(Connection[Any]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **_: Any) -> Connection:
-        conn = warehouse.connect("sync confidence pages")
+        conn = warehouse.connect("sync confidence pages", warehouse.defined(warehouse.READ))
         conn.execute("SET default_transaction_read_only = on")
         conn.execute("SELECT set_config('statement_timeout', %s, false)", [f"{QUERY_SECONDS}s"])
         return conn
@@ -70,11 +76,11 @@ class _Connected(Connection[Any]):
 def _pool() -> ConnectionPool:
     """Return the pool, opened at the first call. An error is not cached: the next call tries again."""
     try:
-        BaseHook.get_connection(warehouse.CONNECTION)
+        BaseHook.get_connection(warehouse.defined(warehouse.READ))
     except (AirflowNotFoundException, AirflowRuntimeError):
         raise WarehouseUnavailable(
-            f"the Airflow connection {warehouse.CONNECTION!r} is not defined: set it, or"
-            f" AIRFLOW_CONN_{warehouse.CONNECTION.upper()} in the API server's environment"
+            f"the Airflow connection {warehouse.READ!r} is not defined, nor is {warehouse.CONNECTION!r}: set one, or"
+            f" AIRFLOW_CONN_{warehouse.READ.upper()} in the API server's environment"
         ) from None
     return ConnectionPool(
         connection_class=_Connected,

@@ -6,6 +6,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from include.warehouse import roles
 from include.warehouse.migrate import migrate
 from stack.postgres import Server
 
@@ -14,8 +15,8 @@ from stack.postgres import Server
 def migrated_url(postgres: Server) -> Iterator[str]:
     name = f"test_{uuid4().hex}"
     postgres.create_database(name)
-    migrate(postgres.url(name))
-    yield postgres.url(name)
+    migrate(postgres.url(name, roles.OWNER))
+    yield postgres.url(name, roles.TASKS)
     postgres.drop_database(name)
 
 

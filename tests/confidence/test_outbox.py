@@ -103,7 +103,7 @@ def test_while_one_sends_it_another_leaves_it_alone(migrated_url, sent):
             assert outbox.send_next(conn, send)
             assert not outbox.send_next(other, sent)
         finally:
-            conn.execute("TRUNCATE confidence.notification")
+            conn.execute("DELETE FROM confidence.notification")
     assert meanwhile == [False]
     assert sent == [EVENT]
 

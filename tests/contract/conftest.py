@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from importlib import import_module
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from include.sources import REGISTRY
 from stack.new_source import refusal
@@ -32,7 +34,10 @@ def migrated(postgres: Server, migrated: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def account(warehouse: str, source: str) -> Iterator[Account]:
+def account(warehouse: str, owner: psycopg.Connection, source: str) -> Iterator[Account]:
+    # The application with the images makes a schema in the warehouse.
+    names = map(sql.Identifier, (owner.info.dbname, urlsplit(warehouse).username))
+    owner.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(*names))
     with import_module(f"tests.contract.{source}").opened(warehouse) as account:
         yield account
 

@@ -99,7 +99,7 @@ class TestRegistered:
             assert (REPOSITORY / "dags" / f"{source}_{job}.py").is_file()
 
     def test_with_a_simulator_and_connections_or_a_stub(self, source):
-        """The connection of a source without a simulator comes from .env as it is."""
+        """The connection of a source without a simulator needs no line until somebody adds one."""
         compose = (REPOSITORY / "docker-compose.yaml").read_text()
         assert issubclass(account_of(source), Stubbed) == (source not in SIMULATORS)
         for connection in SIMULATORS[source].connections if source in SIMULATORS else ():

@@ -339,10 +339,10 @@ class TestAfterTheUpgrade:
 
 
 @pytest.fixture
-def becomes(conn: psycopg.Connection, warehouse: str) -> Iterator[Callable[[Table, Column, str], None]]:
+def becomes(owner_url: str) -> Iterator[Callable[[Table, Column, str], None]]:
     """Makes a column of what a table keeps: by the migration, then in the declaration that is in use."""
     declared_ = {}
-    engine = create_engine(make_url(warehouse).set(drivername="postgresql+psycopg"))
+    engine = create_engine(make_url(owner_url).set(drivername="postgresql+psycopg"))
 
     def become(table: Table, column: Column, type_: str) -> None:
         with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
@@ -410,14 +410,14 @@ class TestMadeAColumn:
 
 @pytest.mark.drill("upgrade-in-between")
 @pytest.mark.parametrize("source", sorted({name.partition(".")[0] for name in KNOWN_COLUMNS.TABLES}))
-def test_columns_of_a_release_come_from_extra_and_the_next_scan_is_clean(filled, conn, warehouse, monkeypatch, source):
+def test_columns_of_a_release_come_from_extra_and_the_next_scan_is_clean(filled, owner_url, monkeypatch, source):
     """The copy as the release before would have it, with the fields in `extra`."""
     copy, command = filled.account.copy(), migrate.command
     upgrade, downgrade = command.upgrade, command.downgrade
     monkeypatch.setattr(command, "upgrade", lambda config, _: downgrade(config, KNOWN_COLUMNS.down_revision))
-    migrate.migrate(warehouse)
+    migrate.migrate(owner_url)
     monkeypatch.setattr(command, "upgrade", upgrade)
-    migrate.migrate(warehouse)
+    migrate.migrate(owner_url)
     assert filled.account.copy() == copy
     for summary in filled.scan():
         assert (sum(vars(summary.plan).values()), summary.incomplete) == (0, "")

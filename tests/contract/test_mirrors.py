@@ -112,9 +112,9 @@ class TestTable:
         assert {column for (column,) in key} == set(table.key)
         assert {table.version, table.changed} - {None} <= set(table.names)
 
-    def test_every_column_is_part_of_the_hash(self, conn, source, table):
+    def test_every_column_is_part_of_the_hash(self, owner, source, table):
         """One that is left out would drift unseen, unless it isn't compared. The key tells rows apart without it."""
-        found = types(conn, table)
+        conn, found = owner, types(owner, table)
         data = [name for name in table.names if name not in table.key]
         always = {name: SAMPLES[found[name]][0] for name in required(conn, table).intersection(data)}
         edges = [always | {name: sample} for name in data for sample in SAMPLES[found[name]]]
@@ -416,10 +416,10 @@ def test_every_partition_has_its_watermark(filled, conn, source):
 
 
 @pytest.mark.parametrize(("source", "name"), [(s, name) for s, name in ENTITIES if declared(s, name).history])
-def test_history_keeps_what_the_list_shows_no_more(filled, conn, source, name):
+def test_history_keeps_what_the_list_shows_no_more(filled, conn, superuser, source, name):
     """What the list shows otherwise was read wrongly, and is corrected."""
     entity = entity_of(filled.source, name)
-    invent(conn, entity.table)
+    invent(superuser, entity.table)
     before = rows_of(conn, entity)
     for column in set(entity.table.names) - set(entity.table.key) - required(conn, entity.table):
         query = sql.SQL("UPDATE {} SET {} = NULL WHERE sync_id <> 0")
@@ -452,7 +452,7 @@ def invent(conn: psycopg.Connection, table: Table, *more: str, **known: object) 
 
 @pytest.mark.parametrize("tombstone", [False, True])
 @pytest.mark.parametrize(("source", "name"), [(s, name) for s, name in ENTITIES if declared(s, name).parts])
-def test_parts_without_their_record_are_surplus(filled, conn, source, name, tombstone):
+def test_parts_without_their_record_are_surplus(filled, conn, superuser, source, name, tombstone):
     """The record is neither in the list nor in the copy, unless as a tombstone."""
     entity = entity_of(filled.source, name)
     before = rows_of(conn, entity)
@@ -460,10 +460,10 @@ def test_parts_without_their_record_are_surplus(filled, conn, source, name, tomb
     # Of a partition that is asked for, or nobody could tell.
     known = {column: next(iter(before.values()))[column]} if column in entity.table.key else {}
     if tombstone:
-        invent(conn, entity.table, **known)
+        invent(superuser, entity.table, **known)
         conn.execute(sql.SQL("UPDATE {} SET deleted_at = now() WHERE sync_id = 0").format(entity.table.sql))
     for part in entity.parts:
-        invent(conn, part.table, *part.by, **known)
+        invent(superuser, part.table, *part.by, **known)
     scans = filled.scan()
     [plan] = [vars(summary.plan) for summary in scans if summary.entity == name]
     assert plan == {"insert": 0, "update": 0, "delete": len(entity.parts)}

@@ -26,7 +26,7 @@ from include.simulators import storage
 from include.simulators.storage import Store, application
 from include.sources import REGISTRY, get_source
 from include.sources import storage as storage_source
-from include.warehouse import fence
+from include.warehouse import fence, roles
 from plugins import assets
 from plugins.hooks import source as source_hook
 from plugins.hooks.airflow_api import declared_pools
@@ -39,9 +39,10 @@ from plugins.operators.scan import ScanOperator
 from plugins.operators.stop_writer import StopWriterOperator
 from plugins.operators.verify import VerifyOperator
 from stack.postgres import Server
+from stack.roles import APPLICATION
 from tests import photos
 from tests.confidence.builders import summary
-from tests.conftest import copy_of
+from tests.conftest import as_role, copy_of, make_copy
 from tests.images import Images
 from tests.plugins.airflow_api import AirflowServer
 
@@ -89,9 +90,10 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[AirflowServer]:
 
 
 @pytest.fixture
-def connected(warehouse: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The warehouse's URL, with the connection to it set, and those of all sources, where nobody listens."""
+def connected(warehouse: str, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The warehouse's URL, with the connections to it set, and those of all sources, where nobody listens."""
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", warehouse)
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE_OWNER", as_role(roles.OWNER, warehouse, postgres))
     for name in (name for source in REGISTRY for name in get_source(source).connections):
         monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", "http://127.0.0.1:1")
     return warehouse
@@ -112,10 +114,11 @@ def control(connected: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[simulat
 def application_tables(postgres: Server, migrated: str) -> Iterator[str]:
     """The name of a migrated warehouse with the application's empty tables, the template of others."""
     name = f"template_{uuid4().hex}"
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(migrated)))
+    make_copy(postgres, name, migrated)
     with psycopg.connect(postgres.url(name), options="-csearch_path=app") as conn:
-        conn.execute("CREATE SCHEMA app")
+        application_role = sql.Identifier(urlsplit(postgres.url(name, APPLICATION)).username)
+        conn.execute(sql.SQL("CREATE SCHEMA app AUTHORIZATION {}").format(application_role))
+        conn.execute(sql.SQL("SET ROLE {}").format(application_role))
         application.create(conn)
     yield name
     postgres.drop_database(name)
@@ -143,13 +146,13 @@ def storage_connection(store: Store, **extra: Any) -> str:
 @pytest.fixture
 def application_warehouse(postgres: Server, application_tables: str) -> Iterator[str]:
     """The libpq URL of a warehouse of its own for each test, with the application's tables in the schema `app`."""
-    yield from copy_of(postgres, application_tables)
+    yield from copy_of(postgres, application_tables, roles.TASKS)
 
 
 @pytest.fixture
-def images(application_warehouse: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> Images:
+def images(application_warehouse: str, store: Store, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> Images:
     """A hundred images and their objects, with the connections to both and to the warehouse set."""
-    parts = urlsplit(application_warehouse)
+    parts = urlsplit(as_role(APPLICATION, application_warehouse, postgres))
     query = "&".join(filter(None, [parts.query, "options=-csearch_path%3Dapp"]))
     application_url = parts._replace(query=query).geturl()
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", application_warehouse)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import boto3
 import psycopg
@@ -380,4 +381,9 @@ class TestWarehouse:
         assert (shown["idle_in_transaction_session_timeout"], shown["lock_timeout"]) == ("900000ms", "900000ms")
 
     def test_url_is_one_that_migrations_take(self, connected):
-        assert migrate(warehouse.url())
+        assert migrate(warehouse.owner_url())
+
+    def test_one_connection_for_everything_is_enough(self, connected, monkeypatch):
+        assert warehouse.defined(warehouse.OWNER) == "warehouse_owner"
+        monkeypatch.delenv("AIRFLOW_CONN_WAREHOUSE_OWNER")
+        assert urlsplit(warehouse.owner_url()).netloc == urlsplit(connected).netloc

@@ -44,12 +44,15 @@ from include.confidence.summary import ForensicSummary, Plan
 from include.confidence.watch import Code, Finding
 from include.sources import REGISTRY, get_source
 from include.sources.installed import SETTING
-from include.warehouse import fence, sync_log
+from include.warehouse import fence, roles, sync_log
 from include.warehouse.sync_log import Counts
+from plugins.hooks import warehouse as warehouse_hook
 from plugins.pages import warehouse as pages_warehouse
 from plugins.pages.app import create_app
 from plugins.sync_confidence import PREFIX, SyncConfidence
+from stack.postgres import Server
 from stack.settings import REPOSITORY
+from tests.conftest import as_role, make_copy
 
 SOURCE = "repairshopr"
 RUNBOOK = f"{SOURCE}_reconcile"
@@ -142,7 +145,7 @@ class Site:
 def reading(url: str) -> Iterator[None]:
     """The pages' connections to a warehouse, closed at the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW_CONN_WAREHOUSE", url)
+        patch.setenv("AIRFLOW_CONN_WAREHOUSE_READ", url)
         pages_warehouse._pool.cache_clear()
         yield
         if pages_warehouse._pool.cache_info().currsize:
@@ -175,17 +178,17 @@ def airflow_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
 def filled(postgres, migrated) -> Iterator[str]:
     """The URL of a warehouse with a few nights of one source. Nobody writes to it."""
     name = f"test_{uuid4().hex}"
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {name} TEMPLATE {migrated}")
-    with psycopg.connect(postgres.url(name), autocommit=True) as conn:
+    make_copy(postgres, name, migrated)
+    with psycopg.connect(postgres.url(name, roles.TASKS), autocommit=True) as conn:
         fill(conn)
-    yield postgres.url(name)
+    yield postgres.url(name, roles.READ)
     postgres.drop_database(name)
 
 
 @pytest.fixture(scope="module")
-def site(airflow_app: FastAPI, filled: str) -> Iterator[Site]:
-    with reading(filled), psycopg.connect(filled, autocommit=True) as conn, TestClient(airflow_app) as client:
+def site(airflow_app: FastAPI, filled: str, postgres: Server) -> Iterator[Site]:
+    owner = as_role(roles.OWNER, filled, postgres)
+    with reading(filled), psycopg.connect(owner, autocommit=True) as conn, TestClient(airflow_app) as client:
         yield Site(client, conn)
 
 
@@ -981,10 +984,10 @@ class TestLeftOut:
 
 class TestReadiness:
     @pytest.fixture
-    def own(self, airflow_app, warehouse) -> Iterator[Site]:
+    def own(self, airflow_app, warehouse, owner, postgres) -> Iterator[Site]:
         """A site whose warehouse a test may change."""
-        with reading(warehouse), psycopg.connect(warehouse, autocommit=True) as conn, TestClient(airflow_app) as client:
-            yield Site(client, conn)
+        with reading(as_role(roles.READ, warehouse, postgres)), TestClient(airflow_app) as client:
+            yield Site(client, owner)
 
     def reasons(self, site: Site, **asked: Any) -> list[tuple[str, str | None]]:
         answer = site.get("/readiness", **asked)
@@ -1064,12 +1067,22 @@ class TestReadiness:
         with pages_warehouse.opened() as conn, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             conn.execute("DELETE FROM confidence.writer")
 
+    def test_role_that_lacks_a_right_is_told_what_to_do(self, own):
+        told = pytest.raises(pages_warehouse.WarehouseUnavailable, match=r"'warehouse_read', .* DAG warehouse_migrate")
+        with told, pages_warehouse.opened():
+            raise psycopg.errors.InsufficientPrivilege
+
     def test_server_that_is_restarted_is_asked_again(self, own):
         own.json("/sync-status")
-        ended = own.conn.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE application_name = 'sync confidence pages' AND datname = current_database()"
-        ).fetchone()[0]
+        # By a connection of the pages' role, which has a right to end its own.
+        ended = (
+            warehouse_hook.connect("test", warehouse_hook.READ)
+            .execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE application_name = 'sync confidence pages' AND datname = current_database()"
+            )
+            .fetchone()[0]
+        )
         assert ended >= 1
         own.json("/sync-status")
 
@@ -1160,11 +1173,11 @@ class TestUnreachable:
                     continue
                 answer = site.get(path)
                 assert answer.status_code == 503
-                assert "connection 'warehouse'" in answer.text
+                assert "connection 'warehouse_read'" in html.unescape(answer.text)
                 assert "s3cret" not in answer.text
                 assert "127.0.0.1" not in answer.text
             assert site.get("/readiness").json()["reasons"][0]["code"] == "warehouse_unavailable"
-            monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", filled)
+            monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE_READ", filled)
             # Sooner than attempts that come ever more rarely would.
             deadline = time.monotonic() + 2
             while site.get("/sync-status").status_code != 200:
@@ -1172,7 +1185,8 @@ class TestUnreachable:
 
     def test_connection_that_nobody_has_set(self, airflow_app, filled, monkeypatch):
         with reading(filled), TestClient(airflow_app) as client:
-            monkeypatch.delenv("AIRFLOW_CONN_WAREHOUSE")
-            assert "AIRFLOW_CONN_WAREHOUSE" in Site(client, None).refusal("/sync-status", 503)
+            monkeypatch.delenv("AIRFLOW_CONN_WAREHOUSE_READ")
+            assert "AIRFLOW_CONN_WAREHOUSE_READ" in Site(client, None).refusal("/sync-status", 503)
+            # One connection for everything is enough.
             monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", filled)
             assert Site(client, None).get("/sync-status").status_code == 200

@@ -19,6 +19,7 @@ from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.rollback import RollbackOperator
 from plugins.operators.sync import SyncOperator
 from plugins.settings import NotEnabled
+from tests.conftest import as_role
 from tests.images import ORIGINAL, STAGED
 from tests.plugins.conftest import Run, answer, execute, skipped
 
@@ -35,9 +36,10 @@ NOT_ENABLED = r"^reconciliation is not enabled: .*RECONCILE_ENABLED"
 
 
 @pytest.fixture
-def conn(images) -> Iterator[psycopg.Connection]:
-    """The warehouse of the test's images."""
-    with psycopg.connect(images.url, autocommit=True) as connection:
+def conn(images, postgres) -> Iterator[psycopg.Connection]:
+    """The warehouse of the test's images, and these, in the hand of one who may do anything."""
+    url = as_role(None, images.url, postgres)
+    with psycopg.connect(url, autocommit=True, options="-csearch_path=app") as connection:
         yield connection
 
 

@@ -11,13 +11,12 @@ from itertools import combinations
 
 import psycopg
 import pytest
-from airflow.utils.net import getfqdn
 
 from include.warehouse import fence
 from stack import alive
 from stack.airflow import ENDED, until
 from stack.alive import is_alive
-from stack.ports import is_free
+from stack.ports import hostname, is_free
 from tests.folders import quick_folder
 from tests.running_platform import RECONCILE, SOURCE, SYNC, Platform, started
 from tests.workers import Redis, Worker
@@ -98,12 +97,12 @@ def lines_written(site: Site) -> int:
 def test_health_checks_find_each_part_on_its_machine_only(site: Site, monkeypatch: pytest.MonkeyPatch):
     env = site.platform.stack.env
     for part in ("dag-processor", "triggerer"):
-        assert is_alive(part, env, getfqdn())
+        assert is_alive(part, env, hostname())
         assert not is_alive(part, env, "elsewhere")
     assert all(is_alive("worker", env, worker.name) for worker in site.workers)
     # Each heartbeat is too old.
     monkeypatch.setattr(alive, "SILENT_SECONDS", -60)
-    assert not any(is_alive(part, env, getfqdn()) for part in ("dag-processor", "triggerer"))
+    assert not any(is_alive(part, env, hostname()) for part in ("dag-processor", "triggerer"))
 
 
 def test_two_runbooks_share_both_workers_and_the_rate_limit(site: Site):

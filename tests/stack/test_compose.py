@@ -11,18 +11,24 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from include.sources import REGISTRY
 from include.sources.installed import SETTING, installed_sources
+from include.warehouse import roles
 from stack.locks import pins
 from stack.postgres import SETTINGS, Server
-from stack.settings import REPOSITORY, SIMULATORS
+from stack.roles import APPLICATION
+from stack.settings import REPOSITORY, SIMULATOR_KEYS, SIMULATOR_TOKEN, SIMULATORS
 
 # The package's own wrapper returns 0 on errors.
 COMPOSE = Path(find_spec("compose").origin).with_name("docker-compose")
 FILE = REPOSITORY / "docker-compose.yaml"
 NEEDED = re.findall(r"\$\{(\w+):\?", FILE.read_text())
-SECRETS = {name: f"value-of-{name.lower()}" for name in NEEDED} | {"SYNC_CONFIDENCE_SOURCES": ",".join(REGISTRY)}
+SECRETS = {name: f"value-of-{name.lower()}" for name in NEEDED} | {
+    "SYNC_CONFIDENCE_SOURCES": ",".join(REGISTRY),
+    "FERNET_KEY": f"{'value-of-fernet-key':A<43}=",
+}
 # As .env.example has it for a trial.
 TRIAL = {"SIMULATORS": "1", "COMPOSE_PROFILES": SECRETS["SYNC_CONFIDENCE_SOURCES"]}
 
@@ -34,9 +40,25 @@ def compose(variables: dict[str, str], *arguments: str) -> subprocess.CompletedP
 
 
 def services(**variables: str) -> dict[str, dict]:
+    return config(**variables)["services"]
+
+
+def config(**variables: str) -> dict[str, dict]:
     done = compose(SECRETS | variables, "config", "--format=json")
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["services"]
+    return json.loads(done.stdout)
+
+
+def files(service: str, **variables: str) -> dict[str, str]:
+    """The content of each file that the service finds, by its path."""
+    found = config(**variables)
+    mounted = found["services"][service].get("configs") or []
+    return {file["target"]: found["configs"][file["source"]]["content"] for file in mounted}
+
+
+def connections(**variables: str) -> dict[str, dict | str]:
+    """Airflow's connections, by name, as each of its parts reads them."""
+    return yaml.safe_load(files("worker", **variables)["/run/secrets/connections.yaml"])
 
 
 @pytest.mark.parametrize("name", sorted(set(NEEDED)))
@@ -90,10 +112,7 @@ def test_a_trial_has_the_simulators_of_its_sources_and_no_other(tmp_path: Path):
 
 @pytest.mark.parametrize("name", SIMULATORS)
 def test_a_source_without_an_account_has_no_connection_and_no_invented_one(name: str):
-    worker = services()["worker"]["environment"]
-    assert [worker[f"AIRFLOW_CONN_{connection.upper()}"] for connection in SIMULATORS[name].connections] == [
-        "" for _ in SIMULATORS[name].connections
-    ]
+    assert not set(SIMULATORS[name].connections) & set(connections())
 
 
 def test_images_are_pinned_and_everything_that_stays_is_checked():
@@ -127,14 +146,99 @@ def test_postgres_is_tuned_as_the_embedded_one():
     assert set_.items() <= SETTINGS.items()
 
 
-def test_redis_keeps_its_queue_and_shows_its_password_on_no_command_line():
-    done = compose(SECRETS, "config", "--format=json")
-    redis = json.loads(done.stdout)["services"]["redis"]
-    assert SECRETS["REDIS_PASSWORD"] not in " ".join(redis["command"])
-    [config] = redis["configs"]
-    assert config["target"] == redis["command"][-1]
-    content = json.loads(done.stdout)["configs"][config["source"]]["content"].splitlines()
+def test_redis_keeps_its_queue():
+    redis, found = services()["redis"], files("redis")
+    content = found[redis["command"][-1]].splitlines()
     assert content == [f"requirepass {SECRETS['REDIS_PASSWORD']}", "appendonly yes"]
+
+
+PASSWORDS = set(NEEDED) - {SETTING} | {"MINIO_PASSWORD"}
+REAL = {f"AIRFLOW_CONN_{name}": f"value-of-{name}" for name in ("NOTIFICATIONS", "FLEX", "IMAGES_DB", "STORAGE")}
+
+
+def test_secrets_are_in_files_only():
+    """Neither in an environment, nor on a command line, but for the trial's own: invented data alone is behind them."""
+    given = {"MINIO_PASSWORD": "value-of-minio", "COMPOSE_PROFILES": "minio"} | REAL
+    secret = [value for name, value in (SECRETS | given).items() if name in PASSWORDS | set(REAL)]
+    found = config(**given)
+    assert [value for value in secret if value in json.dumps(found["services"])] == []
+    assert [value for value in secret if value not in json.dumps(found["configs"])] == []
+
+
+def test_a_trial_shows_no_token_and_no_password_on_a_command_line():
+    for name, service in services(**TRIAL).items():
+        shown = json.dumps([service["command"], service.get("entrypoint")])
+        assert [secret for secret in (*SECRETS.values(), SIMULATOR_TOKEN, *SIMULATOR_KEYS) if secret in shown] == [], (
+            name
+        )
+
+
+def test_each_part_finds_the_files_that_it_is_told_of():
+    for name, service in services(COMPOSE_PROFILES="minio").items():
+        told = re.findall(r"/run/secrets/[\w.]+", json.dumps([service, service.get("healthcheck")]))
+        # Migrations ask for no connection.
+        lacking = {"/run/secrets/connections.yaml"} if name == "init" else set()
+        assert set(told) - lacking <= set(files(name, COMPOSE_PROFILES="minio")), name
+
+
+def test_airflow_reads_its_secrets_and_connections_from_the_files(tmp_path: Path):
+    """With the settings of the compose file, and the files where they can be read here."""
+    content = files("worker", **TRIAL)
+    settings = json.dumps(services()["worker"]["environment"]).replace("/run/secrets", str(tmp_path))
+    for path, text in content.items():
+        (tmp_path / Path(path).name).write_text(text)
+    environment = json.loads(settings) | {"AIRFLOW_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", READ], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    read = json.loads(done.stdout.splitlines()[-1])
+    owner = f"metadata:{SECRETS['METADATA_PASSWORD']}@postgres:5432/airflow"
+    assert read["settings"] == [
+        f"postgresql+psycopg2://{owner}",
+        f"db+postgresql://{owner}",
+        f"redis://:{SECRETS['REDIS_PASSWORD']}@redis:6379/0",
+        *(SECRETS[name] for name in ("FERNET_KEY", "SESSION_KEY", "JWT_SECRET")),
+    ]
+    known = {"warehouse", "warehouse_owner", "warehouse_read", "airflow_api"}
+    assert set(read["connections"]) == known | {name for each in SIMULATORS.values() for name in each.connections}
+    assert read["connections"]["flex"] == ["http", "http://flex:8000", "demo-token"]
+    assert read["connections"]["images_db"] == ["postgres", "postgres", "invented"]
+
+
+READ = """
+import json
+from airflow.configuration import conf, ensure_secrets_loaded
+from airflow.secrets.local_filesystem import LocalFilesystemBackend
+names = [("database", "sql_alchemy_conn"), ("celery", "result_backend"), ("celery", "broker_url"),
+    ("core", "fernet_key"), ("api", "secret_key"), ("api_auth", "jwt_secret")]
+[backend] = [each for each in ensure_secrets_loaded() if isinstance(each, LocalFilesystemBackend)]
+found = {name: backend.get_connection(name) for name in backend._local_connections}
+print(json.dumps({"settings": [conf.get(*name) for name in names],
+    "connections": {name: [each.conn_type, each.host, each.password] for name, each in found.items()}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("connection", "role"),
+    [("warehouse", roles.TASKS), ("warehouse_owner", roles.OWNER), ("warehouse_read", roles.READ)],
+)
+def test_each_connection_to_the_warehouse_has_a_role_with_a_password_of_its_own(connection: str, role: str):
+    made = json.loads(files("init")["/run/secrets/roles.json"])
+    url = urlsplit(connections()[connection])
+    assert (url.username, url.path) == (role, "/warehouse")
+    assert made["passwords"][role] == url.password
+    assert len({*made["passwords"].values(), urlsplit(made["superuser"]).password}) == len(made["passwords"]) + 1
+
+
+def test_the_superuser_is_known_to_postgres_and_init_alone():
+    found = config(**TRIAL)
+    known = {name for name in found["services"] if SECRETS["POSTGRES_PASSWORD"] in str(files(name, **TRIAL))}
+    assert known == {"postgres", "init"}
+    assert files("postgres")[found["services"]["postgres"]["environment"]["POSTGRES_PASSWORD_FILE"]]
+
+
+def test_the_application_of_a_trial_can_log_in_during_a_trial_only():
+    assert "application" not in json.loads(files("init")["/run/secrets/roles.json"])["passwords"]
+    assert "application" in json.loads(files("init", **TRIAL)["/run/secrets/roles.json"])["passwords"]
 
 
 def test_people_and_messages_get_the_address_that_env_names():
@@ -154,7 +258,7 @@ def test_airflow_waits_for_the_migrations():
 
 
 def test_passwords_are_the_users():
-    passwords = json.loads(services()["init"]["environment"]["PASSWORDS"])
+    passwords = json.loads(files("init")["/run/secrets/passwords.json"])
     users = services()["api-server"]["environment"]["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"]
     assert {user.split(":")[0] for user in users.split(",")} == set(passwords)
     assert passwords["runbook"] == SECRETS["RUNBOOK_PASSWORD"]
@@ -166,36 +270,34 @@ def test_only_the_ui_is_published_and_on_the_loopback_interface():
     assert published["api-server"][0]["host_ip"] == "127.0.0.1"
 
 
-def connections(**variables: str) -> tuple[str, str]:
-    """A worker's connections to the bucket and to the application's database."""
-    variables = services(**TRIAL, **variables)["worker"]["environment"]
-    return variables["AIRFLOW_CONN_STORAGE"], variables["AIRFLOW_CONN_IMAGES_DB"]
-
-
 def test_a_real_account_replaces_the_simulator():
-    assert "demo-token" in services(**TRIAL)["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"]
-    real = '{"conn_type": "http", "host": "https://shop.example.com", "password": "real"}'
+    assert connections(**TRIAL)["repairshopr"]["password"] == SIMULATOR_TOKEN
+    real = {"conn_type": "http", "host": "https://shop.example.com", "password": "real"}
     for trial in ({}, TRIAL):
-        found = services(**trial, AIRFLOW_CONN_REPAIRSHOPR=real)
-        assert found["worker"]["environment"]["AIRFLOW_CONN_REPAIRSHOPR"] == real
+        assert connections(**trial, AIRFLOW_CONN_REPAIRSHOPR=json.dumps(real))["repairshopr"] == real
 
 
-def read(connection: str) -> dict:
-    return json.loads(connection) if connection.startswith("{") else {"url": connection}
+def read(connection: str | dict) -> dict:
+    if isinstance(connection, str):
+        return json.loads(connection) if connection.startswith("{") else {"url": connection}
+    return connection
 
 
 @pytest.mark.parametrize("name", SIMULATORS)
 def test_a_simulator_and_its_connections_are_those_of_the_embedded_stack(name: str):
     """Only the rate limit differs: a worker keeps the vendor's."""
-    embedded, found = SIMULATORS[name], services(**TRIAL)
-    server = Server(f"postgresql://airflow:{SECRETS['POSTGRES_PASSWORD']}@postgres:5432/postgres")
+    embedded, found, declared = SIMULATORS[name], services(**TRIAL), connections(**TRIAL)
+    password = {roles.TASKS: SECRETS["TASKS_PASSWORD"], APPLICATION: "invented"}[embedded.role]
+    server = Server(f"postgresql://{embedded.role}:{password}@postgres:5432/postgres")
     for connection, value in embedded.connections.items():
         expected = read(value(f"http://{name}:8000", server))
         expected.get("extra", {}).pop("requests_per_minute", None)
-        given = read(found["worker"]["environment"][f"AIRFLOW_CONN_{connection.upper()}"])
+        given = read(declared[connection])
         assert {"extra": {}} | given == {"extra": {}} | expected
     arguments = embedded.arguments(server, {})
-    assert found[name]["command"][-len(arguments) :] == arguments
+    command = found[name]["command"]
+    assert command[len(command) - len(arguments) :] == arguments
+    assert (found[name].get("environment") or {}) == ({"PGPASSWORD": password} if "--database" in arguments else {})
 
 
 @pytest.mark.parametrize("name", SIMULATORS)
@@ -205,16 +307,9 @@ def test_example_names_every_connection_of_a_source(name: str):
         assert f"# AIRFLOW_CONN_{connection.upper()}=" in example
 
 
-def test_the_storage_simulator_reaches_the_database_that_is_checked():
-    storage = services(**TRIAL)["storage"]
-    assert storage["environment"] == {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
-    assert storage["depends_on"]["postgres"]["condition"] == "service_healthy"
-
-
-def test_the_flex_simulator_waits_for_the_tables_of_its_jobs():
-    flex = services(**TRIAL)["flex"]
-    assert flex["environment"] == {"PGPASSWORD": SECRETS["POSTGRES_PASSWORD"]}
-    assert flex["depends_on"]["init"]["condition"] == "service_completed_successfully"
+@pytest.mark.parametrize("name", ["flex", "storage"])
+def test_a_simulator_with_a_database_waits_for_its_role(name: str):
+    assert services(**TRIAL)[name]["depends_on"]["init"]["condition"] == "service_completed_successfully"
 
 
 def test_a_real_flex_meets_no_invented_jobs():
@@ -235,14 +330,23 @@ def test_orphans_in_flex_are_deleted_unless_env_says_otherwise():
 
 def test_a_real_bucket_and_its_application_replace_the_simulator():
     bucket, database = '{"conn_type": "aws", "extra": {"region_name": "eu-west-1"}}', "postgresql://app@example.com/app"
-    assert connections(AIRFLOW_CONN_STORAGE=bucket, AIRFLOW_CONN_IMAGES_DB=database) == (bucket, database)
+    found = connections(**TRIAL, AIRFLOW_CONN_STORAGE=bucket, AIRFLOW_CONN_IMAGES_DB=database)
+    assert (found["storage"], found["images_db"]) == (json.loads(bucket), database)
 
 
 def test_half_a_real_bucket_meets_a_host_that_names_the_missing_half():
-    bucket, _ = connections(AIRFLOW_CONN_IMAGES_DB="postgresql://app@example.com/app")
-    assert urlsplit(json.loads(bucket)["extra"]["endpoint_url"]).hostname == "airflow-conn-storage-is-missing.storage"
-    _, database = connections(AIRFLOW_CONN_STORAGE='{"conn_type": "aws"}')
+    bucket = connections(**TRIAL, AIRFLOW_CONN_IMAGES_DB="postgresql://app@example.com/app")["storage"]
+    assert urlsplit(bucket["extra"]["endpoint_url"]).hostname == "airflow-conn-storage-is-missing.storage"
+    database = connections(**TRIAL, AIRFLOW_CONN_STORAGE='{"conn_type": "aws"}')["images_db"]
     assert urlsplit(database).hostname == "airflow-conn-images-db-is-missing.postgres"
+
+
+def test_airflow_is_told_who_decides_and_whether_readiness_is_open():
+    names = ("DECIDER_ROLES", "SYNC_CONFIDENCE_OPEN_READINESS")
+    assert [services()["api-server"]["environment"][name] for name in names] == ["op,admin", ""]
+    given = services(DECIDER_ROLES="admin", SYNC_CONFIDENCE_OPEN_READINESS="1")
+    for part in AIRFLOW:
+        assert [given[part]["environment"][name] for name in names] == ["admin", "1"]
 
 
 def test_changes_are_applied_only_if_env_enables_it():
@@ -266,7 +370,10 @@ def test_executor_loads_from_the_locked_packages(tmp_path: Path):
     locked = pins((REPOSITORY / "requirements.txt").read_text())
     for package in ("apache-airflow", "apache-airflow-providers-celery", "celery", "kombu", "redis"):
         assert version(package) == locked[package], f"{package} is not the lock's: run `make test`"
-    environment = services()["scheduler"]["environment"] | {"AIRFLOW_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    settings = json.dumps(services()["scheduler"]["environment"]).replace("/run/secrets", str(tmp_path))
+    for path, text in files("scheduler").items():
+        (tmp_path / Path(path).name).write_text(text)
+    environment = json.loads(settings) | {"AIRFLOW_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     command = [sys.executable, "-c", LOAD]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -1,15 +1,19 @@
 import fcntl
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import psycopg
 import pytest
 
+from include.confidence import messages, outbox
 from include.sources.installed import SETTING
 from stack import supervisor
 from stack.control import Stack
-from stack.guardian import StackError
+from stack.guardian import StackError, Stopped
 from stack.ports import free_port
 from stack.settings import REPOSITORY, Home
 
@@ -87,3 +91,56 @@ def test_env_of_a_stack_that_is_down_is_refused(home: Home):
     )
     assert done.returncode == 1
     assert done.stderr == "stack: the stack isn't up: `python -m stack up` starts it\n"
+
+
+class TestCrash:
+    """What a start says of the end before, without Airflow."""
+
+    @pytest.fixture
+    def family(self) -> SimpleNamespace:
+        """One of whose processes has ended by itself."""
+
+        def wait() -> None:
+            raise StackError("scheduler ended (killed by SIGKILL): see /logs/scheduler.log")
+
+        return SimpleNamespace(wait=wait)
+
+    @pytest.fixture
+    def noted(self, home: Home) -> Home:
+        home.folder.mkdir()
+        home.ended.write_text("at 2026-01-01 00:00 UTC, since scheduler ended")
+        return home
+
+    def test_reason_is_kept(self, home: Home, family: SimpleNamespace):
+        home.folder.mkdir()
+        with pytest.raises(StackError):
+            supervisor._watch(family, home)
+        assert re.fullmatch(r"at 20\S+ \S+ UTC, since scheduler ended \(killed by SIGKILL\).*", home.ended.read_text())
+
+    def test_whole_that_is_killed_has_left_its_note_before(self, home: Home):
+        home.folder.mkdir()
+        seen: list[str] = []
+
+        def wait() -> None:
+            seen.append(home.ended.read_text())
+            raise Stopped
+
+        with pytest.raises(Stopped):
+            supervisor._watch(SimpleNamespace(wait=wait), home)
+        assert "killed as a whole, or the machine was lost" in seen[0]
+
+    @pytest.mark.parametrize(("code", "kept"), [(0, False), (1, True)])
+    def test_end_that_was_asked_for_is_no_crash(self, noted: Home, monkeypatch: pytest.MonkeyPatch, code, kept):
+        monkeypatch.setattr(supervisor, "guarded", lambda *_: code)
+        assert supervisor.run(noted, 0) == code
+        assert noted.ended.exists() == kept
+
+    def test_people_are_told_once(self, conn: psycopg.Connection, warehouse: str):
+        for _ in range(2):
+            supervisor._note(messages.of_crash("at noon, since scheduler ended", "http://x"), warehouse)
+        sent: list[messages.Event] = []
+        while outbox.send_next(conn, lambda event: not sent.append(event)):
+            pass
+        [event] = sent
+        assert event.title == "Airflow is running again after a crash"
+        assert "at noon, since scheduler ended" in event.text

@@ -1,14 +1,20 @@
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from include.sources.installed import SETTING
 from include.sources.pools import declared_pools
+from include.warehouse.roles import OWNER
+from stack import prepare, roles
+from stack.postgres import Postgres
 from stack.prepare import create_missing_pools, metadata_version
 from stack.settings import REPOSITORY
+from tests.folders import quick_folder
 
 # As Airflow's migration makes it.
 SLOT_POOL = """
@@ -84,3 +90,21 @@ def test_metadata_version_changes_with_the_schema(warehouse_url: str):
             connection.execute("INSERT INTO alembic_version VALUES (%s)", [revision])
         seen.add(metadata_version(warehouse_url))
     assert len(seen) == 2
+
+
+def test_roles_of_a_file_are_made_and_the_warehouse_is_its_owners(tmp_path: Path):
+    with quick_folder("prepare") as folder, Postgres(folder / "postgres", settings={"fsync": "off"}) as server:
+        passwords = {role: f"the {role}'s" for role in roles.ALL}
+        file = tmp_path / "roles.json"
+        file.write_text(json.dumps({"superuser": server.url("postgres"), "passwords": passwords}))
+        [url] = prepare._set_up_roles(file).values()
+        with psycopg.connect(url) as connection:
+            found = "SELECT current_user, pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'warehouse'"
+            assert connection.execute(found).fetchone() == (OWNER, OWNER)
+
+
+def test_a_setting_is_a_value_or_what_a_command_prints(tmp_path: Path):
+    (tmp_path / "url").write_text("postgresql+psycopg2://who@here/airflow")
+    command = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": f"cat {tmp_path}/url"}
+    assert prepare.metadata_url(command) == "postgresql://who@here/airflow"
+    assert prepare.setting({"NAME": "value", "NAME_CMD": "false"}, "NAME") == "value"

@@ -4,10 +4,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
+from include.simulators import storage
 from include.sources import REGISTRY, get_source
 from include.sources.installed import SETTING
 from stack.guardian import StackError
@@ -17,6 +19,8 @@ from stack.postgres import Server
 from stack.settings import (
     RCLONE,
     REPOSITORY,
+    SIMULATOR_KEYS,
+    SIMULATOR_TOKEN,
     SIMULATORS,
     Home,
     Ports,
@@ -57,12 +61,38 @@ def test_environment_names_the_stacks_own_parts(home: Home):
     assert env["AIRFLOW_HOME"] == str(home.airflow)
     assert env["PYTHONPATH"] == str(REPOSITORY)
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == "postgresql+psycopg2://who:secret@elsewhere:5/airflow"
-    assert env["AIRFLOW_CONN_WAREHOUSE"] == "postgresql://who:secret@elsewhere:5/warehouse"
+    for name in ("WAREHOUSE", "WAREHOUSE_OWNER", "WAREHOUSE_READ"):
+        assert env[f"AIRFLOW_CONN_{name}"] == "postgresql://who:secret@elsewhere:5/warehouse"
     assert env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://localhost:1/execution/"
     service = json.loads(env["AIRFLOW_CONN_AIRFLOW_API"])
     assert service["host"] == "http://localhost:1"
     assert (service["login"], service["password"]) == ("runbook", Secrets.of(home).passwords["runbook"])
     assert json.loads(env["AIRFLOW_CONN_REPAIRSHOPR"])["host"] == simulator_url("repairshopr", PORTS)
+
+
+def test_each_part_has_its_role_on_our_own_server(home: Home, postgres: Server):
+    env = environment(home, PORTS, postgres, {})
+    urls = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": ("metadata", "/airflow"),
+        "AIRFLOW_CONN_WAREHOUSE": ("warehouse_tasks", "/warehouse"),
+        "AIRFLOW_CONN_WAREHOUSE_OWNER": ("warehouse_owner", "/warehouse"),
+        "AIRFLOW_CONN_WAREHOUSE_READ": ("warehouse_read", "/warehouse"),
+        "AIRFLOW_CONN_IMAGES_DB": ("application", "/warehouse"),
+    }
+    for name, expected in urls.items():
+        assert (urlsplit(env[name]).username, urlsplit(env[name]).path) == expected, name
+    assert urlsplit(postgres.url("warehouse")).password not in json.dumps(env)
+
+
+def test_a_warehouse_that_the_caller_names_is_for_everything(home: Home):
+    env = environment(home, PORTS, POSTGRES, {"AIRFLOW_CONN_WAREHOUSE": "postgresql://company.example/warehouse"})
+    assert {name for name in env if name.startswith("AIRFLOW_CONN_WAREHOUSE")} == {"AIRFLOW_CONN_WAREHOUSE"}
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_no_token_and_no_key_is_on_a_command_line(home: Home, name: str):
+    command = " ".join(simulator_command(name, home, PORTS, POSTGRES, {}))
+    assert [secret for secret in (SIMULATOR_TOKEN, *SIMULATOR_KEYS) if secret in command] == []
 
 
 def test_what_the_caller_has_set_wins_but_for_the_stacks_own_places(home: Home):
@@ -87,8 +117,7 @@ def test_the_simulated_bucket_is_reached_as_any_s3_endpoint(home: Home):
     connection = json.loads(environment(home, PORTS, POSTGRES, {})["AIRFLOW_CONN_STORAGE"])
     command = simulator_command("storage", home, PORTS, POSTGRES, {})
     assert connection["conn_type"] == "aws"
-    assert connection["login"] == option(command, "--access-key")
-    assert connection["password"] == option(command, "--secret-key")
+    assert (connection["login"], connection["password"]) == (storage.Config().access_key, storage.Config().secret_key)
     assert connection["extra"] == {
         "endpoint_url": simulator_url("storage", PORTS),
         "region_name": "us-east-1",
@@ -101,7 +130,6 @@ def test_the_simulated_shops_are_those_that_the_connection_names(home: Home):
     connection = json.loads(environment(home, PORTS, POSTGRES, {})["AIRFLOW_CONN_TEKMETRIC"])
     command = simulator_command("tekmetric", home, PORTS, POSTGRES, {})
     assert connection["host"] == simulator_url("tekmetric", PORTS)
-    assert connection["password"] == option(command, "--token")
     assert connection["extra"]["shops"] == json.loads(option(command, "--shops"))
 
 
@@ -109,7 +137,6 @@ def test_the_business_roles_are_those_of_the_simulated_account(home: Home):
     connection = json.loads(environment(home, PORTS, POSTGRES, {})["AIRFLOW_CONN_FLEX"])
     command = simulator_command("flex", home, PORTS, POSTGRES, {})
     assert connection["host"] == simulator_url("flex", PORTS)
-    assert connection["password"] == option(command, "--token")
     roles = connection["extra"]["business_roles"]["sound"]
     assert roles.keys() == {"responsible", "specialist", "technician"}
     assert command[command.index("--roles") + 1 :] == list(roles.values())
@@ -142,7 +169,7 @@ def test_a_simulator_reaches_its_tables_with_no_password_on_its_command_line(
 ):
     server = Server(postgres.url("postgres"))
     url = option(simulator_command(name, home, PORTS, server, {}), "--database")
-    variables = simulator_environment(server, {"KEPT": "yes"})
+    variables = simulator_environment(name, server, {"KEPT": "yes"})
     assert variables["KEPT"] == "yes"
     assert variables["PGPASSWORD"] not in url
     asked = "import psycopg, sys; print(psycopg.connect(sys.argv[1]).execute('SHOW search_path').fetchone()[0])"
@@ -151,7 +178,8 @@ def test_a_simulator_reaches_its_tables_with_no_password_on_its_command_line(
 
 
 def test_a_password_with_escapes_reaches_the_simulator_as_it_is():
-    assert simulator_environment(Server("postgresql://who:a%2Fb@elsewhere/postgres"), {})["PGPASSWORD"] == "a/b"
+    variables = simulator_environment("flex", Server("postgresql://who:a%2Fb@elsewhere/postgres"), {})
+    assert variables["PGPASSWORD"] == "a/b"
 
 
 def test_every_simulator_stands_in_for_a_source():
@@ -174,9 +202,10 @@ def test_real_images_are_not_compared_with_invented_ones(given: str, missing: st
 def test_a_source_that_is_left_out_has_neither_simulator_nor_connection(home: Home):
     only = {SETTING: "square, storage"}
     assert simulated(only) == ["square", "storage"]
+    own = {"WAREHOUSE", "WAREHOUSE_OWNER", "WAREHOUSE_READ", "AIRFLOW_API"}
     set_ = {name for name in environment(home, PORTS, POSTGRES, only) if name.startswith("AIRFLOW_CONN_")}
     sources = {"SQUARE", "STORAGE", "IMAGES_DB"}
-    assert set_ == {f"AIRFLOW_CONN_{name}" for name in (*sources, "WAREHOUSE", "AIRFLOW_API")}
+    assert set_ == {f"AIRFLOW_CONN_{name}" for name in sources | own}
     # Nobody asks for the other half of an account that is not used.
     assert simulated({SETTING: "square", "AIRFLOW_CONN_STORAGE": "real"}) == ["square"]
 

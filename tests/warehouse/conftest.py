@@ -7,13 +7,13 @@ import psycopg
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from psycopg import sql
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+from include.warehouse import roles
 from include.warehouse.migrations.ddl import create_mirror
 from stack.postgres import Server
-from tests.conftest import copy_of
+from tests.conftest import copy_of, make_copy
 from tests.warehouse.shop import FAMILY, SOURCE, TABLES
 
 
@@ -21,9 +21,8 @@ from tests.warehouse.shop import FAMILY, SOURCE, TABLES
 def with_shop(postgres: Server, migrated: str) -> Iterator[str]:
     """The name of a migrated database with the tables of the tests' source."""
     name = f"template_{uuid4().hex}"
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(migrated)))
-    add_shop(postgres.url(name))
+    make_copy(postgres, name, migrated)
+    add_shop(postgres.url(name, roles.OWNER))
     yield name
     postgres.drop_database(name)
 
@@ -38,12 +37,13 @@ def add_shop(url: str) -> None:
         for table, (key, columns, constraints) in FAMILY.items():
             create_mirror(SOURCE, table.name, key, columns, constraints=constraints)
         connection.execute(text("INSERT INTO confidence.writer (source) VALUES (:source)"), {"source": SOURCE})
+        roles.grant(connection)
     engine.dispose()
 
 
 @pytest.fixture
 def warehouse(postgres: Server, with_shop: str) -> Iterator[str]:
-    """The libpq URL of a warehouse of its own for each test."""
+    """The superuser's URL of a warehouse of its own for each test: many of them make or change tables."""
     yield from copy_of(postgres, with_shop)
 
 

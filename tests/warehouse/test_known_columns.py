@@ -13,6 +13,7 @@ from include.warehouse import migrate as module
 from include.warehouse.migrate import migrate
 from include.warehouse.readers import boolean, identifier, instant, integer, structure, text
 from include.warehouse.table import Column, Table
+from tests.conftest import as_role
 
 MIGRATION = import_module("include.warehouse.migrations.versions.0026_known_columns")
 BEFORE = MIGRATION.down_revision
@@ -50,12 +51,12 @@ def test_reads_as_the_declaration_does(name):
     assert {column: there.get(column) for column in made} == made
 
 
-def test_fills_the_columns_from_extra_and_back(warehouse_url, monkeypatch):
+def test_fills_the_columns_from_extra_and_back(warehouse_url, postgres, monkeypatch):
     command = module.command
     upgrade, downgrade = command.upgrade, command.downgrade
     monkeypatch.setattr(command, "upgrade", lambda config, _: upgrade(config, BEFORE))
     migrate(warehouse_url)
-    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+    with psycopg.connect(as_role(None, warehouse_url, postgres), autocommit=True) as conn:
         # No other table has the rows that these name.
         conn.execute("SET session_replication_role = replica")
         for name, columns in MIGRATION.TABLES.items():

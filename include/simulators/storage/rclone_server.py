@@ -33,8 +33,8 @@ def lay(folder: Path, bucket: str, keys: Iterable[str]) -> None:
 def become(folder: Path, listener: socket.socket, access_key: str, secret_key: str, binary: Path) -> None:
     """Turn this process into rclone, which serves the folder on the listening socket; doesn't return."""
     os.dup2(listener.fileno(), 0)
-    arguments = _command(folder, access_key, secret_key, binary)
-    os.execv(arguments[0], arguments)
+    arguments = _command(folder, binary)
+    os.execve(arguments[0], arguments, _environment(access_key, secret_key))
 
 
 @contextmanager
@@ -47,7 +47,8 @@ def rclone(
     """
     lay(folder, bucket, keys)
     with serving.listen("127.0.0.1", 0) as listener:
-        process = subprocess.Popen(_command(folder, access_key, secret_key, binary), stdin=listener)
+        environment = _environment(access_key, secret_key)
+        process = subprocess.Popen(_command(folder, binary), env=environment, stdin=listener)
         url = serving.url_of(listener)
     try:
         yield Store(url, access_key, secret_key, bucket, control=None)
@@ -56,14 +57,19 @@ def rclone(
         process.wait()
 
 
-def _command(folder: Path, access_key: str, secret_key: str, binary: Path) -> list[str]:
+def _environment(access_key: str, secret_key: str) -> dict[str, str]:
+    """Our own environment with the keys, which a command line would show to all. rclone reads a line of CSV."""
+    return {**os.environ, "RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'}
+
+
+def _command(folder: Path, binary: Path) -> list[str]:
     """How rclone is started in a process whose standard input is a listening socket.
 
     It takes the socket over as it would systemd's: as descriptor 3, told by the process id. So no port is chosen
     twice, and who has the URL can connect at once.
     """
     script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null'
-    serve = [str(binary), "serve", "s3", str(folder), "--auth-key", f"{access_key},{secret_key}"]
+    serve = [str(binary), "serve", "s3", str(folder)]
     # No configuration of the user's; no digests, for which it would read every file that it lists; what somebody
     # changes in the folder is seen within a second.
     habits = ["--config", "", "--etag-hash", "", "--dir-cache-time", "1s", "--log-level", "ERROR"]

@@ -1,0 +1,21 @@
+"""A command of Airflow whose log server listens on the loopback interface only.
+
+Airflow's own listen on all interfaces, and it has no setting for that.
+"""
+
+import runpy
+from importlib import import_module
+
+from stack.ports import LOOPBACK
+
+
+def stay_local() -> None:
+    """Let the log servers that this process starts listen on the loopback interface."""
+    uvicorn = import_module("airflow.utils.serve_logs.core").uvicorn
+    run = uvicorn.run
+    uvicorn.run = lambda app, **options: run(app, **options | {"host": LOOPBACK})
+
+
+if __name__ == "__main__":
+    stay_local()
+    runpy.run_module("airflow", run_name="__main__", alter_sys=True)
