@@ -96,9 +96,10 @@ class Paginator(ABC):
 class Cursor(Paginator):
     """Each answer carries the token of the next page under `token`; the last page has none.
 
-    The token is sent as `param`, in the query or, with `in_body`, in the JSON body. `more`: the key of a flag that is
-    false on the last page, even if that page has a token. `optional`: an answer without rows may leave out the key
-    `rows` if it has no unknown keys. `as_of`: the key of the time up to which the list is complete, in ISO 8601.
+    Dots in `token` lead into objects. The token is sent as `param`, in the query or, with `in_body`, in the JSON body.
+    `more`: the key of a flag that is false on the last page, even if that page has a token. `optional`: an answer
+    without rows may leave out the key `rows` if it has no unknown keys. `as_of`: the key of the time up to which the
+    list is complete, in ISO 8601.
     """
 
     rows: str
@@ -119,9 +120,9 @@ class Cursor(Paginator):
         return replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        beside = {self.token, self.more, self.as_of}
+        beside = {self.token.partition(".")[0], self.more, self.as_of}
         rows = optional_rows(answer.data, self.rows, beside) if self.optional else _listed(answer, self.rows)
-        token = answer.data.get(self.token)
+        token = _inner(answer.data, self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
         if self.more and answer.data.get(self.more) is False:
@@ -349,6 +350,18 @@ def _query(link: Any) -> str:
     if not query:
         raise RefuseData("the address of the next page has no query to ask for it by")
     return query
+
+
+def _inner(data: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a path with dots, None if it ends early. Raises RefuseData if no object is on its way."""
+    value: Any = data
+    for name in path.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise RefuseData(f"{path!r} leads into something that is no JSON object")
+        value = value.get(name)
+    return value
 
 
 def _listed(answer: Answer, key: str) -> list[dict]:

@@ -148,6 +148,20 @@ def test_cursor_sends_its_token_in_the_query():
     assert cursor.request(base, "abc").params == {"limit": 100, "after": "abc"}
 
 
+@pytest.mark.parametrize(
+    ("paging", "token"), [({"next": {"after": "52"}}, "52"), ({"next": None}, None), ({}, None), (None, None)]
+)
+def test_cursor_finds_its_token_inside_objects(paging, token):
+    cursor = Cursor(rows="results", param="after", token="paging.next.after")
+    assert cursor.read(Answer({"results": rows(1), "paging": paging}, NOON), None).next == token
+
+
+def test_cursor_refuses_a_token_inside_something_else():
+    cursor = Cursor(rows="results", param="after", token="paging.next.after")
+    with pytest.raises(RefuseData, match=r"'paging\.next\.after' leads into something that is no JSON object"):
+        cursor.read(Answer({"results": [], "paging": "52"}, NOON), None)
+
+
 def test_cursor_sends_its_token_in_the_body():
     base = Request("/orders/search", method="POST", body={"limit": 100})
     cursor = Cursor("orders", in_body=True)

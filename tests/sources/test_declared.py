@@ -23,7 +23,7 @@ from include.sources.mirror.entity import (
 )
 from include.sources.mirror.source import Mirror
 from include.sources.storage.source import Storage
-from include.warehouse.readers import identifier
+from include.warehouse.readers import identifier, text
 from include.warehouse.table import Column, Table
 
 TABLE = Table("shop", "orders", tuple(Column(name, identifier) for name in ("id", "place", "item")), version=None)
@@ -287,6 +287,12 @@ class TestMirror:
     def test_child_that_names_half_of_its_parents_key(self):
         parent = listed(table=replace(TABLE, key=("id", "place")), lookup=replace(OWN, by=("id", "place")))
         assert refusal(mirror, parent, child()) == "lines doesn't name the key of orders by order_id"
+
+    def test_reference_of_another_type_than_the_key(self):
+        columns = tuple(replace(column, read=text) if column.name == "order_id" else column for column in LINES.columns)
+        why = "lines.order_id is text and names orders.id, which is number: give both the same reader"
+        unlike = of_place(table=replace(LINES, columns=columns), lookup=replace(OWN, by=("order_id",)), parent="orders")
+        assert refusal(mirror, listed(), unlike) == why
 
     def test_parent_with_its_child(self):
         source = mirror(listed(), child())

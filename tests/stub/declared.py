@@ -187,6 +187,8 @@ def _without(request: Request, places: set[Place]) -> Request:
     """The request without what stands in these places of query and body."""
 
     def kept(inner: Any, place: Place) -> Any:
+        if isinstance(inner, list):
+            return [kept(each, (*place, str(number))) for number, each in enumerate(inner)]
         if not isinstance(inner, Mapping):
             return inner
         return {name: kept(each, (*place, name)) for name, each in inner.items() if (*place, name) not in places}

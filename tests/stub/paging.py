@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any
 from urllib.parse import urlencode
 
@@ -96,7 +97,8 @@ def answer(paginator: Paginator, page: Asked, request: Said) -> Any:
         return {paginator.rows: rows, paginator.meta: {"total_pages": page.pages, "total_entries": page.total}}
     told = {paginator.rows: rows}
     if page.following is not None:
-        told[paginator.token] = f"{TOKEN}{page.following}"
+        first, *names = reversed(paginator.token.split("."))
+        told |= reduce(lambda inner, name: {name: inner}, names, {first: f"{TOKEN}{page.following}"})
     if paginator.more:
         told[paginator.more] = page.following is not None
     if paginator.as_of:

@@ -18,7 +18,7 @@ def mark(number: int) -> str:
 
 
 def said(request: Request) -> Said:
-    """What a request says, by place. A list counts as one value."""
+    """What a request says, by place. A list counts as one value, unless it has objects."""
     query = {("query", name): value for name, value in request.params.items()}
     return {("method",): request.method, ("path",): request.path, **query, **dict(_inside(("body",), request.body))}
 
@@ -27,6 +27,14 @@ def _inside(place: Place, value: Any) -> Iterator[tuple[Place, Any]]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _inside((*place, name), inner)
+    elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        names = {name for each in value for name in each}
+        if len(names) == 1 and not any(isinstance(inner, Mapping | list) for each in value for inner in each.values()):
+            # Such as [{"id": 1}, {"id": 2}]: values of one kind.
+            yield (*place, "*", *names), [inner for each in value for inner in each.values()]
+            return
+        for number, inner in enumerate(value):
+            yield from _inside((*place, str(number)), inner)
     elif value is not None:
         yield place, value
 

@@ -18,6 +18,7 @@ from include.sources.mirror.repair import repair_entities, reset_watermarks, ver
 from include.sources.mirror.scan import Scope, scan_entity
 from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
+from include.warehouse.readers import identifier, integer, text
 from include.warehouse.rollback import Copy, Tables
 from include.warehouse.sync_log import Counts
 
@@ -73,6 +74,9 @@ class Mirror:
         for child in self.entities:
             if isinstance(child, Child):
                 _require_parent(child, entity_of(self, child.parent))
+        for entity in self.entities:
+            for need in entity.needs:
+                _require_same_type(entity, need.by, entity_of(self, need.entity))
         tables = {table.name for entity in self.entities for table in entity.tables}
         if set(self.enumerations) - tables:
             unknown = sorted(set(self.enumerations) - tables)
@@ -151,3 +155,20 @@ def _require_parent(child: Child, parent: Entity) -> None:
         raise ValueError(f"{child.name} names {parent.name} as its parent, which has a parent itself")
     if len(child.lookup.by) != len(parent.table.key):
         raise ValueError(f"{child.name} doesn't name the key of {parent.name} by {', '.join(child.lookup.by)}")
+    _require_same_type(child, child.lookup.by, parent)
+
+
+def _require_same_type(entity: Entity, by: Sequence[str], other: Entity) -> None:
+    """Raise ValueError if one of the columns `by` is text and the other entity's key a number, or the reverse."""
+    readers = [{column.name: column.read for column in each.table.columns} for each in (entity, other)]
+    for name, key in zip(by, other.table.key, strict=False):
+        if {_kind(readers[0][name]), _kind(readers[1][key])} == {"text", "number"}:
+            raise ValueError(
+                f"{entity.name}.{name} is {_kind(readers[0][name])} and names {other.name}.{key}, which is"
+                f" {_kind(readers[1][key])}: give both the same reader"
+            )
+
+
+def _kind(read: Callable[[Any], Any]) -> str:
+    """Return what a column's reader makes: text, a number, or something that is not known here."""
+    return {text: "text", integer: "number", identifier: "number"}.get(read, "unknown")
