@@ -83,6 +83,28 @@ class TestChildrenOfASync:
         with twisted(filled.context, lie) as context, pytest.raises(SyncFailed, match="another address does"):
             sync_entities(context)
 
+    def test_are_not_changed_by_one_address_alone(self, filled, conn):
+        """In the same version, which is no news: the whole invoice shows another price."""
+        invoice = touched_invoice(filled, conn)
+        line, price = conn.execute(
+            "SELECT id, price FROM repairshopr.line_items WHERE invoice_id = %s ORDER BY id LIMIT 1", [invoice]
+        ).fetchone()
+
+        def dearer(request, data):
+            rows = [{**row, "price": "1234.0"} if row["id"] == line else row for row in data["line_items"]]
+            return {**data, "line_items": rows}
+
+        with twisted(filled.context, always(dearer, "/line_items", invoice_id=invoice)) as context:
+            sync_entities(context)
+        query = "SELECT price FROM repairshopr.line_items WHERE id = %s"
+        assert conn.execute(query, [line]).fetchone() == (price,)
+
+    def test_are_mended_where_the_invoice_shows_the_same(self, filled, conn):
+        invoice = touched_invoice(filled, conn)
+        conn.execute("UPDATE repairshopr.line_items SET price = price + 1 WHERE invoice_id = %s", [invoice])
+        sync_entities(filled.context)
+        assert scanned(filled).plan.update == 0
+
     def test_are_gone_where_the_invoice_agrees(self, filled, conn):
         invoice = touched_invoice(filled, conn)
         (line,) = conn.execute("SELECT min(id) FROM repairshopr.line_items WHERE invoice_id = %s", [invoice]).fetchone()

@@ -1,13 +1,14 @@
 """What a sync writes beside its records: their children and the records they refer to, and the problems of both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
 from include.api.paginators import Page
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Entity, MirrorContext, Need
+from include.sources.mirror.evidence import count_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions
@@ -51,7 +52,9 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
         if never_synced(context, child):
             continue
         read: list[tuple] = []
-        children = Extract.open(context, child, "sync", f"children of {parents.pull.ticket}")
+        # Asked at the same address, a second look would only repeat what the first has shown.
+        looked_at_again = replace(child, lookup=child.lookup.witness or child.lookup)
+        children = Extract.open(context, looked_at_again, "sync", f"children of {parents.pull.ticket}")
         if children.stage.resumed:
             children = children.restart(context)
         for value, look in look_up(context, child.table, child.lookup, listed):
@@ -64,6 +67,9 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
         _plan_children(context, children, read)
         looks = second_look(context, children)
         problems += unproven_rows(children, needs_person=looks.needs_person)
+        if unlisted := count_unlisted(children):
+            why = f"their lists don't show {unlisted} of them, but another address does"
+            problems.append(Problem(child.name, why))
         found.append(children)
     return found, problems
 
