@@ -20,8 +20,8 @@ def require_sound(source: str, outcomes: list[Outcome]) -> None:
 
 
 @pytest.mark.parametrize("source", REGISTRY)
-def test_no_changed_answer_harms_the_copy(account: Account, conn: psycopg.Connection, source: str):
-    fuzz = Fuzz(account, conn)
+def test_no_changed_answer_harms_the_copy(account: Account, superuser: psycopg.Connection, source: str):
+    fuzz = Fuzz(account, superuser)
     require_sound(source, [fuzz.play(seed) for seed in range(RUNS)])
 
 

@@ -44,21 +44,17 @@ def read_only(conn: psycopg.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def full(warehouse: str, tables: list[str]) -> Iterator[None]:
+def full(superuser: psycopg.Connection, tables: list[str]) -> Iterator[None]:
     """The disk that these tables are on is full: Postgres refuses what it would say then, 53100."""
-    with psycopg.connect(warehouse, autocommit=True) as conn:
-        conn.execute(
-            "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$"
-        )
-        for table in tables:
-            conn.execute(
-                sql.SQL(
-                    "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON {} EXECUTE FUNCTION public.full_disk()"
-                ).format(sql.Identifier(*table.split(".")))
-            )
-        yield
-        conn.execute("DROP FUNCTION public.full_disk CASCADE")
+    superuser.execute(
+        "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$"
+    )
+    create = "CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON {} EXECUTE FUNCTION public.full_disk()"
+    for table in tables:
+        superuser.execute(sql.SQL(create).format(sql.Identifier(*table.split("."))))
+    yield
+    superuser.execute("DROP FUNCTION public.full_disk CASCADE")
 
 
 def refused(act: Callable[[], Any]) -> str:
@@ -102,31 +98,31 @@ def test_standby_takes_no_repair(filled: Run, conn):
 
 
 @pytest.mark.drill("disk-full-staging")
-def test_full_disk_ends_a_scan_without_evidence(filled: Run, conn, warehouse):
+def test_full_disk_ends_a_scan_without_evidence(filled: Run, conn, superuser):
     filled.account.drift()
     before = filled.standing()
     filled.stop()
-    with full(warehouse, [*tables(conn, "staging"), "confidence.forensic_run"]):
+    with full(superuser, [*tables(conn, "staging"), "confidence.forensic_run"]):
         assert "make room, then clear the task" in refused(filled.scan)
     assert filled.standing() == before
     assert sum(map(planned, filled.scan())) > 0
 
 
 @pytest.mark.drill("disk-full-merge")
-def test_full_disk_keeps_out_the_whole_sync(filled: Run, warehouse):
+def test_full_disk_keeps_out_the_whole_sync(filled: Run, superuser):
     filled.account.change()
     before = filled.standing()
-    with full(warehouse, list(LOGS)):
+    with full(superuser, list(LOGS)):
         assert "make room, then clear the task" in refused(filled.sync)
     assert filled.standing() == before
     goes_on(filled)
 
 
 @pytest.mark.drill("disk-full-merge")
-def test_full_disk_keeps_out_the_whole_repair(filled: Run, warehouse):
+def test_full_disk_keeps_out_the_whole_repair(filled: Run, superuser):
     filled.account.drift()
     scans, before = filled.scan(), filled.standing()
-    with full(warehouse, list(LOGS)):
+    with full(superuser, list(LOGS)):
         assert "make room, then clear the task" in refused(lambda: filled.repair(scans))
     assert filled.standing() == before
     assert mended(filled, filled.repair(scans)[1]) == sum(map(planned, scans))

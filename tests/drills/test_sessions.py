@@ -26,15 +26,17 @@ PASSWORD = "of-a-drill"
 
 
 @pytest.fixture
-def limited(warehouse: str, connected: str, conn, monkeypatch) -> Iterator[Callable[[int], None]]:
+def limited(warehouse: str, connected: str, conn, superuser, monkeypatch) -> Iterator[Callable[[int], None]]:
     """The tasks' role, with all rights to the tables, may have so many connections: call it with how many."""
     role = sql.Identifier(f"tasks_{uuid4().hex}")
-    conn.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {} PASSWORD {}").format(role, owner(conn), PASSWORD))
+    superuser.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {} PASSWORD {}").format(role, owner(conn), PASSWORD))
     url = urlsplit(warehouse)
     place = f"{role.as_string()[1:-1]}:{PASSWORD}@{url.hostname}:{url.port}"
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", url._replace(netloc=place).geturl())
-    yield lambda number: conn.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(role, number))
-    conn.execute(sql.SQL("DROP ROLE {}").format(role))
+    yield lambda number: superuser.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(role, number))
+    # It owns the staging tables that it has made.
+    superuser.execute(sql.SQL("DROP OWNED BY {}").format(role))
+    superuser.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
 def owner(conn: psycopg.Connection) -> sql.Identifier:

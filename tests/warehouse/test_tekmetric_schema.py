@@ -159,6 +159,8 @@ class TestRoles:
         assert dict(conn.execute(query, [name]).fetchall()) == {
             "tekmetric_service": ["tekmetric_service"],
             "tekmetric_shop": ["tekmetric_shop"],
+            "warehouse_tasks": ["warehouse_tasks"],
+            "warehouse_read": ["warehouse_read"],
         }
 
     @pytest.mark.parametrize("name", ALL)
