@@ -240,10 +240,13 @@ class Platform:
                 f"TRUNCATE {tables}, confidence.sync_state, confidence.forensic_run, confidence.change_log,"
                 " confidence.notification, confidence.finding, confidence.unproven"
             )
-            headers = shop.authorize("demo-token")
-            url = self.stack.simulator_urls[SOURCE] + shop.base_path
-            with ApiClient(SOURCE, url, headers=headers) as client:
-                sync_entities(MirrorContext(shop, client, conn, "tests/reset"))
+        headers, url = shop.authorize("demo-token"), self.stack.simulator_urls[SOURCE] + shop.base_path
+        # As the tasks do, which are to own the staging tables.
+        with (
+            psycopg.connect(self._server.url("warehouse", roles.TASKS), autocommit=True) as conn,
+            ApiClient(SOURCE, url, headers=headers) as client,
+        ):
+            sync_entities(MirrorContext(shop, client, conn, "tests/reset"))
         for source in self.stack.sources:
             self.airflow.set_slots(f"{source}_writer", 1)
         self.service.told.clear()

@@ -61,9 +61,9 @@ def night(warehouse: str) -> Iterator[Night]:
 
 
 @pytest.fixture
-def demo(night: Night) -> scenario.Garage:
+def demo(night: Night, owner: psycopg.Connection) -> scenario.Garage:
     """The scenario's demo, without its Airflow."""
-    return scenario.Garage(SOURCE.name, None, night.warehouse, Console(file=io.StringIO()), night.shops.control)
+    return scenario.Garage(SOURCE.name, None, owner, Console(file=io.StringIO()), night.shops.control)
 
 
 def test_the_act_counts_every_mirrored_table():

@@ -183,7 +183,7 @@ def test_forms_are_for_those_who_may_use_them(site: Site):
     assert {user for user, text in pages.items() if "data-trigger" in text} == DECIDERS
     assert "the permissions to trigger warehouse_rollback" in pages["viewer"]
     pages = {user: airflow.page(f"/sync-confidence/sources/{SOURCE}") for user, airflow in site.sessions.items()}
-    assert {user for user, text in pages.items() if "required_actions" in text} == DECIDERS
+    assert {user for user, text in pages.items() if "data-answer" in text} == DECIDERS
 
 
 def test_hold_is_answered_by_on_call_and_by_none_who_may_not(site: Site):

@@ -8,6 +8,7 @@ import pytest
 
 from stack.ports import LOOPBACK, free_port
 from stack.postgres import Postgres, PostgresError, Server, binaries
+from tests.conftest import as_role
 
 SMALL = {"shared_buffers": "16MB", "fsync": "off"}
 
@@ -116,7 +117,7 @@ def test_a_server_that_does_not_start_names_its_log(folder: Path):
 
 
 def test_a_server_of_somebody_else_gets_the_databases_and_stays(postgres: Server, warehouse_url: str):
-    with Server(warehouse_url) as server:
+    with Server(as_role(None, warehouse_url, postgres)) as server:
         assert ask(server.url("airflow"), "SELECT current_database()") == "airflow"
     assert ask(warehouse_url, "SELECT 1") == 1
 
