@@ -41,6 +41,11 @@ FIGURES = {
     "healed": "images that got their former status back",
 }
 
+PLANNED = """
+SELECT key ->> 'id', after ->> 'error' FROM confidence.planned_change WHERE status = 'confirmed' AND evidence =
+  (SELECT evidence FROM confidence.planned_change WHERE source = %s ORDER BY change_id DESC LIMIT 1)
+"""
+
 
 @dataclass(frozen=True)
 class StorageDemo(Demo):
@@ -316,8 +321,7 @@ def lose_objects(demo: StorageDemo) -> Drift:
 
 def planned(demo: StorageDemo) -> Mapping[str, str]:
     """The error that the last scan has planned for each image."""
-    query = "SELECT id::text, new_error FROM staging.storage_images_scan_plan WHERE _status = 'confirmed'"
-    return dict(demo.warehouse.execute(query).fetchall())
+    return dict(demo.warehouse.execute(PLANNED, [demo.source]).fetchall())
 
 
 def changed(demo: StorageDemo, before: Mapping[str, Any]) -> set[str]:
