@@ -101,10 +101,10 @@ def _changed_late(extract: Extract, looked_up: Reading) -> bool:
 
     No record has changed more than a day from now.
     """
-    read_at = extract.stage.pull.source_time
-    if read_at is None or looked_up.moment is None:
-        return read_at is None
-    return read_at < looked_up.moment < datetime.now(UTC) + timedelta(days=1)
+    read_at, moment = extract.stage.pull.source_time, looked_up.moment
+    if moment is not None and moment >= datetime.now(UTC) + timedelta(days=1):
+        return False
+    return read_at is None or (moment is not None and moment > read_at)
 
 
 def _adds_to_list(extract: Extract, key: tuple, listed: Readings, looked_up: Readings) -> bool:
