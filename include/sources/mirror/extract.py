@@ -165,7 +165,7 @@ class Extract:
 
     def reset_counts(self, number: int, **state: Any) -> None:
         """Count the rows of a list from zero again, and save `state` with it."""
-        self.save_list_state(number, counts=self._zero_counts, **state)
+        self.save_list_state(number, counts=self._zero_counts, reading_from=self.stage.pull.pages + 1, **state)
 
     def _states_after(
         self, number: int, partition: str, page: Page, counts_before: Sequence[tuple[int, int]]
@@ -176,13 +176,16 @@ class Extract:
 
         - `promised`: the largest total that the list has claimed, None if it claims none. If the list becomes shorter
           while it is read, nobody knows whether it left out the other rows, so the largest one counts
+        - `counted`: whether it has claimed a number of rows, and not only of pages
         - `largest`: the number of rows on its largest page
         - `counts`: (rows read, rows refused) of each stage
         """
-        state = self.list_state(number) or {
+        state = dict(self.list_state(number)) or {
             "partition": partition,
             "first_page": self.stage.pull.pages,
+            "reading_from": self.stage.pull.pages,
             "promised": None,
+            "counted": False,
             "largest": 0,
             "counts": self._zero_counts,
         }
@@ -192,7 +195,9 @@ class Extract:
             (of_list[0] + after[0] - before[0], of_list[1] + after[1] - before[1])
             for of_list, before, after in zip(state["counts"], counts_before, self._counts, strict=True)
         ]
-        return {**self.lists, str(number): {**state, "promised": promised, "largest": largest, "counts": counts}}
+        counted = state["counted"] or page.total_entries is not None
+        state |= {"promised": promised, "counted": counted, "largest": largest, "counts": counts}
+        return {**self.lists, str(number): state}
 
     def check_refused(self, *partitions: str, ended: bool = False) -> None:
         """Raise TooManyRefused if so many rows of these partitions were refused that the rest is no evidence.
@@ -275,6 +280,21 @@ class Extract:
         if not state or not state["promised"]:
             return 0
         return self._missing_from(number, state.get("shrunk_to") or state["promised"])
+
+    def expect_displaced(self, number: int) -> bool:
+        """Let a list without a number of rows promise those that its last reading must have left out, if there are any.
+
+        A list is cut into pages by place. A row that comes twice because others were inserted before it stands at the
+        head of the next page. Elsewhere it has taken the place of a row that no page shows. Pages without a new row
+        don't count: some servers show a page again past the end of the list.
+        """
+        state = self.list_state(number)
+        query = sql.SQL(SHOWN).format(key=identifiers(self.entity.table.key), stage=self.stage.sql)
+        shown, displaced = self.stage.conn.execute(query, [state["reading_from"]]).fetchone()
+        if displaced:
+            least = shown + displaced + state["counts"][0][1]
+            self.save_list_state(number, promised=max(state["promised"] or 0, least))
+        return displaced > 0
 
     def save_unseen(self, number: int) -> None:
         """Store how many rows a list lacks of its largest claimed total, once it is read to its end.
@@ -377,3 +397,14 @@ def least_total(page: Page, largest: int) -> int | None:
         # All pages but the last are full.
         return (page.total_pages - 1) * largest + 1
     return page.total_entries
+
+
+SHOWN = """
+WITH listed AS (
+  SELECT {key}, _page, _place, lag(_page) OVER earlier AS page, lag(_place) OVER earlier AS place
+  FROM {stage} WHERE _page >= %s WINDOW earlier AS (PARTITION BY {key} ORDER BY _page, _place)
+), shown AS (SELECT *, bool_or(page IS NULL) OVER (PARTITION BY _page) AS brings_new FROM listed)
+SELECT count(*) FILTER (WHERE page IS NULL),
+  count(*) FILTER (WHERE brings_new AND (_page > page + 1 OR (_page = page + 1 AND _place >= place)))
+FROM shown
+"""

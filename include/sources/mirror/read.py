@@ -190,7 +190,8 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
     # Totals of lists in brief and of events don't count records.
     if isinstance(extract.entity, Discovered) or listings[number].deleted:
         return
-    if extract.shortage(number):
+    uncounted = listings[number].paginator.by_place and not extract.list_state(number)["counted"]
+    if not (uncounted and extract.expect_displaced(number)) and extract.shortage(number):
         _refresh_total(context, extract, listings[number], number)
     extract.save_unseen(number)
     shortage, state = extract.shortage(number), extract.list_state(number)
@@ -294,6 +295,8 @@ def _list_pages(
     listing = listings[number]
     rows = extract.list_state(number).get("counts", [(0, 0)])[0][0]
     options = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
+    if rows:
+        options["total_pages"] = extract.stage.pull.total_pages
     named = [Page(None, list(listing.named), None)]
     for page in pages(context.client, listing.request, listing.paginator, **options) if listing.request else named:
         ended = page.next is None or (last is not None and page.position == last)

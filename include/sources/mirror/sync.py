@@ -13,7 +13,7 @@ from psycopg import sql
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror import gap
-from include.sources.mirror.both_ends import pages_from_both_ends, require_rows
+from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends, require_rows
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
@@ -246,11 +246,16 @@ class _Sync:
             extract = extract.restart(context)
         # A list that is read from both ends has no partitions, so there is one group.
         if isinstance(entity.changes, BothEnds) and groups[0].since:
-            for page in pages_from_both_ends(context, entity, groups[0].since):
-                extract.append(page, page.next)
-                extract.check_refused(ended=extract.stage.pull.complete)
-            require_rows(extract)
-            return extract
+            try:
+                for page in pages_from_both_ends(context, entity, groups[0].since):
+                    extract.append(page, page.next)
+                    extract.check_refused(ended=extract.stage.pull.complete)
+            except Unsorted:
+                log.info("%s: the list is not sorted as expected, so all of it is read", entity.name)
+                extract = extract.restart(context)
+            else:
+                require_rows(extract)
+                return extract
 
         def listings(singly: bool) -> list[Listing]:
             single = [PartitionGroup((partition,), each.since) for each in groups for partition in each.partitions]
@@ -266,14 +271,14 @@ class _Sync:
         """Return the lists with the changes in the group since its time, or with everything if it has none."""
         changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
         # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
-        if group.since is None or changes is None or isinstance(changes, FullList):
+        if group.since is None or changes is None or isinstance(changes, FullList | BothEnds):
             return whole
         if isinstance(changes, Feed):
             shape = {"shape": changes.record, "deleted": changes.deleted}
             return [Listing(changes.request(group.since), changes.paginator, **shape)]
         if isinstance(changes, Since):
             return [replace(each, request=changes.request(each.request, group.since)) for each in whole]
-        # A `Window`: those with `BothEnds` are not read here.
+        # A `Window`.
         requests = [changes.request, changes.late] if changes.late else [changes.request]
         return [
             replace(each, request=request(each.request, group.since, self.window_end))
