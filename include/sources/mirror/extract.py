@@ -282,19 +282,19 @@ class Extract:
         return self._missing_from(number, state.get("shrunk_to") or state["promised"])
 
     def expect_displaced(self, number: int) -> bool:
-        """Let a list without a number of rows promise those that its last reading must have left out, if there are any.
+        """Let a list without a number of rows promise as many as it has shown, if repeats took the place of others.
 
-        A list is cut into pages by place. A row that comes twice because others were inserted before it stands at the
-        head of the next page. Elsewhere it has taken the place of a row that no page shows. Pages without a new row
-        don't count: some servers show a page again past the end of the list.
+        A list is cut into pages by place. If others are inserted before them, the last rows of a page come again as the
+        first rows of the next. Any other repeat has taken the place of a row that no page shows. Pages without a new
+        row don't count: some servers show a page again past the end of the list. Return whether there are such repeats.
         """
         state = self.list_state(number)
         query = sql.SQL(SHOWN).format(key=identifiers(self.entity.table.key), stage=self.stage.sql)
         shown, displaced = self.stage.conn.execute(query, [state["reading_from"]]).fetchone()
         if displaced:
-            least = shown + displaced + state["counts"][0][1]
+            least = shown + state["counts"][0][1]
             self.save_list_state(number, promised=max(state["promised"] or 0, least))
-        return displaced > 0
+        return bool(displaced)
 
     def save_unseen(self, number: int) -> None:
         """Store how many rows a list lacks of its largest claimed total, once it is read to its end.
@@ -399,12 +399,18 @@ def least_total(page: Page, largest: int) -> int | None:
     return page.total_entries
 
 
+# A row that comes twice on one page takes no place on another.
 SHOWN = """
 WITH listed AS (
-  SELECT {key}, _page, _place, lag(_page) OVER earlier AS page, lag(_place) OVER earlier AS place
+  SELECT _page, _place, lag(_page) OVER earlier AS from_page, lag(_place) OVER earlier AS from_place
   FROM {stage} WHERE _page >= %s WINDOW earlier AS (PARTITION BY {key} ORDER BY _page, _place)
-), shown AS (SELECT *, bool_or(page IS NULL) OVER (PARTITION BY _page) AS brings_new FROM listed)
-SELECT count(*) FILTER (WHERE page IS NULL),
-  count(*) FILTER (WHERE brings_new AND (_page > page + 1 OR (_page = page + 1 AND _place >= place)))
-FROM shown
+), paged AS (
+  SELECT _page, count(*) AS shown, count(from_page) AS repeats, max(_place) FILTER (WHERE from_page IS NOT NULL) AS last,
+    min(from_page) AS from_page, min(from_place - _place) AS least, max(from_place - _place) AS most,
+    lag(max(_place)) OVER (ORDER BY _page) AS last_before
+  FROM listed WHERE from_page IS DISTINCT FROM _page GROUP BY _page
+)
+SELECT sum(shown), bool_or(repeats > 0 AND NOT (
+  from_page = _page - 1 AND last = repeats - 1 AND least = most AND least = last_before - last))
+FROM paged WHERE repeats < shown
 """
