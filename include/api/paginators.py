@@ -80,7 +80,8 @@ class Paginator(ABC):
 
     def doubtful(self, page: Page, crawl: Crawl) -> bool:
         """Return whether a page may be empty by mistake, so that it should be fetched once more."""
-        return not page.rows and page.next is not None
+        # An API may also answer so to a token that has expired.
+        return not page.rows and (page.next is not None or page.position != self.start)
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
         """Return why the page contradicts the totals of the list, empty if it doesn't.

@@ -99,8 +99,8 @@ def plan_writes(
             s_columns=identifiers(table.names, "s"),
             alive=_alive(table.key),
             young=_young(table.moment, young_after),
-            ahead=_ahead(table, "s"),
-            copy_ahead=_ahead(table, "t"),
+            ahead=is_ahead(table, "s"),
+            copy_ahead=is_ahead(table, "t"),
             stale=_versions(table, "<"),
             newer=_versions(table, ">"),
             lost_value=_lost_value(table),
@@ -220,7 +220,7 @@ def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.C
     )
 
 
-def _ahead(table: Table, qualifier: str) -> sql.Composable:
+def is_ahead(table: Table, qualifier: str) -> sql.Composable:
     """Return the SQL condition that the row has changed more than a day from now.
 
     If that is false, every true version would count as older than this one.

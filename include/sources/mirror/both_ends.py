@@ -7,9 +7,6 @@ from typing import Any
 from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
 from include.sources.mirror.entity import Entity, MirrorContext
-from include.sources.mirror.extract import Extract
-from include.warehouse import compare
-from include.warehouse.pull import PullError
 
 
 # The least number of different values by which a list shows that it is sorted.
@@ -51,16 +48,6 @@ def pages_from_both_ends(context: MirrorContext, entity: Entity, since: datetime
 def _falls(values: Sequence) -> bool:
     """Return whether the values are sorted in falling order, and so many of them differ that this is no chance."""
     return len(set(values)) >= ENOUGH_TO_SORT and list(values) == sorted(values, reverse=True)
-
-
-def require_rows(extract: Extract) -> None:
-    """Raise PullError where a whole list shows no rows though the copy has some: an empty list is no evidence."""
-    name, rows = extract.entity.name, compare.live_rows(extract.stage)
-    if rows and not extract.stage.pull.rows_read:
-        raise PullError(
-            f"the list of {name} shows nothing, and the copy has {rows} rows. Run the task again; if it stays so, look"
-            " at the list at the source"
-        )
 
 
 def _read_page(context: MirrorContext, entity: Entity, number: int) -> Page:

@@ -17,7 +17,7 @@ from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
-from include.warehouse.pull import too_many_refused
+from include.warehouse.pull import PullError, too_many_refused
 from include.warehouse.sql_fragments import among, identifiers, pairs
 from include.warehouse.staging import Stage, staged
 from include.warehouse.table import Table
@@ -207,6 +207,15 @@ class Extract:
         for stage, (read, refused) in zip(self.stages, self.row_counts(*partitions), strict=True):
             if too_many_refused(read, refused, ended=ended):
                 raise stage.refusal(read, refused)
+
+    def require_rows(self) -> None:
+        """Raise PullError where a whole list shows no rows though the copy has some: an empty list is no evidence."""
+        rows = compare.live_rows(self.stage)
+        if rows and not self.stage.pull.rows_read:
+            raise PullError(
+                f"the list of {self.entity.name} shows nothing, and the copy has {rows} rows. Run the task again; if it"
+                " stays so, look at the list at the source"
+            )
 
     def row_counts(self, *partitions: str) -> list[tuple[int, int]]:
         """Return (rows read, rows refused) of each stage, over the lists of these partitions."""

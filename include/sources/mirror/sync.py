@@ -13,7 +13,7 @@ from psycopg import sql
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror import gap
-from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends, require_rows
+from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
@@ -254,7 +254,7 @@ class _Sync:
                 log.info("%s: the list is not sorted as expected, so all of it is read", entity.name)
                 extract = extract.restart(context)
             else:
-                require_rows(extract)
+                extract.require_rows()
                 return extract
 
         def listings(singly: bool) -> list[Listing]:
@@ -292,20 +292,27 @@ class _Sync:
         """Return the new state of each partition.
 
         If a record was skipped, the watermark stops before its version (or change time). The watermark doesn't move
-        if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part.
+        if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part. A list
+        with fewer rows than its total claims is read again by the next sync as long as that changes the copy. Else the
+        total may be wrong for good. Scans count the rows that it claims as unseen.
         """
         context, entity = self.context, extract.entity
         new_watermark, states = self._new_watermark(extract, groups), {}
         stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
+        # The total of a list in brief is not that of its records.
+        brings = isinstance(entity, Discovered) or any(
+            status == "confirmed" for _, status in compare.plan_counts(extract.stage)
+        )
         for partition in (partition for group in groups for partition in group.partitions):
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
             skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
-            unread = partition in extract.failed_partitions or partition in extract.short_partitions
-            if stays or unread or None in skipped:
+            failed, short = partition in extract.failed_partitions, partition in extract.short_partitions
+            if stays or failed or (short and brings) or None in skipped:
                 states[partition] = NewState(before, in_step=False)
             else:
                 times = [datetime.fromisoformat(each) for each in skipped] + [new_watermark]
-                states[partition] = NewState(min(filter(None, times), default=None), in_step=not skipped)
+                in_step = not (skipped or short)
+                states[partition] = NewState(min(filter(None, times), default=None), in_step=in_step)
         return states
 
     def _new_watermark(self, extract: Extract, groups: Sequence[PartitionGroup]) -> datetime | None:
