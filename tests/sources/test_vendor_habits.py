@@ -2,8 +2,10 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from include.api.errors import NotFound
 from include.simulators.repairshopr import Fault, Mutation
@@ -160,3 +162,63 @@ def test_lag_children(open_shop, conn):
         print(s.plan, s.metrics["unproven"])
         assert s.plan.delete == 0
         fence.resume(conn, SOURCE.name, RUN)
+
+
+def test_whole_lag(open_shop, conn):
+    """All addresses show yesterday's state: the copy is ahead."""
+    shop = open_shop(**FEW | {"customers": 30})
+    sync_entities(shop.context)
+    ids = shop.control.ids("customers")
+    conn.execute(
+        "UPDATE repairshopr.customers SET updated_at = now() - interval '1 hour', notes = 'newer' WHERE id = %s", [ids[3]]
+    )
+    conn.execute("CREATE TEMP TABLE c AS SELECT * FROM repairshopr.customers WHERE id = %s", [ids[3]])
+    conn.execute("ALTER TABLE c DROP COLUMN row_hash")
+    conn.execute("UPDATE c SET id = 77777, updated_at = now() - interval '30 min'")
+    names = ", ".join(d.name for d in conn.execute("SELECT * FROM c").description)
+    conn.execute(f"INSERT INTO repairshopr.customers ({names}) SELECT {names} FROM c")
+    shop.control.mutate(Mutation("delete", "customers", ids[0], silent=True))
+    s = scanned(shop, "customers")
+    assert (s.plan.update, s.plan.delete, s.metrics["unproven"]) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kept", "shown"),
+    [([1, 1], [1]), ([1, 2], [2, 1]), ([{"a": 1}, {"b": 1}], [{"a": 1, "b": 1}]), ([{"a": [1, 1]}], [{"a": [1]}])],
+)
+def test_list_in_another_form_is_no_gain(open_shop, conn, monkeypatch, kept, shown):
+    from include.sources.mirror import second_look
+    shop = open_shop(**FEW | {"tickets": 14})
+    sync_entities(shop.context)
+    *_, plain, other = shop.control.ids("tickets")
+    conn.execute("UPDATE repairshopr.tickets SET properties = %s WHERE id = %s", [Jsonb({"all": kept}), other])
+    monkeypatch.setattr(second_look, "SECOND_LOOKS", 12)
+
+    def gaining(request, data):
+        def more(row):
+            return {**row, "new": 1} | ({"properties": {"all": shown, "more": 1}} if row["id"] == other else {})
+        if "ticket" in data:
+            return {"ticket": more(data["ticket"])}
+        return {**data, "tickets": [more(row) for row in data["tickets"]]}
+
+    with twisted(shop.context, always(gaining, "/tickets")) as context:
+        s = scanned(replace_context(shop, context), "tickets")
+    assert (s.plan.update, doubts(conn, "tickets").keys()) == (13, {other})
+
+
+def test_missed_after_gap(open_shop, conn):
+    shop = open_shop(**FEW | {"invoices": 30})
+    sync_entities(shop.context)
+    at = (datetime.now(UTC) - timedelta(hours=3)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    changed = shop.control.ids("invoices")[7]
+    more = {"updated_at": at, "note": "changed"}
+    shop.control.load("invoices", [r | (more if r["id"] == changed else {}) for r in shop.control.rows("invoices")])
+    conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '5 hours' WHERE entity = 'invoices'")
+
+    def nothing(request, data):
+        return {"invoices": [], "meta": {"total_pages": 0, "page": 1}}
+
+    with twisted(shop.context, always(nothing, "/invoices")) as context:
+        sync_entities(context)
+    sync_entities(shop.context)
+    assert conn.execute("SELECT note FROM repairshopr.invoices WHERE id = %s", [changed]).fetchone() == ("changed",)

@@ -21,7 +21,7 @@ from include.sources.mirror.entity_census import FieldFigures, keep_fields, lost
 from include.sources.mirror.evidence import account, in_scope, keep_plan, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
+from include.sources.mirror.planning import doubt_lagging_source, mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.second_look import LookCounts, read_listed_again, second_look
 from include.warehouse import compare, sync_log
@@ -29,6 +29,8 @@ from include.warehouse.compare import Repeats
 from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.staging import Stage, count_new
 
+# How long a source may lag behind. Only then is it believed that a record has gone back to an older version.
+OLDER_BELIEVED_AFTER = timedelta(days=1)
 # How long a row is young at most. Entities with `read_every` have that time in addition.
 SYNC_BRINGS_WITHIN = timedelta(days=1)
 
@@ -116,6 +118,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     if entity.history:
         keep_ended_series(extract)
     read_listed_again(context, extract)
+    doubt_lagging_source(extract, _clock(extract) - OLDER_BELIEVED_AFTER)
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
         fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))
@@ -327,8 +330,7 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
     row `t`.
     """
     entity, conn, source = extract.entity, context.conn, context.source.name
-    clock = extract.stage.pull.source_time or datetime.now(UTC)
-    earliest = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
+    earliest = _clock(extract) - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 
     def young_after(watermark: datetime | None) -> datetime | None:
         return watermark and max(watermark, earliest)
@@ -347,6 +349,11 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
     ]
     column = sql.Identifier(entity.partitions.column)
     return sql.SQL("CASE s.{}::text {} END").format(column, sql.SQL(" ").join(parts)) if parts else None
+
+
+def _clock(extract: Extract) -> datetime:
+    """Return the source's clock when the scan began; ours if the source tells no time."""
+    return extract.stage.pull.source_time or datetime.now(UTC)
 
 
 def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
