@@ -245,7 +245,7 @@ def _batch_look(
         return Look()
     try:
         if lookup.paginator:
-            rows = _all_pages(context, lookup, request, first)
+            rows = _all_pages(context, table, lookup, request, first)
         else:
             rows = read_rows(lookup.rows, *(None if isinstance(a, NotFound) else a.data for a in answers))
         _require_requested(table, lookup, batch, rows)
@@ -273,20 +273,29 @@ def _is_outdated(context: MirrorContext, inside: Inside, data: Any) -> bool:
     return context.conn.execute(query).rowcount > 0
 
 
-def _all_pages(context: MirrorContext, lookup: Lookup, request: Request, first: Answer) -> list[Row]:
+def _all_pages(context: MirrorContext, table: Table, lookup: Lookup, request: Request, first: Answer) -> list[Row]:
     """Return all rows of a narrow list, given its first answer. The list is read again if it is not complete.
 
-    Raises RefuseData where it still shows fewer rows than its total claims.
+    Raises RefuseData where it still shows fewer rows than its total claims. Repeats don't count: a server that ignores
+    which page it is asked for shows the same rows again.
     """
     paginator = lookup.paginator
     page = paginator.read(first, paginator.start)
-    if page.next is None and len(page.rows) >= (page.total_entries or 0):
+    if page.next is None and _count_rows(table, page.rows) >= (page.total_entries or 0):
         return page.rows
+    rows: list[Row] = []
     for _ in range(2):
-        rows, promised = [], 0
+        promised = 0
         for page in pages(context.client, request, paginator):
             rows += page.rows
             promised = page.total_entries or 0
-        if len(rows) >= promised:
+        shown = _count_rows(table, rows)
+        if shown >= promised:
             return rows
-    raise RefuseData(f"{request} shows {len(rows)} rows, but says that it has {promised}")
+    raise RefuseData(f"{request} shows {shown} rows, but says that it has {promised}")
+
+
+def _count_rows(table: Table, rows: Sequence[Row]) -> int:
+    """Return the number of different rows. Those without a usable key count one by one."""
+    keys = [table.key_of(row) for row in rows]
+    return len(set(keys) - {None}) + keys.count(None)
