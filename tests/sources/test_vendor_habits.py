@@ -256,7 +256,8 @@ def test_what_a_late_sync_missed_gets_a_second_chance(open_shop, conn):
     at = (datetime.now(UTC) - timedelta(hours=3)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     changed = shop.control.ids("invoices")[7]
     news = {"updated_at": at, "note": "changed"}
-    shop.control.load("invoices", [row | news if row["id"] == changed else row for row in shop.control.rows("invoices")])
+    rows = [row | news if row["id"] == changed else row for row in shop.control.rows("invoices")]
+    shop.control.load("invoices", rows)
     conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '5 hours' WHERE entity = 'invoices'")
     nothing = always(lambda request, data: {"invoices": [], "meta": {"total_pages": 0, "page": 1}}, "/invoices")
     with twisted(shop.context, nothing) as context:
@@ -270,10 +271,7 @@ def test_addresses_may_write_the_same_in_other_ways(open_shop, conn):
     shop = open_shop(**FEW | {"customers": 12})
     shop.control.load(
         "customers",
-        [
-            row | {"address_2": None, "updated_at": "2026-01-05T10:11:12.345Z"}
-            for row in shop.control.rows("customers")
-        ],
+        [row | {"address_2": None, "updated_at": "2026-01-05T10:11:12.345Z"} for row in shop.control.rows("customers")],
     )
     sync_entities(shop.context)
     conn.execute("UPDATE repairshopr.customers SET notes = 'by hand'")
@@ -323,7 +321,9 @@ def test_a_list_in_another_form_is_no_gain(open_shop, conn, monkeypatch, kept, s
         def more(row):
             return {**row, "new": 1} | ({"properties": {"all": shown, "more": 1}} if row["id"] == other else {})
 
-        return {"ticket": more(data["ticket"])} if "ticket" in data else data | {"tickets": [*map(more, data["tickets"])]}
+        if "ticket" in data:
+            return {"ticket": more(data["ticket"])}
+        return {**data, "tickets": [more(row) for row in data["tickets"]]}
 
     with twisted(shop.context, always(gaining, "/tickets")) as context:
         summary = scanned(replace_context(shop, context), "tickets")

@@ -19,7 +19,6 @@ from include.warehouse.sql_fragments import are, identifiers, same_key
 from include.warehouse.staging import Stage
 from include.warehouse.table import EXTRA
 
-
 # What says nothing.
 BLANK = (None, "", [], {})
 # Of times, in microseconds: a second, a millisecond, a microsecond.

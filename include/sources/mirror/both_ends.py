@@ -8,7 +8,6 @@ from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
 from include.sources.mirror.entity import Entity, MirrorContext
 
-
 # The least number of different values by which a list shows that it is sorted.
 ENOUGH_TO_SORT = 5
 
