@@ -415,7 +415,8 @@ WITH listed AS (
   FROM {stage} WHERE _page >= %s WINDOW earlier AS (PARTITION BY {key} ORDER BY _page, _place)
 ), paged AS (
   SELECT _page, count(*) AS shown, count(from_page) AS repeats,
-    max(_place) FILTER (WHERE from_page IS NOT NULL) AS last, min(from_page) AS from_page, min(from_place - _place) AS least, max(from_place - _place) AS most,
+    max(_place) FILTER (WHERE from_page IS NOT NULL) AS last, min(from_page) AS from_page,
+    min(from_place - _place) AS least, max(from_place - _place) AS most,
     lag(max(_place)) OVER (ORDER BY _page) AS last_before
   FROM listed WHERE from_page IS DISTINCT FROM _page GROUP BY _page
 )
