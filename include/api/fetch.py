@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from include.api.client import ApiClient
-from include.api.errors import ApiError, FixConfiguration, PageLimit, PaginationLoop, RefuseData
+from include.api.errors import ApiError, FixConfiguration, NotFound, PageLimit, PaginationLoop, RefuseData
 from include.api.paginators import FRESH, Crawl, Page, Paginator, Position
 from include.api.request import Answer, Request
 
@@ -28,12 +28,13 @@ def pages(
     position: Position = None,
     stop: int | None = None,
     rows: int = 0,
+    total_pages: int | None = None,
     workers: int = 1,
     limit: int = 100_000,
 ) -> Iterator[Page]:
     """Yield the pages of a list in order, from `position` (default: the first) to the end or to page number `stop`.
 
-    `rows` is the number of rows on the pages before `position`.
+    `rows` is the number of rows on the pages before `position`, `total_pages` what the last of these pages claimed.
 
     While the caller works on a page, the next ones are fetched: up to `workers` if the list's total says that they
     exist, else one. Closing the iterator ends its threads; it waits for requests that have been sent.
@@ -45,7 +46,7 @@ def pages(
     position = paginator.start if position is None else position
     if stop is not None and position > stop:
         return
-    crawl, loops = replace(FRESH, rows=rows), _Loops(position)
+    crawl, loops = replace(FRESH, rows=rows, total_pages=total_pages), _Loops(position)
     with _threads(client, workers) as submit:
 
         def ask(position: Position) -> Future[Answer]:
@@ -54,9 +55,9 @@ def pages(
         ahead = {position: ask(position)}
         for number in count(1):
             where = f"{client.name}: {request}, {_name(position, number)}"
-            page = _read(where, paginator, ahead.pop(position).result(), position, crawl)
+            page = _page(where, paginator, ahead.pop(position), position, crawl)
             if paginator.doubtful(page, crawl) or paginator.contradiction(page, crawl):
-                page = _read(where, paginator, ask(position).result(), position, crawl)
+                page = _page(where, paginator, ask(position), position, crawl)
                 refuse_contradiction(where, paginator.contradiction(page, crawl))
             has_total = page.total_pages is not None or crawl.total_pages is not None
             if loops.check(where, page, past_end=paginator.past_end(page, crawl), has_total=has_total):
@@ -149,6 +150,17 @@ def _outcome(future: Future[Answer]) -> Answer | ApiError:
         return error
     except ApiError as error:
         return error
+
+
+def _page(where: str, paginator: Paginator, due: Future[Answer], position: Position, crawl: Crawl) -> Page:
+    """Return the page when its answer has come. The API's own 404 past the end of the list is an empty page."""
+    try:
+        return _read(where, paginator, due.result(), position, crawl)
+    except NotFound:
+        end = Page(position, [], None)
+        if position == paginator.start or not paginator.may_be_past_end(end, crawl):
+            raise
+        return end
 
 
 def _read(where: str, paginator: Paginator, answer: Answer, position: Position, crawl: Crawl) -> Page:

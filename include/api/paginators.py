@@ -57,12 +57,14 @@ FRESH = Crawl()
 class Paginator(ABC):
     """The rule by which an API cuts a list into pages. `rows` is the key of the list in an answer.
 
-    `expires`: True if the API may refuse a position that was stored for a while.
+    `expires`: True if the API may refuse a position that was stored for a while. `by_place`: True if a page shows what
+    stands at its places in the list when it is read, so that rows that move are shown twice or never.
     """
 
     rows: str
     start: Position
     expires = False
+    by_place = False
 
     @abstractmethod
     def request(self, base: Request, position: Position) -> Request:
@@ -78,7 +80,8 @@ class Paginator(ABC):
 
     def doubtful(self, page: Page, crawl: Crawl) -> bool:
         """Return whether a page may be empty by mistake, so that it should be fetched once more."""
-        return not page.rows and page.next is not None
+        # An API may also answer so to a token that has expired.
+        return not page.rows and (page.next is not None or page.position != self.start)
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
         """Return why the page contradicts the totals of the list, empty if it doesn't.
@@ -89,6 +92,10 @@ class Paginator(ABC):
 
     def past_end(self, page: Page, crawl: Crawl) -> bool:
         """Return whether the page lies after the last one by the totals: some servers repeat their last page there."""
+        return False
+
+    def may_be_past_end(self, page: Page, crawl: Crawl) -> bool:
+        """Return whether the list may have ended before this page: some servers answer 404 there."""
         return False
 
 
@@ -238,6 +245,7 @@ class _Numbered(Paginator):
 
     param: str
     start: int
+    by_place = True
 
     def request(self, base: Request, position: Position) -> Request:
         return replace(base, params={**base.params, self.param: position})
@@ -266,6 +274,9 @@ class _Numbered(Paginator):
     def past_end(self, page: Page, crawl: Crawl) -> bool:
         return self._nth(page.position) > max(crawl.total_pages or 0, page.total_pages or 0, 2)
 
+    def may_be_past_end(self, page: Page, crawl: Crawl) -> bool:
+        return crawl.rows > 0 and self._nth(page.position) > (crawl.total_pages or 0)
+
     def _nth(self, position: int) -> int:
         """Return the number of pages up to and including the one at `position`."""
         return position - self.start + 1
@@ -276,7 +287,8 @@ class PageNumber(_Numbered):
     """Pages have numbers, and totals under `meta`. Any total may be missing, a text, or wrong.
 
     A total proves only that more pages exist. Up to it the crawl goes on, even past empty pages; after it the crawl
-    goes on as long as pages are full.
+    goes on as long as pages are full. Without any total it goes on to a page without rows: some servers leave rows out
+    of a page after they have cut it.
     """
 
     rows: str
@@ -292,7 +304,7 @@ class PageNumber(_Numbered):
         total, entries = _count(meta.get("total_pages")), _count(meta.get("total_entries"))
         page = Page(position, rows, None, total_pages=total, total_entries=entries, date=answer.date)
         total_pages = crawl.after(page).total_pages
-        more = self._nth(position) < (total_pages or 0) or _is_full(rows, meta, crawl)
+        more = bool(rows) if total_pages is None else self._nth(position) < total_pages or _is_full(rows, meta, crawl)
         return replace(page, next=position + 1 if more else None)
 
 

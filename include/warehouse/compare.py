@@ -99,8 +99,8 @@ def plan_writes(
             s_columns=identifiers(table.names, "s"),
             alive=_alive(table.key),
             young=_young(table.moment, young_after),
-            ahead=_ahead(table, "s"),
-            copy_ahead=_ahead(table, "t"),
+            ahead=is_ahead(table, "s"),
+            copy_ahead=is_ahead(table, "t"),
             stale=_versions(table, "<"),
             newer=_versions(table, ">"),
             lost_value=_lost_value(table),
@@ -220,7 +220,7 @@ def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.C
     )
 
 
-def _ahead(table: Table, qualifier: str) -> sql.Composable:
+def is_ahead(table: Table, qualifier: str) -> sql.Composable:
     """Return the SQL condition that the row has changed more than a day from now.
 
     If that is false, every true version would count as older than this one.
@@ -302,9 +302,7 @@ def _lost_nothing(table: Table) -> sql.Composable:
     """Return the SQL condition that the staged row `s` has all that the copy's row `t` has, or more fields."""
     objects = {EXTRA, *(column.name for column in table.columns if column.read is structure)}
     kept = [
-        sql.SQL("(t.{0} IS NULL OR s.{0} @> t.{0})" if name in objects else "s.{0} IS NOT DISTINCT FROM t.{0}").format(
-            sql.Identifier(name)
-        )
+        sql.SQL(COVERS if name in objects else "s.{0} IS NOT DISTINCT FROM t.{0}").format(sql.Identifier(name))
         for name in table.compared
     ]
     return sql.SQL("({})").format(sql.SQL(" AND ").join([*kept, sql.SQL("true")]))
@@ -329,6 +327,19 @@ def _newly_deleted(table: Table) -> sql.Composable:
         return sql.SQL("false")
     return sql.SQL("(s.{0} IS TRUE AND t.{0} IS NOT TRUE)").format(sql.Identifier(table.tombstone))
 
+
+# Whether `s` has all fields of the JSON value in `t`, at any depth. Lists and plain values have to be equal: `@>` would
+# take a list for covered by one in another order, or with fewer repeats.
+COVERS = """(t.{0} IS NULL OR s.{0} = t.{0} OR (s.{0} @> t.{0} AND NOT EXISTS (
+  WITH RECURSIVE inside (mine, theirs) AS (
+    SELECT s.{0}, t.{0}
+    UNION ALL
+    SELECT i.mine -> field.key, field.value
+    FROM inside i, jsonb_each(CASE WHEN jsonb_typeof(i.mine) = 'object' AND jsonb_typeof(i.theirs) = 'object'
+      THEN i.theirs ELSE '{{}}' END) field
+  ) SELECT FROM inside i WHERE i.mine IS DISTINCT FROM i.theirs
+    AND NOT coalesce(jsonb_typeof(i.mine) = 'object' AND jsonb_typeof(i.theirs) = 'object', false))))
+"""
 
 LOOKED_AT = """
 SELECT count(*) FILTER (WHERE s._status = 'confirmed'), count(*) FILTER (WHERE s._status = 'unproven')

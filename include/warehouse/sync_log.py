@@ -48,6 +48,7 @@ class State:
     - `read_from`: where a person has set the watermark by hand; nothing that changed earlier is read again
     - `counts`: what the last sync did, as Counts has it
     - `sync_id`: the sync that wrote this state
+    - `before`: the watermark before that sync
     """
 
     watermark: datetime | None = None
@@ -55,13 +56,15 @@ class State:
     read_from: datetime | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     sync_id: int | None = None
+    before: datetime | None = None
 
     def since(self, lookback: timedelta) -> datetime | None:
         """Return the time from which to read changes: `lookback` before the watermark, but never before `read_from`.
 
-        None before the first sync.
+        If the last sync came so late that it read more than that, read all of it again: each change has a second
+        chance. None before the first sync.
         """
-        since = self.watermark and self.watermark - lookback
+        since = self.watermark and min(self.watermark - lookback, self.before or self.watermark)
         return max(since, self.read_from) if since and self.read_from else since
 
 
@@ -153,8 +156,10 @@ def state(conn: Connection, source: str, entity: str, partition: str = "") -> St
     """Return the state of the entity, or of a partition of it; an empty State before its first sync."""
     with conn.cursor(row_factory=class_row(State)) as cursor:
         found = cursor.execute(
-            "SELECT watermark, version, read_from, counts, sync_id FROM confidence.sync_state"
-            " WHERE source = %s AND entity = %s AND partition = %s",
+            "SELECT watermark, version, read_from, counts, sync_id, (SELECT"
+            "  (state_before -> (s.entity || '/' || s.partition) ->> 'watermark')::timestamptz"
+            "  FROM confidence.sync_log l WHERE l.sync_id = s.sync_id) AS before"
+            " FROM confidence.sync_state s WHERE source = %s AND entity = %s AND partition = %s",
             [source, entity, partition],
         ).fetchone()
     return found or State()

@@ -402,6 +402,41 @@ def test_an_error_past_the_end_is_none():
     assert ids(pages(Fake(answer), FEED, NUMBERED, workers=4)) == list(range(21))
 
 
+@pytest.mark.parametrize("total", [2, None])
+def test_a_404_past_the_end_is_an_empty_page(total):
+    """The last page is full, so another may follow. Without a total that is asked twice."""
+    parts = cut(20, 10)
+
+    def answer(request: Request) -> Any:
+        number = request.params["page"]
+        return NotFound("404") if number > 2 else {"rows": parts[number - 1], "meta": {"total_pages": total}}
+
+    client = Fake(answer)
+    assert ids(pages(client, FEED, NUMBERED)) == list(range(20))
+    assert client.asked == ([1, 2, 3] if total else [1, 2, 3, 3])
+    # A later attempt asks for that page first.
+    assert ids(pages(client, FEED, NUMBERED, position=3, rows=20, total_pages=total)) == []
+
+
+@pytest.mark.parametrize(("position", "rows"), [(1, 0), (3, 0), (3, 20)])
+def test_a_404_of_a_list_is_no_end(position, rows):
+    """Of its first page, where no page came before, or before its last page."""
+    with pytest.raises(NotFound):
+        list(pages(Fake(lambda request: NotFound("404")), FEED, NUMBERED, position=position, rows=rows, total_pages=4))
+
+
+def test_an_empty_answer_to_a_token_is_asked_for_again():
+    """Some APIs answer so to a token that has expired."""
+    left = [1]
+
+    def answer(request: Request) -> Any:
+        if "cursor" not in request.params:
+            return {"rows": [{"id": 1}], "cursor": "t"}
+        return {"rows": []} if left and left.pop() else {"rows": [{"id": 2}]}
+
+    assert ids(pages(Fake(answer), FEED, CURSOR)) == [1, 2]
+
+
 def test_an_answer_of_another_shape_is_refused_by_name():
     client = Fake(lambda request: {"rows": [{"id": 1}], "cursor": "hush"} if not client.asked[1:] else {})
     with pytest.raises(RefuseData) as caught:

@@ -52,9 +52,9 @@ def test_from_the_total_on_full_pages_go_on(count, next_page, total):
     assert read_lines(3, count, {"total_pages": total, "per_page": 100}).next == next_page
 
 
-@pytest.mark.parametrize(("count", "next_page"), [(0, None), (99, None), (100, 4), (101, 4)])
+@pytest.mark.parametrize(("count", "next_page"), [(0, None), (99, 4), (100, 4), (101, 4)])
 @pytest.mark.parametrize("meta", [None, "meta", [], {}, {"page": 3}, {"total_pages": "many"}])
-def test_without_a_total_the_largest_page_tells_what_is_full(count, next_page, meta):
+def test_without_a_total_only_a_page_without_rows_ends_the_list(count, next_page, meta):
     assert read_lines(3, count, meta, Crawl(largest=100)).next == next_page
 
 

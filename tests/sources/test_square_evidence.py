@@ -162,6 +162,20 @@ class TestAbsence:
         repaired(seller, summary, *others)
         assert not set(gone) & set(rows(conn, CATEGORIES))
 
+    def test_is_shown_by_a_tombstone_that_no_other_address_has(self, seller, conn):
+        """The list shows the object as deleted; batches leave it out, and its own address says 404: all agree."""
+        [gone] = seller.control.ids("categories")[:1]
+        seller.control.mutate(Mutation("delete", "categories", gone))
+
+        def without_deleted(request, data):
+            return {**data, "objects": [each for each in data["objects"] if not each.get("is_deleted")]}
+
+        with twisted(seller.context, always(without_deleted, BATCH)) as context:
+            sync_entities(context)
+            summary = scanned(replace(seller, context=context), CATEGORIES)
+        assert rows(conn, CATEGORIES)[gone]["is_deleted"]
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 0)
+
     def test_is_proven_although_those_listed_first_are_deleted_too(self, seller, conn):
         """The list shows their tombstones, their own addresses nothing: that doesn't mean that the address is wrong."""
         *told, gone = sorted(seller.control.ids("categories"))[:4]
@@ -314,6 +328,37 @@ class TestCounts:
         lie = always(lambda request, data: empty, "/v2/inventory/counts/batch-retrieve")
         with twisted(seller.context, lie) as context, pytest.raises(PullError, match="shows nothing"):
             scanned(replace(seller, context=context), "inventory_counts")
+
+    def test_history_of_which_half_is_listed_is_looked_up(self, seller, conn):
+        def half(request, data):
+            asked_for_all = "catalog_object_ids" not in request.body
+            return {"counts": data["counts"][: len(data["counts"]) // 2]} if asked_for_all else data
+
+        path = "/v2/inventory/counts/batch-retrieve"
+        with twisted(seller.context, always(half, path)) as context:
+            seen = scanned(replace(seller, context=context), "inventory_counts")
+        account = seen.accounts["inventory_counts"]
+        assert (account.out_of_scope, account.equal, seen.metrics["feed_noise"]) == (0, account.live, account.live // 2)
+        lie = lambda request, data: half(request, data) if "catalog_object_ids" not in request.body else {}  # noqa: E731
+        with twisted(seller.context, always(lie, path)) as context:
+            unseen = scanned(replace(seller, context=context), "inventory_counts")
+        assert (plan(unseen), unseen.metrics["unproven"]) == (NOTHING, account.live - account.live // 2)
+
+    def test_history_goes_on_without_counts_that_are_gone(self, seller, conn, count):
+        """Those beside it are shown without it, or its variation is deleted."""
+        before = rows(conn, "inventory_counts")
+        seller.control.mutate(Mutation("delete", "counts", count))
+        seller.control.reset_counters()
+        summary = scanned(seller, "inventory_counts")
+        assert seller.control.counters().total("GET inventory/{id}") > 0
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 0)
+        assert summary.accounts["inventory_counts"].out_of_scope == 1
+        variation = count.split(":")[0]
+        conn.execute("UPDATE square.catalog_variations SET is_deleted = true WHERE id = %s", [variation])
+        seller.control.reset_counters()
+        scanned(seller, "inventory_counts")
+        assert seller.control.counters().total("GET inventory/{id}") == 0
+        assert rows(conn, "inventory_counts") == before
 
     def test_history_is_accounted_for(self, seller, conn, count):
         """Readings that the list shows no more are out of scope; all others are compared."""

@@ -19,6 +19,11 @@ from include.warehouse.sql_fragments import are, identifiers, same_key
 from include.warehouse.staging import Stage
 from include.warehouse.table import EXTRA
 
+# What says nothing.
+BLANK = (None, "", [], {})
+# Of times, in microseconds: a second, a millisecond, a microsecond.
+UNITS = (1_000_000, 1_000, 1)
+
 
 class Disagreement(Exception):
     """The readings of a record contradict each other. The message says how."""
@@ -32,26 +37,39 @@ class Reading:
     version: tuple
     moment: datetime | None
 
-    def agrees(self, other: "Reading") -> bool:
-        """Return whether the other reading has all values of this one. It may have more, in `extra` too."""
+    def differing(self, other: "Reading") -> set[str]:
+        """Return the columns of this reading in which the other has another value. It may have more, in `extra` too."""
         mine, theirs = dict(self.values), dict(other.values)
-        return _covers(theirs.pop(EXTRA, None) or {}, mine.pop(EXTRA, None) or {}) and all(
-            theirs.get(name) == value for name, value in mine.items()
-        )
+        extra, their_extra = mine.pop(EXTRA, None) or {}, theirs.pop(EXTRA, None) or {}
+        in_extra = {f"{EXTRA}.{name}" for name, each in extra.items() if not _covers(their_extra.get(name), each)}
+        return in_extra | {name for name, value in mine.items() if not same_value(theirs.get(name), value)}
 
     def newer(self, other: "Reading") -> bool:
         """Return whether this reading has a newer version, by the first version column that both readings have."""
         for mine, theirs in zip(self.version, other.version, strict=True):
             if mine is not None and theirs is not None:
-                return mine > theirs
+                return mine > theirs and not same_value(mine, theirs)
         return False
+
+
+def same_value(one: object, other: object) -> bool:
+    """Return whether two addresses say the same. One may write a blank for null, or a time with fewer digits."""
+    if one == other or (one in BLANK and other in BLANK):
+        return True
+    if not (isinstance(one, datetime) and isinstance(other, datetime)):
+        return False
+    # In microseconds: the unit of the time that is written with fewer digits, as far as its zeros tell.
+    unit = max(next(each for each in UNITS if moment.microsecond % each == 0) for moment in (one, other))
+    return one.replace(microsecond=one.microsecond // unit * unit) == other.replace(
+        microsecond=other.microsecond // unit * unit
+    )
 
 
 def _covers(value: object, part: object) -> bool:
     """Return whether a JSON value has all of another. An object may have more fields, at any depth."""
     if isinstance(value, dict) and isinstance(part, dict):
         return all(_covers(value.get(name), each) for name, each in part.items())
-    return value == part
+    return value == part or (value in BLANK and part in BLANK)
 
 
 # A record and its nested rows: for each of their tables, the readings by key.
@@ -78,9 +96,11 @@ def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused
         return
     if listed:
         newer = looked_up[0][key].newer(listed[0][key])
-        agree = not newer and all(map(_agree, listed, looked_up))
-        if not agree and not (newer and _changed_late(extract, looked_up[0][key])):
-            raise Disagreement("its list and the look at it alone show different content or versions")
+        differing = [*(["its version"] if newer else []), *_differing(extract, listed, looked_up)]
+        if differing and not (newer and _changed_late(extract, looked_up[0][key])):
+            raise Disagreement(
+                f"its list and the look at it alone show different content or versions: {', '.join(differing)}"
+            )
         if _adds_to_list(extract, key, listed, looked_up):
             raise Disagreement("its list leaves out what the look at it alone shows otherwise than the copy")
         # The content of a record that is listed in brief was read twice from one address.
@@ -117,7 +137,7 @@ def _adds_to_list(extract: Extract, key: tuple, listed: Readings, looked_up: Rea
     if record and listed[0][key].newer(record) and looked_up[0][key].newer(record):
         return False
     return any(
-        name not in of_list[row].values and value != of_copy[row].values[name]
+        name not in of_list[row].values and not same_value(value, of_copy[row].values[name])
         for of_list, of_look, of_copy in zip(listed, looked_up, copy, strict=True)
         for row, reading in of_look.items()
         if row in of_list and row in of_copy
@@ -125,9 +145,17 @@ def _adds_to_list(extract: Extract, key: tuple, listed: Readings, looked_up: Rea
     )
 
 
-def _agree(listed: Mapping[tuple, Reading], looked_up: Mapping[tuple, Reading]) -> bool:
-    """Return whether both have the same rows, with at least the listed values."""
-    return listed.keys() == looked_up.keys() and all(listed[key].agrees(looked_up[key]) for key in listed)
+def _differing(extract: Extract, listed: Readings, looked_up: Readings) -> list[str]:
+    """Return the names of what differs: listed columns, and nested tables that have other rows."""
+    names: list[str] = []
+    for stage, of_list, of_look in zip(extract.stages, listed, looked_up, strict=True):
+        own = stage is extract.stage
+        if of_list.keys() != of_look.keys():
+            names.append(f"the rows of {stage.table.name}")
+            continue
+        columns = {name for row, reading in of_list.items() for name in reading.differing(of_look[row])}
+        names += sorted(columns if own else {f"{stage.table.name}.{name}" for name in columns})
+    return names
 
 
 def _copy_readings(extract: Extract, key: tuple) -> Readings:

@@ -1,30 +1,42 @@
 """Reading lists without a filter for changes: from both ends, until a page has no recent change."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
 from include.sources.mirror.entity import Entity, MirrorContext
-from include.sources.mirror.extract import Extract
-from include.warehouse import compare
-from include.warehouse.pull import PullError
+
+# The least number of different values by which a list shows that it is sorted.
+ENOUGH_TO_SORT = 5
+
+
+class Unsorted(Exception):
+    """The list may have recent changes anywhere: it is not sorted, or neither its order nor its total is known."""
 
 
 def pages_from_both_ends(context: MirrorContext, entity: Entity, since: datetime) -> Iterator[Page]:
     """Yield pages from the first forwards, then from the last backwards. Stop each way at a page without changes.
 
-    A change is a row that changed at `since` or later. Without a usable total the last page is not known. Then the
-    list is read forwards to its end, except if it is sorted by time of change with the latest first.
+    A change is a row that changed at `since` or later. Raises Unsorted where a page without changes doesn't tell that
+    none follow: if the list is sorted neither by its key nor by time, or if its end is not known and it doesn't show
+    the latest changes first.
     """
-    seen: list[datetime] = []
+    moments: list[datetime] = []
+    keys: list[tuple] = []
     for page in pages(context.client, entity.listing, entity.paginator):
         yield page
-        moments = _change_times(entity, page)
-        seen += moments
-        if max(moments, default=since) < since and (page.total_pages or seen == sorted(seen, reverse=True)):
+        of_page = _change_times(entity, page)
+        moments += of_page
+        keys += filter(None, map(entity.table.key_of, page.rows))
+        if page.next is not None and max(of_page, default=since) < since:
+            newest_first = _falls(moments)
+            if not (newest_first or (page.total_pages and any(map(_falls, (keys, keys[::-1], moments[::-1]))))):
+                raise Unsorted
             break
+    if page.next is None:
+        return
     for number in range(page.total_pages or 0, page.position, -1):
         page = _read_page(context, entity, number)
         yield page
@@ -32,14 +44,9 @@ def pages_from_both_ends(context: MirrorContext, entity: Entity, since: datetime
             break
 
 
-def require_rows(extract: Extract) -> None:
-    """Raise PullError where a whole list shows no rows though the copy has some: an empty list is no evidence."""
-    name, rows = extract.entity.name, compare.live_rows(extract.stage)
-    if rows and not extract.stage.pull.rows_read:
-        raise PullError(
-            f"the list of {name} shows nothing, and the copy has {rows} rows. Run the task again; if it stays so, look"
-            " at the list at the source"
-        )
+def _falls(values: Sequence) -> bool:
+    """Return whether the values are sorted in falling order, and so many of them differ that this is no chance."""
+    return len(set(values)) >= ENOUGH_TO_SORT and list(values) == sorted(values, reverse=True)
 
 
 def _read_page(context: MirrorContext, entity: Entity, number: int) -> Page:

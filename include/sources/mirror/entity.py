@@ -140,6 +140,14 @@ class Derived:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """The record inside which an answer shows the looked-up rows: its table, and how to read it from the data."""
+
+    table: Table
+    record: Callable[[Any], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Lookup:
     """The narrow request that proves whether a row is present or absent.
 
@@ -149,6 +157,8 @@ class Lookup:
     - `beside`: further requests for the same record, sent after the first is answered, so that the first shows the
       oldest state. `rows` then takes the data of every answer, None for one that was not found.
     - `finish`: complete a row with values that only the run knows
+    - `inside`: the record that holds the rows. If an answer shows it in an older version than the copy has, the answer
+      is outdated and proves nothing: a replica may lag behind at all its addresses alike.
 
     How absence is proven:
 
@@ -172,6 +182,7 @@ class Lookup:
     paginator: Paginator | None = None
     beside: tuple[Callable[..., Request], ...] = ()
     finish: Callable[["MirrorContext", Mapping[str, Any]], Mapping[str, Any]] = lambda context, row: row
+    inside: Inside | None = None
 
     def __post_init__(self) -> None:
         if not (self.own or self.witness or self.complete):
@@ -291,7 +302,9 @@ class Listed(Entity):
     - `changes`: how a sync asks for what changed
     - `views`: several sets of params, if only several requests together show all rows
     - `parts`: the nested rows in the records
-    - `history`: the list shows only the newest rows. Older rows stay in the copy and are out of scope.
+    - `history`: the list shows only the newest rows. Older rows stay in the copy and are out of scope. If the key has a
+      version, the list shows the newest row of each series: rows whose keys differ in the version alone.
+    - `ended`: SQL over rows `t` of a history, true if the list need not show the row's series any more
     """
 
     listing: Request
@@ -303,6 +316,7 @@ class Listed(Entity):
     partitions: Partitions | None = None
     parts: tuple[Part, ...] = ()
     history: bool = False
+    ended: str = "false"
 
     @property
     def read_every(self) -> timedelta | None:

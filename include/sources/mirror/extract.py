@@ -17,7 +17,7 @@ from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
-from include.warehouse.pull import too_many_refused
+from include.warehouse.pull import PullError, too_many_refused
 from include.warehouse.sql_fragments import among, identifiers, pairs
 from include.warehouse.staging import Stage, staged
 from include.warehouse.table import Table
@@ -165,7 +165,7 @@ class Extract:
 
     def reset_counts(self, number: int, **state: Any) -> None:
         """Count the rows of a list from zero again, and save `state` with it."""
-        self.save_list_state(number, counts=self._zero_counts, **state)
+        self.save_list_state(number, counts=self._zero_counts, reading_from=self.stage.pull.pages + 1, **state)
 
     def _states_after(
         self, number: int, partition: str, page: Page, counts_before: Sequence[tuple[int, int]]
@@ -176,13 +176,16 @@ class Extract:
 
         - `promised`: the largest total that the list has claimed, None if it claims none. If the list becomes shorter
           while it is read, nobody knows whether it left out the other rows, so the largest one counts
+        - `counted`: whether it has claimed a number of rows, and not only of pages
         - `largest`: the number of rows on its largest page
         - `counts`: (rows read, rows refused) of each stage
         """
-        state = self.list_state(number) or {
+        state = dict(self.list_state(number)) or {
             "partition": partition,
             "first_page": self.stage.pull.pages,
+            "reading_from": self.stage.pull.pages,
             "promised": None,
+            "counted": False,
             "largest": 0,
             "counts": self._zero_counts,
         }
@@ -192,7 +195,9 @@ class Extract:
             (of_list[0] + after[0] - before[0], of_list[1] + after[1] - before[1])
             for of_list, before, after in zip(state["counts"], counts_before, self._counts, strict=True)
         ]
-        return {**self.lists, str(number): {**state, "promised": promised, "largest": largest, "counts": counts}}
+        counted = state["counted"] or page.total_entries is not None
+        state |= {"promised": promised, "counted": counted, "largest": largest, "counts": counts}
+        return {**self.lists, str(number): state}
 
     def check_refused(self, *partitions: str, ended: bool = False) -> None:
         """Raise TooManyRefused if so many rows of these partitions were refused that the rest is no evidence.
@@ -202,6 +207,15 @@ class Extract:
         for stage, (read, refused) in zip(self.stages, self.row_counts(*partitions), strict=True):
             if too_many_refused(read, refused, ended=ended):
                 raise stage.refusal(read, refused)
+
+    def require_rows(self) -> None:
+        """Raise PullError where a whole list shows no rows though the copy has some: an empty list is no evidence."""
+        rows = compare.live_rows(self.stage)
+        if rows and not self.stage.pull.rows_read:
+            raise PullError(
+                f"the list of {self.entity.name} shows nothing, and the copy has {rows} rows. Run the task again; if it"
+                " stays so, look at the list at the source"
+            )
 
     def row_counts(self, *partitions: str) -> list[tuple[int, int]]:
         """Return (rows read, rows refused) of each stage, over the lists of these partitions."""
@@ -275,6 +289,21 @@ class Extract:
         if not state or not state["promised"]:
             return 0
         return self._missing_from(number, state.get("shrunk_to") or state["promised"])
+
+    def expect_displaced(self, number: int) -> bool:
+        """Let a list without a number of rows promise as many as it has shown, if repeats took the place of others.
+
+        A list is cut into pages by place. If others are inserted before them, the last rows of a page come again as the
+        first rows of the next. Any other repeat has taken the place of a row that no page shows. Pages without a new
+        row don't count: some servers show a page again past the end of the list. Return whether there are such repeats.
+        """
+        state = self.list_state(number)
+        query = sql.SQL(SHOWN).format(key=identifiers(self.entity.table.key), stage=self.stage.sql)
+        shown, displaced = self.stage.conn.execute(query, [state["reading_from"]]).fetchone()
+        if displaced:
+            least = shown + state["counts"][0][1]
+            self.save_list_state(number, promised=max(state["promised"] or 0, least))
+        return bool(displaced)
 
     def save_unseen(self, number: int) -> None:
         """Store how many rows a list lacks of its largest claimed total, once it is read to its end.
@@ -377,3 +406,21 @@ def least_total(page: Page, largest: int) -> int | None:
         # All pages but the last are full.
         return (page.total_pages - 1) * largest + 1
     return page.total_entries
+
+
+# A row that comes twice on one page takes no place on another.
+SHOWN = """
+WITH listed AS (
+  SELECT _page, _place, lag(_page) OVER earlier AS from_page, lag(_place) OVER earlier AS from_place
+  FROM {stage} WHERE _page >= %s WINDOW earlier AS (PARTITION BY {key} ORDER BY _page, _place)
+), paged AS (
+  SELECT _page, count(*) AS shown, count(from_page) AS repeats,
+    max(_place) FILTER (WHERE from_page IS NOT NULL) AS last, min(from_page) AS from_page,
+    min(from_place - _place) AS least, max(from_place - _place) AS most,
+    lag(max(_place)) OVER (ORDER BY _page) AS last_before
+  FROM listed WHERE from_page IS DISTINCT FROM _page GROUP BY _page
+)
+SELECT sum(shown), bool_or(repeats > 0 AND NOT (
+  from_page = _page - 1 AND last = repeats - 1 AND least = most AND least = last_before - last))
+FROM paged WHERE repeats < shown
+"""

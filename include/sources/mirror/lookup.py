@@ -5,11 +5,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from psycopg import sql
+
 from include.api.envelopes import refuse_envelope
 from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Lookup, MirrorContext
+from include.sources.mirror.entity import Inside, Lookup, MirrorContext
+from include.warehouse.compare import is_ahead, version_columns
+from include.warehouse.sql_fragments import are
 from include.warehouse.table import Table
 
 # The largest number of batches without a usable answer that one call splits in halves.
@@ -241,29 +245,57 @@ def _batch_look(
         return Look()
     try:
         if lookup.paginator:
-            rows = _all_pages(context, lookup, request, first)
+            rows = _all_pages(context, table, lookup, request, first)
         else:
             rows = read_rows(lookup.rows, *(None if isinstance(a, NotFound) else a.data for a in answers))
         _require_requested(table, lookup, batch, rows)
+        if lookup.inside and _is_outdated(context, lookup.inside, first.data):
+            raise RefuseData(f"{request} shows an older version of {lookup.inside.table.name} than the copy has")
     except ApiError as error:
         return Look(unknown=str(error))
     return Look(tuple(rows), tombstone=lookup.own and not rows)
 
 
-def _all_pages(context: MirrorContext, lookup: Lookup, request: Request, first: Answer) -> list[Row]:
+def _is_outdated(context: MirrorContext, inside: Inside, data: Any) -> bool:
+    """Return whether the copy has a newer version of the record in an answer. Versions from the future don't count."""
+    table = inside.table
+    (record,) = read_rows(lambda: [inside.record(data)])
+    key, versions = table.key_of(record), version_columns(table)
+    if key is None or not versions:
+        return False
+    newer = [
+        sql.SQL("t.{} > {}").format(sql.Identifier(name), sql.Literal(shown))
+        for name, shown in zip(versions, table.named(record, versions), strict=True)
+    ]
+    query = sql.SQL("SELECT FROM {} t WHERE deleted_at IS NULL AND {} AND coalesce({}, false) AND NOT {}").format(
+        table.sql, are(table.key, key, "t"), sql.SQL(", ").join(newer), is_ahead(table, "t")
+    )
+    return context.conn.execute(query).rowcount > 0
+
+
+def _all_pages(context: MirrorContext, table: Table, lookup: Lookup, request: Request, first: Answer) -> list[Row]:
     """Return all rows of a narrow list, given its first answer. The list is read again if it is not complete.
 
-    Raises RefuseData where it still shows fewer rows than its total claims.
+    Raises RefuseData where it still shows fewer rows than its total claims. Repeats don't count: a server that ignores
+    which page it is asked for shows the same rows again.
     """
     paginator = lookup.paginator
     page = paginator.read(first, paginator.start)
-    if page.next is None and len(page.rows) >= (page.total_entries or 0):
+    if page.next is None and _count_rows(table, page.rows) >= (page.total_entries or 0):
         return page.rows
+    rows: list[Row] = []
     for _ in range(2):
-        rows, promised = [], 0
+        promised = 0
         for page in pages(context.client, request, paginator):
             rows += page.rows
             promised = page.total_entries or 0
-        if len(rows) >= promised:
+        shown = _count_rows(table, rows)
+        if shown >= promised:
             return rows
-    raise RefuseData(f"{request} shows {len(rows)} rows, but says that it has {promised}")
+    raise RefuseData(f"{request} shows {shown} rows, but says that it has {promised}")
+
+
+def _count_rows(table: Table, rows: Sequence[Row]) -> int:
+    """Return the number of different rows. Those without a usable key count one by one."""
+    keys = [table.key_of(row) for row in rows]
+    return len(set(keys) - {None}) + keys.count(None)

@@ -4,6 +4,7 @@ The statuses of a plan's rows are described in `include/warehouse/compare.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from psycopg import sql
 
@@ -13,7 +14,7 @@ from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import known_partitions
 from include.warehouse import compare, sync_log
-from include.warehouse.sql_fragments import among, are, identifiers, pairs
+from include.warehouse.sql_fragments import among, are, identifiers, pairs, same_key
 from include.warehouse.staging import Stage
 
 
@@ -98,7 +99,42 @@ def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
         mark_unreadable(stage)
         if surplus:
             compare.plan_deletes(stage, status="candidate", within=sql.SQL(ORPHANS).format(**names))
+    _follow_records(extract)
+
+
+def _follow_records(extract: Extract) -> None:
+    """Let no nested row be proven whose record is not."""
+    for part, stage in extract.parts:
+        names = {
+            "plan": stage.plan,
+            "whole_plan": extract.stage.plan,
+            "same": extract.belongs_to_record(part, "p", "w"),
+        }
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
+
+
+def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
+    """Mark confirmed changes as unproven if the source may show an old state of the records, at all addresses alike.
+
+    It may if it shows a record in an older version than the copy has from it, and that version is no older than
+    `believed_after`. Then it may also not show yet what is as new as that. A version from the future is no sign.
+    """
+    stage, table = extract.stage, extract.entity.table
+    if table.moment is None:
+        return
+    names = {
+        "plan": stage.plan,
+        "table": table.sql,
+        "same": same_key(table.key, "p", "t"),
+        "moment": sql.Identifier("t", table.moment),
+        "outdated": sql.SQL("(p._operation = 'update' AND {} AND NOT {})").format(
+            compare.newer(table, "t", "p"), compare.is_ahead(table, "t")
+        ),
+        "believed_after": sql.Literal(believed_after),
+        "why": sql.Literal(LAGGING),
+    }
+    if stage.conn.execute(sql.SQL(DOUBT_LAGGING).format(**names)).rowcount:
+        _follow_records(extract)
 
 
 def mark_unreadable(stage: Stage) -> None:
@@ -180,6 +216,17 @@ def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
                 query += sql.SQL(" AND {}::text = {}").format(column, sql.Literal(partition))
             context.conn.execute(query)
 
+
+LAGGING = "the source shows older versions than it has shown before, so it may lag behind"
+
+DOUBT_LAGGING = """
+WITH shown AS (
+  SELECT p.ctid AS place, {moment} AS moment, {outdated} AS outdated, p._operation AS operation
+  FROM {plan} p JOIN {table} t ON {same} WHERE p._status = 'confirmed' AND t.deleted_at IS NULL
+), lagging AS (SELECT min(moment) AS since FROM shown WHERE outdated AND moment >= {believed_after})
+UPDATE {plan} p SET _status = 'unproven', _why = {why}, _looked = true FROM shown, lagging
+WHERE p.ctid = shown.place AND shown.moment >= lagging.since AND (outdated OR operation = 'delete')
+"""
 
 NOISE = """
 INSERT INTO {plan} ({columns}, _operation, _status) SELECT {columns}, 'update', 'noise' FROM {stage} WHERE {this}

@@ -190,7 +190,9 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
     # Totals of lists in brief and of events don't count records.
     if isinstance(extract.entity, Discovered) or listings[number].deleted:
         return
-    if extract.shortage(number):
+    uncounted = listings[number].paginator.by_place and not extract.list_state(number)["counted"]
+    unsorted = uncounted and extract.expect_displaced(number)
+    if not unsorted and extract.shortage(number):
         _refresh_total(context, extract, listings[number], number)
     extract.save_unseen(number)
     shortage, state = extract.shortage(number), extract.list_state(number)
@@ -198,7 +200,8 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
     is_sync = extract.stage.pull.purpose == "sync"
     if not shortage or not (is_sync or shortage > (extract.stage.pull.total_pages or 1)):
         return
-    if readings < MAX_READINGS and (before is None or shortage < before):
+    # Each reading of an unsorted list shows other rows, by chance none that are new.
+    if readings < MAX_READINGS and (unsorted or before is None or shortage < before):
         log.warning("%s: a list shows %d rows less than it says, it is read again", extract.entity.name, shortage)
         _reopen_list(extract, number, readings=readings + 1, shortage=shortage)
     elif is_sync:
@@ -294,6 +297,8 @@ def _list_pages(
     listing = listings[number]
     rows = extract.list_state(number).get("counts", [(0, 0)])[0][0]
     options = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
+    if rows:
+        options["total_pages"] = extract.stage.pull.total_pages
     named = [Page(None, list(listing.named), None)]
     for page in pages(context.client, listing.request, listing.paginator, **options) if listing.request else named:
         ended = page.next is None or (last is not None and page.position == last)

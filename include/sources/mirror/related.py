@@ -42,11 +42,13 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
     """Look up, stage and plan the children of all listed parents. Return (an extract for each kind, problems).
 
     Children of unchanged parents are read too, as long as the parent is in the lookback, since a source may show a
-    parent before its children. Kinds that were never synced are left to their first sync.
+    parent before its children. Those of a parent that is shown in an older version than the copy has are not: its
+    children would be outdated too. Kinds that were never synced are left to their first sync.
     """
     parents = extract.stage
     key = identifiers(extract.entity.table.key)
-    listed = parents.conn.execute(sql.SQL("SELECT {0} FROM {1} ORDER BY {0}").format(key, parents.sql)).fetchall()
+    query = sql.SQL("SELECT {key} FROM {stage} EXCEPT SELECT {key} FROM {plan} WHERE _status = 'stale' ORDER BY {key}")
+    listed = parents.conn.execute(query.format(key=key, stage=parents.sql, plan=parents.plan)).fetchall()
     found, problems = [], []
     for child in context.source.children(extract.entity):
         if never_synced(context, child):

@@ -16,20 +16,21 @@ from include.confidence.policy import lost_examples
 from include.confidence.spans import span
 from include.confidence.summary import MAX_EXAMPLES, ForensicSummary, Plan
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.both_ends import require_rows
 from include.sources.mirror.entity import BothEnds, Entity, MirrorContext
 from include.sources.mirror.entity_census import FieldFigures, keep_fields, lost_fields
 from include.sources.mirror.evidence import account, in_scope, keep_plan, remember_unproven, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.planning import mark_unknown_deletes, plan_nested_rows
+from include.sources.mirror.planning import doubt_lagging_source, mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.second_look import LookCounts, read_listed_again, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
-from include.warehouse.sql_fragments import identifiers
+from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.staging import Stage, count_new
 
+# How long a source may lag behind. Only then is it believed that a record has gone back to an older version.
+OLDER_BELIEVED_AFTER = timedelta(days=1)
 # How long a row is young at most. Entities with `read_every` have that time in addition.
 SYNC_BRINGS_WITHIN = timedelta(days=1)
 
@@ -111,10 +112,13 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
         on_page=lambda extract: _log_progress(extract, scope),
     )
     if entity.history:
-        require_rows(extract)
+        extract.require_rows()
     figures = _comparison(context, scope, extract)
     looks = second_look(context, extract)
+    if entity.history:
+        keep_ended_series(extract)
     read_listed_again(context, extract)
+    doubt_lagging_source(extract, _clock(extract) - OLDER_BELIEVED_AFTER)
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
         fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))
@@ -271,8 +275,11 @@ def plan_suspects(
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
     repeats = extract.drop_repeats(list(possibly_alive))
     compare.plan_writes(stage, young_after=_young_after(context, extract), doubtful="candidate", older="candidate")
-    if surplus and not entity.history:
-        compare.plan_deletes(stage, status="candidate", within=in_scope(context, extract, "t"))
+    if surplus:
+        within = in_scope(context, extract, "t")
+        if entity.history:
+            within = sql.SQL("({} AND {})").format(within, unlisted_series(extract))
+        compare.plan_deletes(stage, status="candidate", within=within)
         _mark_failed_partitions(extract)
     mark_unknown_deletes(extract, {value: why for value, why in possibly_alive.items() if why})
     plan_nested_rows(extract, surplus=surplus)
@@ -288,6 +295,32 @@ def _mark_failed_partitions(extract: Extract) -> None:
         extract.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
 
 
+def unlisted_series(extract: Extract) -> sql.Composable:
+    """Return SQL over rows `t` of a history, true for the newest row of a series if the list shows none as new.
+
+    A series are the rows whose keys differ in their version alone. If the key has no version, each row is all there is
+    of its series, and the list may show it no more.
+    """
+    table = extract.entity.table
+    series = tuple(name for name in table.key if name not in compare.version_columns(table))
+    if series in ((), table.key):
+        return sql.SQL("false")
+    return sql.SQL(UNLISTED_SERIES).format(
+        table=table.sql,
+        stage=extract.stage.sql,
+        n_is_t=same_key(series, "n", "t"),
+        s_is_t=same_key(series, "s", "t"),
+        version=sql.Identifier(table.version),
+        ended=sql.SQL(extract.entity.ended),
+    )
+
+
+def keep_ended_series(extract: Extract) -> None:
+    """Take the deletes that are proven out of the plan of a history: the series has ended, and its rows stay."""
+    query = sql.SQL("DELETE FROM {} WHERE _operation = 'delete' AND _status = 'confirmed'")
+    extract.stage.conn.execute(query.format(extract.stage.plan))
+
+
 def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Composable | None:
     """Return the time after which a changed row is young. None if there is no watermark.
 
@@ -297,8 +330,7 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
     row `t`.
     """
     entity, conn, source = extract.entity, context.conn, context.source.name
-    clock = extract.stage.pull.source_time or datetime.now(UTC)
-    earliest = clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
+    earliest = _clock(extract) - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 
     def young_after(watermark: datetime | None) -> datetime | None:
         return watermark and max(watermark, earliest)
@@ -317,6 +349,11 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
     ]
     column = sql.Identifier(entity.partitions.column)
     return sql.SQL("CASE s.{}::text {} END").format(column, sql.SQL(" ").join(parts)) if parts else None
+
+
+def _clock(extract: Extract) -> datetime:
+    """Return the source's clock when the scan began; ours if the source tells no time."""
+    return extract.stage.pull.source_time or datetime.now(UTC)
 
 
 def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
@@ -436,3 +473,9 @@ def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: LookCo
 def _total_plan(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:
     """Return the numbers of confirmed changes in all the plans together."""
     return Plan(*(sum(c[operation, "confirmed"] for c in counts) for operation in ("insert", "update", "delete")))
+
+
+UNLISTED_SERIES = """(NOT ({ended})
+  AND NOT EXISTS (SELECT FROM {table} n WHERE n.deleted_at IS NULL AND {n_is_t} AND n.{version} > t.{version})
+  AND NOT EXISTS (SELECT FROM {stage} s WHERE {s_is_t} AND s.{version} >= t.{version}))
+"""

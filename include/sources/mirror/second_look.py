@@ -16,7 +16,7 @@ from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.planning import replace_record
 from include.warehouse import compare
-from include.warehouse.sql_fragments import are, identifiers, key_array, same_key
+from include.warehouse.sql_fragments import among, are, identifiers, key_array, same_key
 from include.warehouse.table import RowRefused
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,9 @@ def _look_at(
         absent = [suspect for some in not_shown.values() for suspect in some]
     # If the address finds nothing at all, it may be out of order.
     address_works = not absent or found_any or _finds_known_row(context, extract, lookup)
-    listed = extract.listed([suspect.key for suspect in absent])
+    keys = [suspect.key for suspect in absent]
+    # A list that shows a record as deleted agrees with an address that doesn't show it.
+    listed = extract.listed(keys) - _listed_as_deleted(extract, keys)
     for suspect in absent:
         if not address_works:
             _settle_unproven(extract, suspect, NOTHING_FOUND)
@@ -173,6 +175,17 @@ def _finds_known_row(context: MirrorContext, extract: Extract, lookup: Lookup) -
     }
     known = context.conn.execute(sql.SQL(query).format(**parts)).fetchall()
     return not known or any(_found(look) for _, look in look_up(context, table, lookup, known))
+
+
+def _listed_as_deleted(extract: Extract, keys: Sequence[tuple]) -> set[tuple]:
+    """Return the keys that the list shows as deleted."""
+    table = extract.entity.table
+    if table.tombstone is None or not keys:
+        return set()
+    query = sql.SQL("SELECT {} FROM {} WHERE {} AND {}").format(
+        identifiers(table.key), extract.stage.sql, sql.Identifier(table.tombstone), among(table.key, keys)
+    )
+    return set(extract.stage.conn.execute(query))
 
 
 def _found(look: Look) -> bool:

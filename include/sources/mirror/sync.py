@@ -13,7 +13,7 @@ from psycopg import sql
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror import gap
-from include.sources.mirror.both_ends import pages_from_both_ends, require_rows
+from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
@@ -246,11 +246,16 @@ class _Sync:
             extract = extract.restart(context)
         # A list that is read from both ends has no partitions, so there is one group.
         if isinstance(entity.changes, BothEnds) and groups[0].since:
-            for page in pages_from_both_ends(context, entity, groups[0].since):
-                extract.append(page, page.next)
-                extract.check_refused(ended=extract.stage.pull.complete)
-            require_rows(extract)
-            return extract
+            try:
+                for page in pages_from_both_ends(context, entity, groups[0].since):
+                    extract.append(page, page.next)
+                    extract.check_refused(ended=extract.stage.pull.complete)
+            except Unsorted:
+                log.info("%s: the list is not sorted as expected, so all of it is read", entity.name)
+                extract = extract.restart(context)
+            else:
+                extract.require_rows()
+                return extract
 
         def listings(singly: bool) -> list[Listing]:
             single = [PartitionGroup((partition,), each.since) for each in groups for partition in each.partitions]
@@ -266,14 +271,14 @@ class _Sync:
         """Return the lists with the changes in the group since its time, or with everything if it has none."""
         changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
         # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
-        if group.since is None or changes is None or isinstance(changes, FullList):
+        if group.since is None or changes is None or isinstance(changes, FullList | BothEnds):
             return whole
         if isinstance(changes, Feed):
             shape = {"shape": changes.record, "deleted": changes.deleted}
             return [Listing(changes.request(group.since), changes.paginator, **shape)]
         if isinstance(changes, Since):
             return [replace(each, request=changes.request(each.request, group.since)) for each in whole]
-        # A `Window`: those with `BothEnds` are not read here.
+        # A `Window`.
         requests = [changes.request, changes.late] if changes.late else [changes.request]
         return [
             replace(each, request=request(each.request, group.since, self.window_end))
@@ -287,20 +292,27 @@ class _Sync:
         """Return the new state of each partition.
 
         If a record was skipped, the watermark stops before its version (or change time). The watermark doesn't move
-        if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part.
+        if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part. A list
+        with fewer rows than its total claims is read again by the next sync as long as that changes the copy. Else the
+        total may be wrong for good. Scans count the rows that it claims as unseen.
         """
         context, entity = self.context, extract.entity
         new_watermark, states = self._new_watermark(extract, groups), {}
         stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
+        # The total of a list in brief is not that of its records.
+        brings = isinstance(entity, Discovered) or any(
+            status == "confirmed" for _, status in compare.plan_counts(extract.stage)
+        )
         for partition in (partition for group in groups for partition in group.partitions):
             before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
             skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
-            unread = partition in extract.failed_partitions or partition in extract.short_partitions
-            if stays or unread or None in skipped:
+            failed, short = partition in extract.failed_partitions, partition in extract.short_partitions
+            if stays or failed or (short and brings) or None in skipped:
                 states[partition] = NewState(before, in_step=False)
             else:
                 times = [datetime.fromisoformat(each) for each in skipped] + [new_watermark]
-                states[partition] = NewState(min(filter(None, times), default=None), in_step=not skipped)
+                in_step = not (skipped or short)
+                states[partition] = NewState(min(filter(None, times), default=None), in_step=in_step)
         return states
 
     def _new_watermark(self, extract: Extract, groups: Sequence[PartitionGroup]) -> datetime | None:

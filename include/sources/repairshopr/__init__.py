@@ -13,7 +13,7 @@ from include.api.paginators import PageNumber
 from include.api.request import Request
 from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Since
-from include.sources.mirror.entity import Child, Listed, Lookup
+from include.sources.mirror.entity import Child, Inside, Listed, Lookup
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.repairshopr import tables
@@ -50,6 +50,7 @@ INVOICE = Lookup(
     by=("invoice_id",),
     request=lambda id_: Request(f"/invoices/{id_}", check=names(id_, "invoice", "id")),
     rows=lambda data: data["invoice"]["line_items"],
+    inside=Inside(tables.INVOICES, lambda data: data["invoice"]),
 )
 
 SOURCE = Mirror(

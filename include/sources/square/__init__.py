@@ -308,6 +308,8 @@ ENTITIES = (
         "catalog_object_id",
         [],
         history=True,
+        ended="t.catalog_object_id IN (SELECT id FROM square.catalog_variations"
+        " WHERE is_deleted OR deleted_at IS NOT NULL)",
         leaves_out=LeftOut(
             missing={"older counts": "the list shows the newest ones; the copy keeps what it has seen", **ESTIMATED}
         ),
