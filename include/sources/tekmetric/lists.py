@@ -156,8 +156,9 @@ def _not_posted(context: MirrorContext, shop: Shop) -> list[Record]:
 
 
 def _brief(row: Record) -> Record:
-    """Return what a row of a board says: the order's key and dates."""
-    return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
+    """Return what a row of a board says: the order's key, dates and total."""
+    dates = {"updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
+    return {"tm_id": row.get("id"), **dates, "total": row.get("total")}
 
 
 def _of_report(row: Record) -> Record:
@@ -177,6 +178,20 @@ def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | 
         return _brief(row) if not known or max(known) >= oldest else None
 
     return shape
+
+
+def contradiction(brief: Record, order: Record) -> str:
+    """Say why a board's row contradicts the order in full; empty if it doesn't.
+
+    What the two totals include is not documented, so they are not compared. But if the board says that the order comes
+    to something, its estimate is not empty.
+    """
+    try:
+        total = tables.cents(brief.get("total")) or 0
+    except ValueError:
+        return ""
+    empty = not order["jobs"] and (tables.cents(order.get("potential_total")) or 0) <= answers.CENTS
+    return "its board says that it comes to something, but its estimate is empty" if empty and total > answers.CENTS else ""
 
 
 def day_of(shop: Shop, value: Any) -> date | None:
