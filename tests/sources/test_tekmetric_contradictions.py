@@ -131,7 +131,6 @@ def test_shop_that_the_token_may_not_see_any_more_loses_nothing(loaded, conn, ly
     twist = blind(WEST)
 
     def lie(request: Request, data: Any) -> Any:
-        *_, name, last = request.path.split("/")[:3] + [request.path.rsplit("/", 1)[1]]
         if request.path.startswith("/repair-order/") and int(request.path.split("/")[2]) in gone:
             raise NotFound(f"{request} answered 404", status=404)
         return twist(request, data)
@@ -166,10 +165,16 @@ def test_job_that_another_orders_estimate_shows_is_not_taken_from_its_order(load
         [extra] = client.get(f"/repair-order/{mine}/estimate").data["jobs"]
 
     def both(request: Request, data: Any) -> Any:
-        amounts = ("total", "taxes", "feesTotal", "discountTotal")
         own = float(data["total"])
-        return {**data, "jobs": [*data["jobs"], extra], "total": 2 * own, "tax": None, "subtotal": None,
-                "taxes": 2 * float(data["taxes"]), "feesTotal": 2 * float(data["feesTotal"])}
+        return {
+            **data,
+            "jobs": [*data["jobs"], extra],
+            "total": 2 * own,
+            "tax": None,
+            "subtotal": None,
+            "taxes": 2 * float(data["taxes"]),
+            "feesTotal": 2 * float(data["feesTotal"]),
+        }
 
     lying.twist = always(both, f"/repair-order/{other}/estimate")
     with suppress(SyncFailed):

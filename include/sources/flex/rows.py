@@ -40,7 +40,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Item:
-    """A line in a crew call's own record. Type and resource are None if the record leaves them out. `holds` as in Line."""
+    """A line in a crew call's own record. Type and resource are None if the record leaves them out.
+
+    `holds` is as in Line.
+    """
 
     kind: str | None = None
     resource_id: UUID | None = None

@@ -191,7 +191,9 @@ def contradiction(brief: Record, order: Record) -> str:
     except ValueError:
         return ""
     empty = not order["jobs"] and (tables.cents(order.get("potential_total")) or 0) <= answers.CENTS
-    return "its board says that it comes to something, but its estimate is empty" if empty and total > answers.CENTS else ""
+    if not empty or total <= answers.CENTS:
+        return ""
+    return "its board says that it comes to something, but its estimate is empty"
 
 
 def day_of(shop: Shop, value: Any) -> date | None:
