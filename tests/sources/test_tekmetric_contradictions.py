@@ -180,3 +180,13 @@ def test_job_that_another_orders_estimate_shows_is_not_taken_from_its_order(load
     with suppress(SyncFailed):
         loaded.sync()
     assert of_order(conn, "jobs", mine) == before
+
+
+def test_run_for_one_order_that_is_not_there_says_so(loaded):
+    """A mistyped id would end green otherwise, as if the order were in step."""
+    with pytest.raises(SyncFailed, match=f"order 999 of shop {EAST} was not found.*Check ro_id and shop_id"):
+        loaded.sync(ro_id=999, shop_id=EAST)
+
+
+def test_any_number_of_days_is_a_day(loaded):
+    assert loaded.scan(days_back=10**9).plan.delete == 0

@@ -124,7 +124,12 @@ def _boards(shop: Shop, names: list[str], oldest: date, since: datetime | None) 
 
 def _first_day(shop: Shop, days_back: int) -> date:
     """Return the shop's day that is `days_back` days ago; for 0 a day before any order."""
-    return datetime.now(shop.zone).date() - timedelta(days=days_back) if days_back else BEGINNING
+    return _days_ago(datetime.now(shop.zone).date(), days_back)
+
+
+def _days_ago(today: date, days: int) -> date:
+    """Return the day so many days ago, but none before BEGINNING; BEGINNING for 0."""
+    return today - timedelta(days=min(days, (today - BEGINNING).days)) if days else BEGINNING
 
 
 def _listing(shop: Shop, request: Request, paginator: Any, shape: Callable[[Record], Record | None]) -> Listing:
@@ -210,8 +215,7 @@ def within(context: MirrorContext) -> sql.Composable:
 
     These are orders posted within the run's days, or changed within them if they are not posted, or without any date.
     """
-    days_back = context.params["days_back"]
-    oldest = datetime.now(UTC).date() - timedelta(days=days_back) if days_back else BEGINNING
+    oldest = _days_ago(datetime.now(UTC).date(), context.params["days_back"])
     return sql.SQL("coalesce(t.posted_date, t.updated_date::date, t.created_date::date, 'infinity') > {}").format(
         sql.Literal(oldest)
     )
