@@ -80,6 +80,37 @@ class TestHeadThatSaysEachTimeThatAListedOrderIsDeleted:
         assert order(conn, id_)
 
 
+@pytest.mark.parametrize("how", ["sync", "scan"])
+@pytest.mark.parametrize("tombstone", TOMBSTONES, ids=["deletedDate", "status 7"])
+def test_board_that_shows_a_deleted_order_as_deleted_contradicts_nothing(loaded, conn, lying, tombstone, how):
+    id_ = with_job(loaded)
+    loaded.sync()
+    settle(loaded)
+    loaded.control.mutate(Mutation("delete", "orders", id_))
+    loaded.control.advance(600)
+    row = {"id": id_, "updatedDate": loaded.control.order(id_)["updated"], **tombstone}
+    lying.twist = always(lambda request, data: [row, *data], f"/shop/{EAST}/job-board-group-by", view="column")
+    if how == "sync":
+        loaded.sync()
+        loaded.control.advance(600)
+        loaded.sync()
+    else:
+        loaded.mend(loaded.scan())
+    assert order(conn, id_) is None
+
+
+def test_board_that_shows_an_order_falsely_as_deleted_deletes_nothing(loaded, conn, lying):
+    id_ = with_job(loaded)
+    loaded.sync()
+    settle(loaded)
+    row = {"id": id_, "updatedDate": loaded.control.now(), "deletedDate": loaded.control.now()}
+    lying.twist = always(lambda request, data: [row, *data], f"/shop/{EAST}/job-board-group-by", view="column")
+    loaded.sync()
+    summary = loaded.scan()
+    assert summary.plan.delete == 0
+    assert order(conn, id_)
+
+
 def test_estimate_without_jobs_is_contradicted_by_the_board(loaded, conn, lying):
     """Nothing of it is authorized, so that the profit is 0 in truth; only the board says what the order comes to."""
     id_ = with_job(loaded, status=1, jobs=[job(authorized=None)])

@@ -249,7 +249,8 @@ def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchange
         complete = dataclasses.replace(complete, absent=())
     extract.append(complete.page, next_position, complete, number, listing.partition)
     if listing.newest:
-        gap.remember_reach(extract, number, listing, rows, ignored=len(page.rows) - len(rows))
+        ignored = len(page.rows) - len(rows) - len(complete.delete_events)
+        gap.remember_reach(extract, number, listing, rows, ignored=ignored)
 
 
 def _shaped_rows(shape: Callable[[Row], Row | None], page: Page) -> list[Row]:

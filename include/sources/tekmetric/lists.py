@@ -115,10 +115,11 @@ def _boards(shop: Shop, names: list[str], oldest: date, since: datetime | None) 
     for name in names:
         listing = _listing(shop, _board(shop, name, "list", "NONE", size=100), BOARD, _young(shop, name, oldest))
         newest = NewestOnly(since, BOARDS[name].holds) if since else None
-        found.append(replace(listing, newest=newest))
+        found.append(replace(listing, newest=newest, deleted=_deleted(shop)))
     if "ACTIVE" in names:
         request = _board(shop, "ACTIVE", "column", "ROSTATUS")
-        found.append(_listing(shop, request, COLUMNS, _young(shop, "ACTIVE", oldest)))
+        listing = _listing(shop, request, COLUMNS, _young(shop, "ACTIVE", oldest))
+        found.append(replace(listing, deleted=_deleted(shop)))
     return found
 
 
@@ -174,15 +175,29 @@ def _of_report(row: Record) -> Record:
 def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | None]:
     """Return the function that drops an order if it changed, and came to the board, before `oldest`.
 
-    An order without any date is kept.
+    An order without any date is kept. One that the board shows as deleted is dropped (see `_deleted`).
     """
 
     def shape(row: Record) -> Record | None:
+        if _says_deleted(row):
+            return None
         days = [day_of(shop, row.get(name)) for name in (BOARDS[board].date, "updatedDate")]
         known = [day for day in days if day]
         return _brief(row) if not known or max(known) >= oldest else None
 
     return shape
+
+
+def _deleted(shop: Shop) -> Callable[[Record], Record | None]:
+    """Return the function that names an order which a board shows as deleted. Its own address has to say so too."""
+    return lambda row: {"shop_id": shop.tm_id, "tm_id": row.get("id")} if _says_deleted(row) else None
+
+
+def _says_deleted(row: Record) -> bool:
+    try:
+        return answers.is_deleted(row)
+    except RefuseData:
+        return False
 
 
 def contradiction(brief: Record, order: Record) -> str:
