@@ -28,9 +28,9 @@ def outlet(source: str) -> AssetAlias:
 
 def doubt(context: Mapping[str, Any], evidence: Evidence) -> str:
     """Return why a successful run has not confirmed the copy, in a few words; empty if it has."""
-    filters = _filters(context)
-    if filters:
-        return f"only a part was looked at ({', '.join(filters)})"
+    narrowed = filters(context)
+    if narrowed:
+        return f"only a part was looked at ({', '.join(narrowed)})"
     return outcome.not_confirmed(evidence)
 
 
@@ -49,8 +49,8 @@ def emit(context: Mapping[str, Any], source: str, evidence: Evidence, scans: Seq
     context["outlet_events"][outlet(source)].add(confirmed(source), extra=extra)
 
 
-def _filters(context: Mapping[str, Any]) -> list[str]:
+def filters(context: Mapping[str, Any]) -> list[str]:
     """Return the filters whose values differ from the defaults, which scheduled runs have."""
     declared, given = context["dag"].params, context["params"]
-    filters = [name for name in declared if declared.get_param(name).schema.get("section") == FILTERS]
-    return sorted(name for name in filters if (given[name] or None) != (declared[name] or None))
+    names = [name for name in declared if declared.get_param(name).schema.get("section") == FILTERS]
+    return sorted(name for name in names if (given[name] or None) != (declared[name] or None))

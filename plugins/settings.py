@@ -1,5 +1,6 @@
 """Settings of the installation: an Airflow Variable, else a variable of the workers' environment."""
 
+import math
 import os
 
 from airflow.sdk import Variable
@@ -10,6 +11,28 @@ from include.sources import get_source
 
 class NotEnabled(AirflowFailException):
     """The setting that allows changes to the source's copy is off."""
+
+
+class NoDuration(AirflowFailException):
+    """An Airflow Variable that should hold a duration holds something else."""
+
+
+def duration(name: str, default: float, *, most: float) -> float:
+    """Return the number that the Airflow Variable holds, from 0 to `most`; `default` if it is not set.
+
+    Raises NoDuration for anything else.
+    """
+    value = Variable.get(name, default=default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= most:
+        raise NoDuration(
+            f"the Airflow Variable {name} has to be a number from 0 to {most:g}, and is {value!r}; nothing was"
+            " done. Set it anew or delete it under Admin, Variables, then clear this task with downstream"
+        )
+    return number
 
 
 def variable(name: str) -> str | None:

@@ -269,7 +269,7 @@ def _pool(facts: Facts) -> Iterator[Finding]:
             code=Code.POOL_CHANGED,
             subject=f"{writer.epoch}/{pool}",
             what=f"the pool {name} has {pool} instead of {facts.declared}",
-            consequence="a stop may not wait for all tasks; the fence still keeps two writers apart",
+            consequence="a stop may not wait for all tasks; of two syncs at once the earlier fails, and loses nothing",
             next_step=f"set it to {facts.declared} under Admin, Pools",
         )
 

@@ -64,8 +64,7 @@ class Stage:
         """
         name = stage_name(source, table.name, purpose)
         with conn.transaction():
-            # Two attempts that open at once take turns.
-            conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"staging.{name}"])
+            _take_turn(conn, name)
             found = read_pull(conn, name)
             if found and found.ticket == ticket and not found.too_many_refused:
                 stage = cls(conn, table, replace(found, attempt=uuid.uuid4()))
@@ -135,10 +134,22 @@ class Stage:
         """Add figures to the pull's progress, for the next attempt. Raises PullError as `store` does."""
         self._update_pull(progress=figures)
 
+    def claim(self) -> None:
+        """Keep other attempts out until the transaction ends. Call it in the transaction that applies the plan.
+
+        Raises PullError if another attempt has taken the pull over: it has emptied or changed the plan by now, so that
+        applying the plan would leave out changes.
+        """
+        _take_turn(self.conn, self.pull.pull)
+        self.save_progress()
+
     def drop(self) -> None:
-        """Delete the pull and its staged rows. The plan stays."""
-        self._empty(self.sql, self.refused)
-        self.conn.execute("DELETE FROM staging.pull WHERE pull = %s", [self.pull.pull])
+        """Delete the pull and its staged rows, unless another attempt has taken it over. The plan stays."""
+        with self.conn.transaction():
+            _take_turn(self.conn, self.pull.pull)
+            own = "DELETE FROM staging.pull WHERE pull = %s AND attempt = %s"
+            if self.conn.execute(own, [self.pull.pull, self.pull.attempt]).rowcount:
+                self._empty(self.sql, self.refused)
 
     def reopen(self, position: Any) -> None:
         """Let a complete pull go on at `position`. Raises PullError as `store` does."""
@@ -305,6 +316,11 @@ class Stage:
         ]
         if full:
             self.conn.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(full)))
+
+
+def _take_turn(conn: Connection, name: str) -> None:
+    """Wait until no other attempt opens, drops or applies the pull of that name. Call it in a transaction."""
+    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"staging.{name}"])
 
 
 def drop_left(conn: Connection, name: str, expired: sql.Composable) -> bool:

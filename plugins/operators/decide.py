@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import Param, ParamsDict, Variable
+from airflow.sdk import Param, ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from psycopg import Connection
 
@@ -23,11 +23,13 @@ from plugins.hooks import warehouse
 from plugins.operators.base import RunPage
 from plugins.params import several, some_text
 from plugins.runs import run_name
+from plugins.settings import duration
 
 log = logging.getLogger(__name__)
 
 # Without an answer for so long the writer stays stopped and the run fails, before the next night's run.
 TIMEOUT_HOURS = 20.0
+MOST_HOURS = 24.0 * 365
 
 ON_CALL = """
 Asks a person what to do about a hold; skipped where there is none. Nothing is written while it waits.
@@ -69,7 +71,7 @@ class DecideOperator(HITLOperator):
 
     def execute(self, context: Any) -> Any:
         run = run_name(context)
-        hours = float(Variable.get("decision_timeout_hours", default=TIMEOUT_HOURS))
+        hours = duration("decision_timeout_hours", TIMEOUT_HOURS, most=MOST_HOURS)
         with warehouse.connect(run) as conn, conn.transaction():
             writer = fence.require_stopped(conn, self.source, run)
             found = holds.open_holds(conn, self.source)

@@ -4,8 +4,6 @@ import logging
 import time
 from typing import Any
 
-from airflow.sdk import Variable
-
 from include.warehouse import fence
 from plugins.configured import require_configured
 from plugins.hooks import airflow_api, warehouse
@@ -13,12 +11,12 @@ from plugins.hooks.airflow_api import AirflowApi, Pool, closed_by
 from plugins.operators.base import SourceOperator
 from plugins.results import log_line
 from plugins.runs import is_dry, refuse_unknown_conf, run_name
-from plugins.settings import require_enabled
+from plugins.settings import duration, require_enabled
 
 log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT = 900.0
-
+MOST_SECONDS = 24.0 * 60 * 60
 
 ON_CALL = """
 Closes the writer's pool, waits for the running sync, then closes the fence.
@@ -48,7 +46,7 @@ class StopWriterOperator(SourceOperator):
         if not is_dry(context, self.source):
             require_enabled(self.source)
         run = run_name(context)
-        timeout = float(Variable.get("drain_timeout_seconds", default=DRAIN_TIMEOUT))
+        timeout = duration("drain_timeout_seconds", DRAIN_TIMEOUT, most=MOST_SECONDS)
         deadline = time.monotonic() + timeout
         with airflow_api.opened() as api, warehouse.connect(run) as conn:
             before = fence.read(conn, self.source)

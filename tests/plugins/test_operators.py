@@ -665,9 +665,23 @@ class TestResumeWriter:
         before = self.watermarks(conn)
         run = Run(conf={"reset_watermark": True, "dry_run": dry_run})
         execute(run, "stop_writer")
+        judged(conn, run)
         execute(run, "resume_writer")
         assert {before[entity] != after for entity, after in self.watermarks(conn).items()} == {moved}
         assert not fence.read(conn, SOURCE).stopped
+
+    @pytest.mark.parametrize("conf", [{}, {"page_end": 1, "compute_db_not_in_api": False}])
+    def test_keeps_the_watermarks_if_the_run_has_not_compared_the_source(self, airflow, filled, conn, caplog, conf):
+        """Its scans failed, or saw a part only: nothing else would bring the changes that a reset skips."""
+        conn.execute("UPDATE confidence.sync_state SET watermark = watermark - interval '1 day'")
+        before = self.watermarks(conn)
+        run = Run(conf={"reset_watermark": True, "dry_run": False, **conf})
+        execute(run, "stop_writer")
+        if conf:
+            judged(conn, run)
+        execute(run, "resume_writer")
+        assert self.watermarks(conn) == before
+        assert "a reset would lose changes. The next sync brings them" in caplog.text
 
     def test_keeps_the_watermarks_without(self, airflow, filled, conn):
         before = self.watermarks(conn)

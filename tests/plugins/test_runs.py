@@ -14,7 +14,7 @@ from include.warehouse.fence import DrainTimeout
 from plugins.failures import DEFAULT_ARGS, FAILS_AT_ONCE
 from plugins.results import push_result
 from plugins.runs import ConfRefused, is_dry, refuse_unknown_conf, run_name
-from plugins.settings import NotEnabled, require_enabled
+from plugins.settings import NoDuration, NotEnabled, duration, require_enabled
 
 
 def context(conf, *params):
@@ -116,6 +116,24 @@ class TestSwitch:
 
     def test_is_nothing_that_a_second_try_mends(self):
         assert issubclass(NotEnabled, AirflowFailException)
+
+
+class TestDuration:
+    @pytest.mark.parametrize(
+        ("value", "expected"), [(None, 900.0), ("0", 0.0), ("4", 4.0), ("0.003", 0.003), ("86400", 86400.0)]
+    )
+    def test_is_the_variables_if_it_is_set(self, monkeypatch, value, expected):
+        if value is not None:
+            monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", value)
+        assert duration("drain_timeout_seconds", 900.0, most=86400) == expected
+
+    @pytest.mark.parametrize("value", ["", "15 min", "-1", "nan", "inf", "86401"])
+    def test_that_is_none_is_refused_with_what_to_do(self, monkeypatch, value):
+        monkeypatch.setenv("AIRFLOW_VAR_DRAIN_TIMEOUT_SECONDS", value)
+        with pytest.raises(
+            NoDuration, match=r"Variable drain_timeout_seconds has to be a number from 0 to 86400.*Variables"
+        ):
+            duration("drain_timeout_seconds", 900.0, most=86400)
 
 
 class TestResult:

@@ -174,6 +174,8 @@ class TestNight:
         sync_log.advance(conn, sync_id, SOURCE, "images", watermark=long_ago)
         run = a_run(reset_watermark=True, dry_run=dry_run)
         execute(run, "stop_writer")
+        execute(run, "scan")
+        skipped(run, "gate_check")
         execute(run, "resume_writer")
         watermarks = {p: sync_log.state(conn, SOURCE, "images", p).watermark for p in ("", "dry run")}
         assert [p for p, watermark in watermarks.items() if watermark not in (None, long_ago)] == moved

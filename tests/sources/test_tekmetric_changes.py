@@ -103,7 +103,9 @@ class TestDeleted:
             loaded.mend(summary)
         elif hidden:
             # No list was looked at: that alone proves nothing.
-            assert loaded.sync(ro_id=id_, shop_id=EAST).counts["repair_orders"].deleted == 0
+            with pytest.raises(SyncFailed, match=f"order {id_} of shop {EAST} was not found, so nothing was written"):
+                loaded.sync(ro_id=id_, shop_id=EAST)
+            assert order(conn, id_)
             loaded.mend(loaded.scan())
         else:
             assert loaded.sync(ro_id=id_, shop_id=EAST).counts["repair_orders"].deleted == 1

@@ -95,6 +95,8 @@ def _add(account: Account, call: Call) -> Answer:
         raise Refused(400, "managedResourceLineItemType must be contact")
     try:
         parent_id = UUID(form["parentLineItemId"][0]) if "parentLineItemId" in form else None
+        if parent_id and account.store.line(parent_id).kind != "header":
+            raise ValueError
         line = account.store.add(element_id, "contact", call.ids["resource"], parent_id=parent_id)
     except (KeyError, ValueError):
         raise Refused(400, "parentLineItemId is no header of this element") from None

@@ -11,14 +11,15 @@ from include.simulators.flex.store import Line, Store
 class Mutation:
     """One change by hand to a crew call.
 
-    - `add`: a contact, with `role` if given; `resource` is made where none is given
-    - `gear`: a line of gear, with `resource` as there
+    - `add`: a contact, with `role` if given; `resource` is made where none is given; under `line` if one is named
+    - `gear`: a line of gear, with `resource` and `line` as there
+    - `exchange`: `resource` in place of the contact that `line` has
     - `delete`: the lines of `resource`, or the one named by `line`
     - `restore`: put the deleted `line` back
     - `role`: give these lines `role`, or none
     """
 
-    op: Literal["add", "gear", "delete", "restore", "role"]
+    op: Literal["add", "gear", "exchange", "delete", "restore", "role"]
     element: UUID
     resource: UUID | None = None
     line: UUID | None = None
@@ -32,12 +33,17 @@ def apply(store: Store, mutation: Mutation) -> list[UUID]:
     """
     match mutation.op:
         case "add":
-            made = store.add(mutation.element, "contact", mutation.resource or store.new_id(), mutation.role)
-            return [made.id]
+            resource = mutation.resource or store.new_id()
+            return [store.add(mutation.element, "contact", resource, mutation.role, parent_id=mutation.line).id]
+        case "exchange" if mutation.line is not None:
+            line = replace(store.line(mutation.line), resource_id=mutation.resource)
+            store.put(mutation.element, line)
+            return [line.id]
         case "restore" if mutation.line is not None:
             return [store.restore(mutation.line).id]
         case "gear":
-            return [store.add(mutation.element, "inventory", mutation.resource or store.new_id()).id]
+            resource = mutation.resource or store.new_id()
+            return [store.add(mutation.element, "inventory", resource, parent_id=mutation.line).id]
     meant = _meant(store, mutation)
     for line in meant:
         if mutation.op == "delete":

@@ -67,7 +67,7 @@ class Shapes:
         return self._of(line_id, "added").choice(forms)
 
     def _row(self, line: Line, lines: Sequence[Line], codes: Sequence[str]) -> Row:
-        children = [] if line.kind != "header" else self.rows(lines, line.id, codes)
+        children = self.rows(lines, line.id, codes)
         values = {
             "contact": name_of(line.resource_id) if line.kind == "contact" else None,
             "business-role": line.role_id,
@@ -85,9 +85,9 @@ class Shapes:
     def _item(self, line: Line, lines: Sequence[Line], keys: Sequence[str], tell: Tell | None) -> Row:
         forms = {"whole": self._resource(line) | self._type(line), "types": self._type(line), "ids": {}}
         told = forms[tell or self._of(line.id, "item").choice([*forms])]
-        if line.kind != "header":
-            return {"id": line.id, **told}
-        return {"id": line.id, **told, **self.nested(line.id, self.items(lines, line.id, keys, tell), keys)}
+        items = self.items(lines, line.id, keys, tell)
+        shown = self.nested(line.id, items, keys) if items or line.kind == "header" else {}
+        return {"id": line.id, **told, **shown}
 
     def _resource(self, line: Line) -> Row:
         if line.resource_id is None:

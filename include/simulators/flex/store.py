@@ -86,8 +86,8 @@ class Store:
         headers = [line.id for line in lines if line.kind == "header"]
         if parent_id is None and headers and self._random.random() < _UNDER_HEADER:
             parent_id = headers[0]
-        if parent_id is not None and parent_id not in headers:
-            raise KeyError(f"element {element_id} has no header {parent_id}")
+        if parent_id is not None and parent_id not in self.elements[element_id]:
+            raise KeyError(f"element {element_id} has no line {parent_id}")
         line = Line(self.new_id(), kind, resource_id, role_id, parent_id)
         self.put(element_id, line)
         return line

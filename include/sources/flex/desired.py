@@ -1,6 +1,6 @@
 """Who should be on a crew call in Flex by our assignments, and what the warehouse knows about it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from psycopg.rows import tuple_row
 
 from include.sources.flex.plan import Desired, Member, Row
 from include.sources.flex.roles import Roles
+from include.sources.flex.rows import Line
 
 # The job type of gear without crew; it is spelt in several ways.
 DRY_HIRE = "dryhire"
@@ -107,6 +108,17 @@ class Crew:
     def known(self) -> frozenset[UUID]:
         """The lines of ours that should be on this crew call in Flex."""
         return self.mapped - self.gone - self.elsewhere
+
+    def ours(self, lines: Collection[Line]) -> frozenset[UUID]:
+        """The lines that we made, and that still show the contact they were made for.
+
+        If a line shows another contact, a person has put it there, and the line is theirs.
+        """
+        return frozenset(
+            line.line_id
+            for line in lines
+            if line.line_id in self.owned and self.owned[line.line_id] in (None, line.resource_id)
+        )
 
 
 def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:

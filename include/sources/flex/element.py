@@ -30,6 +30,7 @@ from include.sources.flex.plan import (
     back_key,
     key,
     plan,
+    spare_held,
     stale_key,
 )
 from include.sources.flex.report import FAILED, Event, Kind, Report, State
@@ -78,7 +79,7 @@ class _InDoubt(Exception):
 
 def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
     """Plan to bring the element to the desired crew."""
-    return plan(crew.desired, crew.rows, crew.owned, lines)
+    return spare_held(plan(crew.desired, crew.rows, crew.ours(lines), lines), lines)
 
 
 def sync_element(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:

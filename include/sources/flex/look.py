@@ -67,7 +67,11 @@ def confirmed(api: ApiClient, element_id: UUID, looked: Looked) -> Looked:
         items = calls.items(api, element_id)
     except NotFound:
         raise Unreadable(f"element {element_id} has rows, but no record") from None
-    return replace(looked, sure=True, told=_agree(looked.lines, items))
+    told = _agree(looked.lines, items)
+    # The rows need not show all that lies under a line.
+    held = {line_id for line_id, item in items.items() if item.holds}
+    lines = tuple(replace(line, holds=line.holds or line.line_id in held) for line in looked.lines)
+    return replace(looked, lines=lines, sure=True, told=told)
 
 
 def require_same(api: ApiClient, element_id: UUID, crew: Crew, looked: Looked) -> None:

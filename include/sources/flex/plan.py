@@ -5,7 +5,7 @@ however many technicians and crew calls of ours want it.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from uuid import UUID
 
@@ -178,6 +178,17 @@ def plan(desired: Iterable[Desired], rows: Iterable[Row], owned: Collection[UUID
         refusals=refusals,
         diagnostics=tuple(crew.diagnostics()),
     )
+
+
+def spare_held(plan: Plan, lines: Collection[Line]) -> Plan:
+    """Return the plan; refused, if Flex would delete other lines together with one of ours that they lie under."""
+    held = {line.line_id for line in lines if line.holds}
+    refusals = tuple(
+        f"line {action.line_id} has other lines under it, which Flex would delete with it. Move them away in Flex"
+        for action in plan.actions
+        if isinstance(action, Remove) and action.line_id in held
+    )
+    return replace(plan, actions=(), refusals=(*plan.refusals, *refusals)) if refusals else plan
 
 
 @dataclass(frozen=True)

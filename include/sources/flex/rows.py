@@ -4,7 +4,7 @@ If a bad answer were taken for an empty crew, everybody would be added again. So
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
@@ -27,6 +27,7 @@ class Line:
     """A line on a crew call. All lines but contacts are `other`: gear, and headers, which have no resource.
 
     `role_id`: the business role of a contact, None if it has none, or if the answer doesn't say (`role_told` is False).
+    `holds`: other lines lie under it, which Flex deletes with it.
     """
 
     line_id: UUID
@@ -34,14 +35,19 @@ class Line:
     resource_id: UUID | None
     role_id: UUID | None = None
     role_told: bool = True
+    holds: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Item:
-    """A line in a crew call's own record. Type and resource are None if the record leaves them out."""
+    """A line in a crew call's own record. Type and resource are None if the record leaves them out.
+
+    `holds` is as in Line.
+    """
 
     kind: str | None = None
     resource_id: UUID | None = None
+    holds: bool = field(default=False, compare=False)
 
 
 def read(answer: Any, mapped: Collection[UUID]) -> list[Line]:
@@ -95,8 +101,8 @@ def items(answer: Any, element_id: UUID) -> dict[UUID, Item]:
         if item_id in found:
             raise Unreadable(f"item {item_id} is there twice")
         kind = _type(item, item_id) if any(item.get(key) is not None for key in TYPES) else None
-        found[item_id] = Item(kind, _resource(item, item_id))
         children = _children(item)
+        found[item_id] = Item(kind, _resource(item, item_id), holds=bool(children))
         # Items below that are not shown may be contacts.
         if children is None and (item.get("leaf") is False or item.get("container") is True):
             raise Unreadable(f"what lies under item {item_id} isn't shown")
@@ -155,15 +161,15 @@ def _line(row: dict[str, Any]) -> Line:
     line_id = _id(row, "id")
     if line_id is None:
         raise Unreadable("a row has no line id")
-    resource_id, told = _resource(row, line_id), _type(row, line_id)
+    resource_id, told, holds = _resource(row, line_id), _type(row, line_id), bool(row.get("children"))
     if told == CONTACT:
         if resource_id is None:
             raise Unreadable(f"line {line_id} is a contact without a resource")
-        return Line(line_id, "contact", resource_id, *_role(row))
+        return Line(line_id, "contact", resource_id, *_role(row), holds=holds)
     # A line without a resource is no contact. With a resource and an unknown type it may be one.
     if resource_id is not None and told != GEAR:
         raise Unreadable(f"line {line_id} has a resource, and a type that isn't known")
-    return Line(line_id, "other", resource_id)
+    return Line(line_id, "other", resource_id, holds=holds)
 
 
 def _resource(row: dict[str, Any], line_id: UUID) -> UUID | None:

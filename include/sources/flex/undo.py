@@ -19,7 +19,7 @@ from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import FlexContext
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import Worker
-from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member, Plan, Remove, SetRole
+from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member, Plan, Remove, SetRole, spare_held
 from include.sources.flex.report import Report
 from include.sources.flex.rows import CONTACT, Line
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, require_not_stopped
@@ -169,7 +169,8 @@ class Done:
         """Return the plan that undoes it, from what the warehouse knows and Flex shows now."""
         there = {line.line_id: line for line in lines if line.kind == CONTACT}
         # Finds a line again that was removed and added since, under another id.
-        ours = {line.resource_id: line.line_id for line in there.values() if line.line_id in crew.owned}
+        still_ours = crew.ours(there.values())
+        ours = {line.resource_id: line.line_id for line in there.values() if line.line_id in still_ours}
         named = {row.member: row.line_id for row in crew.rows}
         net = self.net()
         now = {each: each.line_id if each.line_id in there else ours.get(each.resource_id) for each in net}
@@ -180,7 +181,7 @@ class Done:
         for each in net:
             line_id = now[each]
             match each.kind:
-                case "add" if line_id:
+                case "add" if line_id in still_ours:
                     members = tuple(row.member for row in self.rows if row.absent and named.get(row.member) == line_id)
                     actions.append(Remove(line_id, each.resource_id, members, orphan=False))
                 case "remove" if each.resource_id in others:
@@ -192,7 +193,8 @@ class Done:
         with_line = {member for action in actions if isinstance(action, Add | Remove) for member in action.members}
         rows = [replace(row, line_id=back.get(row.line_id, row.line_id)) for row in self.rows]
         actions += [action for row in rows if row.member not in with_line for action in _put_back(row, crew)]
-        return Plan((), tuple(sorted(actions, key=lambda action: ORDER.index(type(action)))), (), ())
+        plan = Plan((), tuple(sorted(actions, key=lambda action: ORDER.index(type(action)))), (), ())
+        return spare_held(plan, lines)
 
     def foreseen(self) -> Counts:
         """Return the counts that `undoing` will have, as far as they can be known without asking Flex."""

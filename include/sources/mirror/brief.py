@@ -16,6 +16,7 @@ from include.warehouse.table import RowRefused, Table
 # Why a record was skipped, if the reason is on our side.
 OVER_LIMIT = "over the limit"
 OLDER_THAN_LISTED = "its own address shows an older version than the list"
+DELETED_BUT_LISTED = "the list shows it, but its own address says that it is deleted"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class SkippedRecord:
     - `reason`: why it was skipped
     - `needs_person`: as in `Look`
     - `version`: the version alone
+    - `contradicted`: its list and its own address contradict each other, so that no further look at that address counts
     """
 
     key: list
@@ -34,6 +36,7 @@ class SkippedRecord:
     reason: str
     needs_person: bool = False
     version: str | None = None
+    contradicted: bool = False
 
     @property
     def failed(self) -> bool:
@@ -49,7 +52,7 @@ class SkippedRecord:
 class CompletePage:
     """A page with its records in full, and what became of the others.
 
-    - `deleted`: keys of listed records whose own address shows a tombstone
+    - `deleted`: keys of records whose own address shows a tombstone, and that no list shows
     - `absent`: keys of listed records that are not at their own address
     - `known`: number of listed records that were not looked up: already staged, or unchanged since the last sync
     - `skipped`: listed records that were not read
@@ -73,12 +76,15 @@ def complete_page(
     skip: Container[tuple],
     limit: int | None,
     skipped_before: Sequence[SkippedRecord] = (),
+    listed: bool = True,
 ) -> CompletePage:
     """Look up the records that the page shows in brief.
 
     - `skip`: keys that need no look-up
     - `limit`: the largest number of look-ups, None for no limit
     - `skipped_before`: records that could not be read with another list, which may have shown their version
+    - `listed`: False if the page is not from a list, but has keys of the copy. What a list shows is not deleted on the
+      word of its own address alone.
 
     A row without a usable key stays as it is, so that staging refuses it with the reason.
     """
@@ -89,9 +95,14 @@ def complete_page(
     wanted = list(briefs)
     before = listed_versions(skipped_before)
     deleted, absent, skipped = [], [], [(key, Look(unknown=OVER_LIMIT)) for key in wanted[limit:] if limit is not None]
-    for key, look in _look_up_listed(context, entity, wanted[:limit]):
-        if look.unknown:
+    contradicted: dict[tuple, str] = {}
+    for key, look in _look_up_listed(context, entity, {key: briefs[key] for key in wanted[:limit]}):
+        if why := _contradiction(entity, briefs[key], look):
+            contradicted[key] = why
+        elif look.unknown:
             skipped.append((key, look))
+        elif look.tombstone and listed:
+            skipped.append((key, Look(unknown=DELETED_BUT_LISTED)))
         elif look.tombstone:
             deleted.append(key)
         elif not look.rows:
@@ -109,22 +120,35 @@ def complete_page(
         tuple(deleted),
         tuple(absent),
         known,
-        tuple(_skipped_record(entity, key, partition, briefs[key], look) for key, look in skipped),
+        (
+            *(_skipped_record(entity, key, partition, briefs[key], look) for key, look in skipped),
+            *(
+                replace(_skipped_record(entity, key, partition, briefs[key], Look(unknown=why)), contradicted=True)
+                for key, why in contradicted.items()
+            ),
+        ),
     )
 
 
-def _look_up_listed(context: MirrorContext, entity: Discovered, keys: Sequence[tuple]) -> Iterator[tuple[tuple, Look]]:
+def _look_up_listed(
+    context: MirrorContext, entity: Discovered, briefs: Mapping[tuple, Row]
+) -> Iterator[tuple[tuple, Look]]:
     """Look up listed records. Yields (key, Look).
 
-    A record that appears as deleted is looked up once more, since a list shows it.
+    A record that appears as deleted, or otherwise contradicts its list, is looked up once more.
     """
-    deleted = []
-    for key, look in look_up(context, entity.table, entity.lookup, keys):
-        if look.tombstone:
-            deleted.append(key)
+    doubtful = []
+    for key, look in look_up(context, entity.table, entity.lookup, briefs):
+        if look.tombstone or _contradiction(entity, briefs[key], look):
+            doubtful.append(key)
         else:
             yield key, look
-    yield from look_up(context, entity.table, entity.lookup, deleted)
+    yield from look_up(context, entity.table, entity.lookup, doubtful)
+
+
+def _contradiction(entity: Discovered, brief: Row, look: Look) -> str:
+    """Say why a record's own address contradicts its list; empty if it doesn't."""
+    return next(filter(None, (entity.contradiction(brief, row) for row in look.rows)), "")
 
 
 def is_older(entity: Entity, row: Row, listed: datetime | None) -> bool:

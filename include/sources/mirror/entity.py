@@ -374,6 +374,7 @@ class Discovered(Entity):
     - `limit`: return the largest number of look-ups of a sync, 0 for no limit
     - `read_every`: the least time between two readings of the lists
     - `parts`: the nested rows in the records
+    - `contradiction`: say why a list's row and the record in full contradict each other; empty if they don't
     """
 
     lists: Callable[["MirrorContext", str, datetime | None], Sequence[Listing]]
@@ -385,6 +386,7 @@ class Discovered(Entity):
     read_every: timedelta = timedelta(0)
     partitions: Partitions | None = None
     parts: tuple[Part, ...] = ()
+    contradiction: Callable[[Mapping[str, Any], Mapping[str, Any]], str] = lambda brief, record: ""
 
     def _mistake(self) -> str:
         if self.shown.keeps_extra:

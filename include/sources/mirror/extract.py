@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 # Why a listed record that is not at its own address is unproven: one of the two addresses is wrong.
-LISTED_ONLY = "the list shows it, but it is not found by itself"
+LISTED_ONLY = "the list shows it, but its own address shows it as deleted or not at all"
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,9 @@ class Extract:
 
     @property
     def deleted_keys(self) -> list[list]:
-        """The keys of listed records whose own address shows a tombstone."""
-        return self._progress_list("deleted")
+        """The keys of records whose own address shows a tombstone, and that no list shows."""
+        listed = {tuple(each.key) for each in self.all_skipped}
+        return [key for key in self._progress_list("deleted") if tuple(key) not in listed]
 
     @property
     def event_deleted_keys(self) -> list[list]:
@@ -254,6 +255,11 @@ class Extract:
     def all_skipped(self) -> list[SkippedRecord]:
         """The listed records that were not read with one of their lists, once for each list."""
         return [SkippedRecord(**each) for each in self._progress_list("skipped")]
+
+    @property
+    def contradicted(self) -> Mapping[tuple, str]:
+        """The keys of the listed records whose own address contradicts their list, with the reason of each."""
+        return {tuple(each.key): each.reason for each in self.all_skipped if each.contradicted}
 
     @property
     def skipped_records(self) -> list[SkippedRecord]:

@@ -48,7 +48,7 @@ def look_up_hidden(context: MirrorContext, extract: Extract, listings: Sequence[
         hidden = _hidden_keys(context, extract, listing, state["oldest"])
         rows = [dict(zip(extract.entity.table.key, key, strict=True)) for key in hidden]
         page = Page(None, rows, None)
-        complete = complete_page(context, extract.entity, page, listing.partition, skip=(), limit=None)
+        complete = complete_page(context, extract.entity, page, listing.partition, skip=(), limit=None, listed=False)
         extract.append(complete.page, None, complete, number, listing.partition)
         try:
             extract.check_refused(listing.partition)

@@ -252,7 +252,8 @@ def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchange
         complete = dataclasses.replace(complete, absent=())
     extract.append(complete.page, next_position, complete, number, listing.partition)
     if listing.newest:
-        gap.remember_reach(extract, number, listing, rows, ignored=len(page.rows) - len(rows))
+        ignored = len(page.rows) - len(rows) - len(complete.delete_events)
+        gap.remember_reach(extract, number, listing, rows, ignored=ignored)
 
 
 def _shaped_rows(shape: Callable[[Row], Row | None], page: Page) -> list[Row]:
@@ -281,13 +282,15 @@ def _complete_page(
     entity, stage = extract.entity, extract.stage
     if not isinstance(entity, Discovered):
         return CompletePage(page)
-    skip = brief.read_keys(stage, entity, page)
+    # What contradicts one list is not taken from another that shows less of it.
+    skip = brief.read_keys(stage, entity, page) | set(extract.contradicted)
     if unchanged_before:
         skip |= brief.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
     left = max(0, limit - stage.pull.rows_read) if limit else None
     before = extract.all_skipped
-    return brief.complete_page(context, entity, page, listing.partition, skip=skip, limit=left, skipped_before=before)
+    options = {"skip": skip, "limit": left, "skipped_before": before, "listed": listing.request is not None}
+    return brief.complete_page(context, entity, page, listing.partition, **options)
 
 
 def _list_pages(

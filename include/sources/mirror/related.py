@@ -126,21 +126,25 @@ def stage_needed(context: MirrorContext, extract: Extract) -> tuple[list[Stage],
     The staged records are complete without them, so they are written even if there is a problem here. But the sync
     then fails, with the problem in its message.
     """
-    stages, problems = [], []
+    # By entity, since several needs may name the same one.
+    stages: dict[str, Stage] = {}
+    problems = []
     for need in extract.entity.needs:
         entity = entity_of(context.source, need.entity)
-        ticket = f"{context.run} {extract.stage.pull.attempt}"
-        stage = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
+        if entity.name not in stages:
+            ticket = f"{context.run} {extract.stage.pull.attempt}"
+            stages[entity.name] = Stage.open(context.conn, entity.table, context.source.name, "need", ticket)
+        stage = stages[entity.name]
         for value, look in look_up(context, entity.table, entity.lookup, _missing_keys(extract, need, entity)):
             if look.unknown:
                 problems.append(Problem(f"{entity.name} {_key_text(value)}", look.unknown, look.needs_person))
             elif look.rows:
                 stage.store(look.rows, next_position=list(value), page_info={})
-        problems += [Problem(f"{entity.name} {_key_text(key)}", why) for key, why in stage.refusals()]
+    for name, stage in stages.items():
+        problems += [Problem(f"{name} {_key_text(key)}", why) for key, why in stage.refusals()]
         compare.drop_repeats(stage)
         compare.plan_writes(stage)
-        stages.append(stage)
-    return stages, problems
+    return list(stages.values()), problems
 
 
 def _key_text(key: Sequence) -> str:

@@ -11,7 +11,7 @@ from psycopg import sql
 from include.api.errors import RefuseData
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
-from include.sources.mirror.entity import Discovered, Lookup, MirrorContext
+from include.sources.mirror.entity import Discovered, Entity, Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.planning import replace_record
@@ -32,6 +32,9 @@ KNOWN_ROWS = 3
 BUDGET_SPENT = "the budget of second looks was spent before its turn"
 NO_VALUES = "nothing is known by which it could be asked for"
 NOTHING_FOUND = "it is not found by itself, but neither is a row that list and copy have"
+NOTHING_SHOWN = (
+    "it is not found, but nor is anything else that the copy has from there, as if the token were another account's"
+)
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,18 @@ def _look_at(
     table, lookup = extract.entity.table, extract.entity.lookup
     # By the looked-up values: the suspects that the look-up did not show.
     not_shown: dict[tuple, list[Suspect]] = {}
-    answered, found_any, needs_person = 0, False, False
-    listed_in = listed_versions(extract.all_skipped)
+    answered, needs_person = 0, False
+    # The places in which a look-up has found a row.
+    works_in: set[object] = set()
+    listed_in, contradicted = listed_versions(extract.all_skipped), extract.contradicted
     for value, look in look_up(context, table, lookup, suspects):
         answered += not look.unknown
         needs_person |= look.needs_person
-        found_any |= _found(look)
-        not_shown[value] = [each for each in suspects[value] if not _settle_shown(extract, each, look, listed_in)]
+        works_in |= {_place(extract, lookup, value)} if _found(look) else set()
+        for suspect in (each for each in suspects[value] if each.key in contradicted):
+            _settle_unproven(extract, suspect, contradicted[suspect.key])
+        others = [each for each in suspects[value] if each.key not in contradicted]
+        not_shown[value] = [each for each in others if not _settle_shown(extract, each, look, listed_in)]
     not_shown = {value: some for value, some in not_shown.items() if some}
     if lookup.witness:
         # A batch may leave open far more suspects than can be looked up one by one.
@@ -120,19 +128,20 @@ def _look_at(
         lookup = lookup.witness
         looks = list(look_up(context, table, lookup, {value: not_shown[value] for value in asked}))
         # From here on the witness's address is the one that has to work. The look-ups above went to another.
-        found_any = any(_found(look) for _, look in looks)
+        works_in = {_place(extract, lookup, value) for value, look in looks if _found(look)}
         needs_person |= any(look.needs_person for _, look in looks)
         absent = _settle_by_witness(extract, looks, not_shown)
     else:
         absent = [suspect for some in not_shown.values() for suspect in some]
-    # If the address finds nothing at all, it may be out of order.
-    address_works = not absent or found_any or _finds_known_row(context, extract, lookup)
+    # If the address finds nothing at all in a place, it may be out of order there.
+    places = {_place(extract, lookup, suspect.by) for suspect in absent} - works_in
+    doubts = {place: _address_doubt(context, extract, lookup, place) for place in places}
     keys = [suspect.key for suspect in absent]
     # A list that shows a record as deleted agrees with an address that doesn't show it.
     listed = extract.listed(keys) - _listed_as_deleted(extract, keys)
     for suspect in absent:
-        if not address_works:
-            _settle_unproven(extract, suspect, NOTHING_FOUND)
+        if doubt := doubts.get(_place(extract, lookup, suspect.by)):
+            _settle_unproven(extract, suspect, doubt)
         elif suspect.key in listed:
             _settle_unproven(extract, suspect, LISTED_ONLY, even_confirmed=True)
         else:
@@ -152,18 +161,37 @@ def _settle_by_witness(
     ]
 
 
-def _finds_known_row(context: MirrorContext, extract: Extract, lookup: Lookup) -> bool:
-    """Return whether a look-up finds a row that both list and copy have. True if there is no such row to try.
+def _place(extract: Extract, lookup: Lookup, value: tuple) -> object:
+    """Return the partition that an address with these values belongs to; None if addresses name no partition."""
+    partitions = extract.entity.partitions
+    return dict(zip(lookup.by, value, strict=True)).get(partitions.column) if partitions else None
 
-    Tried are a few, as one may have been deleted meanwhile; and none that the list shows as deleted. Also true for
-    look-ups by a parent: there a 404 is an answer about the children.
+
+def _address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, place: object) -> str:
+    """Return why a row is not absent although an address that has found nothing says so; empty if it is.
+
+    The address must find a row that both list and copy have. If there is none, it must find a row of another entity
+    that the copy has: the token may be another account's, or may not see this partition any more. If there is none
+    either, the address is believed. It is also believed of look-ups by a parent: there a 404 is an answer about the
+    children.
+    """
+    if lookup.by != extract.entity.table.key:
+        return ""
+    if known := _known_rows(extract, lookup, place):
+        found = any(_found(look) for _, look in look_up(context, extract.entity.table, lookup, known))
+        return "" if found else NOTHING_FOUND
+    return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN
+
+
+def _known_rows(extract: Extract, lookup: Lookup, place: object) -> list[tuple]:
+    """Return the values to look up a few rows that both list and copy have, as one may have been deleted meanwhile.
+
+    None of them is a row that the list shows as deleted.
     """
     table, stage = extract.entity.table, extract.stage
-    if lookup.by != table.key:
-        return True
     query = (
         "SELECT {by} FROM {stage} s JOIN {table} t ON {same}"
-        " WHERE t.deleted_at IS NULL AND {deleted} IS NOT TRUE AND ({by}) IS NOT NULL LIMIT {few}"
+        " WHERE t.deleted_at IS NULL AND {deleted} IS NOT TRUE AND ({by}) IS NOT NULL AND {there} LIMIT {few}"
     )
     parts = {
         "by": identifiers(lookup.by, "t"),
@@ -171,10 +199,35 @@ def _finds_known_row(context: MirrorContext, extract: Extract, lookup: Lookup) -
         "table": table.sql,
         "same": same_key(table.key, "s", "t"),
         "deleted": sql.Identifier("s", table.tombstone) if table.tombstone else sql.SQL("false"),
+        "there": _is_there(extract.entity, place),
         "few": sql.Literal(KNOWN_ROWS),
     }
-    known = context.conn.execute(sql.SQL(query).format(**parts)).fetchall()
-    return not known or any(_found(look) for _, look in look_up(context, table, lookup, known))
+    return stage.conn.execute(sql.SQL(query).format(**parts)).fetchall()
+
+
+def _finds_another_entity(context: MirrorContext, extract: Extract, place: object) -> bool:
+    """Return whether the source shows a row of another entity that the copy has. True if there is none to try."""
+    tried = False
+    for other in context.source.entities:
+        if other.table is extract.entity.table or other.lookup.by != other.table.key:
+            continue
+        if place is not None and (other.partitions is None or other.partitions.column not in other.lookup.by):
+            continue
+        query = sql.SQL("SELECT {} FROM {} t WHERE t.deleted_at IS NULL AND {} LIMIT {}").format(
+            identifiers(other.lookup.by, "t"), other.table.sql, _is_there(other, place), sql.Literal(KNOWN_ROWS)
+        )
+        rows = context.conn.execute(query).fetchall()
+        if any(_found(look) for _, look in look_up(context, other.table, other.lookup, rows)):
+            return True
+        tried = tried or bool(rows)
+    return not tried
+
+
+def _is_there(entity: Entity, place: object) -> sql.Composable:
+    """Return the condition on rows `t` that they are of this partition; none if `place` is None."""
+    if place is None:
+        return sql.SQL("true")
+    return sql.SQL("{} = {}").format(sql.Identifier("t", entity.partitions.column), sql.Literal(place))
 
 
 def _listed_as_deleted(extract: Extract, keys: Sequence[tuple]) -> set[tuple]:

@@ -224,7 +224,8 @@ class _Sync:
             )
 
     def _apply(self, stage: Stage) -> Counts:
-        """Apply a table's plan and return its counts."""
+        """Apply a table's plan and return its counts. Raises PullError if another sync has begun to read the table."""
+        stage.claim()
         compare.confirm_due(stage)
         merged = apply_plan(stage.conn, stage.table, stage.plan, self.sync_id)
         read, refused = stage.pull.rows_read, stage.pull.rows_refused

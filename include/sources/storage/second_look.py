@@ -129,7 +129,8 @@ SELECT k.key, coalesce(h.reason, l.reason) AS reason,
       WHEN 'absent' THEN 'absent' WHEN 'unknown' THEN 'unknown' ELSE 'disputed' END
     WHEN l.presence IN ('present', 'empty') THEN l.presence
     WHEN h.presence = 'unknown' THEN 'unknown'
-    ELSE coalesce(l.presence, 'unknown') END AS state
+    ELSE coalesce(l.presence, 'unknown') END AS state,
+  coalesce(h.presence = 'present' AND coalesce(l.presence, {unlisted}) = 'absent', false) AS head_only
 FROM ({keys}) k
 LEFT JOIN LATERAL (
   SELECT * FROM ({looks}) looks WHERE key = k.key AND way = 'head' ORDER BY number DESC LIMIT 1) h ON true
@@ -137,6 +138,7 @@ LEFT JOIN LATERAL (
   SELECT * FROM ({looks}) looks WHERE key = k.key AND way = 'list' ORDER BY number DESC LIMIT 1) l ON true
 """
 
+# A heal is a write, so HEAD alone is not enough for it: a cache may keep answers about objects that are gone.
 SETTLED = """
 CASE WHEN NOT {asked} THEN NULL
   WHEN bool_or(v.state = 'present') FILTER (WHERE v.key = {key}) THEN 'present'
@@ -155,13 +157,14 @@ WITH asked AS (
   FROM {plan} WHERE _status = {status}
 ), found AS (
   SELECT q.id, q._operation, q.status, coalesce(f.original, q.original_state) AS original,
-    coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable
+    coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable, f.head_only
   FROM asked q CROSS JOIN LATERAL (
     SELECT {original} AS original, {staged} AS staged,
       CASE WHEN bool_or(v.state = 'unknown' AND v.later) THEN 'later' WHEN bool_or(v.state = 'unknown') THEN 'refused'
         WHEN bool_or(v.state = 'disputed') THEN 'disputed' END AS unknown,
       min(v.reason) FILTER (WHERE v.state = 'unknown') AS reason,
-      coalesce(bool_or(v.restorable) FILTER (WHERE v.state = 'absent'), false) AS restorable
+      coalesce(bool_or(v.restorable) FILTER (WHERE v.state = 'absent'), false) AS restorable,
+      bool_or(v.head_only) AS head_only
     FROM pg_temp.verdict v WHERE v.key = ANY (
       CASE WHEN asked_original THEN original_key || original_others END
       || CASE WHEN asked_staged THEN staged_key || staged_others END)
@@ -174,7 +177,8 @@ UPDATE {plan} p SET
     WHEN f.original = 'absent' THEN {original_missing} ELSE {staged_missing} END,
   _status = CASE
     WHEN f._operation = 'heal' THEN
-      CASE WHEN f.original IN ('present', 'elsewhere') AND f.staged IN ('present', 'elsewhere') THEN 'confirmed'
+      CASE WHEN f.head_only IS TRUE THEN 'noise'
+        WHEN f.original IN ('present', 'elsewhere') AND f.staged IN ('present', 'elsewhere') THEN 'confirmed'
         ELSE 'noise' END
     WHEN f.original IN ('unknown', 'disputed') OR f.staged IN ('unknown', 'disputed') THEN 'unproven'
     WHEN 'absent' IN (f.original, f.staged) THEN CASE f.status WHEN 'processing' THEN 'left' ELSE 'confirmed' END

@@ -16,7 +16,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, LeftOut, ReadAnswer, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
 from include.sources.storage.answers import ANSWERS
-from include.sources.storage.check import Order, StorageContext, check
+from include.sources.storage.check import Checked, Order, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
@@ -108,23 +108,32 @@ class Storage:
         ticket = f"{context.run}/{scope}"
         order = Order(scope, "sync", ticket, params["batch_size"], params["concurrency"], heal=True)
         checked = check(context, order)
+        try:
+            return self._write(context, order, checked, writer.epoch, dry_run=dry_run)
+        finally:
+            checked.forget(keep=False)
+
+    def _write(self, context: StorageContext, order: Order, checked: Checked, epoch: int, *, dry_run: bool) -> Synced:
+        """Write what a sync's check has found; see `sync`."""
+        conn = context.conn
         findings = find(context, order, checked)
-        summary = findings.summary(context, order, context.run, writer.epoch)
-        checked.forget(keep=False)
+        summary = findings.summary(context, order, context.run, epoch)
         _require_harmless(context, order, findings, summary)
         with logged(context, "sync") as done:
             partition = sync_log.DRY if dry_run else ""
             mark = _watermark(findings, checked.started)
 
             def advance(counts: Counts) -> None:
+                # Another sync may have begun meanwhile, and so have emptied the plan.
+                checked.staged.claim()
                 if not counts.failed:
                     sync_log.advance(conn, done.sync_id, self.name, IMAGES.name, watermark=mark, partition=partition)
 
             if dry_run:
-                with fence.writing(conn, self.name, epoch=writer.epoch):
+                with fence.writing(conn, self.name, epoch=epoch):
                     advance(Counts())
             else:
-                done.counts = apply(context, order, done.sync_id, summary, epoch=writer.epoch, also=advance)
+                done.counts = apply(context, order, done.sync_id, summary, epoch=epoch, also=advance)
             looked_at = Counts(read=findings.metrics["checked"])
             done.counts = {**done.counts, IMAGES.name: done.counts.get(IMAGES.name, Counts()) + looked_at}
         _require_whole(findings, done.sync_id, done.counts[IMAGES.name])

@@ -115,16 +115,22 @@ def _boards(shop: Shop, names: list[str], oldest: date, since: datetime | None) 
     for name in names:
         listing = _listing(shop, _board(shop, name, "list", "NONE", size=100), BOARD, _young(shop, name, oldest))
         newest = NewestOnly(since, BOARDS[name].holds) if since else None
-        found.append(replace(listing, newest=newest))
+        found.append(replace(listing, newest=newest, deleted=_deleted(shop)))
     if "ACTIVE" in names:
         request = _board(shop, "ACTIVE", "column", "ROSTATUS")
-        found.append(_listing(shop, request, COLUMNS, _young(shop, "ACTIVE", oldest)))
+        listing = _listing(shop, request, COLUMNS, _young(shop, "ACTIVE", oldest))
+        found.append(replace(listing, deleted=_deleted(shop)))
     return found
 
 
 def _first_day(shop: Shop, days_back: int) -> date:
     """Return the shop's day that is `days_back` days ago; for 0 a day before any order."""
-    return datetime.now(shop.zone).date() - timedelta(days=days_back) if days_back else BEGINNING
+    return _days_ago(datetime.now(shop.zone).date(), days_back)
+
+
+def _days_ago(today: date, days: int) -> date:
+    """Return the day so many days ago, but none before BEGINNING; BEGINNING for 0."""
+    return today - timedelta(days=min(days, (today - BEGINNING).days)) if days else BEGINNING
 
 
 def _listing(shop: Shop, request: Request, paginator: Any, shape: Callable[[Record], Record | None]) -> Listing:
@@ -156,8 +162,9 @@ def _not_posted(context: MirrorContext, shop: Shop) -> list[Record]:
 
 
 def _brief(row: Record) -> Record:
-    """Return what a row of a board says: the order's key and dates."""
-    return {"tm_id": row.get("id"), "updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
+    """Return what a row of a board says: the order's key, dates and total."""
+    dates = {"updated_date": row.get("updatedDate"), "posted_at": row.get("postedDate")}
+    return {"tm_id": row.get("id"), **dates, "total": row.get("total")}
 
 
 def _of_report(row: Record) -> Record:
@@ -168,15 +175,45 @@ def _of_report(row: Record) -> Record:
 def _young(shop: Shop, board: str, oldest: date) -> Callable[[Record], Record | None]:
     """Return the function that drops an order if it changed, and came to the board, before `oldest`.
 
-    An order without any date is kept.
+    An order without any date is kept. One that the board shows as deleted is dropped (see `_deleted`).
     """
 
     def shape(row: Record) -> Record | None:
+        if _says_deleted(row):
+            return None
         days = [day_of(shop, row.get(name)) for name in (BOARDS[board].date, "updatedDate")]
         known = [day for day in days if day]
         return _brief(row) if not known or max(known) >= oldest else None
 
     return shape
+
+
+def _deleted(shop: Shop) -> Callable[[Record], Record | None]:
+    """Return the function that names an order which a board shows as deleted. Its own address has to say so too."""
+    return lambda row: {"shop_id": shop.tm_id, "tm_id": row.get("id")} if _says_deleted(row) else None
+
+
+def _says_deleted(row: Record) -> bool:
+    try:
+        return answers.is_deleted(row)
+    except RefuseData:
+        return False
+
+
+def contradiction(brief: Record, order: Record) -> str:
+    """Say why a board's row contradicts the order in full; empty if it doesn't.
+
+    What the two totals include is not documented, so they are not compared. But if the board says that the order comes
+    to something, its estimate is not empty.
+    """
+    try:
+        total = tables.cents(brief.get("total")) or 0
+    except ValueError:
+        return ""
+    empty = not order["jobs"] and (tables.cents(order.get("potential_total")) or 0) <= answers.CENTS
+    if not empty or total <= answers.CENTS:
+        return ""
+    return "its board says that it comes to something, but its estimate is empty"
 
 
 def day_of(shop: Shop, value: Any) -> date | None:
@@ -193,8 +230,7 @@ def within(context: MirrorContext) -> sql.Composable:
 
     These are orders posted within the run's days, or changed within them if they are not posted, or without any date.
     """
-    days_back = context.params["days_back"]
-    oldest = datetime.now(UTC).date() - timedelta(days=days_back) if days_back else BEGINNING
+    oldest = _days_ago(datetime.now(UTC).date(), context.params["days_back"])
     return sql.SQL("coalesce(t.posted_date, t.updated_date::date, t.created_date::date, 'infinity') > {}").format(
         sql.Literal(oldest)
     )

@@ -14,7 +14,7 @@ from include.api.request import Request
 from include.sources.base import LeftOut
 from include.sources.mirror.entity import Discovered, Lookup, MirrorContext, Need, Part
 from include.sources.tekmetric import answers, tables
-from include.sources.tekmetric.lists import SHOWN, day_of, lists, partial, within
+from include.sources.tekmetric.lists import SHOWN, contradiction, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of
 from include.warehouse.table import Known
 
@@ -230,6 +230,7 @@ REPAIR_ORDERS = Discovered(
     ),
     lists=lists,
     shown=SHOWN,
+    contradiction=contradiction,
     within=within,
     partial=partial,
     limit=lambda context: context.params.get("limit", 0),

@@ -83,6 +83,7 @@ def configure(context: MirrorContext) -> None:
     if compare.plan_counts(stage) or left_out:
         writer = fence.read(conn, source)
         with fence.writing(conn, source, epoch=writer.epoch):
+            stage.claim()
             sync_id = sync_log.begin(conn, source, "sync", context.run, reason="shops of the connection")
             counts = {tables.SHOPS.name: Counts.of(apply_plan(conn, tables.SHOPS, stage.plan, sync_id))}
             sync_log.forget(conn, sync_id, source, left_out)

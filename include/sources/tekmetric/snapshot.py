@@ -40,6 +40,7 @@ def snapshot(context: MirrorContext) -> Synced:
     compare.plan_writes(stage)
     writer = fence.read(conn, name)
     with fence.writing(conn, name, epoch=writer.epoch):
+        stage.claim()
         sync_id = sync_log.begin(conn, name, "sync", context.run, reason="snapshot")
         counts = {SNAPSHOTS.table.name: Counts.of(apply_plan(conn, SNAPSHOTS.table, stage.plan, sync_id))}
         counts = derive(context, sync_id) | counts

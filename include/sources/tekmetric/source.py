@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 
 from include.api.request import Answer, Request
-from include.sources.base import ScanRefused, Synced
+from include.sources.base import ScanRefused, Synced, SyncFailed
 from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.scan import Scope
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities
 from include.sources.tekmetric.shops import configure, shops_of
 from include.sources.tekmetric.snapshot import snapshot
+from include.warehouse.sync_log import Counts
 
 # JSON as text keeps characters that a row may not have.
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -36,7 +37,9 @@ class Tekmetric(Mirror):
             shops = shops_of(context)
             if len(shops) > 1:
                 raise ScanRefused(f"ro_id wants shop_id beside it, which is one of {', '.join(map(str, shops))}")
-            return Synced(*sync_entities(context, only="repair_orders"))
+            synced = Synced(*sync_entities(context, only="repair_orders"))
+            _require_found(synced.counts["repair_orders"], params["ro_id"], *shops)
+            return synced
         return super().sync(context, params, dry_run=dry_run)
 
     def scope(self, entity: str, params: Mapping[str, Any]) -> Scope:
@@ -44,6 +47,15 @@ class Tekmetric(Mirror):
         if entity == "repair_orders" and params["days_back"]:
             filters.append(f"{params['days_back']} days back")
         return replace(super().scope(entity, params), filtered=", ".join(filters))
+
+
+def _require_found(counts: Counts, ro_id: int, shop_id: int) -> None:
+    """Raise SyncFailed unless the sync of one order has found it, be it deleted."""
+    if not (counts.read or counts.deleted):
+        raise SyncFailed(
+            f"order {ro_id} of shop {shop_id} was not found, so nothing was written. Check ro_id and shop_id. If the"
+            " order was deleted, the nightly scan proves that and takes it out of the copy"
+        )
 
 
 def keep(context: MirrorContext, values: tuple, request: Request, answer: Answer) -> None:

@@ -1,0 +1,79 @@
+"""What people do in Flex to lines that we made: such a line, and what lies under it, is not deleted with ours."""
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from include.simulators.flex import Mutation
+
+from .flex import owned, rows
+from .test_flex_element import Stage, stage
+
+__all__ = ["stage"]
+
+
+def unassign(stage: Stage, who: UUID) -> None:
+    stage.conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = %s", [who])
+
+
+def there(stage: Stage) -> dict[UUID, UUID | None]:
+    """The lines on the crew call, with their contacts or gear."""
+    return {line.id: line.resource_id for line in stage.flex.control.lines(stage.element)}
+
+
+@pytest.mark.parametrize("records", ["ids", "whole"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_line_that_has_another_contact_now_is_a_persons(stage, records, wanted):
+    """A person put somebody else in the place of ours. Ours is added again if still desired; the other stays."""
+    stage.flex.control.set(records=records)
+    who, resource = stage.hire()
+    stage.sync()
+    line_id, somebody = stage.crew()[resource].id, uuid4()
+    stage.flex.control.mutate(Mutation("exchange", stage.element, somebody, line_id))
+    if not wanted:
+        unassign(stage, who)
+    report = stage.sync()
+    assert report.state == "done"
+    assert there(stage)[line_id] == somebody
+    assert {*stage.crew()} == ({somebody, resource} if wanted else {somebody})
+    named = {*rows(stage.conn, stage.element).values()}
+    assert named == ({stage.crew()[resource].id} if wanted else set())
+    writes = len(stage.flex.control.journal())
+    assert (stage.sync().state, len(stage.flex.control.journal())) == ("done", writes)
+
+
+@pytest.mark.parametrize("records", ["ids", "whole"])
+@pytest.mark.parametrize("kind", ["add", "gear"])
+def test_line_with_others_under_it_is_not_deleted(stage, records, kind):
+    """Flex deletes what lies under a line with it."""
+    stage.flex.control.set(records=records)
+    who, resource = stage.hire()
+    stage.sync()
+    line_id = stage.crew()[resource].id
+    [[under]] = stage.flex.control.mutate(Mutation(kind, stage.element, line=line_id))
+    assert stage.sync().state == "done"
+    unassign(stage, who)
+    report = stage.sync()
+    assert report.state == "refused"
+    assert f"line {line_id} has other lines under it" in report.problems[0]
+    assert {line_id, under} <= {*there(stage)}
+    assert line_id in owned(stage.conn, stage.element)
+    stage.flex.control.mutate(Mutation("delete", stage.element, line=under))
+    assert (stage.sync().count("removed"), owned(stage.conn, stage.element)) == (1, set())
+
+
+def test_line_whose_lower_lines_only_the_record_shows_is_not_deleted(stage, monkeypatch):
+    """The rows are asked for contacts, so they need not show gear."""
+    who, resource = stage.hire()
+    stage.sync()
+    line_id = stage.crew()[resource].id
+    [[under]] = stage.flex.control.mutate(Mutation("gear", stage.element, line=line_id))
+    unassign(stage, who)
+    from include.sources.flex import rows as read
+
+    shown = read._flat
+    monkeypatch.setattr(
+        read, "_flat", lambda found: ({**row, "children": []} for row in shown(found) if row["id"] != str(under))
+    )
+    assert stage.sync().state == "refused"
+    assert under in there(stage)
