@@ -55,14 +55,18 @@ FRESH = Crawl()
 
 
 class Paginator(ABC):
-    """The rule by which an API cuts a list into pages. `rows` is the key of the list in an answer.
+    """The rule by which an API cuts a list into pages.
 
-    `expires`: True if the API may refuse a position that was stored for a while.
+    - `rows`: where the list is in an answer. Dots lead into objects: `data.items`. If each record is wrapped in an
+      object, `[*]` leads into it: `list[*].customer`
+    - `expires`: True if the API may refuse a position that was stored for a while
+    - `cap`: the number of rows after which the API ends the list, though it may have more; None if it ends none early
     """
 
     rows: str
     start: Position
     expires = False
+    cap: int | None = None
 
     @abstractmethod
     def request(self, base: Request, position: Position) -> Request:
@@ -99,7 +103,7 @@ class Cursor(Paginator):
     Dots in `token` lead into objects. The token is sent as `param`, in the query or, with `in_body`, in the JSON body.
     `more`: the key of a flag that is false on the last page, even if that page has a token. `optional`: an answer
     without rows may leave out the key `rows` if it has no unknown keys. `as_of`: the key of the time up to which the
-    list is complete, in ISO 8601.
+    list is complete, in ISO 8601. `cap`: as in `Paginator`.
     """
 
     rows: str
@@ -109,8 +113,13 @@ class Cursor(Paginator):
     in_body: bool = False
     optional: bool = False
     as_of: str | None = None
+    cap: int | None = None
     start: None = field(default=None, init=False)
     expires = True
+
+    def __post_init__(self) -> None:
+        if self.optional and set(self.rows) & {".", "["}:
+            raise ValueError("rows that an answer may leave out are under one key: leave out `optional` or the path")
 
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
@@ -143,13 +152,14 @@ class Cursor(Paginator):
 class LastId(Paginator):
     """Each page is asked for by the last id of the page before, sent as `param`; `more` is false on the last page.
 
-    `id`: the key of a row's id. The API may refuse it once that row is deleted.
+    `id`: the key of a row's id. The API may refuse it once that row is deleted. `cap`: as in `Paginator`.
     """
 
     rows: str
     param: str = "starting_after"
     id: str = "id"
     more: str = "has_more"
+    cap: int | None = None
     start: None = field(default=None, init=False)
     expires = True
 
@@ -179,11 +189,13 @@ class NextLink(Paginator):
     - `rows`: the key of the list, None if the answer is a plain array
     - `key`: the key of the address, None if it is in the Link header
     - `total`: the key of the count of all rows, None if there is none
+    - `cap`: as in `Paginator`
     """
 
     rows: str | None = None
     key: str | None = None
     total: str | None = None
+    cap: int | None = None
     start: None = field(default=None, init=False)
     expires = True
 
@@ -276,13 +288,14 @@ class PageNumber(_Numbered):
     """Pages have numbers, and totals under `meta`. Any total may be missing, a text, or wrong.
 
     A total proves only that more pages exist. Up to it the crawl goes on, even past empty pages; after it the crawl
-    goes on as long as pages are full.
+    goes on as long as pages are full. `cap`: as in `Paginator`.
     """
 
     rows: str
     param: str = "page"
     start: int = 1
     meta: str = "meta"
+    cap: int | None = None
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
         rows = _listed(answer, self.rows)
@@ -364,8 +377,11 @@ def _inner(data: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _listed(answer: Answer, key: str) -> list[dict]:
-    return _rows(_object(answer.data).get(key), key)
+def _listed(answer: Answer, path: str) -> list[dict]:
+    """Return the rows at the path, out of what wraps each of them."""
+    to_list, _, to_record = path.partition("[*].")
+    rows = _rows(_inner(_object(answer.data), to_list), to_list)
+    return _rows([_inner(row, to_record) for row in rows], path) if to_record else rows
 
 
 def _object(data: Any) -> dict:

@@ -371,6 +371,37 @@ def test_last_id_of_an_empty_page_that_says_more_contradicts_itself():
     assert LastId("data").contradiction(LastId("data").read(Answer({"data": [], "has_more": False}), 7), Crawl()) == ""
 
 
+# -- Rows inside objects
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("data.items", {"data": {"items": [{"id": 1}, {"id": 2}]}}),
+        ("list[*].customer", {"list": [{"customer": {"id": 1}}, {"customer": {"id": 2}, "card": {"id": 7}}]}),
+        ("data.list[*].node.it", {"data": {"list": [{"node": {"it": {"id": 1}}}, {"node": {"it": {"id": 2}}}]}}),
+    ],
+)
+def test_rows_are_found_by_their_path(path, data):
+    for paginator in (Cursor(path), PageNumber(path), NextLink(path), SpringPage(path)):
+        assert paginator.read(Answer(data), paginator.start).rows == [{"id": 1}, {"id": 2}]
+    page = LastId(path).read(Answer({**data, "has_more": True}), None)
+    assert (page.rows, page.next) == ([{"id": 1}, {"id": 2}], 2)
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"list": {}}, {"list": [{}]}, {"list": [{"customer": []}]}, {"list": [7]}, {"list": [{"card": {}}]}]
+)
+def test_rows_that_are_not_at_their_path_are_refused(data):
+    with pytest.raises(RefuseData):
+        Cursor("list[*].customer").read(Answer(data), None)
+
+
+def test_a_path_of_rows_that_may_be_left_out_is_refused():
+    with pytest.raises(ValueError, match="under one key"):
+        Cursor("data.items", optional=True)
+
+
 # -- NextLink
 
 

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from include.api.client import ApiClient
 from include.api.error_policy import ErrorPolicy
+from include.api.errors import ListCapped
 from include.api.paginators import LastId
 from include.api.request import Request
 from include.simulators import serving
@@ -251,6 +252,29 @@ def test_sync_that_is_further_behind_than_the_feed_reads_the_list(context, vendo
     sync_entities(context)
     assert live(conn)["cus_4"] == "Its event is gone"
     assert set(vendor.asked) == {"/v1/customers"}
+
+
+def test_sync_whose_feed_reaches_its_cap_reads_the_list(context, vendor, conn):
+    """The feed shows the newest events only, so the oldest change would be lost for good."""
+    recent(vendor)
+    for number in range(7):
+        vendor.put(f"cus_{number}", f"Changed {number}")
+    entity = entity_of(SOURCE, "customers")
+    capped = replace(entity, changes=replace(entity.changes, paginator=replace(PAGES, cap=5)))
+    vendor.asked.clear()
+    sync_entities(replace(context, source=replace(SOURCE, entities=(capped,))))
+    assert live(conn) == true(vendor)
+    assert vendor.asked == ["/v1/events"] * 2 + ["/v1/customers"] * 3
+
+
+def test_sync_whose_list_reaches_its_cap_fails(context, vendor, conn):
+    entity = entity_of(SOURCE, "customers")
+    capped = replace(context, source=replace(SOURCE, entities=(replace(entity, paginator=replace(PAGES, cap=8)),)))
+    with pytest.raises(SyncFailed, match="the API ends this list after 8 rows, and it has come to as many"):
+        sync_entities(capped, full=True)
+    writer = fence.stop(conn, "feed", context.run, timeout=1)
+    with pytest.raises(ListCapped, match="What it leaves out is unknown"):
+        scan_entity(capped, capped.source.entities[0], writer.epoch, Scope())
 
 
 def test_scan_compares_with_the_list(context, vendor, conn):

@@ -46,6 +46,8 @@ class Feed:
       decides whether the record is gone.
     - `newest_first`: the first event of a record is the newest; only matters if the records have no version
     - `keeps`: how long the vendor keeps events. A sync that is further behind reads the records' own list.
+
+    If the feed reaches the `cap` of its paginator, the sync reads the records' own list too.
     """
 
     request: Callable[[datetime], Request]
