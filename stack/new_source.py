@@ -67,7 +67,7 @@ def write_source(name: str) -> list[str]:
         REPOSITORY / "include" / "sources" / name / "__init__.py": "source",
         REPOSITORY / "dags" / f"{name}_sync.py": "sync",
         REPOSITORY / "dags" / f"{name}_reconcile.py": "reconcile",
-        REPOSITORY / "tests" / "contract" / f"{name}.py": "examples",
+        REPOSITORY / "tests" / "contract" / f"{name}.py": "answers",
     }
     there = [path for path in files if path.exists()]
     if there:
@@ -80,7 +80,7 @@ def write_source(name: str) -> list[str]:
     _write_migration(migration, name)
     todo = {
         "source": "fill in: the tables and lists, as docs/new-source.md says",
-        "examples": "fill in: a record of each list, as the API sends it",
+        "answers": "fill in: what the API answers, by list",
         "sync": "change the schedule if need be",
         "reconcile": "change the schedule if need be",
     }

@@ -140,6 +140,22 @@ class TestEntity:
         with pytest.raises(ValueError, match=why):
             LeftOut(**parts)
 
+    @pytest.mark.parametrize("make", [listed, of_place])
+    def test_asks_for_what_the_list_would_leave_out(self, make):
+        asked = LeftOut({"archived orders": "archived", "drafts": "draft"})
+        why = (
+            "shop.orders: its leaves_out names a parameter that no request of its lists has: draft. Put it into listing"
+            " or views"
+        )
+        assert refusal(make, leaves_out=asked, listing=Request("/orders", {"archived": "true"})) == why
+        both = Request("/orders", {"archived": 1}, method="POST", body={"query": [{"draft": True}]})
+        assert make(leaves_out=asked, listing=both).leaves_out == asked
+
+    def test_views_and_partitions_ask_too(self):
+        asked = LeftOut({"archived orders": "archived"})
+        assert listed(leaves_out=asked, views=({}, {"archived": "true"})).leaves_out == asked
+        assert listed(leaves_out=asked, partitions=PLACES).leaves_out == asked
+
     def test_is_of_one_of_the_kinds(self):
         with pytest.raises(TypeError, match="an entity is Listed, Child or Discovered"):
             Entity(TABLE, OWN)

@@ -109,14 +109,19 @@ def values_of(entity: Entity, record: Record, names: Sequence[str]) -> tuple[str
 
 def routes(source: Mirror, rows: Mapping[str, Sequence[Record]]) -> list[Route]:
     """Return every request that the declaration makes, those that say most first. Raises NotServed."""
+    require_served(source)
     found: list[Route] = []
-    for entity in source.entities:
-        _require_known(source, entity)
     for entity in source.entities:
         found += _lists(source, entity)
         found += _feeds(source, entity)
         found += [_looked(source, entity, each, rows) for each in (entity.lookup, entity.lookup.witness) if each]
     return sorted(found, key=lambda route: -route.rank)
+
+
+def require_served(source: Mirror) -> None:
+    """Raise NotServed for a declaration that the stub can't serve at all."""
+    for entity in source.entities:
+        _require_known(source, entity)
 
 
 def _require_known(source: Mirror, entity: Entity) -> None:

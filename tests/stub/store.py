@@ -1,11 +1,9 @@
 """The rows that a stub serves, made from a few examples of the author, and changed as a vendor's users would."""
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from include.sources.mirror.changes import Feed
@@ -60,12 +58,7 @@ class Store:
         self._telling = telling or {}
         self.rows: dict[str, list[Record]] = {}
         for entity in source.entities:
-            given = examples.get(entity.name) or ()
-            if not given:
-                raise WrongExamples(
-                    f"EXAMPLES has no record of {entity.name}: add one as the API of {source.name} sends it"
-                )
-            self.rows[entity.name] = [json.loads(json.dumps(each), parse_float=Decimal) for each in given]
+            self.rows[entity.name] = [deepcopy(dict(each)) for each in examples[entity.name]]
             _require_fields(entity, self.rows[entity.name])
             _require_shared(entity, unique)
         for entity in source.entities:

@@ -190,6 +190,15 @@ class TestDeclared:
         with pytest.raises(ValueError, match=f"^{why}$"):
             Table("shop", "parts", (Column("a"), Column("b")), key=key, version=None)
 
+    @pytest.mark.parametrize("more", [{"version": "number"}, {"version": "number", "changed": "id"}])
+    def test_refuses_a_number_as_the_time_of_change(self, more):
+        columns = (Column("id", identifier), Column("number", integer), Column("time", unix_time))
+        with pytest.raises(
+            ValueError, match=r"shop\.parts has no time of change, since (number|id) is a number: read it"
+        ):
+            Table("shop", "parts", columns, **more)
+        assert Table("shop", "parts", columns, version="number", changed="time").moment == "time"
+
 
 class TestRow:
     def test_values_come_in_column_order(self):

@@ -267,6 +267,15 @@ class Entity:
                 "it doesn't say what its list leaves out, such as archived or inactive records: say"
                 " leaves_out=NOTHING or leaves_out=LeftOut(...)"
             )
+        # Partitions may bring the parameter, and lists in brief are made by the run: there the contract looks for it.
+        if isinstance(self, Listed | Child) and not self.partitions:
+            asked = self.listing.param_names.union(*self.views)
+            unasked = sorted(set(self.leaves_out.asked_for.values()) - asked)
+            if unasked:
+                return (
+                    f"its leaves_out names a parameter that no request of its lists has: {', '.join(unasked)}. Put it"
+                    " into listing or views"
+                )
         return ""
 
     def _column_mistake(self) -> str:

@@ -127,7 +127,9 @@ def _look_at(
         absent = [suspect for some in not_shown.values() for suspect in some]
     # If the address finds nothing at all, it may be out of order.
     address_works = not absent or found_any or _finds_known_row(context, extract, lookup)
-    listed = extract.listed([suspect.key for suspect in absent])
+    # A flag of the list and the address agree that a record is deleted.
+    keys = [suspect.key for suspect in absent]
+    listed = extract.listed(keys) - extract.flagged_deleted(keys)
     for suspect in absent:
         if not address_works:
             _settle_unproven(extract, suspect, NOTHING_FOUND)
