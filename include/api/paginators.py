@@ -101,7 +101,8 @@ class Cursor(Paginator):
     """Each answer carries the token of the next page under `token`; the last page has none.
 
     Dots in `token` lead into objects. The token is sent as `param`, in the query or, with `in_body`, in the JSON body.
-    `more`: the key of a flag that is false on the last page, even if that page has a token. `optional`: an answer
+    `more`: the key of a flag that is false on the last page, even if that page has a token. `end`: the key of a flag
+    that is true there. `optional`: an answer
     without rows may leave out the key `rows` if it has no unknown keys. `as_of`: the key of the time up to which the
     list is complete, in ISO 8601. `cap`: as in `Paginator`.
     """
@@ -110,6 +111,7 @@ class Cursor(Paginator):
     param: str = "cursor"
     token: str = "cursor"
     more: str | None = None
+    end: str | None = None
     in_body: bool = False
     optional: bool = False
     as_of: str | None = None
@@ -129,12 +131,12 @@ class Cursor(Paginator):
         return replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        beside = {self.token.partition(".")[0], self.more, self.as_of}
+        beside = {self.token.partition(".")[0], self.more, self.end, self.as_of}
         rows = optional_rows(answer.data, self.rows, beside) if self.optional else _listed(answer, self.rows)
         token = _inner(answer.data, self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
-        if self.more and answer.data.get(self.more) is False:
+        if (self.more and answer.data.get(self.more) is False) or (self.end and answer.data.get(self.end) is True):
             token = None
         return Page(position, rows, token or None, date=answer.date, as_of=self._as_of(answer.data))
 
@@ -189,18 +191,20 @@ class NextLink(Paginator):
     - `rows`: the key of the list, None if the answer is a plain array
     - `key`: the key of the address, None if it is in the Link header
     - `total`: the key of the count of all rows, None if there is none
+    - `end`: the key of a flag that is true on the last page, even if that page has an address
     - `cap`: as in `Paginator`
     """
 
     rows: str | None = None
     key: str | None = None
     total: str | None = None
+    end: str | None = None
     cap: int | None = None
     start: None = field(default=None, init=False)
     expires = True
 
     def __post_init__(self) -> None:
-        if self.rows is None and (self.key or self.total):
+        if self.rows is None and (self.key or self.total or self.end):
             raise ValueError("a plain array has no keys: its next page is in the Link header, and it tells no total")
 
     def request(self, base: Request, position: Position) -> Request:
@@ -220,7 +224,8 @@ class NextLink(Paginator):
         if self.key is None:
             links = parse_header_links(answer.headers.get("Link", ""))
             link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
-        following = None if link is None else _query(link)
+        ended = self.end is not None and answer.data.get(self.end) is True
+        following = None if link is None or ended else _query(link)
         total = _count(answer.data.get(self.total)) if self.total else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 

@@ -32,12 +32,14 @@ class Recorded:
     - `lookup`: the answer to the look-up of the list's first record
     - `witness`: the same of the look-up's witness, if it has one
     - `feed`: the first page of its `Feed`, of several, if it has one
+    - `deletes`: the same of its `Deletes`
     """
 
     listing: Any
     lookup: Any
     witness: Any = None
     feed: Any = None
+    deletes: Any = None
 
 
 def read_examples(source: Mirror, answers: Mapping[str, Recorded]) -> dict[str, list[Record]]:
@@ -53,7 +55,10 @@ def _read(source: Mirror, entity: Entity, recorded: Recorded | None) -> list[Rec
         )
     name = entity.table.full_name
     records = _first_page(f"the list of {name}", entity.paginator, recorded.listing).rows
-    _require_feed(entity, recorded)
+    if isinstance(feed := entity.changes, Feed):
+        _require_events(f"the feed of {name}", entity, feed.paginator, recorded.feed, feed.record, feed.deleted)
+    if deletes := entity.deletes:
+        _require_events(f"the deletes of {name}", entity, deletes.paginator, recorded.deletes, deletes.deleted)
     _require_look_up(f"the look-up of {name}", entity, entity.lookup, records, recorded.lookup)
     if witness := entity.lookup.witness:
         _require_look_up(f"the witness of {name}", entity, witness, records, recorded.witness)
@@ -94,7 +99,7 @@ def _first_page(where: str, paginator: Paginator, recorded: Any) -> Page:
 
 def _names_beside(paginator: Paginator) -> Iterator[str]:
     """The keys that the declaration names, and that an answer without them would not contradict."""
-    names = [getattr(paginator, name, None) for name in ("more", "as_of", "total")]
+    names = [getattr(paginator, name, None) for name in ("more", "end", "as_of", "total")]
     if isinstance(paginator, PageNumber) and paginator.meta != PageNumber.meta:
         names.append(paginator.meta)
     return filter(None, names)
@@ -110,15 +115,14 @@ def _what_leads_on(paginator: Paginator) -> str:
     return "its totals"
 
 
-def _require_feed(entity: Entity, recorded: Recorded) -> None:
-    """Raise WrongExamples unless the recorded page of the entity's `Feed` tells a change of one of its records."""
-    feed, where = entity.changes, f"the feed of {entity.table.full_name}"
-    if not isinstance(feed, Feed):
-        return
-    if recorded.feed is None:
-        raise WrongExamples(f"ANSWERS lacks {where}: give Recorded(..., feed=<the first page of its events>)")
-    events = _first_page(where, feed.paginator, recorded.feed).rows
-    found = [record for event in events for record in _told(where, event, feed.record, feed.deleted)]
+def _require_events(
+    where: str, entity: Entity, paginator: Paginator, recorded: Any, *readers: Callable[[Record], Record | None]
+) -> None:
+    """Raise WrongExamples unless a recorded page of events tells a change of one of the entity's records."""
+    if recorded is None:
+        raise WrongExamples(f"ANSWERS lacks {where}: record the first page of its events")
+    events = _first_page(where, paginator, recorded).rows
+    found = [record for event in events for record in _told(where, event, *readers)]
     if None in map(entity.table.key_of, found) or not found:
         raise WrongExamples(
             f"the recorded answer of {where} has no event in which `record` or `deleted` finds a record with its key:"

@@ -36,7 +36,7 @@ from tests.contract.recorded import Recorded, read_examples
 from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup, require_served
 from tests.stub.declared import value_of
 from tests.stub.server import PAGE, TOKEN, Gone
-from tests.stub.store import Record, Telling
+from tests.stub.store import Record, Telling, TellingDelete
 from tests.stub.template import said
 
 ABSENT = 987_654_321
@@ -268,6 +268,7 @@ def stubbed(
     answers: Mapping[str, Recorded],
     *,
     events: Mapping[str, Telling] | None = None,
+    deletes: Mapping[str, TellingDelete] | None = None,
     oldest_first: Collection[str] = (),
     gone: Mapping[str, Gone] | None = None,
     unique: Collection[str] = (),
@@ -283,6 +284,7 @@ def stubbed(
     - `answers`: by entity, what the API answers
     - `events`: by entity with a `Feed`, what makes the event of a change from its kind (created, updated, deleted), the
       record and the time (a datetime in UTC)
+    - `deletes`: by entity with `Deletes`, what makes their entry from the deleted record and the time
     - `oldest_first`: the entities whose feed begins with the oldest event; others begin with the newest one
     - `gone`: by entity, what the own address of a deleted record answers, made from the record, if not a 404
     - `unique`: the tables of rows inside records whose ids no two records share, as the API says
@@ -294,7 +296,7 @@ def stubbed(
 
     def store() -> Store:
         """Each account has rows of its own."""
-        return Store(source, examples, telling=events, unique=unique)
+        return Store(source, examples, telling=events, telling_deletes=deletes, unique=unique)
 
     with _told_as_one_line(name):
         declared = declaration(name)

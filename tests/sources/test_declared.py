@@ -8,7 +8,7 @@ import pytest
 from include.api.paginators import Cursor, PageNumber
 from include.api.request import Request
 from include.sources.base import NOTHING, LeftOut
-from include.sources.mirror.changes import BothEnds, FullList, Since, Window
+from include.sources.mirror.changes import BothEnds, Deletes, FullList, Since, Window
 from include.sources.mirror.entity import (
     Cascade,
     Child,
@@ -34,6 +34,7 @@ SINCE = Since("since")
 WINDOW = Window(lambda listing, start, end: listing)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
+DELETES = Deletes(lambda since: Request("/deletes"), Cursor("orders"), deleted=lambda entry: entry)
 CASCADE = Cascade("t.item IS NULL", "items", ("item",), alive=lambda item: True)
 BRIEF = TABLE.in_brief("id")
 
@@ -183,6 +184,12 @@ class TestEntity:
                 {"history": True, "parts": PARTS},
                 "records of a history have no rows inside them: those of one record are a set",
             ),
+            ({"history": True, "deletes": DELETES}, "rows of a history are kept, so no list of deletes concerns them"),
+            (
+                {"deletes": DELETES, "partitions": PLACES},
+                "a list of deletes is one list for all, and has no partitions",
+            ),
+            ({"deletes": DELETES, "changes": FullList()}, "a list of deletes is read beside a list of what changed"),
             ({"history": True, "cascade": CASCADE}, "rows of a history are kept, so no delete cascades to them"),
             ({"lookup": replace(OWN, by=("number",))}, "it names columns that its table doesn't have: number"),
             (

@@ -23,7 +23,7 @@ from include.api.paginators import LastId
 from include.api.request import Request
 from include.simulators import serving
 from include.sources.base import NOTHING, NeedsPerson, SyncFailed, entity_of
-from include.sources.mirror.changes import Feed, as_unix_time
+from include.sources.mirror.changes import Deletes, Feed, as_unix_time
 from include.sources.mirror.entity import Listed, Lookup, MirrorContext
 from include.sources.mirror.lookup import names
 from include.sources.mirror.scan import Scope, scan_entity
@@ -213,6 +213,24 @@ def test_status_proves_an_absence_if_the_policy_says_so(context, vendor, conn, m
     monkeypatch.setattr(context.client, "_error_policy", ErrorPolicy(absent=frozenset({410})))
     sync_entities(context)
     assert live(conn) == true(vendor)
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_deletes_may_be_told_in_a_list_beside_the_feed(context, vendor, conn, lives):
+    entity = entity_of(SOURCE, "customers")
+    changes = replace(entity.changes, deleted=lambda event: None)
+    beside = Deletes(entity.changes.request, PAGES, entity.changes.deleted)
+    split = replace(context, source=replace(SOURCE, entities=(replace(entity, changes=changes, deletes=beside),)))
+    recent(vendor)
+    vendor.put("cus_1", "First")
+    gone = vendor.customers["cus_3"]
+    vendor.delete("cus_3")
+    if lives:
+        vendor.deleted.clear()
+        vendor.customers["cus_3"] = gone
+    sync_entities(split)
+    assert live(conn) == true(vendor)
+    assert vendor.asked == ["/v1/events", "/v1/events", "/v1/customers/cus_3"]
 
 
 def test_delete_that_is_told_of_a_living_record_deletes_nothing(context, vendor, conn):

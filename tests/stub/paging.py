@@ -87,8 +87,9 @@ def answer(paginator: Paginator, page: Asked, request: Said) -> Any:
     to_list, _, to_record = paginator.rows.partition("[*].")
     rows = [_put({}, to_record, row) for row in page.rows] if to_record else list(page.rows)
     told = _put(_beside(paginator, page, request), to_list, rows)
-    if isinstance(paginator, Cursor) and page.following is not None:
-        told = _put(told, paginator.token, f"{TOKEN}{page.following}")
+    if isinstance(paginator, Cursor) and (page.following is not None or paginator.end):
+        # One that tells its end has a token on its last page too.
+        told = _put(told, paginator.token, f"{TOKEN}{page.number + 1}")
     return told
 
 
@@ -103,9 +104,10 @@ def _beside(paginator: Paginator, page: Asked, request: Said) -> dict[str, Any]:
         return {paginator.meta: {"total_pages": page.pages, "total_entries": page.total}}
     if isinstance(paginator, NextLink):
         address = {paginator.key: link(request, page)} if paginator.key and goes_on else {}
-        return address | ({paginator.total: page.total} if paginator.total else {})
-    more = {paginator.more: goes_on} if paginator.more else {}
-    return more | ({paginator.as_of: datetime.now(UTC).isoformat()} if paginator.as_of else {})
+        total = {paginator.total: page.total} if paginator.total else {}
+        return address | total | ({paginator.end: not goes_on} if paginator.end else {})
+    flags = {paginator.more: goes_on, paginator.end: not goes_on, paginator.as_of: datetime.now(UTC).isoformat()}
+    return {name: value for name, value in flags.items() if name}
 
 
 def _put(told: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def test_a_feed_that_is_misread_is_told():
     told = {"id": "e1", "type": "tools.updated", "object": TOOL}
     assert read(PAGE, events={"data": [told], "has_more": True}, changes=feed("tools")) == [TOOL]
     for events, why in (
-        (None, "ANSWERS lacks the feed of shop.tools: give Recorded(..., feed=<the first page of its events>)"),
+        (None, "ANSWERS lacks the feed of shop.tools: record the first page of its events"),
         ({"data": [told]}, "the recorded answer of the feed of shop.tools can't be read by its LastId: 'has_more'"),
         ({"data": [{"id": "e1"}], "has_more": True}, "has an event that `record` or `deleted` can't read (KeyError:"),
         ({"data": [{**told, "type": "x.updated"}], "has_more": True}, "has no event in which `record` or `deleted`"),

@@ -14,6 +14,7 @@ SHIP = {"id": "s", "pier": {"id": "p"}, "name": "Ann", "revision": 3, "cargo": C
 NOTE = {"id": 1, "ship_id": "s", "note": "late", **UPDATED}
 PRICE = {"id": 1, "what": "mooring", **UPDATED}
 MATE = {"id": "c", "name": "Ann", "joined": 1772355600}
+BERTH = {"id": "b", "name": "One", "changed": 1772355600}
 ENTRY = {"id": 1, "what": "opened", **UPDATED}
 NOTES = {"content": [NOTE], "totalPages": 2, "totalElements": 2, "last": False}
 
@@ -32,7 +33,18 @@ ANSWERS = {
         lookup={"item": MATE},
         feed={"data": [{"id": "e", "type": "created", "object": MATE}], "has_more": True},
     ),
+    "berths": Recorded(
+        listing={"data": [BERTH], "has_more": True},
+        lookup={"item": BERTH},
+        feed={"page": {"list": [{"berth": BERTH}], "after": "b"}, "end_of_stream": False},
+        deletes={"data": [{"id": "e", "object": {"id": "b", "deleted": True}}], "has_more": True},
+    ),
     "log": Recorded(listing={"log": [ENTRY], "cursor": "b"}, lookup={"item": ENTRY}),
 }
 
-Account, opened = stubbed("wharf", ANSWERS, events={"crew": event})
+Account, opened = stubbed(
+    "wharf",
+    ANSWERS,
+    events={"crew": event, "berths": lambda kind, record, moment: None if kind == "deleted" else record},
+    deletes={"berths": lambda record, moment: {"id": f"event-{moment.isoformat()}", "object": {"id": record["id"]}}},
+)

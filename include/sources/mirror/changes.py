@@ -59,6 +59,19 @@ class Feed:
 
 
 @dataclass(frozen=True)
+class Deletes:
+    """Deletes come from a separate list, beside the one of what changed. A look-up decides whether a record is gone.
+
+    - `request`: make the request for the deletes since a time, in the pages of `paginator`
+    - `deleted`: extract the deleted record from an entry, with at least its key; None for an entry of another kind
+    """
+
+    request: Callable[[datetime], Request]
+    paginator: Paginator
+    deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
 class BothEnds:
     """The list has no filter for changes. Read it from both ends, until a page has no recent change.
 

@@ -271,6 +271,13 @@ class _Sync:
 
     def _listings(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
         """Return the lists with the changes in the group since its time, or with everything if it has none."""
+        listings = self._changed(entity, group)
+        if (deletes := entity.deletes) and group.since:
+            none = {"shape": lambda entry: None, "deleted": deletes.deleted}
+            listings.append(Listing(deletes.request(group.since), deletes.paginator, **none))
+        return listings
+
+    def _changed(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
         changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
         # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
         if group.since is None or changes is None or isinstance(changes, FullList):
