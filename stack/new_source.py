@@ -9,11 +9,10 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from string import Template
 
-from include.sources import KINDS, REGISTRY
+from include.sources import KINDS, REGISTRY, load_source
 from include.sources.mirror.source import Mirror
 from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text, unix_time
 from include.warehouse.table import EXTRA, Column, Table
@@ -116,7 +115,7 @@ def write_tables(name: str) -> list[str]:
 def declaration(name: str) -> Mirror:
     """Return what the source's package declares. Raises WrongDeclaration."""
     try:
-        return import_module(f"include.sources.{name}").SOURCE
+        return load_source(name)
     except Exception as error:
         raise WrongDeclaration(refusal(REPOSITORY / "include" / "sources" / name / "__init__.py", error)) from error
 

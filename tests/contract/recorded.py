@@ -137,7 +137,8 @@ def _told(where: str, event: Record, *readers: Callable[[Record], Record | None]
         except Exception as error:
             raise WrongExamples(
                 f"the recorded answer of {where} has an event that `record` or `deleted` can't read"
-                f" ({type(error).__name__}: {error})"
+                f" ({type(error).__name__}: {error}): change them so that they read each event, None for one of another"
+                " kind"
             ) from error
         if record is not None:
             yield record

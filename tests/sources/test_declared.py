@@ -77,6 +77,13 @@ def test_enumerations_are_named_by_tables_that_there_are():
     )
 
 
+def test_tables_are_in_the_schema_of_the_source():
+    why = "the tables of shop are in the schema of its name, and shops.orders is not"
+    assert refusal(mirror, listed(table=replace(TABLE, schema="shops"))) == why
+    derived = Derived(replace(TABLE, schema="shops", keeps_extra=False), "SELECT 1")
+    assert refusal(mirror, derived=(derived,)) == why
+
+
 def test_computed_table_keeps_no_extra_fields():
     why = "shop.orders is computed, so it keeps no extra fields: say keeps_extra=False"
     assert refusal(Derived, TABLE, "SELECT 1") == why

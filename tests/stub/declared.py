@@ -29,8 +29,9 @@ class NotServed(Exception):
 
     def __init__(self, source: str, what: str):
         super().__init__(
-            f"{what}. The stub doesn't know such an API: write a simulator (include/simulators/{source}/) and an"
-            f" adapter (tests/contract/{source}.py) by hand, as tekmetric has them"
+            f"{what}. If that is what the API wants, the stub doesn't know such an API: write a simulator"
+            f" (include/simulators/{source}/) and an adapter (tests/contract/{source}.py) by hand, as tekmetric has"
+            " them"
         )
 
 

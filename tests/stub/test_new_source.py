@@ -162,6 +162,7 @@ class TestRefused:
             run(copy, "stack.new_source", "acme")
 
 
+MISNAMED = "from types import SimpleNamespace\nSOURCE = SimpleNamespace(name='shop')"
 HEAD = "from include.warehouse.table import Column, Table\n"
 
 
@@ -190,9 +191,13 @@ class TestWrongDeclaration:
             (HEAD + "T = (", "2: '(' was never closed. Mend that line"),
             ("from include.warehouse.table import Colum", "1: cannot import name 'Colum' from 'include.warehouse."),
             ("\n\nT = Tabel()", "3: NameError: name 'Tabel' is not defined. Mend that line"),
+            (
+                MISNAMED,
+                "1: include/sources/broken declares a source shop: give both the same name. The end of docs/new-",
+            ),
             ("", "1: AttributeError: module 'include.sources.broken' has no attribute 'SOURCE'"),
         ],
-        ids=["value", "type", "syntax", "import", "name", "none"],
+        ids=["value", "type", "syntax", "import", "name", "another", "none"],
     )
     def test_is_told_by_tables_and_contract(self, package, code, why):
         package.write_text(code)
@@ -286,6 +291,7 @@ def test_the_tutorial_explains_every_refusal(module, least):
         "columns that it doesn't have",
         "its key in another order than its columns",
         "is a number: read it by unix_time if it counts seconds, or say",
+        "which is no reader: take one of text, integer, decimal, boolean, instant",
     ],
 )
 def test_the_tutorial_explains_what_a_table_refuses(text):

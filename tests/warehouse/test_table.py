@@ -190,6 +190,11 @@ class TestDeclared:
         with pytest.raises(ValueError, match=f"^{why}$"):
             Table("shop", "parts", (Column("a"), Column("b")), key=key, version=None)
 
+    def test_refuses_a_type_of_python_as_a_reader(self):
+        why = "table shop.parts reads fee by float, name by str, which is no reader: take one of text, integer, decimal"
+        with pytest.raises(ValueError, match=why):
+            Table("shop", "parts", (Column("id"), Column("fee", float), Column("name", str)), version=None)
+
     @pytest.mark.parametrize("more", [{"version": "number"}, {"version": "number", "changed": "id"}])
     def test_refuses_a_number_as_the_time_of_change(self, more):
         columns = (Column("id", identifier), Column("number", integer), Column("time", unix_time))
