@@ -9,11 +9,10 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from string import Template
 
-from include.sources import KINDS, REGISTRY
+from include.sources import KINDS, REGISTRY, load_source
 from include.sources.mirror.source import Mirror
 from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text, unix_time
 from include.warehouse.table import EXTRA, Column, Table
@@ -67,7 +66,7 @@ def write_source(name: str) -> list[str]:
         REPOSITORY / "include" / "sources" / name / "__init__.py": "source",
         REPOSITORY / "dags" / f"{name}_sync.py": "sync",
         REPOSITORY / "dags" / f"{name}_reconcile.py": "reconcile",
-        REPOSITORY / "tests" / "contract" / f"{name}.py": "examples",
+        REPOSITORY / "tests" / "contract" / f"{name}.py": "answers",
     }
     there = [path for path in files if path.exists()]
     if there:
@@ -80,7 +79,7 @@ def write_source(name: str) -> list[str]:
     _write_migration(migration, name)
     todo = {
         "source": "fill in: the tables and lists, as docs/new-source.md says",
-        "examples": "fill in: a record of each list, as the API sends it",
+        "answers": "fill in: what the API answers, by list",
         "sync": "change the schedule if need be",
         "reconcile": "change the schedule if need be",
     }
@@ -116,7 +115,7 @@ def write_tables(name: str) -> list[str]:
 def declaration(name: str) -> Mirror:
     """Return what the source's package declares. Raises WrongDeclaration."""
     try:
-        return import_module(f"include.sources.{name}").SOURCE
+        return load_source(name)
     except Exception as error:
         raise WrongDeclaration(refusal(REPOSITORY / "include" / "sources" / name / "__init__.py", error)) from error
 

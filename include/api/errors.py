@@ -57,3 +57,7 @@ class PaginationLoop(ApiError):
 
 class PageLimit(ApiError):
     """The list has more pages than the limit allows."""
+
+
+class ListCapped(ApiError):
+    """The list has reached the number of rows after which the API ends it. What it may have left out is unknown."""

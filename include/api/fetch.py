@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from include.api.client import ApiClient
-from include.api.errors import ApiError, FixConfiguration, NotFound, PageLimit, PaginationLoop, RefuseData
+from include.api.errors import ApiError, FixConfiguration, ListCapped, NotFound, PageLimit, PaginationLoop, RefuseData
 from include.api.paginators import FRESH, Crawl, Page, Paginator, Position
 from include.api.request import Answer, Request
 
@@ -40,8 +40,9 @@ def pages(
     exist, else one. Closing the iterator ends its threads; it waits for requests that have been sent.
 
     A doubtful page is fetched once more. Raises RefuseData if the page contradicts its totals even then, or if an
-    answer has no rows; PaginationLoop if the list goes in circles; PageLimit if it has more than `limit` pages; and
-    whatever `client.send` raises, when the page of that request is due.
+    answer has no rows; PaginationLoop if the list goes in circles; PageLimit if it has more than `limit` pages;
+    ListCapped if it reaches the paginator's `cap`; and whatever `client.send` raises, when the page of that request is
+    due.
     """
     position = paginator.start if position is None else position
     if stop is not None and position > stop:
@@ -63,6 +64,11 @@ def pages(
             if loops.check(where, page, past_end=paginator.past_end(page, crawl), has_total=has_total):
                 page = replace(page, next=None)
             crawl = crawl.after(page)
+            if paginator.cap and crawl.rows >= paginator.cap:
+                raise ListCapped(
+                    f"{where}: the API ends this list after {paginator.cap:,} rows, and it has come to as many. What it"
+                    " leaves out is unknown. Let the request ask for less at once, or read another list."
+                )
 
             position = page.next
             at_end = position is None or (stop is not None and position > stop)

@@ -55,16 +55,21 @@ FRESH = Crawl()
 
 
 class Paginator(ABC):
-    """The rule by which an API cuts a list into pages. `rows` is the key of the list in an answer.
+    """The rule by which an API cuts a list into pages.
 
-    `expires`: True if the API may refuse a position that was stored for a while. `by_place`: True if a page shows what
-    stands at its places in the list when it is read, so that rows that move are shown twice or never.
+    - `rows`: where the list is in an answer. Dots lead into objects: `data.items`. If each record is wrapped in an
+      object, `[*]` leads into it: `list[*].customer`
+    - `expires`: True if the API may refuse a position that was stored for a while
+    - `by_place`: True if a page shows what stands at its places in the list when it is read, so that rows that move are
+      shown twice or never
+    - `cap`: the number of rows after which the API ends the list, though it may have more; None if it ends none early
     """
 
     rows: str
     start: Position
     expires = False
     by_place = False
+    cap: int | None = None
 
     @abstractmethod
     def request(self, base: Request, position: Position) -> Request:
@@ -104,20 +109,27 @@ class Cursor(Paginator):
     """Each answer carries the token of the next page under `token`; the last page has none.
 
     Dots in `token` lead into objects. The token is sent as `param`, in the query or, with `in_body`, in the JSON body.
-    `more`: the key of a flag that is false on the last page, even if that page has a token. `optional`: an answer
+    `more`: the key of a flag that is false on the last page, even if that page has a token. `end`: the key of a flag
+    that is true there. `optional`: an answer
     without rows may leave out the key `rows` if it has no unknown keys. `as_of`: the key of the time up to which the
-    list is complete, in ISO 8601.
+    list is complete, in ISO 8601. `cap`: as in `Paginator`.
     """
 
     rows: str
     param: str = "cursor"
     token: str = "cursor"
     more: str | None = None
+    end: str | None = None
     in_body: bool = False
     optional: bool = False
     as_of: str | None = None
+    cap: int | None = None
     start: None = field(default=None, init=False)
     expires = True
+
+    def __post_init__(self) -> None:
+        if self.optional and set(self.rows) & {".", "["}:
+            raise ValueError("rows that an answer may leave out are under one key: leave out `optional` or the path")
 
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
@@ -127,12 +139,12 @@ class Cursor(Paginator):
         return replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        beside = {self.token.partition(".")[0], self.more, self.as_of}
+        beside = {self.token.partition(".")[0], self.more, self.end, self.as_of}
         rows = optional_rows(answer.data, self.rows, beside) if self.optional else _listed(answer, self.rows)
         token = _inner(answer.data, self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
-        if self.more and answer.data.get(self.more) is False:
+        if (self.more and answer.data.get(self.more) is False) or (self.end and answer.data.get(self.end) is True):
             token = None
         return Page(position, rows, token or None, date=answer.date, as_of=self._as_of(answer.data))
 
@@ -150,13 +162,14 @@ class Cursor(Paginator):
 class LastId(Paginator):
     """Each page is asked for by the last id of the page before, sent as `param`; `more` is false on the last page.
 
-    `id`: the key of a row's id. The API may refuse it once that row is deleted.
+    `id`: the key of a row's id. The API may refuse it once that row is deleted. `cap`: as in `Paginator`.
     """
 
     rows: str
     param: str = "starting_after"
     id: str = "id"
     more: str = "has_more"
+    cap: int | None = None
     start: None = field(default=None, init=False)
     expires = True
 
@@ -186,16 +199,20 @@ class NextLink(Paginator):
     - `rows`: the key of the list, None if the answer is a plain array
     - `key`: the key of the address, None if it is in the Link header
     - `total`: the key of the count of all rows, None if there is none
+    - `end`: the key of a flag that is true on the last page, even if that page has an address
+    - `cap`: as in `Paginator`
     """
 
     rows: str | None = None
     key: str | None = None
     total: str | None = None
+    end: str | None = None
+    cap: int | None = None
     start: None = field(default=None, init=False)
     expires = True
 
     def __post_init__(self) -> None:
-        if self.rows is None and (self.key or self.total):
+        if self.rows is None and (self.key or self.total or self.end):
             raise ValueError("a plain array has no keys: its next page is in the Link header, and it tells no total")
 
     def request(self, base: Request, position: Position) -> Request:
@@ -215,7 +232,8 @@ class NextLink(Paginator):
         if self.key is None:
             links = parse_header_links(answer.headers.get("Link", ""))
             link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
-        following = None if link is None else _query(link)
+        ended = self.end is not None and answer.data.get(self.end) is True
+        following = None if link is None or ended else _query(link)
         total = _count(answer.data.get(self.total)) if self.total else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
@@ -288,13 +306,14 @@ class PageNumber(_Numbered):
 
     A total proves only that more pages exist. Up to it the crawl goes on, even past empty pages; after it the crawl
     goes on as long as pages are full. Without any total it goes on to a page without rows: some servers leave rows out
-    of a page after they have cut it.
+    of a page after they have cut it. `cap`: as in `Paginator`.
     """
 
     rows: str
     param: str = "page"
     start: int = 1
     meta: str = "meta"
+    cap: int | None = None
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
         rows = _listed(answer, self.rows)
@@ -376,8 +395,11 @@ def _inner(data: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _listed(answer: Answer, key: str) -> list[dict]:
-    return _rows(_object(answer.data).get(key), key)
+def _listed(answer: Answer, path: str) -> list[dict]:
+    """Return the rows at the path, out of what wraps each of them."""
+    to_list, _, to_record = path.partition("[*].")
+    rows = _rows(_inner(_object(answer.data), to_list), to_list)
+    return _rows([_inner(row, to_record) for row in rows], path) if to_record else rows
 
 
 def _object(data: Any) -> dict:

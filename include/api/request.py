@@ -25,8 +25,20 @@ class Request:
     owed: bool = False
     check: Callable[[Any], object] | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def param_names(self) -> set[str]:
+        """The names of all parameters, in the query and in the body."""
+        return _names(self.params) | _names(self.body)
+
     def __str__(self) -> str:
         return f"{self.method} /{urlsplit(self.path).path.lstrip('/')}"
+
+
+def _names(value: Any) -> set[str]:
+    """Return the names in params or a body, those in its objects too."""
+    if isinstance(value, Mapping):
+        return set(value).union(*map(_names, value.values()))
+    return set().union(*map(_names, value)) if isinstance(value, list | tuple) else set()
 
 
 @dataclass(frozen=True)

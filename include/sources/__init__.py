@@ -21,4 +21,12 @@ def get_source(name: str) -> Source:
     """Return the source's declaration. Raises KeyError naming the known ones."""
     if name not in REGISTRY:
         raise KeyError(f"{name!r} is no source; known are {', '.join(REGISTRY)}")
-    return import_module(f"include.sources.{name}").SOURCE
+    return load_source(name)
+
+
+def load_source(name: str) -> Source:
+    """Return what a package declares. Raises ValueError if that has another name than the package."""
+    source = import_module(f"include.sources.{name}").SOURCE
+    if source.name != name:
+        raise ValueError(f"include/sources/{name} declares a source {source.name}: give both the same name")
+    return source

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg import sql
 
-from include.warehouse.readers import WHOLE, identifier, structure, text
+from include.warehouse.readers import WHOLE, identifier, integer, structure, text
 
 # The column with the fields that no other column reads.
 EXTRA = "extra"
@@ -153,8 +153,25 @@ class Table:
             raise ValueError(f"table {self.full_name} names columns that it doesn't have: {', '.join(told)}")
         if tuple(column.name for column in self.columns if column.name in self.key) != self.key:
             raise ValueError(f"table {self.full_name} names its key in another order than its columns")
-        if mistake := self._extra_mistake():
+        if mistake := self._reader_mistake() or self._version_mistake() or self._extra_mistake():
             raise ValueError(f"table {self.full_name} {mistake}")
+
+    def _reader_mistake(self) -> str:
+        """Return which columns have a type of Python in place of a reader; empty if none has."""
+        wrong = [f"{column.name} by {column.read.__name__}" for column in self.columns if isinstance(column.read, type)]
+        if not wrong:
+            return ""
+        return f"reads {', '.join(wrong)}, which is no reader: take one of text, integer, decimal, boolean, instant"
+
+    def _version_mistake(self) -> str:
+        """Return what is wrong with the version; empty if nothing is."""
+        numbered = {column.name for column in self.columns if column.read in (integer, identifier)}
+        if self.moment not in numbered:
+            return ""
+        return (
+            f"has no time of change, since {self.moment} is a number: read it by unix_time if it counts seconds, or say"
+            " as `changed` which column has the time"
+        )
 
     def _extra_mistake(self) -> str:
         """Return what is wrong with what is kept and ignored; empty if nothing is."""

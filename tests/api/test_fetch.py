@@ -2,6 +2,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from include.api.errors import (
     ApiError,
     FixConfiguration,
+    ListCapped,
     NotFound,
     PageLimit,
     PaginationLoop,
@@ -369,6 +371,17 @@ def test_a_total_beyond_all_bounds_ends_at_the_limit():
     client = Fake(lambda request: {"rows": [{"id": request.params["page"]}], "meta": {"total_pages": 10**15}})
     with pytest.raises(PageLimit):
         list(pages(client, FEED, NUMBERED, limit=20, workers=3))
+
+
+@pytest.mark.parametrize("resumed", [0, 10])
+def test_a_list_that_reaches_its_cap_is_no_whole_list(resumed):
+    """Even if its last page says that no more follow: so a vendor ends a search that found more."""
+    paginator = PageNumber("rows", cap=30 + resumed)
+    reading = pages(numbered(cut(30, 10)), FEED, paginator, rows=resumed)
+    assert [page.position for page in islice(reading, 2)] == [1, 2]
+    with pytest.raises(ListCapped, match=f"the API ends this list after {30 + resumed} rows, and it has come to as"):
+        next(reading)
+    assert len(ids(pages(numbered(cut(29, 10)), FEED, replace(paginator, cap=30)))) == 29
 
 
 # -- errors

@@ -9,6 +9,8 @@ from include.api.errors import RefuseData
 from include.api.paginators import Crawl, Cursor, LastId, NextLink, Page, PageNumber, Single, SpringPage
 from include.api.request import Answer, Request
 
+FEW = {"rows": [{"id": 1}]}
+
 NOON = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
 LINES = PageNumber("line_items")
 UNUSABLE = [None, "", "many", "-1", -1, 2.0, True, [], {}, "\u0663", "9" * 5000]
@@ -371,6 +373,48 @@ def test_last_id_of_an_empty_page_that_says_more_contradicts_itself():
     assert LastId("data").contradiction(LastId("data").read(Answer({"data": [], "has_more": False}), 7), Crawl()) == ""
 
 
+@pytest.mark.parametrize(("end", "next_page"), [(True, None), (False, "n"), (None, "n")])
+def test_a_flag_may_tell_the_end_beside_a_token_or_an_address(end, next_page):
+    token = Cursor("rows", token="next", end="end_of_stream").read(
+        Answer({**FEW, "next": "n", "end_of_stream": end}), None
+    )
+    link = NextLink("rows", key="next", end="end_of_stream").read(
+        Answer({**FEW, "next": "https://a.example/?n", "end_of_stream": end}), None
+    )
+    assert (token.next, link.next) == (next_page, next_page)
+
+
+# -- Rows inside objects
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("data.items", {"data": {"items": [{"id": 1}, {"id": 2}]}}),
+        ("list[*].customer", {"list": [{"customer": {"id": 1}}, {"customer": {"id": 2}, "card": {"id": 7}}]}),
+        ("data.list[*].node.it", {"data": {"list": [{"node": {"it": {"id": 1}}}, {"node": {"it": {"id": 2}}}]}}),
+    ],
+)
+def test_rows_are_found_by_their_path(path, data):
+    for paginator in (Cursor(path), PageNumber(path), NextLink(path), SpringPage(path)):
+        assert paginator.read(Answer(data), paginator.start).rows == [{"id": 1}, {"id": 2}]
+    page = LastId(path).read(Answer({**data, "has_more": True}), None)
+    assert (page.rows, page.next) == ([{"id": 1}, {"id": 2}], 2)
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"list": {}}, {"list": [{}]}, {"list": [{"customer": []}]}, {"list": [7]}, {"list": [{"card": {}}]}]
+)
+def test_rows_that_are_not_at_their_path_are_refused(data):
+    with pytest.raises(RefuseData):
+        Cursor("list[*].customer").read(Answer(data), None)
+
+
+def test_a_path_of_rows_that_may_be_left_out_is_refused():
+    with pytest.raises(ValueError, match="under one key"):
+        Cursor("data.items", optional=True)
+
+
 # -- NextLink
 
 
@@ -409,7 +453,7 @@ def test_next_link_without_a_query_is_refused(link):
         NextLink("value", key="next").read(Answer({"value": rows(1), "next": link}), None)
 
 
-@pytest.mark.parametrize("more", [{"key": "next"}, {"total": "count"}])
+@pytest.mark.parametrize("more", [{"key": "next"}, {"total": "count"}, {"end": "done"}])
 def test_next_link_of_a_plain_array_is_in_the_header(more):
     with pytest.raises(ValueError, match="a plain array has no keys"):
         NextLink(**more)

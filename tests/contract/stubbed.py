@@ -1,11 +1,12 @@
-"""The contract's adapter of a mirror without a simulator: a stub of its API, made from its declaration and examples.
+"""The contract's adapter of a mirror without a simulator: a stub of its API, made from its declaration and answers.
 
-`tests/contract/<name>.py` of such a source has the examples alone:
+`tests/contract/<name>.py` of such a source has recorded answers alone:
 
-    EXAMPLES = {"customers": [{"id": 1, "name": "Ann", "updated_at": "2026-03-01T08:00:00Z"}]}
-    Account, opened = stubbed("<name>", EXAMPLES)
+    ANN = {"id": 1, "name": "Ann", "updated_at": "2026-03-01T08:00:00Z"}
+    ANSWERS = {"customers": Recorded(listing={"data": [ANN], "next": "MQ"}, lookup={"customer": ANN})}
+    Account, opened = stubbed("<name>", ANSWERS)
 
-An example is a record as the API sends it; more records are made from it.
+The records in a list's answer are examples: more records are made from them.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,13 +32,13 @@ from include.warehouse.readers import text, unix_time
 from include.warehouse.table import Table
 from stack.new_source import WrongDeclaration, declaration
 from tests.contract.account import Asking, Questions
-from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup
+from tests.contract.recorded import Recorded, read_examples
+from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup, require_served
 from tests.stub.declared import value_of
 from tests.stub.server import PAGE, TOKEN, Gone
-from tests.stub.store import Record, Telling
+from tests.stub.store import Record, Telling, TellingDelete
 from tests.stub.template import said
 
-Examples = Mapping[str, Sequence[Mapping[str, Any]]]
 ABSENT = 987_654_321
 
 
@@ -45,7 +46,6 @@ class Stubbed:
     """A few rows a page. `stubbed` makes the class of a source."""
 
     source: Mirror
-    examples: Examples
     spoilt: Mapping[str, str]
     given: Mapping[str, Any]
     computed: frozenset[str]
@@ -265,9 +265,10 @@ def _told_as_one_line(name: str) -> Iterator[None]:
 
 def stubbed(
     name: str,
-    examples: Examples,
+    answers: Mapping[str, Recorded],
     *,
     events: Mapping[str, Telling] | None = None,
+    deletes: Mapping[str, TellingDelete] | None = None,
     oldest_first: Collection[str] = (),
     gone: Mapping[str, Gone] | None = None,
     unique: Collection[str] = (),
@@ -280,9 +281,10 @@ def stubbed(
 
     Raises CollectError, with one line that says what to do, where the declaration is refused or can't be served.
 
-    - `examples`: records as the API sends them, one or more of each entity
+    - `answers`: by entity, what the API answers
     - `events`: by entity with a `Feed`, what makes the event of a change from its kind (created, updated, deleted), the
       record and the time (a datetime in UTC)
+    - `deletes`: by entity with `Deletes`, what makes their entry from the deleted record and the time
     - `oldest_first`: the entities whose feed begins with the oldest event; others begin with the newest one
     - `gone`: by entity, what the own address of a deleted record answers, made from the record, if not a 404
     - `unique`: the tables of rows inside records whose ids no two records share, as the API says
@@ -293,11 +295,14 @@ def stubbed(
     """
 
     def store() -> Store:
-        return Store(source, examples, telling=events, unique=unique)
+        """Each account has rows of its own."""
+        return Store(source, examples, telling=events, telling_deletes=deletes, unique=unique)
 
     with _told_as_one_line(name):
         declared = declaration(name)
         source = replace(declared, entities=tuple(map(_hasty, declared.entities)))
+        require_served(source)
+        examples = read_examples(source, answers)
         tried = store()
         _require_drift(source, tried.rows, spoilt or {})
         Stub(tried, gone=gone, oldest_first=oldest_first)
@@ -305,7 +310,6 @@ def stubbed(
     numbered = all(isinstance(e.paginator, PageNumber) and not e.partitions for e in source.entities)
     of_class = {
         "source": source,
-        "examples": examples,
         "spoilt": spoilt or {},
         "given": settings or {},
         "shapes": {**_unix_times(source), **(shapes or {})},

@@ -400,12 +400,15 @@ class TestMadeAColumn:
         assert twisted.state()["copy"] == before["copy"]
 
     def test_what_the_reader_refuses_stays_in_extra(self, twisted, conn, source, becomes):
+        """The field is put beside the key, which may be inside an object."""
         entity = twisted.source.entities[0]
+        key = next(column for column in entity.table.columns if column.name == entity.table.key[-1])
+        path = [*key.path[:-1], "new"]
         twisted.account.chosen, twisted.account.change = record_of(source), lambda record: {**record, "new": "much"}
         twisted.sync("full")
-        becomes(entity.table, Column("new", integer), "bigint")
-        found = conn.execute(sql.SQL("SELECT DISTINCT new, extra -> 'new' FROM {}").format(entity.table.sql)).fetchall()
-        assert found == [(None, "much")]
+        becomes(entity.table, Column("new", integer, ".".join(path)), "bigint")
+        query = sql.SQL("SELECT DISTINCT new, extra #> {} FROM {}").format(sql.Literal(path), entity.table.sql)
+        assert conn.execute(query).fetchall() == [(None, "much")]
 
 
 @pytest.mark.drill("upgrade-in-between")

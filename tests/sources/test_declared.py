@@ -8,7 +8,7 @@ import pytest
 from include.api.paginators import Cursor, PageNumber
 from include.api.request import Request
 from include.sources.base import NOTHING, LeftOut
-from include.sources.mirror.changes import BothEnds, FullList, Since, Window
+from include.sources.mirror.changes import BothEnds, Deletes, FullList, Since, Window
 from include.sources.mirror.entity import (
     Cascade,
     Child,
@@ -34,6 +34,7 @@ SINCE = Since("since")
 WINDOW = Window(lambda listing, start, end: listing)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
+DELETES = Deletes(lambda since: Request("/deletes"), Cursor("orders"), deleted=lambda entry: entry)
 CASCADE = Cascade("t.item IS NULL", "items", ("item",), alive=lambda item: True)
 BRIEF = TABLE.in_brief("id")
 
@@ -74,6 +75,13 @@ def test_enumerations_are_named_by_tables_that_there_are():
     assert (
         refusal(mirror, enumerations={"order": ("place",)}) == "shop has no tables order, whose enumerations it names"
     )
+
+
+def test_tables_are_in_the_schema_of_the_source():
+    why = "the tables of shop are in the schema of its name, and shops.orders is not"
+    assert refusal(mirror, listed(table=replace(TABLE, schema="shops"))) == why
+    derived = Derived(replace(TABLE, schema="shops", keeps_extra=False), "SELECT 1")
+    assert refusal(mirror, derived=(derived,)) == why
 
 
 def test_computed_table_keeps_no_extra_fields():
@@ -140,6 +148,22 @@ class TestEntity:
         with pytest.raises(ValueError, match=why):
             LeftOut(**parts)
 
+    @pytest.mark.parametrize("make", [listed, of_place])
+    def test_asks_for_what_the_list_would_leave_out(self, make):
+        asked = LeftOut({"archived orders": "archived", "drafts": "draft"})
+        why = (
+            "shop.orders: its leaves_out names a parameter that no request of its lists has: draft. Put it into listing"
+            " or views"
+        )
+        assert refusal(make, leaves_out=asked, listing=Request("/orders", {"archived": "true"})) == why
+        both = Request("/orders", {"archived": 1}, method="POST", body={"query": [{"draft": True}]})
+        assert make(leaves_out=asked, listing=both).leaves_out == asked
+
+    def test_views_and_partitions_ask_too(self):
+        asked = LeftOut({"archived orders": "archived"})
+        assert listed(leaves_out=asked, views=({}, {"archived": "true"})).leaves_out == asked
+        assert listed(leaves_out=asked, partitions=PLACES).leaves_out == asked
+
     def test_is_of_one_of_the_kinds(self):
         with pytest.raises(TypeError, match="an entity is Listed, Child or Discovered"):
             Entity(TABLE, OWN)
@@ -167,6 +191,12 @@ class TestEntity:
                 {"history": True, "parts": PARTS},
                 "records of a history have no rows inside them: those of one record are a set",
             ),
+            ({"history": True, "deletes": DELETES}, "rows of a history are kept, so no list of deletes concerns them"),
+            (
+                {"deletes": DELETES, "partitions": PLACES},
+                "a list of deletes is one list for all, and has no partitions",
+            ),
+            ({"deletes": DELETES, "changes": FullList()}, "a list of deletes is read beside a list of what changed"),
             ({"history": True, "cascade": CASCADE}, "rows of a history are kept, so no delete cascades to them"),
             ({"lookup": replace(OWN, by=("number",))}, "it names columns that its table doesn't have: number"),
             (

@@ -18,11 +18,12 @@ from starlette.routing import Route
 
 from include.api.client import ApiClient
 from include.api.error_policy import ErrorPolicy
+from include.api.errors import ListCapped
 from include.api.paginators import LastId
 from include.api.request import Request
 from include.simulators import serving
 from include.sources.base import NOTHING, NeedsPerson, SyncFailed, entity_of
-from include.sources.mirror.changes import Feed, as_unix_time
+from include.sources.mirror.changes import Deletes, Feed, as_unix_time
 from include.sources.mirror.entity import Listed, Lookup, MirrorContext
 from include.sources.mirror.lookup import names
 from include.sources.mirror.scan import Scope, scan_entity
@@ -214,6 +215,24 @@ def test_status_proves_an_absence_if_the_policy_says_so(context, vendor, conn, m
     assert live(conn) == true(vendor)
 
 
+@pytest.mark.parametrize("lives", [False, True])
+def test_deletes_may_be_told_in_a_list_beside_the_feed(context, vendor, conn, lives):
+    entity = entity_of(SOURCE, "customers")
+    changes = replace(entity.changes, deleted=lambda event: None)
+    beside = Deletes(entity.changes.request, PAGES, entity.changes.deleted)
+    split = replace(context, source=replace(SOURCE, entities=(replace(entity, changes=changes, deletes=beside),)))
+    recent(vendor)
+    vendor.put("cus_1", "First")
+    gone = vendor.customers["cus_3"]
+    vendor.delete("cus_3")
+    if lives:
+        vendor.deleted.clear()
+        vendor.customers["cus_3"] = gone
+    sync_entities(split)
+    assert live(conn) == true(vendor)
+    assert vendor.asked == ["/v1/events", "/v1/events", "/v1/customers/cus_3"]
+
+
 def test_delete_that_is_told_of_a_living_record_deletes_nothing(context, vendor, conn):
     recent(vendor)
     vendor.put("cus_3", "Alive")
@@ -251,6 +270,29 @@ def test_sync_that_is_further_behind_than_the_feed_reads_the_list(context, vendo
     sync_entities(context)
     assert live(conn)["cus_4"] == "Its event is gone"
     assert set(vendor.asked) == {"/v1/customers"}
+
+
+def test_sync_whose_feed_reaches_its_cap_reads_the_list(context, vendor, conn):
+    """The feed shows the newest events only, so the oldest change would be lost for good."""
+    recent(vendor)
+    for number in range(7):
+        vendor.put(f"cus_{number}", f"Changed {number}")
+    entity = entity_of(SOURCE, "customers")
+    capped = replace(entity, changes=replace(entity.changes, paginator=replace(PAGES, cap=5)))
+    vendor.asked.clear()
+    sync_entities(replace(context, source=replace(SOURCE, entities=(capped,))))
+    assert live(conn) == true(vendor)
+    assert vendor.asked == ["/v1/events"] * 2 + ["/v1/customers"] * 3
+
+
+def test_sync_whose_list_reaches_its_cap_fails(context, vendor, conn):
+    entity = entity_of(SOURCE, "customers")
+    capped = replace(context, source=replace(SOURCE, entities=(replace(entity, paginator=replace(PAGES, cap=8)),)))
+    with pytest.raises(SyncFailed, match="the API ends this list after 8 rows, and it has come to as many"):
+        sync_entities(capped, full=True)
+    writer = fence.stop(conn, "feed", context.run, timeout=1)
+    with pytest.raises(ListCapped, match="What it leaves out is unknown"):
+        scan_entity(capped, capped.source.entities[0], writer.epoch, Scope())
 
 
 def test_scan_compares_with_the_list(context, vendor, conn):

@@ -5,8 +5,8 @@ mirror's look-ups. What it can't serve it refuses when it is made: `NotServed` f
 `WrongExamples` and `WrongLookup` for what its author has to mend.
 """
 
-from tests.stub.declared import NotServed, WrongLookup
+from tests.stub.declared import NotServed, WrongLookup, require_served
 from tests.stub.server import Fault, Stub
 from tests.stub.store import Store, WrongExamples
 
-__all__ = ["Fault", "NotServed", "Store", "Stub", "WrongExamples", "WrongLookup"]
+__all__ = ["Fault", "NotServed", "Store", "Stub", "WrongExamples", "WrongLookup", "require_served"]

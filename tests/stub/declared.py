@@ -10,7 +10,7 @@ from typing import Any
 
 from include.api.paginators import Paginator
 from include.api.request import Request
-from include.sources.mirror.changes import Feed, Since, Window
+from include.sources.mirror.changes import Deletes, Feed, Since, Window
 from include.sources.mirror.entity import Child, Discovered, Entity, Lookup
 from include.sources.mirror.source import Mirror
 from tests.stub import moments, paging
@@ -29,8 +29,9 @@ class NotServed(Exception):
 
     def __init__(self, source: str, what: str):
         super().__init__(
-            f"{what}. The stub doesn't know such an API: write a simulator (include/simulators/{source}/) and an"
-            f" adapter (tests/contract/{source}.py) by hand, as tekmetric has them"
+            f"{what}. If that is what the API wants, the stub doesn't know such an API: write a simulator"
+            f" (include/simulators/{source}/) and an adapter (tests/contract/{source}.py) by hand, as tekmetric has"
+            " them"
         )
 
 
@@ -42,7 +43,8 @@ class WrongLookup(Exception):
 class ListRoute:
     """A request for a list: of everything, or of what changed between the moments in these places of it.
 
-    The values of the template are partitions. `feed`: its rows are the events of changes, not the records.
+    The values of the template are partitions. `feed`: its rows are the events of changes (or of `deletes` alone), not
+    the records.
     """
 
     entity: Entity
@@ -52,6 +54,7 @@ class ListRoute:
     until: tuple[Place, ...] = ()
     form: str = ""
     feed: bool = False
+    deletes: bool = False
 
     def read(self, request: Said) -> list[tuple[str, ...]] | None:
         """Return the values that the request asks for; None where it is another request."""
@@ -109,14 +112,19 @@ def values_of(entity: Entity, record: Record, names: Sequence[str]) -> tuple[str
 
 def routes(source: Mirror, rows: Mapping[str, Sequence[Record]]) -> list[Route]:
     """Return every request that the declaration makes, those that say most first. Raises NotServed."""
+    require_served(source)
     found: list[Route] = []
-    for entity in source.entities:
-        _require_known(source, entity)
     for entity in source.entities:
         found += _lists(source, entity)
         found += _feeds(source, entity)
         found += [_looked(source, entity, each, rows) for each in (entity.lookup, entity.lookup.witness) if each]
     return sorted(found, key=lambda route: -route.rank)
+
+
+def require_served(source: Mirror) -> None:
+    """Raise NotServed for a declaration that the stub can't serve at all."""
+    for entity in source.entities:
+        _require_known(source, entity)
 
 
 def _require_known(source: Mirror, entity: Entity) -> None:
@@ -134,18 +142,23 @@ def _require_known(source: Mirror, entity: Entity) -> None:
 def _paginators(entity: Entity) -> list[Paginator]:
     if isinstance(entity, Discovered):
         return []
-    return [entity.paginator, *([entity.changes.paginator] if isinstance(entity.changes, Feed) else [])]
+    return [entity.paginator, *(each.paginator for each in feeds_of(entity))]
+
+
+def feeds_of(entity: Entity) -> list[Feed | Deletes]:
+    """The lists of events that the entity reads."""
+    return [each for each in (entity.changes, entity.deletes) if isinstance(each, Feed | Deletes)]
 
 
 def _feeds(source: Mirror, entity: Entity) -> Iterator[ListRoute]:
-    """The request for the events of a feed."""
-    if isinstance(entity.changes, Feed):
-        request = entity.changes.request(SINCE)
-        since = _unlike(request, entity.changes.request(OTHER_SINCE))
+    """The requests for events."""
+    for feed in feeds_of(entity):
+        request = feed.request(SINCE)
+        since = _unlike(request, feed.request(OTHER_SINCE))
         for place in since:
             _require_moment(source, entity, said(request)[place], "", SINCE)
         made = template(_without(request, set(since)), [])
-        yield ListRoute(entity, made, entity.changes.paginator, since, feed=True)
+        yield ListRoute(entity, made, feed.paginator, since, feed=True, deletes=isinstance(feed, Deletes))
 
 
 def _lists(source: Mirror, entity: Entity) -> Iterator[ListRoute]:

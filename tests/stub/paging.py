@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
 from typing import Any
 from urllib.parse import urlencode
 
@@ -83,33 +82,35 @@ def headers(paginator: Paginator, page: Asked, request: Said) -> Mapping[str, st
 
 def answer(paginator: Paginator, page: Asked, request: Said) -> Any:
     """Return the page as JSON has it."""
-    rows = list(page.rows)
+    if isinstance(paginator, Single) or paginator.rows is None:
+        return list(page.rows)
+    to_list, _, to_record = paginator.rows.partition("[*].")
+    rows = [_put({}, to_record, row) for row in page.rows] if to_record else list(page.rows)
+    told = _put(_beside(paginator, page, request), to_list, rows)
+    if isinstance(paginator, Cursor) and (page.following is not None or paginator.end):
+        # One that tells its end has a token on its last page too.
+        told = _put(told, paginator.token, f"{TOKEN}{page.number + 1}")
+    return told
+
+
+def _beside(paginator: Paginator, page: Asked, request: Said) -> dict[str, Any]:
+    """Return what stands at the top of the answer, beside its rows and the token of a cursor."""
+    goes_on = page.following is not None
     if isinstance(paginator, LastId):
-        return {paginator.rows: rows, paginator.more: page.following is not None}
-    if isinstance(paginator, NextLink):
-        return _linked(paginator, page, request) if paginator.rows else rows
-    if isinstance(paginator, Single):
-        return rows
+        return {paginator.more: goes_on}
     if isinstance(paginator, SpringPage):
-        ended = page.following is None
-        return {paginator.rows: rows, "totalPages": page.pages, "totalElements": page.total, "last": ended}
+        return {"totalPages": page.pages, "totalElements": page.total, "last": not goes_on}
     if isinstance(paginator, PageNumber):
-        return {paginator.rows: rows, paginator.meta: {"total_pages": page.pages, "total_entries": page.total}}
-    told = {paginator.rows: rows}
-    if page.following is not None:
-        first, *names = reversed(paginator.token.split("."))
-        told |= reduce(lambda inner, name: {name: inner}, names, {first: f"{TOKEN}{page.following}"})
-    if paginator.more:
-        told[paginator.more] = page.following is not None
-    if paginator.as_of:
-        told[paginator.as_of] = datetime.now(UTC).isoformat()
-    return told
+        return {paginator.meta: {"total_pages": page.pages, "total_entries": page.total}}
+    if isinstance(paginator, NextLink):
+        address = {paginator.key: link(request, page)} if paginator.key and goes_on else {}
+        total = {paginator.total: page.total} if paginator.total else {}
+        return address | total | ({paginator.end: not goes_on} if paginator.end else {})
+    flags = {paginator.more: goes_on, paginator.end: not goes_on, paginator.as_of: datetime.now(UTC).isoformat()}
+    return {name: value for name, value in flags.items() if name}
 
 
-def _linked(paginator: NextLink, page: Asked, request: Said) -> Any:
-    told: dict[str, Any] = {paginator.rows: list(page.rows)}
-    if paginator.key and page.following is not None:
-        told[paginator.key] = link(request, page)
-    if paginator.total:
-        told[paginator.total] = page.total
-    return told
+def _put(told: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return the object with the value at a path with dots."""
+    name, _, inner = path.partition(".")
+    return {**told, name: _put(told.get(name, {}), inner, value) if inner else value}

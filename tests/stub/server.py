@@ -165,7 +165,7 @@ class Stub:
     def _events(self, route: ListRoute, since: datetime | None) -> Sequence[Record]:
         """The events since then; where several entities ask for the same feed, those of all of them."""
         asking = {each.entity.name for each in self._routes if each.template == route.template}
-        told = [each for each in self.store.events if each.entity in asking]
+        told = [each for each in self.store.events if each.entity in asking and each.delete == route.deletes]
         ordered = told if route.entity.name in self._oldest_first else reversed(told)
         return [each.data for each in ordered if since is None or each.moment >= since]
 

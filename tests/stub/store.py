@@ -1,11 +1,9 @@
 """The rows that a stub serves, made from a few examples of the author, and changed as a vendor's users would."""
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from include.sources.mirror.changes import Feed
@@ -23,6 +21,11 @@ Record = dict[str, Any]
 # time; None where the API tells no such change.
 Telling = Callable[[str, Record, datetime], Mapping[str, Any] | None]
 
+# Makes the entry of a deleted record in a list of deletes.
+TellingDelete = Callable[[Record, datetime], Mapping[str, Any]]
+# Takes the record out of an event, None where the event has none.
+Reader = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+
 
 class WrongExamples(Exception):
     """The examples of an entity can't be used. The message says what to change in them."""
@@ -30,17 +33,19 @@ class WrongExamples(Exception):
 
 @dataclass(frozen=True)
 class Event:
-    """A change that a feed tells."""
+    """A change that a feed tells; `delete`: that a list of deletes tells."""
 
     entity: str
     moment: datetime
     data: Mapping[str, Any]
+    delete: bool = False
 
 
 class Store:
     """The rows of each entity, in the order in which they came, and the events of their changes.
 
     - `telling`: what makes those events, for each entity that has a feed
+    - `telling_deletes`: what makes an entry from a deleted record and the time, for each entity with a list of deletes
     - `unique`: the tables of rows inside records of which no two records have one with the same id
 
     `rows` and, once they are deleted, `deleted` have the records of each entity.
@@ -52,20 +57,16 @@ class Store:
         examples: Mapping[str, Sequence[Mapping[str, Any]]],
         *,
         telling: Mapping[str, Telling] | None = None,
+        telling_deletes: Mapping[str, TellingDelete] | None = None,
         unique: Collection[str] = (),
     ):
         self.source = source
         self.events: list[Event] = []
         self.deleted: dict[str, list[Record]] = {entity.name: [] for entity in source.entities}
-        self._telling = telling or {}
+        self._telling, self._telling_deletes = telling or {}, telling_deletes or {}
         self.rows: dict[str, list[Record]] = {}
         for entity in source.entities:
-            given = examples.get(entity.name) or ()
-            if not given:
-                raise WrongExamples(
-                    f"EXAMPLES has no record of {entity.name}: add one as the API of {source.name} sends it"
-                )
-            self.rows[entity.name] = [json.loads(json.dumps(each), parse_float=Decimal) for each in given]
+            self.rows[entity.name] = [deepcopy(dict(each)) for each in examples[entity.name]]
             _require_fields(entity, self.rows[entity.name])
             _require_shared(entity, unique)
         for entity in source.entities:
@@ -109,9 +110,13 @@ class Store:
         moment = datetime.now(UTC) - MOMENT_AGO
         if entity.name in self._telling and (event := self._telling[entity.name](kind, record, moment)):
             self.events.append(Event(entity.name, moment, event))
+        if kind == "deleted" and (entry := self._telling_deletes.get(entity.name)):
+            self.events.append(Event(entity.name, moment, entry(record, moment), delete=True))
 
     def _require_events(self, entity: Entity) -> None:
         """Events that the feed's declaration doesn't read would be told in vain."""
+        if entity.deletes:
+            self._require_deletes(entity)
         if not isinstance(entity.changes, Feed):
             return
         where, record = f"{self.source.name}.{entity.name}", self.rows[entity.name][0]
@@ -122,8 +127,19 @@ class Store:
             )
         for kind in ("created", "updated", "deleted"):
             event = self._telling[entity.name](kind, record, datetime.now(UTC))
-            if event and (why := _unread(entity, event, record)):
+            if event and (why := _unread(entity, event, record, entity.changes.record, entity.changes.deleted)):
                 raise WrongExamples(f"the Feed of {where} {why} an event of kind {kind!r}: change `events` or the Feed")
+
+    def _require_deletes(self, entity: Entity) -> None:
+        where, record = f"{self.source.name}.{entity.name}", self.rows[entity.name][0]
+        if entity.name not in self._telling_deletes:
+            raise WrongExamples(
+                f"{where} has Deletes, and nothing makes their entries: give stubbed(..., deletes={{{entity.name!r}:"
+                " lambda record, moment: ...}), which returns the entry of a deleted record as the API sends it"
+            )
+        entry = self._telling_deletes[entity.name](record, datetime.now(UTC))
+        if why := _unread(entity, entry, record, entity.deletes.deleted):
+            raise WrongExamples(f"the Deletes of {where} {why} an entry: change `deletes` or the Deletes")
 
     def _touched(self, entity: Entity, row: Record) -> Record:
         """The row with a newer time of change, and the highest version where those are numbers."""
@@ -214,10 +230,10 @@ def _put(record: Record, path: Sequence[str], value: Any) -> Record:
     return {**record, first: _put(inner if isinstance(inner, dict) else {}, others, value) if others else value}
 
 
-def _unread(entity: Entity, event: Mapping[str, Any], record: Record) -> str:
-    """Say what the entity's feed does with an event in place of reading the record from it; empty if it reads it."""
+def _unread(entity: Entity, event: Mapping[str, Any], record: Record, *readers: Reader) -> str:
+    """Say what a feed's readers do with an event in place of reading the record from it; empty if one reads it."""
     try:
-        found = [entity.changes.record(event), entity.changes.deleted(event)]
+        found = [read(event) for read in readers]
     except Exception as error:  # noqa: BLE001 - the author's functions may fail in any way
         return f"can't read ({type(error).__name__}: {error})"
     keys = [entity.table.key_of(each) for each in found if each is not None]

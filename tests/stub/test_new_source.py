@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from include import sources
+from include.api import paginators
 from include.sources import get_source
 from include.sources.mirror import entity, source
 from include.warehouse import table
@@ -161,6 +162,7 @@ class TestRefused:
             run(copy, "stack.new_source", "acme")
 
 
+MISNAMED = "from types import SimpleNamespace\nSOURCE = SimpleNamespace(name='shop')"
 HEAD = "from include.warehouse.table import Column, Table\n"
 
 
@@ -189,9 +191,13 @@ class TestWrongDeclaration:
             (HEAD + "T = (", "2: '(' was never closed. Mend that line"),
             ("from include.warehouse.table import Colum", "1: cannot import name 'Colum' from 'include.warehouse."),
             ("\n\nT = Tabel()", "3: NameError: name 'Tabel' is not defined. Mend that line"),
+            (
+                MISNAMED,
+                "1: include/sources/broken declares a source shop: give both the same name. The end of docs/new-",
+            ),
             ("", "1: AttributeError: module 'include.sources.broken' has no attribute 'SOURCE'"),
         ],
-        ids=["value", "type", "syntax", "import", "name", "none"],
+        ids=["value", "type", "syntax", "import", "name", "another", "none"],
     )
     def test_is_told_by_tables_and_contract(self, package, code, why):
         package.write_text(code)
@@ -217,9 +223,14 @@ class TestWrongDeclaration:
         [
             (f"include/sources/{BEGUN}/__init__.py", ("updated_at", "changed"), "names columns that it doesn't have"),
             (f"tests/contract/{BEGUN}.py", ('"name"', '"nick"'), "has the field name of column name: add it"),
-            (f"tests/contract/{BEGUN}.py", ("EXAMPLES)", "EXAMPLE)"), "NameError: name 'EXAMPLE' is not defined"),
+            (
+                f"tests/contract/{BEGUN}.py",
+                ('{"customers": [', '{"custom": ['),
+                "of the list of acme.customers can't be",
+            ),
+            (f"tests/contract/{BEGUN}.py", ("ANSWERS)", "ANSWER)"), "NameError: name 'ANSWER' is not defined"),
         ],
-        ids=["declaration", "examples", "adapter"],
+        ids=["declaration", "record", "answer", "adapter"],
     )
     def test_ends_the_contract_before_its_first_test(self, copy, postgres, path, change, why):
         file = copy / path
@@ -254,7 +265,7 @@ def messages(module: object) -> Iterator[str]:
         raised = isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.func.id == "ValueError"
         if raised:
             yield from texts(node.exc.args)
-        elif isinstance(node, ast.FunctionDef) and node.name.startswith("_wrong"):
+        elif isinstance(node, ast.FunctionDef) and node.name.endswith("_mistake"):
             yield from texts([each.value for each in ast.walk(node) if isinstance(each, ast.Return)])
 
 
@@ -265,14 +276,24 @@ def texts(nodes: list[ast.expr]) -> Iterator[str]:
                 yield part.value.strip(" :.,")
 
 
-@pytest.mark.parametrize("module", [entity, source], ids=["entity", "source"])
-def test_the_tutorial_explains_every_refusal(module):
+@pytest.mark.parametrize(
+    ("module", "least"), [(entity, 20), (source, 5), (paginators, 2)], ids=["entity", "source", "paginators"]
+)
+def test_the_tutorial_explains_every_refusal(module, least):
     found = set(messages(module)) - {"shown"}
-    assert len(found) > 5
+    assert len(found) >= least
     assert [text for text in sorted(found) if text not in PAGE] == []
 
 
-@pytest.mark.parametrize("text", ["columns that it doesn't have", "its key in another order than its columns"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "columns that it doesn't have",
+        "its key in another order than its columns",
+        "is a number: read it by unix_time if it counts seconds, or say",
+        "which is no reader: take one of text, integer, decimal, boolean, instant",
+    ],
+)
 def test_the_tutorial_explains_what_a_table_refuses(text):
     assert text in PAGE
     assert text in Path(table.__file__).read_text()

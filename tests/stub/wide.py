@@ -8,7 +8,7 @@ from include.api.paginators import Cursor, LastId, PageNumber, Single, SpringPag
 from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.base import NOTHING, LeftOut
-from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
+from include.sources.mirror.changes import BothEnds, Deletes, Feed, FullList, Since, Window, as_unix_time
 from include.sources.mirror.entity import Child, Listed, Lookup, MirrorContext, Part, Partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.readers import decimal, identifier, instant, integer, unix_time
@@ -36,6 +36,13 @@ NOTES = Table(
 )
 PRICES = Table("wharf", "prices", (ID, Column("what"), UPDATED), version="updated")
 CREW = Table("wharf", "crew", (Column("id"), Column("name"), Column("joined", unix_time)), version=None)
+BERTHS = Table(
+    "wharf",
+    "berths",
+    (Column("id"), Column("name"), Column("changed", unix_time)),
+    version="changed",
+    required=("changed",),
+)
 LOG = Table("wharf", "log", (ID, Column("what"), UPDATED), version="updated")
 
 
@@ -121,6 +128,23 @@ SOURCE = Mirror(
                 deleted=lambda event: event["object"] if event["type"] == "deleted" else None,
                 newest_first=True,
                 keeps=timedelta(days=30),
+            ),
+            leaves_out=NOTHING,
+        ),
+        Listed(
+            BERTHS,
+            own("berths"),
+            Request("/berths"),
+            LastId("data"),
+            changes=Feed(
+                request=lambda since: Request("/export/berths", {"start_time": as_unix_time(since)}),
+                paginator=Cursor("page.list[*].berth", token="page.after", end="end_of_stream", cap=1000),
+                record=lambda berth: berth,
+            ),
+            deletes=Deletes(
+                request=lambda since: Request("/events", {"kind": "berth.deleted", "since": as_unix_time(since)}),
+                paginator=LastId("data"),
+                deleted=lambda event: event["object"],
             ),
             leaves_out=NOTHING,
         ),

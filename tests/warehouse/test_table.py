@@ -190,6 +190,20 @@ class TestDeclared:
         with pytest.raises(ValueError, match=f"^{why}$"):
             Table("shop", "parts", (Column("a"), Column("b")), key=key, version=None)
 
+    def test_refuses_a_type_of_python_as_a_reader(self):
+        why = "table shop.parts reads fee by float, name by str, which is no reader: take one of text, integer, decimal"
+        with pytest.raises(ValueError, match=why):
+            Table("shop", "parts", (Column("id"), Column("fee", float), Column("name", str)), version=None)
+
+    @pytest.mark.parametrize("more", [{"version": "number"}, {"version": "number", "changed": "id"}])
+    def test_refuses_a_number_as_the_time_of_change(self, more):
+        columns = (Column("id", identifier), Column("number", integer), Column("time", unix_time))
+        with pytest.raises(
+            ValueError, match=r"shop\.parts has no time of change, since (number|id) is a number: read it"
+        ):
+            Table("shop", "parts", columns, **more)
+        assert Table("shop", "parts", columns, version="number", changed="time").moment == "time"
+
 
 class TestRow:
     def test_values_come_in_column_order(self):

@@ -46,6 +46,8 @@ class Feed:
       decides whether the record is gone.
     - `newest_first`: the first event of a record is the newest; only matters if the records have no version
     - `keeps`: how long the vendor keeps events. A sync that is further behind reads the records' own list.
+
+    If the feed reaches the `cap` of its paginator, the sync reads the records' own list too.
     """
 
     request: Callable[[datetime], Request]
@@ -54,6 +56,19 @@ class Feed:
     deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda event: None
     newest_first: bool = False
     keeps: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Deletes:
+    """Deletes come from a separate list, beside the one of what changed. A look-up decides whether a record is gone.
+
+    - `request`: make the request for the deletes since a time, in the pages of `paginator`
+    - `deleted`: extract the deleted record from an entry, with at least its key; None for an entry of another kind
+    """
+
+    request: Callable[[datetime], Request]
+    paginator: Paginator
+    deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from include.api.request import Answer, Request
 from include.confidence.integrity import Severity
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
 from include.sources.base import LeftOut
-from include.sources.mirror.changes import BothEnds, Changes, Feed, FullList, Since, Window
+from include.sources.mirror.changes import BothEnds, Changes, Deletes, Feed, FullList, Since, Window
 from include.warehouse.table import Table
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ class Entity:
 
     # Only some kinds have these. `read_every`: the least time between two readings, if syncs read whole lists.
     changes: ClassVar[Changes | None] = None
+    deletes: ClassVar[Deletes | None] = None
     views: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     parts: ClassVar[tuple[Part, ...]] = ()
     partitions: ClassVar[Partitions | None] = None
@@ -278,6 +279,15 @@ class Entity:
                 "it doesn't say what its list leaves out, such as archived or inactive records: say"
                 " leaves_out=NOTHING or leaves_out=LeftOut(...)"
             )
+        # Partitions may bring the parameter, and lists in brief are made by the run: there the contract looks for it.
+        if isinstance(self, Listed | Child) and not self.partitions:
+            asked = self.listing.param_names.union(*self.views)
+            unasked = sorted(set(self.leaves_out.asked_for.values()) - asked)
+            if unasked:
+                return (
+                    f"its leaves_out names a parameter that no request of its lists has: {', '.join(unasked)}. Put it"
+                    " into listing or views"
+                )
         return ""
 
     def _column_mistake(self) -> str:
@@ -300,6 +310,7 @@ class Listed(Entity):
     """Records of a list that shows them in full.
 
     - `changes`: how a sync asks for what changed
+    - `deletes`: the list of deletes, if there is one beside `changes`
     - `views`: several sets of params, if only several requests together show all rows
     - `parts`: the nested rows in the records
     - `history`: the list shows only the newest rows. Older rows stay in the copy and are out of scope. If the key has a
@@ -312,6 +323,7 @@ class Listed(Entity):
     _: KW_ONLY
     # field(), or the other kinds' None would be its default.
     changes: Changes = field()
+    deletes: Deletes | None = None
     views: tuple[Mapping[str, Any], ...] = ({},)
     partitions: Partitions | None = None
     parts: tuple[Part, ...] = ()
@@ -331,6 +343,10 @@ class Listed(Entity):
             return "a list that is read from both ends is one list, and has no partitions"
         if self.partitions and isinstance(self.changes, Feed):
             return "a feed of changes is one list for all, and has no partitions"
+        if self.deletes and self.partitions:
+            return "a list of deletes is one list for all, and has no partitions"
+        if self.deletes and not isinstance(self.changes, Since | Window | Feed):
+            return "a list of deletes is read beside a list of what changed"
         return self._history_mistake() or _address_mistake(self)
 
     def _history_mistake(self) -> str:
@@ -340,6 +356,8 @@ class Listed(Entity):
             return "records of a history have no rows inside them: those of one record are a set"
         if self.history and self.cascade:
             return "rows of a history are kept, so no delete cascades to them"
+        if self.history and self.deletes:
+            return "rows of a history are kept, so no list of deletes concerns them"
         return ""
 
 

@@ -243,6 +243,16 @@ class Extract:
         unread = {tuple(key) for key in self.absent_keys} | {tuple(map(str, each.key)) for each in self.all_skipped}
         return staged(self.stage, keys) | {key for key in keys if tuple(map(str, key)) in unread}
 
+    def flagged_deleted(self, keys: Collection[tuple]) -> set[tuple]:
+        """Return the keys of staged records that the list flags as deleted."""
+        table = self.entity.table
+        if table.tombstone is None or not keys:
+            return set()
+        query = sql.SQL("SELECT {} FROM {} WHERE {} AND {}").format(
+            identifiers(table.key), self.stage.sql, sql.Identifier(table.tombstone), among(table.key, keys)
+        )
+        return set(self.stage.conn.execute(query).fetchall())
+
     @property
     def unfound_keys(self) -> list[list[str]]:
         """The `absent_keys` that no second look has found either."""

@@ -16,7 +16,7 @@ from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up
 from include.sources.mirror.planning import replace_record
 from include.warehouse import compare
-from include.warehouse.sql_fragments import among, are, identifiers, key_array, same_key
+from include.warehouse.sql_fragments import are, identifiers, key_array, same_key
 from include.warehouse.table import RowRefused
 
 log = logging.getLogger(__name__)
@@ -136,9 +136,9 @@ def _look_at(
     # If the address finds nothing at all in a place, it may be out of order there.
     places = {_place(extract, lookup, suspect.by) for suspect in absent} - works_in
     doubts = {place: _address_doubt(context, extract, lookup, place) for place in places}
+    # A flag of the list and the address agree that a record is deleted.
     keys = [suspect.key for suspect in absent]
-    # A list that shows a record as deleted agrees with an address that doesn't show it.
-    listed = extract.listed(keys) - _listed_as_deleted(extract, keys)
+    listed = extract.listed(keys) - extract.flagged_deleted(keys)
     for suspect in absent:
         if doubt := doubts.get(_place(extract, lookup, suspect.by)):
             _settle_unproven(extract, suspect, doubt)
@@ -228,17 +228,6 @@ def _is_there(entity: Entity, place: object) -> sql.Composable:
     if place is None:
         return sql.SQL("true")
     return sql.SQL("{} = {}").format(sql.Identifier("t", entity.partitions.column), sql.Literal(place))
-
-
-def _listed_as_deleted(extract: Extract, keys: Sequence[tuple]) -> set[tuple]:
-    """Return the keys that the list shows as deleted."""
-    table = extract.entity.table
-    if table.tombstone is None or not keys:
-        return set()
-    query = sql.SQL("SELECT {} FROM {} WHERE {} AND {}").format(
-        identifiers(table.key), extract.stage.sql, sql.Identifier(table.tombstone), among(table.key, keys)
-    )
-    return set(extract.stage.conn.execute(query))
 
 
 def _found(look: Look) -> bool:

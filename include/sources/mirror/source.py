@@ -77,9 +77,12 @@ class Mirror:
         for entity in self.entities:
             for need in entity.needs:
                 _require_same_type(entity, need.by, entity_of(self, need.entity))
-        tables = {table.name for entity in self.entities for table in entity.tables}
-        if set(self.enumerations) - tables:
-            unknown = sorted(set(self.enumerations) - tables)
+        tables = [table for entity in self.entities for table in entity.tables]
+        tables += [derived.table for derived in self.derived]
+        if astray := [table.full_name for table in tables if table.schema != self.name]:
+            raise ValueError(f"the tables of {self.name} are in the schema of its name, and {', '.join(astray)} is not")
+        unknown = sorted(set(self.enumerations) - {table.name for table in tables})
+        if unknown:
             raise ValueError(f"{self.name} has no tables {', '.join(unknown)}, whose enumerations it names")
         require_lookback(self.name, self.lookback, self.every)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from psycopg import sql
 
-from include.api.errors import ApiError, FixConfiguration, RefuseData
+from include.api.errors import ApiError, FixConfiguration, ListCapped, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror import gap
 from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends
@@ -158,7 +158,14 @@ class _Sync:
         started, context = time.monotonic(), self.context
         partitions, partition_problems = _partitions_to_read(context, entity)
         groups = _groups(context, entity, partitions, self.full)
-        extract = self._stage_changes(entity, groups)
+        try:
+            extract = self._stage_changes(entity, groups)
+        except ListCapped as error:
+            if all(group.since is None for group in groups):
+                raise
+            log.warning("%s The whole list is read instead", error)
+            groups = [replace(group, since=None) for group in groups]
+            extract = self._stage_changes(entity, groups)
         if not self.full:
             skip_changes_before_reset(context, extract)
         feed = entity.changes if isinstance(entity.changes, Feed) and all(group.since for group in groups) else None
@@ -270,6 +277,13 @@ class _Sync:
 
     def _listings(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
         """Return the lists with the changes in the group since its time, or with everything if it has none."""
+        listings = self._changed(entity, group)
+        if (deletes := entity.deletes) and group.since:
+            none = {"shape": lambda entry: None, "deleted": deletes.deleted}
+            listings.append(Listing(deletes.request(group.since), deletes.paginator, **none))
+        return listings
+
+    def _changed(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
         changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
         # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
         if group.since is None or changes is None or isinstance(changes, FullList | BothEnds):

@@ -1,0 +1,189 @@
+"""Answers of an API as it sends them, read by the declaration.
+
+The stub answers as the declaration says, so both could be wrong alike: a token under another name would end each list
+after its first page, in every sync and scan. An answer that the API has sent shows it.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from requests.structures import CaseInsensitiveDict
+
+from include.api.errors import RefuseData
+from include.api.paginators import Cursor, LastId, NextLink, Page, PageNumber, Paginator, Single
+from include.api.request import Answer
+from include.sources.mirror.changes import Feed
+from include.sources.mirror.entity import Entity, Lookup
+from include.sources.mirror.lookup import read_rows
+from include.sources.mirror.source import Mirror
+from tests.stub import WrongExamples
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the API answers about an entity: JSON, or `Answer(<JSON>, headers={"Link": ...})` if a header matters.
+
+    - `listing`: the first page of its list, of several
+    - `lookup`: the answer to the look-up of the list's first record
+    - `witness`: the same of the look-up's witness, if it has one
+    - `feed`: the first page of its `Feed`, of several, if it has one
+    - `deletes`: the same of its `Deletes`
+    """
+
+    listing: Any
+    lookup: Any
+    witness: Any = None
+    feed: Any = None
+    deletes: Any = None
+
+
+def read_examples(source: Mirror, answers: Mapping[str, Recorded]) -> dict[str, list[Record]]:
+    """Return the records in the lists' answers, by entity. Raises WrongExamples where the declaration misreads one."""
+    return {entity.name: _read(source, entity, answers.get(entity.name)) for entity in source.entities}
+
+
+def _read(source: Mirror, entity: Entity, recorded: Recorded | None) -> list[Record]:
+    if recorded is None:
+        raise WrongExamples(
+            f"ANSWERS has nothing of {entity.name}: give Recorded(listing=..., lookup=...), as the API of"
+            f" {source.name} answers {entity.listing} and the look-up of the first record in it"
+        )
+    name = entity.table.full_name
+    records = _first_page(f"the list of {name}", entity.paginator, recorded.listing).rows
+    if isinstance(feed := entity.changes, Feed):
+        _require_events(f"the feed of {name}", entity, feed.paginator, recorded.feed, feed.record, feed.deleted)
+    if deletes := entity.deletes:
+        _require_events(f"the deletes of {name}", entity, deletes.paginator, recorded.deletes, deletes.deleted)
+    _require_look_up(f"the look-up of {name}", entity, entity.lookup, records, recorded.lookup)
+    if witness := entity.lookup.witness:
+        _require_look_up(f"the witness of {name}", entity, witness, records, recorded.witness)
+    return records
+
+
+def _answer(recorded: Any) -> Answer:
+    """Return the answer as the client would: numbers are exact, and headers ignore case."""
+    answer = recorded if isinstance(recorded, Answer) else Answer(recorded)
+    data = json.loads(json.dumps(answer.data), parse_float=Decimal)
+    return replace(answer, data=data, headers=CaseInsensitiveDict(answer.headers))
+
+
+def _first_page(where: str, paginator: Paginator, recorded: Any) -> Page:
+    """Return the page that the paginator reads. Raises WrongExamples unless it has records, and leads on."""
+    answer = _answer(recorded)
+    try:
+        page = paginator.read(answer, paginator.start)
+    except RefuseData as error:
+        raise WrongExamples(
+            f"the recorded answer of {where} can't be read by its {type(paginator).__name__}: {error}. See what the"
+            " API calls it"
+        ) from error
+    if not page.rows:
+        raise WrongExamples(f"the recorded answer of {where} has no records: record a page that has some")
+    if missing := [name for name in _names_beside(paginator) if name not in answer.data]:
+        raise WrongExamples(
+            f"the recorded answer of {where} has no {', '.join(map(repr, missing))}, which its"
+            f" {type(paginator).__name__} reads: see what the API calls it"
+        )
+    if page.next is None and not isinstance(paginator, Single):
+        raise WrongExamples(
+            f"the recorded answer of {where} leads to no second page by {_what_leads_on(paginator)}: see what the API"
+            " calls it. If there was one page only, ask the API for smaller ones, and record the first"
+        )
+    return page
+
+
+def _names_beside(paginator: Paginator) -> Iterator[str]:
+    """The keys that the declaration names, and that an answer without them would not contradict."""
+    names = [getattr(paginator, name, None) for name in ("more", "end", "as_of", "total")]
+    if isinstance(paginator, PageNumber) and paginator.meta != PageNumber.meta:
+        names.append(paginator.meta)
+    return filter(None, names)
+
+
+def _what_leads_on(paginator: Paginator) -> str:
+    if isinstance(paginator, Cursor):
+        return f"the token {paginator.token!r}"
+    if isinstance(paginator, LastId):
+        return f"the flag {paginator.more!r}"
+    if isinstance(paginator, NextLink):
+        return f"the address {paginator.key!r}" if paginator.key else "its Link header"
+    return "its totals"
+
+
+def _require_events(
+    where: str, entity: Entity, paginator: Paginator, recorded: Any, *readers: Callable[[Record], Record | None]
+) -> None:
+    """Raise WrongExamples unless a recorded page of events tells a change of one of the entity's records."""
+    if recorded is None:
+        raise WrongExamples(f"ANSWERS lacks {where}: record the first page of its events")
+    events = _first_page(where, paginator, recorded).rows
+    found = [record for event in events for record in _told(where, event, *readers)]
+    if None in map(entity.table.key_of, found) or not found:
+        raise WrongExamples(
+            f"the recorded answer of {where} has no event in which `record` or `deleted` finds a record with its key:"
+            " change them, or record a page with such an event"
+        )
+
+
+def _told(where: str, event: Record, *readers: Callable[[Record], Record | None]) -> Iterator[Record]:
+    for read in readers:
+        try:
+            record = read(event)
+        except Exception as error:
+            raise WrongExamples(
+                f"the recorded answer of {where} has an event that `record` or `deleted` can't read"
+                f" ({type(error).__name__}: {error}): change them so that they read each event, None for one of another"
+                " kind"
+            ) from error
+        if record is not None:
+            yield record
+
+
+def _require_look_up(where: str, entity: Entity, lookup: Lookup, records: Sequence[Record], recorded: Any) -> None:
+    """Raise WrongExamples unless the look-up's answer shows the list's first record, with the fields of the list."""
+    first = records[0]
+    values = entity.table.named(first, lookup.by)
+    request = lookup.request([values]) if lookup.batch > 1 else lookup.request(*values)
+    if recorded is None:
+        raise WrongExamples(f"ANSWERS lacks {where}: record what the API answers to {request}")
+    answer = _answer(recorded)
+    try:
+        if request.check:
+            request.check(answer.data)
+        paginator = lookup.paginator
+        rows = paginator.read(answer, paginator.start).rows if paginator else read_rows(lookup.rows, answer.data)
+    except RefuseData as error:
+        raise WrongExamples(
+            f"the recorded answer of {where} ({request}) is refused: {error}. Change `rows` and `check`, or record the"
+            " answer about the first record of the list"
+        ) from error
+    # Rows inside their parent's record needn't name it.
+    found = (entity.table.filled(row, dict(zip(lookup.by, values, strict=True))) for row in rows)
+    same = next((row for row in found if entity.table.key_of(row) == entity.table.key_of(first)), None)
+    if same is None:
+        raise WrongExamples(
+            f"`rows` doesn't find the list's first record in the recorded answer of {where} ({request}): change `rows`,"
+            " or record the answer about that record"
+        )
+    _require_fields(where, entity, first, same)
+
+
+def _require_fields(where: str, entity: Entity, listed: Record, looked_up: Record) -> None:
+    """Raise WrongExamples if only one of list and look-up shows a field: each scan would find it changed."""
+    for one, other, which in ((listed, looked_up, "only the list"), (looked_up, listed, "only the look-up")):
+        if only := sorted(one.keys() - other.keys() - set(_unlike(entity))):
+            raise WrongExamples(
+                f"{which} shows {', '.join(only)} ({where}), and each scan would find the record changed: name it in"
+                " `ignored`, with that reason, or say compared=False for its column"
+            )
+
+
+def _unlike(entity: Entity) -> Iterable[str]:
+    """The fields in which list and look-up may differ."""
+    uncompared = (column.path[0] for column in entity.table.columns if not column.compared)
+    return (*(path.partition(".")[0] for path in entity.table.ignored), *uncompared)
