@@ -394,7 +394,7 @@ def of_run(
             link=(run_ui(name), "The run in Airflow"),
         )
     _require(found.source, sources)
-    asked = question.of_run(conn, session, name, found.scans)
+    comes = question.comes(conn, session, found)
     repair = next((row for row in found.syncs if row.kind == "repair"), None)
     return page(
         request,
@@ -403,8 +403,8 @@ def of_run(
         here=found.source,
         decider=decider,
         run=found,
-        asked=asked,
-        refresh=AT_ONCE if asked is None and question.comes(conn, session, found) else None,
+        asked=None if comes else question.of_run(conn, session, name, found.scans),
+        refresh=AT_ONCE if comes else None,
         scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),

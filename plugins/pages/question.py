@@ -78,9 +78,15 @@ def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) 
 
 
 def comes(conn: Connection, session: Session, run: Run) -> bool:
-    """Return whether the run is about to ask: it holds the writer, and its task `decide` has not begun to wait."""
+    """Return whether the run is about to ask: it holds the writer, and its task `decide` has not begun to wait.
+
+    Airflow keeps the answer to an earlier question until then. It is acted on already, unless the warehouse lacks it.
+    """
     writer = fence.read(conn, run.source)
-    return writer.run == run.run and bool(writer.hold_reason) and is_about_to_ask(session, run.run)
+    if writer.run != run.run or not writer.hold_reason or not is_about_to_ask(session, run.run):
+        return False
+    kept = questions.of_run(conn, run.run)
+    return question_of(session, run.run) is None or bool(kept and kept.decision)
 
 
 def _sentence(text: str) -> str:

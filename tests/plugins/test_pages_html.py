@@ -38,7 +38,7 @@ from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
-from plugins.pages import access, html, months, render, warehouse
+from plugins.pages import access, html, months, question, render, warehouse
 from plugins.pages.airflow_state import Answer, Decision, FailedRun, Orchestration, Question, RollbackRun, Schedule
 from plugins.pages.plan import Aftermath
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
@@ -524,14 +524,40 @@ def test_question_that_ends_while_the_page_is_made_is_left_out(known):
 def test_run_that_is_about_to_ask_says_so_until_it_asks(known):
     """Here leads "Ask me again"."""
     asking(known, "line_items")
-    known |= {"question_of": None, "comes": True}
+    # Airflow still has the answer to the question before.
+    known |= {"question_of": replace(QUESTION, answer=Answer("Keep stopped", "Ada", AT, "", ())), "comes": True}
     page = of_run()
+    assert "Answered by" not in page.text
     assert "is about to ask what to do. This page loads itself again every 3 seconds" in page.text
     assert [attrs["content"] for _, attrs in page.all("meta") if "http-equiv" in attrs] == ["3"]
-    known["question_of"] = QUESTION
+    known |= {"question_of": QUESTION, "comes": False}
     page = of_run()
     assert "about to ask" not in page.text
+    assert page.all("form")
     assert not [attrs for _, attrs in page.all("meta") if "http-equiv" in attrs]
+
+
+@pytest.mark.parametrize(
+    ("writer", "soon", "found", "decision", "comes"),
+    [
+        ({}, True, None, None, True),
+        # It was answered, and is asked anew.
+        ({}, True, QUESTION, "keep", True),
+        # It was answered just now.
+        ({}, True, QUESTION, None, False),
+        ({}, False, None, None, False),
+        ({"hold_reason": None}, True, None, None, False),
+        ({"run": "another"}, True, None, None, False),
+    ],
+)
+def test_when_a_run_is_about_to_ask(monkeypatch, writer, soon, found, decision, comes):
+    held = replace(HELD.writer, **{"run": RUN} | writer)
+    monkeypatch.setattr(question.fence, "read", lambda *_: held)
+    monkeypatch.setattr(question, "is_about_to_ask", lambda *_: soon)
+    monkeypatch.setattr(question, "question_of", lambda *_: found)
+    monkeypatch.setattr(question.questions, "of_run", lambda *_: replace(KEPT, decision=decision))
+    run = Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,))
+    assert question.comes(None, None, run) == comes
 
 
 def test_one_plan_is_not_to_be_left_out(known):
