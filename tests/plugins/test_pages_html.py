@@ -529,7 +529,9 @@ def test_run_that_is_about_to_ask_says_so_until_it_asks(known):
     page = of_run()
     assert "Answered by" not in page.text
     assert "is about to ask what to do. This page loads itself again every 3 seconds" in page.text
-    assert [attrs["content"] for _, attrs in page.all("meta") if "http-equiv" in attrs] == ["3"]
+    [(_, reload)] = [each for each in page.all("meta") if "http-equiv" in each[1]]
+    run = "scheduled__2026-03-08T03%3A00%3A00%2B00%3A00"
+    assert reload["content"] == f"3; url=/airflow/sync-confidence/dags/{RECONCILE}/runs/{run}"
     known |= {"question_of": QUESTION, "comes": False}
     page = of_run()
     assert "about to ask" not in page.text
