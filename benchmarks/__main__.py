@@ -27,7 +27,7 @@ from benchmarks import against, parts
 from benchmarks.figures import NUMBERS, Section, markdown, merged
 from benchmarks.flex import manning
 from benchmarks.measure import BenchError
-from benchmarks.pages import standing
+from benchmarks.pages import planned, standing
 from benchmarks.parts import FULL, LATENCY_MS, PAIR, QUICK, Sizes
 from benchmarks.square import syncing
 from benchmarks.storage import looking
@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--orders", type=int, metavar="N", help="the seller alone, with N orders; writes nothing")
     parser.add_argument("--repairs", type=int, metavar="N", help="the shop alone, with N orders; writes nothing")
     parser.add_argument("--jobs", type=int, metavar="N", help="the crew calls alone, with N jobs; writes nothing")
+    parser.add_argument("--changes", type=int, metavar="N", help="the plan's pages alone, of N changes; writes nothing")
     parser.add_argument("--runs", type=int, metavar="N", help="the overview alone, of N runs; writes nothing")
     parser.add_argument(
         "--rounds", type=int, metavar="N", help=f"measure N times: {ROUNDS} by default, some parts once"
@@ -74,7 +75,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure_all(given: argparse.Namespace) -> int:
-    alone = any((given.images, given.orders, given.repairs, given.jobs, given.runs))
+    alone = any((given.images, given.orders, given.repairs, given.jobs, given.runs, given.changes))
     kept = not (alone or given.quick or given.pair)
     number, began = given.rounds or (ROUNDS if kept else 1), time.monotonic()
     console = Console(width=None if sys.stdout.isatty() else 240)
@@ -104,6 +105,8 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
         yield mending(postgres, given.repairs, LATENCY_MS)
     elif given.jobs is not None:
         yield manning(postgres, given.jobs, LATENCY_MS)
+    elif given.changes is not None:
+        yield planned(postgres, given.changes)
     elif given.runs is not None:
         yield standing(postgres, given.runs)
     else:
@@ -126,6 +129,7 @@ def _everything(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
     if sizes.window:
         yield parts.limit(postgres, sizes)
     yield standing(postgres, sizes.runs, peers=sizes.peers)
+    yield planned(postgres, sizes.changes)
     yield parts.parsing(postgres)
 
 

@@ -1,4 +1,4 @@
-"""The part about people's pages: how the sources stand, asked of a warehouse with years of nights."""
+"""The part about people's pages: how the sources stand, asked of a warehouse with years of nights; a long plan."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,7 +8,8 @@ from benchmarks.figures import Aim, Figure, Ratio, Section
 from benchmarks.measure import BenchError, Measured, run
 from benchmarks.world import warehouse
 from include.confidence.queries.overview import read_statuses
-from include.confidence.queries.paging import MAX_PAGE
+from include.confidence.queries.paging import MAX_PAGE, PAGE
+from include.confidence.queries.planned import PlanFilter, count_planned, list_planned
 from include.confidence.queries.scans import list_scans
 from stack.postgres import Postgres
 
@@ -17,7 +18,16 @@ Start = Callable[[], None]
 ENTITIES = 7
 # Syncs to each reconcile run.
 SYNCS = 10
-OVERVIEW_SECONDS = 0.3
+PAGE_SECONDS = 0.3
+# Of a plan: what is asked for. Of 100,000 changes 1,000 have this parent.
+PLAN_FILTERS = {
+    "first page": {},
+    "from the middle": {},
+    "by key": {"key": "70000"},
+    "by a column that differs": {"column": "price"},
+    "by parent": {"column": "invoice_id", "value": "7"},
+    "by a value that no row has": {"column": "name", "value": "none"},
+}
 
 NIGHTS = """
 INSERT INTO confidence.forensic_run (scan_id, source, entity, scope, run, epoch, scanned_at, summary, metrics, verdict,
@@ -47,6 +57,17 @@ STATES = """
 INSERT INTO confidence.sync_state (source, entity, watermark, sync_id)
 SELECT l.source, 'entity_' || entity, now() - entity * interval '1 minute', max(l.sync_id)
 FROM confidence.sync_log l CROSS JOIN generate_series(1, 7) AS entity GROUP BY l.source, entity
+"""
+PLAN = """
+INSERT INTO confidence.planned_change (evidence, source, table_name, key, key_values, operation, status, looked, before,
+  after, differs)
+SELECT 'plan', 'repairshopr', 'line_items', jsonb_build_object('id', id), ARRAY[id::text],
+  (ARRAY['insert', 'update', 'delete'])[1 + id %% 3], 'confirmed', true, row, row || '{"price": "9.99"}',
+  CASE id %% 3 WHEN 1 THEN ARRAY['price'] ELSE ARRAY[]::text[] END
+FROM generate_series(1, %(changes)s) AS id CROSS JOIN LATERAL (
+  SELECT jsonb_build_object('id', id, 'invoice_id', id %% 100, 'price', '12.50', 'name', 'part ' || id, 'sync_id', 4)
+    || (SELECT jsonb_object_agg('column_' || place, 'value ' || id) FROM generate_series(1, 15) AS place) AS row
+) AS made
 """
 # The last verdicts as they are asked for without an index of the runs: the newest of each part among all scans.
 PLAIN = """
@@ -78,8 +99,25 @@ def standing(postgres: Postgres, runs: int, *, peers: bool = True) -> Section:
     return Section("Overview", note, figures)
 
 
+def planned(postgres: Postgres, changes: int) -> Section:
+    """A plan of so many changes, page by page, and by each kind of filter."""
+    with warehouse(postgres, "plan") as url:
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute(PLAN, {"changes": changes})
+            conn.execute("VACUUM ANALYZE confidence.planned_change")
+        took = {
+            what: run(
+                postgres, f"plan, {what}", "benchmarks.pages:plan_page", warehouse=url, chosen=what, changes=changes
+            )
+            for what in PLAN_FILTERS
+        }
+    note = f"{changes:,} planned changes of one table with 20 columns, {PAGE} a page."
+    remarks = {"first page": "all that the page asks the warehouse for, and so below", "from the middle": "by cursor"}
+    return Section("Plan", note, [_figure(what, took[what], remarks.get(what, "")) for what in took])
+
+
 def _figure(what: str, took: Measured, remark: str) -> Figure:
-    aim = Aim(f"< {OVERVIEW_SECONDS} s", took.wall, at_most=OVERVIEW_SECONDS)
+    aim = Aim(f"< {PAGE_SECONDS} s", took.wall, at_most=PAGE_SECONDS)
     return Figure(what, took, aim=aim, remark=remark)
 
 
@@ -135,3 +173,15 @@ def deep_page(start: Start, *, warehouse: str) -> int:
             asked = {"cursor": list_scans(conn, source, limit=MAX_PAGE, **asked).next_cursor}
         start()
         return len(list_scans(conn, source, **asked).items)
+
+
+def plan_page(start: Start, *, warehouse: str, chosen: str, changes: int) -> int:
+    """A page of the plan, asked on a new connection; returns its items."""
+    cursor = None
+    with psycopg.connect(warehouse, autocommit=True) as conn:
+        for _ in range(changes // 2 // MAX_PAGE if chosen == "from the middle" else 0):
+            cursor = list_planned(conn, "plan", PlanFilter(), cursor=cursor, limit=MAX_PAGE).next_cursor
+    start()
+    with psycopg.connect(warehouse, autocommit=True) as conn:
+        count_planned(conn, "plan")
+        return len(list_planned(conn, "plan", PlanFilter(**PLAN_FILTERS[chosen]), cursor=cursor).items)

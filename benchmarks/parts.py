@@ -33,9 +33,9 @@ LATENCY_MS = 50
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`, `images`, `orders`, `runs`: rows; `repairs`, `crews`: orders or jobs, and milliseconds an answer takes;
-    `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted, 0 to leave that out;
-    `peers`: whether other roads are measured too.
+    `load`, `images`, `orders`, `runs`, `changes`: rows; `repairs`, `crews`: orders or jobs, and milliseconds an answer
+    takes; `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted, 0 to leave that
+    out; `peers`: whether other roads are measured too.
     """
 
     scans: tuple[tuple[int, int, int], ...]
@@ -45,6 +45,7 @@ class Sizes:
     repairs: tuple[int, int]
     crews: tuple[int, int]
     runs: int
+    changes: int
     warm_up: int
     window: int
     peers: bool = True
@@ -67,6 +68,7 @@ FULL = Sizes(
     repairs=(5_000, LATENCY_MS),
     crews=(500, LATENCY_MS),
     runs=10_000,
+    changes=100_000,
     warm_up=10,
     window=60,
 )
@@ -79,6 +81,7 @@ PAIR = Sizes(
     repairs=(500, 0),
     crews=(50, 0),
     runs=2_000,
+    changes=20_000,
     warm_up=0,
     window=0,
     peers=False,
@@ -91,6 +94,7 @@ QUICK = Sizes(
     repairs=(20, 10),
     crews=(8, 10),
     runs=100,
+    changes=1_000,
     warm_up=1,
     window=4,
 )

@@ -39,7 +39,7 @@ class Held:
     - `sentences`: what is wrong, a sentence for each figure
     - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are
     - `asks_again`: its plan is too large to repair unattended, which no answer accepts for the next night
-    - `patterns`: what many of its planned rows have in common, with the table, if that is another than the entity's
+    - `patterns`: what many of its planned rows have in common, with their table, if there are planned rows of others
     """
 
     entity: str
@@ -235,12 +235,14 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
         since or hold.scanned_at,
         runs,
         any(metric.startswith(PLAN) for metric in holding),
-        tuple(_pattern(pattern, hold.entity) for pattern in (scan.patterns[:PATTERNS] if scan else ())),
+        tuple(_pattern(pattern, scan) for pattern in (scan.patterns[:PATTERNS] if scan else ())),
     )
 
 
-def _pattern(pattern: Pattern, entity: str) -> str:
-    return f"{'' if pattern.table == entity else f' in {pattern.table}'}: {pattern}"
+def _pattern(pattern: Pattern, scan: Scan) -> str:
+    """Return the fact, with its table if the plan changes more rows than those of the entity's own table."""
+    alone = pattern.table == scan.entity and pattern.of >= getattr(scan.plan, pattern.operation)
+    return f"{'' if alone else f' in {pattern.table}'}: {pattern}"
 
 
 def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:

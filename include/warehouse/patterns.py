@@ -10,35 +10,33 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from typing import Any, Literal
 
 from psycopg import Connection, sql
 
+from include.warehouse.chance import LIFT, MANY, UNLIKELY, drawn
+from include.warehouse.differing_columns import NUMBERS, TIMES, find_differing
 from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.staging import Stage
 from include.warehouse.table import Table
 
-# Fewer planned rows have nothing in common that is worth telling.
-MANY = 10
 # The largest number of facts about the rows of one operation.
 MOST = 5
-SHARE, LIFT, UNLIKELY = 0.5, 2, math.log(1e6)
+# The share of the planned rows for which a fact has to hold.
+SHARE = 0.5
 # The share of the rows that a range may leave out at either end.
 TRIM = 0.05
-# The share of the rows to update in which the same columns have to differ, or by the same number.
-SAME_COLUMNS = 0.8
 
-INTEGERS = ("integer", "bigint", "smallint")
-NUMBERS = (*INTEGERS, "numeric")
 # Columns whose values are compared: by themselves, by their day, or only by their range.
 BY_VALUE = ("boolean", "text", "uuid", "date", *NUMBERS)
-TIMES = ("timestamp with time zone", "timestamp without time zone")
 BY_RANGE = (*NUMBERS, "date", *TIMES)
 # Values may be about people, so only these are told: times, ids, yes or no, and codes as in `COMPLETED`, of which a
 # column has few different ones: at most so large a share of its rows.
 CODE = re.compile(r"[A-Z0-9_:.-]{1,40}")
 FEW_VALUES = 0.05
+# Of a folder those steps are told that are ids, and those in which so many of the table's rows with a folder lie.
+ID = re.compile(r"\d+|(?=.*\d)[0-9a-f-]{8,}")
+NEARLY_ALL = 0.9
 
 Operation = Literal["insert", "update", "delete"]
 Kind = Literal["value", "day", "folder", "range", "columns", "sync", "page"]
@@ -53,8 +51,8 @@ class Pattern:
     - `kind`: a column has one `value`, one day, one folder (all up to the last slash), or is in the range from `value`
       to `until`; the same `column`s (joined by commas) differ; one sync wrote the rows; they stand on one page of the
       list
-    - `value`: as text; None for null, and if it is `hidden` since it may be about a person; of
-      `columns` how they differ
+    - `value`: as text; None for null, and if it is `hidden` since it may be about a person; of `columns` how they
+      differ; of a folder with `…` for each step that may be about a person
     - `present`, `rows`: 0 for `columns`, which have no counterpart in the table
     - `score`: how unlikely it is by chance (the natural logarithm)
     """
@@ -97,8 +95,10 @@ class Pattern:
                 return f"have {self.column} between {self.value} and {self.until}"
             case "columns":
                 return f"differ in {self.column} only" + (f", {self.value}" if self.value else "")
+            case "folder":
+                return f"share one folder of {self.column}" + ("" if self.hidden else f", {self.value}")
         if self.hidden:
-            return f"share one {'folder' if self.kind == 'folder' else 'value'} of {self.column}"
+            return f"share one value of {self.column}"
         return f"have no {self.column}" if self.value is None else f"have {self.column} {self.value}"
 
 
@@ -122,7 +122,7 @@ def find_patterns(stage: Stage) -> list[Pattern]:
         parts = names | {"operation": sql.Literal(operation)}
         planned, rows = sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts)
         facts = facts_of(stage, operation, planned, rows, own=own)
-        found += [*(_same_columns(stage, parts) if operation == "update" else []), *facts][:MOST]
+        found += [*(_differing(stage) if operation == "update" else []), *facts][:MOST]
     return found
 
 
@@ -152,7 +152,23 @@ def facts_of(
         if not any(_same(pattern, other) for other in told):
             told.append(pattern)
     coded = _coded_columns(conn, rows, sorted({pattern.column for pattern in told}), in_table[0])
-    return [each if _is_open(stage.table, each, types, coded) else _hidden(each) for each in told]
+    return [
+        _folder_told(conn, rows, each)
+        if each.kind == "folder"
+        else each
+        if _is_open(stage.table, each, types, coded)
+        else _hidden(each)
+        for each in told
+    ]
+
+
+def _differing(stage: Stage) -> list[Pattern]:
+    """Return the fact that the same columns differ in most rows to update, if that is so."""
+    found = find_differing(stage, _types(stage))
+    if found is None:
+        return []
+    columns = ", ".join(found.columns)
+    return [Pattern(stage.table.name, "update", "columns", columns, found.how, found.rows, found.of)]
 
 
 def _same(pattern: Pattern, other: Pattern) -> bool:
@@ -247,6 +263,25 @@ def _is_open(table: Table, pattern: Pattern, types: Mapping[str, str], coded: Co
     return (always or name in coded) and (type_ != "text" or bool(CODE.fullmatch(pattern.value)))
 
 
+def _folder_told(conn: Connection, rows: sql.Composable, pattern: Pattern) -> Pattern:
+    """Return the fact with those steps of its folder that say nothing about a person; hidden if there are none."""
+    steps, column = pattern.value.removesuffix("/").split("/"), sql.Identifier(pattern.column)
+    within = [
+        sql.SQL("count(*) FILTER (WHERE starts_with({}, {}))").format(column, sql.Literal("/".join([*steps[:n], ""])))
+        for n in range(1, len(steps) + 1)
+    ]
+    total, *counts = _aggregate(conn, rows, [sql.SQL("count({})").format(sql.SQL(FOLDER).format(column)), *within])
+    told = [
+        step if not step or ID.fullmatch(step) or count >= NEARLY_ALL * total else "…"
+        for step, count in zip(steps, counts, strict=True)
+    ]
+    return (
+        replace(pattern, value="/".join([*told, ""]))
+        if any(step not in ("", "…") for step in told)
+        else _hidden(pattern)
+    )
+
+
 def _hidden(pattern: Pattern) -> Pattern:
     return replace(pattern, value=None, until=None, hidden=True)
 
@@ -272,107 +307,14 @@ def _pattern(
         of=of,
         present=present,
         rows=rows,
-        score=_drawn(planned, of, present, rows) - (2 * math.log(of) if fact.kind == "range" else 0),
+        score=drawn(planned, of, present, rows) - (2 * math.log(of) if fact.kind == "range" else 0),
     )
-
-
-def _drawn(planned: int, of: int, present: int, rows: int) -> float:
-    """Return how unlikely it is that of `of` rows drawn from the table so many have the fact, as a natural logarithm.
-
-    The table has `rows`, the planned ones among them; `present` of all these have the fact.
-    """
-    others = (rows - of, present - planned)
-    if min(others) < 0 or others[1] > others[0] or planned * rows <= of * present:
-        return 0.0
-    exactly = _choices(present, planned) + _choices(rows - present, of - planned) - _choices(rows, of)
-    # So many or more: of these numbers, none is more likely than the least.
-    return max(0.0, -exactly - math.log(of - planned + 1))
-
-
-def _choices(of: int, number: int) -> float:
-    """Return in how many ways one can choose, as a natural logarithm."""
-    return math.lgamma(of + 1) - math.lgamma(number + 1) - math.lgamma(of - number + 1)
-
-
-def _unlikeliness(planned: int, of: int, present: int, rows: int) -> float:
-    """Return how unlikely it is that so many of the planned rows have the fact, as a natural logarithm.
-
-    By chance a row has it as often as `present` of `rows` others (by Chernoff's bound for the binomial distribution).
-    """
-    # One is added, so that a fact which no other row has is not beyond all measure.
-    share, base = planned / of, (present + 1) / (rows + 1)
-    if share <= base:
-        return 0.0
-    other = (1 - share) * math.log((1 - share) / (1 - base)) if share < 1 else 0.0
-    return of * (share * math.log(share / base) + other)
 
 
 def _is_telling(pattern: Pattern) -> bool:
     share = pattern.planned / pattern.of
     others = (pattern.present - pattern.planned) / max(1, pattern.rows - pattern.of)
     return share >= SHARE and share >= LIFT * others and pattern.score >= UNLIKELY
-
-
-def _same_columns(stage: Stage, names: Mapping[str, sql.Composable]) -> list[Pattern]:
-    """Return the fact that the same columns differ in most rows to update, if that is so."""
-    table = stage.table
-    differs = sql.SQL(", ").join(
-        sql.SQL("CASE WHEN t.{0} IS DISTINCT FROM p.{0} THEN {1} END").format(sql.Identifier(name), sql.Literal(name))
-        for name in table.compared
-    )
-    names = dict(names) | {"differs": differs}
-    query = sql.SQL(DIFFERING).format(**names)
-    total, columns, count = stage.conn.execute(query).fetchone() or (0, [], 0)
-    if total < MANY or count < SAME_COLUMNS * total or not columns:
-        return []
-    how = _how(stage, names, columns[0]) if len(columns) == 1 else None
-    return [Pattern(table.name, "update", "columns", ", ".join(columns), how, count, total)]
-
-
-def _how(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str | None:
-    """Return in which way a column differs, if it is one way: empty on one side, by one time, or by one number."""
-    type_ = _types(stage)[column]
-    by = sql.SQL("p.{0} - t.{0}" if type_ in TIMES else "NULL::interval").format(sql.Identifier(column))
-    query = sql.SQL(HOW).format(**names, column=sql.Identifier(column), by=by)
-    source_empty, copy_empty, least, most = stage.conn.execute(query).fetchone()
-    if source_empty or copy_empty:
-        return "which is empty at the source" if source_empty else "which is empty in the copy"
-    if least is not None and least == most:
-        hours = least.total_seconds() / 3600
-        return f"which is {abs(hours):g} h {'later' if hours > 0 else 'earlier'} at the source"
-    return _number(stage, names, column) if type_ in NUMBERS else None
-
-
-def _number(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str | None:
-    """Return by which difference or factor a column of numbers differs, if most rows have the same and not by chance.
-
-    By chance have it those rows whose source is compared with the copy of another row: many, if there are few values.
-    """
-    key = identifiers(stage.table.key, "t")
-    parts = dict(names) | {"column": sql.Identifier(column), "name": sql.Literal(column), "key": key}
-    told = []
-    for measure, by, planned, of, present, rows in stage.conn.execute(sql.SQL(NUMBER).format(**parts)):
-        score = _unlikeliness(planned, of, present, rows)
-        if planned >= SAME_COLUMNS * of and planned * rows >= LIFT * present * of and score >= UNLIKELY:
-            part = "" if planned == of else f" in {planned} of them"
-            told.append((score, f"which is {_by(measure, by)} at the source{part}"))
-    # A factor comes before a difference that is as telling.
-    return max(told, key=lambda each: each[0])[1] if told else None
-
-
-def _by(measure: str, by: Decimal) -> str:
-    if measure == "difference":
-        return f"{_plain(abs(by))} {'more' if by > 0 else 'less'}"
-    if by == -1:
-        return "of the opposite sign"
-    factor = abs(by) if abs(by) > 1 else 1 / abs(by)
-    sign = " and of the opposite sign" if by < 0 else ""
-    return f"{_plain(Decimal(f'{factor:.8g}'))} times {'larger' if abs(by) > 1 else 'smaller'}{sign}"
-
-
-def _plain(number: Decimal) -> str:
-    """Return a number without an exponent, and without zeros at its end."""
-    return f"{number.normalize():f}"
 
 
 def _as_text(value: Any) -> str:
@@ -404,43 +346,3 @@ LISTED = (
     "SELECT {s_columns}, nullif(s._page, 0) AS _page FROM {stage} s",
     "_page",
 )
-
-DIFFERING = """
-WITH changes AS (
-  SELECT array_remove(ARRAY[{differs}]::text[], NULL) AS columns
-  FROM {plan} p JOIN {table} t ON {t_is_p} WHERE p._operation = 'update' AND p._status = 'confirmed'
-)
-SELECT (sum(count(*)) OVER ())::bigint, columns, count(*) FROM changes
-GROUP BY columns ORDER BY count(*) DESC, columns LIMIT 1
-"""
-
-HOW = """
-SELECT bool_and(p.{column} IS NULL), bool_and(t.{column} IS NULL), CASE WHEN count(*) = count({by}) THEN min({by}) END,
-  max({by})
-FROM {plan} p JOIN {table} t ON {t_is_p}
-WHERE p._operation = 'update' AND p._status = 'confirmed' AND t.{column} IS DISTINCT FROM p.{column}
-"""
-
-# Of the rows that differ in one column of numbers only. There is no factor where either side is 0, and neither factor
-# nor difference where one is empty. A factor of 1 is one that rounding hides.
-NUMBER = """
-WITH pairs AS (
-  SELECT p.{column}::numeric AS source, t.{column}::numeric AS copy,
-    lead(t.{column}::numeric) OVER (ORDER BY md5(ROW({key})::text)) AS other
-  FROM {plan} p JOIN {table} t ON {t_is_p}
-  WHERE p._operation = 'update' AND p._status = 'confirmed'
-    AND array_remove(ARRAY[{differs}]::text[], NULL) = ARRAY[{name}]::text[]
-), measured AS (
-  SELECT measure, amount, chance FROM pairs CROSS JOIN LATERAL (VALUES
-    ('factor', round(nullif(source, 0) / nullif(copy, 0), 12), round(nullif(source, 0) / nullif(other, 0), 12)),
-    ('difference', source - copy, source - other)
-  ) m(measure, amount, chance)
-), commonest AS (
-  SELECT DISTINCT ON (measure) measure, amount, count(*) AS planned FROM measured
-  WHERE abs(amount) < 'Infinity' AND amount <> 0 AND (measure, amount) <> ('factor', 1)
-  GROUP BY measure, amount ORDER BY measure DESC, count(*) DESC, amount
-)
-SELECT c.measure, c.amount, c.planned, count(*), count(*) FILTER (WHERE m.chance = c.amount), count(m.chance)
-FROM commonest c JOIN measured m USING (measure)
-GROUP BY c.measure, c.amount, c.planned ORDER BY c.measure DESC
-"""

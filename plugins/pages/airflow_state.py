@@ -19,10 +19,12 @@ from sqlalchemy.orm import Session
 from include.confidence.messages import Failure
 from include.warehouse.rollback import Undone
 
-DECIDE = "decide"
+JUDGE, DECIDE = "gate_check", "decide"
 ROLLBACK = "warehouse_rollback"
 # The states of a run that is over.
 ENDED = ("success", "failed")
+# The states of a task that has not begun to wait for its answer.
+BEFORE_ASKING = (None, TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Decision:
-    """The question that waits for a person. `link` is the page in Airflow's UI where it is answered."""
+    """The question that waits for a person. `link` is the page of the run with the form that answers it."""
 
     run_id: str
     subject: str
@@ -214,9 +216,22 @@ def run_state(session: Session, name: str) -> str | None:
     return _states(session, [name]).get(name)
 
 
-def run_link(dag_id: str, run_id: str) -> str:
-    """Return the address of the run in Airflow's UI."""
-    return f"{_ui()}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+def is_about_to_ask(session: Session, run: str) -> bool:
+    """Return whether the run `dag_id/run_id` goes on to its task `decide`, which has not begun to wait for an answer.
+
+    It has judged its scans then. A paused DAG does not go on.
+    """
+    dag_id, _, run_id = run.partition("/")
+    query = (
+        select(TaskInstance.task_id, TaskInstance.state)
+        .join(DagRun, (DagRun.dag_id == TaskInstance.dag_id) & (DagRun.run_id == TaskInstance.run_id))
+        .join(DagModel, DagModel.dag_id == TaskInstance.dag_id)
+        .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id.in_((JUDGE, DECIDE)))
+        .where(DagRun.state.in_((DagRunState.QUEUED, DagRunState.RUNNING)), DagModel.is_paused.is_(False))
+    )
+    states = dict(session.execute(query).all())
+    judged = states.get(JUDGE) == TaskInstanceState.SUCCESS
+    return judged and DECIDE in states and states[DECIDE] in BEFORE_ASKING
 
 
 def _undone(value: Any) -> Undone | None:
@@ -234,8 +249,9 @@ def _failure(value: Any) -> str | None:
         return None
 
 
-def _ui() -> str:
-    return conf.get("api", "base_url", fallback="").rstrip("/")
+def _question_link(dag_id: str, run_id: str) -> str:
+    ui = conf.get("api", "base_url", fallback="").rstrip("/")
+    return f"{ui}/sync-confidence/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}#question"
 
 
 def _schedules(session: Session, dags: Sequence[str]) -> dict[str, Schedule]:
@@ -274,6 +290,6 @@ def _decisions(session: Session, dags: Sequence[str]) -> dict[str, Decision]:
         .order_by(HITLDetail.created_at)
     )
     return {
-        dag_id: Decision(run_id, subject, asked_at, f"{run_link(dag_id, run_id)}/tasks/{DECIDE}/required_actions")
+        dag_id: Decision(run_id, subject, asked_at, _question_link(dag_id, run_id))
         for dag_id, run_id, subject, asked_at in session.execute(query)
     }

@@ -42,7 +42,8 @@ from plugins.pages.render import HEADERS, STATIC, page, run_ui
 from plugins.pages.status import SourceStatus
 from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
 
-# Seconds after which a browser reloads the overview, while a run is at work and otherwise; and a rollback at work.
+# Seconds after which a browser reloads the overview, while a run is at work and otherwise; and the page of a rollback
+# at work, or of a run that is about to ask.
 SOON, LATER, AT_ONCE = 5, 30, 3
 # The newest scans and failed runs, from which the list of runs is made; and the changed rows shown on a page of a
 # source or run.
@@ -279,6 +280,7 @@ def of_plan(
     chosen: plan.Filter,
     conn: Warehouse,
     sources: Sources,
+    decider: Decider,
     cursor: Asked = None,
 ) -> Response:
     """The plan of a scan: each row as the source has it beside the copy's."""
@@ -290,6 +292,7 @@ def of_plan(
         "plan.html",
         sources=sources,
         here=source,
+        decider=decider,
         scan=scan,
         chosen=chosen,
         counts=counts,
@@ -391,6 +394,7 @@ def of_run(
             link=(run_ui(name), "The run in Airflow"),
         )
     _require(found.source, sources)
+    comes = question.comes(conn, session, found)
     repair = next((row for row in found.syncs if row.kind == "repair"), None)
     return page(
         request,
@@ -399,7 +403,8 @@ def of_run(
         here=found.source,
         decider=decider,
         run=found,
-        asked=question.of_run(conn, session, name, found.scans),
+        asked=None if comes else question.of_run(conn, session, name, found.scans),
+        refresh=AT_ONCE if comes else None,
         scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),

@@ -67,6 +67,7 @@ class Aftermath:
     - `repair`: of the run, None if there is none; `counts`: what it did in the plan's tables, None if it has not said
     - `decision`: keep, resume or repair, made after the scans of the run; with the `reason`, if one was given
     - `decided_by`: None if nobody answered in time
+    - `asked`: the question of its run waits for an answer
     """
 
     pending: bool
@@ -75,6 +76,7 @@ class Aftermath:
     decision: str | None
     decided_by: str | None
     reason: str | None
+    asked: bool = False
 
 
 def aftermath(conn: Connection, scan: Scan, tables: Collection[str]) -> Aftermath:
@@ -82,13 +84,15 @@ def aftermath(conn: Connection, scan: Scan, tables: Collection[str]) -> Aftermat
     found = run_evidence.read(conn, scan.source, scan.run, ())
     asked, repair = questions.of_run(conn, scan.run), found.repair
     counted = [repair.counts[table] for table in sorted(tables) if table in repair.counts] if repair else []
+    pending = found.writer.stopped and found.writer.run == scan.run and repair is None
     return Aftermath(
-        pending=found.writer.stopped and found.writer.run == scan.run and repair is None,
+        pending=pending,
         repair=repair,
         counts=sum(counted, Counts()) if counted else None,
         decision=found.decision,
         decided_by=None if found.decided_by == NOBODY else found.decided_by,
         reason=asked.reason if asked else None,
+        asked=pending and asked is not None and asked.decision is None,
     )
 
 

@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session
 
 from include.confidence import question, questions
 from include.confidence.holds import Decision
+from include.confidence.queries.runs import Run
 from include.confidence.queries.scans import Scan
 from include.confidence.summary import Plan
-from plugins.pages.airflow_state import Answer, question_of
+from include.warehouse import fence
+from plugins.pages.airflow_state import Answer, is_about_to_ask, question_of
 
 # Escapes HTML, lets no link run a script, and loads nothing.
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
@@ -73,6 +75,18 @@ def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) 
         plans=dict(sorted(planned.items())),
         answer=found.answer,
     )
+
+
+def comes(conn: Connection, session: Session, run: Run) -> bool:
+    """Return whether the run is about to ask: it holds the writer, and its task `decide` has not begun to wait.
+
+    Airflow keeps the answer to an earlier question until then. It is acted on already, unless the warehouse lacks it.
+    """
+    writer = fence.read(conn, run.source)
+    if writer.run != run.run or not writer.hold_reason or not is_about_to_ask(session, run.run):
+        return False
+    kept = questions.of_run(conn, run.run)
+    return question_of(session, run.run) is None or bool(kept and kept.decision)
 
 
 def _sentence(text: str) -> str:

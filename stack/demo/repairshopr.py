@@ -230,7 +230,7 @@ def hold(demo: Shop) -> int:
     expect("a question", demo.wait_for_question(run_id), True)
     sync = demo.start_run(demo.sync)
     _show_standstill(demo)
-    link = demo.link(demo.reconcile, run_id, "/tasks/decide/required_actions")
+    link = demo.question_link(demo.reconcile, run_id)
     _show_question(demo, run_id, link)
     demo.let_it_stand()
     _show_waiting(demo, sync)

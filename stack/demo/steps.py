@@ -68,8 +68,11 @@ class Demo:
         ).fetchall()
         return {entity: (summary, verdict, reasons) for entity, summary, verdict, reasons in rows}
 
-    def link(self, dag_id: str, run_id: str, rest: str = "") -> str:
-        return f"{self.airflow.url}/dags/{dag_id}/runs/{run_id}{rest}"
+    def link(self, dag_id: str, run_id: str) -> str:
+        return f"{self.airflow.url}/dags/{dag_id}/runs/{run_id}"
+
+    def question_link(self, dag_id: str, run_id: str) -> str:
+        return f"{self.airflow.url}/sync-confidence/dags/{dag_id}/runs/{run_id}#question"
 
     def say(self, text: str) -> None:
         self.screen.print(text)

@@ -22,6 +22,7 @@ PARTS = (
     "Flex",
     "At the vendor's limit",
     "Overview",
+    "Plan",
     "DAG files",
 )
 LINES = (
@@ -61,6 +62,7 @@ LINES = (
     "overview (ours)",
     "last verdicts, plain aggregate",
     "50 scans from the middle",
+    "by parent",
     "repairshopr_reconcile",
     "warehouse_rollback",
 )

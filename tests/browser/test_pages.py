@@ -164,7 +164,11 @@ def test_hold_that_was_kept_is_asked_about_again_with_one_click(held, watched):
     pages(watched).get_by_role("button", name="Ask me again").click()
     watched.wait_for_timeout(DOUBLE_CLICK_MS)
     pages(watched).get_by_role("button", name="Yes, clear decide and ask me again").click()
-    watched.wait_for_url(re.compile(r"/tasks/decide"))
+    # The page of the run waits until the question is there, and has the form that answers it.
+    question = pages(watched).get_by_role("region", name="The question")
+    expect(question.get_by_role("button", name="Keep stopped")).to_be_visible()
+    expect(question).to_contain_text("The question of")
+    expect(question).to_contain_text("Keep stopped")
     platform.wait_for_question(run_id)
 
 

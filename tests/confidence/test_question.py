@@ -214,6 +214,15 @@ def test_a_pattern_of_another_table_names_it(conn):
     assert f"- What stands out in jobs: {pattern}." in question.markdown(ask(conn)).splitlines()
 
 
+@pytest.mark.parametrize(("planned", "where"), [(74, ""), (397, " in line_items")])
+def test_a_pattern_names_its_table_if_the_plan_has_rows_of_others(conn, planned, where):
+    """Else 74 rows look like a part of the 397 that the entity's repair would delete."""
+    asked(conn, FAR, plan=(0, 0, planned))
+    pattern = Pattern("line_items", "delete", "value", "shop_id", "7301", 74, 74, present=74, rows=150)
+    scan_log.keep_patterns(conn, "scan", [pattern])
+    assert f"- What stands out{where}: {pattern}." in question.markdown(ask(conn)).splitlines()
+
+
 def put_and_answered(conn, decision: str, who: str = "Ada", run: str = RUN, **answer) -> None:
     """A question about what holds now, and its answer."""
     found = holds.open_holds(conn, SOURCE)

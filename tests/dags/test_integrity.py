@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import import_module
 from itertools import groupby, islice, pairwise
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.exceptions import AirflowSkipException
 from airflow.task.trigger_rule import TriggerRule
 from croniter import croniter
 
@@ -147,7 +149,8 @@ class TestEveryDag:
         source, _, job = dag_id.rpartition("_")
         if job == "sync" and get_source(source).switch:
             repairs = {"SyncOperator"}
-        assert ("dry_run" in dag.params) == bool(repairs)
+        # A rebuild writes by the runs that it triggers.
+        assert ("dry_run" in dag.params) == bool(repairs or dag_id == "warehouse_rebuild")
         if repairs:
             assert dag.params["dry_run"] is True
             assert dag.params.get_param("dry_run").schema["type"] == "boolean"
@@ -266,6 +269,22 @@ def test_rebuild_takes_the_five_steps_and_repairs_nothing(bag):
         {"dry_run": True},
     ]
     assert dag.params.get_param("source").schema["enum"] == list(REGISTRY)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_dry_rebuild_takes_the_first_forensic_pass_alone(bag, dry_run):
+    dag = bag.dags["warehouse_rebuild"]
+    assert dag.params["dry_run"] is False
+    context = {"dag": dag, "dag_run": SimpleNamespace(conf={"dry_run": dry_run}), "params": {"dry_run": dry_run}}
+    left_out = []
+    for task in tasks(dag):
+        try:
+            task._pre_execute_hook(context)
+        except AirflowSkipException:
+            left_out.append(task.task_id)
+    assert left_out == ([name for name in REBUILD if name != "forensic_pass"] if dry_run else [])
+    # It runs after tasks that were left out, and not after one that has failed.
+    assert [task.task_id for task in tasks(dag) if task.trigger_rule == "none_failed"] == ["forensic_pass"]
 
 
 @pytest.mark.parametrize("path", FAILS_AT_ONCE)

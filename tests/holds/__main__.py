@@ -1,4 +1,4 @@
-"""Plant six causes on a running stack, so that a person can try to answer its questions: `python -m tests.holds`.
+"""Plant eight causes on a running stack, so that a person can try to answer its questions: `python -m tests.holds`.
 
 It starts the stack in STACK_HOME if it doesn't run, syncs all sources, lets a night pass without drift, plants the
 causes, runs the runbooks, and ends when each source asks. The stack stays up. The messages as they were sent are in the

@@ -1,9 +1,11 @@
-"""Six things that go wrong in real life, each of which ends in a question. Most can't be seen by a sync."""
+"""Eight things that go wrong in real life, each of which ends in a question. Most can't be seen by a sync."""
 
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from psycopg import Connection
 
@@ -14,6 +16,7 @@ from stack.settings import BUCKET
 
 PRICES, ESTIMATES, PAYMENTS, CREW = 400, 0.7, 150, 35
 SHOP = 7301
+TIMES, ZONE = ("created_at", "updated_at", "closed_at"), ZoneInfo("America/New_York")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,26 @@ def enlarge_payments(stack: Stack, warehouse: Connection) -> None:
     )
 
 
+def move_times(stack: Stack, warehouse: Connection) -> None:
+    """Show the times of orders at the vendor as a clock in New York does, though they are said to be UTC."""
+    till = square.Control(stack.simulator_urls["square"])
+    till.mutate(
+        *(
+            square.Mutation(
+                "update", "orders", row["id"], {name: _local(row[name]) for name in TIMES if row.get(name)}, silent=True
+            )
+            for row in till.rows("orders")
+        )
+    )
+
+
+def rename_subject(stack: Stack, warehouse: Connection) -> None:
+    """Give the subject of tickets another name at the vendor."""
+    shop = repairshopr.Control(stack.simulator_urls["repairshopr"])
+    names = {"subject": "title"}
+    shop.load("tickets", [{names.get(name, name): row[name] for name in row} for row in shop.rows("tickets")])
+
+
 def lose_orders(stack: Stack, warehouse: Connection) -> None:
     """Remove most orders of one shop at the vendor, so that their own addresses say 404."""
     account = tekmetric.Control(stack.simulator_urls["tekmetric"])
@@ -86,6 +109,11 @@ def clear_crew_calls(stack: Stack, warehouse: Connection) -> None:
     crew.mutate(*(flex.Mutation("delete", element, line=line) for element, line in lines))
 
 
+def _local(time: str) -> str:
+    shown = datetime.fromisoformat(time).astimezone(ZONE).replace(tzinfo=UTC)
+    return shown.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _hundredfold(payment: dict[str, Any]) -> dict[str, Any]:
     money = payment["amount_money"]
     return money | {"amount": money["amount"] * 100}
@@ -105,10 +133,22 @@ CAUSES = (
         lose_estimates,
     ),
     Cause(
+        "repairshopr",
+        "The vendor has renamed the subject of tickets: `title` has what `subject` had.",
+        "Leave tickets out of the repair (or keep stopped) and declare the new name: a repair would empty subject.",
+        rename_subject,
+    ),
+    Cause(
         "square",
         f"The vendor shows the amounts of {PAYMENTS} payments a hundred times too large, without a new version.",
         "Keep stopped and ask the vendor: the copy is right, the source is wrong.",
         enlarge_payments,
+    ),
+    Cause(
+        "square",
+        "The vendor shows the times of orders as a clock in New York does, and still calls them UTC.",
+        "Keep stopped and ask the vendor: a repair would move all orders of the copy by hours.",
+        move_times,
     ),
     Cause(
         "tekmetric",

@@ -32,7 +32,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 from psycopg.types.json import Jsonb
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from docs.reference import load
 from include.confidence import field_changes, findings, holds, judgements, planned_changes, scan_log
@@ -47,6 +47,7 @@ from include.sources.installed import SETTING
 from include.warehouse import fence, roles, sync_log
 from include.warehouse.sync_log import Counts
 from plugins.hooks import warehouse as warehouse_hook
+from plugins.pages import airflow_state
 from plugins.pages import warehouse as pages_warehouse
 from plugins.pages.app import create_app
 from plugins.sync_confidence import PREFIX, SyncConfidence
@@ -679,10 +680,32 @@ class TestStatus:
         assert found["decision"]["run_id"] == RUN_ID
         assert found["decision"]["subject"] == "The writer is held"
         assert found["decision"]["link"] == (
-            f"https://airflow.example.com/base/dags/{RUNBOOK}/runs/{quote(RUN_ID, safe='')}"
-            "/tasks/decide/required_actions"
+            f"https://airflow.example.com/base/sync-confidence/dags/{RUNBOOK}/runs/{quote(RUN_ID, safe='')}#question"
         )
         assert site.json("/sync-status/square")["airflow"]["decision"] is None
+
+    @pytest.mark.parametrize(
+        ("judged", "decide", "run", "paused", "comes"),
+        [
+            ("success", None, "running", False, True),
+            ("success", "scheduled", "queued", False, True),
+            ("success", "running", "running", False, True),
+            ("success", "awaiting_input", "running", False, False),
+            ("success", "failed", "running", False, False),
+            ("success", None, "failed", False, False),
+            ("success", None, "running", True, False),
+            ("running", None, "running", False, False),
+        ],
+    )
+    def test_run_that_is_about_to_ask(self, airflow_rows, judged, decide, run, paused, comes):
+        waits_for_an_answer(airflow_rows, None, state=decide)
+        values = {"run_id": RUN_ID, "task_id": "gate_check", "map_index": -1, "state": judged, "pool": "p"}
+        airflow_rows.execute(insert(TaskInstance.__table__).values(id=uuid4(), dag_id=RUNBOOK, pool_slots=1, **values))
+        airflow_rows.execute(update(DagRun.__table__).values(state=run))
+        airflow_rows.execute(update(DagModel.__table__).values(is_paused=paused))
+        airflow_rows.commit()
+        assert airflow_state.is_about_to_ask(airflow_rows, f"{RUNBOOK}/{RUN_ID}") == comes
+        assert not airflow_state.is_about_to_ask(airflow_rows, f"{RUNBOOK}/gone")
 
     def test_question_that_was_answered_is_no_open_decision(self, site, airflow_rows):
         waits_for_an_answer(airflow_rows, None, state="success")

@@ -38,7 +38,7 @@ from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
-from plugins.pages import access, html, months, render, warehouse
+from plugins.pages import access, html, months, question, render, warehouse
 from plugins.pages.airflow_state import Answer, Decision, FailedRun, Orchestration, Question, RollbackRun, Schedule
 from plugins.pages.plan import Aftermath
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
@@ -380,6 +380,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "source_of_sync": SOURCE,
         "run_state": None,
         "question_of": None,
+        "comes": False,
         "kept": KEPT,
         "aftermath": PENDING,
         "failed_runs": [],
@@ -400,7 +401,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
     monkeypatch.setattr(html.plan, "aftermath", lambda *_: says["aftermath"])
-    monkeypatch.setattr(html.question, "question_of", lambda *_: says["question_of"])
+    for name in ("question_of", "comes"):
+        monkeypatch.setattr(html.question, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.question.questions, "of_run", lambda *_: says["kept"])
     loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
     for name in ("list_planned", "name_planned", "count_planned", "logged_tables", "days_kept", *loaded):
@@ -435,7 +437,7 @@ def of_rollback(*, decider: bool = True) -> Document:
 
 
 def of_plan(**chosen: str) -> Document:
-    return read(html.of_plan(request(), SOURCE, SCAN, PlanFilter(**chosen), None, (SOURCE,)))
+    return read(html.of_plan(request(), SOURCE, SCAN, PlanFilter(**chosen), None, (SOURCE,), True))
 
 
 def of_row(cursor: str | None = None) -> Document:
@@ -519,6 +521,47 @@ def test_question_that_ends_while_the_page_is_made_is_left_out(known):
         assert not page.all("form")
 
 
+def test_run_that_is_about_to_ask_says_so_until_it_asks(known):
+    """Here leads "Ask me again"."""
+    asking(known, "line_items")
+    # Airflow still has the answer to the question before.
+    known |= {"question_of": replace(QUESTION, answer=Answer("Keep stopped", "Ada", AT, "", ())), "comes": True}
+    page = of_run()
+    assert "Answered by" not in page.text
+    assert "is about to ask what to do. This page loads itself again every 3 seconds" in page.text
+    [(_, reload)] = [each for each in page.all("meta") if "http-equiv" in each[1]]
+    run = "scheduled__2026-03-08T03%3A00%3A00%2B00%3A00"
+    assert reload["content"] == f"3; url=/airflow/sync-confidence/dags/{RECONCILE}/runs/{run}"
+    known |= {"question_of": QUESTION, "comes": False}
+    page = of_run()
+    assert "about to ask" not in page.text
+    assert page.all("form")
+    assert not [attrs for _, attrs in page.all("meta") if "http-equiv" in attrs]
+
+
+@pytest.mark.parametrize(
+    ("writer", "soon", "found", "decision", "comes"),
+    [
+        ({}, True, None, None, True),
+        # It was answered, and is asked anew.
+        ({}, True, QUESTION, "keep", True),
+        # It was answered just now.
+        ({}, True, QUESTION, None, False),
+        ({}, False, None, None, False),
+        ({"hold_reason": None}, True, None, None, False),
+        ({"run": "another"}, True, None, None, False),
+    ],
+)
+def test_when_a_run_is_about_to_ask(monkeypatch, writer, soon, found, decision, comes):
+    held = replace(HELD.writer, **{"run": RUN} | writer)
+    monkeypatch.setattr(question.fence, "read", lambda *_: held)
+    monkeypatch.setattr(question, "is_about_to_ask", lambda *_: soon)
+    monkeypatch.setattr(question, "question_of", lambda *_: found)
+    monkeypatch.setattr(question.questions, "of_run", lambda *_: replace(KEPT, decision=decision))
+    run = Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,))
+    assert question.comes(None, None, run) == comes
+
+
 def test_one_plan_is_not_to_be_left_out(known):
     asking(known, "line_items")
     assert not [attrs for _, attrs in of_run().all("input") if attrs["name"] == "repair"]
@@ -575,7 +618,7 @@ def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
     ((_, form),) = page.all("form")
     assert form["data-ask"] == f"/airflow/api/v2/dags/{RECONCILE}/clearTaskInstances"
     assert form["data-run-id"] == "scheduled__2026-03-08T03:00:00+00:00"
-    assert form["data-question"] == f"{run}/tasks/decide"
+    assert form["data-question"] == f"{run}#question".replace("/airflow", "/airflow/sync-confidence")
 
 
 def test_overview_shows_how_far_a_scan_is(known):
@@ -711,7 +754,7 @@ def test_row_never_claims_what_is_not_known(known, found, told, not_told):
 def test_plan_without_changes_claims_only_what_is_proven(known, monkeypatch, proven, incomplete, told):
     known |= {"count_planned": [], "list_planned": Page((), None)}
     scan = replace(SCAN, plan=Plan(0, 0, 0), proven=proven, incomplete=incomplete)
-    page = read(html.of_plan(request(), SOURCE, scan, PlanFilter(), None, (SOURCE,)))
+    page = read(html.of_plan(request(), SOURCE, scan, PlanFilter(), None, (SOURCE,), True))
     assert told in page.text
     assert ("in step" in page.text) == (told.endswith("in step"))
 
@@ -752,7 +795,7 @@ def test_plan_shows_what_people_call_a_row(known):
 )
 def test_plan_says_what_became_of_it(known, after, scan, told):
     known["aftermath"] = after
-    page = read(html.of_plan(request(), SOURCE, replace(SCAN, **scan), PlanFilter(), None, (SOURCE,)))
+    page = read(html.of_plan(request(), SOURCE, replace(SCAN, **scan), PlanFilter(), None, (SOURCE,), True))
     text = " ".join(page.text.split())
     assert ("would change in the copy" in text) == after.pending
     assert ("planned to change in the copy" in text) != after.pending
@@ -763,6 +806,27 @@ def test_plan_says_what_became_of_it(known, after, scan, told):
         assert "epaired" not in text
     # The reason stands with the decision of the scan already.
     assert text.count("the shop moved") == 1
+
+
+@pytest.mark.parametrize(("decider", "words"), [(True, "Decide what to do"), (False, "Read the question")])
+def test_plan_leads_to_the_question_that_asks_about_it(known, decider, words):
+    question = f"/airflow/sync-confidence/dags/{RECONCILE}/runs/scheduled__2026-03-08T03%3A00%3A00%2B00%3A00#question"
+    for asked in (False, True):
+        known["aftermath"] = replace(PENDING, asked=asked)
+        page = read(html.of_plan(request(), SOURCE, SCAN, PlanFilter(), None, (SOURCE,), decider))
+        assert (question in page.links()) == asked
+        assert (words in page.text) == asked
+
+
+def test_facts_of_other_tables_stand_apart(known):
+    """A record with nested rows has facts about each table."""
+    fact = SCAN.patterns[0]
+    scan = replace(SCAN, patterns=(replace(fact, table="parts", column="part", kind="sync"), fact))
+    text = " ".join(read(html.of_plan(request(), SOURCE, scan, PlanFilter(), None, (SOURCE,), True)).text.split())
+    first, _, rest = text.partition("What rows of parts have in common")
+    assert "What these rows of line_items have in common: 38 of 40 rows to insert stand on page 3" in first
+    assert "last written by sync 3" in rest
+    assert "What these rows have in common:" in of_plan().text
 
 
 def test_plan_that_is_not_kept_any_more_says_so(known):

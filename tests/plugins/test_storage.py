@@ -241,7 +241,8 @@ class TestHold:
 
     def test_asks_with_what_it_most_likely_means(self, held, asked):
         [question] = asked
-        assert "**10** images whose original object is proven to be absent (`missing_original`; 5 " in question["body"]
+        sentence = "images whose original object is proven to be absent; those in processing are left alone"
+        assert f"**10** {sentence} (`missing_original`; 5 " in question["body"]
         assert "- Bucket misconfigured" in question["body"]
         assert "endpoint_url and bucket_name of connection 'storage'" in question["body"]
 

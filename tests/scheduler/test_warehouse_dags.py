@@ -35,6 +35,16 @@ def test_rebuild_goes_its_five_steps_on_an_empty_warehouse(platform):
     assert platform.writer().runs
 
 
+def test_dry_rebuild_only_looks(platform):
+    copy = cities(platform)
+    run_id, state = platform.airflow.run("warehouse_rebuild", timeout=300, source="repairshopr", dry_run=True)
+    assert state == "success"
+    states = platform.airflow.tasks("warehouse_rebuild", run_id)
+    assert {task for task, state in states.items() if state == "success"} == {"forensic_pass"}
+    assert {state for task, state in states.items() if task != "forensic_pass"} == {"skipped"}
+    assert cities(platform) == copy
+
+
 @pytest.mark.drill("undone-by-message")
 def test_rollback_previews_undoes_and_can_be_undone(platform):
     before = cities(platform)

@@ -88,8 +88,29 @@ def test_one_folder(conn, records):
     kept = [record for record in records if not record["name"].startswith("uploads/user 3/")]
     assert (
         lines(replanned(conn, kept))[0]
-        == "50 of 50 rows to delete share one folder of name; 12 % of the table (50 rows)"
+        == "50 of 50 rows to delete share one folder of name, uploads/…/; 12 % of the table (50 rows)"
     )
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("uploads/{}/", ", uploads/{}/"),
+        ("/uploads/2026/{}/", ", /uploads/2026/{}/"),
+        ("uploads/{} Smith/", ", uploads/…/"),
+        ("{} Smith/", ""),
+    ],
+)
+def test_folder_is_told_as_far_as_it_is_about_no_person(conn, records, folder, told):
+    """An id is, and what nearly all rows share."""
+    for record in records:
+        user = f"6a67{record['id'] % 8}e32-787b-4b6e-84ca-3efb1b365e6e"
+        record["name"] = f"{folder.format(user)}{record['id']}.jpg"
+    apply(conn, planned(conn, PARTS, records))
+    gone = "6a673e32-787b-4b6e-84ca-3efb1b365e6e"
+    found = lines(replanned(conn, [record for record in records if gone not in record["name"]]))
+    told = told.format(gone)
+    assert found[0] == f"50 of 50 rows to delete share one folder of name{told}; 12 % of the table (50 rows)"
 
 
 def test_text_that_may_be_about_a_person_is_not_told(conn, records):
@@ -118,6 +139,107 @@ def test_columns_that_differ(conn, records, change, how):
     else:
         records = [record | change for record in records]
     assert f"{NUMBER} of {NUMBER} rows to update differ in {how}" in lines(replanned(conn, records))
+
+
+def test_column_that_the_vendor_has_renamed(conn, records):
+    """Also where it was empty in some rows. Nothing is told of what the fields are about."""
+    for record in records[::3]:
+        record["price"] = None
+    apply(conn, planned(conn, PARTS, records))
+    for record in records:
+        record["unit_price"] = record.pop("price")
+    found = lines(replanned(conn, records))
+    assert (
+        "400 of 400 rows to update differ in price, extra only, of which price is empty at the source, and extra has"
+        " the field unit_price at the source only" in found
+    )
+
+
+@pytest.mark.parametrize("share", [4, 3])
+def test_column_renamed_at_the_vendor_beside_other_changes(conn, records, share):
+    """It is told if four of five rows show it."""
+    for record in records[: NUMBER * share // 5]:
+        record["unit_price"] = record.pop("price")
+    for record in records[NUMBER * share // 5 :]:
+        record["name"] = f"{record['name']}s"
+    found = [each for each in lines(replanned(conn, records)) if "differ in" in each]
+    assert found == (
+        [
+            "320 of 400 rows to update differ in price, extra only, of which price is empty at the source, and extra"
+            " has the field unit_price at the source only"
+        ]
+        if share == 4
+        else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (lambda id_: {"unit_price": 1}, "extra only, which has the field unit_price at the source only"),
+        (lambda id_: {f"field {id_ % 3}": 1}, "extra only"),
+        # It may be a name.
+        (lambda id_: {"Ann Smith": 1}, "extra only"),
+    ],
+)
+def test_new_field(conn, records, fields, told):
+    changed = [record | fields(record["id"]) for record in records]
+    assert f"{NUMBER} of {NUMBER} rows to update differ in {told}" in lines(replanned(conn, changed))
+
+
+@pytest.mark.parametrize(
+    ("hours", "how"),
+    [
+        ("CASE WHEN updated_at < '2026-03-29' THEN 1 ELSE 2 END", "updated_at only, which is 1 or 2 h later"),
+        ("CASE WHEN updated_at < '2026-03-08' THEN -5 ELSE -4 END", "updated_at only, which is 4 or 5 h earlier"),
+        (
+            "CASE WHEN updated_at < '2026-03-08' THEN -5.5 ELSE -4.5 END",
+            "updated_at only, which is 4.5 or 5.5 h earlier",
+        ),
+        ("CASE WHEN updated_at < '2026-03-08' THEN 1 ELSE -1 END", None),
+        ("CASE WHEN updated_at < '2026-03-08' THEN 1 ELSE 3 END", None),
+        ("CASE WHEN updated_at < '2026-03-08' THEN 1.1 ELSE 2.1 END", None),
+        ("CASE WHEN updated_at < '2026-03-08' THEN 30 ELSE 31 END", None),
+        ("1 + id % 3", None),
+    ],
+)
+def test_time_zone_with_summer_time(conn, records, hours, how):
+    conn.execute(sql.SQL("UPDATE shop.parts SET updated_at = updated_at - (" + hours + ") * interval '1 hour'"))
+    [found] = [each for each in lines(replanned(conn, records)) if "differ in" in each]
+    expected = f"{how} at the source" if how else "updated_at only"
+    assert found == f"{NUMBER} of {NUMBER} rows to update differ in {expected}"
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [
+        ("name = NULL, price = NULL", "which are empty in the copy"),
+        (
+            "name = NULL, price = price * 2",
+            "of which name is empty in the copy, and price is 2 times smaller at the source",
+        ),
+        ("name = name || 's', price = price + 5", "of which price is 5 less at the source"),
+    ],
+)
+def test_several_columns_that_differ_in_one_way(conn, records, change, how):
+    conn.execute(sql.SQL("UPDATE shop.parts SET " + change))
+    assert f"{NUMBER} of {NUMBER} rows to update differ in name, price only, {how}" in lines(replanned(conn, records))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_columns_differ_in_no_one_way(conn, records, seed):
+    """Each row in some columns, by some amounts, some of them with fields of their own."""
+    random_ = random.Random(seed)
+    for record in records:
+        for name in random_.sample(["name", "price", "updated_at", "extra"], random_.randint(1, 4)):
+            match name:
+                case "extra":
+                    record[f"field_{random_.randint(1, 5)}"] = random_.random()
+                case "updated_at":
+                    record["updated_at"] = day(random_.randint(301, 600)).isoformat()
+                case _:
+                    record[name] = str(random_.randint(501, 999))
+    assert [each for each in lines(replanned(conn, records)) if "differ in" in each] == []
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,9 @@ WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({orig
 """
 
 CHANGES = """
-SELECT p.ctid AS place, jsonb_build_object('id', p.id) AS key, 'update' AS operation, p._status AS status, d.why,
+SELECT p.ctid AS place, jsonb_build_object('id', p.id) AS key, 'update' AS operation, p._status AS status,
+  coalesce(d.why, CASE p._status WHEN 'left' THEN 'a worker is changing it'
+    WHEN 'healable' THEN 'its objects are there again, and heal was not asked for' END) AS why,
   p.looked, seen.image AS before,
   seen.image || jsonb_build_object('status', p.new_status, 'error', p.new_error) AS after
 FROM {plan} p

@@ -118,7 +118,7 @@
       403: `Not done: your role may not clear tasks of ${dag}.`,
       404: `That run is gone. Trigger ${dag}: it scans anew, and asks if that still holds the writer.`,
     };
-    if (await send(form, ask, body, refusals)) leave(question);
+    if (await send(form, ask, body, refusals)) window.location.assign(question);
   });
 
   // The button of an answer says what it does.
