@@ -31,6 +31,8 @@ class Column:
       row that differs in it alone is not written.
     - `uses`: what `read` takes out of an object. The object's other fields, and a list in its place, are kept in
       `extra`. None if `read` keeps all of the value.
+    - `added_later`: True if rows that were written before the column existed lack it, as `extra` did not have it either.
+      Its migration says so in confidence.column_since. Such rows are due (see `compare`).
     """
 
     name: str
@@ -38,6 +40,7 @@ class Column:
     field: str = ""
     compared: bool = True
     uses: tuple[str, ...] | None = None
+    added_later: bool = False
 
     @property
     def path(self) -> list[str]:

@@ -63,6 +63,11 @@ def percent(value: Any) -> Decimal | None:
     return None if share is None else (share * 100).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
+def share(value: Any) -> Decimal | None:
+    """Return a share (0.665) as it is. "NaN", the vendor's share of nothing, is None."""
+    return None if value == "NaN" else exact(value)
+
+
 def decided(value: Any) -> bool:
     """Return whether the customer has said so, False if not asked yet."""
     return boolean(value) or False
@@ -82,6 +87,11 @@ def id_of(value: Any) -> int | None:
 def code_of(value: Any) -> str | None:
     """Return the code in `{code, ...}`, or the value itself if that is the code."""
     return text(value.get("code") if isinstance(value, dict) else value)
+
+
+def code_beside_name(value: Any) -> str | None:
+    """Return the code in `{code, name, ...}`, None if the value is only the name."""
+    return code_of(value) if isinstance(value, dict) else None
 
 
 def person(value: Any) -> str | None:
@@ -263,6 +273,7 @@ CUSTOMERS = Table(
         *(Column(name, text, f"address.{name}") for name in ("city", "state", "zip", "country")),
         Column("customer_type_id", id_of, "customerType", uses=("id",)),
         _name("customer_type_name", "customerType"),
+        Column("customer_type_code", code_beside_name, "customerType", uses=("code",)),
         Column("tax_exempt", boolean, "taxExempt"),
         Column("ok_for_marketing", boolean, "okForMarketing"),
         *_named("lead_source", "leadSource"),
@@ -346,6 +357,11 @@ REPAIR_ORDERS = Table(
         Column("label"),
         Column("label_id", identifier),
         Column("notes"),
+        Column("estimate_authorized_total", cents, "estimate.authorizedTotal"),
+        Column("authorized_labor_margin", share, "profit.laborProfit.margin", uses=()),
+        Column("miles_in", cents, "head.milesIn"),
+        Column("miles_out", cents, "head.milesOut"),
+        Column("keytag", text, "head.keytag"),
     ),
     key=OF_SHOP,
     version="updated_date",
