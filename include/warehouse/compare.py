@@ -283,9 +283,7 @@ def only_kept_before(table: Table, source: str) -> sql.Composable:
         gained[EXTRA] = sql.SQL(GAINED_EXTRA).format(source=sql.Literal(source))
     if not gained:
         return sql.SQL("false")
-    same = {
-        name: sql.SQL("s.{0} IS NOT DISTINCT FROM t.{0}").format(sql.Identifier(name)) for name in table.compared
-    }
+    same = {name: sql.SQL("s.{0} IS NOT DISTINCT FROM t.{0}").format(sql.Identifier(name)) for name in table.compared}
     either = [sql.SQL("({} OR {})").format(same[name], gained.get(name, sql.SQL("false"))) for name in table.compared]
     return sql.SQL("({})").format(sql.SQL(" AND ").join(either))
 

@@ -56,7 +56,12 @@ TABLES: dict[str, list[tuple[Column, str]]] = {
     ],
     "repairshopr.estimates": _texts("employee", "pdf_url"),
     "square.locations": _texts(
-        "twitter_username", "instagram_username", "facebook_url", "logo_url", "pos_background_url", "full_format_logo_url"
+        "twitter_username",
+        "instagram_username",
+        "facebook_url",
+        "logo_url",
+        "pos_background_url",
+        "full_format_logo_url",
     ),
     "square.catalog_categories": [
         (Column("parent_category_ordinal", integer, "category_data.parent_category.ordinal"), "bigint"),
