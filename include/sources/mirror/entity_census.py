@@ -177,6 +177,7 @@ def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
         readers=_readers(columns),
         opaque={column.dotted_path for column in columns if column.read is structure},
         codes=codes,
+        added=table.added,
     )
 
 

@@ -39,7 +39,7 @@ def find_renames(
         if "[]" not in path and each.seen and (path not in known or known[path].scanned_at is None)
     ]
     pairs: dict[str, str] = {}
-    for column, read in [(column, path) for column in columns for path in (*column.reads, column.dotted_path)]:
+    for column, read in [(each, path) for each in columns for path in (*each.reads, each.dotted_path)]:
         old = next((path for path in gone if lies_in(read, path)), None)
         if new and old and column.name in stage.table.names and old not in pairs:
             values = _copied_values(stage, column, census.sample)

@@ -258,6 +258,7 @@ CATALOG_VENDOR_INFO = Table(
         *OBJECT,
     ),
     version=None,
+    added=("variation_id",),
     ignored={**OF_ONE_TYPE, f"{_INFO}.item_variation_id": "variation_id has it, from the record around the info"},
 )
 
@@ -345,6 +346,7 @@ ORDER_LINE_ITEMS = _in_one_currency(
     key=("order_id", "uid"),
     version=None,
     required=("quantity",),
+    added=("order_id", "position"),
 )
 
 ORDER_FULFILLMENTS = Table(
@@ -357,6 +359,7 @@ ORDER_FULFILLMENTS = Table(
     ),
     key=("order_id", "uid"),
     version=None,
+    added=("order_id",),
 )
 
 ORDER_RETURNS = Table(
@@ -369,6 +372,7 @@ ORDER_RETURNS = Table(
     ),
     key=("order_id", "uid"),
     version=None,
+    added=("order_id",),
 )
 
 TENDERS = _in_one_currency(
@@ -385,6 +389,7 @@ TENDERS = _in_one_currency(
     ),
     version=None,
     required=("type",),
+    added=("order_id",),
 )
 
 # The vendor has replaced transactions by orders. What is left of one is its id, location and time; the table of orders

@@ -250,6 +250,7 @@ EMPLOYEES = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    added=("shop_id",),
     ignored=OF_THE_SHOP,
 )
 
@@ -282,6 +283,7 @@ CUSTOMERS = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    added=("shop_id",),
     ignored=OF_THE_SHOP,
 )
 
@@ -313,6 +315,7 @@ VEHICLES = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    added=("shop_id",),
     ignored={
         **OF_THE_SHOP,
         **dict.fromkeys(
@@ -324,6 +327,13 @@ VEHICLES = Table(
 
 # Sums of an order over all its jobs (potential_*), and over those that the customer agreed to (authorized_*).
 SUMS = ("total", "subtotal", "tax", "discount", "job_count", "parts_total", "labor_total", "sublet_total", "fees_total")
+
+# The fields of an order that no answer has, or that are in two columns.
+COMPUTED = (
+    *("shop_id", "status", "posted_date", "completed_date", "discount_total", "fees_total"),
+    *(f"potential_{name}" for name in ("job_count", "parts_total", "labor_total", "sublet_total")),
+    *(f"authorized_{name}" for name in SUMS),
+)
 
 # What an order shows of other records, which have tables of their own.
 COPIES = {
@@ -366,6 +376,7 @@ REPAIR_ORDERS = Table(
     key=OF_SHOP,
     version="updated_date",
     required=("ro_number", "status_id", "created_date", "updated_date"),
+    added=COMPUTED,
     ignored={
         "jobs": "they are rows of jobs",
         "fees": "they are rows of job_fees",
@@ -374,6 +385,9 @@ REPAIR_ORDERS = Table(
         "head.repairOrderStatus.name": "the same",
         "head.jobs": "the estimate has the jobs",
         "head.balanceDue": "the estimate has it",
+        "head.deletedDate": "an order that has one is deleted",
+        **{f"estimate.{name}": "the order itself has it" for name in ("id", "repairOrderNumber", "roNumber")},
+        "estimate.taxes": "potential_tax has it where tax is empty",
         **{f"{answer}.{name}": text for answer in ("head", "estimate") for name, text in COPIES.items()},
         "profit.labor": "the rows of job_labor once more; what they earn is in the columns",
     },
@@ -420,6 +434,7 @@ JOBS = Table(
     ),
     key=OF_SHOP,
     version=None,
+    added=("shop_id", "tm_repair_order_id"),
     ignored={
         **{name: f"they are rows of job_{name}" for name in ("parts", "labor", "sublets", "fees")},
         "repairOrderId": "tm_repair_order_id has it",
@@ -433,7 +448,8 @@ OF_JOB = ("shop_id", "tm_job_id", "line")
 def _items(name: str, *columns: Column, key: tuple[str, ...] = OF_JOB) -> Table:
     """Return a table for items of jobs. `line` identifies an item in its job, since the vendor's id may be missing."""
     own = (SHOP_ID, OF_ORDER, Column("tm_job_id", integer), Column("line"), TM_ID, Column("name"))
-    return Table(SCHEMA, name, (*own, *columns), key=key, version=None)
+    added = ("shop_id", "tm_repair_order_id", "tm_job_id", "line")
+    return Table(SCHEMA, name, (*own, *columns), key=key, version=None, added=added)
 
 
 JOB_PARTS = _items(

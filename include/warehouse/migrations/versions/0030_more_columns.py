@@ -95,8 +95,33 @@ HAVING count(*) > 0;
 """
 
 
+# By table, what our own code adds to the records: the census counted it as if the vendor had sent it.
+ADDED = {
+    "catalog_vendor_info": "variation_id",
+    "order_line_items": "order_id",
+    "order_fulfillments": "order_id",
+    "order_returns": "order_id",
+    "tenders": "order_id",
+    "employees": "shop_id",
+    "customers": "shop_id",
+    "vehicles": "shop_id",
+    "repair_orders": "shop_id status posted_date completed_date discount_total fees_total"
+    " potential_job_count potential_parts_total potential_labor_total potential_sublet_total authorized_total"
+    " authorized_subtotal authorized_tax authorized_discount authorized_job_count authorized_parts_total"
+    " authorized_labor_total authorized_sublet_total authorized_fees_total",
+    "jobs": "shop_id tm_repair_order_id",
+    **dict.fromkeys(("job_parts", "job_labor", "job_sublets", "job_fees"), "shop_id tm_repair_order_id tm_job_id line"),
+}
+FORGET = """
+DELETE FROM confidence.field_census
+WHERE source IN ('square', 'tekmetric') AND entity = '{table}' AND path = ANY (string_to_array('{paths}', ' '))
+"""
+
+
 def upgrade() -> None:
     op.execute(SINCE)
+    for table, paths in ADDED.items():
+        op.execute(FORGET.format(table=table, paths=paths))
     for table, columns in TABLES.items():
         columns_from_extra(table, columns)
 
