@@ -2,7 +2,8 @@
 
 `--quick` does the same with a few rows, once, and writes nothing: it shows that the benchmarks work, its figures mean
 little. `--images N` measures the store alone, with so many rows, `--orders N` the seller alone, `--repairs N` the
-repair shop alone, `--jobs N` the crew calls alone, `--runs N` people's overview alone; they write nothing either.
+repair shop alone, `--jobs N` the crew calls alone, `--runs N` people's overview alone, `--fields N` what extra and
+census cost, with so many line items; they write nothing either.
 
 `--base COMMIT` compares this folder with a commit instead (`benchmarks.against`).
 """
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import against, parts
+from benchmarks.fields import keeping
 from benchmarks.figures import NUMBERS, Section, markdown, merged
 from benchmarks.flex import manning
 from benchmarks.measure import BenchError
@@ -65,6 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, metavar="N", help="the crew calls alone, with N jobs; writes nothing")
     parser.add_argument("--changes", type=int, metavar="N", help="the plan's pages alone, of N changes; writes nothing")
     parser.add_argument("--runs", type=int, metavar="N", help="the overview alone, of N runs; writes nothing")
+    parser.add_argument("--fields", type=int, metavar="N", help="the cost of fields alone, with N rows; writes nothing")
     parser.add_argument(
         "--rounds", type=int, metavar="N", help=f"measure N times: {ROUNDS} by default, some parts once"
     )
@@ -75,7 +78,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure_all(given: argparse.Namespace) -> int:
-    alone = any((given.images, given.orders, given.repairs, given.jobs, given.runs, given.changes))
+    alone = any((given.images, given.orders, given.repairs, given.jobs, given.runs, given.changes, given.fields))
     kept = not (alone or given.quick or given.pair)
     number, began = given.rounds or (ROUNDS if kept else 1), time.monotonic()
     console = Console(width=None if sys.stdout.isatty() else 240)
@@ -109,6 +112,8 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
         yield planned(postgres, given.changes)
     elif given.runs is not None:
         yield standing(postgres, given.runs)
+    elif given.fields is not None:
+        yield keeping(postgres, given.fields)
     else:
         yield from _everything(postgres, _sizes(given))
 
@@ -122,6 +127,7 @@ def _sizes(given: argparse.Namespace) -> Sizes:
 def _everything(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
     yield from parts.scan_and_comparison(postgres, sizes)
     yield parts.load(postgres, sizes)
+    yield keeping(postgres, sizes.fields)
     yield syncing(postgres, sizes.orders)
     yield looking(postgres, sizes.images, peers=sizes.peers)
     yield mending(postgres, *sizes.repairs)

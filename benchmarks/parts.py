@@ -33,13 +33,14 @@ LATENCY_MS = 50
 @dataclass(frozen=True)
 class Sizes:
     """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`, `images`, `orders`, `runs`, `changes`: rows; `repairs`, `crews`: orders or jobs, and milliseconds an answer
-    takes; `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted, 0 to leave that
+    `load`, `fields`, `images`, `orders`, `runs`, `changes`: rows; `repairs`, `crews`: orders or jobs, and milliseconds an
+    answer takes; `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted, 0 to leave that
     out; `peers`: whether other roads are measured too.
     """
 
     scans: tuple[tuple[int, int, int], ...]
     load: int
+    fields: int
     images: int
     orders: int
     repairs: tuple[int, int]
@@ -63,6 +64,7 @@ FULL = Sizes(
         (1_000_000, LARGE_PAGE, 0),
     ),
     load=200_000,
+    fields=40_000,
     images=200_000,
     orders=ORIGINAL_ORDERS,
     repairs=(5_000, LATENCY_MS),
@@ -76,6 +78,7 @@ FULL = Sizes(
 PAIR = Sizes(
     scans=((20_000, VENDORS_PAGE, 0), (100_000, LARGE_PAGE, 0)),
     load=50_000,
+    fields=10_000,
     images=50_000,
     orders=3_000,
     repairs=(500, 0),
@@ -89,6 +92,7 @@ PAIR = Sizes(
 QUICK = Sizes(
     scans=((2_000, VENDORS_PAGE, 20), (4_000, LARGE_PAGE, 0)),
     load=2_000,
+    fields=2_000,
     images=2_000,
     orders=200,
     repairs=(20, 10),

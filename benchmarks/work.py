@@ -29,7 +29,7 @@ WORKERS = 4
 
 def scan(start: Start, *, url: str, token: str, warehouse: str, run: str) -> dict[str, float | None]:
     """Scan the line items as `run`; returns the metrics, the requests, and for how long the writer stood."""
-    with _context(url, token, warehouse, run, limited=False) as context:
+    with context_of(url, token, warehouse, run, limited=False) as context:
         with stopped(start, context.conn, SOURCE.name, run) as stop:
             metrics = scan_entity(context, LINES, stop.epoch, Scope()).metrics
         return {**metrics, "requests": context.client.requests_sent, "stands": stop.seconds}
@@ -38,7 +38,7 @@ def scan(start: Start, *, url: str, token: str, warehouse: str, run: str) -> dic
 def scan_at_limit(start: Start, *, url: str, token: str, warehouse: str, entity: str) -> None:
     """Scan an entity at the vendor's limit."""
     run = "bench/limit"
-    with _context(url, token, warehouse, run, limited=True) as context:
+    with context_of(url, token, warehouse, run, limited=True) as context:
         writer = fence.stop(context.conn, SOURCE.name, run, timeout=10)
         start()
         scan_entity(context, entity_of(SOURCE, entity), writer.epoch, Scope())
@@ -46,7 +46,7 @@ def scan_at_limit(start: Start, *, url: str, token: str, warehouse: str, entity:
 
 def load(start: Start, *, url: str, token: str, warehouse: str) -> int:
     """Bring all line items into an empty warehouse by a full sync; returns the rows inserted."""
-    with _context(url, token, warehouse, "bench/load", limited=False) as context:
+    with context_of(url, token, warehouse, "bench/load", limited=False) as context:
         start()
         _, counts = sync_entities(context, full=True, only=LINES.name)
         return counts[LINES.name].inserted
@@ -72,7 +72,8 @@ def open_stage(conn: psycopg.Connection) -> Stage:
 
 
 @contextmanager
-def _context(url: str, token: str, warehouse: str, run: str, limited: bool) -> Iterator[MirrorContext]:
+def context_of(url: str, token: str, warehouse: str, run: str, limited: bool) -> Iterator[MirrorContext]:
+    """The context of a run. `limited`: at the vendor's limit."""
     with ExitStack() as stack:
         conn, limit_conn = (stack.enter_context(psycopg.connect(warehouse, autocommit=True)) for _ in range(2))
         limiter = SharedLimit(limit_conn, SOURCE.name, SOURCE.per_minute) if limited else NoLimit()

@@ -55,8 +55,8 @@ FIELDS_HEAD = """\
 
 Made from the declared tables by `make docs`. Every field that a vendor sends is in a column of its table or in the
 column `extra`, under the vendor's name, unless it stands here. Dots lead into objects. If a column has a part of an
-object that stands here, the rest of the object is not kept. A source that mirrors no records reads single fields of the
-vendor's answers and keeps no others: here are those that are known.
+object that stands here, the rest of the object is not kept. Of answers whose records no table has, and of what stands
+around records, single fields are read and no others are kept: here are those that are known.
 """
 
 LISTS_HEAD = """\
@@ -105,7 +105,7 @@ def render_readme(before: str, dags: Iterable["DAG"], sources: Iterable[str]) ->
 
 
 def render_fields(sources: Mapping[str, Source]) -> str:
-    """The page of the fields that `sources` ignore: by table, or by the answer if no record is mirrored."""
+    """The page of the fields that `sources` ignore: by table, and by the answer if no table has its records."""
     parts = [FIELDS_HEAD]
     for name, source in sources.items():
         by_reason: dict[tuple[str, str], list[str]] = {}

@@ -71,6 +71,11 @@ class Paginator(ABC):
     by_place = False
     cap: int | None = None
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The fields beside the rows that are read, as far as the answer has them; dots lead into objects."""
+        return ()
+
     @abstractmethod
     def request(self, base: Request, position: Position) -> Request:
         """Return the request for the page at `position`."""
@@ -131,6 +136,10 @@ class Cursor(Paginator):
         if self.optional and set(self.rows) & {".", "["}:
             raise ValueError("rows that an answer may leave out are under one key: leave out `optional` or the path")
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.token, self.more, self.as_of)))
+
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
             return base
@@ -173,6 +182,10 @@ class LastId(Paginator):
     start: None = field(default=None, init=False)
     expires = True
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return (self.more,)
+
     def request(self, base: Request, position: Position) -> Request:
         return base if position is None else replace(base, params={**base.params, self.param: position})
 
@@ -214,6 +227,10 @@ class NextLink(Paginator):
     def __post_init__(self) -> None:
         if self.rows is None and (self.key or self.total or self.end):
             raise ValueError("a plain array has no keys: its next page is in the Link header, and it tells no total")
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.key, self.total)))
 
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
@@ -315,6 +332,10 @@ class PageNumber(_Numbered):
     meta: str = "meta"
     cap: int | None = None
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return tuple(f"{self.meta}.{name}" for name in ("total_pages", "total_entries", "per_page"))
+
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
         rows = _listed(answer, self.rows)
         data = answer.data
@@ -338,6 +359,10 @@ class SpringPage(_Numbered):
     rows: str = "content"
     param: str = "page"
     start: int = 0
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return ("totalPages", "totalElements", "last")
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
         data = {self.rows: answer.data} if isinstance(answer.data, list) else answer.data

@@ -137,7 +137,7 @@ class Census:
             place.add_up()
             paths = {join(place.path, key): types for key, types in place.fields.items()}
             for path, types in (paths | place.lists).items():
-                if types:
+                if types and path not in self.questions.added:
                     fields[path] = self._field(place, path, types)
         maps = frozenset(place.path for place in self._places.values() if place.is_map)
         return Counted({place.path: place.objects for place in self._places.values()}, fields, maps, self._cut)

@@ -37,11 +37,13 @@ class Questions:
     - `readers`: by path, how the table's columns read it
     - `opaque`: paths whose content one column keeps as a whole, so that nothing in it can be lost
     - `codes`: paths of enumerations, whose values are kept
+    - `added`: fields that our own code puts into the records; they don't count
     """
 
     readers: Mapping[str, Reader] = field(default_factory=dict)
     opaque: Collection[str] = ()
     codes: Collection[str] = ()
+    added: Collection[str] = ()
 
 
 @dataclass(frozen=True)

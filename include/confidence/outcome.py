@@ -25,7 +25,7 @@ class LatestScan:
     - `planned`: how many changes its plan has
     - `rows`: rows in scope, of which it has `proven` some; both are None if it kept no account
     - `left_out`: a person has decided that its plan is not applied
-    - `due`: rows of the copy that lack what is kept in `extra`, since they are older than that column
+    - `due`: rows of the copy that lack what is kept only since they were written, such as `extra`
     """
 
     entity: str
@@ -151,7 +151,7 @@ def not_confirmed(evidence: Evidence) -> str:
         return f"{max(unproven, evidence.unproven)} rows could not be proven"
     due = sum(scan.due for scan in evidence.scans)
     if due:
-        return f"{due} rows lack what is now kept in the column extra: run the source's sync with mode full once"
+        return f"{due} rows lack what is kept only since an upgrade: run the source's sync with mode full once"
     return _not_repaired(evidence)
 
 

@@ -114,7 +114,7 @@ NOTHING = LeftOut()
 
 @dataclass(frozen=True)
 class ReadAnswer:
-    """What is read of an answer whose fields no census counts, because the source mirrors no records.
+    """What is read of an answer, or of a part of one, whose fields no census counts: no table has its records.
 
     - `answer`: which of the vendor's answers it is, in words
     - `read`: by field, what it is read for

@@ -17,11 +17,11 @@ delete, the row as the copy has it. These columns describe the change:
 | `noise` | The second look found source and copy in agreement. |
 | `unproven` | The second look could not tell, or it had no requests left. |
 | `young` | The row changed so recently that the next sync brings it; no drift. |
-| `due` | The row lacks only the `extra` that was not kept when it was written; see below. |
+| `due` | The row lacks only what was not kept when it was written; see below. |
 | `stale` | The source showed an older version than the copy has; never applied. |
 
-A row is due if it was written before its table had the column `extra`. That is no drift: a full sync brings it, without
-a second look, since it overwrites nothing, as if it inserted a row.
+A row is due if it was written before its table had the column `extra`, or a column that `extra` could not fill. That is
+no drift: a full sync brings it, without a second look, since it overwrites nothing, as if it inserted a row.
 """
 
 from collections import Counter
@@ -274,28 +274,25 @@ def poorer(table: Table) -> sql.Composable:
 
 
 def only_kept_before(table: Table, source: str) -> sql.Composable:
-    """Return the SQL condition that the copy's row `t` is older than the column `extra`, and lacks only that.
+    """Return the SQL condition that the copy's row `t` lacks only what was not kept when it was written.
 
-    `s` is the row as the source shows it.
+    That is `extra`, or a column that was `added_later`. `s` is the row as the source shows it, and differs from `t`.
     """
-    written_before = sql.SQL(
-        "t.sync_id <= coalesce((SELECT sync_id FROM confidence.extra_since WHERE source = {}), -1)"
-    ).format(sql.Literal(source))
-    return sql.SQL("({} AND {})").format(_only_gained(table), written_before)
-
-
-def _only_gained(table: Table) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` has all that the copy's row `t` has, and more in `extra`."""
-    if not table.keeps_extra:
+    gained = {column.name: _gained_column(table, column.name) for column in table.columns if column.added_later}
+    if table.keeps_extra:
+        gained[EXTRA] = sql.SQL(GAINED_EXTRA).format(source=sql.Literal(source))
+    if not gained:
         return sql.SQL("false")
-    same = [
-        sql.SQL("s.{0} IS NOT DISTINCT FROM t.{0}").format(sql.Identifier(name))
-        for name in table.compared
-        if name != EXTRA
-    ]
-    # Of a field that both have, || takes the copy's value.
-    gained = sql.SQL("s.extra || coalesce(t.extra, '{{}}') = s.extra").format()
-    return sql.SQL("({})").format(sql.SQL(" AND ").join([gained, *same]))
+    same = {name: sql.SQL("s.{0} IS NOT DISTINCT FROM t.{0}").format(sql.Identifier(name)) for name in table.compared}
+    either = [sql.SQL("({} OR {})").format(same[name], gained.get(name, sql.SQL("false"))) for name in table.compared]
+    return sql.SQL("({})").format(sql.SQL(" AND ").join(either))
+
+
+def _gained_column(table: Table, name: str) -> sql.Composed:
+    """Return the SQL condition that the copy's row `t` lacks the column because it was written before it existed."""
+    return sql.SQL(GAINED_COLUMN).format(
+        column=sql.Identifier(name), table_name=sql.Literal(table.full_name), column_name=sql.Literal(name)
+    )
 
 
 def _lost_nothing(table: Table) -> sql.Composable:
@@ -339,6 +336,17 @@ COVERS = """(t.{0} IS NULL OR s.{0} = t.{0} OR (s.{0} @> t.{0} AND NOT EXISTS (
       THEN i.theirs ELSE '{{}}' END) field
   ) SELECT FROM inside i WHERE i.mine IS DISTINCT FROM i.theirs
     AND NOT coalesce(jsonb_typeof(i.mine) = 'object' AND jsonb_typeof(i.theirs) = 'object', false))))
+"""
+
+# Of a field that both have, || takes the copy's value.
+GAINED_EXTRA = """
+(s.extra || coalesce(t.extra, '{{}}') = s.extra
+ AND t.sync_id <= coalesce((SELECT sync_id FROM confidence.extra_since WHERE source = {source}), -1))
+"""
+
+GAINED_COLUMN = """
+(t.{column} IS NULL AND t.sync_id <= coalesce((SELECT sync_id FROM confidence.column_since
+  WHERE table_name = {table_name} AND column_name = {column_name}), -1))
 """
 
 LOOKED_AT = """

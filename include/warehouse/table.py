@@ -31,6 +31,8 @@ class Column:
       row that differs in it alone is not written.
     - `uses`: what `read` takes out of an object. The object's other fields, and a list in its place, are kept in
       `extra`. None if `read` keeps all of the value.
+    - `added_later`: True if rows that were written before the column existed lack it, since `extra` did not have it
+      either. Its migration says so in confidence.column_since. Such rows are due (see `compare`).
     """
 
     name: str
@@ -38,6 +40,7 @@ class Column:
     field: str = ""
     compared: bool = True
     uses: tuple[str, ...] | None = None
+    added_later: bool = False
 
     @property
     def path(self) -> list[str]:
@@ -128,6 +131,8 @@ class Table:
       `uses`, only the rest is ignored.
     - `answers`: if a record is put together from several answers of the source, which one the fields under each first
       step of a path are from, in words
+    - `added`: the fields that our own code puts into the records. The source does not send them, so no census counts
+      them
     - `keeps_extra`: whether the fields that are neither read nor ignored are kept in the column `extra`, the last one.
       False for a table whose rows are no records of the source, or not whole ones.
     """
@@ -142,6 +147,7 @@ class Table:
     tombstone: str | None = None
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     answers: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    added: tuple[str, ...] = ()
     keeps_extra: bool = True
 
     def __post_init__(self) -> None:
@@ -177,6 +183,8 @@ class Table:
         """Return what is wrong with what is kept and ignored; empty if nothing is."""
         if EXTRA in (column.name for column in self.columns):
             return "has a column extra, which is the name of the column with all other fields"
+        if unread := set(self.added) - {column.dotted_path for column in self.columns}:
+            return f"adds fields that no column reads: {', '.join(sorted(unread))}"
         if self.ignored and not self.keeps_extra:
             return "keeps no extra fields, so there is nothing to ignore"
         read = {column.dotted_path for column in self.columns if column.uses is None} & set(self.ignored)
@@ -238,7 +246,7 @@ class Table:
         `version`, `changed`: the columns of that meaning, as for any table; None if the list shows none.
         """
         columns = tuple(column for column in self.columns if column.name in names)
-        only = {"required": (), "tombstone": None, "ignored": {}, "answers": {}, "keeps_extra": False}
+        only = {"required": (), "tombstone": None, "ignored": {}, "answers": {}, "added": (), "keeps_extra": False}
         return dataclasses.replace(self, columns=columns, version=version, changed=changed, **only)
 
     def row(self, record: Mapping[str, Any]) -> tuple:

@@ -16,6 +16,7 @@ PARTS = (
     "Scan",
     "Comparison",
     "Load",
+    "Fields",
     "Square",
     "Storage",
     "Tekmetric",

@@ -36,8 +36,9 @@ from tests.contract.account import Account, Run
 from tests.contract.test_mirrors import ENTITIES, MIRRORS, READ, declared, inside
 
 KEEPING = [(source, table) for source, table in READ if table.keeps_extra]
-# No later source has a copy as of before it.
+# No later source has a copy as of before them.
 KNOWN_COLUMNS = import_module("include.warehouse.migrations.versions.0026_known_columns")
+MORE_COLUMNS = import_module("include.warehouse.migrations.versions.0030_more_columns")
 LAYERS = 40
 Fields = Mapping[str, Any]
 
@@ -308,7 +309,12 @@ class TestAfterTheUpgrade:
         (newest,) = conn.execute("SELECT max(sync_id) FROM confidence.sync_log WHERE source = %s", [source]).fetchone()
         conn.execute("INSERT INTO confidence.extra_since VALUES (%s, %s)", [source, newest])
         for table in [table for of, table in KEEPING if of == source]:
-            conn.execute(sql.SQL("UPDATE {} SET extra = NULL").format(table.sql))
+            later = [column.name for column in table.columns if column.added_later]
+            since = "INSERT INTO confidence.column_since VALUES (%s, %s, %s)"
+            for name in later:
+                conn.execute(since, [table.full_name, name, newest])
+            empty = sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(name)) for name in ("extra", *later))
+            conn.execute(sql.SQL("UPDATE {} SET {}").format(table.sql, empty))
         return twisted
 
     @pytest.mark.drill("upgrade-in-between")
@@ -412,7 +418,9 @@ class TestMadeAColumn:
 
 
 @pytest.mark.drill("upgrade-in-between")
-@pytest.mark.parametrize("source", sorted({name.partition(".")[0] for name in KNOWN_COLUMNS.TABLES}))
+@pytest.mark.parametrize(
+    "source", sorted({name.partition(".")[0] for name in (*KNOWN_COLUMNS.TABLES, *MORE_COLUMNS.TABLES)})
+)
 def test_columns_of_a_release_come_from_extra_and_the_next_scan_is_clean(filled, owner_url, monkeypatch, source):
     """The copy as the release before would have it, with the fields in `extra`."""
     copy, command = filled.account.copy(), migrate.command

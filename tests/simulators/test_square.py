@@ -130,7 +130,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "status": {"ACTIVE", "INACTIVE"}, "created_at": INSTANT, "merchant_id": str, "country": "US",
         "language_code": str, "currency": "USD", "phone_number": str, "business_name": str,
         "type": {"PHYSICAL", "MOBILE"}, "website_url": str, "business_hours": dict, "business_email": str,
-        "description": str, "coordinates": dict, "mcc": str,
+        "description": str, "coordinates": dict, "mcc": str, "twitter_username": str, "instagram_username": str,
+        "facebook_url": str, "logo_url": str,
     },
     "catalog": {
         "type": {*ALL_TYPES}, "id": str, "updated_at": INSTANT, "version": int, "is_deleted": bool,

@@ -139,7 +139,7 @@ SHAPES: dict[str, Row] = {
         "id": int, "repairOrderNumber": int, "shopId": int, "repairOrderStatus": STATUS, "repairOrderLabel": NAMED,
         "customer": BRIEF, "vehicle": VEHICLE, "serviceWriter": PERSON, "jobs": None, "amountPaid": CENTS,
         "balanceDue": CENTS, "promisedDate": INSTANT, "droppedOffDate": INSTANT, "pickedUpDate": INSTANT,
-        "notes": None, **DATES,
+        "notes": None, "milesIn": int, "milesOut": int, "keytag": str, **DATES,
     },
     "estimate": {
         "id": int, "repairOrderNumber": int, "total": CENTS, "subtotal": CENTS, "tax": CENTS, "taxes": CENTS,

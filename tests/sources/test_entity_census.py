@@ -223,6 +223,37 @@ def test_a_renaming_is_found_in_objects_too(conn, before, after, pair):
     assert len(told(conn)) == (1 if pair else 2)
 
 
+def name_in(value):
+    return text(value.get("name") if isinstance(value, dict) else value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pair"),
+    [
+        (lambda n: {"kind": {"name": f"C{n}", "a": 1}}, lambda n: {"kind": {"title": f"C{n}", "a": 1}}, "kind.title"),
+        (lambda n: {"kind": {"name": f"C{n}"}}, lambda n: {"sort": {"name": f"C{n}"}}, "sort"),
+        (lambda n: {"kind": {"name": f"C{n}", "a": 1}}, lambda n: {"kind": {"title": "x", "a": 1}}, None),
+        (lambda n: {"kind": f"C{n}"}, lambda n: {"sort": f"C{n}"}, "sort"),
+    ],
+    ids=["the field in the object", "the object", "other values", "a value in place of the object"],
+)
+def test_a_renaming_is_found_in_an_object_of_which_a_column_uses_a_part(conn, before, after, pair):
+    kind = Column("kind", name_in, uses=("name",))
+    table = Table("shop", "orders", (Column("id", integer), kind), version=None)
+    conn.execute("CREATE SCHEMA shop CREATE TABLE orders (id bigint PRIMARY KEY, kind text)")
+    conn.execute("INSERT INTO shop.orders SELECT n, 'C' || n FROM generate_series(0, 29) n")
+    context = SimpleNamespace(conn=conn, source=SimpleNamespace(name="shop"), run=RUN)
+    entity, stage = SimpleNamespace(table=table, parts=()), SimpleNamespace(conn=conn, table=table)
+    for made in (before, after):
+        census = Census()
+        census.count([{"id": number, **made(number)} for number in range(30)])
+        _keep_table(context, entity, stage, census, known_fields(conn, "shop", "orders"), whole=True)
+    assert [(kind, detail) for kind, _, _, _, detail in told(conn) if kind == "renamed"] == [("renamed", pair)] * bool(
+        pair
+    )
+    assert len(told(conn)) == (1 if pair else 2)
+
+
 def test_a_new_field_with_other_values_is_no_renaming(shop, conn):
     known(shop, "tickets")
     alter(shop, "tickets", lambda row, number: row.update(title=f"other {number}", **{"subject": row.pop("subject")}))

@@ -277,6 +277,21 @@ class TestOrders:
         assert {key for key in rows(conn, "order_line_items") if key[0] == order} == {(order, o["uid"]) for o in others}
         assert (order, first["uid"]) in rows(conn, "order_line_items", live=False)
 
+    @pytest.mark.parametrize("silent", [False, True])
+    def test_lines_in_another_order_have_other_places(self, synced, conn, silent):
+        """Also if the order has no newer version: then a scan sees it, and a repair would bring it."""
+        order = next(o for o in synced.control.ids("orders") if len(synced.control.row("orders", o)["line_items"]) > 1)
+        first, *others = synced.control.row("orders", order)["line_items"]
+        lines = [*others, first]
+        change = Mutation("update", "orders", order, {"line_items": lines}, silent=silent)
+        synced.control.mutate(change)
+        if silent:
+            assert drift(scanned(synced, "orders"))["order_line_items_differing"] == len(lines)
+        else:
+            sync_entities(synced.context)
+            found = {key[1]: row["position"] for key, row in rows(conn, "order_line_items").items() if key[0] == order}
+            assert found == {line["uid"]: place for place, line in enumerate(lines, start=1)}
+
     def test_sale_of_a_till_that_was_offline(self, synced, conn):
         control = synced.control
         control.advance(5 * 86_400)

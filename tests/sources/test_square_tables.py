@@ -215,6 +215,11 @@ class TestRows:
             "created_at": datetime(2026, 3, 2, 18, tzinfo=UTC),
         }
 
+    def test_lines_know_their_place_in_the_order(self):
+        lines = [{**LINE, "uid": uid} for uid in ("u7", "u2", "u5")]
+        found = inside("orders", "order_line_items", ORDER | {"line_items": lines})
+        assert [(line["uid"], line["position"]) for line in found] == [("u7", 1), ("u2", 2), ("u5", 3)]
+
     def test_line_ids_are_unique_only_inside_their_order(self):
         keys = {tables.ORDER_LINE_ITEMS.key_of({**LINE, "order_id": order}) for order in ("O1", "O2")}
         assert len(keys) == 2

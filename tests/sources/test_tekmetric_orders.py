@@ -105,7 +105,7 @@ class TestRecord:
         found = rows(HEAD, ESTIMATE, PROFIT)
         (order,) = found["repair_orders"]
         assert {name: value for name, value in order.items() if value is not None} == {
-            "extra": '{"profit":{"laborProfit":{"margin":0.8062}}}',
+            "authorized_labor_margin": Decimal("0.8062"),
             "shop_id": 6212,
             "tm_id": 880123,
             "tm_customer_id": 20001,

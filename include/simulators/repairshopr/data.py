@@ -312,6 +312,10 @@ class Shop:
             "tax_rate_id": None,
             "properties": {},
             "contacts": [],
+            "invoice_cc_emails": f"books{row_id}@mail.example" if chance % 7 == 0 else "",
+            "location_name": "Main Street" if chance % 2 else None,
+            "online_profile_url": f"https://shop.example/profiles/{row_id}",
+            "pdf_url": f"https://shop.example/customers/{row_id}.pdf",
         }
 
     def _product(self, row_id: int, index: int) -> Row:
@@ -383,8 +387,11 @@ class Shop:
             "status": status,
             **times,
             "resolved_at": times["updated_at"] if status == "Resolved" else None,
+            "start_at": times["created_at"] if chance % 3 else None,
             "due_date": None,
             "problem_type": problem,
+            "ticket_type_id": 1 + chance % 2,
+            "priority": ("1 High", "2 Normal", None)[(chance >> 12) % 3],
             "user_id": 12 + (chance >> 24) % 4,
             "location_id": _reference(chance >> 28, 3),
             "contact_id": _reference(chance >> 32, 800 + (chance >> 36) % 50),

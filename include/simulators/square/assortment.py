@@ -113,6 +113,10 @@ class Assortment:
             "description": f"Our shop in {city}",
             "coordinates": {"latitude": latitude, "longitude": longitude},
             "mcc": "5999",
+            "twitter_username": "simulatedgoods",
+            "instagram_username": "simulated.goods",
+            "facebook_url": "facebook.example/simulatedgoods",
+            "logo_url": f"https://img.example/{id_of('locations', number)}/logo",
         }
 
     def vendor(self, number: int) -> Row:
@@ -153,6 +157,7 @@ class Assortment:
             data |= {"parent_category": {"id": above, "ordinal": number}, "root_category": above}
         else:
             data |= {"channels": [f"CH{number:07}"], "image_ids": [f"IMG{number:07}"]}
+            data |= {"availability_period_ids": [f"PERIOD{number:07}"]}
         return self._object("CATEGORY", "categories", number) | {"category_data": data}
 
     def tax(self) -> Row:

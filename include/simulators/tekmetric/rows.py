@@ -47,6 +47,9 @@ def head(store: Store, order: Order) -> Row:
         "droppedOffDate": order.created,
         "pickedUpDate": order.posted,
         "notes": None,
+        "milesIn": 20_000 + order.id % 90_000,
+        "milesOut": 20_003 + order.id % 90_000 if order.posted else None,
+        "keytag": f"K-{order.id % 40}" if order.id % 3 else None,
         **_dates(order),
     }
 

@@ -88,8 +88,11 @@ def count_page(
 
 def state_of(entity: Entity, table: Table, path: str) -> State:
     """Return what becomes of a field of the table's records: declared if a column reads it, or something in it."""
-    path = path.removesuffix("[]")
-    if any(lies_in(path, read) or lies_in(read, path) for column in _columns(entity, table) for read in column.reads):
+    path, columns = path.removesuffix("[]"), _columns(entity, table)
+    if any(lies_in(path, read) or lies_in(read, path) for column in columns for read in column.reads):
+        return State.DECLARED
+    # A column that `uses` no field of an object may still read any other value, such as a share or a list of phones.
+    if path in (column.dotted_path for column in columns if column.uses == ()):
         return State.DECLARED
     return State.IGNORED if table.why_ignored(path) else State.KEPT
 
@@ -174,6 +177,7 @@ def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
         readers=_readers(columns),
         opaque={column.dotted_path for column in columns if column.read is structure},
         codes=codes,
+        added=table.added,
     )
 
 

@@ -299,12 +299,11 @@ class Extract:
         """The partitions with an incomplete list, with the reason of each."""
         return self.progress.get("cut", {})
 
-    def shortage(self, number: int) -> int:
-        """Return how many rows are missing to the last total that the list claimed."""
+    def shortage(self, number: int, shown: int) -> int:
+        """Return how many rows are missing to the last total that the list claimed. `shown`: see `rows_shown`."""
         state = self.list_state(number)
-        if not state or not state["promised"]:
-            return 0
-        return self._missing_from(number, state.get("shrunk_to") or state["promised"])
+        promised = state.get("shrunk_to") or state.get("promised") or 0
+        return max(0, promised - shown)
 
     def expect_displaced(self, number: int) -> bool:
         """Let a list without a number of rows promise as many as it has shown, if repeats took the place of others.
@@ -321,26 +320,27 @@ class Extract:
             self.save_list_state(number, promised=max(state["promised"] or 0, least))
         return bool(displaced)
 
-    def save_unseen(self, number: int) -> None:
+    def save_unseen(self, number: int, shown: int) -> None:
         """Store how many rows a list lacks of its largest claimed total, once it is read to its end.
 
-        `shrunk`: how many of them, at most, may have been deleted while it was read.
+        `shrunk`: how many of them, at most, may have been deleted while it was read. `shown`: see `rows_shown`.
         """
         state = self.list_state(number)
         promised = state.get("promised") or 0
-        unseen = self._missing_from(number, promised) if promised else 0
         shrunk = promised - (state.get("shrunk_to") or promised)
-        self.save_list_state(number, unseen=unseen, shrunk=shrunk)
+        self.save_list_state(number, unseen=max(0, promised - shown), shrunk=shrunk)
 
-    def _missing_from(self, number: int, total: int) -> int:
-        """Return how many rows the list lacks of this total. Refused rows count as shown."""
+    def rows_shown(self, number: int) -> int:
+        """Return how many different rows the list has shown; 0 if it claims no total. Refused rows count as shown."""
         state = self.list_state(number)
+        if not state or not state["promised"]:
+            return 0
         key = identifiers(self.entity.table.key)
         query = sql.SQL("SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage} WHERE _page >= %s) s").format(
             key=key, stage=self.stage.sql
         )
         (shown,) = self.stage.conn.execute(query, [state["first_page"]]).fetchone()
-        return max(0, total - shown - state["counts"][0][1])
+        return shown + state["counts"][0][1]
 
     def drop_repeats(self, possibly_alive: Sequence[tuple] = (), *, newest_first: bool = False) -> Repeats:
         """Deduplicate by key, drop outdated and implicitly deleted rows, then nested rows whose record was dropped.

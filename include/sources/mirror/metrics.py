@@ -21,7 +21,7 @@ METRICS: Mapping[str, str] = {
     "feed_noise": "Suspects on which the second look found source and copy in agreement: the list was wrong "
     "for a moment.",
     "rows_young": "Rows that changed after the last sync, so that the next one brings them.",
-    "rows_due": "Rows that the copy has from before `extra` was kept, and that differ in nothing else: a full sync "
+    "rows_due": "Rows that lack only what was not kept when they were written, such as `extra`: a full sync "
     "brings them.",
     "rows_refused": "Rows of the list that can't be stored.",
     "partitions_asked": "Partitions that the scan asked for.",

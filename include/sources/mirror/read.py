@@ -192,10 +192,12 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
         return
     uncounted = listings[number].paginator.by_place and not extract.list_state(number)["counted"]
     unsorted = uncounted and extract.expect_displaced(number)
-    if not unsorted and extract.shortage(number):
+    # To count them takes long in a long list, and no row comes meanwhile.
+    shown = extract.rows_shown(number)
+    if not unsorted and extract.shortage(number, shown):
         _refresh_total(context, extract, listings[number], number)
-    extract.save_unseen(number)
-    shortage, state = extract.shortage(number), extract.list_state(number)
+    extract.save_unseen(number, shown)
+    shortage, state = extract.shortage(number, shown), extract.list_state(number)
     readings, before = state.get("readings", 1), state.get("shortage")
     is_sync = extract.stage.pull.purpose == "sync"
     if not shortage or not (is_sync or shortage > (extract.stage.pull.total_pages or 1)):

@@ -39,11 +39,15 @@ def find_renames(
         if "[]" not in path and each.seen and (path not in known or known[path].scanned_at is None)
     ]
     pairs: dict[str, str] = {}
-    for column in columns:
-        old = next((path for path in gone if lies_in(column.dotted_path, path)), None)
+    for column, read in [(each, path) for each in columns for path in (*each.reads, each.dotted_path)]:
+        old = next((path for path in gone if lies_in(read, path)), None)
         if new and old and column.name in stage.table.names and old not in pairs:
-            values, inner = _copied_values(stage, column, census.sample), column.dotted_path.removeprefix(old)
-            same = [path for path in new if path not in pairs.values() and _is_same(column, path + inner, values)]
+            values = _copied_values(stage, column, census.sample)
+            same = [
+                path
+                for path in new
+                if path not in pairs.values() and _is_same(column, read, path + read.removeprefix(old), values)
+            ]
             if same:
                 pairs[old] = same[0]
     return pairs
@@ -63,11 +67,21 @@ def _copied_values(stage: Stage, column: Column, sample: Sequence[Record]) -> li
     return [(records[tuple(key)], value) for *key, value in rows if tuple(key) in records]
 
 
-def _is_same(column: Column, path: str, values: Sequence[tuple[Record, Any]]) -> bool:
-    """Return whether a new field has the values that the copy has in the column."""
+def _is_same(column: Column, read: str, path: str, values: Sequence[tuple[Record, Any]]) -> bool:
+    """Return whether the field at `path` has the values that the copy has in the column, which reads `read`."""
     if len(values) < MIN_PAIRS or len({str(value) for _, value in values}) < MIN_DIFFERENT:
         return False
-    return sum(_equal(column, value_at(record, path), value) for record, value in values) >= EQUAL_SHARE * len(values)
+    equal = sum(_equal(column, _put_back(column, read, record, path), value) for record, value in values)
+    return equal >= EQUAL_SHARE * len(values)
+
+
+def _put_back(column: Column, read: str, record: Record, path: str) -> Any:
+    """Return what the column would be given if the value at `path` still were at `read`; None without a value there."""
+    value = value_at(record, path)
+    if read == column.dotted_path or value is None:
+        return value
+    around = value_at(record, column.dotted_path)
+    return {**(around if isinstance(around, dict) else {}), read.removeprefix(f"{column.dotted_path}."): value}
 
 
 def _equal(column: Column, value: Any, copied: Any) -> bool:

@@ -8,11 +8,12 @@ from typing import Any
 
 from psycopg import Connection
 
+from include.api.envelopes import ENVELOPES
 from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Api, Check, Connections, ReadAnswer, Synced, SyncFailed, entity_of, require_lookback
-from include.sources.mirror.entity import Child, Derived, Entity, Invariant, MirrorContext
+from include.sources.mirror.entity import Child, Derived, Entity, Invariant, Listed, MirrorContext
 from include.sources.mirror.metrics import metric_texts
 from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
 from include.sources.mirror.scan import Scope, scan_entity
@@ -38,6 +39,7 @@ class Mirror:
     - `error_policy`: what the API's own statuses mean
     - `own_metrics`: what the metrics of its own forensics mean, in a sentence each
     - `planned_name`: as in `Source`
+    - `in_brief`: what is read of records that lists show in brief
     - `enumerations`: by table, the fields with a small set of the vendor's words, such as a status. The census of
       fields keeps their values, so name none that people fill in.
 
@@ -59,6 +61,7 @@ class Mirror:
     own_metrics: Mapping[str, str] = field(default_factory=dict)
     enumerations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     planned_name: str = ""
+    in_brief: tuple[ReadAnswer, ...] = ()
 
     def __post_init__(self) -> None:
         names = [entity.name for entity in self.entities]
@@ -100,8 +103,8 @@ class Mirror:
 
     @property
     def read_answers(self) -> tuple[ReadAnswer, ...]:
-        """None: the census counts the fields of all its records."""
-        return ()
+        """What is read around the records of lists, and of records in brief. The census counts all whole records."""
+        return (_around_records(self.entities), *self.in_brief)
 
     def children(self, entity: Entity) -> tuple[Child, ...]:
         """Return the entities whose parent is this one."""
@@ -150,6 +153,21 @@ class Mirror:
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool
     ) -> Mapping[str, Any]:
         return {}
+
+
+def _around_records(entities: Sequence[Entity]) -> ReadAnswer:
+    """Return what is read of the answers around the records of the entities' lists."""
+    paginators = [entity.paginator for entity in entities if isinstance(entity, Listed)]
+    beside = sorted({name for paginator in paginators for name in paginator.beside})
+    return ReadAnswer(
+        "what stands around the records of a list",
+        read={
+            **dict.fromkeys(beside, "whether and where the list goes on, how much it has, and up to when"),
+            **dict.fromkeys(ENVELOPES, "an error in place of the records"),
+        },
+        ignored={},
+        rest="they describe the answer, and no record",
+    )
 
 
 def _require_parent(child: Child, parent: Entity) -> None:

@@ -47,6 +47,10 @@ CUSTOMERS = _table(
     Column("location_id", identifier),
     Column("properties", structure),
     Column("contacts", structure),
+    Column("invoice_cc_emails"),
+    Column("location_name"),
+    Column("online_profile_url"),
+    Column("pdf_url"),
     ignored={
         "fullname": "firstname and lastname in one",
         "business_then_name": "business_name, or else the full name",
@@ -134,6 +138,9 @@ PRODUCTS = _table(
     Column("disabled", boolean),
     Column("product_category"),
     Column("sort_order", text),
+    Column("maintain_stock", boolean),
+    Column("reorder_at", decimal),
+    Column("notes"),
 )
 
 TICKETS = _table(
@@ -148,6 +155,12 @@ TICKETS = _table(
     Column("resolved_at", instant),
     Column("properties", structure),
     Column("comments", structure),
+    Column("customer_business_then_name"),
+    Column("due_date", instant),
+    Column("start_at", instant),
+    Column("location_id", identifier),
+    Column("ticket_type_id", identifier),
+    Column("priority"),
 )
 
 ESTIMATES = _table(
@@ -166,5 +179,7 @@ ESTIMATES = _table(
     Column("contact_id", identifier),
     Column("user_id", identifier),
     Column("note"),
+    Column("employee"),
+    Column("pdf_url"),
     ignored=EMBEDDED,
 )

@@ -159,7 +159,9 @@ def _of_order(name: str) -> Callable[[Record], list[Record]]:
 
 
 def _line_items(order: Record) -> list[Record]:
-    return _inside({"line_items": lines_of(order)}, "line_items", "order_id", order.get("id"))
+    """Return the line items of an order, each with its place in the list under `position`, from 1."""
+    lines = _inside({"line_items": lines_of(order)}, "line_items", "order_id", order.get("id"))
+    return [{**line, "position": place} for place, line in enumerate(lines, start=1)]
 
 
 def _fulfillments(order: Record) -> list[Record]:

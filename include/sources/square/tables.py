@@ -136,6 +136,8 @@ LOCATIONS = Table(
         *_texts("currency", "merchant_id", "mcc", "phone_number", "business_email", "website_url"),
         *_structures("address", "coordinates", "business_hours", "capabilities", "tax_ids"),
         CREATED,
+        *_texts("twitter_username", "instagram_username", "facebook_url"),
+        *_texts("logo_url", "pos_background_url", "full_format_logo_url"),
     ),
     version=None,
     required=("name", "status", "created_at"),
@@ -170,6 +172,8 @@ CATALOG_CATEGORIES = _catalog(
     ("channels", structure, ""),
     ("image_ids", structure, ""),
     ("ecom_seo_data", structure, ""),
+    ("parent_category_ordinal", integer, "parent_category.ordinal"),
+    ("availability_period_ids", structure, ""),
 )
 
 CATALOG_ITEMS = _catalog(
@@ -201,6 +205,7 @@ CATALOG_ITEMS = _catalog(
     ("item_options", structure, ""),
     ("food_and_beverage_details", structure, ""),
     ("ecom_image_uris", structure, ""),
+    ("reporting_category_ordinal", integer, "reporting_category.ordinal"),
     beside=CUSTOM,
     ignored={"item_data.variations": "they are rows of catalog_variations"},
 )
@@ -253,6 +258,7 @@ CATALOG_VENDOR_INFO = Table(
         *OBJECT,
     ),
     version=None,
+    added=("variation_id",),
     ignored={**OF_ONE_TYPE, f"{_INFO}.item_variation_id": "variation_id has it, from the record around the info"},
 )
 
@@ -334,10 +340,13 @@ ORDER_LINE_ITEMS = _in_one_currency(
         Column("currency", text, "total_money.currency"),
         *_structures("modifiers", "applied_taxes", "applied_discounts", "applied_service_charges"),
         *_structures("pricing_blocklists", "metadata"),
+        # The first line of an order has 1. The order of the list says so, and no field.
+        Column("position", integer, added_later=True),
     ),
     key=("order_id", "uid"),
     version=None,
     required=("quantity",),
+    added=("order_id", "position"),
 )
 
 ORDER_FULFILLMENTS = Table(
@@ -350,6 +359,7 @@ ORDER_FULFILLMENTS = Table(
     ),
     key=("order_id", "uid"),
     version=None,
+    added=("order_id",),
 )
 
 ORDER_RETURNS = Table(
@@ -362,6 +372,7 @@ ORDER_RETURNS = Table(
     ),
     key=("order_id", "uid"),
     version=None,
+    added=("order_id",),
 )
 
 TENDERS = _in_one_currency(
@@ -378,6 +389,7 @@ TENDERS = _in_one_currency(
     ),
     version=None,
     required=("type",),
+    added=("order_id",),
 )
 
 # The vendor has replaced transactions by orders. What is left of one is its id, location and time; the table of orders

@@ -12,12 +12,13 @@ from typing import Any
 from include.api.paginators import Single, SpringPage
 from include.api.request import Request
 from include.confidence.health import Limits
-from include.sources.base import NOTHING, LeftOut
+from include.sources.base import NOTHING, LeftOut, ReadAnswer
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Discovered, Listed, Listing, Lookup, MirrorContext
 from include.sources.mirror.validate import with_invariants
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.checks import CHECKS
+from include.sources.tekmetric.lists import IN_BRIEF
 from include.sources.tekmetric.metrics import DERIVED
 from include.sources.tekmetric.orders import REPAIR_ORDERS
 from include.sources.tekmetric.shops import partitions
@@ -79,6 +80,15 @@ def _employees(context: MirrorContext, shop_id: str, since: Any) -> list[Listing
 
 # The list shows nothing that tells whether an employee has changed.
 NAMED = tables.EMPLOYEES.in_brief(*tables.OF_SHOP)
+EMPLOYEE_IN_BRIEF = ReadAnswer(
+    "a row of the list of employees",
+    read={"id": "the employee, who is looked up", "shopId": "the row is of the shop that was asked for"},
+    ignored=dict.fromkeys(
+        ("firstName", "lastName", "fullName", "email", "employeeRole", "disabled", "deactivated"),
+        "the employee's own address shows it",
+    ),
+    rest="each employee is read in full at the own address",
+)
 EMPLOYEES = Discovered(
     table=tables.EMPLOYEES,
     lookup=_lookup("employee"),
@@ -104,5 +114,6 @@ SOURCE = Tekmetric(
     checks=CHECKS,
     enumerations={"job_labor": ("laborType",)},
     planned_name=SHOP_NAME,
+    in_brief=(*IN_BRIEF, EMPLOYEE_IN_BRIEF),
     health=Limits(rarely={entity.name: DAILY for entity in ENTITIES if entity.read_every == DAILY}),
 )

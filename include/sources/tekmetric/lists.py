@@ -17,6 +17,7 @@ from include.api.decoding import decode_json
 from include.api.errors import RefuseData
 from include.api.paginators import FRESH, Crawl, Cursor, Page, Position, Single, SpringPage
 from include.api.request import Answer, Request
+from include.sources.base import ReadAnswer
 from include.sources.mirror.entity import Listing, MirrorContext, NewestOnly
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.shops import Shop, shops_of
@@ -71,6 +72,50 @@ class NextKeys(Cursor):
         page = super().read(replace(answer, data={**data, self.token: None}), position, crawl)
         follows = keys is not None and data.get(self.more) is not False
         return replace(page, next=_encode(keys).decode() if follows else None)
+
+
+_SHOWN = "the order's own address shows it"
+_EARNED = "the order's labor profit or its jobs show it"
+IN_BRIEF = (
+    ReadAnswer(
+        "a row of a board",
+        read={
+            "id": "the order, which is looked up",
+            **dict.fromkeys(("updatedDate", "postedDate", "completedDate"), "whether the order has to be looked up"),
+        },
+        ignored=dict.fromkeys(
+            (
+                *("repairOrderNumber", "roNumber", "repairOrderStatus", "createdDate"),
+                *("total", "subtotal", "authorizedTotal", "amountPaid"),
+            ),
+            _SHOWN,
+        ),
+        rest="each order is read in full at its own address",
+    ),
+    ReadAnswer(
+        "a row of the report",
+        read={
+            "repairOrderId": "the order, which is looked up",
+            "postedDate": "whether the order has to be looked up",
+            "shopId": "the row is of the shop that was asked for",
+        },
+        ignored=dict.fromkeys(("repairOrderNumber", "customerId", "vehicleId", "serviceWriterId"), _SHOWN)
+        | dict.fromkeys(
+            (
+                *("totalRetail", "totalCost", "totalProfit", "totalProfitMargin"),
+                *("laborProfit", "partsTotalProfit", "subletProfit", "feesProfit"),
+            ),
+            _EARNED,
+        ),
+        rest="each order is read in full at its own address",
+    ),
+    ReadAnswer(
+        "what stands around the rows of the report",
+        read={"nextKeys": "where the list goes on", "hasNext": "whether it goes on"},
+        ignored={},
+        rest="they describe the answer, and no record",
+    ),
+)
 
 
 def _plain(key: Any) -> bool:

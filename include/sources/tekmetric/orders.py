@@ -80,10 +80,8 @@ PROFIT = {
     "authorized_labor_hours": "laborProfit.hours",
 }
 # The fields of the answers that are read; the others come into `extra`.
-HEAD_READ = Known.of([], [*HEAD.values(), "id", "repairOrderNumber", "roNumber", "repairOrderStatus.id", "deletedDate"])
-ESTIMATE_READ = Known.of(
-    [], [*ESTIMATE.values(), "id", "repairOrderNumber", "roNumber", "tax", "taxes", "jobs", "fees.data"]
-)
+HEAD_READ = Known.of([], [*HEAD.values(), "id", "repairOrderNumber", "roNumber", "repairOrderStatus.id"])
+ESTIMATE_READ = Known.of([], [*ESTIMATE.values(), "tax", "jobs", "fees.data"])
 PROFIT_READ = Known.of([], PROFIT.values())
 
 

@@ -63,6 +63,11 @@ def percent(value: Any) -> Decimal | None:
     return None if share is None else (share * 100).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
+def share(value: Any) -> Decimal | None:
+    """Return a share (0.665) as it is. "NaN", the vendor's share of nothing, is None."""
+    return None if value == "NaN" else exact(value)
+
+
 def decided(value: Any) -> bool:
     """Return whether the customer has said so, False if not asked yet."""
     return boolean(value) or False
@@ -82,6 +87,11 @@ def id_of(value: Any) -> int | None:
 def code_of(value: Any) -> str | None:
     """Return the code in `{code, ...}`, or the value itself if that is the code."""
     return text(value.get("code") if isinstance(value, dict) else value)
+
+
+def code_beside_name(value: Any) -> str | None:
+    """Return the code in `{code, name, ...}`, None if the value is only the name."""
+    return code_of(value) if isinstance(value, dict) else None
 
 
 def person(value: Any) -> str | None:
@@ -240,6 +250,7 @@ EMPLOYEES = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    added=("shop_id",),
     ignored=OF_THE_SHOP,
 )
 
@@ -263,6 +274,7 @@ CUSTOMERS = Table(
         *(Column(name, text, f"address.{name}") for name in ("city", "state", "zip", "country")),
         Column("customer_type_id", id_of, "customerType", uses=("id",)),
         _name("customer_type_name", "customerType"),
+        Column("customer_type_code", code_beside_name, "customerType", uses=("code",)),
         Column("tax_exempt", boolean, "taxExempt"),
         Column("ok_for_marketing", boolean, "okForMarketing"),
         *_named("lead_source", "leadSource"),
@@ -271,6 +283,7 @@ CUSTOMERS = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    added=("shop_id",),
     ignored=OF_THE_SHOP,
 )
 
@@ -302,6 +315,7 @@ VEHICLES = Table(
     ),
     key=OF_SHOP,
     version="updated_date",
+    added=("shop_id",),
     ignored={
         **OF_THE_SHOP,
         **dict.fromkeys(
@@ -313,6 +327,13 @@ VEHICLES = Table(
 
 # Sums of an order over all its jobs (potential_*), and over those that the customer agreed to (authorized_*).
 SUMS = ("total", "subtotal", "tax", "discount", "job_count", "parts_total", "labor_total", "sublet_total", "fees_total")
+
+# The fields of an order that no answer has, or that are in two columns.
+COMPUTED = (
+    *("shop_id", "status", "posted_date", "completed_date", "discount_total", "fees_total"),
+    *(f"potential_{name}" for name in ("job_count", "parts_total", "labor_total", "sublet_total")),
+    *(f"authorized_{name}" for name in SUMS),
+)
 
 # What an order shows of other records, which have tables of their own.
 COPIES = {
@@ -346,10 +367,16 @@ REPAIR_ORDERS = Table(
         Column("label"),
         Column("label_id", identifier),
         Column("notes"),
+        Column("estimate_authorized_total", cents, "estimate.authorizedTotal"),
+        Column("authorized_labor_margin", share, "profit.laborProfit.margin", uses=()),
+        Column("miles_in", cents, "head.milesIn"),
+        Column("miles_out", cents, "head.milesOut"),
+        Column("keytag", text, "head.keytag"),
     ),
     key=OF_SHOP,
     version="updated_date",
     required=("ro_number", "status_id", "created_date", "updated_date"),
+    added=COMPUTED,
     ignored={
         "jobs": "they are rows of jobs",
         "fees": "they are rows of job_fees",
@@ -358,6 +385,9 @@ REPAIR_ORDERS = Table(
         "head.repairOrderStatus.name": "the same",
         "head.jobs": "the estimate has the jobs",
         "head.balanceDue": "the estimate has it",
+        "head.deletedDate": "an order that has one is deleted",
+        **{f"estimate.{name}": "the order itself has it" for name in ("id", "repairOrderNumber", "roNumber")},
+        "estimate.taxes": "potential_tax has it where tax is empty",
         **{f"{answer}.{name}": text for answer in ("head", "estimate") for name, text in COPIES.items()},
         "profit.labor": "the rows of job_labor once more; what they earn is in the columns",
     },
@@ -404,6 +434,7 @@ JOBS = Table(
     ),
     key=OF_SHOP,
     version=None,
+    added=("shop_id", "tm_repair_order_id"),
     ignored={
         **{name: f"they are rows of job_{name}" for name in ("parts", "labor", "sublets", "fees")},
         "repairOrderId": "tm_repair_order_id has it",
@@ -417,7 +448,8 @@ OF_JOB = ("shop_id", "tm_job_id", "line")
 def _items(name: str, *columns: Column, key: tuple[str, ...] = OF_JOB) -> Table:
     """Return a table for items of jobs. `line` identifies an item in its job, since the vendor's id may be missing."""
     own = (SHOP_ID, OF_ORDER, Column("tm_job_id", integer), Column("line"), TM_ID, Column("name"))
-    return Table(SCHEMA, name, (*own, *columns), key=key, version=None)
+    added = ("shop_id", "tm_repair_order_id", "tm_job_id", "line")
+    return Table(SCHEMA, name, (*own, *columns), key=key, version=None, added=added)
 
 
 JOB_PARTS = _items(

@@ -96,11 +96,13 @@ def _fill(conn: Connection, parts: dict[str, sql.Composable], reader: Table) -> 
 def _put(column: Column) -> sql.Composed:
     """Return an expression for `extra` with the column's value at its path."""
     put = sql.SQL("coalesce({}, '{{}}')").format(sql.Identifier(EXTRA))
-    for depth in range(1, len(column.path)):
-        place = sql.Literal(column.path[:depth])
+    # Of an object, the column has the one field that it uses.
+    path = [*column.path, *(column.uses or ())]
+    for depth in range(1, len(path)):
+        place = sql.Literal(path[:depth])
         put = sql.SQL("jsonb_set({put}, {place}, coalesce(extra #> {place}, '{{}}'))").format(put=put, place=place)
     value = sql.SQL("to_jsonb({})").format(sql.Identifier(column.name))
-    return sql.SQL("jsonb_set({}, {}, {})").format(put, sql.Literal(column.path), value)
+    return sql.SQL("jsonb_set({}, {}, {})").format(put, sql.Literal(path), value)
 
 
 def _hash_of(conn: Connection, table: str) -> str:
@@ -117,8 +119,13 @@ def _hash_before(expression: str, name: str) -> str:
 
 
 def _connection() -> Connection:
-    """Return the psycopg connection of the running migration."""
-    return op.get_bind().connection.driver_connection
+    """Return the psycopg connection of the running migration.
+
+    Deferred constraints are checked at once: Postgres alters no table that has rows to be checked later.
+    """
+    conn = op.get_bind().connection.driver_connection
+    conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    return conn
 
 
 def _execute(conn: Connection, statement: str, parts: dict[str, sql.Composable]) -> None:
