@@ -27,6 +27,9 @@ Compares the source with the copy and leaves evidence and plan in the warehouse.
 
 **If it fails:** nothing was repaired and the writer goes on as before. Mend what the message names, then clear `scan`
 with downstream; an attempt that is retried goes on where the one before was cut off.
+
+**If it is skipped:** its log says why. The entity may be put off to a later night, since the writer may stand for
+`stop_budget_minutes` only. To scan everything now, trigger the DAG by hand.
 """
 
 

@@ -1,9 +1,12 @@
 """Read what one run has left in the warehouse, for the page of a run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg import Connection
+from psycopg.rows import scalar_row
 
+from include.confidence import proofs
 from include.confidence.policy import Verdict, worst_verdict
 from include.confidence.queries.paging import MAX_PAGE, fetch_rows
 from include.confidence.queries.scans import SCANS, Scan, scan_of
@@ -22,6 +25,8 @@ class Run:
     - `planned`, `rows`, `proven`: sums over the newest scan of each entity and scope
     - `unproven`: rows that it could not prove, and no later run has looked at; oldest first, the first 200
     - `applied`: what its repairs have done
+    - `put_off`: {entity: why} of those that it has left to a later night
+    - `stood_seconds`: for how long it has kept the writer stopped, until now if it still does; None if it did not
     """
 
     run: str
@@ -34,6 +39,8 @@ class Run:
     unproven: tuple[Unproven, ...]
     applied: Counts
     syncs: tuple[SyncRow, ...]
+    put_off: Mapping[str, str]
+    stood_seconds: float | None
 
 
 def read_run(conn: Connection, name: str) -> Run | None:
@@ -58,4 +65,17 @@ def read_run(conn: Connection, name: str) -> Run | None:
         unproven=tuple(oldest(conn, source, MAX_PAGE, run=name)),
         applied=sum((row.counts for row in syncs if row.kind == "repair"), Counts()),
         syncs=tuple(syncs),
+        put_off=proofs.put_off_by(conn, source, name),
+        stood_seconds=_stood(conn, source, name),
     )
+
+
+def _stood(conn: Connection, source: str, run: str) -> float | None:
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(STOOD, [source, run]).fetchone()
+
+
+STOOD = """
+SELECT sum(extract(epoch FROM coalesce(ended_at, clock_timestamp()) - began_at))::double precision
+FROM confidence.writer_stop WHERE source = %s AND run = %s
+"""
