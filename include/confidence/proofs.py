@@ -78,21 +78,26 @@ CROSS JOIN LATERAL (
     ORDER BY f.scanned_at DESC LIMIT 1
   ), 'all') AS scopes
 ) AS usual
-LEFT JOIN LATERAL (
-  SELECT f.scanned_at FROM confidence.forensic_run f
-  WHERE f.source = %(source)s AND f.entity = e.entity AND f.scope = ANY (usual.scopes)
-    AND f.verdict IS NOT NULL AND NOT f.rescanned AND coalesce(f.summary ->> 'incomplete', '') = ''
-    AND f.scanned_at < coalesce(%(before)s::timestamptz, 'infinity')
-  ORDER BY f.scanned_at DESC LIMIT 1
-) AS newest ON true
-LEFT JOIN LATERAL (
-  SELECT max(last.seconds) AS seconds FROM (
-    SELECT f.seconds FROM confidence.forensic_run f
-    WHERE f.source = %(source)s AND f.entity = e.entity AND f.scope = ANY (usual.scopes) AND f.seconds IS NOT NULL
+CROSS JOIN LATERAL (
+  SELECT max(last.scanned_at) AS scanned_at FROM unnest(usual.scopes) AS u (scope) CROSS JOIN LATERAL (
+    SELECT f.scanned_at FROM confidence.forensic_run f
+    WHERE f.source = %(source)s AND f.entity = e.entity AND f.scope = u.scope
+      AND f.verdict IS NOT NULL AND NOT f.rescanned AND coalesce(f.summary ->> 'incomplete', '') = ''
       AND f.scanned_at < coalesce(%(before)s::timestamptz, 'infinity')
-    ORDER BY f.scanned_at DESC LIMIT 3
+    ORDER BY f.scanned_at DESC LIMIT 1
   ) AS last
-) AS took ON true
+) AS newest
+CROSS JOIN LATERAL (
+  SELECT max(latest.seconds) AS seconds FROM (
+    SELECT last.seconds FROM unnest(usual.scopes) AS u (scope) CROSS JOIN LATERAL (
+      SELECT f.seconds, f.scanned_at FROM confidence.forensic_run f
+      WHERE f.source = %(source)s AND f.entity = e.entity AND f.scope = u.scope AND f.seconds IS NOT NULL
+        AND f.scanned_at < coalesce(%(before)s::timestamptz, 'infinity')
+      ORDER BY f.scanned_at DESC LIMIT 3
+    ) AS last
+    ORDER BY last.scanned_at DESC LIMIT 3
+  ) AS latest
+) AS took
 ORDER BY e.place
 """
 
