@@ -5,6 +5,7 @@ from typing import Any
 
 from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowSkipException
+from psycopg import Connection
 
 from include.api.errors import FixConfiguration
 from include.confidence import proofs
@@ -48,18 +49,18 @@ def put_off(context: Any, source: str, entity: str, why: str) -> None:
     """Leave the entity to a later night. Raises AirflowSkipException."""
     run = run_name(context)
     with warehouse.connect(run) as conn:
-        writer = fence.require_stopped(conn, source, run)
-        proofs.put_off(conn, source, run, writer.epoch, {entity: why})
+        fence.require_stopped(conn, source, run)
+        proofs.put_off(conn, source, run, {entity: why})
     log_line(context, source, "put_off", entity=entity, why=why)
     raise AirflowSkipException(f"{entity} is put off to a later night: {why}. Nothing of it is proven by this run")
 
 
-def put_off_waiting(conn: Any, source: str, run: str, epoch: int) -> dict[str, str]:
+def put_off_waiting(conn: Connection, source: str, run: str) -> dict[str, str]:
     """Put off the entities whose rows refer to one that was put off. Return {entity: why} of all that was put off."""
     declared = {each.name: each.refers_to for each in get_source(source).entities}
     found = proofs.put_off_by(conn, source, run)
     why = f"it refers to what was put off ({', '.join(found)}), so a repair of it alone could leave rows without them"
-    proofs.put_off(conn, source, run, epoch, dict.fromkeys(waiting(list(declared), declared, found), why))
+    proofs.put_off(conn, source, run, dict.fromkeys(waiting(list(declared), declared, found), why))
     return proofs.put_off_by(conn, source, run)
 
 

@@ -37,13 +37,13 @@ def stood(conn: Connection, source: str) -> tuple[datetime, float]:
         return cursor.execute(STOOD, [source]).fetchone()
 
 
-def put_off(conn: Connection, source: str, run: str, epoch: int, reasons: Mapping[str, str]) -> None:
-    """Keep that the run has put off these entities, by name with the reason. `epoch`: the number of the stop."""
+def put_off(conn: Connection, source: str, run: str, reasons: Mapping[str, str]) -> None:
+    """Keep that the run has put off these entities, by name with the reason."""
     for entity, why in reasons.items():
-        conn.execute(PUT_OFF, {"source": source, "run": run, "entity": entity, "epoch": epoch, "why": why})
+        conn.execute(PUT_OFF, {"source": source, "run": run, "entity": entity, "why": why})
 
 
-def scanned_after_all(conn: Connection, source: str, run: str, entity: str) -> None:
+def forget_put_off(conn: Connection, source: str, run: str, entity: str) -> None:
     """Forget that the run has put off the entity, since it scans it now."""
     conn.execute("DELETE FROM confidence.put_off WHERE source = %s AND run = %s AND entity = %s", [source, run, entity])
 
@@ -109,10 +109,8 @@ WHERE w.source = %s
 """
 
 PUT_OFF = """
-INSERT INTO confidence.put_off (source, run, entity, epoch, why)
-VALUES (%(source)s, %(run)s, %(entity)s, %(epoch)s, %(why)s)
-ON CONFLICT (source, run, entity) DO UPDATE SET epoch = excluded.epoch, why = excluded.why,
-  put_off_at = excluded.put_off_at
+INSERT INTO confidence.put_off (source, run, entity, why) VALUES (%(source)s, %(run)s, %(entity)s, %(why)s)
+ON CONFLICT (source, run, entity) DO UPDATE SET why = excluded.why, put_off_at = excluded.put_off_at
 """
 
 PUT_OFF_NOW = """

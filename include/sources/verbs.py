@@ -34,7 +34,7 @@ def run_scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any
         repair_lock.scanning(context.conn, context.source.name, context.run, entity, epoch),
     ):
         begun = time.monotonic()
-        proofs.scanned_after_all(context.conn, context.source.name, context.run, entity)
+        proofs.forget_put_off(context.conn, context.source.name, context.run, entity)
         summary = context.source.scan(context, entity, epoch, params)
         scan_log.keep_seconds(context.conn, summary.scan_id, time.monotonic() - begun)
         opened.set_attributes({"scope": summary.scope, "incomplete": bool(summary.incomplete), **summary.figures})

@@ -42,7 +42,7 @@ class GateCheckOperator(SourceOperator):
         scans = summaries(context)
         with warehouse.connect(run) as conn:
             writer = fence.require_stopped(conn, self.source, run)
-            put_off = stop_budget.put_off_waiting(conn, self.source, run, writer.epoch)
+            put_off = stop_budget.put_off_waiting(conn, self.source, run)
             scans = [scan for scan in scans if scan.entity not in put_off]
             _require_fresh(scans, writer, self.source, put_off)
             with conn.transaction():

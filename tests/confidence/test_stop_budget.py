@@ -189,7 +189,7 @@ class TestPutOff:
         judged(conn, "earlier", entity="tickets")
         aged(conn, "earlier", 2)
         for run, why in (("first", "no time"), ("second", "still none")):
-            proofs.put_off(conn, SOURCE, run, 1, {"tickets": why, "customers": why})
+            proofs.put_off(conn, SOURCE, run, {"tickets": why, "customers": why})
         [customers, tickets] = proofs.put_off_now(
             conn, SOURCE, proofs.read_proofs(conn, SOURCE, ["customers", "tickets"])
         )
@@ -204,10 +204,10 @@ class TestPutOff:
         assert [each.entity for each in standing] == ["customers"]
 
     def test_by_a_run_that_scans_it_after_all_is_forgotten(self, conn):
-        proofs.put_off(conn, SOURCE, RUN, 1, {"tickets": "no time"})
-        proofs.put_off(conn, SOURCE, RUN, 2, {"tickets": "none again"})
+        proofs.put_off(conn, SOURCE, RUN, {"tickets": "no time"})
+        proofs.put_off(conn, SOURCE, RUN, {"tickets": "none again"})
         assert proofs.put_off_by(conn, SOURCE, RUN) == {"tickets": "none again"}
-        proofs.scanned_after_all(conn, SOURCE, RUN, "tickets")
+        proofs.forget_put_off(conn, SOURCE, RUN, "tickets")
         assert proofs.put_off_by(conn, SOURCE, RUN) == {}
 
 

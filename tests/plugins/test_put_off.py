@@ -13,9 +13,9 @@ from include.api.errors import FixConfiguration
 from include.api.limits import NoLimit, OutOfTime, Until
 from include.confidence import outcome, proofs, run_evidence, unfinished_work
 from include.confidence.policy import Verdict
-from include.confidence.summary import UnusableSummary
+from include.confidence.queries.runs import read_run
+from include.confidence.summary import Plan, UnusableSummary
 from include.sources.mirror.sync import sync_entities
-from include.warehouse import fence
 from plugins import assets
 from plugins.operators.report import STEPS
 from plugins.operators.scan import ScanOperator
@@ -181,13 +181,14 @@ class TestScanThatIsCutOff:
         run = night(dry_run=False)
         scan(run)
         why = {"invoices": "its scan did not come to its end"}
-        proofs.put_off(conn, SOURCE, run.name, fence.read(conn, SOURCE).epoch, why)
+        proofs.put_off(conn, SOURCE, run.name, why)
         assert judge(run)["drift"] == 0
         found = end(run, conn)
         assert set(found["put_off"]) == {"invoices", "line_items"}
         assert "it refers to what was put off (invoices)" in found["put_off"]["line_items"]
         assert (found["gap"], found["drift"], found["events"]) == (None, 0, 0)
         assert unfinished_work.unjudged(conn, SOURCE) == []
+        assert read_run(conn, run.name).planned == Plan(0, 0, 0)
         assert len(live_lines(conn)) == len(lines) - 1
 
     def test_sends_no_request_after_its_end(self):
@@ -219,7 +220,7 @@ def test_only_what_was_scanned_is_repaired_and_verified(earlier, conn, filled, m
 def test_run_that_scanned_nothing_is_no_night(earlier, conn):
     """Whatever is put off: somebody marked the scans."""
     run = night()
-    proofs.put_off(conn, SOURCE, run.name, fence.read(conn, SOURCE).epoch, dict.fromkeys(entities(), "no time"))
+    proofs.put_off(conn, SOURCE, run.name, dict.fromkeys(entities(), "no time"))
     with pytest.raises(UnusableSummary):
         execute(run, "gate_check")
     assert outcome.gap(evidence(run, conn), dry_run=True).step == "scan"

@@ -20,9 +20,10 @@ from include.warehouse.sync_log import Counts
 class Run:
     """What one run (`dag_id/run_id`) has left in the warehouse.
 
-    - `verdict`: the worst on the newest scan of each entity and scope; None if none was judged
+    - `verdict`: the worst on the newest scan of each entity and scope, without those that were put off; None if none
+      was judged
     - `scans`, `syncs`: its scans and its rows of the sync log, newest first, the first 200 of each
-    - `planned`, `rows`, `proven`: sums over the newest scan of each entity and scope
+    - `planned`, `rows`, `proven`: sums over the same scans
     - `unproven`: rows that it could not prove, and no later run has looked at; oldest first, the first 200
     - `applied`: what its repairs have done
     - `put_off`: {entity: why} of those that it has left to a later night
@@ -51,9 +52,10 @@ def read_run(conn: Connection, name: str) -> Run | None:
     syncs = [sync_row_of(row) for row in fetch_rows(conn, SYNC_ROWS, [("run = %s", name)], "sync_id DESC", MAX_PAGE)]
     if not (found or syncs):
         return None
-    newest = list({(scan.entity, scan.scope): scan for scan in reversed(found)}.values())
-    counted = [scan for scan in newest if scan.rows is not None]
     source = (found or syncs)[0].source
+    put_off = proofs.put_off_by(conn, source, name)
+    newest = list({(scan.entity, scan.scope): scan for scan in reversed(found) if scan.entity not in put_off}.values())
+    counted = [scan for scan in newest if scan.rows is not None]
     return Run(
         run=name,
         source=source,
@@ -65,7 +67,7 @@ def read_run(conn: Connection, name: str) -> Run | None:
         unproven=tuple(oldest(conn, source, MAX_PAGE, run=name)),
         applied=sum((row.counts for row in syncs if row.kind == "repair"), Counts()),
         syncs=tuple(syncs),
-        put_off=proofs.put_off_by(conn, source, name),
+        put_off=put_off,
         stood_seconds=_stood(conn, source, name),
     )
 

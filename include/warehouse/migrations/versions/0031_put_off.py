@@ -12,15 +12,13 @@ CREATE TABLE confidence.put_off (
   source text NOT NULL,
   run text NOT NULL,
   entity text NOT NULL,
-  epoch bigint NOT NULL,
   why text NOT NULL,
   put_off_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (source, run, entity)
 );
 CREATE INDEX put_off_entity ON confidence.put_off (source, entity, put_off_at DESC);
 COMMENT ON TABLE confidence.put_off IS
-  'One row for each entity that a run has left to a later night, since the writer may stand for a limited time only. '
-  'epoch is that of the stop of the writer.';
+  'One row for each entity that a run has left to a later night, since the writer may stand for a limited time only.';
 
 ALTER TABLE confidence.forensic_run ADD seconds double precision;
 COMMENT ON COLUMN confidence.forensic_run.seconds IS
