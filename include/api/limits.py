@@ -1,6 +1,11 @@
 """Rate limits, as the client asks them before each request."""
 
+import time
 from typing import Protocol
+
+
+class OutOfTime(Exception):
+    """The time in which requests may be sent is over. No error of the API: what was read so far says nothing."""
 
 
 class Limiter(Protocol):
@@ -21,3 +26,22 @@ class NoLimit:
 
     def pause(self, seconds: float) -> None:
         """Do nothing: there are no other users, and the one who was refused waits by itself."""
+
+
+class Until:
+    """A limit under which no request is sent after a time of the monotonic clock.
+
+    `acquire` raises OutOfTime then. Whoever reads the API takes that for no answer, and ends.
+    """
+
+    def __init__(self, limiter: Limiter, end: float):
+        self._limiter, self._end = limiter, end
+
+    def acquire(self) -> str | None:
+        refusal = self._limiter.acquire()
+        if time.monotonic() > self._end:
+            raise OutOfTime
+        return refusal
+
+    def pause(self, seconds: float) -> None:
+        self._limiter.pause(seconds)

@@ -1,13 +1,15 @@
 """Health: figures about a source's syncs, and an alert for each one above its limit. The rules are pure functions."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import namedtuple_row
+
+from include.confidence.stop_budget import Proof
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Limits:
     - `error_rate`: the share of a day's requests that failed; fewer failures than `errors` are never an alert
     - `freshness`: how far a table may be behind its source, as a multiple of the time between two scheduled syncs
     - `rarely`: for tables that not every sync reads, the time between two readings, in place of that of the syncs
+    - `proof`: the age of an entity's newest proof
     """
 
     duration: float = 3.0
@@ -26,6 +29,7 @@ class Limits:
     errors: int = 5
     freshness: float = 2.0
     rarely: Mapping[str, timedelta] = field(default_factory=dict)
+    proof: timedelta = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Figures:
 class Alert:
     """A figure above its limit.
 
-    - `rule`: `duration`, `error_rate` or `freshness`
+    - `rule`: `duration`, `error_rate`, `freshness` or `proof`
     - `subject`: the source, or `source.table`
     - `figure`, `limit`: in seconds, or shares
     - `line`: a sentence for people: what is wrong, and what to do next
@@ -117,6 +121,24 @@ def read(conn: Connection, source: str) -> Figures | None:
 def assess(figures: Figures, limits: Limits) -> list[Alert]:
     """Return an alert for each figure above its limit. A figure that is not known yet is never above it."""
     return [*_duration(figures, limits), *_error_rate(figures, limits), *_freshness(figures, limits)]
+
+
+def assess_proofs(source: str, proofs: Sequence[Proof], limits: Limits, now: datetime) -> list[Alert]:
+    """Return an alert for each entity whose newest proof is older than the limit. One never proven is no alert."""
+    return [
+        Alert(
+            "proof",
+            f"{source}.{proof.entity}",
+            (now - proof.proven_at).total_seconds(),
+            limits.proof.total_seconds(),
+            f"the newest proof of {source}.{proof.entity} is {_text(now - proof.proven_at)} old, above its limit"
+            f" {_text(limits.proof)}. Drift since then is not known. Trigger {source}_reconcile, which by hand scans"
+            " everything. If its nights fail, mend that; if they put the entity off, raise the Airflow Variable"
+            " stop_budget_minutes",
+        )
+        for proof in proofs
+        if proof.proven_at and now - proof.proven_at > limits.proof
+    ]
 
 
 def _duration(figures: Figures, limits: Limits) -> Iterator[Alert]:

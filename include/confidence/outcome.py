@@ -5,7 +5,7 @@ functions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from include.confidence.policy import Verdict, worst_verdict
@@ -74,6 +74,7 @@ class Evidence:
     - `scans`: the newest of each entity; `repairs`: newest first
     - `decision`: made about the source's holds since the scans, by `decided_by`; None if none was
     - `unproven`: how many rows of the source are unproven
+    - `put_off`: {entity: why} of those that the run has left to a later night; none of them is among the `scans`
     """
 
     run: str
@@ -84,6 +85,7 @@ class Evidence:
     decision: str | None = None
     decided_by: str | None = None
     unproven: int = 0
+    put_off: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -140,6 +142,8 @@ def gap(evidence: Evidence, *, dry_run: bool) -> Gap | None:
 
 def not_confirmed(evidence: Evidence) -> str:
     """Say in a few words why a run without a gap is not confirmed; empty if it is."""
+    if evidence.put_off:
+        return f"{len(evidence.put_off)} entities were put off to a later night ({_names(list(evidence.put_off))})"
     outdated = [scan.entity for scan in evidence.scans if scan.epoch != evidence.writer.epoch]
     if outdated:
         return "the writer was stopped again since the scans"
@@ -175,9 +179,10 @@ def _not_repaired(evidence: Evidence) -> str:
 
 
 def _unscanned(evidence: Evidence) -> Gap | None:
-    """Return the gap if an entity has no complete scan."""
+    """Return the gap if an entity has no complete scan, and was not put off while others were scanned."""
     done = {scan.entity for scan in evidence.scans if scan.complete}
-    missing = [entity for entity in evidence.entities if entity not in done]
+    put_off = evidence.put_off if done else {}
+    missing = [entity for entity in evidence.entities if entity not in done and entity not in put_off]
     if not missing:
         return None
     return Gap(

@@ -6,6 +6,7 @@ from datetime import datetime
 from psycopg import Connection
 from psycopg.rows import args_row, tuple_row
 
+from include.confidence import proofs
 from include.confidence.account import Account
 from include.confidence.outcome import Evidence, LatestScan, Repair
 from include.confidence.policy import Verdict
@@ -16,8 +17,10 @@ from include.warehouse.sync_log import Counts
 def read(conn: Connection, source: str, run: str, entities: Sequence[str]) -> Evidence:
     """Return what the warehouse has of a run. `entities`: the names of all that the source has."""
     params = {"source": source, "run": run}
+    put_off = proofs.put_off_by(conn, source, run)
     with conn.cursor(row_factory=args_row(_latest_scan)) as cursor:
-        scans = tuple(cursor.execute(SCANS_OF_RUN, params).fetchall())
+        found = cursor.execute(SCANS_OF_RUN, params).fetchall()
+    scans = tuple(scan for scan in found if scan.entity not in put_off)
     with conn.cursor(row_factory=args_row(_repair)) as cursor:
         repairs = tuple(cursor.execute(REPAIRS_OF_RUN, params).fetchall())
     # A decision is about all of the run's scans, so one from before the last scan is about an earlier run's.
@@ -28,7 +31,7 @@ def read(conn: Connection, source: str, run: str, entities: Sequence[str]) -> Ev
             "SELECT count(*) FROM confidence.unproven WHERE source = %(source)s", params
         ).fetchone()
     writer = fence.read(conn, source)
-    return Evidence(run, writer, tuple(entities), scans, repairs, *decision, unproven)
+    return Evidence(run, writer, tuple(entities), scans, repairs, *decision, unproven, put_off)
 
 
 def judged_worse(conn: Connection, source: str, run: str) -> list[str]:

@@ -66,6 +66,11 @@ def keep_progress(conn: Connection, scan_id: str, lines: Sequence[Mapping[str, A
     conn.execute("UPDATE confidence.forensic_run SET progress = %s WHERE scan_id = %s", [Jsonb(list(lines)), scan_id])
 
 
+def keep_seconds(conn: Connection, scan_id: str, seconds: float) -> None:
+    """Keep with a scan's evidence how long the attempt took that left it."""
+    conn.execute("UPDATE confidence.forensic_run SET seconds = %s WHERE scan_id = %s", [seconds, scan_id])
+
+
 def keep_patterns(conn: Connection, scan_id: str, patterns: Sequence[Pattern]) -> None:
     """Keep with a scan's evidence what the rows of its plan have in common."""
     found = Jsonb([asdict(pattern) for pattern in patterns])

@@ -8,7 +8,10 @@ from psycopg.rows import tuple_row
 
 
 def unjudged(conn: Connection, source: str) -> list[tuple[str, str]]:
-    """Return (run, entities) for the entities whose newest scan was not judged. Only scans of the last week count."""
+    """Return (run, entities) for the entities whose newest scan was not judged. Only scans of the last week count.
+
+    A scan of an entity that its run has put off afterwards needs no judgement.
+    """
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(
             """
@@ -16,9 +19,12 @@ def unjudged(conn: Connection, source: str) -> list[tuple[str, str]]:
               SELECT DISTINCT ON (entity) entity, run, verdict FROM confidence.forensic_run
               WHERE source = %s AND scanned_at > now() - interval '7 days' ORDER BY entity, scanned_at DESC
             ) AS newest
-            WHERE verdict IS NULL GROUP BY run ORDER BY run
+            WHERE verdict IS NULL AND NOT EXISTS (
+              SELECT FROM confidence.put_off p WHERE p.source = %s AND p.run = newest.run AND p.entity = newest.entity
+            )
+            GROUP BY run ORDER BY run
             """,
-            [source],
+            [source, source],
         ).fetchall()
 
 

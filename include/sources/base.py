@@ -139,10 +139,12 @@ class ReadAnswer:
 class ScannedEntity(Protocol):
     """The unit that a scan looks at, with its policies. `policies()` adds those of every source.
 
-    `leaves_out`: what its lists leave out. Every entity says so, if only `NOTHING`.
+    - `leaves_out`: what its lists leave out. Every entity says so, if only `NOTHING`.
+    - `refers_to`: the names of the entities to which its rows refer
     """
 
     name: str
+    refers_to: frozenset[str]
     leaves_out: LeftOut
     gates: tuple[Policy, ...]
     repair_share: RepairShare

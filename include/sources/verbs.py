@@ -1,10 +1,11 @@
 """The steps of a run as its tasks call them: the methods of `Source`, each in a span and behind its guards."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from include.confidence import repair_lock
+from include.confidence import proofs, repair_lock, scan_log
 from include.confidence.spans import Attribute, span
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Context, Synced
@@ -32,7 +33,10 @@ def run_scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any
         span("scan", **_work(context, params), entity=entity, dry_run=dry_run) as opened,
         repair_lock.scanning(context.conn, context.source.name, context.run, entity, epoch),
     ):
+        begun = time.monotonic()
+        proofs.forget_put_off(context.conn, context.source.name, context.run, entity)
         summary = context.source.scan(context, entity, epoch, params)
+        scan_log.keep_seconds(context.conn, summary.scan_id, time.monotonic() - begun)
         opened.set_attributes({"scope": summary.scope, "incomplete": bool(summary.incomplete), **summary.figures})
     return summary
 
@@ -42,11 +46,13 @@ def run_repair(
 ) -> tuple[int, Mapping[str, Counts]]:
     """Call `Source.repair` in a span with the counts, if exactly these scans were judged; without those left out.
 
+    What the run has put off is not repaired, and needs no scan.
+
     Raises FenceError unless the run has stopped the writer, NotJudged if the scans were not judged, ScanUnderWay while
     a scan of the source is at work, and what `Source.repair` raises.
     """
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
-    entities = [entity.name for entity in context.source.entities]
+    entities, summaries = _not_put_off(context, summaries)
     with (
         span("repair", **_work(context, params), dry_run=False) as opened,
         repair_lock.repairing(context.conn, writer, entities, summaries) as chosen,
@@ -63,12 +69,19 @@ def run_verify(context: Context, summaries: Sequence[ForensicSummary], sync_id: 
     raises.
     """
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
-    entities = [entity.name for entity in context.source.entities]
+    entities, summaries = _not_put_off(context, summaries)
     applied = repair_lock.require_evidence(context.conn, writer, entities, summaries)
     with span("verify", **_work(context, {}), sync_id=sync_id) as opened:
         checks = context.source.verify(context, applied, sync_id)
         opened.set_attributes({"checks": len(checks), "worse": sum(check.worse for check in checks)})
     return checks
+
+
+def _not_put_off(context: Context, summaries: Sequence[ForensicSummary]) -> tuple[list[str], list[ForensicSummary]]:
+    """Return the entities that the run has not put off, and their summaries."""
+    put_off = proofs.put_off_by(context.conn, context.source.name, context.run)
+    entities = [entity.name for entity in context.source.entities if entity.name not in put_off]
+    return entities, [summary for summary in summaries if summary.entity not in put_off]
 
 
 def _work(context: Context, params: Mapping[str, Any]) -> dict[str, Attribute]:

@@ -1,5 +1,6 @@
 """Open a source and the warehouse through Airflow's connections, as every step of a run does first."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from airflow.sdk import BaseHook, Connection
 
 from include.api.client import ApiClient
 from include.api.errors import FixConfiguration
-from include.api.limits import Limiter, NoLimit
+from include.api.limits import Limiter, NoLimit, Until
 from include.sources import get_source
 from include.sources.base import Api, Context
 from include.warehouse.rate_limit import Both, Quota, RequestCount, SharedLimit
@@ -26,10 +27,14 @@ BUDGET_SECONDS = 6 * 3600
 
 
 class AirflowConnections:
-    """The `Connections` of a source, taken from Airflow. Database sessions are named after the run."""
+    """The `Connections` of a source, taken from Airflow. Database sessions are named after the run.
 
-    def __init__(self, run: str):
+    After `seconds` from now, if given, a request to an API raises OutOfTime.
+    """
+
+    def __init__(self, run: str, seconds: float | None = None):
         self._run = run
+        self._end = None if seconds is None else time.monotonic() + seconds
 
     @contextmanager
     def api(self, name: str, api: Api) -> Iterator[ApiClient]:
@@ -45,13 +50,16 @@ class AirflowConnections:
                 name,
                 base_url(connection) + api.base_path,
                 headers=api.authorize(connection.password or ""),
-                limiter=_limiter(name, api.per_minute, api.quota, connection, limit_conn),
+                limiter=self._limited(_limiter(name, api.per_minute, api.quota, connection, limit_conn)),
                 error_policy=api.error_policy,
                 budget_seconds=BUDGET_SECONDS,
                 connections=WORKERS,
             ) as client,
         ):
             yield client
+
+    def _limited(self, limiter: Limiter) -> Limiter:
+        return limiter if self._end is None else Until(limiter, self._end)
 
     def variable(self, name: str) -> str | None:
         return variable(name)
@@ -90,10 +98,10 @@ class AirflowConnections:
 
 
 @contextmanager
-def opened(name: str, run: str) -> Iterator[Context]:
-    """Open the source `name` for the run `run` (`dag_id/run_id`)."""
+def opened(name: str, run: str, *, seconds: float | None = None) -> Iterator[Context]:
+    """Open the source `name` for the run `run` (`dag_id/run_id`), whose requests raise OutOfTime after `seconds`."""
     source = get_source(name)
-    with warehouse.connect(run) as conn, source.open(conn, run, AirflowConnections(run)) as context:
+    with warehouse.connect(run) as conn, source.open(conn, run, AirflowConnections(run, seconds)) as context:
         yield context
 
 

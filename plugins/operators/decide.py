@@ -129,7 +129,9 @@ class DecideOperator(HITLOperator):
 def _planned(conn: Connection, run: str) -> set[str]:
     """Return the entities for which the run has planned changes."""
     found = read_run(conn, run)
-    return {scan.entity for scan in found.scans if any(vars(scan.plan).values())} if found else set()
+    if found is None:
+        return set()
+    return {scan.entity for scan in found.scans if scan.entity not in found.put_off and any(vars(scan.plan).values())}
 
 
 def _fields(entities: Sequence[str]) -> dict[str, Param]:

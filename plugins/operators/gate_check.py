@@ -1,6 +1,7 @@
 """`gate_check`: compare the figures of the scans with earlier good runs; the verdict is pass, warn or hold."""
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from airflow.sdk.exceptions import DownstreamTasksSkipped
@@ -11,7 +12,7 @@ from include.confidence.summary import ForensicSummary, UnusableSummary
 from include.sources import get_source
 from include.sources.base import entity_of, policies
 from include.warehouse import fence
-from plugins import metrics
+from plugins import metrics, stop_budget
 from plugins.hooks import warehouse
 from plugins.operators.base import SourceOperator
 from plugins.operators.scan import summaries
@@ -28,7 +29,7 @@ Judges the scans' figures by the good runs before: pass, warn or hold. Writes th
 
 
 class GateCheckOperator(SourceOperator):
-    """Judge every scan of the run; store verdicts and holds in the warehouse.
+    """Judge every scan of the run; store verdicts and holds in the warehouse. What was put off is not judged.
 
     Returns {"verdict", "reasons", "drift": number of planned changes, "hold": why the writer is held, or None}. Without
     a hold `decide` is skipped; if nothing is planned either, `reconcile` and `verify` are skipped too.
@@ -40,7 +41,10 @@ class GateCheckOperator(SourceOperator):
         run = run_name(context)
         scans = summaries(context)
         with warehouse.connect(run) as conn:
-            _require_fresh(scans, fence.require_stopped(conn, self.source, run), self.source)
+            writer = fence.require_stopped(conn, self.source, run)
+            put_off = stop_budget.put_off_waiting(conn, self.source, run)
+            scans = [scan for scan in scans if scan.entity not in put_off]
+            _require_fresh(scans, writer, self.source, put_off)
             with conn.transaction():
                 judgements = [self._judge(conn, scan) for scan in scans]
                 hold = holds.refresh_hold(conn, self.source)
@@ -80,10 +84,14 @@ def _not_needed(result: dict[str, Any]) -> list[str]:
     return ["decide"] if result["drift"] else ["decide", "reconcile", "verify"]
 
 
-def _require_fresh(scans: list[ForensicSummary], writer: fence.Writer, source: str) -> None:
-    """Raise UnusableSummary unless every entity was scanned completely since the present stop of the writer."""
+def _require_fresh(scans: list[ForensicSummary], writer: fence.Writer, source: str, put_off: Collection[str]) -> None:
+    """Raise UnusableSummary unless every entity was scanned completely since the present stop of the writer.
+
+    Those that were put off are left out, as long as one was scanned.
+    """
     stale = [scan.entity for scan in scans if scan.epoch != writer.epoch or scan.incomplete]
     missing = {entity.name for entity in get_source(source).entities} - {scan.entity for scan in scans}
+    missing -= set(put_off) if scans else set()
     if stale or missing:
         raise UnusableSummary(
             f"scans from before this stop, or incomplete: {', '.join(stale) or 'none'};"

@@ -48,8 +48,9 @@ class ReconcileOperator(SourceOperator):
             if writer.hold_reason:
                 raise fence.FenceError(f"{writer}; nothing was applied. Clear decide with downstream and answer it")
             entities = [entity.name for entity in opened.source.entities]
-            decision = run_evidence.read(opened.conn, self.source, opened.run, entities).decision
-            if is_dry(context, self.source) and decision != Decision.REPAIR:
+            evidence = run_evidence.read(opened.conn, self.source, opened.run, entities)
+            scans = [scan for scan in scans if scan.entity not in evidence.put_off]
+            if is_dry(context, self.source) and evidence.decision != Decision.REPAIR:
                 _tell_plan(scans)
                 planned = {scan.entity: vars(scan.plan) for scan in scans}
                 log_line(context, self.source, "repair", dry_run=True, sync_id=None, counts=planned)

@@ -177,6 +177,7 @@ def _figures(evidence: Evidence, worse: list[str], doubts: Sequence[Unproven]) -
         "rows": evidence.rows,
         "proven": evidence.proven,
         "entities": {scan.entity: {"rows": scan.rows, "proven": scan.proven} for scan in evidence.scans},
+        "put_off": dict(evidence.put_off),
         "unproven": [str(doubt) for doubt in doubts],
         "writer": str(evidence.writer),
     }

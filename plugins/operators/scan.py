@@ -4,10 +4,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from include.api.limits import OutOfTime
 from include.confidence.summary import ForensicSummary
 from include.sources import verbs
 from include.warehouse import fence
-from plugins import metrics
+from plugins import metrics, stop_budget
 from plugins.hooks import source as source_hook
 from plugins.operators.base import SourceOperator
 from plugins.runs import is_dry, run_name
@@ -26,6 +27,9 @@ Compares the source with the copy and leaves evidence and plan in the warehouse.
 
 **If it fails:** nothing was repaired and the writer goes on as before. Mend what the message names, then clear `scan`
 with downstream; an attempt that is retried goes on where the one before was cut off.
+
+**If it is skipped:** its log says why. The entity may be put off to a later night, since the writer may stand for
+`stop_budget_minutes` only. To scan everything now, trigger the DAG by hand.
 """
 
 
@@ -34,6 +38,9 @@ class ScanOperator(SourceOperator):
 
     Pushes the summary (counts, ids of examples, a few KB) under the XCom key `forensic_summary` and logs it as one line
     of JSON. A retry goes on from the page that the last attempt had reached.
+
+    If the Airflow Variable `stop_budget_minutes` limits how long the writer may stand, the entity may be left to a
+    later night: the task is skipped, and the warehouse keeps why.
     """
 
     on_call = ON_CALL
@@ -43,21 +50,30 @@ class ScanOperator(SourceOperator):
         self.entity = entity
 
     def execute(self, context: Any) -> None:
-        params, dry_run = context["params"], is_dry(context, self.source)
-        with (
-            metrics.timed(self.source, self.entity, "scan"),
-            source_hook.opened(self.source, run_name(context)) as opened,
-        ):
-            writer = fence.require_stopped(opened.conn, self.source, opened.run)
-            summary = verbs.run_scan(opened, self.entity, writer.epoch, params, dry_run=dry_run)
+        seconds = stop_budget.time_for(context, self.source, self.entity)
+        try:
+            summary = self._scan(context, seconds)
+        except OutOfTime:
+            why = "its scan did not come to its end in the time for which the writer may stand"
+            stop_budget.put_off(context, self.source, self.entity, why)
         log.info(summary.line())
         metrics.send(summary.figures, self.source, self.entity, "scan")
         context["ti"].xcom_push(key=XCOM_KEY, value=summary.to_json())
         if summary.incomplete:
             raise ScanIncomplete(f"{summary.incomplete}. Nothing was written; then clear scan with downstream")
 
+    def _scan(self, context: Any, seconds: float | None) -> ForensicSummary:
+        """Scan the entity. Raises OutOfTime if that takes longer than `seconds`."""
+        params, dry_run = context["params"], is_dry(context, self.source)
+        with (
+            metrics.timed(self.source, self.entity, "scan"),
+            source_hook.opened(self.source, run_name(context), seconds=seconds) as opened,
+        ):
+            writer = fence.require_stopped(opened.conn, self.source, opened.run)
+            return verbs.run_scan(opened, self.entity, writer.epoch, params, dry_run=dry_run)
+
 
 def summaries(context: Mapping[str, Any]) -> list[ForensicSummary]:
-    """Return the summaries of the run's scans, in the source's order of entities."""
+    """Return the summaries of the run's scans, in the source's order of entities; none of those that were put off."""
     found = context["ti"].xcom_pull(task_ids="scan", key=XCOM_KEY) or []
     return [ForensicSummary.from_json(data) for data in (found if isinstance(found, list) else [found])]

@@ -8,8 +8,8 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowRescheduleException
 from psycopg import Connection
 
-from include.confidence import messages
-from include.confidence.health import Alert, Figures, assess, read
+from include.confidence import messages, proofs
+from include.confidence.health import Alert, Figures, assess, assess_proofs, read
 from include.confidence.messages import Failure, Kind
 from include.sources import get_source, verbs
 from include.warehouse import fence
@@ -103,7 +103,9 @@ def tell_health(context: Any, source: str, conn: Connection) -> list[Alert]:
     log.info(figures.line())
     _send(figures)
     declared = get_source(source)
-    alerts = [*assess(figures, declared.health), *declared.alerts(conn)]
+    found = proofs.read_proofs(conn, source, [entity.name for entity in declared.entities])
+    old = assess_proofs(source, found, declared.health, datetime.now(UTC))
+    alerts = [*assess(figures, declared.health), *old, *declared.alerts(conn)]
     for alert in alerts:
         log.warning(alert.line)
     if alerts:

@@ -64,6 +64,14 @@ def _states(statuses: Sequence[SourceStatus]) -> Iterator[GaugeMetricFamily]:
     )
     yield each("scan_timestamp_seconds", "When that run scanned.", lambda s: s.scanned_at and s.scanned_at.timestamp())
     yield each(
+        "oldest_proof_timestamp_seconds",
+        "When the entity was scanned whose newest proof is oldest; missing while one was never proven.",
+        lambda s: _when(s.proofs[0].proven_at),
+    )
+    yield each(
+        "put_off", "Entities that were left to a later night since their newest proof.", lambda s: len(s.put_off)
+    )
+    yield each(
         "sync_success",
         "1 if the last sync succeeded, 0 if it failed; missing while a sync runs.",
         lambda s: None if s.last_sync is None or s.last_sync.state == "running" else s.last_sync.state == "success",
@@ -79,6 +87,10 @@ def _states(statuses: Sequence[SourceStatus]) -> Iterator[GaugeMetricFamily]:
         "When confidence_watch has last looked.",
         lambda s: s.watched_at and s.watched_at.timestamp(),
     )
+
+
+def _when(at: datetime | None) -> float | None:
+    return None if at is None else at.timestamp()
 
 
 def _health(health: Mapping[str, HealthFigures | None]) -> Iterator[GaugeMetricFamily]:

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from psycopg import Connection
 from sqlalchemy.orm import Session
 
-from include.confidence import health
+from include.confidence import health, proofs
+from include.confidence.proofs import PutOff
 from include.confidence.queries.overview import Status, read_statuses
 from include.confidence.queries.paging import MAX_PAGE
 from include.confidence.queries.scans import Scan, latest_scans
 from include.confidence.queries.syncs import SyncRow, list_syncs
+from include.confidence.stop_budget import Proof, oldest_first
 from include.confidence.unproven import Unproven, oldest
 from include.sources import get_source
 from plugins.pages.airflow_state import Orchestration, orchestration
@@ -19,10 +21,17 @@ from plugins.pages.airflow_state import Orchestration, orchestration
 
 @dataclass(frozen=True)
 class SourceStatus(Status):
-    """A source at a glance. `entities` are those that a whole scan compares."""
+    """A source at a glance.
+
+    - `entities`: those that a whole scan compares
+    - `proofs`: of each of them, the oldest first; those that were never proven come before all others
+    - `put_off`: those that were left to a later night since their newest proof
+    """
 
     source: str
     entities: tuple[str, ...]
+    proofs: tuple[Proof, ...]
+    put_off: tuple[PutOff, ...]
     airflow: Orchestration
 
 
@@ -80,16 +89,25 @@ def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list
     statuses = read_statuses(conn, sources)
     stoppers = {each.writer.source: each.writer.run for each in statuses if each.writer.stopped and each.writer.run}
     in_airflow = orchestration(session, sources, stoppers)
-    return [
-        SourceStatus(
-            **vars(status),
-            source=name,
-            entities=tuple(entity.name for entity in get_source(name).entities),
-            airflow=in_airflow[name],
-        )
-        for status in statuses
-        for name in [status.writer.source]
-    ]
+    return [_at_a_glance(conn, status, in_airflow[status.writer.source]) for status in statuses]
+
+
+def _at_a_glance(conn: Connection, status: Status, airflow: Orchestration) -> SourceStatus:
+    name = status.writer.source
+    found = _proofs(conn, name)
+    return SourceStatus(
+        **vars(status),
+        source=name,
+        entities=tuple(proof.entity for proof in found),
+        proofs=tuple(oldest_first(found)),
+        put_off=proofs.put_off_now(conn, name, found),
+        airflow=airflow,
+    )
+
+
+def _proofs(conn: Connection, source: str) -> list[Proof]:
+    """Return the newest proof of each entity, in the source's order."""
+    return proofs.read_proofs(conn, source, [entity.name for entity in get_source(source).entities])
 
 
 def detail(conn: Connection, session: Session, source: str) -> SourceDetail | None:
@@ -112,6 +130,11 @@ def health_figures(conn: Connection, source: str) -> HealthFigures | None:
     figures = health.read(conn, source)
     if figures is None:
         return None
+    limits = get_source(source).health
+    alerts = [
+        *health.assess(figures, limits),
+        *health.assess_proofs(source, _proofs(conn, source), limits, datetime.now(UTC)),
+    ]
     return HealthFigures(
         seconds=figures.seconds,
         median_seconds=figures.median_seconds,
@@ -125,7 +148,7 @@ def health_figures(conn: Connection, source: str) -> HealthFigures | None:
             )
             for table in figures.tables
         ),
-        alerts=tuple(Alert(**alert.to_json()) for alert in health.assess(figures, get_source(source).health)),
+        alerts=tuple(Alert(**alert.to_json()) for alert in alerts),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from include.confidence import scan_log
-from include.confidence.health import Figures, Limits, TableHealth, assess, read
+from include.confidence.health import Figures, Limits, TableHealth, assess, assess_proofs, read
+from include.confidence.stop_budget import Proof
 from include.warehouse import sync_log
 from include.warehouse.sync_log import Counts
 from tests.confidence.builders import summary
@@ -81,6 +82,20 @@ def test_small_figures_are_no_alert():
 
 def test_source_sets_limits_of_its_own():
     assert rules(FIGURES, duration=2.0, error_rate=0.01, freshness=1.5) == ["duration", "error_rate", "freshness"]
+
+
+def test_proof_that_is_too_old_is_an_alert():
+    now = datetime(2026, 3, 9, 3, tzinfo=UTC)
+    found = [
+        Proof("orders", now - timedelta(days=7)),
+        Proof("lines", now - timedelta(days=8)),
+        Proof("never", None),
+    ]
+    [alert] = assess_proofs("shop", found, Limits(), now)
+    assert (alert.rule, alert.subject, alert.figure, alert.limit) == ("proof", "shop.lines", 8 * 86400.0, 7 * 86400.0)
+    assert alert.line.startswith("the newest proof of shop.lines is 8 days, 0:00:00 old, above its limit 7 days")
+    assert "Trigger shop_reconcile" in alert.line
+    assert assess_proofs("shop", found, Limits(proof=timedelta(days=9)), now) == []
 
 
 def test_line_is_json_with_times_in_seconds():

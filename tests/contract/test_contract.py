@@ -13,6 +13,8 @@ import pytest
 from opentelemetry.trace import StatusCode
 
 from include.api.errors import ApiError
+from include.api.limits import OutOfTime
+from include.confidence import proofs
 from include.confidence.glossary import explain
 from include.confidence.policy import Limit
 from include.confidence.queries.paging import MAX_PAGE
@@ -45,11 +47,15 @@ WHOLE = [(source, False) for source in REGISTRY]
 PART = [(source, True) for source in REGISTRY if account_of(source).part is not None]
 # Those whose repair is one transaction.
 ATOMIC = [(source, True) for source in REGISTRY if account_of(source).atomic]
+# Those of which a night can put off some entities.
+SEVERAL = [(source, True) for source in REGISTRY if len(get_source(source).entities) > 1]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "part" in metafunc.fixturenames:
         metafunc.parametrize(("source", "part"), WHOLE + PART)
+    elif "several" in metafunc.fixturenames:
+        metafunc.parametrize(("source", "several"), SEVERAL)
     elif "atomic" in metafunc.fixturenames:
         metafunc.parametrize(("source", "atomic"), ATOMIC)
     else:
@@ -150,6 +156,20 @@ class TestScan:
                 assert found(filled.scan_one(entity.name, **params)) == found(whole), place
         assert filled.standing() == before
 
+    def test_that_runs_out_of_time_ends_there_and_says_nothing(self, filled, several):
+        """However late, so that it can be put off: no request that was not sent counts as one without an answer."""
+        questions = filled.account.questions
+        filled.account.drift()
+        for entity in filled.source.entities:
+            start = questions.asked
+            whole = filled.scan_one(entity.name)
+            asked = questions.asked - start
+            for number in {1, asked // 2 + 1, asked}:
+                questions.before(number, _run_out_of_time)
+                with pytest.raises(OutOfTime):
+                    filled.scan_one(entity.name)
+                assert found(filled.scan_one(entity.name)) == found(whole), f"{entity.name}, question {number}"
+
     def test_summary_travels_as_a_few_kilobytes_of_json(self, filled, part):
         filled.account.drift()
         for summary in filled.scan(**scope(filled, part)):
@@ -180,6 +200,10 @@ class TestScan:
     def test_of_a_part_says_so(self, filled, part):
         scopes = {summary.scope for summary in filled.scan(**scope(filled, part))}
         assert scopes.isdisjoint({"all"}) if part else scopes == {"all"}
+
+
+def _run_out_of_time() -> None:
+    raise OutOfTime
 
 
 def scanned(run: Run, entity: str, params: Mapping[str, Any]) -> ForensicSummary | None:
@@ -255,6 +279,22 @@ class TestRepair:
         with pytest.raises(NotJudged, match=f"{scans[0].entity} was scanned anew"):
             filled.repair(scans)
         assert filled.standing() == before
+
+    def test_leaves_alone_what_was_put_off(self, filled, several):
+        filled.account.drift()
+        scans, before = filled.scan(), filled.account.copy()
+        referred = set().union(*(entity.refers_to for entity in filled.source.entities))
+        waits = next(scan for scan in reversed(scans) if planned(scan) and scan.entity not in referred)
+        proofs.put_off(filled.conn, filled.source.name, filled.name, {waits.entity: "no time"})
+        done = [scan for scan in scans if scan is not waits]
+        sync_id, counts = filled.repair(done)
+        assert written(counts) > 0
+        assert not counts.keys() & waits.accounts.keys()
+        after = filled.account.copy()
+        assert [after[table] for table in waits.accounts] == [before[table] for table in waits.accounts]
+        checks = filled.verify(done, sync_id)
+        assert {check.entity for check in checks} == {scan.entity for scan in done}
+        assert [check for check in checks if check.worse] == []
 
     def test_rollback_is_exact_and_can_be_undone(self, filled):
         filled.account.drift()

@@ -194,11 +194,12 @@ class TestSource:
     def test_runbook_goes_on_past_what_was_skipped_and_reports_always(self, bag, source):
         """As a teardown without a setup `report` waits for what is before it, whatever became of that."""
         dag = bag.dags[f"{source}_reconcile"]
+        assert dag.get_task("gate_check").trigger_rule == TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
         assert dag.get_task("reconcile").trigger_rule == TriggerRule.NONE_FAILED
         assert dag.get_task("report").trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
         assert [task.task_id for task in dag.get_task("report").upstream_list if task.is_setup] == []
         assert dag.get_task("report").on_failure_fail_dagrun
-        ruled = {"reconcile", "resume_writer", "report"}
+        ruled = {"gate_check", "reconcile", "resume_writer", "report"}
         others = [task for task in tasks(dag) if task.task_id not in ruled]
         assert {task.trigger_rule for task in others} == {TriggerRule.ALL_SUCCESS}
 

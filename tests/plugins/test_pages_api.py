@@ -635,6 +635,11 @@ class TestStatus:
         assert found["freshness_seconds"] == pytest.approx(300, abs=60)
         assert found["progress"] == {"run": RUN, "scanned": [], "reading": []}
         assert {"customers", "invoices"} < set(found["entities"])
+        assert {proof["entity"] for proof in found["proofs"]} == set(found["entities"])
+        assert [proof["proven_at"] is None for proof in found["proofs"]] == sorted(
+            (proof["proven_at"] is None for proof in found["proofs"]), reverse=True
+        )
+        assert found["put_off"] == []
         assert found["airflow"] == {"reconcile": None, "sync": None, "running": None, "decision": None, "stopper": None}
 
     def test_one_in_full(self, site):
@@ -904,6 +909,8 @@ class TestMetrics:
         assert figures["sync_confidence_writer_held", SOURCE] == 1
         assert figures["sync_confidence_verdict", SOURCE] == 2
         assert ("sync_confidence_verdict", "square") not in figures
+        assert figures["sync_confidence_put_off", SOURCE] == 0
+        assert ("sync_confidence_oldest_proof_timestamp_seconds", SOURCE) not in figures
         assert figures["sync_confidence_sync_success", SOURCE] == 0
         assert figures["sync_confidence_decision_open", SOURCE] == 0
         assert figures["sync_confidence_freshness_seconds", SOURCE, "customers"] == pytest.approx(300, abs=60)

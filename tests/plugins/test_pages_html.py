@@ -1,6 +1,7 @@
 """The pages as people get them: what they say of each state, that they are well-formed, and that no value is markup."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -19,6 +20,7 @@ from include.confidence.account import Account
 from include.confidence.findings import Standing
 from include.confidence.outcome import Repair
 from include.confidence.policy import Gate, Verdict
+from include.confidence.proofs import PutOff
 from include.confidence.queries.changes import Change, Difference
 from include.confidence.queries.field_census import EntityFields, FoundChange, SourceField
 from include.confidence.queries.history import RowChange, RowHistory
@@ -32,6 +34,7 @@ from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Part, Point, RunDrift, Series, TotalDrift
 from include.confidence.questions import Asked
+from include.confidence.stop_budget import Proof
 from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
 from include.warehouse.fence import Writer
@@ -223,6 +226,8 @@ DETAIL = SourceDetail(
     nights=(Night(AT.date() - timedelta(days=1), "no scan", None), Night(AT.date(), "hold", RUN)),
     source=SOURCE,
     entities=("customers", "line_items", "tickets"),
+    proofs=(Proof("tickets", AT - timedelta(days=3)), Proof("customers", AT, 60.0), Proof("line_items", AT, 2.5)),
+    put_off=(),
     airflow=Orchestration(Schedule(AT + timedelta(days=1), False), Schedule(None, True), None, None, "failed"),
     health=HEALTH,
     unproven_rows=(DOUBT, replace(DOUBT, key=["a", 2], last_look=AT)),
@@ -262,6 +267,7 @@ SCANNING = replace(
 )
 BARE = replace(
     DETAIL,
+    proofs=(Proof("customers", None), Proof("line_items", None), Proof("tickets", None)),
     verdict=None,
     judged_run=None,
     scanned_at=None,
@@ -392,7 +398,9 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "days_kept": 30,
         "name_planned": {},
         "of_row": HISTORY,
-        "read_run": Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,)),
+        "read_run": Run(
+            RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,), {}, 754.0
+        ),
         "read_fields": [CUSTOMER_FIELDS],
         "list_field_changes": Page((RENAMED,), "older"),
     }
@@ -856,6 +864,39 @@ def test_without_data_a_source_says_what_to_start(known):
     assert "Never synced" in page.text
     assert {f"/airflow/dags/{SOURCE}_sync", f"/airflow/dags/{RECONCILE}"} <= page.links().keys()
     assert not [attrs for _, attrs in page.all("script") if "plotly" in attrs.get("src", "")]
+
+
+class TestProofs:
+    PUT_OFF = PutOff("tickets", RUN, "no time was left", AT)
+
+    def test_oldest_is_told(self, known):
+        for page in (overview(), of_source()):
+            assert re.search(r"tickets, \d+ d ", page.text)
+            assert "put off" not in page.text.lower()
+
+    def test_never_proven_is_said(self, known):
+        known["detail"] = replace(DETAIL, proofs=BARE.proofs)
+        assert "customers, never proven" in of_source().text
+
+    def test_what_waits_for_a_later_night_is_named_with_the_reason(self, known):
+        known["detail"] = known["overview"][0] = replace(DETAIL, put_off=(self.PUT_OFF,))
+        assert "1 of 3 entities put off" in overview().text
+        page = of_source()
+        assert "1 of 3 entities put off" in page.text
+        assert "no time was left" in page.text
+        assert page.links()[f"/airflow/dags/{RECONCILE}"]["target"] == "_top"
+
+    def test_page_of_the_run_names_it(self, known):
+        known["read_run"] = replace(known["read_run"], put_off={"tickets": "no time was left"})
+        page = of_run()
+        assert "Put off to a later night, so nothing of it is proven by this run" in page.text
+        assert "no time was left" in page.text
+
+
+def test_page_of_a_run_says_how_long_the_writer_stood(known):
+    assert "It kept the writer stopped for 12 min 34 s." in of_run().text
+    known["read_run"] = replace(known["read_run"], stood_seconds=None)
+    assert "kept the writer" not in of_run().text
 
 
 def test_source_that_the_warehouse_has_no_row_for(known):
@@ -1406,7 +1447,8 @@ def test_nothing_of_the_warehouse_is_markup(known):
     writer = Writer(SOURCE, "stopped", 1, f"x/{HOSTILE}", AT, HOSTILE)
     doubt = replace(DOUBT, entity=HOSTILE, key=[HOSTILE], why=HOSTILE)
     finding = replace(FOUND, run=f"x/{HOSTILE}", what=HOSTILE, consequence=HOSTILE, next_step=HOSTILE)
-    watched = {"unproven_rows": (doubt,), "findings": (finding,)}
+    waits = {"proofs": (Proof(HOSTILE, AT),), "put_off": (PutOff(HOSTILE, f"x/{HOSTILE}", HOSTILE, AT),)}
+    watched = {"unproven_rows": (doubt,), "findings": (finding,), **waits}
     found = replace(HELD, writer=writer, stalest=HOSTILE, scans=(scan,), last_repair=row, **watched)
     change = Change(1, HOSTILE, {HOSTILE: HOSTILE}, "update", (Difference(HOSTILE, HOSTILE, [HOSTILE]),))
     known |= {
@@ -1419,7 +1461,11 @@ def test_nothing_of_the_warehouse_is_markup(known):
         "list_changes": Page((change,), HOSTILE),
         "list_syncs": Page((row,), HOSTILE),
         "read_sync": row,
-        "read_run": Run(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, None, None, (doubt,), row.counts, (row,)),
+        "read_run": Run(
+            *(f"x/{HOSTILE}", SOURCE, None, (scan,), scan.plan, None, None, (doubt,), row.counts, (row,)),
+            {HOSTILE: HOSTILE},
+            None,
+        ),
     }
     hostile_field = replace(CUSTOMER_FIELDS.fields[0], path=HOSTILE, types=(HOSTILE,), codes=(HOSTILE,))
     known["read_fields"] = [replace(CUSTOMER_FIELDS, entity=HOSTILE, fields=(hostile_field,))]

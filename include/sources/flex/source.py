@@ -56,6 +56,7 @@ class CrewCalls:
     """
 
     name: str = sync.ENTITY
+    refers_to: frozenset[str] = frozenset()
     leaves_out: LeftOut = OVER
     gates: tuple[Policy, ...] = (
         Trend("missing_in_flex"),

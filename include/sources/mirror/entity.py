@@ -269,6 +269,14 @@ class Entity:
         """The entity's own table, then those of its nested rows."""
         return (self.table, *(part.table for part in self.parts))
 
+    @property
+    def refers_to(self) -> frozenset[str]:
+        """The names of the entities to which its rows refer."""
+        named = {need.entity for need in self.needs}
+        named |= {self.cascade.entity} if self.cascade else set()
+        named |= {self.partitions.listed_by} if self.partitions and self.partitions.listed_by else set()
+        return frozenset(named)
+
     def _mistake(self) -> str:
         """Return what this kind of entity can't have; empty if the declaration is right."""
         raise TypeError("an entity is Listed, Child or Discovered")
@@ -372,6 +380,10 @@ class Child(Entity):
     listing: Request
     paginator: Paginator
     parent: str
+
+    @property
+    def refers_to(self) -> frozenset[str]:
+        return super().refers_to | {self.parent}
 
     def _mistake(self) -> str:
         if set(self.lookup.by) & set(self.table.key):

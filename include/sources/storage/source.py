@@ -48,6 +48,7 @@ class Images:
     """The only entity."""
 
     name: str = IMAGES.name
+    refers_to: frozenset[str] = frozenset()
     leaves_out: LeftOut = LEFT_ALONE
     gates: tuple[Policy, ...] = (
         Trend("missing_original"),
