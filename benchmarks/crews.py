@@ -23,7 +23,7 @@ PLENTY = Quota(per_hour=1_000_000, per_day=1_000_000)
 
 
 def bring(start: Callable[[], None], *, workers: int = SOURCE.workers, **where: Any) -> dict[str, int]:
-    """Sync what changed, at so many crew calls at once; returns them, the rows written and deleted, the requests."""
+    """Sync what changed, `workers` crew calls at once; returns the numbers of crew calls, rows and requests."""
     with _context(workers=workers, **where) as context:
         start()
         synced = context.source.sync(context, {**PARAMS, "mode": "incremental"}, dry_run=False)

@@ -30,8 +30,8 @@ def syncing(postgres: Postgres, orders: int) -> Section:
     share = first.result["requests"] / requests
     note = (
         f"{orders:,} orders with all that belongs to them, {locations} locations, no latency. Then {changed:,} orders"
-        f" change. An incremental sync asks 10 times, twice for every ten locations and 4 times for each: {expected}"
-        " requests, as long as what changed fits on a page."
+        " change. If all changes fit on a page, an incremental sync sends 10 requests, 2 for every ten locations and 4"
+        f" for each location: {expected} in all."
     )
     figures = [
         _figure("first load", first),

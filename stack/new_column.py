@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("source", help="the mirrored source")
     parser.add_argument("table", help="the name of its table")
     parser.add_argument("field", help="the vendor's name of the field; dots lead into objects")
-    parser.add_argument("--name", default="", help="of the column; by default the field's in small letters")
+    parser.add_argument("--name", default="", help="of the column; by default the field's in lower case")
     parser.add_argument("--type", default=text.__name__, help=f"the reader: {', '.join(READERS)}")
     arguments = parser.parse_args()
     try:
@@ -131,7 +131,8 @@ def _name_mistake(table: Table, name: str) -> str:
     """Return why the column can't have that name; empty if it can."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
         return (
-            f"{name!r} is no name of a column: it takes small letters, digits and underscores. Give another with NAME="
+            f"{name!r} is not a valid name of a column: use lower-case letters, digits and underscores. Give"
+            " another with NAME="
         )
     if name in RESERVED:
         return f"{name} is the name of a column that every table has. Give another with NAME="

@@ -349,7 +349,10 @@ class Bucket:
         return Look(key, Presence.EMPTY if key in page.empty else Presence.PRESENT)
 
     def _ask(self, operation: str, **params: Any) -> dict[str, Any] | ApiError:
-        """Return boto3's answer, or our error as a value: raised here, it would carry boto3's, which quotes URLs."""
+        """Return boto3's answer, or our error as a value.
+
+        An error raised here would have boto3's as its context, and that quotes URLs.
+        """
         send = {
             "HeadBucket": self._client.head_bucket,
             "HeadObject": self._client.head_object,

@@ -118,11 +118,13 @@ def find_patterns(stage: Stage) -> list[Pattern]:
         "s_columns": identifiers(table.names, "s"),
     }
     for operation in ("delete", "update", "insert"):
+        # The copy lacks the rows to insert, so they are compared with the other rows of the list.
         planned, rows, own = LISTED if operation == "insert" else COPIED
         parts = names | {"operation": sql.Literal(operation)}
-        planned, rows = sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts)
-        facts = facts_of(stage, operation, planned, rows, own=own)
-        found += [*(_same_columns(stage, parts) if operation == "update" else []), *facts][:MOST]
+        facts = facts_of(stage, operation, sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts), own=own)
+        if operation == "update":
+            facts = [*_same_columns(stage, parts), *facts]
+        found += facts[:MOST]
     return found
 
 
@@ -233,7 +235,7 @@ def _aggregate(conn: Connection, query: sql.Composable, terms: Sequence[sql.Comp
 
 
 def _coded_columns(conn: Connection, rows: sql.Composable, names: Sequence[str], total: int) -> set[str]:
-    """Return those of the columns that have few different values, of `total` rows."""
+    """Return those of the columns that have few different values, as a share of the `total` rows."""
     different = _aggregate(conn, rows, [sql.SQL("count(DISTINCT {})").format(sql.Identifier(name)) for name in names])
     return {name for name, count in zip(names, different, strict=True) if count <= FEW_VALUES * total}
 
@@ -261,6 +263,7 @@ def _pattern(
     present: int,
     rows: int,
 ) -> Pattern:
+    """Return the pattern of a tested fact. The counts are those of `Pattern`."""
     return Pattern(
         table=table.name,
         operation=operation,
@@ -277,9 +280,9 @@ def _pattern(
 
 
 def _drawn(planned: int, of: int, present: int, rows: int) -> float:
-    """Return how unlikely it is that of `of` rows drawn from the table so many have the fact, as a natural logarithm.
+    """Return how unlikely it is that `planned` of `of` rows have the fact if they are drawn from the table by chance.
 
-    The table has `rows`, the planned ones among them; `present` of all these have the fact.
+    It is a natural logarithm. The table has `rows` rows, the drawn ones among them; `present` of them have the fact.
     """
     others = (rows - of, present - planned)
     if min(others) < 0 or others[1] > others[0] or planned * rows <= of * present:

@@ -98,11 +98,15 @@ class DecideOperator(HITLOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Store the decision and return it with who made it. Skip reconcile and verify unless it is to repair.
+
+        A repair that leaves out all entities with planned changes counts as "Resume without repair".
+        """
         user = event.get("responded_by_user")
         if user:
             require_decider(user["name"], "answer a hold", REFUSED)
-        given = event.get("params_input") or {}
-        left_out, reason = _left_out(self.source, given), str(given.get("reason") or "")
+        form = event.get("params_input") or {}
+        left_out, reason = _left_out(self.source, form), str(form.get("reason") or "")
         answer = super().execute_complete(context, event | {"params_input": {}})
         decision = OPTIONS[answer["chosen_options"][0]]
         who = user["name"] if user else NOBODY
@@ -116,10 +120,8 @@ class DecideOperator(HITLOperator):
             holds.refresh_hold(conn, self.source)
         log.info("decided by %s: %s", who, decision)
         result = {"decision": str(decision), "by": who}
-        if decision is Decision.REPAIR and left_out:
-            result["left_out"] = left_out
         if decision is Decision.REPAIR:
-            return result
+            return result | ({"left_out": left_out} if left_out else {})
         context["ti"].xcom_push(key="return_value", value=result)
         raise DownstreamTasksSkipped(tasks=["reconcile", "verify"])
 

@@ -93,7 +93,7 @@ class Drift:
 
     @property
     def figures(self) -> Mapping[str, int]:
-        """What the forensic summary of the line items has to say of it."""
+        """The metrics that the scan of the line items should find."""
         return {
             "api_unique_not_in_db": len(self.lost),
             "confirmed_missing": len(self.lost),

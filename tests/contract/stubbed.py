@@ -62,7 +62,7 @@ class Stubbed:
     @contextmanager
     def api(self, name: str, api: Api) -> Iterator[ApiClient]:
         url, headers = self._url + api.base_path, api.authorize(TOKEN)
-        # One attempt, or it would mend the failure of a list.
+        # No second attempt: it would hide the failure that `fail` orders.
         with Asking(
             self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1, error_policy=api.error_policy
         ) as client:

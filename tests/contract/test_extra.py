@@ -186,7 +186,7 @@ def known(table: Table, path: tuple[str, ...]) -> bool:
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths to everything in a record that is no object, and to empty ones."""
+    """The paths to all values of a record that are neither null nor an object with fields."""
     if isinstance(value, dict) and value:
         for name, each in value.items():
             yield from leaves(each, (*path, name))

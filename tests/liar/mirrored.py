@@ -21,13 +21,13 @@ from tests.contract.test_mirrors import inside, key_value, outdated, types
 from tests.liar.stage import Key, Rows
 
 NEVER = datetime.min.replace(tzinfo=UTC)
-# How many of the changes are about what the liar talks of.
-MEANT = 0.7
+# The share of the changes in the tables that the liar lies about.
+ON_TOPIC = 0.7
 
 
-def is_aside(number: int, random: Random) -> bool:
-    """Whether the change of that number is about something else; the first never is."""
-    return number > 0 and random.random() > MEANT
+def is_off_topic(number: int, random: Random) -> bool:
+    """Whether change `number` may be in a table that the liar does not lie about. The first one never is."""
+    return number > 0 and random.random() > ON_TOPIC
 
 
 class Mirrored:
@@ -106,8 +106,8 @@ class Mirrored:
         return {tuple(row[name] for name in table.key): {name: row[name] for name in compared} for row in rows}
 
     def due(self) -> set[tuple[str, Key]]:
-        # What lists tell changes of only at their ends waits for the night, what is read once a day for its hour.
-        told = {
+        # A sync may leave out the others: lists without a changes feed, and lists that are read once a day.
+        synced = {
             table.name: entity.changes
             for entity in self.source.entities
             for table in entity.tables
@@ -115,7 +115,7 @@ class Mirrored:
         }
         since = {row for row, moment in self._moments.items() if moment and moment > self._began}
         # A sync reads the children of those parents that have changed.
-        return {row for row in since if row[0] in told and self._parents.get(row, row) in since}
+        return {row for row in since if row[0] in synced and self._parents.get(row, row) in since}
 
     def young(self) -> set[tuple[str, Key]]:
         marks = {
@@ -163,7 +163,7 @@ class Mirrored:
         tables = [(entity, table) for entity in self.source.entities for table in entity.tables]
         meant = [(entity, table) for entity, table in tables if entity.name in about]
         return [
-            self._spoil(*random.choice(tables if is_aside(number, random) else meant), random)
+            self._spoil(*random.choice(tables if is_off_topic(number, random) else meant), random)
             for number in range(random.randint(1, most))
         ]
 

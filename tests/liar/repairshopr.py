@@ -23,7 +23,7 @@ from include.simulators.serving import Simulator
 from include.sources.base import Api
 from tests.contract import repairshopr as contract
 from tests.liar.lies import KINDS, Lie
-from tests.liar.mirrored import Mirrored, is_aside
+from tests.liar.mirrored import Mirrored, is_off_topic
 from tests.liar.stage import patient
 from tests.liar.wire import Asked
 
@@ -59,7 +59,9 @@ class Account(Mirrored, contract.Account):
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
         numbers, names = range(random.choice([1, 2, 4])), [entity.name for entity in self.source.entities]
         return [
-            step for number in numbers for step in self._change(random, names if is_aside(number, random) else about)
+            step
+            for number in numbers
+            for step in self._change(random, names if is_off_topic(number, random) else about)
         ]
 
     def _change(self, random: Random, resources: Collection[str]) -> list[list[Mutation]]:

@@ -20,7 +20,7 @@ from include.simulators.square.seller import Seller
 from include.sources.base import Api
 from tests.contract import square as contract
 from tests.liar.lies import KINDS, Lie
-from tests.liar.mirrored import Mirrored, is_aside
+from tests.liar.mirrored import Mirrored, is_off_topic
 from tests.liar.stage import Key, patient
 from tests.liar.wire import Asked
 
@@ -78,7 +78,7 @@ class Account(Mirrored, contract.Account):
         return [
             step
             for number in numbers
-            for step in self._change(random, everything if is_aside(number, random) else kinds)
+            for step in self._change(random, everything if is_off_topic(number, random) else kinds)
         ]
 
     def _change(self, random: Random, kinds: Collection[str]) -> list[list[Mutation]]:

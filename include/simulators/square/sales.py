@@ -124,10 +124,11 @@ class Sales:
         return bounds
 
     def _lay_order(self, number: int, created: int) -> None:
+        """Fix times and location of an order. One in sixteen goes on changing for days, the others for an hour."""
         chance = self._chance(number)
-        lasting = (chance >> 16) % (20 * _DAY if chance & 15 == 0 else _HOUR)
+        busy_for = (chance >> 16) % (20 * _DAY if chance & 15 == 0 else _HOUR)
         self.created[number] = created
-        self.updated[number] = min(created + 5 * _SECOND + lasting, END)
+        self.updated[number] = min(created + 5 * _SECOND + busy_for, END)
         self.place[number] = (chance >> 4) % len(self._assortment.location_ids)
         if _is_return(number):
             self._lay_return(number)

@@ -270,32 +270,34 @@ class Extract:
         return self.progress.get("cut", {})
 
     def shortage(self, number: int) -> int:
-        """Return how many rows are missing to the last total that the list claimed."""
+        """Return how many rows list `number` has not shown of the last total that it claimed; 0 if it claims none."""
         state = self.list_state(number)
         if not state or not state["promised"]:
             return 0
-        return self._missing_from(number, state.get("shrunk_to") or state["promised"])
+        return self._count_missing(number, state.get("shrunk_to") or state["promised"])
 
     def save_unseen(self, number: int) -> None:
-        """Store how many rows a list lacks of its largest claimed total, once it is read to its end.
+        """Store with a list that is read to its end:
 
-        `shrunk`: how many of them, at most, may have been deleted while it was read.
+        - `unseen`: how many rows it has not shown of the largest total that it claimed
+        - `shrunk`: how many of these, at most, may have been deleted while it was read
         """
         state = self.list_state(number)
         promised = state.get("promised") or 0
-        unseen = self._missing_from(number, promised) if promised else 0
+        unseen = self._count_missing(number, promised) if promised else 0
         shrunk = promised - (state.get("shrunk_to") or promised)
         self.save_list_state(number, unseen=unseen, shrunk=shrunk)
 
-    def _missing_from(self, number: int, total: int) -> int:
-        """Return how many rows the list lacks of this total. Refused rows count as shown."""
+    def _count_missing(self, number: int, total: int) -> int:
+        """Return how many of `total` rows list `number` has not shown. Refused rows count as shown."""
         state = self.list_state(number)
         key = identifiers(self.entity.table.key)
         query = sql.SQL("SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage} WHERE _page >= %s) s").format(
             key=key, stage=self.stage.sql
         )
         (shown,) = self.stage.conn.execute(query, [state["first_page"]]).fetchone()
-        return max(0, total - shown - state["counts"][0][1])
+        (_, refused), *_ = state["counts"]
+        return max(0, total - shown - refused)
 
     def drop_repeats(self, possibly_alive: Sequence[tuple] = (), *, newest_first: bool = False) -> Repeats:
         """Deduplicate by key, drop outdated and implicitly deleted rows, then nested rows whose record was dropped.

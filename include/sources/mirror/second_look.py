@@ -285,7 +285,10 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Map
 
 
 def _settle_contradicted(extract: Extract, suspect: Suspect, look: Look) -> bool:
-    """Settle a suspect as unproven, unless the witness doesn't show it either. Return whether it is settled."""
+    """Settle a suspect as unproven if the witness shows it or gives no answer. Return whether it is settled.
+
+    The witness is another address that would show the record if it existed.
+    """
     there = {extract.entity.table.key_of(row) for row in look.rows}
     if look.unknown:
         _settle_unproven(extract, suspect, look.unknown)
@@ -304,9 +307,9 @@ def _settle_unproven(extract: Extract, suspect: Suspect, why: str, *, even_confi
 def _settle(
     extract: Extract, suspect: Suspect, status: str, why: str | None = None, *, even_confirmed: bool = False
 ) -> None:
-    """Set the status of a suspect and its nested rows, as far as they are candidates. Keep that it was looked at.
+    """Set the status of a suspect and of its nested rows if they are candidates, and mark them as looked at.
 
-    `even_confirmed`: also set those that the list alone has confirmed.
+    `even_confirmed`: also change rows that the list alone has confirmed.
     """
     plans = [(extract.stage.plan, extract.entity.table.key)]
     plans += [(stage.plan, part.by) for part, stage in extract.parts]

@@ -368,8 +368,8 @@ def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
     """Return the error of a sync in which these entities failed."""
     lines = "; ".join(f"{entity}: {str(error).rstrip('.')}" for entity, error in failures.items())
     message = (
-        f"{source} was not synced as a whole, and the watermarks stay before what is missing. {lines}."
-        " Mend what the reason names, then clear this task"
+        f"{len(failures)} entities of {source} were not synced completely. {lines}. Their watermarks stop before what"
+        " is missing, so the next sync reads it again. Fix what the reasons name, then clear this task"
     )
     needs_person = any(
         isinstance(error, FixConfiguration) or (isinstance(error, RecordsSkipped) and error.needs_person)
