@@ -22,7 +22,7 @@ TIERS = ("responsible", "specialist", "technician")
 PLENTY = Quota(per_hour=1_000_000, per_day=1_000_000)
 
 
-def bring(start: Callable[[], None], *, workers: int = SOURCE.workers, **where: Any) -> dict[str, int]:
+def sync(start: Callable[[], None], *, workers: int = SOURCE.workers, **where: Any) -> dict[str, int]:
     """Sync what changed, `workers` crew calls at once; returns the numbers of crew calls, rows and requests."""
     with _context(workers=workers, **where) as context:
         start()
@@ -36,7 +36,7 @@ def bring(start: Callable[[], None], *, workers: int = SOURCE.workers, **where: 
         }
 
 
-def look(start: Callable[[], None], **where: Any) -> dict[str, float]:
+def scan(start: Callable[[], None], **where: Any) -> dict[str, float]:
     """Scan every crew call; returns them, the lines that are as they should be, the changes planned, the requests."""
     with _context(workers=SOURCE.workers, **where) as context:
         with stopped(start, context.conn, SOURCE.name, RUN) as stop:

@@ -35,7 +35,7 @@ def looking(postgres: Postgres, rows: int, *, peers: bool = True) -> Section:
         _require(ours, world.missing)
         if not peers:
             return Section("Storage", _note(rows, world), [_figure(ours, ours, rows)])
-        listed = _look(postgres, world, "rclone lsf, Python set", "peers.rclone_listing:look", **where)
+        listed = _look(postgres, world, "rclone lsf, Python set", "peers.rclone_listing:scan", **where)
         _require(listed, world.missing)
         heads = [_sampled_heads(postgres, world, rows, listed.took.result["objects"], number) for number in AT_ONCE]
     figures = [_figure(way, ours, rows) for way in (ours, listed, *heads)]
@@ -55,7 +55,7 @@ def _sampled_heads(postgres: Postgres, world: Images, rows: int, objects: int, w
     """
     where = {"store": world.store, "database": world.database, "rows": max(1, round(rows * SAMPLE_SHARE))}
     what = f"HEAD each, {workers} at once"
-    sample = _look(postgres, world, what, "peers.heads:look", workers=workers, **where)
+    sample = _look(postgres, world, what, "peers.heads:scan", workers=workers, **where)
     looked_for = sample.took.result["objects"]
     times = objects / looked_for
     took = replace(sample.took, wall=sample.took.wall * times, cpu=sample.took.cpu * times, postgres_cpu=None)

@@ -112,12 +112,13 @@ def _snake_case(field: str) -> str:
 def _field_mistake(table: Table, field: str) -> str:
     """Return why the field can't be a column; empty if it can."""
     if not all(field.split(".")) or "[]" in field or not field.isprintable():
-        return f"{field!r} is no field: names with dots between them lead into objects, and nothing leads into a list"
+        return f"{field!r} is not a field: give names with dots between them for nested objects. Lists have no fields"
     for column in table.columns:
-        whole = column.dotted_path
-        read = [path for path in column.reads if lies_in(field, path)] or [whole] * lies_in(whole, field)
-        if read:
-            return f"the column {column.name} of {table.full_name} reads {read[0]} already"
+        paths = [path for path in column.reads if lies_in(field, path)]
+        if lies_in(column.dotted_path, field):
+            paths.append(column.dotted_path)
+        if paths:
+            return f"the column {column.name} of {table.full_name} reads {paths[0]} already"
     for path, reason in table.ignored.items():
         if lies_in(field, path) or lies_in(path, field):
             return (
@@ -227,7 +228,7 @@ def _with_line(code: str, last: ast.expr, column: str) -> str | None:
     head, tail = line[: last.end_col_offset], line[last.end_col_offset :]
     start = lines[last.lineno - 1]
     indent = start[: len(start) - len(start.lstrip())]
-    # One that doesn't begin its line stands among others, which may all be in one line.
+    # If `last` shares its line with other columns, the new one joins them there.
     own_line = not start[: last.col_offset].strip() and tail.startswith(b",")
     between = b",\n" + indent if own_line else b", "
     new = head + between + column.encode() + tail

@@ -246,6 +246,10 @@ class Bucket:
     def _list_ranges(
         self, ranges: Sequence[Range], positions: Mapping[int, Any], workers: int, size: int
     ) -> Iterator[Listing]:
+        """Yield the pages of all ranges, `workers` ranges at once.
+
+        `positions`: by the index of a range, where to go on; None for a range that is done. Other ranges begin anew.
+        """
         starts = ((index, positions.get(index, {"after": part.start})) for index, part in enumerate(ranges))
         waiting = (start for start in starts if start[1] is not None)
         with self._threads(workers) as threads:
@@ -323,7 +327,7 @@ class Bucket:
             )
         if not all(map(lt, page.keys, page.keys[1:])):
             raise RefuseData(
-                f"{self._where} gave keys out of order, so that what is missing can't be told. "
+                f"{self._where} gave keys out of order, so nobody can say which are missing. "
                 f"Use a store for connection {self._connection!r} that lists in the order of S3."
             )
         return page

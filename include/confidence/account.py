@@ -19,8 +19,8 @@ class Account:
     - `equal`, `differing`: live rows that are as at the source, or proven to differ
     - `surplus`: live rows proven to be gone at the source
     - `young`: live rows that changed after the last sync, so that the next one brings them
-    - `due`: live rows that lack only what is kept in `extra`, since they were written before that was kept
-    - `unproven`: live rows of which the scan can't tell whether source and copy agree
+    - `due`: live rows that lack only `extra`, since they were written before that column was kept
+    - `unproven`: live rows for which the scan can't tell whether source and copy agree
     - `out_of_scope`: live rows that the scan leaves out, by its declaration or its params
     - `missing`: rows of the source that the copy lacks, refused ones included; `missing_unproven` of them are unproven
     - `unseen`: rows that are in the total of the source's list, but that no answer has shown

@@ -32,8 +32,8 @@ class Standing:
 def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Finding]:
     """Replace the source's findings by those of this pass, and store the time of the pass.
 
-    A finding that was kept before keeps the time when it was first seen. Returns the findings of which people should be
-    told: those first seen at least 4 minutes ago.
+    A finding that was kept before keeps the time when it was first seen. Returns the findings that
+    people should be told of: those first seen at least 4 minutes ago.
     """
     rows = [{**asdict(finding), "key": finding.key, "code": str(finding.code)} for finding in found]
     with conn.transaction(), conn.cursor(row_factory=scalar_row) as cursor:

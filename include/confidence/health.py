@@ -17,7 +17,7 @@ class Limits:
     - `duration`: the last sync's, as a multiple of the median of those before; never below `seconds`
     - `error_rate`: the share of a day's requests that failed; fewer failures than `errors` are never an alert
     - `freshness`: how far a table may be behind its source, as a multiple of the time between two scheduled syncs
-    - `rarely`: for tables that not every sync reads, the time between two readings, in place of that of the syncs
+    - `rarely`: the time between two readings, for tables that not every sync reads
     """
 
     duration: float = 3.0

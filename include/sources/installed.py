@@ -55,7 +55,7 @@ def require_installed(source: str) -> None:
 
 
 def left_out_line(source: str) -> str:
-    """Return what it means that the installation does not have the source, and what to do, in one line."""
+    """Say in one line that the source is left out of this installation, and how to add it."""
     return f"{source} is not set up here, and its data in the warehouse are kept: add it to {SETTING} to use it again"
 
 

@@ -76,7 +76,7 @@ class Pattern:
         return f"{self.planned} of {self.of} rows to {self.operation} {self._fact()}{self._elsewhere()}"
 
     def _elsewhere(self) -> str:
-        """Return for how many rows of the table it holds; of the other rows, if most of the table is planned."""
+        """Return how many rows of the table have the fact too: of all rows, or of the others if most are planned."""
         if not self.rows:
             return ""
         if 2 * self.of > self.rows:
@@ -333,7 +333,7 @@ def _same_columns(stage: Stage, names: Mapping[str, sql.Composable]) -> list[Pat
 
 
 def _how(stage: Stage, names: Mapping[str, sql.Composable], column: str) -> str | None:
-    """Return in which way a column differs, if it is one way: empty on one side, by one time, or by one number."""
+    """Return how a column differs, if alike in all rows: empty on one side, by the same time, or by the same number."""
     type_ = _types(stage)[column]
     by = sql.SQL("p.{0} - t.{0}" if type_ in TIMES else "NULL::interval").format(sql.Identifier(column))
     query = sql.SQL(HOW).format(**names, column=sql.Identifier(column), by=by)

@@ -149,13 +149,13 @@ def _fields(entities: Sequence[str]) -> dict[str, Param]:
 
 
 def _left_out(source: str, given: Mapping[str, Any]) -> list[str]:
-    """Return the entities that the answer leaves out of a repair. Raises AnswerRefused for what is not to be had."""
+    """Return the entities that the answer leaves out of a repair. Raises AnswerRefused for unknown names."""
     known = [entity.name for entity in get_source(source).entities]
     left_out = given.get("leave_out") or []
-    fields = sorted(set(given) - {"leave_out", "reason"})
-    wrong = left_out if not isinstance(left_out, list) else [name for name in left_out if name not in known]
-    if fields or wrong:
-        named = ", ".join(map(str, [*fields, *(wrong if isinstance(wrong, list) else [wrong])]))
+    unknown = [name for name in left_out if name not in known] if isinstance(left_out, list) else [left_out]
+    wrong = [*sorted(set(given) - {"leave_out", "reason"}), *unknown]
+    if wrong:
+        named = ", ".join(map(str, wrong))
         raise AnswerRefused(
             f"the answer names {named[:200]}, which the question doesn't have (leave_out takes {', '.join(known)})."
             f" {REFUSED}"

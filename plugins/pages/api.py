@@ -105,7 +105,7 @@ def _problem(found: Mapping[str, Any]) -> str:
 class Statuses:
     """Every source that is set up here and that the user may see.
 
-    `kept`: those that are not set up here, but of which the warehouse has data.
+    `kept`: sources with data in the warehouse that are not set up here.
     """
 
     sources: tuple[SourceStatus, ...]

@@ -69,7 +69,7 @@ class ScannedRun:
 
 
 class HtmlRoute(APIRoute):
-    """A route that answers errors with a page that says what to do."""
+    """A route whose errors are pages with advice."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
@@ -416,7 +416,7 @@ def _nothing_left(dag_id: str, run: str, state: str | None) -> str:
 
 
 def _urgency(found: SourceStatus | None) -> int:
-    """Return the place of a source among all: held first, then stopped, then by what the last run and the watch say."""
+    """Return the rank of a source on the overview, the lowest first: held, stopped, then by its last verdict."""
     if found is None:
         return 3
     if found.writer.hold_reason:

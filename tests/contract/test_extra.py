@@ -195,7 +195,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 def without(record: Fields, kept: Fields) -> Fields:
-    """The record without the fields that are kept, of objects without the kept ones in them."""
+    """The record without the kept fields, in its objects too."""
     inner = {
         name: without(record[name], value)
         for name, value in kept.items()

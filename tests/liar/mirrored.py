@@ -1,6 +1,7 @@
 """What the mirrors have in common on the liar's stage: their truth, their copies, and how a copy is spoilt."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
@@ -9,8 +10,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 from include.api.decoding import decode_json
+from include.simulators.serving import Simulator
 from include.sources.mirror.changes import BothEnds
 from include.sources.mirror.entity import Child, Discovered, Entity
 from include.warehouse import sync_log
@@ -18,6 +21,7 @@ from include.warehouse.sql_fragments import identifiers
 from include.warehouse.table import Table
 from tests.contract.account import Run
 from tests.contract.test_mirrors import inside, key_value, outdated, types
+from tests.liar.lies import KINDS, Lie
 from tests.liar.stage import Key, Rows
 
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -225,3 +229,36 @@ class Mirrored:
 
 def _rare(entity: Entity) -> bool:
     return bool(entity.read_every)
+
+
+class MirrorVendor:
+    """What the harness knows of every mirror's vendor. `account_type`: the class of the source's account."""
+
+    source: str
+    account_type: type[Mirrored]
+    first_page = 1
+    past: frozenset[str] = frozenset()
+
+    @contextmanager
+    def account(self, running: Simulator, warehouse: str) -> Iterator[Any]:
+        with psycopg.connect(warehouse, autocommit=True) as conn:
+            set_json_loads(decode_json, conn)
+            yield self.account_type(running, conn)
+
+    def fill(self, account: Any) -> None:
+        pass
+
+    def settled(self) -> None:
+        pass
+
+    def prepare(self, control: Any) -> None:
+        pass
+
+    def present(self, control: Any, world: str) -> float | None:
+        return None
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS
+
+    def group(self, family: str) -> str:
+        return self.entities(family)[0]

@@ -136,7 +136,7 @@ class TestRefused:
             ("repairshopr", "'repairshopr' is taken. Take another name"),
             ("mirror", "'mirror' is taken"),
             ("warehouse", "'warehouse' is taken"),
-            ("status", "the word 'status' stands in "),
+            ("status", " uses the word 'status' already"),
         ],
     )
     def test_a_name_that_can_not_be(self, name, why):

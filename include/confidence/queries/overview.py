@@ -47,7 +47,7 @@ class Status:
     """How a source is now; None means that it is not known yet.
 
     - `judged_run`: the last run that was judged; `verdict`: its worst verdict; `scanned_at`: when it scanned
-    - `rows`: rows in scope of that run, of which it has `proven` some
+    - `rows`: rows in scope of that run; `proven`: how many of them it has proven
     - `unproven`: how many rows are unproven; `unproven_since`: when the oldest of them was first seen
     - `freshness_seconds`: how far the table `stalest` is behind its source; no other table is further behind
     - `progress`: of the scans; None while the writer runs

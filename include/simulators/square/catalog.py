@@ -99,6 +99,7 @@ class Catalog:
         self._append(row_id, version, row | {"is_deleted": True} if tombstone else None)
 
     def _append(self, row_id: str, version: int, row: Row | None) -> None:
+        """Add a version of an object to its past. `row`: None if the object no longer exists."""
         self.before[row_id] = self.now(row_id)
         if row_id not in self._past:
             insort(self._ids, row_id)

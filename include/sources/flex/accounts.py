@@ -1,6 +1,6 @@
 """The account of a scan, crew call by crew call: our assignments are the source, Flex is the copy.
 
-Three tables: the crew calls in Flex, the lines of contacts on them, and our rows that say which line is whose.
+Three tables: the crew calls in Flex, the lines of contacts on them, and our rows that assign a line to a technician.
 """
 
 from collections import Counter

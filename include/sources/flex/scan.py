@@ -165,7 +165,7 @@ class _Reading:
         self.put_off: dict[UUID, ApiError] = {}
 
     def first(self, conn: Connection, element_id: UUID) -> None:
-        """Read a crew call. Put it off if the error may concern it alone, or pass; raise the error if Flex is down."""
+        """Read a crew call. Without an answer it is put off to the end. Raises the error if it concerns all of Flex."""
         try:
             self._read(conn, element_id)
         except ApiError as error:

@@ -154,7 +154,7 @@ def carried_out(
 
 
 def require_not_stopped(reports: Collection[Report]) -> None:
-    """Raise the error that stopped the work, unless it is NotSent, which passes by itself."""
+    """Raise the error that stopped the work. NotSent is left out: it passes without a person."""
     for report in reports:
         if report.stop and not isinstance(report.stop, NotSent):
             raise report.stop

@@ -83,11 +83,10 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
 
 
 def read_listed_again(context: MirrorContext, extract: Extract) -> None:
-    """Look up rows that the list alone has proven to be missing or newer. What its own address contradicts is unproven.
+    """Look up rows that only a list has shown as missing or newer. A contradicted row becomes unproven.
 
-    One answer may mix two states of a record. A look-up without an answer changes nothing: the list has shown the row.
-    Rows beyond SECOND_READINGS are taken as listed, and so are records that a list shows in brief, since they come from
-    look-ups.
+    A list may mix two states of a record. If a look-up has no answer, the list stands. So it does for rows beyond
+    SECOND_READINGS. Entities that are listed in brief are left out, since their records come from look-ups already.
     """
     if not isinstance(extract.entity, Discovered):
         listed_only = _suspects(context, extract, _listed_only(extract), SECOND_READINGS)

@@ -188,7 +188,7 @@ class _Sync:
     ) -> None:
         """Apply all plans and save the new states in one transaction, then drop the staged rows."""
         oldest = min(filter(None, (state.watermark for state in states.values())), default=None)
-        # Nested rows and children have one state for all partitions: that of the partition that is furthest behind.
+        # Nested rows and children have one state for all partitions: the one of the partition furthest behind.
         together = {"": NewState(oldest, all(state.in_step for state in states.values()))}
         with fence.writing(self.context.conn, self.context.source.name, epoch=self.epoch):
             for stage in needed:
@@ -335,7 +335,10 @@ def source_time(context: MirrorContext) -> datetime:
     listing, *_ = all_listings(context, entity, known_partitions(context, entity))
     now = context.client.send(listing.request).date
     if now is None:
-        raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
+        raise RefuseData(
+            f"{context.source.name} gives no time in its answers, so the sync doesn't know up to when it has read."
+            " Nothing was written"
+        )
     return min(now, datetime.now(UTC))
 
 

@@ -82,9 +82,9 @@ def sample(staged: Stage, size: int, seed: int) -> list[str]:
 
 
 def doubt(staged: Stage, looks: Sequence[Look]) -> int:
-    """Add images in order to the plan as unproven if one of these looks, at their objects, did not find it.
+    """Plan an image as unproven, though it seemed right, if one of these looks did not find its object.
 
-    Return how many images that were.
+    Return the number of such images.
     """
     parts = {"images": staged.sql, "plan": staged.plan, "columns": identifiers(COLUMNS)}
     values = {

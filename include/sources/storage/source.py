@@ -225,7 +225,7 @@ def _require_harmless(context: StorageContext, order: Order, findings: Findings,
     if judgement.verdict is Verdict.HOLD:
         reason = "; ".join(judgement.reasons)
         plan, looked_at = plan_of(context, order.purpose), summary.metrics["looked_at"]
-        breaker.refuse(context.conn, context.run, plan, reason, looked_at=looked_at)
+        breaker.remember_refusal(context.conn, context.run, plan, reason, looked_at=looked_at)
         raise SyncFailed(
             f"{reason}. Nothing was written, the watermark stays: run storage_reconcile, whose gate asks a person"
         )
