@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks import against, parts
 from benchmarks.figures import NUMBERS, Section, markdown, merged
-from benchmarks.flex import manning
+from benchmarks.flex import crew_calls
 from benchmarks.measure import BenchError
 from benchmarks.pages import standing
 from benchmarks.parts import FULL, LATENCY_MS, PAIR, QUICK, Sizes
@@ -103,7 +103,7 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
     elif given.repairs is not None:
         yield mending(postgres, given.repairs, LATENCY_MS)
     elif given.jobs is not None:
-        yield manning(postgres, given.jobs, LATENCY_MS)
+        yield crew_calls(postgres, given.jobs, LATENCY_MS)
     elif given.runs is not None:
         yield standing(postgres, given.runs)
     else:
@@ -122,7 +122,7 @@ def _everything(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
     yield syncing(postgres, sizes.orders)
     yield looking(postgres, sizes.images, peers=sizes.peers)
     yield mending(postgres, *sizes.repairs)
-    yield manning(postgres, *sizes.crews, peers=sizes.peers)
+    yield crew_calls(postgres, *sizes.crews, peers=sizes.peers)
     if sizes.window:
         yield parts.limit(postgres, sizes)
     yield standing(postgres, sizes.runs, peers=sizes.peers)

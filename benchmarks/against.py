@@ -52,7 +52,7 @@ class Compared:
 
 
 def readings(sections: Sequence[Section]) -> dict[str, dict[str, float]]:
-    """Return what two versions are compared in: of each of our lines the measures that it has."""
+    """Return the measures of each of our own figures, by its title. Two versions are compared by them."""
     found: dict[str, dict[str, float]] = {}
     for section in sections:
         for figure in section.figures:

@@ -22,8 +22,8 @@ REQUESTS_A_CHANGE = 3 + 3 + 2
 REQUESTS_A_LOOK = 2
 
 
-def manning(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) -> Section:
-    """So many jobs brought to Flex, a few changes, a scan that finds nothing; a small account without parallelism.
+def crew_calls(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) -> Section:
+    """Measure a first sync, a sync of a few changes, a scan without findings, and a first sync without parallelism.
 
     `latency`: milliseconds that an answer takes. `peers`: measure the old way to read them too.
     """

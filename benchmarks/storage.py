@@ -49,9 +49,9 @@ def _look(postgres: Postgres, world: Images, what: str, work: str, **arguments: 
 
 
 def _sampled_heads(postgres: Postgres, world: Images, rows: int, objects: int, workers: int) -> Looked:
-    """What a HEAD each for so many objects would take, by the objects of the first rows.
+    """Estimate what a HEAD for each of `objects` takes, from those of the first rows.
 
-    Postgres, which does next to nothing then, is left out: so short a time can't be multiplied.
+    The CPU of Postgres is left out: it is too short to be multiplied.
     """
     where = {"store": world.store, "database": world.database, "rows": max(1, round(rows * SAMPLE_SHARE))}
     what = f"HEAD each, {workers} at once"

@@ -169,7 +169,7 @@ class Drift:
 
     @property
     def figures(self) -> Mapping[str, Mapping[str, int]]:
-        """What a run has to say of it, by entity."""
+        """The metrics that a scan should find, by entity."""
         return {
             "catalog_variations": {"rows_differing": len(self.repriced)},
             "catalog_inventory": {"rows_differing": len(self.counts)},

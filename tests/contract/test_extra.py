@@ -149,7 +149,7 @@ class TestFields:
                     assert known(table, path) != (at(kept, path) is not None) or has_list(row, path), (table.name, path)
 
     def test_rows_inside_are_not_kept_twice(self, account, source, name):
-        """Without what its record keeps in `extra`, a record has the same rows inside."""
+        """The nested rows are read from other fields than those in the record's `extra`."""
         entity = declared(source, name)
         for record in account.records(entity) if entity.parts else ():
             *_, extra = entity.table.row(record)

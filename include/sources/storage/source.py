@@ -16,7 +16,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, LeftOut, ReadAnswer, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
 from include.sources.storage.answers import ANSWERS
-from include.sources.storage.check import Order, StorageContext, check
+from include.sources.storage.check import CheckOptions, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
@@ -106,12 +106,12 @@ class Storage:
         breaker.require_closed(conn, context.bucket, params["concurrency"])
         scope = Scope(since=None if params["mode"] == "full" else self._since(conn, dry_run))
         ticket = f"{context.run}/{scope}"
-        order = Order(scope, "sync", ticket, params["batch_size"], params["concurrency"], heal=True)
-        checked = check(context, order)
-        findings = find(context, order, checked)
-        summary = findings.summary(context, order, context.run, writer.epoch)
+        options = CheckOptions(scope, "sync", ticket, params["batch_size"], params["concurrency"], heal=True)
+        checked = check(context, options)
+        findings = find(context, options, checked)
+        summary = findings.summary(context, options, context.run, writer.epoch)
         checked.forget(keep=False)
-        _require_harmless(context, order, findings, summary)
+        _require_harmless(context, options, findings, summary)
         with logged(context, "sync") as done:
             partition = sync_log.DRY if dry_run else ""
             mark = _watermark(findings, checked.started)
@@ -124,7 +124,7 @@ class Storage:
                 with fence.writing(conn, self.name, epoch=writer.epoch):
                     advance(Counts())
             else:
-                done.counts = apply(context, order, done.sync_id, summary, epoch=writer.epoch, also=advance)
+                done.counts = apply(context, options, done.sync_id, summary, epoch=writer.epoch, also=advance)
             looked_at = Counts(read=findings.metrics["checked"])
             done.counts = {**done.counts, IMAGES.name: done.counts.get(IMAGES.name, Counts()) + looked_at}
         _require_whole(findings, done.sync_id, done.counts[IMAGES.name])
@@ -132,11 +132,11 @@ class Storage:
 
     def scan(self, context: StorageContext, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         scan_id = f"{context.run}/{entity}/{epoch}"
-        order = _order(params, scan_id)
-        checked = check(context, order)
+        options = _scan_options(params, scan_id)
+        checked = check(context, options)
         with context.conn.transaction():
-            found = find(context, order, checked).summary(context, order, scan_id, epoch)
-            summary = remember(context, order, checked, found)
+            found = find(context, options, checked).summary(context, options, scan_id, epoch)
+            summary = remember(context, options, checked, found)
             scan_log.record(context.conn, summary)
             scan_log.keep_progress(context.conn, scan_id, progress(checked.objects))
             keep_plan(context, checked, summary)
@@ -147,7 +147,7 @@ class Storage:
         self, context: StorageContext, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
         (summary,) = summaries
-        return repair_images(context, summary, _order(params, summary.scan_id))
+        return repair_images(context, summary, _scan_options(params, summary.scan_id))
 
     def verify(self, context: StorageContext, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
         return verify_repair(context, summaries[0], sync_id, workers=WORKERS)
@@ -197,10 +197,10 @@ class Storage:
         return max(filter(None, (state.since(self.lookback) for state in states)), default=None)
 
 
-def _order(params: Mapping[str, Any], scan_id: str) -> Order:
+def _scan_options(params: Mapping[str, Any], scan_id: str) -> CheckOptions:
     scope = Scope.of(params)
     ticket = f"{scan_id}/{scope}"
-    return Order(scope, "scan", ticket, params["batch_size"], params["concurrency"], heal=params["heal"])
+    return CheckOptions(scope, "scan", ticket, params["batch_size"], params["concurrency"], heal=params["heal"])
 
 
 def _watermark(findings: Findings, started: datetime) -> datetime:
@@ -210,7 +210,9 @@ def _watermark(findings: Findings, started: datetime) -> datetime:
     return min(started - GRACE, findings.oldest - timedelta(microseconds=1))
 
 
-def _require_harmless(context: StorageContext, order: Order, findings: Findings, summary: ForensicSummary) -> None:
+def _require_harmless(
+    context: StorageContext, options: CheckOptions, findings: Findings, summary: ForensicSummary
+) -> None:
     """Raise SyncFailed if the check proves too little, or if the gate of a scan would hold for its figures."""
     account = findings.account
     if account.wrong_sum:
@@ -224,7 +226,7 @@ def _require_harmless(context: StorageContext, order: Order, findings: Findings,
     judgement = judge(summary, [], breaker.LIMITS)
     if judgement.verdict is Verdict.HOLD:
         reason = "; ".join(judgement.reasons)
-        plan, looked_at = plan_of(context, order.purpose), summary.metrics["looked_at"]
+        plan, looked_at = plan_of(context, options.purpose), summary.metrics["looked_at"]
         breaker.remember_refusal(context.conn, context.run, plan, reason, looked_at=looked_at)
         raise SyncFailed(
             f"{reason}. Nothing was written, the watermark stays: run storage_reconcile, whose gate asks a person"
