@@ -91,7 +91,7 @@ def _ordered(fault: Fault) -> Answer:
 
 
 def _signed(account: Account, answer: Answer) -> Answer:
-    """The answer with what each one has: the account's date, and a new token where there is one."""
+    """The answer with the headers of every answer: the account's date, and a new token if there is one."""
     refreshed = account.config.refreshed_token
     usual = {"date": formatdate(account.clock.now(), usegmt=True)}
     if refreshed:

@@ -155,13 +155,13 @@ def _line(row: dict[str, Any]) -> Line:
     line_id = _id(row, "id")
     if line_id is None:
         raise Unreadable("a row has no line id")
-    resource_id, told = _resource(row, line_id), _type(row, line_id)
-    if told == CONTACT:
+    resource_id, type_ = _resource(row, line_id), _type(row, line_id)
+    if type_ == CONTACT:
         if resource_id is None:
             raise Unreadable(f"line {line_id} is a contact without a resource")
         return Line(line_id, "contact", resource_id, *_role(row))
     # A line without a resource is no contact. With a resource and an unknown type it may be one.
-    if resource_id is not None and told != GEAR:
+    if resource_id is not None and type_ != GEAR:
         raise Unreadable(f"line {line_id} has a resource, and a type that isn't known")
     return Line(line_id, "other", resource_id)
 

@@ -184,7 +184,7 @@ def _second_look(
     Return why no look had an answer, empty if one had.
     """
     conn, (objects, again, third) = staged.conn, looks
-    bucket, options = context.bucket, {"workers": options.workers, "known": look.known(objects)}
+    bucket, how = context.bucket, {"workers": options.workers, "known": look.known(objects)}
     count = count_suspects(conn, staged.plan)
     if count and not again.resumed:
         log.info("%d objects will be looked at once more in %.0f s", count, context.source.pause.total_seconds())
@@ -194,18 +194,18 @@ def _second_look(
         # If there are many suspects, the second look is another LIST; a HEAD of each comes before the write anyway. But
         # if a HEAD finds some of them, the LIST can't be trusted, and all get a HEAD.
         some = some_suspects(conn, staged.plan, ASKED_OF_MANY, options.seed) if many else no_suspects
-        look.look_again(bucket, some, third, Way.HEAD, **options)
+        look.look_again(bucket, some, third, Way.HEAD, **how)
         many = many and not look.known(third)
     way = Way.LIST if many or not listing else Way.HEAD
-    look.look_again(bucket, suspects_of(conn, staged.plan), again, way, by_pages=many, **options)
+    look.look_again(bucket, suspects_of(conn, staged.plan), again, way, by_pages=many, **how)
     if not listing:
         # LIST shows these and HEAD did not. If they came meanwhile, another HEAD shows them too.
-        look.look_again(bucket, disputed(conn, staged.plan, looks), third, Way.HEAD, **options)
+        look.look_again(bucket, disputed(conn, staged.plan, looks), third, Way.HEAD, **how)
     settle(conn, staged.plan, looks, listed_whole=listing)
     if not options.heal:
         plan.leave_heals(conn, staged.plan)
     reason = _unanswered(again)
-    return reason if reason and not bucket.finds(options["known"], way) else ""
+    return reason if reason and not bucket.finds(how["known"], way) else ""
 
 
 def _unanswered(looks: Stage) -> str:
