@@ -115,7 +115,7 @@ def compare(commit: str, pairs: int, *, quick: bool = False) -> int:
 
 @contextmanager
 def checked_out(commit: str) -> Iterator[Path]:
-    """A temporary folder with the commit's files, the benchmarks of this folder, and its environment."""
+    """A temporary folder with the commit's files, but with this folder's benchmarks and virtual environment."""
     with tempfile.TemporaryDirectory(prefix="bench-base-") as folder:
         tree = Path(folder) / "base"
         _git(REPOSITORY, "worktree", "add", "--quiet", "--detach", str(tree), commit)
