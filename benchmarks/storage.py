@@ -28,7 +28,7 @@ class Looked:
 
 
 def looking(postgres: Postgres, rows: int, *, peers: bool = True) -> Section:
-    """Measure our scan. `peers`: also a listing by rclone, and HEAD requests for a sample of the objects, in parallel."""
+    """Measure our scan. `peers`: also a listing by rclone, and parallel HEAD requests for a sample of the objects."""
     with warehouse(postgres, "images") as url, images(url, rows) as world:
         where = {"store": world.store, "database": world.database}
         ours = _look(postgres, world, "listing, merged (ours)", "images:scan", warehouse=url, **where)
