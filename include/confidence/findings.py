@@ -11,7 +11,7 @@ from include.confidence.watch import GRACE, Finding
 
 
 @dataclass(frozen=True)
-class Standing:
+class OpenFinding:
     """A finding that the last pass still saw, and when a pass first saw it.
 
     `subject`: tells it from other findings with the same code.
@@ -60,9 +60,9 @@ def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Findin
     return [finding for finding in found if finding.key in settled]
 
 
-def standing(conn: Connection, sources: Sequence[str]) -> list[Standing]:
+def open_findings(conn: Connection, sources: Sequence[str]) -> list[OpenFinding]:
     """Return the kept findings of these sources, oldest first."""
-    with conn.cursor(row_factory=class_row(Standing)) as cursor:
+    with conn.cursor(row_factory=class_row(OpenFinding)) as cursor:
         return cursor.execute(
             "SELECT source, code, substr(key, length(source || code) + 3) AS subject, run, what, consequence,"
             " next_step, first_seen, first_seen <= clock_timestamp() - %s AS settled"

@@ -15,7 +15,7 @@ class WrongSources(ValueError):
     """The setting names no source, or one that does not exist. The message says in one line what to do."""
 
 
-class LeftOut(Exception):
+class NotInstalled(Exception):
     """The installation does not have the source. The message says in one line what to do."""
 
 
@@ -49,9 +49,9 @@ def is_installed(source: str) -> bool:
 
 
 def require_installed(source: str) -> None:
-    """Raise LeftOut if the setting does not name the source, WrongSources if it is wrong."""
+    """Raise NotInstalled if the setting does not name the source, WrongSources if it is wrong."""
     if not is_installed(source):
-        raise LeftOut(left_out_line(source))
+        raise NotInstalled(left_out_line(source))
 
 
 def left_out_line(source: str) -> str:

@@ -93,7 +93,7 @@ SyncId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The `sync_id` of a
 # The source in a path; the sources set up here; and those not set up here. Each only if the user may see it.
 Source = Annotated[str, Depends(require_readable)]
 Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]
-LeftOut = Annotated[tuple[str, ...], Depends(_readable_left_out)]
+NotInstalled = Annotated[tuple[str, ...], Depends(_readable_left_out)]
 # Whether the user may answer holds and roll back. The tasks check DECIDER_ROLES, and Airflow its own permissions; the
 # pages hide what one of them would refuse.
 Decider = Annotated[bool, Depends(_is_decider)]

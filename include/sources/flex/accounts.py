@@ -32,14 +32,14 @@ ROLE_NOT_TOLD = "Flex doesn't tell the business role of this contact"
 
 
 @dataclass(frozen=True)
-class Standing:
+class ElementAccounts:
     """The accounts of one crew call, by table, and the rows that could not be proven."""
 
-    accounts: Mapping[str, Account]
+    by_table: Mapping[str, Account]
     doubts: Mapping[str, Sequence[Doubt]]
 
 
-def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> Standing:
+def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> ElementAccounts:
     """Return the accounts of a crew call whose lines are all known.
 
     A contact with a role to be written is unproven if Flex does not show its role.
@@ -52,7 +52,7 @@ def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> S
     call = Counter(listed=1, live=1)
     call["refused" if plan.refusals else "compared"] += 1
     call["equal" if in_step else "differing"] += 1
-    return Standing(
+    return ElementAccounts(
         {CALLS: Account(**call), LINES: of_lines, ROWS: of_rows},
         {LINES: _doubts(element_id, without_role, ROLE_NOT_TOLD)},
     )
@@ -85,7 +85,7 @@ def _row_account(crew: Crew, contacts: Mapping[UUID, Line]) -> Account:
     return Account(**figures)
 
 
-def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
+def unproven(element_id: UUID, crew: Crew, why: str) -> ElementAccounts:
     """Return the accounts of a crew call whose lines are not known: every line and row that we know of is unproven."""
     there = {**{row.line_id: row.resource_id for row in crew.rows}, **crew.owned}
     known = sorted(crew.known)
@@ -96,7 +96,7 @@ def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
         figures = Counter(live=len(live), unproven=len(live), missing=len(missing), missing_unproven=len(missing))
         return Account(**(listed + figures))
 
-    return Standing(
+    return ElementAccounts(
         {
             CALLS: Account(listed=1, compared=1, live=1, unproven=1),
             LINES: unknown(_listed_lines(crew, known), known, lost),

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from include.api.errors import ApiError, FixConfiguration, NotSent
 from include.sources.flex import desired
-from include.sources.flex.accounts import IN_STEP, Standing, proven
+from include.sources.flex.accounts import IN_STEP, ElementAccounts, proven
 from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import FlexContext
 from include.sources.flex.desired import Crew
@@ -46,7 +46,7 @@ class Compared:
 
     element_id: UUID
     figures: Mapping[str, int]
-    standing: Standing
+    accounts: ElementAccounts
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
     planned: Mapping[str, str] = field(default_factory=dict)
 

@@ -203,8 +203,8 @@ class _Reading:
     def _read(self, conn: Connection, element_id: UUID, *, last: bool = False) -> None:
         own = replace(self._context, conn=conn)
         found = compare_element(own, element_id, uncertain=element_id in self._uncertain, last=last)
-        doubts = {table: [asdict(doubt) for doubt in found.standing.doubts[table]] for table in found.standing.doubts}
-        accounts = {table: _counted(account) for table, account in found.standing.accounts.items()}
+        doubts = {table: list(map(asdict, some)) for table, some in found.accounts.doubts.items()}
+        accounts = {table: _counted(account) for table, account in found.accounts.by_table.items()}
         values = (found.figures, found.examples, found.planned, accounts, doubts)
         conn.execute(KEEP, [self._underway, element_id, *map(Jsonb, values)])
 

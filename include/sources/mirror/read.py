@@ -9,7 +9,7 @@ from typing import Any
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import page_request, pages
 from include.api.paginators import Page
-from include.sources.mirror import brief, gap
+from include.sources.mirror import brief, short_lists
 from include.sources.mirror.brief import CompletePage
 from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.entity_census import keep_fields
@@ -249,7 +249,7 @@ def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchange
         complete = dataclasses.replace(complete, absent=())
     extract.append(complete.page, next_position, complete, number, listing.partition)
     if listing.newest:
-        gap.remember_reach(extract, number, listing, rows, ignored=len(page.rows) - len(rows))
+        short_lists.remember_reach(extract, number, listing, rows, ignored=len(page.rows) - len(rows))
 
 
 def _shaped_rows(shape: Callable[[Row], Row | None], page: Page) -> list[Row]:

@@ -152,8 +152,8 @@ def _settle_by_witness(
 def _finds_known_row(context: MirrorContext, extract: Extract, lookup: Lookup) -> bool:
     """Return whether a look-up finds a row that both list and copy have. True if there is no such row to try.
 
-    Tried are a few, as one may have been deleted meanwhile; and none that the list shows as deleted. Also true for
-    look-ups by a parent: there a 404 is an answer about the children.
+    A few rows are tried, since one may have been deleted meanwhile. Rows that the list shows as deleted are not tried.
+    Also true for look-ups by a parent: there a 404 is an answer about the children.
     """
     table, stage = extract.entity.table, extract.stage
     if lookup.by != table.key:

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
-from include.sources.mirror import gap
+from include.sources.mirror import short_lists
 from include.sources.mirror.both_ends import pages_from_both_ends, require_rows
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive
@@ -259,7 +259,7 @@ class _Sync:
         unchanged_before = None if self.full else min((each.since for each in groups if each.since), default=None)
         extract = read_partitions(context, extract, listings, unchanged_before=unchanged_before)
         if isinstance(entity, Discovered) and not entity.partial(context) and not entity.limit(context):
-            gap.look_up_hidden(context, extract, listings(singly=False))
+            short_lists.look_up_hidden(context, extract, listings(singly=False))
         return extract
 
     def _listings(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
