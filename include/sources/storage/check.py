@@ -83,12 +83,15 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of a check: stages with images (`staged`, with the plan), first, second and third looks, and figures.
+    """The result of a check.
 
-    `listing`: the first look was a LIST. `started`: the application's time at the beginning. `in_order`: images whose
-    objects the first look found. `doubted`: those of them whose objects the sample did not find again. `shown`: False
-    if objects are missing and the bucket doesn't show objects of other images either. `unanswered`: why no second look
-    had an answer, empty if one had.
+    - `staged`: the images, with the plan; `objects`, `again`, `third`: the first, second and third looks at objects
+    - `listing`: the first look was a LIST
+    - `started`: the application's time at the beginning
+    - `in_order`: images whose objects the first look found
+    - `doubted`: how many of these the sample did not find again
+    - `shown`: False if objects are missing, and the bucket doesn't show objects of other images either
+    - `why_unanswered`: why no second look had an answer, empty if one had
     """
 
     staged: Stage
@@ -100,7 +103,7 @@ class Checked:
     in_order: int
     doubted: int
     shown: bool
-    unanswered: str
+    why_unanswered: str
 
     @property
     def stages(self) -> Sequence[Stage]:

@@ -165,8 +165,8 @@ def _incomplete(checked: Checked, account: Account, unanswered: int, reasons: st
 
     Images without an answer make it incomplete once, so that the next attempt asks again.
     """
-    if checked.unanswered:
-        return f"{account.unproven} images could not be looked at: {checked.unanswered.rstrip('.')}"
+    if checked.why_unanswered:
+        return f"{account.unproven} images could not be looked at: {checked.why_unanswered.rstrip('.')}"
     if unanswered:
         return f"{unanswered} images could not be looked at: {reasons.rstrip('.')}"
     return UNPROVEN.no_evidence({IMAGES.name: account})
