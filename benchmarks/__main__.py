@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks import against, parts
 from benchmarks.fields import keeping
 from benchmarks.figures import NUMBERS, Section, markdown, merged
-from benchmarks.flex import manning
+from benchmarks.flex import crew_calls
 from benchmarks.measure import BenchError
 from benchmarks.pages import planned, standing
 from benchmarks.parts import FULL, LATENCY_MS, PAIR, QUICK, Sizes
@@ -131,7 +131,7 @@ def _everything(postgres: Postgres, sizes: Sizes) -> Iterator[Section]:
     yield syncing(postgres, sizes.orders)
     yield looking(postgres, sizes.images, peers=sizes.peers)
     yield mending(postgres, *sizes.repairs)
-    yield manning(postgres, *sizes.crews, peers=sizes.peers)
+    yield crew_calls(postgres, *sizes.crews, peers=sizes.peers)
     if sizes.window:
         yield parts.limit(postgres, sizes)
     yield standing(postgres, sizes.runs, peers=sizes.peers)

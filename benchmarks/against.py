@@ -52,7 +52,7 @@ class Compared:
 
 
 def readings(sections: Sequence[Section]) -> dict[str, dict[str, float]]:
-    """Return what two versions are compared in: of each of our lines the measures that it has."""
+    """Return the measures of each of our own figures, by its title. Two versions are compared by them."""
     found: dict[str, dict[str, float]] = {}
     for section in sections:
         for figure in section.figures:
@@ -115,7 +115,7 @@ def compare(commit: str, pairs: int, *, quick: bool = False) -> int:
 
 @contextmanager
 def checked_out(commit: str) -> Iterator[Path]:
-    """A temporary folder with the commit's files, the benchmarks of this folder, and its environment."""
+    """A temporary folder with the commit's files, but with this folder's benchmarks and virtual environment."""
     with tempfile.TemporaryDirectory(prefix="bench-base-") as folder:
         tree = Path(folder) / "base"
         _git(REPOSITORY, "worktree", "add", "--quiet", "--detach", str(tree), commit)

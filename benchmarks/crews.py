@@ -22,8 +22,8 @@ TIERS = ("responsible", "specialist", "technician")
 PLENTY = Quota(per_hour=1_000_000, per_day=1_000_000)
 
 
-def bring(start: Callable[[], None], *, workers: int = SOURCE.workers, **where: Any) -> dict[str, int]:
-    """Sync what changed, at so many crew calls at once; returns them, the rows written and deleted, the requests."""
+def sync(start: Callable[[], None], *, workers: int = SOURCE.workers, **where: Any) -> dict[str, int]:
+    """Sync what changed, `workers` crew calls at once; returns the numbers of crew calls, rows and requests."""
     with _context(workers=workers, **where) as context:
         start()
         synced = context.source.sync(context, {**PARAMS, "mode": "incremental"}, dry_run=False)
@@ -36,7 +36,7 @@ def bring(start: Callable[[], None], *, workers: int = SOURCE.workers, **where: 
         }
 
 
-def look(start: Callable[[], None], **where: Any) -> dict[str, float]:
+def scan(start: Callable[[], None], **where: Any) -> dict[str, float]:
     """Scan every crew call; returns them, the lines that are as they should be, the changes planned, the requests."""
     with _context(workers=SOURCE.workers, **where) as context:
         with stopped(start, context.conn, SOURCE.name, RUN) as stop:

@@ -22,8 +22,8 @@ REQUESTS_A_CHANGE = 3 + 3 + 2
 REQUESTS_A_LOOK = 2
 
 
-def manning(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) -> Section:
-    """So many jobs brought to Flex, a few changes, a scan that finds nothing; a small account without parallelism.
+def crew_calls(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) -> Section:
+    """Measure a first sync, a sync of a few changes, a scan without findings, and a first sync without parallelism.
 
     `latency`: milliseconds that an answer takes. `peers`: measure the old way to read them too.
     """
@@ -35,7 +35,7 @@ def manning(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) 
         world.replace_one(changed)
         some = _bring(postgres, world, f"sync, {changed:,} jobs changed")
         counters = world.control.counters()
-        scanned = _run(postgres, "nightly scan", "crews:look", **world.where)
+        scanned = _run(postgres, "nightly scan", "crews:scan", **world.where)
         reread = _reread(postgres, world) if peers else None
     _require(alone, crew_calls=fewer, inserted=fewer * CREW, deleted=0)
     _require(first, crew_calls=jobs, inserted=jobs * CREW, deleted=0)
@@ -57,9 +57,9 @@ def manning(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) 
     ]
     note = (
         f"One crew call a job, {CREW} people on each, {latency} ms an answer; rows are those people. {SOURCE.workers}"
-        " crew calls are in work at the same time. A first sync takes both lists of a crew call, its rows once"
-        " more where the record doesn't tell of each line what it is and whose, an add and a role each, and both lists"
-        f" again, which prove them. One in {CHANGED} jobs then has somebody replaced: the same reads, a deletion, an"
+        " crew calls are in work at the same time. A first sync reads both lists of a crew call (the rows twice if its"
+        " record leaves out whose a line is), sends an add and a role for each person, and reads both lists again as"
+        f" proof. One in {CHANGED} jobs then has somebody replaced: the same reads, a deletion, an"
         " add, a role, both lists again. A scan reads both lists. Read as before: two requests a job,"
         " one after the other, and nothing is compared."
     )
@@ -67,7 +67,7 @@ def manning(postgres: Postgres, jobs: int, latency: int, *, peers: bool = True) 
 
 
 def _bring(postgres: Postgres, world: Crews, what: str, **options: Any) -> Measured:
-    return _run(postgres, what, "crews:bring", **world.where, **options)
+    return _run(postgres, what, "crews:sync", **world.where, **options)
 
 
 def _run(postgres: Postgres, what: str, work: str, **arguments: Any) -> Measured:
@@ -75,7 +75,7 @@ def _run(postgres: Postgres, what: str, work: str, **arguments: Any) -> Measured
 
 
 def _reread(postgres: Postgres, world: Crews) -> Measured:
-    return _run(postgres, "all read again", "peers.rereading:look", **world.account, elements=world.elements)
+    return _run(postgres, "all read again", "peers.rereading:scan", **world.account, elements=world.elements)
 
 
 def _peer(reread: Measured | None, scanned: Measured, jobs: int) -> Iterator[Figure]:

@@ -25,36 +25,18 @@ TODAY = "posted_date = current_date, completed_date = current_date"
 CHANGE = "authorized_revenue = authorized_revenue + 100"
 
 
-def bring(
-    start: Callable[[], None],
-    *,
-    url: str,
-    token: str,
-    warehouse: str,
-    shops: Sequence[Mapping[str, Any]],
-    workers: int,
-    mode: str,
-    days_back: int,
-) -> dict[str, int]:
-    """Sync with so many requests at once; returns the orders read whole, and the requests sent."""
-    with _context(url, token, warehouse, shops, workers) as context:
+def sync(start: Callable[[], None], *, mode: str, days_back: int, **where: Any) -> dict[str, int]:
+    """Sync, and return the orders read whole and the requests sent. `where`: the arguments of `_context`."""
+    with _context(**where) as context:
         start()
         synced = SOURCE.sync(context, {**PARAMS, "mode": mode, "days_back": days_back}, dry_run=False)
         return {"orders": synced.counts[ORDERS].read, "requests": context.client.requests_sent}
 
 
-def look(
-    start: Callable[[], None],
-    *,
-    url: str,
-    token: str,
-    warehouse: str,
-    shops: Sequence[Mapping[str, Any]],
-    workers: int,
-) -> dict[str, float]:
-    """Scan everything of all days; returns the orders compared, the changes planned, the requests, and how long the
-    writer stood."""
-    with _context(url, token, warehouse, shops, workers) as context:
+def scan(start: Callable[[], None], **where: Any) -> dict[str, float]:
+    """Scan all days, and return the orders compared, the changes planned, the requests, and the writer's stop in
+    seconds. `where`: the arguments of `_context`."""
+    with _context(**where) as context:
         with stopped(start, context.conn, SOURCE.name, RUN) as stop:
             found = [SOURCE.scan(context, entity.name, stop.epoch, HISTORY) for entity in SOURCE.entities]
         return {
@@ -86,6 +68,7 @@ def rebuild(start: Callable[[], None], *, warehouse: str, changed: int) -> dict[
 def _context(
     url: str, token: str, warehouse: str, shops: Sequence[Mapping[str, Any]], workers: int
 ) -> Iterator[MirrorContext]:
+    """Open the source. `workers`: how many requests are sent at once."""
     headers = SOURCE.authorize(token)
     with (
         psycopg.connect(warehouse, autocommit=True) as conn,

@@ -61,7 +61,10 @@ def client(store: Mapping[str, str], config: Config) -> BaseClient:
 
 
 def objects(conn: psycopg.Connection, bucket: str, rows: int | None = None) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What the images name, of the first rows or of all: (the metric that counts it if missing, its possible keys)."""
+    """Yield each object that the images need as (metric that counts it if missing, its possible keys).
+
+    `rows`: take this many images, None for all.
+    """
     with conn.cursor(name="objects") as cursor:
         cursor.itersize = BATCH
         for original, staged in cursor.execute(OBJECTS, {"bucket": bucket, "rows": rows}):

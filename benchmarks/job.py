@@ -25,9 +25,9 @@ class Clock:
         self._wall, self._cpu, self._largest = time.monotonic(), _cpu(), _largest_child()
 
     def stop(self) -> dict[str, float]:
-        """Seconds of wall and CPU time, and the bytes of memory that the largest process had which the job started.
+        """Seconds of wall and CPU time, and `child`: the peak memory of the largest process that the job started.
 
-        The system counts as a process's memory at least what the job had when it started it.
+        The memory is in bytes, 0 if no such process was larger than the job was when it started it.
         """
         wall, cpu, largest = time.monotonic() - self._wall, _cpu() - self._cpu, _largest_child()
         return {"wall": wall, "cpu": cpu, "child": largest if largest > self._largest else 0}
@@ -40,7 +40,7 @@ def _cpu() -> float:
 
 
 def _largest_child() -> int:
-    """The most bytes of resident memory that any process had which this one has waited for."""
+    """The peak resident memory, in bytes, of the largest process that this one has waited for."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

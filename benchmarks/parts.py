@@ -132,7 +132,7 @@ def _scan(postgres: Postgres, shop: Simulator, copy: str, rows: int, page_size: 
 
 
 def _scan_section(figures: list[Figure]) -> Section:
-    """The scans, the last of them beside the smallest at the same page size."""
+    """The scans. The last one, the largest, is compared with the smallest at the same page size."""
     largest = figures[-1]
     small = min((f for f in figures if f.aim), key=lambda figure: figure.rows)
     growth = largest.measured.memory - small.measured.memory
@@ -175,7 +175,10 @@ def _comparison(postgres: Postgres, copy: str, *, peers: bool) -> Section:
 
 
 def _stage_with_differences(copy: str) -> tuple[dict[str, int], int]:
-    """Stage the copy's own rows, some changed, left out, with another key, twice; returns how many, and the rows."""
+    """Stage the copy's own rows with some differences of each kind.
+
+    Returns the number of differences by kind (update, delete, insert, repeats), and the number of rows.
+    """
     columns = [name for name in LINES.table.names if name not in ("id", "name")]
     with psycopg.connect(copy, autocommit=True) as conn:
         stage = open_stage(conn)

@@ -18,11 +18,11 @@ def syncing(postgres: Postgres, orders: int) -> Section:
     """A first load, an incremental sync after a few changes, and a scan that finds nothing."""
     with warehouse(postgres, "till") as url, seller(orders) as account:
         where = {"url": account.url, "token": account.token, "warehouse": url}
-        first = run(postgres, "square, first load", "benchmarks.till:bring", full=True, **where)
+        first = run(postgres, "square, first load", "benchmarks.till:sync", full=True, **where)
         changed = _change(account.control, max(1, orders // CHANGED))
         locations = account.control.totals()["locations"]
-        some = run(postgres, "square, incremental sync", "benchmarks.till:bring", full=False, **where)
-        scanned = run(postgres, "square, nightly scan", "benchmarks.till:look", **where)
+        some = run(postgres, "square, incremental sync", "benchmarks.till:sync", full=False, **where)
+        scanned = run(postgres, "square, nightly scan", "benchmarks.till:scan", **where)
     if scanned.result["planned"]:
         raise BenchError(f"square: the copy differs from its source in {scanned.result['planned']} rows after the sync")
     expected = 10 + 2 * math.ceil(locations / 10) + 4 * locations
@@ -30,8 +30,8 @@ def syncing(postgres: Postgres, orders: int) -> Section:
     share = first.result["requests"] / requests
     note = (
         f"{orders:,} orders with all that belongs to them, {locations} locations, no latency. Then {changed:,} orders"
-        f" change. An incremental sync asks 10 times, twice for every ten locations and 4 times for each: {expected}"
-        " requests, as long as what changed fits on a page."
+        " change. If all changes fit on a page, an incremental sync sends 10 requests, 2 for every ten locations and 4"
+        f" for each location: {expected} in all."
     )
     figures = [
         _figure("first load", first),

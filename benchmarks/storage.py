@@ -28,14 +28,14 @@ class Looked:
 
 
 def looking(postgres: Postgres, rows: int, *, peers: bool = True) -> Section:
-    """Ours, and with `peers` a listing by rclone, and a HEAD each for a sample of the objects, some at once."""
+    """Measure our scan. `peers`: also a listing by rclone, and parallel HEAD requests for a sample of the objects."""
     with warehouse(postgres, "images") as url, images(url, rows) as world:
         where = {"store": world.store, "database": world.database}
         ours = _look(postgres, world, "listing, merged (ours)", "images:scan", warehouse=url, **where)
         _require(ours, world.missing)
         if not peers:
             return Section("Storage", _note(rows, world), [_figure(ours, ours, rows)])
-        listed = _look(postgres, world, "rclone lsf, Python set", "peers.rclone_listing:look", **where)
+        listed = _look(postgres, world, "rclone lsf, Python set", "peers.rclone_listing:scan", **where)
         _require(listed, world.missing)
         heads = [_sampled_heads(postgres, world, rows, listed.took.result["objects"], number) for number in AT_ONCE]
     figures = [_figure(way, ours, rows) for way in (ours, listed, *heads)]
@@ -49,13 +49,13 @@ def _look(postgres: Postgres, world: Images, what: str, work: str, **arguments: 
 
 
 def _sampled_heads(postgres: Postgres, world: Images, rows: int, objects: int, workers: int) -> Looked:
-    """What a HEAD each for so many objects would take, by the objects of the first rows.
+    """Estimate what a HEAD for each of `objects` takes, from those of the first rows.
 
-    Postgres, which does next to nothing then, is left out: so short a time can't be multiplied.
+    The CPU of Postgres is left out: it is too short to be multiplied.
     """
     where = {"store": world.store, "database": world.database, "rows": max(1, round(rows * SAMPLE_SHARE))}
     what = f"HEAD each, {workers} at once"
-    sample = _look(postgres, world, what, "peers.heads:look", workers=workers, **where)
+    sample = _look(postgres, world, what, "peers.heads:scan", workers=workers, **where)
     looked_for = sample.took.result["objects"]
     times = objects / looked_for
     took = replace(sample.took, wall=sample.took.wall * times, cpu=sample.took.cpu * times, postgres_cpu=None)

@@ -37,7 +37,7 @@ def mending(postgres: Postgres, orders: int, latency: int) -> Section:
             large = _bring(postgres, shop, url, f"backfill of {orders:,} orders", **HISTORY)
             shop.control.change_some(changed)
             some = _bring(postgres, shop, url, f"sync, {changed:,} orders changed", **CHANGES)
-            scanned = run(postgres, "tekmetric, nightly scan", "benchmarks.garage:look", **_where(shop, url, WORKERS))
+            scanned = run(postgres, "tekmetric, nightly scan", "benchmarks.garage:scan", **_where(shop, url, WORKERS))
             one, all_ = (_rebuild(postgres, url, number) for number in (1, orders))
         shop.control.set(latency_ms=latency)
         slow = _backfill(postgres, shop, orders)
@@ -87,7 +87,7 @@ def _backfill(postgres: Postgres, shop: Simulator, orders: int, workers: int = W
 
 
 def _bring(postgres: Postgres, shop: Simulator, url: str, what: str, workers: int = WORKERS, **params: Any) -> Measured:
-    return run(postgres, f"tekmetric, {what}", "benchmarks.garage:bring", **_where(shop, url, workers), **params)
+    return run(postgres, f"tekmetric, {what}", "benchmarks.garage:sync", **_where(shop, url, workers), **params)
 
 
 def _where(shop: Simulator, url: str, workers: int) -> dict[str, Any]:

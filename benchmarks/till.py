@@ -17,7 +17,7 @@ RUN = "bench/till"
 WORKERS = 4
 
 
-def bring(start: Callable[[], None], *, url: str, token: str, warehouse: str, full: bool) -> dict[str, int]:
+def sync(start: Callable[[], None], *, url: str, token: str, warehouse: str, full: bool) -> dict[str, int]:
     """Sync everything, or what changed; returns the rows read and written, and the requests sent."""
     with _context(url, token, warehouse) as context:
         start()
@@ -27,7 +27,7 @@ def bring(start: Callable[[], None], *, url: str, token: str, warehouse: str, fu
         return {"read": read, "written": written, "requests": context.client.requests_sent}
 
 
-def look(start: Callable[[], None], *, url: str, token: str, warehouse: str) -> dict[str, float]:
+def scan(start: Callable[[], None], *, url: str, token: str, warehouse: str) -> dict[str, float]:
     """Scan every entity; returns the records scanned, changes planned, requests, and for how long the writer stood."""
     with _context(url, token, warehouse) as context:
         with stopped(start, context.conn, SOURCE.name, RUN) as stop:

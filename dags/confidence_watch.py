@@ -1,7 +1,7 @@
 """
 # Watch: notice what does not move
 
-Tells people what no task of a run can tell, because the run has ended, was deleted or does not move. It compares the
+Reports what no task can report, because its run has ended, was deleted or does not move. It compares the
 warehouse (fence, holds, scans, repairs) with Airflow for each source that `SYNC_CONFIDENCE_SOURCES` names, and changes
 nothing.
 

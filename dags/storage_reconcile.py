@@ -17,7 +17,7 @@ listing lacks it and its own address answers 404, in a bucket that is proven to 
 Before the write both are asked once more. What a run has marked and is there again gets its former status back
 (`heal`).
 
-**Not proven** is an image of which that can't be told: its url names another bucket, is missing or can't be read; its
+**Not proven** is an image that may be right or wrong: its url names another bucket, is missing or can't be read; its
 object is empty, found only under another reading of its url, or gives no answer; LIST and HEAD disagree. It is left
 alone and named in `confidence.unproven`, the others are repaired. An image without an answer first fails `scan` once,
 so that it is asked again. More than 10 % not proven (of a small table more than half): the scan is no evidence and

@@ -12,12 +12,11 @@ decision, or for scheduled runs if the Airflow Variable `nightly_repair_sources`
 
 ## Steps
 1. `stop_writer`: pool `tekmetric_writer` to 0 slots, wait for the running sync, close the fence.
-2. `scan`, one for each entity: customers, vehicles and employees as a whole; of repair orders those that the boards
-   show and those that the report shows for the last `days_back` days, each read by itself (head, estimate, profit) and
-   compared with its jobs, parts, labor, sublets and fees. An order of that time that nobody has posted is read by
-   itself wherever it is listed, and one that the report leaves out is looked up before anything is concluded. The
-   variance checks (margins, part and labor arithmetic, sums, tax, what endpoints say of the same thing) are figures of
-   the scan.
+2. `scan`, one for each entity: customers, vehicles and employees as a whole; the repair orders on the
+   boards, and those of the last `days_back` days in the report. Each is read by itself (head, estimate, profit) and
+   compared with its jobs, parts, labor, sublets and fees. Orders of these days that nobody has posted are read too. An
+   order that the report leaves out is looked up before anything is concluded. The variance checks (margins, part and
+   labor arithmetic, sums, tax, endpoints that contradict each other) are figures of the scan.
 3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
    `hold` after a week. A repair of too large a share of the table is `hold` at once.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.

@@ -14,8 +14,8 @@ after the other, each of them proven.
 Start with `dry_run`: it counts what would be restored, and the conflicts. The tab *Sync confidence* of the run shows
 the counts, and rolls back from there.
 
-**Who:** the roles `op` and `admin`, or those that `DECIDER_ROLES` of the workers' environment names, where Airflow's
-simple auth manager tells roles. A run that anybody else has triggered fails before it reads anything.
+**Who:** the roles `op` and `admin`, or those in `DECIDER_ROLES` of the workers' environment, if Airflow's simple auth
+manager is in use. If anybody else triggers a run, it fails before it reads anything.
 
 **If `rollback` fails:** nothing was changed, unless its message names what was. If the writer's session is in the way,
 wait for the running sync and clear the task.

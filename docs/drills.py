@@ -19,7 +19,7 @@ Whatever happened, before you leave:
 1. **The truth on the page.** Under **Drift** no source has a finding, and each says whether its writer runs.
 2. **One writer.** A writer that stands has a run at work on it, or a question that waits. The query below shows it.
 3. **Nothing lost, nothing doubled.** Trigger `<source>_reconcile` as a dry run: it ends green, with nothing planned.
-4. **Told once.** What was told is in `confidence.notification`; a message comes again only if its cause does.
+4. **Told once.** Messages are recorded in `confidence.notification`; one is sent again only if its cause comes again.
 
 ```sql
 SELECT source, state, run, since, hold_reason FROM confidence.writer ORDER BY source;

@@ -1,7 +1,7 @@
 """Who may answer a hold and roll back: users with one of the roles that DECIDER_ROLES names.
 
-Of Airflow's auth managers only the simple one tells tasks who has which role: its configuration lists users and roles.
-With another auth manager nobody is refused here, and Airflow checks that one's own permissions alone.
+Tasks can see users' roles only with Airflow's simple auth manager, whose configuration lists them. With another auth
+manager nobody is refused here: Airflow alone checks the permissions.
 """
 
 import os

@@ -28,7 +28,7 @@ FAILS_AT_ONCE = [
     "include.sources.base.NeedsPerson",
     "include.sources.base.OutcomeUnknown",
     "include.sources.base.ScanRefused",
-    "include.sources.installed.LeftOut",
+    "include.sources.installed.NotInstalled",
     "include.sources.installed.WrongSources",
     "include.warehouse.fence.FenceError",
     "include.warehouse.migrate.NewerWarehouse",

@@ -50,7 +50,7 @@ def tell(run: str, source: str, events: Sequence[Event] = (), *, ended: Collecti
                 pass
     except (psycopg.Error, AirflowNotFoundException) as error:
         if events:
-            log.warning("told, perhaps not for the first time: the warehouse (%s) can't say", type(error).__name__)
+            log.warning("sent, perhaps not for the first time: the warehouse doesn't answer (%s)", type(error).__name__)
         for event in events:
             _send(services, event)
 

@@ -76,9 +76,9 @@ def _arguments() -> argparse.Namespace:
     commands.add_parser("status", help="say whether it runs, and where")
     run = commands.add_parser("run", help="run in the foreground until Ctrl-C")
     commands.add_parser("env", help="print the exports that make `airflow` use this stack")
-    telling = commands.add_parser("demo", help="tell the main job's story on the stack, then stay up until Ctrl-C")
-    telling.add_argument("--once", action="store_true", help="end everything after the story")
-    for command in (up, run, telling):
+    demo = commands.add_parser("demo", help="play the demo on the stack, then stay up until Ctrl-C")
+    demo.add_argument("--once", action="store_true", help="end everything after the demo")
+    for command in (up, run, demo):
         command.add_argument(
             "--api-port",
             type=int,

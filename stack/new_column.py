@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("source", help="the mirrored source")
     parser.add_argument("table", help="the name of its table")
     parser.add_argument("field", help="the vendor's name of the field; dots lead into objects")
-    parser.add_argument("--name", default="", help="of the column; by default the field's in small letters")
+    parser.add_argument("--name", default="", help="of the column; by default the field's in lower case")
     parser.add_argument("--type", default=text.__name__, help=f"the reader: {', '.join(READERS)}")
     arguments = parser.parse_args()
     try:
@@ -112,12 +112,13 @@ def _snake_case(field: str) -> str:
 def _field_mistake(table: Table, field: str) -> str:
     """Return why the field can't be a column; empty if it can."""
     if not all(field.split(".")) or "[]" in field or not field.isprintable():
-        return f"{field!r} is no field: names with dots between them lead into objects, and nothing leads into a list"
+        return f"{field!r} is not a field: give names with dots between them for nested objects. Lists have no fields"
     for column in table.columns:
-        whole = column.dotted_path
-        read = [path for path in column.reads if lies_in(field, path)] or [whole] * lies_in(whole, field)
-        if read:
-            return f"the column {column.name} of {table.full_name} reads {read[0]} already"
+        paths = [path for path in column.reads if lies_in(field, path)]
+        if lies_in(column.dotted_path, field):
+            paths.append(column.dotted_path)
+        if paths:
+            return f"the column {column.name} of {table.full_name} reads {paths[0]} already"
     for path, reason in table.ignored.items():
         if lies_in(field, path) or lies_in(path, field):
             return (
@@ -131,7 +132,8 @@ def _name_mistake(table: Table, name: str) -> str:
     """Return why the column can't have that name; empty if it can."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
         return (
-            f"{name!r} is no name of a column: it takes small letters, digits and underscores. Give another with NAME="
+            f"{name!r} is not a valid name of a column: use lower-case letters, digits and underscores. Give"
+            " another with NAME="
         )
     if name in RESERVED:
         return f"{name} is the name of a column that every table has. Give another with NAME="
@@ -226,7 +228,7 @@ def _with_line(code: str, last: ast.expr, column: str) -> str | None:
     head, tail = line[: last.end_col_offset], line[last.end_col_offset :]
     start = lines[last.lineno - 1]
     indent = start[: len(start) - len(start.lstrip())]
-    # One that doesn't begin its line stands among others, which may all be in one line.
+    # If `last` shares its line with other columns, the new one joins them there.
     own_line = not start[: last.col_offset].strip() and tail.startswith(b",")
     between = b",\n" + indent if own_line else b", "
     new = head + between + column.encode() + tail

@@ -142,13 +142,15 @@ def refusal(file: Path, error: Exception) -> str:
 
 def _require_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]{1,29}", name) or keyword.iskeyword(name):
-        raise NotMade(f"{name!r} is no name: it takes 2 to 30 small letters, digits and underscores, a letter first")
+        raise NotMade(
+            f"{name!r} is not a valid name: use 2 to 30 lower-case letters, digits and underscores, a letter first"
+        )
     if name in REGISTRY or name in TAKEN:
         raise NotMade(f"{name!r} is taken. Take another name")
     if named := _files_with_word(name):
         raise NotMade(
-            f"the word {name!r} stands in {short(named[0])}, so nobody could tell where the source is named. Take"
-            " another name"
+            f"{short(named[0])} uses the word {name!r} already, so a search for the source would find other things too."
+            " Take another name"
         )
 
 

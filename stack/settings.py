@@ -257,7 +257,7 @@ def _defaults() -> dict[str, str]:
 def _connections(ports: Ports, postgres: Server, known: Secrets, inherited: Mapping[str, str]) -> dict[str, str]:
     service = {"login": "runbook", "password": known.passwords["runbook"]}
     connections = {"airflow_api": json.dumps({"conn_type": "http", "host": api_url(ports), **service})}
-    # One that the caller gives is for everything, unless there are others beside it.
+    # If the caller sets the warehouse's connection, the stack adds none with other roles.
     if _connection_variable("warehouse") not in inherited:
         own = {"warehouse": TASKS, "warehouse_owner": OWNER, "warehouse_read": READ}
         connections |= {name: postgres.url("warehouse", role) for name, role in own.items()}

@@ -112,7 +112,10 @@ def _note(event: messages.Event, warehouse: str) -> None:
 
 
 def _watch(family: Family, home: Home) -> None:
-    """Wait until the end. Leave a note for the next start, which an end that somebody asked for takes away again."""
+    """Wait until the end. The note for the next start says that the stack was killed, unless a part died.
+
+    An end that somebody asked for removes the note.
+    """
     write_private(home.ended, f"after {_now()} it was killed as a whole, or the machine was lost")
     while True:
         try:

@@ -1,12 +1,13 @@
 """A service on loopback that takes notifications, as a chat or a mail server would."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from tests.loopback import Loopback
 
 
-class Service:
+class Service(Loopback):
     """What it was told, as {"title", "message", "type"}; while `down` it answers 503. Its address has the `token`."""
 
     token = "s3cret-t0ken"
@@ -15,8 +16,7 @@ class Service:
         self.told: list[dict[str, Any]] = []
         self.asked = 0
         self.down = False
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        super().__init__(self._handler())
 
     @property
     def connection(self) -> str:
@@ -26,21 +26,12 @@ class Service:
     @property
     def extra(self) -> str:
         """The extra of that connection."""
-        path = f"json://127.0.0.1:{self._http.server_port}/{self.token}"
+        path = f"json://{self.address}/{self.token}"
         return json.dumps({"config": {"path": path}})
 
     @property
     def titles(self) -> list[str]:
         return [message["title"] for message in self.told]
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
 
     def _handler(service) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):

@@ -11,10 +11,13 @@ from botocore.exceptions import ClientError
 from benchmarks.images import client, objects
 
 
-def look(
+def scan(
     start: Callable[[], None], *, store: Mapping[str, str], database: str, rows: int, workers: int
 ) -> dict[str, int]:
-    """Look for what the first `rows` name; returns the metrics of what is missing, and `objects`, all looked for."""
+    """Ask for each object that the first images need; returns how many are missing, by metric, and `objects`, all.
+
+    `rows`: the number of images, `workers`: of requests at once.
+    """
     s3, bucket = client(store, Config(max_pool_connections=workers)), store["bucket"]
 
     def missing(wanted: tuple[str, tuple[str, ...]]) -> str | None:

@@ -11,8 +11,8 @@ from benchmarks.images import objects
 from stack.settings import RCLONE
 
 
-def look(start: Callable[[], None], *, store: Mapping[str, str], database: str) -> dict[str, int]:
-    """Look for what all rows name; returns the metrics of what is missing, and `objects`, all looked for."""
+def scan(start: Callable[[], None], *, store: Mapping[str, str], database: str) -> dict[str, int]:
+    """Look for the objects that the rows name; returns how many are missing, by metric, and `objects`, all of them."""
     bucket = store["bucket"]
     command = [str(RCLONE), "lsf", "--recursive", "--fast-list", "--files-only", f":s3:{bucket}"]
     settings = {

@@ -16,7 +16,7 @@ ITEMS = (
 FIELDS = {"codeList": ["contact", "business-role"], "node": "root"}
 
 
-def look(start: Callable[[], None], *, url: str, token: str, elements: Sequence[str]) -> dict[str, int]:
+def scan(start: Callable[[], None], *, url: str, token: str, elements: Sequence[str]) -> dict[str, int]:
     """Read the elements; returns the crew calls and contacts found, and the requests sent."""
     with requests.Session() as session:
         session.headers["X-Auth-Token"] = token

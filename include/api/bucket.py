@@ -246,6 +246,10 @@ class Bucket:
     def _list_ranges(
         self, ranges: Sequence[Range], positions: Mapping[int, Any], workers: int, size: int
     ) -> Iterator[Listing]:
+        """Yield the pages of all ranges, `workers` ranges at once.
+
+        `positions`: by the index of a range, where to go on; None for a range that is done. Other ranges begin anew.
+        """
         starts = ((index, positions.get(index, {"after": part.start})) for index, part in enumerate(ranges))
         waiting = (start for start in starts if start[1] is not None)
         with self._threads(workers) as threads:
@@ -323,7 +327,7 @@ class Bucket:
             )
         if not all(map(lt, page.keys, page.keys[1:])):
             raise RefuseData(
-                f"{self._where} gave keys out of order, so that what is missing can't be told. "
+                f"{self._where} gave keys out of order, so nobody can say which are missing. "
                 f"Use a store for connection {self._connection!r} that lists in the order of S3."
             )
         return page
@@ -349,7 +353,10 @@ class Bucket:
         return Look(key, Presence.EMPTY if key in page.empty else Presence.PRESENT)
 
     def _ask(self, operation: str, **params: Any) -> dict[str, Any] | ApiError:
-        """Return boto3's answer, or our error as a value: raised here, it would carry boto3's, which quotes URLs."""
+        """Return boto3's answer, or our error as a value.
+
+        An error raised here would have boto3's as its context, and that quotes URLs.
+        """
         send = {
             "HeadBucket": self._client.head_bucket,
             "HeadObject": self._client.head_object,

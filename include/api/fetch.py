@@ -205,8 +205,8 @@ class _Loops:
     def check(self, where: str, page: Page, *, past_end: bool, has_total: bool) -> bool:
         """Return whether the list has ended by repeating its last page. Raises PaginationLoop if it goes in circles.
 
-        `has_total`: the list names its total. Without a total, a server that repeats its only page may just ignore
-        which page it is asked for, so that is no end.
+        `has_total`: the list names its total. Without one a repeated page proves no end: a server may ignore the page
+        number and repeat its only page.
         """
         if page.rows:
             digest = _digest_rows(page.rows)

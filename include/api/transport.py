@@ -88,7 +88,7 @@ class _TimedReader(socket.SocketIO):
 
 
 class _TimedSocket:
-    """Stands in for the socket that http.client reads an answer from, of which it uses `makefile` alone."""
+    """The only part of a socket that http.client uses to read an answer: `makefile`."""
 
     def __init__(self, sock: Any, most: float):
         self._sock, self._most = sock, most

@@ -1,7 +1,7 @@
 """What is known of the fields of a source's records, and what a census finds changed in them.
 
-A census of a whole scan tells what share of the records has a field, and which fields have vanished. One of a sync has
-looked at few records, perhaps by look-ups or in a feed of changes: it can only tell what is new.
+The census of a whole scan shows which fields have vanished, and the share of the records with each field. The census of
+a sync has few records, perhaps from look-ups or a changes feed: it shows new fields only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

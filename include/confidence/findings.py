@@ -11,7 +11,7 @@ from include.confidence.watch import GRACE, Finding
 
 
 @dataclass(frozen=True)
-class Standing:
+class OpenFinding:
     """A finding that the last pass still saw, and when a pass first saw it.
 
     `subject`: tells it from other findings with the same code.
@@ -32,8 +32,8 @@ class Standing:
 def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Finding]:
     """Replace the source's findings by those of this pass, and store the time of the pass.
 
-    A finding that was kept before keeps the time when it was first seen. Returns the findings of which people should be
-    told: those first seen at least 4 minutes ago.
+    A finding that was kept before keeps the time when it was first seen. Returns the findings that
+    people should be told of: those first seen at least 4 minutes ago.
     """
     rows = [{**asdict(finding), "key": finding.key, "code": str(finding.code)} for finding in found]
     with conn.transaction(), conn.cursor(row_factory=scalar_row) as cursor:
@@ -60,9 +60,9 @@ def keep(conn: Connection, source: str, found: Sequence[Finding]) -> list[Findin
     return [finding for finding in found if finding.key in settled]
 
 
-def standing(conn: Connection, sources: Sequence[str]) -> list[Standing]:
+def open_findings(conn: Connection, sources: Sequence[str]) -> list[OpenFinding]:
     """Return the kept findings of these sources, oldest first."""
-    with conn.cursor(row_factory=class_row(Standing)) as cursor:
+    with conn.cursor(row_factory=class_row(OpenFinding)) as cursor:
         return cursor.execute(
             "SELECT source, code, substr(key, length(source || code) + 3) AS subject, run, what, consequence,"
             " next_step, first_seen, first_seen <= clock_timestamp() - %s AS settled"

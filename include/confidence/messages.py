@@ -298,7 +298,7 @@ def of_lost_watch(run: str, failure: Failure, link: str) -> Event:
 
 
 def of_crash(what: str, link: str) -> Event:
-    """Return the event that all of Airflow had ended without being asked; `what` says when and why."""
+    """Return the event for a crash of the whole stack. `what` says which process ended, when and how."""
     consequence = (
         "until this start nothing was synced, scanned or watched; what was at work is tried again or has failed"
     )

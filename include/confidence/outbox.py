@@ -36,7 +36,7 @@ def end(conn: Connection, source: str, kinds: Collection[Kind], still: Collectio
 
 
 def told_runs(conn: Connection, source: str, runs: Collection[str], since: datetime | None = None) -> set[str]:
-    """Return those of `runs` about which people were told, after `since`, that something failed or stands still.
+    """Return the runs whose failure or standstill people were told of after `since`.
 
     A question about a hold and a finding of the watch don't count: they don't tell how a run has ended.
     """

@@ -23,7 +23,7 @@ class LatestScan:
     - `complete`: it is evidence, and no newer attempt has begun
     - `verdict`: None if it was not judged
     - `planned`: how many changes its plan has
-    - `rows`: rows in scope, of which it has `proven` some; both are None if it kept no account
+    - `rows`: rows in scope; `proven`: how many of them it has proven. Both are None if it kept no account
     - `left_out`: a person has decided that its plan is not applied
     - `due`: rows of the copy that lack what is kept only since they were written, such as `extra`
     """

@@ -1,7 +1,7 @@
 """The question about a hold: what is wrong, since when, and what each answer would do, in whole sentences."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -134,50 +134,74 @@ def parts(text: str) -> Parts:
 
 
 def _lines(question: Question) -> list[str]:
-    writer = question.writer
-    behind = ""
-    if question.behind is not None and question.behind >= timedelta(minutes=1):
-        behind = f" When this was asked, the copy was {_span(question.behind)} behind its source."
-    lines = [
-        f"Nothing is synced to the copy of `{writer.source}` since {_time(writer.since)}, until you answer.{behind}"
-        f" Unanswered for {question.hours:g} hours, the writer stays stopped and this run fails.",
-    ]
+    """Return the whole question in lines of Markdown."""
+    lines = [_situation(question)]
     if question.earlier:
         lines += ["", question.earlier]
     for held in question.held:
-        scope = "" if held.scope == "all" else f" ({held.scope})"
-        again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
-        lines += ["", f"### {held.entity}{scope}", *(f"- {sentence}" for sentence in held.sentences)]
-        lines += [f"- First seen by the scan of {_time(held.since)}{again}."]
-        lines += [f"- What stands out{pattern}." for pattern in held.patterns]
-    lines += ["", "### What a repair would write", *_plans(question.plans), "", ANSWERS]
-    several = len(question.planned) > 1
-    leave_out = (
-        " Entities that you leave out stay as they are; while their repair is above its limit, the next run asks again."
-        if several
-        else ""
+        lines += ["", *_hold_lines(held)]
+    lines += ["", "### What a repair would write", *_plans(question.plans)]
+    return [
+        *lines,
+        "",
+        ANSWERS,
+        *_answers(question),
+        "",
+        "A run of the runbook that waits behind this one begins when you have answered. It scans, and asks again if it"
+        " finds what nobody has repaired or accepted.",
+    ]
+
+
+def _situation(question: Question) -> str:
+    """Say since when nothing is synced, how far the copy is behind, and what happens without an answer."""
+    writer, behind = question.writer, ""
+    if question.behind is not None and question.behind >= timedelta(minutes=1):
+        behind = f" When this was asked, the copy was {_span(question.behind)} behind its source."
+    return (
+        f"Nothing is synced to the copy of `{writer.source}` since {_time(writer.since)}, until you answer.{behind}"
+        f" Unanswered for {question.hours:g} hours, the writer stays stopped and this run fails."
     )
-    less = ", less what you leave out" if several else ""
+
+
+def _hold_lines(held: Held) -> Iterator[str]:
+    """Yield a heading and what is worse, since when, and what stands out."""
+    scope = "" if held.scope == "all" else f" ({held.scope})"
+    again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
+    yield f"### {held.entity}{scope}"
+    yield from (f"- {sentence}" for sentence in held.sentences)
+    yield f"- First seen by the scan of {_time(held.since)}{again}."
+    yield from (f"- What stands out{pattern}." for pattern in held.patterns)
+
+
+def _answers(question: Question) -> Iterator[str]:
+    """Yield what each answer would do."""
+    leave_out = less = ""
+    if len(question.planned) > 1:
+        less = ", less what you leave out"
+        leave_out = (
+            " Entities that you leave out stay as they are; while their repair is above its limit, the next run asks"
+            " again."
+        )
     again = (
         "but the next run asks again while a repair is above its limit"
         if any(held.asks_again for held in question.held)
         else "so the same drift is not asked about again"
     )
     changes = sum(scan.plan.rows for scan, _ in question.plans)
-    return [
-        *lines,
+    yield (
         "- **Keep stopped**: nothing is written. This run fails, and no sync writes until the next run of the runbook"
-        f" looks again, or until somebody answers *Ask me again* on the page of {writer.source}.",
+        f" looks again, or until somebody answers *Ask me again* on the page of {question.writer.source}."
+    )
+    yield (
         "- **Resume without repair**: nothing is written, and source and copy go on to differ. The figures above become"
         f" the new baseline, {again}; the writer runs again. It brings what changes at the source, right or wrong, and"
-        " deletes nothing without proof.",
+        " deletes nothing without proof."
+    )
+    yield (
         f"- **Repair, then resume**: {_number(changes, 'change')} as above{less}, under a sync_id that can be rolled"
         " back, also if this run is a dry run. The copy becomes like the source as it is now, so don't repair if the"
-        f" source is what went wrong.{leave_out}",
-        "",
-        "A run of the runbook that waits behind this one begins when you have answered. It scans, and asks again if it"
-        " finds what nobody has repaired or accepted.",
-    ]
+        f" source is what went wrong.{leave_out}"
+    )
 
 
 def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:

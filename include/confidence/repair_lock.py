@@ -15,7 +15,7 @@ from include.warehouse import fence
 
 
 class NotJudged(Exception):
-    """A repair lacks evidence, or the gate's judgement of it. The message says of which scans, and what to clear."""
+    """A repair lacks evidence, or the gate's judgement of it. The message names the scans, and what to clear."""
 
 
 class ScanUnderWay(Exception):

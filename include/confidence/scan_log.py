@@ -78,7 +78,7 @@ def keep_patterns(conn: Connection, scan_id: str, patterns: Sequence[Pattern]) -
 
 
 def is_usual(conn: Connection, source: str, entity: str, run: str, scope: str) -> bool:
-    """Return whether scheduled runs scan this scope, as far as is known. A scheduled run does by itself."""
+    """Return whether the last scheduled run scanned this scope. True for a scheduled run, and if there was none."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         usual = cursor.execute(
             "SELECT scope FROM confidence.forensic_run"

@@ -124,8 +124,7 @@ class Facts:
     """What the warehouse and Airflow say of a source now.
 
     - `stopper`: the run that has stopped the writer; None while the writer runs
-    - `stop_known`: people were told of this stop when that run ended, or a person has answered that the writer stays
-      stopped
+    - `stop_known`: people know of this stop: they were told when that run ended, or one of them has ordered it
     - `pool`: the writer's pool, None if it is missing; `declared`: how the pool should be while the writer runs
     - `missing_connections`: those that the source needs and Airflow does not have
     - `paused`: the source's DAGs that are paused; empty if the source was never synced

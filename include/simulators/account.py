@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from include.simulators.orders import Book, Order
+from include.simulators.rules import OpenRules, Rule
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Account:
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.faults: Book[Any] = Book()
+        self.faults: OpenRules[Any] = OpenRules()
         self._active = 0
         self.reset_counters()
 
@@ -54,13 +54,13 @@ class Account:
             raise ValueError(f"{', '.join(sorted(fixed))} can't change: start another simulator")
         self.config = msgspec.convert(present | fields, type(self.config))
 
-    def fault_for(self, *request: Any) -> Order | None:
+    def fault_for(self, *request: Any) -> Rule | None:
         """The fault that a request meets, if any: the first that is due. It is counted."""
         fault = next(self.faults.strike(*request), None)
         self._struck += fault is not None
         return fault
 
-    def clear_orders(self) -> None:
+    def clear_rules(self) -> None:
         """Drop all that is open of what was ordered."""
         self.faults.clear()
 

@@ -12,7 +12,7 @@ HTML = b"<!DOCTYPE html><html><body><h1>We'll be back soon</h1></body></html>"
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back. Content-Length is that of the body, unless `headers` (in small letters) name another."""
+    """What is sent back. Content-Length is that of the body, unless `headers` (in lower case) name another."""
 
     status: int
     body: bytes = b""

@@ -36,7 +36,7 @@ def listen(name: str, given: Namespace) -> socket.socket:
 
 
 def announce(name: str, listener: socket.socket) -> None:
-    """The line that tells that it listens, and where."""
+    """Print the address on which the simulator listens. Whoever started it waits for this line."""
     print(f"{name} simulator: {serving.url_of(listener)}", flush=True)
 
 

@@ -8,7 +8,7 @@ import msgspec
 import requests
 
 from include.simulators.account import Counters
-from include.simulators.orders import Order
+from include.simulators.rules import Rule
 
 encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -19,7 +19,7 @@ def decoded(body: bytes, kind: Any = Any) -> Any:
 
 
 class Control:
-    """Orders to the simulator at a URL. An order that makes no sense raises ValueError with the reason.
+    """Commands to the simulator at a URL. A wrong command raises ValueError with the reason.
 
     `config` and `counting` are the simulator's dataclasses of habits and of counters.
     """
@@ -37,7 +37,7 @@ class Control:
         """Change fields of the Config from the next request on, but for those that are fixed; returns it."""
         return self._send("PATCH", "config", fields, self.config)
 
-    def fault(self, *faults: Order) -> None:
+    def fault(self, *faults: Rule) -> None:
         """Order misbehaviour."""
         self._send("POST", "faults", [asdict(fault) for fault in faults])
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from include.simulators.account import Account, Counters
 from include.simulators.control import decoded, encoder
-from include.simulators.orders import Order
+from include.simulators.rules import Rule
 
 _LOOPBACK = ("127.0.0.1", "::1")
 _PREFIX = "/_control/"
@@ -20,13 +20,13 @@ Path = dict[str, Any]  # the path's parameters
 Carry = Callable[[Path, bytes], Any]
 
 
-class Orders:
+class ControlApi:
     """One method for each control request, with the path's parameters and the body.
 
-    `fault_kind` is what can be ordered; clocks, rows and the like are for each simulator to add.
+    `fault_kind`: the faults that can be ordered. Each simulator adds its own requests for clocks, rows and the like.
     """
 
-    fault_kind: ClassVar[type[Order]]
+    fault_kind: ClassVar[type[Rule]]
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -54,7 +54,7 @@ class Orders:
             self._account.faults.add(fault)
 
     def clear(self, path: Path, body: bytes) -> None:
-        self._account.clear_orders()
+        self._account.clear_rules()
 
     def counters(self, path: Path, body: bytes) -> Counters:
         return self._account.counters()
@@ -63,7 +63,7 @@ class Orders:
         self._account.reset_counters()
 
 
-class TimedOrders(Orders):
+class TimedControlApi(ControlApi):
     """Of an account with a clock."""
 
     def routes(self) -> list[tuple[str, str, Carry]]:
@@ -77,17 +77,17 @@ class TimedOrders(Orders):
         return self._account.clock.text()
 
 
-def beside(vendor: ASGIApp, orders: Orders) -> ASGIApp:
-    """The vendor's API with the control under a path that it hasn't.
+def beside(vendor: ASGIApp, control: ControlApi) -> ASGIApp:
+    """The vendor's API, with the control under a path that the vendor does not have.
 
-    What makes no sense is answered 422 with the reason in plain text.
+    A wrong command is answered 422 with the reason in plain text.
     """
-    control = Starlette(
-        routes=[Route(_PREFIX + path, _endpoint(carry), methods=[method]) for method, path, carry in orders.routes()]
+    commands = Starlette(
+        routes=[Route(_PREFIX + path, _endpoint(carry), methods=[method]) for method, path, carry in control.routes()]
     )
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await (control if scope["path"].startswith(_PREFIX) else vendor)(scope, receive, send)
+        await (commands if scope["path"].startswith(_PREFIX) else vendor)(scope, receive, send)
 
     return application
 

@@ -15,7 +15,7 @@ class WrongSources(ValueError):
     """The setting names no source, or one that does not exist. The message says in one line what to do."""
 
 
-class LeftOut(Exception):
+class NotInstalled(Exception):
     """The installation does not have the source. The message says in one line what to do."""
 
 
@@ -49,13 +49,13 @@ def is_installed(source: str) -> bool:
 
 
 def require_installed(source: str) -> None:
-    """Raise LeftOut if the setting does not name the source, WrongSources if it is wrong."""
+    """Raise NotInstalled if the setting does not name the source, WrongSources if it is wrong."""
     if not is_installed(source):
-        raise LeftOut(left_out_line(source))
+        raise NotInstalled(left_out_line(source))
 
 
 def left_out_line(source: str) -> str:
-    """Return what it means that the installation does not have the source, and what to do, in one line."""
+    """Say in one line that the source is left out of this installation, and how to add it."""
     return f"{source} is not set up here, and its data in the warehouse are kept: add it to {SETTING} to use it again"
 
 

@@ -74,7 +74,7 @@ class Pattern:
         return f"{self.planned} of {self.of} rows to {self.operation} {self._fact()}{self._elsewhere()}"
 
     def _elsewhere(self) -> str:
-        """Return for how many rows of the table it holds; of the other rows, if most of the table is planned."""
+        """Return how many rows of the table have the fact too: of all rows, or of the others if most are planned."""
         if not self.rows:
             return ""
         if 2 * self.of > self.rows:
@@ -118,6 +118,7 @@ def find_patterns(stage: Stage) -> list[Pattern]:
         "s_columns": identifiers(table.names, "s"),
     }
     for operation in ("delete", "update", "insert"):
+        # The copy lacks the rows to insert, so they are compared with the other rows of the list.
         planned, rows, own = LISTED if operation == "insert" else COPIED
         parts = names | {"operation": sql.Literal(operation)}
         planned, rows = sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts)
@@ -249,7 +250,7 @@ def _aggregate(conn: Connection, query: sql.Composable, terms: Sequence[sql.Comp
 
 
 def _coded_columns(conn: Connection, rows: sql.Composable, names: Sequence[str], total: int) -> set[str]:
-    """Return those of the columns that have few different values, of `total` rows."""
+    """Return those of the columns that have few different values, as a share of the `total` rows."""
     different = _aggregate(conn, rows, [sql.SQL("count(DISTINCT {})").format(sql.Identifier(name)) for name in names])
     return {name for name, count in zip(names, different, strict=True) if count <= FEW_VALUES * total}
 
@@ -296,6 +297,7 @@ def _pattern(
     present: int,
     rows: int,
 ) -> Pattern:
+    """Return the pattern of a tested fact. The counts are those of `Pattern`."""
     return Pattern(
         table=table.name,
         operation=operation,

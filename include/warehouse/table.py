@@ -346,7 +346,7 @@ def lies_in(path: str, outer: str) -> bool:
 
 
 def _no_key(read: Callable[[Any], Any], given: Any) -> str:
-    """Say what is wrong with a value that is no key."""
+    """Say why a value can't be a key."""
     is_text = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
     return "is text, and declared as a number" if is_text else "is no usable id"
 

@@ -100,11 +100,15 @@ class DecideOperator(HITLOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Store the decision and return it with who made it. Skip reconcile and verify unless it is to repair.
+
+        A repair that leaves out all entities with planned changes counts as "Resume without repair".
+        """
         user = event.get("responded_by_user")
         if user:
             require_decider(user["name"], "answer a hold", REFUSED)
-        given = event.get("params_input") or {}
-        left_out, reason = _left_out(self.source, given), str(given.get("reason") or "")
+        form = event.get("params_input") or {}
+        left_out, reason = _left_out(self.source, form), str(form.get("reason") or "")
         answer = super().execute_complete(context, event | {"params_input": {}})
         decision = OPTIONS[answer["chosen_options"][0]]
         who = user["name"] if user else NOBODY
@@ -118,10 +122,8 @@ class DecideOperator(HITLOperator):
             holds.refresh_hold(conn, self.source)
         log.info("decided by %s: %s", who, decision)
         result = {"decision": str(decision), "by": who}
-        if decision is Decision.REPAIR and left_out:
-            result["left_out"] = left_out
         if decision is Decision.REPAIR:
-            return result
+            return result | ({"left_out": left_out} if left_out else {})
         context["ti"].xcom_push(key="return_value", value=result)
         raise DownstreamTasksSkipped(tasks=["reconcile", "verify"])
 
@@ -151,13 +153,13 @@ def _fields(entities: Sequence[str]) -> dict[str, Param]:
 
 
 def _left_out(source: str, given: Mapping[str, Any]) -> list[str]:
-    """Return the entities that the answer leaves out of a repair. Raises AnswerRefused for what is not to be had."""
+    """Return the entities that the answer leaves out of a repair. Raises AnswerRefused for unknown names."""
     known = [entity.name for entity in get_source(source).entities]
     left_out = given.get("leave_out") or []
-    fields = sorted(set(given) - {"leave_out", "reason"})
-    wrong = left_out if not isinstance(left_out, list) else [name for name in left_out if name not in known]
-    if fields or wrong:
-        named = ", ".join(map(str, [*fields, *(wrong if isinstance(wrong, list) else [wrong])]))
+    unknown = [name for name in left_out if name not in known] if isinstance(left_out, list) else [left_out]
+    wrong = [*sorted(set(given) - {"leave_out", "reason"}), *unknown]
+    if wrong:
+        named = ", ".join(map(str, wrong))
         raise AnswerRefused(
             f"the answer names {named[:200]}, which the question doesn't have (leave_out takes {', '.join(known)})."
             f" {REFUSED}"

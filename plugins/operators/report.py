@@ -110,7 +110,7 @@ class ReportOperator(SourceOperator):
             assets.emit(context, self.source, evidence, summaries(context))
 
     def tell_failure(self, context: Any, failure: Failure) -> None:
-        """Tell people that this task failed by itself, so that the run's state is unknown.
+        """Tell people that this task has failed, so nobody knows the run's state.
 
         If it failed because a step failed (RunFailed), people know already.
         """

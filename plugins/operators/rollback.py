@@ -22,7 +22,7 @@ class RollbackOperator(BaseOperator):
     """Restore rows and sync_state as they were before `params.sync_id`; with `dry_run` only count them.
 
     Returns what `Undone.as_json` does. Raises NotDecider if who triggered the run may not roll back,
-    and LeftOut if the installation does not have the source.
+    and NotInstalled if the installation does not have the source.
     """
 
     def execute(self, context: Any) -> dict[str, Any]:

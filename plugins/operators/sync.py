@@ -78,7 +78,7 @@ class SyncOperator(SourceOperator):
         return result
 
     def tell_failure(self, context: Any, failure: Failure) -> None:
-        """Tell people that the last try has failed, and the alerts that it found."""
+        """Send the failure of the last try, and the alerts about the source."""
         run = run_name(context)
         link = notify.run_link(run)
         alerts = [Alert(**found) for found in context["ti"].xcom_pull(task_ids=self.task_id, key="health") or []]

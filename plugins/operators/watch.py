@@ -71,7 +71,7 @@ class WatchOperator(BaseOperator):
         return result
 
     def tell_failure(self, context: Any, failure: Failure) -> None:
-        """Tell people that the watch has failed, unless the last run failed too and has told them."""
+        """Send the failure of the watch, unless the run before failed too and has sent it."""
         if _failed_before(context):
             return
         run = run_name(context)

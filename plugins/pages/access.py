@@ -90,10 +90,10 @@ def _is_decider(user: GetUserDep) -> bool:
 
 
 SyncId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The `sync_id` of a row of the source's `sync-log`.")]
-# The source that a path names; all that are set up here, and all that are not, as far as the user may see them.
+# The source in a path; the sources set up here; and those not set up here. Each only if the user may see it.
 Source = Annotated[str, Depends(require_readable)]
 Sources = Annotated[tuple[str, ...], Depends(_readable_sources)]
-LeftOut = Annotated[tuple[str, ...], Depends(_readable_left_out)]
+NotInstalled = Annotated[tuple[str, ...], Depends(_readable_left_out)]
 # Whether the user may answer holds and roll back. The tasks check DECIDER_ROLES, and Airflow its own permissions; the
 # pages hide what one of them would refuse.
 Decider = Annotated[bool, Depends(_is_decider)]

@@ -42,7 +42,7 @@ from include.sources import get_source
 from include.sources.base import ReadAnswer
 from include.sources.installed import installed_sources
 from plugins.pages import history, months, prometheus
-from plugins.pages.access import LeftOut, Source, Sources, SyncId, refuse_nul, require_readable
+from plugins.pages.access import NotInstalled, Source, Sources, SyncId, refuse_nul, require_readable
 from plugins.pages.plan import Filter, PlannedScan
 from plugins.pages.readiness import Readiness, readiness
 from plugins.pages.status import SourceDetail, SourceStatus, detail, health_figures, overview
@@ -105,7 +105,7 @@ def _problem(found: Mapping[str, Any]) -> str:
 class Statuses:
     """Every source that is set up here and that the user may see.
 
-    `kept`: those that are not set up here, but of which the warehouse has data.
+    `kept`: sources with data in the warehouse that are not set up here.
     """
 
     sources: tuple[SourceStatus, ...]
@@ -155,7 +155,7 @@ router = APIRouter(
 
 
 @router.get("/sync-status", tags=["status"])
-def sync_status(conn: Warehouse, session: SessionDep, sources: Sources, left_out: LeftOut) -> Statuses:
+def sync_status(conn: Warehouse, session: SessionDep, sources: Sources, left_out: NotInstalled) -> Statuses:
     """Every source at a glance: its writer, the last verdict, how many rows it has proven, freshness, the last sync, a
     scan that is under way, what the watch has found, the next runs and the decision that waits for an answer."""
     return Statuses(tuple(overview(conn, session, sources)), with_data(conn, left_out))

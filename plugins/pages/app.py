@@ -29,6 +29,7 @@ class DescribedApp(FastAPI):
     """An app whose OpenAPI document says of optional parameters what they may be, and not null: no address has that."""
 
     def openapi(self) -> dict[str, Any]:
+        """Return the document, with the plain type of each optional parameter in place of "type or null"."""
         document = super().openapi()
         parameters = [each for path in document["paths"].values() for each in path["get"].get("parameters", [])]
         for schema in (parameter["schema"] for parameter in parameters if "anyOf" in parameter["schema"]):

@@ -29,13 +29,13 @@ from include.confidence.queries.planned import count_planned, list_planned, name
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan, list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
-from include.confidence.queries.trends import MAX_DAYS, POINTS, Part, Series, list_parts, read_drift, read_series
+from include.confidence.queries.trends import MAX_DAYS, POINTS, EntityScope, Series, list_parts, read_drift, read_series
 from include.confidence.summary import Plan
 from include.sources import REGISTRY, get_source
 from include.sources.installed import SETTING, WrongSources
 from include.warehouse.retention import days_kept
 from plugins.pages import history, months, plan, question, status, ways_out
-from plugins.pages.access import Decider, LeftOut, Source, Sources, SyncId, refuse_left_out, refuse_nul
+from plugins.pages.access import Decider, NotInstalled, Source, Sources, SyncId, refuse_left_out, refuse_nul
 from plugins.pages.airflow_state import ENDED, ROLLBACK, FailedRun, failed_runs, rollback_run, run_state
 from plugins.pages.plan import PlannedScan
 from plugins.pages.render import HEADERS, STATIC, page, run_ui
@@ -70,7 +70,7 @@ class ScannedRun:
 
 
 class HtmlRoute(APIRoute):
-    """A route that answers errors with a page that says what to do."""
+    """A route whose errors are pages with advice."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
@@ -109,7 +109,7 @@ def static(name: str, request: Request) -> Response:
 
 @router.get("/")
 def overview(
-    request: Request, conn: Warehouse, session: SessionDep, sources: Sources, left_out: LeftOut, decider: Decider
+    request: Request, conn: Warehouse, session: SessionDep, sources: Sources, left_out: NotInstalled, decider: Decider
 ) -> Response:
     """All sources at a glance."""
     standing = {found.source: found for found in status.overview(conn, session, sources)}
@@ -421,7 +421,7 @@ def _nothing_left(dag_id: str, run: str, state: str | None) -> str:
 
 
 def _urgency(found: SourceStatus | None) -> int:
-    """Return the place of a source among all: held first, then stopped, then by what the last run and the watch say."""
+    """Return the rank of a source on the overview, the lowest first: held, stopped, then by its last verdict."""
     if found is None:
         return 3
     if found.writer.hold_reason:
@@ -465,7 +465,7 @@ def is_scanning(standing: SourceStatus) -> bool:
     return len(standing.progress.scanned) < len(standing.entities)
 
 
-def chosen(parts: Sequence[Part], scans: Iterable[Scan], entity: str | None, scope: str) -> Part | None:
+def chosen(parts: Sequence[EntityScope], scans: Iterable[Scan], entity: str | None, scope: str) -> EntityScope | None:
     """Return the part (entity and scope) whose trends are shown, None if there is none.
 
     It is the one that was asked for, else the one with the worst verdict, else the first.

@@ -50,12 +50,12 @@ class Form:
 
 
 def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) -> Form | None:
-    """Return the question of the run `dag_id/run_id`, None if it asks nothing. `scans`: the run's are among them."""
+    """Return the question of the run `dag_id/run_id`, None if it asks nothing. `scans` include the run's."""
     found = question_of(session, run)
     if found is None:
         return None
     kept = questions.of_run(conn, run)
-    # Airflow's text may be that of an earlier attempt; a question of an earlier version has no other.
+    # Airflow may still have the text of an earlier attempt. Old questions have no text in the warehouse.
     parts = question.parts((kept and kept.text) or found.text)
     planned = {scan.entity: scan.plan for scan in scans if scan.run == run and kept and scan.entity in kept.planned}
     return Form(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from include.confidence.findings import Standing
+from include.confidence.findings import OpenFinding
 from include.confidence.watch import Code
 from plugins.pages.render import run_ui
 from plugins.pages.status import SourceStatus
@@ -52,7 +52,7 @@ def of_writer(status: SourceStatus) -> WayOut | None:
     )
 
 
-def of_finding(finding: Standing) -> WayOut | None:
+def of_finding(finding: OpenFinding) -> WayOut | None:
     """Return the click that the finding's next step begins with; None if `of_writer` has it."""
     runbook = f"{finding.source}_reconcile"
     match finding.code:

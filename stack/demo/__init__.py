@@ -21,14 +21,13 @@ from stack.demo.steps import Demo
 from stack.guardian import StackError
 from stack.settings import SIMULATORS
 
-# By the source, in the order in which they are told, each in its Demo: first what the runbook is, last the copy that
-# isn't in our hands.
+# By source, in the order in which they are played. The first one explains the runbook.
 SCENARIOS = {
-    "repairshopr": repairshopr.tell,
-    "square": square.tell,
-    "storage": storage.tell,
-    "tekmetric": tekmetric.tell,
-    "flex": flex.tell,
+    "repairshopr": repairshopr.play,
+    "square": square.play,
+    "storage": storage.play,
+    "tekmetric": tekmetric.play,
+    "flex": flex.play,
 }
 
 # Of the lines in a file or a pipe, which has no width of its own.
@@ -36,7 +35,7 @@ PLAIN_WIDTH = 110
 
 
 def run(stack: Stack, *, once: bool) -> int:
-    """Tell the story on the stack, started if it doesn't run; return the exit code.
+    """Play the demo on the stack, started if it doesn't run; return the exit code.
 
     Afterwards a stack that was started here stays up until Ctrl-C, or ends at once with `once`. One that ran before
     goes on. Raises StackError, Unexpected among them, after ending what was started.
@@ -46,15 +45,15 @@ def run(stack: Stack, *, once: bool) -> int:
     screen = Console(highlight=False)
     if not screen.is_terminal:
         screen.width = PLAIN_WIDTH
-    ran_before, told = stack.runs, False
+    ran_before, played = stack.runs, False
     try:
         if not ran_before:
             _start(stack, screen)
         os.environ |= {name: stack.env[name] for name in ("NO_PROXY", "no_proxy")}
-        _tell_address(stack, screen)
-        tell(stack, screen)
-        told = True
-        _tell_address(stack, screen)
+        _print_address(stack, screen)
+        play(stack, screen)
+        played = True
+        _print_address(stack, screen)
         if ran_before:
             screen.print("The stack ran before and goes on: `make down` ends it.")
         elif not once:
@@ -62,7 +61,7 @@ def run(stack: Stack, *, once: bool) -> int:
             _wait_for_the_end(stack)
     except KeyboardInterrupt:
         screen.print("Ending.")
-        return 0 if told else 130
+        return 0 if played else 130
     except (requests.RequestException, psycopg.OperationalError, BotoCoreError, ClientError) as error:
         raise StackError(
             f"a part of the stack doesn't answer ({type(error).__name__}): see {stack.home.logs}"
@@ -73,8 +72,8 @@ def run(stack: Stack, *, once: bool) -> int:
     return 0
 
 
-def tell(stack: Stack, screen: Console) -> None:
-    """The whole story, scenario by scenario. Raises Unexpected at the first outcome that is not as it should be."""
+def play(stack: Stack, screen: Console) -> None:
+    """Play all scenarios. Raises Unexpected at the first outcome that is not as it should be."""
     started = time.monotonic()
     airflow = Airflow(stack.api_url, "admin", stack.password("admin"))
     with closing(psycopg.connect(stack.warehouse_url, autocommit=True)) as warehouse:
@@ -109,5 +108,5 @@ def _wait_for_the_end(stack: Stack) -> None:
     raise StackError(f"the stack ended by itself: see {stack.home.logs}")
 
 
-def _tell_address(stack: Stack, screen: Console) -> None:
+def _print_address(stack: Stack, screen: Console) -> None:
     screen.print(f"Airflow: {stack.api_url}  user admin, password {stack.password('admin')}", markup=False)

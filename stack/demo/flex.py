@@ -118,21 +118,21 @@ class Job:
     crew: Sequence[UUID]
 
 
-def tell(demo: Demo, stack: Stack) -> None:
-    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+def play(demo: Demo, stack: Stack) -> None:
+    """Play the scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
     office = Office(**vars(demo), flex=Control(stack.simulator_urls[demo.source]))
     office.flex.clear()
     try:
-        job = bring(office)
-        figures = look(office)
-        mend(office, figures)
+        job = sync_all(office)
+        figures = scan(office)
+        repair(office, figures)
         contact = lose_answer(office, job)
         release(office, job, contact)
     finally:
         office.flex.clear()
 
 
-def bring(demo: Office) -> Job:
+def sync_all(demo: Office) -> Job:
     """Start with nothing running, book a job, and bring every crew to Flex."""
     demo.screen.rule("Flex 1  Our assignments are the truth: every crew is brought to Flex")
     _begin(demo)
@@ -153,7 +153,7 @@ def bring(demo: Office) -> Job:
     return job
 
 
-def look(demo: Office) -> Mapping[str, int]:
+def scan(demo: Office) -> Mapping[str, int]:
     """People work in Flex by hand; a forensic run finds it, to the line, and writes nothing.
 
     Returns what it had to find.
@@ -173,7 +173,7 @@ def look(demo: Office) -> Mapping[str, int]:
     return figures
 
 
-def mend(demo: Office, figures: Mapping[str, int]) -> None:
+def repair(demo: Office, figures: Mapping[str, int]) -> None:
     """The same run with dry_run off: who was deleted is back, the role is as assigned, the stranger stays."""
     demo.screen.rule("Flex 3  Repair: who is missing is back, the stranger stays")
     strangers = demo.strangers()
@@ -254,9 +254,9 @@ def assign_late(demo: Office, job: Job) -> UUID:
 
 
 def work_by_hand(demo: Office) -> tuple[Mapping[str, UUID], Mapping[str, int]]:
-    """What people do in Flex to crew calls in step, chosen anew each time.
+    """Change crew calls in Flex as people would do by hand. Other crew calls are chosen each time.
 
-    Returns which contact each thing happened to, and the metrics that have to tell it.
+    Returns the contact of each change, and the metrics that a scan should find.
     """
     desired, ours = demo.desired(), demo.ours()
     # One sample of people, so that nobody is hit twice, on another crew call either.

@@ -93,7 +93,7 @@ class Drift:
 
     @property
     def figures(self) -> Mapping[str, int]:
-        """What the forensic summary of the line items has to say of it."""
+        """The metrics that the scan of the line items should find."""
         return {
             "api_unique_not_in_db": len(self.lost),
             "confirmed_missing": len(self.lost),
@@ -107,16 +107,16 @@ class Drift:
         }
 
 
-def tell(demo: Demo, stack: Stack) -> None:
-    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+def play(demo: Demo, stack: Stack) -> None:
+    """Play the scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
     url = stack.simulator_urls[demo.source]
     shop = Shop(**vars(demo), shop=Control(url), shop_url=url)
     clear_leftovers(shop)
     bootstrap(shop)
     drift = break_silently(shop)
-    look(shop, drift)
-    mend(shop, drift)
-    look_again(shop)
+    scan(shop, drift)
+    repair(shop, drift)
+    scan_again(shop)
     sync_id = hold(shop)
     preview_undo(shop, sync_id)
     gain_field(shop, stack.warehouse_url)
@@ -137,7 +137,7 @@ def clear_leftovers(demo: Shop) -> None:
 def bootstrap(demo: Shop) -> None:
     """Fill the copy, count it against the source, and set the gate's baseline."""
     demo.screen.rule("RepairShopr 2  Bootstrap: every row into the warehouse")
-    # What an earlier demo has changed last is newer than all that a simulator shows which was started anew.
+    # An earlier demo gave these rows a newer version than a restarted simulator has, so no sync would replace them.
     demo.warehouse.execute("DELETE FROM repairshopr.customers WHERE extra::text LIKE %s", [f"%{NEW_FIELD}%"])
     run_id = demo.run(demo.sync, mode="full")
     if demo.rows_in_copy() != demo.rows_at_source():
@@ -171,7 +171,7 @@ def break_silently(demo: Shop) -> Drift:
     return drift
 
 
-def look(demo: Shop, drift: Drift) -> None:
+def scan(demo: Shop, drift: Drift) -> None:
     """A forensic run: every kind of drift is found, to the row, and nothing is written."""
     demo.screen.rule("RepairShopr 4  A forensic run: find it, judge it, write nothing")
     before = demo.rows_in_copy()
@@ -189,7 +189,7 @@ def look(demo: Shop, drift: Drift) -> None:
     demo.expect_skipped(run_id, "decide", "verify")
 
 
-def mend(demo: Shop, drift: Drift) -> None:
+def repair(demo: Shop, drift: Drift) -> None:
     """The same run with dry_run off: the plan is applied under a sync_id and verified."""
     demo.screen.rule("RepairShopr 5  Repair: the same run with dry_run off")
     run_id = demo.run(demo.reconcile, dry_run=False)
@@ -214,7 +214,7 @@ def mend(demo: Shop, drift: Drift) -> None:
     expect("rows per table", demo.rows_in_copy(), demo.rows_at_source())
 
 
-def look_again(demo: Shop) -> None:
+def scan_again(demo: Shop) -> None:
     """A second run finds nothing, and skips what it has no need of."""
     demo.screen.rule("RepairShopr 6  A clean second run")
     _run_clean(demo)
@@ -321,7 +321,7 @@ def make_column(demo: Shop, warehouse_url: str, name: str, sent: Mapping[int, st
 
 
 def drift_silently(shop: Control, copy: psycopg.Connection) -> Drift:
-    """Break source and copy in rows that are chosen anew each time, and let the feed repeat some rows."""
+    """Break some rows at the source and in the copy, others each time, and let the feed repeat some rows."""
     invoice, lines_of_it = copy.execute(
         "SELECT invoice_id, array_agg(l.id) FROM repairshopr.line_items l JOIN repairshopr.invoices i"
         " ON i.id = l.invoice_id WHERE l.deleted_at IS NULL AND i.deleted_at IS NULL"

@@ -169,7 +169,7 @@ class Drift:
 
     @property
     def figures(self) -> Mapping[str, Mapping[str, int]]:
-        """What a run has to say of it, by entity."""
+        """The metrics that a scan should find, by entity."""
         return {
             "catalog_variations": {"rows_differing": len(self.repriced)},
             "catalog_inventory": {"rows_differing": len(self.counts)},
@@ -196,16 +196,16 @@ class Drift:
         }
 
 
-def tell(demo: Demo, stack: Stack) -> None:
-    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+def play(demo: Demo, stack: Stack) -> None:
+    """Play the scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
     till = Till(**vars(demo), seller=Control(stack.simulator_urls[demo.source]))
     begin(till)
     before, foundation = load(till)
-    follow(till, before, foundation)
+    sync_changes(till, before, foundation)
     drift = break_silently(till)
-    look(till, drift)
-    mend(till, drift)
-    look_again(till)
+    scan(till, drift)
+    repair(till, drift)
+    scan_again(till)
     show_computed(till)
 
 
@@ -235,7 +235,7 @@ def load(demo: Till) -> tuple[Rows, Asked]:
     return source, asked
 
 
-def follow(demo: Till, before: Rows, foundation: Asked) -> None:
+def sync_changes(demo: Till, before: Rows, foundation: Asked) -> None:
     """Changes of many kinds: the next sync brings each of them, and changes nothing else."""
     demo.screen.rule("Square 3  A busy moment, and an incremental sync")
     last = demo.last_sync_id()
@@ -287,7 +287,7 @@ def break_silently(demo: Till) -> Drift:
     return drift
 
 
-def look(demo: Till, drift: Drift) -> None:
+def scan(demo: Till, drift: Drift) -> None:
     """A forensic run: every kind of drift is found, to the row, and nothing is written."""
     demo.screen.rule("Square 5  A forensic run: find it, judge it, write nothing")
     last = demo.last_sync_id()
@@ -309,7 +309,7 @@ def look(demo: Till, drift: Drift) -> None:
     demo.expect_skipped(run_id, "decide", "verify")
 
 
-def mend(demo: Till, drift: Drift) -> None:
+def repair(demo: Till, drift: Drift) -> None:
     """The same run with dry_run off: the plan is applied under a sync_id and verified."""
     demo.screen.rule("Square 6  Repair: the same run with dry_run off")
     run_id = demo.run(demo.reconcile, dry_run=False)
@@ -324,7 +324,7 @@ def mend(demo: Till, drift: Drift) -> None:
     expect("tables whose rows differ", differing(demo.rows_at_source(), demo.keys_in_copy()), [])
 
 
-def look_again(demo: Till) -> None:
+def scan_again(demo: Till) -> None:
     """A second run finds nothing, and skips what it has no need of."""
     demo.screen.rule("Square 7  A clean second run")
     run_id = demo.run(demo.reconcile, dry_run=True)

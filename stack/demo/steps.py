@@ -153,7 +153,7 @@ class Demo:
         self.end_run(self.reconcile, run_id)
 
     def end_questions(self) -> None:
-        """Tell what is at work already, let runs of the runbook end, and keep the writer stopped where one asks."""
+        """Show the runs at work, and wait for the runbook's to end. A question is answered with "Keep stopped"."""
         for dag_id in (self.sync, self.reconcile):
             for run_id in self._at_work(dag_id):
                 self.say("at work already, by schedule or since an earlier demo:")

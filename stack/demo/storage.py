@@ -140,8 +140,8 @@ class Drift:
         }
 
 
-def tell(demo: Demo, stack: Stack) -> None:
-    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be.
+def play(demo: Demo, stack: Stack) -> None:
+    """Play the scenario, step by step. Raises Unexpected at the first outcome that is not as it should be.
 
     However it ends, the bucket is whole again and the switch is off.
     """
@@ -151,7 +151,7 @@ def tell(demo: Demo, stack: Stack) -> None:
             in_step = look_in_step(photos)
             before = photos.rows()
             drift = lose(photos)
-            look(photos, drift, in_step, before)
+            scan(photos, drift, in_step, before)
             refuse(photos, before)
             sync_id = mark(photos, drift, before)
             lose_sight(photos)
@@ -227,7 +227,7 @@ def lose(demo: StorageDemo) -> Drift:
     return drift
 
 
-def look(demo: StorageDemo, drift: Drift, in_step: Mapping[str, int], before: Mapping[str, Any]) -> None:
+def scan(demo: StorageDemo, drift: Drift, in_step: Mapping[str, int], before: Mapping[str, Any]) -> None:
     """A forensic run: every lost object is found, to the row, and nothing is written."""
     demo.screen.rule("Storage 4  A forensic run: find it, judge it, write nothing")
     run_id = demo.run(demo.reconcile, dry_run=True)
@@ -307,7 +307,7 @@ def restore(demo: StorageDemo) -> None:
 
 
 def lose_objects(demo: StorageDemo) -> Drift:
-    """Delete objects of images that are chosen anew each time, and put one that nobody names."""
+    """Delete the objects of some images, others each time, and put an object that no image names."""
     keys = demo.keys()
     originals = _pick(demo, keys, LOST_ORIGINALS, ("queued", "ready"))
     busy = _pick(demo, keys, BUSY_ORIGINALS, ("processing",))

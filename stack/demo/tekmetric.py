@@ -111,18 +111,18 @@ class Garage(Demo):
         return self.warehouse.execute(query.format(names, sql.Identifier("tekmetric", table))).fetchall()
 
 
-def tell(demo: Demo, stack: Stack) -> None:
-    """The scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
+def play(demo: Demo, stack: Stack) -> None:
+    """Play the scenario, step by step. Raises Unexpected at the first outcome that is not as it should be."""
     garage = Garage(**vars(demo), shops=Control(stack.simulator_urls[demo.source]))
     load(garage)
-    follow(garage)
-    figures = look(garage)
-    mend(garage, figures)
+    sync_changes(garage)
+    figures = scan(garage)
+    repair(garage, figures)
     show_days(garage)
 
 
 def load(demo: Garage) -> None:
-    """Start with nothing running with an empty copy, fill it, and compare it with the source."""
+    """End what is running, empty the copy, fill it, and compare it with the source."""
     demo.screen.rule("Tekmetric 1  Backfill: history from the report, each order by itself")
     demo.shops.clear()
     demo.end_questions()
@@ -137,7 +137,7 @@ def load(demo: Garage) -> None:
     _expect_in_step(demo)
 
 
-def follow(demo: Garage) -> None:
+def sync_changes(demo: Garage) -> None:
     """A busy moment: the next sync brings it and asks for what changed only; days follow."""
     demo.screen.rule("Tekmetric 2  A busy moment, and an incremental sync")
     last, before = demo.last_sync_id(), demo.days_in_copy()
@@ -159,7 +159,7 @@ def follow(demo: Garage) -> None:
     _expect_in_step(demo)
 
 
-def look(demo: Garage) -> Mapping[str, int]:
+def scan(demo: Garage) -> Mapping[str, int]:
     """Drift on both sides that no sync can see; a forensic run finds it, to the row, and writes nothing.
 
     Returns what it had to find.
@@ -174,7 +174,7 @@ def look(demo: Garage) -> Mapping[str, int]:
     return figures
 
 
-def mend(demo: Garage, figures: Mapping[str, int]) -> None:
+def repair(demo: Garage, figures: Mapping[str, int]) -> None:
     """The same run with dry_run off repairs it; a dry run after that finds nothing."""
     demo.screen.rule("Tekmetric 4  Repair, and a clean second run")
     run_id = demo.run(demo.reconcile, dry_run=False, days_back=0)
@@ -221,9 +221,9 @@ def change(shops: Control) -> Mapping[str, int]:
 
 
 def drift_silently(demo: Garage) -> tuple[list[tuple], Mapping[str, int]]:
-    """Break source and copy in orders that are chosen anew each time.
+    """Break some orders at the source and in the copy, others each time.
 
-    Returns what was broken (where, what, how many, of which orders), and the metrics that have to tell it.
+    Returns what was broken (where, what, how many, of which orders), and the metrics that a scan should find.
     """
     copy = demo.warehouse
     found = copy.execute(

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from include.api.client import ApiClient
+from tests.loopback import Loopback
 
 FAST = (0.001, 0.002)
 
@@ -44,7 +45,7 @@ class Reply:
     delay: float = 0.0
 
 
-class Server:
+class Server(Loopback):
     """Answers with `answer(received)`; remembers what it received, and how many requests it had at once."""
 
     def __init__(self) -> None:
@@ -54,18 +55,8 @@ class Server:
         self._at_once = 0
         self._connections = 0
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._http.server_port}/api/v1"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-
-    def __enter__(self) -> "Server":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__init__(self._handler())
+        self.url = f"http://{self.address}/api/v1"
 
     def is_idle(self) -> bool:
         """Whether all connections to the server end within seconds."""

@@ -18,7 +18,7 @@ def age(conn, minutes: float) -> None:
 
 def seen(conn, source: str = "shop") -> dict[str, bool]:
     """Whether each finding that is kept is settled."""
-    return {finding.what: finding.settled for finding in findings.standing(conn, [source])}
+    return {finding.what: finding.settled for finding in findings.open_findings(conn, [source])}
 
 
 def test_what_one_pass_has_seen_is_kept_and_not_settled(conn):
@@ -49,7 +49,7 @@ def test_words_follow_what_is_seen_now(conn):
     age(conn, 60)
     changed = replace(STANDS, what="the writer still stands", next_step="answer decide")
     assert findings.keep(conn, "shop", [changed]) == [changed]
-    [kept] = findings.standing(conn, ["shop"])
+    [kept] = findings.open_findings(conn, ["shop"])
     assert (kept.what, kept.consequence, kept.next_step, kept.run) == (
         "the writer still stands",
         "nothing is synced",

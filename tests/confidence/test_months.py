@@ -544,7 +544,7 @@ class TestAnswers:
         assert moments.fetchone() == (2, 1)
 
     def test_a_hold_that_was_reopened_is_a_question_more(self, conn):
-        """A repair that went wrong is asked about anew, and a scan anew takes the place of the one that was held."""
+        """After a failed repair the same hold is asked about again, and a new scan replaces the held one."""
         run = scan(conn, "2024-03-02 03:00", "hold")
         fence.stop(conn, SOURCE, run, 1)
         ask_and_answer(conn, run, "repair")

@@ -62,7 +62,7 @@ class Stubbed:
     @contextmanager
     def api(self, name: str, api: Api) -> Iterator[ApiClient]:
         url, headers = self._url + api.base_path, api.authorize(TOKEN)
-        # One attempt, or it would mend the failure of a list.
+        # No second attempt: it would hide the failure that `fail` orders.
         with Asking(
             self._asked, name, url, headers=headers, timeout=(2, 10), attempts=1, error_policy=api.error_policy
         ) as client:
@@ -277,21 +277,21 @@ def stubbed(
     settings: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> tuple[type[Stubbed], Callable[[str], AbstractContextManager[Stubbed]]]:
-    """Return the account's class and `opened`, as the contract wants them.
+    """Return the account's class and the function `opened` that the contract needs.
 
-    Raises CollectError, with one line that says what to do, where the declaration is refused or can't be served.
+    Raises CollectError if the declaration is refused or can't be served. Its message is one line that says what to do.
 
     - `answers`: by entity, what the API answers
     - `events`: by entity with a `Feed`, what makes the event of a change from its kind (created, updated, deleted), the
       record and the time (a datetime in UTC)
     - `deletes`: by entity with `Deletes`, what makes their entry from the deleted record and the time
     - `oldest_first`: the entities whose feed begins with the oldest event; others begin with the newest one
-    - `gone`: by entity, what the own address of a deleted record answers, made from the record, if not a 404
-    - `unique`: the tables of rows inside records whose ids no two records share, as the API says
-    - `spoilt`: by table, a column that may hold anything, where the first column of text may not
-    - `shapes`: by column, what a value comes in, where a reader takes it out of something
-    - `settings`: what the connection says beside address and token
-    - `params`: those of a run, where the source has its own
+    - `gone`: for each entity, a function that makes the answer about a deleted record, if it is not a 404
+    - `unique`: the tables of nested rows whose ids are unique over all records
+    - `spoilt`: for each table, the column that the tests may change, if it is not the first text column
+    - `shapes`: for each column, a function that wraps a value as the API does, if the reader unwraps it
+    - `settings`: the extra of the connection
+    - `params`: the run's params, if the source has some of its own
     """
 
     def store() -> Store:

@@ -1,4 +1,4 @@
-"""What every source promises the layers above, by its verbs alone; a new one passes this with an adapter."""
+"""The contract every source must pass, tested through its public methods only. A new source needs an adapter."""
 
 import json
 from collections import Counter
@@ -32,7 +32,7 @@ from tests.contract.account import Account, Run
 from tests.contract.stubbed import Stubbed
 
 NOTHING = {"insert": 0, "update": 0, "delete": 0}
-# What keeps a verb from its end when the source doesn't answer, or the copy.
+# The errors of a verb if source or copy does not answer.
 CUT = (ApiError, SyncFailed, psycopg.OperationalError)
 
 VERBS = ("sync", "scan", "repair", "verify")
@@ -42,16 +42,17 @@ def account_of(source: str) -> type[Account]:
     return import_module(f"tests.contract.{source}").Account
 
 
-# Every source, and whether its scans look at a part only; not every source has such scans.
+# Each source with a whole scan, and those that can scan a part with such a scan.
 WHOLE = [(source, False) for source in REGISTRY]
 PART = [(source, True) for source in REGISTRY if account_of(source).part is not None]
-# Those whose repair is one transaction.
+# Sources whose repair is one transaction.
 ATOMIC = [(source, True) for source in REGISTRY if account_of(source).atomic]
 # Those of which a night can put off some entities.
 SEVERAL = [(source, True) for source in REGISTRY if len(get_source(source).entities) > 1]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test for every source it applies to, as its fixtures tell."""
     if "part" in metafunc.fixturenames:
         metafunc.parametrize(("source", "part"), WHOLE + PART)
     elif "several" in metafunc.fixturenames:

@@ -150,7 +150,7 @@ class TestFields:
                     assert known(table, path) != (at(kept, path) is not None) or has_list(row, path), (table.name, path)
 
     def test_rows_inside_are_not_kept_twice(self, account, source, name):
-        """Without what its record keeps in `extra`, a record has the same rows inside."""
+        """The nested rows are read from other fields than those in the record's `extra`."""
         entity = declared(source, name)
         for record in account.records(entity) if entity.parts else ():
             *_, extra = entity.table.row(record)
@@ -187,7 +187,7 @@ def known(table: Table, path: tuple[str, ...]) -> bool:
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths to everything in a record that is no object, and to empty ones."""
+    """The paths to all values of a record that are neither null nor an object with fields."""
     if isinstance(value, dict) and value:
         for name, each in value.items():
             yield from leaves(each, (*path, name))
@@ -196,7 +196,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 def without(record: Fields, kept: Fields) -> Fields:
-    """The record without the fields that are kept, of objects without the kept ones in them."""
+    """The record without the kept fields, in its objects too."""
     inner = {
         name: without(record[name], value)
         for name, value in kept.items()

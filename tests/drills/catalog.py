@@ -143,8 +143,8 @@ KILLED = (
     Drill(
         "killed-postgres",
         "Postgres is killed",
-        seen="Tasks fail with *connection refused* and are tried again. While it is away people may be told twice, as"
-        " the memory of what was told is in the warehouse.",
+        seen="Tasks fail with *connection refused* and are tried again. Messages may be sent twice"
+        " meanwhile, since the record of sent messages is in the warehouse.",
         click="Bring Postgres back. If the tries were used up by then, clear the step that `report` names.",
         holds="Rows and watermarks agree, nothing is lost or doubled, and the writer runs at the end.",
     ),
@@ -565,13 +565,12 @@ NOT_DRILLED = (
     ),
     NotDrilled(
         "A network that loses packets in one direction only",
-        "it needs a firewall's rights. Requests that arrive and whose answer is lost, answers that are cut short,"
-        " and servers that are silent stand in for it.",
+        "it needs a firewall's rights. In its place, answers are lost or cut short, and servers stay silent.",
     ),
     NotDrilled(
         "A real failover to a standby",
-        "a second server and a proxy before both would be needed. Sessions that take no writes, and a server that is"
-        " killed and comes back, stand in for it.",
+        "a second server and a proxy before both would be needed. In its place, sessions refuse writes, and a server"
+        " is killed and comes back.",
     ),
     NotDrilled(
         "A machine whose clock is wrong",

@@ -36,6 +36,13 @@ class Deployment:
         self._here()
         skipped(self.run, "gate_check")
 
+    def play_rest(self) -> None:
+        """Every task after `stop_writer`, with a repair."""
+        self.play("scan")
+        self.judge()
+        for task in ("reconcile", "verify", "resume_writer"):
+            self.play(task)
+
     def sync(self) -> Any:
         self._here()
         run = Run("1", dag_id=f"{SOURCE}_sync", params={"mode": "incremental"})
@@ -76,11 +83,7 @@ def test_later_stop_takes_over_and_the_earlier_run_does_nothing_more(airflows, s
     one.airflow.pools[POOL]["slots"] = 1
     with pytest.raises(AirflowRescheduleException):
         one.sync()
-    two.play("scan")
-    two.judge()
-    two.play("reconcile")
-    two.play("verify")
-    two.play("resume_writer")
+    two.play_rest()
     assert live_lines(conn) == before
     assert conn.execute(REPAIRS).fetchone() == (1,)
     one.sync()
@@ -111,11 +114,7 @@ def test_runs_of_one_name_repair_once(airflows, synced, conn, monkeypatch):
     assert not fence.read(conn, SOURCE).stopped
 
     two.play("stop_writer")
-    two.play("scan")
-    two.judge()
-    two.play("reconcile")
-    two.play("verify")
-    two.play("resume_writer")
+    two.play_rest()
     assert live_lines(conn) == before
     assert conn.execute(REPAIRS).fetchone() == (1,)
     assert not fence.read(conn, SOURCE).stopped

@@ -108,7 +108,7 @@ async def enveloped(telling: Telling, truth: Reply) -> Reply:
 
 
 async def denied(telling: Telling, truth: Reply) -> Reply:
-    """Another status, for a HEAD without a word more."""
+    """An error status; for a HEAD without a body."""
     status, code = telling.of_run.choice(STATUSES), telling.of_run.choice(CODES)
     headers = {"content-type": "application/xml"}
     if telling.of_run.random() < 0.3:

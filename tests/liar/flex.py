@@ -24,7 +24,7 @@ from include.sources.base import Api, SyncFailed
 from tests.contract import flex as contract
 from tests.contract.account import Run
 from tests.liar.lies import KINDS, OF_WRITES, WRITES, Lie
-from tests.liar.stage import Key, Rows, patient
+from tests.liar.stage import Key, NotMirrored, Rows, patient
 from tests.liar.wire import Asked
 from tests.sources.flex import assign, person
 
@@ -42,7 +42,7 @@ ROWS = "SELECT crew_call_id, technician_id, flex_line_item_id FROM flex.flex_cre
 ID = re.compile(r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}")
 
 
-class Account(contract.Account):
+class Account(NotMirrored, contract.Account):
     """Three crew calls with four people each, in a warehouse that is filled already or is to be filled."""
 
     copy_is_theirs = True
@@ -61,7 +61,7 @@ class Account(contract.Account):
             yield client
 
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
-        """What the application changes, and what people change in Flex by hand, of which the steps are returned."""
+        """Change assignments as the application does, and lines in Flex as people do; return the steps in Flex."""
         with self.database("warehouse") as conn:
             for _ in range(random.choice([1, 2, 3])):
                 self._change_ours(conn, random)
@@ -162,26 +162,8 @@ class Account(contract.Account):
     def _contacts(self, element: UUID) -> list[simulator.Line]:
         return [line for line in self.control.lines(element) if line.kind == "contact"]
 
-    def narrow(self, entities: Collection[str]) -> None:
-        pass
-
-    def kept(self) -> set[str]:
-        return set()
-
-    def has_one_witness(self, table: str) -> bool:
-        return False
-
-    def due(self) -> set[tuple[str, Key]]:
-        return set()
-
-    def young(self) -> set[tuple[str, Key]]:
-        return set()
-
-    def name_of(self, table: str, key: Key) -> None:
-        return None
-
     def release(self, run: Run) -> None:
-        """A person has looked at each crew call of which nobody knows, has deleted what is there twice, and says so."""
+        """Release each uncertain crew call as a person would, after deleting the lines that are there twice."""
         with self.database("warehouse") as conn:
             uncertain = [element for (element,) in conn.execute(UNCERTAIN)]
         for element in uncertain:
@@ -197,9 +179,6 @@ class Account(contract.Account):
             if line.resource_id in there:
                 self.control.mutate(Mutation("delete", element, line=line.id))
             there.add(line.resource_id)
-
-    def unsound(self) -> list[str]:
-        return []
 
 
 # The account that filled each warehouse.

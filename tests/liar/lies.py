@@ -270,7 +270,7 @@ async def earlier(telling: Telling, truth: Reply) -> Reply:
 
 
 async def torn(telling: Telling, truth: Reply) -> Reply:
-    """Partly what was true before the change: of the rows some, or of a record some fields."""
+    """Some of the rows, or some fields of a record, as they were before the change."""
     old, random = await telling.ask(telling.asked, "old"), telling.random
     if not old.is_good or not _is_tree(truth.data) or not _is_tree(old.data):
         return random.choice([old, truth])
@@ -486,7 +486,7 @@ def _alterable(name: str, value: Any) -> bool:
 
 
 async def redated(telling: Telling, truth: Reply) -> Reply:
-    """Records that changed at another time, or have another version, than they say."""
+    """Records with a wrong version or a wrong time of change."""
     data, random = deepcopy(truth.data), telling.random
     lists = [[record for record in rows if not record.keys().isdisjoint(CHANGED)] for _, rows in by_list(data)]
     records = random.choice([rows for rows in lists if rows] or [[]])
@@ -528,7 +528,7 @@ async def mistyped(telling: Telling, truth: Reply) -> Reply:
 
 
 async def mangled(telling: Telling, truth: Reply) -> Reply:
-    """What is no answer of the API at all, or half of one."""
+    """Answers that do not come from the API, and cut ones."""
     random, kept = telling.random, {"date": truth.headers["date"]} if "date" in truth.headers else {}
     json = {**truth.headers, "content-type": "application/json"}
     ways = {

@@ -1,6 +1,7 @@
 """What the mirrors have in common on the liar's stage: their truth, their copies, and how a copy is spoilt."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
@@ -9,8 +10,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 from include.api.decoding import decode_json
+from include.simulators.serving import Simulator
 from include.sources.mirror.changes import BothEnds
 from include.sources.mirror.entity import Child, Discovered, Entity
 from include.warehouse import sync_log
@@ -18,16 +21,17 @@ from include.warehouse.sql_fragments import identifiers
 from include.warehouse.table import Table
 from tests.contract.account import Run
 from tests.contract.test_mirrors import inside, key_value, outdated, types
+from tests.liar.lies import KINDS, Lie
 from tests.liar.stage import Key, Rows
 
 NEVER = datetime.min.replace(tzinfo=UTC)
-# How many of the changes are about what the liar talks of.
-MEANT = 0.7
+# The share of the changes in the tables that the liar lies about.
+ON_TOPIC = 0.7
 
 
-def is_aside(number: int, random: Random) -> bool:
-    """Whether the change of that number is about something else; the first never is."""
-    return number > 0 and random.random() > MEANT
+def is_off_topic(number: int, random: Random) -> bool:
+    """Whether change `number` may be in a table that the liar does not lie about. The first one never is."""
+    return number > 0 and random.random() > ON_TOPIC
 
 
 class Mirrored:
@@ -106,8 +110,8 @@ class Mirrored:
         return {tuple(row[name] for name in table.key): {name: row[name] for name in compared} for row in rows}
 
     def due(self) -> set[tuple[str, Key]]:
-        # What lists tell changes of only at their ends waits for the night, what is read once a day for its hour.
-        told = {
+        # A sync may leave out the others: lists without a changes feed, and lists that are read once a day.
+        synced = {
             table.name: entity.changes
             for entity in self.source.entities
             for table in entity.tables
@@ -115,7 +119,7 @@ class Mirrored:
         }
         since = {row for row, moment in self._moments.items() if moment and moment > self._began}
         # A sync reads the children of those parents that have changed.
-        return {row for row in since if row[0] in told and self._parents.get(row, row) in since}
+        return {row for row in since if row[0] in synced and self._parents.get(row, row) in since}
 
     def young(self) -> set[tuple[str, Key]]:
         marks = {
@@ -163,7 +167,7 @@ class Mirrored:
         tables = [(entity, table) for entity in self.source.entities for table in entity.tables]
         meant = [(entity, table) for entity, table in tables if entity.name in about]
         return [
-            self._spoil(*random.choice(tables if is_aside(number, random) else meant), random)
+            self._spoil(*random.choice(tables if is_off_topic(number, random) else meant), random)
             for number in range(random.randint(1, most))
         ]
 
@@ -225,3 +229,36 @@ class Mirrored:
 
 def _rare(entity: Entity) -> bool:
     return bool(entity.read_every)
+
+
+class MirrorVendor:
+    """What the harness knows of every mirror's vendor. `account_type`: the class of the source's account."""
+
+    source: str
+    account_type: type[Mirrored]
+    first_page = 1
+    past: frozenset[str] = frozenset()
+
+    @contextmanager
+    def account(self, running: Simulator, warehouse: str) -> Iterator[Any]:
+        with psycopg.connect(warehouse, autocommit=True) as conn:
+            set_json_loads(decode_json, conn)
+            yield self.account_type(running, conn)
+
+    def fill(self, account: Any) -> None:
+        pass
+
+    def settled(self) -> None:
+        pass
+
+    def prepare(self, control: Any) -> None:
+        pass
+
+    def present(self, control: Any, world: str) -> float | None:
+        return None
+
+    def kinds(self, family: str) -> Mapping[str, Lie]:
+        return KINDS
+
+    def group(self, family: str) -> str:
+        return self.entities(family)[0]

@@ -234,10 +234,10 @@ class _Run:
         return f"{left} planned changes were left alone" if left else ""
 
     def _wrong(self, copy: Rows) -> list[str]:
-        """What of that which was scanned isn't true, and could be seen."""
+        """The rows that the scan got wrong although it could have seen the truth."""
         young, kept = self._account.young(), self._account.kept()
         past = (PAST | self._vendor.past | {"stranger"}) & set(self._telling.told["scan"])
-        # What a scan alone is told of a newer version, a second reading contradicts.
+        # A newer version that only the scan is told of is contradicted by the second reading, so it is not excused.
         newer = NEWER & set(self._telling.told["sync"])
         alike = MIXED & set(self._telling.told["sync"]) & set(self._telling.told["scan"])
 
@@ -271,7 +271,7 @@ class _Run:
         return all(value in (None, (before or after).get(name), after.get(name)) for name, value in found.items())
 
     def _is_newer(self, table: str, key: Key, copy: Rows) -> bool:
-        """Whether the copy has a later version than the source, or what another account has where it had nothing."""
+        """Whether the sync was misled into a later version than the source has, or into another account's record."""
         found, true = copy[table].get(key), self._truth[table].get(key)
         if not isinstance(found, Mapping):
             return False

@@ -8,11 +8,9 @@ from typing import Any
 from unittest.mock import patch
 
 import psycopg
-from psycopg.types.json import set_json_loads
 from starlette.types import ASGIApp
 
 from include.api.client import ApiClient
-from include.api.decoding import decode_json
 from include.simulators import repairshopr as simulator
 from include.simulators.repairshopr import store
 from include.simulators.repairshopr.account import Account as Simulated
@@ -22,8 +20,7 @@ from include.simulators.repairshopr.values import instant
 from include.simulators.serving import Simulator
 from include.sources.base import Api
 from tests.contract import repairshopr as contract
-from tests.liar.lies import KINDS, Lie
-from tests.liar.mirrored import Mirrored, is_aside
+from tests.liar.mirrored import Mirrored, MirrorVendor, is_off_topic
 from tests.liar.stage import patient
 from tests.liar.wire import Asked
 
@@ -59,7 +56,9 @@ class Account(Mirrored, contract.Account):
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
         numbers, names = range(random.choice([1, 2, 4])), [entity.name for entity in self.source.entities]
         return [
-            step for number in numbers for step in self._change(random, names if is_aside(number, random) else about)
+            step
+            for number in numbers
+            for step in self._change(random, names if is_off_topic(number, random) else about)
         ]
 
     def _change(self, random: Random, resources: Collection[str]) -> list[list[Mutation]]:
@@ -114,24 +113,11 @@ class Control(simulator.Control):
         return START + 60 * self.steps
 
 
-class Vendor:
+class Vendor(MirrorVendor):
     """The harness's knowledge of RepairShopr."""
 
     source = "repairshopr"
-    first_page = 1
-    past: frozenset[str] = frozenset()
-
-    @contextmanager
-    def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
-        with psycopg.connect(warehouse, autocommit=True) as conn:
-            set_json_loads(decode_json, conn)
-            yield Account(running, conn)
-
-    def fill(self, account: Account) -> None:
-        pass
-
-    def settled(self) -> None:
-        pass
+    account_type = Account
 
     def application(self, *, other: bool = False) -> ASGIApp:
         config = simulator.Config(**{**vars(CONFIG), "seed": 2}) if other else CONFIG
@@ -139,9 +125,6 @@ class Vendor:
 
     def control(self, url: str) -> Any:
         return Control(url)
-
-    def prepare(self, control: Control) -> None:
-        pass
 
     def present(self, control: Control, world: str) -> float:
         return START if world == "old" else control.present + 30
@@ -151,15 +134,9 @@ class Vendor:
         filters = sorted(set(asked.params) - {"page"})
         return f"{resource}/id" if item else f"{resource}?{'&'.join(filters)}"
 
-    def kinds(self, family: str) -> Mapping[str, Lie]:
-        return KINDS
-
     def entities(self, family: str) -> Collection[str]:
         resource = self.records(family)
         return ("invoices", "line_items") if resource in ("invoices", "line_items") else (resource,)
 
     def records(self, family: str) -> str:
         return family.partition("/")[0].partition("?")[0]
-
-    def group(self, family: str) -> str:
-        return self.entities(family)[0]

@@ -7,11 +7,9 @@ from random import Random
 from typing import Any
 
 import psycopg
-from psycopg.types.json import set_json_loads
 from starlette.types import ASGIApp
 
 from include.api.client import ApiClient
-from include.api.decoding import decode_json
 from include.simulators import square as simulator
 from include.simulators.serving import Simulator
 from include.simulators.square.app import create
@@ -19,8 +17,7 @@ from include.simulators.square.changes import Mutation
 from include.simulators.square.seller import Seller
 from include.sources.base import Api
 from tests.contract import square as contract
-from tests.liar.lies import KINDS, Lie
-from tests.liar.mirrored import Mirrored, is_aside
+from tests.liar.mirrored import Mirrored, MirrorVendor, is_off_topic
 from tests.liar.stage import Key, patient
 from tests.liar.wire import Asked
 
@@ -78,7 +75,7 @@ class Account(Mirrored, contract.Account):
         return [
             step
             for number in numbers
-            for step in self._change(random, everything if is_aside(number, random) else kinds)
+            for step in self._change(random, everything if is_off_topic(number, random) else kinds)
         ]
 
     def _change(self, random: Random, kinds: Collection[str]) -> list[list[Mutation]]:
@@ -117,24 +114,11 @@ class Account(Mirrored, contract.Account):
         return [[Mutation("delete", kind, id_, silent=True) for id_ in some]]
 
 
-class Vendor:
+class Vendor(MirrorVendor):
     """The harness's knowledge of Square."""
 
     source = "square"
-    first_page = 1
-    past: frozenset[str] = frozenset()
-
-    @contextmanager
-    def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
-        with psycopg.connect(warehouse, autocommit=True) as conn:
-            set_json_loads(decode_json, conn)
-            yield Account(running, conn)
-
-    def fill(self, account: Account) -> None:
-        pass
-
-    def settled(self) -> None:
-        pass
+    account_type = Account
 
     def application(self, *, other: bool = False) -> ASGIApp:
         config = simulator.Config(**{**vars(CONFIG), "seed": 2}) if other else CONFIG
@@ -146,9 +130,6 @@ class Vendor:
     def prepare(self, control: Any) -> None:
         contract.prepare(control)
 
-    def present(self, control: Any, world: str) -> None:
-        return None
-
     def family(self, asked: Asked) -> str:
         *path, last = asked.path.removeprefix("/v2/").split("/")
         one = path and path[-1] in ("locations", "vendors", "payments", "refunds", "orders") and last not in SEARCHES
@@ -156,9 +137,6 @@ class Vendor:
         times = sorted(name for name in _names(asked.params) if name in TIMES)
         name = "/".join([*path, "id" if one else last])
         return f"{name} {','.join(kinds)}{'&'.join(times)}".strip()
-
-    def kinds(self, family: str) -> Mapping[str, Lie]:
-        return KINDS
 
     def entities(self, family: str) -> Collection[str]:
         return ABOUT[next(name for name in ABOUT if family.startswith(name))]

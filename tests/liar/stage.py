@@ -59,7 +59,7 @@ class Vendor(Protocol):
         """Bring a fresh one to how each run begins."""
 
     def present(self, control: Any, world: str) -> float | None:
-        """The time that a world tells whose simulator tells none; None of the others."""
+        """The time for a world's answers if its simulator sends none, else None."""
 
     def family(self, asked: Asked) -> str:
         """The witness that a request asks: requests of one family may lie together."""
@@ -78,9 +78,9 @@ class Vendor(Protocol):
 
 
 class LiarAccount(Account, Protocol):
-    """An account whose source and copy can be changed by chance, and that knows what is true.
+    """An account that can change its source and its copy at random, and that knows the truth.
 
-    `copy_is_theirs`: the copy is what the liar talks of, the truth is ours.
+    `copy_is_theirs`: the lies are about the copy, and the truth is ours.
     """
 
     copy_is_theirs: bool
@@ -119,10 +119,38 @@ class LiarAccount(Account, Protocol):
         """What names the record of a row of the truth in an answer; None where that isn't known."""
 
     def release(self, run: Run) -> None:
-        """Do what a person has to do after writes of which nobody knows what became of them."""
+        """Do a person's part after writes with an unknown outcome."""
 
     def unsound(self) -> list[str]:
         """What is wrong with the copy beside its rows."""
+
+
+class NotMirrored:
+    """The answers of an account whose copy is not a mirror of lists: no row is kept, due, young or named."""
+
+    def narrow(self, entities: Collection[str]) -> None:
+        pass
+
+    def kept(self) -> set[str]:
+        return set()
+
+    def has_one_witness(self, table: str) -> bool:
+        return False
+
+    def due(self) -> set[tuple[str, Key]]:
+        return set()
+
+    def young(self) -> set[tuple[str, Key]]:
+        return set()
+
+    def name_of(self, table: str, key: Key) -> None:
+        return None
+
+    def release(self, run: Run) -> None:
+        pass
+
+    def unsound(self) -> list[str]:
+        return []
 
 
 class Stage:
@@ -205,13 +233,13 @@ class Act:
         assert not wrong, f"{self.stage.vendor.source} does not begin in step: {wrong[:5]}"
 
 
-def differences(truth: Rows, copy: Rows, but: Callable[[str, Key], bool] = lambda table, key: False) -> list[str]:
-    """A line for each row that is not in the copy as it is true."""
+def differences(truth: Rows, copy: Rows, excused: Callable[[str, Key], bool] = lambda table, key: False) -> list[str]:
+    """A line for each row in which the copy differs from the truth, unless it is excused."""
     lines = []
     for table, rows in truth.items():
         found = copy.get(table, {})
         for key in [*rows, *(key for key in found if key not in rows)]:
-            if but(table, key):
+            if excused(table, key):
                 continue
             if key not in found:
                 lines.append(f"{table} {key} is missing")

@@ -15,10 +15,9 @@ from include.simulators.storage.app import create
 from include.simulators.storage.bucket import Bucket
 from include.sources.storage.images import GRACE, ORIGINAL_MISSING, STAGED_MISSING
 from tests.contract import storage as contract
-from tests.contract.account import Run
 from tests.liar import bucket_lies
 from tests.liar.lies import Lie
-from tests.liar.stage import Key, Rows
+from tests.liar.stage import NotMirrored, Rows
 from tests.liar.wire import Asked
 
 IMAGES = {image.id: image for image in invented.images(contract.SEED, contract.IMAGES)}
@@ -35,7 +34,7 @@ class Control(simulator.Control):
             (self.put if what == "put" else self.delete)(keys)
 
 
-class Account(contract.Account):
+class Account(NotMirrored, contract.Account):
     """Thirty images; an image that is marked as missing counts as taken out of the copy."""
 
     copy_is_theirs = False
@@ -64,7 +63,7 @@ class Account(contract.Account):
         return [f"image {image_id} changed lately" for image_id in some]
 
     def truth(self) -> Rows:
-        """What each image has to be, by its objects; that of those which have to be marked is no row."""
+        """The right state of each image by its objects, without the images that have to be marked."""
         keys = set(self._store.control.keys())
         with self.database_of_application() as conn:
             found = conn.execute(ROWS).fetchall()
@@ -84,30 +83,6 @@ class Account(contract.Account):
         with self.database_of_application() as conn:
             found = conn.execute(ROWS).fetchall()
         return {"images": {(row[0],): row[1:3] for row in found if row[2] not in MARKED}}
-
-    def narrow(self, entities: Collection[str]) -> None:
-        pass
-
-    def kept(self) -> set[str]:
-        return set()
-
-    def has_one_witness(self, table: str) -> bool:
-        return False
-
-    def due(self) -> set:
-        return set()
-
-    def young(self) -> set:
-        return set()
-
-    def name_of(self, table: str, key: Key) -> None:
-        return None
-
-    def release(self, run: Run) -> None:
-        pass
-
-    def unsound(self) -> list[str]:
-        return []
 
 
 class Vendor:

@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import requests
-from psycopg.types.json import set_json_loads
 from starlette.types import ASGIApp
 
 from include.api.client import ApiClient
@@ -23,7 +22,7 @@ from include.sources.base import Api
 from include.sources.mirror.entity import Entity, MirrorContext
 from tests.contract import tekmetric as contract
 from tests.liar.lies import KINDS, Lie
-from tests.liar.mirrored import Mirrored, is_aside
+from tests.liar.mirrored import Mirrored, MirrorVendor, is_off_topic
 from tests.liar.stage import patient
 from tests.liar.wire import Asked
 
@@ -73,7 +72,9 @@ class Account(Mirrored, contract.Account):
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
         numbers, names = range(random.choice([1, 2, 4])), [entity.name for entity in self.source.entities]
         return [
-            step for number in numbers for step in self._change(random, names if is_aside(number, random) else about)
+            step
+            for number in numbers
+            for step in self._change(random, names if is_off_topic(number, random) else about)
         ]
 
     def _change(self, random: Random, entities: Collection[str]) -> list[list[Mutation]]:
@@ -120,24 +121,12 @@ class Account(Mirrored, contract.Account):
         return [[Mutation("delete", kind, id_, fields, silent=True) for id_ in some]]
 
 
-class Vendor:
+class Vendor(MirrorVendor):
     """The harness's knowledge of Tekmetric."""
 
     source = "tekmetric"
     first_page = 0
-    past: frozenset[str] = frozenset()
-
-    @contextmanager
-    def account(self, running: Simulator, warehouse: str) -> Iterator[Account]:
-        with psycopg.connect(warehouse, autocommit=True) as conn:
-            set_json_loads(decode_json, conn)
-            yield Account(running, conn)
-
-    def fill(self, account: Account) -> None:
-        pass
-
-    def settled(self) -> None:
-        pass
+    account_type = Account
 
     def application(self, *, other: bool = False) -> ASGIApp:
         return create(Simulated(replace(CONFIG, seed=2) if other else CONFIG))
@@ -147,9 +136,6 @@ class Vendor:
 
     def prepare(self, control: Any) -> None:
         contract.prepare(control)
-
-    def present(self, control: Any, world: str) -> None:
-        return None
 
     def family(self, asked: Asked) -> str:
         name = re.sub(r"\d+", "id", asked.path.removeprefix("/api/")).removeprefix("shop/id/")
@@ -167,6 +153,3 @@ class Vendor:
 
     def records(self, family: str) -> str:
         return family
-
-    def group(self, family: str) -> str:
-        return self.entities(family)[0]

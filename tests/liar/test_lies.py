@@ -64,7 +64,7 @@ def told(kind: lies.Lie, truth: Reply | None, method: str = "GET", seed: int = 0
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_lies_differ_from_the_truth(shape):
-    """Of each kind some seed does, but for those that need what the shape hasn't."""
+    """Each kind of lie changes an answer at some seed, unless it needs something that the answer's shape lacks."""
     truth = Reply(200, headers={"date": "Mon, 05 Jan 2026 12:00:00 GMT"}).saying(SHAPES[shape])
     honest = {name for name, kind in KINDS.items() if all(told(kind, truth, seed=seed) == truth for seed in range(30))}
     one = {"short", "repeated", "mixed_up", "miscounted", "doubled", "torn"}

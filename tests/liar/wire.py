@@ -73,7 +73,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; header names are in small letters. With `cut` the connection ends in the middle of the body."""
+    """An answer; header names are in lower case. With `cut` the connection ends in the middle of the body."""
 
     status: int
     body: bytes = b""
@@ -125,12 +125,14 @@ class Wire:
         self.clock: Callable[[str], float | None] = lambda world: None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request as `lying` does, or truthfully; keep both for the test."""
         if CONTROL in scope["path"]:
             return await self._control(scope, receive, send)
         asked = await _asked(scope, receive)
         self.asked.append(asked)
 
         async def ask(other: Asked = asked, world: str = "now") -> Reply:
+            """The true answer of a world, with the world's present as its date."""
             reply = await _exchange(self.worlds[world], scope, other)
             present = self.clock(world)
             if present is None or "date" in reply.headers:

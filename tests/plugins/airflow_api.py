@@ -1,17 +1,18 @@
 """Airflow's REST API on loopback, as far as tasks use it: a login, pools, runs with their tasks, whether DAGs pause."""
 
 import json
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.loopback import Loopback
 
 # The slots of a pool in which no task is.
 EMPTY = dict.fromkeys(("occupied_slots", "running_slots", "queued_slots", "scheduled_slots", "deferred_slots"), 0)
 
 
-class AirflowServer:
+class AirflowServer(Loopback):
     """Pools and runs as Airflow would show them; `calls` are the changes that were asked for.
 
     `runs`: the state of each run, `tasks` by run what its tasks say of themselves, `paused` DAGs. While it is `down`
@@ -27,18 +28,8 @@ class AirflowServer:
         self.paused: set[str] = set()
         self.down = False
         self.calls: list[tuple[str, dict[str, list[str]], Any]] = []
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        super().__init__(self._handler())
+        self.url = f"http://{self.address}"
 
     def answer(self, method: str, target: str, token: str | None, body: Any) -> tuple[int, Any]:
         """Status and JSON for a request."""

@@ -10,7 +10,7 @@ from include.api.errors import FixConfiguration, TryLater
 from include.confidence import findings
 from include.confidence.watch import Code
 from include.sources import REGISTRY, get_source
-from include.sources.installed import SETTING, LeftOut
+from include.sources.installed import SETTING, NotInstalled
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 from plugins.configured import missing_connections
@@ -96,7 +96,7 @@ class TestRuns:
 class TestWatch:
     def test_finds_it_until_the_connection_is_there(self, unset, conn, monkeypatch):
         assert look()[SOURCE] == [Code.NOT_CONFIGURED]
-        [finding] = findings.standing(conn, REGISTRY)
+        [finding] = findings.open_findings(conn, REGISTRY)
         assert finding.what == f"{SOURCE} is not configured: Airflow has no connection {SOURCE}"
         assert VARIABLE in finding.next_step
         assert SETTING in finding.next_step
@@ -122,7 +122,7 @@ class TestRollback:
         sync_id = synced(conn)
         params = {"sync_id": sync_id, "reason": "", "dry_run": False, "force": False}
         monkeypatch.setenv(SETTING, "square")
-        with pytest.raises(LeftOut, match=f"{SOURCE} is not set up here"):
+        with pytest.raises(NotInstalled, match=f"{SOURCE} is not set up here"):
             Run(dag_id="warehouse_rollback", params=params).execute(RollbackOperator(task_id="rollback"))
         assert conn.execute("SELECT count(*) FROM confidence.sync_log").fetchone() == (1,)
         monkeypatch.delenv(SETTING)

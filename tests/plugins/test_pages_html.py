@@ -17,7 +17,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
 
 from include.confidence.account import Account
-from include.confidence.findings import Standing
+from include.confidence.findings import OpenFinding
 from include.confidence.outcome import Repair
 from include.confidence.policy import Gate, Verdict
 from include.confidence.proofs import PutOff
@@ -32,7 +32,7 @@ from include.confidence.queries.planned import PlanCount, PlanFilter, PlannedCha
 from include.confidence.queries.runs import Run
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
-from include.confidence.queries.trends import Part, Point, RunDrift, Series, TotalDrift
+from include.confidence.queries.trends import EntityScope, Point, RunDrift, Series, TotalDrift
 from include.confidence.questions import Asked
 from include.confidence.stop_budget import Proof
 from include.confidence.summary import Plan
@@ -195,7 +195,7 @@ RENAMED = FoundChange(
     AT,
 )
 DOUBT = Unproven("line_items", [17], "the source answered 500", AT - timedelta(days=2), 3, None)
-FOUND = Standing(
+FOUND = OpenFinding(
     source=SOURCE,
     code="writer_unattended",
     subject=f"{RUN}/3",
@@ -375,7 +375,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     says: dict[str, Any] = {
         "overview": [DETAIL],
         "detail": DETAIL,
-        "list_parts": [Part("customers", "all", 2, AT), Part("line_items", "all", 2, AT)],
+        "list_parts": [EntityScope("customers", "all", 2, AT), EntityScope("line_items", "all", 2, AT)],
         "read_series": [SERIES],
         "read_drift": DRIFT,
         "list_scans": Page((SCAN,), None),
@@ -1041,7 +1041,7 @@ def test_runs_that_the_total_drift_leaves_out_are_counted(known, left_out, told)
 
 
 def test_worst_part_is_shown_unless_another_is_asked_for():
-    parts = [Part("customers", "all", 2, AT), Part("line_items", "all", 2, AT)]
+    parts = [EntityScope("customers", "all", 2, AT), EntityScope("line_items", "all", 2, AT)]
     assert html.chosen(parts, [SCAN], None, "all") == parts[1]
     assert html.chosen(parts, [SCAN], "customers", "all") == parts[0]
     assert html.chosen(parts, [replace(SCAN, verdict=Verdict.PASS)], None, "all") == parts[0]
@@ -1454,7 +1454,7 @@ def test_nothing_of_the_warehouse_is_markup(known):
     known |= {
         "overview": [replace(found, progress=None)],
         "detail": found,
-        "list_parts": [Part(HOSTILE, HOSTILE, 1, AT)],
+        "list_parts": [EntityScope(HOSTILE, HOSTILE, 1, AT)],
         "read_series": [replace(SERIES, entity=HOSTILE, scope=HOSTILE, metric=HOSTILE)],
         "read_drift": TotalDrift((replace(DRIFT.points[1], run=f"x/{HOSTILE}"),), 1),
         "list_scans": Page((scan,), None),

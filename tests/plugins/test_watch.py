@@ -42,7 +42,7 @@ def found(conn: psycopg.Connection) -> list[str]:
     """What a pass finds of the source, all others being in order."""
     seen = look()
     assert {source: codes for source, codes in seen.items() if source != SOURCE and codes} == {}
-    assert len(findings.standing(conn, [SOURCE])) == len(seen[SOURCE])
+    assert len(findings.open_findings(conn, [SOURCE])) == len(seen[SOURCE])
     return seen[SOURCE]
 
 
@@ -136,7 +136,7 @@ class TestFinds:
         assert found(conn) == []
         sync_log.finish(conn, sync_log.begin(conn, SOURCE, "sync", f"{SOURCE}_sync/1"), {})
         assert found(conn) == [Code.SWITCHED_OFF]
-        [finding] = findings.standing(conn, [SOURCE])
+        [finding] = findings.open_findings(conn, [SOURCE])
         assert finding.next_step == f"switch {SOURCE}_{verb} on again"
 
     def test_green_run_without_scans(self, stopped, airflow, conn):
@@ -145,7 +145,7 @@ class TestFinds:
         assert found(conn) == []
         airflow.runs[stopped.name] = "success"
         assert found(conn) == [Code.NOT_DONE]
-        [finding] = findings.standing(conn, [SOURCE])
+        [finding] = findings.open_findings(conn, [SOURCE])
         assert "no whole scan of" in finding.what
         judged(conn, stopped)
         assert found(conn) == []
@@ -164,7 +164,7 @@ class TestFinds:
         assert found(conn) == []
         airflow.runs[stopped.name] = "success"
         assert found(conn) == [Code.UNJUDGED]
-        [finding] = findings.standing(conn, [SOURCE])
+        [finding] = findings.open_findings(conn, [SOURCE])
         assert "its last scans of customers, tickets" in finding.what
         conn.execute("UPDATE confidence.forensic_run SET scanned_at = scanned_at - interval '8 days'")
         assert found(conn) == []
@@ -327,7 +327,7 @@ class TestFails:
             del airflow.pools[f"{source}_writer"]
         with pytest.raises(WatchFailed, match=rf"not looked at: {REGISTRY[0]}: .*run the DAG warehouse_migrate"):
             look()
-        assert {finding.source for finding in findings.standing(conn, REGISTRY)} == set(REGISTRY[1:])
+        assert {finding.source for finding in findings.open_findings(conn, REGISTRY)} == set(REGISTRY[1:])
 
     def test_what_a_pass_could_not_look_at_stays_as_it_was(self, airflow, connected, conn):
         del airflow.pools[POOL]
@@ -335,7 +335,7 @@ class TestFails:
         airflow.down = True
         with pytest.raises(WatchFailed, match="connection 'airflow_api'"):
             look()
-        assert [finding.code for finding in findings.standing(conn, [SOURCE])] == [Code.POOL_MISSING]
+        assert [finding.code for finding in findings.open_findings(conn, [SOURCE])] == [Code.POOL_MISSING]
 
     def test_is_told_once_until_a_pass_has_succeeded(self, airflow, connected, service):
         airflow.down = True

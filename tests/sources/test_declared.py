@@ -269,11 +269,11 @@ class TestLookup:
             ),
             (
                 {"own": False, "witness": OWN, "batch": 2, "beside": (OWN.request,)},
-                "requests beside another belong to one record",
+                "`beside` works for a look-up of one record only",
             ),
             (
                 {"own": False, "witness": OWN, "paginator": PageNumber("orders"), "beside": (OWN.request,)},
-                "requests beside another belong to one record",
+                "`beside` works for a look-up of one record only",
             ),
         ],
     )

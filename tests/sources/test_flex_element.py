@@ -12,7 +12,7 @@ import pytest
 
 from include.api.client import ApiClient
 from include.simulators.flex import SPOILS, Fault, Line, Mutation, Simulator
-from include.sources.flex import calls, element
+from include.sources.flex import calls, element, proof
 from include.sources.flex.element import Worker
 from include.sources.flex.report import Report
 from include.warehouse import fence, sync_log
@@ -384,7 +384,7 @@ class TestUnknown:
         def killed(*arguments, **options):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(element, "both", killed)
+        monkeypatch.setattr(proof, "both", killed)
         with pytest.raises(KeyboardInterrupt):
             stage.sync()
         assert stage.gate() == "busy"

@@ -473,7 +473,7 @@ class TestResumed:
         for booked in elements:
             agency.hire(booked)
         whole = agency.scan()
-        look = scans.look
+        compare = scans.compare_element
         for kill in range(1, len(elements) + 1):
             # A new epoch: nothing is left of the scan before.
             agency.resume()
@@ -483,9 +483,9 @@ class TestResumed:
                 looked.append(element_id)
                 if len(looked) == kill:
                     raise KeyboardInterrupt
-                return look(context, element_id, **options)
+                return compare(context, element_id, **options)
 
-            monkeypatch.setattr(scans, "look", killed)
+            monkeypatch.setattr(scans, "compare_element", killed)
             with pytest.raises(KeyboardInterrupt):
                 agency.scan()
             assert len(looked) == kill

@@ -5,7 +5,7 @@ import pytest
 from include.sources import REGISTRY
 from include.sources.installed import (
     SETTING,
-    LeftOut,
+    NotInstalled,
     WrongSources,
     installed_sources,
     is_installed,
@@ -58,7 +58,7 @@ def test_is_read_where_it_is_asked(monkeypatch):
     assert [source for source in REGISTRY if is_installed(source)] == ["square"]
     assert list(declared_pools()) == ["square_writer"]
     require_installed("square")
-    with pytest.raises(LeftOut, match=f"flex is not set up here, .* are kept: add it to {SETTING}"):
+    with pytest.raises(NotInstalled, match=f"flex is not set up here, .* are kept: add it to {SETTING}"):
         require_installed("flex")
     monkeypatch.setenv(SETTING, "flex,square")
     assert is_installed("flex")

@@ -314,7 +314,7 @@ class TestTogether:
             record(head, estimate, profit)
 
     def test_name_what_they_tell_and_nothing_else(self):
-        """So that an answer that is poorer than the copy can be told from one that says that there is none."""
+        """A field that is null and a field that is missing stay different."""
         told, *_ = record({**HEAD, "postedDate": None, "customer": None}, ESTIMATE, PROFIT)
         assert (told["posted_at"], told["tm_customer_id"]) == (None, None)
         assert not {"completed_at", "tm_vehicle_id", "balance_due", "label"} & told.keys()

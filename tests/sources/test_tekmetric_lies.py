@@ -12,7 +12,7 @@ import pytest
 from include.api.paginators import Single
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources.base import Api, SyncFailed, entity_of
-from include.sources.mirror import gap, read
+from include.sources.mirror import read, short_lists
 from include.sources.mirror.entity import Listing, NewestOnly
 from include.sources.mirror.extract import LISTED_ONLY
 from include.sources.tekmetric import SOURCE
@@ -477,7 +477,7 @@ def test_board_reaches_back_where_it_shows_an_order_that_changed_before(pages, r
     listing = Listing(None, Single(), newest=NewestOnly(since, "true"))
     for shown, left_out in pages:
         orders = [{"shop_id": EAST, "tm_id": 1, "updated_date": NOTED.get(each)} for each in shown]
-        gap.remember_reach(extract, 0, listing, orders, ignored=left_out)
+        short_lists.remember_reach(extract, 0, listing, orders, ignored=left_out)
     assert told == {"reached": reached, "oldest": oldest and instant(NOTED[oldest]).isoformat()}
 
 

@@ -31,7 +31,7 @@ SAME = {"insert": 0, "update": 0, "delete": 0}
 
 
 def drift(summary: ForensicSummary) -> dict[str, Any]:
-    """The figures that are above 0, but for those that count what was looked at."""
+    """The figures of drift above 0, without the sizes of what was scanned."""
     looked_at = ("api_rows_scanned", "api_unique_ids", "db_total_rows", "fields", "declared_fields")
     return {name: count for name, count in summary.metrics.items() if count and name not in looked_at}
 

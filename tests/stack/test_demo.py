@@ -24,7 +24,7 @@ def test_only_the_sources_that_there_are_have_their_act(monkeypatch: pytest.Monk
     monkeypatch.setattr(demo, "Airflow", lambda *_: None)
     monkeypatch.setattr(demo.psycopg, "connect", lambda *_, **__: SimpleNamespace(close=lambda: None))
     stack = SimpleNamespace(api_url="", warehouse_url="", password=str, sources=("square", "flex"))
-    demo.tell(stack, Console(quiet=True))
+    demo.play(stack, Console(quiet=True))
     assert played == ["square", "flex"]
 
 

@@ -131,13 +131,13 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("name", "why"),
         [
-            ("Acme", "'Acme' is no name: it takes 2 to 30 small letters"),
-            ("a-b", "'a-b' is no name"),
-            ("class", "'class' is no name"),
+            ("Acme", "'Acme' is not a valid name: use 2 to 30 lower-case letters"),
+            ("a-b", "'a-b' is not a valid name"),
+            ("class", "'class' is not a valid name"),
             ("repairshopr", "'repairshopr' is taken. Take another name"),
             ("mirror", "'mirror' is taken"),
             ("warehouse", "'warehouse' is taken"),
-            ("status", "the word 'status' stands in "),
+            ("status", " uses the word 'status' already"),
         ],
     )
     def test_a_name_that_can_not_be(self, name, why):

@@ -40,7 +40,7 @@ class RepairShare:
     def _gate(
         self, action: str, share: float, summary: ForensicSummary, planned: int, by_table: Mapping[str, int]
     ) -> Gate:
-        """Return the gate of all tables together, or that of the first table that is above its own limit."""
+        """Return the gate of the first table above its own limit, or the gate of all tables together."""
         limit = self._limit(summary.live_rows, share)
         if planned > limit:
             return self._hold(action, planned, summary.live_rows, "live rows looked at", limit)

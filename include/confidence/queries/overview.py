@@ -10,7 +10,7 @@ from psycopg.rows import dict_row, scalar_row
 
 from include.confidence import findings
 from include.confidence.account import Account
-from include.confidence.findings import Standing
+from include.confidence.findings import OpenFinding
 from include.confidence.policy import Verdict, worst_verdict
 from include.confidence.queries.nights import Night, read_nights
 from include.confidence.queries.syncs import SYNC_COLUMNS, SyncRow, sync_row_of
@@ -47,7 +47,7 @@ class Status:
     """How a source is now; None means that it is not known yet.
 
     - `judged_run`: the last run that was judged; `verdict`: its worst verdict; `scanned_at`: when it scanned
-    - `rows`: rows in scope of that run, of which it has `proven` some
+    - `rows`: rows in scope of that run; `proven`: how many of them it has proven
     - `unproven`: how many rows are unproven; `unproven_since`: when the oldest of them was first seen
     - `freshness_seconds`: how far the table `stalest` is behind its source; no other table is further behind
     - `progress`: of the scans; None while the writer runs
@@ -69,7 +69,7 @@ class Status:
     stalest: str | None
     last_sync: SyncRow | None
     progress: Progress | None
-    findings: tuple[Standing, ...]
+    findings: tuple[OpenFinding, ...]
     watched_at: datetime | None
     nights: tuple[Night, ...]
 
@@ -89,7 +89,7 @@ def read_statuses(conn: Connection, sources: Sequence[str]) -> list[Status]:
         progress = {row["source"]: row for row in cursor.execute(PROGRESS, params).fetchall()}
     nights = read_nights(conn, sources, datetime.now(UTC).date() - timedelta(days=NIGHTS - 1))
     found = [name for name in sources if name in standing]
-    watched = findings.standing(conn, sources)
+    watched = findings.open_findings(conn, sources)
     return [
         _status(
             standing[name],
@@ -114,7 +114,7 @@ def _status(
     freshness: Mapping[str, Any] | None,
     last_sync: SyncRow | None,
     progress: Mapping[str, Any] | None,
-    found: tuple[Standing, ...],
+    found: tuple[OpenFinding, ...],
     nights: tuple[Night, ...],
 ) -> Status:
     accounts = [Account(**account) for tables in row["accounts"] or [] for account in (tables or {}).values()]

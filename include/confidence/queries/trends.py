@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Part:
+class EntityScope:
     """An entity and scope, whose scans are compared with each other. `scans`: how many the warehouse has."""
 
     entity: str
@@ -102,9 +102,9 @@ class TotalDrift:
     left_out: int = 0
 
 
-def list_parts(conn: Connection, source: str) -> list[Part]:
+def list_parts(conn: Connection, source: str) -> list[EntityScope]:
     """Return each entity and scope of the source that has scans: by entity, the last scanned first. The first 200."""
-    with conn.cursor(row_factory=class_row(Part)) as cursor:
+    with conn.cursor(row_factory=class_row(EntityScope)) as cursor:
         return cursor.execute(
             """
             SELECT entity, scope, count(*) AS scans, max(scanned_at) AS scanned_at

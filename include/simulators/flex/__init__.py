@@ -14,8 +14,8 @@ on one:
 
 The vendor describes little of this. Where nobody has seen what it does, the simulator does the following:
 
-- Errors always have a body `{"exceptionMessage": ...}`. Over the quota that is 429; the quota is that of the clock's
-  hour and day, and what is refused takes nothing from it.
+- Errors always have a body `{"exceptionMessage": ...}`. Over the quota the status is 429. The quotas are per hour and
+  day of the clock; refused requests do not count.
 - A header is a row of type `header` without a resource; it can be asked for like an element. Some contacts that are
   added without a parent come to lie under it. A header that is deleted takes what lies under it along.
 - Any id is that of a contact. A business role must be one of the account's, and only a contact can have one.

@@ -16,7 +16,7 @@ from include.simulators.flex.faults import Fault, Trigger
 from include.simulators.flex.protocol import Call
 from include.simulators.flex.rows import Shapes
 from include.simulators.flex.store import Line, Store
-from include.simulators.orders import Book
+from include.simulators.rules import OpenRules
 
 _HOUR, _DAY = 3_600, 86_400
 
@@ -55,7 +55,7 @@ class Account(account.Account):
         self.store = Store(config)
         self.shapes = Shapes(config.seed)
         self.journal: list[Write] = []
-        self.triggers: Book[Trigger] = Book()
+        self.triggers: OpenRules[Trigger] = OpenRules()
         self._spent: Counter[tuple[int, int]] = Counter()
         self._lie: Fault | None = None
 
@@ -114,8 +114,8 @@ class Account(account.Account):
             self.mutate(trigger.mutations)
         return self.fault_for(call.method, call.path)
 
-    def clear_orders(self) -> None:
-        super().clear_orders()
+    def clear_rules(self) -> None:
+        super().clear_rules()
         self.triggers.clear()
 
     def spend(self) -> bool:

@@ -12,7 +12,7 @@ from include.simulators.answers import HTML, Answer, body_of, drop, hang, send_h
 from include.simulators.control_api import beside
 from include.simulators.flex import api
 from include.simulators.flex.account import Account
-from include.simulators.flex.control_api import Orders
+from include.simulators.flex.control_api import ControlApi
 from include.simulators.flex.faults import SPOILS, Fault
 from include.simulators.flex.protocol import Call, Refused, error
 from include.simulators.flex.rows import spoilt, without_roles
@@ -28,7 +28,7 @@ def create(account: Account) -> ASGIApp:
         with account.at_work(call):
             await _serve(account, call, dict(scope["headers"]), receive, send)
 
-    return beside(vendor, Orders(account))
+    return beside(vendor, ControlApi(account))
 
 
 async def _serve(account: Account, call: Call, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
@@ -91,7 +91,7 @@ def _ordered(fault: Fault) -> Answer:
 
 
 def _signed(account: Account, answer: Answer) -> Answer:
-    """The answer with what each one has: the account's date, and a new token where there is one."""
+    """The answer with the headers of every answer: the account's date, and a new token if there is one."""
     refreshed = account.config.refreshed_token
     usual = {"date": formatdate(account.clock.now(), usegmt=True)}
     if refreshed:

@@ -29,7 +29,7 @@ class Mutation:
 def apply(store: Store, mutation: Mutation) -> list[UUID]:
     """Carry out a change and return the ids of the lines that it made, changed or deleted.
 
-    Raises KeyError for an element, or a line that is named, which isn't there, ValueError where no line is meant.
+    Raises KeyError if the element or the named line does not exist, ValueError if no line matches.
     """
     match mutation.op:
         case "add":

@@ -13,7 +13,7 @@ from include.simulators.flex.store import Line
 
 
 class Control(control.TimedControl):
-    """Orders to the simulator at a URL. An order that makes no sense raises ValueError with the reason."""
+    """Commands to the simulator at a URL. A wrong command raises ValueError with the reason."""
 
     config = Config
     counting = Counters

@@ -11,7 +11,7 @@ from include.simulators.flex.faults import Fault, Trigger
 from include.simulators.flex.store import Line
 
 
-class Orders(control_api.TimedOrders):
+class ControlApi(control_api.TimedControlApi):
     """What else can be ordered of it."""
 
     fault_kind = Fault

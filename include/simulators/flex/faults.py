@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from uuid import UUID
 
 from include.simulators.flex.changes import Mutation
-from include.simulators.orders import Order
+from include.simulators.rules import Rule
 
 Spoil = Literal[
     "object",
@@ -27,7 +27,7 @@ LIES: tuple[str, ...] = get_args(Lie)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strike(Order):
+class Strike(Rule):
     """A request matches by its path below /f5/api, without a slash at its end (`line-item/*/row-data`; in a pattern `*`
     is anything, be it with slashes), and by its method.
     """

@@ -91,8 +91,8 @@ class Account(account.Account):
             for mutation in trigger.mutations:
                 self.store.apply(mutation, self.config)
 
-    def clear_orders(self) -> None:
-        super().clear_orders()
+    def clear_rules(self) -> None:
+        super().clear_rules()
         self.triggers.clear()
         self.scripts.clear()
         self.catch_up()

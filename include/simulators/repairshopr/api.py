@@ -78,6 +78,7 @@ def _list(account: Account, call: Call, fault: Fault | None) -> Answer:
 
 
 def _page(account: Account, call: Call, page: int) -> tuple[list[Row], Row | None]:
+    """The rows of a page and its `meta`. If pages were scripted for a list, those are shown, but not for filters."""
     script = account.scripts.get(call.resource)
     if script is not None and not any(call.params.get(name) for name in LINE_PARENTS.values()):
         rows = list(script[page - 1]) if page <= len(script) else []

@@ -13,7 +13,7 @@ from include.simulators.control_api import beside
 from include.simulators.repairshopr import api
 from include.simulators.repairshopr.account import Account
 from include.simulators.repairshopr.config import Config, RetryAfter
-from include.simulators.repairshopr.control_api import Orders
+from include.simulators.repairshopr.control_api import ControlApi
 from include.simulators.repairshopr.faults import Call, Fault
 
 _BASE = "/api/v1/"
@@ -27,7 +27,7 @@ def create(account: Account) -> ASGIApp:
         with account.underway():
             await _serve(account, Request(scope, receive), receive, send)
 
-    return beside(vendor, Orders(account))
+    return beside(vendor, ControlApi(account))
 
 
 async def _serve(account: Account, request: Request, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from include.simulators.repairshopr.values import Row
 
 
 class Control(control.Control):
-    """Orders to the simulator at a URL. An order that makes no sense raises ValueError with the reason."""
+    """Commands to the simulator at a URL. A wrong command raises ValueError with the reason."""
 
     config = Config
     counting = Counters

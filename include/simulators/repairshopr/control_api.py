@@ -10,7 +10,7 @@ from include.simulators.repairshopr.table import Table
 from include.simulators.repairshopr.values import Row
 
 
-class Orders(control_api.Orders):
+class ControlApi(control_api.ControlApi):
     """What else can be ordered of it."""
 
     fault_kind = Fault

@@ -8,9 +8,9 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from include.simulators.answers import HTML
-from include.simulators.orders import Order
 from include.simulators.repairshopr.config import RetryAfter
 from include.simulators.repairshopr.values import Row, whole
+from include.simulators.rules import Rule
 
 ErrorBody = Literal["error", "empty", "html", "record", "errors_list", "errors_object", "messages", "message", "alone"]
 _ERROR_BODIES: Mapping[str, Any] = {
@@ -47,7 +47,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Fault(Order):
+class Fault(Rule):
     """What the client gets instead of its answer.
 
     A request matches by `method`, `resource` (None: any), `page` (lists only; None: any), `item` (the id in

@@ -121,8 +121,7 @@ class Store:
     def apply(self, mutation: Mutation, config: Config) -> int:
         """Carry out an ordered change and return the id of its row.
 
-        Raises KeyError when the row to change doesn't live or the one to insert does, or when there's no row
-        at the named place.
+        Raises KeyError if the row to change does not exist, or if the row to insert exists already.
         """
         resource, table = mutation.resource, self.tables[mutation.resource]
         if mutation.op == "insert":

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from include.simulators.answers import HTML, Answer, body_of, drop, hang, send_half, send_whole
 from include.simulators.control_api import beside
 from include.simulators.square import api
-from include.simulators.square.control_api import Orders
+from include.simulators.square.control_api import ControlApi
 from include.simulators.square.faults import Fault
 from include.simulators.square.protocol import USUAL_CODES, Call, Refused, error
 from include.simulators.square.seller import Seller
@@ -31,7 +31,7 @@ def create(seller: Seller) -> ASGIApp:
         with seller.underway():
             await _serve(seller, scope, receive, send)
 
-    return beside(vendor, Orders(seller))
+    return beside(vendor, ControlApi(seller))
 
 
 async def _serve(seller: Seller, scope: Scope, receive: Receive, send: Send) -> None:

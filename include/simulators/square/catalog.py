@@ -32,7 +32,7 @@ class Catalog:
         self.latest = max((past[-1][0] for past in self._past.values()), default=0)
         self._variations: dict[str, list[str]] = {}
         for row_id in self._ids:
-            self._hang(row_id)
+            self._note_variation(row_id)
 
     def at(self, row_id: str, moment: int) -> Row | None:
         """An object as it was at an instant (a version), as the vendor shows it; None where it wasn't."""
@@ -99,16 +99,17 @@ class Catalog:
         self._append(row_id, version, row | {"is_deleted": True} if tombstone else None)
 
     def _append(self, row_id: str, version: int, row: Row | None) -> None:
+        """Add a version of an object to its past. `row`: None if the object no longer exists."""
         self.before[row_id] = self.now(row_id)
         if row_id not in self._past:
             insort(self._ids, row_id)
         row = row and row | {"version": version, "updated_at": instant(version)}
         self._past.setdefault(row_id, []).append((version, row))
         self.latest = max(self.latest, version)
-        self._hang(row_id)
+        self._note_variation(row_id)
 
-    def _hang(self, row_id: str) -> None:
-        """Keep which variations ever were an item's."""
+    def _note_variation(self, row_id: str) -> None:
+        """If the object is a variation, note it with its item. An item keeps the variations that it had before."""
         row = self._past[row_id][-1][1]
         if row and row["type"] == "ITEM_VARIATION":
             children = self._variations.setdefault(row["item_variation_data"]["item_id"], [])

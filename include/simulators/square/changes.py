@@ -43,8 +43,8 @@ class Mutation:
     - `create`: `fields` over an invented row. An order is COMPLETED and paid, with its payments, unless `fields`
       has another `state`; with an old `created_at` it is a sale that a till made offline and sends now. A count
       needs `catalog_object_id`, `location_id`, `state` and `quantity`.
-    - `update`: `fields` over those of the row with the `id`; in the catalog over those of the object's data, but
-      for presence. New `line_items` of an order change its sums, unless the change is silent.
+    - `update`: `fields` over those of the row with the `id`; in the catalog over the fields of the object's data,
+      except for presence. New `line_items` of an order change its sums, unless the change is silent.
     - `delete`: a catalog object becomes a tombstone, and an item's variations with it; without `cascade` these
       leave no trace. What the vendor never deletes is gone without a trace, as is a catalog object if `silent`.
     - `complete`, `cancel`: an order that is OPEN or a DRAFT.

@@ -16,7 +16,7 @@ def _kind(path: Path) -> Kind:
     return path["kind"]
 
 
-class Orders(control_api.TimedOrders):
+class ControlApi(control_api.TimedControlApi):
     """What else can be ordered of it."""
 
     fault_kind = Fault

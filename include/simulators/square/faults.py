@@ -4,13 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from include.simulators.orders import Order
+from include.simulators.rules import Rule
 
 Body = Literal["errors", "message", "error", "nothing"]
 
 
 @dataclass(frozen=True)
-class Fault(Order):
+class Fault(Rule):
     """What the client gets instead of its answer.
 
     A request matches by `endpoint` (`orders/search`, `payments`, `catalog/object/{id}`: the path below /v2 with

@@ -1,4 +1,4 @@
-"""The vendor's ids: texts that tell nothing, here with a number inside by which rows are made and found."""
+"""The vendor's ids: opaque texts. Here each has the number of its row inside."""
 
 _PREFIX = {
     "locations": "LOC",
@@ -31,7 +31,7 @@ def id_of(kind: str, number: int) -> str:
 
 
 def number_of(kind: str, text: str) -> int | None:
-    """The number in an id; None for a text that is none of that kind."""
+    """The number in an id; None if the text is no id of that kind."""
     digits = text[7:]
     if not digits.isdecimal() or len(digits) > 20 or id_of(kind, int(digits)) != text:
         return None

@@ -1,4 +1,4 @@
-"""The endpoints that answer in pages: which rows a query selects, in which order, from which place on."""
+"""The endpoints that answer in pages: filters, order and cursor of each query."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -124,10 +124,11 @@ class Sales:
         return bounds
 
     def _lay_order(self, number: int, created: int) -> None:
+        """Fix times and location of an order. One in sixteen goes on changing for days, the others for an hour."""
         chance = self._chance(number)
-        lasting = (chance >> 16) % (20 * _DAY if chance & 15 == 0 else _HOUR)
+        busy_for = (chance >> 16) % (20 * _DAY if chance & 15 == 0 else _HOUR)
         self.created[number] = created
-        self.updated[number] = min(created + 5 * _SECOND + lasting, END)
+        self.updated[number] = min(created + 5 * _SECOND + busy_for, END)
         self.place[number] = (chance >> 4) % len(self._assortment.location_ids)
         if _is_return(number):
             self._lay_return(number)
@@ -163,7 +164,7 @@ class Sales:
         return refunded(payment, order["refunds"], updated) if "refunds" in order else payment
 
     def refund(self, number: int) -> Row:
-        """A refund of the start; its number is that of the order that returns the goods."""
+        """A refund of the start, by the number of the order with its return."""
         status = "PENDING" if self._chance(number) % 15 == 0 else "COMPLETED"
         return refund_of(self._return(number), id_of("payments", self._return_of[number] * TENDERS), status)
 
@@ -184,7 +185,7 @@ class Sales:
         return created, updated
 
     def sale(self, sale: Sale) -> Row:
-        """An order that sells, as it is once it was taken, and paid where it is COMPLETED."""
+        """The order of a sale. It has its tenders if it is COMPLETED."""
         chance = self._chance(sale.number)
         lines = [self._line(number) for number in sale.lines]
         if lines and _shares(chance):
@@ -263,6 +264,7 @@ class Sales:
         return [first, tender(order, number * TENDERS + 1, second, 0, card=False, fee=False)]
 
     def _line(self, number: int) -> _Line:
+        """The line item of that number. Many are alike but for the uid, so each kind is made once."""
         # Made for every line of every answer: one multiplication spreads well enough.
         chance = (self._salt + number) * 0x9E3779B97F4A7C15 >> 20 & 0xFFFFFFFFFFF
         kinds = self._variations + (_FORGOTTEN if chance % 11 == 0 else 0)

@@ -45,6 +45,6 @@ class Seller(Account):
         for trigger in due:
             self.mutate(trigger.mutations)
 
-    def clear_orders(self) -> None:
-        super().clear_orders()
+    def clear_rules(self) -> None:
+        super().clear_rules()
         self.triggers.clear()

@@ -75,7 +75,7 @@ class Store:
         return sorted(id_of(kind, number) for number in self.tables[kind])
 
     def row(self, kind: Kind, row_id: str) -> Row | None:
-        """A row, be it a tombstone, as the API shows it; None where there is none. It may be changed in place."""
+        """A row as the API shows it, tombstones included; None if there is none. The caller may change it in place."""
         if kind in CATALOG_TYPES:
             row = self.catalog.now(row_id)
             return row if row and row["type"] == CATALOG_TYPES[kind] else None
@@ -85,7 +85,7 @@ class Store:
         return None if number is None else decoder.decode(encoder.encode(self.tables[kind].row(number)))
 
     def before(self, kind: Kind, row_id: str, row: Row) -> Row | None:
-        """A row as it was before its last change, None where that made it; `row` where it never changed."""
+        """A row before its last change: None if that change created it, `row` itself if it never changed."""
         if kind in CATALOG_TYPES:
             return self.catalog.before.get(row_id, row)
         if kind in self.lists:

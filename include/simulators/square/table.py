@@ -110,6 +110,7 @@ class Table:
         return list(self._index(self._first))
 
     def _index(self, field: str) -> dict[str, array]:
+        """By location, the times of a field with their row numbers (one integer each), sorted."""
         if field not in self._indexes:
             index: dict[str, list[int]] = {}
             for number, moment in enumerate(self._times[field]):

@@ -10,7 +10,7 @@ from include.simulators.answers import HTML, Answer, body_of, drop, hang, send_h
 from include.simulators.control_api import beside
 from include.simulators.storage import api
 from include.simulators.storage.bucket import Bucket
-from include.simulators.storage.control_api import Orders
+from include.simulators.storage.control_api import ControlApi
 from include.simulators.storage.faults import Fault
 from include.simulators.storage.protocol import Request
 
@@ -22,7 +22,7 @@ def create(bucket: Bucket) -> ASGIApp:
         with bucket.underway():
             await _serve(bucket, await _request(scope, receive), receive, send)
 
-    return beside(vendor, Orders(bucket))
+    return beside(vendor, ControlApi(bucket))
 
 
 async def _request(scope: Scope, receive: Receive) -> Request:

@@ -44,6 +44,6 @@ class Bucket(Account):
             self.put(list(trigger.put))
             self.objects.delete(trigger.delete)
 
-    def clear_orders(self) -> None:
-        super().clear_orders()
+    def clear_rules(self) -> None:
+        super().clear_rules()
         self._triggers.clear()

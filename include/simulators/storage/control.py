@@ -23,7 +23,7 @@ class Store:
 
 
 class Control(control.Control):
-    """Orders to the simulator at a URL. An order that makes no sense raises ValueError with the reason."""
+    """Commands to the simulator at a URL. A wrong command raises ValueError with the reason."""
 
     config = Config
 

@@ -7,7 +7,7 @@ from include.simulators.storage.bucket import Trigger
 from include.simulators.storage.faults import Fault
 
 
-class Orders(control_api.Orders):
+class ControlApi(control_api.ControlApi):
     """What else can be ordered of it."""
 
     fault_kind = Fault

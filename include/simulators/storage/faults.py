@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from include.simulators.orders import Order
+from include.simulators.rules import Rule
 from include.simulators.storage.protocol import Request
 
 Operation = Literal["list", "bucket", "head", "get", "put", "delete"]
 
 
 @dataclass(frozen=True)
-class Fault(Order):
+class Fault(Rule):
     """What the client gets instead of its answer.
 
     A request matches by `operation` and by the object's `key` (None: any). The lies `hide` and `show` name their

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from include.simulators import account
 from include.simulators.clock import Clock
-from include.simulators.orders import Book
+from include.simulators.rules import OpenRules
 from include.simulators.tekmetric import changes
 from include.simulators.tekmetric.changes import Mutation
 from include.simulators.tekmetric.config import SIZES, Config
@@ -28,7 +28,7 @@ class Account(account.Account):
         super().__init__(config)
         self.clock = Clock(config.now)
         self.store = Store(config, self.clock.now())
-        self.triggers: Book[Trigger] = Book()
+        self.triggers: OpenRules[Trigger] = OpenRules()
         self.random = Random(config.seed)
 
     def mutate(self, mutations: Sequence[Mutation]) -> list[int]:
@@ -55,8 +55,8 @@ class Account(account.Account):
             self.mutate(trigger.mutations)
         return self.fault_for(path, query)
 
-    def clear_orders(self) -> None:
-        super().clear_orders()
+    def clear_rules(self) -> None:
+        super().clear_rules()
         self.triggers.clear()
         self.store.spoilt.clear()
 

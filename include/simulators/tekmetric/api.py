@@ -39,7 +39,7 @@ def endpoint_of(path: str) -> tuple[str, dict[str, int]]:
 
 
 def _board(account: Account, call: Call) -> list[Row] | Row:
-    """Those that changed last first, as far as boards show any. What changes between two pages moves between them."""
+    """A page of a board, the last changed order first. An order that changes between two requests changes its page."""
     if call.query.get("view") == "column":
         return _columns(account, call)
     call.one_of("view", "list")
@@ -55,7 +55,7 @@ def _board(account: Account, call: Call) -> list[Row] | Row:
 
 
 def _columns(account: Account, call: Call) -> list[Row]:
-    """What is in work, as the board's page shows it: by status, in one piece."""
+    """The active board in the form of the vendor's own web page: one list without pages, sorted by status."""
     call.one_of("groupBy", "ROSTATUS")
     call.one_of("board", "ACTIVE")
     store, recent = account.store, instant(account.clock.now() - RECENTLY)

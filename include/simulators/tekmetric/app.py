@@ -12,7 +12,7 @@ from include.simulators.control import decoded
 from include.simulators.control_api import beside
 from include.simulators.tekmetric import api
 from include.simulators.tekmetric.account import Account
-from include.simulators.tekmetric.control_api import Orders
+from include.simulators.tekmetric.control_api import ControlApi
 from include.simulators.tekmetric.faults import Fault, edited
 from include.simulators.tekmetric.protocol import Call, Refused, error, ok
 
@@ -26,7 +26,7 @@ def create(account: Account) -> ASGIApp:
         with account.underway():
             await _serve(account, scope, receive, send)
 
-    return beside(vendor, Orders(account))
+    return beside(vendor, ControlApi(account))
 
 
 async def _serve(account: Account, scope: Scope, receive: Receive, send: Send) -> None:

@@ -123,12 +123,12 @@ def job_sums(job: Job, tax_rate: Decimal) -> Sums:
 
 
 def authorized(order: Order) -> Sums:
-    """What the customer agreed to, which is what the vendor's profit is about; nothing at all without such a job."""
+    """The sums of the jobs that the customer agreed to, as in the vendor's profit; all 0 if there is none."""
     return _sums(order, [job for job in order.jobs if job.authorized])
 
 
 def potential(order: Order) -> Sums:
-    """What all jobs would come to."""
+    """The sums of all jobs, authorized or not."""
     return _sums(order, order.jobs)
 
 

@@ -44,8 +44,8 @@ class Mutation:
       more, it moves to another time.
     - `authorize`, `decline`: a job.
 
-    A change moves the order's `updatedDate` unless it is `silent`. Labor whose `hourly_rate` isn't given has that of
-    its technician.
+    A change moves the order's `updatedDate` unless it is `silent`. Labor without an
+    `hourly_rate` gets its technician's.
     """
 
     op: Literal["create", "update", "delete", "complete", "post", "unpost", "reopen", "authorize", "decline"]

@@ -20,7 +20,7 @@ def _one_of(word: str, allowed: tuple[str, ...]) -> str:
     return word
 
 
-class Orders(control_api.TimedOrders):
+class ControlApi(control_api.TimedControlApi):
     """What else can be ordered of it."""
 
     fault_kind = Fault

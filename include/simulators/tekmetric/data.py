@@ -116,7 +116,7 @@ def tax_rate(config: Config, shop_id: int) -> Decimal:
 
 
 def _orders(config: Config, now: int, vehicles: list[Row], employees: list[Row], random: Random) -> Iterator[Order]:
-    """In order of their creation, which is that of their ids and, in each shop, of their numbers."""
+    """The orders by time of creation. Their ids ascend with it, and so do the numbers within a shop."""
     times = [
         (shop, each)
         for index, shop in enumerate(config.shops)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from include.simulators.orders import Order
+from include.simulators.rules import Rule
 from include.simulators.tekmetric.changes import Mutation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strike(Order):
+class Strike(Rule):
     """A request matches by its path below /api (`repair-order/880123/estimate`; in a pattern `*` is anything, be it
     with slashes) and by all of `params` being among its query parameters.
     """

@@ -47,7 +47,7 @@ class Sublet(_Truth, kw_only=True):
 
 
 class Fee(_Truth, kw_only=True):
-    """A share of what is sold in per cent, of which `cap` is the most where it is above 0, or a fixed `amount`."""
+    """A fixed `amount`, or a `percentage` of what is sold, up to `cap` if that is above 0."""
 
     name: str
     amount: int = 0

@@ -79,7 +79,7 @@ def _start(found: Sequence[Order], call: Call, *, newest_first: bool) -> int:
 
 
 def _keys(account: Account, call: Call, key: tuple[str, int]) -> str | list[str | int]:
-    """Where to go on; as text it is good for its query only."""
+    """The `nextKeys` of the following page. In the form of a text they are valid for the same query only."""
     if account.config.next_keys == "list":
         return list(key)
     content = msgspec.json.encode(key)
@@ -87,6 +87,7 @@ def _keys(account: Account, call: Call, key: tuple[str, int]) -> str | list[str 
 
 
 def _opened(call: Call) -> tuple[str, int]:
+    """The key of the last order before the page, from the request's `nextKeys` in any of their forms."""
     keys = call.all("nextKeys")
     try:
         if len(keys) > 1:
@@ -102,6 +103,6 @@ def _opened(call: Call) -> tuple[str, int]:
 
 
 def _seal(call: Call, content: bytes) -> bytes:
-    """What binds keys to their query."""
+    """A checksum of keys and query, so that the keys of one query are refused in another."""
     query = msgspec.json.encode([call.query.get(name) for name in _PARAMETERS])
     return hashlib.blake2b(query + content, digest_size=_SEAL).digest()

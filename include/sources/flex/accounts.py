@@ -1,6 +1,6 @@
 """The account of a scan, crew call by crew call: our assignments are the source, Flex is the copy.
 
-Three tables: the crew calls in Flex, the lines of contacts on them, and our rows that say which line is whose.
+Three tables: the crew calls in Flex, the lines of contacts on them, and our rows that assign a line to a technician.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ CALLS, LINES, ROWS = "flex_crew_calls", "flex_line_items", "flex_crew_assignment
 TABLES = (CALLS, LINES, ROWS)
 
 # In which column of the account the lines of a finding count. Contacts that people added are not compared.
-ENDS = {
+COUNTED_AS = {
     "matched": "equal",
     "missing_row": "differing",
     "role_mismatch": "differing",
@@ -32,48 +32,60 @@ ROLE_NOT_TOLD = "Flex doesn't tell the business role of this contact"
 
 
 @dataclass(frozen=True)
-class Standing:
+class ElementAccounts:
     """The accounts of one crew call, by table, and the rows that could not be proven."""
 
-    accounts: Mapping[str, Account]
+    by_table: Mapping[str, Account]
     doubts: Mapping[str, Sequence[Doubt]]
 
 
-def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> Standing:
+def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> ElementAccounts:
     """Return the accounts of a crew call whose lines are all known.
 
     A contact with a role to be written is unproven if Flex does not show its role.
     """
     contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
-    of_lines = _listed_lines(crew, contacts) + Counter(live=len(contacts))
+    of_lines, without_role = _line_account(crew, contacts, plan)
+    of_rows = _row_account(crew, contacts)
+    found = {finding.kind for finding in plan.findings}
+    in_step = not plan.refusals and found <= IN_STEP and of_rows.equal == of_rows.live + of_rows.missing
+    call = Counter(listed=1, live=1)
+    call["refused" if plan.refusals else "compared"] += 1
+    call["equal" if in_step else "differing"] += 1
+    return ElementAccounts(
+        {CALLS: Account(**call), LINES: of_lines, ROWS: of_rows},
+        {LINES: _doubts(element_id, without_role, ROLE_NOT_TOLD)},
+    )
+
+
+def _line_account(crew: Crew, contacts: Mapping[UUID, Line], plan: Plan) -> tuple[Account, list[UUID]]:
+    """Return the account of the contacts' lines, and the lines whose role Flex does not show although it matters."""
+    figures = _listed_lines(crew, contacts) + Counter(live=len(contacts))
     without_role: list[UUID] = []
     for finding in plan.findings:
         unsure = [each for each in finding.line_ids if finding.kind == "role_mismatch" and not contacts[each].role_told]
         without_role += unsure
         if finding.line_ids:
-            of_lines["unproven" if unsure else ENDS[finding.kind]] += len(finding.line_ids)
+            figures["unproven" if unsure else COUNTED_AS[finding.kind]] += len(finding.line_ids)
         elif finding.resource_id:
-            of_lines["missing"] += 1
-    of_rows = _listed_rows(crew) + Counter(live=len(crew.rows))
+            figures["missing"] += 1
+    return Account(**figures), without_role
+
+
+def _row_account(crew: Crew, contacts: Mapping[UUID, Line]) -> Account:
+    """Return the account of our rows: a row is equal if its line in Flex is the desired contact's."""
+    figures = _listed_rows(crew) + Counter(live=len(crew.rows))
     wanted = {each.member: each.resource_id for each in crew.desired}
     for row in crew.rows:
         if row.member not in wanted:
-            of_rows["surplus"] += 1
+            figures["surplus"] += 1
         else:
-            of_rows["equal" if _leads(row.line_id, wanted[row.member], contacts) else "differing"] += 1
-    of_rows["missing"] += len(_without_row(crew))
-    rows, found = Account(**of_rows), {finding.kind for finding in plan.findings}
-    in_step = not plan.refusals and found <= IN_STEP and rows.equal == rows.live + rows.missing
-    call = Counter(listed=1, live=1)
-    call["refused" if plan.refusals else "compared"] += 1
-    call["equal" if in_step else "differing"] += 1
-    return Standing(
-        {CALLS: Account(**call), LINES: Account(**of_lines), ROWS: rows},
-        {LINES: _doubts(element_id, without_role, ROLE_NOT_TOLD)},
-    )
+            figures["equal" if _leads(row.line_id, wanted[row.member], contacts) else "differing"] += 1
+    figures["missing"] += len(_without_row(crew))
+    return Account(**figures)
 
 
-def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
+def unproven(element_id: UUID, crew: Crew, why: str) -> ElementAccounts:
     """Return the accounts of a crew call whose lines are not known: every line and row that we know of is unproven."""
     there = {**{row.line_id: row.resource_id for row in crew.rows}, **crew.owned}
     known = sorted(crew.known)
@@ -81,10 +93,10 @@ def unproven(element_id: UUID, crew: Crew, why: str) -> Standing:
     rows, without = [row.member for row in crew.rows], _without_row(crew)
 
     def unknown(listed: Counter[str], live: Collection, missing: Collection) -> Account:
-        ends = Counter(live=len(live), unproven=len(live), missing=len(missing), missing_unproven=len(missing))
-        return Account(**(listed + ends))
+        figures = Counter(live=len(live), unproven=len(live), missing=len(missing), missing_unproven=len(missing))
+        return Account(**(listed + figures))
 
-    return Standing(
+    return ElementAccounts(
         {
             CALLS: Account(listed=1, compared=1, live=1, unproven=1),
             LINES: unknown(_listed_lines(crew, known), known, lost),

@@ -1,4 +1,4 @@
-"""The requests to Flex: three reads, and three writes, which return the outcome that the answer tells."""
+"""The requests to Flex: three reads, and three writes. A write returns its outcome by the answer."""
 
 import time
 from collections.abc import Collection, Mapping

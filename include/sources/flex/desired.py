@@ -85,8 +85,8 @@ class Crew:
 
     `owned`: lines there that we made, with their contacts if known. `gone`: lines that we made and that no longer exist
     in Flex. `elsewhere`: lines that rows name and that are on another crew call in Flex. `leaving`: lines of
-    technicians who need a line on another crew call before these may be deleted. `token` changes with the calls and
-    with who is desired, in which role and with which resource. `diagnostics` are one line each.
+    technicians who need a line on another crew call before these may be deleted. `token` changes whenever a
+    call, a desired technician, a role or a resource changes. `diagnostics` are one line each.
     """
 
     calls: Mapping[UUID, Call]

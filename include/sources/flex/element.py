@@ -4,7 +4,7 @@ What happened in Flex is stored even if the writer was stopped meanwhile: the st
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -12,12 +12,12 @@ from uuid import UUID
 from psycopg import Connection
 
 from include.api.client import ApiClient
-from include.api.errors import ApiError, FixConfiguration, NotFound, NotSent, TryLater
+from include.api.errors import FixConfiguration, NotFound, NotSent, TryLater
 from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
-from include.sources.flex.look import Looked, both, confirmed, look, require_same, require_there, retry_unreadable
+from include.sources.flex.look import Looked, confirmed, look, require_same, require_there, retry_unreadable
 from include.sources.flex.plan import (
     Add,
     Adopt,
@@ -33,6 +33,7 @@ from include.sources.flex.plan import (
     spare_held,
     stale_key,
 )
+from include.sources.flex.proof import prove
 from include.sources.flex.report import FAILED, Event, Kind, Report, State
 from include.sources.flex.roles import Roles
 from include.sources.flex.rows import Line, Unreadable
@@ -118,13 +119,13 @@ class _Element:
         except (FixConfiguration, FenceError, GateLost, NotSent) as error:
             return replace(self._report("stopped", f"element {self._id}: {error}"), stop=error)
         except _InDoubt as doubt:
-            told = str(doubt).rstrip(".")
-            return self._report("uncertain", f"element {self._id} is uncertain: {told}. {gate.RELEASE}")
+            reason = str(doubt).rstrip(".")
+            return self._report("uncertain", f"element {self._id} is uncertain: {reason}. {gate.RELEASE}")
         except (Unreadable, NotFound, TryLater) as error:
             return self._report("unreadable", f"element {self._id} could not be read: {error}")
 
     def _passes(self) -> State:
-        """Read, plan and write until the crew stays the same meanwhile. Return the state for the report."""
+        """Read, plan and write; begin again if the desired crew has changed meanwhile. Return the state to report."""
         for _ in range(PASSES):
             self._problems, self._notes, self._waiting, self._named = [], [], [], {}
             try:
@@ -144,13 +145,12 @@ class _Element:
 
     def _report(self, state: State, *problems: str) -> Report:
         diagnostics = (*(self._crew.diagnostics if self._crew else ()), *self._plan.diagnostics, *self._notes)
-        told = (*self._problems, *problems)
         return Report(
             self._id,
             state,
             tuple(self._events),
             self._plan.findings,
-            told,
+            (*self._problems, *problems),
             diagnostics,
             self._crew,
             len(self._looked.lines),
@@ -168,17 +168,20 @@ class _Element:
         self._called_for |= {key(action) for action in self._plan.actions}
 
     def _look(self) -> Looked:
-        """Return the lines in Flex, read as often as the planned actions need to be safe. Raises Unreadable."""
+        """Return the lines in Flex. If there is anything to do, read them again until the plan rests on two reads.
+
+        Raises Unreadable if the reads disagree.
+        """
         looked = look(self._api, self._id, self._crew)
         require_there(looked, self._id, self._crew)
         actions = self._planner(self._crew, looked.lines).actions
         # A line that is back counts as ours, so there may be more to do.
         if not actions and not looked.back:
             return looked
-        if not looked.sure:
+        if not looked.agreed:
             looked = confirmed(self._api, self._id, looked)
-        # The record does not show roles.
-        if not looked.told or any(isinstance(action, SetRole) for action in actions):
+        # The record does not show roles, so these take another read of the rows.
+        if not looked.agreed_on_contacts or any(isinstance(action, SetRole) for action in actions):
             require_same(self._api, self._id, self._crew, looked)
         return looked
 
@@ -215,7 +218,7 @@ class _Element:
             for action in last:
                 if self._must_stay(action):
                     self._waiting.append(
-                        f"line {action.line_id} stays on element {self._id} until its person is where they belong now"
+                        f"line {action.line_id} stays on element {self._id} until its technician has the new line"
                     )
                 elif self._worker.prune or not action.orphan:
                     self._remove(action)
@@ -282,6 +285,7 @@ class _Element:
         return outcome
 
     def _remove(self, action: Remove) -> None:
+        """Delete a line in Flex."""
         member = next(iter(action.members), None)
         role_id, call = self._role_of(action.line_id), self._call_of(member)
         self._send(
@@ -291,11 +295,20 @@ class _Element:
         )
 
     def _set_role(self, action: SetRole) -> None:
+        """Write the business role of a line."""
         member = next(iter(self._members_of(action)), None)
         before, call = self._role_of(action.line_id), self._call_of(member)
         self._send(
             action,
-            Write("role", action.line_id, action.resource_id, member, before, action.role_id, call),
+            Write(
+                "role",
+                action.line_id,
+                action.resource_id,
+                member,
+                role_before=before,
+                role_after=action.role_id,
+                call=call,
+            ),
             lambda: calls.set_role(self._api, self._id, action.line_id, action.role_id),
         )
 
@@ -344,59 +357,33 @@ class _Element:
         self._prove()
 
     def _prove(self) -> None:
-        """Read the lines again, and settle the writes that were sent. Raises _InDoubt if an outcome is unknown.
+        """Prove the writes that were sent and store their outcomes. Raises _InDoubt if an outcome is unknown.
 
         Raises FixConfiguration if the lines can't be read because of the configuration; the outcomes are stored first.
         """
-        writes, self._sent = self._sent, []
-        if not writes:
+        sent, self._sent = self._sent, []
+        if not sent:
             return
-        lines_before = self._looked.lines
-        before = {line.line_id for line in lines_before}
-        lines: Sequence[Line] | None = lines_before
-        why, read_error = "a fresh read does not show it", None
-        if any(write.outcome.sent for write in writes):
-            try:
-                lines = self._lines_after(writes, before)
-            except (Unreadable, ApiError) as error:
-                lines, why, read_error = None, f"what was written could not be read: {error}", error
-        judged = [(write, write.judged(lines, before, why)) for write in writes]
-        unknown = [(write, outcome) for write, outcome in judged if outcome.kind == "unknown"]
-        reasons = "; ".join(sorted({outcome.reason for _, outcome in unknown}))
+        pauses = self._worker.pauses
+        proof = prove(self._api, self._id, sent, before=self._looked.lines, mapped=self._crew.mapped, pauses=pauses)
+        unknown = proof.unknown
+        reasons = "; ".join(sorted({outcome.reason for outcome in unknown.values()}))
         with self._conn.transaction():
-            for write, outcome in judged:
+            for write, outcome in proof.outcomes:
                 if outcome.kind != "unknown":
                     gate.settle(self._conn, write.operation_id, outcome)
                 if outcome.kind == "done":
                     self._store_done(write, outcome)
             if unknown:
-                gate.mark_uncertain(self._conn, self._id, [write.operation_id for write, _ in unknown], reasons)
+                gate.mark_uncertain(self._conn, self._id, list(unknown), reasons)
             else:
                 gate.set_open_operation(self._conn, self._gate, None)
-        for write, outcome in judged:
+        for write, outcome in proof.outcomes:
             self._add_event(write, outcome)
-        if isinstance(read_error, FixConfiguration):
-            raise read_error
+        if isinstance(proof.read_error, FixConfiguration):
+            raise proof.read_error
         if unknown:
-            raise _InDoubt(f"{reasons} ({len(unknown)} of {len(writes)} writes)")
-
-    def _lines_after(self, sent: Sequence[Sent], before: Collection[UUID]) -> Sequence[Line]:
-        """Return the lines after the writes. Flex is asked again as long as it does not show them all."""
-        mapped = self._crew.mapped | {each.outcome.line_id for each in sent if each.outcome.line_id}
-        last: list[Sequence[Line]] = []
-
-        def read() -> Sequence[Line]:
-            last[:] = [both(self._api, self._id, mapped, owed=True)]
-            if not all(each.outcome.kind == "refused" or each.shown(last[0], before) for each in sent):
-                raise Unreadable("not all that was written is shown yet")
-            return last[0]
-
-        try:
-            return retry_unreadable(self._worker.pauses, read)
-        except Unreadable:
-            if last:
-                return last[0]
-            raise
+            raise _InDoubt(f"{reasons} ({len(unknown)} of {len(sent)} writes)")
 
     def _store_done(self, each: Sent, outcome: Outcome) -> None:
         """Store in our tables what a write has done in Flex."""

@@ -2,7 +2,7 @@
 
 Flex has two lists of its lines: the rows, and the crew call's own record. If one of them is empty, incomplete, late or
 another crew call's, the other shows that. A line that we know is gone only if neither list shows it and its own address
-answers 404. The record need not tell whose a line is; if it doesn't, the rows are read twice.
+answers 404. The record may leave out whose a line is; then the rows are read twice.
 """
 
 import logging
@@ -27,33 +27,37 @@ Result = TypeVar("Result")
 class Looked:
     """What a read of a crew call has shown.
 
-    `gone`: lines that we knew and that are proven to be gone. `back`: lines of ours that were gone before and are there
-    again. `sure`: both lists agree; otherwise nothing may be written because of it. `told`: both lists also say of each
-    line what it is, and whose. `there`: the crew call exists in Flex.
+    - `gone`: lines that we knew and that are proven to be gone
+    - `back`: lines of ours that were gone before and are there again
+    - `agreed`: rows and record show the same lines; otherwise nothing may be written because of this read
+    - `agreed_on_contacts`: the record also says of each line whether it is a contact, and whose
+    - `exists`: Flex has the crew call
     """
 
     lines: tuple[Line, ...]
     gone: frozenset[UUID] = frozenset()
     back: frozenset[UUID] = frozenset()
-    sure: bool = False
-    told: bool = False
-    there: bool = True
+    agreed: bool = False
+    agreed_on_contacts: bool = False
+    exists: bool = True
 
 
-def look(api: ApiClient, element_id: UUID, crew: Crew, *, sure: bool = False) -> Looked:
-    """Read the rows of a crew call, and its record too if `sure`, or if the rows differ from the lines that we know.
+def look(api: ApiClient, element_id: UUID, crew: Crew, *, with_record: bool = False) -> Looked:
+    """Read the rows of a crew call; also its record if `with_record`, or if the rows differ from the lines we know.
 
     Raises Unreadable, and whatever `ApiClient.send` raises.
     """
     try:
-        lines, there = tuple(calls.lines(api, element_id, crew.mapped)), True
+        lines, exists = tuple(calls.lines(api, element_id, crew.mapped)), True
     except NotFound:
         _require_no_record(api, element_id)
-        lines, there = (), False
+        lines, exists = (), False
     shown = {line.line_id for line in lines}
     absent, back = crew.known - shown, crew.gone & shown
-    looked = Looked(lines, frozenset(absent), frozenset(back), sure=not there, told=not there, there=there)
-    if there and (sure or absent or back):
+    # Without rows and record there is nothing to disagree about.
+    agreed = not exists
+    looked = Looked(lines, frozenset(absent), frozenset(back), agreed, agreed, exists)
+    if exists and (with_record or absent or back):
         looked = confirmed(api, element_id, looked)
     for line_id in sorted(absent):
         if calls.exists(api, line_id):
@@ -62,7 +66,7 @@ def look(api: ApiClient, element_id: UUID, crew: Crew, *, sure: bool = False) ->
 
 
 def confirmed(api: ApiClient, element_id: UUID, looked: Looked) -> Looked:
-    """Read the crew call's record too, and return `looked` as `sure` if both agree. Raises what `look` raises."""
+    """Read the crew call's record too, and return `looked` as `agreed`. Raises Unreadable if the two disagree."""
     try:
         items = calls.items(api, element_id)
     except NotFound:
@@ -86,7 +90,7 @@ def require_same(api: ApiClient, element_id: UUID, crew: Crew, looked: Looked) -
 
 def require_there(looked: Looked, element_id: UUID, crew: Crew) -> None:
     """Raise Unreadable if a call of ours names a crew call that Flex doesn't have: the call has to be corrected."""
-    if crew.calls and not looked.there:
+    if crew.calls and not looked.exists:
         raise Unreadable(f"Flex has no element {element_id}, though a crew call names it (both answer 404)")
 
 
@@ -131,11 +135,11 @@ def _agree(lines: Collection[Line], items: Mapping[UUID, Item]) -> bool:
             f" lines only in its record (such as {named})"
         )
     # A list, so that every line is checked for contradictions.
-    told = [_is_told(line, items.get(line.line_id, Item())) for line in lines]
-    return all(told)
+    complete = [_is_complete(line, items.get(line.line_id, Item())) for line in lines]
+    return all(complete)
 
 
-def _is_told(line: Line, item: Item) -> bool:
+def _is_complete(line: Line, item: Item) -> bool:
     """Return whether the record says what a line is and, of a contact, whose. Raises Unreadable if the rows differ."""
     if line.kind != CONTACT:
         if item.kind == CONTACT:

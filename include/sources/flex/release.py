@@ -24,7 +24,7 @@ SELECT o.operation_id, o.kind, o.flex_line_item_id AS line_id, o.flex_resource_i
 FROM flex.operation o WHERE o.flex_element_id = %s AND o.state = 'unknown' ORDER BY o.operation_id
 """
 
-# Every other crew call that we know, that of the line first if it is one of ours.
+# Every other crew call that we know. If the line is ours, the crew call on which we made it comes first.
 OTHERS = """
 SELECT flex_element_id FROM (
   SELECT flex_element_id, false AS named FROM flex.flex_crew_calls
@@ -103,8 +103,8 @@ def _element_of(worker: Worker, element_id: UUID, line_id: UUID) -> UUID:
 
 def _look(worker: Worker, element_id: UUID, crew: Crew) -> Looked:
     """Read both lists, and the rows twice, since roles are settled by the rows."""
-    looked = look(worker.api, element_id, crew, sure=True)
-    if looked.there:
+    looked = look(worker.api, element_id, crew, with_record=True)
+    if looked.exists:
         require_same(worker.api, element_id, crew, looked)
     return looked
 

@@ -15,13 +15,14 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, OutcomeUnknown, SyncFailed
 from include.sources.flex import element, record
 from include.sources.flex.checks import require_unique_key
+from include.sources.flex.compare import Compared, compare_element
 from include.sources.flex.crews import FlexContext, each
 from include.sources.flex.desired import Crew
 from include.sources.flex.element import Worker, wanted
 from include.sources.flex.plan import Action, Add, Plan, SetRole, key
 from include.sources.flex.report import Report
 from include.sources.flex.rows import Line
-from include.sources.flex.scan import Seen, evidence, evidence_id, look
+from include.sources.flex.scan import evidence, evidence_id
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish, require_not_stopped
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
@@ -99,8 +100,8 @@ def verify_repair(context: FlexContext, summary: ForensicSummary, sync_id: int) 
     planned = evidence(conn, summary)
     superseded = dict(conn.execute(SUPERSEDED, [evidence_id(summary.scan_id, summary.scope)]).fetchall())
 
-    def one(conn: Connection, element_id: UUID) -> Seen:
-        return look(replace(context, conn=conn), element_id)
+    def one(conn: Connection, element_id: UUID) -> Compared:
+        return compare_element(replace(context, conn=conn), element_id)
 
     seen = list(each(context, planned, one))
     open_ = [(found.element_id, change) for found in seen for change in planned[found.element_id] & {*found.planned}]

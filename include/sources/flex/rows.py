@@ -167,7 +167,7 @@ def _line(row: dict[str, Any]) -> Line:
             raise Unreadable(f"line {line_id} is a contact without a resource")
         return Line(line_id, "contact", resource_id, *_role(row), holds=holds)
     # A line without a resource is no contact. With a resource and an unknown type it may be one.
-    if resource_id is not None and told != GEAR:
+    if resource_id is not None and type_ != GEAR:
         raise Unreadable(f"line {line_id} has a resource, and a type that isn't known")
     return Line(line_id, "other", resource_id, holds=holds)
 

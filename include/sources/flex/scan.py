@@ -3,8 +3,8 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, get_args
 from uuid import UUID
 
@@ -12,40 +12,21 @@ from psycopg import Connection, sql
 from psycopg.rows import scalar_row
 from psycopg.types.json import Jsonb
 
-from include.api.errors import ApiError, FixConfiguration, NotSent
+from include.api.errors import ApiError
 from include.confidence import planned_changes, scan_log, unproven
 from include.confidence.account import Account
 from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
-from include.sources.flex import calls, desired
-from include.sources.flex.accounts import CALLS, IN_STEP, LINES, ROWS, TABLES, Standing, proven
-from include.sources.flex.accounts import unproven as unproven_of
+from include.sources.flex import calls
+from include.sources.flex.accounts import CALLS, LINES, ROWS, TABLES
+from include.sources.flex.compare import EXAMPLES, compare_element, concerns_all
 from include.sources.flex.crews import FlexContext, Scope, each
-from include.sources.flex.desired import Crew
-from include.sources.flex.element import wanted
-from include.sources.flex.look import Looked, require_same, require_there, retry_unreadable
-from include.sources.flex.look import look as look_at
-from include.sources.flex.plan import (
-    Action,
-    Add,
-    Adopt,
-    Class,
-    Finding,
-    Member,
-    Remap,
-    Remove,
-    SetRole,
-    back_key,
-    key,
-    stale_key,
-)
-from include.sources.flex.plan import Plan as CrewPlan
+from include.sources.flex.plan import Class
 from include.sources.flex.rows import Unreadable
 from include.sources.flex.sync import ENTITY, SOURCE
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = 5
 UNPROVEN = Unproven()
 PROGRESS_EVERY = 50
 # After so many crew calls in a row without an answer, the scan checks whether Flex is down.
@@ -59,7 +40,6 @@ SIZES = ("crew_calls", "lines", "desired", "rows")
 # The gate of such an element names a write that was sent, and whose outcome is not proven or unknown. So nobody knows
 # the state of the element until the writer has claimed or released it.
 UNCERTAIN = "SELECT flex_element_id FROM flex.element_gate WHERE operation_id IS NOT NULL"
-IN_DOUBT = "nobody knows what became of a write to its crew call"
 
 KEEP = """
 INSERT INTO flex.element_scan (scan_id, flex_element_id, figures, examples, planned, accounts, doubts)
@@ -133,20 +113,6 @@ WHERE s.scan_id = {scan}
 """
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One crew call as the scan saw it.
-
-    `planned`: the changes that a repair would make (`plan.key`), each with its kind: insert, update or delete.
-    """
-
-    element_id: UUID
-    figures: Mapping[str, int]
-    standing: Standing
-    examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    planned: Mapping[str, str] = field(default_factory=dict)
-
-
 def scan_elements(context: FlexContext, epoch: int, scope: Scope) -> ForensicSummary:
     """Compare the scope's crew calls with the desired crews; store evidence and plan. Reads only in Flex.
 
@@ -199,13 +165,13 @@ class _Reading:
         self.put_off: dict[UUID, ApiError] = {}
 
     def first(self, conn: Connection, element_id: UUID) -> None:
-        """Read a crew call. Put it off if the error may concern it alone, or pass; raise the error if Flex is down."""
+        """Read a crew call. Without an answer it is put off to the end. Raises the error if it concerns all of Flex."""
         try:
             self._read(conn, element_id)
         except ApiError as error:
             self.put_off[element_id] = error
             self._failed_in_a_row.append(element_id)
-            if _concerns_all(error) or self._is_outage():
+            if concerns_all(error) or self._is_outage():
                 raise
             log.warning("element %s is asked again at the end: %s", element_id, error)
         else:
@@ -236,51 +202,11 @@ class _Reading:
 
     def _read(self, conn: Connection, element_id: UUID, *, last: bool = False) -> None:
         own = replace(self._context, conn=conn)
-        found = look(own, element_id, uncertain=element_id in self._uncertain, last=last)
-        doubts = {table: [asdict(doubt) for doubt in found.standing.doubts[table]] for table in found.standing.doubts}
-        accounts = {table: _counted(account) for table, account in found.standing.accounts.items()}
+        found = compare_element(own, element_id, uncertain=element_id in self._uncertain, last=last)
+        doubts = {table: list(map(asdict, some)) for table, some in found.accounts.doubts.items()}
+        accounts = {table: _counted(account) for table, account in found.accounts.by_table.items()}
         values = (found.figures, found.examples, found.planned, accounts, doubts)
         conn.execute(KEEP, [self._underway, element_id, *map(Jsonb, values)])
-
-
-def _concerns_all(error: ApiError) -> bool:
-    """Return whether the error would hit every other crew call too."""
-    return isinstance(error, NotSent) or (isinstance(error, FixConfiguration) and error.concerns_all)
-
-
-def look(context: FlexContext, element_id: UUID, *, uncertain: bool = False, last: bool = False) -> Seen:
-    """Read one crew call and compare it with the desired crew. If it is `uncertain`, it is unproven without a plan.
-
-    Raises what `ApiClient.send` raises. At the `last` try only an error that concerns all crew calls is raised; after
-    any other the crew call is unreadable.
-    """
-    crew = desired.crew(context.conn, element_id, context.roles)
-    sizes = {"crew_calls": 1, "desired": len(crew.desired), "rows": len(crew.rows), "uncertain": int(uncertain)}
-    doubted = {"uncertain": [str(element_id)]} if uncertain else {}
-    try:
-        looked = retry_unreadable(context.source.pauses, lambda: _looked(context, element_id, crew))
-    except (Unreadable, ApiError) as error:
-        if isinstance(error, ApiError) and (_concerns_all(error) or not last):
-            raise
-        log.warning("element %s is unreadable: %s", element_id, error)
-        examples = {**doubted, "unreadable": [str(element_id)]}
-        return Seen(element_id, {**sizes, "unreadable": 1}, unproven_of(element_id, crew, str(error)), examples)
-    fresh, stale = _without_stale(crew, looked)
-    plan = wanted(fresh, looked.lines)
-    for refusal in plan.refusals:
-        log.warning("element %s: %s", element_id, refusal)
-    lines = len(looked.lines)
-    figures = Counter({**sizes, "lines": lines, "stale_rows": len(stale), "refused": int(bool(plan.refusals))})
-    figures.update(finding.kind for finding in plan.findings)
-    examples: dict[str, list[str]] = {**doubted, **({"refused": [str(element_id)]} if plan.refusals else {})}
-    for finding in plan.findings:
-        if finding.kind != "matched":
-            examples.setdefault(finding.kind, []).append(f"{element_id}/{_subject(finding)}")
-    examples = {kind: ids[:EXAMPLES] for kind, ids in examples.items()}
-    if uncertain:
-        return Seen(element_id, figures, unproven_of(element_id, crew, IN_DOUBT), examples)
-    planned = _planned(context, plan, stale, looked)
-    return Seen(element_id, figures, proven(element_id, crew, looked.lines, plan), examples, planned)
 
 
 def evidence(conn: Connection, summary: ForensicSummary) -> dict[UUID, frozenset[str]]:
@@ -295,58 +221,8 @@ def evidence_id(scan_id: str, scope: Scope | str) -> str:
     return f"{scan_id}/{scope}"
 
 
-def _looked(context: FlexContext, element_id: UUID, crew: Crew) -> Looked:
-    """Read both lists. If something differs that the record doesn't show, read the rows twice."""
-    looked = look_at(context.api, element_id, crew, sure=True)
-    require_there(looked, element_id, crew)
-    found = {finding.kind for finding in wanted(crew, looked.lines).findings}
-    # The record does not show roles.
-    if "role_mismatch" in found or not (looked.told or found <= IN_STEP):
-        require_same(context.api, element_id, crew, looked)
-    return looked
-
-
-def _without_stale(crew: Crew, looked: Looked) -> tuple[Crew, list[Member]]:
-    """Return the crew without rows whose line is gone, and the members of those rows. A sync corrects this first."""
-    gone = (looked.gone | crew.gone) - looked.back
-    stale = [row.member for row in crew.rows if row.line_id in gone]
-    rows = tuple(row for row in crew.rows if row.member not in stale)
-    owned = {line_id: contact for line_id, contact in crew.owned.items() if line_id not in gone}
-    return replace(crew, rows=rows, owned={**owned, **dict.fromkeys(looked.back)}), stale
-
-
-def _planned(context: FlexContext, plan: CrewPlan, stale: Sequence[Member], looked: Looked) -> dict[str, str]:
-    """Return the changes that a repair would make, none if the crew call is refused."""
-    if plan.refusals:
-        return {}
-    actions = [action for action in plan.actions if context.prune or not (isinstance(action, Remove) and action.orphan)]
-    planned = {key(action): _kind(action) for action in actions}
-    # The repair drops such a row even if there is nothing else to do.
-    planned |= {stale_key(member): "delete" for member in stale if member not in _added(actions)}
-    return planned | {back_key(line_id): "update" for line_id in looked.back}
-
-
 def _counted(account: Account) -> dict[str, int]:
     return {name: figure for name, figure in asdict(account).items() if figure}
-
-
-def _added(actions: Iterable[Action]) -> set[Member]:
-    return {member for action in actions if isinstance(action, Add) for member in action.members}
-
-
-def _kind(action: Action) -> str:
-    match action:
-        case Add() | Adopt():
-            return "insert"
-        case SetRole() | Remap():
-            return "update"
-        case _:
-            return "delete"
-
-
-def _subject(finding: Finding) -> str:
-    """Return the id of the contact, or of the technician if the profile names no contact."""
-    return str(finding.resource_id or finding.members[0].technician_id)
 
 
 def _remember(context: FlexContext, stored_as: str, table: str, *, whole: bool) -> None:

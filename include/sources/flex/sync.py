@@ -154,7 +154,7 @@ def carried_out(
 
 
 def require_not_stopped(reports: Collection[Report]) -> None:
-    """Raise the error that stopped the work, unless it is NotSent, which passes by itself."""
+    """Raise the error that stopped the work. NotSent is left out: it passes without a person."""
     for report in reports:
         if report.stop and not isinstance(report.stop, NotSent):
             raise report.stop
@@ -181,7 +181,7 @@ def waiting(conn: Connection) -> Changes:
 
 
 def _elements(conn: Connection, scope: Scope, changes: Changes, mode: str) -> Sequence[UUID]:
-    """Return the elements to sync."""
+    """Return the elements to sync: those of the changed jobs. A full sync, and the first one, takes all in scope."""
     elements = scope.elements(conn, set(changes.jobs.values()))
     # The first sync brings everything in step, as with any source.
     if not scope.job_id and (mode == "full" or not sync_log.state(conn, SOURCE, ENTITY).watermark):

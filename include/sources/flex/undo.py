@@ -231,7 +231,7 @@ class FlexCopy:
     def conflicts(self, sync_id: int) -> list[Conflict]:
         """Return what stands against the rollback.
 
-        That is what was written again since, what can't be undone, and crew calls that are busy or uncertain.
+        Conflicts are lines written again since, writes without an undo, and crew calls that are busy or uncertain.
         """
         conn = self.context.conn
         void = _void(conn, sync_id)

@@ -192,7 +192,7 @@ class Lookup:
         if self.witness and not (self.witness.own and self.witness.by == self.by):
             raise ValueError("a witness is asked by the same columns, at an own address")
         if self.beside and (self.batch > 1 or self.paginator):
-            raise ValueError("requests beside another belong to one record")
+            raise ValueError("`beside` works for a look-up of one record only")
 
 
 @dataclass(frozen=True)

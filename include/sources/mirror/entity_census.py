@@ -80,7 +80,7 @@ def _is_record(part: Part) -> bool:
 def count_page(
     found: Mapping[str, Census], entity: Entity, records: Sequence[Record], nested: Mapping[str, Sequence[Record]]
 ) -> None:
-    """Count the records of a page, and their nested rows by table."""
+    """Count the records of a page, and their nested rows by table. `found`: the census of each table."""
     rows = {name: nested[name] for name in found if name in nested}
     for name, census in found.items():
         census.count(records if name == entity.table.name else rows[name], rows.values())

@@ -156,13 +156,13 @@ def _unlisted_by_partition(extract: Extract) -> Mapping[str, tuple[int, int]]:
 
 
 def too_many_unlisted(extract: Extract, account: Account) -> str:
-    """Return why the list is no evidence, because it leaves out too many live rows; empty if it is evidence."""
+    """Return why the list is no evidence if it leaves out too many live rows, else an empty text."""
     count = count_unlisted(extract)
     if not extract.entity.unproven.too_many(count, account.rows):
         return ""
     return (
-        f"{extract.entity.name}: the list leaves out {count} of {account.rows} rows that are there when they are asked"
-        " for by themselves, so nobody knows what else it leaves out. Look at the list at the source"
+        f"{extract.entity.name}: the list leaves out {count} of {account.rows} rows, though the source has each of them"
+        " when asked for it alone. So nobody knows what else it leaves out. Look at the list at the source"
     )
 
 

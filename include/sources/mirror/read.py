@@ -9,7 +9,7 @@ from typing import Any
 from include.api.errors import ApiError, FixConfiguration, RefuseData
 from include.api.fetch import page_request, pages
 from include.api.paginators import Page
-from include.sources.mirror import brief, gap
+from include.sources.mirror import brief, short_lists
 from include.sources.mirror.brief import CompletePage
 from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.entity_census import keep_fields

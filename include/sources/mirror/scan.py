@@ -131,7 +131,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
 
 
 def _tells_shares(context: MirrorContext, scope: Scope, extract: Extract) -> bool:
-    """Return whether the scan looks at what scans usually look at, so that it tells which fields have vanished."""
+    """Return whether the scan has the usual scope, so that it can show which fields have vanished."""
     usual = scan_log.is_usual(context.conn, context.source.name, extract.entity.name, context.run, str(scope))
     return usual and not scope.partial and not extract.failed_partitions
 

@@ -86,11 +86,10 @@ def second_look(context: MirrorContext, extract: Extract, *, every: bool = False
 
 
 def read_listed_again(context: MirrorContext, extract: Extract) -> None:
-    """Look up rows that the list alone has proven to be missing or newer. What its own address contradicts is unproven.
+    """Look up rows that only a list has shown as missing or newer. A contradicted row becomes unproven.
 
-    One answer may mix two states of a record. A look-up without an answer changes nothing: the list has shown the row.
-    Rows beyond SECOND_READINGS are taken as listed, and so are records that a list shows in brief, since they come from
-    look-ups.
+    A list may mix two states of a record. If a look-up has no answer, the list stands. So it does for rows beyond
+    SECOND_READINGS. Entities that are listed in brief are left out, since their records come from look-ups already.
     """
     if not isinstance(extract.entity, Discovered):
         listed_only = _suspects(context, extract, _listed_only(extract), SECOND_READINGS)
@@ -340,7 +339,10 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Map
 
 
 def _settle_contradicted(extract: Extract, suspect: Suspect, look: Look) -> bool:
-    """Settle a suspect as unproven, unless the witness doesn't show it either. Return whether it is settled."""
+    """Settle a suspect as unproven if the witness shows it or gives no answer. Return whether it is settled.
+
+    The witness is another address that would show the record if it existed.
+    """
     there = {extract.entity.table.key_of(row) for row in look.rows}
     if look.unknown:
         _settle_unproven(extract, suspect, look.unknown)
@@ -359,9 +361,9 @@ def _settle_unproven(extract: Extract, suspect: Suspect, why: str, *, even_confi
 def _settle(
     extract: Extract, suspect: Suspect, status: str, why: str | None = None, *, even_confirmed: bool = False
 ) -> None:
-    """Set the status of a suspect and its nested rows, as far as they are candidates. Keep that it was looked at.
+    """Set the status of a suspect and of its nested rows if they are candidates, and mark them as looked at.
 
-    `even_confirmed`: also set those that the list alone has confirmed.
+    `even_confirmed`: also change rows that the list alone has confirmed.
     """
     plans = [(extract.stage.plan, extract.entity.table.key)]
     plans += [(stage.plan, part.by) for part, stage in extract.parts]

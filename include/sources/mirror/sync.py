@@ -195,7 +195,7 @@ class _Sync:
     ) -> None:
         """Apply all plans and save the new states in one transaction, then drop the staged rows."""
         oldest = min(filter(None, (state.watermark for state in states.values())), default=None)
-        # Nested rows and children have one state for all partitions: that of the partition that is furthest behind.
+        # Nested rows and children have one state for all partitions: the one of the partition furthest behind.
         together = {"": NewState(oldest, all(state.in_step for state in states.values()))}
         with fence.writing(self.context.conn, self.context.source.name, epoch=self.epoch):
             for stage in needed:
@@ -272,7 +272,7 @@ class _Sync:
         unchanged_before = None if self.full else min((each.since for each in groups if each.since), default=None)
         extract = read_partitions(context, extract, listings, unchanged_before=unchanged_before)
         if isinstance(entity, Discovered) and not entity.partial(context) and not entity.limit(context):
-            gap.look_up_hidden(context, extract, listings(singly=False))
+            short_lists.look_up_hidden(context, extract, listings(singly=False))
         return extract
 
     def _listings(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
@@ -362,7 +362,10 @@ def source_time(context: MirrorContext) -> datetime:
     listing, *_ = all_listings(context, entity, known_partitions(context, entity))
     now = context.client.send(listing.request).date
     if now is None:
-        raise RefuseData(f"{context.source.name} tells no time in its answers, so there is no end to read up to")
+        raise RefuseData(
+            f"{context.source.name} gives no time in its answers, so the sync doesn't know up to when it has read."
+            " Nothing was written"
+        )
     return min(now, datetime.now(UTC))
 
 
@@ -395,8 +398,8 @@ def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
     """Return the error of a sync in which these entities failed."""
     lines = "; ".join(f"{entity}: {str(error).rstrip('.')}" for entity, error in failures.items())
     message = (
-        f"{source} was not synced as a whole, and the watermarks stay before what is missing. {lines}."
-        " Mend what the reason names, then clear this task"
+        f"{len(failures)} entities of {source} were not synced completely. {lines}. Their watermarks stop before what"
+        " is missing, so the next sync reads it again. Fix what the reasons name, then clear this task"
     )
     needs_person = any(
         isinstance(error, FixConfiguration) or (isinstance(error, RecordsSkipped) and error.needs_person)

@@ -54,7 +54,7 @@ def whole(data: Any) -> None:
 
 
 def some(rows: str) -> Check:
-    """Return the check that the list is not empty, for lists of which every seller has some rows."""
+    """Return the check that the list is not empty. Every seller has rows in such a list."""
 
     def check(data: Any) -> None:
         if not _rows(data, rows):

@@ -54,9 +54,9 @@ WHERE o.state = 'COMPLETED' AND o.deleted_at IS NULL
 )
 
 # The columns of the vendor's export that the catalog can fill. `locations` holds the columns that the export has for
-# each location, by the location's name. Left out is what the API doesn't show (reference handle, customer-facing name,
-# weight, social media, online sale price, shipping, delivery, pickup and self-serve ordering) and what lies in objects
-# that aren't mirrored: names of options, taxes, modifier sets and units.
+# each location, by the location's name. The API does not show some of the export's columns (reference handle,
+# customer-facing name, weight, social media, online sale price, shipping, delivery, pickup and self-serve ordering).
+# Others are in objects that are not mirrored: names of options, taxes, modifier sets and units.
 ITEM_LIBRARY = Derived(
     _table(
         "square_item_library_export",

@@ -119,7 +119,7 @@ def _catalog(
 def _in_one_currency(
     name: str, columns: tuple[Column, ...], *, ignored: Mapping[str, str] | None = None, **more: Any
 ) -> Table:
-    """Return a table whose amounts are all in the currency of one of them, which a column has."""
+    """Return a table with one column for the currency. The currencies of its other amounts are the same, so ignored."""
     read = {column.dotted_path for column in columns}
     priced = [column.path[:-1] for column in columns if column.path[-1] == "amount"]
     others = {".".join([*path, "currency"]) for path in priced} - read

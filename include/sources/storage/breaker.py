@@ -33,7 +33,10 @@ LATELY = "look into the bucket before anything is repaired"
 
 @dataclass(frozen=True)
 class Slices(Limit):
-    """The limit of what is missing now and what unattended runs have marked. Its reason says how many are which."""
+    """The limit of images that are missing now, plus those that unattended runs have marked lately.
+
+    The reason of a hold has both numbers.
+    """
 
     def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
         [gate] = super().gates(summary, history)
@@ -111,8 +114,8 @@ def remember(conn: Connection, run: str, sync_id: int, *, looked_at: int, marked
     )
 
 
-def refuse(conn: Connection, run: str, plan: sql.Identifier, reason: str, *, looked_at: int) -> None:
-    """Store that a sync was refused, with some of the missing objects."""
+def remember_refusal(conn: Connection, run: str, plan: sql.Identifier, reason: str, *, looked_at: int) -> None:
+    """Store that a sync was refused, with some of the missing keys, so that the next sync looks at them first."""
     keys = [key for (key,) in conn.execute(sql.SQL(MISSED).format(plan=plan, limit=REMEMBERED))]
     conn.execute(
         "INSERT INTO storage.breaker (run, looked_at, refused, keys) VALUES (%s, %s, %s, %s)",

@@ -56,7 +56,7 @@ class StorageContext:
 
 
 @dataclass(frozen=True)
-class Order:
+class CheckOptions:
     """What to check and how: `batch` images at a time, `workers` requests at once.
 
     `heal`: give marked images whose objects are back their former status. `purpose` (`sync` or `scan`) keeps their
@@ -83,12 +83,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of a check: stages with images (`staged`, with the plan), first, second and third looks, and figures.
+    """The result of a check.
 
-    `listing`: the first look was a LIST. `started`: the application's time at the beginning. `in_order`: images whose
-    objects the first look found. `doubted`: those of them whose objects the sample did not find again. `shown`: False
-    if objects are missing and the bucket doesn't show objects of other images either. `unanswered`: why no second look
-    had an answer, empty if one had.
+    - `staged`: the images, with the plan; `objects`, `again`, `third`: the first, second and third looks at objects
+    - `listing`: the first look was a LIST
+    - `started`: the application's time at the beginning
+    - `in_order`: images whose objects the first look found
+    - `doubted`: how many of these the sample did not find again
+    - `shown`: False if objects are missing, and the bucket doesn't show objects of other images either
+    - `why_unanswered`: why no second look had an answer, empty if one had
     """
 
     staged: Stage
@@ -100,7 +103,7 @@ class Checked:
     in_order: int
     doubted: int
     shown: bool
-    unanswered: str
+    why_unanswered: str
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -115,33 +118,33 @@ class Checked:
                 stage.drop()
 
 
-def check(context: StorageContext, order: Order) -> Checked:
+def check(context: StorageContext, options: CheckOptions) -> Checked:
     """Compare the scope's images with the bucket; leave the plan in staging. Read only.
 
     Raises FixConfiguration or TryLater if the bucket can't be proven or a LIST fails.
     """
     look.prove(context.bucket)
-    staged = _stage(context, IMAGES, order.purpose, order.ticket)
+    staged = _stage(context, IMAGES, options.purpose, options.ticket)
     objects, again, third = (
-        _stage(context, OBJECTS, order.purpose + suffix, order.ticket) for suffix in ("", "_again", "_third")
+        _stage(context, OBJECTS, options.purpose + suffix, options.ticket) for suffix in ("", "_again", "_third")
     )
-    started, size, listing = _begin(context, order, staged)
+    started, size, listing = _begin(context, options, staged)
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
         # Otherwise a new object would look like an orphan.
-        look.list_bucket(context.bucket, context.images, objects, expected=size.known, workers=order.workers)
-        _read_images(context, order, staged, started)
+        look.list_bucket(context.bucket, context.images, objects, expected=size.known, workers=options.workers)
+        _read_images(context, options, staged, started)
     else:
-        _read_images(context, order, staged, started)
-        look.look_at_images(context.bucket, staged, objects, batch=order.batch, workers=order.workers)
-    work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": order.scope.limit}
+        _read_images(context, options, staged, started)
+        look.look_at_images(context.bucket, staged, objects, batch=options.batch, workers=options.workers)
+    work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": options.scope.limit}
     with span("compare", **work) as opened:
         found = plan.make(staged, objects)
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
     looks = (objects, again, third)
-    unanswered = _second_look(context, order, staged, looks, listing, size)
-    doubted, not_audited = _audit(context, order, staged, objects, listing)
-    shown = _shown(context, order, staged, started, found["in_order"])
+    unanswered = _second_look(context, options, staged, looks, listing, size)
+    doubted, not_audited = _audit(context, options, staged, objects, listing)
+    shown = _shown(context, options, staged, started, found["in_order"])
     return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, unanswered or not_audited)
 
 
@@ -149,10 +152,10 @@ def _stage(context: StorageContext, table: Any, purpose: str, ticket: str) -> St
     return Stage.open(context.conn, table, context.source.name, purpose, ticket)
 
 
-def _begin(context: StorageContext, order: Order, staged: Stage) -> tuple[datetime, Size, bool]:
+def _begin(context: StorageContext, options: CheckOptions, staged: Stage) -> tuple[datetime, Size, bool]:
     """Return when the check began, its size, and whether to LIST. All attempts use what the first one chose."""
     if not staged.pull.progress:
-        size = images.size(context.images, order.scope)
+        size = images.size(context.images, options.scope)
         started = images.clock(context.images)
         listing = look.listing_is_cheaper(size.to_check, size)
         staged.save_progress(started=started.isoformat(), to_check=size.to_check, known=size.known, listing=listing)
@@ -160,15 +163,15 @@ def _begin(context: StorageContext, order: Order, staged: Stage) -> tuple[dateti
     return datetime.fromisoformat(kept["started"]), Size(kept["to_check"], kept["known"]), kept["listing"]
 
 
-def _read_images(context: StorageContext, order: Order, staged: Stage, started: datetime) -> None:
+def _read_images(context: StorageContext, options: CheckOptions, staged: Stage, started: datetime) -> None:
     if staged.pull.complete:
         return
     batches = images.read(
         context.images,
-        order.scope,
+        options.scope,
         context.bucket.name,
         started=started,
-        batch=order.batch,
+        batch=options.batch,
         after=staged.pull.position,
         taken=staged.pull.rows_read,
     )
@@ -177,14 +180,14 @@ def _read_images(context: StorageContext, order: Order, staged: Stage, started: 
 
 
 def _second_look(
-    context: StorageContext, order: Order, staged: Stage, looks: Sequence[Stage], listing: bool, size: Size
+    context: StorageContext, options: CheckOptions, staged: Stage, looks: Sequence[Stage], listing: bool, size: Size
 ) -> str:
     """After a pause look at every suspect in the other way, and settle the plan with the result.
 
     Return why no look had an answer, empty if one had.
     """
     conn, (objects, again, third) = staged.conn, looks
-    bucket, options = context.bucket, {"workers": order.workers, "known": look.known(objects)}
+    bucket, how = context.bucket, {"workers": options.workers, "known": look.known(objects)}
     count = count_suspects(conn, staged.plan)
     if count and not again.resumed:
         log.info("%d objects will be looked at once more in %.0f s", count, context.source.pause.total_seconds())
@@ -193,19 +196,19 @@ def _second_look(
     if listing:
         # If there are many suspects, the second look is another LIST; a HEAD of each comes before the write anyway. But
         # if a HEAD finds some of them, the LIST can't be trusted, and all get a HEAD.
-        some = some_suspects(conn, staged.plan, ASKED_OF_MANY, order.seed) if many else no_suspects
-        look.look_again(bucket, some, third, Way.HEAD, **options)
+        some = some_suspects(conn, staged.plan, ASKED_OF_MANY, options.seed) if many else no_suspects
+        look.look_again(bucket, some, third, Way.HEAD, **how)
         many = many and not look.known(third)
     way = Way.LIST if many or not listing else Way.HEAD
-    look.look_again(bucket, suspects_of(conn, staged.plan), again, way, by_pages=many, **options)
+    look.look_again(bucket, suspects_of(conn, staged.plan), again, way, by_pages=many, **how)
     if not listing:
         # LIST shows these and HEAD did not. If they came meanwhile, another HEAD shows them too.
-        look.look_again(bucket, disputed(conn, staged.plan, looks), third, Way.HEAD, **options)
+        look.look_again(bucket, disputed(conn, staged.plan, looks), third, Way.HEAD, **how)
     settle(conn, staged.plan, looks, listed_whole=listing)
-    if not order.heal:
+    if not options.heal:
         plan.leave_heals(conn, staged.plan)
     reason = _unanswered(again)
-    return reason if reason and not bucket.finds(options["known"], way) else ""
+    return reason if reason and not bucket.finds(how["known"], way) else ""
 
 
 def _unanswered(looks: Stage) -> str:
@@ -215,39 +218,41 @@ def _unanswered(looks: Stage) -> str:
     return "" if answered else reason
 
 
-def _audit(context: StorageContext, order: Order, staged: Stage, objects: Stage, listing: bool) -> tuple[int, str]:
+def _audit(
+    context: StorageContext, options: CheckOptions, staged: Stage, objects: Stage, listing: bool
+) -> tuple[int, str]:
     """Look at a sample of the objects that were found in the other way too, in a scan of all images.
 
     Return how many images are unproven by that, and why no look of the sample had an answer (empty if one had). Other
     checks have no sample, since only a scan of all images can confirm the copy.
     """
-    size = context.source.audit if order.scope.whole else 0
-    keys = plan.sample(staged, size, order.seed) if size else []
+    size = context.source.audit if options.scope.whole else 0
+    keys = plan.sample(staged, size, options.seed) if size else []
     bucket, way, known = context.bucket, Way.HEAD if listing else Way.LIST, look.known(objects)
-    looks = list(bucket.look_all(keys, order.workers, way=way, known=known))
+    looks = list(bucket.look_all(keys, options.workers, way=way, known=known))
     absent = [each.key for each in looks if each.presence is Presence.ABSENT]
     if absent:
         bucket.prove()
         time.sleep(context.source.pause.total_seconds())
         looks = [each for each in looks if each.presence is not Presence.ABSENT]
-        looks += bucket.look_all(absent, order.workers, way=way, known=known)
+        looks += bucket.look_all(absent, options.workers, way=way, known=known)
     if looks and all(each.presence is Presence.UNKNOWN for each in looks) and not bucket.finds(known, way):
         return 0, looks[0].reason
     doubtful = [each for each in looks if each.presence in (Presence.ABSENT, Presence.EMPTY) or each.later]
     return plan.doubt(staged, doubtful) if doubtful else 0, ""
 
 
-def _shown(context: StorageContext, order: Order, staged: Stage, started: datetime, in_order: int) -> bool:
+def _shown(context: StorageContext, options: CheckOptions, staged: Stage, started: datetime, in_order: int) -> bool:
     """Return True if nothing is missing, or if the bucket shows the objects of other images."""
     missing = plan.missing(staged.conn, staged.plan)
-    if not missing or order.scope.whole:
+    if not missing or options.scope.whole:
         return not missing or in_order > 0
     keys = images.keys_of_others(
         context.images,
         context.bucket.name,
         before=started - images.GRACE,
         without=[*missing, *plan.remembered(staged.conn)],
-        start=order.chance,
+        start=options.chance,
         limit=OTHERS,
     )
-    return breaker.shows_other_images(list(context.bucket.look_all(keys, order.workers)), in_order)
+    return breaker.shows_other_images(list(context.bucket.look_all(keys, options.workers)), in_order)

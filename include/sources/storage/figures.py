@@ -12,7 +12,7 @@ from include.confidence.account import Account
 from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.storage import breaker, plan
-from include.sources.storage.check import Checked, Order, StorageContext
+from include.sources.storage.check import Checked, CheckOptions, StorageContext
 from include.sources.storage.images import IMAGES, Scope
 from include.sources.storage.plan import KNOWN_STATUSES
 from include.sources.storage.second_look import SUSPECTS
@@ -41,11 +41,11 @@ class Findings:
     oldest: datetime | None
     reasons: str
 
-    def summary(self, context: StorageContext, order: Order, scan_id: str, epoch: int) -> ForensicSummary:
+    def summary(self, context: StorageContext, options: CheckOptions, scan_id: str, epoch: int) -> ForensicSummary:
         return ForensicSummary(
             source=context.source.name,
             entity=IMAGES.name,
-            scope=str(order.scope),
+            scope=str(options.scope),
             scan_id=scan_id,
             run=context.run,
             epoch=epoch,
@@ -59,22 +59,22 @@ class Findings:
         )
 
 
-def find(context: StorageContext, order: Order, checked: Checked) -> Findings:
+def find(context: StorageContext, options: CheckOptions, checked: Checked) -> Findings:
     """Return the figures of a check."""
     conn = context.conn
     counted = _counted(conn, checked)
     account = _account(checked, counted)
     missing = counted["marks"] + counted["in_processing"]
     looked_at = account.equal + missing
-    lately = breaker.lately(conn, context.run, whole=order.scope.whole)
+    lately = breaker.lately(conn, context.run, whole=options.scope.whole)
     unanswered, open_, oldest, reasons = conn.execute(sql.SQL(OPEN).format(plan=checked.staged.plan)).fetchone()
     metrics = {name: counted[name] for name in METRICS} | {
         "looked_at": looked_at,
-        "looked_at_lately": looked_at + (lately.marked if order.scope.whole else lately.looked_at),
+        "looked_at_lately": looked_at + (lately.marked if options.scope.whole else lately.looked_at),
         "missing_lately": missing + lately.marked if missing else 0,
         "marked_lately": lately.marked,
         "missing_in_doubt": 0 if checked.shown else missing,
-        "orphan_objects": _orphans(context, checked) if checked.listing and order.scope.whole else None,
+        "orphan_objects": _orphans(context, checked) if checked.listing and options.scope.whole else None,
     }
     return Findings(
         metrics=metrics,
@@ -82,7 +82,7 @@ def find(context: StorageContext, order: Order, checked: Checked) -> Findings:
             "objects_listed": checked.objects.pull.rows_read if checked.listing else None,
             "requests": context.bucket.requests,
             "rows_to_heal": counted["heals"],
-            "next_cursor": _next_cursor(order.scope, checked.staged),
+            "next_cursor": _next_cursor(options.scope, checked.staged),
         },
         plan=Plan(insert=0, update=counted["marks"] + counted["heals"], delete=0),
         examples=_examples(conn, checked.staged.plan),
@@ -94,7 +94,9 @@ def find(context: StorageContext, order: Order, checked: Checked) -> Findings:
     )
 
 
-def remember(context: StorageContext, order: Order, checked: Checked, summary: ForensicSummary) -> ForensicSummary:
+def remember(
+    context: StorageContext, options: CheckOptions, checked: Checked, summary: ForensicSummary
+) -> ForensicSummary:
     """Store which images are not proven; return the summary with their figures.
 
     Call it in the transaction that records the scan.
@@ -107,7 +109,7 @@ def remember(context: StorageContext, order: Order, checked: Checked, summary: F
         IMAGES.name,
         context.run,
         plan.doubts(checked.staged.plan),
-        proven=None if order.scope.whole else read,
+        proven=None if options.scope.whole else read,
     )
     return replace(
         summary,
@@ -163,8 +165,8 @@ def _incomplete(checked: Checked, account: Account, unanswered: int, reasons: st
 
     Images without an answer make it incomplete once, so that the next attempt asks again.
     """
-    if checked.unanswered:
-        return f"{account.unproven} images could not be looked at: {checked.unanswered.rstrip('.')}"
+    if checked.why_unanswered:
+        return f"{account.unproven} images could not be looked at: {checked.why_unanswered.rstrip('.')}"
     if unanswered:
         return f"{unanswered} images could not be looked at: {reasons.rstrip('.')}"
     return UNPROVEN.no_evidence({IMAGES.name: account})

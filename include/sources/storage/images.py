@@ -224,7 +224,7 @@ class _Place:
 
 
 def _image(row: tuple, bucket: str) -> dict[str, Any]:
-    """Return a row of READ as a row of IMAGES."""
+    """Turn a row that READ has fetched from the application into a row for the stage IMAGES."""
     id_, status, error, updated_at, deleted, young, original_url, shared_key, staged_url = row
     is_shared = original_url is None and shared_key
     original = _Place("here", shared_key) if is_shared else _place(original_url, bucket)

@@ -73,7 +73,7 @@ def leave_heals(conn: Connection, plan: sql.Identifier) -> None:
 
 
 def sample(staged: Stage, size: int, seed: int) -> list[str]:
-    """Return the keys of about `size` objects that images in order need: a sample that depends on the seed."""
+    """Return a random sample of about `size` keys of objects that images without a problem need."""
     conn = staged.conn
     (images,) = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(staged.sql)).fetchone()
     query = sql.SQL(SAMPLE).format(images=staged.sql, plan=staged.plan)
@@ -82,9 +82,9 @@ def sample(staged: Stage, size: int, seed: int) -> list[str]:
 
 
 def doubt(staged: Stage, looks: Sequence[Look]) -> int:
-    """Add images in order to the plan as unproven if one of these looks, at their objects, did not find it.
+    """Plan an image as unproven, though it seemed right, if one of these looks did not find its object.
 
-    Return how many images that were.
+    Return the number of such images.
     """
     parts = {"images": staged.sql, "plan": staged.plan, "columns": identifiers(COLUMNS)}
     values = {

@@ -27,7 +27,7 @@ from include.confidence import scan_log
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Check
 from include.sources.storage import breaker, images, look
-from include.sources.storage.check import Order, StorageContext
+from include.sources.storage.check import CheckOptions, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
 from include.sources.storage.plan import as_planned
 from include.sources.storage.second_look import count_suspects, settle, suspects_of
@@ -59,7 +59,9 @@ SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s:
 """
 
 
-def repair_images(context: StorageContext, summary: ForensicSummary, order: Order) -> tuple[int, Mapping[str, Counts]]:
+def repair_images(
+    context: StorageContext, summary: ForensicSummary, options: CheckOptions
+) -> tuple[int, Mapping[str, Counts]]:
     """Apply the plan of the scan under one sync_id; return it with the counts.
 
     Raises FenceError, PlanGone, and what `apply` raises.
@@ -67,7 +69,7 @@ def repair_images(context: StorageContext, summary: ForensicSummary, order: Orde
     writer = fence.require_stopped(context.conn, context.source.name, context.run)
     scan_log.require_latest(context.conn, summary)
     with logged(context, "repair") as done:
-        done.counts = apply(context, order, done.sync_id, summary, epoch=writer.epoch, run=context.run)
+        done.counts = apply(context, options, done.sync_id, summary, epoch=writer.epoch, run=context.run)
     return done.sync_id, done.counts
 
 
@@ -99,7 +101,7 @@ def _finish(context: StorageContext, sync_id: int, counts: Mapping[str, Counts],
 
 def apply(
     context: StorageContext,
-    order: Order,
+    options: CheckOptions,
     sync_id: int,
     summary: ForensicSummary,
     *,
@@ -107,17 +109,17 @@ def apply(
     run: str | None = None,
     also: Callable[[Counts], None] = lambda counts: None,
 ) -> Mapping[str, Counts]:
-    """Write the confirmed changes of the order's plan; return the counts of `images` and `healed`.
+    """Write the confirmed changes of the check's plan; return the counts of `images` and `healed`.
 
     Each change is proven once more by HEAD and by LIST before, since the plan may be hours old. `also(counts)` runs in
     the transaction of the warehouse. Raises TryLater, without writing anything, if a look has no answer.
     """
-    conn, plan = context.conn, plan_of(context, order.purpose)
+    conn, plan = context.conn, plan_of(context, options.purpose)
     confirmed = _count(conn, plan)
-    prove_again(context, plan, f"{order.purpose}_proof", f"sync_id {sync_id}", order.workers)
+    prove_again(context, plan, f"{options.purpose}_proof", f"sync_id {sync_id}", options.workers)
     marked = healed = Counts()
     with changing(context.images), fence.writing(conn, context.source.name, epoch=epoch, run=run):
-        for rows in planned(conn, plan, order.batch):
+        for rows in planned(conn, plan, options.batch):
             marked += write(context, plan, sync_id, [row for row in rows if row["_operation"] == "mark"])
             healed += write(context, plan, sync_id, [row for row in rows if row["_operation"] == "heal"])
         note_transaction(conn, context.images, sync_id)
@@ -126,7 +128,7 @@ def apply(
             superseded=confirmed - marked.updated - healed.updated - marked.failed - healed.failed,
             failed=marked.failed + healed.failed,
         )
-        looked_at, whole = summary.metrics["looked_at"], order.scope.whole
+        looked_at, whole = summary.metrics["looked_at"], options.scope.whole
         breaker.remember(conn, context.run, sync_id, looked_at=looked_at, marked=marked.updated, whole=whole)
         also(written)
     return {IMAGES.name: written, "healed": Counts(updated=healed.updated)}

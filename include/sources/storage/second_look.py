@@ -33,8 +33,8 @@ def no_suspects(after: str) -> list[str]:
 
 def disputed(conn: Connection, plan: sql.Identifier, looks: Sequence[Stage]) -> Callable[[str], list[str]]:
     """Return a source of keys as `suspects_of` does, for those that LIST shows and HEAD does not."""
-    verdicts = _verdicts(plan, "candidate", looks, listed_whole=False)
-    return _following(conn, sql.SQL("SELECT key FROM ({}) v WHERE state = 'disputed'").format(verdicts))
+    states = _key_states(plan, "candidate", looks, listed_whole=False)
+    return _following(conn, sql.SQL("SELECT key FROM ({}) k WHERE state = 'disputed'").format(states))
 
 
 def count_suspects(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> int:
@@ -69,16 +69,16 @@ def settle(
     listing, so a key that it doesn't show is absent by LIST.
     """
     with conn.transaction():
-        conn.execute("DROP TABLE IF EXISTS pg_temp.verdict")
+        conn.execute("DROP TABLE IF EXISTS pg_temp.key_state")
         for stage in looks:
             conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
         conn.execute(
-            sql.SQL("CREATE TEMPORARY TABLE verdict ON COMMIT DROP AS {}").format(
-                _verdicts(plan, status, looks, listed_whole)
+            sql.SQL("CREATE TEMPORARY TABLE key_state ON COMMIT DROP AS {}").format(
+                _key_states(plan, status, looks, listed_whole)
             )
         )
-        conn.execute("CREATE UNIQUE INDEX ON pg_temp.verdict (key)")
-        conn.execute("ANALYZE pg_temp.verdict")
+        conn.execute("CREATE UNIQUE INDEX ON pg_temp.key_state (key)")
+        conn.execute("ANALYZE pg_temp.key_state")
         conn.execute(
             sql.SQL(SETTLE).format(
                 plan=plan,
@@ -95,7 +95,7 @@ def _settled(name: str) -> sql.Composed:
     return sql.SQL(SETTLED).format(asked=sql.Identifier(f"asked_{name}"), **columns)
 
 
-def _verdicts(plan: sql.Identifier, status: str, looks: Sequence[Stage], listed_whole: bool) -> sql.Composed:
+def _key_states(plan: sql.Identifier, status: str, looks: Sequence[Stage], listed_whole: bool) -> sql.Composed:
     """Return the query for the state of each key that the plan's rows of that status need, by all looks together."""
     all_looks = sql.SQL(" UNION ALL ").join(
         sql.SQL("SELECT {number} AS number, key, presence, reason, way, later, restorable FROM {looks}").format(
@@ -103,7 +103,7 @@ def _verdicts(plan: sql.Identifier, status: str, looks: Sequence[Stage], listed_
         )
         for number, stage in enumerate(looks)
     )
-    return sql.SQL(VERDICTS).format(
+    return sql.SQL(KEY_STATES).format(
         keys=_keys(plan, status),
         looks=all_looks,
         unlisted=sql.Literal("absent" if listed_whole else None),
@@ -121,7 +121,7 @@ SELECT DISTINCT key FROM (
 WHERE key IS NOT NULL
 """
 
-VERDICTS = """
+KEY_STATES = """
 SELECT k.key, coalesce(h.reason, l.reason) AS reason,
   coalesce(h.later, false) OR coalesce(l.later, false) AS later, coalesce(h.restorable, false) AS restorable,
   CASE WHEN h.presence IN ('present', 'empty') THEN h.presence
@@ -141,11 +141,11 @@ LEFT JOIN LATERAL (
 # A heal is a write, so HEAD alone is not enough for it: a cache may keep answers about objects that are gone.
 SETTLED = """
 CASE WHEN NOT {asked} THEN NULL
-  WHEN bool_or(v.state = 'present') FILTER (WHERE v.key = {key}) THEN 'present'
-  WHEN bool_or(v.state = 'empty') FILTER (WHERE v.key = {key}) THEN 'empty'
-  WHEN bool_or(v.state IN ('present', 'empty')) FILTER (WHERE v.key = ANY ({others})) THEN 'elsewhere'
-  WHEN bool_or(v.state = 'unknown') FILTER (WHERE v.key = {key} OR v.key = ANY ({others})) THEN 'unknown'
-  WHEN bool_or(v.state = 'disputed') FILTER (WHERE v.key = {key} OR v.key = ANY ({others})) THEN 'disputed'
+  WHEN bool_or(k.state = 'present') FILTER (WHERE k.key = {key}) THEN 'present'
+  WHEN bool_or(k.state = 'empty') FILTER (WHERE k.key = {key}) THEN 'empty'
+  WHEN bool_or(k.state IN ('present', 'empty')) FILTER (WHERE k.key = ANY ({others})) THEN 'elsewhere'
+  WHEN bool_or(k.state = 'unknown') FILTER (WHERE k.key = {key} OR k.key = ANY ({others})) THEN 'unknown'
+  WHEN bool_or(k.state = 'disputed') FILTER (WHERE k.key = {key} OR k.key = ANY ({others})) THEN 'disputed'
   ELSE 'absent' END
 """
 

@@ -142,11 +142,11 @@ class Storage:
 
     def scan(self, context: StorageContext, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         scan_id = f"{context.run}/{entity}/{epoch}"
-        order = _order(params, scan_id)
-        checked = check(context, order)
+        options = _scan_options(params, scan_id)
+        checked = check(context, options)
         with context.conn.transaction():
-            found = find(context, order, checked).summary(context, order, scan_id, epoch)
-            summary = remember(context, order, checked, found)
+            found = find(context, options, checked).summary(context, options, scan_id, epoch)
+            summary = remember(context, options, checked, found)
             scan_log.record(context.conn, summary)
             scan_log.keep_progress(context.conn, scan_id, progress(checked.objects))
             keep_plan(context, checked, summary)
@@ -157,7 +157,7 @@ class Storage:
         self, context: StorageContext, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
     ) -> tuple[int, Mapping[str, Counts]]:
         (summary,) = summaries
-        return repair_images(context, summary, _order(params, summary.scan_id))
+        return repair_images(context, summary, _scan_options(params, summary.scan_id))
 
     def verify(self, context: StorageContext, summaries: Sequence[ForensicSummary], sync_id: int) -> list[Check]:
         return verify_repair(context, summaries[0], sync_id, workers=WORKERS)
@@ -207,10 +207,10 @@ class Storage:
         return max(filter(None, (state.since(self.lookback) for state in states)), default=None)
 
 
-def _order(params: Mapping[str, Any], scan_id: str) -> Order:
+def _scan_options(params: Mapping[str, Any], scan_id: str) -> CheckOptions:
     scope = Scope.of(params)
     ticket = f"{scan_id}/{scope}"
-    return Order(scope, "scan", ticket, params["batch_size"], params["concurrency"], heal=params["heal"])
+    return CheckOptions(scope, "scan", ticket, params["batch_size"], params["concurrency"], heal=params["heal"])
 
 
 def _watermark(findings: Findings, started: datetime) -> datetime:
@@ -220,7 +220,9 @@ def _watermark(findings: Findings, started: datetime) -> datetime:
     return min(started - GRACE, findings.oldest - timedelta(microseconds=1))
 
 
-def _require_harmless(context: StorageContext, order: Order, findings: Findings, summary: ForensicSummary) -> None:
+def _require_harmless(
+    context: StorageContext, options: CheckOptions, findings: Findings, summary: ForensicSummary
+) -> None:
     """Raise SyncFailed if the check proves too little, or if the gate of a scan would hold for its figures."""
     account = findings.account
     if account.wrong_sum:
@@ -234,8 +236,8 @@ def _require_harmless(context: StorageContext, order: Order, findings: Findings,
     judgement = judge(summary, [], breaker.LIMITS)
     if judgement.verdict is Verdict.HOLD:
         reason = "; ".join(judgement.reasons)
-        plan, looked_at = plan_of(context, order.purpose), summary.metrics["looked_at"]
-        breaker.refuse(context.conn, context.run, plan, reason, looked_at=looked_at)
+        plan, looked_at = plan_of(context, options.purpose), summary.metrics["looked_at"]
+        breaker.remember_refusal(context.conn, context.run, plan, reason, looked_at=looked_at)
         raise SyncFailed(
             f"{reason}. Nothing was written, the watermark stays: run storage_reconcile, whose gate asks a person"
         )

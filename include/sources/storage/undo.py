@@ -42,7 +42,10 @@ class ImagesCopy:
         return changing(self.images)
 
     def conflicts(self, sync_id: int) -> list[Conflict]:
-        """Return the images that have changed since the sync, as one conflict. Empty if none has."""
+        """Return the images that have changed since the sync, as one conflict. Empty if none has.
+
+        Their ids are added to `conflicting`, so that `restore` puts them back without a further check.
+        """
         changed = []
         for changes in self._changes(sync_id):
             found = standing(self.images, [id_ for id_, _, _ in changes])

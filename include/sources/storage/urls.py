@@ -34,10 +34,12 @@ class Location:
 
 @dataclass(frozen=True)
 class _Host:
-    """What scheme and host say: the bucket, None if the path names it. `raw`: the path is not encoded.
+    """What scheme and host say.
 
-    `repeated`: a prefix of the path that may not belong to the key. The bucket's name is one if the host seems to name
-    the bucket too, since the host may do so by chance.
+    - `bucket`: None if the path names it
+    - `raw`: the path is not percent-encoded
+    - `repeated`: a prefix of the path that may not belong to the key. If the host of a store other than AWS begins with
+      the bucket's name, that may be chance; then the path begins with the bucket, and not with the key.
     """
 
     bucket: str | None = None
@@ -66,11 +68,13 @@ def locate(url: str, bucket: str) -> Location:
 
 @lru_cache(maxsize=KNOWN_HOSTS)
 def _host(scheme: str, authority: str, bucket: str) -> _Host:
+    """Return what a url says before its path. `bucket` is the configured one. Raises UnreadableUrl."""
     if scheme.lower() not in ("http", "https", "s3"):
         raise UnreadableUrl("the url doesn't begin with http://, https:// or s3://")
     host = authority.rpartition("@")[2].partition(":")[0].rstrip(".").lower()
     if not host or NO_HOST.search(authority):
         raise UnreadableUrl("the url names no host, or no object behind it")
+    # In s3://bucket/key the bucket stands where other urls have the host.
     if scheme.lower() == "s3":
         return _Host(authority, raw=True)
     if aws := AWS.fullmatch(host):

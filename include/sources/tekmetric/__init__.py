@@ -1,6 +1,6 @@
 """Tekmetric: lists that show orders in brief, orders that take three answers each, mirrored in schema `tekmetric`.
 
-The API is that of the vendor's web pages, since only that one shows what an order earns. The connection names the
+The API is the one behind the vendor's web pages: no other shows what an order earns. The connection names the
 shops. The lists of customers, vehicles and employees are long and have no filter for changes, so they are read once a
 day. In between, a record is looked up if an order names it and the copy lacks it.
 """
@@ -28,7 +28,7 @@ from include.warehouse.table import Table
 DAILY = timedelta(days=1)
 
 
-# Fields of each kind of record. An answer with none of them is no record.
+# Fields of each kind of record. An answer without any of them is not a record.
 FIELDS = {
     "customer": ("firstName", "lastName", "companyName"),
     "vehicle": ("customerId", "year", "make", "model", "vin"),

@@ -28,7 +28,7 @@ ITEMS = {"parts": "partsPrice", "labor": "laborPrice", "sublets": "subletPrice",
 
 
 def head(shop_id: int, id_: int) -> Check:
-    """Return the check of a head: it is that order's, and has number, status and dates unless the order is deleted."""
+    """Return the check of a head: it has the order's id and, unless the order is deleted, number, status and dates."""
 
     def check(data: Any) -> None:
         order = _of_order(data, id_)
@@ -47,7 +47,7 @@ def head(shop_id: int, id_: int) -> Check:
 
 
 def estimate(id_: int) -> Check:
-    """Return the check of an estimate: it is that order's, and its lists add up to its amounts."""
+    """Return the check of an estimate: it has the order's id, and its lists add up to its amounts."""
 
     def check(data: Any) -> None:
         order = _of_order(data, id_)
@@ -66,7 +66,10 @@ def estimate(id_: int) -> Check:
 
 
 def profit(data: Any) -> None:
-    """Raise RefuseData unless a profit has its figures in total and for labor, 0 included. It names no order."""
+    """Check a profit: raise RefuseData if a figure is missing, in total or for labor. 0 is a figure.
+
+    The answer does not say which order it belongs to; `agree` compares it with the order's other answers.
+    """
     for name in ("totalProfit", "laborProfit"):
         part = _object(data).get(name)
         if not isinstance(part, dict):

@@ -1,4 +1,4 @@
-"""Gaps of lists with a limit, which show only the records that changed last.
+"""Lists with a limit: they show only the records that changed last, and may be too short.
 
 Such a list reaches back to a time if it shows a record that changed before. If it doesn't, a sync looks up records of
 the copy that the list may have left out, the latest changes first. If one of them has changed, the list was too short.
