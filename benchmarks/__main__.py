@@ -107,7 +107,7 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
     elif given.repairs is not None:
         yield mending(postgres, given.repairs, LATENCY_MS)
     elif given.jobs is not None:
-        yield manning(postgres, given.jobs, LATENCY_MS)
+        yield crew_calls(postgres, given.jobs, LATENCY_MS)
     elif given.changes is not None:
         yield planned(postgres, given.changes)
     elif given.runs is not None:

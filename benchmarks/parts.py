@@ -32,10 +32,13 @@ LATENCY_MS = 50
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. `scans`: (line items in the account, rows a page, milliseconds an answer takes);
-    `load`, `fields`, `images`, `orders`, `runs`, `changes`: rows; `repairs`, `crews`: orders or jobs, and milliseconds an
-    answer takes; `warm_up` and `window`: seconds at the vendor's limit before and while requests are counted, 0 to leave that
-    out; `peers`: whether other roads are measured too.
+    """How much is measured.
+
+    - `scans`: (line items in the account, rows a page, milliseconds an answer takes)
+    - `load`, `fields`, `images`, `orders`, `runs`, `changes`: rows
+    - `repairs`, `crews`: orders or jobs, and milliseconds an answer takes
+    - `warm_up`, `window`: seconds at the vendor's limit before and while requests are counted, 0 to leave that out
+    - `peers`: whether other roads are measured too
     """
 
     scans: tuple[tuple[int, int, int], ...]

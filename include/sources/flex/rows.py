@@ -161,8 +161,8 @@ def _line(row: dict[str, Any]) -> Line:
     line_id = _id(row, "id")
     if line_id is None:
         raise Unreadable("a row has no line id")
-    resource_id, told, holds = _resource(row, line_id), _type(row, line_id), bool(row.get("children"))
-    if told == CONTACT:
+    resource_id, type_, holds = _resource(row, line_id), _type(row, line_id), bool(row.get("children"))
+    if type_ == CONTACT:
         if resource_id is None:
             raise Unreadable(f"line {line_id} is a contact without a resource")
         return Line(line_id, "contact", resource_id, *_role(row), holds=holds)

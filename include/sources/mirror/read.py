@@ -255,7 +255,7 @@ def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchange
     extract.append(complete.page, next_position, complete, number, listing.partition)
     if listing.newest:
         ignored = len(page.rows) - len(rows) - len(complete.delete_events)
-        gap.remember_reach(extract, number, listing, rows, ignored=ignored)
+        short_lists.remember_reach(extract, number, listing, rows, ignored=ignored)
 
 
 def _shaped_rows(shape: Callable[[Row], Row | None], page: Page) -> list[Row]:

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from include.api.errors import ApiError, FixConfiguration, ListCapped, RefuseData
 from include.sources.base import NeedsPerson, SyncFailed
-from include.sources.mirror import gap
+from include.sources.mirror import short_lists
 from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
 from include.sources.mirror.derive import derive

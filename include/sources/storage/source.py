@@ -16,7 +16,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.base import Check, Connections, LeftOut, ReadAnswer, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
 from include.sources.storage.answers import ANSWERS
-from include.sources.storage.check import Checked, Order, StorageContext, check
+from include.sources.storage.check import Checked, CheckOptions, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
