@@ -107,19 +107,21 @@ class Storage:
         breaker.require_closed(conn, context.bucket, params["concurrency"])
         scope = Scope(since=None if params["mode"] == "full" else self._since(conn, dry_run))
         ticket = f"{context.run}/{scope}"
-        order = Order(scope, "sync", ticket, params["batch_size"], params["concurrency"], heal=True)
-        checked = check(context, order)
+        options = CheckOptions(scope, "sync", ticket, params["batch_size"], params["concurrency"], heal=True)
+        checked = check(context, options)
         try:
-            return self._write(context, order, checked, writer.epoch, dry_run=dry_run)
+            return self._write(context, options, checked, writer.epoch, dry_run=dry_run)
         finally:
             checked.forget(keep=False)
 
-    def _write(self, context: StorageContext, order: Order, checked: Checked, epoch: int, *, dry_run: bool) -> Synced:
+    def _write(
+        self, context: StorageContext, options: CheckOptions, checked: Checked, epoch: int, *, dry_run: bool
+    ) -> Synced:
         """Write what a sync's check has found; see `sync`."""
         conn = context.conn
-        findings = find(context, order, checked)
-        summary = findings.summary(context, order, context.run, epoch)
-        _require_harmless(context, order, findings, summary)
+        findings = find(context, options, checked)
+        summary = findings.summary(context, options, context.run, epoch)
+        _require_harmless(context, options, findings, summary)
         with logged(context, "sync") as done:
             partition = sync_log.DRY if dry_run else ""
             mark = _watermark(findings, checked.started)
@@ -134,7 +136,7 @@ class Storage:
                 with fence.writing(conn, self.name, epoch=epoch):
                     advance(Counts())
             else:
-                done.counts = apply(context, order, done.sync_id, summary, epoch=epoch, also=advance)
+                done.counts = apply(context, options, done.sync_id, summary, epoch=epoch, also=advance)
             looked_at = Counts(read=findings.metrics["checked"])
             done.counts = {**done.counts, IMAGES.name: done.counts.get(IMAGES.name, Counts()) + looked_at}
         _require_whole(findings, done.sync_id, done.counts[IMAGES.name])
