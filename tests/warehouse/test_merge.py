@@ -386,28 +386,27 @@ def test_text_goes_through_as_it_is(conn, hostile):
     assert plan(planned(conn, PARTS, [part(1, hostile, tags={hostile: hostile})])) == {}
 
 
-VERSIONED = replace(STOCK, key=("place",), version="count", changed="bin")
+VERSIONED = replace(PARTS, version="price", changed="updated_at")
+
+
+def versioned(version: int | None, changed: int) -> dict:
+    return {"id": 1, "price": version, "updated_at": day(changed).isoformat()}
 
 
 @pytest.mark.parametrize(
-    ("shown", "status"),
-    [
-        ({"count": 6, "bin": 1}, "confirmed"),
-        ({"count": 4, "bin": 9}, "stale"),
-        ({"count": None, "bin": 9}, "confirmed"),
-        ({"count": None, "bin": 1}, "stale"),
-    ],
+    ("version", "changed", "status"),
+    [(6, 1, "confirmed"), (4, 9, "stale"), (None, 9, "confirmed"), (None, 1, "stale")],
 )
-def test_where_a_row_lacks_its_version_the_time_of_its_change_decides(conn, shown, status):
-    synced(conn, STOCK, [{"place": "A", "bin": 5, "count": 5}])
-    stage = staged(conn, VERSIONED, [[{"place": "A", **shown}]])
+def test_where_a_row_lacks_its_version_the_time_of_its_change_decides(conn, version, changed, status):
+    synced(conn, PARTS, [versioned(5, 5)])
+    stage = staged(conn, VERSIONED, [[versioned(version, changed)]])
     compare.plan_writes(stage)
     assert compare.plan_counts(stage) == {("update", status): 1}
 
 
 def test_of_repeats_the_version_decides_and_then_the_time_of_the_change(conn):
     seen = [(4, 9), (5, 1), (5, 2), (None, 8)]
-    stage = staged(conn, VERSIONED, [[{"place": "A", "count": count, "bin": bin_} for count, bin_ in seen]])
+    stage = staged(conn, VERSIONED, [[versioned(*each) for each in seen]])
     assert compare.drop_repeats(stage).total == 3
-    query = sql.SQL("SELECT count, bin FROM {}").format(stage.sql)
-    assert conn.execute(query).fetchall() == [(5, 2)]
+    query = sql.SQL("SELECT price, updated_at FROM {}").format(stage.sql)
+    assert conn.execute(query).fetchall() == [(5, day(2))]
