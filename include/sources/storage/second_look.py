@@ -160,12 +160,12 @@ WITH asked AS (
     coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable, f.head_only
   FROM asked q CROSS JOIN LATERAL (
     SELECT {original} AS original, {staged} AS staged,
-      CASE WHEN bool_or(v.state = 'unknown' AND v.later) THEN 'later' WHEN bool_or(v.state = 'unknown') THEN 'refused'
-        WHEN bool_or(v.state = 'disputed') THEN 'disputed' END AS unknown,
-      min(v.reason) FILTER (WHERE v.state = 'unknown') AS reason,
-      coalesce(bool_or(v.restorable) FILTER (WHERE v.state = 'absent'), false) AS restorable,
-      bool_or(v.head_only) AS head_only
-    FROM pg_temp.verdict v WHERE v.key = ANY (
+      CASE WHEN bool_or(k.state = 'unknown' AND k.later) THEN 'later' WHEN bool_or(k.state = 'unknown') THEN 'refused'
+        WHEN bool_or(k.state = 'disputed') THEN 'disputed' END AS unknown,
+      min(k.reason) FILTER (WHERE k.state = 'unknown') AS reason,
+      coalesce(bool_or(k.restorable) FILTER (WHERE k.state = 'absent'), false) AS restorable,
+      bool_or(k.head_only) AS head_only
+    FROM pg_temp.key_state k WHERE k.key = ANY (
       CASE WHEN asked_original THEN original_key || original_others END
       || CASE WHEN asked_staged THEN staged_key || staged_others END)
   ) f
