@@ -71,11 +71,11 @@ def confirmed(api: ApiClient, element_id: UUID, looked: Looked) -> Looked:
         items = calls.items(api, element_id)
     except NotFound:
         raise Unreadable(f"element {element_id} has rows, but no record") from None
-    told = _agree(looked.lines, items)
+    on_contacts = _agree(looked.lines, items)
     # The rows need not show all that lies under a line.
     held = {line_id for line_id, item in items.items() if item.holds}
     lines = tuple(replace(line, holds=line.holds or line.line_id in held) for line in looked.lines)
-    return replace(looked, lines=lines, sure=True, told=told)
+    return replace(looked, lines=lines, agreed=True, agreed_on_contacts=on_contacts)
 
 
 def require_same(api: ApiClient, element_id: UUID, crew: Crew, looked: Looked) -> None:
