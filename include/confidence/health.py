@@ -11,6 +11,9 @@ from psycopg.rows import namedtuple_row
 
 from include.confidence.stop_budget import Proof
 
+# The rule about the age of proofs.
+PROOF_AGE = "proof_age"
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -81,7 +84,7 @@ class Figures:
 class Alert:
     """A figure above its limit.
 
-    - `rule`: `duration`, `error_rate`, `freshness` or `proof`
+    - `rule`: `duration`, `error_rate`, `freshness` or `proof_age`
     - `subject`: the source, or `source.table`
     - `figure`, `limit`: in seconds, or shares
     - `line`: a sentence for people: what is wrong, and what to do next
@@ -127,7 +130,7 @@ def assess_proofs(source: str, proofs: Sequence[Proof], limits: Limits, now: dat
     """Return an alert for each entity whose newest proof is older than the limit. One never proven is no alert."""
     return [
         Alert(
-            "proof",
+            PROOF_AGE,
             f"{source}.{proof.entity}",
             (now - proof.proven_at).total_seconds(),
             limits.proof.total_seconds(),

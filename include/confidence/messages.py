@@ -10,7 +10,7 @@ from typing import Self
 
 from psycopg import OperationalError, errors
 
-from include.confidence.health import Alert
+from include.confidence.health import PROOF_AGE, Alert
 from include.confidence.holds import Decision
 from include.confidence.outcome import Gap
 from include.confidence.policy import Verdict
@@ -231,7 +231,8 @@ def of_sync(source: str, run: str, failure: Failure, link: str) -> Event | None:
 def of_alerts(source: str, run: str, alerts: Sequence[Alert], link: str) -> list[Event]:
     """Return one event for each rule that has alerts. It is sent once, until the rule has none any more."""
     by_rule = groupby(sorted(alerts, key=attrgetter("rule")), key=attrgetter("rule"))
-    consequence = "the copy is behind its source, or soon will be; syncs go on"
+    behind = "the copy is behind its source, or soon will be; syncs go on"
+    unknown = "nobody knows what has drifted since these proofs; syncs go on"
     return [
         Event(
             f"{Kind.HEALTH}/{source}/{rule}",
@@ -239,7 +240,13 @@ def of_alerts(source: str, run: str, alerts: Sequence[Alert], link: str) -> list
             source,
             run,
             f"{source}: {rule.replace('_', ' ')} above its limit",
-            _text([alert.line for alert in broken], consequence, "as said above", run, link),
+            _text(
+                [alert.line for alert in broken],
+                unknown if rule == PROOF_AGE else behind,
+                "as said above",
+                run,
+                link,
+            ),
         )
         for rule, broken in by_rule
     ]

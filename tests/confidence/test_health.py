@@ -92,7 +92,12 @@ def test_proof_that_is_too_old_is_an_alert():
         Proof("never", None),
     ]
     [alert] = assess_proofs("shop", found, Limits(), now)
-    assert (alert.rule, alert.subject, alert.figure, alert.limit) == ("proof", "shop.lines", 8 * 86400.0, 7 * 86400.0)
+    assert (alert.rule, alert.subject, alert.figure, alert.limit) == (
+        "proof_age",
+        "shop.lines",
+        8 * 86400.0,
+        7 * 86400.0,
+    )
     assert alert.line.startswith("the newest proof of shop.lines is 8 days, 0:00:00 old, above its limit 7 days")
     assert "Trigger shop_reconcile" in alert.line
     assert assess_proofs("shop", found, Limits(proof=timedelta(days=9)), now) == []

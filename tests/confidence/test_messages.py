@@ -295,6 +295,13 @@ def test_alerts_are_one_event_a_rule():
     assert of_alerts("shop", RUN, [], LINK) == []
 
 
+def test_proof_that_is_too_old_leaves_drift_unknown():
+    old = Alert("proof_age", "shop.tickets", 9.0, 1.0, "the newest proof of shop.tickets is 8 days old")
+    [event] = of_alerts("shop", RUN, [old], LINK)
+    assert event.title == "shop: proof age above its limit"
+    assert "nobody knows what has drifted since these proofs" in event.text
+
+
 class TestLongStop:
     LIMIT = timedelta(hours=4)
 

@@ -19,6 +19,7 @@ from include.sources.mirror.sync import sync_entities
 from plugins import assets
 from plugins.operators.report import STEPS
 from plugins.operators.scan import ScanOperator
+from plugins.operators.sync import SyncOperator
 from tests.plugins.conftest import SOURCE, Run, entities, execute, judged, live_lines, skipped
 
 BUDGET = "AIRFLOW_VAR_STOP_BUDGET_MINUTES"
@@ -215,6 +216,14 @@ def test_only_what_was_scanned_is_repaired_and_verified(earlier, conn, filled, m
     assert live_lines(conn) == lines
     gone = conn.execute("SELECT count(*) FROM repairshopr.tickets WHERE deleted_at IS NOT NULL").fetchone()
     assert gone == (1,)
+
+
+def test_sync_warns_of_a_proof_that_is_too_old(earlier, conn):
+    conn.execute("UPDATE confidence.forensic_run SET scanned_at = now() - interval '8 days' WHERE entity = 'tickets'")
+    run = Run(dag_id=f"{SOURCE}_sync", params={"mode": "incremental"})
+    run.execute(SyncOperator(task_id="sync", source=SOURCE))
+    [[alert]] = run.xcoms["sync"]["health"]
+    assert (alert["rule"], alert["subject"]) == ("proof_age", f"{SOURCE}.tickets")
 
 
 def test_run_that_scanned_nothing_is_no_night(earlier, conn):
