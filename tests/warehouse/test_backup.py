@@ -100,11 +100,16 @@ def test_a_restored_warehouse_is_in_step_and_its_syncs_can_be_undone(
         account.change()
         sync_id = work.sync().sync_id
         kept = contents(before)
+        (tmp_path / ".env").write_text("FERNET_KEY=of-the-backup\n")
         run(BACKUP, lost, tmp_path)
+        [backup] = (tmp_path / "backups").iterdir()
+        assert {file.name for file in backup.iterdir()} == {"roles.sql", "warehouse.dump", "airflow.dump", "env"}
+        assert {file.stat().st_mode & 0o077 for file in (backup, *backup.iterdir())} == {0}
 
         empty_out(empty)
-        run(RESTORE, empty, tmp_path)
-        # As every start does.
+        [named] = re.findall(r"^backup=(.+)$", RESTORE, re.MULTILINE)
+        run(RESTORE.replace(named, str(backup)), empty, tmp_path)
+        # Every start makes the roles that are missing, and gives them their passwords.
         empty.start()
         after = running.enter_context(psycopg.connect(empty.url("warehouse", TASKS), autocommit=True))
         assert contents(after) == kept
