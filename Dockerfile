@@ -7,5 +7,6 @@ COPY --chown=airflow:0 dags dags
 COPY --chown=airflow:0 plugins plugins
 COPY --chown=airflow:0 include include
 COPY --chown=airflow:0 stack stack
+COPY --chown=airflow:0 deploy/fab-roles.json deploy/
 # A volume takes its owner from the folder that it covers.
 RUN mkdir -p logs users exports

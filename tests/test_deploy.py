@@ -93,6 +93,13 @@ def test_containers_of_the_chart_are_those_of_the_image():
         assert f"create secret generic {secret} " in PAGE
 
 
+def test_image_has_the_roles_that_its_commands_import():
+    [file] = set(re.findall(r"airflow roles import (\S+)", PAGE))
+    assert f" {file} {file.rpartition('/')[0]}/\n" in (REPOSITORY / "Dockerfile").read_text()
+    assert f"!{file.partition('/')[0]}" in (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert (REPOSITORY / file).exists()
+
+
 def test_permissions_exist_and_the_service_user_has_no_others():
     resources = [value for name, value in vars(permissions).items() if name.startswith("RESOURCE_")]
     actions = {value for name, value in vars(permissions).items() if name.startswith("ACTION_")}

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from airflow._shared.module_loading import import_string
 
 from include.sources import REGISTRY
 from include.sources.installed import SETTING, installed_sources
@@ -56,9 +57,12 @@ def files(service: str, **variables: str) -> dict[str, str]:
     return {file["target"]: found["configs"][file["source"]]["content"] for file in mounted}
 
 
-def connections(**variables: str) -> dict[str, dict | str]:
-    """Airflow's connections, by name, as each of its parts reads them."""
-    return yaml.safe_load(files("worker", **variables)["/run/secrets/connections.yaml"])
+CONNECTIONS = "/run/secrets/connections.yaml"
+
+
+def connections(part: str = "worker", **variables: str) -> dict[str, dict | str]:
+    """Airflow's connections, by name, as that part reads them."""
+    return yaml.safe_load(files(part, **variables)[CONNECTIONS])
 
 
 @pytest.mark.parametrize("name", sorted(set(NEEDED)))
@@ -173,11 +177,24 @@ def test_a_trial_shows_no_token_and_no_password_on_a_command_line():
         )
 
 
+# They ask for none: the migrations of `init` have their URLs.
+WITHOUT_CONNECTIONS = {"init", "scheduler", "triggerer"}
+
+
+def test_each_part_has_only_the_connections_that_it_needs():
+    given = TRIAL | {"AIRFLOW_CONN_NOTIFICATIONS": '{"conn_type": "apprise"}'}
+    assert {name for name in ("init", *AIRFLOW) if CONNECTIONS not in files(name, **given)} == WITHOUT_CONNECTIONS
+    assert set(connections("api-server", **given)) == {"warehouse_read"}
+    assert set(connections("dag-processor", **given)) == {"warehouse", "airflow_api", "notifications"}
+    sources = {name for each in SIMULATORS.values() for name in each.connections}
+    own = {"warehouse", "warehouse_owner", "airflow_api", "notifications"}
+    assert set(connections("worker", **given)) == own | sources
+
+
 def test_each_part_finds_the_files_that_it_is_told_of():
     for name, service in services(COMPOSE_PROFILES="minio").items():
         told = re.findall(r"/run/secrets/[\w.]+", json.dumps([service, service.get("healthcheck")]))
-        # Migrations ask for no connection.
-        lacking = {"/run/secrets/connections.yaml"} if name == "init" else set()
+        lacking = {CONNECTIONS} if name in WITHOUT_CONNECTIONS else set()
         assert set(told) - lacking <= set(files(name, COMPOSE_PROFILES="minio")), name
 
 
@@ -198,7 +215,7 @@ def test_airflow_reads_its_secrets_and_connections_from_the_files(tmp_path: Path
         f"redis://:{SECRETS['REDIS_PASSWORD']}@redis:6379/0",
         *(SECRETS[name] for name in ("FERNET_KEY", "SESSION_KEY", "JWT_SECRET")),
     ]
-    known = {"warehouse", "warehouse_owner", "warehouse_read", "airflow_api"}
+    known = {"warehouse", "warehouse_owner", "airflow_api"}
     assert set(read["connections"]) == known | {name for each in SIMULATORS.values() for name in each.connections}
     assert read["connections"]["flex"] == ["http", "http://flex:8000", "demo-token"]
     assert read["connections"]["images_db"] == ["postgres", "postgres", "invented"]
@@ -218,12 +235,17 @@ print(json.dumps({"settings": [conf.get(*name) for name in names],
 
 
 @pytest.mark.parametrize(
-    ("connection", "role"),
-    [("warehouse", roles.TASKS), ("warehouse_owner", roles.OWNER), ("warehouse_read", roles.READ)],
+    ("part", "connection", "role"),
+    [
+        ("worker", "warehouse", roles.TASKS),
+        ("dag-processor", "warehouse", roles.TASKS),
+        ("worker", "warehouse_owner", roles.OWNER),
+        ("api-server", "warehouse_read", roles.READ),
+    ],
 )
-def test_each_connection_to_the_warehouse_has_a_role_with_a_password_of_its_own(connection: str, role: str):
+def test_each_connection_to_the_warehouse_has_a_role_with_a_password_of_its_own(part: str, connection: str, role: str):
     made = json.loads(files("init")["/run/secrets/roles.json"])
-    url = urlsplit(connections()[connection])
+    url = urlsplit(connections(part)[connection])
     assert (url.username, url.path) == (role, "/warehouse")
     assert made["passwords"][role] == url.password
     assert len({*made["passwords"].values(), urlsplit(made["superuser"]).password}) == len(made["passwords"]) + 1
@@ -246,6 +268,15 @@ def test_people_and_messages_get_the_address_that_env_names():
     assert services()["worker"]["environment"][name] == "http://localhost:8080"
     named = services(BASE_URL="https://airflow.example.com")
     assert named["worker"]["environment"][name] == "https://airflow.example.com"
+
+
+def test_another_auth_manager_is_a_setting_of_all_parts():
+    name = "AIRFLOW__CORE__AUTH_MANAGER"
+    [line] = re.findall(rf"^# {name}=(.+)$", (REPOSITORY / ".env.example").read_text(), re.MULTILINE)
+    for found, expected in ((services(), "SimpleAuthManager"), (services(**{name: line}), "FabAuthManager")):
+        for part in ("init", *AIRFLOW):
+            assert found[part]["environment"][name].endswith(f".{expected}")
+            assert import_string(found[part]["environment"][name])
 
 
 def test_airflow_waits_for_the_migrations():
