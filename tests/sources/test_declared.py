@@ -168,6 +168,7 @@ class TestEntity:
                 "records of a history have no rows inside them: those of one record are a set",
             ),
             ({"history": True, "cascade": CASCADE}, "rows of a history are kept, so no delete cascades to them"),
+            ({"ended": "t.old"}, "only the series of a history end"),
             ({"lookup": replace(OWN, by=("number",))}, "it names columns that its table doesn't have: number"),
             (
                 {"needs": (Need("items", ("part", "item")),), "cascade": replace(CASCADE, by=("kind",))},

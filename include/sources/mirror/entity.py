@@ -340,6 +340,8 @@ class Listed(Entity):
             return "records of a history have no rows inside them: those of one record are a set"
         if self.history and self.cascade:
             return "rows of a history are kept, so no delete cascades to them"
+        if self.ended != "false" and not self.history:
+            return "only the series of a history end"
         return ""
 
 
