@@ -198,6 +198,7 @@ class TestEntity:
             ),
             ({"deletes": DELETES, "changes": FullList()}, "a list of deletes is read beside a list of what changed"),
             ({"history": True, "cascade": CASCADE}, "rows of a history are kept, so no delete cascades to them"),
+            ({"ended": "t.old"}, "only the series of a history end"),
             ({"lookup": replace(OWN, by=("number",))}, "it names columns that its table doesn't have: number"),
             (
                 {"needs": (Need("items", ("part", "item")),), "cascade": replace(CASCADE, by=("kind",))},

@@ -67,7 +67,7 @@ class TestListsWithoutATotalOfRows:
         rows = shop.control.rows("invoices")
         moved = [*rows[1:], {**rows[0], "note": "changed"}]
         shop.control.script_pages("invoices", [rows[:25], moved[25:50], moved[50:]])
-        with pytest.raises(SyncFailed, match="says that it has 60 rows, and 1 of them were not shown"):
+        with pytest.raises(SyncFailed, match="whose pages overlap has room for 60 rows, and 1 of them were"):
             sync_entities(shop.context)
 
     def test_rows_that_are_inserted_ahead_hide_none(self, open_shop, conn):

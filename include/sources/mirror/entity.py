@@ -366,6 +366,8 @@ class Listed(Entity):
             return "rows of a history are kept, so no delete cascades to them"
         if self.history and self.deletes:
             return "rows of a history are kept, so no list of deletes concerns them"
+        if self.ended != "false" and not self.history:
+            return "only the series of a history end"
         return ""
 
 

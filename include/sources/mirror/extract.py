@@ -317,7 +317,7 @@ class Extract:
         shown, displaced = self.stage.conn.execute(query, [state["reading_from"]]).fetchone()
         if displaced:
             least = shown + state["counts"][0][1]
-            self.save_list_state(number, promised=max(state["promised"] or 0, least))
+            self.save_list_state(number, promised=max(state["promised"] or 0, least), overlaps=True)
         return bool(displaced)
 
     def save_unseen(self, number: int, shown: int) -> None:

@@ -116,8 +116,9 @@ def _follow_records(extract: Extract) -> None:
 def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
     """Mark confirmed changes as unproven if the source may show an old state of the records, at all addresses alike.
 
-    It may if it shows a record in an older version than the copy has from it, and that version is no older than
-    `believed_after`. Then it may also not show yet what is as new as that. A version from the future is no sign.
+    It may if it shows a record in an older version than the copy has from it, which had changed earlier, and if the
+    copy's has changed after `believed_after`. Then it may also not show yet what is as new as that. A version from the
+    future is no sign.
     """
     stage, table = extract.stage, extract.entity.table
     if table.moment is None:
@@ -127,8 +128,8 @@ def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
         "table": table.sql,
         "same": same_key(table.key, "p", "t"),
         "moment": sql.Identifier("t", table.moment),
-        "outdated": sql.SQL("(p._operation = 'update' AND {} AND NOT {})").format(
-            compare.newer(table, "t", "p"), compare.is_ahead(table, "t")
+        "outdated": sql.SQL("(p._operation = 'update' AND {} AND t.{moment} > p.{moment} AND NOT {})").format(
+            compare.newer(table, "t", "p"), compare.is_ahead(table, "t"), moment=sql.Identifier(table.moment)
         ),
         "believed_after": sql.Literal(believed_after),
         "why": sql.Literal(LAGGING),

@@ -207,10 +207,11 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
         log.warning("%s: a list shows %d rows less than it says, it is read again", extract.entity.name, shortage)
         _reopen_list(extract, number, readings=readings + 1, shortage=shortage)
     elif is_sync:
+        whole = "whose pages overlap has room for" if state.get("overlaps") else "says that it has"
         why = (
-            f"a list of {extract.entity.name} says that it has {state['promised']} rows, and {shortage} of them were"
-            f" not shown in {readings} readings: they may be missing in the copy. Run the task again; if it stays so,"
-            " ask the API's vendor"
+            f"a list of {extract.entity.name} {whole} {state['promised']} rows, and {shortage} of them were not shown"
+            f" in {readings} readings: they may be missing in the copy. Run the task again; if it stays so, ask the"
+            " API's vendor"
         )
         extract.stage.save_progress(cut={**extract.short_partitions, listings[number].partition: why})
 
