@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -185,32 +186,50 @@ def test_answers_for_the_shop_of_the_token_whatever_the_path_says(loaded, conn, 
         loaded.sync()
 
 
-def test_job_that_another_orders_estimate_shows_is_not_taken_from_its_order(loaded, conn, lying):
+@pytest.mark.parametrize("how", ["sync", "scan"])
+def test_job_that_another_orders_estimate_shows_is_not_taken_from_its_order(loaded, conn, lying, how):
     mine, other = (with_job(loaded, status=1, jobs=[job(authorized=None)]) for _ in range(2))
     loaded.sync()
     settle(loaded)
     before = of_order(conn, "jobs", mine)
-    loaded.control.mutate(Mutation("update", "orders", other, {"paid": 4711}))
-    loaded.control.advance(600)
+    if how == "sync":
+        loaded.control.mutate(Mutation("update", "orders", other, {"paid": 4711}))
+        loaded.control.advance(600)
     with loaded.api("tekmetric", SOURCE) as client:
         [extra] = client.get(f"/repair-order/{mine}/estimate").data["jobs"]
 
     def both(request: Request, data: Any) -> Any:
-        own = float(data["total"])
-        return {
-            **data,
-            "jobs": [*data["jobs"], extra],
-            "total": 2 * own,
-            "tax": None,
-            "subtotal": None,
-            "taxes": 2 * float(data["taxes"]),
-            "feesTotal": 2 * float(data["feesTotal"]),
-        }
+        sums = {name: 2 * Decimal(data[name]) for name in ("total", "taxes", "feesTotal")}
+        return {**data, "jobs": [*data["jobs"], extra], "tax": None, "subtotal": None, **sums}
 
     lying.twist = always(both, f"/repair-order/{other}/estimate")
-    with suppress(SyncFailed):
-        loaded.sync()
+    if how == "sync":
+        with pytest.raises(SyncFailed, match=r"jobs .*another record has it too"):
+            loaded.sync()
+    else:
+        summary = loaded.scan()
+        assert summary.proven < summary.rows
+        loaded.mend(summary)
     assert of_order(conn, "jobs", mine) == before
+    lying.twist = lambda request, data: data
+    loaded.sync()
+    assert of_order(conn, "jobs", mine) == before
+    assert len(of_order(conn, "jobs", other)) == 1
+
+
+def test_job_that_moves_to_another_order_moves(loaded, conn):
+    """Both orders change then, so both are read."""
+    mine, other = (with_job(loaded, status=1, jobs=[job(authorized=None)]) for _ in range(2))
+    loaded.sync()
+    settle(loaded)
+    jobs = [*loaded.control.order(other)["jobs"], *loaded.control.order(mine)["jobs"]]
+    loaded.control.mutate(
+        Mutation("update", "orders", mine, {"jobs": []}), Mutation("update", "orders", other, {"jobs": jobs})
+    )
+    loaded.control.advance(600)
+    loaded.sync()
+    assert of_order(conn, "jobs", mine) == []
+    assert len(of_order(conn, "jobs", other)) == 2
 
 
 def test_run_for_one_order_that_is_not_there_says_so(loaded):

@@ -177,6 +177,26 @@ class TestOpen:
         assert conn.execute("SELECT pull FROM staging.pull").fetchall() == [(other.pull.pull,)]
 
 
+class TestTakenOver:
+    """Another attempt has opened the pull since."""
+
+    def test_is_claimed_no_more(self, conn):
+        stage = planned(conn, PARTS, [part(1)])
+        with conn.transaction():
+            stage.claim()
+        open_(conn, "another")
+        with pytest.raises(PullError, match="taken over by a later attempt"), conn.transaction():
+            stage.claim()
+
+    def test_drops_nothing_of_the_other(self, conn):
+        stage = open_(conn)
+        other = open_(conn, "another")
+        other.append([part(1)], next_position=2, page_info={})
+        stage.drop()
+        assert size(conn, other.sql) == 1
+        other.append([part(2)], next_position=None, page_info={})
+
+
 class TestRefusedRows:
     def test_are_quarantined_with_their_reason_and_counted(self, conn):
         stage = open_(conn)

@@ -9,7 +9,7 @@ from datetime import datetime
 from psycopg import sql
 
 from include.sources.base import entity_of
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.entity import MirrorContext, Part
 from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import known_partitions
@@ -72,6 +72,7 @@ def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
     - A nested row that is missing in its record is a candidate for a delete. If it may be one of the rows that could
       not be stored, it is unproven.
     - If the record itself is a candidate, young, unproven or to be deleted, so are its nested rows.
+    - A nested row that another record has too, or has in the copy, is unproven (see `_mark_taken`).
 
     `surplus`: make candidates for a delete also of nested rows whose record is neither staged nor live in the copy.
     """
@@ -111,6 +112,27 @@ def _follow_records(extract: Extract) -> None:
             "same": extract.belongs_to_record(part, "p", "w"),
         }
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
+        _mark_taken(extract, part, stage)
+
+
+def _mark_taken(extract: Extract, part: Part, stage: Stage) -> None:
+    """Mark planned nested rows as unproven that would be taken from another record on the word of their own alone.
+
+    The other record has to be read too, without the row, or has to be deleted with this plan.
+    """
+    contested = (stage.pull.progress or {}).get("contested", [])
+    names = {
+        "plan": stage.plan,
+        "table": stage.table.sql,
+        "whole": extract.stage.sql,
+        "whole_plan": extract.stage.plan,
+        "same": same_key(stage.table.key, "t", "p"),
+        "t_by": identifiers(part.by, "t"),
+        "p_by": identifiers(part.by, "p"),
+        "of_list": extract.belongs_to_record(part, "t", "w"),
+        "contested": among(stage.table.key, contested, "p"),
+    }
+    stage.conn.execute(sql.SQL(TAKEN).format(**names))
 
 
 def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
@@ -178,6 +200,7 @@ def replace_record(extract: Extract, record: Row) -> None:
         of_record = are(part.by, key)
         _replace_rows(stage, of_record, rows[part])
         compare.plan_deletes(stage, status="confirmed", within=of_record)
+        _mark_taken(extract, part, stage)
 
 
 def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -> None:
@@ -261,6 +284,15 @@ UNREADABLE = """
 UPDATE {plan} p SET _status = 'unproven', _why = 'a row can not be stored as it is shown, and may be this one'
 WHERE _operation = 'delete'
   AND (jsonb_build_array({p_key}) IN (SELECT key FROM {refused}) OR EXISTS (SELECT FROM {refused} WHERE NOT usable))
+"""
+
+TAKEN = """
+UPDATE {plan} p SET _status = 'unproven', _why = 'another record has it too, and only one of the two can be right'
+WHERE _operation <> 'delete' AND _status IN ('confirmed', 'candidate', 'due') AND ({contested} OR EXISTS (
+  SELECT FROM {table} t WHERE {same} AND t.deleted_at IS NULL AND ({t_by}) IS DISTINCT FROM ({p_by})
+    AND NOT EXISTS (SELECT FROM {whole} w WHERE {of_list})
+    AND NOT EXISTS (
+      SELECT FROM {whole_plan} w WHERE {of_list} AND w._operation = 'delete' AND w._status = 'confirmed')))
 """
 
 AS_THE_RECORD = """
