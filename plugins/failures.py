@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 
-from include.confidence.messages import Failure
+from include.confidence.failure import Failure
 from plugins.hooks import airflow_api
 from plugins.runs import run_name
 

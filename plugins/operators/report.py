@@ -6,7 +6,8 @@ from textwrap import wrap
 from typing import Any, NoReturn
 
 from include.confidence import field_changes, holds, messages, outcome, run_evidence, unproven
-from include.confidence.messages import Failure, RunFacts
+from include.confidence.failure import Failure
+from include.confidence.messages import RunFacts
 from include.confidence.outcome import Evidence, Gap
 from include.confidence.unproven import Unproven
 from include.sources import get_source

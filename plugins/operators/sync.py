@@ -9,8 +9,9 @@ from airflow.sdk.exceptions import AirflowRescheduleException
 from psycopg import Connection
 
 from include.confidence import messages, proofs
+from include.confidence.failure import Failure
 from include.confidence.health import Alert, Figures, assess, assess_proofs, read
-from include.confidence.messages import Failure, Kind
+from include.confidence.messages import Kind
 from include.sources import get_source, verbs
 from include.warehouse import fence
 from plugins import metrics, notify

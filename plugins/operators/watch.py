@@ -11,7 +11,8 @@ from psycopg import Connection
 
 from include.api.errors import ApiError
 from include.confidence import findings, holds, messages, outbox, outcome, run_evidence, unfinished_work
-from include.confidence.messages import WATCH, Failure, Kind
+from include.confidence.failure import Failure
+from include.confidence.messages import WATCH, Kind
 from include.confidence.outcome import Gap
 from include.confidence.watch import Facts, Finding, Pool, Run, UnfinishedWork
 from include.confidence.watch import findings as found_in

@@ -16,7 +16,7 @@ from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from include.confidence.messages import Failure
+from include.confidence.failure import Failure
 from include.warehouse.rollback import Undone
 
 JUDGE, DECIDE = "gate_check", "decide"

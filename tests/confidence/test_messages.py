@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.errors import LockNotAvailable, UniqueViolation
 
+from include.confidence.failure import Failure
 from include.confidence.health import Alert
 from include.confidence.holds import Decision
 from include.confidence.messages import (
     MAX_LINES,
     Event,
-    Failure,
     Kind,
     RunFacts,
     of_alerts,

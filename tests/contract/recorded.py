@@ -148,6 +148,11 @@ def _require_look_up(where: str, entity: Entity, lookup: Lookup, records: Sequen
     """Raise WrongExamples unless the look-up's answer shows the list's first record, with the fields of the list."""
     first = records[0]
     values = entity.table.named(first, lookup.by)
+    if None in values or entity.table.key_of(first) is None:
+        raise WrongExamples(
+            f"the first record in the recorded list of {entity.table.full_name} has nothing that the readers of"
+            f" {', '.join(dict.fromkeys((*entity.table.key, *lookup.by)))} take: see the columns' fields and readers"
+        )
     request = lookup.request([values]) if lookup.batch > 1 else lookup.request(*values)
     if recorded is None:
         raise WrongExamples(f"ANSWERS lacks {where}: record what the API answers to {request}")

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from include.confidence.messages import Failure
+from include.confidence.failure import Failure
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed
 from include.sources.mirror.source import Mirror

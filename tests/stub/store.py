@@ -9,6 +9,7 @@ from typing import Any
 from include.sources.mirror.changes import Feed
 from include.sources.mirror.entity import Child, Entity, Part
 from include.sources.mirror.source import Mirror
+from include.warehouse.table import Column, Table
 from tests.stub import moments
 from tests.stub.declared import path_of, value_of, values_of
 
@@ -250,6 +251,20 @@ def _require_fields(entity: Entity, rows: Sequence[Record]) -> None:
                     f"no example of {table.full_name} has the field {'.'.join(path)} of column {column.name}: add it,"
                     " or see what the API calls it"
                 )
+            _require_read(table, column, [value for record in records if (value := _at(record, path)) is not None])
+
+
+def _require_read(table: Table, column: Column, values: Sequence[Any]) -> None:
+    """A value that the column's reader refuses, or makes nothing of, would be missing in every row."""
+    for value in values:
+        where = f"column {column.name} of {table.full_name}"
+        try:
+            read = column.read(value)
+        except ValueError as error:
+            raise WrongExamples(f"{where} refuses its value in an example, which {error}: see its reader") from error
+        blank = value in ([], {}) or (isinstance(value, str) and not value.strip())
+        if read is None and column.uses is None and not blank:
+            raise WrongExamples(f"{where} makes nothing of its value in an example: give it another reader")
 
 
 def _inside(entity: Entity, part: Part, records: Sequence[Record]) -> list[Mapping[str, Any]]:
@@ -270,6 +285,12 @@ def _require_shared(entity: Entity, unique: Collection[str]) -> None:
                 f" would keep only one of them: add {by} to its key. If the API says that no two records share"
                 f" one, say stubbed(..., unique={{{part.table.name!r}}})"
             )
+
+
+def _at(record: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        record = record.get(name) if isinstance(record, Mapping) else None
+    return record
 
 
 def _has(record: Any, path: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,14 @@ def test_tables_are_those_that_the_tutorial_declares(copy):
     assert re.findall(r'^    "(\w+)": \(', text, re.MULTILINE) == ["members", "loans"]
     assert '"fee": "numeric"' in text
     assert '{"id": "text"}' in text
+
+
+def test_the_tutorial_says_what_comes_from_where():
+    rows = re.findall(r"^\| `(include(?:\.\w+)+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 10
+    for module, known in rows:
+        for name in re.findall(r"`(\w+)`", known):
+            assert hasattr(import_module(module), name), (module, name)
 
 
 def test_a_single_index_is_written_as_the_lint_wants_it():

@@ -10,6 +10,8 @@ from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Paginat
 from include.api.request import Answer, Request
 from include.sources.mirror.entity import Lookup
 from include.sources.mirror.lookup import names
+from include.warehouse.readers import identifier
+from include.warehouse.table import Column
 from tests.contract.recorded import Recorded, read_examples
 from tests.stub import WrongExamples
 from tests.stub.test_stub import TOOL, feed, lines, mirror, tools
@@ -130,6 +132,13 @@ def test_a_witness_is_read_too_and_rows_inside_their_parent_need_not_name_it():
     assert read_examples(source, answers) == {"tools": [TOOL], "lines": [LINE]}
     with pytest.raises(WrongExamples, match=r"ANSWERS lacks the witness of shop\.lines"):
         read_examples(source, {**answers, "lines": replace(answers["lines"], witness=None)})
+
+
+def test_a_key_that_its_reader_does_not_take_is_told():
+    columns = (Column("id", identifier), *tools().table.columns[1:])
+    why = "has nothing that the readers of id take: see the columns' fields and readers"
+    with pytest.raises(WrongExamples, match=why):
+        read(PAGE, table=replace(tools().table, columns=columns))
 
 
 def test_an_entity_without_answers_is_told():

@@ -21,7 +21,7 @@ from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Wind
 from include.sources.mirror.entity import Child, Entity, Listed, Lookup, Part, Partitions
 from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
-from include.warehouse.readers import instant, text
+from include.warehouse.readers import identifier, instant, text
 from include.warehouse.table import Column, Table
 from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup
 from tests.stub.store import Telling
@@ -387,6 +387,10 @@ class TestStore:
                 {"tools": [{"id": "t1"}, {"id": "t2", "city": "Ulm", "note": ""}]},
                 "no example of shop.tools has the field gone of column gone: add it, or see what the API calls it",
             ),
+            (
+                {"tools": [{**TOOL, "changed": 1772355600}]},
+                "column changed of shop.tools refuses its value in an example, which is no ISO 8601 time: see its",
+            ),
             ({"tools": [{**TOOL, "id": None}]}, "no usable key can be made from the examples of shop.tools"),
             ({"tools": [TOOL, TOOL]}, "two records of shop.tools get the same key"),
         ],
@@ -394,6 +398,13 @@ class TestStore:
     def test_examples_that_can_not_be_used(self, examples, why):
         with pytest.raises(WrongExamples, match=why):
             Store(mirror(tools()), examples)
+
+    def test_a_reader_that_makes_nothing_of_an_example(self):
+        table = replace(TOOLS, columns=(*COLUMNS, Column("owner", identifier, "owner.id")))
+        with pytest.raises(
+            WrongExamples, match=r"column owner of shop\.tools makes nothing of its value in an example"
+        ):
+            Store(mirror(tools(table=table)), {"tools": [{**TOOL, "owner": {"id": "per_1"}}]})
 
 
 BROKEN = Lookup(request=lambda id_: Request(f"/tools/{int(id_)}"), rows=OWN.rows)
