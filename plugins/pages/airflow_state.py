@@ -211,6 +211,17 @@ def failed_runs(session: Session, dag_id: str, limit: int) -> list[FailedRun]:
     return [FailedRun(f"{dag_id}/{run_id}", at) for run_id, at in session.execute(query)]
 
 
+def failed_since(session: Session, dags: Sequence[str], since: datetime) -> dict[str, datetime]:
+    """Return the runs (`dag_id/run_id`) of these DAGs that began at `since` or later and have failed, and when each
+    began, oldest first."""
+    query = (
+        select(DagRun.dag_id, DagRun.run_id, DagRun.start_date)
+        .where(DagRun.dag_id.in_(dags), DagRun.state == DagRunState.FAILED, DagRun.start_date >= since)
+        .order_by(DagRun.start_date)
+    )
+    return {f"{dag_id}/{run_id}": at for dag_id, run_id, at in session.execute(query)}
+
+
 def run_state(session: Session, name: str) -> str | None:
     """Return the state of the run `dag_id/run_id`, None if there is none."""
     return _states(session, [name]).get(name)

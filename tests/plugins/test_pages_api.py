@@ -712,6 +712,19 @@ class TestStatus:
         assert airflow_state.is_about_to_ask(airflow_rows, f"{RUNBOOK}/{RUN_ID}") == comes
         assert not airflow_state.is_about_to_ask(airflow_rows, f"{RUNBOOK}/gone")
 
+    @pytest.mark.parametrize(("state", "kind"), [("failed", "failed"), ("running", "no scan")])
+    def test_night_without_a_scan_whose_run_has_failed(self, site, airflow_rows, state, kind):
+        waits_for_an_answer(airflow_rows, None)
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        airflow_rows.execute(update(DagRun.__table__).values(state=state, start_date=yesterday))
+        airflow_rows.commit()
+        nights = {night["day"]: night for night in site.json(f"/sync-status/{SOURCE}")["nights"]}
+        night = nights[f"{yesterday:%Y-%m-%d}"]
+        assert night["kind"] == kind
+        assert night["run"] == (f"{RUNBOOK}/{RUN_ID}" if kind == "failed" else None)
+        square = {night["kind"] for night in site.json("/sync-status/square")["nights"]}
+        assert "failed" not in square
+
     def test_question_that_was_answered_is_no_open_decision(self, site, airflow_rows):
         waits_for_an_answer(airflow_rows, None, state="success")
         assert site.json(f"/sync-status/{SOURCE}")["airflow"]["decision"] is None

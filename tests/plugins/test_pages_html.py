@@ -41,7 +41,7 @@ from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
-from plugins.pages import access, html, months, question, render, warehouse
+from plugins.pages import access, html, months, question, render, status, warehouse
 from plugins.pages.airflow_state import Answer, Decision, FailedRun, Orchestration, Question, RollbackRun, Schedule
 from plugins.pages.plan import Aftermath
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
@@ -1189,6 +1189,25 @@ def test_overview_shows_the_worst_first_and_the_last_nights(known):
     table = page.text.partition("How each source stands")[2]
     assert table.index(SOURCE) < table.index("square")
     assert any(attrs.get("aria-label") == "Last 2 nights: 1 no scan, 1 hold" for _, attrs in page.all("span"))
+
+
+def test_nights_whose_run_has_failed_are_told_from_those_without_a_run():
+    days = [AT.date() + timedelta(days=place) for place in range(6)]
+    names = [f"{RECONCILE}/{place}" for place in range(6)]
+    nights = [
+        Night(days[0], "no scan", None),
+        Night(days[1], "no scan", None),
+        Night(days[2], "pass", names[2]),
+        Night(days[3], "pass", names[3]),
+        Night(days[4], "hold", names[4]),
+        Night(days[5], "not judged", names[5]),
+    ]
+    # On the third day another run than the one that passed has failed.
+    failed = {names[1]: 1, f"{RECONCILE}/other": 2, names[3]: 3, names[4]: 4, names[5]: 5}
+    found = status.with_failed(nights, {run: AT + timedelta(days=day) for run, day in failed.items()})
+    assert [night.kind for night in found] == ["no scan", "failed", "pass", "failed", "hold", "failed"]
+    assert [night.run for night in found] == [None, *names[1:]]
+    assert [night.day for night in found] == days
 
 
 def test_months_say_what_a_source_came_to(known):

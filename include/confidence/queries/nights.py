@@ -8,6 +8,8 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+NO_SCAN = "no scan"
+
 
 @dataclass(frozen=True)
 class Night:
@@ -33,7 +35,7 @@ def read_nights(conn: Connection, sources: Sequence[str], since: date) -> dict[s
 
 
 def _night(row: Mapping[str, Any]) -> Night:
-    kind = "no scan" if row["run"] is None else row["verdict"] or "not judged"
+    kind = NO_SCAN if row["run"] is None else row["verdict"] or "not judged"
     return Night(row["day"], kind, row["run"])
 
 
