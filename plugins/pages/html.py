@@ -33,6 +33,7 @@ from include.confidence.queries.trends import MAX_DAYS, POINTS, EntityScope, Ser
 from include.confidence.summary import Plan
 from include.sources import REGISTRY, get_source
 from include.sources.installed import SETTING, WrongSources
+from include.sources.mirror.source import Mirror
 from include.warehouse.retention import days_kept
 from plugins.pages import history, months, plan, question, status, ways_out
 from plugins.pages.access import Decider, NotInstalled, Source, Sources, SyncId, refuse_left_out, refuse_nul
@@ -208,6 +209,7 @@ def of_fields(request: Request, source: Source, conn: Warehouse, sources: Source
         here=source,
         fields=fields,
         total=total_fields(fields),
+        counts=isinstance(get_source(source), Mirror),
         answer_names=get_source(source).answer_names,
         read_answers=get_source(source).read_answers,
         field_changes=list_field_changes(conn, source, cursor=cursor),

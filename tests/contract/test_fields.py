@@ -5,14 +5,19 @@ from typing import Any
 
 import pytest
 
+from include.confidence import field_changes
 from include.confidence.census import MAX_DEPTH
 from include.confidence.field_counts import join
+from include.confidence.policy import Verdict
 from include.confidence.queries.field_census import EntityFields, read_fields, total_fields
 from include.sources import get_source
+from include.sources.base import policies
 from include.sources.mirror.entity import Entity
 from include.sources.mirror.entity_census import counted_tables
-from include.warehouse.readers import structure
+from include.warehouse.readers import structure, text
 from include.warehouse.table import Table
+from tests.contract.account import Run
+from tests.contract.test_extra import Twisted
 from tests.contract.test_mirrors import MIRRORS, REGISTRY, inside
 
 
@@ -92,3 +97,50 @@ def test_each_answer_whose_fields_are_not_counted_is_declared(source):
 def test_a_source_that_is_no_mirror_has_no_fields_to_count(filled, conn, source):
     filled.scan()
     assert found(conn, source) == {}
+
+
+@pytest.fixture
+def lost(filled, conn, source, monkeypatch):
+    """A source whose fields are known by a scan, and a field of its longest list that a column reads in all records."""
+    # Accounts of the contract are small.
+    monkeypatch.setattr(field_changes, "MIN_OBJECTS", 2)
+    filled.scan()
+    filled.resume()
+    found = [(len(records), entity, field) for entity, records, field in _always_there(filled)]
+    if not found:
+        pytest.skip("no column of text has a value in all records")
+    _, entity, field = max(found, key=lambda each: each[0])
+    changed = Run(Twisted(filled.account), conn, f"{source}_reconcile/contract")
+    changed.account.chosen = lambda record: field in record and not record.keys().isdisjoint(("id", "tm_id"))
+    return changed, entity, field
+
+
+def _always_there(run: Run) -> Iterator[tuple[Entity, list[Mapping[str, Any]], str]]:
+    for entity in run.source.entities:
+        table, records = entity.table, run.account.records(entity)
+        for column in table.columns:
+            values = {record.get(column.dotted_path) for record in records} if column.read is text else set()
+            free = column.name not in (*table.key, *table.required, *table.added) and column.uses is None
+            if free and len(values) > 1 and None not in values and "" not in values:
+                yield entity, records, column.dotted_path
+
+
+@pytest.mark.parametrize("source", MIRRORS)
+@pytest.mark.parametrize("renamed", [True, False])
+def test_a_declared_field_that_the_vendor_takes_away_is_told_and_warned_of(lost, conn, renamed):
+    run, entity, field = lost
+    new = f"{field}_2"
+
+    def change(record: Mapping[str, Any]) -> dict[str, Any]:
+        left = {name: value for name, value in record.items() if name != field}
+        return {**left, new: record[field]} if renamed else left
+
+    run.account.change = change
+    summary = run.scan_one(entity.name)
+    told = conn.execute(
+        "SELECT kind, path, detail FROM confidence.field_change WHERE entity = %s", [entity.table.name]
+    ).fetchall()
+    assert told == [("renamed", field, new) if renamed else ("vanished", field, "")]
+    assert (summary.metrics["declared_fields_vanished"], summary.incomplete) == (1, "")
+    gates = [gate for policy in policies(entity) for gate in policy.gates(summary, [])]
+    assert [gate.verdict for gate in gates if gate.metric == "declared_fields_vanished"] == [Verdict.WARN]
