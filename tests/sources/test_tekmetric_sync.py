@@ -500,8 +500,11 @@ class TestParams:
             loaded.sync(ro_id=loaded.control.ids()[0])
         assert "\n" not in str(refused.value)
 
-    def test_ro_id_of_an_order_that_is_nowhere_does_nothing(self, loaded):
-        assert written(loaded.sync(ro_id=123, shop_id=EAST)) == 0
+    def test_ro_id_of_an_order_that_is_nowhere_writes_nothing_and_says_so(self, loaded, conn):
+        before = contents(conn)
+        with pytest.raises(SyncFailed, match=f"order 123 of shop {EAST} was not found.*Check ro_id and shop_id"):
+            loaded.sync(ro_id=123, shop_id=EAST)
+        assert contents(conn) == before
 
 
 def recent(order: dict[str, Any], days: int) -> bool:
