@@ -8,6 +8,7 @@ import pytest
 from include.confidence import holds, judgements
 from include.confidence.policy import GROWTH_RUNS
 from include.confidence.summary import ForensicSummary
+from include.sources.storage.repair import audit
 from include.warehouse import fence, retention, sync_log
 from include.warehouse.retention import RetentionFailed
 from include.warehouse.staging import Stage
@@ -118,6 +119,21 @@ class TestSyncLog:
         sync_log.finish(conn, sync_id, {})
         conn.execute("DELETE FROM confidence.sync_log")
         assert conn.execute("SELECT source FROM confidence.dropped_changes").fetchall() == [(SOURCE,)]
+
+
+def test_mark_of_an_image_is_kept_until_it_is_healed(conn):
+    def run(*statuses: str) -> int:
+        sync_id = sync_log.begin(conn, "storage", "repair", "a run")
+        before, after = ({"status": status, "updated_at": day(1).isoformat()} for status in statuses)
+        audit(conn, sync_id, [("an image", before, after)])
+        sync_log.finish(conn, sync_id, {})
+        age(conn, "confidence.sync_log", "finished_at", 500, f"sync_id = {sync_id}")
+        return sync_id
+
+    marked = run("ready", "error")
+    assert expired(conn, "confidence.sync_log") == 0
+    healed = run("error", "ready")
+    assert expired(conn, "confidence.sync_log") == 2, (marked, healed)
 
 
 class TestScans:
