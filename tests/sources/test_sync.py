@@ -179,7 +179,7 @@ def test_refused_right_for_the_children_alone_needs_a_person_and_keeps_the_paren
 @pytest.mark.drill("right-lost")
 def test_one_failing_entity_holds_up_no_other(shop, conn):
     shop.control.fault(Fault("status", resource="payments", status=500, times=None))
-    with pytest.raises(SyncFailed, match=r"repairshopr were not synced completely.*payments.*clear this task"):
+    with pytest.raises(SyncFailed, match=r"repairshopr was not synced completely.*payments.*clear this task"):
         sync_entities(shop.context)
     assert live_ids(conn, "payments") == []
     assert live_ids(conn, "tickets") == shop.control.ids("tickets")

@@ -398,7 +398,7 @@ def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
     """Return the error of a sync in which these entities failed."""
     lines = "; ".join(f"{entity}: {str(error).rstrip('.')}" for entity, error in failures.items())
     message = (
-        f"{len(failures)} entities of {source} were not synced completely. {lines}. Their watermarks stop before what"
+        f"{source} was not synced completely. {lines}. The watermarks stop before what"
         " is missing, so the next sync reads it again. Fix what the reasons name, then clear this task"
     )
     needs_person = any(
