@@ -211,15 +211,21 @@ def failed_runs(session: Session, dag_id: str, limit: int) -> list[FailedRun]:
     return [FailedRun(f"{dag_id}/{run_id}", at) for run_id, at in session.execute(query)]
 
 
-def failed_since(session: Session, dags: Sequence[str], since: datetime) -> dict[str, datetime]:
-    """Return the runs (`dag_id/run_id`) of these DAGs that began at `since` or later and have failed, and when each
-    began, oldest first."""
+def failed_since(session: Session, sources: Sequence[str], since: datetime) -> dict[str, dict[str, datetime]]:
+    """Return the runs (`dag_id/run_id`) of each source's runbook that began at `since` or later and have failed.
+
+    A run has the time when it began; they come oldest first. Runs that were deleted in Airflow are not known.
+    """
+    dags = [f"{source}_reconcile" for source in sources]
     query = (
         select(DagRun.dag_id, DagRun.run_id, DagRun.start_date)
         .where(DagRun.dag_id.in_(dags), DagRun.state == DagRunState.FAILED, DagRun.start_date >= since)
         .order_by(DagRun.start_date)
     )
-    return {f"{dag_id}/{run_id}": at for dag_id, run_id, at in session.execute(query)}
+    found: dict[str, dict[str, datetime]] = {source: {} for source in sources}
+    for dag_id, run_id, at in session.execute(query):
+        found[dag_id.removesuffix("_reconcile")][f"{dag_id}/{run_id}"] = at
+    return found
 
 
 def run_state(session: Session, name: str) -> str | None:

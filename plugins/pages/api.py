@@ -162,10 +162,10 @@ def sync_status(conn: Warehouse, session: SessionDep, sources: Sources, left_out
 
 
 @router.get("/months.json", tags=["history"])
-def source_months(conn: Warehouse, sources: Sources) -> Months:
+def source_months(conn: Warehouse, session: SessionDep, sources: Sources) -> Months:
     """The last 12 months in which a run has scanned a source: how its nights ended, rows repaired and rolled back, how
     long the writer stood still and why, how long questions waited for an answer, and how fresh the copy was."""
-    return Months(tuple(months.of_sources(conn, sources)))
+    return Months(tuple(months.of_sources(conn, session, sources)))
 
 
 @router.get("/sync-status/{source}", tags=["status"], responses=NOT_FOUND)

@@ -132,17 +132,17 @@ def overview(
 
 
 @router.get("/months")
-def of_months(request: Request, conn: Warehouse, sources: Sources) -> Response:
+def of_months(request: Request, conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
     """The months of all sources, to read and to print."""
-    found = months.of_sources(conn, sources)
+    found = months.of_sources(conn, session, sources)
     return page(request, "months.html", sources=sources, here="months", months=months.by_month(found))
 
 
 @router.get("/months.csv")
-def of_months_as_csv(conn: Warehouse, sources: Sources) -> Response:
+def of_months_as_csv(conn: Warehouse, session: SessionDep, sources: Sources) -> Response:
     """The months of all sources for a spreadsheet."""
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="months_{datetime.now(UTC):%Y-%m-%d}.csv"'}
-    return Response(months.as_csv(months.of_sources(conn, sources)), media_type="text/csv", headers=headers)
+    return Response(months.as_csv(months.of_sources(conn, session, sources)), media_type="text/csv", headers=headers)
 
 
 @router.get("/sources/{source}")

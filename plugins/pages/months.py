@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from math import floor
 
 from psycopg import Connection
+from sqlalchemy.orm import Session
 
 from include.confidence.queries.months import Declared, SourceMonth, read_months
 from include.sources import get_source
+from plugins.pages.airflow_state import failed_since
 from plugins.pages.plan import line
 
+# At least as long as the months go back.
+A_YEAR = timedelta(days=366)
 # What a spreadsheet shows where a figure is not known; a cell is empty where there is nothing to tell.
 NOT_KNOWN = "not known"
 COLUMNS = (
@@ -20,6 +24,7 @@ COLUMNS = (
     "nights_passed",
     "nights_warned",
     "nights_held",
+    "nights_failed",
     "nights_not_judged",
     "nights_no_scan",
     "nights_proven",
@@ -39,9 +44,10 @@ COLUMNS = (
 )
 
 
-def of_sources(conn: Connection, sources: Sequence[str]) -> list[SourceMonth]:
+def of_sources(conn: Connection, session: Session, sources: Sequence[str]) -> list[SourceMonth]:
     """Return the last 12 months of the sources that have any run, newest first."""
-    return read_months(conn, [_declared(source) for source in sources])
+    failed = failed_since(session, sources, datetime.now(UTC) - A_YEAR)
+    return read_months(conn, [_declared(source) for source in sources], failed)
 
 
 def by_month(found: Sequence[SourceMonth]) -> list[tuple[date, list[SourceMonth]]]:

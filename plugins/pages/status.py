@@ -1,16 +1,15 @@
 """The state of the sources, from the warehouse and Airflow together. Durations are in seconds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from psycopg import Connection
 from sqlalchemy.orm import Session
 
 from include.confidence import health, proofs
-from include.confidence.policy import Verdict
 from include.confidence.proofs import PutOff
-from include.confidence.queries.nights import NO_SCAN, Night
+from include.confidence.queries.nights import with_failed
 from include.confidence.queries.overview import Status, read_statuses
 from include.confidence.queries.paging import MAX_PAGE
 from include.confidence.queries.scans import Scan, latest_scans
@@ -19,9 +18,6 @@ from include.confidence.stop_budget import Proof, oldest_first
 from include.confidence.unproven import Unproven, oldest
 from include.sources import get_source
 from plugins.pages.airflow_state import Orchestration, failed_since, orchestration
-
-# A night whose run has failed; the other kinds are those of the warehouse.
-FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,12 @@ def overview(conn: Connection, session: Session, sources: Sequence[str]) -> list
     in_airflow = orchestration(session, sources, stoppers)
     days = [night.day for status in statuses for night in status.nights]
     began = datetime.combine(min(days), time(), UTC) if days else datetime.now(UTC)
-    failed = failed_since(session, [f"{source}_reconcile" for source in sources], began)
-    return [_at_a_glance(conn, status, in_airflow[status.writer.source], failed) for status in statuses]
+    failed = failed_since(session, sources, began)
+    return [
+        _at_a_glance(conn, status, in_airflow[name], failed[name])
+        for status in statuses
+        for name in [status.writer.source]
+    ]
 
 
 def _at_a_glance(
@@ -106,7 +106,7 @@ def _at_a_glance(
     name = status.writer.source
     found = _proofs(conn, name)
     return SourceStatus(
-        **vars(status) | {"nights": with_failed(status.nights, _of_dag(failed, f"{name}_reconcile"))},
+        **vars(status) | {"nights": with_failed(status.nights, failed)},
         source=name,
         entities=tuple(proof.entity for proof in found),
         proofs=tuple(oldest_first(found)),
@@ -118,24 +118,6 @@ def _at_a_glance(
 def _proofs(conn: Connection, source: str) -> list[Proof]:
     """Return the newest proof of each entity, in the source's order."""
     return proofs.read_proofs(conn, source, [entity.name for entity in get_source(source).entities])
-
-
-def with_failed(nights: Sequence[Night], failed: Mapping[str, datetime]) -> tuple[Night, ...]:
-    """Return a source's nights, those as failed whose run has failed, or that have no scan but a failed run.
-
-    A hold stays one: its run fails if nobody answers. `failed`: the runs that have failed, and when each began.
-    """
-    by_day = {at.astimezone(UTC).date(): run for run, at in failed.items()}
-    return tuple(
-        replace(night, kind=FAILED, run=night.run or by_day[night.day])
-        if (night.kind == NO_SCAN and night.day in by_day) or (night.kind != Verdict.HOLD and night.run in failed)
-        else night
-        for night in nights
-    )
-
-
-def _of_dag(runs: Mapping[str, datetime], dag_id: str) -> dict[str, datetime]:
-    return {run: at for run, at in runs.items() if run.startswith(f"{dag_id}/")}
 
 
 def detail(conn: Connection, session: Session, source: str) -> SourceDetail | None:

@@ -1,5 +1,6 @@
 """Months of a source with known figures: nights, rows, stops, questions, freshness, and what is not known."""
 
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -133,16 +134,17 @@ def open_changes(after: int, entities=DECLARED.entities) -> list[dict]:
     ]
 
 
-def months(conn: Connection, declared: Declared = DECLARED) -> dict[str, SourceMonth]:
-    found = read_months(conn, [declared])
+def months(conn: Connection, declared: Declared = DECLARED, failed: Collection[str] = ()) -> dict[str, SourceMonth]:
+    """The months by their name. `failed`: runs that began at 2024-03-02 03:00 and have failed."""
+    found = read_months(conn, [declared], {SOURCE: dict.fromkeys(failed, at("2024-03-02 03:00"))})
     assert [month.month for month in found] == sorted((month.month for month in found), reverse=True)
     return {f"{month.month:%Y-%m}": month for month in found}
 
 
 def test_without_a_run_there_is_no_month(conn):
     sync(conn, "sync", "2024-03-05 01:00")
-    assert read_months(conn, [DECLARED]) == []
-    assert read_months(conn, []) == []
+    assert read_months(conn, [DECLARED], {}) == []
+    assert read_months(conn, [], {}) == []
 
 
 class TestNights:
@@ -152,8 +154,14 @@ class TestNights:
         scan(conn, "2024-03-02 15:00", "warn", run="by hand")
         # March 1 is before the first run.
         assert months(conn)["2024-03"].nights == NightCounts(
-            passed=0, warned=2, held=1, not_judged=1, no_scan=26, proven=2
+            passed=0, warned=2, held=1, failed=0, not_judged=1, no_scan=26, proven=2
         )
+
+    def test_whose_run_failed_are_counted_apart(self, conn):
+        passed, warned = scan(conn, "2024-03-02 03:00", "pass"), scan(conn, "2024-03-03 03:00", "warn")
+        nights = months(conn, failed=[passed])["2024-03"].nights
+        assert (nights.passed, nights.warned, nights.failed) == (0, 1, 1)
+        assert months(conn, failed=[warned, "of another night"])["2024-03"].nights.failed == 1
 
     @pytest.mark.drill("leap-day")
     def test_belong_to_the_month_of_their_day_in_utc(self, conn):
@@ -182,7 +190,7 @@ class TestNights:
     def test_today_counts_once_it_has_a_scan(self, conn):
         now = datetime.now(UTC)
         scan(conn, f"{now:%Y-%m-%d} 00:00")
-        assert months(conn)[f"{now:%Y-%m}"].nights == NightCounts(1, 0, 0, 0, 0, 1)
+        assert months(conn)[f"{now:%Y-%m}"].nights == NightCounts(1, 0, 0, 0, 0, 0, 1)
 
     def test_a_month_without_a_scan_is_told_too(self, conn):
         scan(conn, "2024-01-31 03:00")
@@ -190,12 +198,12 @@ class TestNights:
         found = months(conn)
         assert list(found)[-4:] == ["2024-04", "2024-03", "2024-02", "2024-01"]
         assert next(iter(found)) == f"{datetime.now(UTC):%Y-%m}"
-        assert found["2024-02"].nights == NightCounts(0, 0, 0, 0, 29, 0)
+        assert found["2024-02"].nights == NightCounts(0, 0, 0, 0, 0, 29, 0)
 
     def test_each_source_has_months_from_its_first_scan_on(self, conn):
         scan(conn, "2024-01-31 03:00")
         scan(conn, "2024-02-10 03:00", source="storage", entities=("images",))
-        both = read_months(conn, [DECLARED, Declared("storage", ("images",), 2.0)])
+        both = read_months(conn, [DECLARED, Declared("storage", ("images",), 2.0)], {})
         assert [(f"{each.month:%m}", each.source) for each in both[-5:]] == [
             ("03", SOURCE),
             ("03", "storage"),
@@ -209,7 +217,7 @@ class TestNights:
         scan(conn, "2024-02-29 23:59:59", source="tekmetric", entities=("jobs",))
         scan(conn, "2024-03-01 00:00", source="storage", entities=("images",))
         declared = [DECLARED, *(Declared(name, ("a",), 2.0) for name in ("storage", "tekmetric"))]
-        of_february = [each.source for each in read_months(conn, declared) if each.month == date(2024, 2, 1)]
+        of_february = [each.source for each in read_months(conn, declared, {}) if each.month == date(2024, 2, 1)]
         assert of_february == [SOURCE, "tekmetric"]
 
     def test_only_the_last_twelve_months_are_told(self, conn, monkeypatch):
@@ -632,5 +640,5 @@ class TestFresh:
 
 def test_months_are_dates(conn):
     scan(conn, "2024-03-05 03:00")
-    *_, found = read_months(conn, [DECLARED])
+    *_, found = read_months(conn, [DECLARED], {})
     assert (found.source, found.month) == (SOURCE, date(2024, 3, 1))

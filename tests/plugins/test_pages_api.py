@@ -590,6 +590,7 @@ class TestMonths:
             "passed": 0,
             "warned": 0,
             "held": 1,
+            "failed": 0,
             "not_judged": 0,
             "no_scan": days - 1,
             "proven": 0,

@@ -25,7 +25,7 @@ from include.confidence.queries.changes import Change, Difference
 from include.confidence.queries.field_census import EntityFields, FoundChange, SourceField
 from include.confidence.queries.history import RowChange, RowHistory
 from include.confidence.queries.months import Answers, NightCounts, SourceMonth, StoodStill
-from include.confidence.queries.nights import Night
+from include.confidence.queries.nights import Night, with_failed
 from include.confidence.queries.overview import Progress, Reading
 from include.confidence.queries.paging import Page
 from include.confidence.queries.planned import PlanCount, PlanFilter, PlannedChange
@@ -41,7 +41,7 @@ from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
-from plugins.pages import access, html, months, question, render, status, warehouse
+from plugins.pages import access, html, months, question, render, warehouse
 from plugins.pages.airflow_state import Answer, Decision, FailedRun, Orchestration, Question, RollbackRun, Schedule
 from plugins.pages.plan import Aftermath
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
@@ -162,7 +162,7 @@ HEALTH = HealthFigures(
 MONTH = SourceMonth(
     source=SOURCE,
     month=date(2026, 3, 1),
-    nights=NightCounts(passed=27, warned=2, held=1, not_judged=0, no_scan=1, proven=28),
+    nights=NightCounts(passed=27, warned=2, held=1, failed=0, not_judged=0, no_scan=1, proven=28),
     rows_repaired=1815,
     rows_rolled_back=0,
     stood_still=StoodStill(scans=7200.0, held=3600.0, other=600.0, open=False, measured_since=None),
@@ -457,7 +457,7 @@ def of_fields(source: str = SOURCE) -> Document:
 
 
 def of_months() -> Document:
-    return read(html.of_months(request(), None, (SOURCE,)))
+    return read(html.of_months(request(), None, None, (SOURCE,)))
 
 
 def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,), *, decider: bool = True) -> Document:
@@ -1204,7 +1204,7 @@ def test_nights_whose_run_has_failed_are_told_from_those_without_a_run():
     ]
     # On the third day another run than the one that passed has failed.
     failed = {names[1]: 1, f"{RECONCILE}/other": 2, names[3]: 3, names[4]: 4, names[5]: 5}
-    found = status.with_failed(nights, {run: AT + timedelta(days=day) for run, day in failed.items()})
+    found = with_failed(nights, {run: AT + timedelta(days=day) for run, day in failed.items()})
     assert [night.kind for night in found] == ["no scan", "failed", "pass", "failed", "hold", "failed"]
     assert [night.run for night in found] == [None, *names[1:]]
     assert [night.day for night in found] == days
@@ -1258,7 +1258,7 @@ def test_months_as_csv_have_a_cell_for_each_column():
     lines = [line.split(",") for line in months.as_csv([MONTH, UNKNOWN]).splitlines()]
     assert {len(line) for line in lines} == {len(months.COLUMNS)}
     assert lines[1] == [
-        *("2026-03", SOURCE, "27", "2", "1", "0", "1", "28", "1815", "0"),
+        *("2026-03", SOURCE, "27", "2", "1", "0", "0", "1", "28", "1815", "0"),
         *("7200", "3600", "600", "no", "", "3", "1", "300", "3600", "0.9999", "1800"),
     ]
     unknown = dict(zip(lines[0], lines[2], strict=True))

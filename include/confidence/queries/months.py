@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from include.confidence.holds import NOBODY
 from include.confidence.outcome import OPEN_CHANGES
-from include.confidence.queries.nights import Night, read_nights
+from include.confidence.queries.nights import FAILED, NO_SCAN, Night, read_nights, with_failed
 from include.confidence.queries.proven_days import read_proven_days
 
 # How many months are told.
@@ -35,6 +35,7 @@ class Declared:
 class NightCounts:
     """How many nights ended how, by the worst verdict of each day. A run counts on the day of its first scan.
 
+    - `failed`: nights whose run has failed, other than by a hold that nobody answered
     - `not_judged`: nights on which no gate came to its end
     - `no_scan`: nights without any scan, from the first run of the source on; today counts only once it has a scan
     - `proven`: nights with a run that was confirmed; None if that is not known of some
@@ -43,6 +44,7 @@ class NightCounts:
     passed: int
     warned: int
     held: int
+    failed: int
     not_judged: int
     no_scan: int
     proven: int | None
@@ -105,10 +107,13 @@ class SourceMonth:
     freshness_limit_seconds: float | None
 
 
-def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMonth]:
+def read_months(
+    conn: Connection, declared: Sequence[Declared], failed: Mapping[str, Mapping[str, datetime]]
+) -> list[SourceMonth]:
     """Return the last 12 months since the first scan of one of the sources, newest first.
 
-    A month has the sources in their order, each from the month of its first scan on.
+    A month has the sources in their order, each from the month of its first scan on. `failed`: of each source, the runs
+    that have failed, and when each began.
     """
     with conn.cursor(row_factory=dict_row) as cursor:
         sources = [source.source for source in declared]
@@ -131,6 +136,7 @@ def read_months(conn: Connection, declared: Sequence[Declared]) -> list[SourceMo
             key, since = (source.source, month), max(month, began["first_scan"].astimezone(UTC))
             in_log = began["log_since"] is None or since >= began["log_since"]
             days = [night for night in nights[source.source] if since.date() <= night.day < end.date()]
+            days = with_failed(days, failed.get(source.source, {}))
             found.append(
                 SourceMonth(
                     source=source.source,
@@ -179,8 +185,9 @@ def _count(nights: Sequence[Night], proven: Mapping[date, bool | None]) -> Night
         passed=kinds["pass"],
         warned=kinds["warn"],
         held=kinds["hold"],
+        failed=kinds[FAILED],
         not_judged=kinds["not judged"],
-        no_scan=kinds["no scan"],
+        no_scan=kinds[NO_SCAN],
         proven=None if None in confirmed else sum(confirmed),
     )
 

@@ -1,14 +1,16 @@
 """Read how the nights of the sources ended: the worst verdict of each day."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-NO_SCAN = "no scan"
+from include.confidence.policy import Verdict
+
+NO_SCAN, FAILED = "no scan", "failed"
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Night:
     """A day, in UTC: `kind` is the worst verdict of that day's runs, and `run` the run that has it.
 
     A run belongs to the day of its first scan.
-    `kind` is `not judged` if no gate came to its end, and `no scan` if nothing was scanned; then `run` is None.
+    `kind` is `not judged` if no gate came to its end, and `no scan` if nothing was scanned; then `run` is None. It is
+    `failed` if that run has failed (see `with_failed`).
     """
 
     day: date
@@ -32,6 +35,20 @@ def read_nights(conn: Connection, sources: Sequence[str], since: date) -> dict[s
     for row in rows:
         found.setdefault(row["source"], []).append(_night(row))
     return {source: tuple(nights) for source, nights in found.items()}
+
+
+def with_failed(nights: Sequence[Night], failed: Mapping[str, datetime]) -> tuple[Night, ...]:
+    """Return a source's nights, those as failed whose run has failed, or that have no scan but a failed run.
+
+    A hold stays one: its run fails if nobody answers. `failed`: the runs that have failed, and when each began.
+    """
+    by_day = {at.astimezone(UTC).date(): run for run, at in failed.items()}
+    return tuple(
+        replace(night, kind=FAILED, run=night.run or by_day[night.day])
+        if (night.kind == NO_SCAN and night.day in by_day) or (night.kind != Verdict.HOLD and night.run in failed)
+        else night
+        for night in nights
+    )
 
 
 def _night(row: Mapping[str, Any]) -> Night:
