@@ -299,7 +299,9 @@ def _lost_nothing(table: Table) -> sql.Composable:
     """Return the SQL condition that the staged row `s` has all that the copy's row `t` has, or more fields."""
     objects = {EXTRA, *(column.name for column in table.columns if column.read is structure)}
     kept = [
-        sql.SQL(COVERS if name in objects else "s.{0} IS NOT DISTINCT FROM t.{0}").format(sql.Identifier(name))
+        sql.SQL(COVERS if name in objects else "s.{0} IS NOT DISTINCT FROM t.{0}").format(
+            sql.Identifier(name), objects=sql.SQL(BOTH_OBJECTS), lists=sql.SQL(BOTH_LISTS)
+        )
         for name in table.compared
     ]
     return sql.SQL("({})").format(sql.SQL(" AND ").join([*kept, sql.SQL("true")]))
@@ -325,17 +327,25 @@ def _newly_deleted(table: Table) -> sql.Composable:
     return sql.SQL("(s.{0} IS TRUE AND t.{0} IS NOT TRUE)").format(sql.Identifier(table.tombstone))
 
 
-# Whether `s` has all fields of the JSON value in `t`, at any depth. Lists and plain values have to be equal: `@>` would
-# take a list for covered by one in another order, or with fewer repeats.
+BOTH_OBJECTS = "coalesce(jsonb_typeof(i.mine) = 'object' AND jsonb_typeof(i.theirs) = 'object', false)"
+BOTH_LISTS = """CASE WHEN jsonb_typeof(i.mine) = 'array' AND jsonb_typeof(i.theirs) = 'array'
+  THEN jsonb_array_length(i.mine) = jsonb_array_length(i.theirs) ELSE false END"""
+
+# Whether `s` has all fields of the JSON value in `t`, at any depth. Lists have as many elements in the same order: `@>`
+# would take a list for covered by one in another order, or with fewer repeats.
 COVERS = """(t.{0} IS NULL OR s.{0} = t.{0} OR (s.{0} @> t.{0} AND NOT EXISTS (
   WITH RECURSIVE inside (mine, theirs) AS (
     SELECT s.{0}, t.{0}
     UNION ALL
-    SELECT i.mine -> field.key, field.value
-    FROM inside i, jsonb_each(CASE WHEN jsonb_typeof(i.mine) = 'object' AND jsonb_typeof(i.theirs) = 'object'
-      THEN i.theirs ELSE '{{}}' END) field
-  ) SELECT FROM inside i WHERE i.mine IS DISTINCT FROM i.theirs
-    AND NOT coalesce(jsonb_typeof(i.mine) = 'object' AND jsonb_typeof(i.theirs) = 'object', false))))
+    SELECT deeper.* FROM inside i CROSS JOIN LATERAL (
+      SELECT i.mine -> field.key, field.value
+      FROM jsonb_each(CASE WHEN {objects} THEN i.theirs ELSE jsonb_build_object() END) field
+      UNION ALL
+      SELECT i.mine -> (place - 1)::int, element
+      FROM jsonb_array_elements(CASE WHEN {lists} THEN i.theirs ELSE jsonb_build_array() END)
+        WITH ORDINALITY AS list (element, place)
+    ) AS deeper
+  ) SELECT FROM inside i WHERE i.mine IS DISTINCT FROM i.theirs AND NOT {objects} AND NOT {lists})))
 """
 
 # Of a field that both have, || takes the copy's value.

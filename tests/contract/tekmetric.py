@@ -75,6 +75,7 @@ class Account:
         **dict.fromkeys(("phone_primary_type",), lambda value: [{"type": value}]),
         "phone_secondary": lambda value: [{"primary": True}, {"number": value}],
         "phone_secondary_type": lambda value: [{"primary": True}, {"type": value}],
+        "customer_type_code": lambda value: {"code": value},
         "technician_name": lambda value: {"fullName": value},
         **dict.fromkeys(
             (

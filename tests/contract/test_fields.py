@@ -107,8 +107,7 @@ def lost(filled, conn, source, monkeypatch):
     filled.scan()
     filled.resume()
     found = [(len(records), entity, field) for entity, records, field in _always_there(filled)]
-    if not found:
-        pytest.skip("no column of text has a value in all records")
+    assert found, f"{source}: no column of text has a value in all records of the account; give it one"
     _, entity, field = max(found, key=lambda each: each[0])
     changed = Run(Twisted(filled.account), conn, f"{source}_reconcile/contract")
     changed.account.chosen = lambda record: field in record and not record.keys().isdisjoint(("id", "tm_id"))

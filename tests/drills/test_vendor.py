@@ -1,6 +1,7 @@
 """A vendor that is away for hours, or that has gone back to yesterday."""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
 import pytest
 from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskAwaitingInput
@@ -10,10 +11,12 @@ from include.api.errors import TryLater
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources import get_source
 from include.sources.base import SyncFailed
+from include.sources.mirror import scan
 from include.warehouse import fence
 from plugins.failures import on_failure
 from plugins.hooks import source as source_hook
 from plugins.operators.report import STEPS, RunFailed
+from plugins.operators.scan import ScanIncomplete
 from plugins.operators.sync import SyncOperator
 from tests.plugins.conftest import SOURCE, Run, answer, execute, skipped
 
@@ -109,11 +112,18 @@ def restored(airflow, synced, conn, asked) -> tuple[Callable[[], None], Callable
 
 
 @pytest.mark.drill("restored-backup")
-def test_older_state_overwrites_nothing_before_a_person_has_said_so(restored, conn):
+def test_older_state_overwrites_nothing_before_a_person_has_said_so(restored, conn, monkeypatch):
     restore, come_back = restored
     before = copy(conn)
     restore()
     sync("after the restore")
+    # For a day it looks like a replica that lags behind.
+    early = Run("too early")
+    execute(early, "stop_writer")
+    with pytest.raises(ScanIncomplete, match="40 of 40 rows could not be proven"):
+        execute(early, "scan")
+    execute(early, "resume_writer")
+    monkeypatch.setattr(scan, "OLDER_BELIEVED_AFTER", timedelta(0))
     run = night("1")
     assert execute(run, "gate_check")["verdict"] == "hold"
     with pytest.raises(TaskAwaitingInput):

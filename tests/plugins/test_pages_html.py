@@ -566,7 +566,7 @@ def test_when_a_run_is_about_to_ask(monkeypatch, writer, soon, found, decision, 
     monkeypatch.setattr(question, "is_about_to_ask", lambda *_: soon)
     monkeypatch.setattr(question, "question_of", lambda *_: found)
     monkeypatch.setattr(question.questions, "of_run", lambda *_: replace(KEPT, decision=decision))
-    run = Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,))
+    run = Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,), {}, 754.0)
     assert question.comes(None, None, run) == comes
 
 

@@ -112,7 +112,7 @@ def test_a_scan_plans_the_flag_and_a_new_flagged_record(context, stub, conn):
 def test_a_living_record_that_only_the_list_shows_stays_unproven(context, stub, conn):
     stub.hidden = ("a-3",)
     conn.execute("UPDATE library.loans SET tool = 'Saw' WHERE id = 'a-3'")
-    with pytest.raises(SyncFailed, match="not found by itself"):
+    with pytest.raises(SyncFailed, match="its own address shows it as deleted or not at all"):
         sync_entities(context)
     writer = fence.stop(conn, "library", context.run, timeout=1)
     summary = scan_entity(context, ENTITY, writer.epoch, Scope())

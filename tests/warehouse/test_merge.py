@@ -7,10 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from include.warehouse import compare
 from include.warehouse.merge import Merged
 from include.warehouse.staging import Stage
+from include.warehouse.table import EXTRA
 from tests.warehouse.sessions import while_changing
 from tests.warehouse.shop import (
     PARTS,
@@ -410,3 +412,26 @@ def test_of_repeats_the_version_decides_and_then_the_time_of_the_change(conn):
     assert compare.drop_repeats(stage).total == 3
     query = sql.SQL("SELECT price, updated_at FROM {}").format(stage.sql)
     assert conn.execute(query).fetchall() == [(5, day(2))]
+
+
+@pytest.mark.parametrize(
+    ("copy", "shown", "gained"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, True),
+        ({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}, True),
+        ({"a": [{"b": 1}, 2]}, {"a": [{"b": 1, "c": None}, 2]}, True),
+        (None, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({"a": [1, 1]}, {"a": [1], "b": 2}, False),
+        ({"a": [1, 2]}, {"a": [2, 1], "b": 2}, False),
+        ({"a": [{"b": 1}]}, {"a": [{"b": 1}, {"b": 1}], "c": 2}, False),
+        ({"a": [[1]]}, {"a": [{"0": 1}], "c": 2}, False),
+        ({"a": 1}, None, False),
+    ],
+)
+def test_a_row_has_only_gained_fields_if_it_has_all_of_the_copy(conn, copy, shown, gained):
+    columns = ", ".join(f"NULL::text AS {name}" for name in PARTS.compared if name not in ("tags", EXTRA))
+    row = f"(SELECT {columns}, %s::jsonb AS tags, %s::jsonb AS extra)"
+    query = sql.SQL("SELECT {} FROM " + row + " s, " + row + " t").format(compare._lost_nothing(PARTS))
+    values = [Jsonb(each) if each else None for each in (shown, shown, copy, copy)]
+    assert bool(*conn.execute(query, values).fetchone()) == gained
