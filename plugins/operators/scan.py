@@ -60,7 +60,9 @@ class ScanOperator(SourceOperator):
         metrics.send(summary.figures, self.source, self.entity, "scan")
         context["ti"].xcom_push(key=XCOM_KEY, value=summary.to_json())
         if summary.incomplete:
-            raise ScanIncomplete(f"{summary.incomplete}. Nothing was written; then clear scan with downstream")
+            raise ScanIncomplete(
+                f"{summary.incomplete}. Nothing was written. Mend what that names, then clear scan with downstream"
+            )
 
     def _scan(self, context: Any, seconds: float | None) -> ForensicSummary:
         """Scan the entity. Raises OutOfTime if that takes longer than `seconds`."""

@@ -313,8 +313,8 @@ VENDOR = (
         "restored-backup",
         "The vendor has restored yesterday's backup: everything is older than our copy",
         seen="Syncs bring little or nothing. For a day the nights fail: the source shows older versions than before, as"
-        " a replica does that lags behind (*rows could not be proven*). Then the writer is held: the repair would update"
-        " or delete so many rows, *above its limit*.",
+        " a replica does that lags behind (*rows could not be proven*). Then the writer is held: the repair would"
+        " update or delete so many rows, *above its limit*.",
         click="Ask the vendor first. If the old state is what now counts: *Repair, then resume*. If they restore the"
         " newer state later: *Keep stopped* until then. If repaired by mistake: roll back the `sync_id`.",
         holds="No row of our copy is overwritten by an older one before a person has said so.",
