@@ -164,7 +164,7 @@ def small_disk(postgres: Server) -> Iterator[str]:
 
 @pytest.mark.long
 @pytest.mark.drill("disk-full-merge")
-def test_disk_is_full_in_the_repair(small_disk, airflow, synced, conn):
+def test_disk_is_full_in_the_repair(small_disk, airflow, synced, conn, superuser):
     lost = sorted(live_lines(conn))[:3]
     conn.execute("DELETE FROM repairshopr.line_items WHERE id = ANY (%s)", [lost])
     run = Run(conf={"dry_run": False})
@@ -172,17 +172,17 @@ def test_disk_is_full_in_the_repair(small_disk, airflow, synced, conn):
     execute(run, "scan")
     skipped(run, "gate_check")
     space = sql.Identifier(small_disk)
-    conn.execute(sql.SQL("CREATE TABLE public.filler (text text) TABLESPACE {}").format(space))
-    conn.execute("TRUNCATE confidence.change_log")
-    conn.execute(sql.SQL("ALTER TABLE confidence.change_log SET TABLESPACE {}").format(space))
+    superuser.execute(sql.SQL("CREATE TABLE public.filler (text text) TABLESPACE {}").format(space))
+    superuser.execute("TRUNCATE confidence.change_log")
+    superuser.execute(sql.SQL("ALTER TABLE confidence.change_log SET TABLESPACE {}").format(space))
     more = "INSERT INTO public.filler SELECT repeat('x', 1000) FROM generate_series(1, 10000)"
     with pytest.raises(errors.DiskFull):
-        conn.execute(more)
+        superuser.execute(more)
     with pytest.raises(errors.DiskFull):
         execute(run, "reconcile")
     assert not set(lost) & live_lines(conn)
-    conn.execute("DROP TABLE public.filler")
+    superuser.execute("DROP TABLE public.filler")
     assert execute(run, "reconcile")["counts"]["line_items"]["inserted"] == 3
     execute(run, "verify")
     execute(run, "resume_writer")
-    conn.execute("ALTER TABLE confidence.change_log SET TABLESPACE pg_default")
+    superuser.execute("ALTER TABLE confidence.change_log SET TABLESPACE pg_default")
