@@ -422,14 +422,15 @@ def drift_silently(demo: Till) -> Drift:
     payments = demo.pick("payments", EDITED_PAYMENTS + 1, long_ago)
     counts = demo.pick("catalog_inventory", EDITED_COUNTS)
     repriced = demo.pick("catalog_variations", REPRICED, "is_deleted IS NOT TRUE AND price_money IS NOT NULL")
+    # The last one goes, as the lines behind it would change their places.
     lines = demo.seller.row("orders", shortened)["line_items"]
     parts, edited = _damage(demo, lost, edited, payments[:-1], counts)
     demo.seller.mutate(
-        Mutation("update", "orders", shortened, {"line_items": lines[1:]}, silent=True),
+        Mutation("update", "orders", shortened, {"line_items": lines[:-1]}, silent=True),
         *(_repriced(demo.seller.row("variations", id_)) for (id_,) in repriced),
         Mutation("delete", "payments", payments[-1][0], silent=True),
     )
-    removed = (shortened, lines[0]["uid"])
+    removed = (shortened, lines[-1]["uid"])
     return Drift(lost, parts, edited, payments[:-1], counts, repriced, removed, payments[-1])
 
 
