@@ -158,8 +158,9 @@ def _situation(question: Question) -> str:
     if question.behind is not None and question.behind >= timedelta(minutes=1):
         behind = f" When this was asked, the copy was {_span(question.behind)} behind its source."
     return (
-        f"Nothing is synced to the copy of `{writer.source}` since {_time(writer.since)}, until you answer.{behind}"
-        f" Unanswered for {question.hours:g} hours, the writer stays stopped and this run fails."
+        f"Nothing has been synced to the copy of `{writer.source}` since {_time(writer.since)}, and nothing will be"
+        f" until you answer.{behind} Unanswered for {question.hours:g} hours, the writer stays stopped and this run"
+        " fails."
     )
 
 
@@ -179,7 +180,8 @@ def _answers(question: Question) -> Iterator[str]:
     if len(question.planned) > 1:
         less = ", less what you leave out"
         leave_out = (
-            " Entities that you leave out stay as they are; while their repair is above its limit, the next run asks"
+            " Of entities that you leave out nothing is repaired, but the writer runs again for them too and brings"
+            " what changes at the source, right or wrong; while their repair is above its limit, the next run asks"
             " again."
         )
     again = (

@@ -74,12 +74,10 @@ class Pattern:
         return f"{self.planned} of {self.of} rows to {self.operation} {self._fact()}{self._elsewhere()}"
 
     def _elsewhere(self) -> str:
-        """Return how many rows of the table have the fact too: of all rows, or of the others if most are planned."""
+        """Return how many of the table's other rows have the fact too."""
         if not self.rows:
             return ""
-        if 2 * self.of > self.rows:
-            return f"; {self.present - self.planned} of the other {self.rows - self.of} rows"
-        return f"; {_percent(self.present, self.rows)} of the table ({self.present:,} rows)"
+        return f"; {self.present - self.planned:,} of the other {self.rows - self.of:,} rows of the table"
 
     def _fact(self) -> str:
         match self.kind:
@@ -324,11 +322,6 @@ def _as_text(value: Any) -> str:
         utc = value.astimezone(UTC) if value.tzinfo else value
         return f"{utc:%Y-%m-%d %H:%M}{' UTC' if value.tzinfo else ''}"
     return value.isoformat() if isinstance(value, date) else str(value)
-
-
-def _percent(part: int, whole: int) -> str:
-    share = 100 * part / max(1, whole)
-    return f"{share:.0f} %" if share >= 1 or part == 0 else "less than 1 %"
 
 
 # Of a text with slashes, all up to the last one.

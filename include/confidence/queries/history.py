@@ -206,7 +206,9 @@ ORDER BY a.attnum
 LOGGED = """
 SELECT t.name, CASE WHEN mirrored THEN %(source)s || '.' || t.name ELSE t.name END
 FROM unnest(%(tables)s::text[]) t (name), LATERAL (
-  SELECT to_regclass(format('%%I.%%I', %(source)s::text, t.name)) IS NOT NULL AS mirrored) m
+  SELECT EXISTS (
+    SELECT FROM pg_class WHERE oid = to_regclass(format('%%I.%%I', %(source)s::text, t.name)) AND relkind <> 'c'
+  ) AS mirrored) m
 WHERE mirrored OR EXISTS (
   SELECT FROM confidence.sync_log s JOIN confidence.change_log c USING (sync_id)
   WHERE s.source = %(source)s AND c.table_name = t.name)

@@ -33,7 +33,7 @@ NESTED: Mapping[str, str] = {
     "surplus": "Nested rows of that table that a repair would delete.",
     "differing": "Nested rows of that table that a repair would update.",
 }
-VIOLATIONS = "Rows that break that rule inside the copy."
+VIOLATIONS = "Rows of the copy that break the rule which the name tells."
 
 
 def metric_texts(entities: tuple[Entity, ...], checks: tuple[Invariant, ...]) -> dict[str, str]:
