@@ -18,7 +18,7 @@ from benchmarks.world import account, warehouse
 from include.confidence.census import Census
 from include.simulators.repairshopr import Simulator
 from include.sources.mirror import extract, scan, sync
-from include.sources.mirror.scan import Scope
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from stack.postgres import Postgres
 

@@ -9,7 +9,8 @@ from benchmarks.night import stopped
 from include.api.client import ApiClient
 from include.sources import get_source
 from include.sources.mirror.entity import MirrorContext
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 
 SOURCE = get_source("square")

@@ -13,7 +13,8 @@ from include.api.limits import NoLimit
 from include.sources import get_source
 from include.sources.base import entity_of
 from include.sources.mirror.entity import MirrorContext
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import compare, fence
 from include.warehouse.rate_limit import SharedLimit

@@ -143,7 +143,7 @@ def gap(evidence: Evidence, *, dry_run: bool) -> Gap | None:
 def not_confirmed(evidence: Evidence) -> str:
     """Say in a few words why a run without a gap is not confirmed; empty if it is."""
     if evidence.put_off:
-        return f"{len(evidence.put_off)} entities were put off to a later night ({_names(list(evidence.put_off))})"
+        return f"put off to a later night: {_names(list(evidence.put_off))}"
     outdated = [scan.entity for scan in evidence.scans if scan.epoch != evidence.writer.epoch]
     if outdated:
         return "the writer was stopped again since the scans"

@@ -26,6 +26,7 @@ from include.simulators import storage
 from include.simulators.storage import Store, application
 from include.sources import REGISTRY, get_source
 from include.sources import storage as storage_source
+from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence, roles
 from plugins import assets
 from plugins.hooks import source as source_hook
@@ -272,6 +273,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 def opened() -> Callable[..., Any]:
     """The source's context for a run, as an operator has it."""
     return lambda run="test/1": source_hook.opened(SOURCE, run)
+
+
+@pytest.fixture
+def filled(control: simulator.Control, opened: Callable[..., Any]) -> simulator.Control:
+    """An account whose copy is complete; returns its control."""
+    with opened() as context:
+        sync_entities(context)
+    return control
 
 
 def judged(conn: psycopg.Connection, run: Run, **scans: dict[str, Any]) -> None:

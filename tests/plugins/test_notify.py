@@ -20,7 +20,6 @@ from include.confidence import holds
 from include.confidence.messages import Event, Kind
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed
-from include.sources.mirror.sync import sync_entities
 from include.warehouse.fence import DrainTimeout, FenceError
 from plugins import deadline, notify
 from plugins.failures import on_failure
@@ -170,14 +169,6 @@ class TestTell:
         quoted = f"{linked}/dags/shop_reconcile/runs/scheduled__2026-03-01T03:00:00%2B00:00"
         assert notify.run_link(run) == quoted
         assert notify.question_link(run) == f"{quoted.replace('/dags', '/sync-confidence/dags')}#question"
-
-
-@pytest.fixture
-def filled(control, opened):
-    """An account whose copy is complete; returns its control."""
-    with opened() as context:
-        sync_entities(context)
-    return control
 
 
 @pytest.fixture

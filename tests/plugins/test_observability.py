@@ -16,7 +16,6 @@ from airflow.sdk.observability import stats
 from include.api.errors import FixConfiguration
 from include.confidence.outcome import Evidence
 from include.simulators.repairshopr import Fault, Mutation
-from include.sources.mirror.sync import sync_entities
 from include.warehouse.fence import Writer
 from plugins import assets
 from plugins.operators.report import STEPS, RunFailed
@@ -24,14 +23,6 @@ from plugins.operators.sync import SyncOperator
 from tests.plugins.conftest import SOURCE, Run, answer, entities, execute, live_lines, skipped
 
 LINES = f"sync_confidence.{SOURCE}.line_items"
-
-
-@pytest.fixture
-def filled(control, opened):
-    """An account whose copy is complete; returns its control."""
-    with opened() as context:
-        sync_entities(context)
-    return control
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ from include.simulators.repairshopr import Fault, Mutation
 from include.sources import get_source, repairshopr
 from include.sources.base import ScanRefused, SyncFailed
 from include.sources.mirror.source import Mirror
-from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
 from include.warehouse.rollback import RollbackRefused, Undone
@@ -46,14 +45,6 @@ from plugins.operators.sync import SyncOperator
 from plugins.operators.verify import NotEnded
 from plugins.runs import ConfRefused
 from tests.plugins.conftest import POOL, SOURCE, Run, answer, entities, execute, judged, live_lines, skipped
-
-
-@pytest.fixture
-def filled(control, opened):
-    """An account whose copy is complete; returns its control."""
-    with opened() as context:
-        sync_entities(context)
-    return control
 
 
 def drift(control, conn) -> tuple[int, int]:

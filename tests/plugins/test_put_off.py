@@ -15,7 +15,6 @@ from include.confidence import outcome, proofs, run_evidence, unfinished_work
 from include.confidence.policy import Verdict
 from include.confidence.queries.runs import read_run
 from include.confidence.summary import Plan, UnusableSummary
-from include.sources.mirror.sync import sync_entities
 from plugins import assets
 from plugins.operators.report import STEPS
 from plugins.operators.scan import ScanOperator
@@ -24,14 +23,6 @@ from tests.plugins.conftest import SOURCE, Run, entities, execute, judged, live_
 
 BUDGET = "AIRFLOW_VAR_STOP_BUDGET_MINUTES"
 ALL = set(entities())
-
-
-@pytest.fixture
-def filled(control, opened):
-    """An account whose copy is complete; returns its control."""
-    with opened() as context:
-        sync_entities(context)
-    return control
 
 
 @pytest.fixture
@@ -125,7 +116,7 @@ class TestBudget:
         assert set(found["entities"]) == first
         assert (found["events"], found["gap"]) == (0, None)
         assert outcome.not_confirmed(evidence(run, conn)) == (
-            "4 entities were put off to a later night (estimates, payments, products, tickets)"
+            "put off to a later night: estimates, payments, products, tickets"
         )
         standing = proofs.put_off_now(conn, SOURCE, proofs.read_proofs(conn, SOURCE, entities()))
         assert {each.entity for each in standing} == ALL - first

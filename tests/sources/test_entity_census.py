@@ -13,7 +13,8 @@ from include.confidence.policy import Unproven, Verdict, judge
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies
 from include.sources.mirror.entity_census import _keep_table, state_of
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.pull import TooManyRefused

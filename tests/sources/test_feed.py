@@ -26,7 +26,8 @@ from include.sources.base import NOTHING, NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror.changes import Deletes, Feed, as_unix_time
 from include.sources.mirror.entity import Listed, Lookup, MirrorContext
 from include.sources.mirror.lookup import names
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence

@@ -19,7 +19,8 @@ from include.sources.base import NOTHING, SyncFailed
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Listed, Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence

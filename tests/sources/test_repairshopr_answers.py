@@ -5,7 +5,8 @@ import pytest
 from include.api.errors import ApiError
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 

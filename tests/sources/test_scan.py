@@ -12,7 +12,8 @@ from include.confidence import judgements
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.repair import repair_entities, verify_repair
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence, sync_log
 from tests.contract.account import PASSED

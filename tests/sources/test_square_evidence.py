@@ -14,7 +14,8 @@ from include.simulators.square import Fault, Mutation
 from include.sources.base import IntegrityFailed, SyncFailed, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair_entities, verify_repair
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
 from include.sources.square import SOURCE

@@ -12,7 +12,8 @@ from include.simulators import repairshopr as simulator
 from include.sources import get_source
 from include.sources.base import entity_of
 from include.sources.mirror.entity import MirrorContext
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.warehouse.migrate import migrate
 from stack.demo import repairshopr as scenario

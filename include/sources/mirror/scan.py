@@ -2,31 +2,31 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 from psycopg import sql
 
-from include.confidence import scan_log, unproven
-from include.confidence.account import Account
-from include.confidence.policy import lost_examples
+from include.confidence import scan_log
 from include.confidence.spans import span
-from include.confidence.summary import MAX_EXAMPLES, ForensicSummary, Plan
+from include.confidence.summary import ForensicSummary
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.entity import BothEnds, Entity, MirrorContext
-from include.sources.mirror.entity_census import FieldFigures, keep_fields, lost_fields
-from include.sources.mirror.evidence import account, in_scope, keep_plan, remember_unproven, too_many_unlisted
+from include.sources.mirror.entity_census import keep_fields
+from include.sources.mirror.evidence import in_scope, keep_plan, remember_unproven
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import doubt_lagging_source, mark_unknown_deletes, plan_nested_rows
 from include.sources.mirror.read import read_whole
-from include.sources.mirror.second_look import LookCounts, read_listed_again, second_look
+from include.sources.mirror.scan_summary import summarize
+from include.sources.mirror.scope import Scope
+from include.sources.mirror.second_look import read_listed_again, second_look
+from include.sources.mirror.series import keep_ended_series, unlisted_series
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
-from include.warehouse.sql_fragments import identifiers, same_key
+from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage, count_new
 
 # How long a source may lag behind. Only then is it believed that a record has gone back to an older version.
@@ -35,61 +35,6 @@ OLDER_BELIEVED_AFTER = timedelta(days=1)
 SYNC_BRINGS_WITHIN = timedelta(days=1)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The part of an entity that a scan looks at.
-
-    - `page_start`: the first page, from 1
-    - `page_end`: the last page, 0 for the list's last
-    - `progress_every`: pages between two log lines, 0 for a line at the end only
-    - `not_in_api`: whether to look for rows of the copy that the lists don't show. Only a scan of all pages can.
-    - `filtered`: a text that names the filter of the lists; empty if there is none
-
-    Raises ScanRefused where `not_in_api` is asked of single pages.
-    """
-
-    page_start: int = 1
-    page_end: int = 0
-    progress_every: int = 250
-    not_in_api: bool = True
-    filtered: str = ""
-
-    def __post_init__(self) -> None:
-        if self.partial and self.not_in_api:
-            raise ScanRefused(
-                f"compute_db_not_in_api needs a whole scan, but only {self} were asked for:"
-                " untick it, or leave page_start at 1 and page_end at 0"
-            )
-
-    @classmethod
-    def of(cls, params: Mapping[str, Any]) -> "Scope":
-        """Return the scope that the params of a run ask for. Sources without page numbers have no params for pages."""
-        return cls(
-            page_start=params.get("page_start", 1),
-            page_end=params.get("page_end", 0),
-            progress_every=params["progress_every"],
-            not_in_api=params.get("compute_db_not_in_api", True),
-        )
-
-    @property
-    def first(self) -> int:
-        return max(1, self.page_start)
-
-    @property
-    def partial(self) -> bool:
-        """Whether only some pages are scanned."""
-        return self.first > 1 or self.page_end > 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether the whole entity is scanned, with all pages and no filter."""
-        return str(self) == "all"
-
-    def __str__(self) -> str:
-        pages = f"pages {self.first}-{self.page_end or 'end'}" if self.partial else ""
-        return ", ".join(filter(None, [self.filtered, pages])) or "all"
 
 
 def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope) -> ForensicSummary:
@@ -122,7 +67,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
         fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))
-        summary = _summary(context, scope, extract, figures, scan_id, epoch, looks, fields)
+        summary = summarize(context, scope, extract, figures, scan_id, epoch, looks, fields)
         scan_log.record(conn, summary)
         scan_log.keep_progress(conn, scan_id, extract.progress.get("lines", []))
         keep_plan(extract, summary)
@@ -163,7 +108,7 @@ def _log_progress(extract: Extract, scope: Scope) -> None:
         "entity": pull.entity,
         # Counted, since the position of a cursor is a token, which must not be logged.
         "page": scope.first + pull.pages - 1,
-        "final_page": _final_page(stage, scope),
+        "final_page": scope.final_page(stage),
         "api_rows_scanned": scanned,
         "api_unique_ids": unique,
         "duplicate_rows": scanned - unique,
@@ -172,15 +117,6 @@ def _log_progress(extract: Extract, scope: Scope) -> None:
     logged = {"pages": pull.pages, "unique": unique, "missing": missing}
     stage.save_progress(told=logged, lines=[*extract.progress.get("lines", []), line])
     log.info(json.dumps(line, sort_keys=True))
-
-
-def _final_page(stage: Stage, scope: Scope) -> int:
-    """Return the last page of the scan: the requested one, or the list's last if that comes first."""
-    reached = scope.first + stage.pull.pages - 1
-    if stage.pull.complete:
-        return reached
-    last = max(stage.pull.total_pages or 0, reached)
-    return min(scope.page_end, last) if scope.page_end else last
 
 
 def _comparison(context: MirrorContext, scope: Scope, extract: Extract) -> Mapping[str, Any]:
@@ -295,32 +231,6 @@ def _mark_failed_partitions(extract: Extract) -> None:
         extract.stage.conn.execute(update.format(plan, sql.Literal(why), column, sql.Literal(partition)))
 
 
-def unlisted_series(extract: Extract) -> sql.Composable:
-    """Return SQL over rows `t` of a history, true for the newest row of a series if the list shows none as new.
-
-    A series are the rows whose keys differ in their version alone. If the key has no version, each row is all there is
-    of its series, and the list may show it no more.
-    """
-    table = extract.entity.table
-    series = tuple(name for name in table.key if name not in compare.version_columns(table))
-    if series in ((), table.key):
-        return sql.SQL("false")
-    return sql.SQL(UNLISTED_SERIES).format(
-        table=table.sql,
-        stage=extract.stage.sql,
-        n_is_t=same_key(series, "n", "t"),
-        s_is_t=same_key(series, "s", "t"),
-        version=sql.Identifier(table.version),
-        ended=sql.SQL(extract.entity.ended),
-    )
-
-
-def keep_ended_series(extract: Extract) -> None:
-    """Take the deletes that are proven out of the plan of a history: the series has ended, and its rows stay."""
-    query = sql.SQL("DELETE FROM {} WHERE _operation = 'delete' AND _status = 'confirmed'")
-    extract.stage.conn.execute(query.format(extract.stage.plan))
-
-
 def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Composable | None:
     """Return the time after which a changed row is young. None if there is no watermark.
 
@@ -359,123 +269,3 @@ def _clock(extract: Extract) -> datetime:
 def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
     """Return the number of rows planned for the operation, without young and due ones."""
     return sum(n for (op, status), n in counts.items() if op == operation and status not in ("young", "due"))
-
-
-def _summary(
-    context: MirrorContext,
-    scope: Scope,
-    extract: Extract,
-    figures: Mapping[str, Any],
-    scan_id: str,
-    epoch: int,
-    looks: LookCounts,
-    fields: FieldFigures,
-) -> ForensicSummary:
-    """Return the summary of a scan after the second look. `figures` are those of `_comparison`."""
-    accounts = {
-        stage.table.name: account(
-            context, extract, stage, figures["compared"][stage.table.name], surplus=scope.not_in_api
-        )
-        for stage in extract.stages
-    }
-    return ForensicSummary(
-        source=context.source.name,
-        entity=extract.entity.name,
-        scope=str(scope),
-        scan_id=scan_id,
-        run=context.run,
-        epoch=epoch,
-        metrics={**_metrics(context, scope, extract, figures), **fields.metrics},
-        telemetry=_telemetry(scope, extract, figures),
-        plan=_total_plan([compare.plan_counts(stage) for stage in extract.stages]),
-        live_rows=sum(each.looked_at for each in accounts.values()),
-        examples=_examples(context, extract, figures, fields),
-        accounts=accounts,
-        incomplete=_incomplete(extract, accounts, looks, fields),
-    )
-
-
-def _metrics(context: MirrorContext, scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the metrics of the glossary. None for those that the scan could not tell."""
-    counts, pull = compare.plan_counts(extract.stage), extract.stage.pull
-    confirmed = _total_plan([counts])
-    scanned = pull.rows_read - pull.rows_refused
-    repeats = figures["identical"] + figures["differing"]
-    found_surplus = scope.not_in_api and not extract.entity.history
-    metrics = {
-        "api_rows_scanned": scanned,
-        "api_unique_ids": scanned - repeats,
-        "api_duplicate_rows": repeats,
-        "api_duplicate_rows_differing": figures["differing"],
-        "db_total_rows": figures["live_rows"],
-        "api_unique_not_in_db": figures["missing"],
-        "confirmed_missing": confirmed.insert,
-        "db_not_in_api_unique": figures["surplus"] if found_surplus else None,
-        "confirmed_deleted": confirmed.delete if found_surplus else None,
-        "rows_differing": confirmed.update,
-        "feed_noise": sum(n for (_, status), n in counts.items() if status == "noise"),
-        "rows_young": sum(n for (_, status), n in counts.items() if status == "young"),
-        "rows_due": sum(n for (_, status), n in counts.items() if status == "due"),
-        "rows_refused": pull.rows_refused,
-        **unproven.metrics(context.conn, context.source.name, _table_names(extract)),
-        **figures["forensics"],
-    }
-    if extract.parts:
-        nested = _total_plan([compare.plan_counts(stage) for _, stage in extract.parts])
-        metrics["nested_rows_drifted"] = nested.rows
-    for part, stage in extract.parts:
-        name, changes = part.table.name, _total_plan([compare.plan_counts(stage)])
-        metrics |= {
-            f"{name}_missing": changes.insert,
-            f"{name}_surplus": changes.delete,
-            f"{name}_differing": changes.update,
-        }
-    return metrics
-
-
-def _telemetry(scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Mapping[str, Any]:
-    total = extract.stage.pull.total_entries
-    return {
-        "page_start": scope.first,
-        "page_end": _final_page(extract.stage, scope),
-        "api_reported_total_entries": total,
-        "gap_vs_api_reported_total": None if total is None else total - figures["live_rows"],
-        "partitions_asked": len(extract.partitions) if extract.entity.partitions else None,
-    }
-
-
-def _examples(
-    context: MirrorContext, extract: Extract, figures: Mapping[str, Any], fields: FieldFigures
-) -> Mapping[str, list]:
-    """Return what the summary names: keys of rows (missing before the second look, the rest after it), lost fields."""
-    stage = extract.stage
-    lost = {lost_examples(metric): list(names[:MAX_EXAMPLES]) for metric, names in fields.lost.items() if names}
-    return lost | {
-        "missing_examples": figures["missing_examples"],
-        **{f"{operation}_examples": compare.plan_examples(stage, operation) for operation in ("update", "delete")},
-        **unproven.examples(context.conn, context.source.name, _table_names(extract)),
-    }
-
-
-def _table_names(extract: Extract) -> list[str]:
-    return [stage.table.name for stage in extract.stages]
-
-
-def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: LookCounts, fields: FieldFigures) -> str:
-    """Return why the scan is no evidence; empty if it is evidence."""
-    entity, name = extract.entity, extract.entity.name
-    if looks.all_unknown:
-        return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
-    why = entity.unproven.no_evidence(accounts) or too_many_unlisted(extract, accounts[name])
-    return ". ".join([why, *lost_fields(fields.lost)]) if why else ""
-
-
-def _total_plan(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:
-    """Return the numbers of confirmed changes in all the plans together."""
-    return Plan(*(sum(c[operation, "confirmed"] for c in counts) for operation in ("insert", "update", "delete")))
-
-
-UNLISTED_SERIES = """(NOT ({ended})
-  AND NOT EXISTS (SELECT FROM {table} n WHERE n.deleted_at IS NULL AND {n_is_t} AND n.{version} > t.{version})
-  AND NOT EXISTS (SELECT FROM {stage} s WHERE {s_is_t} AND s.{version} >= t.{version}))
-"""

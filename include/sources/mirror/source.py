@@ -16,7 +16,8 @@ from include.sources.base import Api, Check, Connections, ReadAnswer, Synced, Sy
 from include.sources.mirror.entity import Child, Derived, Entity, Invariant, Listed, MirrorContext
 from include.sources.mirror.metrics import metric_texts
 from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
-from include.sources.mirror.scan import Scope, scan_entity
+from include.sources.mirror.scan import scan_entity
+from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
 from include.warehouse.readers import identifier, integer, text

@@ -1,0 +1,39 @@
+"""The series of a history: rows whose keys differ in their version alone, of which a list shows the newest."""
+
+from psycopg import sql
+
+from include.sources.mirror.extract import Extract
+from include.warehouse import compare
+from include.warehouse.sql_fragments import same_key
+
+
+def unlisted_series(extract: Extract) -> sql.Composable:
+    """Return SQL over rows `t` of a history, true for the newest row of a series if the list shows none as new.
+
+    A series are the rows whose keys differ in their version alone. If the key has no version, each row is all there is
+    of its series, and the list may show it no more.
+    """
+    table = extract.entity.table
+    series = tuple(name for name in table.key if name not in compare.version_columns(table))
+    if series in ((), table.key):
+        return sql.SQL("false")
+    return sql.SQL(UNLISTED_SERIES).format(
+        table=table.sql,
+        stage=extract.stage.sql,
+        n_is_t=same_key(series, "n", "t"),
+        s_is_t=same_key(series, "s", "t"),
+        version=sql.Identifier(table.version),
+        ended=sql.SQL(extract.entity.ended),
+    )
+
+
+def keep_ended_series(extract: Extract) -> None:
+    """Take the deletes that are proven out of the plan of a history: the series has ended, and its rows stay."""
+    query = sql.SQL("DELETE FROM {} WHERE _operation = 'delete' AND _status = 'confirmed'")
+    extract.stage.conn.execute(query.format(extract.stage.plan))
+
+
+UNLISTED_SERIES = """(NOT ({ended})
+  AND NOT EXISTS (SELECT FROM {table} n WHERE n.deleted_at IS NULL AND {n_is_t} AND n.{version} > t.{version})
+  AND NOT EXISTS (SELECT FROM {stage} s WHERE {s_is_t} AND s.{version} >= t.{version}))
+"""
