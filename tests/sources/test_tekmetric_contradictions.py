@@ -186,12 +186,19 @@ def test_answers_for_the_shop_of_the_token_whatever_the_path_says(loaded, conn, 
         loaded.sync()
 
 
+def of_orders(conn, *ids: int) -> list[Any]:
+    """What the copy has of these orders: themselves, their jobs, and these jobs' fees."""
+    return [(order(conn, id_), of_order(conn, "jobs", id_), of_order(conn, "job_fees", id_)) for id_ in ids]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["it is read first", "the other is read first"])
 @pytest.mark.parametrize("how", ["sync", "scan"])
-def test_job_that_another_orders_estimate_shows_is_not_taken_from_its_order(loaded, conn, lying, how):
-    mine, other = (with_job(loaded, status=1, jobs=[job(authorized=None)]) for _ in range(2))
+def test_job_that_another_orders_estimate_shows_is_not_taken_from_its_order(loaded, conn, lying, how, first):
+    both_orders = [with_job(loaded, status=1, jobs=[job(authorized=None)]) for _ in range(2)]
+    mine, other = both_orders if first else reversed(both_orders)
     loaded.sync()
     settle(loaded)
-    before = of_order(conn, "jobs", mine)
+    before = of_orders(conn, mine, other)
     if how == "sync":
         loaded.control.mutate(Mutation("update", "orders", other, {"paid": 4711}))
         loaded.control.advance(600)
@@ -204,17 +211,18 @@ def test_job_that_another_orders_estimate_shows_is_not_taken_from_its_order(load
 
     lying.twist = always(both, f"/repair-order/{other}/estimate")
     if how == "sync":
-        with pytest.raises(SyncFailed, match=r"jobs .*another record has it too"):
+        with pytest.raises(SyncFailed, match=r"jobs .*another record has a row of it too"):
             loaded.sync()
     else:
         summary = loaded.scan()
         assert summary.proven < summary.rows
         loaded.mend(summary)
-    assert of_order(conn, "jobs", mine) == before
+    assert of_orders(conn, mine, other) == before
     lying.twist = lambda request, data: data
     loaded.sync()
-    assert of_order(conn, "jobs", mine) == before
+    assert of_orders(conn, mine) == before[:1]
     assert len(of_order(conn, "jobs", other)) == 1
+    assert len(of_order(conn, "job_fees", other)) == 2
 
 
 def test_job_that_moves_to_another_order_moves(loaded, conn):

@@ -72,7 +72,7 @@ def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
     - A nested row that is missing in its record is a candidate for a delete. If it may be one of the rows that could
       not be stored, it is unproven.
     - If the record itself is a candidate, young, unproven or to be deleted, so are its nested rows.
-    - A nested row that another record has too, or has in the copy, is unproven (see `_mark_taken`).
+    - If a nested row is another record's too, in the list or the copy, its record is unproven (see `_mark_taken`).
 
     `surplus`: make candidates for a delete also of nested rows whose record is neither staged nor live in the copy.
     """
@@ -112,13 +112,28 @@ def _follow_records(extract: Extract) -> None:
             "same": extract.belongs_to_record(part, "p", "w"),
         }
         stage.conn.execute(sql.SQL(AS_THE_RECORD).format(**names))
-        _mark_taken(extract, part, stage)
+    _mark_taken(extract)
 
 
-def _mark_taken(extract: Extract, part: Part, stage: Stage) -> None:
-    """Mark planned nested rows as unproven that would be taken from another record on the word of their own alone.
+def _mark_taken(extract: Extract) -> None:
+    """Mark what is planned for a record as unproven if it takes a nested row from another record on its word alone.
 
-    The other record has to be read too, without the row, or has to be deleted with this plan.
+    A record and its nested rows are written as a set, and this one's reading is wrong or the other's is.
+    """
+    takers: set[tuple] = set()
+    for part, stage in extract.parts:
+        takers |= _takers(extract, part, stage)
+    if not takers:
+        return
+    for stage, by in [(extract.stage, extract.entity.table.key), *((stage, part.by) for part, stage in extract.parts)]:
+        names = {"plan": stage.plan, "why": sql.Literal(TAKEN_WHY), "of_takers": among(by, list(takers), "p")}
+        stage.conn.execute(sql.SQL(DOUBT_TAKERS).format(**names))
+
+
+def _takers(extract: Extract, part: Part, stage: Stage) -> set[tuple]:
+    """Return the keys of the records for which a nested row is planned that another record has.
+
+    None of those whose other record was read too, without the row, or is deleted with this plan.
     """
     contested = (stage.pull.progress or {}).get("contested", [])
     names = {
@@ -132,7 +147,7 @@ def _mark_taken(extract: Extract, part: Part, stage: Stage) -> None:
         "of_list": extract.belongs_to_record(part, "t", "w"),
         "contested": among(stage.table.key, contested, "p"),
     }
-    stage.conn.execute(sql.SQL(TAKEN).format(**names))
+    return set(stage.conn.execute(sql.SQL(TAKERS).format(**names)).fetchall())
 
 
 def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
@@ -200,7 +215,7 @@ def replace_record(extract: Extract, record: Row) -> None:
         of_record = are(part.by, key)
         _replace_rows(stage, of_record, rows[part])
         compare.plan_deletes(stage, status="confirmed", within=of_record)
-        _mark_taken(extract, part, stage)
+    _mark_taken(extract)
 
 
 def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -> None:
@@ -286,13 +301,20 @@ WHERE _operation = 'delete'
   AND (jsonb_build_array({p_key}) IN (SELECT key FROM {refused}) OR EXISTS (SELECT FROM {refused} WHERE NOT usable))
 """
 
-TAKEN = """
-UPDATE {plan} p SET _status = 'unproven', _why = 'another record has it too, and only one of the two can be right'
+TAKEN_WHY = "another record has a row of it too, and only one of the two can be right"
+
+TAKERS = """
+SELECT DISTINCT {p_by} FROM {plan} p
 WHERE _operation <> 'delete' AND _status IN ('confirmed', 'candidate', 'due') AND ({contested} OR EXISTS (
   SELECT FROM {table} t WHERE {same} AND t.deleted_at IS NULL AND ({t_by}) IS DISTINCT FROM ({p_by})
     AND NOT EXISTS (SELECT FROM {whole} w WHERE {of_list})
     AND NOT EXISTS (
       SELECT FROM {whole_plan} w WHERE {of_list} AND w._operation = 'delete' AND w._status = 'confirmed')))
+"""
+
+DOUBT_TAKERS = """
+UPDATE {plan} p SET _status = 'unproven', _why = {why}
+WHERE _status IN ('confirmed', 'candidate', 'due') AND {of_takers}
 """
 
 AS_THE_RECORD = """
