@@ -5,16 +5,16 @@ position. Positions are plain JSON values (a page number or a token), so a task 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from requests.utils import parse_header_links
 
-from include.api.envelopes import ERRORS, refuse_envelope
 from include.api.errors import RefuseData
+from include.api.list_answers import as_count, as_object, as_rows, listed_rows, optional_rows, query_of, value_at
 from include.api.request import Answer, Request
 
 Position = int | str | None
@@ -115,9 +115,8 @@ class Cursor(Paginator):
 
     Dots in `token` lead into objects. The token is sent as `param`, in the query or, with `in_body`, in the JSON body.
     `more`: the key of a flag that is false on the last page, even if that page has a token. `end`: the key of a flag
-    that is true there. `optional`: an answer
-    without rows may leave out the key `rows` if it has no unknown keys. `as_of`: the key of the time up to which the
-    list is complete, in ISO 8601. `cap`: as in `Paginator`.
+    that is true there. `optional`: an answer without rows may leave out the key `rows` if it has no unknown keys.
+    `as_of`: the key of the time up to which the list is complete, in ISO 8601. `cap`: as in `Paginator`.
     """
 
     rows: str
@@ -138,7 +137,7 @@ class Cursor(Paginator):
 
     @property
     def beside(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.token, self.more, self.as_of)))
+        return tuple(filter(None, (self.token, self.more, self.end, self.as_of)))
 
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
@@ -149,8 +148,8 @@ class Cursor(Paginator):
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
         beside = {self.token.partition(".")[0], self.more, self.end, self.as_of}
-        rows = optional_rows(answer.data, self.rows, beside) if self.optional else _listed(answer, self.rows)
-        token = _inner(answer.data, self.token)
+        rows = optional_rows(answer.data, self.rows, beside) if self.optional else listed_rows(answer, self.rows)
+        token = value_at(answer.data, self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
         if (self.more and answer.data.get(self.more) is False) or (self.end and answer.data.get(self.end) is True):
@@ -190,7 +189,7 @@ class LastId(Paginator):
         return base if position is None else replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        rows, more = _listed(answer, self.rows), answer.data.get(self.more)
+        rows, more = listed_rows(answer, self.rows), answer.data.get(self.more)
         if not isinstance(more, bool):
             raise RefuseData(f"{self.more!r} is neither true nor false")
         last = rows[-1].get(self.id) if rows else position
@@ -230,7 +229,7 @@ class NextLink(Paginator):
 
     @property
     def beside(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.key, self.total)))
+        return tuple(filter(None, (self.key, self.total, self.end)))
 
     def request(self, base: Request, position: Position) -> Request:
         if position is None:
@@ -242,16 +241,16 @@ class NextLink(Paginator):
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
         if self.rows is None:
-            rows, link = _rows(answer.data, "rows"), None
+            rows, link = as_rows(answer.data, "rows"), None
         else:
-            rows = _listed(answer, self.rows)
+            rows = listed_rows(answer, self.rows)
             link = answer.data.get(self.key) if self.key else None
         if self.key is None:
             links = parse_header_links(answer.headers.get("Link", ""))
             link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
         ended = self.end is not None and answer.data.get(self.end) is True
-        following = None if link is None or ended else _query(link)
-        total = _count(answer.data.get(self.total)) if self.total else None
+        following = None if link is None or ended else query_of(link)
+        total = as_count(answer.data.get(self.total)) if self.total else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
@@ -271,8 +270,8 @@ class Single(Paginator):
         return base
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        rows = answer.data if isinstance(answer.data, list) else [_object(answer.data)]
-        return Page(position, _rows(rows, "rows"), None, date=answer.date)
+        rows = answer.data if isinstance(answer.data, list) else [as_object(answer.data)]
+        return Page(position, as_rows(rows, "rows"), None, date=answer.date)
 
 
 class _Numbered(Paginator):
@@ -337,11 +336,11 @@ class PageNumber(_Numbered):
         return tuple(f"{self.meta}.{name}" for name in ("total_pages", "total_entries", "per_page"))
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
-        rows = _listed(answer, self.rows)
+        rows = listed_rows(answer, self.rows)
         data = answer.data
         meta = data.get(self.meta)
         meta = meta if isinstance(meta, dict) else {}
-        total, entries = _count(meta.get("total_pages")), _count(meta.get("total_entries"))
+        total, entries = as_count(meta.get("total_pages")), as_count(meta.get("total_entries"))
         page = Page(position, rows, None, total_pages=total, total_entries=entries, date=answer.date)
         total_pages = crawl.after(page).total_pages
         more = bool(rows) if total_pages is None else self._nth(position) < total_pages or _is_full(rows, meta, crawl)
@@ -366,8 +365,8 @@ class SpringPage(_Numbered):
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
         data = {self.rows: answer.data} if isinstance(answer.data, list) else answer.data
-        rows = _listed(replace(answer, data=data), self.rows)
-        pages, entries = _count(data.get("totalPages")), _count(data.get("totalElements"))
+        rows = listed_rows(replace(answer, data=data), self.rows)
+        pages, entries = as_count(data.get("totalPages")), as_count(data.get("totalElements"))
         page = Page(position, rows, None, total_pages=pages, total_entries=entries, date=answer.date)
         total_pages = crawl.after(page).total_pages
         is_last = data.get("last", total_pages is not None) is True
@@ -381,70 +380,6 @@ def _is_full(rows: list, meta: Mapping[str, Any], crawl: Crawl) -> bool:
     `per_page` counts only beside a usable total, and only up to the largest page so far. Some vendors say 25 although
     their pages have 20 rows; every page would look like the last.
     """
-    per_page = _count(meta.get("per_page")) if _count(meta.get("total_pages")) is not None else None
+    per_page = as_count(meta.get("per_page")) if as_count(meta.get("total_pages")) is not None else None
     sizes = [size for size in (per_page, crawl.largest) if size]
     return bool(rows) and len(rows) >= min(sizes, default=0)
-
-
-def optional_rows(data: Any, key: str, beside: Collection[str | None] = ()) -> list[dict]:
-    """Return the rows under `key`. The key may be missing if the answer has no keys but those in `beside`.
-
-    Raises RefuseData for any other answer without rows, since its meaning is unknown.
-    """
-    data = _object(data)
-    if key not in data and data.keys() - {*beside, *ERRORS}:
-        raise RefuseData(f"the answer has no list {key!r}, but something else")
-    return _rows(data.get(key, []), key)
-
-
-def _query(link: Any) -> str:
-    """Return the query of an address. Raises RefuseData if it has none."""
-    try:
-        query = urlsplit(link).query if isinstance(link, str) else ""
-    except ValueError:
-        query = ""
-    if not query:
-        raise RefuseData("the address of the next page has no query to ask for it by")
-    return query
-
-
-def _inner(data: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path with dots, None if it ends early. Raises RefuseData if no object is on its way."""
-    value: Any = data
-    for name in path.split("."):
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise RefuseData(f"{path!r} leads into something that is no JSON object")
-        value = value.get(name)
-    return value
-
-
-def _listed(answer: Answer, path: str) -> list[dict]:
-    """Return the rows at the path, out of what wraps each of them."""
-    to_list, _, to_record = path.partition("[*].")
-    rows = _rows(_inner(_object(answer.data), to_list), to_list)
-    return _rows([_inner(row, to_record) for row in rows], path) if to_record else rows
-
-
-def _object(data: Any) -> dict:
-    """Return the answer as an object. Raises RefuseData if it is none, or carries an error."""
-    if not isinstance(data, dict):
-        raise RefuseData("the answer is no JSON object")
-    refuse_envelope(data)
-    return data
-
-
-def _rows(rows: Any, key: str) -> list[dict]:
-    if not isinstance(rows, list):
-        raise RefuseData(f"the answer has no list {key!r}")
-    if not all(isinstance(row, dict) for row in rows):
-        raise RefuseData(f"the list {key!r} holds something that is no JSON object")
-    return rows
-
-
-def _count(value: Any) -> int | None:
-    """Return a count given as a number or as digits, None for anything else."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-        return int(value)
-    return value if type(value) is int and 0 <= value < 10**18 else None

@@ -465,3 +465,16 @@ def test_next_link_of_a_plain_array_is_in_the_header(more):
 def test_next_link_wants_an_array_of_objects(data):
     with pytest.raises(RefuseData):
         NextLink().read(Answer(data), None)
+
+
+@pytest.mark.parametrize(
+    "paginator",
+    [
+        Cursor("rows", token="next", more="more", end="end", as_of="now"),
+        NextLink("rows", key="next", total="total", end="end"),
+        LastId("rows", more="more"),
+    ],
+)
+def test_each_key_that_is_read_beside_the_rows_is_told(paginator):
+    keys = {getattr(paginator, name, None) for name in ("token", "key", "more", "end", "as_of", "total")}
+    assert set(paginator.beside) == keys - {None}

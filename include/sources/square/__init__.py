@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from include.api.errors import RefuseData
-from include.api.paginators import Cursor, optional_rows
+from include.api.list_answers import optional_rows
+from include.api.paginators import Cursor
 from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.base import NOTHING, LeftOut

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from include.api.errors import RefuseData
-from include.api.paginators import optional_rows
+from include.api.list_answers import optional_rows
 
 Check = Callable[[Any], None]
 Record = Mapping[str, Any]
