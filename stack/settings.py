@@ -210,9 +210,13 @@ def simulator_command(name: str, home: Home, ports: Ports, postgres: Server, inh
 
 
 def simulator_environment(name: str, postgres: Server, process_environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a simulator: the password of Postgres too, which a command line would show to all."""
+    """The environment of a simulator: nothing of Airflow's, whose keys and connections are no vendor's to know.
+
+    The password of Postgres is in it, since a command line would show it to all.
+    """
     password = urlsplit(postgres.url("warehouse", SIMULATORS[name].role)).password
-    return {**process_environment, "PGPASSWORD": unquote(password or "")}
+    own = {variable: value for variable, value in process_environment.items() if not variable.startswith("AIRFLOW_")}
+    return {**own, "PGPASSWORD": unquote(password or "")}
 
 
 def _places(home: Home, ports: Ports, postgres: Server) -> dict[str, str]:

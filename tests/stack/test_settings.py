@@ -177,6 +177,12 @@ def test_a_simulator_reaches_its_tables_with_no_password_on_its_command_line(
     assert (done.stdout, done.stderr) == (f"{schema}\n", "")
 
 
+def test_a_simulator_is_told_no_key_and_no_connection_of_airflows():
+    airflow = {"AIRFLOW__CORE__FERNET_KEY": "a key", "AIRFLOW_CONN_WAREHOUSE": "postgresql://tasks:secret@here/"}
+    variables = simulator_environment("flex", Server("postgresql://who@elsewhere/postgres"), {"KEPT": "yes", **airflow})
+    assert variables == {"KEPT": "yes", "PGPASSWORD": ""}
+
+
 def test_a_password_with_escapes_reaches_the_simulator_as_it_is():
     variables = simulator_environment("flex", Server("postgresql://who:a%2Fb@elsewhere/postgres"), {})
     assert variables["PGPASSWORD"] == "a/b"
