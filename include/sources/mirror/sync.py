@@ -173,8 +173,7 @@ class _Sync:
         # A person may read everything because a column is new. Then every row is a suspect, and no budget must apply.
         looks = second_look(context, extract, every=self.full)
         # Judged by the watermark: a sync that is too far behind a feed reads whole lists, but needs the children too.
-        incremental = not (self.full or never_synced(context, entity))
-        children, problems = stage_children(context, extract) if incremental else ([], [])
+        children, problems = ([], []) if self.full else stage_children(context, extract)
         problems += unproven_rows(extract, needs_person=looks.needs_person)
         needed, needed_problems = stage_needed(context, extract)
         states = self._new_states(extract, groups, unproven=bool(problems))
