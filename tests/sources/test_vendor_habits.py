@@ -1,6 +1,6 @@
 """Habits of a vendor that nobody documents: where the simulators guess one way, these tests go the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,12 +10,13 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from include.api.errors import NotFound
-from include.api.request import Request
+from include.api.request import Answer, Request
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror import second_look
 from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.sync import sync_entities
+from include.warehouse import sync_log
 
 from .test_mirror_evidence import doubts, live, replace_context
 from .test_scan import scanned
@@ -174,6 +175,59 @@ class TestTotals:
             sync_entities(context)
 
 
+class TestAListThatBecomesShorterWhileItIsRead:
+    """The rows behind the deleted one move up, and the first of the next page moves to one that was read already."""
+
+    @pytest.mark.parametrize("gone", [3, 200])
+    def test_loses_no_row(self, open_shop, conn, gone):
+        shop = open_shop(**FEW | {"line_items": 350})
+        shop = replace(shop, context=replace(shop.context, workers=1))
+        ids = [row["id"] for row in shop.control.rows("line_items") if row["invoice_id"]]
+        gone = ids[gone] if gone < len(ids) else ids[-1]
+        shop.control.on_page("line_items", 1, Mutation("delete", "line_items", gone, silent=True))
+        sync_entities(shop.context)
+        assert set(ids) - {gone} <= live(conn, "line_items")
+
+
+@contextmanager
+def dated(context: MirrorContext, date: Callable[[Request], datetime | None]) -> Iterator[MirrorContext]:
+    """The vendor's answers tell this time."""
+    with twisted(context, lambda request, data: data) as telling:
+        exchange = telling.client._exchange
+
+        def exchange_dated(request):
+            answer = exchange(request)
+            return replace(answer, date=date(request)) if isinstance(answer, Answer) else answer
+
+        telling.client._exchange = exchange_dated
+        yield telling
+
+
+class TestTimesOfAnswers:
+    def watermark(self, conn):
+        return sync_log.state(conn, "repairshopr", "invoices").watermark
+
+    def test_page_out_of_a_cache_shows_no_later_state(self, open_shop, conn):
+        shop = open_shop(**FEW | {"invoices": 60})
+        old = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+        with dated(shop.context, lambda asked: old if asked.params.get("page") == 2 else datetime.now(UTC)) as context:
+            sync_entities(context)
+        assert self.watermark(conn) == old
+
+    def test_nothing_was_read_after_the_beginning(self, open_shop, conn):
+        """Only later pages tell the time."""
+        shop = open_shop(**FEW | {"invoices": 60})
+        answered = []
+
+        def date(asked):
+            answered.append(datetime.now(UTC))
+            return answered[-1] if asked.params.get("page") == 2 else None
+
+        with dated(shop.context, date) as context:
+            sync_entities(context, only="invoices")
+        assert self.watermark(conn) < answered[0]
+
+
 class TestAReplicaThatLagsBehind:
     """All its addresses show the same old state."""
 
@@ -236,6 +290,18 @@ class TestAReplicaThatLagsBehind:
         summary = scanned(shop, "customers")
         assert (summary.plan.update, summary.plan.delete) == (0, 1)
         assert doubts(conn, "customers").keys() == {changed, new}
+
+    def test_is_not_believed_earlier_if_its_clock_is_ahead(self, open_shop, conn):
+        shop = open_shop(**FEW | {"customers": 30})
+        sync_entities(shop.context)
+        changed = shop.control.ids("customers")[-1]
+        conn.execute(
+            "UPDATE repairshopr.customers SET updated_at = now() - interval '1 hour', notes = 'new' WHERE id = %s",
+            [changed],
+        )
+        with dated(shop.context, lambda asked: datetime.now(UTC) + timedelta(days=40)) as context:
+            summary = scanned(replace_context(shop, context), "customers")
+        assert (summary.plan.update, doubts(conn, "customers").keys()) == (0, {changed})
 
     def test_is_believed_a_day_later(self, open_shop, conn):
         shop = open_shop(**FEW | {"customers": 30})

@@ -262,8 +262,9 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
 
 
 def _clock(extract: Extract) -> datetime:
-    """Return the source's clock when the scan began; ours if the source tells no time."""
-    return extract.stage.pull.source_time or datetime.now(UTC)
+    """Return the source's clock when the scan began; ours if that is earlier, or if the source tells no time."""
+    now = datetime.now(UTC)
+    return min(extract.stage.pull.source_time or now, now)
 
 
 def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:
