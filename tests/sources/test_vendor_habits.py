@@ -15,6 +15,7 @@ from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror import second_look
 from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.repair import repair_entities
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import sync_log
 
@@ -226,6 +227,46 @@ class TestTimesOfAnswers:
         with dated(shop.context, date) as context:
             sync_entities(context, only="invoices")
         assert self.watermark(conn) < answered[0]
+
+
+class TestYoungRows:
+    @pytest.mark.parametrize(
+        ("resource", "column"), [("customers", "notes"), ("invoices", "note"), ("line_items", "name")]
+    )
+    def test_are_not_so_by_the_word_of_their_list_alone(self, open_shop, conn, resource, column):
+        shop = open_shop(**FEW | {resource: 30})
+        sync_entities(shop.context)
+        drifted = min(live(conn, resource))
+        conn.execute(f"UPDATE repairshopr.{resource} SET {column} = 'by hand' WHERE id = %s", [drifted])
+        now = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+
+        def redated(request, data):
+            if request.path != f"/{resource}" or "invoice_id" in request.params:
+                return data
+            return {**data, resource: [r | ({"updated_at": now} if r["id"] == drifted else {}) for r in data[resource]]}
+
+        with twisted(shop.context, redated) as context:
+            summary = scanned(replace_context(shop, context), resource)
+        assert (summary.metrics["rows_young"], doubts(conn, resource).keys()) == (0, {drifted})
+
+    def test_are_no_lines_whose_invoice_has_not_changed(self, open_shop, conn):
+        """A sync reads lines with their invoice, and a line's change need not change the invoice."""
+        shop = open_shop(**FEW | {"invoices": 20, "line_items": 60})
+        old = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+        shop.control.load("invoices", [row | {"updated_at": old} for row in shop.control.rows("invoices")])
+        sync_entities(shop.context)
+        conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '1 minute'")
+        alone, bumped = shop.control.ids("invoices")[:2]
+        shop.control.mutate(Mutation("update", "invoices", bumped, {"note": "changed"}))
+        silently, _ = shop.control.mutate(
+            *(Mutation("insert", "line_items", row={"invoice_id": each}) for each in (alone, bumped))
+        )
+        rows = [row | ({"updated_at": old} if row["id"] == alone else {}) for row in shop.control.rows("invoices")]
+        shop.control.load("invoices", rows)
+        summary = scanned(shop)
+        assert (summary.plan.insert, summary.metrics["rows_young"]) == (1, 1)
+        repair_entities(shop.context, [summary])
+        assert silently in live(conn, "line_items")
 
 
 class TestAReplicaThatLagsBehind:
