@@ -41,7 +41,7 @@ class Pull:
     - `position`: where the next page is, as the paginator understands it; None at the start and at the end
     - `complete`: all pages were read
     - `rows_read`: rows that the source sent; `rows_refused` of them are in confidence.quarantine with the reason
-    - `source_time`: the source's clock when the pull began
+    - `source_time`: the source's clock when the pull began. If a page was older, as from a cache, the time of that page
     - `total_entries`, `total_pages`: what the source says that its list has
     - `progress`: figures that the caller keeps for the next attempt
     """

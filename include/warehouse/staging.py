@@ -98,7 +98,8 @@ class Stage:
         """Store a page's rows and the position of the next page, both or neither.
 
         - `next_position`: None ends the pull
-        - `page_info`: any of `source_time` and `total_entries` (both kept from the first page) and `total_pages`
+        - `page_info`: any of `source_time` (the earliest is kept), `total_entries` (that of the first page) and
+          `total_pages`
         - `places`: each row's place on the page, if several rows share one; by default 0, 1, 2, ...
         - `refuse`: reasons by place; the rows there are refused instead of stored
 
@@ -114,7 +115,7 @@ class Stage:
                 pages=number,
                 rows_read=self.pull.rows_read + read,
                 rows_refused=self.pull.rows_refused + len(refused),
-                source_time=self.pull.source_time or page_info.get("source_time"),
+                source_time=min(filter(None, (self.pull.source_time, page_info.get("source_time"))), default=None),
                 total_entries=page_info.get("total_entries") if number == 1 else self.pull.total_entries,
                 total_pages=page_info.get("total_pages") or self.pull.total_pages,
             )
@@ -276,10 +277,12 @@ class Stage:
                 conn.execute(statement)
             conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.plan, sql.Literal(self._made_for())))
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
-        conn.execute(
-            "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)",
+        (started_at,) = conn.execute(
+            "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)"
+            " RETURNING started_at",
             [pull.pull, pull.source, pull.entity, pull.purpose, pull.ticket, pull.attempt],
-        )
+        ).fetchone()
+        self.pull = replace(pull, started_at=started_at)
 
     @property
     def _names(self) -> Mapping[str, sql.Composable]:

@@ -234,6 +234,34 @@ def test_deletes_may_be_told_in_a_list_beside_the_feed(context, vendor, conn, li
     assert vendor.asked == ["/v1/events", "/v1/events", "/v1/customers/cus_3"]
 
 
+@pytest.mark.parametrize("told", ["before it came back", "falsely"])
+def test_record_that_lives_comes_whatever_deletes_are_told(context, vendor, conn, told):
+    """The events of a delete and of a return are read together, in any order."""
+    recent(vendor)
+    if told == "falsely":
+        vendor.put("cus_2", "new", kind="customer.created")
+        vendor.put("cus_9", "new", kind="customer.created")
+        vendor.tell("customer.deleted", vendor.customers["cus_9"])
+    else:
+        vendor.delete("cus_2")
+        sync_entities(context)
+        assert "cus_2" not in live(conn)
+        vendor.deleted.clear()
+        vendor.put("cus_2", "again", kind="customer.created")
+    conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '1 hour' WHERE source = 'feed'")
+    sync_entities(context)
+    assert live(conn) == true(vendor)
+
+
+def test_record_that_came_and_went_is_none(context, vendor, conn):
+    recent(vendor)
+    vendor.put("cus_10", "new", kind="customer.created")
+    vendor.delete("cus_10")
+    sync_entities(context)
+    assert live(conn) == true(vendor)
+    assert conn.execute("SELECT FROM feed.customers WHERE id = 'cus_10'").rowcount == 0
+
+
 def test_delete_that_is_told_of_a_living_record_deletes_nothing(context, vendor, conn):
     recent(vendor)
     vendor.put("cus_3", "Alive")

@@ -83,6 +83,24 @@ class TestChildrenOfASync:
         with twisted(filled.context, lie) as context, pytest.raises(SyncFailed, match="another address does"):
             sync_entities(context)
 
+    def test_are_not_gone_because_their_listed_invoice_is_not_found(self, filled, conn):
+        invoice = touched_invoice(filled, conn)
+        before = live(conn, "line_items")
+
+        def lie(request, data):
+            if request.path == f"/invoices/{invoice}":
+                raise NotFound("404")
+            return emptied_with_its_totals(request, data) if request.path == "/line_items" else data
+
+        with (
+            twisted(filled.context, lie) as context,
+            pytest.raises(SyncFailed, match=r"line_items \d+ \(its parent is not at its own address"),
+        ):
+            sync_entities(context)
+        assert live(conn, "line_items") == before
+        sync_entities(filled.context)
+        assert live(conn, "line_items") == before
+
     def test_are_not_changed_by_one_address_alone(self, filled, conn):
         """In the same version, which is no news: the whole invoice shows another price."""
         invoice = touched_invoice(filled, conn)

@@ -1,5 +1,7 @@
 """Sync against a simulated account: first load, changes, what goes wrong, and the way back."""
 
+from datetime import UTC, datetime, timedelta
+
 import psycopg
 import pytest
 
@@ -206,6 +208,26 @@ def test_first_load_cut_off_at_any_page_goes_on_there(shop, conn, page):
     shop.control.reset_counters()
     sync_entities(shop.context)
     assert live_ids(conn, "invoices") == shop.control.ids("invoices")
+
+
+def test_children_that_were_read_before_their_parents_lose_no_change_between(shop, conn):
+    """The first load of the invoices failed for hours, that of their lines did not."""
+    shop.control.fault(Fault("status", resource="invoices", status=403, times=None))
+    with pytest.raises(SyncFailed):
+        sync_entities(shop.context)
+    shop.control.clear()
+    invoice = shop.control.ids("invoices")[3]
+    [line] = shop.control.mutate(Mutation("insert", "line_items", row={"invoice_id": invoice}))
+    at = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+    for name, changed in (("invoices", invoice), ("line_items", line)):
+        rows = [row | ({"updated_at": at} if row["id"] == changed else {}) for row in shop.control.rows(name)]
+        shop.control.load(name, rows)
+    conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '5 hours' WHERE entity = 'line_items'")
+    shop.control.reset_counters()
+    sync_entities(shop.context)
+    assert line in live_ids(conn, "line_items")
+    # The lines of the other invoices have been read with the list of all.
+    assert shop.control.counters().total("GET line_items") == 1
 
 
 def test_reset_watermarks_spares_what_was_never_synced(shop, conn):

@@ -1,6 +1,6 @@
 """Habits of a vendor that nobody documents: where the simulators guess one way, these tests go the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,12 +10,14 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from include.api.errors import NotFound
-from include.api.request import Request
+from include.api.request import Answer, Request
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror import second_look
 from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.repair import repair_entities
 from include.sources.mirror.sync import sync_entities
+from include.warehouse import sync_log
 
 from .test_mirror_evidence import doubts, live, replace_context
 from .test_scan import scanned
@@ -174,6 +176,99 @@ class TestTotals:
             sync_entities(context)
 
 
+class TestAListThatBecomesShorterWhileItIsRead:
+    """The rows behind the deleted one move up, and the first of the next page moves to one that was read already."""
+
+    @pytest.mark.parametrize("gone", [3, 200])
+    def test_loses_no_row(self, open_shop, conn, gone):
+        shop = open_shop(**FEW | {"line_items": 350})
+        shop = replace(shop, context=replace(shop.context, workers=1))
+        ids = [row["id"] for row in shop.control.rows("line_items") if row["invoice_id"]]
+        gone = ids[gone] if gone < len(ids) else ids[-1]
+        shop.control.on_page("line_items", 1, Mutation("delete", "line_items", gone, silent=True))
+        sync_entities(shop.context)
+        assert set(ids) - {gone} <= live(conn, "line_items")
+
+
+@contextmanager
+def dated(context: MirrorContext, date: Callable[[Request], datetime | None]) -> Iterator[MirrorContext]:
+    """The vendor's answers tell this time."""
+    with twisted(context, lambda request, data: data) as telling:
+        exchange = telling.client._exchange
+
+        def exchange_dated(request):
+            answer = exchange(request)
+            return replace(answer, date=date(request)) if isinstance(answer, Answer) else answer
+
+        telling.client._exchange = exchange_dated
+        yield telling
+
+
+class TestTimesOfAnswers:
+    def watermark(self, conn):
+        return sync_log.state(conn, "repairshopr", "invoices").watermark
+
+    def test_page_out_of_a_cache_shows_no_later_state(self, open_shop, conn):
+        shop = open_shop(**FEW | {"invoices": 60})
+        old = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+        with dated(shop.context, lambda asked: old if asked.params.get("page") == 2 else datetime.now(UTC)) as context:
+            sync_entities(context)
+        assert self.watermark(conn) == old
+
+    def test_nothing_was_read_after_the_beginning(self, open_shop, conn):
+        """Only later pages tell the time."""
+        shop = open_shop(**FEW | {"invoices": 60})
+        answered = []
+
+        def date(asked):
+            answered.append(datetime.now(UTC))
+            return answered[-1] if asked.params.get("page") == 2 else None
+
+        with dated(shop.context, date) as context:
+            sync_entities(context, only="invoices")
+        assert self.watermark(conn) < answered[0]
+
+
+class TestYoungRows:
+    @pytest.mark.parametrize(
+        ("resource", "column"), [("customers", "notes"), ("invoices", "note"), ("line_items", "name")]
+    )
+    def test_are_not_so_by_the_word_of_their_list_alone(self, open_shop, conn, resource, column):
+        shop = open_shop(**FEW | {resource: 30})
+        sync_entities(shop.context)
+        drifted = min(live(conn, resource))
+        conn.execute(f"UPDATE repairshopr.{resource} SET {column} = 'by hand' WHERE id = %s", [drifted])
+        now = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+
+        def redated(request, data):
+            if request.path != f"/{resource}" or "invoice_id" in request.params:
+                return data
+            return {**data, resource: [r | ({"updated_at": now} if r["id"] == drifted else {}) for r in data[resource]]}
+
+        with twisted(shop.context, redated) as context:
+            summary = scanned(replace_context(shop, context), resource)
+        assert (summary.metrics["rows_young"], doubts(conn, resource).keys()) == (0, {drifted})
+
+    def test_are_no_lines_whose_invoice_has_not_changed(self, open_shop, conn):
+        """A sync reads lines with their invoice, and a line's change need not change the invoice."""
+        shop = open_shop(**FEW | {"invoices": 20, "line_items": 60})
+        old = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+        shop.control.load("invoices", [row | {"updated_at": old} for row in shop.control.rows("invoices")])
+        sync_entities(shop.context)
+        conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '1 minute'")
+        alone, bumped = shop.control.ids("invoices")[:2]
+        shop.control.mutate(Mutation("update", "invoices", bumped, {"note": "changed"}))
+        silently, _ = shop.control.mutate(
+            *(Mutation("insert", "line_items", row={"invoice_id": each}) for each in (alone, bumped))
+        )
+        rows = [row | ({"updated_at": old} if row["id"] == alone else {}) for row in shop.control.rows("invoices")]
+        shop.control.load("invoices", rows)
+        summary = scanned(shop)
+        assert (summary.plan.insert, summary.metrics["rows_young"]) == (1, 1)
+        repair_entities(shop.context, [summary])
+        assert silently in live(conn, "line_items")
+
+
 class TestAReplicaThatLagsBehind:
     """All its addresses show the same old state."""
 
@@ -236,6 +331,18 @@ class TestAReplicaThatLagsBehind:
         summary = scanned(shop, "customers")
         assert (summary.plan.update, summary.plan.delete) == (0, 1)
         assert doubts(conn, "customers").keys() == {changed, new}
+
+    def test_is_not_believed_earlier_if_its_clock_is_ahead(self, open_shop, conn):
+        shop = open_shop(**FEW | {"customers": 30})
+        sync_entities(shop.context)
+        changed = shop.control.ids("customers")[-1]
+        conn.execute(
+            "UPDATE repairshopr.customers SET updated_at = now() - interval '1 hour', notes = 'new' WHERE id = %s",
+            [changed],
+        )
+        with dated(shop.context, lambda asked: datetime.now(UTC) + timedelta(days=40)) as context:
+            summary = scanned(replace_context(shop, context), "customers")
+        assert (summary.plan.update, doubts(conn, "customers").keys()) == (0, {changed})
 
     def test_is_believed_a_day_later(self, open_shop, conn):
         shop = open_shop(**FEW | {"customers": 30})

@@ -121,10 +121,10 @@ def _changed_late(extract: Extract, looked_up: Reading) -> bool:
 
     No record has changed more than a day from now.
     """
-    read_at, moment = extract.stage.pull.source_time, looked_up.moment
+    pull, moment = extract.stage.pull, looked_up.moment
     if moment is not None and moment >= datetime.now(UTC) + timedelta(days=1):
         return False
-    return read_at is None or (moment is not None and moment > read_at)
+    return moment is not None and moment > (pull.source_time or pull.started_at)
 
 
 def _adds_to_list(extract: Extract, key: tuple, listed: Readings, looked_up: Readings) -> bool:

@@ -37,6 +37,11 @@ class Look:
     needs_person: bool = False
 
 
+def not_there(lookup: Lookup, look: Look) -> bool:
+    """Return whether the address of the record, or of its parent, does not exist."""
+    return lookup.own and not (look.rows or look.tombstone or look.unknown)
+
+
 def names(value: Any, *path: str) -> Callable[[Any], None]:
     """Return a check for a request's answer: it must have this value, the requested id, at the path.
 

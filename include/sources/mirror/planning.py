@@ -29,7 +29,7 @@ def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = 
     deleted_by_event = among(extract.entity.table.key, reported, "t") if reported else None
     if deleted_by_event:
         # Whatever other events show of these records: a look-up decides.
-        extract.stage.conn.execute(sql.SQL("DELETE FROM {} t WHERE {}").format(extract.stage.sql, deleted_by_event))
+        _unstage_reported(extract.stage, deleted_by_event)
     extract.drop_repeats(newest_first=newest_first)
     compare.plan_writes(extract.stage, doubtful="candidate")
     if implicit := newly_deleted_implicitly(context, extract):
@@ -40,6 +40,25 @@ def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = 
         within = among(extract.entity.table.key, extract.deleted_keys, "t")
         compare.plan_deletes(extract.stage, status="confirmed", within=within)
     plan_nested_rows(extract)
+
+
+def _unstage_reported(stage: Stage, reported: sql.Composable) -> None:
+    """Drop staged records that an event reports as deleted. One that the copy lacks becomes a candidate for an insert.
+
+    It may have come, or come back, after that event. `reported`: an SQL condition on rows `t`.
+    """
+    names = {
+        "plan": stage.plan,
+        "columns": identifiers(stage.table.names),
+        "t_columns": identifiers(stage.table.names, "t"),
+        "t_key": identifiers(stage.table.key, "t"),
+        "stage": stage.sql,
+        "table": stage.table.sql,
+        "same": same_key(stage.table.key, "c", "t"),
+        "reported": reported,
+    }
+    stage.conn.execute(sql.SQL(PERHAPS_BACK).format(**names))
+    stage.conn.execute(sql.SQL("DELETE FROM {stage} t WHERE {reported}").format(**names))
 
 
 def newly_deleted_implicitly(context: MirrorContext, extract: Extract) -> sql.Composable | None:
@@ -265,6 +284,12 @@ WITH shown AS (
 ), lagging AS (SELECT min(moment) AS since FROM shown WHERE outdated AND moment >= {believed_after})
 UPDATE {plan} p SET _status = 'unproven', _why = {why}, _looked = true FROM shown, lagging
 WHERE p.ctid = shown.place AND shown.moment >= lagging.since AND (outdated OR operation = 'delete')
+"""
+
+PERHAPS_BACK = """
+INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted, _listed)
+SELECT DISTINCT ON ({t_key}) {t_columns}, 'insert', 'candidate', c.row_hash, c.deleted_at IS NOT NULL, false
+FROM {stage} t LEFT JOIN {table} c ON {same} WHERE {reported} AND (c.row_hash IS NULL OR c.deleted_at IS NOT NULL)
 """
 
 NOISE = """

@@ -185,7 +185,8 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
     """Let the list be read again if it shows fewer rows than its total claims.
 
     A scan does so only if that takes fewer requests than looking up the missing rows. If the list of a sync stays
-    short, its partition is marked as short: rows that the list left out would be missing in the copy.
+    short, its partition is marked as short: rows that the list left out would be missing in the copy. A sync also reads
+    a list once more that became shorter meanwhile: rows that moved to a page that was read already were not shown.
     """
     # Totals of lists in brief and of events don't count records.
     if isinstance(extract.entity, Discovered) or listings[number].deleted:
@@ -200,6 +201,10 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
     shortage, state = extract.shortage(number, shown), extract.list_state(number)
     readings, before = state.get("readings", 1), state.get("shortage")
     is_sync = extract.stage.pull.purpose == "sync"
+    if is_sync and readings == 1 and not shortage and state["unseen"] and listings[number].paginator.by_place:
+        log.info("%s: a list became shorter while it was read, so it is read again", extract.entity.name)
+        _reopen_list(extract, number, readings=2, shortage=None)
+        return
     if not shortage or not (is_sync or shortage > (extract.stage.pull.total_pages or 1)):
         return
     # Each reading of an unsorted list shows other rows, by chance none that are new.
@@ -216,7 +221,7 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
         extract.stage.save_progress(cut={**extract.short_partitions, listings[number].partition: why})
 
 
-def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int) -> None:
+def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None) -> None:
     """Let a list be read from its first page again. `readings`: with the new one. `shortage`: that of the last one."""
     # The figures of the last reading don't hold for the new one.
     extract.reset_counts(number, readings=readings, shortage=shortage, shrunk_to=None, unseen=None)

@@ -7,13 +7,13 @@ from psycopg import sql
 
 from include.api.paginators import Page
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Entity, MirrorContext, Need
+from include.sources.mirror.entity import Child, Entity, MirrorContext, Need
 from include.sources.mirror.evidence import count_unlisted
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.lookup import look_up
+from include.sources.mirror.lookup import look_up, not_there
 from include.sources.mirror.partitions import known_partitions
 from include.sources.mirror.planning import mark_unreadable, plan_sync
-from include.sources.mirror.second_look import second_look
+from include.sources.mirror.second_look import PARENT_LISTED, second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.pull import TooManyRefused
 from include.warehouse.sql_fragments import among, identifiers, pairs
@@ -43,37 +43,47 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
 
     Children of unchanged parents are read too, as long as the parent is in the lookback, since a source may show a
     parent before its children. Those of a parent that is shown in an older version than the copy has are not: its
-    children would be outdated too. Kinds that were never synced are left to their first sync.
+    children would be outdated too. Kinds that were never synced are left to their first sync. If the parents themselves
+    were never synced, or those of a partition, only the parents count that changed after the children were last read.
     """
-    parents = extract.stage
-    key = identifiers(extract.entity.table.key)
-    query = sql.SQL("SELECT {key} FROM {stage} EXCEPT SELECT {key} FROM {plan} WHERE _status = 'stale' ORDER BY {key}")
-    listed = parents.conn.execute(query.format(key=key, stage=parents.sql, plan=parents.plan)).fetchall()
     found, problems = [], []
     for child in context.source.children(extract.entity):
         if never_synced(context, child):
             continue
+        listed = _parents_to_read(context, extract, child)
+        alive = set(listed) - extract.flagged_deleted(listed)
         read: list[tuple] = []
         # Asked at the same address, a second look would only repeat what the first has shown.
         looked_at_again = replace(child, lookup=child.lookup.witness or child.lookup)
-        children = Extract.open(context, looked_at_again, "sync", f"children of {parents.pull.ticket}")
+        children = Extract.open(context, looked_at_again, "sync", f"children of {extract.stage.pull.ticket}")
         if children.stage.resumed:
             children = children.restart(context)
         for value, look in look_up(context, child.table, child.lookup, listed):
-            if look.unknown:
-                problems.append(Problem(f"{child.name} of {_key_text(value)}", look.unknown, look.needs_person))
+            why = look.unknown or (PARENT_LISTED if value in alive and not_there(child.lookup, look) else "")
+            if why:
+                problems.append(Problem(f"{child.name} of {_key_text(value)}", why, look.needs_person))
             else:
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
         problems += _refused_problems(children)
         _plan_children(context, children, read)
-        looks = second_look(context, children)
+        looks = second_look(context, children, listed_parents=alive)
         problems += unproven_rows(children, needs_person=looks.needs_person)
         if unlisted := count_unlisted(children):
             why = f"their lists don't show {unlisted} of them, but another address does"
             problems.append(Problem(child.name, why))
         found.append(children)
     return found, problems
+
+
+def _parents_to_read(context: MirrorContext, extract: Extract, child: Child) -> list[tuple]:
+    """Return the keys of the listed parents whose children a sync reads, as `stage_children` says."""
+    table, parents, changed = extract.entity.table, extract.stage, sql.SQL("true")
+    if table.moment and never_synced(context, extract.entity):
+        since = sync_log.state(context.conn, context.source.name, child.name).since(context.source.lookback)
+        changed = sql.SQL("coalesce({} >= {}, true)").format(sql.Identifier(table.moment), sql.Literal(since))
+    query = sql.SQL(PARENTS).format(key=identifiers(table.key), stage=parents.sql, plan=parents.plan, changed=changed)
+    return parents.conn.execute(query).fetchall()
 
 
 def _refused_problems(extract: Extract) -> list[Problem]:
@@ -164,3 +174,8 @@ def _missing_keys(extract: Extract, need: Need, entity: Entity) -> list[tuple]:
             named=sql.SQL("({}) IS NOT NULL").format(identifiers(need.by, "s")),
         )
     ).fetchall()
+
+
+PARENTS = """
+SELECT {key} FROM {stage} WHERE {changed} EXCEPT SELECT {key} FROM {plan} WHERE _status = 'stale' ORDER BY {key}
+"""

@@ -24,6 +24,7 @@ from include.sources.mirror.scan_summary import summarize
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.second_look import read_listed_again, second_look
 from include.sources.mirror.series import keep_ended_series, unlisted_series
+from include.sources.mirror.young import doubt_young
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.sql_fragments import identifiers
@@ -59,6 +60,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     if entity.history:
         extract.require_rows()
     figures = _comparison(context, scope, extract)
+    doubt_young(context, extract)
     looks = second_look(context, extract)
     if entity.history:
         keep_ended_series(extract)
@@ -262,8 +264,9 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
 
 
 def _clock(extract: Extract) -> datetime:
-    """Return the source's clock when the scan began; ours if the source tells no time."""
-    return extract.stage.pull.source_time or datetime.now(UTC)
+    """Return the source's clock when the scan began; ours if that is earlier, or if the source tells no time."""
+    now = datetime.now(UTC)
+    return min(extract.stage.pull.source_time or now, now)
 
 
 def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:

@@ -1,8 +1,8 @@
 """The second look: look up each suspect by itself, those that have waited longest first."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import LiteralString
 
@@ -13,7 +13,7 @@ from include.sources.mirror.agreement import Disagreement, require_agreement, st
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
 from include.sources.mirror.entity import Discovered, Entity, Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
-from include.sources.mirror.lookup import Look, look_up
+from include.sources.mirror.lookup import Look, look_up, not_there
 from include.sources.mirror.planning import replace_record
 from include.warehouse import compare
 from include.warehouse.sql_fragments import are, identifiers, key_array, same_key
@@ -29,6 +29,7 @@ SECOND_READINGS = 100
 MANY = 10
 # The number of rows that tell whether an address finds anything at all.
 KNOWN_ROWS = 3
+PARENT_LISTED = "its parent is not at its own address, but the parents' list shows it"
 BUDGET_SPENT = "the budget of second looks was spent before its turn"
 NO_VALUES = "nothing is known by which it could be asked for"
 NOTHING_FOUND = "it is not found by itself, but neither is a row that list and copy have"
@@ -71,16 +72,22 @@ class LookCounts:
         return self.asked >= MANY and not self.answered
 
 
-def second_look(context: MirrorContext, extract: Extract, *, every: bool = False) -> LookCounts:
+def second_look(
+    context: MirrorContext, extract: Extract, *, every: bool = False, listed_parents: Collection[tuple] = ()
+) -> LookCounts:
     """Look up the suspects and set their status in the plan. Return how many were looked up.
 
     Suspects beyond the budget stay unproven, unless they only gained fields and all looks at others like them have
-    confirmed that. `every`: look up all other suspects too.
+    confirmed that.
+
+    - `every`: look up all other suspects too
+    - `listed_parents`: keys of parents that their list has just shown. If one is not at its own address, one of the two
+      is wrong, so nothing is proven of its children.
     """
-    looks = _look_at_suspects(context, extract, SECOND_LOOKS)
+    looks = _look_at_suspects(context, extract, SECOND_LOOKS, listed_parents)
     _confirm_gained(extract)
     if every:
-        looks += _look_at_suspects(context, extract, None)
+        looks += _look_at_suspects(context, extract, None, listed_parents)
     _settle_rest(extract)
     return looks
 
@@ -96,15 +103,25 @@ def read_listed_again(context: MirrorContext, extract: Extract) -> None:
         _look_at(context, extract, listed_only, SECOND_READINGS)
 
 
-def _look_at_suspects(context: MirrorContext, extract: Extract, budget: int | None) -> LookCounts:
+def _look_at_suspects(
+    context: MirrorContext, extract: Extract, budget: int | None, listed_parents: Collection[tuple]
+) -> LookCounts:
     """Look up suspects and settle them. `budget`: the largest number of requests, None for no limit."""
-    return _look_at(context, extract, _suspects(context, extract, _candidates(extract), budget), budget)
+    suspects = _suspects(context, extract, _candidates(extract), budget)
+    return _look_at(context, extract, suspects, budget, listed_parents)
 
 
 def _look_at(
-    context: MirrorContext, extract: Extract, suspects: Mapping[tuple, Sequence[Suspect]], budget: int | None
+    context: MirrorContext,
+    extract: Extract,
+    suspects: Mapping[tuple, Sequence[Suspect]],
+    budget: int | None,
+    listed_parents: Collection[tuple] = (),
 ) -> LookCounts:
-    """Look up these suspects and settle them. `budget`: the largest number of requests to a witness, None for any."""
+    """Look up these suspects and settle them. `budget`: the largest number of requests to a witness, None for any.
+
+    `listed_parents`: as in `second_look`.
+    """
     table, lookup = extract.entity.table, extract.entity.lookup
     # By the looked-up values: the suspects that the look-up did not show.
     not_shown: dict[tuple, list[Suspect]] = {}
@@ -119,6 +136,8 @@ def _look_at(
         for suspect in (each for each in suspects[value] if each.key in contradicted):
             _settle_unproven(extract, suspect, contradicted[suspect.key])
         others = [each for each in suspects[value] if each.key not in contradicted]
+        if value in listed_parents and not_there(lookup, look):
+            look = replace(look, unknown=PARENT_LISTED)
         not_shown[value] = [each for each in others if not _settle_shown(extract, each, look, listed_in)]
     not_shown = {value: some for value, some in not_shown.items() if some}
     if lookup.witness:
@@ -144,7 +163,8 @@ def _look_at(
         elif suspect.key in listed:
             _settle_unproven(extract, suspect, LISTED_ONLY, even_confirmed=True)
         else:
-            _settle(extract, suspect, "confirmed")
+            # What may have come back is not there, and the copy lacks it too.
+            _settle(extract, suspect, "noise" if suspect.operation == "insert" else "confirmed")
     return LookCounts(len(suspects), answered, needs_person)
 
 

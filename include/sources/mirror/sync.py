@@ -173,8 +173,7 @@ class _Sync:
         # A person may read everything because a column is new. Then every row is a suspect, and no budget must apply.
         looks = second_look(context, extract, every=self.full)
         # Judged by the watermark: a sync that is too far behind a feed reads whole lists, but needs the children too.
-        incremental = not (self.full or never_synced(context, entity))
-        children, problems = stage_children(context, extract) if incremental else ([], [])
+        children, problems = ([], []) if self.full else stage_children(context, extract)
         problems += unproven_rows(extract, needs_person=looks.needs_person)
         needed, needed_problems = stage_needed(context, extract)
         states = self._new_states(extract, groups, unproven=bool(problems))
@@ -334,17 +333,18 @@ class _Sync:
         """Return the watermark of a sync that read everything it was to read. It never moves back.
 
         It is the source's clock when the pull began, or the time of the newest row if the source tells no time. It is
-        never later than our own clock. If the source's clock is ahead, the changes until then would be left out.
+        never later than the beginning of the pull by our own clock. Else the changes until then would be left out, if
+        the source's clock is ahead, if only later pages tell the time, or if rows have changed while the list was read.
         """
         stage, moment = extract.stage, extract.stage.pull.source_time
         if isinstance(extract.entity.changes, Window) and any(group.since for group in groups):
-            moment = self.window_end
+            moment = min(filter(None, (self.window_end, moment)))
         if moment is None and stage.table.moment:
             newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
             moment = stage.conn.execute(newest).fetchone()[0]
         before = sync_log.oldest_watermark(stage.conn, self.context.source.name, extract.entity.name)
         latest = max((time for time in (moment, before) if time), default=None)
-        return latest and min(latest, datetime.now(UTC))
+        return latest and min(latest, stage.pull.started_at)
 
 
 def _newest_version(stage: Stage) -> int | None:

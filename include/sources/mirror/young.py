@@ -1,0 +1,93 @@
+"""Young rows: their list shows a change after the last sync. They are no drift, since the next sync brings them.
+
+So a list that shows a false time of change would hide any difference, and so does a row that no sync reads by its own
+time of change. Both are looked up once more.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+
+from psycopg import sql
+
+from include.sources.base import entity_of
+from include.sources.mirror.agreement import same_value
+from include.sources.mirror.entity import Child, Discovered, MirrorContext
+from include.sources.mirror.extract import Extract
+from include.sources.mirror.lookup import Row, look_up
+from include.warehouse import sync_log
+from include.warehouse.sql_fragments import among, identifiers
+from include.warehouse.table import Table
+
+# The largest number of requests for one entity. Young rows beyond it stay young.
+LOOKS_AT_YOUNG = 100
+
+# By the values to look a young row up by: its key, and the time of its change as the list shows it.
+Young = Mapping[tuple, Sequence[tuple[tuple, datetime]]]
+
+
+def doubt_young(context: MirrorContext, extract: Extract) -> None:
+    """Make young rows, with their nested rows, suspects if the next sync may not bring them.
+
+    That is so if their own address shows no change as late as the list, or for children, if their parent has not
+    changed: a sync reads children with it. If a look-up has no answer, the list stands. Rows of lists in brief come
+    from their own address already, and those of a history may have been followed by newer ones.
+    """
+    entity = extract.entity
+    if isinstance(entity, Discovered) or entity.history or not entity.table.moment:
+        return
+    young = _young_rows(extract)
+    keys = list(
+        _unchanged_parents(context, entity, young) if isinstance(entity, Child) else _early(context, extract, young)
+    )
+    if not keys:
+        return
+    pairs = [(extract.stage, entity.table.key), *((stage, part.by) for part, stage in extract.parts)]
+    for stage, by in pairs:
+        query = sql.SQL("UPDATE {} p SET _status = 'candidate' WHERE _status = 'young' AND {}")
+        stage.conn.execute(query.format(stage.plan, among(by, keys, "p")))
+
+
+def _young_rows(extract: Extract) -> Young:
+    """Return the young rows of the plan, of as many values as there may be requests."""
+    table, by = extract.entity.table, extract.entity.lookup.by
+    query = sql.SQL("SELECT {}, {}, {} FROM {} WHERE _status = 'young' AND ({}) IS NOT NULL ORDER BY {} DESC").format(
+        identifiers(by),
+        identifiers(table.key),
+        sql.Identifier(table.moment),
+        extract.stage.plan,
+        identifiers(by),
+        sql.Identifier(table.moment),
+    )
+    found: dict[tuple, list[tuple[tuple, datetime]]] = {}
+    for *values, moment in extract.stage.conn.execute(query):
+        found.setdefault(tuple(values[: len(by)]), []).append((tuple(values[len(by) :]), moment))
+    return dict(islice(found.items(), LOOKS_AT_YOUNG * extract.entity.lookup.batch))
+
+
+def _early(context: MirrorContext, extract: Extract, young: Young) -> Iterator[tuple]:
+    """Yield the keys of young rows whose own address shows no change as late as their list."""
+    table = extract.entity.table
+    for value, look in look_up(context, table, extract.entity.lookup, young):
+        shown = {table.key_of(row): _moment(table, row) for row in look.rows}
+        for key, listed in young[value] if not look.unknown else ():
+            moment = shown.get(key)
+            if moment is None or (moment < listed and not same_value(moment, listed)):
+                yield key
+
+
+def _unchanged_parents(context: MirrorContext, entity: Child, young: Young) -> Iterator[tuple]:
+    """Yield the keys of young children whose parent shows no change that the next sync would read."""
+    parent = entity_of(context.source, entity.parent)
+    watermark = sync_log.oldest_watermark(context.conn, context.source.name, parent.name)
+    if watermark is None or parent.table.moment is None:
+        return
+    since = watermark - context.source.lookback
+    for value, look in look_up(context, parent.table, parent.lookup, young):
+        moments = [_moment(parent.table, row) for row in look.rows]
+        if not look.unknown and not any(moment and moment >= since for moment in moments):
+            yield from (key for key, _ in young[value])
+
+
+def _moment(table: Table, row: Row) -> datetime | None:
+    return table.named(row, [table.moment])[0]
