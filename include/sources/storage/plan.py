@@ -110,7 +110,10 @@ def remembered(conn: Connection) -> list[str]:
 
 
 def doubts(plan: sql.Identifier) -> sql.Composed:
-    """Return the query for unproven images that `unproven.remember_query` takes."""
+    """Return the query for images to name, which `unproven.remember_query` takes.
+
+    They are unproven, or they differ and no change is planned for them, so that the run may not count as confirmed.
+    """
     return sql.SQL(DOUBTS).format(plan=plan, statuses=KNOWN_STATUSES, original=_why("original"), staged=_why("staged"))
 
 
@@ -200,7 +203,8 @@ CASE {not_looked_for}
   ELSE 'absent' END
 """
 
-# An image that a run has marked is still as its last entry in the change log left it.
+# An image that a run has marked is still as its last entry in the change log left it. Its url may have changed: the
+# object that its error names has to be looked at.
 PLAN_HEALS = """
 INSERT INTO {plan} ({columns}, looked, _operation, _status)
 SELECT {data}, 'present', 'present', NULL, NULL, c.before ->> 'status', c.before ->> 'error', false, 'heal', 'candidate'
@@ -212,6 +216,7 @@ WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({orig
   AND c.after ->> 'status' = i.status AND c.after ->> 'error' = i.error
   AND (c.after ->> 'updated_at')::timestamptz = i.updated_at
   AND c.before ->> 'status' <> 'error'
+  AND CASE i.error WHEN {original_missing} THEN i.original_key ELSE i.staged_key END IS NOT NULL
   AND (i.original_key IS NULL OR EXISTS (SELECT FROM {objects} x
     WHERE (x.key = i.original_key OR x.key = ANY (i.original_others)) AND x.presence = 'present'))
   AND (i.staged_key IS NULL OR c.before ->> 'status' <> 'ready' OR EXISTS (SELECT FROM {objects} x
@@ -220,9 +225,7 @@ WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({orig
 
 CHANGES = """
 SELECT p.ctid AS place, jsonb_build_object('id', p.id) AS key, 'update' AS operation, p._status AS status,
-  coalesce(d.why, CASE p._status WHEN 'left' THEN 'a worker is changing it'
-    WHEN 'healable' THEN 'its objects are there again, and heal was not asked for' END) AS why,
-  p.looked, seen.image AS before,
+  d.why, p.looked, seen.image AS before,
   seen.image || jsonb_build_object('status', p.new_status, 'error', p.new_error) AS after
 FROM {plan} p
 CROSS JOIN LATERAL (
@@ -260,6 +263,8 @@ WHERE (o.key IS NOT NULL OR s.key IS NOT NULL) AND NOT i.deleted AND NOT i.young
 
 DOUBTS = """
 SELECT jsonb_build_array(id) AS key, looked, concat_ws('; ',
-  CASE WHEN status NOT IN ({statuses}) THEN 'its status is none that is known here' END, {original}, {staged}) AS why
-FROM {plan} WHERE _operation = 'mark' AND _status = 'unproven'
+  CASE WHEN status NOT IN ({statuses}) THEN 'its status is none that is known here' END,
+  CASE _status WHEN 'left' THEN 'an object is missing, and a worker is changing the image'
+    WHEN 'healable' THEN 'its objects are there again, and heal was not asked for' END, {original}, {staged}) AS why
+FROM {plan} WHERE _operation = 'mark' AND _status = 'unproven' OR _status IN ('left', 'healable')
 """
