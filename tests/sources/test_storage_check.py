@@ -99,7 +99,7 @@ def test_missing_original_counts_in_every_status_but_error(photos, either_way):
     photos.control.delete([image.original for image in (queued, ready, processing, failed, marked)])
     before = photos.table()
     summary = photos.scan()
-    assert figures(summary) == CLEAN | {"missing_original": 3, "in_processing": 1, "unproven": 1, "rows_in_error": 4}
+    assert figures(summary) == CLEAN | {"missing_original": 3, "in_processing": 1, "rows_in_error": 4}
     assert summary.plan.update == 2
     assert {(id_, status) for id_, _, status in plan(photos)} == {
         (queued.id, "confirmed"),

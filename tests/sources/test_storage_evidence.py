@@ -384,23 +384,6 @@ def test_missing_in_one_listing_is_there_if_the_next_one_shows_it(photos):
     assert (summary.metrics["feed_noise"], summary.metrics["unproven"], summary.plan.update) == (1, 0, 0)
 
 
-def test_image_that_differs_and_is_left_alone_is_named(photos, monkeypatch):
-    """So that no run counts as confirmed: nothing is planned for it."""
-    lost = photos.add("queued", laid=False)
-    photos.repair(photos.scan())
-    photos.control.put(lost.keys)
-    busy = photos.add("processing", laid=False)
-    now = images.clock(photos.images)
-    monkeypatch.setattr(images, "clock", lambda conn: now + HOUR)
-    summary = night(photos, 2).scan()
-    assert (summary.plan.update, summary.metrics["unproven"]) == (0, 2)
-    assert doubts(photos) == {
-        busy.id: "an object is missing, and a worker is changing the image",
-        lost.id: "its objects are there again, and heal was not asked for",
-    }
-    assert night(photos, 3).scan(heal=True).metrics["unproven"] == 1
-
-
 @pytest.mark.usefixtures("by_lists")
 def test_listings_alone_mark_nothing(photos, monkeypatch):
     """Where many are suspected, the second look is a listing as well; the write needs a HEAD."""

@@ -110,10 +110,7 @@ def remembered(conn: Connection) -> list[str]:
 
 
 def doubts(plan: sql.Identifier) -> sql.Composed:
-    """Return the query for images to name, which `unproven.remember_query` takes.
-
-    They are unproven, or they differ and no change is planned for them, so that the run may not count as confirmed.
-    """
+    """Return the query for unproven images that `unproven.remember_query` takes."""
     return sql.SQL(DOUBTS).format(plan=plan, statuses=KNOWN_STATUSES, original=_why("original"), staged=_why("staged"))
 
 
@@ -225,7 +222,9 @@ WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({orig
 
 CHANGES = """
 SELECT p.ctid AS place, jsonb_build_object('id', p.id) AS key, 'update' AS operation, p._status AS status,
-  d.why, p.looked, seen.image AS before,
+  coalesce(d.why, CASE p._status WHEN 'left' THEN 'a worker is changing it'
+    WHEN 'healable' THEN 'its objects are there again, and heal was not asked for' END) AS why,
+  p.looked, seen.image AS before,
   seen.image || jsonb_build_object('status', p.new_status, 'error', p.new_error) AS after
 FROM {plan} p
 CROSS JOIN LATERAL (
@@ -263,8 +262,6 @@ WHERE (o.key IS NOT NULL OR s.key IS NOT NULL) AND NOT i.deleted AND NOT i.young
 
 DOUBTS = """
 SELECT jsonb_build_array(id) AS key, looked, concat_ws('; ',
-  CASE WHEN status NOT IN ({statuses}) THEN 'its status is none that is known here' END,
-  CASE _status WHEN 'left' THEN 'an object is missing, and a worker is changing the image'
-    WHEN 'healable' THEN 'its objects are there again, and heal was not asked for' END, {original}, {staged}) AS why
-FROM {plan} WHERE _operation = 'mark' AND _status = 'unproven' OR _status IN ('left', 'healable')
+  CASE WHEN status NOT IN ({statuses}) THEN 'its status is none that is known here' END, {original}, {staged}) AS why
+FROM {plan} WHERE _operation = 'mark' AND _status = 'unproven'
 """
