@@ -429,6 +429,19 @@ class TestAnswerToAnAdd:
         monkeypatch.setattr(element.calls, "add", lambda *_: Outcome("done", line_id))
         assert (crew.sync().state, owned(crew.conn, crew.element)) == ("uncertain", before)
 
+    def test_that_names_the_crew_call_is_proven_by_the_new_line(self, stage, monkeypatch):
+        _, resource = stage.hire("FOH-R")
+        add = element.calls.add
+
+        def of_the_crew_call(api, element_id, resource_id):
+            add(api, element_id, resource_id)
+            return Outcome("done", element_id)
+
+        monkeypatch.setattr(element.calls, "add", of_the_crew_call)
+        assert stage.sync().state == "done"
+        stage.sync()
+        stage.in_step(resource)
+
     def test_that_names_the_same_line_for_two_is_a_line_of_the_first_at_most(self, stage, monkeypatch):
         stage.hire(), stage.hire()
         add, made = element.calls.add, []

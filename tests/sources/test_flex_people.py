@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from include.simulators.flex import Mutation
+from include.sources.flex import element
 
 from .flex import owned, rows
 from .test_flex_element import Stage, stage
@@ -77,3 +78,22 @@ def test_line_whose_lower_lines_only_the_record_shows_is_not_deleted(stage, monk
     )
     assert stage.sync().state == "refused"
     assert under in there(stage)
+
+
+@pytest.mark.parametrize("op", ["exchange", "add", "gear"])
+def test_line_that_a_person_takes_over_while_somebody_is_added_is_not_deleted(stage, monkeypatch, op):
+    """It was ours when the crew call was read, and goes only once its technician has the line of a new contact."""
+    who, resource = stage.hire()
+    stage.sync()
+    line_id, new, add = stage.crew()[resource].id, uuid4(), element.calls.add
+    stage.conn.execute("UPDATE flex.profiles SET flex_resource_id = %s WHERE id = %s", [new, who])
+
+    def meanwhile(*arguments):
+        stage.flex.control.mutate(Mutation(op, stage.element, uuid4(), line_id))
+        return add(*arguments)
+
+    monkeypatch.setattr(element.calls, "add", meanwhile)
+    report = stage.sync()
+    assert report.state == ("done" if op == "exchange" else "refused")
+    assert line_id in there(stage)
+    assert stage.adds()[new] == 1

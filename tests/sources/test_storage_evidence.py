@@ -18,6 +18,8 @@ from tests.photos import Photos
 HOUR = timedelta(hours=1)
 WHY = "SELECT key ->> 0, why FROM confidence.unproven WHERE source = 'storage' AND entity = 'images'"
 STORE = "http://store.example:9000"
+# LIST requests that go before the first page: the bucket's proof, and the question whether it honours start-after.
+BEFORE = 2
 
 
 def doubts(photos: Photos) -> dict[str, str]:
@@ -358,11 +360,28 @@ def test_sync_marks_nothing_by_one_witness(photos):
     assert photos.table()[image.id]["status"] == "queued"
 
 
-def test_missing_in_a_listing_and_there_by_its_own_address_is_there(photos):
-    image = photos.add("queued")
-    photos.control.fault(Fault("hide", "list", keys=(image.original,), times=None))
+@pytest.mark.parametrize("fault", ["hide", "show"])
+@pytest.mark.parametrize("lists", ["by_lists", None])
+def test_missing_in_listings_and_there_by_its_own_address_is_not_proven(photos, request, lists, fault):
+    """A listing that lags for good; or a cache that answers a HEAD about what is gone."""
+    if lists:
+        request.getfixturevalue(lists)
+    image = photos.add("queued", laid=fault == "hide")
+    lost = photos.add("queued", laid=False)
+    way = "list" if fault == "hide" else "head"
+    photos.control.fault(Fault(fault, way, keys=(image.original,), times=None))
     summary = photos.scan()
-    assert (summary.metrics["missing_original"], summary.metrics["feed_noise"], summary.plan.update) == (0, 1, 0)
+    assert (summary.metrics["missing_original"], summary.metrics["unproven"], summary.plan.update) == (1, 1, 1)
+    assert doubts(photos) == {image.id: "LIST and HEAD disagree whether its original object is there"}
+    photos.repair(summary)
+    assert (photos.table()[image.id]["status"], photos.table()[lost.id]["status"]) == ("queued", "error")
+
+
+def test_missing_in_one_listing_is_there_if_the_next_one_shows_it(photos):
+    image = photos.add("queued")
+    photos.control.fault(Fault("hide", "list", keys=(image.original,), nth=BEFORE + 1))
+    summary = photos.scan()
+    assert (summary.metrics["feed_noise"], summary.metrics["unproven"], summary.plan.update) == (1, 0, 0)
 
 
 @pytest.mark.usefixtures("by_lists")

@@ -42,7 +42,8 @@ class ElementAccounts:
 def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> ElementAccounts:
     """Return the accounts of a crew call whose lines are all known.
 
-    A contact with a role to be written is unproven if Flex does not show its role.
+    A contact with a role to be written is unproven if Flex does not show its role. A crew call that can't be written as
+    it is counts as differing, and is named as well: nothing is planned for it, so the run may not count as confirmed.
     """
     contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
     of_lines, without_role = _line_account(crew, contacts, plan)
@@ -54,7 +55,10 @@ def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> E
     call["equal" if in_step else "differing"] += 1
     return ElementAccounts(
         {CALLS: Account(**call), LINES: of_lines, ROWS: of_rows},
-        {LINES: _doubts(element_id, without_role, ROLE_NOT_TOLD)},
+        {
+            CALLS: [Doubt([str(element_id)], "; ".join(plan.refusals), looked=True)] if plan.refusals else [],
+            LINES: _doubts(element_id, without_role, ROLE_NOT_TOLD),
+        },
     )
 
 

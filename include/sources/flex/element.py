@@ -110,6 +110,8 @@ class _Element:
         self._named: dict[Member, UUID] = {}
         self._crew: Crew | None = None
         self._looked = Looked(())
+        # The lines as the newest read shows them.
+        self._shown: Sequence[Line] = ()
         self._plan = Plan((), (), (), ())
 
     def run(self) -> Report:
@@ -162,6 +164,7 @@ class _Element:
         """Read the crew and both lists of Flex, store lines that are gone or back, and plan."""
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._looked = retry_unreadable(self._worker.pauses, self._look)
+        self._shown = self._looked.lines
         if self._store_gone_and_back():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._plan = self._planner(self._crew, self._looked.lines)
@@ -214,6 +217,7 @@ class _Element:
             added = [role for each in actions if isinstance(each, Add) for role in self._add(each)]
             for action in [*added, *(each for each in actions if isinstance(each, SetRole))]:
                 self._set_role(action)
+        self._require_unchanged(last)
         with self._proving():
             for action in last:
                 if self._must_stay(action):
@@ -222,6 +226,15 @@ class _Element:
                     )
                 elif self._worker.prune or not action.orphan:
                     self._remove(action)
+
+    def _require_unchanged(self, removals: Sequence[Remove]) -> None:
+        """Raise _Changed if the read that proved the writes before shows one of the lines with another contact.
+
+        A person has put it there, and so the line is theirs. The same if lines lie under it now, or if it is gone.
+        """
+        before, now = map(_contacts_by_line, (self._looked.lines, self._shown))
+        if any(before[removal.line_id] != now.get(removal.line_id) for removal in removals):
+            raise _Changed
 
     def _moving(self, removal: Remove) -> list[Member]:
         """Return the desired members whose row names this line, and who are to get another one."""
@@ -278,10 +291,10 @@ class _Element:
             yield SetRole(outcome.line_id, action.resource_id, action.role_id)
 
     def _unknown_unless_new(self, outcome: Outcome) -> Outcome:
-        """Return the outcome of an add, `unknown` if its answer names a line that was there before."""
-        known = self._crew.mapped | {line.line_id for line in self._looked.lines}
+        """Return the outcome of an add, `unknown` if its answer names the crew call, or a line of before."""
+        known = self._crew.mapped | {line.line_id for line in self._looked.lines} | {self._id}
         if outcome.line_id in known | {each.outcome.line_id for each in self._sent} - {None}:
-            return Outcome("unknown", reason="the answer to an add names a line that was there before")
+            return Outcome("unknown", reason="the answer to an add names no new line")
         return outcome
 
     def _remove(self, action: Remove) -> None:
@@ -380,6 +393,7 @@ class _Element:
                 gate.set_open_operation(self._conn, self._gate, None)
         for write, outcome in proof.outcomes:
             self._add_event(write, outcome)
+        self._shown = self._shown if proof.lines is None else proof.lines
         if isinstance(proof.read_error, FixConfiguration):
             raise proof.read_error
         if unknown:
@@ -426,6 +440,11 @@ class _Element:
     def _drop(self, members: Iterable[Member]) -> None:
         for member in members:
             assignments.drop(self._conn, member, self._worker.sync_id)
+
+
+def _contacts_by_line(lines: Sequence[Line]) -> dict[UUID, tuple[UUID | None, bool]]:
+    """Return of each line its contact, and whether other lines lie under it."""
+    return {line.line_id: (line.resource_id, line.holds) for line in lines}
 
 
 _KINDS: dict[type | str, dict[str, Kind]] = {

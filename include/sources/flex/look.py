@@ -72,10 +72,7 @@ def confirmed(api: ApiClient, element_id: UUID, looked: Looked) -> Looked:
     except NotFound:
         raise Unreadable(f"element {element_id} has rows, but no record") from None
     on_contacts = _agree(looked.lines, items)
-    # The rows need not show all that lies under a line.
-    held = {line_id for line_id, item in items.items() if item.holds}
-    lines = tuple(replace(line, holds=line.holds or line.line_id in held) for line in looked.lines)
-    return replace(looked, lines=lines, agreed=True, agreed_on_contacts=on_contacts)
+    return replace(looked, lines=_with_held(looked.lines, items), agreed=True, agreed_on_contacts=on_contacts)
 
 
 def require_same(api: ApiClient, element_id: UUID, crew: Crew, looked: Looked) -> None:
@@ -97,8 +94,9 @@ def require_there(looked: Looked, element_id: UUID, crew: Crew) -> None:
 def both(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bool = False) -> tuple[Line, ...]:
     """Return the lines if both lists show the same, else raise Unreadable. `mapped` and `owed` as in `calls.lines`."""
     lines = calls.lines(api, element_id, mapped, owed=owed)
-    _agree(lines, calls.items(api, element_id, owed=owed))
-    return tuple(lines)
+    items = calls.items(api, element_id, owed=owed)
+    _agree(lines, items)
+    return _with_held(lines, items)
 
 
 def retry_unreadable(pauses: Sequence[float], work: Callable[[], Result]) -> Result:
@@ -118,6 +116,12 @@ def _require_no_record(api: ApiClient, element_id: UUID) -> None:
     except NotFound:
         return
     raise Unreadable(f"element {element_id} has a record, but no rows")
+
+
+def _with_held(lines: Collection[Line], items: Mapping[UUID, Item]) -> tuple[Line, ...]:
+    """Return the lines, with `holds` by the record too: the rows need not show all that lies under a line."""
+    held = {line_id for line_id, item in items.items() if item.holds}
+    return tuple(replace(line, holds=line.holds or line.line_id in held) for line in lines)
 
 
 def _agree(lines: Collection[Line], items: Mapping[UUID, Item]) -> bool:

@@ -14,9 +14,13 @@ from include.sources.flex.sent import Sent
 
 @dataclass(frozen=True)
 class Proof:
-    """Each write with its proven outcome. `read_error`: why the lines could not be read, None if they were."""
+    """Each write with its proven outcome.
+
+    `lines`: those that were read, None if they could not be read. `read_error`: why not, None if they were.
+    """
 
     outcomes: Sequence[tuple[Sent, Outcome]]
+    lines: Sequence[Line] | None
     read_error: Exception | None = None
 
     @property
@@ -48,7 +52,7 @@ def prove(
             lines = _lines_after(api, element_id, sent, ids_before, mapped, pauses)
         except (Unreadable, ApiError) as error:
             lines, why, read_error = None, f"what was written could not be read: {error}", error
-    return Proof([(write, write.judged(lines, ids_before, why)) for write in sent], read_error)
+    return Proof([(write, write.judged(lines, ids_before, why)) for write in sent], lines, read_error)
 
 
 def _lines_after(

@@ -1,7 +1,8 @@
 """The check that scan and sync share: compare images with objects, look twice at every suspect, plan the changes.
 
-An object is missing only if LIST and HEAD agree, at two times. It is present if either shows it; a scan of all images
-also looks at a sample of the present objects in the other way.
+An object is missing only if LIST and HEAD agree, at two times. It is present if the first look shows it; a scan of all
+images also looks at a sample of these objects in the other way. If one of the two shows it and the other does not, even
+when it is asked again, the image is unproven.
 """
 
 import hashlib
@@ -85,7 +86,8 @@ class CheckOptions:
 class Checked:
     """The result of a check.
 
-    - `staged`: the images, with the plan; `objects`, `again`, `third`: the first, second and third looks at objects
+    - `staged`: the images, with the plan
+    - `objects`, `again`, `third`, `fourth`: the first, second, third and fourth looks at objects
     - `listing`: the first look was a LIST
     - `started`: the application's time at the beginning
     - `in_order`: images whose objects the first look found
@@ -98,6 +100,7 @@ class Checked:
     objects: Stage
     again: Stage
     third: Stage
+    fourth: Stage
     listing: bool
     started: datetime
     in_order: int
@@ -107,7 +110,7 @@ class Checked:
 
     @property
     def stages(self) -> Sequence[Stage]:
-        return self.staged, self.objects, self.again, self.third
+        return self.staged, self.objects, self.again, self.third, self.fourth
 
     def forget(self, *, keep: bool) -> None:
         """Drop the stages. `keep`: leave images, and objects if none is unknown, for the next attempt."""
@@ -125,9 +128,11 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     """
     look.prove(context.bucket)
     staged = _stage(context, IMAGES, options.purpose, options.ticket)
-    objects, again, third = (
-        _stage(context, OBJECTS, options.purpose + suffix, options.ticket) for suffix in ("", "_again", "_third")
-    )
+    looks = [
+        _stage(context, OBJECTS, options.purpose + suffix, options.ticket)
+        for suffix in ("", "_again", "_third", "_fourth")
+    ]
+    objects = looks[0]
     started, size, listing = _begin(context, options, staged)
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
@@ -141,7 +146,6 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     with span("compare", **work) as opened:
         found = plan.make(staged, objects)
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
-    looks = (objects, again, third)
     unanswered = _second_look(context, options, staged, looks, listing, size)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
     shown = _shown(context, options, staged, started, found["in_order"])
@@ -186,13 +190,13 @@ def _second_look(
 
     Return why no look had an answer, empty if one had.
     """
-    conn, (objects, again, third) = staged.conn, looks
+    conn, (objects, again, third, fourth) = staged.conn, looks
     bucket, how = context.bucket, {"workers": options.workers, "known": look.known(objects)}
     count = count_suspects(conn, staged.plan)
     if count and not again.resumed:
         log.info("%d objects will be looked at once more in %.0f s", count, context.source.pause.total_seconds())
         time.sleep(context.source.pause.total_seconds())
-    many = look.listing_is_cheaper(count, size) and bucket.honours_start_after
+    by_pages = many = look.listing_is_cheaper(count, size) and bucket.honours_start_after
     if listing:
         # If there are many suspects, the second look is another LIST; a HEAD of each comes before the write anyway. But
         # if a HEAD finds some of them, the LIST can't be trusted, and all get a HEAD.
@@ -201,9 +205,9 @@ def _second_look(
         many = many and not look.known(third)
     way = Way.LIST if many or not listing else Way.HEAD
     look.look_again(bucket, suspects_of(conn, staged.plan), again, way, by_pages=many, **how)
-    if not listing:
-        # LIST shows these and HEAD did not. If they came meanwhile, another HEAD shows them too.
-        look.look_again(bucket, disputed(conn, staged.plan, looks), third, Way.HEAD, **how)
+    # One of LIST and HEAD shows these, and the first look did not. If they came meanwhile, it shows them now.
+    doubted = disputed(conn, staged.plan, looks, listed_whole=listing)
+    look.look_again(bucket, doubted, fourth, way.other, by_pages=by_pages and way is Way.HEAD, **how)
     settle(conn, staged.plan, looks, listed_whole=listing)
     if not options.heal:
         plan.leave_heals(conn, staged.plan)

@@ -200,7 +200,8 @@ CASE {not_looked_for}
   ELSE 'absent' END
 """
 
-# An image that a run has marked is still as its last entry in the change log left it.
+# An image that a run has marked is still as its last entry in the change log left it. Its url may have changed: the
+# object that its error names has to be looked at.
 PLAN_HEALS = """
 INSERT INTO {plan} ({columns}, looked, _operation, _status)
 SELECT {data}, 'present', 'present', NULL, NULL, c.before ->> 'status', c.before ->> 'error', false, 'heal', 'candidate'
@@ -212,6 +213,7 @@ WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({orig
   AND c.after ->> 'status' = i.status AND c.after ->> 'error' = i.error
   AND (c.after ->> 'updated_at')::timestamptz = i.updated_at
   AND c.before ->> 'status' <> 'error'
+  AND CASE i.error WHEN {original_missing} THEN i.original_key ELSE i.staged_key END IS NOT NULL
   AND (i.original_key IS NULL OR EXISTS (SELECT FROM {objects} x
     WHERE (x.key = i.original_key OR x.key = ANY (i.original_others)) AND x.presence = 'present'))
   AND (i.staged_key IS NULL OR c.before ->> 'status' <> 'ready' OR EXISTS (SELECT FROM {objects} x

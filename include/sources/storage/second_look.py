@@ -31,9 +31,14 @@ def no_suspects(after: str) -> list[str]:
     return []
 
 
-def disputed(conn: Connection, plan: sql.Identifier, looks: Sequence[Stage]) -> Callable[[str], list[str]]:
-    """Return a source of keys as `suspects_of` does, for those that LIST shows and HEAD does not."""
-    states = _key_states(plan, "candidate", looks, listed_whole=False)
+def disputed(
+    conn: Connection, plan: sql.Identifier, looks: Sequence[Stage], *, listed_whole: bool
+) -> Callable[[str], list[str]]:
+    """Return a source of keys as `suspects_of` does, for those that only one of LIST and HEAD shows.
+
+    `listed_whole`: as in `settle`.
+    """
+    states = _key_states(plan, "candidate", looks, listed_whole)
     return _following(conn, sql.SQL("SELECT key FROM ({}) k WHERE state = 'disputed'").format(states))
 
 
@@ -124,13 +129,14 @@ WHERE key IS NOT NULL
 KEY_STATES = """
 SELECT k.key, coalesce(h.reason, l.reason) AS reason,
   coalesce(h.later, false) OR coalesce(l.later, false) AS later, coalesce(h.restorable, false) AS restorable,
-  CASE WHEN h.presence IN ('present', 'empty') THEN h.presence
+  CASE WHEN h.presence IN ('present', 'empty') THEN
+      CASE coalesce(l.presence, {unlisted}) WHEN 'absent' THEN 'disputed' ELSE h.presence END
     WHEN h.presence = 'absent' THEN CASE coalesce(l.presence, {unlisted}, 'unknown')
       WHEN 'absent' THEN 'absent' WHEN 'unknown' THEN 'unknown' ELSE 'disputed' END
     WHEN l.presence IN ('present', 'empty') THEN l.presence
     WHEN h.presence = 'unknown' THEN 'unknown'
     ELSE coalesce(l.presence, 'unknown') END AS state,
-  coalesce(h.presence = 'present' AND coalesce(l.presence, {unlisted}) = 'absent', false) AS head_only
+  'unknown' IN (h.presence, l.presence) IS TRUE AS one_witness
 FROM ({keys}) k
 LEFT JOIN LATERAL (
   SELECT * FROM ({looks}) looks WHERE key = k.key AND way = 'head' ORDER BY number DESC LIMIT 1) h ON true
@@ -138,7 +144,6 @@ LEFT JOIN LATERAL (
   SELECT * FROM ({looks}) looks WHERE key = k.key AND way = 'list' ORDER BY number DESC LIMIT 1) l ON true
 """
 
-# A heal is a write, so HEAD alone is not enough for it: a cache may keep answers about objects that are gone.
 SETTLED = """
 CASE WHEN NOT {asked} THEN NULL
   WHEN bool_or(k.state = 'present') FILTER (WHERE k.key = {key}) THEN 'present'
@@ -149,6 +154,7 @@ CASE WHEN NOT {asked} THEN NULL
   ELSE 'absent' END
 """
 
+# A heal is a write, so one witness is not enough for it: a cache may keep answers about objects that are gone.
 SETTLE = """
 WITH asked AS (
   SELECT *, original_key IS NOT NULL AND (_operation = 'heal' OR original_state = 'absent') AS asked_original,
@@ -157,14 +163,14 @@ WITH asked AS (
   FROM {plan} WHERE _status = {status}
 ), found AS (
   SELECT q.id, q._operation, q.status, coalesce(f.original, q.original_state) AS original,
-    coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable, f.head_only
+    coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable, f.one_witness
   FROM asked q CROSS JOIN LATERAL (
     SELECT {original} AS original, {staged} AS staged,
       CASE WHEN bool_or(k.state = 'unknown' AND k.later) THEN 'later' WHEN bool_or(k.state = 'unknown') THEN 'refused'
         WHEN bool_or(k.state = 'disputed') THEN 'disputed' END AS unknown,
       min(k.reason) FILTER (WHERE k.state = 'unknown') AS reason,
       coalesce(bool_or(k.restorable) FILTER (WHERE k.state = 'absent'), false) AS restorable,
-      bool_or(k.head_only) AS head_only
+      bool_or(k.one_witness AND k.state = 'present') AS one_witness
     FROM pg_temp.key_state k WHERE k.key = ANY (
       CASE WHEN asked_original THEN original_key || original_others END
       || CASE WHEN asked_staged THEN staged_key || staged_others END)
@@ -177,7 +183,7 @@ UPDATE {plan} p SET
     WHEN f.original = 'absent' THEN {original_missing} ELSE {staged_missing} END,
   _status = CASE
     WHEN f._operation = 'heal' THEN
-      CASE WHEN f.head_only IS TRUE THEN 'noise'
+      CASE WHEN f.one_witness THEN 'noise'
         WHEN f.original IN ('present', 'elsewhere') AND f.staged IN ('present', 'elsewhere') THEN 'confirmed'
         ELSE 'noise' END
     WHEN f.original IN ('unknown', 'disputed') OR f.staged IN ('unknown', 'disputed') THEN 'unproven'
