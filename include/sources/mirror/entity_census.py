@@ -89,6 +89,9 @@ def count_page(
 def state_of(entity: Entity, table: Table, path: str) -> State:
     """Return what becomes of a field of the table's records: declared if a column reads it, or something in it."""
     path, columns = path.removesuffix("[]"), _columns(entity, table)
+    if any(lies_in(path, name) for name in table.added):
+        # The columns of these names read what our own code adds.
+        return State.KEPT
     if any(lies_in(path, read) or lies_in(read, path) for column in columns for read in column.reads):
         return State.DECLARED
     # A column that `uses` no field of an object may still read any other value, such as a share or a list of phones.
@@ -178,6 +181,7 @@ def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
         opaque={column.dotted_path for column in columns if column.read is structure},
         codes=codes,
         added=table.added,
+        aside={name: sent for each in entity.tables for name, sent in each.aside.items()},
     )
 
 
