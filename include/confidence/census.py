@@ -138,14 +138,22 @@ class Census:
             paths = {join(place.path, key): types for key, types in place.fields.items()}
             for path, types in (paths | place.lists).items():
                 if types and path not in self.questions.added:
-                    fields[path] = self._field(place, path, types)
-        maps = frozenset(place.path for place in self._places.values() if place.is_map)
-        return Counted({place.path: place.objects for place in self._places.values()}, fields, maps, self._cut)
+                    fields[self._sent(path)] = self._field(place, path, types)
+        maps = frozenset(self._sent(place.path) for place in self._places.values() if place.is_map)
+        objects = {self._sent(place.path): place.objects for place in self._places.values()}
+        return Counted(objects, fields, maps, self._cut)
+
+    def _sent(self, path: str) -> str:
+        """Return the path as the vendor has it."""
+        for name, sent in self.questions.aside.items():
+            if path == name or path.startswith((f"{name}.", f"{name}[]")):
+                return sent + path.removeprefix(name)
+        return path
 
     def _field(self, place: _Place, path: str, types: Counter[str]) -> FieldCount:
         return FieldCount(
-            path,
-            place.path,
+            self._sent(path),
+            self._sent(place.path),
             place.objects,
             min(sum(types.values()), place.objects),
             frozenset(types),
@@ -232,9 +240,13 @@ class Census:
     def _find_place(self, elements: _Elements, first: Record) -> None:
         """Set the place where the objects of a list are counted. None if they are nested rows, or too deep."""
         elements.decided = True
-        nested = any(first.items() <= row.items() for rows in self._nested for row in rows)
+        nested = any(first.items() <= self._as_sent(row, first).items() for rows in self._nested for row in rows)
         if not nested and elements.depth < MAX_DEPTH:
             elements.place = self._place(elements.path, elements.depth)
+
+    def _as_sent(self, row: Record, first: Record) -> Record:
+        """Return a nested row with the vendor's own values, where `first` does not have our values yet."""
+        return {**row, **{sent: row[name] for name, sent in self.questions.aside.items() if name in row.keys() - first}}
 
     def _remember_shape(self, place: _Place, record: Record) -> _Shape:
         """Store the keys and types of an object that has a new shape. Return the shape."""

@@ -38,12 +38,15 @@ class Questions:
     - `opaque`: paths whose content one column keeps as a whole, so that nothing in it can be lost
     - `codes`: paths of enumerations, whose values are kept
     - `added`: fields that our own code puts into the records; they don't count
+    - `aside`: by its name in the records or in their nested rows, the vendor's name of a field that has the name of an
+      added one
     """
 
     readers: Mapping[str, Reader] = field(default_factory=dict)
     opaque: Collection[str] = ()
     codes: Collection[str] = ()
     added: Collection[str] = ()
+    aside: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from include.confidence import field_figures
+
 # Figures that every scan has, or every gate.
 EVERY_SCAN: Mapping[str, str] = {
     "live_rows": "Live rows of the copy that were compared with the source; shares are of these.",
@@ -13,6 +15,7 @@ EVERY_SCAN: Mapping[str, str] = {
     "plan.delete": "Rows that the plan deletes, held against the share of the table that a repair may delete.",
     "plan.update": "Rows that the plan updates, held against the share of the table that a repair may update.",
     "plan.lasting": "Changes in the smallest plan of the last seven scans.",
+    **field_figures.METRICS,
 }
 GROWTH = "growth."
 

@@ -4,7 +4,7 @@ Each field of a record is read by a column, ignored by name with a reason, or ke
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,8 @@ from include.warehouse.readers import WHOLE, identifier, integer, structure, tex
 
 # The column with the fields that no other column reads.
 EXTRA = "extra"
+# Before the name of a vendor's field whose name our own code needs in the record (see `add`).
+SENT = "sent:"
 
 
 class RowRefused(ValueError):
@@ -131,8 +133,8 @@ class Table:
       `uses`, only the rest is ignored.
     - `answers`: if a record is put together from several answers of the source, which one the fields under each first
       step of a path are from, in words
-    - `added`: the fields that our own code puts into the records. The source does not send them, so no census counts
-      them
+    - `added`: the fields that our own code puts into the records, by `add`. No census counts them. If the source sends
+      a field of the same name, `extra` keeps that.
     - `keeps_extra`: whether the fields that are neither read nor ignored are kept in the column `extra`, the last one.
       False for a table whose rows are no records of the source, or not whole ones.
     """
@@ -231,6 +233,11 @@ class Table:
         return Known.of(self.columns, self.ignored)
 
     @cached_property
+    def aside(self) -> Mapping[str, str]:
+        """The source's own fields with names of `added`: by the name under which a record has them (see `add`)."""
+        return {SENT + name: name for name in self.added}
+
+    @cached_property
     def _demanded(self) -> frozenset[str]:
         """The columns that every record fills."""
         return frozenset((*self.key, *self.required))
@@ -286,6 +293,8 @@ class Table:
                 rest = put(rest, path, value)
         if not rest:
             return None
+        if not self.aside.keys().isdisjoint(rest):
+            rest = {self.aside.get(name, name): value for name, value in rest.items()}
         try:
             return structure(rest)
         except ValueError as error:
@@ -331,6 +340,21 @@ class Table:
         except ValueError:
             return None
         return None if None in key else key
+
+
+def add(record: Mapping[str, Any], **values: Any) -> dict[str, Any]:
+    """Return the record with values of our own, under names of `Table.added`.
+
+    If the source sends a field with such a name, the record has it under another (`Table.aside`), so it is not lost.
+    """
+    return {**set_aside(record, values), **values}
+
+
+def set_aside(record: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
+    """Return the record with the source's fields of these names under the names of `Table.aside`."""
+    if record.keys().isdisjoint(names):
+        return record
+    return {SENT + name if name in names else name: value for name, value in record.items()}
 
 
 def put(record: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

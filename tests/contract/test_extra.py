@@ -24,6 +24,7 @@ from include.api.client import ApiClient
 from include.api.decoding import decode_json
 from include.api.errors import ApiError
 from include.api.request import Answer, Request
+from include.confidence.queries.field_census import read_fields
 from include.sources.base import Api, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.lookup import look_up
@@ -127,6 +128,12 @@ def extras(conn: psycopg.Connection, table: Table) -> dict[tuple, Fields]:
         sql.SQL(", ").join(map(sql.Identifier, table.key)), table.sql
     )
     return {tuple(key): extra or {} for extra, *key in conn.execute(query)}
+
+
+def ours(conn: psycopg.Connection, table: Table) -> set[tuple]:
+    """The key of each row, with the values that our own code adds."""
+    names = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((*table.key, *table.added))))
+    return set(conn.execute(sql.SQL("SELECT {} FROM {} WHERE deleted_at IS NULL").format(names, table.sql)))
 
 
 def planned(run: Run) -> dict[str, int]:
@@ -267,6 +274,29 @@ class TestNewFields:
         twisted.account.change = lambda record: {**record, "new": 1, "newer": 1}
         twisted.sync("full")
         assert set(planned(twisted).values()) == {0}
+
+    def test_one_with_a_name_that_our_own_code_needs_is_kept_beside_ours(self, twisted, conn, source):
+        """As a line's place in its order. The census says so, and another value of it is a difference."""
+        # A record that is put together from several answers keeps each answer under a name of its own.
+        tables = {table.name: table for of, table in KEEPING if of == source and table.added and not table.answers}
+        names = {name for table in tables.values() for name in table.added}
+        before = {name: ours(conn, table) for name, table in tables.items()}
+        twisted.account.chosen = record_of(source)
+        twisted.account.change = lambda record: dict.fromkeys(names, "theirs") | record
+        twisted.sync("full")
+        for name, table in tables.items():
+            assert ours(conn, table) == before[name]
+            for extra in extras(conn, table).values():
+                assert {of: extra.get(of) for of in table.added} == dict.fromkeys(table.added, "theirs"), name
+        assert set(planned(twisted).values()) == {0}
+        states = {each.entity: {field.path: field.state for field in each.fields} for each in read_fields(conn, source)}
+        for name, table in tables.items():
+            assert {states[name].get(of) for of in table.added} == {"kept"}, name
+            assert not any(path.startswith(tuple(table.aside)) for path in states[name])
+        twisted.account.change = lambda record: dict.fromkeys(names, "otherwise") | record
+        entities = [each for each in twisted.source.entities if {table.name for table in each.tables} & tables.keys()]
+        found = planned(twisted)
+        assert all(found[entity.name] for entity in entities)
 
     def test_what_cannot_be_stored_is_refused_by_name(self, twisted, conn, source):
         """Only the records that hold it."""

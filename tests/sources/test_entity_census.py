@@ -13,7 +13,7 @@ from include.confidence.field_changes import State, found_by, known_fields
 from include.confidence.policy import Unproven, Verdict, judge
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies
-from include.sources.mirror.entity_census import _keep_table, state_of
+from include.sources.mirror.entity_census import keep_fields, state_of
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
@@ -206,7 +206,8 @@ def count_before_and_after(conn, column: Column, before: Callable, after: Callab
     for made in (before, after):
         census = Census()
         census.count([{"id": number, **made(number)} for number in range(30)])
-        _keep_table(context, entity, stage, census, known_fields(conn, "shop", "orders"), whole=True)
+        extract = SimpleNamespace(entity=entity, stages=[stage], censuses={"orders": census})
+        keep_fields(context, extract, whole=True)
 
 
 @pytest.mark.parametrize(

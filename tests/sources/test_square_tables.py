@@ -215,6 +215,11 @@ class TestRows:
             "created_at": datetime(2026, 3, 2, 18, tzinfo=UTC),
         }
 
+    def test_details_of_two_names_are_both_kept(self):
+        both = [{**ORDER["fulfillments"][0], "details": "at the counter"}]
+        (row,) = inside("orders", "order_fulfillments", ORDER | {"fulfillments": both})
+        assert (row["details"], row["extra"]) == ('"at the counter"', '{"pickup_details":{"note":"back door"}}')
+
     def test_lines_know_their_place_in_the_order(self):
         lines = [{**LINE, "uid": uid} for uid in ("u7", "u2", "u5")]
         found = inside("orders", "order_line_items", ORDER | {"line_items": lines})

@@ -107,6 +107,10 @@ class TestRefused:
                 ("square", "orders", "total_money"),
                 "the column total_money of square.orders reads total_money.amount al",
             ),
+            (
+                ("square", "order_line_items", "position.name"),
+                "the column position of square.order_line_items has a value of our own code",
+            ),
             (("tekmetric", "employees", "employeePayType.code"), "the column pay_type of tekmetric.employees reads"),
             (("tekmetric", "employees", "employeePayType.code.a"), "the column pay_type of tekmetric.employees reads"),
             (("tekmetric", "employees", "employeePayType"), "the column pay_type of tekmetric.employees reads"),

@@ -14,7 +14,7 @@ from psycopg.types.json import set_json_loads
 
 from include.api.decoding import decode_json
 from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text, unix_time
-from include.warehouse.table import Column, RowRefused, Table
+from include.warehouse.table import Column, RowRefused, Table, add
 from stack.new_source import TYPES
 from tests.warehouse.shop import PARTS, STOCK
 
@@ -397,6 +397,13 @@ class TestExtra:
     def test_is_left_out_where_a_table_keeps_none(self):
         assert STOCK.row({"place": "A", "bin": 1, "count": 2, "more": 3}) == ("A", 1, 2)
         assert "extra" not in STOCK.names
+
+    def test_a_field_named_as_one_that_our_own_code_adds_is_kept_beside_it(self):
+        lines = Table("shop", "lines", (Column("id"), Column("place", integer)), version=None, added=("place",))
+        assert lines.row(add({"id": "a"}, place=1)) == ("a", 1, None)
+        assert lines.row(add({"id": "a", "place": {"x": 2}}, place=1)) == ("a", 1, '{"place":{"x":2}}')
+        # No table adds a field of this name, so it is the source's.
+        assert extra({"sent:place": 1}) == {"sent:place": 1}
 
     def test_of_a_list_in_brief_is_left_out(self):
         brief = ITEMS.in_brief("id", "cents")

@@ -4,55 +4,22 @@ The census counts records as the tables get them: in full, after a source's own 
 and second looks. Only a whole scan can say what share of the records has a field, and which fields have vanished.
 """
 
-import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from include.confidence.census import Census
-from include.confidence.field_changes import (
-    RECORD,
-    Kind,
-    KnownField,
-    State,
-    find_changes,
-    known_fields,
-    limit_fields,
-    merge_renames,
-    save_census,
-    save_changes,
-)
-from include.confidence.field_counts import Counted, Questions, Reader, Record
+from include.confidence.field_changes import State
+from include.confidence.field_counts import Questions, Reader, Record
+from include.confidence.field_figures import Declaration, FieldFigures, figures, keep_counts, total
 from include.sources.mirror.entity import Entity, MirrorContext, Part
 from include.sources.mirror.renamed_fields import find_renames
 from include.warehouse.readers import structure
-from include.warehouse.staging import Stage
 from include.warehouse.table import Column, Table, lies_in
 
 if TYPE_CHECKING:
     from include.sources.mirror.extract import Extract
-
-log = logging.getLogger(__name__)
-
-METRICS: Mapping[str, str] = {
-    "fields": "Fields that the records of the entity's tables have, those in nested objects included.",
-    "fields_new": "Fields that no whole scan before had seen.",
-    "fields_vanished": "Fields that were in nearly all records, and are now in none.",
-    "declared_fields": "Fields that the columns of the entity's tables read.",
-    "declared_fields_vanished": "Declared fields that were in nearly all records, and are now in none.",
-    "declared_fields_retyped": "Fields that a column reads, and that now have a type which the column can't read.",
-}
-# The metrics of fields whose values the copy loses.
-LOST = ("declared_fields_vanished", "declared_fields_retyped")
-
-
-@dataclass(frozen=True)
-class FieldFigures:
-    """The figures of a scan about fields: its metrics, and by metric the lost declared fields, as `table.path`."""
-
-    metrics: Mapping[str, int | None] = field(default_factory=lambda: dict.fromkeys(METRICS))
-    lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def censuses(entity: Entity, codes: Mapping[str, Sequence[str]], before: Mapping[str, Any]) -> dict[str, Census]:
@@ -89,6 +56,9 @@ def count_page(
 def state_of(entity: Entity, table: Table, path: str) -> State:
     """Return what becomes of a field of the table's records: declared if a column reads it, or something in it."""
     path, columns = path.removesuffix("[]"), _columns(entity, table)
+    if any(lies_in(path, name) for name in table.added):
+        # The columns of these names read what our own code adds.
+        return State.KEPT
     if any(lies_in(path, read) or lies_in(read, path) for column in columns for read in column.reads):
         return State.DECLARED
     # A column that `uses` no field of an object may still read any other value, such as a share or a list of phones.
@@ -102,73 +72,26 @@ def keep_fields(context: MirrorContext, extract: "Extract", *, whole: bool) -> F
 
     Call it in a transaction. `whole`: the pull is that of a whole scan. The figures of any other pull are None.
     """
-    entity, figures = extract.entity, []
+    conn, source, found = context.conn, context.source.name, []
     for stage in extract.stages:
         census = extract.censuses.get(stage.table.name)
         if census is None:
             continue
-        counted, name = census.counted(), stage.table.name
-        before = known_fields(context.conn, context.source.name, name) if whole or counted.records else {}
-        if counted.records:
-            _keep_table(context, entity, stage, census, before, whole=whole)
-        if whole:
-            now = known_fields(context.conn, context.source.name, name)
-            figures.append(_figures(entity, stage.table, before, now, counted))
-    if not whole:
-        return FieldFigures()
-    totals = {name: sum(each.metrics[name] for each in figures) for name in METRICS}
-    lost = {metric: [name for each in figures for name in each.lost[metric]] for metric in LOST}
-    return FieldFigures(totals, lost)
+        counted, declared = census.counted(), _declaration(extract.entity, stage.table)
+        renames = partial(find_renames, stage, _columns(extract.entity, stage.table), census)
+        if whole or counted.records:
+            before = keep_counts(conn, source, context.run, declared, counted, whole=whole, find_renames=renames)
+            found += [figures(conn, source, declared, before, counted.fields)] if whole else []
+    return total(found) if whole else FieldFigures()
 
 
-def _keep_table(
-    context: MirrorContext,
-    entity: Entity,
-    stage: Stage,
-    census: Census,
-    known: Mapping[str, KnownField],
-    *,
-    whole: bool,
-) -> None:
-    """Store what was counted of one table's records; store and log what has changed. `known`: the fields before."""
-    conn, source, table = context.conn, context.source.name, stage.table
-    counted = limit_fields(known, census.counted())
-    states = {path: state_of(entity, table, path) for path in (*counted.fields, *known) if path != RECORD}
-    found = find_changes(known, counted, states, whole=whole)
-    vanished = [each.path for each in found if each.kind is Kind.VANISHED]
-    pairs = find_renames(stage, _columns(entity, table), census, found, known) if vanished else {}
-    found = merge_renames(found, pairs)
-    for change in found:
-        log.warning("%s.%s: %s", source, table.name, change)
-    save_changes(conn, source, table.name, context.run, found)
-    reasons = {path: table.why_ignored(path) for path, state in states.items() if state is State.IGNORED}
-    save_census(conn, source, table.name, known, counted, states, whole=whole, vanished=vanished, reasons=reasons)
+def _declaration(entity: Entity, table: Table) -> Declaration:
+    read = {column.dotted_path for column in _columns(entity, table)}
 
+    def why_ignored(path: str) -> str:
+        return table.why_ignored(path) if state_of(entity, table, path) is State.IGNORED else ""
 
-def _figures(
-    entity: Entity,
-    table: Table,
-    before: Mapping[str, KnownField],
-    now: Mapping[str, KnownField],
-    counted: Counted,
-) -> FieldFigures:
-    """Return what a whole scan says of one table's fields."""
-    baseline = RECORD in before and before[RECORD].scanned_at
-    new = [p for p in counted.fields if baseline and (p not in before or before[p].scanned_at is None)]
-    vanished = [path for path, each in now.items() if each.vanished_at]
-    # By the declarations as they are now: a person may have mended them.
-    lost = [path for path in vanished if state_of(entity, table, path) is State.DECLARED]
-    retyped = [p for p in counted.fields if p in now and now[p].unreadable and now[p].state is State.DECLARED]
-    metrics = {
-        "fields": len(counted.fields),
-        "fields_new": len(new),
-        "fields_vanished": len(vanished),
-        "declared_fields": len({column.dotted_path for column in _columns(entity, table)}),
-        "declared_fields_vanished": len(lost),
-        "declared_fields_retyped": len(retyped),
-    }
-    named = {"declared_fields_vanished": lost, "declared_fields_retyped": retyped}
-    return FieldFigures(metrics, {m: [f"{table.name}.{path}" for path in paths] for m, paths in named.items()})
+    return Declaration(table.name, len(read), partial(state_of, entity, table), why_ignored)
 
 
 def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
@@ -178,6 +101,7 @@ def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:
         opaque={column.dotted_path for column in columns if column.read is structure},
         codes=codes,
         added=table.added,
+        aside={name: sent for each in entity.tables for name, sent in each.aside.items()},
     )
 
 
@@ -199,10 +123,3 @@ def _columns(entity: Entity, table: Table) -> list[Column]:
     if table is not entity.table:
         return list(table.columns)
     return [*table.columns, *(column for part in entity.parts if _is_record(part) for column in part.table.columns)]
-
-
-def lost_fields(lost: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield a sentence that names the lost fields, if there are any."""
-    names = [name for metric in LOST for name in lost.get(metric, ())]
-    if names:
-        yield f"These fields are lost at the source, which may be why: {', '.join(names[:5])}"

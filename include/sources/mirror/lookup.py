@@ -14,7 +14,7 @@ from include.api.request import Answer, Request
 from include.sources.mirror.entity import Inside, Lookup, MirrorContext
 from include.warehouse.compare import is_ahead, version_columns
 from include.warehouse.sql_fragments import are
-from include.warehouse.table import Table
+from include.warehouse.table import Table, set_aside
 
 # The largest number of batches without a usable answer that one call splits in halves.
 MAX_SPLITS = 32
@@ -158,9 +158,15 @@ def _checked_request(request: Request, table: Table, lookup: Lookup, batch: Sequ
     def check(data: Any) -> None:
         if request.check:
             request.check(data)
-        _require_requested(table, lookup, batch, read_rows(lookup.rows, data))
+        _require_requested(table, lookup, batch, _without_added(table, lookup, read_rows(lookup.rows, data)))
 
     return replace(request, check=check)
+
+
+def _without_added(table: Table, lookup: Lookup, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without values under the names that our own code fills in; the vendor means others by them."""
+    names = set(table.added).intersection(lookup.by)
+    return [set_aside(row, names) for row in rows]
 
 
 def _require_requested(table: Table, lookup: Lookup, batch: Sequence[tuple], rows: Sequence[Row]) -> None:
@@ -253,6 +259,7 @@ def _batch_look(
             rows = _all_pages(context, table, lookup, request, first)
         else:
             rows = read_rows(lookup.rows, *(None if isinstance(a, NotFound) else a.data for a in answers))
+        rows = _without_added(table, lookup, rows)
         _require_requested(table, lookup, batch, rows)
         if lookup.inside and _is_outdated(context, lookup.inside, first.data):
             raise RefuseData(f"{request} shows an older version of {lookup.inside.table.name} than the copy has")

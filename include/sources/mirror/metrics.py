@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from include.sources.mirror import entity_census
 from include.sources.mirror.entity import Entity, Invariant
 
 METRICS: Mapping[str, str] = {
@@ -25,7 +24,6 @@ METRICS: Mapping[str, str] = {
     "brings them.",
     "rows_refused": "Rows of the list that can't be stored.",
     "partitions_asked": "Partitions that the scan asked for.",
-    **entity_census.METRICS,
 }
 # Of each table of nested rows.
 NESTED: Mapping[str, str] = {

@@ -17,7 +17,7 @@ from include.sources.mirror.extract import Extract, least_total
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.pull import PullError, TooManyRefused
-from include.warehouse.table import Table
+from include.warehouse.table import Table, add
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchange
     """Stage a page of a list, with its records in full. Raises RefuseData where its rows have another shape."""
     number, listing, page, next_position = step
     shaped = _shaped_rows(listing.shape, page)
-    rows = [{**listing.adds, **row} for row in shaped] if listing.adds else shaped
+    rows = [add(row, **listing.adds) for row in shaped] if listing.adds else shaped
     complete = _complete_page(context, extract, listing, dataclasses.replace(page, rows=rows), unchanged_before)
     if listing.deleted:
         deleted = _event_deleted_keys(extract.entity.table, listing, page)

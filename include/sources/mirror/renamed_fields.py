@@ -36,7 +36,10 @@ def find_renames(
     new = [
         path
         for path, each in census.counted().fields.items()
-        if "[]" not in path and each.seen and (path not in known or known[path].scanned_at is None)
+        if "[]" not in path
+        and each.seen
+        and (path not in known or known[path].scanned_at is None)
+        and not any(lies_in(path, name) for name in stage.table.added)
     ]
     pairs: dict[str, str] = {}
     for column, read in [(each, path) for each in columns for path in (*each.reads, each.dotted_path)]:

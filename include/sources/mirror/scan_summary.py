@@ -5,10 +5,9 @@ from typing import Any
 
 from include.confidence import unproven
 from include.confidence.account import Account
-from include.confidence.policy import lost_examples
-from include.confidence.summary import MAX_EXAMPLES, ForensicSummary, Plan
+from include.confidence.field_figures import FieldFigures, lost_fields
+from include.confidence.summary import ForensicSummary, Plan
 from include.sources.mirror.entity import MirrorContext
-from include.sources.mirror.entity_census import FieldFigures, lost_fields
 from include.sources.mirror.evidence import account, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.scope import Scope
@@ -104,8 +103,7 @@ def _examples(
 ) -> Mapping[str, list]:
     """Return what the summary names: keys of rows (missing before the second look, the rest after it), lost fields."""
     stage = extract.stage
-    lost = {lost_examples(metric): list(names[:MAX_EXAMPLES]) for metric, names in fields.lost.items() if names}
-    return lost | {
+    return fields.examples | {
         "missing_examples": figures["missing_examples"],
         **{f"{operation}_examples": compare.plan_examples(stage, operation) for operation in ("update", "delete")},
         **unproven.examples(context.conn, context.source.name, _table_names(extract)),

@@ -26,7 +26,7 @@ from include.sources.square import tables
 from include.sources.square.answers import Check, all_are, both, counts_of, has, lines_of, some, whole
 from include.sources.square.checks import CHECKS
 from include.sources.square.derived import DERIVED
-from include.warehouse.table import Table
+from include.warehouse.table import Table, add
 
 # The version of the API whose shapes the tables follow.
 API_VERSION = "2025-10-16"
@@ -100,7 +100,7 @@ def _inside(record: Record, name: str, by: str, id_: Any) -> list[Record]:
         return []
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RefuseData(f"{name!r} of {by} {id_} is no list of objects. See whether the API has changed")
-    return [{**row, by: id_} for row in rows]
+    return [add(row, **{by: id_}) for row in rows]
 
 
 def _vendor_infos(variation: Record) -> list[Record]:
@@ -162,15 +162,20 @@ def _of_order(name: str) -> Callable[[Record], list[Record]]:
 def _line_items(order: Record) -> list[Record]:
     """Return the line items of an order, each with its place in the list under `position`, from 1."""
     lines = _inside({"line_items": lines_of(order)}, "line_items", "order_id", order.get("id"))
-    return [{**line, "position": place} for place, line in enumerate(lines, start=1)]
+    return [add(line, position=place) for place, line in enumerate(lines, start=1)]
 
 
 def _fulfillments(order: Record) -> list[Record]:
-    """Return the fulfillments of an order, each with the details of its type under `details` in place of their name."""
+    """Return the fulfillments of an order, each with the details of its type under `details` in place of their name.
+
+    One that has a field `details` already keeps all its names.
+    """
     return [_with_details(row) for row in _of_order("fulfillments")(order)]
 
 
 def _with_details(fulfillment: Record) -> Record:
+    if "details" in fulfillment:
+        return fulfillment
     name = f"{str(fulfillment.get('type')).lower()}_details"
     return {**{field: value for field, value in fulfillment.items() if field != name}, "details": fulfillment.get(name)}
 

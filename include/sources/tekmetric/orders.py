@@ -16,7 +16,7 @@ from include.sources.mirror.entity import Discovered, Lookup, MirrorContext, Nee
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, contradiction, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of
-from include.warehouse.table import Known
+from include.warehouse.table import Known, add
 
 Record = Mapping[str, Any]
 
@@ -172,7 +172,7 @@ def _lines(items: list[Record]) -> list[Record]:
             name = str(item.get("name") or "")
             turns[name] += 1
             line = f"{name}#{turns[name]}"
-        lines.append({**item, "line": str(line)})
+        lines.append(add(item, line=str(line)))
     return lines
 
 
@@ -198,19 +198,19 @@ def _of_order(order: Record) -> Record:
 
 
 def _jobs(order: Record) -> Iterator[Record]:
-    return ({**job, **_of_order(order)} for job in order["jobs"])
+    return (add(job, **_of_order(order)) for job in order["jobs"])
 
 
 def _items(name: str) -> Callable[[Record], Iterator[Record]]:
     return lambda order: (
-        {**item, **_of_order(order), "tm_job_id": job.get("id")} for job in order["jobs"] for item in job[name]
+        add(item, **_of_order(order), tm_job_id=job.get("id")) for job in order["jobs"] for item in job[name]
     )
 
 
 def _fees(order: Record) -> Iterator[Record]:
     """Yield the fees of the jobs, and those of the order itself as of job 0."""
     yield from _items("fees")(order)
-    yield from ({**fee, **_of_order(order), "tm_job_id": 0} for fee in order["fees"])
+    yield from (add(fee, **_of_order(order), tm_job_id=0) for fee in order["fees"])
 
 
 OF_ORDER = ("shop_id", "tm_repair_order_id")
