@@ -141,8 +141,8 @@ def _fields(entities: Sequence[str]) -> dict[str, Param]:
     left_out = several(
         entities,
         "Leave these out",
-        "With “Repair, then resume”: entities whose plan this run doesn't apply. Their drift is accepted, as with"
-        " “Resume without repair”.",
+        "With “Repair, then resume”: entities that are not repaired. Their differences stay and count as accepted, as"
+        " with “Resume without repair”, and the writer runs again for them too.",
     )
     reason = some_text("Reason", "Kept with your name and the time, for those who look at it later.")
     fields = {"leave_out": left_out, "reason": reason} if len(entities) > 1 else {"reason": reason}

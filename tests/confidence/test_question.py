@@ -77,14 +77,20 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     line = "- [line_items](http://a/e1): 40 rows to insert, 2 to update, 1 to delete; 1,000 live rows were looked at."
     assert line in question.markdown(found)
     assert line.replace("[line_items](http://a/e1)", "line_items (http://a/e1)") in question.plain(found)
-    assert "43 changes as above" in question.markdown(found)
+    assert "the 43 changes above are made" in question.markdown(found)
     # To leave out the only one is to resume without repair.
     assert "leave out" not in question.markdown(found)
     assert "leave out" in question.markdown(replace(found, plans=found.plans * 2))
 
 
 def test_one_change_is_one(conn):
-    assert "**Repair, then resume**: 1 change as above" in question.markdown(asked(conn, FAR, plan=(0, 1, 0)))
+    assert "**Repair, then resume**: the change above is made" in question.markdown(asked(conn, FAR, plan=(0, 1, 0)))
+
+
+def test_a_repair_without_a_planned_change_writes_nothing(conn):
+    assert "**Repair, then resume**: no change is planned, so nothing" in question.markdown(
+        asked(conn, FAR, plan=(0, 0, 0))
+    )
 
 
 def test_what_went_wrong_with_a_repair_is_told_beside_the_figures(conn):
@@ -202,7 +208,7 @@ def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
 
 @pytest.mark.parametrize(("metric", "again"), [("plan.update", True), (METRIC, False)])
 def test_says_whether_the_next_night_asks_again(conn, metric, again):
-    text = question.markdown(asked(conn, replace(FAR, metric=metric)))
+    text = question.markdown(asked(conn, replace(FAR, metric=metric), plan=(40, 0, 0)))
     assert ("the next run asks again" in text) == again
     assert ("the same drift is not asked about again" in text) != again
 
@@ -273,9 +279,9 @@ def test_parts_of_a_question_are_its_lines(conn):
     text = question.markdown(asked(conn, FAR, plan=(40, 2, 1), evidence="e1"))
     found = question.parts(text)
     assert list(found.answers) == list(question.OPTIONS)
-    assert found.answers["Repair, then resume"].startswith("43 changes as above, under a sync_id")
+    assert found.answers["Repair, then resume"].startswith("the 43 changes above are made, also if")
     assert found.before.endswith("were looked at.\n\n")
-    assert found.after.strip().startswith("A run of the runbook that waits behind this one")
+    assert found.after.strip().startswith("If another run of the runbook waits behind this one")
     lines = [f"- **{option}**: {consequence}" for option, consequence in found.answers.items()]
     assert text == f"{found.before}### The answers\n" + "\n".join(lines) + f"\n{found.after}"
 

@@ -120,14 +120,14 @@ def changes(plan: sql.Identifier) -> sql.Composed:
 
 
 def find_patterns(staged: Stage) -> list[Pattern]:
-    """Return what the images to mark have in common, compared with all images that the check has read."""
+    """Return what the images to mark have in common, compared with all images that the check has judged."""
     marks = "SELECT {} FROM {} WHERE _operation = 'mark' AND _status = 'confirmed'"
     columns = identifiers(IMAGES.names)
     return facts_of(
         staged,
         "update",
         sql.SQL(marks).format(columns, staged.plan),
-        sql.SQL("SELECT {} FROM {}").format(columns, staged.sql),
+        sql.SQL("SELECT {} FROM {} WHERE NOT deleted AND NOT young AND status <> 'error'").format(columns, staged.sql),
     )[:MOST]
 
 
