@@ -40,6 +40,7 @@ class Held:
     - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are
     - `asks_again`: its plan is too large to repair unattended, which no answer accepts for the next night
     - `patterns`: what many of its planned rows have in common, with their table, if there are planned rows of others
+    - `nothing_in_common`: there are many planned rows, and nothing stands out
     """
 
     entity: str
@@ -49,6 +50,7 @@ class Held:
     runs: int
     asks_again: bool = False
     patterns: tuple[str, ...] = ()
+    nothing_in_common: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ def _hold_lines(held: Held) -> Iterator[str]:
     yield from (f"- {sentence}" for sentence in held.sentences)
     yield f"- First seen by the scan of {_time(held.since)}{again}."
     yield from (f"- What stands out{pattern}." for pattern in held.patterns)
+    if held.nothing_in_common:
+        yield "- Nothing stands out: the rows to change have nothing in common that sets them apart from the others."
 
 
 def _answers(question: Question) -> Iterator[str]:
@@ -266,6 +270,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
         runs,
         any(metric.startswith(PLAN) for metric in holding),
         tuple(_pattern(pattern, scan) for pattern in (scan.patterns[:PATTERNS] if scan else ())),
+        scan is not None and scan.stands_out_in_nothing,
     )
 
 

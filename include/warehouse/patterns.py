@@ -18,7 +18,6 @@ from include.warehouse.chance import LIFT, MANY, UNLIKELY, drawn
 from include.warehouse.differing_columns import NUMBERS, TIMES, find_differing
 from include.warehouse.sql_fragments import identifiers, key_object, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import Table
 
 # The largest number of facts about the rows of one operation.
 MOST = 5
@@ -126,7 +125,8 @@ def find_patterns(stage: Stage) -> list[Pattern]:
         planned, rows, own = LISTED if operation == "insert" else COPIED
         parts = names | {"operation": sql.Literal(operation)}
         planned, rows = sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts)
-        facts = facts_of(stage, operation, planned, rows, own=own)
+        types = column_types(stage) | {own: "bigint"}
+        facts = facts_of(stage.conn, table.name, operation, planned, rows, types=types, key=table.key)
         if operation == "update":
             facts = [*_differing(stage), *facts]
         if operation != "insert":
@@ -136,23 +136,30 @@ def find_patterns(stage: Stage) -> list[Pattern]:
 
 
 def facts_of(
-    stage: Stage, operation: Operation, planned: sql.Composable, rows: sql.Composable, *, own: str | None = None
+    conn: Connection,
+    table: str,
+    operation: Operation,
+    planned: sql.Composable,
+    rows: sql.Composable,
+    *,
+    types: Mapping[str, str],
+    key: Collection[str] = (),
 ) -> list[Pattern]:
-    """Return the facts about the `planned` rows, compared with all `rows`, the most telling first.
+    """Return the facts about the `planned` rows of a table, compared with all `rows` looked at, the most telling first.
 
-    Both are queries for the table's columns and, if named, one column of our `own`: `sync_id` or `_page`.
+    - `planned`, `rows`: queries for the columns of `types`
+    - `types`: the SQL type of each column; `sync_id` and `_page` are our own
+    - `key`: columns whose values are never about a person
     """
-    conn = stage.conn
     (total,) = _aggregate(conn, planned, [sql.SQL("count(*)")])
     if total < MANY:
         return []
-    types = _types(stage) | ({own: "bigint"} if own else {})
     facts = list(_facts(conn, types, planned))
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(fact.condition) for fact in facts]
     in_plan = _aggregate(conn, planned, counts)
     in_table = _aggregate(conn, rows, [sql.SQL("count(*)"), *counts])
     found = [
-        _pattern(stage.table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
+        _pattern(table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
         for fact, count, present in zip(facts, in_plan, in_table[1:], strict=True)
     ]
     told: list[Pattern] = []
@@ -165,7 +172,7 @@ def facts_of(
         _folder_told(conn, rows, each)
         if each.kind == "folder"
         else each
-        if _is_open(stage.table, each, types, coded)
+        if _is_open(key, each, types, coded)
         else _hidden(each)
         for each in told
     ]
@@ -173,7 +180,7 @@ def facts_of(
 
 def _differing(stage: Stage) -> list[Pattern]:
     """Return the fact that the same columns differ in most rows to update, if that is so."""
-    found = find_differing(stage, _types(stage))
+    found = find_differing(stage, column_types(stage))
     if found is None:
         return []
     columns = ", ".join(found.columns)
@@ -212,7 +219,7 @@ class _Fact:
     until: Any = None
 
 
-def _types(stage: Stage) -> dict[str, str]:
+def column_types(stage: Stage) -> dict[str, str]:
     """Return the SQL type of each column of the table."""
     query = "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
     found = dict(stage.conn.execute(query, [stage.sql.as_string()]).fetchall())
@@ -279,10 +286,10 @@ def _coded_columns(conn: Connection, rows: sql.Composable, names: Sequence[str],
     return {name for name, count in zip(names, different, strict=True) if count <= FEW_VALUES * total}
 
 
-def _is_open(table: Table, pattern: Pattern, types: Mapping[str, str], coded: Collection[str]) -> bool:
+def _is_open(key: Collection[str], pattern: Pattern, types: Mapping[str, str], coded: Collection[str]) -> bool:
     """Return whether a fact's value may be told: none, of our own column, of a key, an id or a time, or a code."""
     name, type_ = pattern.column, types[pattern.column]
-    always = name in (*table.key, *OWN_KINDS) or name.endswith("_id") or type_ in ("boolean", *TIMES)
+    always = name in (*key, *OWN_KINDS) or name.endswith("_id") or type_ in ("boolean", *TIMES)
     if pattern.value is None:
         return True
     return (always or name in coded) and (type_ != "text" or bool(CODE.fullmatch(pattern.value)))
@@ -312,7 +319,7 @@ def _hidden(pattern: Pattern) -> Pattern:
 
 
 def _pattern(
-    table: Table,
+    table: str,
     operation: Operation,
     fact: _Fact,
     *,
@@ -323,7 +330,7 @@ def _pattern(
 ) -> Pattern:
     """Return the pattern of a tested fact. The counts are those of `Pattern`."""
     return Pattern(
-        table=table.name,
+        table=table,
         operation=operation,
         kind=fact.kind,
         column=fact.column,

@@ -34,10 +34,14 @@ MOST_HOURS = 24.0 * 365
 ON_CALL = """
 Asks a person what to do about a hold; skipped where there is none. Nothing is written while it waits.
 
-**If it fails, or nobody answered:** the writer stays stopped. Clear `decide` with downstream to be asked again.
+**If it fails, or nobody answered:** the writer stays stopped. To be asked again, press *Ask me again* on the source's
+page under *Drift*, or clear `decide` with downstream.
 """
 
-REFUSED = "Nothing was decided, the writer stays stopped. Clear decide with downstream to be asked again"
+REFUSED = (
+    "Nothing was decided, the writer stays stopped. Press Ask me again on the source's page"
+    " under Drift, or clear decide with downstream"
+)
 
 
 class AnswerRefused(Exception):

@@ -116,6 +116,13 @@ def test_the_three_most_telling_patterns_are_told(conn, patterns):
     assert lines == [f"- What stands out: {pattern}." for pattern in found[:3]]
 
 
+@pytest.mark.parametrize(("planned", "told"), [(9, False), (10, True)])
+def test_many_rows_without_anything_in_common_are_said_to_have_nothing(conn, planned, told):
+    assert ("Nothing stands out" in question.markdown(asked(conn, FAR, plan=(0, planned, 0)))) == told
+    scan_log.keep_patterns(conn, "scan", [Pattern("line_items", "insert", "page", "_page", "1", 38, 40)])
+    assert "Nothing stands out" not in question.markdown(ask(conn))
+
+
 @pytest.mark.parametrize(
     ("behind", "words"),
     [

@@ -215,6 +215,7 @@ DETAIL = SourceDetail(
     decided_by=None,
     rows=1234,
     proven=1230,
+    parts={},
     unproven=4,
     unproven_since=AT - timedelta(days=2),
     freshness_seconds=1234.0,
@@ -665,7 +666,15 @@ def test_plan_shows_each_row_copy_beside_source(known):
     )
     known["list_planned"] = Page((PLANNED, deleted, changed), "next")
     page = of_plan(table="line_items")
-    for told in ("Cable", "Gone", "no such row", "Old", "New", "looked up by itself", "the source answered 500"):
+    for told in (
+        "Cable",
+        "Gone",
+        "no such row",
+        "Old",
+        "New",
+        "the source was asked for it alone",
+        "the source answered 500",
+    ):
         assert told in page.text
     assert "price" not in page.text
     assert "sync_id" not in page.text
@@ -880,7 +889,13 @@ class TestProofs:
 
     def test_never_proven_is_said(self, known):
         known["detail"] = replace(DETAIL, proofs=BARE.proofs)
-        assert "customers, never proven" in of_source().text
+        assert "customers: no whole scan, and no scheduled one, has proven it yet" in of_source().text
+
+    def test_rows_of_a_part_are_not_taken_for_all(self, known):
+        assert "1,230 of 1,234 rows proven (" not in overview().text
+        known["detail"] = known["overview"][0] = replace(DETAIL, parts={"tickets": "30 days back"})
+        for page in (overview(), of_source()):
+            assert "1,230 of 1,234 rows proven (of tickets only 30 days back)" in page.text
 
     def test_what_waits_for_a_later_night_is_named_with_the_reason(self, known):
         known["detail"] = known["overview"][0] = replace(DETAIL, put_off=(self.PUT_OFF,))
