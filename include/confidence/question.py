@@ -289,10 +289,10 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     # The reason of a plan's gate has its figures in words already.
     if gate.metric.startswith(PLAN) and gate.verdict == Verdict.HOLD:
         return [f"{reason[:1].upper()}{reason[1:].partition(': ')[0]} (`{gate.metric}`)."]
-    words = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
-    known = {"would pass": gate.limit, "is usual": gate.baseline}
-    limits = ", ".join(f"{figure:,.10g} {what}" for what, figure in known.items() if figure is not None)
-    first = f"**{gate.value:,}** {words} (`{gate.metric}`{f'; {limits}' if limits else ''})."
+    what = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
+    known = {"up to {:,.10g} would pass": gate.limit, "{:,.10g} is usual": gate.baseline}
+    limits = ", ".join(words.format(figure) for words, figure in known.items() if figure is not None)
+    first = f"**{gate.value:,}** {what} (`{gate.metric}`{f'; {limits}' if limits else ''})."
     # Many reasons repeat the figures first. Of a figure that only warns, the rest is about other nights than this one.
     if reason.startswith(gate.metric):
         reason = reason.partition(": ")[2] if gate.verdict == Verdict.HOLD else ""

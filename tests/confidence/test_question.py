@@ -44,7 +44,7 @@ def ask(conn) -> question.Question:
     [
         (
             Gate(METRIC, 1200000.0, 1500000.0, 2000000, Verdict.HOLD, f"{METRIC} is 2000000: worse in two runs"),
-            f"**2,000,000** rows that the copy lacks (`{METRIC}`; 1,500,000 would pass, 1,200,000 is usual).",
+            f"**2,000,000** rows that the copy lacks (`{METRIC}`; up to 1,500,000 would pass, 1,200,000 is usual).",
             ("Worse in two runs.",),
         ),
         (
@@ -54,7 +54,7 @@ def ask(conn) -> question.Question:
         ),
         (
             Gate("unknown_figure", None, 0.5, 3, Verdict.HOLD),
-            "**3** is the figure (`unknown_figure`; 0.5 would pass).",
+            "**3** is the figure (`unknown_figure`; up to 0.5 would pass).",
             (),
         ),
         # Nobody has measured what was held before.
@@ -208,7 +208,7 @@ def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
     trend = Gate(METRIC, 0.0, 25.0, 455, Verdict.WARN, f"{METRIC} is 455, above its limit 25: worse once")
     [held] = asked(conn, limit, trend).held
     assert held.sentences == (
-        f"**455** rows that the copy lacks (`{METRIC}`; 25 would pass, 0 is usual).",
+        f"**455** rows that the copy lacks (`{METRIC}`; up to 25 would pass, 0 is usual).",
         "Data loss.",
     )
 
