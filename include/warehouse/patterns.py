@@ -195,7 +195,8 @@ def _edited(stage: Stage, operation: Operation, planned: sql.Composable, rows: s
     table = stage.table
     parts = {"key": key_object(table.key, "q"), "table_name": sql.Literal(table.full_name)}
     edited, of = stage.conn.execute(sql.SQL(EDITED).format(rows=planned, **parts)).fetchone()
-    if of < MANY or edited < SHARE * of:
+    # It is told of fewer rows than other facts: no column has to be chosen for it.
+    if not edited or edited < SHARE * of:
         return []
     present, total = stage.conn.execute(sql.SQL(EDITED).format(rows=rows, **parts)).fetchone()
     score = drawn(edited, of, present, total)

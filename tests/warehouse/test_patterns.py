@@ -125,7 +125,7 @@ class TestEdited:
     def told(stage: Stage) -> list[str]:
         return [str(each) for each in find_patterns(stage) if each.kind == "edited"]
 
-    @pytest.mark.parametrize("edited", [10, 60])
+    @pytest.mark.parametrize("edited", [3, 10, 60])
     def test_by_hand(self, conn, records, edited):
         """Whether a sync has inserted or updated them."""
         for record in records[:5]:
