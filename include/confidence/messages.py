@@ -110,7 +110,7 @@ def of_run(facts: RunFacts) -> Event | None:
 
 def of_hold(writer: Writer, question: Sequence[str], run: str, link: str) -> Event:
     """Return the event that asks a person to decide about a hold, at `link`. `question`: its lines."""
-    next_step = "answer under the link: keep stopped, resume without repair, or repair, then resume"
+    next_step = "open the link and answer: keep stopped, resume without repair, or repair, then resume"
     return Event(
         f"{Kind.HOLD}/{run}/{writer.epoch}",
         Kind.HOLD,
@@ -211,7 +211,8 @@ def of_long_stop(writer: Writer, now: datetime, limit: timedelta, run: str, link
         return None
     lines = [f"{writer}; the limit is {_hours(limit)} hours"]
     if writer.hold_reason:
-        next_step = "answer decide of the run that stopped it; if it has ended, clear its decide with downstream"
+        page = f"the page of {writer.source} under Drift"
+        next_step = f"answer the question on {page}; if nobody is asked, press Ask me again there"
     else:
         next_step = "look at the run that stopped it: let it end, or clear its resume_writer with downstream"
     return Event(

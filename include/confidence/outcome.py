@@ -12,6 +12,8 @@ from include.confidence.policy import Verdict, worst_verdict
 from include.warehouse.fence import Writer
 from include.warehouse.sync_log import Counts
 
+# How a person comes to the question about a hold that nobody is asked about now.
+ASK_AGAIN = "press Ask me again on the source's page under Drift (or clear decide with downstream), and answer"
 # The figure in which a source's verify counts planned changes that the copy still lacks after the repair.
 OPEN_CHANGES = "planned_changes_open"
 
@@ -249,7 +251,7 @@ def _stopped(evidence: Evidence) -> Gap | None:
         "resume_writer",
         f"the {writer}, although resume_writer does not look failed",
         "nothing is synced, and the copy falls behind its source",
-        "clear decide with downstream and answer it" if held else "clear resume_writer with downstream",
+        ASK_AGAIN if held else "clear resume_writer with downstream",
     )
 
 

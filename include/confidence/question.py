@@ -40,6 +40,7 @@ class Held:
     - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are
     - `asks_again`: its plan is too large to repair unattended, which no answer accepts for the next night
     - `patterns`: what many of its planned rows have in common, with their table, if there are planned rows of others
+    - `nothing_in_common`: there are many planned rows, and nothing stands out
     """
 
     entity: str
@@ -49,6 +50,7 @@ class Held:
     runs: int
     asks_again: bool = False
     patterns: tuple[str, ...] = ()
+    nothing_in_common: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,8 @@ def _lines(question: Question) -> list[str]:
         ANSWERS,
         *_answers(question),
         "",
-        "A run of the runbook that waits behind this one begins when you have answered. It scans, and asks again if it"
-        " finds what nobody has repaired or accepted.",
+        "If another run of the runbook waits behind this one, it begins when you have answered. It scans again, and"
+        " asks again if it finds drift that was neither repaired nor accepted.",
     ]
 
 
@@ -172,38 +174,44 @@ def _hold_lines(held: Held) -> Iterator[str]:
     yield from (f"- {sentence}" for sentence in held.sentences)
     yield f"- First seen by the scan of {_time(held.since)}{again}."
     yield from (f"- What stands out{pattern}." for pattern in held.patterns)
+    if held.nothing_in_common:
+        yield "- Nothing stands out: the rows to change have nothing in common that sets them apart from the others."
 
 
 def _answers(question: Question) -> Iterator[str]:
     """Yield what each answer would do."""
-    leave_out = less = ""
-    if len(question.planned) > 1:
-        less = ", less what you leave out"
-        leave_out = (
-            " Of entities that you leave out nothing is repaired, but the writer runs again for them too and brings"
-            " what changes at the source, right or wrong; while their repair is above its limit, the next run asks"
-            " again."
-        )
+    changes = sum(scan.plan.rows for scan, _ in question.plans)
+    are_made = "the change above is made" if changes == 1 else f"the {changes:,} changes above are made"
+    leave_out = (
+        " You may leave out entities: those are not repaired, their figures become the new baseline, and the writer"
+        " runs again for them too. While their repair is above its limit, the next run asks about them."
+    )
     again = (
         "but the next run asks again while a repair is above its limit"
         if any(held.asks_again for held in question.held)
         else "so the same drift is not asked about again"
     )
-    changes = sum(scan.plan.rows for scan, _ in question.plans)
     yield (
-        "- **Keep stopped**: nothing is written. This run fails, and no sync writes until the next run of the runbook"
-        f" looks again, or until somebody answers *Ask me again* on the page of {question.writer.source}."
+        "- **Keep stopped**: nothing is written, and the writer stays stopped. This run fails. The next run of the"
+        " runbook scans again, and asks again if it still finds this. To answer before that, press *Ask me again* on"
+        f" the page of {question.writer.source}."
     )
     yield (
-        "- **Resume without repair**: nothing is written, and source and copy go on to differ. The figures above become"
-        f" the new baseline, {again}; the writer runs again. It brings what changes at the source, right or wrong, and"
+        "- **Resume without repair**: nothing is repaired, so copy and source stay different. The figures above become"
+        f" the new baseline, {again}. The writer runs again: it brings what changes at the source, right or wrong, and"
         " deletes nothing without proof."
     )
-    yield (
-        f"- **Repair, then resume**: {_number(changes, 'change')} as above{less}, under a sync_id that can be rolled"
-        " back, also if this run is a dry run. The copy becomes like the source as it is now, so don't repair if the"
-        f" source is what went wrong.{leave_out}"
-    )
+    if changes:
+        yield (
+            f"- **Repair, then resume**: {are_made}, also if this run is a dry run, and the writer runs again. The copy"
+            " then has what the source has now: don't repair if the source is what is wrong. The repair gets a sync_id,"
+            f" by which it can be rolled back.{leave_out if len(question.planned) > 1 else ''}"
+        )
+    else:
+        yield (
+            "- **Repair, then resume**: no change is planned, so nothing is written. The writer runs again, and"
+            " the next run asks if it still finds this."
+        )
 
 
 def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:
@@ -262,6 +270,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
         runs,
         any(metric.startswith(PLAN) for metric in holding),
         tuple(_pattern(pattern, scan) for pattern in (scan.patterns[:PATTERNS] if scan else ())),
+        scan is not None and scan.stands_out_in_nothing,
     )
 
 
@@ -280,10 +289,10 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     # The reason of a plan's gate has its figures in words already.
     if gate.metric.startswith(PLAN) and gate.verdict == Verdict.HOLD:
         return [f"{reason[:1].upper()}{reason[1:].partition(': ')[0]} (`{gate.metric}`)."]
-    words = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
-    known = {"would pass": gate.limit, "is usual": gate.baseline}
-    limits = ", ".join(f"{figure:,.10g} {what}" for what, figure in known.items() if figure is not None)
-    first = f"**{gate.value:,}** {words} (`{gate.metric}`{f'; {limits}' if limits else ''})."
+    what = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
+    known = {"up to {:,.10g} would pass": gate.limit, "{:,.10g} is usual": gate.baseline}
+    limits = ", ".join(words.format(figure) for words, figure in known.items() if figure is not None)
+    first = f"**{gate.value:,}** {what} (`{gate.metric}`{f'; {limits}' if limits else ''})."
     # Many reasons repeat the figures first. Of a figure that only warns, the rest is about other nights than this one.
     if reason.startswith(gate.metric):
         reason = reason.partition(": ")[2] if gate.verdict == Verdict.HOLD else ""

@@ -224,7 +224,10 @@ def _way_out(facts: Facts, run: Run) -> str:
     if run.state is None:
         step = f"trigger {_runbook(facts)}: it takes the stopped writer over, scans, and lets it run again or asks"
     elif facts.writer.hold_reason:
-        step = "clear decide of that run with downstream and answer it"
+        step = (
+            f"press Ask me again on the page of {facts.writer.source} under Drift (or clear decide of that run with"
+            " downstream), and answer"
+        )
     else:
         step = "clear resume_writer of that run with downstream"
     return f"switch {_runbook(facts)} on again, then {step}" if run.paused else step

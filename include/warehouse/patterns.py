@@ -16,9 +16,8 @@ from psycopg import Connection, sql
 
 from include.warehouse.chance import LIFT, MANY, UNLIKELY, drawn
 from include.warehouse.differing_columns import NUMBERS, TIMES, find_differing
-from include.warehouse.sql_fragments import identifiers, same_key
+from include.warehouse.sql_fragments import identifiers, key_object, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import Table
 
 # The largest number of facts about the rows of one operation.
 MOST = 5
@@ -39,18 +38,18 @@ ID = re.compile(r"\d+|(?=.*\d)[0-9a-f-]{8,}")
 NEARLY_ALL = 0.9
 
 Operation = Literal["insert", "update", "delete"]
-Kind = Literal["value", "day", "folder", "range", "columns", "sync", "page"]
+Kind = Literal["value", "day", "folder", "range", "columns", "edited", "sync", "page"]
 # Our own columns, with the kind of a fact about them.
 OWN_KINDS: Mapping[str, Kind] = {"sync_id": "sync", "_page": "page"}
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A fact about `planned` of all `of` planned rows of an operation, and about `present` of `rows` of the table.
+    """A fact about `planned` of all `of` planned rows of an operation, and about `present` of the `rows` looked at.
 
     - `kind`: a column has one `value`, one day, one folder (all up to the last slash), or is in the range from `value`
-      to `until`; the same `column`s (joined by commas) differ; one sync wrote the rows; they stand on one page of the
-      list
+      to `until`; the same `column`s (joined by commas) differ; the rows were `edited` in the copy by something other
+      than a sync or repair; one sync wrote the rows; they stand on one page of the list
     - `value`: as text; None for null, and if it is `hidden` since it may be about a person; of `columns` how they
       differ; of a folder with `…` for each step that may be about a person
     - `present`, `rows`: 0 for `columns`, which have no counterpart in the table
@@ -71,13 +70,14 @@ class Pattern:
     score: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.planned} of {self.of} rows to {self.operation} {self._fact()}{self._elsewhere()}"
+        return f"{self.planned:,} of {self.of:,} rows to {self.operation} {self._fact()}{self._elsewhere()}"
 
     def _elsewhere(self) -> str:
-        """Return how many of the table's other rows have the fact too."""
+        """Return which share of the rows with the fact these are."""
         if not self.rows:
             return ""
-        return f"; {self.present - self.planned:,} of the other {self.rows - self.of:,} rows of the table"
+        share = "all" if self.planned == self.present else f"{self.planned:,} of the"
+        return f". These are {share} {self.present:,} such rows among the {self.rows:,} that were looked at"
 
     def _fact(self) -> str:
         match self.kind:
@@ -87,6 +87,8 @@ class Pattern:
                 return f"stand on page {self.value} of the list"
             case "day":
                 return f"have {self.column} on {self.value}"
+            case "edited":
+                return "were changed in the copy by something other than a sync or repair, such as an UPDATE by hand"
             case "range" if self.hidden:
                 return f"have {self.column} in one range"
             case "range":
@@ -112,37 +114,52 @@ def find_patterns(stage: Stage) -> list[Pattern]:
         "table": table.sql,
         "t_is_p": same_key(table.key, "t", "p"),
         "s_is_p": same_key(table.key, "s", "p"),
+        "s_is_t": same_key(table.key, "s", "t"),
+        "s_known": sql.Identifier("s", table.key[0]),
+        "p_known": sql.Identifier("p", table.key[0]),
         "t_columns": identifiers(table.names, "t"),
         "s_columns": identifiers(table.names, "s"),
     }
     for operation in ("delete", "update", "insert"):
-        # The copy lacks the rows to insert, so they are compared with the other rows of the list.
+        # The copy lacks the rows to insert, so they are compared with all rows of the list.
         planned, rows, own = LISTED if operation == "insert" else COPIED
         parts = names | {"operation": sql.Literal(operation)}
         planned, rows = sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts)
-        facts = facts_of(stage, operation, planned, rows, own=own)
-        found += [*(_differing(stage) if operation == "update" else []), *facts][:MOST]
+        types = column_types(stage) | {own: "bigint"}
+        facts = facts_of(stage.conn, table.name, operation, planned, rows, types=types, key=table.key)
+        if operation == "update":
+            facts = [*_differing(stage), *facts]
+        if operation != "insert":
+            facts = [*_edited(stage, operation, planned, rows), *facts]
+        found += facts[:MOST]
     return found
 
 
 def facts_of(
-    stage: Stage, operation: Operation, planned: sql.Composable, rows: sql.Composable, *, own: str | None = None
+    conn: Connection,
+    table: str,
+    operation: Operation,
+    planned: sql.Composable,
+    rows: sql.Composable,
+    *,
+    types: Mapping[str, str],
+    key: Collection[str] = (),
 ) -> list[Pattern]:
-    """Return the facts about the `planned` rows, compared with all `rows`, the most telling first.
+    """Return the facts about the `planned` rows of a table, compared with all `rows` looked at, the most telling first.
 
-    Both are queries for the table's columns and, if named, one column of our `own`: `sync_id` or `_page`.
+    - `planned`, `rows`: queries for the columns of `types`
+    - `types`: the SQL type of each column; `sync_id` and `_page` are our own
+    - `key`: columns whose values are never about a person
     """
-    conn = stage.conn
     (total,) = _aggregate(conn, planned, [sql.SQL("count(*)")])
     if total < MANY:
         return []
-    types = _types(stage) | ({own: "bigint"} if own else {})
     facts = list(_facts(conn, types, planned))
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(fact.condition) for fact in facts]
     in_plan = _aggregate(conn, planned, counts)
     in_table = _aggregate(conn, rows, [sql.SQL("count(*)"), *counts])
     found = [
-        _pattern(stage.table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
+        _pattern(table, operation, fact, planned=count, of=total, present=present, rows=in_table[0])
         for fact, count, present in zip(facts, in_plan, in_table[1:], strict=True)
     ]
     told: list[Pattern] = []
@@ -155,7 +172,7 @@ def facts_of(
         _folder_told(conn, rows, each)
         if each.kind == "folder"
         else each
-        if _is_open(stage.table, each, types, coded)
+        if _is_open(key, each, types, coded)
         else _hidden(each)
         for each in told
     ]
@@ -163,11 +180,28 @@ def facts_of(
 
 def _differing(stage: Stage) -> list[Pattern]:
     """Return the fact that the same columns differ in most rows to update, if that is so."""
-    found = find_differing(stage, _types(stage))
+    found = find_differing(stage, column_types(stage))
     if found is None:
         return []
     columns = ", ".join(found.columns)
     return [Pattern(stage.table.name, "update", "columns", columns, found.how, found.rows, found.of)]
+
+
+def _edited(stage: Stage, operation: Operation, planned: sql.Composable, rows: sql.Composable) -> list[Pattern]:
+    """Return the fact that the planned rows are no longer as the sync that last wrote them left them, if that is so.
+
+    A migration that makes the hashes anew looks like an edit of all rows, so there it is no fact.
+    """
+    table = stage.table
+    parts = {"key": key_object(table.key, "q"), "table_name": sql.Literal(table.full_name)}
+    edited, of = stage.conn.execute(sql.SQL(EDITED).format(rows=planned, **parts)).fetchone()
+    # It is told of fewer rows than other facts: no column has to be chosen for it.
+    if not edited or edited < SHARE * of:
+        return []
+    present, total = stage.conn.execute(sql.SQL(EDITED).format(rows=rows, **parts)).fetchone()
+    score = drawn(edited, of, present, total)
+    found = Pattern(table.name, operation, "edited", "", None, edited, of, present=present, rows=total, score=score)
+    return [found] if _is_telling(found) else []
 
 
 def _same(pattern: Pattern, other: Pattern) -> bool:
@@ -186,7 +220,7 @@ class _Fact:
     until: Any = None
 
 
-def _types(stage: Stage) -> dict[str, str]:
+def column_types(stage: Stage) -> dict[str, str]:
     """Return the SQL type of each column of the table."""
     query = "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
     found = dict(stage.conn.execute(query, [stage.sql.as_string()]).fetchall())
@@ -253,10 +287,10 @@ def _coded_columns(conn: Connection, rows: sql.Composable, names: Sequence[str],
     return {name for name, count in zip(names, different, strict=True) if count <= FEW_VALUES * total}
 
 
-def _is_open(table: Table, pattern: Pattern, types: Mapping[str, str], coded: Collection[str]) -> bool:
+def _is_open(key: Collection[str], pattern: Pattern, types: Mapping[str, str], coded: Collection[str]) -> bool:
     """Return whether a fact's value may be told: none, of our own column, of a key, an id or a time, or a code."""
     name, type_ = pattern.column, types[pattern.column]
-    always = name in (*table.key, *OWN_KINDS) or name.endswith("_id") or type_ in ("boolean", *TIMES)
+    always = name in (*key, *OWN_KINDS) or name.endswith("_id") or type_ in ("boolean", *TIMES)
     if pattern.value is None:
         return True
     return (always or name in coded) and (type_ != "text" or bool(CODE.fullmatch(pattern.value)))
@@ -286,7 +320,7 @@ def _hidden(pattern: Pattern) -> Pattern:
 
 
 def _pattern(
-    table: Table,
+    table: str,
     operation: Operation,
     fact: _Fact,
     *,
@@ -297,7 +331,7 @@ def _pattern(
 ) -> Pattern:
     """Return the pattern of a tested fact. The counts are those of `Pattern`."""
     return Pattern(
-        table=table.name,
+        table=table,
         operation=operation,
         kind=fact.kind,
         column=fact.column,
@@ -327,11 +361,13 @@ def _as_text(value: Any) -> str:
 # Of a text with slashes, all up to the last one.
 FOLDER = "substring({} FROM '^.*/')"
 
-# The planned rows, the rows that they are compared with, and the column of ours that both have.
+# The planned rows, the rows that were looked at, and the column of ours that both have.
 COPIED = (
-    "SELECT {t_columns}, t.sync_id FROM {plan} p JOIN {table} t ON {t_is_p}"
+    "SELECT {t_columns}, t.sync_id, t.row_hash FROM {plan} p JOIN {table} t ON {t_is_p}"
     " WHERE p._operation = {operation} AND p._status = 'confirmed'",
-    "SELECT {t_columns}, t.sync_id FROM {table} t WHERE t.deleted_at IS NULL",
+    "SELECT {t_columns}, t.sync_id, t.row_hash FROM {table} t"
+    " LEFT JOIN {stage} s ON {s_is_t} LEFT JOIN {plan} p ON {t_is_p} WHERE t.deleted_at IS NULL"
+    " AND coalesce({s_known}, {p_known}) IS NOT NULL AND coalesce(p._status, '') NOT IN ('young', 'unproven')",
     "sync_id",
 )
 # Rows of page 0 came by look-ups of their own.
@@ -341,3 +377,15 @@ LISTED = (
     "SELECT {s_columns}, nullif(s._page, 0) AS _page FROM {stage} s",
     "_page",
 )
+
+# Materialized: Postgres takes both for small, and would look for each row in the log by itself.
+EDITED = """
+WITH q AS MATERIALIZED (SELECT {key} AS key, sync_id, row_hash FROM ({rows}) q),
+logged AS MATERIALIZED (
+  SELECT sync_id, key, array_agg(after_hash) AS hashes FROM confidence.change_log
+  WHERE table_name = {table_name} AND sync_id = ANY (ARRAY(SELECT DISTINCT sync_id FROM q)) AND after_hash IS NOT NULL
+    AND key IN (SELECT key FROM q)
+  GROUP BY 1, 2
+)
+SELECT count(*) FILTER (WHERE row_hash <> ALL (hashes)), count(*) FROM q LEFT JOIN logged USING (sync_id, key)
+"""

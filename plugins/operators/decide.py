@@ -34,10 +34,14 @@ MOST_HOURS = 24.0 * 365
 ON_CALL = """
 Asks a person what to do about a hold; skipped where there is none. Nothing is written while it waits.
 
-**If it fails, or nobody answered:** the writer stays stopped. Clear `decide` with downstream to be asked again.
+**If it fails, or nobody answered:** the writer stays stopped. To be asked again, press *Ask me again* on the source's
+page under *Drift*, or clear `decide` with downstream.
 """
 
-REFUSED = "Nothing was decided, the writer stays stopped. Clear decide with downstream to be asked again"
+REFUSED = (
+    "Nothing was decided, the writer stays stopped. Press Ask me again on the source's page"
+    " under Drift, or clear decide with downstream"
+)
 
 
 class AnswerRefused(Exception):
@@ -141,8 +145,8 @@ def _fields(entities: Sequence[str]) -> dict[str, Param]:
     left_out = several(
         entities,
         "Leave these out",
-        "With “Repair, then resume”: entities whose plan this run doesn't apply. Their drift is accepted, as with"
-        " “Resume without repair”.",
+        "With “Repair, then resume”: entities that are not repaired. Their differences stay and count as accepted, as"
+        " with “Resume without repair”, and the writer runs again for them too.",
     )
     reason = some_text("Reason", "Kept with your name and the time, for those who look at it later.")
     fields = {"leave_out": left_out, "reason": reason} if len(entities) > 1 else {"reason": reason}

@@ -27,10 +27,10 @@ NEXT = {
     "stop_writer": "read its log, then clear stop_writer with downstream",
     "scan": "nothing was written. Read the failed scan's log, then clear scan with downstream",
     "gate_check": "read its log, then clear scan with downstream",
-    "decide": "clear decide with downstream to be asked again",
+    "decide": outcome.ASK_AGAIN,
     "reconcile": "read its log, which says what was applied if anything was; then clear scan with downstream",
     "verify": "read its log: it names the sync_id to roll back",
-    "resume_writer": "read its log; while the writer is held, clear decide with downstream and answer it",
+    "resume_writer": f"read its log; if the writer is held, {outcome.ASK_AGAIN}",
 }
 DONE = ("success", "skipped")
 # The longest line of the log's last words.

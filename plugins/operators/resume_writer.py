@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 ON_CALL = """
 Opens the fence and the pool again, unless something holds the writer.
 
-**If it fails:** the writer stays stopped. If it is held, clear `decide` with downstream and answer it; else mend what
-the message names and clear this task.
+**If it fails:** the writer stays stopped. If it is held, press *Ask me again* on the source's page under *Drift*, and
+answer; else mend what the message names and clear this task.
 """
 
 

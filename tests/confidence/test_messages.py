@@ -317,7 +317,7 @@ class TestLongStop:
     def test_held_one_asks_for_the_decision(self):
         event = of_long_stop(HELD, SINCE + 2 * self.LIMIT, self.LIMIT, RUN, LINK)
         assert "missing is 40" in event.text
-        assert "Next: answer decide of the run that stopped it" in event.text
+        assert "Next: answer the question on the page of" in event.text
 
     def test_is_one_event_for_each_stop_whoever_finds_it(self):
         late = SINCE + 2 * self.LIMIT

@@ -64,6 +64,15 @@ def status(conn, source=SOURCE) -> Status:
     return found
 
 
+def test_run_over_a_part_says_of_what(conn):
+    """Rows of a part are not taken for all of the entity's."""
+    judged(conn, "whole", entity="customers", run="r/1")
+    judged(conn, "part", entity="tickets", scope="pages 1-2", run="r/1")
+    assert status(conn).parts == {"tickets": "pages 1-2"}
+    judged(conn, "later", entity="tickets", run="r/2")
+    assert status(conn).parts == {}
+
+
 def pages(fetch, **asked):
     """All pages of a list, of which there are not many."""
     for _ in range(10):
@@ -81,7 +90,7 @@ class TestOverview:
         assert found.writer == fence.read(conn, "square")
         known = {name: value for name, value in vars(found).items() if value is not None}
         assert {night.kind for night in known.pop("nights")} == {"no scan"}
-        assert known == {"writer": found.writer, "unproven": 0, "findings": ()}
+        assert known == {"writer": found.writer, "parts": {}, "unproven": 0, "findings": ()}
 
     def test_nights_say_the_worst_of_each_day(self, conn):
         warned = Judgement(Verdict.WARN, (METRIC,), ("too many",), ())

@@ -44,7 +44,7 @@ def ask(conn) -> question.Question:
     [
         (
             Gate(METRIC, 1200000.0, 1500000.0, 2000000, Verdict.HOLD, f"{METRIC} is 2000000: worse in two runs"),
-            f"**2,000,000** rows that the copy lacks (`{METRIC}`; 1,500,000 would pass, 1,200,000 is usual).",
+            f"**2,000,000** rows that the copy lacks (`{METRIC}`; up to 1,500,000 would pass, 1,200,000 is usual).",
             ("Worse in two runs.",),
         ),
         (
@@ -54,7 +54,7 @@ def ask(conn) -> question.Question:
         ),
         (
             Gate("unknown_figure", None, 0.5, 3, Verdict.HOLD),
-            "**3** is the figure (`unknown_figure`; 0.5 would pass).",
+            "**3** is the figure (`unknown_figure`; up to 0.5 would pass).",
             (),
         ),
         # Nobody has measured what was held before.
@@ -77,14 +77,20 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     line = "- [line_items](http://a/e1): 40 rows to insert, 2 to update, 1 to delete; 1,000 live rows were looked at."
     assert line in question.markdown(found)
     assert line.replace("[line_items](http://a/e1)", "line_items (http://a/e1)") in question.plain(found)
-    assert "43 changes as above" in question.markdown(found)
+    assert "the 43 changes above are made" in question.markdown(found)
     # To leave out the only one is to resume without repair.
     assert "leave out" not in question.markdown(found)
     assert "leave out" in question.markdown(replace(found, plans=found.plans * 2))
 
 
 def test_one_change_is_one(conn):
-    assert "**Repair, then resume**: 1 change as above" in question.markdown(asked(conn, FAR, plan=(0, 1, 0)))
+    assert "**Repair, then resume**: the change above is made" in question.markdown(asked(conn, FAR, plan=(0, 1, 0)))
+
+
+def test_a_repair_without_a_planned_change_writes_nothing(conn):
+    assert "**Repair, then resume**: no change is planned, so nothing" in question.markdown(
+        asked(conn, FAR, plan=(0, 0, 0))
+    )
 
 
 def test_what_went_wrong_with_a_repair_is_told_beside_the_figures(conn):
@@ -108,6 +114,13 @@ def test_the_three_most_telling_patterns_are_told(conn, patterns):
     scan_log.keep_patterns(conn, "scan", found)
     lines = [line for line in question.markdown(ask(conn)).splitlines() if "What stands out" in line]
     assert lines == [f"- What stands out: {pattern}." for pattern in found[:3]]
+
+
+@pytest.mark.parametrize(("planned", "told"), [(9, False), (10, True)])
+def test_many_rows_without_anything_in_common_are_said_to_have_nothing(conn, planned, told):
+    assert ("Nothing stands out" in question.markdown(asked(conn, FAR, plan=(0, planned, 0)))) == told
+    scan_log.keep_patterns(conn, "scan", [Pattern("line_items", "insert", "page", "_page", "1", 38, 40)])
+    assert "Nothing stands out" not in question.markdown(ask(conn))
 
 
 @pytest.mark.parametrize(
@@ -195,14 +208,14 @@ def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
     trend = Gate(METRIC, 0.0, 25.0, 455, Verdict.WARN, f"{METRIC} is 455, above its limit 25: worse once")
     [held] = asked(conn, limit, trend).held
     assert held.sentences == (
-        f"**455** rows that the copy lacks (`{METRIC}`; 25 would pass, 0 is usual).",
+        f"**455** rows that the copy lacks (`{METRIC}`; up to 25 would pass, 0 is usual).",
         "Data loss.",
     )
 
 
 @pytest.mark.parametrize(("metric", "again"), [("plan.update", True), (METRIC, False)])
 def test_says_whether_the_next_night_asks_again(conn, metric, again):
-    text = question.markdown(asked(conn, replace(FAR, metric=metric)))
+    text = question.markdown(asked(conn, replace(FAR, metric=metric), plan=(40, 0, 0)))
     assert ("the next run asks again" in text) == again
     assert ("the same drift is not asked about again" in text) != again
 
@@ -273,9 +286,9 @@ def test_parts_of_a_question_are_its_lines(conn):
     text = question.markdown(asked(conn, FAR, plan=(40, 2, 1), evidence="e1"))
     found = question.parts(text)
     assert list(found.answers) == list(question.OPTIONS)
-    assert found.answers["Repair, then resume"].startswith("43 changes as above, under a sync_id")
+    assert found.answers["Repair, then resume"].startswith("the 43 changes above are made, also if")
     assert found.before.endswith("were looked at.\n\n")
-    assert found.after.strip().startswith("A run of the runbook that waits behind this one")
+    assert found.after.strip().startswith("If another run of the runbook waits behind this one")
     lines = [f"- **{option}**: {consequence}" for option, consequence in found.answers.items()]
     assert text == f"{found.before}### The answers\n" + "\n".join(lines) + f"\n{found.after}"
 

@@ -86,10 +86,20 @@ class TestStopped:
         [
             (Run(NAME, "success"), STOPPED, "has ended (success)", "clear resume_writer of that run"),
             (Run(NAME, "failed"), STOPPED, "has ended (failed)", "clear resume_writer of that run"),
-            (Run(NAME, "success"), HELD, "has ended (success)", "clear decide of that run with downstream and answer"),
+            (
+                Run(NAME, "success"),
+                HELD,
+                "has ended (success)",
+                "press Ask me again on the page of shop",
+            ),
             (Run(NAME, None), STOPPED, "is not in Airflow", "trigger shop_reconcile: it takes the stopped writer over"),
             (Run(NAME, None), HELD, "is not in Airflow", "trigger shop_reconcile"),
-            (Run(NAME, "success", paused=True), HELD, "has ended", "switch shop_reconcile on again, then clear decide"),
+            (
+                Run(NAME, "success", paused=True),
+                HELD,
+                "has ended",
+                "switch shop_reconcile on again, then press Ask",
+            ),
         ],
     )
     def test_with_nobody_at_work_on_it(self, run, writer, what, next_step):

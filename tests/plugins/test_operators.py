@@ -469,7 +469,7 @@ class TestHold:
         "fields", [{"leave_out": ["line_itms"]}, {"leave_out": "line_items"}, {"leave_ot": ["line_items"]}]
     )
     def test_misspelt_answer_decides_nothing(self, held, conn, fields):
-        with pytest.raises(AnswerRefused, match=r"Nothing was decided.* Clear decide"):
+        with pytest.raises(AnswerRefused, match=r"Nothing was decided.* Press Ask me again"):
             answer(held, "Repair, then resume", **fields)
         assert holds.open_holds(conn, SOURCE)
 
@@ -477,7 +477,9 @@ class TestHold:
     @pytest.mark.parametrize("who", ["Bob", "Eve"])
     @pytest.mark.parametrize("option", OPTIONS)
     def test_answer_of_who_has_not_the_role_leaves_the_hold_as_it_is(self, held, conn, asked, who, option):
-        told = rf"^{who} may not answer a hold: that takes the role op or admin\. Nothing was decided.* Clear decide"
+        told = (
+            rf"^{who} may not answer a hold: that takes the role op or admin\. Nothing was decided.* Press Ask me again"
+        )
         before = conn.execute("TABLE confidence.forensic_run").fetchall(), fence.read(conn, SOURCE)
         with pytest.raises(NotDecider, match=told):
             answer(held, option, who)

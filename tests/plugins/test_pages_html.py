@@ -215,6 +215,7 @@ DETAIL = SourceDetail(
     decided_by=None,
     rows=1234,
     proven=1230,
+    parts={},
     unproven=4,
     unproven_since=AT - timedelta(days=2),
     freshness_seconds=1234.0,
@@ -251,7 +252,7 @@ Nothing is synced to the copy of `repairshopr` until you answer.
 
 ### The answers
 - **Keep stopped**: nothing is written until *Ask me again*.
-- **Repair, then resume**: 42 changes as above.
+- **Repair, then resume**: the 42 changes above are made.
 
 A run that waits begins then."""
 QUESTION = Question(ATTEMPT, "What Airflow still says", ("Keep stopped", "Repair, then resume"), "Keep stopped", None)
@@ -512,8 +513,12 @@ def test_question_is_answered_by_a_form_that_says_what_each_answer_does(known, p
     assert all("checked" in attrs for (name, _), attrs in fields.items() if name == "repair")
     # The text as it was kept, with what each answer would do beside it and not above.
     assert "Nothing is written until Ask me again." in page.text
-    assert page.text.count("42 changes as above.") == 1
-    assert "Repair customers40 to insert, 2 to update, 0 to delete. Without the tick" in page.text
+    assert page.text.count("The 42 changes above are made.") == 1
+    assert (
+        "Repair customers40 to insert, 2 to update, 0 to delete. Without the tick, no row of customers is repaired: its"
+        " differences stay and count as accepted, and the writer runs again for it too." in page.text
+    )
+    assert "To keep it stopped for one, choose Keep stopped." in page.text
     assert "**" not in page.text
     assert "What Airflow still says" not in page.text
     assert "http://x/sync-confidence/plans/e1" in page.links()
@@ -591,7 +596,7 @@ def test_who_may_not_answer_reads_the_question_and_which_role_it_takes(known):
         assert not page.all("form", "input", "button")
         assert "Decide what to do" not in page.text
         assert "You may not answer: that takes the role op or admin" in page.text
-        assert "42 changes as above." in page.text
+        assert "The 42 changes above are made." in page.text
 
 
 @pytest.mark.parametrize(
@@ -661,13 +666,21 @@ def test_plan_shows_each_row_copy_beside_source(known):
     )
     known["list_planned"] = Page((PLANNED, deleted, changed), "next")
     page = of_plan(table="line_items")
-    for told in ("Cable", "Gone", "no such row", "Old", "New", "looked up by itself", "the source answered 500"):
+    for told in (
+        "Cable",
+        "Gone",
+        "no such row",
+        "Old",
+        "New",
+        "the source was asked for it alone",
+        "the source answered 500",
+    ):
         assert told in page.text
     assert "price" not in page.text
     assert "sync_id" not in page.text
     assert "copy last written by sync 4" in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/4" in page.links()
-    assert "38 of 40 rows to insert stand on page 3 of the list; 12 of the other 1,194 rows of the table" in page.text
+    assert "38 of 40 rows to insert stand on page 3 of the list. These are 38 of the 50 such rows" in page.text
     address = f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1"
     assert {f"{address}?table=line_items&cursor=next", f"{address}/changes.csv?table=line_items"} <= {*page.links()}
 
@@ -876,7 +889,13 @@ class TestProofs:
 
     def test_never_proven_is_said(self, known):
         known["detail"] = replace(DETAIL, proofs=BARE.proofs)
-        assert "customers, never proven" in of_source().text
+        assert "customers: no whole scan, and no scheduled one, has proven it yet" in of_source().text
+
+    def test_rows_of_a_part_are_not_taken_for_all(self, known):
+        assert "1,230 of 1,234 rows proven (" not in overview().text
+        known["detail"] = known["overview"][0] = replace(DETAIL, parts={"tickets": "30 days back"})
+        for page in (overview(), of_source()):
+            assert "1,230 of 1,234 rows proven (of tickets only 30 days back)" in page.text
 
     def test_what_waits_for_a_later_night_is_named_with_the_reason(self, known):
         known["detail"] = known["overview"][0] = replace(DETAIL, put_off=(self.PUT_OFF,))

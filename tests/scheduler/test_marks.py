@@ -88,7 +88,7 @@ def test_run_marked_as_done_while_it_asks_is_failed_over_the_stopped_writer(plat
     assert platform.watch() == ["writer_unattended"]
     assert "Ask me again</button>" in platform.airflow.page(f"/sync-confidence/sources/{SOURCE}")
     assert platform.service.titles[1:] == [f"{SOURCE}: the writer is stopped, and nobody is at work on it"]
-    assert "Next: clear decide of that run with downstream" in platform.service.told[1]["message"]
+    assert "(or clear decide of that run with downstream), and answer" in platform.service.told[1]["message"]
     platform.airflow.clear(RECONCILE, asking, "decide")
     platform.wait_for_question(asking)
     assert platform.watch() == []

@@ -30,8 +30,15 @@ def replanned(conn, records, pages=1) -> Stage:
     return stage
 
 
+def these(planned: int, present: int, rows: int) -> str:
+    """The end of a fact: which share of the rows like these is planned."""
+    share = "all" if planned == present else f"{planned} of the"
+    return f". These are {share} {present} such rows among the {rows} that were looked at"
+
+
 def lines(stage: Stage) -> list[str]:
-    return [str(each) for each in find_patterns(stage)]
+    """The facts, without the one that the tests' own UPDATEs by hand lead to."""
+    return [str(each) for each in find_patterns(stage) if each.kind != "edited"]
 
 
 @pytest.fixture
@@ -47,20 +54,20 @@ def test_lost_page(conn, records):
     """The copy lacks what one page shows, and the ids on it are in one range too."""
     conn.execute("DELETE FROM shop.parts WHERE id BETWEEN 101 AND 150")
     first, *_ = lines(replanned(conn, records, pages=8))
-    assert first == "50 of 50 rows to insert stand on page 3 of the list; 0 of the other 350 rows of the table"
+    assert first == "50 of 50 rows to insert stand on page 3 of the list" + these(50, 50, 400)
 
 
 def test_rows_of_one_sync(conn, records):
     """What the second sync has written is gone at the source."""
     found = lines(replanned(conn, records[:320]))
     sync_id = conn.execute("SELECT max(sync_id) FROM shop.parts").fetchone()[0]
-    assert f"80 of 80 rows to delete were last written by sync {sync_id}; 0 of the other 320 rows of the table" in found
+    assert f"80 of 80 rows to delete were last written by sync {sync_id}" + these(80, 80, 400) in found
 
 
 def test_truncated_import(conn, records):
     """All keys from one on, but for a few, and some others by chance."""
     found = lines(replanned(conn, [*records[3:330], *records[337:340]]))
-    assert "64 of 70 rows to delete have id between 331 and 397; 3 of the other 330 rows of the table" in found
+    assert "64 of 70 rows to delete have id between 331 and 397" + these(64, 67, 400) in found
 
 
 def test_one_day(conn, records):
@@ -68,9 +75,8 @@ def test_one_day(conn, records):
         record["updated_at"] = day(350).isoformat()
     apply(conn, planned(conn, PARTS, records))
     kept = [record for record in records if record["updated_at"] != day(350).isoformat()]
-    assert (
-        lines(replanned(conn, kept))[0]
-        == "40 of 40 rows to delete have updated_at on 2026-12-17; 0 of the other 360 rows of the table"
+    assert lines(replanned(conn, kept))[0] == "40 of 40 rows to delete have updated_at on 2026-12-17" + these(
+        40, 40, 400
     )
 
 
@@ -78,7 +84,7 @@ def test_one_place_with_a_text_for_its_key(conn):
     stock = [{"place": f"SHOP-{i % 8}", "bin": i, "count": 1} for i in range(400)]
     apply(conn, planned(conn, STOCK, stock))
     stage = planned(conn, STOCK, [each for each in stock if each["place"] != "SHOP-3"])
-    assert lines(stage)[0] == "50 of 50 rows to delete have place SHOP-3; 0 of the other 350 rows of the table"
+    assert lines(stage)[0] == "50 of 50 rows to delete have place SHOP-3" + these(50, 50, 400)
 
 
 def test_one_folder(conn, records):
@@ -86,9 +92,8 @@ def test_one_folder(conn, records):
         record["name"] = f"uploads/user {record['id'] % 8}/{record['id']}.jpg"
     apply(conn, planned(conn, PARTS, records))
     kept = [record for record in records if not record["name"].startswith("uploads/user 3/")]
-    assert (
-        lines(replanned(conn, kept))[0]
-        == "50 of 50 rows to delete share one folder of name, uploads/…/; 0 of the other 350 rows of the table"
+    assert lines(replanned(conn, kept))[0] == "50 of 50 rows to delete share one folder of name, uploads/…/" + these(
+        50, 50, 400
     )
 
 
@@ -110,7 +115,62 @@ def test_folder_is_told_as_far_as_it_is_about_no_person(conn, records, folder, t
     gone = "6a673e32-787b-4b6e-84ca-3efb1b365e6e"
     found = lines(replanned(conn, [record for record in records if gone not in record["name"]]))
     told = told.format(gone)
-    assert found[0] == f"50 of 50 rows to delete share one folder of name{told}; 0 of the other 350 rows of the table"
+    assert found[0] == f"50 of 50 rows to delete share one folder of name{told}" + these(50, 50, 400)
+
+
+class TestEdited:
+    """Rows that something other than a sync or repair has changed in the copy."""
+
+    @staticmethod
+    def told(stage: Stage) -> list[str]:
+        return [str(each) for each in find_patterns(stage) if each.kind == "edited"]
+
+    @pytest.mark.parametrize("edited", [3, 10, 60])
+    def test_by_hand(self, conn, records, edited):
+        """Whether a sync has inserted or updated them."""
+        for record in records[:5]:
+            record["name"] = "WASHER"
+        apply(conn, replanned(conn, records))
+        conn.execute("UPDATE shop.parts SET price = NULL WHERE id <= %s", [edited])
+        assert self.told(replanned(conn, records)) == [
+            f"{edited} of {edited} rows to update were changed in the copy by something other than a sync or repair,"
+            f" such as an UPDATE by hand. These are all {edited} such rows among the 400 that were looked at"
+        ]
+
+    def test_some_of_them_and_others_beside(self, conn, records):
+        """What is edited back again is as the sync left it."""
+        conn.execute("UPDATE shop.parts SET price = NULL WHERE id <= 30")
+        changed = [record | {"price": "0.01"} for record in records[:20]] + records[20:28] + records[30:]
+        [line] = self.told(replanned(conn, [*changed, *records[28:30]]))
+        assert line.startswith("30 of 30 rows to update")
+        conn.execute("UPDATE shop.parts SET price = 5 WHERE id <= 200")
+        changed = [record | {"price": "5"} for record in records[:150]] + records[150:]
+        [line] = self.told(replanned(conn, changed))
+        assert line.endswith("These are 50 of the 200 such rows among the 400 that were looked at")
+
+    def test_what_a_sync_has_left_is_not(self, conn, records):
+        changed = [record | {"price": "0.01"} for record in records[:60]] + records[60:]
+        assert self.told(replanned(conn, changed)) == []
+        assert self.told(replanned(conn, records[60:])) == []
+
+    def test_hashes_that_a_migration_made_anew_are_no_edit(self, conn, records):
+        conn.execute("UPDATE confidence.change_log SET after_hash = after_hash + 1")
+        changed = [record | {"price": "0.01"} for record in records[:60]] + records[60:]
+        assert self.told(replanned(conn, changed)) == []
+
+    def test_rows_without_an_entry_in_the_log_are_not_known_to_be(self, conn, records):
+        conn.execute("DELETE FROM confidence.change_log WHERE (key ->> 'id')::int <= 60")
+        conn.execute("UPDATE shop.parts SET price = NULL WHERE id <= 60")
+        assert self.told(replanned(conn, records)) == []
+
+
+def test_rows_that_the_scan_did_not_look_at_do_not_count(conn):
+    """The copy has other places, of which the list shows none and the plan says nothing."""
+    stock = [{"place": f"SHOP-{i % 2}", "bin": i, "count": 1} for i in range(400)]
+    apply(conn, planned(conn, STOCK, stock))
+    stage = staged(conn, STOCK, [[each | {"count": 2} for each in stock[:60:2]] + stock[60:200]], "again")
+    compare.plan_writes(stage, older="confirmed")
+    assert lines(stage)[-1] == ("30 of 30 rows to update have place SHOP-0" + these(30, 100, 170))
 
 
 def test_text_that_may_be_about_a_person_is_not_told(conn, records):
@@ -118,7 +178,7 @@ def test_text_that_may_be_about_a_person_is_not_told(conn, records):
         record["name"] = "Ann Smith"
     apply(conn, planned(conn, PARTS, records))
     found = lines(replanned(conn, records[60:]))
-    assert "60 of 60 rows to delete share one value of name; 0 of the other 340 rows of the table" in found
+    assert "60 of 60 rows to delete share one value of name" + these(60, 60, 400) in found
     assert "Smith" not in "".join(found)
 
 
@@ -322,8 +382,7 @@ def test_small_table_of_which_the_oldest_rows_are_gone(conn, of, gone):
     records = parts(random.Random(of))[:of]
     apply(conn, planned(conn, PARTS, records))
     first, *_ = lines(replanned(conn, records[gone:]))
-    rest = f"0 of the other {of - gone} rows of the table"
-    assert first == f"{gone} of {gone} rows to delete have id between 1 and {gone}; {rest}"
+    assert first == f"{gone} of {gone} rows to delete have id between 1 and {gone}" + these(gone, gone, of)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -345,7 +404,7 @@ def test_number_that_all_rows_have(conn, records):
         record["price"] = str(record["id"] % 12)
     apply(conn, planned(conn, PARTS, records))
     found = lines(replanned(conn, records[40:]))
-    assert "40 of 40 rows to delete have price 12.50; 0 of the other 360 rows of the table" in found
+    assert "40 of 40 rows to delete have price 12.50" + these(40, 40, 400) in found
 
 
 def test_values_of_which_a_column_has_many_are_not_told(conn, records):
@@ -364,19 +423,34 @@ def test_values_of_which_a_column_has_many_are_not_told(conn, records):
 @pytest.mark.parametrize(
     ("has", "of", "present", "told"),
     [
-        (20, 40, 20, "20 of 40 rows to delete have place SHOP-1; 0 of the other 360 rows of the table"),
+        (
+            20,
+            40,
+            20,
+            "20 of 40 rows to delete have place SHOP-1" + these(20, 20, 400),
+        ),
         (20, 41, 20, None),
         # Of the other 370 rows half have it, or one more.
-        (30, 30, 215, "30 of 30 rows to delete have place SHOP-1; 185 of the other 370 rows of the table"),
+        (
+            30,
+            30,
+            215,
+            "30 of 30 rows to delete have place SHOP-1" + these(30, 215, 400),
+        ),
         (30, 30, 216, None),
-        (10, 10, 10, "10 of 10 rows to delete have place SHOP-1; 0 of the other 390 rows of the table"),
+        (
+            10,
+            10,
+            10,
+            "10 of 10 rows to delete have place SHOP-1" + these(10, 10, 400),
+        ),
         (9, 9, 9, None),
     ],
 )
 def test_is_told_of_ten_rows_and_half_of_them_if_the_table_has_it_half_as_often(conn, has, of, present, told):
     stock = [{"place": "SHOP-1" if i < present else f"SHOP-{i % 9 + 2}", "bin": i, "count": 1} for i in range(400)]
     apply(conn, planned(conn, STOCK, stock))
-    found = [each for each in lines(planned(conn, STOCK, stock[has : 400 - of + has])) if "SHOP-1;" in each]
+    found = [each for each in lines(planned(conn, STOCK, stock[has : 400 - of + has])) if "SHOP-1." in each]
     assert found == ([told] if told else [])
 
 
@@ -402,8 +476,8 @@ def test_only_confirmed_changes_of_the_operation_itself_count(conn):
     found = find_patterns(stage)
     assert {(each.operation, each.of) for each in found} == {("delete", 50), ("update", 60), ("insert", 70)}
     told = [str(each) for each in found]
-    assert "50 of 50 rows to delete have place GONE; 5 of the other 405 rows of the table" in told
-    assert "70 of 70 rows to insert have place NEW; 5 of the other 405 rows of the table" in told
+    assert "50 of 50 rows to delete have place GONE" + these(50, 50, 445) in told
+    assert "70 of 70 rows to insert have place NEW" + these(70, 75, 475) in told
     assert "60 of 60 rows to update differ in count only, which is 12 times smaller at the source" in told
 
 

@@ -48,6 +48,7 @@ class Status:
 
     - `judged_run`: the last run that was judged; `verdict`: its worst verdict; `scanned_at`: when it scanned
     - `rows`: rows in scope of that run; `proven`: how many of them it has proven
+    - `parts`: by entity, the scope of that run where it has not looked at the whole entity
     - `unproven`: how many rows are unproven; `unproven_since`: when the oldest of them was first seen
     - `freshness_seconds`: how far the table `stalest` is behind its source; no other table is further behind
     - `progress`: of the scans; None while the writer runs
@@ -63,6 +64,7 @@ class Status:
     decided_by: str | None
     rows: int | None
     proven: int | None
+    parts: Mapping[str, str]
     unproven: int
     unproven_since: datetime | None
     freshness_seconds: float | None
@@ -127,6 +129,7 @@ def _status(
         decided_by=row["decided_by"],
         rows=sum(account.rows for account in accounts) if accounts else None,
         proven=sum(account.proven for account in accounts) if accounts else None,
+        parts=row["parts"] or {},
         unproven=row["unproven"],
         unproven_since=row["unproven_since"],
         freshness_seconds=freshness and freshness["seconds"],
@@ -148,7 +151,8 @@ def _progress(row: Mapping[str, Any]) -> Progress:
 # The verdicts are those of the last judged run, on its newest scan of each entity and scope.
 STANDING = """
 SELECT w.source, w.state, w.epoch, w.run, w.since, w.hold_reason, last.run AS judged_run, judged.verdicts,
-  judged.scanned_at, judged.accounts, judged.decision, judged.decided_by, doubtful.unproven, doubtful.unproven_since,
+  judged.scanned_at, judged.accounts, judged.parts, judged.decision, judged.decided_by,
+  doubtful.unproven, doubtful.unproven_since,
   (SELECT looked_at FROM confidence.watch WHERE watch.source = w.source) AS watched_at
 FROM confidence.writer w
 LEFT JOIN LATERAL (
@@ -158,6 +162,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
   SELECT array_agg(newest.verdict) AS verdicts, max(newest.scanned_at) AS scanned_at,
     jsonb_agg(newest.summary -> 'accounts') AS accounts,
+    jsonb_object_agg(newest.entity, newest.scope) FILTER (WHERE newest.scope <> 'all') AS parts,
     (array_agg(newest.decision ORDER BY newest.decided_at DESC NULLS LAST))[1] AS decision,
     (array_agg(newest.decided_by ORDER BY newest.decided_at DESC NULLS LAST))[1] AS decided_by
   FROM (

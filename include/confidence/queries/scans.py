@@ -12,6 +12,7 @@ from include.confidence.account import Account
 from include.confidence.policy import SEVERITY, Gate, Verdict
 from include.confidence.queries.paging import MAX_PAGE, PAGE, Page, cursor_time, decode_cursor, fetch_rows, make_page
 from include.confidence.summary import Plan
+from include.warehouse.chance import MANY
 from include.warehouse.patterns import Pattern
 
 
@@ -56,6 +57,11 @@ class Scan:
     decided_at: datetime | None
     decision_reason: str | None
     left_out: bool
+
+    @property
+    def stands_out_in_nothing(self) -> bool:
+        """Whether the planned rows are many enough to have something in common, and have nothing."""
+        return not self.patterns and max(vars(self.plan).values()) >= MANY
 
 
 # The columns about a person's answer.

@@ -21,6 +21,7 @@ from include.sources.flex import calls
 from include.sources.flex.accounts import CALLS, LINES, ROWS, TABLES
 from include.sources.flex.compare import EXAMPLES, compare_element, concerns_all
 from include.sources.flex.crews import FlexContext, Scope, each
+from include.sources.flex.patterns import find_patterns
 from include.sources.flex.plan import Class
 from include.sources.flex.rows import Unreadable
 from include.sources.flex.sync import ENTITY, SOURCE
@@ -149,6 +150,7 @@ def scan_elements(context: FlexContext, epoch: int, scope: Scope) -> ForensicSum
         scan_log.keep_progress(conn, scan_id, lines)
         changes = sql.SQL(CHANGES).format(scan=sql.Literal(evidence_id(scan_id, scope)))
         planned_changes.keep(conn, summary, ENTITY, ("change",), changes)
+        scan_log.keep_patterns(conn, scan_id, find_patterns(conn, ENTITY, evidence_id(scan_id, scope)))
     return summary
 
 

@@ -17,7 +17,7 @@ from psycopg import Connection, sql
 
 from include.api.bucket import Look, Presence
 from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
-from include.warehouse.patterns import MOST, Pattern, facts_of
+from include.warehouse.patterns import MOST, Pattern, column_types, facts_of
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
 
@@ -120,14 +120,17 @@ def changes(plan: sql.Identifier) -> sql.Composed:
 
 
 def find_patterns(staged: Stage) -> list[Pattern]:
-    """Return what the images to mark have in common, compared with all images that the check has read."""
+    """Return what the images to mark have in common, compared with all images that the check has judged."""
     marks = "SELECT {} FROM {} WHERE _operation = 'mark' AND _status = 'confirmed'"
     columns = identifiers(IMAGES.names)
     return facts_of(
-        staged,
+        staged.conn,
+        IMAGES.name,
         "update",
         sql.SQL(marks).format(columns, staged.plan),
-        sql.SQL("SELECT {} FROM {}").format(columns, staged.sql),
+        sql.SQL("SELECT {} FROM {} WHERE NOT deleted AND NOT young AND status <> 'error'").format(columns, staged.sql),
+        types=column_types(staged),
+        key=IMAGES.key,
     )[:MOST]
 
 
