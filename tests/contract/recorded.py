@@ -19,6 +19,7 @@ from include.sources.mirror.changes import Feed
 from include.sources.mirror.entity import Entity, Lookup
 from include.sources.mirror.lookup import read_rows
 from include.sources.mirror.source import Mirror
+from include.warehouse.field_path import join, split
 from tests.stub import WrongExamples
 
 Record = Mapping[str, Any]
@@ -182,8 +183,9 @@ def _require_fields(where: str, entity: Entity, listed: Record, looked_up: Recor
     """Raise WrongExamples if only one of list and look-up shows a field: each scan would find it changed."""
     for one, other, which in ((listed, looked_up, "only the list"), (looked_up, listed, "only the look-up")):
         if only := sorted(one.keys() - other.keys() - set(_unlike(entity))):
+            fields = ", ".join(join("", name) for name in only)
             raise WrongExamples(
-                f"{which} shows {', '.join(only)} ({where}), and each scan would find the record changed: name it in"
+                f"{which} shows {fields} ({where}), and each scan would find the record changed: name it in"
                 " `ignored`, with that reason, or say compared=False for its column"
             )
 
@@ -191,4 +193,4 @@ def _require_fields(where: str, entity: Entity, listed: Record, looked_up: Recor
 def _unlike(entity: Entity) -> Iterable[str]:
     """The fields in which list and look-up may differ."""
     uncompared = (column.path[0] for column in entity.table.columns if not column.compared)
-    return (*(path.partition(".")[0] for path in entity.table.ignored), *uncompared)
+    return (*(split(path)[0] for path in entity.table.ignored), *uncompared)

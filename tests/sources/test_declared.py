@@ -77,6 +77,19 @@ def test_enumerations_are_named_by_tables_that_there_are():
     )
 
 
+@pytest.mark.parametrize(
+    ("format_", "why"),
+    [
+        ("%Y-%m-%dT%H:%m:%SZ", "mixes up %m, the month, and %M, the minutes"),
+        ("%Y-%M-%d", "mixes up %m, the month, and %M, the minutes"),
+        ("ISO 8601", "writes no time: give a strftime pattern"),
+        ("100%%", "writes no time: give a strftime pattern"),
+    ],
+)
+def test_the_filter_for_changes_writes_a_time(format_, why):
+    assert refusal(Since, "since", format_) == f"the format of Since, {format_!r}, {why}"
+
+
 def test_tables_are_in_the_schema_of_the_source():
     why = "the tables of shop are in the schema of its name, and shops.orders is not"
     assert refusal(mirror, listed(table=replace(TABLE, schema="shops"))) == why
@@ -158,6 +171,17 @@ class TestEntity:
         assert refusal(make, leaves_out=asked, listing=Request("/orders", {"archived": "true"})) == why
         both = Request("/orders", {"archived": 1}, method="POST", body={"query": [{"draft": True}]})
         assert make(leaves_out=asked, listing=both).leaves_out == asked
+
+    def test_the_filter_for_changes_keeps_the_lists_own(self):
+        own, format_ = Request("/orders", {"$filter": "archived eq true"}), "changed ge %Y-%m-%dT%H:%M:%SZ"
+        assert refusal(listed, listing=own, changes=Since("$filter", format_)) == (
+            "shop.orders: a sync asks by $filter for what changed, in place of the list's own 'archived eq true': put"
+            " that into the format of Since too"
+        )
+        views = ({}, {"$filter": "archived eq true"})
+        assert "in place of the list's own" in refusal(listed, views=views, changes=Since("$filter", format_))
+        assert listed(listing=own, changes=Since("$filter", f"{format_} and archived eq true"))
+        assert listed(listing=own, changes=Since("since", format_))
 
     def test_views_and_partitions_ask_too(self):
         asked = LeftOut({"archived orders": "archived"})

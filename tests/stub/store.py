@@ -245,11 +245,11 @@ def _require_fields(entity: Entity, rows: Sequence[Record]) -> None:
     """A column whose field no example has may be one that is read under a wrong name."""
     for table, records in ((entity.table, rows), *((part.table, _inside(entity, part, rows)) for part in entity.parts)):
         for column in table.columns:
-            path = (column.field or column.name).split(".")
+            path = column.path
             if not any(_has(record, path) for record in records):
                 raise WrongExamples(
-                    f"no example of {table.full_name} has the field {'.'.join(path)} of column {column.name}: add it,"
-                    " or see what the API calls it"
+                    f"no example of {table.full_name} has the field {column.dotted_path} of column {column.name}: add"
+                    " it, or see what the API calls it"
                 )
             _require_read(table, column, [value for record in records if (value := _at(record, path)) is not None])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from psycopg import Connection, sql
@@ -355,7 +355,21 @@ class Listed(Entity):
             return "a list of deletes is one list for all, and has no partitions"
         if self.deletes and not isinstance(self.changes, Since | Window | Feed):
             return "a list of deletes is read beside a list of what changed"
-        return self._history_mistake() or _address_mistake(self)
+        return self._filter_mistake() or self._history_mistake() or _address_mistake(self)
+
+    def _filter_mistake(self) -> str:
+        """Return what the filter for changes takes out of the list's own; empty if it keeps it."""
+        changes = self.changes
+        if not isinstance(changes, Since) or changes.in_body:
+            return ""
+        changed = str(changes.value(datetime(2026, 3, 1, 8, tzinfo=UTC)))
+        for own in ({**self.listing.params, **view} for view in self.views):
+            if str(own.get(changes.param, "")) not in changed:
+                return (
+                    f"a sync asks by {changes.param} for what changed, in place of the list's own"
+                    f" {own[changes.param]!r}: put that into the format of Since too"
+                )
+        return ""
 
     def _history_mistake(self) -> str:
         if self.history and isinstance(self.changes, FullList):
