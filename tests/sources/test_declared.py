@@ -32,6 +32,7 @@ OWN = Lookup(request=lambda id_: Request(f"/orders/{id_}"), rows=lambda data: [d
 BY_PLACE = replace(OWN, by=("place",))
 SINCE = Since("since")
 WINDOW = Window(lambda listing, start, end: listing)
+LIST_OF_PLACE = replace(BY_PLACE, own=False, complete=True)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
 DELETES = Deletes(lambda since: Request("/deletes"), Cursor("orders"), deleted=lambda entry: entry)
@@ -121,6 +122,7 @@ class TestEntity:
             ),
             (listed, {"changes": BothEnds()}),
             (of_place, {}),
+            (of_place, {"listing": None, "lookup": LIST_OF_PLACE}),
             (discovered, {"partitions": PLACES, "parts": PARTS}),
         ],
     )
@@ -171,6 +173,16 @@ class TestEntity:
         assert refusal(make, leaves_out=asked, listing=Request("/orders", {"archived": "true"})) == why
         both = Request("/orders", {"archived": 1}, method="POST", body={"query": [{"draft": True}]})
         assert make(leaves_out=asked, listing=both).leaves_out == asked
+
+    @pytest.mark.parametrize(
+        "lookup",
+        [BY_PLACE, replace(LIST_OF_PLACE, by=("place", "item")), replace(LIST_OF_PLACE, batch=2)],
+    )
+    def test_rows_that_only_their_parent_lists_are_asked_for_by_one_parent(self, lookup):
+        assert refusal(of_place, listing=None, lookup=lookup) == (
+            "shop.orders: rows that only their parent lists are looked up for one parent, by one column: leave out"
+            " `batch`, and say own=False"
+        )
 
     def test_the_filter_for_changes_keeps_the_lists_own(self):
         own, format_ = Request("/orders", {"$filter": "archived eq true"}), "changed ge %Y-%m-%dT%H:%M:%SZ"

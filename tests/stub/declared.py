@@ -165,7 +165,7 @@ def _lists(source: Mirror, entity: Entity) -> Iterator[ListRoute]:
     changes, parts = entity.changes, entity.partitions
     marks = [mark(number) for number in range(parts.size)] if parts else []
     for view in entity.views:
-        listing = replace(entity.listing, params={**entity.listing.params, **view})
+        listing = entity.listing and replace(entity.listing, params={**entity.listing.params, **view})
         listing = parts.request(listing, marks) if parts else listing
         for ask in _readings(changes):
             request = ask(listing, SINCE, UNTIL)

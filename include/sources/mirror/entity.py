@@ -12,7 +12,7 @@ from include.api.paginators import PageNumber, Paginator, SpringPage
 from include.api.request import Answer, Request
 from include.confidence.integrity import Severity
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
-from include.sources.base import LeftOut
+from include.sources.base import LeftOut, entity_of
 from include.sources.mirror.changes import BothEnds, Changes, Deletes, Feed, FullList, Since, Window
 from include.warehouse.table import Table
 
@@ -389,13 +389,28 @@ class Listed(Entity):
 class Child(Entity):
     """Rows that belong to a parent: when the parent changes, a sync reads them again and replaces them as a set.
 
-    - `listing`: the list of all rows, for scans
+    - `listing`: the list of all rows, for scans. None if the API lists the rows of one parent only: then scans, and the
+      first sync, send the look-up of each parent that the parent's list shows or the copy has.
     - `parent`: the name of the parent's entity. The `by` of the look-up are the columns that point to the parent.
     """
 
-    listing: Request
+    listing: Request | None
     paginator: Paginator
     parent: str
+
+    @property
+    def partitions(self) -> Partitions | None:
+        """The parents, if the API lists the rows of one parent only."""
+        if self.listing is not None:
+            return None
+        ask, column = self.lookup.request, self.lookup.by[0]
+        return Partitions(self._known_parents, lambda listing, keys: ask(*keys), column, listed_by=self.parent)
+
+    def _known_parents(self, context: "MirrorContext") -> list[str]:
+        """Return the keys of the live parents in the copy."""
+        table = entity_of(context.source, self.parent).table
+        query = sql.SQL("SELECT {key}::text FROM {} t WHERE deleted_at IS NULL ORDER BY {key}")
+        return [key for (key,) in context.conn.execute(query.format(table.sql, key=sql.Identifier("t", *table.key)))]
 
     @property
     def refers_to(self) -> frozenset[str]:
@@ -404,6 +419,11 @@ class Child(Entity):
     def _mistake(self) -> str:
         if set(self.lookup.by) & set(self.table.key):
             return "rows that are asked for by their parent are not looked up by their own key"
+        if self.listing is None and (len(self.lookup.by) > 1 or self.lookup.batch > 1 or self.lookup.own):
+            return (
+                "rows that only their parent lists are looked up for one parent, by one column: leave out `batch`, and"
+                " say own=False"
+            )
         return ""
 
 

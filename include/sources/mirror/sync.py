@@ -194,9 +194,13 @@ class _Sync:
         started: float,
     ) -> None:
         """Apply all plans and save the new states in one transaction, then drop the staged rows."""
-        oldest = min(filter(None, (state.watermark for state in states.values())), default=None)
+        watermarks, entity = [state.watermark for state in states.values()], extract.entity
+        oldest = min(filter(None, watermarks), default=None)
         # Nested rows and children have one state for all partitions: the one of the partition furthest behind.
         together = {"": NewState(oldest, all(state.in_step for state in states.values()))}
+        if isinstance(entity, Child):
+            # If the list of one parent failed, the first sync of all has to be repeated.
+            states = together if None not in watermarks else {"": NewState(None, in_step=False)}
         with fence.writing(self.context.conn, self.context.source.name, epoch=self.epoch):
             for stage in needed:
                 self._apply(stage)
@@ -319,7 +323,8 @@ class _Sync:
             status == "confirmed" for _, status in compare.plan_counts(extract.stage)
         )
         for partition in (partition for group in groups for partition in group.partitions):
-            before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
+            kept_as = "" if isinstance(entity, Child) else partition
+            before = sync_log.state(context.conn, context.source.name, entity.name, kept_as).watermark
             skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
             failed, short = partition in extract.failed_partitions, partition in extract.short_partitions
             if stays or failed or (short and brings) or None in skipped:
