@@ -22,6 +22,7 @@ from include.sources.mirror.lookup import read_rows
 from include.sources.mirror.source import Mirror
 from include.warehouse.field_path import join, split
 from tests.stub import WrongExamples
+from tests.stub.store import has_field
 
 Record = Mapping[str, Any]
 
@@ -195,6 +196,12 @@ def _require_look_up(where: str, entity: Entity, lookup: Lookup, records: Sequen
             " or record the answer about that record"
         )
     _require_fields(where, entity, first, same)
+    for path in entity.table.ignored:
+        if not any(has_field(record, split(path)) for record in (first, same)):
+            raise WrongExamples(
+                f"{entity.table.full_name} ignores {path}, which neither answer shows ({where}): see what the API calls"
+                " it, or record a record that has it"
+            )
     for part in entity.parts:
         listed, looked_up = (_nested_keys(where, part, record) for record in (first, same))
         if listed != looked_up:

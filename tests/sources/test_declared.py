@@ -78,6 +78,12 @@ def test_enumerations_are_named_by_tables_that_there_are():
     )
 
 
+@pytest.mark.parametrize("path", ["api/v1", "/api/v1/", "/"])
+def test_requests_follow_the_base_path(path):
+    with pytest.raises(ValueError, match=r"^the base_path of shop, .*, begins with / and doesn't end with one$"):
+        replace(mirror(), base_path=path)
+
+
 @pytest.mark.parametrize(
     ("format_", "why"),
     [

@@ -246,7 +246,7 @@ def _require_fields(entity: Entity, rows: Sequence[Record]) -> None:
     for table, records in ((entity.table, rows), *((part.table, _inside(entity, part, rows)) for part in entity.parts)):
         for column in table.columns:
             path = column.path
-            if not any(_has(record, path) for record in records):
+            if not any(has_field(record, path) for record in records):
                 raise WrongExamples(
                     f"no example of {table.full_name} has the field {column.dotted_path} of column {column.name}: add"
                     " it, or see what the API calls it"
@@ -293,7 +293,8 @@ def _at(record: Any, path: Sequence[str]) -> Any:
     return record
 
 
-def _has(record: Any, path: Sequence[str]) -> bool:
+def has_field(record: Any, path: Sequence[str]) -> bool:
+    """Return whether the record names the field that the path leads to."""
     for name in path:
         if not isinstance(record, dict) or name not in record:
             return False

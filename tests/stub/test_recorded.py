@@ -149,6 +149,14 @@ def test_a_field_with_a_dot_is_told_as_it_is_ignored():
     assert read(PAGE, annotated, table=table) == [TOOL]
 
 
+def test_a_field_that_is_ignored_under_a_wrong_name_is_told():
+    table = replace(tools().table, ignored={"links.uri": "it expires"})
+    with pytest.raises(WrongExamples, match=r"^shop\.tools ignores links\.uri, which neither answer shows \("):
+        read(
+            {**PAGE, "tools": [{**TOOL, "links": {"url": "x"}}]}, {"tool": {**TOOL, "links": {"url": "x"}}}, table=table
+        )
+
+
 def test_a_field_that_is_ignored_may_be_in_one_answer_alone():
     table = replace(tools().table, ignored={"url": "only the look-up shows it"})
     assert read(PAGE, {"tool": {**TOOL, "url": "x"}}, table=table) == [TOOL]
