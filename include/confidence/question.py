@@ -180,9 +180,8 @@ def _answers(question: Question) -> Iterator[str]:
     if len(question.planned) > 1:
         less = ", less what you leave out"
         leave_out = (
-            " Of entities that you leave out nothing is repaired, but the writer runs again for them too and brings"
-            " what changes at the source, right or wrong; while their repair is above its limit, the next run asks"
-            " again."
+            " Entities that you leave out are not repaired, but the writer runs again for them too and brings what"
+            " changes at the source, right or wrong. While their repair is above its limit, the next run asks again."
         )
     again = (
         "but the next run asks again while a repair is above its limit"
@@ -195,7 +194,7 @@ def _answers(question: Question) -> Iterator[str]:
         f" looks again, or until somebody answers *Ask me again* on the page of {question.writer.source}."
     )
     yield (
-        "- **Resume without repair**: nothing is written, and source and copy go on to differ. The figures above become"
+        "- **Resume without repair**: nothing is written, and source and copy stay different. The figures above become"
         f" the new baseline, {again}; the writer runs again. It brings what changes at the source, right or wrong, and"
         " deletes nothing without proof."
     )

@@ -178,7 +178,10 @@ def _count_unapplied(context: MirrorContext, table: Table, sync_id: int) -> int:
 
 
 def _forensics_after_repair(context: MirrorContext, entity: Entity, plan: sql.Identifier) -> Mapping[str, int]:
-    """Return the entity's own metrics after the repair. Planned inserts that were made don't count as missing."""
+    """Return the entity's own metrics after the repair. Planned inserts that were made don't count as missing.
+
+    They leave the plan for this query only: the transaction is rolled back.
+    """
     conn = context.conn
     with conn.transaction(force_rollback=True):
         conn.execute(
