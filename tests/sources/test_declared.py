@@ -295,7 +295,7 @@ class TestLookup:
         [
             (
                 {"own": False},
-                "a look-up by a list needs a witness, or nothing would ever prove that a row is absent",
+                "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven",
             ),
             ({"batch": 2}, "a record's own address shows one record: it has no pages, and takes one key"),
             (

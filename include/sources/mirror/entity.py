@@ -186,7 +186,9 @@ class Lookup:
 
     def __post_init__(self) -> None:
         if not (self.own or self.witness or self.complete):
-            raise ValueError("a look-up by a list needs a witness, or nothing would ever prove that a row is absent")
+            raise ValueError(
+                "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven"
+            )
         if self.own and (self.paginator or self.batch > 1):
             raise ValueError("a record's own address shows one record: it has no pages, and takes one key")
         if self.witness and not (self.witness.own and self.witness.by == self.by):

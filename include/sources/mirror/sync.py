@@ -317,6 +317,8 @@ class _Sync:
         """
         context, entity = self.context, extract.entity
         new_watermark, states = self._new_watermark(extract, groups), {}
+        if not groups:
+            return {"": NewState(new_watermark, in_step=not unproven)}
         stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
         # The total of a list in brief is not that of its records.
         brings = isinstance(entity, Discovered) or any(
@@ -342,7 +344,8 @@ class _Sync:
         never later than our own clock. If the source's clock is ahead, the changes until then would be left out.
         """
         stage, moment = extract.stage, extract.stage.pull.source_time
-        if isinstance(extract.entity.changes, Window) and any(group.since for group in groups):
+        # Without groups nothing was read that could tell the time.
+        if not groups or (isinstance(extract.entity.changes, Window) and any(group.since for group in groups)):
             moment = self.window_end
         if moment is None and stage.table.moment:
             newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
