@@ -14,6 +14,7 @@ from types import ModuleType
 
 from include.sources import REGISTRY
 from include.sources.mirror.source import Mirror
+from include.warehouse.field_path import split
 from include.warehouse.readers import text
 from include.warehouse.table import EXTRA, Column, Table, lies_in
 from stack.new_source import (
@@ -111,7 +112,7 @@ def _snake_case(field: str) -> str:
 
 def _field_mistake(table: Table, field: str) -> str:
     """Return why the field can't be a column; empty if it can."""
-    if not all(field.split(".")) or "[]" in field or not field.isprintable():
+    if not all(split(field)) or "[]" in field or not field.isprintable():
         return f"{field!r} is not a field: give names with dots between them for nested objects. Lists have no fields"
     if added := [name for name in table.added if lies_in(field, name)]:
         return (

@@ -81,13 +81,14 @@ def _set_up_roles(file: Path) -> dict[str, str]:
 
 
 def main() -> None:
+    """Prepare both databases for the stack: the roles if a file has them, the migrations, the pools."""
     try:
         pools = declared_pools()
     except WrongSources as error:
         sys.exit(f"prepare: {error}")
-    owner = _set_up_roles(Path(os.environ["ROLES_FILE"])) if "ROLES_FILE" in os.environ else {}
+    owner_login = _set_up_roles(Path(os.environ["ROLES_FILE"])) if "ROLES_FILE" in os.environ else {}
     subprocess.run(AIRFLOW_MIGRATION, check=True)
-    subprocess.run(WAREHOUSE_MIGRATION, env={**os.environ, **owner}, check=True)
+    subprocess.run(WAREHOUSE_MIGRATION, env={**os.environ, **owner_login}, check=True)
     create_missing_pools(metadata_url(os.environ), pools)
 
 

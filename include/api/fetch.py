@@ -61,7 +61,7 @@ def pages(
                 page = _page(where, paginator, ask(position), position, crawl)
                 refuse_contradiction(where, paginator.contradiction(page, crawl))
             has_total = page.total_pages is not None or crawl.total_pages is not None
-            if loops.check(where, page, past_end=paginator.past_end(page, crawl), has_total=has_total):
+            if loops.ended_before(where, page, past_end=paginator.past_end(page, crawl), has_total=has_total):
                 page = replace(page, next=None)
             crawl = crawl.after(page)
             if paginator.cap and crawl.rows >= paginator.cap:
@@ -199,14 +199,15 @@ class _Loops:
         self._tokens = {_digest(start)}
         self._pages: set[bytes] = set()
         self._last = b""
+        # How many pages in a row were any of those before, and how many were the one just before.
         self._again = 0
         self._same = 0
 
-    def check(self, where: str, page: Page, *, past_end: bool, has_total: bool) -> bool:
-        """Return whether the list has ended by repeating its last page. Raises PaginationLoop if it goes in circles.
+    def ended_before(self, where: str, page: Page, *, past_end: bool, has_total: bool) -> bool:
+        """Return whether the list ended before this page, which repeats its last one once more.
 
-        `has_total`: the list names its total. Without one a repeated page proves no end: a server may ignore the page
-        number and repeat its only page.
+        Raises PaginationLoop if the list goes in circles. `has_total`: the list names its total. Without one a repeated
+        page proves no end: a server may ignore the page number and repeat its only page.
         """
         if page.rows:
             digest = _digest_rows(page.rows)

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from include.confidence.field_counts import NULL, TYPES, Counted, FieldCount, Questions, Reader, Record, join, value_at
+from include.confidence.field_counts import NULL, TYPES, Counted, FieldCount, Questions, Reader, Record, value_at
+from include.warehouse.field_path import join
 
 # The first records are all counted, and then each eighth.
 ALL_OF, EVERY = 1000, 8

@@ -1,11 +1,11 @@
-"""What a census of fields is asked for and what it has counted, and how the path of a field is written."""
+"""What a census of fields is asked for and what it has counted."""
 
-import json
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+from include.warehouse.field_path import split
 
 NULL = "null"
 TYPES: Mapping[type, str] = {
@@ -18,16 +18,9 @@ TYPES: Mapping[type, str] = {
     list: "list",
     type(None): NULL,
 }
-_SPECIAL = re.compile(r'[.\[\]"]')
 
 Record = Mapping[str, Any]
 Reader = Callable[[Any], Any]
-
-
-def join(place: str, key: str) -> str:
-    """Return the path of a field: `price.amount`, `lines[].name`. A key with such signs, or an empty one, is quoted."""
-    name = json.dumps(key, ensure_ascii=False) if _SPECIAL.search(key) or not key else key
-    return f"{place}.{name}" if place else name
 
 
 @dataclass(frozen=True)
@@ -92,6 +85,6 @@ class Counted:
 
 def value_at(record: Any, path: str) -> Any:
     """Return the value at the end of a path without lists; None if there is none."""
-    for step in path.split("."):
+    for step in split(path):
         record = record.get(step) if type(record) is dict else None
     return record

@@ -336,11 +336,11 @@ def _not_done(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             Code.NOT_DONE,
             facts.writer.source,
-            run.name,
-            run.name,
-            f"the run {run.name} looks well, but {gap.what}",
-            gap.consequence,
-            f"{gap.next_step}, in that run",
+            subject=run.name,
+            run=run.name,
+            what=f"the run {run.name} looks well, but {gap.what}",
+            consequence=gap.consequence,
+            next_step=f"{gap.next_step}, in that run",
         )
 
 

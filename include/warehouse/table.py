@@ -6,11 +6,12 @@ Each field of a record is read by a column, ignored by name with a reason, or ke
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 from psycopg import sql
 
+from include.warehouse.field_path import join, split
 from include.warehouse.readers import WHOLE, identifier, integer, structure, text
 
 # The column with the fields that no other column reads.
@@ -28,7 +29,8 @@ class Column:
     """A column of a mirrored table.
 
     - `read`: turns the JSON value into the column's value; raises ValueError if it can't be stored
-    - `field`: the source's name for it, if another; dots lead into objects, as in `price.amount`
+    - `field`: the source's name for it, if another; dots lead into objects, as in `price.amount`. A name that has a dot
+      itself is in double quotes: `'"@odata.etag"'`
     - `compared`: False for a value that the source sends in some answers only. It is no part of the row's hash, so a
       row that differs in it alone is not written.
     - `uses`: what `read` takes out of an object. The object's other fields, and a list in its place, are kept in
@@ -47,18 +49,18 @@ class Column:
     @property
     def path(self) -> list[str]:
         """The names that lead to the value in a record."""
-        return (self.field or self.name).split(".")
+        return split(self.field or self.name)
 
     @property
     def dotted_path(self) -> str:
         """The same path as one text, such as `price.amount`."""
-        return ".".join(self.path)
+        return reduce(join, self.path, "")
 
     @property
     def reads(self) -> list[str]:
         """The paths, with dots, of the fields of which nothing is left for `extra`."""
         path = self.dotted_path
-        return [path] if self.uses is None else [f"{path}.{name}" for name in self.uses]
+        return [path] if self.uses is None else [join(path, name) for name in self.uses]
 
 
 @dataclass
@@ -85,7 +87,7 @@ class Known:
             else:
                 known._at(column.path, read=True).whole.update(column.uses)
         for path in ignored:
-            *around, name = path.split(".")
+            *around, name = split(path)
             known._at(around).whole.add(name)
         known._complete()
         return known
@@ -129,8 +131,8 @@ class Table:
       if one lacks the number
     - `required`: columns that every whole record fills; a record without one of them is refused
     - `tombstone`: the column in which the source flags a record as deleted; one look does not prove it
-    - `ignored`: the fields that are not kept, each with the reason; dots lead into objects. Of an object that a column
-      `uses`, only the rest is ignored.
+    - `ignored`: the fields that are not kept, each with the reason; paths as in `Column.field`. Of an object that a
+      column `uses`, only the rest is ignored.
     - `answers`: if a record is put together from several answers of the source, which one the fields under each first
       step of a path are from, in words
     - `added`: the fields that our own code puts into the records, by `add`. No census counts them. If the source sends

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.confidence.census import ALL_OF, EVERY, MAX_DEPTH, MAX_KEYS, MAX_PATHS, MAX_SHAPES, Census
-from include.confidence.field_counts import Questions, join
+from include.confidence.field_counts import Questions
+from include.warehouse.field_path import join
 from include.warehouse.readers import integer, text
 
 

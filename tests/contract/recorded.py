@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from requests.structures import CaseInsensitiveDict
 
@@ -16,10 +17,12 @@ from include.api.errors import RefuseData
 from include.api.paginators import Cursor, LastId, NextLink, Page, PageNumber, Paginator, Single
 from include.api.request import Answer
 from include.sources.mirror.changes import Feed
-from include.sources.mirror.entity import Entity, Lookup
+from include.sources.mirror.entity import Entity, Lookup, Part
 from include.sources.mirror.lookup import read_rows
 from include.sources.mirror.source import Mirror
+from include.warehouse.field_path import join, split
 from tests.stub import WrongExamples
+from tests.stub.store import has_field
 
 Record = Mapping[str, Any]
 
@@ -94,7 +97,24 @@ def _first_page(where: str, paginator: Paginator, recorded: Any) -> Page:
             f"the recorded answer of {where} leads to no second page by {_what_leads_on(paginator)}: see what the API"
             " calls it. If there was one page only, ask the API for smaller ones, and record the first"
         )
+    if address := _unread_address(paginator, answer.data):
+        raise WrongExamples(
+            f"the recorded answer of {where} has the address of its next page under {address!r}, and its"
+            f" {type(paginator).__name__} asks for that page in another way: take NextLink(..., key={address!r})"
+        )
     return page
+
+
+def _unread_address(paginator: Paginator, data: Any) -> str:
+    """Return the name of the next page's address if it lacks what the paginator asks for that page by; else empty."""
+    if isinstance(paginator, NextLink) or not isinstance(data, Mapping):
+        return ""
+    param = getattr(paginator, "param", "")
+    for name, value in data.items():
+        is_next = "next" in name.lower() and isinstance(value, str) and value.startswith(("http", "/"))
+        if is_next and param not in dict(parse_qsl(urlsplit(value).query)):
+            return name
+    return ""
 
 
 def _names_beside(paginator: Paginator) -> Iterator[str]:
@@ -176,14 +196,39 @@ def _require_look_up(where: str, entity: Entity, lookup: Lookup, records: Sequen
             " or record the answer about that record"
         )
     _require_fields(where, entity, first, same)
+    for path in entity.table.ignored:
+        if not any(has_field(record, split(path)) for record in (first, same)):
+            raise WrongExamples(
+                f"{entity.table.full_name} ignores {path}, which neither answer shows ({where}): see what the API calls"
+                " it, or record a record that has it"
+            )
+    for part in entity.parts:
+        listed, looked_up = (_nested_keys(where, part, record) for record in (first, same))
+        if listed != looked_up:
+            raise WrongExamples(
+                f"{where} shows other rows of {part.table.full_name} than the list, so they would stay unproven: let"
+                " both requests ask for them, or record both answers anew"
+            )
+
+
+def _nested_keys(where: str, part: Part, record: Record) -> set[tuple | None]:
+    """Return the keys of the part's rows in a record. Raises WrongExamples if they can't be read."""
+    try:
+        return {part.table.key_of(row) for row in part.rows(record)}
+    except Exception as error:
+        raise WrongExamples(
+            f"{where} has a record in which the rows of {part.table.full_name} can't be read"
+            f" ({type(error).__name__}: {error}): let its request ask for them as the list's does, or change the Part"
+        ) from error
 
 
 def _require_fields(where: str, entity: Entity, listed: Record, looked_up: Record) -> None:
     """Raise WrongExamples if only one of list and look-up shows a field: each scan would find it changed."""
     for one, other, which in ((listed, looked_up, "only the list"), (looked_up, listed, "only the look-up")):
         if only := sorted(one.keys() - other.keys() - set(_unlike(entity))):
+            fields = ", ".join(join("", name) for name in only)
             raise WrongExamples(
-                f"{which} shows {', '.join(only)} ({where}), and each scan would find the record changed: name it in"
+                f"{which} shows {fields} ({where}), and each scan would find the record changed: name it in"
                 " `ignored`, with that reason, or say compared=False for its column"
             )
 
@@ -191,4 +236,4 @@ def _require_fields(where: str, entity: Entity, listed: Record, looked_up: Recor
 def _unlike(entity: Entity) -> Iterable[str]:
     """The fields in which list and look-up may differ."""
     uncompared = (column.path[0] for column in entity.table.columns if not column.compared)
-    return (*(path.partition(".")[0] for path in entity.table.ignored), *uncompared)
+    return (*(split(path)[0] for path in entity.table.ignored), *uncompared)

@@ -110,7 +110,7 @@ class Stubbed:
         for part in entity.parts:
             inside = [part.table.key_of(row) for record in others for row in part.rows(record)]
             self._lose(part.table, inside[0])
-            self._spoil(part.table, inside[1])
+            self._spoil(part.table, inside[1], fixed=set(part.by))
         return 1 + len(entity.parts)
 
     def _planned(self, entity: Entity, updates: int) -> Plan:
@@ -187,8 +187,8 @@ class Stubbed:
     def _lose(self, table: Table, key: tuple) -> None:
         self._do("DELETE FROM {table} t WHERE {same}", table, key)
 
-    def _spoil(self, table: Table, key: tuple) -> None:
-        column = self.spoilt.get(table.name) or _free_text(table, set())
+    def _spoil(self, table: Table, key: tuple, fixed: Collection[str] = ()) -> None:
+        column = self.spoilt.get(table.name) or _free_text(table, fixed)
         spoilt = {"column": sql.Identifier(column), "other": self._other(table, column)}
         self._do("UPDATE {table} t SET {column} = {other} WHERE {same}", table, key, **spoilt)
 
@@ -212,9 +212,9 @@ class Stubbed:
         assert written == 1, f"{table.name}: {written} rows for {key}"
 
 
-def _free_text(table: Table, fixed: set[str]) -> str | None:
-    """The first column of text that nothing hangs on."""
-    fixed = fixed | {*table.key, *filter(None, (table.version, table.changed, table.tombstone))}
+def _free_text(table: Table, fixed: Collection[str] = ()) -> str | None:
+    """The first column of text that nothing hangs on; `fixed`: columns that point to other rows."""
+    fixed = {*fixed, *table.key, *filter(None, (table.version, table.changed, table.tombstone))}
     free = (c.name for c in table.columns if c.read is text and c.name in table.compared and c.name not in fixed)
     return next(free, None)
 
@@ -231,8 +231,10 @@ def _hasty(entity: Entity) -> Entity:
 def _require_drift(source: Mirror, rows: Mapping[str, Sequence[Record]], spoilt: Mapping[str, str]) -> None:
     """Raise WrongExamples where no rows could be lost and spoilt."""
     for entity in source.entities:
+        # A nested row that points to another record would be another record's.
+        pointing = {part.table.name: part.by for part in entity.parts}
         for table in entity.tables:
-            if not (spoilt.get(table.name) or _free_text(table, set())):
+            if not (spoilt.get(table.name) or _free_text(table, pointing.get(table.name, ()))):
                 raise WrongExamples(
                     f"{table.full_name} has no column of text that the tests may spoil: name another column of it,"
                     f" stubbed(..., spoilt={{{table.name!r}: <column>}})"

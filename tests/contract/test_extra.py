@@ -29,6 +29,7 @@ from include.sources.base import Api, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.lookup import look_up
 from include.warehouse import migrate
+from include.warehouse.field_path import split
 from include.warehouse.migrations.extra import column_from_extra
 from include.warehouse.readers import instant, integer
 from include.warehouse.rollback import RollbackRefused
@@ -189,7 +190,7 @@ def known(table: Table, path: tuple[str, ...]) -> bool:
     """Whether a column reads what stands there, or the table ignores it."""
     whole = {tuple(column.path) for column in table.columns if column.uses is None}
     whole |= {(*column.path, each) for column in table.columns for each in column.uses or ()}
-    whole |= {tuple(each.split(".")) for each in table.ignored}
+    whole |= {tuple(split(each)) for each in table.ignored}
     return path in {tuple(column.path) for column in table.columns} or any(path[: len(e)] == e for e in whole)
 
 

@@ -32,7 +32,7 @@ from include.sources.mirror import read
 from include.sources.mirror.changes import FullList, Since, Window
 from include.sources.mirror.entity import Derived, Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.partitions import all_listings, known_partitions
+from include.sources.mirror.partitions import all_listings, known_partitions, state_partitions
 from include.sources.mirror.source import Mirror
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
@@ -413,8 +413,8 @@ def test_every_partition_has_its_watermark(filled, conn, source):
     query = "SELECT partition FROM confidence.sync_state WHERE entity = %s AND watermark IS NOT NULL"
     for entity in filled.source.entities:
         with filled.context() as context:
-            values = known_partitions(context, entity)
-        assert sorted(partition for (partition,) in conn.execute(query, [entity.name])) == sorted(values)
+            values, with_state = known_partitions(context, entity), state_partitions(context, entity)
+        assert sorted(partition for (partition,) in conn.execute(query, [entity.name])) == sorted(with_state)
         assert len(values) > (entity.partitions.size if entity.partitions else 0)
 
 

@@ -32,6 +32,7 @@ OWN = Lookup(request=lambda id_: Request(f"/orders/{id_}"), rows=lambda data: [d
 BY_PLACE = replace(OWN, by=("place",))
 SINCE = Since("since")
 WINDOW = Window(lambda listing, start, end: listing)
+LIST_OF_PLACE = replace(BY_PLACE, own=False, complete=True)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
 DELETES = Deletes(lambda since: Request("/deletes"), Cursor("orders"), deleted=lambda entry: entry)
@@ -77,6 +78,25 @@ def test_enumerations_are_named_by_tables_that_there_are():
     )
 
 
+@pytest.mark.parametrize("path", ["api/v1", "/api/v1/", "/"])
+def test_requests_follow_the_base_path(path):
+    with pytest.raises(ValueError, match=r"^the base_path of shop, .*, begins with / and doesn't end with one$"):
+        replace(mirror(), base_path=path)
+
+
+@pytest.mark.parametrize(
+    ("format_", "why"),
+    [
+        ("%Y-%m-%dT%H:%m:%SZ", "mixes up %m, the month, and %M, the minutes"),
+        ("%Y-%M-%d", "mixes up %m, the month, and %M, the minutes"),
+        ("ISO 8601", "writes no time: give a strftime pattern"),
+        ("100%%", "writes no time: give a strftime pattern"),
+    ],
+)
+def test_the_filter_for_changes_writes_a_time(format_, why):
+    assert refusal(Since, "since", format_) == f"the format of Since, {format_!r}, {why}"
+
+
 def test_tables_are_in_the_schema_of_the_source():
     why = "the tables of shop are in the schema of its name, and shops.orders is not"
     assert refusal(mirror, listed(table=replace(TABLE, schema="shops"))) == why
@@ -108,6 +128,7 @@ class TestEntity:
             ),
             (listed, {"changes": BothEnds()}),
             (of_place, {}),
+            (of_place, {"listing": None, "lookup": LIST_OF_PLACE}),
             (discovered, {"partitions": PLACES, "parts": PARTS}),
         ],
     )
@@ -158,6 +179,27 @@ class TestEntity:
         assert refusal(make, leaves_out=asked, listing=Request("/orders", {"archived": "true"})) == why
         both = Request("/orders", {"archived": 1}, method="POST", body={"query": [{"draft": True}]})
         assert make(leaves_out=asked, listing=both).leaves_out == asked
+
+    @pytest.mark.parametrize(
+        "lookup",
+        [BY_PLACE, replace(LIST_OF_PLACE, by=("place", "item")), replace(LIST_OF_PLACE, batch=2)],
+    )
+    def test_rows_that_only_their_parent_lists_are_asked_for_by_one_parent(self, lookup):
+        assert refusal(of_place, listing=None, lookup=lookup) == (
+            "shop.orders: rows that only their parent lists are looked up for one parent, by one column: leave out"
+            " `batch`, and say own=False"
+        )
+
+    def test_the_filter_for_changes_keeps_the_lists_own(self):
+        own, format_ = Request("/orders", {"$filter": "archived eq true"}), "changed ge %Y-%m-%dT%H:%M:%SZ"
+        assert refusal(listed, listing=own, changes=Since("$filter", format_)) == (
+            "shop.orders: a sync asks by $filter for what changed, in place of the list's own 'archived eq true': put"
+            " that into the format of Since too"
+        )
+        views = ({}, {"$filter": "archived eq true"})
+        assert "in place of the list's own" in refusal(listed, views=views, changes=Since("$filter", format_))
+        assert listed(listing=own, changes=Since("$filter", f"{format_} and archived eq true"))
+        assert listed(listing=own, changes=Since("since", format_))
 
     def test_views_and_partitions_ask_too(self):
         asked = LeftOut({"archived orders": "archived"})
@@ -253,7 +295,7 @@ class TestLookup:
         [
             (
                 {"own": False},
-                "a look-up by a list needs a witness, or nothing would ever prove that a row is absent",
+                "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven",
             ),
             ({"batch": 2}, "a record's own address shows one record: it has no pages, and takes one key"),
             (

@@ -3,6 +3,7 @@
 All that depends on how entities are declared stands here and in `paging`.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -94,8 +95,7 @@ Route = ListRoute | LookupRoute
 
 def path_of(entity: Entity, name: str) -> tuple[str, ...]:
     """Where in a record the value of a column stands."""
-    column = next(column for column in entity.table.columns if column.name == name)
-    return tuple((column.field or column.name).split("."))
+    return tuple(next(column.path for column in entity.table.columns if column.name == name))
 
 
 def value_of(entity: Entity, record: Record, name: str) -> Any:
@@ -165,7 +165,7 @@ def _lists(source: Mirror, entity: Entity) -> Iterator[ListRoute]:
     changes, parts = entity.changes, entity.partitions
     marks = [mark(number) for number in range(parts.size)] if parts else []
     for view in entity.views:
-        listing = replace(entity.listing, params={**entity.listing.params, **view})
+        listing = entity.listing and replace(entity.listing, params={**entity.listing.params, **view})
         listing = parts.request(listing, marks) if parts else listing
         for ask in _readings(changes):
             request = ask(listing, SINCE, UNTIL)
@@ -212,7 +212,7 @@ def _without(request: Request, places: set[Place]) -> Request:
 def _require_moment(source: Mirror, entity: Entity, value: Any, form: str, moment: datetime) -> None:
     try:
         told = abs(moments.read(value, form=form) - moment) < LATEST
-    except (ValueError, ArithmeticError):
+    except (ValueError, ArithmeticError, re.error):
         told = False
     if not told:
         where = f"{source.name}.{entity.name}"

@@ -245,11 +245,11 @@ def _require_fields(entity: Entity, rows: Sequence[Record]) -> None:
     """A column whose field no example has may be one that is read under a wrong name."""
     for table, records in ((entity.table, rows), *((part.table, _inside(entity, part, rows)) for part in entity.parts)):
         for column in table.columns:
-            path = (column.field or column.name).split(".")
-            if not any(_has(record, path) for record in records):
+            path = column.path
+            if not any(has_field(record, path) for record in records):
                 raise WrongExamples(
-                    f"no example of {table.full_name} has the field {'.'.join(path)} of column {column.name}: add it,"
-                    " or see what the API calls it"
+                    f"no example of {table.full_name} has the field {column.dotted_path} of column {column.name}: add"
+                    " it, or see what the API calls it"
                 )
             _require_read(table, column, [value for record in records if (value := _at(record, path)) is not None])
 
@@ -293,7 +293,8 @@ def _at(record: Any, path: Sequence[str]) -> Any:
     return record
 
 
-def _has(record: Any, path: Sequence[str]) -> bool:
+def has_field(record: Any, path: Sequence[str]) -> bool:
+    """Return whether the record names the field that the path leads to."""
     for name in path:
         if not isinstance(record, dict) or name not in record:
             return False

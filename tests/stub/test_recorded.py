@@ -8,10 +8,10 @@ import pytest
 
 from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Paginator, Single, SpringPage
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Lookup
+from include.sources.mirror.entity import Lookup, Part
 from include.sources.mirror.lookup import names
 from include.warehouse.readers import identifier
-from include.warehouse.table import Column
+from include.warehouse.table import Column, Table
 from tests.contract.recorded import Recorded, read_examples
 from tests.stub import WrongExamples
 from tests.stub.test_stub import TOOL, feed, lines, mirror, tools
@@ -102,6 +102,59 @@ def test_a_look_up_that_is_misread_is_told(lookup, rows, why):
     declared = Lookup(request=lambda id_: Request(f"/tools/{id_}", check=names(id_, "tool", "id")), rows=rows)
     with pytest.raises(WrongExamples, match=re.escape(why)):
         read_examples(mirror(tools(lookup=declared)), {"tools": Recorded(listing=PAGE, lookup=lookup)})
+
+
+@pytest.mark.parametrize(
+    ("paginator", "address", "is_told"),
+    [
+        (PageNumber("tools"), "https://api.shop.example/v1/tools?$skiptoken=9", True),
+        (PageNumber("tools"), "https://api.shop.example/v1/tools?page=2", False),
+        (PageNumber("tools", param="seite"), "/v1/tools?page=2", True),
+        (LastId("tools"), "https://api.shop.example/v1/tools?before=9", True),
+        (Cursor("tools", param="after", token="token"), "https://api.shop.example/v1/tools?from=b", True),
+        (Cursor("tools", param="from", token="token"), "https://api.shop.example/v1/tools?from=b", False),
+        (NextLink("tools", key="@next"), "https://api.shop.example/v1/tools?x=2", False),
+        (PageNumber("tools"), "b", False),
+    ],
+)
+def test_an_address_of_the_next_page_that_contradicts_the_paginator_is_told(paginator, address, is_told):
+    listing = {"tools": [TOOL], "@next": address, "has_more": True, "token": "b", "@odata.id": address}
+    if not is_told:
+        assert read(listing, paginator=paginator) == [TOOL]
+        return
+    with pytest.raises(WrongExamples, match=r"has the address of its next page under '@next', .* take NextLink"):
+        read(listing, paginator=paginator)
+
+
+def test_a_look_up_without_the_rows_inside_a_record_is_told():
+    spares = Table("shop", "spares", (Column("tool_id"), Column("id")), key=("tool_id", "id"), version=None)
+    part = Part(spares, lambda tool: [{**each, "tool_id": tool["id"]} for each in tool["spares"]], by=("tool_id",))
+    table = replace(tools().table, ignored={"spares": "they are rows of spares"})
+    full = {**TOOL, "spares": [{"id": "s1"}, {"id": "s2"}]}
+    page = {**PAGE, "tools": [full]}
+    assert read(page, {"tool": full}, table=table, parts=(part,)) == [full]
+    for looked_up, why in (
+        (TOOL, "has a record in which the rows of shop.spares can't be read (KeyError: 'spares')"),
+        ({**full, "spares": [{"id": "s1"}]}, "shows other rows of shop.spares than the list"),
+    ):
+        with pytest.raises(WrongExamples, match=re.escape(why)):
+            read(page, {"tool": looked_up}, table=table, parts=(part,))
+
+
+def test_a_field_with_a_dot_is_told_as_it_is_ignored():
+    annotated = {"tool": {**TOOL, "@odata.context": "x"}}
+    with pytest.raises(WrongExamples, match=r'^only the look-up shows "@odata\.context" \('):
+        read_examples(mirror(tools()), {"tools": Recorded(listing=PAGE, lookup=annotated)})
+    table = replace(tools().table, ignored={'"@odata.context"': "only a look-up shows it"})
+    assert read(PAGE, annotated, table=table) == [TOOL]
+
+
+def test_a_field_that_is_ignored_under_a_wrong_name_is_told():
+    table = replace(tools().table, ignored={"links.uri": "it expires"})
+    with pytest.raises(WrongExamples, match=r"^shop\.tools ignores links\.uri, which neither answer shows \("):
+        read(
+            {**PAGE, "tools": [{**TOOL, "links": {"url": "x"}}]}, {"tool": {**TOOL, "links": {"url": "x"}}}, table=table
+        )
 
 
 def test_a_field_that_is_ignored_may_be_in_one_answer_alone():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from include.api.paginators import Cursor, LastId, PageNumber, Single, SpringPage
+from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Single, SpringPage
 from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.base import NOTHING, LeftOut
@@ -35,6 +35,12 @@ NOTES = Table(
     "wharf", "notes", (Column("id", identifier), Column("ship_id"), Column("note"), UPDATED), version="updated"
 )
 PRICES = Table("wharf", "prices", (ID, Column("what"), UPDATED), version="updated")
+REBATES = Table(
+    "wharf",
+    "rebates",
+    (Column("id"), Column("price_id", identifier, field="price.id"), Column("for_whom")),
+    version=None,
+)
 CREW = Table("wharf", "crew", (Column("id"), Column("name"), Column("joined", unix_time)), version=None)
 BERTHS = Table(
     "wharf",
@@ -116,6 +122,22 @@ SOURCE = Mirror(
             leaves_out=NOTHING,
         ),
         Listed(PRICES, own("prices"), Request("/prices"), PageNumber("prices"), changes=BothEnds(), leaves_out=NOTHING),
+        # No list shows the rebates of all prices.
+        Child(
+            REBATES,
+            Lookup(
+                by=("price_id",),
+                request=lambda id_: Request(f"/prices/{id_}/rebates"),
+                rows=lambda data: data["value"],
+                paginator=NextLink("value", key="@odata.nextLink", total="@odata.count"),
+                own=False,
+                complete=True,
+            ),
+            listing=None,
+            paginator=NextLink("value", key="@odata.nextLink", total="@odata.count"),
+            parent="prices",
+            leaves_out=NOTHING,
+        ),
         Listed(
             CREW,
             own("crew"),

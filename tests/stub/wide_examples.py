@@ -16,6 +16,8 @@ PRICE = {"id": 1, "what": "mooring", **UPDATED}
 MATE = {"id": "c", "name": "Ann", "joined": 1772355600}
 BERTH = {"id": "b", "name": "One", "changed": 1772355600}
 ENTRY = {"id": 1, "what": "opened", **UPDATED}
+REBATE = {"id": "r-1", "price": {"id": 1}, "for_whom": "regulars"}
+REBATES = {"value": [REBATE], "@odata.count": 2, "@odata.nextLink": "https://wharf.example/prices/1/rebates?$skip=1"}
 NOTES = {"content": [NOTE], "totalPages": 2, "totalElements": 2, "last": False}
 
 
@@ -28,6 +30,7 @@ ANSWERS = {
     "ships": Recorded(listing={"items": [SHIP], "next": "b"}, lookup={"items": [SHIP]}, witness={"item": SHIP}),
     "notes": Recorded(listing=NOTES, lookup=NOTES),
     "prices": Recorded(listing={"prices": [PRICE], "meta": {"total_pages": 2}}, lookup={"item": PRICE}),
+    "rebates": Recorded(listing=REBATES, lookup=REBATES),
     "crew": Recorded(
         listing={"data": [MATE], "has_more": True},
         lookup={"item": MATE},

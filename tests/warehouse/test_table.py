@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.types.json import set_json_loads
 
 from include.api.decoding import decode_json
+from include.warehouse.field_path import join
 from include.warehouse.readers import boolean, decimal, identifier, instant, integer, structure, text, unix_time
 from include.warehouse.table import Column, RowRefused, Table, add
 from stack.new_source import TYPES
@@ -327,6 +328,19 @@ class TestExtra:
     )
     def test_has_what_is_neither_read_nor_ignored(self, record, kept):
         assert extra(record) == kept
+
+    def test_a_name_with_a_dot_is_quoted(self):
+        table = Table(
+            "shop",
+            "tools",
+            (Column("id"), Column("etag", field='"@odata.etag"')),
+            ignored={'"@odata.context"': "no"},
+            version=None,
+        )
+        record = {"id": "1", "@odata.etag": "W/1", "@odata.context": "x", "@odata": {"etag": 2}}
+        assert table.row(record) == ("1", "W/1", '{"@odata":{"etag":2}}')
+        assert table.columns[1].reads == ['"@odata.etag"']
+        assert table.why_ignored(join("", "@odata.context")) == "no"
 
     def test_has_200_fields(self):
         many = {f"field {number}": number for number in range(200)}

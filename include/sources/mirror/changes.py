@@ -1,5 +1,6 @@
 """The ways to ask a list for what changed since the last sync."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,19 +20,33 @@ class Since:
     """The list has a filter for changes: the param `param`, in the query or in the body.
 
     `format`: how to write the time in UTC, as a strftime pattern or a function such as `as_unix_time`.
+
+    Raises ValueError if the pattern writes the same at all times, or the month in place of the minutes.
     """
 
     param: str
     format: str | Callable[[datetime], Any] = "%Y-%m-%dT%H:%M:%S.%fZ"
     in_body: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.format, str):
+            return
+        if "%" not in self.format.replace("%%", ""):
+            raise ValueError(f"the format of Since, {self.format!r}, writes no time: give a strftime pattern")
+        if re.search(r"%H\W?%m|%m\W?%S|%Y\W?%M", self.format):
+            raise ValueError(f"the format of Since, {self.format!r}, mixes up %m, the month, and %M, the minutes")
+
     def request(self, listing: Request, since: datetime) -> Request:
         """Return the request for what changed since then."""
-        moment = since.astimezone(UTC)
-        changed = {self.param: moment.strftime(self.format) if isinstance(self.format, str) else self.format(moment)}
+        changed = {self.param: self.value(since)}
         if self.in_body:
             return replace(listing, body={**listing.body, **changed})
         return replace(listing, params={**listing.params, **changed})
+
+    def value(self, since: datetime) -> Any:
+        """Return the time as the API wants it."""
+        moment = since.astimezone(UTC)
+        return moment.strftime(self.format) if isinstance(self.format, str) else self.format(moment)
 
 
 @dataclass(frozen=True)

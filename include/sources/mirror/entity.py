@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from psycopg import Connection, sql
@@ -12,7 +12,7 @@ from include.api.paginators import PageNumber, Paginator, SpringPage
 from include.api.request import Answer, Request
 from include.confidence.integrity import Severity
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
-from include.sources.base import LeftOut
+from include.sources.base import LeftOut, entity_of
 from include.sources.mirror.changes import BothEnds, Changes, Deletes, Feed, FullList, Since, Window
 from include.warehouse.table import Table
 
@@ -186,7 +186,9 @@ class Lookup:
 
     def __post_init__(self) -> None:
         if not (self.own or self.witness or self.complete):
-            raise ValueError("a look-up by a list needs a witness, or nothing would ever prove that a row is absent")
+            raise ValueError(
+                "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven"
+            )
         if self.own and (self.paginator or self.batch > 1):
             raise ValueError("a record's own address shows one record: it has no pages, and takes one key")
         if self.witness and not (self.witness.own and self.witness.by == self.by):
@@ -355,7 +357,21 @@ class Listed(Entity):
             return "a list of deletes is one list for all, and has no partitions"
         if self.deletes and not isinstance(self.changes, Since | Window | Feed):
             return "a list of deletes is read beside a list of what changed"
-        return self._history_mistake() or _address_mistake(self)
+        return self._filter_mistake() or self._history_mistake() or _address_mistake(self)
+
+    def _filter_mistake(self) -> str:
+        """Return what the filter for changes takes out of the list's own; empty if it keeps it."""
+        changes = self.changes
+        if not isinstance(changes, Since) or changes.in_body:
+            return ""
+        changed = str(changes.value(datetime(2026, 3, 1, 8, tzinfo=UTC)))
+        for own in ({**self.listing.params, **view} for view in self.views):
+            if str(own.get(changes.param, "")) not in changed:
+                return (
+                    f"a sync asks by {changes.param} for what changed, in place of the list's own"
+                    f" {own[changes.param]!r}: put that into the format of Since too"
+                )
+        return ""
 
     def _history_mistake(self) -> str:
         if self.history and isinstance(self.changes, FullList):
@@ -375,13 +391,28 @@ class Listed(Entity):
 class Child(Entity):
     """Rows that belong to a parent: when the parent changes, a sync reads them again and replaces them as a set.
 
-    - `listing`: the list of all rows, for scans
+    - `listing`: the list of all rows, for scans. None if the API lists the rows of one parent only: then scans, and the
+      first sync, send the look-up of each parent that the parent's list shows or the copy has.
     - `parent`: the name of the parent's entity. The `by` of the look-up are the columns that point to the parent.
     """
 
-    listing: Request
+    listing: Request | None
     paginator: Paginator
     parent: str
+
+    @property
+    def partitions(self) -> Partitions | None:
+        """The parents, if the API lists the rows of one parent only."""
+        if self.listing is not None:
+            return None
+        ask, column = self.lookup.request, self.lookup.by[0]
+        return Partitions(self._known_parents, lambda listing, keys: ask(*keys), column, listed_by=self.parent)
+
+    def _known_parents(self, context: "MirrorContext") -> list[str]:
+        """Return the keys of the live parents in the copy."""
+        table = entity_of(context.source, self.parent).table
+        query = sql.SQL("SELECT {key}::text FROM {} t WHERE deleted_at IS NULL ORDER BY {key}")
+        return [key for (key,) in context.conn.execute(query.format(table.sql, key=sql.Identifier("t", *table.key)))]
 
     @property
     def refers_to(self) -> frozenset[str]:
@@ -390,6 +421,11 @@ class Child(Entity):
     def _mistake(self) -> str:
         if set(self.lookup.by) & set(self.table.key):
             return "rows that are asked for by their parent are not looked up by their own key"
+        if self.listing is None and (len(self.lookup.by) > 1 or self.lookup.batch > 1 or self.lookup.own):
+            return (
+                "rows that only their parent lists are looked up for one parent, by one column: leave out `batch`, and"
+                " say own=False"
+            )
         return ""
 
 

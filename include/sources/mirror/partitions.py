@@ -6,7 +6,7 @@ from datetime import datetime
 
 from include.api.fetch import pages
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
 
 
 def all_listings(
@@ -23,6 +23,14 @@ def all_listings(
 def known_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
     """Return the entity's partitions that the warehouse knows; [""] if the entity has none."""
     return entity.partitions.values(context) if entity.partitions else [""]
+
+
+def state_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
+    """Return the partitions that have a state of their own in confidence.sync_state; [""] if there is one state.
+
+    Children are read with their parents, so they have one, even if each parent has a list of its own.
+    """
+    return [""] if isinstance(entity, Child) else known_partitions(context, entity)
 
 
 def all_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
@@ -59,9 +67,8 @@ def batch_listings(
     """
     if isinstance(entity, Discovered):
         return [listing for partition in batch for listing in entity.lists(context, partition, since)]
-    listing = entity.listing
-    requests = [dataclasses.replace(listing, params={**listing.params, **view}) for view in entity.views]
-    partitions, (partition, *others) = entity.partitions, batch
+    listing, partitions, (partition, *others) = entity.listing, entity.partitions, batch
+    requests = [listing and dataclasses.replace(listing, params={**listing.params, **view}) for view in entity.views]
     if partitions is None:
         return [Listing(request, entity.paginator) for request in requests]
     adds = {partitions.column: partition} if partitions.adds else {}

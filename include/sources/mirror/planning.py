@@ -12,7 +12,7 @@ from include.sources.base import entity_of
 from include.sources.mirror.entity import MirrorContext, Part
 from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
-from include.sources.mirror.partitions import known_partitions
+from include.sources.mirror.partitions import state_partitions
 from include.warehouse import compare, sync_log
 from include.warehouse.sql_fragments import among, are, identifiers, pairs, same_key
 from include.warehouse.staging import Stage
@@ -263,7 +263,7 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
 def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
     """Drop staged rows that changed before a person reset the watermark: some lists show them all the same."""
     table = extract.entity.table
-    for partition in known_partitions(context, extract.entity):
+    for partition in state_partitions(context, extract.entity):
         read_from = sync_log.state(context.conn, context.source.name, extract.entity.name, partition).read_from
         if read_from and table.moment:
             query = sql.SQL("DELETE FROM {} WHERE {} < {}").format(

@@ -11,7 +11,7 @@ from include.api.fetch import page_request, pages
 from include.api.paginators import Page
 from include.sources.mirror import brief, short_lists
 from include.sources.mirror.brief import CompletePage
-from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract, least_total
 from include.sources.mirror.lookup import Row, read_rows
@@ -54,6 +54,10 @@ def read_lists(
     Raises ApiError or TooManyRefused where nothing else is left to read, and PullError where no partition is known.
     """
     begun, restarted = extract.stage.pull.position, False
+    if not listings and isinstance(extract.entity, Child):
+        # There is no parent, so there are no children.
+        extract.append(Page(None, [], None), None)
+        return extract
     if not listings:
         column = extract.entity.partitions.column
         raise PullError(f"{extract.entity.name} is read by {column}, and none is known yet. Mend what failed before it")

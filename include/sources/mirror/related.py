@@ -11,7 +11,7 @@ from include.sources.mirror.entity import Child, Entity, MirrorContext, Need
 from include.sources.mirror.evidence import count_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up, not_there
-from include.sources.mirror.partitions import known_partitions
+from include.sources.mirror.partitions import state_partitions
 from include.sources.mirror.planning import mark_unreadable, plan_sync
 from include.sources.mirror.second_look import PARENT_LISTED, second_look
 from include.warehouse import compare, sync_log
@@ -34,7 +34,7 @@ class Problem:
 
 def never_synced(context: MirrorContext, entity: Entity) -> bool:
     """Return whether the entity, or one of its known partitions, still waits for its first sync."""
-    conn, source, partitions = context.conn, context.source.name, known_partitions(context, entity)
+    conn, source, partitions = context.conn, context.source.name, state_partitions(context, entity)
     return not all(sync_log.state(conn, source, entity.name, partition).watermark for partition in partitions)
 
 

@@ -17,7 +17,7 @@ from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Entity, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.partitions import known_partitions
+from include.sources.mirror.partitions import known_partitions, state_partitions
 from include.sources.mirror.planning import newly_deleted_implicitly, plan_nested_rows
 from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
@@ -96,7 +96,7 @@ def reset_watermarks(context: MirrorContext) -> int:
     sync_id = sync_log.begin(conn, source.name, "watermark", context.run, reason="reset_watermark")
     with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
         for entity in source.entities:
-            for partition in known_partitions(context, entity):
+            for partition in state_partitions(context, entity):
                 state = sync_log.state(conn, source.name, entity.name, partition)
                 if state.watermark:
                     moved = {"watermark": now, "read_from": now, "version": state.version, "partition": partition}
@@ -178,7 +178,10 @@ def _count_unapplied(context: MirrorContext, table: Table, sync_id: int) -> int:
 
 
 def _forensics_after_repair(context: MirrorContext, entity: Entity, plan: sql.Identifier) -> Mapping[str, int]:
-    """Return the entity's own metrics after the repair. Planned inserts that were made don't count as missing."""
+    """Return the entity's own metrics after the repair. Planned inserts that were made don't count as missing.
+
+    They leave the plan for this query only: the transaction is rolled back.
+    """
     conn = context.conn
     with conn.transaction(force_rollback=True):
         conn.execute(

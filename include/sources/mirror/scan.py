@@ -13,7 +13,7 @@ from include.confidence import scan_log
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.entity import BothEnds, Entity, MirrorContext
+from include.sources.mirror.entity import BothEnds, Child, Entity, MirrorContext
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.evidence import in_scope, keep_plan, remember_unproven
 from include.sources.mirror.extract import Extract
@@ -247,7 +247,7 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
     def young_after(watermark: datetime | None) -> datetime | None:
         return watermark and max(watermark, earliest)
 
-    if not entity.partitions:
+    if not entity.partitions or isinstance(entity, Child):
         after = young_after(sync_log.oldest_watermark(conn, source, entity.name))
         if isinstance(entity.changes, BothEnds) and not entity.changes.newest_first:
             is_new = sql.SQL("t.{} IS NULL").format(sql.Identifier(entity.table.key[0]))

@@ -65,6 +65,10 @@ class Mirror:
     in_brief: tuple[ReadAnswer, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.base_path and (not self.base_path.startswith("/") or self.base_path.endswith("/")):
+            raise ValueError(
+                f"the base_path of {self.name}, {self.base_path!r}, begins with / and doesn't end with one"
+            )
         names = [entity.name for entity in self.entities]
         wanted = {need.entity for entity in self.entities for need in entity.needs}
         wanted |= {child.parent for child in self.entities if isinstance(child, Child)}

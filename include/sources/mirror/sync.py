@@ -193,9 +193,13 @@ class _Sync:
         started: float,
     ) -> None:
         """Apply all plans and save the new states in one transaction, then drop the staged rows."""
-        oldest = min(filter(None, (state.watermark for state in states.values())), default=None)
+        watermarks, entity = [state.watermark for state in states.values()], extract.entity
+        oldest = min(filter(None, watermarks), default=None)
         # Nested rows and children have one state for all partitions: the one of the partition furthest behind.
         together = {"": NewState(oldest, all(state.in_step for state in states.values()))}
+        if isinstance(entity, Child):
+            # If the list of one parent failed, the first sync of all has to be repeated.
+            states = together if None not in watermarks else {"": NewState(None, in_step=False)}
         with fence.writing(self.context.conn, self.context.source.name, epoch=self.epoch):
             for stage in needed:
                 self._apply(stage)
@@ -312,13 +316,16 @@ class _Sync:
         """
         context, entity = self.context, extract.entity
         new_watermark, states = self._new_watermark(extract, groups), {}
+        if not groups:
+            return {"": NewState(new_watermark, in_step=not unproven)}
         stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
         # The total of a list in brief is not that of its records.
         brings = isinstance(entity, Discovered) or any(
             status == "confirmed" for _, status in compare.plan_counts(extract.stage)
         )
         for partition in (partition for group in groups for partition in group.partitions):
-            before = sync_log.state(context.conn, context.source.name, entity.name, partition).watermark
+            kept_as = "" if isinstance(entity, Child) else partition
+            before = sync_log.state(context.conn, context.source.name, entity.name, kept_as).watermark
             skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
             failed, short = partition in extract.failed_partitions, partition in extract.short_partitions
             if stays or failed or (short and brings) or None in skipped:
@@ -337,7 +344,8 @@ class _Sync:
         the source's clock is ahead, if only later pages tell the time, or if rows have changed while the list was read.
         """
         stage, moment = extract.stage, extract.stage.pull.source_time
-        if isinstance(extract.entity.changes, Window) and any(group.since for group in groups):
+        # Without groups nothing was read that could tell the time.
+        if not groups or (isinstance(extract.entity.changes, Window) and any(group.since for group in groups)):
             moment = min(filter(None, (self.window_end, moment)))
         if moment is None and stage.table.moment:
             newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
