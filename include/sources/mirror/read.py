@@ -53,42 +53,42 @@ def read_lists(
 
     Raises ApiError or TooManyRefused where nothing else is left to read, and PullError where no partition is known.
     """
-    begun, restarted = extract.stage.pull.position, False
-    if not listings and isinstance(extract.entity, Child):
-        # There is no parent, so there are no children.
-        extract.append(Page(None, [], None), None)
-        return extract
     if not listings:
-        column = extract.entity.partitions.column
-        raise PullError(f"{extract.entity.name} is read by {column}, and none is known yet. Mend what failed before it")
+        return _read_nothing(extract)
     if last is None:
         _check_last_ended(context, extract, listings)
+    begun, restarted = extract.stage.pull.position, False
     while not extract.stage.pull.complete:
         number, position = extract.stage.pull.position or (0, first)
-        listing = listings[number]
         try:
             for step in _list_pages(context, extract, listings, number, position, last):
                 _append_page(context, extract, step, unchanged_before)
                 _check_refused(extract, listings, number)
                 on_page(extract)
-        except ApiError as error:
-            if not restarted and _may_have_expired(extract, listing, begun, error):
-                restarted = True
+        except (ApiError, TooManyRefused) as error:
+            if restarted or not _may_have_expired(extract, listings[number], begun, error):
+                _skip_partition_or_raise(context, extract, listings, number, error)
+            else:
                 # If the first page fails too, the token is not the reason. Then this raises, and the stage is kept.
                 next(_list_pages(context, extract, listings, 0, first, last))
                 log.warning("%s In case that its token is the reason, the list is read again from its start", error)
-                extract = extract.restart(context)
-            else:
-                _skip_partition_or_raise(extract, listings, number, error)
-        except TooManyRefused as error:
-            # A field that has changed its type may be why. No scan or sync comes to its end to tell it.
-            with context.conn.transaction():
-                keep_fields(context, extract, whole=False)
-            _skip_partition_or_raise(extract, listings, number, error)
+                extract, restarted = extract.restart(context), True
         else:
-            if last is None and not extract.failed_partitions.get(listing.partition):
+            if last is None and not extract.failed_partitions.get(listings[number].partition):
                 _read_again_if_short(context, extract, listings, number)
     _skip_refused_partitions(extract)
+    return extract
+
+
+def _read_nothing(extract: Extract) -> Extract:
+    """End the pull of an entity without a list: children whose parents are all unknown. Return the extract.
+
+    Raises PullError if the entity is read by partitions, since its source must have at least one.
+    """
+    if not isinstance(extract.entity, Child):
+        column = extract.entity.partitions.column
+        raise PullError(f"{extract.entity.name} is read by {column}, and none is known yet. Mend what failed before it")
+    extract.append(Page(None, [], None), None)
     return extract
 
 
@@ -114,14 +114,14 @@ def read_partitions(
         return read_lists(context, extract, listings(True), **options)
 
 
-def _may_have_expired(extract: Extract, listing: Listing, begun: Any, error: ApiError) -> bool:
-    """Return whether the token that leads on may be the reason of an error.
+def _may_have_expired(extract: Extract, listing: Listing, begun: Any, error: ApiError | TooManyRefused) -> bool:
+    """Return whether the token that leads on may be the reason of an error. Of too many refused rows it is none.
 
     `begun`: the resume point at which this attempt began. If it got no further, the answer counts whatever it is: a
     vendor may answer 404 or 500 to a token that it doesn't know, to each later attempt as well.
     """
     position = extract.stage.pull.position
-    led = listing.paginator.expires and position and position[1] is not None
+    led = isinstance(error, ApiError) and listing.paginator.expires and position and position[1] is not None
     return bool(led) and (isinstance(error, FixConfiguration) or position == begun)
 
 
@@ -149,12 +149,20 @@ def _skip_refused_partitions(extract: Extract) -> None:
 
 
 def _skip_partition_or_raise(
-    extract: Extract, listings: Sequence[Listing], number: int, error: ApiError | TooManyRefused
+    context: MirrorContext,
+    extract: Extract,
+    listings: Sequence[Listing],
+    number: int,
+    error: ApiError | TooManyRefused,
 ) -> None:
     """Mark the list's partition as failed and go on with the next one. Raise the error if it concerns all partitions.
 
     It is also raised if no other partition is left.
     """
+    if isinstance(error, TooManyRefused):
+        # A field that has changed its type may be why. No scan or sync comes to its end to tell it.
+        with context.conn.transaction():
+            keep_fields(context, extract, whole=False)
     partition = listings[number].partition
     others = {listing.partition for listing in listings} - {partition}
     concerns_all = isinstance(error, FixConfiguration) and error.concerns_all
