@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -20,7 +21,7 @@ from include.warehouse.merge import Merged
 from include.warehouse.pull import PullError
 
 from .conftest import RUN, SOURCE
-from .test_scan import drift, scanned
+from .test_scan import LINES, drift, scanned
 from .twisted import always, once, twisted
 
 
@@ -99,6 +100,16 @@ class TestChildrenOfASync:
             sync_entities(context)
         assert live(conn, "line_items") == before
         sync_entities(filled.context)
+        assert live(conn, "line_items") == before
+
+    def test_are_not_gone_because_one_list_says_so_twice(self, filled, conn):
+        """Their list tells where it ends, and no other address shows them."""
+        lines = replace(LINES, lookup=replace(LINES.lookup, witness=None, complete=True))
+        entities = [lines if each.name == lines.name else each for each in SOURCE.entities]
+        touched_invoice(filled, conn)
+        before = live(conn, "line_items")
+        with twisted(filled.context, always(emptied_with_its_totals, "/line_items")) as context:
+            sync_entities(replace(context, source=replace(SOURCE, entities=tuple(entities))))
         assert live(conn, "line_items") == before
 
     def test_are_not_changed_by_one_address_alone(self, filled, conn):

@@ -167,7 +167,7 @@ class Lookup:
     - not `own`: the request is a list, so its 404 or an empty answer proves nothing. `witness` then asks at the own
       address of the record, or of its parent, by the same `by`.
     - `complete`: the list shows by its totals or cursor where it ends. Absence is proven if neither this list nor the
-      entity's whole list shows the row.
+      entity's whole list shows the row. Only a scan reads both, so a sync deletes no children by such a list.
 
     Raises ValueError where the declaration contradicts itself.
     """

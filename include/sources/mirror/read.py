@@ -209,11 +209,18 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
     shown = extract.rows_shown(number)
     if not unsorted and extract.shortage(number, shown):
         _refresh_total(context, extract, listings[number], number)
-    extract.save_unseen(number, shown)
+    # All or nothing, or a later attempt would take the list for checked.
+    with context.conn.transaction():
+        extract.save_unseen(number, shown)
+        _judge_shortage(extract, listings[number], number, shown, unsorted=unsorted)
+
+
+def _judge_shortage(extract: Extract, listing: Listing, number: int, shown: int, *, unsorted: bool) -> None:
+    """Let a list be read again, or mark its partition as short, as `_read_again_if_short` says."""
     shortage, state = extract.shortage(number, shown), extract.list_state(number)
     readings, before = state.get("readings", 1), state.get("shortage")
     is_sync = extract.stage.pull.purpose == "sync"
-    if is_sync and readings == 1 and not shortage and state["unseen"] and listings[number].paginator.by_place:
+    if is_sync and readings == 1 and not shortage and state["unseen"] and listing.paginator.by_place:
         log.info("%s: a list became shorter while it was read, so it is read again", extract.entity.name)
         _reopen_list(extract, number, readings=2, shortage=None)
         return
@@ -230,7 +237,7 @@ def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Seq
             f" in {readings} readings: they may be missing in the copy. Run the task again; if it stays so, ask the"
             " API's vendor"
         )
-        extract.stage.save_progress(cut={**extract.short_partitions, listings[number].partition: why})
+        extract.stage.save_progress(cut={**extract.short_partitions, listing.partition: why})
 
 
 def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None) -> None:

@@ -96,9 +96,15 @@ def _refused_problems(extract: Extract) -> list[Problem]:
 
 
 def _plan_children(context: MirrorContext, children: Extract, parents: Sequence[tuple]) -> None:
-    """Plan the children of these parents as a set. A child that is missing in it is a candidate for a delete."""
+    """Plan the children of these parents as a set. A child that is missing in it is a candidate for a delete.
+
+    If the only look-up is a narrow list, deletes are left to the scan: it reads the whole list too, and one list alone
+    proves no absence.
+    """
     stage = children.stage
     plan_sync(context, children)
+    if not children.entity.lookup.own:
+        return
     within = among(children.entity.lookup.by, parents, "t")
     compare.plan_deletes(stage, status="candidate", within=within)
     mark_unreadable(stage)
