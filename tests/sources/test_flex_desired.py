@@ -80,7 +80,7 @@ def test_comes_with_our_rows_and_the_lines_that_we_made(conn, element):
     conn.execute("UPDATE flex.owned_line SET gone_at = now() WHERE flex_line_item_id = %s", [gone])
     found = crew(conn, element, SOUND)
     assert found.rows == (Row(Member(here, ann), noted, resource),)
-    assert (found.owned, found.gone) == ({made: resource}, {gone})
+    assert (found.owned, found.gone) == ({made: resource}, {gone: None})
     assert (found.mapped, found.known) == ({made, noted, gone}, {made, noted})
 
 

@@ -269,6 +269,14 @@ class TestClasses:
         assert again.metrics["stale_rows"] == 1
         assert again.plan.delete == 1
 
+    def test_line_that_is_back_with_another_contact_is_a_persons(self, crew):
+        """A person has restored it, with somebody else on it."""
+        taken_for_gone(crew)
+        crew.agency.by_hand("exchange", crew.booked, uuid4(), line=crew.line_of_bob)
+        summary = crew.agency.scan()
+        assert figures(summary) == {"matched": 1, "missing_in_flex": 1, "unknown_in_flex": 1}
+        assert summary.plan.delete == 0
+
     def test_prune_off_leaves_orphans_out_of_the_plan_only(self, crew):
         fired(crew)
         orphan(crew)

@@ -103,11 +103,12 @@ def _read(context: FlexContext, element_id: UUID, crew: Crew) -> Looked:
 
 def _without_stale(crew: Crew, looked: Looked) -> tuple[Crew, list[Member]]:
     """Return the crew without rows whose line is gone, and the members of those rows. A sync corrects this first."""
-    gone = (looked.gone | crew.gone) - looked.back
+    gone = (looked.gone | crew.gone.keys()) - looked.back
     stale = [row.member for row in crew.rows if row.line_id in gone]
     rows = tuple(row for row in crew.rows if row.member not in stale)
     owned = {line_id: contact for line_id, contact in crew.owned.items() if line_id not in gone}
-    return replace(crew, rows=rows, owned={**owned, **dict.fromkeys(looked.back)}), stale
+    back = {line_id: crew.gone[line_id] for line_id in looked.back}
+    return replace(crew, rows=rows, owned=owned | back), stale
 
 
 def _planned(context: FlexContext, plan: Plan, stale: Sequence[Member], looked: Looked) -> dict[str, str]:

@@ -83,8 +83,8 @@ class Call:
 class Crew:
     """What the warehouse knows about one crew call in Flex at one instant; several calls of ours may point to it.
 
-    `owned`: lines there that we made, with their contacts if known. `gone`: lines that we made and that no longer exist
-    in Flex. `elsewhere`: lines that rows name and that are on another crew call in Flex. `leaving`: lines of
+    `owned`: lines there that we made, with their contacts if known. `gone`: likewise, those that no longer exist in
+    Flex. `elsewhere`: lines that rows name and that are on another crew call in Flex. `leaving`: lines of
     technicians who need a line on another crew call before these may be deleted. `token` changes whenever a
     call, a desired technician, a role or a resource changes. `diagnostics` are one line each.
     """
@@ -93,7 +93,7 @@ class Crew:
     desired: tuple[Desired, ...]
     rows: tuple[Row, ...]
     owned: Mapping[UUID, UUID | None]
-    gone: frozenset[UUID]
+    gone: Mapping[UUID, UUID | None]
     elsewhere: frozenset[UUID]
     leaving: frozenset[UUID]
     diagnostics: tuple[str, ...]
@@ -102,12 +102,12 @@ class Crew:
     @property
     def mapped(self) -> frozenset[UUID]:
         """All lines that are ours by our rows or by the journal, gone ones included."""
-        return frozenset(self.owned) | self.gone | {row.line_id for row in self.rows if row.line_id}
+        return frozenset(self.owned) | frozenset(self.gone) | {row.line_id for row in self.rows if row.line_id}
 
     @property
     def known(self) -> frozenset[UUID]:
         """The lines of ours that should be on this crew call in Flex."""
-        return self.mapped - self.gone - self.elsewhere
+        return self.mapped - self.gone.keys() - self.elsewhere
 
     def ours(self, lines: Collection[Line]) -> frozenset[UUID]:
         """The lines that we made, and that still show the contact they were made for.
@@ -141,7 +141,7 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         ),
         rows=tuple(Row(Member(*found[:2]), *found[2:4]) for found in rows),
         owned={line_id: resource_id for line_id, resource_id, gone in lines if not gone},
-        gone=frozenset(line_id for line_id, _, gone in lines if gone),
+        gone={line_id: resource_id for line_id, resource_id, gone in lines if gone},
         elsewhere=frozenset(found[2] for found in rows if found[4]),
         leaving=leaving,
         diagnostics=tuple(sorted({role.diagnostic for role in told if role.diagnostic})),

@@ -53,7 +53,7 @@ def look(api: ApiClient, element_id: UUID, crew: Crew, *, with_record: bool = Fa
         _require_no_record(api, element_id)
         lines, exists = (), False
     shown = {line.line_id for line in lines}
-    absent, back = crew.known - shown, crew.gone & shown
+    absent, back = crew.known - shown, crew.gone.keys() & shown
     # Without rows and record there is nothing to disagree about.
     agreed = not exists
     looked = Looked(lines, frozenset(absent), frozenset(back), agreed, agreed, exists)
@@ -61,7 +61,10 @@ def look(api: ApiClient, element_id: UUID, crew: Crew, *, with_record: bool = Fa
         looked = confirmed(api, element_id, looked)
     for line_id in sorted(absent):
         if calls.exists(api, line_id):
-            raise Unreadable(f"line {line_id} isn't shown on its crew call, but its own address shows it")
+            raise Unreadable(
+                f"line {line_id} isn't shown on its crew call, but its own address shows it. If it was moved to another"
+                " crew call, move it back or delete it in Flex"
+            )
     return looked
 
 
@@ -88,7 +91,10 @@ def require_same(api: ApiClient, element_id: UUID, crew: Crew, looked: Looked) -
 def require_there(looked: Looked, element_id: UUID, crew: Crew) -> None:
     """Raise Unreadable if a call of ours names a crew call that Flex doesn't have: the call has to be corrected."""
     if crew.calls and not looked.exists:
-        raise Unreadable(f"Flex has no element {element_id}, though a crew call names it (both answer 404)")
+        raise Unreadable(
+            f"Flex has no element {element_id}, though a crew call names it (both answer 404). Correct its"
+            " flex_element_id, or make the crew call in Flex"
+        )
 
 
 def both(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bool = False) -> tuple[Line, ...]:
