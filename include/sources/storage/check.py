@@ -18,6 +18,7 @@ from psycopg import Connection, sql
 
 from include.api.bucket import Bucket, Presence, Way
 from include.confidence.spans import span
+from include.sources.answer_census import AnswerCensus
 from include.sources.storage import breaker, images, look, plan
 from include.sources.storage.images import IMAGES, OBJECTS, Scope, Size
 from include.sources.storage.second_look import (
@@ -45,7 +46,7 @@ ASKED_OF_MANY = 20
 class StorageContext:
     """The opened source: `conn` is the warehouse, `images` the application's database, both in autocommit.
 
-    `run` is `dag_id/run_id`.
+    `run` is `dag_id/run_id`. `census` counts the fields of what the bucket answers.
     """
 
     source: "Storage"
@@ -53,6 +54,7 @@ class StorageContext:
     run: str
     bucket: Bucket
     images: Connection
+    census: AnswerCensus
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Checked:
     - `doubted`: how many of these the sample did not find again
     - `shown`: False if objects are missing, and the bucket doesn't show objects of other images either
     - `why_unanswered`: why no second look had an answer, empty if one had
+    - `resumed`: an earlier attempt has looked at a part
     """
 
     staged: Stage
@@ -104,6 +107,7 @@ class Checked:
     doubted: int
     shown: bool
     why_unanswered: str
+    resumed: bool
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -128,6 +132,7 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     objects, again, third = (
         _stage(context, OBJECTS, options.purpose + suffix, options.ticket) for suffix in ("", "_again", "_third")
     )
+    resumed = any(stage.resumed for stage in (staged, objects, again, third))
     started, size, listing = _begin(context, options, staged)
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
@@ -145,7 +150,8 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     unanswered = _second_look(context, options, staged, looks, listing, size)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
     shown = _shown(context, options, staged, started, found["in_order"])
-    return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, unanswered or not_audited)
+    why_unanswered = unanswered or not_audited
+    return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, why_unanswered, resumed)
 
 
 def _stage(context: StorageContext, table: Any, purpose: str, ticket: str) -> Stage:
