@@ -56,7 +56,8 @@ FIELDS_HEAD = """\
 Made from the declared tables by `make docs`. Every field that a vendor sends is in a column of its table or in the
 column `extra`, under the vendor's name, unless it stands here. Dots lead into objects. If a column has a part of an
 object that stands here, the rest of the object is not kept. Of answers whose records no table has, and of what stands
-around records, single fields are read and no others are kept: here are those that are known.
+around records, single fields are read and no others are kept: here are those that are known. Whatever else the vendor
+sends of Flex's lines and of the bucket's objects is counted all the same, and told when it is new.
 """
 
 LISTS_HEAD = """\
@@ -126,7 +127,7 @@ def _answers(table: str, names: Mapping[str, str]) -> str:
 
 
 def _read(answer: ReadAnswer) -> str:
-    """What becomes of the fields of an answer that no census counts."""
+    """What becomes of the fields of an answer whose records no table has."""
     rows = [[f"`{field}`", f"read: {use}"] for field, use in answer.read.items()]
     rows += [[f"`{field}`", f"ignored: {reason}"] for field, reason in answer.ignored.items()]
     title = answer.answer[0].upper() + answer.answer[1:]

@@ -16,6 +16,7 @@ from include.api.bucket import Bucket, client_config
 from include.confidence.summary import ForensicSummary
 from include.simulators import storage as simulator
 from include.simulators.storage import application
+from include.sources.answer_census import AnswerCensus
 from include.sources.storage import SOURCE
 from include.sources.storage.check import StorageContext
 from include.warehouse import fence, roles
@@ -160,7 +161,9 @@ def opened(
     """The photos of a filled application; its objects are laid by the caller."""
     source = replace(SOURCE, pause=timedelta(0), audit=0)
     bucket = Bucket(client(store, **config), store.bucket, connection="storage")
-    yield Photos(store, StorageContext(source, conn, run, bucket, images))
+    yield Photos(
+        store, StorageContext(source, conn, run, bucket, images, AnswerCensus(source.name, source.read_answers))
+    )
 
 
 def database(postgres: Server, name: str, images: int, endpoint: str = "http://store.example:9000") -> list[str]:

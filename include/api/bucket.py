@@ -7,7 +7,7 @@ answer that doesn't fit the question, the key is unknown.
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,10 +23,12 @@ from botocore.exceptions import ClientError
 
 from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
 from include.api.s3_errors import NO_ANSWER, Missing, S3Errors, end_redirects, is_own_answer
-from include.api.s3_listing import PAGE, ObjectPage, read_leanly
+from include.api.s3_listing import PAGE, ObjectPage, fields_of, read_leanly
 from include.api.s3_transport import bound_answers
 
 Keys = list[str]
+# Told of the way in which objects were looked at, and of what the answer shows of each.
+Heard = Callable[["Way", Sequence[Mapping[str, Any]]], None]
 
 # No key of a real bucket comes after this one.
 LAST = "\U0010fffd"
@@ -129,6 +131,7 @@ class Bucket:
         self._lock = threading.Lock()
         self._requests = self._answered = 0
         self._proven = False
+        self._listeners: list[Heard] = []
         self._errors = S3Errors(connection, name)
         self._where = self._errors.where("ListObjectsV2")
         read_leanly(client)
@@ -156,6 +159,11 @@ class Bucket:
         """
         page = self._page(1, StartAfter=LAST)
         return not page.keys or page.keys[0] > LAST
+
+    def listen(self, heard: Heard) -> None:
+        """Let `heard` have what each answer shows of objects, in the thread that asked: by HEAD an object's headers, by
+        LIST the fields of a page's first objects."""
+        self._listeners.append(heard)
 
     def prove(self) -> None:
         """Return if the bucket exists and the client may use it.
@@ -330,6 +338,8 @@ class Bucket:
                 f"{self._where} gave keys out of order, so nobody can say which are missing. "
                 f"Use a store for connection {self._connection!r} that lists in the order of S3."
             )
+        if self._listeners:
+            self._tell(Way.LIST, fields_of(page.sample))
         return page
 
     def _look(self, key: str, way: Way) -> tuple[Look, ApiError | None]:
@@ -344,6 +354,7 @@ class Bucket:
             return Look(key, Presence.ABSENT, restorable=answer.restorable)
         if isinstance(answer, ApiError):
             raise answer
+        self._tell(Way.HEAD, [answer["ResponseMetadata"]["HTTPHeaders"]])
         return Look(key, Presence.PRESENT if answer["ContentLength"] else Presence.EMPTY)
 
     def _listed(self, key: str) -> Look:
@@ -351,6 +362,10 @@ class Bucket:
         if key not in page.keys:
             return Look(key, Presence.ABSENT)
         return Look(key, Presence.EMPTY if key in page.empty else Presence.PRESENT)
+
+    def _tell(self, way: Way, objects: Sequence[Mapping[str, Any]]) -> None:
+        for heard in self._listeners:
+            heard(way, objects)
 
     def _ask(self, operation: str, **params: Any) -> dict[str, Any] | ApiError:
         """Return boto3's answer, or our error as a value.

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import requests
 
@@ -49,6 +49,7 @@ class ApiClient:
         self._lock = threading.Lock()
         self._requests_sent = 0
         self._errors: Counter[str] = Counter()
+        self._listeners: list[Callable[[Request, Answer], None]] = []
         self._session = open_session(headers or {}, connections, verify)
 
     def __enter__(self) -> "ApiClient":
@@ -72,6 +73,10 @@ class ApiClient:
     def requests_failed(self) -> int:
         """The number of requests that failed, retried ones included. NotFound is an answer, and no failure."""
         return sum(count for name, count in self.errors.items() if name != NotFound.__name__)
+
+    def listen(self, heard: Callable[[Request, Answer], None]) -> None:
+        """Let `heard` have each answer that fits its request, in the thread that asked."""
+        self._listeners.append(heard)
 
     def get(self, path: str, **params: str | int | list) -> Answer:
         """GET `path`; see `send`."""
@@ -101,6 +106,8 @@ class ApiClient:
             # Raised here, outside any `except`: the errors of requests quote the URL with its query, and must
             # not be this one's context.
             raise answer
+        for heard in self._listeners:
+            heard(request, answer)
         return answer
 
     def _exchange(self, request: Request) -> Answer | ApiError:

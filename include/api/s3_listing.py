@@ -8,6 +8,7 @@ key is refused: a key that is not seen would count as an object that does not ex
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
@@ -17,6 +18,8 @@ from botocore.client import BaseClient
 PAGE = "Page"
 # The error code that a page gets if it can't be read.
 UNREADABLE = "UnreadableListing"
+# Of so many objects of a page all fields are kept.
+SAMPLE = 10
 
 _START = re.compile(
     r'\s*(<\?xml version="1\.0"( encoding="utf-8")?( standalone="\w+")? ?\?>)?\s*<ListBucketResult[ >]', re.IGNORECASE
@@ -36,7 +39,8 @@ class ObjectPage:
     """Keys in the store's order. `more`: keys follow, and `token` leads to them.
 
     `empty`: keys whose objects have no content. `echo`: the bucket, prefix and place that the page says it is about, by
-    the names of S3's fields. Fields that the page leaves out are missing.
+    the names of S3's fields. Fields that the page leaves out are missing. `sample`: the XML of its first objects (see
+    `fields_of`).
     """
 
     keys: Sequence[str]
@@ -44,14 +48,15 @@ class ObjectPage:
     token: str | None
     empty: frozenset[str] = frozenset()
     echo: Mapping[str, str] = field(default_factory=dict)
+    sample: Sequence[str] = ()
 
     def answers(self, question: Mapping[str, str]) -> bool:
         """Return whether the page's `echo` fits the question that was asked."""
         return all(question.get(name, "") in (said, unquote_plus(said)) for name, said in self.echo.items())
 
 
-# Raw keys, fields of the frame, and the keys of objects without content.
-_Read = tuple[list[str], dict[str, str], list[str]]
+# Raw keys, fields of the frame, the keys of objects without content, and the sample.
+_Read = tuple[list[str], dict[str, str], list[str], list[str]]
 
 
 def read_leanly(client: BaseClient) -> None:
@@ -79,7 +84,7 @@ def _replace(response_dict: dict[str, Any], customized_response_dict: dict[str, 
 
 def read_page(body: bytes) -> ObjectPage | None:
     """Return the page in an answer's body, None if it can't be read with certainty."""
-    return _page(*(_read_with_regex(body) or _read_as_xml(body) or ((), {}, ())))
+    return _page(*(_read_with_regex(body) or _read_as_xml(body) or ((), {}, (), ())))
 
 
 def _read_with_regex(body: bytes) -> _Read | None:
@@ -103,7 +108,8 @@ def _read_with_regex(body: bytes) -> _Read | None:
     if any(f"<{name}" in frame and name not in fields for name in _FIELDS):
         return None
     empty = [bool(_EMPTY.search(each)) for each in _OBJECT.findall(text)] if _EMPTY.search(text) else []
-    return keys, fields, [key for key, is_empty in zip(keys, empty, strict=False) if is_empty]
+    sample = [each[0] for each in islice(_OBJECT.finditer(text), SAMPLE)]
+    return keys, fields, [key for key, is_empty in zip(keys, empty, strict=False) if is_empty], sample
 
 
 def _read_as_xml(body: bytes) -> _Read | None:
@@ -116,14 +122,33 @@ def _read_as_xml(body: bytes) -> _Read | None:
         return None
     objects = [(contents.findtext("{*}Key", ""), contents.findtext("{*}Size", "")) for contents in _contents(root)]
     fields = {name: text for name in _FIELDS if (text := root.findtext(f"{{*}}{name}")) is not None}
-    return [key for key, _ in objects], fields, [key for key, size in objects if size.strip() == "0"]
+    sample = [ElementTree.tostring(contents, "unicode") for contents in islice(_contents(root), SAMPLE)]
+    return [key for key, _ in objects], fields, [key for key, size in objects if size.strip() == "0"], sample
+
+
+def fields_of(sample: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the fields of the objects in a page's sample: by its name each a text, or an object of texts.
+
+    Empty if their names are of a namespace that only the page declares.
+    """
+    try:
+        return [_fields(each) for each in ElementTree.fromstring(f"<sample>{''.join(sample)}</sample>")]
+    except ElementTree.ParseError:
+        return []
+
+
+def _fields(element: ElementTree.Element) -> dict[str, Any]:
+    """Return the fields of an element, without namespaces. Of repeated ones the last stands for all."""
+    return {each.tag.rpartition("}")[2]: _fields(each) if len(each) else each.text or "" for each in element}
 
 
 def _contents(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
     return root.iterfind("{*}Contents")
 
 
-def _page(keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str]) -> ObjectPage | None:
+def _page(
+    keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str], sample: Sequence[str]
+) -> ObjectPage | None:
     if fields.get("EncodingType") == "url":
         try:
             keys, empty = _decoded(keys), _decoded(empty)
@@ -137,7 +162,8 @@ def _page(keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str]) 
     # There is a token if and only if more keys follow; any other page contradicts itself.
     if more is not (token is not None) or not (complete and kept) or not fields.get("Name"):
         return None
-    return ObjectPage(keys, more, token, frozenset(empty), {name: fields[name] for name in _ECHO if name in fields})
+    echo = {name: fields[name] for name in _ECHO if name in fields}
+    return ObjectPage(keys, more, token, frozenset(empty), echo, sample)
 
 
 def _decoded(keys: Sequence[str]) -> list[str]:

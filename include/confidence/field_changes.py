@@ -25,7 +25,7 @@ RECORD = ""
 
 
 class State(StrEnum):
-    """What becomes of a field: a column reads it, it is ignored with a reason, or it is kept in the column `extra`."""
+    """What becomes of a field: it is read, ignored with a reason, or kept in the column `extra`."""
 
     DECLARED = "declared"
     IGNORED = "ignored"
@@ -99,7 +99,7 @@ def sentence(kind: str, path: str, state: str, detail: str) -> str:
     """Return a change in plain words."""
     declared = state == State.DECLARED
     fates = {
-        State.DECLARED: "a column reads it",
+        State.DECLARED: "it is read",
         State.IGNORED: "it is ignored",
         State.KEPT: "it is kept in extra",
     }
@@ -107,7 +107,7 @@ def sentence(kind: str, path: str, state: str, detail: str) -> str:
         case Kind.NEW:
             return f"{path} is new ({detail}); {fates[State(state)]}"
         case Kind.VANISHED:
-            return f"{path} is in no record any more" + ("; its column gets no values" if declared else "")
+            return f"{path} is in no record any more" + ("; it was read, and gives no values now" if declared else "")
         case Kind.BACK:
             return f"{path} is there again"
         case Kind.RETYPED:
@@ -184,7 +184,7 @@ def _retyped(before: KnownField, field: FieldCount, *, whole: bool) -> str:
         now, earlier = {field.usual_type}, {before.usual_type}
     else:
         return ""
-    unread = "; its column can't read that" if field.unreadable & now else ""
+    unread = "; that can't be read" if field.unreadable & now else ""
     return f"{', '.join(sorted(now))}, where it was {', '.join(sorted(earlier))}{unread}"
 
 
@@ -329,7 +329,7 @@ FROM confidence.field_census WHERE source = %s
 FOUND = """
 SELECT entity, kind, path, state, detail FROM confidence.field_change
 WHERE source = %(source)s AND kind IN ('new', 'vanished', 'renamed', 'retyped')
-  AND NOT (state = 'declared' AND (kind = 'vanished' OR detail LIKE '%%can''t read that'))
+  AND NOT (state = 'declared' AND (kind = 'vanished' OR detail LIKE '%%that can''t be read'))
   AND found_at > (SELECT max(scanned_at) FROM confidence.forensic_run b
     WHERE b.source = %(source)s AND b.scanned_at < (SELECT min(scanned_at) FROM confidence.forensic_run
       WHERE source = %(source)s AND run = %(run)s))

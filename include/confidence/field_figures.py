@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from psycopg import Connection
 
@@ -21,7 +21,7 @@ from include.confidence.field_changes import (
 )
 from include.confidence.field_counts import Counted
 from include.confidence.policy.fields_lost import lost_examples
-from include.confidence.summary import MAX_EXAMPLES
+from include.confidence.summary import MAX_EXAMPLES, ForensicSummary
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,16 @@ class FieldFigures:
     def examples(self) -> dict[str, list[str]]:
         """The first of the lost fields, by the names that a summary has for them."""
         return {lost_examples(metric): list(names[:MAX_EXAMPLES]) for metric, names in self.lost.items() if names}
+
+
+def with_fields(summary: ForensicSummary, found: FieldFigures) -> ForensicSummary:
+    """Return the summary of a scan with the figures about fields. If it is no evidence, it names the lost fields."""
+    return replace(
+        summary,
+        metrics={**summary.metrics, **found.metrics},
+        examples={**summary.examples, **found.examples},
+        incomplete=". ".join([summary.incomplete, *lost_fields(found.lost)]) if summary.incomplete else "",
+    )
 
 
 def no_renames(found: Sequence[FieldChange], known: Mapping[str, KnownField]) -> Mapping[str, str]:

@@ -114,26 +114,34 @@ NOTHING = LeftOut()
 
 @dataclass(frozen=True)
 class ReadAnswer:
-    """What is read of an answer, or of a part of one, whose fields no census counts: no table has its records.
+    """What is read of an answer, or of a part of one, whose records no table has.
 
     - `answer`: which of the vendor's answers it is, in words
     - `read`: by field, what it is read for
     - `ignored`: by field, the reason why it is not
     - `rest`: why all other fields that the vendor may send are ignored
+    - `counted_as`: the name under which the census has the fields; empty if nothing counts them
+    - `types`: by field that is read, the only type that can be, by its name in the census
+    - `enumerations`: the fields with a small set of the vendor's words, which the census keeps
 
-    Raises ValueError if a reason is missing, or a field is both read and ignored.
+    Raises ValueError if a reason is missing, a field is both read and ignored, or `types` names one that is not read.
     """
 
     answer: str
     read: Mapping[str, str]
     ignored: Mapping[str, str]
     rest: str
+    counted_as: str = ""
+    types: Mapping[str, str] = field(default_factory=dict)
+    enumerations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not all((self.rest, *self.read.values(), *self.ignored.values())):
             raise ValueError(f"{self.answer}: say of each field what it is read for, or why it is ignored")
         if both := sorted(self.read.keys() & self.ignored.keys()):
             raise ValueError(f"{self.answer}: fields are both read and ignored: {', '.join(both)}")
+        if unread := sorted(self.types.keys() - self.read.keys()):
+            raise ValueError(f"{self.answer}: fields have a type and are not read: {', '.join(unread)}")
 
 
 class ScannedEntity(Protocol):
@@ -189,7 +197,7 @@ class Source(Protocol):
     - `health`: the figures of syncs above which there is an alert
     - `metric_texts`: what the metrics of its scans mean, in a sentence each
     - `answer_names`: by table, as `Table.answers`
-    - `read_answers`: what is read of the answers whose fields no census counts
+    - `read_answers`: what is read of the answers whose records no table has
     - `planned_name`: SQL for what people call the row of a planned change `p` (`confidence.planned_change`), as far as
       the warehouse knows it; empty for a source whose keys say enough. The pages show it, and nothing keeps it.
     """

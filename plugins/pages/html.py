@@ -201,7 +201,7 @@ def of_source(
 @router.get("/sources/{source}/fields")
 def of_fields(request: Request, source: Source, conn: Warehouse, sources: Sources, cursor: Asked = None) -> Response:
     """The fields of a source's records, table by table, and what has changed in them."""
-    fields = read_fields(conn, source)
+    fields, declared = read_fields(conn, source), get_source(source)
     return page(
         request,
         "fields.html",
@@ -209,9 +209,10 @@ def of_fields(request: Request, source: Source, conn: Warehouse, sources: Source
         here=source,
         fields=fields,
         total=total_fields(fields),
-        counts=isinstance(get_source(source), Mirror),
-        answer_names=get_source(source).answer_names,
-        read_answers=get_source(source).read_answers,
+        counts=isinstance(declared, Mirror),
+        answer_names=declared.answer_names,
+        read_answers=declared.read_answers,
+        counted={answer.counted_as: answer.answer for answer in declared.read_answers if answer.counted_as},
         field_changes=list_field_changes(conn, source, cursor=cursor),
     )
 

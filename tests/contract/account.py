@@ -105,6 +105,21 @@ class Account(Connections, Protocol):
 
 
 @dataclass(frozen=True)
+class CountedAnswer:
+    """An answer whose fields a source counts that is no mirror, and what a test may change in its records.
+
+    - `name`: as in the census
+    - `field`: a declared one that each record has, and `unreadable`: a value of another type
+    - `words`: a field with an enumeration, one of its words, and a new one
+    """
+
+    name: str
+    field: str
+    unreadable: Any
+    words: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
 class Run:
     """A run (`dag_id/run_id`) on the account: each verb in a context of its own, as each task has it."""
 

@@ -16,7 +16,7 @@ from include.simulators.flex import Fault, Mutation
 from include.simulators.flex.config import ROLES
 from include.sources import get_source
 from include.sources.base import Api
-from tests.contract.account import Asking, Questions
+from tests.contract.account import Asking, CountedAnswer, Questions
 from tests.sources.flex import HAND, assign, call, person, put
 
 # Whatever has an id here has it from this one.
@@ -24,6 +24,8 @@ SEED = UUID("5a1c7f0e-0000-4000-8000-000000000000")
 CODES = ("FOH-R", "FOH-E", "MON-T", "STAGE-T")
 JOBS = [uuid5(SEED, f"job {number}") for number in range(3)]
 
+
+ANSWER = CountedAnswer("row-data", "leaf", "no", ("managedResourceLineItemType", "header", "divider"))
 
 UNASSIGN = "DELETE FROM flex.job_assignments WHERE job_id = %s AND technician_id = %s"
 FORGET = "DELETE FROM flex.flex_crew_assignments WHERE crew_call_id = %s AND technician_id = %s"

@@ -17,7 +17,7 @@ from include.simulators import storage as simulator
 from include.simulators.storage import Fault, application, invented
 from include.sources import get_source
 from tests import photos
-from tests.contract.account import Questions
+from tests.contract.account import CountedAnswer, Questions
 
 IMAGES, SEED = 30, 1
 STORE = simulator.Config()
@@ -26,6 +26,7 @@ SESSION = boto3.session.Session(STORE.access_key, STORE.secret_key, region_name=
 IMPATIENT = client_config(8).merge(
     Config(s3={"addressing_style": "path"}, connect_timeout=2, read_timeout=2, retries={"total_max_attempts": 1})
 )
+ANSWER = CountedAnswer("list", "Size", {"Bytes": "1"}, ("StorageClass", "STANDARD", "GLACIER"))
 # The images that have both of their objects for themselves.
 READY = [
     image for image in invented.images(SEED, IMAGES) if image.staged_key and not image.deleted and image.shared is None

@@ -557,10 +557,10 @@ class TestFields:
     def test_answers_are_said_in_words(self, site):
         found = site.json("/sync-status/tekmetric/fields")
         assert found["answer_names"]["repair_orders"]["profit"].startswith("the order's labor profit")
-        head, listing = site.json("/sync-status/storage/fields")["read_answers"]
-        assert "ETag" in head["read"]
-        assert head["ignored"]["Last-Modified"] == "an image is checked by the application's own time of change"
-        assert "Contents.Key" in listing["read"]
+        head, listing, _ = site.json("/sync-status/storage/fields")["read_answers"]
+        assert "etag" in head["read"]
+        assert head["ignored"]["last-modified"] == "an image is checked by the application's own time of change"
+        assert (listing["counted_as"], "Key" in listing["read"]) == ("list", True)
 
     def test_of_one_table_only(self, site):
         assert site.json(f"/sync-status/{SOURCE}/fields", entity="invoices")["entities"] == []

@@ -945,9 +945,9 @@ def test_source_page_has_all_of_it(known):
 def test_source_page_counts_the_fields_and_tells_what_changed_first(known):
     page = of_source()
     assert "phone looks renamed: phone -> mobile; its column gets no values" in page.text
-    assert "Read by a column" in page.text
+    assert "Read" in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/fields" in page.links()
-    assert page.text.index("looks renamed") < page.text.index("The fields of each table's records")
+    assert page.text.index("looks renamed") < page.text.index("The fields of the records")
 
 
 def test_source_without_a_census_has_no_section_about_fields(known):
@@ -959,7 +959,7 @@ def test_fields_page_has_each_field(known):
     page = of_fields()
     for what in (
         "vanished",
-        "its column can't read: object",
+        "can't be read: object",
         "values: NEW, PAID",
         "97.5 %",
         "not known",
@@ -982,7 +982,20 @@ def test_fields_page_says_what_a_source_without_records_reads(known, source, ans
     text = of_fields(source).text
     assert answer in text
     assert "ignored for a reason, and 0 kept. All others are ignored:" in text
-    assert "Nothing is counted yet" not in text
+    assert "Nothing is counted yet" in text
+
+
+def test_fields_page_says_what_each_counted_field_of_such_an_answer_is_read_for(known):
+    known["read_fields"] = [
+        replace(CUSTOMER_FIELDS, entity="row-data", fields=(replace(PHONE, reason="the <contact>"), PHONE))
+    ]
+    page = of_fields("flex")
+    assert "A record is a line on a crew call (row-data). No table has it." in page.text
+    assert "read: the <contact>" in page.text
+    assert "read: something in it" in page.text
+    assert "read by a column" not in page.text
+    assert "What flex has sent of it is counted under row-data" in page.text
+    assert "#row-data" in page.links()
 
 
 def test_fields_page_says_where_the_census_was_cut_and_what_nobody_knows_yet(known):

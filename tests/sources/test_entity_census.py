@@ -272,7 +272,7 @@ def test_a_type_that_the_column_cannot_read_is_told_even_if_no_row_can_be_stored
     alter(shop, "tickets", lambda row, number: row.update(number="T-" + str(number)))
     with pytest.raises(TooManyRefused):
         scanned(shop, "tickets")
-    detail = "text, where it was number; its column can't read that"
+    detail = "text, where it was number; that can't be read"
     assert told(conn) == [("retyped", "tickets", "number", "declared", detail)]
 
 
@@ -288,7 +288,7 @@ def test_an_id_that_becomes_text_is_lost(shop, conn, odd_first):
     for night in ("repairshopr_reconcile/3", "repairshopr_reconcile/4"):
         summary = scanned(shop, "tickets", night)
         assert figures(summary) == [0, 0, 0, 1]
-    detail = "text, where it was number; its column can't read that"
+    detail = "text, where it was number; that can't be read"
     assert told(conn) == [("retyped", "tickets", "customer_id", "declared", detail)]
     assert summary.examples["declared_fields_retyped_examples"] == ["tickets.customer_id"]
     assert "declared_fields_vanished_examples" not in summary.examples

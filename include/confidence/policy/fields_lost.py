@@ -11,7 +11,7 @@ from include.confidence.summary import ForensicSummary
 
 @dataclass(frozen=True)
 class FieldsLost:
-    """The policy for fields whose values the copy loses: they vanished, or have a type that their columns can't read.
+    """The policy for fields whose values are lost: they vanished, or have a type that can't be read.
 
     `metric` counts the lost fields, `of` the fields that could be lost. The policy warns of any lost field. It holds if
     more than `share` of the fields and more than `min_fields` are lost, and as long as an earlier hold of it is open.
@@ -41,9 +41,8 @@ class FieldsLost:
         verdict, consequence = (Verdict.HOLD, f", {KEPT}") if too_many or still_held else (Verdict.WARN, "")
         known = f", beside {value - lost} that a person has accepted" if value > lost else ""
         reason = (
-            f"{lost} of {fields} declared fields {self.message} ({self.metric}){known}: {', '.join(names[:10])}. Syncs"
-            f" and repairs empty their columns in the copy{consequence}. Ask the vendor what has changed, then mend the"
-            " table's declaration"
+            f"{lost} of {fields} declared fields {self.message} ({self.metric}){known}: {', '.join(names[:10])}. Their"
+            f" values are lost{consequence}. Ask the vendor what has changed, then mend the declaration"
         )
         return [Gate(self.metric, baseline, limit=value - lost, value=value, verdict=verdict, reason=reason)]
 
@@ -68,5 +67,5 @@ def lost_examples(metric: str) -> str:
 # The gates of every entity whose fields are counted.
 FIELD_GATES = (
     FieldsLost("declared_fields_vanished", message="are in no record any more"),
-    FieldsLost("declared_fields_retyped", message="have a type that their columns can't read"),
+    FieldsLost("declared_fields_retyped", message="have a type that can't be read"),
 )

@@ -13,6 +13,7 @@ from psycopg import Connection
 from psycopg.rows import scalar_row
 
 from include.api.client import ApiClient
+from include.sources.answer_census import AnswerCensus
 from include.sources.base import Connections
 from include.sources.flex.roles import Roles
 
@@ -51,7 +52,7 @@ WHERE o.gone_at IS NULL AND c.flex_element_id <> o.flex_element_id AND o.flex_el
 class FlexContext:
     """The opened source: `conn` is the warehouse in autocommit, `run` is `dag_id/run_id`.
 
-    `prune`: delete lines of ours that no row leads to.
+    `prune`: delete lines of ours that no row leads to. `census` counts the fields of what Flex answers.
     """
 
     source: "Flex"
@@ -61,6 +62,7 @@ class FlexContext:
     roles: Roles
     connections: Connections
     prune: bool
+    census: AnswerCensus
 
 
 @dataclass(frozen=True)

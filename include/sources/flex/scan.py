@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from include.api.errors import ApiError
 from include.confidence import planned_changes, scan_log, unproven
 from include.confidence.account import Account
+from include.confidence.field_figures import with_fields
 from include.confidence.policy import Unproven
 from include.confidence.summary import ForensicSummary, Plan
 from include.sources.flex import calls
@@ -145,7 +146,8 @@ def scan_elements(context: FlexContext, epoch: int, scope: Scope) -> ForensicSum
         conn.execute("UPDATE flex.element_scan SET scan_id = %s", [evidence_id(scan_id, scope)])
         for table in TABLES:
             _remember(context, evidence_id(scan_id, scope), table, whole=scope == Scope())
-        summary = _summary(context, scan_id, epoch, scope, elements)
+        fields = context.census.keep(conn, context.run, whole=scope == Scope(), resumed=bool(seen))
+        summary = with_fields(_summary(context, scan_id, epoch, scope, elements), fields)
         scan_log.record(conn, summary)
         scan_log.keep_progress(conn, scan_id, lines)
         changes = sql.SQL(CHANGES).format(scan=sql.Literal(evidence_id(scan_id, scope)))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from psycopg import Connection
@@ -12,9 +13,10 @@ from include.confidence.health import Alert, Limits
 from include.confidence.integrity import Severity
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
+from include.sources.answer_census import AnswerCensus
 from include.sources.base import Api, Check, Connections, IntegrityFailed, LeftOut, ReadAnswer, Synced, SyncFailed
 from include.sources.flex import figures, repair, scan, sync, undo
-from include.sources.flex.answers import ANSWERS
+from include.sources.flex.answers import ANSWERS, count
 from include.sources.flex.checks import MIGRATE, verify
 from include.sources.flex.crews import FlexContext, Scope
 from include.sources.flex.metrics import METRICS
@@ -100,14 +102,19 @@ class Flex:
         roles = roles_of(connections.settings(self.name))
         prune = (connections.variable(PRUNE_SETTING) or "true").strip().lower() not in ("false", "0")
         with connections.api(self.name, API) as api:
-            yield FlexContext(self, conn, run, api, roles, connections, prune)
+            census = AnswerCensus(self.name, ANSWERS)
+            api.listen(partial(count, census))
+            yield FlexContext(self, conn, run, api, roles, connections, prune, census)
 
     def sync(self, context: FlexContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         if dry_run:
             raise SyncFailed(f"a sync of {self.name} writes: it has no dry run. Trigger {self.name}_reconcile for that")
         if params["mode"] == "validate":
             return _validated(context)
-        return sync.sync_elements(context, params)
+        synced = sync.sync_elements(context, params)
+        with context.conn.transaction():
+            context.census.keep(context.conn, context.run, whole=False)
+        return synced
 
     def scan(self, context: FlexContext, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
         return scan.scan_elements(context, epoch, Scope.of(params))

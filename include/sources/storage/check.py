@@ -19,6 +19,7 @@ from psycopg import Connection, sql
 
 from include.api.bucket import Bucket, Presence, Way
 from include.confidence.spans import span
+from include.sources.answer_census import AnswerCensus
 from include.sources.storage import breaker, images, look, plan
 from include.sources.storage.images import IMAGES, OBJECTS, Scope, Size
 from include.sources.storage.second_look import (
@@ -46,7 +47,7 @@ ASKED_OF_MANY = 20
 class StorageContext:
     """The opened source: `conn` is the warehouse, `images` the application's database, both in autocommit.
 
-    `run` is `dag_id/run_id`.
+    `run` is `dag_id/run_id`. `census` counts the fields of what the bucket answers.
     """
 
     source: "Storage"
@@ -54,6 +55,7 @@ class StorageContext:
     run: str
     bucket: Bucket
     images: Connection
+    census: AnswerCensus
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Checked:
     - `doubted`: how many of these the sample did not find again
     - `shown`: False if objects are missing, and the bucket doesn't show objects of other images either
     - `why_unanswered`: why no second look had an answer, empty if one had
+    - `resumed`: an earlier attempt has looked at a part
     """
 
     staged: Stage
@@ -107,6 +110,7 @@ class Checked:
     doubted: int
     shown: bool
     why_unanswered: str
+    resumed: bool
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -133,6 +137,7 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
         for suffix in ("", "_again", "_third", "_fourth")
     ]
     objects = looks[0]
+    resumed = any(stage.resumed for stage in (staged, *looks))
     started, size, listing = _begin(context, options, staged)
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
@@ -149,7 +154,8 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     unanswered = _second_look(context, options, staged, looks, listing, size)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
     shown = _shown(context, options, staged, started, found["in_order"])
-    return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, unanswered or not_audited)
+    why_unanswered = unanswered or not_audited
+    return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, why_unanswered, resumed)
 
 
 def _stage(context: StorageContext, table: Any, purpose: str, ticket: str) -> Stage:

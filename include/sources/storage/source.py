@@ -10,12 +10,14 @@ from typing import Any
 from psycopg import Connection
 
 from include.confidence import scan_log
+from include.confidence.field_figures import with_fields
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
 from include.confidence.summary import ForensicSummary
+from include.sources.answer_census import AnswerCensus
 from include.sources.base import Check, Connections, LeftOut, ReadAnswer, Synced, SyncFailed, require_lookback
 from include.sources.storage import breaker, images
-from include.sources.storage.answers import ANSWERS
+from include.sources.storage.answers import ANSWERS, count
 from include.sources.storage.check import Checked, CheckOptions, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
 from include.sources.storage.images import GRACE, IMAGES, Scope
@@ -93,7 +95,9 @@ class Storage:
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[StorageContext]:
         with connections.bucket("storage") as bucket, connections.database("images_db") as database:
             resolve_cut_off_commits(conn, database, self.name)
-            yield StorageContext(self, conn, run, bucket, database)
+            census = AnswerCensus(self.name, ANSWERS)
+            bucket.listen(partial(count, census))
+            yield StorageContext(self, conn, run, bucket, database, census)
 
     def sync(self, context: StorageContext, params: Mapping[str, Any], *, dry_run: bool) -> Synced:
         """Check the images that changed since the watermark; mark images whose objects are missing, heal the others.
@@ -139,6 +143,8 @@ class Storage:
                 done.counts = apply(context, options, done.sync_id, summary, epoch=epoch, also=advance)
             looked_at = Counts(read=findings.metrics["checked"])
             done.counts = {**done.counts, IMAGES.name: done.counts.get(IMAGES.name, Counts()) + looked_at}
+        with conn.transaction():
+            context.census.keep(conn, context.run, whole=False)
         _require_whole(findings, done.sync_id, done.counts[IMAGES.name])
         return Synced(done.sync_id, done.counts, self.result([summary], done.counts, dry_run=dry_run))
 
@@ -148,7 +154,8 @@ class Storage:
         checked = check(context, options)
         with context.conn.transaction():
             found = find(context, options, checked).summary(context, options, scan_id, epoch)
-            summary = remember(context, options, checked, found)
+            fields = context.census.keep(context.conn, context.run, whole=options.scope.whole, resumed=checked.resumed)
+            summary = with_fields(remember(context, options, checked, found), fields)
             scan_log.record(context.conn, summary)
             scan_log.keep_progress(context.conn, scan_id, progress(checked.objects))
             keep_plan(context, checked, summary)
