@@ -34,7 +34,10 @@ from include.warehouse.readers import instant
 from include.warehouse.table import Column, Table
 
 ORDERS = Table("erp", "orders", (Column("id"), Column("updated", instant)), version="updated")
-PAYMENTS = Table("erp", "payments", (Column("id"), Column("order_id", field="orderId")), version=None)
+PAYMENTS = Table(
+    "erp", "payments", (Column("id"), Column("order_id", field="orderId"), Column("paid", instant)), version="paid"
+)
+LONG_AGO = "2026-01-01T08:00:00+00:00"
 PAGES = NextLink("value", key="@odata.nextLink", total="@odata.count")
 SOURCE = Mirror(
     name="erp",
@@ -75,7 +78,7 @@ class Vendor:
 
     def __init__(self) -> None:
         self.orders: dict[str, str] = {}
-        self.payments: dict[str, list[str]] = {}
+        self.payments: dict[str, dict[str, str]] = {}
         self.failing: set[str] = set()
         self.asked: list[str] = []
         routes = [("/v1/orders", self._list), ("/v1/orders/{id}", self._one), ("/v1/orders/{id}/payments", self._paid)]
@@ -83,7 +86,7 @@ class Vendor:
 
     def pay(self, order: str, *payments: str) -> None:
         self.orders[order] = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
-        self.payments[order] = [*self.payments.get(order, []), *payments]
+        self.payments.setdefault(order, {}).update(dict.fromkeys(payments, LONG_AGO))
 
     async def _list(self, asked: Asked) -> JSONResponse:
         since = asked.query_params.get("since", "")
@@ -100,7 +103,7 @@ class Vendor:
             return JSONResponse({"error": {"code": "Busy", "message": "Try again"}})
         if id_ not in self.orders:
             return JSONResponse({}, 404)
-        return self._page([{"id": each, "orderId": id_} for each in self.payments[id_]])
+        return self._page([{"id": key, "orderId": id_, "paid": paid} for key, paid in self.payments[id_].items()])
 
     def _order(self, id_: str) -> dict[str, Any]:
         return {"id": id_, "updated": self.orders[id_]}
@@ -120,7 +123,7 @@ def context(vendor: Vendor, conn: psycopg.Connection, warehouse: str) -> Iterato
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:
         op.execute("CREATE SCHEMA erp")
         create_mirror("erp", "orders", {"id": "text"}, {"updated": "timestamptz", "extra": "jsonb"})
-        create_mirror("erp", "payments", {"id": "text"}, {"order_id": "text", "extra": "jsonb"})
+        create_mirror("erp", "payments", {"id": "text"}, {"order_id": "text", "paid": "timestamptz", "extra": "jsonb"})
         connection.execute(text("INSERT INTO confidence.writer (source) VALUES ('erp')"))
     engine.dispose()
     with serving.in_thread(vendor.app) as url, ApiClient("erp", url + "/v1", attempts=1) as client:
@@ -159,7 +162,8 @@ def test_scans_ask_for_each_parent(context, vendor, conn):
     for order in ("o1", "o2"):
         vendor.pay(order, f"{order}-a", f"{order}-b")
     sync_entities(context)
-    vendor.payments = {"o1": ["o1-a"], "o2": ["o2-a", "o2-b", "o2-c"]}
+    del vendor.payments["o1"]["o1-b"]
+    vendor.payments["o2"] |= {"o2-c": LONG_AGO, "o2-young": datetime.now(UTC).isoformat()}
     assert scan(context).plan == Plan(insert=1, update=0, delete=1)
 
 
@@ -184,6 +188,16 @@ def test_a_first_sync_that_misses_a_parent_is_repeated(context, vendor, conn):
     conn.execute("UPDATE confidence.sync_state SET watermark = now() + interval '1 hour' WHERE entity = 'orders'")
     sync_entities(context)
     assert (live(conn), states(conn)) == ({"o1-a", "o2-a"}, [("", True)])
+
+
+def test_a_full_sync_that_misses_a_parent_keeps_the_watermark(context, vendor, conn):
+    for order in ("o1", "o2"):
+        vendor.pay(order, f"{order}-a")
+    sync_entities(context)
+    vendor.failing = {"o2"}
+    with pytest.raises(SyncFailed, match=r"all of o2 \("):
+        sync_entities(context, full=True)
+    assert states(conn) == [("", True)]
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["not_in_the_copy_yet", "in_the_copy"])
