@@ -40,7 +40,7 @@ class Sent:
             return Outcome("done", made)
         if told == "refused":
             return self.outcome
-        reason = "; ".join(filter(None, [self.outcome.reason, why]))
+        reason = "; ".join(part.rstrip(".") for part in (self.outcome.reason, why) if part)
         # It harms nobody if an orphan is deleted later.
         if isinstance(action, Remove) and action.orphan:
             return Outcome("refused", reason=reason)
