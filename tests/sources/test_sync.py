@@ -230,6 +230,29 @@ def test_children_that_were_read_before_their_parents_lose_no_change_between(sho
     assert shop.control.counters().total("GET line_items") == 1
 
 
+def test_first_load_of_children_that_takes_several_syncs_loses_no_change(shop, conn):
+    """Its first page is three hours old, and the line on it has changed two hours ago."""
+    shop.control.fault(Fault("status", resource="line_items", page=2, status=403, times=None))
+    with pytest.raises(SyncFailed):
+        sync_entities(shop.context)
+    conn.execute("UPDATE staging.pull SET source_time = now() - interval '3 hours' WHERE entity = 'line_items'")
+    conn.execute("UPDATE confidence.sync_state SET watermark = now() - interval '3 hours' WHERE entity = 'invoices'")
+    line = min((row for row in shop.control.rows("line_items") if row["invoice_id"]), key=lambda row: row["id"])
+    at = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    for name, id_, news in (("invoices", line["invoice_id"], {}), ("line_items", line["id"], {"name": "changed"})):
+        news = {**news, "updated_at": at}
+        rows = [row | (news if row["id"] == id_ else {}) for row in shop.control.rows(name)]
+        shop.control.load(name, rows)
+    for _ in range(2):
+        with pytest.raises(SyncFailed):
+            sync_entities(shop.context)
+    shop.control.clear()
+    for _ in range(2):
+        sync_entities(shop.context)
+    query = "SELECT name FROM repairshopr.line_items WHERE id = %s"
+    assert conn.execute(query, [line["id"]]).fetchone() == ("changed",)
+
+
 def test_reset_watermarks_spares_what_was_never_synced(shop, conn):
     shop.control.fault(Fault("status", resource="payments", status=401, times=None))
     with pytest.raises(SyncFailed):

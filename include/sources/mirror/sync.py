@@ -393,13 +393,24 @@ def _groups(context: MirrorContext, entity: Entity, partitions: Sequence[str], f
     """
     by_since: dict[datetime | None, list[str]] = {}
     for partition in partitions:
-        state = sync_log.state(context.conn, context.source.name, entity.name, partition)
-        since = None if full else state.since(context.source.lookback)
+        since = None if full else _since(context, entity, partition)
         changes = entity.changes
         if isinstance(changes, Feed) and changes.keeps and since:
             since = since if since > datetime.now(UTC) - changes.keeps else None
         by_since.setdefault(since, []).append(partition)
     return [PartitionGroup(batch, since) for since, values in by_since.items() for batch in batches(entity, values)]
+
+
+def _since(context: MirrorContext, entity: Entity, partition: str) -> datetime | None:
+    """Return the time from which a sync reads a partition's changes; None before its first sync.
+
+    The first load of children may end long after it began. What changed in between is read with the parents, so an
+    entity without partitions is read from where its children were last read.
+    """
+    names = [entity.name, *(child.name for child in context.source.children(entity) if not partition)]
+    states = [sync_log.state(context.conn, context.source.name, name, partition) for name in names]
+    since, *of_children = (state.since(context.source.lookback) for state in states)
+    return since and min(filter(None, [since, *of_children]))
 
 
 def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
