@@ -290,6 +290,17 @@ class TestGone:
         else:
             assert (crew.sync().state, standing(crew)) == ("unreadable", before)
 
+    @pytest.mark.parametrize("pauses", [(), (0,)])
+    def test_line_is_not_if_all_addresses_lag_behind_once(self, crew, pauses):
+        before = standing(crew)
+        line_id = last_line(crew)
+        for path in (ROWS, record(crew.element)):
+            crew.fault(Fault(kind="short", line=line_id), path, "GET")
+        crew.fault(Fault(kind="status", status=404), record(line_id), "GET")
+        report = crew.sync(pauses=pauses)
+        assert report.state == ("done" if pauses else "unreadable")
+        assert standing(crew) == before
+
     def test_line_that_comes_back_is_ours_again(self, crew):
         crew.conn.execute("DELETE FROM flex.job_assignments")
         line_id = last_line(crew)

@@ -42,11 +42,24 @@ class Looked:
     exists: bool = True
 
 
-def look(api: ApiClient, element_id: UUID, crew: Crew, *, with_record: bool = False) -> Looked:
+def look(
+    api: ApiClient, element_id: UUID, crew: Crew, pauses: Sequence[float], *, with_record: bool = False
+) -> Looked:
     """Read the rows of a crew call; also its record if `with_record`, or if the rows differ from the lines we know.
 
+    If lines are gone, all is read again after the last of the `pauses` (seconds): Flex may lag behind at all addresses.
     Raises Unreadable, and whatever `ApiClient.send` raises.
     """
+    looked = _look_once(api, element_id, crew, with_record=with_record)
+    if looked.gone:
+        time.sleep(pauses[-1] if pauses else 0)
+        again = _look_once(api, element_id, crew, with_record=with_record)
+        if ({*again.lines}, again.gone, again.exists) != ({*looked.lines}, looked.gone, looked.exists):
+            raise Unreadable("lines of ours were gone, and another read shows something else")
+    return looked
+
+
+def _look_once(api: ApiClient, element_id: UUID, crew: Crew, *, with_record: bool) -> Looked:
     try:
         lines, exists = tuple(calls.lines(api, element_id, crew.mapped)), True
     except NotFound:
