@@ -192,14 +192,16 @@ class TestEntity:
 
     def test_the_filter_for_changes_keeps_the_lists_own(self):
         own, format_ = Request("/orders", {"$filter": "archived eq true"}), "changed ge %Y-%m-%dT%H:%M:%SZ"
-        assert refusal(listed, listing=own, changes=Since("$filter", format_)) == (
+        archived = LeftOut({"archived orders": "$filter"})
+        assert refusal(listed, leaves_out=archived, listing=own, changes=Since("$filter", format_)) == (
             "shop.orders: a sync asks by $filter for what changed, in place of the list's own 'archived eq true': put"
             " that into the format of Since too"
         )
         views = ({}, {"$filter": "archived eq true"})
         assert "in place of the list's own" in refusal(listed, views=views, changes=Since("$filter", format_))
-        assert listed(listing=own, changes=Since("$filter", f"{format_} and archived eq true"))
-        assert listed(listing=own, changes=Since("since", format_))
+        assert listed(leaves_out=archived, listing=own, changes=Since("$filter", f"{format_} and archived eq true"))
+        assert listed(leaves_out=archived, listing=own, changes=Since("since", format_))
+        assert listed(listing=Request("/orders", {"since": "1970-01-01"}), changes=Since("since"))
 
     def test_views_and_partitions_ask_too(self):
         asked = LeftOut({"archived orders": "archived"})

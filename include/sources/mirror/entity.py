@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from psycopg import Connection, sql
@@ -12,7 +13,7 @@ from include.api.paginators import PageNumber, Paginator, SpringPage
 from include.api.request import Answer, Request
 from include.confidence.integrity import Severity
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
-from include.sources.base import LeftOut, entity_of
+from include.sources.base import NOTHING, LeftOut, entity_of
 from include.sources.mirror.changes import BothEnds, Changes, Deletes, Feed, FullList, Since, Window
 from include.warehouse.table import Table
 
@@ -360,9 +361,12 @@ class Listed(Entity):
         return self._filter_mistake() or self._history_mistake() or _address_mistake(self)
 
     def _filter_mistake(self) -> str:
-        """Return what the filter for changes takes out of the list's own; empty if it keeps it."""
+        """Return which value of `leaves_out` or `views` the filter for changes replaces; empty if it keeps them."""
         changes = self.changes
         if not isinstance(changes, Since) or changes.in_body:
+            return ""
+        # A list may also want a time always. Such a value is there to be replaced.
+        if changes.param not in {*(self.leaves_out or NOTHING).asked_for.values(), *chain.from_iterable(self.views)}:
             return ""
         changed = str(changes.value(datetime(2026, 3, 1, 8, tzinfo=UTC)))
         for own in ({**self.listing.params, **view} for view in self.views):
