@@ -339,8 +339,8 @@ class _Sync:
     def _new_watermark(self, extract: Extract, groups: Sequence[PartitionGroup]) -> datetime | None:
         """Return the watermark of a sync that read everything it was to read. It never moves back.
 
-        It is the source's clock when the pull began, or the time of the newest row if the source tells no time. It is
-        never later than the beginning of the pull by our own clock. Else the changes until then would be left out, if
+        It is the source's clock when the pull began, or the time of the newest row if the source tells no time. But it
+        is not later than the beginning of the pull by our own clock. Else the changes until then would be left out, if
         the source's clock is ahead, if only later pages tell the time, or if rows have changed while the list was read.
         """
         stage, moment = extract.stage, extract.stage.pull.source_time
@@ -351,8 +351,9 @@ class _Sync:
             newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
             moment = stage.conn.execute(newest).fetchone()[0]
         before = sync_log.oldest_watermark(stage.conn, self.context.source.name, extract.entity.name)
-        latest = max((time for time in (moment, before) if time), default=None)
-        return latest and min(latest, stage.pull.started_at)
+        read = moment and min(moment, stage.pull.started_at)
+        latest = max((time for time in (read, before) if time), default=None)
+        return latest and min(latest, datetime.now(UTC))
 
 
 def _newest_version(stage: Stage) -> int | None:
