@@ -42,9 +42,7 @@ class Looked:
     exists: bool = True
 
 
-def look(
-    api: ApiClient, element_id: UUID, crew: Crew, pauses: Sequence[float], *, with_record: bool = False
-) -> Looked:
+def look(api: ApiClient, element_id: UUID, crew: Crew, pauses: Sequence[float], *, with_record: bool = False) -> Looked:
     """Read the rows of a crew call; also its record if `with_record`, or if the rows differ from the lines we know.
 
     If lines are gone, all is read again after the last of the `pauses` (seconds): Flex may lag behind at all addresses.
