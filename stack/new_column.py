@@ -114,6 +114,11 @@ def _field_mistake(table: Table, field: str) -> str:
     """Return why the field can't be a column; empty if it can."""
     if not all(split(field)) or "[]" in field or not field.isprintable():
         return f"{field!r} is not a field: give names with dots between them for nested objects. Lists have no fields"
+    if '"' in field:
+        return (
+            f"{field} has a name in quotes, as it has dots or brackets in it: no column can be made of it, so it stays"
+            " in extra"
+        )
     if added := [name for name in table.added if lies_in(field, name)]:
         return (
             f"the column {added[0]} of {table.full_name} has a value of our own code, and no column can be made of the"

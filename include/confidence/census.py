@@ -33,6 +33,8 @@ CODE = re.compile(r"[A-Za-z0-9_ /-]{1,40}")
 MAX_CODES = 40
 # The figures are saved when the number of records has grown by this share since they were saved last.
 SAVED_SHARE = 1 / 4
+# The share of a field's values that has its usual type.
+USUAL = 0.9
 # Records that are held in memory, to compare the values of two fields.
 SAMPLE = 50
 
@@ -339,8 +341,11 @@ def _can_read(read: Reader, value: Any) -> bool:
 
 
 def _usual_type(types: Counter[str]) -> str:
-    """Return the type of more than half of the values; empty if there is none. Null is no value."""
-    return next((name for name, count in types.items() if name != NULL and 2 * count > _values(types)), "")
+    """Return the type of nearly all values; empty if there is none. Null is no value.
+
+    Of two types that come in turn, now one and now the other would be that of most values, and each a change.
+    """
+    return next((name for name, count in types.items() if name != NULL and count > USUAL * _values(types)), "")
 
 
 def _values(types: Counter[str]) -> int:

@@ -48,7 +48,7 @@ class FieldCount:
 
     - `place`: the path of the objects that could have it; empty for the records themselves
     - `objects`: how many objects there were at that place; `seen`: how many of them had the field, null included
-    - `types`: by the names in `TYPES`; `usual_type`: that of more than half of the values, empty if there is none. Null
+    - `types`: by the names in `TYPES`; `usual_type`: that of nearly all values, empty if there is none. Null
       is no value.
     - `unreadable`: the types of which the column could not read the first value, or made nothing of it
     - `codes`: the values of an enumeration; empty for any other field

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from include.api import s3_transport, transport
 from include.api.bucket import Bucket, Look, Presence, Range, Way, client_config
 from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
-from include.api.s3_listing import read_page
+from include.api.s3_listing import fields_of, read_page
 from include.simulators.storage import Fault, Store, running
 from stack.settings import REPOSITORY
 
@@ -293,6 +293,30 @@ def test_objects_without_content_are_told_from_the_others(body):
     assert (read_page(body).empty, read_page(empty).empty) == (set(), {"a"})
     in_odd_xml = empty.replace(b"<Key>a</Key>", b"<Key><![CDATA[a]]></Key>")
     assert (read_page(in_odd_xml).keys, read_page(in_odd_xml).empty) == (["a", "b"], {"a"})
+
+
+@pytest.mark.parametrize("in_odd_xml", [False, True])
+def test_the_first_objects_of_a_page_are_shown_with_all_their_fields(in_odd_xml):
+    owner = b"<Size>1</Size><Owner><ID>1</ID><DisplayName>a b</DisplayName></Owner><Odd/>"
+    body = document([f"k{number:02}" for number in range(30)]).replace(b"<Size>1</Size>", owner)
+    if in_odd_xml:
+        body = body.replace(b"k29", b"<![CDATA[k29]]>")
+    shown = fields_of(read_page(body).sample)
+    assert [each["Key"] for each in shown] == [f"k{number:02}" for number in range(10)]
+    assert all(each["Owner"] == {"ID": "1", "DisplayName": "a b"} for each in shown)
+    assert all((each["Size"], each["Odd"]) == ("1", "") for each in shown)
+
+
+def test_who_listens_is_shown_the_objects_of_each_answer(store, bucket):
+    store.control.put(["a", "b"])
+    heard = []
+    bucket.listen(lambda way, objects: heard.append((way, [each.get("Key") for each in objects], set(objects[0]))))
+    bucket.list_from("")
+    bucket.look("a")
+    bucket.look("missing")
+    (listed, keys, names), (asked, _, headers) = heard
+    assert (listed, keys, {"Key", "Size"} <= names) == (Way.LIST, ["a", "b"], True)
+    assert (asked, {"etag", "content-length"} <= headers) == (Way.HEAD, True)
 
 
 # -- listing

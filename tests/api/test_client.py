@@ -306,6 +306,16 @@ def test_an_answer_that_does_not_fit_the_question_is_asked_for_once_more(server,
     assert connect().send(request).data["items"] == [1]
 
 
+def test_who_listens_has_each_answer_that_fits(server, connect, reply):
+    heard = []
+    client = connect(attempts=2)
+    client.listen(lambda request, answer: heard.append((request.path, answer.data)))
+    server.replies(reply({"error": "hush"}), reply({"items": [1]}), reply({"items": [2]}))
+    client.send(Request("/items"))
+    client.get("/others")
+    assert heard == [("/items", {"items": [1]}), ("/others", {"items": [2]})]
+
+
 def test_an_error_tells_the_codes_of_the_vendor_and_nothing_else(server, connect, reply):
     errors = [{"code": "INVALID_CURSOR", "detail": "hush"}, {"code": "hush hush"}, {"code": 7}]
     server.replies(reply({"errors": errors}, status=400))

@@ -282,6 +282,7 @@ class TestNewFields:
         tables = {table.name: table for of, table in KEEPING if of == source and table.added and not table.answers}
         names = {name for table in tables.values() for name in table.added}
         before = {name: ours(conn, table) for name, table in tables.items()}
+        known = {(each.entity, field.path) for each in read_fields(conn, source) for field in each.fields}
         twisted.account.chosen = record_of(source)
         twisted.account.change = lambda record: dict.fromkeys(names, "theirs") | record
         twisted.sync("full")
@@ -294,6 +295,12 @@ class TestNewFields:
         for name, table in tables.items():
             assert {states[name].get(of) for of in table.added} == {"kept"}, name
             assert not any(path.startswith(tuple(table.aside)) for path in states[name])
+        # Rows inside a record are no fields of it, whatever they are called.
+        more = {(entity, path) for entity, paths in states.items() for path in paths} - known
+        theirs = {path for _, path in more if path.endswith(tuple(names))}
+        # An object of which nothing was left for `extra` has something in it now.
+        around = {path.rpartition(".")[0] for path in theirs}
+        assert {path for _, path in more} - theirs - around == set()
         twisted.account.change = lambda record: dict.fromkeys(names, "otherwise") | record
         entities = [each for each in twisted.source.entities if {table.name for table in each.tables} & tables.keys()]
         found = planned(twisted)

@@ -8,6 +8,7 @@ import pytest
 
 from include.api.errors import FixConfiguration, TryLater
 from include.confidence import holds
+from include.confidence.field_figures import METRICS
 from include.confidence.queries.planned import PlanFilter, list_planned, name_planned
 from include.confidence.summary import ForensicSummary
 from include.sources.base import IntegrityFailed, OutcomeUnknown, SyncFailed
@@ -172,7 +173,7 @@ NAMED = (*DOUBTED, twice, two_roles)
 
 
 def figures(summary: ForensicSummary) -> dict[str, int]:
-    beside = (*SIZES, "unproven", "unproven_overdue")
+    beside = (*SIZES, *METRICS, "unproven", "unproven_overdue")
     return {name: figure for name, figure in summary.metrics.items() if figure and name not in beside}
 
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from include.confidence.field_figures import METRICS
 from include.confidence.policy import PastRun, Verdict, judge
 from include.confidence.summary import ForensicSummary
 from include.simulators import storage as simulator
@@ -33,8 +34,8 @@ AWKWARD = (
 )
 
 
-# Sums of other figures.
-DERIVED = ("checked", "looked_at", "looked_at_lately", "missing_lately", "marked_lately")
+# Sums of other figures, and those of fields.
+DERIVED = ("checked", "looked_at", "looked_at_lately", "missing_lately", "marked_lately", *METRICS)
 
 
 def figures(summary):

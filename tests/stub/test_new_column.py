@@ -120,6 +120,7 @@ class TestRefused:
             ),
             (("repairshopr", "payments", "customer.name"), "so no copy has it. Take it out of `ignored`"),
             (("square", "catalog_items", "item_data"), "the column name of square.catalog_items reads item_data.name"),
+            (("repairshopr", "customers", 'a."b.c"'), 'a."b.c" has a name in quotes, as it has dots'),
             (("repairshopr", "customers", "a..b"), "'a..b' is not a field"),
             (("repairshopr", "customers", "a[].b"), "'a[].b' is not a field"),
             (("repairshopr", "customers", "row_hash"), "row_hash is the name of a column that every table has"),
