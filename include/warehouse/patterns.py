@@ -52,7 +52,7 @@ class Pattern:
       than a sync or repair; one sync wrote the rows; they stand on one page of the list
     - `value`: as text; None for null, and if it is `hidden` since it may be about a person; of `columns` how they
       differ; of a folder with `…` for each step that may be about a person
-    - `present`, `rows`: 0 for `columns`, which have no counterpart in the table
+    - `present`, `rows`: 0 for `columns` and `edited`, which are not counted in the other rows
     - `score`: how unlikely it is by chance (the natural logarithm)
     """
 
@@ -130,7 +130,7 @@ def find_patterns(stage: Stage) -> list[Pattern]:
         if operation == "update":
             facts = [*_differing(stage), *facts]
         if operation != "insert":
-            facts = [*_edited(stage, operation, planned, rows), *facts]
+            facts = [*_edited(stage, operation, planned, sql.SQL(IN_STEP).format(**parts)), *facts]
         found += facts[:MOST]
     return found
 
@@ -187,10 +187,11 @@ def _differing(stage: Stage) -> list[Pattern]:
     return [Pattern(stage.table.name, "update", "columns", columns, found.how, found.rows, found.of)]
 
 
-def _edited(stage: Stage, operation: Operation, planned: sql.Composable, rows: sql.Composable) -> list[Pattern]:
+def _edited(stage: Stage, operation: Operation, planned: sql.Composable, others: sql.Composable) -> list[Pattern]:
     """Return the fact that the planned rows are no longer as the sync that last wrote them left them, if that is so.
 
-    A migration that makes the hashes anew looks like an edit of all rows, so there it is no fact.
+    `others`: a query for some rows that are in step. A migration that makes the hashes anew looks like an edit of these
+    too, so there it is no fact.
     """
     table = stage.table
     parts = {"key": key_object(table.key, "q"), "table_name": sql.Literal(table.full_name)}
@@ -198,10 +199,10 @@ def _edited(stage: Stage, operation: Operation, planned: sql.Composable, rows: s
     # It is told of fewer rows than other facts: no column has to be chosen for it.
     if not edited or edited < SHARE * of:
         return []
-    present, total = stage.conn.execute(sql.SQL(EDITED).format(rows=rows, **parts)).fetchone()
-    score = drawn(edited, of, present, total)
-    found = Pattern(table.name, operation, "edited", "", None, edited, of, present=present, rows=total, score=score)
-    return [found] if _is_telling(found) else []
+    edited_others, of_others = stage.conn.execute(sql.SQL(EDITED).format(rows=others, **parts)).fetchone()
+    if not of_others or edited / of < LIFT * edited_others / of_others:
+        return []
+    return [Pattern(table.name, operation, "edited", "", None, edited, of)]
 
 
 def _same(pattern: Pattern, other: Pattern) -> bool:
@@ -378,14 +379,22 @@ LISTED = (
     "_page",
 )
 
+# Some rows that are in step.
+IN_STEP = """
+SELECT {t_columns}, t.sync_id, t.row_hash FROM {table} t JOIN {stage} s ON {s_is_t}
+WHERE t.deleted_at IS NULL AND t.row_hash = s.row_hash LIMIT 1000
+"""
+
 # Materialized: Postgres takes both for small, and would look for each row in the log by itself.
 EDITED = """
 WITH q AS MATERIALIZED (SELECT {key} AS key, sync_id, row_hash FROM ({rows}) q),
 logged AS MATERIALIZED (
-  SELECT sync_id, key, array_agg(after_hash) AS hashes FROM confidence.change_log
+  SELECT sync_id, key, after_hash FROM confidence.change_log
   WHERE table_name = {table_name} AND sync_id = ANY (ARRAY(SELECT DISTINCT sync_id FROM q)) AND after_hash IS NOT NULL
     AND key IN (SELECT key FROM q)
-  GROUP BY 1, 2
 )
-SELECT count(*) FILTER (WHERE row_hash <> ALL (hashes)), count(*) FROM q LEFT JOIN logged USING (sync_id, key)
+SELECT count(*) FILTER (WHERE EXISTS (SELECT FROM logged l WHERE (l.sync_id, l.key) = (q.sync_id, q.key))
+    AND NOT EXISTS (SELECT FROM logged l WHERE (l.sync_id, l.key, l.after_hash) = (q.sync_id, q.key, q.row_hash))),
+  count(*)
+FROM q
 """

@@ -680,6 +680,7 @@ def test_plan_shows_each_row_copy_beside_source(known):
     assert "sync_id" not in page.text
     assert "copy last written by sync 4" in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/4" in page.links()
+    assert "40 line_items: insert, proven" in page.text
     assert "38 of 40 rows to insert stand on page 3 of the list. These are 38 of the 50 such rows" in page.text
     address = f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1"
     assert {f"{address}?table=line_items&cursor=next", f"{address}/changes.csv?table=line_items"} <= {*page.links()}

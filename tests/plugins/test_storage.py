@@ -242,7 +242,7 @@ class TestHold:
     def test_asks_with_what_it_most_likely_means(self, held, asked):
         [question] = asked
         sentence = "images whose original object is proven to be absent; those in processing are left alone"
-        assert f"**10** {sentence} (`missing_original`; 5 " in question["body"]
+        assert f"**10** {sentence} (`missing_original`; up to 5 " in question["body"]
         assert "- Bucket misconfigured" in question["body"]
         assert "endpoint_url and bucket_name of connection 'storage'" in question["body"]
 
