@@ -73,6 +73,11 @@ def declared(source: str, name: str) -> Entity:
     return entity_of(get_source(source), name)
 
 
+def expires(entity: Entity) -> bool:
+    """Whether the token to go on by may be one that the vendor no longer takes."""
+    return not isinstance(entity, Discovered) and entity.paginator.expires
+
+
 def name_of(value: Any) -> str | None:
     return value.name if isinstance(value, Table) else None
 
@@ -302,45 +307,48 @@ class TestEntity:
         assert heard[absent].unknown == ""
 
     @pytest.mark.drill("killed-sync")
-    def test_first_sync_cut_off_at_any_page_ends_as_a_whole_one(self, filled, conn, source, name):
+    def test_first_sync_cut_off_at_any_page_ends_as_a_whole_one(self, run, conn, source, name):
         """A partition that fails leaves the others, and several are asked for once more, each by itself.
 
         Records that other entities need are looked up one by one, if those entities read their whole lists.
         """
-        entity = entity_of(filled.source, name)
-        whole, partly = rows_of(conn, entity), entity.partitions or is_needed_by_whole_lists(filled.source, name)
-        for page in range(1, filled.account.pages(entity) + 1):
+        run.sync()
+        entity = entity_of(run.source, name)
+        pages = run.account.pages(entity)
+        assert pages > 0
+        whole, partly = rows_of(conn, entity), entity.partitions or is_needed_by_whole_lists(run.source, name)
+        for page in range(1, pages + 1):
             forget(conn, entity)
-            filled.account.cut(entity, page)
+            run.account.cut(entity, page)
             with suppress(SyncFailed) if entity.partitions else pytest.raises(SyncFailed, match=name):
-                filled.sync()
+                run.sync()
             found = rows_of(conn, entity)
             assert found == ({key: whole[key] for key in found} if partly else {})
-            filled.sync()
+            run.sync()
             assert rows_of(conn, entity) == whole
 
-    def test_first_sync_begins_again_if_the_token_to_go_on_by_is_not_taken(
-        self, filled, conn, monkeypatch, source, name
-    ):
-        """Whatever the vendor answers to it: a 404 or a 500, each time, must not hold up the copy for good."""
-        entity = entity_of(filled.source, name)
-        whole = rows_of(conn, entity)
-        expires = not isinstance(entity, Discovered) and entity.paginator.expires
-        for error in (FixConfiguration, NotFound, TryLater) if expires else ():
 
-            def pages(*asked: Any, position: Any, error: type[ApiError] = error, **options: Any) -> Iterator[Page]:
-                if position is not None:
-                    raise error("the token is unknown", status=500)
-                yield from fetch.pages(*asked, position=position, **options)
+@pytest.mark.parametrize(("source", "name"), [(s, name) for s, name in ENTITIES if expires(declared(s, name))])
+def test_first_sync_begins_again_if_the_token_to_go_on_by_is_not_taken(run, conn, monkeypatch, source, name):
+    """Whatever the vendor answers to it: a 404 or a 500, each time, must not hold up the copy for good."""
+    run.sync()
+    entity = entity_of(run.source, name)
+    whole = rows_of(conn, entity)
+    for error in (FixConfiguration, NotFound, TryLater):
 
-            forget(conn, entity)
-            filled.account.cut(entity, filled.account.pages(entity))
-            with suppress(SyncFailed):
-                filled.sync()
-            with monkeypatch.context() as patch:
-                patch.setattr(read, "pages", pages)
-                filled.sync()
-            assert rows_of(conn, entity) == whole
+        def pages(*asked: Any, position: Any, error: type[ApiError] = error, **options: Any) -> Iterator[Page]:
+            if position is not None:
+                raise error("the token is unknown", status=500)
+            yield from fetch.pages(*asked, position=position, **options)
+
+        forget(conn, entity)
+        run.account.cut(entity, run.account.pages(entity))
+        with suppress(SyncFailed):
+            run.sync()
+        with monkeypatch.context() as patch:
+            patch.setattr(read, "pages", pages)
+            run.sync()
+        assert rows_of(conn, entity) == whole
 
 
 def is_needed_by_whole_lists(source: Mirror, name: str) -> bool:
