@@ -34,9 +34,12 @@ from include.sources.mirror.entity import Derived, Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import all_listings, known_partitions
 from include.sources.mirror.source import Mirror
+from include.warehouse import roles
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
 from include.warehouse.table import Column, Table
+from stack.postgres import Server
+from tests.conftest import copy_of
 
 MIRRORS = {source: declared for source in REGISTRY if isinstance(declared := get_source(source), Mirror)}
 ENTITIES = [(source, entity.name) for source in MIRRORS for entity in MIRRORS[source].entities]
@@ -100,16 +103,24 @@ def test_copy_is_the_schema_of_its_name(source):
     assert [name for name, count in Counter(table.name for table in tables).items() if count > 1] == []
 
 
+@pytest.fixture(scope="module")
+def migrated_tables(postgres: Server, migrated: str) -> Iterator[psycopg.Connection]:
+    """A warehouse in the hand of its owner, one for several tests: they leave nothing behind."""
+    for url in copy_of(postgres, migrated, roles.OWNER):
+        with psycopg.connect(url, autocommit=True) as conn:
+            yield conn
+
+
 @pytest.mark.parametrize(("source", "table"), READ + COMPUTED, ids=name_of)
 class TestTable:
-    def test_columns_are_the_migrated_tables(self, conn, source, table):
-        found = types(conn, table)
+    def test_columns_are_the_migrated_tables(self, migrated_tables, source, table):
+        found = types(migrated_tables, table)
         assert {column: found.get(column) for column in OWN_COLUMNS} == OWN_COLUMNS
         assert set(found) - set(OWN_COLUMNS) == set(table.names)
         assert len(set(table.names)) == len(table.names)
 
-    def test_key_is_the_primary_key(self, conn, source, table):
-        key = conn.execute(
+    def test_key_is_the_primary_key(self, migrated_tables, source, table):
+        key = migrated_tables.execute(
             "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid"
             " AND a.attnum = ANY (i.indkey) WHERE i.indisprimary AND i.indrelid = %s::regclass",
             [table.full_name],
@@ -117,9 +128,9 @@ class TestTable:
         assert {column for (column,) in key} == set(table.key)
         assert {table.version, table.changed} - {None} <= set(table.names)
 
-    def test_every_column_is_part_of_the_hash(self, owner, source, table):
+    def test_every_column_is_part_of_the_hash(self, migrated_tables, source, table):
         """One that is left out would drift unseen, unless it isn't compared. The key tells rows apart without it."""
-        conn, found = owner, types(owner, table)
+        conn, found = migrated_tables, types(migrated_tables, table)
         data = [name for name in table.names if name not in table.key]
         always = {name: SAMPLES[found[name]][0] for name in required(conn, table).intersection(data)}
         edges = [always | {name: sample} for name in data for sample in SAMPLES[found[name]]]
