@@ -1,6 +1,8 @@
 """An account of the source that the test is for, and a run on it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from importlib import import_module
 from urllib.parse import urlsplit
 
@@ -8,11 +10,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from include.sources import REGISTRY
+from include.sources import REGISTRY, get_source
+from include.sources.mirror.source import Mirror
+from include.warehouse import roles
 from stack.new_source import refusal
 from stack.postgres import Server
 from stack.settings import REPOSITORY
-from tests.conftest import with_staging_tables
+from tests.conftest import copy_of, with_staging_tables
 from tests.contract.account import Account, Run
 
 
@@ -33,6 +37,37 @@ def migrated(postgres: Server, migrated: str) -> Iterator[str]:
     yield from with_staging_tables(postgres, migrated)
 
 
+@pytest.fixture(scope="session")
+def first_sync(postgres: Server, migrated: str) -> Iterator[Callable[[str], str]]:
+    """Gives a mirror's first sync: the name of a template, made when a source is first asked for."""
+    with ExitStack() as templates:
+
+        @cache
+        def synced(source: str) -> str:
+            url = templates.enter_context(contextmanager(copy_of)(postgres, migrated, roles.TASKS))
+            opened = import_module(f"tests.contract.{source}").opened
+            with opened(url) as account, psycopg.connect(url, autocommit=True) as conn:
+                Run(account, conn, run_of(source)).sync()
+            return urlsplit(url).path[1:]
+
+        yield synced
+
+
+@pytest.fixture
+def synced_before(request: pytest.FixtureRequest) -> bool:
+    """Whether the test's warehouse has the first sync from the start. Accounts of a mirror are all alike."""
+    return "filled" in request.fixturenames and isinstance(get_source(request.getfixturevalue("source")), Mirror)
+
+
+@pytest.fixture
+def warehouse(request: pytest.FixtureRequest, postgres: Server, migrated: str, synced_before: bool) -> Iterator[str]:
+    """The libpq URL of a warehouse of its own for each test, for the role that tasks have."""
+    template = migrated
+    if synced_before:
+        template = request.getfixturevalue("first_sync")(request.getfixturevalue("source"))
+    yield from copy_of(postgres, template, roles.TASKS)
+
+
 @pytest.fixture
 def account(warehouse: str, owner: psycopg.Connection, source: str) -> Iterator[Account]:
     # The application with the images makes a schema in the warehouse.
@@ -44,11 +79,16 @@ def account(warehouse: str, owner: psycopg.Connection, source: str) -> Iterator[
 
 @pytest.fixture
 def run(account: Account, conn: psycopg.Connection, source: str) -> Run:
-    return Run(account, conn, f"{source}_reconcile/contract")
+    return Run(account, conn, run_of(source))
 
 
 @pytest.fixture
-def filled(run: Run) -> Run:
-    """The run, after the account's first sync."""
-    run.sync()
+def filled(run: Run, synced_before: bool) -> Run:
+    """The run, after the first sync. A mirror's was that of another account: this one has not been asked yet."""
+    if not synced_before:
+        run.sync()
     return run
+
+
+def run_of(source: str) -> str:
+    return f"{source}_reconcile/contract"

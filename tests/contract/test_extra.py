@@ -109,12 +109,10 @@ class Twisted:
 
 
 @pytest.fixture
-def twisted(account: Account, conn: psycopg.Connection, source: str) -> Run:
+def twisted(filled: Run) -> Run:
     """A run whose vendor's answers a test can change, after the first sync."""
-    set_json_loads(decode_json, conn)
-    run = Run(Twisted(account), conn, f"{source}_reconcile/contract")
-    run.sync()
-    return run
+    set_json_loads(decode_json, filled.conn)
+    return replace(filled, account=Twisted(filled.account))
 
 
 def record_of(source: str) -> Callable[[Fields], bool]:

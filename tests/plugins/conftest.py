@@ -43,12 +43,16 @@ from stack.postgres import Server
 from stack.roles import APPLICATION
 from tests import photos
 from tests.confidence.builders import summary
-from tests.conftest import as_role, copy_of, make_copy
+from tests.conftest import as_role, copy_of, make_copy, with_staging_tables
 from tests.images import Images
 from tests.plugins.airflow_api import AirflowServer
 
 SOURCE = "repairshopr"
 POOL = f"{SOURCE}_writer"
+# A small account.
+ACCOUNT = simulator.Config(
+    rate_limit=None, customers=12, invoices=40, line_items=150, payments=12, products=12, tickets=12, estimates=5
+)
 # The params of each source's runbook.
 RECONCILE = {
     SOURCE: {
@@ -103,12 +107,39 @@ def connected(warehouse: str, postgres: Server, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def control(connected: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[simulator.Control]:
     """The hand on a small account, with the connection to it set."""
-    sizes = {"customers": 12, "invoices": 40, "line_items": 150, "payments": 12, "products": 12, "tickets": 12}
-    with simulator.running(simulator.Config(rate_limit=None, estimates=5, **sizes)) as account:
-        connection = {"conn_type": "http", "host": account.url, "password": account.token}
-        extra = {"requests_per_minute": 0}
-        monkeypatch.setenv(f"AIRFLOW_CONN_{SOURCE.upper()}", json.dumps(connection | {"extra": extra}))
+    with simulator.running(ACCOUNT) as account:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{SOURCE.upper()}", connection_to(account))
         yield account.control
+
+
+def connection_to(account: simulator.Simulator) -> str:
+    """The Airflow connection to a simulated account."""
+    connection = {"conn_type": "http", "host": account.url, "password": account.token}
+    return json.dumps(connection | {"extra": {"requests_per_minute": 0}})
+
+
+@pytest.fixture(scope="session")
+def first_sync(postgres: Server, migrated: str) -> Iterator[str]:
+    """The name of a warehouse with the first sync of a small account, the template of others."""
+    for name in with_staging_tables(postgres, migrated):
+        with simulator.running(ACCOUNT) as account, pytest.MonkeyPatch.context() as environment:
+            environment.setenv("AIRFLOW_CONN_WAREHOUSE", postgres.url(name, roles.TASKS))
+            environment.setenv(f"AIRFLOW_CONN_{SOURCE.upper()}", connection_to(account))
+            with source_hook.opened(SOURCE, "test/1") as context:
+                sync_entities(context)
+        yield name
+
+
+@pytest.fixture
+def synced_before() -> None:
+    """The test's warehouse has the first sync of a small account from the start."""
+
+
+@pytest.fixture
+def warehouse(request: pytest.FixtureRequest, postgres: Server, migrated: str) -> Iterator[str]:
+    """The libpq URL of a warehouse of its own for each test, for the role that tasks have."""
+    synced = "synced_before" in request.fixturenames
+    yield from copy_of(postgres, request.getfixturevalue("first_sync") if synced else migrated, roles.TASKS)
 
 
 @pytest.fixture(scope="session")
@@ -276,10 +307,8 @@ def opened() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def filled(control: simulator.Control, opened: Callable[..., Any]) -> simulator.Control:
-    """An account whose copy is complete; returns its control."""
-    with opened() as context:
-        sync_entities(context)
+def filled(synced_before: None, control: simulator.Control) -> simulator.Control:
+    """An account whose copy is complete, by the first sync of another one like it; returns its control."""
     return control
 
 

@@ -1,6 +1,7 @@
 """A simulated account, fresh for each test; a photos of images with its store, as fresh; shops and crews."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from uuid import uuid4
 
@@ -14,7 +15,9 @@ from include.simulators import repairshopr as simulator
 from include.simulators import storage
 from include.sources import get_source
 from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.sync import sync_entities
 from include.sources.storage import look
+from include.warehouse import roles
 from stack.postgres import Server
 from tests import photos as photo_accounts
 from tests.conftest import copy_of, with_staging_tables
@@ -26,6 +29,15 @@ from .tekmetric import Shops
 
 SOURCE = get_source("repairshopr")
 RUN = "repairshopr_reconcile/test"
+SIZES = {
+    "customers": 40,
+    "invoices": 120,
+    "line_items": 400,
+    "payments": 90,
+    "products": 30,
+    "tickets": 60,
+    "estimates": 20,
+}
 
 
 @dataclass(frozen=True)
@@ -46,35 +58,47 @@ def migrated(postgres: Server, migrated: str) -> Iterator[str]:
     yield from with_staging_tables(postgres, migrated)
 
 
+@contextmanager
+def opened_shop(conn: psycopg.Connection, **fields: object) -> Iterator[Shop]:
+    """A shop of the given Config; without a rate limit unless `fields` set one."""
+    with simulator.running(simulator.Config(**{"rate_limit": None} | fields)) as account:
+        url, headers = account.url + SOURCE.base_path, SOURCE.authorize(account.token)
+        patience = {"timeout": (2, 2), "attempts": 3, "backoff": (0.01, 0.05)}
+        with ApiClient(SOURCE.name, url, headers=headers, **patience) as client:
+            yield Shop(account, MirrorContext(SOURCE, client, conn, RUN))
+
+
 @pytest.fixture
 def open_shop(conn: psycopg.Connection) -> Iterator[Callable[..., Shop]]:
-    """Opens a shop of the given Config; without a rate limit unless the test sets one."""
-    closing = []
-
-    def open_(**fields: object) -> Shop:
-        running = simulator.running(simulator.Config(**{"rate_limit": None} | fields))
-        account = running.__enter__()
-        client = ApiClient(
-            "repairshopr",
-            account.url + SOURCE.base_path,
-            headers=SOURCE.authorize(account.token),
-            timeout=(2, 2),
-            attempts=3,
-            backoff=(0.01, 0.05),
-        )
-        closing.append((running, client))
-        return Shop(account, MirrorContext(SOURCE, client, conn, RUN))
-
-    yield open_
-    for running, client in closing:
-        client.__exit__()
-        running.__exit__(None, None, None)
+    """Opens a shop of the given Config."""
+    with ExitStack() as shops:
+        yield lambda **fields: shops.enter_context(opened_shop(conn, **fields))
 
 
 @pytest.fixture
 def shop(open_shop: Callable[..., Shop]) -> Shop:
     """A small account."""
-    return open_shop(customers=40, invoices=120, line_items=400, payments=90, products=30, tickets=60, estimates=20)
+    return open_shop(**SIZES)
+
+
+@pytest.fixture(scope="session")
+def first_sync(postgres: Server, migrated: str) -> Iterator[str]:
+    """The name of a database with the first sync of a small account, the template of others."""
+    for url in copy_of(postgres, migrated, roles.TASKS):
+        with psycopg.connect(url, autocommit=True) as conn, opened_shop(conn, **SIZES) as shop:
+            sync_entities(shop.context)
+        yield conninfo_to_dict(url)["dbname"]
+
+
+@pytest.fixture
+def synced_before() -> None:
+    """The test's warehouse has the first sync of a small account from the start."""
+
+
+@pytest.fixture
+def filled(synced_before: None, shop: Shop) -> Shop:
+    """A small account whose copy is complete, by the first sync of another one like it."""
+    return shop
 
 
 @pytest.fixture(scope="session")
@@ -146,11 +170,15 @@ def first_load(postgres: Server, migrated: str) -> Iterator[str]:
         yield conninfo_to_dict(url)["dbname"]
 
 
+# What stands in the warehouse at a test's start, by a fixture that the test asks for.
+TEMPLATES = {"loaded": "first_load", "synced_before": "first_sync"}
+
+
 @pytest.fixture
 def warehouse(request: pytest.FixtureRequest, postgres: Server, migrated: str) -> Iterator[str]:
-    """The libpq URL of a warehouse of its own for each test, with the mirror of the shops that it works with."""
-    loaded = "loaded" in request.fixturenames
-    yield from copy_of(postgres, request.getfixturevalue("first_load") if loaded else migrated)
+    """The libpq URL of a warehouse of its own for each test, with the copy of the account that it works with."""
+    asked = [template for name, template in TEMPLATES.items() if name in request.fixturenames]
+    yield from copy_of(postgres, request.getfixturevalue(asked[0]) if asked else migrated)
 
 
 @pytest.fixture

@@ -33,12 +33,6 @@ def doubts(conn, table):
     return {row.key[0]: row for row in unproven.of(conn, "repairshopr", table)}
 
 
-@pytest.fixture
-def filled(shop, conn):
-    sync_entities(shop.context)
-    return shop
-
-
 def touched_invoice(shop, conn):
     """An invoice with lines, changed at the source without them."""
     (invoice,) = conn.execute(

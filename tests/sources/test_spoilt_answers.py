@@ -13,16 +13,9 @@ from include.sources.base import SyncFailed
 from include.sources.mirror.entity import MirrorContext
 from include.sources.mirror.sync import sync_entities
 
-from .conftest import Shop
 from .test_mirror_evidence import live, replace_context
 from .test_scan import scanned
 from .twisted import always, once, twisted
-
-
-@pytest.fixture
-def filled(shop: Shop) -> Shop:
-    sync_entities(shop.context)
-    return shop
 
 
 @contextmanager
