@@ -23,7 +23,10 @@ from include.simulators import serving
 from include.sources.base import NOTHING, SyncFailed
 from include.sources.mirror.changes import Since
 from include.sources.mirror.entity import Child, Listed, Lookup, MirrorContext
+from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import names
+from include.sources.mirror.partitions import all_listings
+from include.sources.mirror.read import read_lists
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.source import Mirror
@@ -213,3 +216,15 @@ def test_children_of_a_deleted_parent_stay_unproven(context, vendor, conn, known
     assert summary.plan == Plan(insert=0, update=0, delete=0)
     unproven = conn.execute("SELECT key FROM confidence.unproven WHERE entity = 'payments'").fetchall()
     assert (["o2-a"],) in unproven
+
+
+def test_what_is_kept_of_a_pull_does_not_grow_with_the_parents(context, vendor):
+    orders = [f"o{number}" for number in range(9)]
+    for order in orders:
+        vendor.pay(order, f"{order}-a", f"{order}-b")
+    vendor.payments["o3"] |= {f"o3-{number}": "no time" for number in range(2)}
+    extract, kept = Extract.open(context, PAID, "scan", "a ticket"), []
+    read_lists(context, extract, all_listings(context, PAID, orders), on_page=lambda each: kept.append(len(each.lists)))
+    assert kept == [1, 2, 2, 2, 3, 3, 3, 3, 3]
+    assert extract.row_counts(*{state["partition"] for state in extract.lists.values()}) == [(20, 2)]
+    assert extract.row_counts("o3") == [(4, 2)]

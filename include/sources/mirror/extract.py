@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 
 # Why a listed record that is not at its own address is unproven: one of the two addresses is wrong.
+# Under it the states of settled lists are kept, added up.
+SETTLED = "*"
 LISTED_ONLY = "the list shows it, but its own address shows it as deleted or not at all"
 
 
@@ -197,7 +199,26 @@ class Extract:
         ]
         counted = state["counted"] or page.total_entries is not None
         state |= {"promised": promised, "counted": counted, "largest": largest, "counts": counts}
-        return {**self.lists, str(number): state}
+        return {**self._lists_to_keep(partition), str(number): state}
+
+    def _lists_to_keep(self, partition: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return the states of the lists, with those that are settled added up to one.
+
+        There may be a list for each parent, and all states are stored with each page.
+        """
+        settled = {number: state for number, state in self.lists.items() if self._is_settled(state, partition)}
+        kept = {number: state for number, state in self.lists.items() if number not in settled}
+        if not settled:
+            return kept
+        of_stages = zip(*(state["counts"] for state in settled.values()), strict=True)
+        counts = [tuple(map(sum, zip(*of_stage, strict=True))) for of_stage in of_stages]
+        return {**kept, SETTLED: {"partition": SETTLED, "unseen": 0, "counts": counts}}
+
+    def _is_settled(self, state: Mapping[str, Any], partition: str) -> bool:
+        """Return whether nothing of a list is told or read any more. `partition`: the one that is read now."""
+        open_partitions = {"", partition, *self.failed_partitions, *self.short_partitions}
+        refused = any(refused for _, refused in state["counts"])
+        return state["partition"] not in open_partitions and state.get("unseen") == 0 and not refused
 
     def check_refused(self, *partitions: str, ended: bool = False) -> None:
         """Raise TooManyRefused if so many rows of these partitions were refused that the rest is no evidence.
