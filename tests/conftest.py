@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -28,6 +29,9 @@ from tests.folders import quick_folder
 from tests.workers import REDIS
 
 pytest_plugins = ["tests.running_platform"]
+
+# After an interrupt pytest ends what its fixtures have started. Who ends a run from outside sends SIGTERM.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # What comes with no package. In CI a missing one is an error; elsewhere its tests are left out, and it is told.
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
