@@ -12,6 +12,9 @@ SHORT = -m 'not long'
 COMPOSE = $(wildcard .venv/lib/python3*/site-packages/compose/docker-compose)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
+# Each task of Airflow is a process that imports our modules: a quarter faster from bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: $(READY)
 	$(BIN)/python -m stack demo $(if $(ONCE),--once)
 
