@@ -68,6 +68,7 @@ class Question:
     held: tuple[Held, ...]
     plans: tuple[tuple[Scan, str], ...]
     hours: float
+    after_repair: str
     earlier: str = ""
 
     @property
@@ -82,10 +83,14 @@ def read(
     holds: Sequence[Hold],
     *,
     texts: Mapping[str, str],
+    after_repair: str,
     plan_link: Callable[[str], str],
     hours: float,
 ) -> Question:
-    """Return the question about these holds. `texts`: what the source's metrics mean. `plan_link`: of an evidence."""
+    """Return the question about these holds.
+
+    `texts`, `after_repair`: the source's `metric_texts` and `after_repair`. `plan_link`: of an evidence.
+    """
     found = read_run(conn, writer.run)
     scans = {scan.entity: scan for scan in reversed(found.scans)} if found else {}
     by_id = {scan.scan_id: scan for scan in found.scans} if found else {}
@@ -99,6 +104,7 @@ def read(
         tuple(_held(conn, hold, by_id.get(hold.scan_id), texts) for hold in holds),
         tuple((scan, plan_link(scan.evidence)) for scan in sorted(plans, key=lambda scan: scan.entity)),
         hours,
+        after_repair,
         _earlier(conn, writer, holds),
     )
 
@@ -183,8 +189,9 @@ def _answers(question: Question) -> Iterator[str]:
     changes = sum(scan.plan.rows for scan, _ in question.plans)
     are_made = "the change above is made" if changes == 1 else f"the {changes:,} changes above are made"
     leave_out = (
-        " You may leave out entities: those are not repaired, their figures become the new baseline, and the writer"
-        " runs again for them too. While their repair is above its limit, the next run asks about them."
+        " You may leave out entities: those are not repaired, and their figures become the new baseline. There is one"
+        " writer, so it runs again for them too: to keep it stopped for one, choose *Keep stopped*. While their repair"
+        " is above its limit, the next run asks about them."
     )
     again = (
         "but the next run asks again while a repair is above its limit"
@@ -203,9 +210,9 @@ def _answers(question: Question) -> Iterator[str]:
     )
     if changes:
         yield (
-            f"- **Repair, then resume**: {are_made}, also if this run is a dry run, and the writer runs again. The copy"
-            " then has what the source has now: don't repair if the source is what is wrong. The repair gets a sync_id,"
-            f" by which it can be rolled back.{leave_out if len(question.planned) > 1 else ''}"
+            f"- **Repair, then resume**: {are_made}, also if this run is a dry run, and the writer runs again."
+            f" {question.after_repair} The repair gets a sync_id, by which it can be rolled back."
+            f"{leave_out if len(question.planned) > 1 else ''}"
         )
     else:
         yield (

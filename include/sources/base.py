@@ -198,6 +198,7 @@ class Source(Protocol):
     - `metric_texts`: what the metrics of its scans mean, in a sentence each
     - `answer_names`: by table, as `Table.answers`
     - `read_answers`: what is read of the answers whose records no table has
+    - `after_repair`: what a repair leaves behind, and when not to repair, for those who decide
     - `planned_name`: SQL for what people call the row of a planned change `p` (`confidence.planned_change`), as far as
       the warehouse knows it; empty for a source whose keys say enough. The pages show it, and nothing keeps it.
     """
@@ -210,6 +211,7 @@ class Source(Protocol):
     metric_texts: Mapping[str, str]
     answer_names: Mapping[str, Mapping[str, str]]
     read_answers: tuple[ReadAnswer, ...]
+    after_repair: str
     planned_name: str
 
     def open(self, conn: Connection, run: str, connections: Connections) -> AbstractContextManager[Context]:

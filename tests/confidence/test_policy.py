@@ -205,7 +205,7 @@ def test_a_lost_field_warns_and_many_hold_at_once(declared, most):
 
 def test_lost_fields_are_named_with_what_to_do():
     (reason,) = lost(1).reasons
-    assert reason.startswith("1 of 40 declared fields are in no record any more (lost): tickets.0. Their values")
+    assert reason.startswith("1 of 40 declared fields are in no record any more (lost): tickets.0. Syncs and repairs")
     assert "mend the declaration" in reason
 
 

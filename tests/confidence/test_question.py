@@ -34,6 +34,7 @@ def ask(conn) -> question.Question:
         fence.read(conn, SOURCE),
         holds.open_holds(conn, SOURCE),
         texts=TEXTS,
+        after_repair="Don't repair if it is wrong.",
         plan_link=lambda evidence: f"http://a/{evidence}",
         hours=20,
     )

@@ -41,8 +41,9 @@ class FieldsLost:
         verdict, consequence = (Verdict.HOLD, f", {KEPT}") if too_many or still_held else (Verdict.WARN, "")
         known = f", beside {value - lost} that a person has accepted" if value > lost else ""
         reason = (
-            f"{lost} of {fields} declared fields {self.message} ({self.metric}){known}: {', '.join(names[:10])}. Their"
-            f" values are lost{consequence}. Ask the vendor what has changed, then mend the declaration"
+            f"{lost} of {fields} declared fields {self.message} ({self.metric}){known}: {', '.join(names[:10])}."
+            f" Syncs and repairs no longer get their values{consequence}. Ask the vendor what has changed, then mend"
+            " the declaration"
         )
         return [Gate(self.metric, baseline, limit=value - lost, value=value, verdict=verdict, reason=reason)]
 

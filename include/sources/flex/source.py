@@ -93,6 +93,10 @@ class Flex:
     # No record is mirrored, so no field has a path.
     answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     read_answers: tuple[ReadAnswer, ...] = ANSWERS
+    after_repair: str = (
+        "It writes into Flex itself: people who belong on a crew call are added there, and lines that we made and that"
+        " nobody wants any more are removed. Don't repair if our assignments are what is wrong."
+    )
     planned_name: str = PLANNED_NAME
     workers: int = 4
     pauses: tuple[float, ...] = (1.0, 4.0)

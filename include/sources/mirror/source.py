@@ -39,7 +39,7 @@ class Mirror:
     - `per_minute`: the vendor's limit of requests, None for no limit
     - `error_policy`: what the API's own statuses mean
     - `own_metrics`: what the metrics of its own forensics mean, in a sentence each
-    - `planned_name`: as in `Source`
+    - `after_repair`, `planned_name`: as in `Source`
     - `in_brief`: what is read of records that lists show in brief
     - `enumerations`: by table, the fields with a small set of the vendor's words, such as a status. The census of
       fields keeps their values, so name none that people fill in.
@@ -61,6 +61,7 @@ class Mirror:
     health: Limits = field(default_factory=Limits)
     own_metrics: Mapping[str, str] = field(default_factory=dict)
     enumerations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    after_repair: str = "The copy then has what the source has now: don't repair if the source is what is wrong."
     planned_name: str = ""
     in_brief: tuple[ReadAnswer, ...] = ()
 

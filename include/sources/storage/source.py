@@ -81,6 +81,10 @@ class Storage:
     # No record is mirrored, so no field has a path.
     answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     read_answers: tuple[ReadAnswer, ...] = ANSWERS
+    after_repair: str = (
+        "Images without their objects are then marked as broken in the application, and no object comes back by that:"
+        " don't repair if the objects are only out of reach, or can be brought back."
+    )
     # The folder of an object tells more than the id of its image.
     planned_name: str = "coalesce(p.before ->> 'original_key', p.before ->> 'staged_key')"
     pause: timedelta = timedelta(seconds=5)
