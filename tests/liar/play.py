@@ -250,6 +250,8 @@ class _Run:
                 return True
             if alike and self._is_mixture(table, key, copy):
                 return True
+            if key in copy[table] and self._telling.altered_alike(self._account.name_of(table, key)):
+                return True
             if key in copy[table] and key in self._truth[table] and self._is_misled(table, key):
                 return True
             return key not in copy[table] and self._telling.hid(key, self._account.name_of(table, key))
@@ -371,6 +373,8 @@ class _Telling:
         # By family and path.
         self._shown: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._promised: Counter[tuple[str, str]] = Counter()
+        # By verb: the names of records that were altered in a list, each with what it was told to be.
+        self._altered: dict[str, set[tuple[str, str]]] = defaultdict(set)
         # By verb and path of the question: what was false in its answers.
         self._false: dict[tuple[str, str], list[frozenset[tuple[str, str]]]] = defaultdict(list)
 
@@ -384,6 +388,7 @@ class _Telling:
         self._over = True
         self.told.clear()
         self._false.clear()
+        self._altered.clear()
 
     def hid(self, key: Key, name: str | None) -> bool:
         """Whether no answer of the scan has shown that record, and no list of it promised more than it showed."""
@@ -392,6 +397,10 @@ class _Telling:
         within = {str(part) for part in key[:-1]}
         lists = [place for place in self._promised if within <= set(place[1].split("/"))] or self._promised
         return not any(self._promised[place] > len(self._shown[place]) for place in lists)
+
+    def altered_alike(self, name: str | None) -> bool:
+        """Whether a list has shown that record to sync and scan with the same false value."""
+        return any(name == each for each, _ in self._altered["sync"] & self._altered["scan"])
 
     def misled(self, name: str | None) -> bool:
         """Whether a step's question about that record was answered twice with the same false values."""
@@ -422,7 +431,7 @@ class _Telling:
             false = await self._stage.vendor.kinds(family)[liar.kind](telling, reply)
             if false != reply:
                 if reply and reply.is_good and false.is_good:
-                    self._false[self._verb, asked.path].append(frozenset(lies.differing(reply.data, false.data)))
+                    self._keep(liar.kind, asked, reply.data, false.data)
                 self.told[self._verb].append(liar.kind)
                 self._outcome.told.append(liar.kind)
                 self._outcome.story.append(f"  lie {liar.kind} at {asked}: {reply or 'not asked'} -> {false}")
@@ -431,6 +440,13 @@ class _Telling:
             self._earlier[place].append(truth)
         self._see((family, asked.path), reply)
         return reply
+
+    def _keep(self, kind: str, asked: Asked, true: Any, false: Any) -> None:
+        self._false[self._verb, asked.path].append(frozenset(lies.differing(true, false)))
+        if kind == "altered":
+            rows = lies.rows_of(true)
+            altered = [row for row in lies.rows_of(false) if row not in rows]
+            self._altered[self._verb] |= {(lies.key_of(row), repr(row)) for row in altered}
 
     def _struck(self, number: int, liar: Liar, family: str, place: str, count: int) -> bool:
         random, meant = self._plan.random(number, place, count, "strikes"), self._plan.random(number, place, "is meant")
