@@ -5,11 +5,25 @@ from collections.abc import Iterator
 import pytest
 
 from include.sources.mirror.sync import sync_entities
-from tests.contract.conftest import account, filled, migrated, run
+from tests.contract.conftest import account, filled, first_sync, migrated, run, synced_before, warehouse
 from tests.notifications import Service
 from tests.plugins.conftest import airflow, asked, connected, control, opened, people
 
-__all__ = ["account", "airflow", "asked", "connected", "control", "filled", "migrated", "opened", "people", "run"]
+__all__ = [
+    "account",
+    "airflow",
+    "asked",
+    "connected",
+    "control",
+    "filled",
+    "first_sync",
+    "migrated",
+    "opened",
+    "people",
+    "run",
+    "synced_before",
+    "warehouse",
+]
 
 
 @pytest.fixture
